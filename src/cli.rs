@@ -1,0 +1,63 @@
+//! What the two binaries share: arguments to exit code, printing, progress.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::error::Result;
+
+/// Exit code for a command line that cannot be understood.
+const USAGE: u8 = 64;
+
+/// Parse the arguments, run, and turn an error into one line on stderr and an exit code.
+pub fn main<A: Parser>(name: &str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    let result = match A::try_parse() {
+        Ok(args) => run(args).map_err(|error| (error.to_string(), error.exit_code())),
+        Err(error) if error.use_stderr() => Err((first_paragraph(&error.to_string()), USAGE)),
+        Err(help) => {
+            say(help.to_string().trim_end());
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((message, code)) => {
+            let _ = writeln!(std::io::stderr(), "{name}: {}", one_line(&message));
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Print a line; a reader that has gone away is no reason to fail.
+pub fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// A number that `f32` can hold and that is finite, for clap.
+pub fn finite(text: &str) -> std::result::Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        Ok(value) => Err(format!("found {value}, expected a finite number")),
+        Err(_) => Err("expected a number such as 0.01 or 1e-4".to_string()),
+    }
+}
+
+/// A bar with rate and time left on a terminal; nothing elsewhere.
+pub fn progress(steps: u64, what: &'static str) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{prefix} {bar:32} {pos}/{len} {per_sec}, {eta} left {msg}")
+            .expect("the template is valid");
+    ProgressBar::new(steps).with_style(style).with_prefix(what)
+}
+
+/// clap's message without its pointer to `--help` and its colours.
+fn first_paragraph(message: &str) -> String {
+    let paragraph = message.split("\n\n").next().unwrap_or(message);
+    paragraph.trim_start_matches("error: ").to_string()
+}
+
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,174 @@
+//! Oxford Flowers102's own layout: `jpg/image_00001.jpg …`, `imagelabels.mat`, `setid.mat`.
+//!
+//! Row order of a split is the order of the ids in `setid.mat`; a label is the value in
+//! `imagelabels.mat` less 1, as in torchvision.
+
+use std::path::Path;
+
+use md5::{Digest, Md5};
+
+use super::mat5;
+use super::photographs::{PhotographSplit, Photographs};
+use crate::error::{Error, Result};
+
+/// Names and md5 of the official files, as torchvision pins them.
+pub const LABELS: &str = "imagelabels.mat";
+/// The file of the three splits.
+pub const SPLITS: &str = "setid.mat";
+const LABELS_MD5: &str = "e0620be6f572b9609742df49c70aed4d";
+const SPLITS_MD5: &str = "a5357ecc9cb78c4bef273ce3793fc85c";
+/// Split names and the variables that hold their ids.
+const VARIABLES: [(&str, &str); 3] = [("train", "trnid"), ("val", "valid"), ("test", "tstid")];
+/// Larger `.mat` files are not this dataset's.
+const MAX_MAT: u64 = 16 << 20;
+
+/// Whether the `.mat` files must be the official ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Their md5 must be the one that torchvision pins.
+    Official,
+    /// Any files of the same layout.
+    Any,
+}
+
+/// Read the labels and splits below `root`. The photographs are not opened.
+pub fn open(root: &Path, verify: Verify) -> Result<Photographs> {
+    if !root.is_dir() {
+        return Err(Error::format(
+            root,
+            "--root",
+            "no such directory",
+            format!("the folder that holds jpg/, {LABELS} and {SPLITS}"),
+        ));
+    }
+    let labels_path = root.join(LABELS);
+    let splits_path = root.join(SPLITS);
+    let labels = read(&labels_path, LABELS_MD5, verify)?;
+    let splits = read(&splits_path, SPLITS_MD5, verify)?;
+    let labels = integers(&labels_path, &labels, "labels")?;
+    let classes = classes(&labels_path, &labels)?;
+
+    let mut seen = vec![false; labels.len()];
+    let mut split = |name: &str, variable: &str| -> Result<PhotographSplit> {
+        let ids = integers(&splits_path, &splits, variable)?;
+        let rows = ids.iter().enumerate().map(|(i, &id)| {
+            let field = || format!("{variable}[{i}]");
+            let index = usize::try_from(id)
+                .ok()
+                .and_then(|id| id.checked_sub(1))
+                .filter(|&index| index < labels.len());
+            let Some(index) = index else {
+                let expected = format!("1..={} as {LABELS} has labels", labels.len());
+                return Err(Error::format(&splits_path, field(), id, expected));
+            };
+            if std::mem::replace(&mut seen[index], true) {
+                return Err(Error::format(
+                    &splits_path,
+                    field(),
+                    format!("{id} a second time"),
+                    "every photograph in one split, once",
+                ));
+            }
+            let file = root.join("jpg").join(format!("image_{id:05}.jpg"));
+            Ok((file, labels[index] as u32 - 1))
+        });
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        if rows.is_empty() {
+            return Err(Error::format(
+                &splits_path,
+                variable,
+                "no ids",
+                "at least one photograph",
+            ));
+        }
+        Ok(PhotographSplit {
+            name: name.to_string(),
+            rows,
+        })
+    };
+    Ok(Photographs {
+        source: "Oxford Flowers102".to_string(),
+        splits: VARIABLES
+            .iter()
+            .map(|(name, variable)| split(name, variable))
+            .collect::<Result<_>>()?,
+        class_names: match classes == CLASS_NAMES.len() {
+            true => CLASS_NAMES.iter().map(|name| name.to_string()).collect(),
+            false => (1..=classes)
+                .map(|class| format!("class {class}"))
+                .collect(),
+        },
+    })
+}
+
+/// Labels are 1..=C without a limit but sense: C may not exceed the number of photographs.
+fn classes(path: &Path, labels: &[i64]) -> Result<usize> {
+    let most = labels.len() as i64;
+    if let Some((i, label)) = (labels.iter().enumerate()).find(|(_, l)| !(1..=most).contains(l)) {
+        return Err(Error::format(
+            path,
+            format!("labels[{i}]"),
+            label,
+            format!("1..={most}, no more classes than photographs"),
+        ));
+    }
+    Ok(labels.iter().copied().max().unwrap_or(0) as usize)
+}
+
+fn integers(path: &Path, bytes: &[u8], variable: &str) -> Result<Vec<i64>> {
+    mat5::read_integers(bytes, variable).map_err(|source| Error::Mat5 {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+fn read(path: &Path, md5: &str, verify: Verify) -> Result<Vec<u8>> {
+    let len = std::fs::metadata(path)
+        .map_err(Error::io(path, "open"))?
+        .len();
+    if len > MAX_MAT {
+        return Err(Error::format(
+            path,
+            "length",
+            len,
+            format!("at most {MAX_MAT} bytes"),
+        ));
+    }
+    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    if verify == Verify::Official {
+        let found = super::hex(&Md5::digest(&bytes));
+        if found != md5 {
+            return Err(Error::format(
+                path,
+                "md5",
+                found,
+                format!("{md5}, the official file (--no-verify accepts others)"),
+            ));
+        }
+    }
+    Ok(bytes)
+}
+
+/// The official names, in label order, as torchvision lists them.
+#[rustfmt::skip]
+const CLASS_NAMES: [&str; 102] = [
+    "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea",
+    "english marigold", "tiger lily", "moon orchid", "bird of paradise", "monkshood",
+    "globe thistle", "snapdragon", "colt's foot", "king protea", "spear thistle", "yellow iris",
+    "globe-flower", "purple coneflower", "peruvian lily", "balloon flower",
+    "giant white arum lily", "fire lily", "pincushion flower", "fritillary", "red ginger",
+    "grape hyacinth", "corn poppy", "prince of wales feathers", "stemless gentian", "artichoke",
+    "sweet william", "carnation", "garden phlox", "love in the mist", "mexican aster",
+    "alpine sea holly", "ruby-lipped cattleya", "cape flower", "great masterwort", "siam tulip",
+    "lenten rose", "barbeton daisy", "daffodil", "sword lily", "poinsettia", "bolero deep blue",
+    "wallflower", "marigold", "buttercup", "oxeye daisy", "common dandelion", "petunia",
+    "wild pansy", "primula", "sunflower", "pelargonium", "bishop of llandaff", "gaura",
+    "geranium", "orange dahlia", "pink-yellow dahlia?", "cautleya spicata", "japanese anemone",
+    "black-eyed susan", "silverbush", "californian poppy", "osteospermum", "spring crocus",
+    "bearded iris", "windflower", "tree poppy", "gazania", "azalea", "water lily", "rose",
+    "thorn apple", "morning glory", "passion flower", "lotus", "toad lily", "anthurium",
+    "frangipani", "clematis", "hibiscus", "columbine", "desert-rose", "tree mallow", "magnolia",
+    "cyclamen", "watercress", "canna lily", "hippeastrum", "bee balm", "ball moss", "foxglove",
+    "bougainvillea", "camellia", "mallow", "mexican petunia", "bromelia", "blanket flower",
+    "trumpet creeper", "blackberry lily",
+];

@@ -1,0 +1,129 @@
+//! The door to libjpeg (the `mozjpeg` crate): one of the rooms where `unsafe` may live,
+//! for an error manager of our own.
+//!
+//! libjpeg calls a broken scan a *warning* and invents the missing pixels. Here a
+//! warning is an error. Errors leave the C code by unwinding and are caught in
+//! [`decode_rgb`]; nothing else of this crate sees them.
+#![allow(unsafe_code)]
+
+use std::ffi::c_int;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use mozjpeg::{ColorSpace, Decompress};
+use mozjpeg_sys::{jpeg_common_struct, jpeg_error_mgr, jpeg_std_error};
+
+/// Longest side accepted, in pixels.
+pub const MAX_SIDE: usize = 8192;
+/// Most pixels accepted.
+pub const MAX_PIXELS: usize = 40_000_000;
+
+/// A decoded photograph: `height x width x 3`, interleaved.
+#[derive(Debug)]
+pub struct Rgb {
+    /// Pixels a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// `width * height * 3` values.
+    pub values: Vec<u8>,
+}
+
+/// What libjpeg said, carried by the unwinding.
+struct LibjpegSays(String);
+
+/// Decode a grey or colour JPEG as Pillow's `convert("RGB")` does: accurate integer DCT,
+/// smooth chroma upsampling. The reason for a refusal comes back as one phrase.
+pub fn decode_rgb(bytes: &[u8]) -> Result<Rgb, String> {
+    if !bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
+        return Err("found no JPEG signature, expected a JPEG photograph".to_string());
+    }
+    // No state outlives the closure, so unwinding cannot leave any half-changed.
+    catch_unwind(AssertUnwindSafe(|| decode(bytes))).unwrap_or_else(|payload| {
+        match payload.downcast::<LibjpegSays>() {
+            Ok(says) => Err(format!(
+                "broken JPEG ({}); replace the file with a whole copy",
+                says.0
+            )),
+            Err(bug) => resume_unwind(bug),
+        }
+    })
+}
+
+fn decode(bytes: &[u8]) -> Result<Rgb, String> {
+    let fail = |error: std::io::Error| format!("broken JPEG ({error})");
+    let header = Decompress::builder()
+        .with_err(strict_error_manager())
+        .from_mem(bytes)
+        .map_err(fail)?;
+    let (width, height) = header.size();
+    // Before anything of that size is allocated.
+    if width > MAX_SIDE || height > MAX_SIDE || width * height > MAX_PIXELS {
+        return Err(format!(
+            "found {width}x{height} pixels, expected at most {MAX_SIDE} a side and {MAX_PIXELS} in all"
+        ));
+    }
+    if !matches!(
+        header.color_space(),
+        ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr | ColorSpace::JCS_RGB
+    ) {
+        return Err(format!(
+            "found colour space {:?}, expected grey, YCbCr or RGB; convert the photograph to RGB",
+            header.color_space()
+        ));
+    }
+    let mut image = header.rgb().map_err(fail)?;
+    let mut values = vec![0; width * height * 3];
+    image.read_scanlines_into(&mut values).map_err(fail)?;
+    image.finish().map_err(fail)?;
+    Ok(Rgb {
+        width,
+        height,
+        values,
+    })
+}
+
+/// libjpeg's standard manager with fatal errors and warnings both turned into unwinding.
+fn strict_error_manager() -> jpeg_error_mgr {
+    // SAFETY: the struct is plain data with nullable function pointers, for which zero is
+    // valid, and `jpeg_std_error` fills every field that libjpeg reads.
+    let mut manager = unsafe {
+        let mut manager = std::mem::zeroed();
+        jpeg_std_error(&mut manager);
+        manager
+    };
+    manager.error_exit = Some(unwind);
+    manager.emit_message = Some(unwind_on_warning);
+    manager
+}
+
+extern "C-unwind" fn unwind(cinfo: &mut jpeg_common_struct) {
+    // `resume_unwind` does not call the panic hook: nothing is printed.
+    resume_unwind(Box::new(LibjpegSays(message(cinfo))));
+}
+
+extern "C-unwind" fn unwind_on_warning(cinfo: &mut jpeg_common_struct, level: c_int) {
+    // Levels from 0 up are trace messages.
+    if level < 0 {
+        unwind(cinfo);
+    }
+}
+
+fn message(cinfo: &mut jpeg_common_struct) -> String {
+    /// `JMSG_LENGTH_MAX` of `jpeglib.h`; the binding's 80 is `JMSG_STR_PARM_MAX`.
+    const LENGTH_MAX: usize = 200;
+    type Bound = unsafe extern "C-unwind" fn(&mut jpeg_common_struct, &[u8; 80]);
+    type Declared = unsafe extern "C-unwind" fn(&mut jpeg_common_struct, *mut u8);
+    let mut text = [0u8; LENGTH_MAX];
+    // SAFETY: `err` is the manager above, alive as long as the decoder. Its
+    // `format_message` is libjpeg's own, `void (j_common_ptr, char *)`: the binding gives
+    // the buffer a wrong size and constness, so the C type is restored before the call.
+    unsafe {
+        let Some(format) = cinfo.err.as_ref().and_then(|err| err.format_message) else {
+            return "unknown error".to_string();
+        };
+        let format = std::mem::transmute::<Bound, Declared>(format);
+        format(cinfo, text.as_mut_ptr());
+    }
+    let end = text.iter().position(|&b| b == 0).unwrap_or(text.len());
+    String::from_utf8_lossy(&text[..end]).into_owned()
+}

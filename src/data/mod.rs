@@ -1,0 +1,18 @@
+//! What becomes rows: photographs, their preparation, and the dataset on the disk.
+
+pub mod dataset;
+pub mod demo;
+pub mod flowers102;
+pub mod jpeg;
+pub mod mat5;
+pub mod npy;
+pub mod photographs;
+pub mod prep;
+pub mod resample;
+pub mod samples;
+pub mod store;
+
+/// Lower-case hexadecimal, as checksums are written.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,61 @@
+//! A source of labelled photographs, whatever layout it came from.
+
+use std::path::PathBuf;
+
+use super::resample::resize_to_planes;
+use super::{jpeg, jpeg::Rgb};
+use crate::error::{Error, Result};
+
+/// Largest photograph file accepted, in bytes.
+const MAX_FILE: u64 = 32 << 20;
+
+/// Labelled photographs in named splits.
+#[derive(Clone, Debug)]
+pub struct Photographs {
+    /// Where they come from, for the manifest.
+    pub source: String,
+    /// Name of each class; a label is an index into it.
+    pub class_names: Vec<String>,
+    /// The splits, in the order in which they are prepared.
+    pub splits: Vec<PhotographSplit>,
+}
+
+/// One split: photographs in row order.
+#[derive(Clone, Debug)]
+pub struct PhotographSplit {
+    /// `train`, `val`, `test`, …
+    pub name: String,
+    /// File and label of each row.
+    pub rows: Vec<(PathBuf, u32)>,
+}
+
+/// Read, decode and resize one photograph to `3 x size x size` bytes.
+///
+/// Equal to torchvision's `Resize((size, size))` on `Image.open(path).convert("RGB")`,
+/// to the bit.
+pub fn load_planes(path: &std::path::Path, size: usize) -> Result<Vec<u8>> {
+    let refuse = |reason: String| Error::Image {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let len = std::fs::metadata(path)
+        .map_err(Error::io(path, "open the photograph"))?
+        .len();
+    if len > MAX_FILE {
+        return Err(refuse(format!(
+            "found {len} bytes, expected at most {MAX_FILE}"
+        )));
+    }
+    let bytes = std::fs::read(path).map_err(Error::io(path, "read the photograph"))?;
+    let Rgb {
+        width,
+        height,
+        values,
+    } = jpeg::decode_rgb(&bytes).map_err(refuse)?;
+    Ok(resize_to_planes(&values, width, height, size))
+}
+
+/// `ToTensor`'s value of a byte: u8 / 255 in f32.
+pub fn pixel_to_f32(value: u8) -> f32 {
+    f32::from(value) / 255.0
+}

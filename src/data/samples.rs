@@ -1,0 +1,250 @@
+//! Rows to fit or to evaluate: features that are borrowed, labels that were checked.
+
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::mat::MatRef;
+
+/// The rows that a step uses.
+#[derive(Clone, Copy, Debug)]
+pub enum Batch<'a> {
+    /// All of them, in order.
+    All,
+    /// These, by number.
+    Rows(&'a [u32]),
+}
+
+/// Rows of a feature matrix.
+///
+/// The features stay where they are (a memory map or the caller's slice). A choice of
+/// rows that is not one contiguous run is kept as an index, never as a copy.
+#[derive(Clone, Debug)]
+pub struct Rows<'a> {
+    x: MatRef<'a>,
+    /// Row numbers in `x`; `None` means all rows in order.
+    index: Option<Vec<u32>>,
+}
+
+/// Labelled rows.
+#[derive(Clone, Debug)]
+pub struct Samples<'a> {
+    x: Rows<'a>,
+    labels: Vec<u32>,
+    classes: usize,
+}
+
+impl<'a> Samples<'a> {
+    /// Wrap `x`, `n x features` row-major, and its `n` labels, each in `0..classes`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the lengths do not fit together, if there are no rows, no
+    /// features or fewer than two classes.
+    pub fn new(x: &'a [f32], features: usize, labels: &[i64], classes: usize) -> Result<Self> {
+        let n = labels.len();
+        if Some(x.len()) != n.checked_mul(features) || features == 0 {
+            return Err(Error::shape(
+                "x",
+                format!("{} values", x.len()),
+                format!("{n} labels x {features} features"),
+            ));
+        }
+        Self::from_matrix(MatRef::new(x, n, features), labels, classes)
+    }
+
+    /// Like [`Samples::new`] for a matrix view.
+    pub fn from_matrix(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
+        if x.rows() == 0 || x.cols() == 0 || x.rows() != labels.len() {
+            return Err(Error::shape(
+                "x",
+                format!("{} x {}", x.rows(), x.cols()),
+                format!(
+                    "as many rows as labels ({}), at least one, and features",
+                    labels.len()
+                ),
+            ));
+        }
+        // Row numbers are kept in 32 bits.
+        if classes < 2 || u32::try_from(x.rows().max(classes)).is_err() {
+            return Err(Error::shape(
+                "classes",
+                classes,
+                "at least 2 and rows and classes below 2^32",
+            ));
+        }
+        let labels = labels
+            .iter()
+            .enumerate()
+            .map(|(row, &label)| match usize::try_from(label) {
+                Ok(l) if l < classes => Ok(l as u32),
+                _ => Err(Error::shape(
+                    "labels",
+                    format!("{label} in row {row}"),
+                    format!("0..{classes}"),
+                )),
+            })
+            .collect::<Result<Vec<u32>>>()?;
+        Ok(Samples {
+            x: Rows::new(x),
+            labels,
+            classes,
+        })
+    }
+
+    /// The rows whose label is below `classes`, which becomes the number of classes.
+    ///
+    /// # Errors
+    /// [`Error::Options`] if fewer classes exist, or if one of them has no row left.
+    pub fn first_classes(self, classes: usize) -> Result<Self> {
+        if !(2..=self.classes).contains(&classes) {
+            return Err(Error::options(
+                "--classes",
+                classes,
+                format!("2..={}, the classes of this dataset", self.classes),
+            ));
+        }
+        if classes == self.classes {
+            return Ok(self);
+        }
+        let kept: Vec<u32> = (0..self.labels.len() as u32)
+            .filter(|&i| (self.labels[i as usize] as usize) < classes)
+            .collect();
+        if kept.is_empty() {
+            let expected = "at least one row with a label below it";
+            return Err(Error::options("--classes", classes, expected));
+        }
+        Ok(Samples {
+            x: self.x.choose(&kept),
+            labels: kept.iter().map(|&i| self.labels[i as usize]).collect(),
+            classes,
+        })
+    }
+
+    /// X, without the labels.
+    pub fn x(&self) -> &Rows<'a> {
+        &self.x
+    }
+
+    /// n: number of rows.
+    pub fn rows(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// d: number of features.
+    pub fn features(&self) -> usize {
+        self.x.features()
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// The labels, one a row, each below [`Samples::classes`].
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+}
+
+impl<'a> Rows<'a> {
+    /// All rows of a matrix.
+    pub fn new(x: MatRef<'a>) -> Self {
+        Rows { x, index: None }
+    }
+
+    /// n: number of rows.
+    pub fn len(&self) -> usize {
+        self.index.as_ref().map_or(self.x.rows(), Vec::len)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// d: number of features.
+    pub fn features(&self) -> usize {
+        self.x.cols()
+    }
+
+    /// All rows as one borrowed matrix, where they are contiguous.
+    pub fn contiguous(&self) -> Option<MatRef<'a>> {
+        self.index.is_none().then_some(self.x)
+    }
+
+    /// The features of row `i`.
+    pub fn row(&self, i: usize) -> &'a [f32] {
+        match &self.index {
+            None => self.x.row(i),
+            Some(index) => self.x.row(index[i] as usize),
+        }
+    }
+
+    /// Rows `range` as a matrix: borrowed where contiguous, else copied into `scratch`.
+    pub fn block<'b>(&'b self, range: Range<usize>, scratch: &'b mut Vec<f32>) -> MatRef<'b> {
+        match self.contiguous() {
+            Some(x) => x.rows_range(range),
+            None => {
+                let rows = range.len();
+                scratch.clear();
+                range.for_each(|i| scratch.extend_from_slice(self.row(i)));
+                MatRef::new(scratch, rows, self.features())
+            }
+        }
+    }
+
+    /// These rows of these rows, in ascending order.
+    fn choose(&self, kept: &[u32]) -> Self {
+        let (Some(&first), Some(&last)) = (kept.first(), kept.last()) else {
+            return Rows {
+                x: self.x,
+                index: Some(Vec::new()),
+            };
+        };
+        if self.index.is_none() && (last - first) as usize + 1 == kept.len() {
+            return Rows::new(self.x.rows_range(first as usize..last as usize + 1));
+        }
+        let number = |&i: &u32| self.index.as_ref().map_or(i, |index| index[i as usize]);
+        Rows {
+            x: self.x,
+            index: Some(kept.iter().map(number).collect()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_of_classes_borrows_or_indexes() {
+        let x: Vec<f32> = (0..12).map(|v| v as f32).collect();
+        let sorted = Samples::new(&x, 2, &[0, 0, 1, 1, 2, 2], 3).unwrap();
+        let two = sorted.first_classes(2).unwrap();
+        assert_eq!(two.x().contiguous().unwrap().as_slice(), &x[..8]);
+        assert_eq!((two.rows(), two.classes()), (4, 2));
+
+        let mixed = Samples::new(&x, 2, &[2, 0, 2, 1, 0, 2], 3).unwrap();
+        let two = mixed.first_classes(2).unwrap();
+        assert!(two.x().contiguous().is_none());
+        assert_eq!(two.labels(), [0, 1, 0]);
+        let mut scratch = Vec::new();
+        assert_eq!(
+            two.x().block(1..3, &mut scratch).as_slice(),
+            [6.0, 7.0, 8.0, 9.0]
+        );
+    }
+
+    #[test]
+    fn lies_are_refused() {
+        let x = [0.0; 6];
+        assert!(Samples::new(&x, 2, &[0, 1], 2).is_err());
+        assert!(Samples::new(&x, 0, &[], 2).is_err());
+        assert!(Samples::new(&[], 2, &[], 2).is_err());
+        assert!(Samples::new(&x, 2, &[0, 1, 2], 2).is_err());
+        assert!(Samples::new(&x, 2, &[0, 1, -1], 2).is_err());
+        assert!(Samples::new(&x, 2, &[0, 0, 0], 1).is_err());
+        let good = Samples::new(&x, 2, &[0, 1, 2], 3).unwrap();
+        assert!(good.clone().first_classes(4).is_err());
+        assert!(good.first_classes(1).is_err());
+    }
+}

@@ -1,0 +1,166 @@
+//! The one error type. Every variant says where, what was found, what was
+//! expected and what to do next, in one line.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::data::mat5::Mat5Error;
+use crate::data::npy::NpyError;
+
+/// Result with flowreg's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong. [`Error::exit_code`] maps it to a process exit code.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused a file operation.
+    #[error("{}: cannot {doing}: {source}", path.display())]
+    Io {
+        /// File or directory concerned.
+        path: PathBuf,
+        /// Verb phrase completing "cannot …".
+        doing: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A file's content is not what its format demands.
+    #[error("{}: {field}: found {found}, expected {expected}", path.display())]
+    Format {
+        /// File concerned.
+        path: PathBuf,
+        /// Field, header entry or row inside the file.
+        field: String,
+        /// What is there.
+        found: String,
+        /// What should be there, and what to do about it.
+        expected: String,
+    },
+    /// An array file's header is not the `.npy` subset that flowreg reads.
+    #[error("{}: {source}", path.display())]
+    Npy {
+        /// File concerned.
+        path: PathBuf,
+        /// The lie it tells.
+        source: NpyError,
+    },
+    /// A MATLAB file is not the small integer arrays that Flowers102 ships.
+    #[error("{}: {source}", path.display())]
+    Mat5 {
+        /// File concerned.
+        path: PathBuf,
+        /// The lie it tells.
+        source: Mat5Error,
+    },
+    /// A photograph cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Image {
+        /// The photograph.
+        path: PathBuf,
+        /// Why it was refused.
+        reason: String,
+    },
+    /// The output exists and may not be replaced.
+    #[error("{}: already exists; choose another --out or give --force to replace it", path.display())]
+    Exists {
+        /// The existing output.
+        path: PathBuf,
+    },
+    /// An option's value is out of its range.
+    #[error("{option}: found {found}, expected {expected}")]
+    Options {
+        /// The option, as the command line spells it.
+        option: &'static str,
+        /// The value given.
+        found: String,
+        /// The values allowed.
+        expected: String,
+    },
+    /// Arrays given to the library do not fit together.
+    #[error("{what}: found {found}, expected {expected}")]
+    Shape {
+        /// The array.
+        what: &'static str,
+        /// Its size.
+        found: String,
+        /// The size that fits.
+        expected: String,
+    },
+    /// The loss stopped being a finite number; no model is published.
+    #[error(
+        "epoch {epoch}: the loss became {loss} at lr {lr}; no model was written: try a smaller --lr (for example {})",
+        lr / 10.0
+    )]
+    Diverged {
+        /// Epoch (from 0) whose loss was not finite.
+        epoch: usize,
+        /// That loss: NaN or an infinity.
+        loss: f64,
+        /// Learning rate in use.
+        lr: f32,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io {
+            path: path.to_path_buf(),
+            doing,
+            source,
+        }
+    }
+
+    pub(crate) fn format(
+        path: &Path,
+        field: impl Into<String>,
+        found: impl ToString,
+        expected: impl Into<String>,
+    ) -> Error {
+        Error::Format {
+            path: path.to_path_buf(),
+            field: field.into(),
+            found: found.to_string(),
+            expected: expected.into(),
+        }
+    }
+
+    pub(crate) fn options(
+        option: &'static str,
+        found: impl ToString,
+        expected: impl Into<String>,
+    ) -> Error {
+        Error::Options {
+            option,
+            found: found.to_string(),
+            expected: expected.into(),
+        }
+    }
+
+    pub(crate) fn shape(
+        what: &'static str,
+        found: impl ToString,
+        expected: impl Into<String>,
+    ) -> Error {
+        Error::Shape {
+            what,
+            found: found.to_string(),
+            expected: expected.into(),
+        }
+    }
+
+    /// Exit code of the binaries: 64 usage, 65 bad data, 70 no usable result,
+    /// 73 output exists, 74 input or output failed.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Options { .. } => 64,
+            Error::Format { .. }
+            | Error::Npy { .. }
+            | Error::Mat5 { .. }
+            | Error::Image { .. }
+            | Error::Shape { .. } => 65,
+            Error::Diverged { .. } => 70,
+            Error::Exists { .. } => 73,
+            Error::Io { .. } => 74,
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The only door to matrix products; one of the rooms where `unsafe` may live.
+//!
+//! All matrices are row-major. Results do not depend on the number of threads: work is
+//! divided over the rows and columns of the result, never over the summed index.
+#![allow(unsafe_code)]
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut as FaerMut, MatRef as FaerRef, Par};
+use rayon::prelude::*;
+
+use crate::mat::{MatMut, MatRef};
+
+/// Who multiplies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// The `faer` crate; its kernels use AVX2 or AVX-512 as the machine has them.
+    #[default]
+    Faer,
+    /// The `matrixmultiply` crate, in panels of one thread each.
+    Matrixmultiply,
+}
+
+/// Matrix products on a number of threads of the current rayon pool.
+#[derive(Clone, Copy, Debug)]
+pub struct Gemm {
+    backend: Backend,
+    threads: usize,
+}
+
+/// An operand as stored or transposed: a slice with its logical shape and strides.
+#[derive(Clone, Copy)]
+struct Operand<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Operand<'a> {
+    fn new(m: MatRef<'a>) -> Self {
+        Operand {
+            data: m.as_slice(),
+            rows: m.rows(),
+            cols: m.cols(),
+            row_stride: m.cols(),
+            col_stride: 1,
+        }
+    }
+
+    fn transposed(m: MatRef<'a>) -> Self {
+        let o = Self::new(m);
+        Operand {
+            data: o.data,
+            rows: o.cols,
+            cols: o.rows,
+            row_stride: o.col_stride,
+            col_stride: o.row_stride,
+        }
+    }
+
+    fn to_faer(self) -> FaerRef<'a, f32> {
+        match self.col_stride == 1 && self.row_stride == self.cols {
+            true => FaerRef::from_row_major_slice(self.data, self.rows, self.cols),
+            false => FaerRef::from_column_major_slice(self.data, self.rows, self.cols),
+        }
+    }
+}
+
+impl Gemm {
+    /// Products by `backend` on `threads` threads of the rayon pool in which they are called.
+    pub fn new(backend: Backend, threads: usize) -> Gemm {
+        Gemm {
+            backend,
+            threads: threads.max(1),
+        }
+    }
+
+    /// `C = alpha · A Bᵀ + beta · C`; A is m x k, B n x k, C m x n. Cost: 2mnk flop.
+    ///
+    /// With `beta` = 0, C is not read. The forward pass: Z = X Wᵀ.
+    pub fn a_bt(&self, alpha: f32, a: MatRef, b: MatRef, beta: f32, c: MatMut) {
+        self.product(alpha, Operand::new(a), Operand::transposed(b), beta, c);
+    }
+
+    /// `C = alpha · Aᵀ B + beta · C`; A is k x m, B k x n, C m x n. Cost: 2mnk flop.
+    ///
+    /// With `beta` = 0, C is not read. The backward pass: gradient = Gᵀ X.
+    pub fn at_b(&self, alpha: f32, a: MatRef, b: MatRef, beta: f32, c: MatMut) {
+        self.product(alpha, Operand::transposed(a), Operand::new(b), beta, c);
+    }
+
+    fn product(&self, alpha: f32, a: Operand, b: Operand, beta: f32, mut c: MatMut) {
+        assert_eq!(a.cols, b.rows, "inner dimensions");
+        assert_eq!((c.rows(), c.cols()), (a.rows, b.cols), "result's shape");
+        match self.backend {
+            Backend::Faer => {
+                let accum = match beta {
+                    0.0 => Accum::Replace,
+                    _ => {
+                        if beta != 1.0 {
+                            c.as_mut_slice().iter_mut().for_each(|value| *value *= beta);
+                        }
+                        Accum::Add
+                    }
+                };
+                let par = match self.threads {
+                    1 => Par::Seq,
+                    n => Par::rayon(n),
+                };
+                let (rows, cols) = (c.rows(), c.cols());
+                let c = FaerMut::from_row_major_slice_mut(c.as_mut_slice(), rows, cols);
+                matmul(c, accum, a.to_faer(), b.to_faer(), alpha, par);
+            }
+            Backend::Matrixmultiply => self.matrixmultiply(alpha, a, b, beta, c),
+        }
+    }
+
+    /// C in one panel a thread, cut along its longer side.
+    fn matrixmultiply(&self, alpha: f32, a: Operand, b: Operand, beta: f32, mut c: MatMut) {
+        /// The largest tile side of the crate's f32 kernels: panels end between tiles.
+        const TILE: usize = 16;
+        /// The start of C, for disjoint panels.
+        struct Start(*mut f32);
+        // SAFETY: every task writes only the elements of its own panel.
+        unsafe impl Sync for Start {}
+
+        let (m, n, k) = (a.rows, b.cols, a.cols);
+        let by_rows = m >= n;
+        let side = if by_rows { m } else { n };
+        let panel = side.div_ceil(self.threads).next_multiple_of(TILE).max(TILE);
+        let start = Start(c.as_mut_slice().as_mut_ptr());
+        (0..side.div_ceil(panel)).into_par_iter().for_each(|i| {
+            let start = &start;
+            let (first, len) = (i * panel, panel.min(side - i * panel));
+            let (row, rows, col, cols) = match by_rows {
+                true => (first, len, 0, n),
+                false => (0, m, first, len),
+            };
+            // SAFETY: `product` checked the shapes, every operand's slice covers its shape
+            // and strides (`Operand` is made from a `MatRef` only), the panel lies inside
+            // C, and panels do not overlap.
+            unsafe {
+                matrixmultiply::sgemm(
+                    rows,
+                    k,
+                    cols,
+                    alpha,
+                    a.data.as_ptr().add(row * a.row_stride),
+                    a.row_stride as isize,
+                    a.col_stride as isize,
+                    b.data.as_ptr().add(col * b.col_stride),
+                    b.row_stride as isize,
+                    b.col_stride as isize,
+                    beta,
+                    start.0.add(row * n + col),
+                    n as isize,
+                    1,
+                );
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn values(len: usize, seed: u32) -> Vec<f32> {
+        let mut rng = rand_mt::Mt::new(seed);
+        (0..len)
+            .map(|_| (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0)
+            .collect()
+    }
+
+    /// Σ a·b in f64 and Σ |a·b|, which scales the error bound.
+    fn oracle(a: impl Iterator<Item = f32>, b: impl Iterator<Item = f32>) -> (f64, f64) {
+        a.zip(b).fold((0.0, 0.0), |(sum, size), (a, b)| {
+            let product = f64::from(a) * f64::from(b);
+            (sum + product, size + product.abs())
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Both products, both back ends, against f64; NaN in C must vanish when beta is 0.
+        #[test]
+        fn equals_f64(
+            m in 1usize..40, n in 1usize..40, k in 0usize..70, threads in 1usize..4,
+            alpha in -2.0f32..2.0, beta in prop::sample::select(vec![0.0f32, 1.0, -0.5]),
+            seed in any::<u32>(),
+        ) {
+            let (a, b) = (values(m * k, seed), values(n * k, seed ^ 1));
+            let old = match beta == 0.0 {
+                true => vec![f32::NAN; m * n],
+                false => values(m * n, seed ^ 2),
+            };
+            for backend in [Backend::Faer, Backend::Matrixmultiply] {
+                for transposed in [false, true] {
+                    let mut c = old.clone();
+                    let gemm = Gemm::new(backend, threads);
+                    let out = MatMut::new(&mut c, m, n);
+                    match transposed {
+                        false => gemm.a_bt(alpha, MatRef::new(&a, m, k), MatRef::new(&b, n, k), beta, out),
+                        true => gemm.at_b(alpha, MatRef::new(&a, k, m), MatRef::new(&b, k, n), beta, out),
+                    }
+                    for i in 0..m {
+                        for j in 0..n {
+                            let (sum, size) = match transposed {
+                                false => oracle((0..k).map(|l| a[i * k + l]), (0..k).map(|l| b[j * k + l])),
+                                true => oracle((0..k).map(|l| a[l * m + i]), (0..k).map(|l| b[l * n + j])),
+                            };
+                            let before = if beta == 0.0 { 0.0 } else { f64::from(beta * old[i * n + j]) };
+                            let expected = f64::from(alpha) * sum + before;
+                            let bound = f64::from(f32::EPSILON) * (k as f64 + 4.0)
+                                * (f64::from(alpha.abs()) * size + before.abs()) + 1e-30;
+                            let found = f64::from(c[i * n + j]);
+                            prop_assert!((found - expected).abs() <= bound,
+                                "{backend:?} {transposed} {i} {j}: {found} {expected}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn same_bits_for_any_number_of_threads() {
+        let (m, n, k) = (150, 37, 3000);
+        let (a, b) = (values(m * k, 1), values(n * k, 2));
+        for backend in [Backend::Faer, Backend::Matrixmultiply] {
+            let run = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .unwrap();
+                let mut c = vec![0.0; m * n];
+                pool.install(|| {
+                    Gemm::new(backend, threads).a_bt(
+                        1.0,
+                        MatRef::new(&a, m, k),
+                        MatRef::new(&b, n, k),
+                        0.0,
+                        MatMut::new(&mut c, m, n),
+                    );
+                });
+                c
+            };
+            let one = run(1);
+            for threads in [2, 3, 4, 8] {
+                assert!(run(threads) == one, "{backend:?} with {threads} threads");
+            }
+        }
+    }
+}

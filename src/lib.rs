@@ -1,0 +1,64 @@
+//! Linear softmax and logistic classifiers, trained on the CPU at the speed of the machine.
+//!
+//! # Names
+//!
+//! | name | meaning | shape |
+//! | --- | --- | --- |
+//! | n, d, c | rows, features, outputs | Flowers102: 1020, 49152, 102 |
+//! | X | features, row-major f32, borrowed or memory-mapped | n x d |
+//! | W, b | weight and bias, as `torch.nn.Linear` has them | c x d, c |
+//! | Z | logits, Z = X Wᵀ + 1 bᵀ | n x c |
+//! | P, Y | probabilities, one-hot labels | n x c |
+//! | G | gradient of the loss in Z: (P - Y)/n | n x c |
+//!
+//! Two classes are fitted by one logistic output (c = 1), more by a softmax. The loss is
+//! the mean over rows.
+//!
+//! # The way of the data
+//!
+//! [`data`] makes rows of photographs and maps them; [`fit`](fit::fit) chooses an
+//! [`engine`], which holds the weight and asks [`gemm`] for products; the [`objective`]
+//! turns logits into loss and gradient; an optimizer of [`optim`] moves the weight; a
+//! [`Model`] comes out, is evaluated, and [`run`] writes it down.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use flowreg::{Dataset, Recipe};
+//!
+//! let dataset = Dataset::open("flowers")?;
+//! let (train, test) = (dataset.split("train")?, dataset.split("test")?);
+//! let options = Recipe::named("softmax-fast")?.options();
+//! let fit = flowreg::fit(&train.samples()?, &options, &mut |e| {
+//!     println!("epoch {}: loss {}", e.epoch, e.loss);
+//! })?;
+//! let test = fit.model.evaluate(&test.samples()?)?;
+//! println!("test accuracy {:.4}, loss {:.4}", test.accuracy, test.loss);
+//! # Ok::<(), flowreg::Error>(())
+//! ```
+#![deny(unsafe_code, missing_docs)]
+#![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+
+#[doc(hidden)]
+pub mod cli;
+pub mod data;
+pub mod engine;
+pub mod error;
+pub mod fit;
+pub mod gemm;
+pub mod mat;
+pub mod model;
+pub mod objective;
+pub mod optim;
+pub mod publish;
+pub mod run;
+pub mod threads;
+pub mod torch_rng;
+
+pub use data::dataset::{Dataset, Split};
+pub use data::samples::Samples;
+pub use error::{Error, Result};
+pub use fit::{Fit, FitOptions, Init, RECIPES, Recipe, fit};
+pub use model::{Evaluation, Model};
+pub use objective::{Loss, loss_to_probability, probability_to_loss};
+pub use optim::sgd::{Epoch, Sgd};

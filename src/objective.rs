@@ -1,0 +1,389 @@
+//! The loss on logits: value and gradient in one pass, in place.
+//!
+//! With Z (n x c) and labels y, G = dLoss/dZ overwrites Z:
+//!
+//! - softmax: `loss = mean_i (lse(z_i) - z_i[y_i])`, `G = (P - Y)/n`;
+//! - logistic (c = 1, y in {0, 1}): `loss = mean_i (softplus(z_i) - y_i z_i)`,
+//!   `G = (sigmoid(z) - y)/n`.
+//!
+//! Every finite logit gives a finite loss and gradient: the largest logit of a row is
+//! subtracted before the exponential, small probabilities are summed apart from the 1
+//! that would swallow them, and row losses are f64. A NaN among the logits makes the loss
+//! NaN, so that it cannot go unseen.
+
+use rayon::prelude::*;
+
+use crate::data::samples::Batch;
+use crate::mat::MatMut;
+
+/// Which loss; the number of outputs follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Cross-entropy of a softmax over c classes: c outputs.
+    Softmax,
+    /// Binary cross-entropy with logits: one output for two classes.
+    Logistic,
+}
+
+impl Loss {
+    /// Two classes fit one logistic output, more fit softmax.
+    pub fn for_classes(classes: usize) -> Loss {
+        match classes {
+            2 => Loss::Logistic,
+            _ => Loss::Softmax,
+        }
+    }
+
+    /// c: number of outputs for so many classes.
+    pub fn outputs(self, classes: usize) -> usize {
+        match self {
+            Loss::Softmax => classes,
+            Loss::Logistic => 1,
+        }
+    }
+
+    /// Mean loss over the rows of `z`, whose logits are replaced by G.
+    ///
+    /// `labels` has one label a row. Cost: n·c exponentials, two passes over Z. The result
+    /// does not depend on the number of threads: row losses are added in row order.
+    ///
+    /// # Panics
+    /// If there is not one label a row, or a label is not below c (2 for logistic).
+    pub fn loss_gradient(self, z: MatMut, labels: &[u32], scratch: &mut Vec<f64>) -> f64 {
+        let scale = 1.0 / z.rows() as f32;
+        self.each_row(z, labels, scratch, |row, label| match self {
+            Loss::Softmax => softmax_row(row, label as usize, scale),
+            Loss::Logistic => logistic_row(row, label, scale),
+        })
+    }
+
+    /// Mean loss over the rows of `z` and the number of rows whose largest logit (logistic:
+    /// whose logit's sign) is the label's. `z` is used as scratch.
+    pub fn loss_and_hits(
+        self,
+        mut z: MatMut,
+        labels: &[u32],
+        scratch: &mut Vec<f64>,
+    ) -> (f64, usize) {
+        let cols = z.cols();
+        let hits = (z.as_mut_slice().par_chunks_exact(cols))
+            .zip(labels)
+            .filter(|&(row, &label)| self.predict_row(row) == label)
+            .count();
+        (self.loss_gradient(z, labels, scratch), hits)
+    }
+
+    /// The most probable class of a row of logits; the first of equals.
+    pub fn predict_row(self, logits: &[f32]) -> u32 {
+        match self {
+            Loss::Logistic => u32::from(logits[0] > 0.0),
+            Loss::Softmax => {
+                let mut best = 0;
+                for (j, &z) in logits.iter().enumerate() {
+                    if z > logits[best] {
+                        best = j;
+                    }
+                }
+                best as u32
+            }
+        }
+    }
+
+    /// Class probabilities of a row of logits: c values for softmax, 2 for logistic.
+    pub fn probabilities_row(self, logits: &[f32], out: &mut [f32]) {
+        match self {
+            Loss::Logistic => {
+                (out[0], out[1]) = (sigmoid(-logits[0]), sigmoid(logits[0]));
+            }
+            Loss::Softmax => {
+                let max = row_max(logits);
+                let mut total = 0.0;
+                for (p, &z) in out.iter_mut().zip(logits) {
+                    *p = (z - max).exp();
+                    total += *p;
+                }
+                out.iter_mut().for_each(|p| *p /= total);
+            }
+        }
+    }
+
+    fn each_row(
+        self,
+        mut z: MatMut,
+        labels: &[u32],
+        losses: &mut Vec<f64>,
+        row_loss: impl Fn(&mut [f32], u32) -> f64 + Sync,
+    ) -> f64 {
+        /// Rows a task: a task should outlast the cost of handing it out.
+        const ROWS: usize = 32;
+        let (rows, cols) = (z.rows(), z.cols());
+        assert_eq!(rows, labels.len(), "one label a row");
+        losses.clear();
+        losses.resize(rows, 0.0);
+        (z.as_mut_slice().par_chunks_mut(ROWS * cols))
+            .zip(labels.par_chunks(ROWS))
+            .zip(losses.par_chunks_mut(ROWS))
+            .for_each(|((z, labels), losses)| {
+                for ((row, &label), loss) in z.chunks_exact_mut(cols).zip(labels).zip(losses) {
+                    *loss = row_loss(row, label);
+                }
+            });
+        losses.iter().sum::<f64>() / rows as f64
+    }
+}
+
+/// The training loss: a [`Loss`] with the labels of all rows.
+#[derive(Debug)]
+pub struct Objective<'a> {
+    loss: Loss,
+    labels: &'a [u32],
+    batch_labels: Vec<u32>,
+    row_losses: Vec<f64>,
+}
+
+impl<'a> Objective<'a> {
+    /// Labels of all n rows.
+    pub fn new(loss: Loss, labels: &'a [u32]) -> Self {
+        Objective {
+            loss,
+            labels,
+            batch_labels: Vec::new(),
+            row_losses: Vec::new(),
+        }
+    }
+
+    /// n: rows in all.
+    pub fn rows(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Mean loss of the batch whose logits `z` holds; leaves G in `z`.
+    pub fn loss_gradient(&mut self, batch: Batch, z: MatMut) -> f64 {
+        let labels = match batch {
+            Batch::All => self.labels,
+            Batch::Rows(rows) => {
+                self.batch_labels.clear();
+                (self.batch_labels).extend(rows.iter().map(|&i| self.labels[i as usize]));
+                &self.batch_labels
+            }
+        };
+        self.loss.loss_gradient(z, labels, &mut self.row_losses)
+    }
+}
+
+fn row_max(row: &[f32]) -> f32 {
+    // `f32::max` skips NaN; the exponentials below bring it back.
+    row.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// One row: returns `lse(z) - z[label]`, leaves `(softmax(z) - onehot(label)) * scale`.
+fn softmax_row(row: &mut [f32], label: usize, scale: f32) -> f64 {
+    let max = row_max(row);
+    // Read before it is overwritten.
+    let target = row[label];
+    let target_exp = (target - max).exp();
+    for z in row.iter_mut() {
+        *z = (*z - max).exp();
+    }
+    // The label's own term is added last: near a perfect fit it is 1 and the others are
+    // tiny, and both the loss ln(1 + others) and the gradient -others/total keep them.
+    row[label] = 0.0;
+    let others: f64 = row.iter().map(|&e| f64::from(e)).sum();
+    let total = others + f64::from(target_exp);
+    let factor = scale / total as f32;
+    for e in row.iter_mut() {
+        *e *= factor;
+    }
+    row[label] = -((others / total) as f32) * scale;
+    // max - target in f64: it may exceed the range of f32.
+    let distance = f64::from(max) - f64::from(target);
+    match distance == 0.0 {
+        true => others.ln_1p(),
+        false => distance + total.ln(),
+    }
+}
+
+/// One row of one logit: returns `softplus(z) - y z`, leaves `(sigmoid(z) - y) * scale`.
+fn logistic_row(row: &mut [f32], label: u32, scale: f32) -> f64 {
+    assert!(label < 2, "a logistic label is 0 or 1");
+    // With the sign turned towards the label both classes are one case:
+    // loss = softplus(t), t = -z for y = 1 and z for y = 0.
+    let sign = if label == 1 { -1.0 } else { 1.0 };
+    let t = sign * row[0];
+    row[0] = sign * sigmoid(t) * scale;
+    let t = f64::from(t);
+    t.max(0.0) + (-t.abs()).exp().ln_1p()
+}
+
+/// 1/(1 + e⁻ᵗ) with the exponential of a negative number only: it cannot overflow.
+fn sigmoid(t: f32) -> f32 {
+    let e = (-t.abs()).exp();
+    if t < 0.0 {
+        e / (1.0 + e)
+    } else {
+        1.0 / (1.0 + e)
+    }
+}
+
+/// The probability that a loss stands for: `exp(-loss)`.
+///
+/// ```
+/// let p = flowreg::loss_to_probability(0.6931471805599453);
+/// assert!((p - 0.5).abs() < 1e-12);
+/// ```
+pub fn loss_to_probability(loss: f64) -> f64 {
+    (-loss).exp()
+}
+
+/// The loss of giving the truth a probability: `-ln(probability)`.
+///
+/// ```
+/// assert_eq!(flowreg::probability_to_loss(1.0), 0.0);
+/// assert!((flowreg::probability_to_loss(1.0 / 102.0) - 4.624972813284271).abs() < 1e-12);
+/// ```
+pub fn probability_to_loss(probability: f64) -> f64 {
+    -probability.ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn run(loss: Loss, z: &[f32], cols: usize, labels: &[u32]) -> (f64, Vec<f32>) {
+        let mut g = z.to_vec();
+        let rows = z.len() / cols;
+        let value = loss.loss_gradient(MatMut::new(&mut g, rows, cols), labels, &mut Vec::new());
+        (value, g)
+    }
+
+    /// The definition, in f64, with the max of each row taken out.
+    fn oracle(loss: Loss, z: &[f64], cols: usize, labels: &[u32]) -> f64 {
+        let rows = z.len() / cols;
+        let mut sum = 0.0;
+        for (row, &label) in z.chunks_exact(cols).zip(labels) {
+            sum += match loss {
+                Loss::Logistic => {
+                    row[0].max(0.0) + (-row[0].abs()).exp().ln_1p() - f64::from(label) * row[0]
+                }
+                Loss::Softmax => {
+                    let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                    let lse = max + row.iter().map(|z| (z - max).exp()).sum::<f64>().ln();
+                    lse - row[label as usize]
+                }
+            };
+        }
+        sum / rows as f64
+    }
+
+    fn problem() -> impl Strategy<Value = (Loss, Vec<f32>, usize, Vec<u32>)> {
+        (any::<bool>(), 1usize..9, 3usize..12, 0.1f32..30.0).prop_flat_map(
+            |(binary, rows, classes, size)| {
+                let loss = Loss::for_classes(if binary { 2 } else { classes });
+                let cols = loss.outputs(classes);
+                let labels = if binary { 2 } else { classes as u32 };
+                (
+                    Just(loss),
+                    prop::collection::vec(-size..size, rows * cols),
+                    Just(cols),
+                    prop::collection::vec(0..labels, rows),
+                )
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn equals_the_definition((loss, z, cols, labels) in problem()) {
+            let (value, g) = run(loss, &z, cols, &labels);
+            let z: Vec<f64> = z.iter().map(|&z| f64::from(z)).collect();
+            let expected = oracle(loss, &z, cols, &labels);
+            prop_assert!((value - expected).abs() <= 2e-6 * expected.max(1e-3), "{value} {expected}");
+            // The gradient against central differences of the f64 definition.
+            let h = 1e-5;
+            for i in 0..z.len() {
+                let mut moved = z.clone();
+                moved[i] += h;
+                let up = oracle(loss, &moved, cols, &labels);
+                moved[i] -= 2.0 * h;
+                let down = oracle(loss, &moved, cols, &labels);
+                let slope = (up - down) / (2.0 * h);
+                prop_assert!((f64::from(g[i]) - slope).abs() < 1e-6, "{i}: {} {slope}", g[i]);
+            }
+        }
+
+        /// Softmax is unchanged by a shift of a row, whatever the other rows hold.
+        #[test]
+        fn rows_do_not_meet((_, z, cols, labels) in problem()) {
+            prop_assume!(cols > 1);
+            let (_, g) = run(Loss::Softmax, &z, cols, &labels);
+            let mut far = z.clone();
+            far[..cols].iter_mut().for_each(|z| *z = *z * 0.0 + 1e30);
+            let (_, g_far) = run(Loss::Softmax, &far, cols, &labels);
+            prop_assert_eq!(&g[cols..], &g_far[cols..]);
+        }
+    }
+
+    #[test]
+    fn extreme_logits_stay_finite() {
+        let extremes = [1e30f32, -1e30, f32::MAX, -f32::MAX, 0.0, -0.0, 88.8, -104.0];
+        for &a in &extremes {
+            for label in [0, 1] {
+                let (value, g) = run(Loss::Logistic, &[a], 1, &[label]);
+                assert!(value.is_finite() && value >= 0.0 && g[0].is_finite(), "{a}");
+            }
+            for &b in &extremes {
+                for label in [0, 1, 2] {
+                    let (value, g) = run(Loss::Softmax, &[a, b, 1.0], 3, &[label]);
+                    assert!(value.is_finite() && value >= 0.0, "{a} {b}: {value}");
+                    assert!(g.iter().all(|g| g.is_finite() && g.abs() <= 1.0), "{g:?}");
+                }
+            }
+        }
+        // Known values at the extremes.
+        assert_eq!(
+            run(Loss::Softmax, &[1e30, 0.0, 0.0], 3, &[1]).0,
+            f64::from(1e30f32)
+        );
+        assert_eq!(run(Loss::Softmax, &[1e30, 0.0, 0.0], 3, &[0]).0, 0.0);
+        assert_eq!(run(Loss::Logistic, &[-1e30], 1, &[1]).0, f64::from(1e30f32));
+    }
+
+    #[test]
+    fn small_losses_are_not_rounded_away() {
+        // lse - z_y in f32 would give 0 for both.
+        let (value, g) = run(Loss::Softmax, &[20.0, 0.0, 0.0], 3, &[0]);
+        let others = 2.0 * (-20.0f64).exp();
+        assert!((value / others.ln_1p() - 1.0).abs() < 1e-6, "{value}");
+        assert!((f64::from(g[0]) / -(others / (1.0 + others)) - 1.0).abs() < 1e-6);
+        let (value, g) = run(Loss::Logistic, &[30.0], 1, &[1]);
+        assert!((value / (-30.0f64).exp() - 1.0).abs() < 1e-6);
+        assert!((f64::from(g[0]) / -(-30.0f64).exp() - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_is_not_finite_is_seen() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            assert!(!run(Loss::Softmax, &[0.0, bad, 0.0], 3, &[0]).0.is_finite());
+            assert!(!run(Loss::Softmax, &[0.0, bad, 0.0], 3, &[1]).0.is_finite());
+        }
+        assert!(!run(Loss::Logistic, &[f32::NAN], 1, &[0]).0.is_finite());
+        assert!(!run(Loss::Logistic, &[f32::INFINITY], 1, &[0]).0.is_finite());
+    }
+
+    #[test]
+    fn same_bits_for_any_number_of_threads() {
+        let z: Vec<f32> = (0..1000 * 7)
+            .map(|i| ((i * 37) % 101) as f32 / 9.0)
+            .collect();
+        let labels: Vec<u32> = (0..1000).map(|i| i % 7).collect();
+        let on = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            pool.install(|| run(Loss::Softmax, &z, 7, &labels))
+        };
+        assert!((1..5).all(|threads| on(threads) == on(1)));
+    }
+}

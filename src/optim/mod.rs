@@ -1,0 +1,3 @@
+//! Optimizers, written once over [`crate::engine::Engine`].
+
+pub mod sgd;

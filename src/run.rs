@@ -1,0 +1,107 @@
+//! The files of a run: `history.jsonl`, `summary.json`, `model.safetensors`.
+
+use serde::Serialize;
+
+use crate::data::samples::Samples;
+use crate::error::Result;
+use crate::fit::{Fit, FitOptions};
+use crate::model::Evaluation;
+use crate::optim::sgd::Epoch;
+use crate::publish::Staging;
+use crate::threads;
+
+/// One JSON object an epoch.
+pub const HISTORY: &str = "history.jsonl";
+/// Options and results.
+pub const SUMMARY: &str = "summary.json";
+/// Weight, bias and what they mean.
+pub const MODEL: &str = "model.safetensors";
+
+/// `summary.json`. Losses are means over rows; `train_seconds` is fitting and nothing else.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // The field names say it; README explains the file.
+pub struct Summary {
+    pub flowreg: &'static str,
+    pub engine: &'static str,
+    pub instruction_set: &'static str,
+    pub threads: usize,
+    pub optimizer: &'static str,
+    pub epochs: usize,
+    pub lr: f32,
+    pub momentum: f32,
+    pub dampening: f32,
+    pub nesterov: bool,
+    pub weight_decay: f32,
+    pub batch_size: Option<usize>,
+    pub seed: u32,
+    pub init: String,
+    pub n: usize,
+    pub d: usize,
+    /// Outputs: 1 for two classes.
+    pub c: usize,
+    pub classes: usize,
+    pub train_split: String,
+    pub eval_split: String,
+    pub train_seconds: f64,
+    pub train_accuracy: f64,
+    pub train_loss: f64,
+    pub eval_accuracy: f64,
+    pub eval_loss: f64,
+    pub eval_rows: usize,
+}
+
+impl Summary {
+    /// A finished fit with its evaluations, each with the name of its split.
+    pub fn new(
+        options: &FitOptions,
+        fit: &Fit,
+        train: &Samples,
+        (train_split, on_train): (String, Evaluation),
+        (eval_split, on_eval): (String, Evaluation),
+    ) -> Summary {
+        let sgd = &options.sgd;
+        Summary {
+            flowreg: env!("CARGO_PKG_VERSION"),
+            engine: fit.engine,
+            instruction_set: threads::instruction_set(),
+            threads: fit.threads,
+            optimizer: "sgd",
+            epochs: sgd.epochs,
+            lr: sgd.lr,
+            momentum: sgd.momentum,
+            dampening: sgd.dampening,
+            nesterov: sgd.nesterov,
+            weight_decay: sgd.weight_decay,
+            batch_size: sgd.batch_size,
+            seed: sgd.seed,
+            init: options.init.to_string(),
+            n: train.rows(),
+            d: train.features(),
+            c: fit.model.bias().len(),
+            classes: train.classes(),
+            train_split,
+            eval_split,
+            train_seconds: fit.seconds,
+            train_accuracy: on_train.accuracy,
+            train_loss: on_train.loss,
+            eval_accuracy: on_eval.accuracy,
+            eval_loss: on_eval.loss,
+            eval_rows: on_eval.rows,
+        }
+    }
+}
+
+/// Write the three files into an output in the making; the caller publishes it.
+pub fn write(staging: &Staging, fit: &Fit, summary: &Summary) -> Result<()> {
+    staging.write(HISTORY, history_lines(&fit.history).as_bytes())?;
+    let mut json = serde_json::to_vec_pretty(summary).expect("plain data");
+    json.push(b'\n');
+    staging.write(SUMMARY, &json)?;
+    staging.write(MODEL, &fit.model.to_safetensors())
+}
+
+fn history_lines(history: &[Epoch]) -> String {
+    (history.iter())
+        .map(|epoch| serde_json::to_string(epoch).expect("plain data") + "\n")
+        .collect()
+}
