@@ -188,7 +188,7 @@ impl Model {
     }
 
     fn rows_of<'x>(&self, x: &'x [f32]) -> Result<Rows<'x>> {
-        if x.len() % self.features != 0 {
+        if !x.len().is_multiple_of(self.features) {
             return Err(Error::shape(
                 "x",
                 format!("{} values", x.len()),
