@@ -207,7 +207,7 @@ fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     demo::write_photographs(&photographs, &options, &|n| bar.inc(n))?;
     let mut source = flowers102::open(&photographs, Verify::Any)?;
     source.source = "flowreg demo".to_string();
-    source.class_names = demo::class_names(options.classes);
+    source.class_names = demo::class_names(&options);
     prep::prepare(&source, 128, &dataset, Overwrite::Never, &|n| bar.inc(n))?;
     bar.finish_and_clear();
     Ok(dataset)
