@@ -73,7 +73,10 @@ pub fn write_photographs(
         let path = dir.join(name);
         std::fs::write(&path, bytes).map_err(Error::io(&path, "write"))
     };
-    write(flowers102::LABELS, &mat5::write_integers(&[("labels", &labels)]))?;
+    write(
+        flowers102::LABELS,
+        &mat5::write_integers(&[("labels", &labels)]),
+    )?;
     let (train, val, test) = (ids(0), ids(1), ids(2));
     let splits = [("trnid", &*train), ("valid", &*val), ("tstid", &*test)];
     write(flowers102::SPLITS, &mat5::write_integers(&splits))?;
@@ -380,7 +383,10 @@ mod tests {
         let labels: Vec<Vec<u32>> = (photographs.splits.iter())
             .map(|split| split.rows.iter().map(|row| row.1).collect())
             .collect();
-        assert_eq!(labels, [vec![0, 0, 1, 1, 2, 2], vec![0, 1, 2], vec![0, 1, 2]]);
+        assert_eq!(
+            labels,
+            [vec![0, 0, 1, 1, 2, 2], vec![0, 1, 2], vec![0, 1, 2]]
+        );
         for split in &photographs.splits {
             for (path, _) in &split.rows {
                 assert_eq!(load_planes(path, 16).unwrap().len(), 3 * 16 * 16);
@@ -388,6 +394,11 @@ mod tests {
         }
         assert!(flowers102::open(dir.path(), Verify::Official).is_err());
         let names = class_names(&DemoOptions::default());
-        assert!(names.iter().enumerate().all(|(i, n)| !names[..i].contains(n)));
+        assert!(
+            names
+                .iter()
+                .enumerate()
+                .all(|(i, n)| !names[..i].contains(n))
+        );
     }
 }

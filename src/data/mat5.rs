@@ -98,8 +98,11 @@ pub fn read_integers(bytes: &[u8], variable: &str) -> Result<Vec<i64>> {
                 inflated = inflate(element.data, budget)?;
                 budget -= inflated.len();
                 let mut inner = inflated.as_slice();
-                Element::take(&mut inner, "compressed variable")?
-                    .of_kind(MI_MATRIX, "compressed variable", "14 (a matrix)")?
+                Element::take(&mut inner, "compressed variable")?.of_kind(
+                    MI_MATRIX,
+                    "compressed variable",
+                    "14 (a matrix)",
+                )?
             }
             found => {
                 return Err(Mat5Error::Type {
@@ -136,7 +139,11 @@ pub fn write_integers(variables: &[(&str, &[i64])]) -> Vec<u8> {
     out.extend(*b"IM");
     for (name, values) in variables {
         let mut matrix = Vec::new();
-        push(&mut matrix, MI_UINT32, &u64::from(CLASS_DOUBLE).to_le_bytes());
+        push(
+            &mut matrix,
+            MI_UINT32,
+            &u64::from(CLASS_DOUBLE).to_le_bytes(),
+        );
         let columns = i32::try_from(values.len()).expect("a short vector");
         let dims = [1i32.to_le_bytes(), columns.to_le_bytes()].concat();
         push(&mut matrix, MI_INT32, &dims);
@@ -152,7 +159,11 @@ pub fn write_integers(variables: &[(&str, &[i64])]) -> Vec<u8> {
 
 fn push(out: &mut Vec<u8>, kind: u32, data: &[u8]) {
     out.extend(kind.to_le_bytes());
-    out.extend(u32::try_from(data.len()).expect("a short element").to_le_bytes());
+    out.extend(
+        u32::try_from(data.len())
+            .expect("a short element")
+            .to_le_bytes(),
+    );
     out.extend(data);
     out.resize(out.len().next_multiple_of(8), 0);
 }
@@ -233,12 +244,7 @@ impl<'a> Element<'a> {
         Ok(Element { kind: first, data })
     }
 
-    fn of_kind(
-        self,
-        kind: u32,
-        element: &'static str,
-        expected: &'static str,
-    ) -> Result<&'a [u8]> {
+    fn of_kind(self, kind: u32, element: &'static str, expected: &'static str) -> Result<&'a [u8]> {
         match self.kind == kind {
             true => Ok(self.data),
             false => Err(Mat5Error::Type {
@@ -260,8 +266,11 @@ struct MatrixHead {
 
 impl MatrixHead {
     fn take(matrix: &mut &[u8]) -> Result<MatrixHead> {
-        let flags = Element::take(matrix, "array flags")?
-            .of_kind(MI_UINT32, "array flags", "6 (uint32)")?;
+        let flags = Element::take(matrix, "array flags")?.of_kind(
+            MI_UINT32,
+            "array flags",
+            "6 (uint32)",
+        )?;
         if flags.len() != 8 {
             return Err(Mat5Error::Truncated {
                 element: "array flags",
@@ -269,8 +278,8 @@ impl MatrixHead {
                 expected: 8,
             });
         }
-        let dims = Element::take(matrix, "dimensions")?
-            .of_kind(MI_INT32, "dimensions", "5 (int32)")?;
+        let dims =
+            Element::take(matrix, "dimensions")?.of_kind(MI_INT32, "dimensions", "5 (int32)")?;
         let name = Element::take(matrix, "name")?.of_kind(MI_INT8, "name", "1 (int8)")?;
         Ok(MatrixHead {
             class: flags[0],
@@ -413,7 +422,11 @@ mod tests {
     #[test]
     fn small_elements_and_small_types() {
         let mut matrix = Vec::new();
-        push(&mut matrix, MI_UINT32, &u64::from(CLASS_DOUBLE).to_le_bytes());
+        push(
+            &mut matrix,
+            MI_UINT32,
+            &u64::from(CLASS_DOUBLE).to_le_bytes(),
+        );
         push(&mut matrix, MI_INT32, &[3, 0, 0, 0, 1, 0, 0, 0]);
         // Name and values in the small form: 2 bytes of int8, 3 bytes of uint8.
         matrix.extend([1, 0, 2, 0, b'i', b'd', 0, 0]);
@@ -438,7 +451,10 @@ mod tests {
         assert!(matches!(lie(&with(136, 5)), E::Type { .. }));
         assert!(matches!(lie(&with(184, 16)), E::Type { .. }));
         for class in [1, 2, 4, 5, 16] {
-            assert!(matches!(lie(&with(144, class)), E::Vector { .. }), "{class}");
+            assert!(
+                matches!(lie(&with(144, class)), E::Vector { .. }),
+                "{class}"
+            );
         }
         assert!(matches!(lie(&with(145, FLAG_COMPLEX)), E::Vector { .. }));
         assert!(matches!(lie(&with(160, 2)), E::Vector { .. }));

@@ -1,0 +1,261 @@
+//! What the tests share: the reference data, random problems, comparators.
+#![allow(dead_code)] // Each test file uses a part of it.
+
+use std::path::{Path, PathBuf};
+
+use flowreg::data::flowers102::{self, Verify};
+use flowreg::data::prep;
+use flowreg::publish::Overwrite;
+use flowreg::{Dataset, Samples};
+
+/// The reference data: `FLOWREG_SHARED`, or `../shared` beside the checkout. Where it is
+/// absent a test says so and passes; in CI (`CI=true`) it fails.
+pub fn shared(needs: &str) -> Option<PathBuf> {
+    let dir = std::env::var_os("FLOWREG_SHARED").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
+        PathBuf::from,
+    );
+    if dir.join("flowers102-64px").is_dir() && dir.join("reference").is_dir() {
+        return Some(dir);
+    }
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{}: no reference data, which CI must have",
+        dir.display()
+    );
+    eprintln!(
+        "\n*** SKIPPED: {needs}: no reference data at {} (set FLOWREG_SHARED) ***\n",
+        dir.display()
+    );
+    None
+}
+
+pub fn json(path: &Path) -> serde_json::Value {
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+/// Flowers102 at 128 x 128, prepared once and kept below the target directory. A kept one
+/// is used only if its manifest's checksums are the reference's.
+pub fn flowers128(shared: &Path) -> Dataset {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("flowers128");
+    let expected = json(&shared.join("reference/prep_checksums.json"));
+    let right = |dataset: &Dataset| {
+        dataset.manifest().splits.iter().all(|split| {
+            expected["matrices"].as_array().unwrap().iter().any(|m| {
+                m["split"] == *split.name && m["size"] == 128 && m["sha256_f32"] == *split.x_sha256
+            })
+        })
+    };
+    if let Ok(dataset) = Dataset::open(&out)
+        && right(&dataset)
+    {
+        return dataset;
+    }
+    let source = flowers102::open(&shared.join("flowers102-64px"), Verify::Official).unwrap();
+    prep::prepare(&source, 128, &out, Overwrite::Replace, &|_| {}).unwrap();
+    Dataset::open(&out).unwrap()
+}
+
+/// A random problem that a linear model can half learn.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    pub n: usize,
+    pub d: usize,
+    pub classes: usize,
+    pub x: Vec<f32>,
+    pub labels: Vec<i64>,
+}
+
+impl Problem {
+    pub fn random(n: usize, d: usize, classes: usize, seed: u32) -> Problem {
+        let mut uniform = uniform(seed);
+        let x: Vec<f32> = (0..n * d).map(|_| uniform()).collect();
+        let labels = (0..n)
+            .map(|i| {
+                let lean = (x[i * d] * classes as f32) as i64;
+                let noise = (uniform() * classes as f32) as i64;
+                (if uniform() < 0.7 { lean } else { noise }).min(classes as i64 - 1)
+            })
+            .collect();
+        Problem {
+            n,
+            d,
+            classes,
+            x,
+            labels,
+        }
+    }
+
+    pub fn samples(&self) -> Samples<'_> {
+        Samples::new(&self.x, self.d, &self.labels, self.classes).unwrap()
+    }
+
+    /// c.
+    pub fn outputs(&self) -> usize {
+        if self.classes == 2 { 1 } else { self.classes }
+    }
+}
+
+/// Numbers in 0..1 from a small generator of our own (SplitMix64).
+pub fn uniform(seed: u32) -> impl FnMut() -> f32 {
+    let mut state = u64::from(seed);
+    move || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 24) as f32
+    }
+}
+
+/// |found - expected| / |expected|; NaN or a difference from 0 is infinitely far.
+pub fn relative(found: f64, expected: f64) -> f64 {
+    let distance = (found - expected).abs();
+    match distance {
+        0.0 => 0.0,
+        _ if distance.is_nan() || expected == 0.0 => f64::INFINITY,
+        _ => distance / expected.abs(),
+    }
+}
+
+/// Largest absolute difference, NaN counted as infinite.
+pub fn largest_difference(found: &[f32], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    (found.iter().zip(expected))
+        .map(|(&a, &b)| (f64::from(a) - b).abs())
+        .fold(0.0, |max, d| {
+            if d.is_nan() {
+                f64::INFINITY
+            } else {
+                f64::max(max, d)
+            }
+        })
+}
+
+/// The plain twin: everything in f64, straight from the definitions.
+pub mod twin {
+    use super::Problem;
+
+    /// W (c x d) and b (c).
+    #[derive(Clone, Debug)]
+    pub struct Parameters {
+        pub weight: Vec<f64>,
+        pub bias: Vec<f64>,
+    }
+
+    impl Parameters {
+        pub fn zeros(like: &Parameters) -> Parameters {
+            Parameters {
+                weight: vec![0.0; like.weight.len()],
+                bias: vec![0.0; like.bias.len()],
+            }
+        }
+
+        /// `f(self, other)` in every element.
+        pub fn update(&mut self, other: &Parameters, f: impl Fn(f64, f64) -> f64) {
+            let own = self.weight.iter_mut().chain(&mut self.bias);
+            for (a, &b) in own.zip(other.weight.iter().chain(&other.bias)) {
+                *a = f(*a, b);
+            }
+        }
+    }
+
+    /// Mean loss of these rows and its gradient.
+    pub fn loss_gradient(p: &Problem, at: &Parameters, rows: &[u32]) -> (f64, Parameters) {
+        let (d, c) = (p.d, p.outputs());
+        let mut gradient = Parameters::zeros(at);
+        let mut loss = 0.0;
+        for &row in rows {
+            let x = &p.x[row as usize * d..][..d];
+            let label = p.labels[row as usize] as usize;
+            let z: Vec<f64> = (0..c)
+                .map(|j| {
+                    let w = &at.weight[j * d..][..d];
+                    let dot: f64 = x.iter().zip(w).map(|(&x, w)| f64::from(x) * w).sum();
+                    dot + at.bias[j]
+                })
+                .collect();
+            let g: Vec<f64> = if c == 1 {
+                let y = label as f64;
+                loss += z[0].max(0.0) + (-z[0].abs()).exp().ln_1p() - y * z[0];
+                vec![1.0 / (1.0 + (-z[0]).exp()) - y]
+            } else {
+                let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let total: f64 = z.iter().map(|z| (z - max).exp()).sum();
+                loss += max + total.ln() - z[label];
+                (0..c)
+                    .map(|j| (z[j] - max).exp() / total - f64::from(u8::from(j == label)))
+                    .collect()
+            };
+            for (j, g) in g.iter().enumerate() {
+                let g = g / rows.len() as f64;
+                gradient.bias[j] += g;
+                for (w, &x) in gradient.weight[j * d..][..d].iter_mut().zip(x) {
+                    *w += g * f64::from(x);
+                }
+            }
+        }
+        (loss / rows.len() as f64, gradient)
+    }
+
+    /// `torch.optim.SGD` from its documentation: the losses of the epochs and the end.
+    pub fn sgd(p: &Problem, start: Parameters, options: &flowreg::Sgd) -> (Vec<f64>, Parameters) {
+        let [lr, momentum, dampening, decay] = [
+            options.lr,
+            options.momentum,
+            options.dampening,
+            options.weight_decay,
+        ]
+        .map(f64::from);
+        let mut at = start;
+        let mut buffer: Option<Parameters> = None;
+        let mut rng = flowreg::torch_rng::TorchRng::new(options.seed);
+        let mut order: Vec<u32> = (0..p.n as u32).collect();
+        let size = options.batch_size.unwrap_or(p.n).min(p.n);
+        let mut losses = Vec::new();
+        for _ in 0..options.epochs {
+            if size < p.n {
+                rng.permutation(p.n as u32, &mut order);
+            }
+            let mut sum = 0.0;
+            for rows in order.chunks(size) {
+                let (loss, mut g) = loss_gradient(p, &at, rows);
+                sum += loss * rows.len() as f64;
+                g.update(&at, |g, w| g + decay * w);
+                if momentum != 0.0 {
+                    let buffer = match &mut buffer {
+                        None => buffer.insert(g.clone()),
+                        Some(b) => {
+                            b.update(&g, |b, g| momentum * b + (1.0 - dampening) * g);
+                            b
+                        }
+                    };
+                    match options.nesterov {
+                        true => g.update(buffer, |g, b| g + momentum * b),
+                        false => g = buffer.clone(),
+                    }
+                }
+                at.update(&g, |w, g| w - lr * g);
+            }
+            losses.push(sum / p.n as f64);
+        }
+        (losses, at)
+    }
+}
+
+#[test]
+fn comparators_see_what_they_should() {
+    assert_eq!(relative(1.0, 1.0), 0.0);
+    assert_eq!(relative(0.0, -0.0), 0.0);
+    assert_eq!(relative(1e-300, 0.0), f64::INFINITY);
+    assert_eq!(relative(f64::NAN, 1.0), f64::INFINITY);
+    assert_eq!(relative(1.0, f64::NAN), f64::INFINITY);
+    assert_eq!(relative(f64::INFINITY, 1.0), f64::INFINITY);
+    assert!((relative(-1.1, -1.0) - 0.1).abs() < 1e-12);
+    assert_eq!(
+        largest_difference(&[1.0, f32::NAN], &[1.0, 1.0]),
+        f64::INFINITY
+    );
+    assert_eq!(largest_difference(&[1.0, 2.0], &[1.0, 2.5]), 0.5);
+}

@@ -1,0 +1,160 @@
+//! SGD against a plain f64 twin of torch's rule, for every setting.
+
+mod common;
+
+use common::{Problem, twin};
+use flowreg::{FitOptions, Init, Sgd};
+use proptest::prelude::*;
+
+fn settings() -> impl Strategy<Value = Sgd> {
+    (
+        0.01f32..0.4,
+        1usize..12,
+        prop::sample::select(vec![0.0f32, 0.5, 0.9]),
+        prop::sample::select(vec![0.0f32, 0.3, 1.0]),
+        any::<bool>(),
+        prop::sample::select(vec![0.0f32, 0.01, 0.2]),
+        prop::option::of(1usize..30),
+        any::<u32>(),
+    )
+        .prop_map(
+            |(lr, epochs, momentum, dampening, nesterov, weight_decay, batch_size, seed)| {
+                let nesterov = nesterov && momentum > 0.0;
+                Sgd {
+                    lr,
+                    epochs,
+                    momentum,
+                    dampening: if nesterov { 0.0 } else { dampening },
+                    nesterov,
+                    weight_decay,
+                    batch_size,
+                    seed,
+                }
+            },
+        )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn equals_the_twin(
+        sgd in settings(), n in 2usize..24, d in 1usize..14, classes in 2usize..6,
+        seed in any::<u32>(), zeros in any::<bool>(),
+    ) {
+        let problem = Problem::random(n, d, classes, seed);
+        let samples = problem.samples();
+        let init = if zeros { Init::Zeros } else { Init::Torch { seed } };
+        let c = problem.outputs();
+        let start = match zeros {
+            true => (vec![0.0; c * d], vec![0.0; c]),
+            false => flowreg::torch_rng::TorchRng::new(seed).linear(d, c),
+        };
+        let start = twin::Parameters {
+            weight: start.0.iter().map(|&w| f64::from(w)).collect(),
+            bias: start.1.iter().map(|&b| f64::from(b)).collect(),
+        };
+        let (losses, end) = twin::sgd(&problem, start, &sgd);
+        let options = FitOptions { sgd, init, threads: Some(1), ..FitOptions::default() };
+        let fit = flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
+        prop_assert_eq!(fit.history.len(), losses.len());
+        for (epoch, expected) in fit.history.iter().zip(&losses) {
+            prop_assert!(common::relative(epoch.loss, *expected) < 2e-5, "{epoch:?} {expected}");
+        }
+        prop_assert!(common::largest_difference(fit.model.weight().as_slice(), &end.weight) < 5e-5);
+        prop_assert!(common::largest_difference(fit.model.bias(), &end.bias) < 5e-5);
+    }
+}
+
+/// A choice of classes that is out of order is gathered, and gives what the sorted rows give.
+#[test]
+fn rows_out_of_order_fit_as_rows_in_order() {
+    let problem = Problem::random(60, 9, 4, 3);
+    let kept: Vec<usize> = (0..60).filter(|&i| problem.labels[i] < 3).collect();
+    let x: Vec<f32> = (kept.iter())
+        .flat_map(|&i| problem.x[i * 9..][..9].to_vec())
+        .collect();
+    let labels: Vec<i64> = kept.iter().map(|&i| problem.labels[i]).collect();
+    let compact = flowreg::Samples::new(&x, 9, &labels, 3).unwrap();
+    let chosen = problem.samples().first_classes(3).unwrap();
+    assert!(chosen.x().contiguous().is_none());
+    for batch_size in [None, Some(7)] {
+        let mut options = FitOptions::default();
+        options.sgd.batch_size = batch_size;
+        let a = flowreg::fit(&compact, &options, &mut |_| {}).unwrap();
+        let b = flowreg::fit(&chosen, &options, &mut |_| {}).unwrap();
+        assert_eq!(a.history, b.history);
+        assert_eq!(a.model, b.model);
+        assert_eq!(
+            a.model.evaluate(&compact).unwrap(),
+            b.model.evaluate(&chosen).unwrap()
+        );
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_fit() {
+    let problem = Problem::random(20, 5, 3, 1);
+    let mut x = problem.x.clone();
+    x.iter_mut().for_each(|v| *v *= 1e25);
+    let samples = flowreg::Samples::new(&x, 5, &problem.labels, 3).unwrap();
+    let mut options = FitOptions::default();
+    options.sgd.lr = 1e30;
+    let mut epochs = 0;
+    let error = flowreg::fit(&samples, &options, &mut |_| epochs += 1).unwrap_err();
+    match error {
+        flowreg::Error::Diverged { epoch, loss, .. } => {
+            assert_eq!(epoch, epochs);
+            assert!(!loss.is_finite());
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn options_that_torch_refuses_are_refused() {
+    let good = Sgd::default();
+    assert!(good.check().is_ok());
+    for bad in [
+        Sgd {
+            lr: f32::NAN,
+            ..good.clone()
+        },
+        Sgd {
+            lr: f32::INFINITY,
+            ..good.clone()
+        },
+        Sgd {
+            lr: -0.1,
+            ..good.clone()
+        },
+        Sgd {
+            momentum: -0.1,
+            ..good.clone()
+        },
+        Sgd {
+            weight_decay: -1.0,
+            ..good.clone()
+        },
+        Sgd {
+            dampening: f32::NAN,
+            ..good.clone()
+        },
+        Sgd {
+            nesterov: true,
+            ..good.clone()
+        },
+        Sgd {
+            nesterov: true,
+            momentum: 0.9,
+            dampening: 0.1,
+            ..good.clone()
+        },
+        Sgd {
+            batch_size: Some(0),
+            ..good.clone()
+        },
+    ] {
+        assert!(bad.check().is_err(), "{bad:?}");
+    }
+}
