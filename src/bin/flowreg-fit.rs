@@ -1,6 +1,6 @@
 //! Dataset to model.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -16,7 +16,9 @@ use flowreg::{Epoch, Error, Evaluation, Fit, FitOptions, Init, Loss, Recipe, Res
 /// Fit a linear softmax or logistic classifier to a prepared dataset.
 #[derive(Parser)]
 #[command(
+    name = "flowreg-fit",
     version,
+    allow_negative_numbers = true,
     after_help = "\
 Examples:
   flowreg-fit --demo --out demo-run
@@ -98,7 +100,7 @@ struct Args {
     #[arg(long, value_name = "M", value_parser = cli::finite, help_heading = "How to fit")]
     momentum: Option<f32>,
     /// Share of the gradient kept out of the momentum [default: 0]
-    #[arg(long, value_name = "T", value_parser = cli::finite, help_heading = "How to fit", allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", value_parser = cli::finite, help_heading = "How to fit")]
     dampening: Option<f32>,
     /// Nesterov's momentum
     #[arg(long, help_heading = "How to fit")]
@@ -136,7 +138,7 @@ fn run(args: Args) -> Result<()> {
     let train = limit(train.samples()?)?;
     let eval = limit(eval.samples()?)?;
 
-    say_header(&directory, &args, &options, &train);
+    say_header(&dataset.manifest().source, &args, &options, &train);
     let mut fit = fit_with_progress(&train, &options)?;
     let manifest = dataset.manifest();
     fit.model.set_about(About {
@@ -213,7 +215,7 @@ fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     Ok(dataset)
 }
 
-fn say_header(directory: &Path, args: &Args, options: &FitOptions, train: &Samples) {
+fn say_header(source: &str, args: &Args, options: &FitOptions, train: &Samples) {
     let (n, d, classes) = (train.rows(), train.features(), train.classes());
     let loss = Loss::for_classes(classes);
     let c = loss.outputs(classes);
@@ -222,9 +224,8 @@ fn say_header(directory: &Path, args: &Args, options: &FitOptions, train: &Sampl
         Loss::Logistic => "logistic",
     };
     cli::say(format_args!(
-        "flowreg {}: {what} of {classes} classes on {} ({})",
+        "flowreg {}: {what} of {classes} classes on {source}, split {}",
         env!("CARGO_PKG_VERSION"),
-        directory.display(),
         args.train_split,
     ));
     cli::say(format_args!(

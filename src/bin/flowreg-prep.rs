@@ -13,6 +13,7 @@ use flowreg::{Result, cli, threads};
 /// Prepare photographs once into a memory-mapped f32 matrix.
 #[derive(Parser)]
 #[command(
+    name = "flowreg-prep",
     version,
     after_help = "\
 Examples:

@@ -1,0 +1,453 @@
+//! The binaries end to end on small drawn flowers: what good input gives, and that bad
+//! input gives one clear line, a non-zero exit, and nothing half-written.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use flowreg::data::demo::{DemoOptions, write_photographs};
+
+const PREP: &str = env!("CARGO_BIN_EXE_flowreg-prep");
+const FIT: &str = env!("CARGO_BIN_EXE_flowreg-fit");
+const FLOWERS: DemoOptions = DemoOptions {
+    classes: 4,
+    per_class: [3, 2, 2],
+    seed: 1,
+};
+
+/// A folder with photographs of 4 classes and their dataset at 8 x 8.
+struct World(tempfile::TempDir);
+
+impl World {
+    fn new() -> World {
+        let world = World(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
+        std::fs::create_dir(world.path("photographs")).unwrap();
+        write_photographs(&world.path("photographs"), &FLOWERS, &|_| {}).unwrap();
+        succeeds(&world.prep("photographs", "data"));
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn run(&self, program: &str, args: &[&str]) -> Output {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(self.0.path());
+        command.output().unwrap()
+    }
+
+    fn prep(&self, root: &str, out: &str) -> Output {
+        let common = ["flowers102", "--no-verify", "--size", "8"];
+        self.run(
+            PREP,
+            &[&common[..], &["--root", root, "--out", out]].concat(),
+        )
+    }
+
+    fn fit(&self, args: &[&str]) -> Output {
+        self.run(FIT, &[&["data", "--out", "run"], args].concat())
+    }
+
+    /// One line on stderr with all of `parts`, this exit code, nothing new in the folder.
+    #[track_caller]
+    fn refuses(&self, code: i32, parts: &[&str], act: impl FnOnce(&World) -> Output) {
+        let before = self.listing();
+        let output = act(self);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        for part in parts {
+            assert!(stderr.contains(part), "{part:?} is not in {stderr}");
+        }
+        assert_eq!(self.listing(), before, "something was left behind");
+    }
+
+    fn listing(&self) -> Vec<PathBuf> {
+        let mut names: Vec<PathBuf> = (std::fs::read_dir(self.0.path()).unwrap())
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        copy_dir(&self.path(from), &self.path(to));
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_dir(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+#[track_caller]
+fn succeeds(output: &Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.is_empty(), "{stderr}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn a_fit_writes_what_it_promises() {
+    let world = World::new();
+    let said = succeeds(&world.fit(&["--lr", "0.05", "--epochs", "30", "--threads", "2"]));
+    for part in [
+        "softmax of 4 classes",
+        "12 x 192",
+        "2 threads",
+        "accuracy",
+        "loss",
+    ] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    let summary = common::json(&world.path("run/summary.json"));
+    for (key, value) in [
+        ("n", 12),
+        ("d", 192),
+        ("c", 4),
+        ("threads", 2),
+        ("epochs", 30),
+    ] {
+        assert_eq!(summary[key], value, "{key}");
+    }
+    assert_eq!(summary["engine"], "primal");
+    assert_eq!(summary["optimizer"], "sgd");
+    let history = std::fs::read_to_string(world.path("run/history.jsonl")).unwrap();
+    let losses: Vec<f64> = (history.lines().enumerate())
+        .map(|(i, line)| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["epoch"], i);
+            line["loss"].as_f64().unwrap()
+        })
+        .collect();
+    assert_eq!(losses.len(), 30);
+    assert!(losses[29] < losses[0]);
+
+    // The model file alone repeats the evaluation.
+    let model = flowreg::Model::load(world.path("run/model.safetensors")).unwrap();
+    let dataset = flowreg::Dataset::open(world.path("data")).unwrap();
+    for (split, key) in [("train", "train_accuracy"), ("test", "eval_accuracy")] {
+        let split = dataset.split(split).unwrap();
+        let samples = split.samples().unwrap();
+        let evaluation = model.evaluate(&samples).unwrap();
+        assert_eq!(summary[key], evaluation.accuracy);
+        let x = samples.x().contiguous().unwrap().as_slice();
+        let predicted = model.predict(x).unwrap();
+        let right = predicted
+            .iter()
+            .zip(samples.labels())
+            .filter(|(a, b)| a == b);
+        assert_eq!(
+            right.count() as f64 / predicted.len() as f64,
+            evaluation.accuracy
+        );
+        for (p, label) in model.probabilities(x).unwrap().chunks(4).zip(&predicted) {
+            assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+            assert!(p.iter().all(|v| *v <= p[*label as usize]));
+        }
+    }
+    assert_eq!(model.about().class_names.len(), 4);
+    assert_eq!(model.about().transform.as_ref().unwrap().size, 8);
+
+    // It goes on where it stopped, replaces only when told to.
+    let again = [
+        "--init",
+        "run/model.safetensors",
+        "--force",
+        "--epochs",
+        "5",
+    ];
+    succeeds(&world.fit(&again));
+    assert_eq!(common::json(&world.path("run/summary.json"))["epochs"], 5);
+}
+
+#[test]
+fn recipes_are_the_notebooks_and_options_override_them() {
+    let world = World::new();
+    let said = succeeds(&world.fit(&["--recipe", "binary-slow", "--epochs", "7"]));
+    assert!(said.contains("logistic of 2 classes"), "{said}");
+    let summary = common::json(&world.path("run/summary.json"));
+    assert_eq!((&summary["c"], &summary["n"]), (&1.into(), &6.into()));
+    assert_eq!(summary["epochs"], 7);
+    assert!((summary["lr"].as_f64().unwrap() - 1e-4).abs() < 1e-10);
+}
+
+#[test]
+fn the_same_bits_for_any_number_of_threads() {
+    let world = World::new();
+    let model = |threads: &str, batch: &str| {
+        let options = ["--threads", threads, "--batch-size", batch, "--force"];
+        succeeds(&world.fit(&[&options[..], &["--epochs", "9", "--momentum", "0.9"]].concat()));
+        std::fs::read(world.path("run/model.safetensors")).unwrap()
+    };
+    for batch in ["5", "1000"] {
+        let one = model("1", batch);
+        for threads in ["2", "3", "4", "8"] {
+            assert!(
+                model(threads, batch) == one,
+                "{threads} threads, batch {batch}"
+            );
+        }
+    }
+}
+
+#[test]
+fn bad_options_are_refused() {
+    let world = World::new();
+    let cases: &[(&[&str], &[&str])] = &[
+        (
+            &["--recipe", "softmax-medium"],
+            &["--recipe", "softmax-medium", "softmax-fast"],
+        ),
+        (&["--classes", "9"], &["--classes", "9", "2..=4"]),
+        (&["--classes", "1"], &["--classes", "2..=4"]),
+        (&["--lr", "nan"], &["--lr", "finite"]),
+        (&["--lr", "inf"], &["--lr", "finite"]),
+        (&["--lr", "x"], &["--lr", "number"]),
+        (&["--lr=-1"], &["--lr", "0 or above"]),
+        (&["--epochs", "-1"], &["--epochs"]),
+        (&["--batch-size", "0"], &["--batch-size", "at least 1"]),
+        (&["--nesterov"], &["--nesterov", "momentum"]),
+        (&["--threads", "0"], &["--threads", "1..="]),
+        (&["--engine", "quantum"], &["--engine", "primal"]),
+        (&["--colour"], &["--colour"]),
+    ];
+    for (args, parts) in cases {
+        world.refuses(64, parts, |world| world.fit(args));
+    }
+    let dataset = "data/dataset.json";
+    world.refuses(65, &[dataset, "no split", "train, val, test"], |world| {
+        world.fit(&["--train-split", "trian"])
+    });
+    world.refuses(74, &["nowhere/dataset.json", "flowreg-prep"], |world| {
+        world.run(FIT, &["nowhere", "--out", "run"])
+    });
+    world.refuses(64, &["DATASET"], |world| world.run(FIT, &["--out", "run"]));
+    world.refuses(74, &["absent.safetensors"], |world| {
+        world.fit(&["--init", "absent.safetensors"])
+    });
+}
+
+#[test]
+fn existing_output_is_kept() {
+    let world = World::new();
+    std::fs::create_dir(world.path("run")).unwrap();
+    std::fs::write(world.path("run/thesis.tex"), "years").unwrap();
+    world.refuses(73, &["run", "--force"], |world| world.fit(&[]));
+    world.refuses(65, &["run", "did not write"], |world| {
+        world.fit(&["--force"])
+    });
+    world.refuses(73, &["data", "--force"], |world| {
+        world.prep("photographs", "data")
+    });
+    assert!(world.path("run/thesis.tex").exists());
+}
+
+#[test]
+fn a_diverging_fit_publishes_no_model() {
+    let world = World::new();
+    let parts = ["epoch ", "the loss became", "no model was written", "--lr"];
+    world.refuses(70, &parts, |world| {
+        world.fit(&["--lr", "1e38", "--weight-decay", "1e30", "--epochs", "50"])
+    });
+}
+
+#[test]
+fn initial_weights_of_another_shape_are_refused() {
+    let world = World::new();
+    succeeds(&world.fit(&["--classes", "3", "--epochs", "1"]));
+    std::fs::rename(
+        world.path("run/model.safetensors"),
+        world.path("m.safetensors"),
+    )
+    .unwrap();
+    std::fs::remove_dir_all(world.path("run")).unwrap();
+    let parts = ["m.safetensors", "weight", "3 x 192", "4 x 192"];
+    world.refuses(65, &parts, |world| world.fit(&["--init", "m.safetensors"]));
+    let whole = std::fs::read(world.path("m.safetensors")).unwrap();
+    for len in [0, 4, 100, whole.len() - 1] {
+        std::fs::write(world.path("m.safetensors"), &whole[..len]).unwrap();
+        world.refuses(65, &["m.safetensors", "safetensors file"], |world| {
+            world.fit(&["--init", "m.safetensors", "--classes", "3"])
+        });
+    }
+}
+
+#[test]
+fn bad_photographs_are_refused() {
+    let world = World::new();
+    world.refuses(65, &["nowhere", "--root"], |world| {
+        world.prep("nowhere", "out")
+    });
+    world.refuses(65, &["imagelabels.mat", "md5", "--no-verify"], |world| {
+        world.run(
+            PREP,
+            &["flowers102", "--root", "photographs", "--out", "out"],
+        )
+    });
+    for size in ["0", "4096"] {
+        world.refuses(64, &["--size", size, "1..="], |world| {
+            let args = [
+                "flowers102",
+                "--root",
+                "photographs",
+                "--no-verify",
+                "--out",
+                "out",
+            ];
+            world.run(PREP, &[&args[..], &["--size", size]].concat())
+        });
+    }
+
+    // One image at a time is spoilt in a copy of the folder.
+    let image = "jpg/image_00003.jpg";
+    let good = std::fs::read(world.path("photographs").join(image)).unwrap();
+    let mut oversized = good.clone();
+    // The frame header: marker, length, precision, height, width.
+    let frame = (good.windows(2)).position(|w| w == [0xFF, 0xC0] || w == [0xFF, 0xC2]);
+    let height = frame.unwrap() + 5;
+    oversized[height..height + 4].copy_from_slice(&[0x4E, 0x20, 0x4E, 0x20]);
+    let mut taller = good.clone();
+    taller[height] += 1; // 256 rows more than the scan holds
+    let cases: [(&str, &[u8], &str); 7] = [
+        ("empty", &[], "no JPEG signature"),
+        ("a PNG", b"\x89PNG\r\n\x1a\n", "no JPEG signature"),
+        ("cut in half", &good[..good.len() / 2], "broken JPEG"),
+        ("without its end", &good[..good.len() - 2], "broken JPEG"),
+        ("cut in its header", &good[..100], "broken JPEG"),
+        ("oversized", &oversized, "20000x20000"),
+        ("taller than its data", &taller, "broken JPEG"),
+    ];
+    world.copy("photographs", "spoilt");
+    for (name, bytes, reason) in cases {
+        std::fs::write(world.path("spoilt").join(image), bytes).unwrap();
+        let parts = ["image_00003.jpg", reason];
+        println!("{name}");
+        world.refuses(65, &parts, |world| world.prep("spoilt", "out"));
+    }
+    std::fs::remove_file(world.path("spoilt").join(image)).unwrap();
+    world.refuses(74, &["image_00003.jpg", "cannot open"], |world| {
+        world.prep("spoilt", "out")
+    });
+}
+
+#[test]
+fn bad_labels_and_splits_are_refused() {
+    use flowreg::data::mat5::write_integers;
+    let world = World::new();
+    world.copy("photographs", "spoilt");
+    let labels = |labels: &[i64]| {
+        let bytes = write_integers(&[("labels", labels)]);
+        std::fs::write(world.path("spoilt/imagelabels.mat"), bytes).unwrap();
+    };
+    let all: Vec<i64> = (0..28).map(|i| i / 7 + 1).collect();
+    for bad in [0, -1, 29] {
+        let mut spoilt = all.clone();
+        spoilt[5] = bad;
+        labels(&spoilt);
+        let value = bad.to_string();
+        world.refuses(65, &["imagelabels.mat", "labels[5]", &value], |world| {
+            world.prep("spoilt", "out")
+        });
+    }
+    labels(&all);
+    for (ids, part) in [
+        (vec![1, 29], "trnid[1]"),
+        (vec![1, 1], "second time"),
+        (vec![], "trnid"),
+    ] {
+        let bytes = write_integers(&[("trnid", &ids), ("valid", &[2]), ("tstid", &[3])]);
+        std::fs::write(world.path("spoilt/setid.mat"), bytes).unwrap();
+        world.refuses(65, &["setid.mat", part], |world| {
+            world.prep("spoilt", "out")
+        });
+    }
+    std::fs::write(world.path("spoilt/setid.mat"), b"short").unwrap();
+    world.refuses(65, &["setid.mat", "header"], |world| {
+        world.prep("spoilt", "out")
+    });
+}
+
+#[test]
+fn a_dataset_that_lies_is_refused() {
+    let world = World::new();
+    let good_x = std::fs::read(world.path("data/train.x.npy")).unwrap();
+    let good_y = std::fs::read(world.path("data/train.y.npy")).unwrap();
+    let good_json = std::fs::read_to_string(world.path("data/dataset.json")).unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(world.path("data").join(name), bytes).unwrap();
+    };
+
+    for len in [0, 5, 60, 128, good_x.len() - 1] {
+        write("train.x.npy", &good_x[..len]);
+        world.refuses(65, &["train.x.npy"], |world| world.fit(&[]));
+    }
+    let shape = |text: &str| {
+        let mut bytes = good_x.clone();
+        let at = bytes.windows(9).position(|w| w == b"(12, 192)").unwrap();
+        bytes[at..at + 9].copy_from_slice(text.as_bytes());
+        bytes
+    };
+    write("train.x.npy", &shape("(99, 192)"));
+    world.refuses(65, &["train.x.npy", "length"], |world| world.fit(&[]));
+    write("train.x.npy", &shape("(24, 096)"));
+    world.refuses(
+        65,
+        &["train.x.npy", "shape", "24 x 96", "12 x 192"],
+        |world| world.fit(&[]),
+    );
+    write("train.x.npy", &good_x);
+
+    let mut label = good_y.clone();
+    label[128 + 8 * 3] = 4;
+    write("train.y.npy", &label);
+    world.refuses(65, &["train.y.npy", "row 3", "found 4", "0..4"], |world| {
+        world.fit(&[])
+    });
+    write("train.y.npy", &good_y[..good_y.len() - 8]);
+    world.refuses(65, &["train.y.npy", "length"], |world| world.fit(&[]));
+    write("train.y.npy", &good_y);
+
+    for (from, to, part) in [
+        ("\"version\": 1", "\"version\": 2", "version"),
+        ("\"version\": 1,", "", "version"),
+        (
+            "\"name\": \"val\"",
+            "\"name\": \"../val\"",
+            "splits[1].name",
+        ),
+        ("\"name\": \"val\"", "\"name\": \"train\"", "splits[1].name"),
+        ("\"rows\": 12", "\"rows\": 13", "train.x.npy"),
+        ("\"features\"", "\"featurse\"", "json"),
+    ] {
+        assert!(good_json.contains(from), "{from}");
+        write("dataset.json", good_json.replacen(from, to, 1).as_bytes());
+        world.refuses(65, &[part], |world| world.fit(&[]));
+    }
+    write("dataset.json", good_json.as_bytes());
+    succeeds(&world.fit(&["--epochs", "1"]));
+}
+
+#[test]
+fn help_has_examples() {
+    let world = World::new();
+    for (program, args) in [
+        (PREP, vec!["--help"]),
+        (FIT, vec!["--help"]),
+        (FIT, vec!["-h"]),
+    ] {
+        let help = succeeds(&world.run(program, &args));
+        assert!(help.contains("Examples:"), "{help}");
+    }
+    assert!(succeeds(&world.run(FIT, &["--version"])).starts_with("flowreg-fit "));
+}
