@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::data::samples::Samples;
-use crate::engine::{Engine, Primal};
+use crate::engine::{self, Choice, Engine, Gram, GramMatrix, Kind, Plan, Primal};
 use crate::error::{Error, Result};
 use crate::gemm::{Backend, Gemm};
 use crate::model::Model;
@@ -21,6 +21,8 @@ pub struct FitOptions {
     pub sgd: Sgd,
     /// Where the weights start.
     pub init: Init,
+    /// How the weight is represented.
+    pub engine: Choice,
     /// Threads; `None` is one for each core.
     pub threads: Option<usize>,
     /// Who multiplies matrices.
@@ -137,7 +139,7 @@ pub struct Fit {
 
 /// Fit a linear classifier to `samples`: logistic for two classes, else softmax.
 ///
-/// `observe` sees each epoch as it ends. Cost: 4ndc flop an epoch.
+/// `observe` sees each epoch as it ends. Cost: that of the [`plan`].
 ///
 /// ```
 /// use flowreg::{FitOptions, Samples};
@@ -171,21 +173,56 @@ pub fn fit(
         let loss = Loss::for_classes(samples.classes());
         let start = initial_model(&options.init, samples, loss)?;
         let gemm = Gemm::new(options.backend, threads);
-        let mut engine = Primal::new(samples.x(), start, gemm);
-        let mut objective = Objective::new(loss, samples.labels());
-        let mut history = Vec::with_capacity(options.sgd.epochs);
-        let end = options.sgd.run(&mut engine, &mut objective, &mut |epoch| {
-            history.push(epoch);
-            observe(epoch);
-        })?;
-        let model = engine.materialise(end);
-        Ok(Fit {
-            model,
-            history,
-            engine: engine.name(),
-            threads,
-            seconds: started.elapsed().as_secs_f64(),
-        })
+        let x = samples.x();
+        let k = match plan(samples, options)?.engine {
+            Kind::Primal => None,
+            Kind::Gram => match GramMatrix::new(x, gemm) {
+                // The primal engine may reach what K cannot hold.
+                Err(_) if options.engine == Choice::Auto => None,
+                k => Some(k?),
+            },
+        };
+        let mut fit = match k {
+            Some(k) => train(Gram::new(x, k, start, gemm), samples, &options.sgd, observe),
+            None => train(Primal::new(x, start, gemm), samples, &options.sgd, observe),
+        }?;
+        fit.threads = threads;
+        fit.seconds = started.elapsed().as_secs_f64();
+        Ok(fit)
+    })
+}
+
+/// The engine that [`fit`] will use, and what each would cost.
+///
+/// # Errors
+/// [`Error::Options`] if the Gram engine is asked for and its matrix does not fit.
+pub fn plan(samples: &Samples, options: &FitOptions) -> Result<Plan> {
+    let c = Loss::for_classes(samples.classes()).outputs(samples.classes());
+    let shape = (samples.rows(), samples.features(), c);
+    let memory = engine::available_memory();
+    Plan::new(shape, options.sgd.epochs, options.engine, memory)
+}
+
+/// Optimise on one engine; threads and time are the caller's to fill in.
+fn train<E: Engine>(
+    mut engine: E,
+    samples: &Samples,
+    sgd: &Sgd,
+    observe: &mut (dyn FnMut(Epoch) + Send),
+) -> Result<Fit> {
+    let loss = Loss::for_classes(samples.classes());
+    let mut objective = Objective::new(loss, samples.labels());
+    let mut history = Vec::with_capacity(sgd.epochs);
+    let end = sgd.run(&mut engine, &mut objective, &mut |epoch| {
+        history.push(epoch);
+        observe(epoch);
+    })?;
+    Ok(Fit {
+        model: engine.materialise(end),
+        history,
+        engine: engine.name(),
+        threads: 0,
+        seconds: 0.0,
     })
 }
 

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use faer::linalg::matmul::matmul;
+use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut as FaerMut, MatRef as FaerRef, Par};
 use rayon::prelude::*;
 
@@ -90,6 +91,61 @@ impl Gemm {
         self.product(alpha, Operand::transposed(a), Operand::new(b), beta, c);
     }
 
+    /// `C = alpha · A B + beta · C`; A is m x k, B k x n, C m x n. Cost: 2mnk flop.
+    ///
+    /// With `beta` = 0, C is not read. Logits in Gram coordinates: K A.
+    pub fn a_b(&self, alpha: f32, a: MatRef, b: MatRef, beta: f32, c: MatMut) {
+        self.product(alpha, Operand::new(a), Operand::new(b), beta, c);
+    }
+
+    /// The lower triangle of `C = X Xᵀ + beta · C`, `beta` 0 or 1; X is n x d. Cost: n²d flop.
+    ///
+    /// Above the diagonal C holds nothing of meaning afterwards. With `beta` = 0, C is not
+    /// read.
+    pub fn gram(&self, x: MatRef, beta: f32, mut c: MatMut) {
+        let n = x.rows();
+        assert_eq!((c.rows(), c.cols()), (n, n), "result's shape");
+        assert!(beta == 0.0 || beta == 1.0, "beta is 0 or 1");
+        match self.backend {
+            Backend::Faer => {
+                let x = Operand::new(x).to_faer();
+                triangular::matmul(
+                    FaerMut::from_row_major_slice_mut(c.as_mut_slice(), n, n),
+                    BlockStructure::TriangularLower,
+                    if beta == 0.0 {
+                        Accum::Replace
+                    } else {
+                        Accum::Add
+                    },
+                    x,
+                    BlockStructure::Rectangular,
+                    x.transpose(),
+                    BlockStructure::Rectangular,
+                    1.0,
+                    self.par(),
+                );
+            }
+            Backend::Matrixmultiply => {
+                /// Rows of a panel, whose product ends at the diagonal.
+                const PANEL: usize = 128;
+                for first in (0..n).step_by(PANEL) {
+                    let rows = first..(first + PANEL).min(n);
+                    let (a, b) = (x.rows_range(rows.clone()), x.rows_range(0..rows.end));
+                    let c = &mut c.as_mut_slice()[rows.start * n..rows.end * n];
+                    let (a, b) = (Operand::new(a), Operand::transposed(b));
+                    self.matrixmultiply(1.0, a, b, beta, c, n);
+                }
+            }
+        }
+    }
+
+    fn par(&self) -> Par {
+        match self.threads {
+            1 => Par::Seq,
+            n => Par::rayon(n),
+        }
+    }
+
     fn product(&self, alpha: f32, a: Operand, b: Operand, beta: f32, mut c: MatMut) {
         assert_eq!(a.cols, b.rows, "inner dimensions");
         assert_eq!((c.rows(), c.cols()), (a.rows, b.cols), "result's shape");
@@ -104,20 +160,27 @@ impl Gemm {
                         Accum::Add
                     }
                 };
-                let par = match self.threads {
-                    1 => Par::Seq,
-                    n => Par::rayon(n),
-                };
                 let (rows, cols) = (c.rows(), c.cols());
                 let c = FaerMut::from_row_major_slice_mut(c.as_mut_slice(), rows, cols);
-                matmul(c, accum, a.to_faer(), b.to_faer(), alpha, par);
+                matmul(c, accum, a.to_faer(), b.to_faer(), alpha, self.par());
             }
-            Backend::Matrixmultiply => self.matrixmultiply(alpha, a, b, beta, c),
+            Backend::Matrixmultiply => {
+                let stride = c.cols();
+                self.matrixmultiply(alpha, a, b, beta, c.as_mut_slice(), stride);
+            }
         }
     }
 
-    /// C in one panel a thread, cut along its longer side.
-    fn matrixmultiply(&self, alpha: f32, a: Operand, b: Operand, beta: f32, mut c: MatMut) {
+    /// C, whose rows lie `stride` apart, in one panel a thread, cut along its longer side.
+    fn matrixmultiply(
+        &self,
+        alpha: f32,
+        a: Operand,
+        b: Operand,
+        beta: f32,
+        c: &mut [f32],
+        stride: usize,
+    ) {
         /// The largest tile side of the crate's f32 kernels: panels end between tiles.
         const TILE: usize = 16;
         /// The start of C, for disjoint panels.
@@ -126,10 +189,11 @@ impl Gemm {
         unsafe impl Sync for Start {}
 
         let (m, n, k) = (a.rows, b.cols, a.cols);
+        assert!(stride >= n && c.len() >= m * stride, "result's size");
         let by_rows = m >= n;
         let side = if by_rows { m } else { n };
         let panel = side.div_ceil(self.threads).next_multiple_of(TILE).max(TILE);
-        let start = Start(c.as_mut_slice().as_mut_ptr());
+        let start = Start(c.as_mut_ptr());
         (0..side.div_ceil(panel)).into_par_iter().for_each(|i| {
             let start = &start;
             let (first, len) = (i * panel, panel.min(side - i * panel));
@@ -137,7 +201,7 @@ impl Gemm {
                 true => (first, len, 0, n),
                 false => (0, m, first, len),
             };
-            // SAFETY: `product` checked the shapes, every operand's slice covers its shape
+            // SAFETY: the callers checked the shapes, the assertion above C's size, every operand's slice covers its shape
             // and strides (`Operand` is made from a `MatRef` only), the panel lies inside
             // C, and panels do not overlap.
             unsafe {
@@ -153,8 +217,8 @@ impl Gemm {
                     b.row_stride as isize,
                     b.col_stride as isize,
                     beta,
-                    start.0.add(row * n + col),
-                    n as isize,
+                    start.0.add(row * stride + col),
+                    stride as isize,
                     1,
                 );
             }

@@ -120,7 +120,7 @@ fn a_fit_writes_what_it_promises() {
     ] {
         assert_eq!(summary[key], value, "{key}");
     }
-    assert_eq!(summary["engine"], "primal");
+    assert_eq!(summary["engine"], "gram");
     assert_eq!(summary["optimizer"], "sgd");
     let history = std::fs::read_to_string(world.path("run/history.jsonl")).unwrap();
     let losses: Vec<f64> = (history.lines().enumerate())

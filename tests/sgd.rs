@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Problem, twin};
+use flowreg::engine::Choice;
 use flowreg::{FitOptions, Init, Sgd};
 use proptest::prelude::*;
 
@@ -35,12 +36,13 @@ fn settings() -> impl Strategy<Value = Sgd> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
     fn equals_the_twin(
         sgd in settings(), n in 2usize..24, d in 1usize..14, classes in 2usize..6,
         seed in any::<u32>(), zeros in any::<bool>(),
+        engine in prop::sample::select(vec![Choice::Gram, Choice::Primal]),
     ) {
         let problem = Problem::random(n, d, classes, seed);
         let samples = problem.samples();
@@ -55,7 +57,7 @@ proptest! {
             bias: start.1.iter().map(|&b| f64::from(b)).collect(),
         };
         let (losses, end) = twin::sgd(&problem, start, &sgd);
-        let options = FitOptions { sgd, init, threads: Some(1), ..FitOptions::default() };
+        let options = FitOptions { sgd, init, engine, threads: Some(1), ..FitOptions::default() };
         let fit = flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
         prop_assert_eq!(fit.history.len(), losses.len());
         for (epoch, expected) in fit.history.iter().zip(&losses) {
@@ -78,8 +80,15 @@ fn rows_out_of_order_fit_as_rows_in_order() {
     let compact = flowreg::Samples::new(&x, 9, &labels, 3).unwrap();
     let chosen = problem.samples().first_classes(3).unwrap();
     assert!(chosen.x().contiguous().is_none());
-    for batch_size in [None, Some(7)] {
-        let mut options = FitOptions::default();
+    let engines = [Choice::Gram, Choice::Primal];
+    for (batch_size, engine) in [None, Some(7)]
+        .into_iter()
+        .flat_map(|b| engines.map(|e| (b, e)))
+    {
+        let mut options = FitOptions {
+            engine,
+            ..FitOptions::default()
+        };
         options.sgd.batch_size = batch_size;
         let a = flowreg::fit(&compact, &options, &mut |_| {}).unwrap();
         let b = flowreg::fit(&chosen, &options, &mut |_| {}).unwrap();

@@ -7,6 +7,7 @@ use clap::Parser;
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::prep;
+use flowreg::engine::{Choice, Plan};
 use flowreg::model::About;
 use flowreg::publish::{Overwrite, Staging};
 use flowreg::run::{self, Summary};
@@ -87,8 +88,9 @@ struct Args {
     /// The optimizer: sgd, as torch.optim.SGD
     #[arg(long, value_name = "NAME", default_value = "sgd", value_parser = ["sgd"], help_heading = "How to fit")]
     optimizer: String,
-    /// How the weight is represented: primal, as it is
-    #[arg(long, value_name = "NAME", default_value = "primal", value_parser = ["primal"], help_heading = "How to fit")]
+    /// How the weight is represented: gram (in Gram coordinates, for fewer rows than
+    /// features), primal (as it is), or auto, the cheaper one that fits the memory
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = ["auto", "gram", "primal"], help_heading = "How to fit")]
     engine: String,
     /// Passes over the rows [default: 100]
     #[arg(long, value_name = "N", help_heading = "How to fit")]
@@ -138,7 +140,8 @@ fn run(args: Args) -> Result<()> {
     let train = limit(train.samples()?)?;
     let eval = limit(eval.samples()?)?;
 
-    say_header(&dataset.manifest().source, &args, &options, &train);
+    let plan = flowreg::fit::plan(&train, &options)?;
+    say_header(&dataset.manifest().source, &args, &options, &train, plan);
     let mut fit = fit_with_progress(&train, &options)?;
     let manifest = dataset.manifest();
     fit.model.set_about(About {
@@ -171,6 +174,7 @@ fn fit_options(args: &Args) -> Result<(FitOptions, Option<usize>)> {
     let recipe = args.recipe.as_deref().map(Recipe::named).transpose()?;
     let mut options = recipe.map_or_else(FitOptions::default, Recipe::options);
     options.threads = args.threads;
+    options.engine = Choice::named(&args.engine)?;
     let sgd = &mut options.sgd;
     sgd.lr = args.lr.unwrap_or(sgd.lr);
     sgd.epochs = args.epochs.unwrap_or(sgd.epochs);
@@ -215,7 +219,7 @@ fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     Ok(dataset)
 }
 
-fn say_header(source: &str, args: &Args, options: &FitOptions, train: &Samples) {
+fn say_header(source: &str, args: &Args, options: &FitOptions, train: &Samples, plan: Plan) {
     let (n, d, classes) = (train.rows(), train.features(), train.classes());
     let loss = Loss::for_classes(classes);
     let c = loss.outputs(classes);
@@ -242,8 +246,7 @@ fn say_header(source: &str, args: &Args, options: &FitOptions, train: &Samples) 
         sgd.lr, sgd.epochs, options.init
     ));
     cli::say(format_args!(
-        "  {} engine, {} threads, {}",
-        args.engine,
+        "  {plan}; {} threads, {}",
         options.threads.unwrap_or_else(threads::available),
         threads::instruction_set()
     ));

@@ -3,8 +3,12 @@
 //! An optimizer sees an [`Engine`] and never X: it asks for logits at a point, gives back
 //! the gradient in the logits, and combines points linearly.
 
+mod choice;
+mod gram;
 mod primal;
 
+pub use choice::{Choice, Kind, Plan, available_memory};
+pub use gram::{Gram, GramMatrix};
 pub use primal::Primal;
 
 use crate::data::samples::Batch;

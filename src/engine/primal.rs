@@ -3,6 +3,8 @@
 //! An epoch costs 4ndc flop and reads X twice. Rows that are not contiguous (mini-batches,
 //! a choice of classes out of order) are gathered into a block of bounded size first.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::Engine;
@@ -57,19 +59,53 @@ impl<'a> Primal<'a> {
         }
     }
 
-    /// Give `work` the batch's rows of X, in blocks, with each block's range in the batch.
-    fn for_blocks(&mut self, batch: Batch, mut work: impl FnMut(std::ops::Range<usize>, MatRef)) {
-        let rows = match (batch, self.x.contiguous()) {
-            (Batch::All, Some(x)) => return work(0..x.rows(), x),
-            (Batch::All, None) => &self.all_rows,
-            (Batch::Rows(rows), _) => rows,
-        };
-        let features = self.x.features();
-        let block = (GATHER_BYTES / (4 * features)).max(1);
-        for (i, rows) in rows.chunks(block).enumerate() {
-            let x = self.gathered.load(self.x, rows);
-            work(i * block..i * block + rows.len(), x);
-        }
+    /// The initial bias.
+    pub(super) fn start_bias(&self) -> &[f32] {
+        self.start.bias()
+    }
+
+    /// `Z0 = X W0ᵀ`, without the bias.
+    pub(super) fn start_margins(&mut self, mut z: MatMut) {
+        let (gemm, c) = (self.gemm, self.outputs());
+        let Primal {
+            x,
+            all_rows,
+            gathered,
+            start,
+            ..
+        } = self;
+        for_blocks(x, all_rows, gathered, Batch::All, |range, x| {
+            let z = &mut z.as_mut_slice()[range.start * c..range.end * c];
+            let z = MatMut::new(z, range.len(), c);
+            gemm.a_bt(1.0, x, start.weight(), 0.0, z);
+        });
+    }
+
+    /// The model `W = s·W0 + Aᵀ X` with this bias.
+    pub(super) fn combine(&mut self, s: f32, a: MatRef, bias: Vec<f32>) -> Model {
+        let mut point = self.start();
+        self.pullback(1.0, a, Batch::All, s, &mut point);
+        self.start.with_values(point.weight, bias)
+    }
+}
+
+/// Give `work` the batch's rows of X, in blocks, with each block's range in the batch.
+fn for_blocks(
+    x: &Rows,
+    all_rows: &[u32],
+    gathered: &mut Gathered,
+    batch: Batch,
+    mut work: impl FnMut(Range<usize>, MatRef),
+) {
+    let rows = match (batch, x.contiguous()) {
+        (Batch::All, Some(x)) => return work(0..x.rows(), x),
+        (Batch::All, None) => all_rows,
+        (Batch::Rows(rows), _) => rows,
+    };
+    let block = (GATHER_BYTES / (4 * x.features())).max(1);
+    for (i, rows) in rows.chunks(block).enumerate() {
+        let x = gathered.load(x, rows);
+        work(i * block..i * block + rows.len(), x);
     }
 }
 
@@ -117,23 +153,35 @@ impl Engine for Primal<'_> {
         let (c, d) = (self.outputs(), self.x.features());
         let gemm = self.gemm;
         let weight = MatRef::new(&at.weight, c, d);
-        self.for_blocks(batch, |range, x| {
-            let rows = range.len();
-            let z = &mut z.as_mut_slice()[range.start * c..range.end * c];
-            z.chunks_exact_mut(c)
-                .for_each(|row| row.copy_from_slice(&at.bias));
-            gemm.a_bt(1.0, x, weight, 1.0, MatMut::new(z, rows, c));
-        });
+        for_blocks(
+            self.x,
+            &self.all_rows,
+            &mut self.gathered,
+            batch,
+            |range, x| {
+                let rows = range.len();
+                let z = &mut z.as_mut_slice()[range.start * c..range.end * c];
+                z.chunks_exact_mut(c)
+                    .for_each(|row| row.copy_from_slice(&at.bias));
+                gemm.a_bt(1.0, x, weight, 1.0, MatMut::new(z, rows, c));
+            },
+        );
     }
 
     fn pullback(&mut self, alpha: f32, g: MatRef, batch: Batch, beta: f32, out: &mut PrimalPoint) {
         let (c, d) = (self.outputs(), self.x.features());
         let gemm = self.gemm;
-        self.for_blocks(batch, |range, x| {
-            let beta = if range.start == 0 { beta } else { 1.0 };
-            let weight = MatMut::new(&mut out.weight, c, d);
-            gemm.at_b(alpha, g.rows_range(range), x, beta, weight);
-        });
+        for_blocks(
+            self.x,
+            &self.all_rows,
+            &mut self.gathered,
+            batch,
+            |range, x| {
+                let beta = if range.start == 0 { beta } else { 1.0 };
+                let weight = MatMut::new(&mut out.weight, c, d);
+                gemm.at_b(alpha, g.rows_range(range), x, beta, weight);
+            },
+        );
         super::add_column_sums(alpha, g, beta, &mut out.bias);
     }
 
