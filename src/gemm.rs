@@ -4,6 +4,8 @@
 //! divided over the rows and columns of the result, never over the summed index.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut as FaerMut, MatRef as FaerRef, Par};
@@ -40,30 +42,55 @@ struct Operand<'a> {
 
 impl<'a> Operand<'a> {
     fn new(m: MatRef<'a>) -> Self {
+        Self::block(m, 0..m.rows(), 0..m.cols())
+    }
+
+    /// Some rows and columns of a matrix.
+    ///
+    /// # Panics
+    /// If they are not inside it.
+    fn block(m: MatRef<'a>, rows: Range<usize>, columns: Range<usize>) -> Self {
+        assert!(columns.start <= columns.end && columns.end <= m.cols());
+        let data = &m.rows_range(rows.clone()).as_slice()[columns.start.min(m.cols())..];
+        let last = rows.len().saturating_sub(1) * m.cols() + columns.len();
         Operand {
-            data: m.as_slice(),
-            rows: m.rows(),
-            cols: m.cols(),
+            data: &data[..last.min(data.len())],
+            rows: rows.len(),
+            cols: columns.len(),
             row_stride: m.cols(),
             col_stride: 1,
         }
     }
 
-    fn transposed(m: MatRef<'a>) -> Self {
-        let o = Self::new(m);
+    fn transpose(self) -> Self {
         Operand {
-            data: o.data,
-            rows: o.cols,
-            cols: o.rows,
-            row_stride: o.col_stride,
-            col_stride: o.row_stride,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
         }
     }
 
+    fn transposed(m: MatRef<'a>) -> Self {
+        Self::new(m).transpose()
+    }
+
     fn to_faer(self) -> FaerRef<'a, f32> {
-        match self.col_stride == 1 && self.row_stride == self.cols {
-            true => FaerRef::from_row_major_slice(self.data, self.rows, self.cols),
-            false => FaerRef::from_column_major_slice(self.data, self.rows, self.cols),
+        // Row-major operands have a column stride of 1, transposed ones a row stride of 1.
+        match self.col_stride == 1 && self.row_stride >= self.cols {
+            true => FaerRef::from_row_major_slice_with_stride(
+                self.data,
+                self.rows,
+                self.cols,
+                self.row_stride,
+            ),
+            false => FaerRef::from_column_major_slice_with_stride(
+                self.data,
+                self.rows,
+                self.cols,
+                self.col_stride,
+            ),
         }
     }
 }
@@ -93,30 +120,25 @@ impl Gemm {
 
     /// `C = alpha · A B + beta · C`; A is m x k, B k x n, C m x n. Cost: 2mnk flop.
     ///
-    /// With `beta` = 0, C is not read. Logits in Gram coordinates: K A.
+    /// With `beta` = 0, C is not read. A step in Gram coordinates: K G.
     pub fn a_b(&self, alpha: f32, a: MatRef, b: MatRef, beta: f32, c: MatMut) {
         self.product(alpha, Operand::new(a), Operand::new(b), beta, c);
     }
 
-    /// The lower triangle of `C = X Xᵀ + beta · C`, `beta` 0 or 1; X is n x d. Cost: n²d flop.
+    /// The lower triangle of `C = X Xᵀ` over these columns of X (n x d). Cost: n² flop a column.
     ///
-    /// Above the diagonal C holds nothing of meaning afterwards. With `beta` = 0, C is not
-    /// read.
-    pub fn gram(&self, x: MatRef, beta: f32, mut c: MatMut) {
+    /// C is not read; above the diagonal it holds nothing of meaning afterwards.
+    pub fn gram(&self, x: MatRef, columns: Range<usize>, mut c: MatMut) {
         let n = x.rows();
         assert_eq!((c.rows(), c.cols()), (n, n), "result's shape");
-        assert!(beta == 0.0 || beta == 1.0, "beta is 0 or 1");
+        let operand = |rows: Range<usize>| Operand::block(x, rows, columns.clone());
         match self.backend {
             Backend::Faer => {
-                let x = Operand::new(x).to_faer();
+                let x = operand(0..n).to_faer();
                 triangular::matmul(
                     FaerMut::from_row_major_slice_mut(c.as_mut_slice(), n, n),
                     BlockStructure::TriangularLower,
-                    if beta == 0.0 {
-                        Accum::Replace
-                    } else {
-                        Accum::Add
-                    },
+                    Accum::Replace,
                     x,
                     BlockStructure::Rectangular,
                     x.transpose(),
@@ -130,10 +152,9 @@ impl Gemm {
                 const PANEL: usize = 128;
                 for first in (0..n).step_by(PANEL) {
                     let rows = first..(first + PANEL).min(n);
-                    let (a, b) = (x.rows_range(rows.clone()), x.rows_range(0..rows.end));
+                    let (a, b) = (operand(rows.clone()), operand(0..rows.end).transpose());
                     let c = &mut c.as_mut_slice()[rows.start * n..rows.end * n];
-                    let (a, b) = (Operand::new(a), Operand::transposed(b));
-                    self.matrixmultiply(1.0, a, b, beta, c, n);
+                    self.matrixmultiply(1.0, a, b, 0.0, c, n);
                 }
             }
         }
@@ -201,9 +222,9 @@ impl Gemm {
                 true => (first, len, 0, n),
                 false => (0, m, first, len),
             };
-            // SAFETY: the callers checked the shapes, the assertion above C's size, every operand's slice covers its shape
-            // and strides (`Operand` is made from a `MatRef` only), the panel lies inside
-            // C, and panels do not overlap.
+            // SAFETY: the callers checked the shapes, the assertion above C's size; every
+            // operand's slice covers its shape and strides (`Operand` is made from a
+            // `MatRef` only), the panel lies inside C, and panels do not overlap.
             unsafe {
                 matrixmultiply::sgemm(
                     rows,

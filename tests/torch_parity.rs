@@ -12,7 +12,7 @@ use flowreg::{Dataset, Fit, FitOptions};
 /// Bound on the relative error in every epoch, where a run is stable.
 const STABLE: f64 = 5e-6;
 /// The same for binary-fast, which spikes to 10.8 at epoch 4; torch in f32 is as far off.
-const SPIKY: f64 = 9e-5;
+const SPIKY: f64 = 2e-5;
 
 struct Run {
     name: String,

@@ -46,7 +46,7 @@ pub struct Plan {
     pub gram_flop: f64,
     /// FLOP of the primal engine: 4ndc an epoch.
     pub primal_flop: f64,
-    /// Bytes of K: 4n².
+    /// Bytes that making K takes: 12n², of which 4n² stay.
     pub gram_bytes: u128,
 }
 
@@ -62,7 +62,7 @@ impl Plan {
         choice: Choice,
         available: Option<u64>,
     ) -> Result<Plan> {
-        let gram_bytes = 4u128.saturating_mul(n as u128).saturating_mul(n as u128);
+        let gram_bytes = 12u128.saturating_mul(n as u128).saturating_mul(n as u128);
         let (rows, features, outputs) = (n as f64, d as f64, c as f64);
         let products = 4.0 * rows * features * outputs;
         let gram_flop =
@@ -131,14 +131,14 @@ mod tests {
         let plan = |shape, epochs, choice, memory| Plan::new(shape, epochs, choice, memory);
         let fast = plan(wide, 250, Choice::Auto, None).unwrap();
         assert_eq!(fast.engine, Kind::Gram);
-        assert_eq!(fast.gram_bytes, 4 * 1020 * 1020);
+        assert_eq!(fast.gram_bytes, 12 * 1020 * 1020);
         assert!(fast.primal_flop > 40.0 * fast.gram_flop);
         assert!(fast.to_string().starts_with("gram: 124."), "{fast}");
         let engine =
             |shape, epochs, choice, memory| plan(shape, epochs, choice, memory).unwrap().engine;
         assert_eq!(engine(wide, 1, Choice::Auto, None), Kind::Primal);
         assert_eq!(
-            engine(wide, 250, Choice::Auto, Some(4_000_000)),
+            engine(wide, 250, Choice::Auto, Some(12_000_000)),
             Kind::Primal
         );
         assert_eq!(engine(wide, 250, Choice::Primal, None), Kind::Primal);
@@ -148,7 +148,10 @@ mod tests {
             Kind::Primal
         );
         let error = plan((1 << 20, 10, 1), 1, Choice::Gram, Some(1 << 30)).unwrap_err();
-        assert!(error.to_string().contains("4398046511104 bytes"), "{error}");
+        assert!(
+            error.to_string().contains("13194139533312 bytes"),
+            "{error}"
+        );
         assert!(error.to_string().contains("primal"), "{error}");
         assert!(plan((usize::MAX, 10, 1), 1, Choice::Gram, None).is_err());
     }
