@@ -10,6 +10,8 @@
 //! | Z | logits, Z = X Wᵀ + 1 bᵀ | n x c |
 //! | P, Y | probabilities, one-hot labels | n x c |
 //! | G | gradient of the loss in Z: (P - Y)/n | n x c |
+//! | K | Gram matrix X Xᵀ | n x n |
+//! | A | Gram coordinates of W: W = s·W0 + Aᵀ X | n x c |
 //!
 //! Two classes are fitted by one logistic output (c = 1), more by a softmax. The loss is
 //! the mean over rows.

@@ -11,8 +11,10 @@ use flowreg::{Dataset, Fit, FitOptions};
 
 /// Bound on the relative error in every epoch, where a run is stable.
 const STABLE: f64 = 5e-6;
-/// The same for binary-fast, which spikes to 10.8 at epoch 4; torch in f32 is as far off.
+/// The same for binary-fast, which spikes to 12 at epoch 2; torch in f32 is as far off.
 const SPIKY: f64 = 2e-5;
+/// The same in Gram coordinates: the spike amplifies the rounding of K's entries to f32.
+const SPIKY_GRAM: f64 = 5e-5;
 
 struct Run {
     name: String,
@@ -99,6 +101,7 @@ impl Run {
             return self.check_chaotic(&found);
         }
         let bound = match self.name.as_str() {
+            "binary-fast" if self.fit.engine == "gram" => SPIKY_GRAM,
             "binary-fast" => SPIKY,
             _ => STABLE,
         };

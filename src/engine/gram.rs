@@ -61,7 +61,7 @@ impl GramMatrix {
     ///
     /// Slabs of columns are summed in f64: an f32 sum over all of 49,152 features would put
     /// an error into K that a fit with a daring learning rate amplifies (binary-fast: losses
-    /// within 4e-5 of f64 instead of 5e-6). Rows that are not contiguous are gathered slab by
+    /// within 4.2e-5 of f64 instead of 2.5e-5). Rows that are not contiguous are gathered slab by
     /// slab.
     ///
     /// # Errors
