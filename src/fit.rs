@@ -182,13 +182,17 @@ pub fn fit(
                 k => Some(k?),
             },
         };
-        let mut fit = match k {
+        let (model, history, engine) = match k {
             Some(k) => train(Gram::new(x, k, start, gemm), samples, &options.sgd, observe),
             None => train(Primal::new(x, start, gemm), samples, &options.sgd, observe),
         }?;
-        fit.threads = threads;
-        fit.seconds = started.elapsed().as_secs_f64();
-        Ok(fit)
+        Ok(Fit {
+            model,
+            history,
+            engine,
+            threads,
+            seconds: started.elapsed().as_secs_f64(),
+        })
     })
 }
 
@@ -203,13 +207,13 @@ pub fn plan(samples: &Samples, options: &FitOptions) -> Result<Plan> {
     Plan::new(shape, options.sgd.epochs, options.engine, memory)
 }
 
-/// Optimise on one engine; threads and time are the caller's to fill in.
+/// Optimise on one engine: the model, every epoch, and the engine's name.
 fn train<E: Engine>(
     mut engine: E,
     samples: &Samples,
     sgd: &Sgd,
     observe: &mut (dyn FnMut(Epoch) + Send),
-) -> Result<Fit> {
+) -> Result<(Model, Vec<Epoch>, &'static str)> {
     let loss = Loss::for_classes(samples.classes());
     let mut objective = Objective::new(loss, samples.labels());
     let mut history = Vec::with_capacity(sgd.epochs);
@@ -217,13 +221,7 @@ fn train<E: Engine>(
         history.push(epoch);
         observe(epoch);
     })?;
-    Ok(Fit {
-        model: engine.materialise(end),
-        history,
-        engine: engine.name(),
-        threads: 0,
-        seconds: 0.0,
-    })
+    Ok((engine.materialise(end), history, engine.name()))
 }
 
 fn initial_model(init: &Init, samples: &Samples, loss: Loss) -> Result<Model> {

@@ -51,7 +51,7 @@ impl<'a> Operand<'a> {
     /// If they are not inside it.
     fn block(m: MatRef<'a>, rows: Range<usize>, columns: Range<usize>) -> Self {
         assert!(columns.start <= columns.end && columns.end <= m.cols());
-        let data = &m.rows_range(rows.clone()).as_slice()[columns.start.min(m.cols())..];
+        let data = &m.rows_range(rows.clone()).as_slice()[columns.start..];
         let last = rows.len().saturating_sub(1) * m.cols() + columns.len();
         Operand {
             data: &data[..last.min(data.len())],

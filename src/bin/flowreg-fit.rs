@@ -90,7 +90,12 @@ struct Args {
     optimizer: String,
     /// How the weight is represented: gram (in Gram coordinates, for fewer rows than
     /// features), primal (as it is), or auto, the cheaper one that fits the memory
-    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = ["auto", "gram", "primal"], help_heading = "How to fit")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "auto",
+        help_heading = "How to fit"
+    )]
     engine: String,
     /// Passes over the rows [default: 100]
     #[arg(long, value_name = "N", help_heading = "How to fit")]

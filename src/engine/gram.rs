@@ -7,7 +7,7 @@
 //! ```
 //!
 //! and a step touches A (n x c), s, b and Z only. Set-up costs n²d + 2ndc flop, an epoch
-//! 2n²c, the end 2ndc; K takes 4n² bytes.
+//! 2n²c, the end 2ndc; K takes 4n² bytes, and 12n² while it is made.
 //!
 //! A point carries its product s·Z0 + K A and moves it by K G as A moves by G. Multiplying
 //! K A out anew would cost as much and be less exact: its rounding grows with A, that of the

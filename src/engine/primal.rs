@@ -21,9 +21,15 @@ const CHUNK: usize = 16 << 10;
 /// The primal engine.
 #[derive(Debug)]
 pub struct Primal<'a> {
-    x: &'a Rows<'a>,
     gemm: Gemm,
     start: Model,
+    blocks: Blocks<'a>,
+}
+
+/// X as matrices: borrowed where the rows are contiguous, else gathered block by block.
+#[derive(Debug)]
+struct Blocks<'a> {
+    x: &'a Rows<'a>,
     all_rows: Vec<u32>,
     gathered: Gathered,
 }
@@ -50,12 +56,15 @@ impl<'a> Primal<'a> {
             Some(_) => Vec::new(),
             None => (0..x.len() as u32).collect(),
         };
-        Primal {
+        let blocks = Blocks {
             x,
-            gemm,
-            start,
             all_rows,
             gathered: Gathered::default(),
+        };
+        Primal {
+            gemm,
+            start,
+            blocks,
         }
     }
 
@@ -65,20 +74,10 @@ impl<'a> Primal<'a> {
     }
 
     /// `Z0 = X W0ᵀ`, without the bias.
-    pub(super) fn start_margins(&mut self, mut z: MatMut) {
-        let (gemm, c) = (self.gemm, self.outputs());
-        let Primal {
-            x,
-            all_rows,
-            gathered,
-            start,
-            ..
-        } = self;
-        for_blocks(x, all_rows, gathered, Batch::All, |range, x| {
-            let z = &mut z.as_mut_slice()[range.start * c..range.end * c];
-            let z = MatMut::new(z, range.len(), c);
-            gemm.a_bt(1.0, x, start.weight(), 0.0, z);
-        });
+    pub(super) fn start_margins(&mut self, z: MatMut) {
+        let no_bias = vec![0.0; self.outputs()];
+        let weight = self.start.weight();
+        (self.blocks).margins(self.gemm, weight, &no_bias, Batch::All, z);
     }
 
     /// The model `W = s·W0 + Aᵀ X` with this bias.
@@ -89,23 +88,30 @@ impl<'a> Primal<'a> {
     }
 }
 
-/// Give `work` the batch's rows of X, in blocks, with each block's range in the batch.
-fn for_blocks(
-    x: &Rows,
-    all_rows: &[u32],
-    gathered: &mut Gathered,
-    batch: Batch,
-    mut work: impl FnMut(Range<usize>, MatRef),
-) {
-    let rows = match (batch, x.contiguous()) {
-        (Batch::All, Some(x)) => return work(0..x.rows(), x),
-        (Batch::All, None) => all_rows,
-        (Batch::Rows(rows), _) => rows,
-    };
-    let block = (GATHER_BYTES / (4 * x.features())).max(1);
-    for (i, rows) in rows.chunks(block).enumerate() {
-        let x = gathered.load(x, rows);
-        work(i * block..i * block + rows.len(), x);
+impl Blocks<'_> {
+    /// Give `work` the batch's rows of X, in blocks, with each block's range in the batch.
+    fn each(&mut self, batch: Batch, mut work: impl FnMut(Range<usize>, MatRef)) {
+        let rows = match (batch, self.x.contiguous()) {
+            (Batch::All, Some(x)) => return work(0..x.rows(), x),
+            (Batch::All, None) => &self.all_rows,
+            (Batch::Rows(rows), _) => rows,
+        };
+        let block = (GATHER_BYTES / (4 * self.x.features())).max(1);
+        for (i, rows) in rows.chunks(block).enumerate() {
+            let x = self.gathered.load(self.x, rows);
+            work(i * block..i * block + rows.len(), x);
+        }
+    }
+
+    /// `Z = X_batch Wᵀ + 1 bᵀ`.
+    fn margins(&mut self, gemm: Gemm, weight: MatRef, bias: &[f32], batch: Batch, mut z: MatMut) {
+        let c = bias.len();
+        self.each(batch, |range, x| {
+            let rows = range.len();
+            let z = &mut z.as_mut_slice()[range.start * c..range.end * c];
+            (z.chunks_exact_mut(c)).for_each(|row| row.copy_from_slice(bias));
+            gemm.a_bt(1.0, x, weight, 1.0, MatMut::new(z, rows, c));
+        });
     }
 }
 
@@ -149,39 +155,19 @@ impl Engine for Primal<'_> {
         }
     }
 
-    fn margins(&mut self, at: &PrimalPoint, batch: Batch, mut z: MatMut) {
-        let (c, d) = (self.outputs(), self.x.features());
-        let gemm = self.gemm;
-        let weight = MatRef::new(&at.weight, c, d);
-        for_blocks(
-            self.x,
-            &self.all_rows,
-            &mut self.gathered,
-            batch,
-            |range, x| {
-                let rows = range.len();
-                let z = &mut z.as_mut_slice()[range.start * c..range.end * c];
-                z.chunks_exact_mut(c)
-                    .for_each(|row| row.copy_from_slice(&at.bias));
-                gemm.a_bt(1.0, x, weight, 1.0, MatMut::new(z, rows, c));
-            },
-        );
+    fn margins(&mut self, at: &PrimalPoint, batch: Batch, z: MatMut) {
+        let weight = MatRef::new(&at.weight, self.outputs(), self.blocks.x.features());
+        (self.blocks).margins(self.gemm, weight, &at.bias, batch, z);
     }
 
     fn pullback(&mut self, alpha: f32, g: MatRef, batch: Batch, beta: f32, out: &mut PrimalPoint) {
-        let (c, d) = (self.outputs(), self.x.features());
+        let (c, d) = (self.outputs(), self.blocks.x.features());
         let gemm = self.gemm;
-        for_blocks(
-            self.x,
-            &self.all_rows,
-            &mut self.gathered,
-            batch,
-            |range, x| {
-                let beta = if range.start == 0 { beta } else { 1.0 };
-                let weight = MatMut::new(&mut out.weight, c, d);
-                gemm.at_b(alpha, g.rows_range(range), x, beta, weight);
-            },
-        );
+        self.blocks.each(batch, |range, x| {
+            let beta = if range.start == 0 { beta } else { 1.0 };
+            let weight = MatMut::new(&mut out.weight, c, d);
+            gemm.at_b(alpha, g.rows_range(range), x, beta, weight);
+        });
         super::add_column_sums(alpha, g, beta, &mut out.bias);
     }
 
