@@ -11,7 +11,7 @@ use std::time::Duration;
 use criterion::Criterion;
 use flowreg::data::samples::{Batch, Rows};
 use flowreg::engine::{Engine, Primal};
-use flowreg::gemm::{Backend, Gemm};
+use flowreg::gemm::{Accum, Backend, Gemm};
 use flowreg::mat::{MatMut, MatRef};
 use flowreg::objective::Objective;
 use flowreg::torch_rng::TorchRng;
@@ -85,19 +85,19 @@ fn time_shape(
     let w = MatRef::new(&weight, c, d);
     let path = format!("{name} forward {n}x{d}x{c}");
     table.time(criterion, &path, backend, product, || {
-        gemm.a_bt(1.0, x, w, 0.0, MatMut::new(&mut z, n, c));
+        gemm.a_bt(1.0, x, w, Accum::Replace, MatMut::new(&mut z, n, c));
     });
     let mut gradient = vec![0.0; c * d];
     let path = format!("{name} backward {c}x{n}x{d}");
     table.time(criterion, &path, backend, product, || {
         let gradient = MatMut::new(&mut gradient, c, d);
-        gemm.at_b(1.0, MatRef::new(&z, n, c), x, 0.0, gradient);
+        gemm.at_b(1.0, MatRef::new(&z, n, c), x, Accum::Replace, gradient);
     });
 
     let labels: Vec<u32> = (0..n as u32).map(|i| i % c.max(2) as u32).collect();
     let rows = Rows::new(x);
     let start = Model::new(weight, bias).expect("the shape is right");
-    let mut engine = Primal::new(&rows, start, gemm);
+    let mut engine = Primal::new(&rows, None, start, gemm);
     let mut objective = Objective::new(Loss::for_classes(c.max(2)), &labels);
     let mut point = engine.start();
     table.time(criterion, &format!("{name} epoch"), backend, epoch, || {
@@ -117,7 +117,7 @@ fn check(gemm: Gemm, Shape { n, d, c, .. }: Shape, x: &[f32]) {
         1.0,
         x_view,
         MatRef::new(&w, c, d),
-        0.0,
+        Accum::Replace,
         MatMut::new(&mut z, n, c),
     );
     // Z r = X (Wᵀ r), row by row.
@@ -141,7 +141,13 @@ fn check(gemm: Gemm, Shape { n, d, c, .. }: Shape, x: &[f32]) {
     }
     let mut gradient = vec![0.0; c * d];
     let g = MatRef::new(&z, n, c);
-    gemm.at_b(1.0, g, x_view, 0.0, MatMut::new(&mut gradient, c, d));
+    gemm.at_b(
+        1.0,
+        g,
+        x_view,
+        Accum::Replace,
+        MatMut::new(&mut gradient, c, d),
+    );
     // (Gᵀ X) column by column against sums over the rows.
     for k in [0, 1, d / 2, d - 1] {
         for j in 0..c {

@@ -7,6 +7,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::Result;
+use crate::optim::sgd::LearningRate;
 
 /// Exit code for a command line that cannot be understood.
 const USAGE: u8 = 64;
@@ -35,12 +36,20 @@ pub fn say(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// A number that `f32` can hold and that is finite, for clap.
-pub fn finite(text: &str) -> std::result::Result<f32, String> {
-    match text.parse::<f32>() {
+/// A finite number, for clap.
+pub fn finite(text: &str) -> std::result::Result<f64, String> {
+    match text.parse::<f64>() {
         Ok(value) if value.is_finite() => Ok(value),
         Ok(value) => Err(format!("found {value}, expected a finite number")),
         Err(_) => Err("expected a number such as 0.01 or 1e-4".to_string()),
+    }
+}
+
+/// A finite number or `auto`, for clap.
+pub fn learning_rate(text: &str) -> std::result::Result<LearningRate, String> {
+    match text {
+        "auto" => Ok(LearningRate::Auto),
+        _ => finite(text).map(LearningRate::Fixed),
     }
 }
 

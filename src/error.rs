@@ -88,16 +88,18 @@ pub enum Error {
     },
     /// The loss stopped being a finite number; no model is published.
     #[error(
-        "epoch {epoch}: the loss became {loss} at lr {lr}; no model was written: try a smaller --lr (for example {})",
+        "epoch {epoch}: the {what} became {loss} at lr {lr}; no model was written: try a smaller --lr (for example {})",
         lr / 10.0
     )]
     Diverged {
         /// Epoch (from 0) whose loss was not finite.
         epoch: usize,
+        /// Which loss: "loss" or "validation loss".
+        what: &'static str,
         /// That loss: NaN or an infinity.
         loss: f64,
         /// Learning rate in use.
-        lr: f32,
+        lr: f64,
     },
 }
 

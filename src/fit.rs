@@ -1,16 +1,18 @@
-//! The story: check the options, choose the start, optimise, hand over the model.
+//! The story: check the options, choose the engine and the start, optimise, hand over the
+//! model.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::data::samples::Samples;
-use crate::engine::{self, Choice, Engine, Gram, GramMatrix, Kind, Plan, Primal};
+use crate::data::samples::{Samples, Splits};
+use crate::engine::{self, Choice, Engine, Gram, GramMatrix, Kind, Plan, Primal, Shape};
 use crate::error::{Error, Result};
 use crate::gemm::{Backend, Gemm};
 use crate::model::Model;
+use crate::monitor::{Epoch, Event, Monitor, Watched};
 use crate::objective::{Loss, Objective};
-use crate::optim::sgd::{Epoch, Sgd};
+use crate::optim::sgd::{LearningRate, Sgd};
 use crate::threads;
 use crate::torch_rng::TorchRng;
 
@@ -23,6 +25,11 @@ pub struct FitOptions {
     pub init: Init,
     /// How the weight is represented.
     pub engine: Choice,
+    /// Stop when so many epochs in a row brought no lower validation loss, and return the
+    /// best epoch's model.
+    pub early_stopping: Option<usize>,
+    /// Where to write every epoch's Gram coordinates, for [`crate::Trajectory`] to read.
+    pub save_trajectory: Option<PathBuf>,
     /// Threads; `None` is one for each core.
     pub threads: Option<usize>,
     /// Who multiplies matrices.
@@ -59,98 +66,82 @@ impl Default for Init {
     }
 }
 
-/// One of the founding notebook's four runs.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Recipe {
-    /// Its name.
-    pub name: &'static str,
-    /// Use the labels below this; `None` is all classes.
-    pub classes: Option<usize>,
-    /// Learning rate of full-batch SGD without momentum.
-    pub lr: f32,
-    /// Epochs.
-    pub epochs: usize,
-}
-
-/// The notebook's runs: two classes or all, a cautious and a daring learning rate.
-pub const RECIPES: [Recipe; 4] = [
-    Recipe {
-        name: "binary-slow",
-        classes: Some(2),
-        lr: 1e-4,
-        epochs: 100,
-    },
-    Recipe {
-        name: "binary-fast",
-        classes: Some(2),
-        lr: 1e-2,
-        epochs: 100,
-    },
-    Recipe {
-        name: "softmax-slow",
-        classes: None,
-        lr: 0.01,
-        epochs: 100,
-    },
-    Recipe {
-        name: "softmax-fast",
-        classes: None,
-        lr: 0.1,
-        epochs: 250,
-    },
-];
-
-impl Recipe {
-    /// Look a recipe up.
-    pub fn named(name: &str) -> Result<&'static Recipe> {
-        RECIPES.iter().find(|r| r.name == name).ok_or_else(|| {
-            let names = RECIPES.map(|r| r.name).join(", ");
-            Error::options("--recipe", name, format!("one of {names}"))
-        })
-    }
-
-    /// The recipe's options: full-batch SGD from torch's weights of seed 0.
-    pub fn options(&self) -> FitOptions {
-        FitOptions {
-            sgd: Sgd {
-                lr: self.lr,
-                epochs: self.epochs,
-                ..Sgd::default()
-            },
-            ..FitOptions::default()
-        }
-    }
-}
-
 /// A finished fit.
 #[derive(Clone, Debug)]
 pub struct Fit {
-    /// The trained model.
+    /// The trained model: the best epoch's with early stopping, else the last one's.
     pub model: Model,
-    /// Every epoch's loss, before its step.
+    /// Every epoch.
     pub history: Vec<Epoch>,
-    /// Name of the engine that did it.
-    pub engine: &'static str,
+    /// The engine that did it, and what each would have cost.
+    pub plan: Plan,
+    /// Learning rate before its schedule.
+    pub lr: f64,
+    /// 2/L, below which a full-batch step without momentum lowers the loss; `None` if it was
+    /// not computed.
+    pub lr_bound: Option<f64>,
+    /// The epoch whose model was kept, with early stopping.
+    pub best_epoch: Option<usize>,
     /// Threads it used.
     pub threads: usize,
-    /// Seconds of fitting: from the options to the model, nothing else.
-    pub seconds: f64,
+    /// Where the time went.
+    pub timings: Timings,
 }
 
-/// Fit a linear classifier to `samples`: logistic for two classes, else softmax.
+/// Seconds of each part of a fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Timings {
+    /// Drawing or reading W0.
+    pub initial_weights: f64,
+    /// K, and K_val if there are validation rows.
+    pub gram_matrix: f64,
+    /// Z0 = X W0ᵀ.
+    pub initial_logits: f64,
+    /// The largest eigenvalue, for the learning rate.
+    pub learning_rate: f64,
+    /// All epochs, validation included.
+    pub epochs: f64,
+    /// W = s·W0 + Aᵀ X.
+    pub weight: f64,
+}
+
+impl Timings {
+    /// Seconds of all parts.
+    pub fn total(&self) -> f64 {
+        self.initial_weights
+            + self.gram_matrix
+            + self.initial_logits
+            + self.learning_rate
+            + self.epochs
+            + self.weight
+    }
+}
+
+/// The value, and how many seconds it took.
+fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let value = work();
+    *seconds = started.elapsed().as_secs_f64();
+    value
+}
+
+/// Fit a linear classifier: logistic for two classes, else softmax.
 ///
-/// `observe` sees each epoch as it ends. Cost: that of the [`plan`].
+/// `data` is the samples to fit, or a pair of them and samples to validate on after every
+/// epoch. `observe` hears what happens. Cost: that of the [`plan`].
 ///
 /// ```
-/// use flowreg::{FitOptions, Samples};
+/// use flowreg::{Event, FitOptions, Samples};
 ///
 /// // Four rows of two features, two classes.
 /// let x = [0.0, 1.0, 0.2, 0.9, 1.0, 0.1, 0.8, 0.0];
 /// let samples = Samples::new(&x, 2, &[0, 0, 1, 1], 2)?;
 /// let mut options = FitOptions::default();
-/// options.sgd.lr = 1.0;
-/// let fit = flowreg::fit(&samples, &options, &mut |epoch| {
-///     assert!(epoch.loss.is_finite());
+/// options.sgd.lr = 1.0.into();
+/// let fit = flowreg::fit(&samples, &options, &mut |event| {
+///     if let Event::Epoch(epoch) = event {
+///         assert!(epoch.loss.is_finite());
+///     }
 /// })?;
 /// assert_eq!(fit.model.evaluate(&samples)?.accuracy, 1.0);
 /// assert_eq!(fit.model.predict(&[0.1, 0.8])?, [0]);
@@ -158,73 +149,213 @@ pub struct Fit {
 /// ```
 ///
 /// # Errors
-/// [`Error::Options`], [`Error::Shape`] for initial weights of another shape,
-/// [`Error::Diverged`] if the loss stops being finite.
-pub fn fit(
-    samples: &Samples,
+/// [`Error::Options`], [`Error::Shape`] for validation rows of another shape,
+/// [`Error::Format`] for initial weights of another shape, [`Error::Diverged`] if a loss
+/// stops being finite, [`Error::Io`] if the trajectory cannot be written.
+pub fn fit<'a>(
+    data: impl Into<Splits<'a>>,
     options: &FitOptions,
-    observe: &mut (dyn FnMut(Epoch) + Send),
+    observe: &mut (dyn FnMut(Event) + Send),
 ) -> Result<Fit> {
-    options.sgd.check()?;
+    let splits = data.into();
+    check(splits, options)?;
     let pool = threads::pool(options.threads)?;
     pool.install(|| {
-        let started = Instant::now();
         let threads = pool.current_num_threads();
-        let loss = Loss::for_classes(samples.classes());
-        let start = initial_model(&options.init, samples, loss)?;
         let gemm = Gemm::new(options.backend, threads);
-        let x = samples.x();
-        let k = match plan(samples, options)?.engine {
+        let mut timings = Timings::default();
+        let mut plan = plan(splits, options)?;
+        observe(Event::Planned(plan));
+        let start = timed(&mut timings.initial_weights, || {
+            initial_model(&options.init, splits.train)
+        })?;
+        let k = match plan.engine {
             Kind::Primal => None,
-            Kind::Gram => match GramMatrix::new(x, gemm) {
+            Kind::Gram => match timed(&mut timings.gram_matrix, || {
+                gram_matrices(splits, gemm, observe)
+            }) {
                 // The primal engine may reach what K cannot hold.
-                Err(_) if options.engine == Choice::Auto => None,
+                Err(_) if choice(options)? == Choice::Auto => {
+                    plan.engine = Kind::Primal;
+                    observe(Event::Planned(plan));
+                    None
+                }
                 k => Some(k?),
             },
         };
-        let (model, history, engine) = match k {
-            Some(k) => train(Gram::new(x, k, start, gemm), samples, &options.sgd, observe),
-            None => train(Primal::new(x, start, gemm), samples, &options.sgd, observe),
-        }?;
-        Ok(Fit {
-            model,
-            history,
-            engine,
+        let x = splits.train.x();
+        let x_validation = splits.validation.map(Samples::x);
+        let mut run = Run {
+            splits,
+            options,
+            plan,
             threads,
-            seconds: started.elapsed().as_secs_f64(),
-        })
+            timings,
+            observe,
+        };
+        match k {
+            None => run.train(Primal::new(x, x_validation, start, gemm)),
+            Some((k, k_validation)) => {
+                let validation = x_validation.zip(k_validation);
+                let engine = timed(&mut run.timings.initial_logits, || {
+                    Gram::new(x, k, validation, start, gemm)
+                });
+                run.train(engine)
+            }
+        }
     })
 }
 
 /// The engine that [`fit`] will use, and what each would cost.
 ///
 /// # Errors
-/// [`Error::Options`] if the Gram engine is asked for and its matrix does not fit.
-pub fn plan(samples: &Samples, options: &FitOptions) -> Result<Plan> {
-    let c = Loss::for_classes(samples.classes()).outputs(samples.classes());
-    let shape = (samples.rows(), samples.features(), c);
+/// [`Error::Options`] if the Gram engine is asked for and its matrix does not fit, or if the
+/// primal engine is asked for what only the Gram engine has.
+pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Plan> {
+    let Splits { train, validation } = data.into();
+    let shape = Shape {
+        rows: train.rows(),
+        validation_rows: validation.map_or(0, Samples::rows),
+        features: train.features(),
+        outputs: Loss::for_classes(train.classes()).outputs(train.classes()),
+    };
     let memory = engine::available_memory();
-    Plan::new(shape, options.sgd.epochs, options.engine, memory)
+    Plan::new(shape, options.sgd.epochs, choice(options)?, memory)
 }
 
-/// Optimise on one engine: the model, every epoch, and the engine's name.
-fn train<E: Engine>(
-    mut engine: E,
-    samples: &Samples,
-    sgd: &Sgd,
-    observe: &mut (dyn FnMut(Epoch) + Send),
-) -> Result<(Model, Vec<Epoch>, &'static str)> {
-    let loss = Loss::for_classes(samples.classes());
-    let mut objective = Objective::new(loss, samples.labels());
-    let mut history = Vec::with_capacity(sgd.epochs);
-    let end = sgd.run(&mut engine, &mut objective, &mut |epoch| {
-        history.push(epoch);
-        observe(epoch);
+/// The engine asked for, given that a trajectory can be had from one only.
+fn choice(options: &FitOptions) -> Result<Choice> {
+    match (&options.save_trajectory, options.engine) {
+        (None, choice) => Ok(choice),
+        (Some(_), Choice::Auto | Choice::Gram) => Ok(Choice::Gram),
+        (Some(_), Choice::Primal) => Err(Error::options(
+            "--save-trajectory",
+            "the primal engine",
+            "the gram engine: only it has the coordinates A, s and b",
+        )),
+    }
+}
+
+fn check(splits: Splits, options: &FitOptions) -> Result<()> {
+    options.sgd.check()?;
+    match (options.early_stopping, splits.validation) {
+        (Some(0), _) => return Err(Error::options("--early-stopping", 0, "at least 1 epoch")),
+        (Some(_), None) => {
+            let expected = "--val-split, whose loss tells when to stop";
+            return Err(Error::options(
+                "--early-stopping",
+                "no validation rows",
+                expected,
+            ));
+        }
+        _ => {}
+    }
+    let shape = |s: &Samples| format!("{} features, {} classes", s.features(), s.classes());
+    match splits.validation.map(shape) {
+        Some(found) if found != shape(splits.train) => {
+            let expected = format!("{} as in training", shape(splits.train));
+            Err(Error::shape("validation samples", found, expected))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// K and K_val.
+fn gram_matrices(
+    splits: Splits,
+    gemm: Gemm,
+    observe: &mut (dyn FnMut(Event) + Send),
+) -> Result<(GramMatrix, Option<GramMatrix>)> {
+    let x = splits.train.x();
+    let of = x.features() * (1 + usize::from(splits.validation.is_some()));
+    let k = GramMatrix::new(x, gemm, &mut |columns| {
+        observe(Event::GramMatrix { columns, of });
     })?;
-    Ok((engine.materialise(end), history, engine.name()))
+    let k_validation = splits.validation.map(|validation| {
+        GramMatrix::between(validation.x(), x, gemm, &mut |columns| {
+            let columns = columns + x.features();
+            observe(Event::GramMatrix { columns, of });
+        })
+    });
+    Ok((k, k_validation.transpose()?))
 }
 
-fn initial_model(init: &Init, samples: &Samples, loss: Loss) -> Result<Model> {
+/// A fit whose engine is known.
+struct Run<'a> {
+    splits: Splits<'a>,
+    options: &'a FitOptions,
+    plan: Plan,
+    threads: usize,
+    timings: Timings,
+    observe: &'a mut (dyn FnMut(Event) + Send),
+}
+
+impl Run<'_> {
+    fn train<E: Engine>(&mut self, mut engine: E) -> Result<Fit> {
+        let train = self.splits.train;
+        let sgd = &self.options.sgd;
+        let loss = Loss::for_classes(train.classes());
+        let mut objective = Objective::new(loss, train.labels());
+        let (lr, lr_bound) = timed(&mut self.timings.learning_rate, || {
+            learning_rate(sgd, &mut engine, &objective, train, self.plan.engine)
+        })?;
+        (self.observe)(Event::Started { lr, lr_bound });
+        let mut monitor = Monitor::new(self.splits, self.options, &engine, self.observe)?;
+        let end = timed(&mut self.timings.epochs, || {
+            sgd.run(
+                lr,
+                &mut engine,
+                &mut objective,
+                &mut |engine, point, pass| monitor.after(engine, point, pass),
+            )
+        })?;
+        let Watched { history, best } = monitor.finish()?;
+        let (best_epoch, point) = match best {
+            Some(best) => (Some(best.epoch), best.point),
+            None => (None, end),
+        };
+        let model = timed(&mut self.timings.weight, || engine.materialise(point));
+        Ok(Fit {
+            model,
+            history,
+            plan: self.plan,
+            lr,
+            lr_bound,
+            best_epoch,
+            threads: self.threads,
+            timings: self.timings,
+        })
+    }
+}
+
+/// The learning rate, and 2/L where it is cheap (a product with K) or needed.
+fn learning_rate<E: Engine>(
+    sgd: &Sgd,
+    engine: &mut E,
+    objective: &Objective,
+    train: &Samples,
+    kind: Kind,
+) -> Result<(f64, Option<f64>)> {
+    let curvature = (kind == Kind::Gram || sgd.lr == LearningRate::Auto)
+        .then(|| sgd.curvature(engine, objective, || train.x().largest_square()));
+    let lr = match (sgd.lr, curvature) {
+        (LearningRate::Fixed(lr), _) => lr,
+        (LearningRate::Auto, Some(curvature)) if curvature.is_finite() => 1.0 / curvature,
+        (LearningRate::Auto, curvature) => {
+            let found = format!("auto, where L is {}", curvature.unwrap_or(f64::NAN));
+            return Err(Error::options(
+                "--lr",
+                found,
+                "a number, for features so large",
+            ));
+        }
+    };
+    Ok((lr, curvature.map(|curvature| 2.0 / curvature)))
+}
+
+/// W0 and b0 for these samples.
+pub(crate) fn initial_model(init: &Init, samples: &Samples) -> Result<Model> {
+    let loss = Loss::for_classes(samples.classes());
     let (features, outputs) = (samples.features(), loss.outputs(samples.classes()));
     match init {
         Init::Torch { seed } => {

@@ -4,11 +4,9 @@
 //! divided over the rows and columns of the result, never over the summed index.
 #![allow(unsafe_code)]
 
-use std::ops::Range;
-
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::{Accum, MatMut as FaerMut, MatRef as FaerRef, Par};
+use faer::{Accum as FaerAccum, MatMut as FaerMut, MatRef as FaerRef, Par};
 use rayon::prelude::*;
 
 use crate::mat::{MatMut, MatRef};
@@ -21,6 +19,15 @@ pub enum Backend {
     Faer,
     /// The `matrixmultiply` crate, in panels of one thread each.
     Matrixmultiply,
+}
+
+/// What becomes of the result's old values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accum {
+    /// They are not read.
+    Replace,
+    /// The product is added to them.
+    Add,
 }
 
 /// Matrix products on a number of threads of the current rayon pool.
@@ -42,55 +49,29 @@ struct Operand<'a> {
 
 impl<'a> Operand<'a> {
     fn new(m: MatRef<'a>) -> Self {
-        Self::block(m, 0..m.rows(), 0..m.cols())
-    }
-
-    /// Some rows and columns of a matrix.
-    ///
-    /// # Panics
-    /// If they are not inside it.
-    fn block(m: MatRef<'a>, rows: Range<usize>, columns: Range<usize>) -> Self {
-        assert!(columns.start <= columns.end && columns.end <= m.cols());
-        let data = &m.rows_range(rows.clone()).as_slice()[columns.start..];
-        let last = rows.len().saturating_sub(1) * m.cols() + columns.len();
         Operand {
-            data: &data[..last.min(data.len())],
-            rows: rows.len(),
-            cols: columns.len(),
+            data: m.as_slice(),
+            rows: m.rows(),
+            cols: m.cols(),
             row_stride: m.cols(),
             col_stride: 1,
         }
     }
 
-    fn transpose(self) -> Self {
+    fn transposed(m: MatRef<'a>) -> Self {
         Operand {
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-            ..self
+            data: m.as_slice(),
+            rows: m.cols(),
+            cols: m.rows(),
+            row_stride: 1,
+            col_stride: m.cols(),
         }
     }
 
-    fn transposed(m: MatRef<'a>) -> Self {
-        Self::new(m).transpose()
-    }
-
     fn to_faer(self) -> FaerRef<'a, f32> {
-        // Row-major operands have a column stride of 1, transposed ones a row stride of 1.
-        match self.col_stride == 1 && self.row_stride >= self.cols {
-            true => FaerRef::from_row_major_slice_with_stride(
-                self.data,
-                self.rows,
-                self.cols,
-                self.row_stride,
-            ),
-            false => FaerRef::from_column_major_slice_with_stride(
-                self.data,
-                self.rows,
-                self.cols,
-                self.col_stride,
-            ),
+        match self.col_stride {
+            1 => FaerRef::from_row_major_slice(self.data, self.rows, self.cols),
+            _ => FaerRef::from_column_major_slice(self.data, self.rows, self.cols),
         }
     }
 }
@@ -104,41 +85,40 @@ impl Gemm {
         }
     }
 
-    /// `C = alpha · A Bᵀ + beta · C`; A is m x k, B n x k, C m x n. Cost: 2mnk flop.
+    /// `C = alpha · A Bᵀ`, or added to C; A is m x k, B n x k, C m x n. Cost: 2mnk flop.
     ///
-    /// With `beta` = 0, C is not read. The forward pass: Z = X Wᵀ.
-    pub fn a_bt(&self, alpha: f32, a: MatRef, b: MatRef, beta: f32, c: MatMut) {
-        self.product(alpha, Operand::new(a), Operand::transposed(b), beta, c);
+    /// The forward pass: Z = X Wᵀ.
+    pub fn a_bt(&self, alpha: f32, a: MatRef, b: MatRef, accum: Accum, c: MatMut) {
+        self.product(alpha, Operand::new(a), Operand::transposed(b), accum, c);
     }
 
-    /// `C = alpha · Aᵀ B + beta · C`; A is k x m, B k x n, C m x n. Cost: 2mnk flop.
+    /// `C = alpha · Aᵀ B`, or added to C; A is k x m, B k x n, C m x n. Cost: 2mnk flop.
     ///
-    /// With `beta` = 0, C is not read. The backward pass: gradient = Gᵀ X.
-    pub fn at_b(&self, alpha: f32, a: MatRef, b: MatRef, beta: f32, c: MatMut) {
-        self.product(alpha, Operand::transposed(a), Operand::new(b), beta, c);
+    /// The backward pass: gradient = Gᵀ X.
+    pub fn at_b(&self, alpha: f32, a: MatRef, b: MatRef, accum: Accum, c: MatMut) {
+        self.product(alpha, Operand::transposed(a), Operand::new(b), accum, c);
     }
 
-    /// `C = alpha · A B + beta · C`; A is m x k, B k x n, C m x n. Cost: 2mnk flop.
+    /// `C = alpha · A B`, or added to C; A is m x k, B k x n, C m x n. Cost: 2mnk flop.
     ///
-    /// With `beta` = 0, C is not read. A step in Gram coordinates: K G.
-    pub fn a_b(&self, alpha: f32, a: MatRef, b: MatRef, beta: f32, c: MatMut) {
-        self.product(alpha, Operand::new(a), Operand::new(b), beta, c);
+    /// A step in Gram coordinates: K G.
+    pub fn a_b(&self, alpha: f32, a: MatRef, b: MatRef, accum: Accum, c: MatMut) {
+        self.product(alpha, Operand::new(a), Operand::new(b), accum, c);
     }
 
-    /// The lower triangle of `C = X Xᵀ` over these columns of X (n x d). Cost: n² flop a column.
+    /// The lower triangle of `C = X Xᵀ`; X is n x k. Cost: n²k flop.
     ///
     /// C is not read; above the diagonal it holds nothing of meaning afterwards.
-    pub fn gram(&self, x: MatRef, columns: Range<usize>, mut c: MatMut) {
+    pub fn gram(&self, x: MatRef, mut c: MatMut) {
         let n = x.rows();
         assert_eq!((c.rows(), c.cols()), (n, n), "result's shape");
-        let operand = |rows: Range<usize>| Operand::block(x, rows, columns.clone());
         match self.backend {
             Backend::Faer => {
-                let x = operand(0..n).to_faer();
+                let x = Operand::new(x).to_faer();
                 triangular::matmul(
                     FaerMut::from_row_major_slice_mut(c.as_mut_slice(), n, n),
                     BlockStructure::TriangularLower,
-                    Accum::Replace,
+                    FaerAccum::Replace,
                     x,
                     BlockStructure::Rectangular,
                     x.transpose(),
@@ -151,10 +131,11 @@ impl Gemm {
                 /// Rows of a panel, whose product ends at the diagonal.
                 const PANEL: usize = 128;
                 for first in (0..n).step_by(PANEL) {
-                    let rows = first..(first + PANEL).min(n);
-                    let (a, b) = (operand(rows.clone()), operand(0..rows.end).transpose());
-                    let c = &mut c.as_mut_slice()[rows.start * n..rows.end * n];
-                    self.matrixmultiply(1.0, a, b, 0.0, c, n);
+                    let last = (first + PANEL).min(n);
+                    let a = Operand::new(x.rows_range(first..last));
+                    let b = Operand::transposed(x.rows_range(0..last));
+                    let c = &mut c.as_mut_slice()[first * n..last * n];
+                    self.matrixmultiply(1.0, a, b, Accum::Replace, c, n);
                 }
             }
         }
@@ -167,27 +148,21 @@ impl Gemm {
         }
     }
 
-    fn product(&self, alpha: f32, a: Operand, b: Operand, beta: f32, mut c: MatMut) {
+    fn product(&self, alpha: f32, a: Operand, b: Operand, accum: Accum, mut c: MatMut) {
         assert_eq!(a.cols, b.rows, "inner dimensions");
         assert_eq!((c.rows(), c.cols()), (a.rows, b.cols), "result's shape");
+        let (rows, cols) = (c.rows(), c.cols());
         match self.backend {
             Backend::Faer => {
-                let accum = match beta {
-                    0.0 => Accum::Replace,
-                    _ => {
-                        if beta != 1.0 {
-                            c.as_mut_slice().iter_mut().for_each(|value| *value *= beta);
-                        }
-                        Accum::Add
-                    }
+                let accum = match accum {
+                    Accum::Replace => FaerAccum::Replace,
+                    Accum::Add => FaerAccum::Add,
                 };
-                let (rows, cols) = (c.rows(), c.cols());
                 let c = FaerMut::from_row_major_slice_mut(c.as_mut_slice(), rows, cols);
                 matmul(c, accum, a.to_faer(), b.to_faer(), alpha, self.par());
             }
             Backend::Matrixmultiply => {
-                let stride = c.cols();
-                self.matrixmultiply(alpha, a, b, beta, c.as_mut_slice(), stride);
+                self.matrixmultiply(alpha, a, b, accum, c.as_mut_slice(), cols);
             }
         }
     }
@@ -198,7 +173,7 @@ impl Gemm {
         alpha: f32,
         a: Operand,
         b: Operand,
-        beta: f32,
+        accum: Accum,
         c: &mut [f32],
         stride: usize,
     ) {
@@ -210,6 +185,10 @@ impl Gemm {
         unsafe impl Sync for Start {}
 
         let (m, n, k) = (a.rows, b.cols, a.cols);
+        let beta = match accum {
+            Accum::Replace => 0.0,
+            Accum::Add => 1.0,
+        };
         assert!(stride >= n && c.len() >= m * stride, "result's size");
         let by_rows = m >= n;
         let side = if by_rows { m } else { n };
@@ -270,40 +249,39 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Both products, both back ends, against f64; NaN in C must vanish when beta is 0.
+        /// All products, both back ends, against f64; NaN in C must vanish when it is replaced.
         #[test]
         fn equals_f64(
             m in 1usize..40, n in 1usize..40, k in 0usize..70, threads in 1usize..4,
-            alpha in -2.0f32..2.0, beta in prop::sample::select(vec![0.0f32, 1.0, -0.5]),
-            seed in any::<u32>(),
+            alpha in -2.0f32..2.0, add in any::<bool>(), seed in any::<u32>(),
         ) {
             let (a, b) = (values(m * k, seed), values(n * k, seed ^ 1));
-            let old = match beta == 0.0 {
-                true => vec![f32::NAN; m * n],
-                false => values(m * n, seed ^ 2),
+            let (accum, old) = match add {
+                true => (Accum::Add, values(m * n, seed ^ 2)),
+                false => (Accum::Replace, vec![f32::NAN; m * n]),
             };
             for backend in [Backend::Faer, Backend::Matrixmultiply] {
-                for transposed in [false, true] {
+                for product in ["a_bt", "at_b", "a_b"] {
                     let mut c = old.clone();
                     let gemm = Gemm::new(backend, threads);
                     let out = MatMut::new(&mut c, m, n);
-                    match transposed {
-                        false => gemm.a_bt(alpha, MatRef::new(&a, m, k), MatRef::new(&b, n, k), beta, out),
-                        true => gemm.at_b(alpha, MatRef::new(&a, k, m), MatRef::new(&b, k, n), beta, out),
+                    match product {
+                        "a_bt" => gemm.a_bt(alpha, MatRef::new(&a, m, k), MatRef::new(&b, n, k), accum, out),
+                        "at_b" => gemm.at_b(alpha, MatRef::new(&a, k, m), MatRef::new(&b, k, n), accum, out),
+                        _ => gemm.a_b(alpha, MatRef::new(&a, m, k), MatRef::new(&b, k, n), accum, out),
                     }
+                    let a_at = |i: usize, l: usize| if product == "at_b" { a[l * m + i] } else { a[i * k + l] };
+                    let b_at = |l: usize, j: usize| if product == "a_bt" { b[j * k + l] } else { b[l * n + j] };
                     for i in 0..m {
                         for j in 0..n {
-                            let (sum, size) = match transposed {
-                                false => oracle((0..k).map(|l| a[i * k + l]), (0..k).map(|l| b[j * k + l])),
-                                true => oracle((0..k).map(|l| a[l * m + i]), (0..k).map(|l| b[l * n + j])),
-                            };
-                            let before = if beta == 0.0 { 0.0 } else { f64::from(beta * old[i * n + j]) };
+                            let (sum, size) = oracle((0..k).map(|l| a_at(i, l)), (0..k).map(|l| b_at(l, j)));
+                            let before = if add { f64::from(old[i * n + j]) } else { 0.0 };
                             let expected = f64::from(alpha) * sum + before;
                             let bound = f64::from(f32::EPSILON) * (k as f64 + 4.0)
                                 * (f64::from(alpha.abs()) * size + before.abs()) + 1e-30;
                             let found = f64::from(c[i * n + j]);
                             prop_assert!((found - expected).abs() <= bound,
-                                "{backend:?} {transposed} {i} {j}: {found} {expected}");
+                                "{backend:?} {product} {i} {j}: {found} {expected}");
                         }
                     }
                 }
@@ -327,7 +305,7 @@ mod tests {
                         1.0,
                         MatRef::new(&a, m, k),
                         MatRef::new(&b, n, k),
-                        0.0,
+                        Accum::Replace,
                         MatMut::new(&mut c, m, n),
                     );
                 });

@@ -20,8 +20,9 @@
 //!
 //! [`data`] makes rows of photographs and maps them; [`fit`](fit::fit) chooses an
 //! [`engine`], which holds the weight and asks [`gemm`] for products; the [`objective`]
-//! turns logits into loss and gradient; an optimizer of [`optim`] moves the weight; a
-//! [`Model`] comes out, is evaluated, and [`run`] writes it down.
+//! turns logits into loss and gradient; an optimizer of [`optim`] moves the weight; the
+//! [`monitor`] validates after every epoch; a [`Model`] comes out, is evaluated, and [`run`]
+//! writes it down.
 //!
 //! # Example
 //!
@@ -31,9 +32,7 @@
 //! let dataset = Dataset::open("flowers")?;
 //! let (train, test) = (dataset.split("train")?, dataset.split("test")?);
 //! let options = Recipe::named("softmax-fast")?.options();
-//! let fit = flowreg::fit(&train.samples()?, &options, &mut |e| {
-//!     println!("epoch {}: loss {}", e.epoch, e.loss);
-//! })?;
+//! let fit = flowreg::fit(&train.samples()?, &options, &mut |event| println!("{event:?}"))?;
 //! let test = fit.model.evaluate(&test.samples()?)?;
 //! println!("test accuracy {:.4}, loss {:.4}", test.accuracy, test.loss);
 //! # Ok::<(), flowreg::Error>(())
@@ -50,17 +49,24 @@ pub mod fit;
 pub mod gemm;
 pub mod mat;
 pub mod model;
+pub mod monitor;
 pub mod objective;
 pub mod optim;
 pub mod publish;
+pub mod recipe;
 pub mod run;
 pub mod threads;
 pub mod torch_rng;
+pub mod trajectory;
 
 pub use data::dataset::{Dataset, Split};
-pub use data::samples::Samples;
+pub use data::samples::{Samples, Splits};
 pub use error::{Error, Result};
-pub use fit::{Fit, FitOptions, Init, RECIPES, Recipe, fit};
+pub use fit::{Fit, FitOptions, Init, Timings, fit};
 pub use model::{Evaluation, Model};
+pub use monitor::{Epoch, Event};
 pub use objective::{Loss, loss_to_probability, probability_to_loss};
-pub use optim::sgd::{Epoch, Sgd};
+pub use optim::schedule::{Decay, Schedule};
+pub use optim::sgd::{LearningRate, Sgd};
+pub use recipe::{RECIPES, Recipe};
+pub use trajectory::Trajectory;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::dataset::Transform;
 use crate::data::samples::{Rows, Samples};
 use crate::error::{Error, Result};
-use crate::gemm::{Backend, Gemm};
+use crate::gemm::{Accum, Backend, Gemm};
 use crate::mat::{MatMut, MatRef};
 use crate::objective::Loss;
 
@@ -212,7 +212,7 @@ impl Model {
             let logits = &mut logits[..range.len() * outputs];
             (logits.chunks_exact_mut(outputs)).for_each(|row| row.copy_from_slice(&self.bias));
             let mut z = MatMut::new(logits, range.len(), outputs);
-            gemm.a_bt(1.0, x, self.weight(), 1.0, z.reborrow());
+            gemm.a_bt(1.0, x, self.weight(), Accum::Add, z.reborrow());
             use_logits(range, &mut z);
         }
     }

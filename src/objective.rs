@@ -42,6 +42,16 @@ impl Loss {
         }
     }
 
+    /// The largest eigenvalue that the Hessian of one row's loss in its logits can have: 1/2
+    /// for softmax (Böhning 1992, "Multinomial logistic regression algorithm"), 1/4 for
+    /// logistic.
+    pub fn curvature(self) -> f64 {
+        match self {
+            Loss::Softmax => 0.5,
+            Loss::Logistic => 0.25,
+        }
+    }
+
     /// Mean loss over the rows of `z`, whose logits are replaced by G.
     ///
     /// `labels` has one label a row. Cost: n·c exponentials, two passes over Z. The result
@@ -150,6 +160,11 @@ impl<'a> Objective<'a> {
             batch_labels: Vec::new(),
             row_losses: Vec::new(),
         }
+    }
+
+    /// Which loss.
+    pub fn loss(&self) -> Loss {
+        self.loss
     }
 
     /// n: rows in all.

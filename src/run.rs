@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use crate::data::samples::Samples;
+use crate::engine::Kind;
 use crate::error::Result;
-use crate::fit::{Fit, FitOptions};
+use crate::fit::{Fit, FitOptions, Timings};
 use crate::model::Evaluation;
-use crate::optim::sgd::Epoch;
+use crate::monitor::Epoch;
 use crate::publish::Staging;
 use crate::threads;
 
@@ -16,22 +17,27 @@ pub const HISTORY: &str = "history.jsonl";
 pub const SUMMARY: &str = "summary.json";
 /// Weight, bias and what they mean.
 pub const MODEL: &str = "model.safetensors";
+/// Every epoch's Gram coordinates, if they were asked for.
+pub const TRAJECTORY: &str = "trajectory.npy";
 
-/// `summary.json`. Losses are means over rows; `train_seconds` is fitting and nothing else.
+/// `summary.json`. Losses are means over rows; `epochs` are those that were run;
+/// `train_seconds` is fitting and nothing else, and the sum of `seconds`.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)] // The field names say it; README explains the file.
 pub struct Summary {
     pub flowreg: &'static str,
-    pub engine: &'static str,
+    pub engine: Kind,
     pub instruction_set: &'static str,
     pub threads: usize,
     pub optimizer: &'static str,
     pub epochs: usize,
-    pub lr: f32,
-    pub momentum: f32,
-    pub dampening: f32,
+    pub lr: f64,
+    pub lr_bound: Option<f64>,
+    pub lr_schedule: String,
+    pub momentum: f64,
+    pub dampening: f64,
     pub nesterov: bool,
-    pub weight_decay: f32,
+    pub weight_decay: f64,
     pub batch_size: Option<usize>,
     pub seed: u32,
     pub init: String,
@@ -41,8 +47,12 @@ pub struct Summary {
     pub c: usize,
     pub classes: usize,
     pub train_split: String,
+    pub val_split: Option<String>,
+    pub early_stopping: Option<usize>,
+    pub best_epoch: Option<usize>,
     pub eval_split: String,
     pub train_seconds: f64,
+    pub seconds: Timings,
     pub train_accuracy: f64,
     pub train_loss: f64,
     pub eval_accuracy: f64,
@@ -57,17 +67,20 @@ impl Summary {
         fit: &Fit,
         train: &Samples,
         (train_split, on_train): (String, Evaluation),
+        val_split: Option<String>,
         (eval_split, on_eval): (String, Evaluation),
     ) -> Summary {
         let sgd = &options.sgd;
         Summary {
             flowreg: env!("CARGO_PKG_VERSION"),
-            engine: fit.engine,
+            engine: fit.plan.engine,
             instruction_set: threads::instruction_set(),
             threads: fit.threads,
             optimizer: "sgd",
-            epochs: sgd.epochs,
-            lr: sgd.lr,
+            epochs: fit.history.len(),
+            lr: fit.lr,
+            lr_bound: fit.lr_bound,
+            lr_schedule: sgd.schedule.to_string(),
             momentum: sgd.momentum,
             dampening: sgd.dampening,
             nesterov: sgd.nesterov,
@@ -80,8 +93,12 @@ impl Summary {
             c: fit.model.bias().len(),
             classes: train.classes(),
             train_split,
+            val_split,
+            early_stopping: options.early_stopping,
+            best_epoch: fit.best_epoch,
             eval_split,
-            train_seconds: fit.seconds,
+            train_seconds: fit.timings.total(),
+            seconds: fit.timings,
             train_accuracy: on_train.accuracy,
             train_loss: on_train.loss,
             eval_accuracy: on_eval.accuracy,

@@ -32,7 +32,7 @@ proptest! {
 
         let samples = problem.samples();
         let backend = if matrixmultiply { Backend::Matrixmultiply } else { Backend::Faer };
-        let mut engine = Primal::new(samples.x(), start, Gemm::new(backend, 1));
+        let mut engine = Primal::new(samples.x(), None, start, Gemm::new(backend, 1));
         let mut objective = Objective::new(Loss::for_classes(classes), samples.labels());
         let point = engine.start();
         let mut z = vec![0.0; n * c];
@@ -42,7 +42,7 @@ proptest! {
         // The penalty's gradient, as torch adds it: weight_decay times the parameters.
         let mut gradient = engine.zero();
         engine.pullback(1.0, z.as_ref(), Batch::All, 0.0, &mut gradient);
-        engine.axpby(weight_decay as f32, &point, 1.0, &mut gradient);
+        engine.axpby(weight_decay, &point, 1.0, &mut gradient);
         let gradient = engine.materialise(gradient);
 
         let rows: Vec<u32> = (0..n as u32).collect();

@@ -3,8 +3,10 @@
 mod common;
 
 use common::Problem;
-use flowreg::engine::{Choice, GramMatrix};
-use flowreg::gemm::{Backend, Gemm};
+use flowreg::data::samples::{Batch, Rows};
+use flowreg::engine::{Choice, GramMatrix, Kind, Scratch};
+use flowreg::gemm::{Accum, Backend, Gemm};
+use flowreg::mat::{MatMut, MatRef};
 use flowreg::{Dataset, Error, FitOptions, Recipe, Samples};
 use proptest::prelude::*;
 
@@ -16,14 +18,43 @@ fn on<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
     pool.install(work)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+fn gram_matrix(x: &Rows, backend: Backend, threads: usize) -> GramMatrix {
+    let gemm = Gemm::new(backend, threads);
+    on(threads, || GramMatrix::new(x, gemm, &mut |_| {})).unwrap()
+}
 
-    /// Both back ends, contiguous rows and chosen ones, around the edges of panels.
+/// `alpha · K_batch G + beta · Z`, G and Z having two columns.
+fn product(k: &GramMatrix, alpha: f32, g: &[f32], batch: Batch, z: Option<Vec<f32>>) -> Vec<f32> {
+    let accum = if z.is_some() {
+        Accum::Add
+    } else {
+        Accum::Replace
+    };
+    let mut out = z.unwrap_or(vec![f32::NAN; 2 * k.rows()]);
+    let g = MatRef::new(g, g.len() / 2, 2);
+    let z = MatMut::new(&mut out, k.rows(), 2);
+    let mut scratch = Scratch::new(Gemm::new(Backend::Faer, 2));
+    on(2, || k.product(alpha, g, batch, accum, z, &mut scratch));
+    out
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter()
+        .zip(b)
+        .map(|(&a, &b)| f64::from(a) * f64::from(b))
+        .sum()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Products with K and K_val against f64: both back ends, contiguous rows and chosen
+    /// ones, all columns and some, around the edges of panels and slabs.
     #[test]
     fn equals_f64(
-        n in prop_oneof![2usize..40, 120usize..140], d in 1usize..50, seed in any::<u32>(),
-        chosen in any::<bool>(), matrixmultiply in any::<bool>(),
+        n in prop_oneof![2usize..40, 120usize..140], m in 1usize..30,
+        d in prop_oneof![1usize..50, 1020usize..1030], seed in any::<u32>(),
+        chosen in any::<bool>(), matrixmultiply in any::<bool>(), add in any::<bool>(),
     ) {
         let problem = Problem::random(n, d, 3, seed);
         let samples = problem.samples();
@@ -32,16 +63,41 @@ proptest! {
             true => samples.first_classes(2).unwrap(),
             false => samples,
         };
+        let others = Problem::random(m, d, 3, seed ^ 9);
+        let others = others.samples();
         let backend = if matrixmultiply { Backend::Matrixmultiply } else { Backend::Faer };
-        let x = samples.x();
-        let k = on(2, || GramMatrix::new(x, Gemm::new(backend, 2))).unwrap();
-        for i in 0..x.len() {
-            for j in 0..x.len() {
-                let terms = x.row(i).iter().zip(x.row(j));
-                let expected: f64 = terms.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-                let found = f64::from(k.values().row(i)[j]);
-                // X is not negative: the sum is its own scale.
-                prop_assert!((found - expected).abs() <= 1e-6 * expected.max(1e-6), "{i} {j}: {found} {expected}");
+        let (x, y) = (samples.x(), others.x());
+        let k = gram_matrix(x, backend, 2);
+        let gemm = Gemm::new(backend, 2);
+        let mut heard = 0;
+        let k_validation = GramMatrix::between(y, x, gemm, &mut |columns| heard = columns).unwrap();
+        prop_assert_eq!(heard, d);
+
+        let n = x.len();
+        let mut uniform = common::uniform(seed ^ 5);
+        let mut values = |len: usize| (0..len).map(|_| uniform() - 0.5).collect::<Vec<f32>>();
+        let some: Vec<u32> = (0..n as u32).rev().step_by(3).collect();
+        let all: Vec<u32> = (0..n as u32).collect();
+        let cases: [(_, &Rows, Batch, &[u32]); 3] = [
+            (&k, x, Batch::All, &all),
+            (&k, x, Batch::Rows(&some), &some),
+            (&k_validation, y, Batch::All, &all),
+        ];
+        for (k, left, batch, columns) in cases {
+            prop_assert_eq!((k.rows(), k.cols()), (left.len(), n));
+            let g = values(2 * columns.len());
+            let old = values(2 * left.len());
+            let found = product(k, -1.5, &g, batch, add.then(|| old.clone()));
+            for i in 0..left.len() {
+                for j in 0..2 {
+                    let before = if add { f64::from(old[2 * i + j]) } else { 0.0 };
+                    let terms = columns.iter().enumerate().map(|(b, &row)| {
+                        -1.5 * dot(left.row(i), x.row(row as usize)) * f64::from(g[2 * b + j])
+                    });
+                    let (sum, size) = terms.fold((before, before.abs()), |(s, a), t| (s + t, a + t.abs()));
+                    let found = f64::from(found[2 * i + j]);
+                    prop_assert!((found - sum).abs() <= 1e-6 * size + 1e-6, "{i} {j}: {found} {sum}");
+                }
             }
         }
     }
@@ -56,42 +112,59 @@ fn rows_beyond_the_range_of_f32_are_refused_by_gram_and_left_to_primal_by_auto()
         init: flowreg::Init::Zeros,
         ..FitOptions::default()
     };
-    options.sgd.lr = 1e-30;
+    options.sgd.lr = 1e-30.into();
     let error = flowreg::fit(&samples, &options, &mut |_| {}).unwrap_err();
     assert!(matches!(error, Error::Options { .. }), "{error}");
     assert!(error.to_string().contains("primal"), "{error}");
     options.engine = Choice::Auto;
     let fit = flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
-    assert_eq!(fit.engine, "primal");
+    assert_eq!(fit.plan.engine, Kind::Primal);
 }
 
-/// Random projection at full size: K r against X (Xᵀ r) in f64.
+/// Projection at full size: K r against X (Xᵀ r) in f64.
 fn check_projection(dataset: &Dataset) {
     let split = dataset.split("train").unwrap();
     let samples = split.samples().unwrap();
     let x = samples.x();
     let (n, d) = (x.len(), x.features());
     let mut uniform = common::uniform(5);
-    let r: Vec<f64> = (0..n).map(|_| f64::from(uniform()) - 0.5).collect();
-    let mut xr = vec![0.0f64; d];
-    for (i, r) in r.iter().enumerate() {
-        let row = x.row(i).iter().zip(&mut xr);
-        row.for_each(|(&x, sum)| *sum += f64::from(x) * r);
+    let mut expected = Vec::new();
+    // Two directions: one in general position, one that sums to 0.
+    let r: Vec<f32> = (0..n)
+        .flat_map(|i| [uniform(), if i % 2 == 0 { 1.0 } else { -1.0 }])
+        .collect();
+    for direction in 0..2 {
+        let r = |i: usize| f64::from(r[2 * i + direction]);
+        let mut xr = vec![0.0f64; d];
+        for i in 0..n {
+            let row = x.row(i).iter().zip(&mut xr);
+            row.for_each(|(&x, sum)| *sum += f64::from(x) * r(i));
+        }
+        expected.push(
+            (0..n)
+                .map(|i| {
+                    (x.row(i).iter().zip(&xr))
+                        .map(|(&x, xr)| f64::from(x) * xr)
+                        .sum()
+                })
+                .collect::<Vec<f64>>(),
+        );
     }
     for backend in [Backend::Faer, Backend::Matrixmultiply] {
-        let k = on(2, || GramMatrix::new(x, Gemm::new(backend, 2))).unwrap();
-        let mut worst = 0.0f64;
-        for i in 0..n {
-            let k = k.values().row(i);
-            let found: f64 = k.iter().zip(&r).map(|(&k, r)| f64::from(k) * r).sum();
-            let size: f64 = k.iter().zip(&r).map(|(&k, r)| f64::from(k) * r.abs()).sum();
-            let expected: f64 = (x.row(i).iter().zip(&xr))
-                .map(|(&x, xr)| f64::from(x) * xr)
-                .sum();
-            worst = worst.max((found - expected).abs() / size);
+        let k = gram_matrix(x, backend, 2);
+        let found = product(&k, 1.0, &r, Batch::All, None);
+        for direction in 0..2 {
+            let expected = &expected[direction];
+            let largest = expected.iter().fold(0.0, |max, e| f64::max(max, e.abs()));
+            let found = found.iter().skip(direction).step_by(2);
+            let errors = found.zip(expected).map(|(&f, e)| (f64::from(f) - e).abs());
+            let worst = errors.fold(0.0, f64::max) / largest;
+            println!("K at full size, {backend:?}, direction {direction}: {worst:.1e}");
+            assert!(
+                worst < 1e-6,
+                "{backend:?}, direction {direction}: {worst:.1e}"
+            );
         }
-        println!("K at full size, {backend:?}: {worst:.1e} of |K| |r|");
-        assert!(worst < 1e-6, "{backend:?}: {worst:.1e}");
     }
 }
 
@@ -112,11 +185,9 @@ fn at_full_size() {
     options.sgd.momentum = 0.5;
     let mut run = |threads| {
         options.threads = Some(threads);
-        let k = on(threads, || {
-            GramMatrix::new(samples.x(), Gemm::new(Backend::Faer, threads))
-        });
+        let k = gram_matrix(samples.x(), Backend::Faer, threads);
         let fit = flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
-        (k.unwrap(), fit.history, fit.model)
+        (k, fit.history, fit.model)
     };
     let one = run(1);
     for round in 0..5 {

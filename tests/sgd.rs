@@ -4,25 +4,46 @@ mod common;
 
 use common::{Problem, twin};
 use flowreg::engine::Choice;
-use flowreg::{FitOptions, Init, Sgd};
+use flowreg::{Decay, Error, FitOptions, Init, Schedule, Sgd};
 use proptest::prelude::*;
+
+fn schedules() -> impl Strategy<Value = Schedule> {
+    let decay = prop_oneof![
+        Just(Decay::Constant),
+        Just(Decay::Cosine),
+        (1usize..6, 0.1f64..1.0).prop_map(|(size, gamma)| Decay::Step { size, gamma }),
+    ];
+    (decay, 0usize..8).prop_map(|(decay, warmup)| Schedule { decay, warmup })
+}
 
 fn settings() -> impl Strategy<Value = Sgd> {
     (
-        0.01f32..0.4,
+        0.01f64..0.4,
         1usize..12,
-        prop::sample::select(vec![0.0f32, 0.5, 0.9]),
-        prop::sample::select(vec![0.0f32, 0.3, 1.0]),
+        prop::sample::select(vec![0.0f64, 0.5, 0.9]),
+        prop::sample::select(vec![0.0f64, 0.3, 1.0]),
         any::<bool>(),
-        prop::sample::select(vec![0.0f32, 0.01, 0.2]),
+        prop::sample::select(vec![0.0f64, 0.01, 0.2]),
         prop::option::of(1usize..30),
+        schedules(),
         any::<u32>(),
     )
         .prop_map(
-            |(lr, epochs, momentum, dampening, nesterov, weight_decay, batch_size, seed)| {
+            |(
+                lr,
+                epochs,
+                momentum,
+                dampening,
+                nesterov,
+                weight_decay,
+                batch_size,
+                schedule,
+                seed,
+            )| {
                 let nesterov = nesterov && momentum > 0.0;
                 Sgd {
-                    lr,
+                    lr: lr.into(),
+                    schedule,
                     epochs,
                     momentum,
                     dampening: if nesterov { 0.0 } else { dampening },
@@ -108,11 +129,14 @@ fn a_loss_that_is_no_number_stops_the_fit() {
     x.iter_mut().for_each(|v| *v *= 1e25);
     let samples = flowreg::Samples::new(&x, 5, &problem.labels, 3).unwrap();
     let mut options = FitOptions::default();
-    options.sgd.lr = 1e30;
+    options.sgd.lr = 1e30.into();
     let mut epochs = 0;
-    let error = flowreg::fit(&samples, &options, &mut |_| epochs += 1).unwrap_err();
+    let error = flowreg::fit(&samples, &options, &mut |event| {
+        epochs += usize::from(matches!(event, flowreg::Event::Epoch(_)));
+    })
+    .unwrap_err();
     match error {
-        flowreg::Error::Diverged { epoch, loss, .. } => {
+        Error::Diverged { epoch, loss, .. } => {
             assert_eq!(epoch, epochs);
             assert!(!loss.is_finite());
         }
@@ -126,15 +150,15 @@ fn options_that_torch_refuses_are_refused() {
     assert!(good.check().is_ok());
     for bad in [
         Sgd {
-            lr: f32::NAN,
+            lr: f64::NAN.into(),
             ..good.clone()
         },
         Sgd {
-            lr: f32::INFINITY,
+            lr: f64::INFINITY.into(),
             ..good.clone()
         },
         Sgd {
-            lr: -0.1,
+            lr: (-0.1).into(),
             ..good.clone()
         },
         Sgd {
@@ -146,7 +170,7 @@ fn options_that_torch_refuses_are_refused() {
             ..good.clone()
         },
         Sgd {
-            dampening: f32::NAN,
+            dampening: f64::NAN,
             ..good.clone()
         },
         Sgd {

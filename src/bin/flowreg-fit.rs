@@ -11,8 +11,9 @@ use flowreg::engine::{Choice, Plan};
 use flowreg::model::About;
 use flowreg::publish::{Overwrite, Staging};
 use flowreg::run::{self, Summary};
-use flowreg::{Dataset, Samples, cli, threads};
-use flowreg::{Epoch, Error, Evaluation, Fit, FitOptions, Init, Loss, Recipe, Result};
+use flowreg::{Dataset, Samples, Split, Splits, cli, threads};
+use flowreg::{Decay, Epoch, Event, LearningRate, Schedule};
+use flowreg::{Error, Evaluation, Fit, FitOptions, Init, Loss, Recipe, Result};
 
 /// Fit a linear softmax or logistic classifier to a prepared dataset.
 #[derive(Parser)]
@@ -28,9 +29,12 @@ Examples:
   flowreg-fit flowers --classes 2 --lr 1e-4 --momentum 0.9 --nesterov --out run
   flowreg-fit flowers --lr 1e-3 --batch-size 64 --weight-decay 1e-4 --threads 1 --out run
   flowreg-fit flowers --init run/model.safetensors --epochs 50 --out more
+  flowreg-fit flowers --lr auto --epochs 2000 --val-split val --early-stopping 50 --out run
+  flowreg-fit flowers --lr 0.01 --lr-schedule cosine --lr-warmup 5 --momentum 0.9 --out run
 
-The run directory holds model.safetensors (weight, bias), history.jsonl (the loss before
-each epoch's step) and summary.json.
+The run directory holds model.safetensors (weight, bias), history.jsonl (each epoch's
+learning rate, the loss before its step, validation loss and accuracy after it) and
+summary.json.
 
 Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss was no number any more,
 73 the output exists, 74 a file could not be read or written."
@@ -70,6 +74,9 @@ struct Args {
         help_heading = "What to fit"
     )]
     train_split: String,
+    /// Split to validate on after every epoch
+    #[arg(long, value_name = "NAME", help_heading = "What to fit")]
+    val_split: Option<String>,
     /// Split to evaluate afterwards
     #[arg(
         long,
@@ -100,21 +107,50 @@ struct Args {
     /// Passes over the rows [default: 100]
     #[arg(long, value_name = "N", help_heading = "How to fit")]
     epochs: Option<usize>,
-    /// Learning rate [default: 0.01]
-    #[arg(long, value_name = "RATE", value_parser = cli::finite, help_heading = "How to fit")]
-    lr: Option<f32>,
+    /// Learning rate; auto is 1/L, half of what guarantees descent [default: 0.01]
+    #[arg(long, value_name = "RATE", value_parser = cli::learning_rate, help_heading = "How to fit")]
+    lr: Option<LearningRate>,
+    /// Learning rate over the epochs, by torch's definitions: constant, step or cosine
+    #[arg(long, value_name = "NAME", default_value = "constant", value_parser = ["constant", "step", "cosine"], help_heading = "How to fit")]
+    lr_schedule: String,
+    /// Epochs between the steps of --lr-schedule step [default: 30]
+    #[arg(long, value_name = "EPOCHS", help_heading = "How to fit")]
+    lr_step_size: Option<usize>,
+    /// Factor of each step of --lr-schedule step [default: 0.1]
+    #[arg(long, value_name = "FACTOR", value_parser = cli::finite, help_heading = "How to fit")]
+    lr_gamma: Option<f64>,
+    /// Epochs in which the learning rate rises from a third, before the schedule begins
+    #[arg(
+        long,
+        value_name = "EPOCHS",
+        default_value_t = 0,
+        help_heading = "How to fit"
+    )]
+    lr_warmup: usize,
+    /// Stop when so many epochs in a row brought no lower validation loss, and keep the
+    /// best epoch's model
+    #[arg(
+        long,
+        value_name = "PATIENCE",
+        requires = "val_split",
+        help_heading = "How to fit"
+    )]
+    early_stopping: Option<usize>,
+    /// Write every epoch's Gram coordinates to trajectory.npy (4nc bytes an epoch)
+    #[arg(long, help_heading = "How to fit")]
+    save_trajectory: bool,
     /// Momentum [default: 0]
     #[arg(long, value_name = "M", value_parser = cli::finite, help_heading = "How to fit")]
-    momentum: Option<f32>,
+    momentum: Option<f64>,
     /// Share of the gradient kept out of the momentum [default: 0]
     #[arg(long, value_name = "T", value_parser = cli::finite, help_heading = "How to fit")]
-    dampening: Option<f32>,
+    dampening: Option<f64>,
     /// Nesterov's momentum
     #[arg(long, help_heading = "How to fit")]
     nesterov: bool,
     /// Added to the gradient, times weight and bias [default: 0]
     #[arg(long, value_name = "D", value_parser = cli::finite, help_heading = "How to fit")]
-    weight_decay: Option<f32>,
+    weight_decay: Option<f64>,
     /// Rows a step [default: all]
     #[arg(long, value_name = "ROWS", help_heading = "How to fit")]
     batch_size: Option<usize>,
@@ -125,35 +161,42 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
-    let (options, classes) = fit_options(&args)?;
+    let (mut options, classes) = fit_options(&args)?;
     let overwrite = match args.force {
         true => Overwrite::Replace,
         false => Overwrite::Never,
     };
     let staging = Staging::begin(&args.out, overwrite)?;
+    if args.save_trajectory {
+        options.save_trajectory = Some(staging.dir().join(run::TRAJECTORY));
+    }
     let directory = match &args.dataset {
         Some(directory) => directory.clone(),
         None => prepare_demo(&staging)?,
     };
     let dataset = Dataset::open(&directory)?;
     let train = dataset.split(&args.train_split)?;
-    let eval = dataset.split(&args.eval_split)?;
-    let limit = |samples| match classes {
-        Some(classes) => Samples::first_classes(samples, classes),
-        None => Ok(samples),
+    let val = match &args.val_split {
+        Some(name) => Some(dataset.split(name)?),
+        None => None,
     };
-    let train = limit(train.samples()?)?;
-    let eval = limit(eval.samples()?)?;
+    let eval = dataset.split(&args.eval_split)?;
+    let train = samples(&train, classes)?;
+    let val = val.as_ref().map(|val| samples(val, classes)).transpose()?;
+    let eval = samples(&eval, classes)?;
+    let splits = Splits {
+        train: &train,
+        validation: val.as_ref(),
+    };
 
-    let plan = flowreg::fit::plan(&train, &options)?;
-    say_header(&dataset.manifest().source, &args, &options, &train, plan);
-    let mut fit = fit_with_progress(&train, &options)?;
+    say_header(&dataset.manifest().source, &args, &options, splits);
+    let mut fit = fit_with_progress(splits, &options)?;
     let manifest = dataset.manifest();
     fit.model.set_about(About {
         class_names: manifest.class_names[..train.classes()].to_vec(),
         transform: Some(manifest.transform.clone()),
     });
-    cli::say(format_args!("fitted in {:.3} s", fit.seconds));
+    say_fitted(&fit);
 
     let evaluate = |samples| fit.model.evaluate(samples);
     let (on_train, on_eval) = threads::pool(options.threads)?
@@ -165,13 +208,22 @@ fn run(args: Args) -> Result<()> {
         &fit,
         &train,
         (args.train_split, on_train),
+        args.val_split,
         (args.eval_split, on_eval),
     );
     run::write(&staging, &fit, &summary)?;
     staging.publish()?;
-    let files = [run::MODEL, run::HISTORY, run::SUMMARY].join(", ");
-    cli::say(format_args!("{}: {files}", args.out.display()));
+    let mut files = vec![run::MODEL, run::HISTORY, run::SUMMARY];
+    files.extend(args.save_trajectory.then_some(run::TRAJECTORY));
+    cli::say(format_args!("{}: {}", args.out.display(), files.join(", ")));
     Ok(())
+}
+
+fn samples(split: &Split, classes: Option<usize>) -> Result<Samples<'_>> {
+    match classes {
+        Some(classes) => split.samples()?.first_classes(classes),
+        None => split.samples(),
+    }
 }
 
 /// A recipe's options with those given put over them, and the number of classes.
@@ -180,8 +232,10 @@ fn fit_options(args: &Args) -> Result<(FitOptions, Option<usize>)> {
     let mut options = recipe.map_or_else(FitOptions::default, Recipe::options);
     options.threads = args.threads;
     options.engine = Choice::named(&args.engine)?;
+    options.early_stopping = args.early_stopping;
     let sgd = &mut options.sgd;
     sgd.lr = args.lr.unwrap_or(sgd.lr);
+    sgd.schedule = schedule(args)?;
     sgd.epochs = args.epochs.unwrap_or(sgd.epochs);
     sgd.momentum = args.momentum.unwrap_or(sgd.momentum);
     sgd.dampening = args.dampening.unwrap_or(sgd.dampening);
@@ -197,6 +251,28 @@ fn fit_options(args: &Args) -> Result<(FitOptions, Option<usize>)> {
     };
     let classes = args.classes.or(recipe.and_then(|recipe| recipe.classes));
     Ok((options, classes))
+}
+
+fn schedule(args: &Args) -> Result<Schedule> {
+    let decay = match args.lr_schedule.as_str() {
+        "step" => Decay::Step {
+            size: args.lr_step_size.unwrap_or(30),
+            gamma: args.lr_gamma.unwrap_or(0.1),
+        },
+        other if args.lr_step_size.is_some() || args.lr_gamma.is_some() => {
+            return Err(Error::Options {
+                option: "--lr-step-size and --lr-gamma",
+                found: format!("--lr-schedule {other}"),
+                expected: "--lr-schedule step".to_string(),
+            });
+        }
+        "cosine" => Decay::Cosine,
+        _ => Decay::Constant,
+    };
+    Ok(Schedule {
+        decay,
+        warmup: args.lr_warmup,
+    })
 }
 
 /// Draw the photographs and prepare them, both inside the run in the making.
@@ -224,7 +300,8 @@ fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     Ok(dataset)
 }
 
-fn say_header(source: &str, args: &Args, options: &FitOptions, train: &Samples, plan: Plan) {
+fn say_header(source: &str, args: &Args, options: &FitOptions, splits: Splits) {
+    let train = splits.train;
     let (n, d, classes) = (train.rows(), train.features(), train.classes());
     let loss = Loss::for_classes(classes);
     let c = loss.outputs(classes);
@@ -246,10 +323,47 @@ fn say_header(source: &str, args: &Args, options: &FitOptions, train: &Samples, 
         Some(rows) if rows < n => format!("{rows} rows a step"),
         _ => "full batch".to_string(),
     };
+    let schedule = match sgd.schedule == Schedule::default() {
+        true => String::new(),
+        false => format!(" ({})", sgd.schedule),
+    };
     cli::say(format_args!(
-        "  sgd: lr {}, {} epochs, {batch}, start {}",
+        "  sgd: lr {}{schedule}, {} epochs, {batch}, start {}",
         sgd.lr, sgd.epochs, options.init
     ));
+}
+
+/// A line on stdout for every tenth of the epochs, and a live one on a terminal.
+fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<Fit> {
+    let epochs = options.sgd.epochs;
+    let every = epochs.div_ceil(10).max(1);
+    let mut bar = cli::progress(0, "K");
+    let result = flowreg::fit(splits, options, &mut |event| match event {
+        Event::Planned(plan) => say_plan(plan, options),
+        Event::GramMatrix { columns, of } => {
+            bar.set_length(of as u64);
+            bar.set_position(columns as u64);
+        }
+        Event::Started { lr, lr_bound } => {
+            bar.finish_and_clear();
+            say_learning_rate(options.sgd.lr, lr, lr_bound);
+            bar = cli::progress(epochs as u64, "epochs");
+        }
+        Event::Epoch(epoch) => {
+            let number = epoch.epoch;
+            bar.set_message(format!("loss {:.4}", epoch.loss));
+            bar.inc(1);
+            if number % every == 0 || number + 1 == epochs {
+                bar.suspend(|| say_epoch(epoch));
+            }
+        }
+        _ => {}
+    });
+    bar.finish_and_clear();
+    result
+}
+
+fn say_plan(plan: Plan, options: &FitOptions) {
     cli::say(format_args!(
         "  {plan}; {} threads, {}",
         options.threads.unwrap_or_else(threads::available),
@@ -257,20 +371,39 @@ fn say_header(source: &str, args: &Args, options: &FitOptions, train: &Samples, 
     ));
 }
 
-/// A line on stdout for every tenth of the epochs, and a live one on a terminal.
-fn fit_with_progress(train: &Samples, options: &FitOptions) -> Result<Fit> {
-    let epochs = options.sgd.epochs;
-    let every = epochs.div_ceil(10).max(1);
-    let bar = cli::progress(epochs as u64, "epochs");
-    let fit = flowreg::fit(train, options, &mut |Epoch { epoch, loss }| {
-        bar.set_message(format!("loss {loss:.4}"));
-        bar.inc(1);
-        if epoch % every == 0 || epoch + 1 == epochs {
-            bar.suspend(|| cli::say(format_args!("epoch {epoch:5}  loss {loss:.4}")));
-        }
-    });
-    bar.finish_and_clear();
-    fit
+fn say_learning_rate(asked: LearningRate, lr: f64, bound: Option<f64>) {
+    let Some(bound) = bound else { return };
+    if asked == LearningRate::Auto {
+        cli::say(format_args!(
+            "  lr {lr:.4e} = 1/L, half of what guarantees descent"
+        ));
+    } else if lr > bound {
+        cli::say(format_args!(
+            "  lr {lr} is above {bound:.4e} = 2/L, which guarantees descent: the loss may rise before it falls"
+        ));
+    }
+}
+
+fn say_epoch(epoch: Epoch) {
+    let validation = match (epoch.val_loss, epoch.val_accuracy) {
+        (Some(loss), Some(accuracy)) => format!("  val loss {loss:.4}  accuracy {accuracy:.4}"),
+        _ => String::new(),
+    };
+    cli::say(format_args!(
+        "epoch {:5}  loss {:.4}{validation}",
+        epoch.epoch, epoch.loss
+    ));
+}
+
+fn say_fitted(fit: &Fit) {
+    let seconds = fit.timings.total();
+    match fit.best_epoch {
+        None => cli::say(format_args!("fitted in {seconds:.3} s")),
+        Some(best) => cli::say(format_args!(
+            "fitted in {seconds:.3} s; {} epochs, the model is epoch {best}'s",
+            fit.history.len()
+        )),
+    }
 }
 
 fn say_evaluation(split: &str, evaluation: Evaluation) {

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::error::{Error, Result};
 use crate::mat::MatRef;
 
@@ -31,6 +33,33 @@ pub struct Samples<'a> {
     x: Rows<'a>,
     labels: Vec<u32>,
     classes: usize,
+}
+
+/// Samples to fit, and samples to validate on while fitting.
+#[derive(Clone, Copy, Debug)]
+pub struct Splits<'a> {
+    /// What is fitted.
+    pub train: &'a Samples<'a>,
+    /// What the model is tried on after every epoch.
+    pub validation: Option<&'a Samples<'a>>,
+}
+
+impl<'a> From<&'a Samples<'a>> for Splits<'a> {
+    fn from(train: &'a Samples<'a>) -> Self {
+        Splits {
+            train,
+            validation: None,
+        }
+    }
+}
+
+impl<'a> From<(&'a Samples<'a>, &'a Samples<'a>)> for Splits<'a> {
+    fn from((train, validation): (&'a Samples<'a>, &'a Samples<'a>)) -> Self {
+        Splits {
+            train,
+            validation: Some(validation),
+        }
+    }
 }
 
 impl<'a> Samples<'a> {
@@ -177,6 +206,15 @@ impl<'a> Rows<'a> {
             None => self.x.row(i),
             Some(index) => self.x.row(index[i] as usize),
         }
+    }
+
+    /// The largest |x_i|² of all rows. Cost: X is read once.
+    pub fn largest_square(&self) -> f64 {
+        let square = |i| -> f64 { self.row(i).iter().map(|&x| f64::from(x).powi(2)).sum() };
+        (0..self.len())
+            .into_par_iter()
+            .map(square)
+            .reduce(|| 0.0, f64::max)
     }
 
     /// Rows `range` as a matrix: borrowed where contiguous, else copied into `scratch`.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::gram_matrix::SLAB;
 use crate::error::{Error, Result};
 
 /// What the caller asks for.
@@ -17,12 +18,35 @@ pub enum Choice {
 }
 
 /// An engine of this crate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// [`Gram`](super::Gram).
     Gram,
     /// [`Primal`](super::Primal).
     Primal,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Gram => "gram",
+            Kind::Primal => "primal",
+        })
+    }
+}
+
+/// The size of a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// n: rows.
+    pub rows: usize,
+    /// m: validation rows, 0 if there are none.
+    pub validation_rows: usize,
+    /// d.
+    pub features: usize,
+    /// c.
+    pub outputs: usize,
 }
 
 impl Choice {
@@ -42,32 +66,42 @@ impl Choice {
 pub struct Plan {
     /// The chosen engine.
     pub engine: Kind,
-    /// FLOP of the Gram engine: n²d (K) + 4ndc (Z0 and W) + 2n²c an epoch.
+    /// FLOP of the Gram engine: n²d + 2nmd (K, K_val) + 2(2n + m)dc (Z0, Z0_val and W)
+    /// + 2n(n + m)c an epoch.
     pub gram_flop: f64,
-    /// FLOP of the primal engine: 4ndc an epoch.
+    /// FLOP of the primal engine: 2(2n + m)dc an epoch.
     pub primal_flop: f64,
-    /// Bytes that making K takes: 12n², of which 4n² stay.
+    /// Bytes that making K and K_val takes: 12n(n + m), of which a third stays, and a slab of
+    /// the rows.
     pub gram_bytes: u128,
 }
 
 impl Plan {
-    /// Choose for n rows, d features, c outputs, so many epochs and so much memory.
+    /// Choose for a shape, so many epochs and so much memory.
     ///
     /// # Errors
     /// [`Error::Options`] if the Gram engine is asked for and K does not fit: it says how
     /// many bytes it would take, and what fits.
     pub fn new(
-        (n, d, c): (usize, usize, usize),
+        shape: Shape,
         epochs: usize,
         choice: Choice,
         available: Option<u64>,
     ) -> Result<Plan> {
-        let gram_bytes = 12u128.saturating_mul(n as u128).saturating_mul(n as u128);
-        let (rows, features, outputs) = (n as f64, d as f64, c as f64);
-        let products = 4.0 * rows * features * outputs;
-        let gram_flop =
-            rows * rows * features + products + 2.0 * rows * rows * outputs * epochs as f64;
-        let primal_flop = products * epochs as f64;
+        let (n, m) = (shape.rows as u128, shape.validation_rows as u128);
+        let slab = 4 * shape.features.min(SLAB) as u128;
+        let gram_bytes = (n + m).saturating_mul(n.saturating_mul(12).saturating_add(slab));
+        let [n, m, d, c, epochs] = [
+            shape.rows,
+            shape.validation_rows,
+            shape.features,
+            shape.outputs,
+            epochs,
+        ]
+        .map(|size| size as f64);
+        let products = 2.0 * (2.0 * n + m) * d * c;
+        let gram_flop = n * (n + 2.0 * m) * d + products + 2.0 * n * (n + m) * c * epochs;
+        let primal_flop = products * epochs;
         let fits = gram_bytes <= isize::MAX as u128
             && available.is_none_or(|available| gram_bytes <= u128::from(available));
         let engine = match choice {
@@ -78,6 +112,7 @@ impl Plan {
                     Some(bytes) => format!("{bytes} bytes are available"),
                     None => "no address space holds them".to_string(),
                 };
+                let n = shape.rows;
                 return Err(Error::options(
                     "--engine",
                     format!(
@@ -127,32 +162,39 @@ mod tests {
 
     #[test]
     fn the_cheaper_engine_that_fits() {
-        let wide = (1020, 49152, 102);
-        let plan = |shape, epochs, choice, memory| Plan::new(shape, epochs, choice, memory);
-        let fast = plan(wide, 250, Choice::Auto, None).unwrap();
+        let shape = |rows, validation_rows, features, outputs| Shape {
+            rows,
+            validation_rows,
+            features,
+            outputs,
+        };
+        let wide = shape(1020, 0, 49152, 102);
+        let fast = Plan::new(wide, 250, Choice::Auto, None).unwrap();
         assert_eq!(fast.engine, Kind::Gram);
-        assert_eq!(fast.gram_bytes, 12 * 1020 * 1020);
+        assert_eq!(fast.gram_bytes, 1020 * (12 * 1020 + 4096));
         assert!(fast.primal_flop > 40.0 * fast.gram_flop);
         assert!(fast.to_string().starts_with("gram: 124."), "{fast}");
-        let engine =
-            |shape, epochs, choice, memory| plan(shape, epochs, choice, memory).unwrap().engine;
+        let engine = |shape, epochs, choice, memory| {
+            Plan::new(shape, epochs, choice, memory).unwrap().engine
+        };
         assert_eq!(engine(wide, 1, Choice::Auto, None), Kind::Primal);
-        assert_eq!(
-            engine(wide, 250, Choice::Auto, Some(12_000_000)),
-            Kind::Primal
-        );
+        let little = Some(12_000_000);
+        assert_eq!(engine(wide, 250, Choice::Auto, little), Kind::Primal);
         assert_eq!(engine(wide, 250, Choice::Primal, None), Kind::Primal);
         assert_eq!(engine(wide, 1, Choice::Gram, None), Kind::Gram);
-        assert_eq!(
-            engine((60_000, 784, 10), 100, Choice::Auto, None),
-            Kind::Primal
-        );
-        let error = plan((1 << 20, 10, 1), 1, Choice::Gram, Some(1 << 30)).unwrap_err();
+        let tall = shape(60_000, 0, 784, 10);
+        assert_eq!(engine(tall, 100, Choice::Auto, None), Kind::Primal);
+        // Validation rows count too.
+        let validated = Plan::new(shape(1020, 6149, 49152, 102), 250, Choice::Auto, None).unwrap();
+        assert_eq!(validated.gram_bytes, 7169 * (12 * 1020 + 4096));
+        assert!(validated.gram_flop > 5.0 * fast.gram_flop);
+        let error =
+            Plan::new(shape(1 << 20, 0, 10, 1), 1, Choice::Gram, Some(1 << 30)).unwrap_err();
         assert!(
-            error.to_string().contains("13194139533312 bytes"),
+            error.to_string().contains("13194181476352 bytes"),
             "{error}"
         );
         assert!(error.to_string().contains("primal"), "{error}");
-        assert!(plan((usize::MAX, 10, 1), 1, Choice::Gram, None).is_err());
+        assert!(Plan::new(shape(usize::MAX, usize::MAX, 10, 1), 1, Choice::Gram, None).is_err());
     }
 }

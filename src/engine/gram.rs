@@ -7,36 +7,31 @@
 //! ```
 //!
 //! and a step touches A (n x c), s, b and Z only. Set-up costs n²d + 2ndc flop, an epoch
-//! 2n²c, the end 2ndc; K takes 4n² bytes, and 12n² while it is made.
+//! 2n²c, the end 2ndc; K takes 4n² bytes, and 12n² while it is made. m validation rows add
+//! 2mnd + 2mdc and 2mnc an epoch.
 //!
 //! A point carries its product s·Z0 + K A and moves it by K G as A moves by G. Multiplying
 //! K A out anew would cost as much and be less exact: its rounding grows with A, that of the
 //! step shrinks with the gradient (measured at Flowers102, lr 0.01, against f64: losses
 //! within 2e-8 instead of 6e-7).
 
-use rayon::prelude::*;
-
-use super::{Engine, Primal};
+use super::{Engine, GramMatrix, Primal, Scratch};
 use crate::data::samples::{Batch, Rows};
-use crate::error::{Error, Result};
-use crate::gemm::Gemm;
+use crate::gemm::{Accum, Gemm};
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
-
-/// Columns of X multiplied at a time: so many products are summed in f32, the rest in f64.
-const SLAB: usize = 1024;
 
 /// The Gram engine.
 #[derive(Debug)]
 pub struct Gram<'a> {
     /// Holds X and W0, for set-up and end.
     primal: Primal<'a>,
-    gemm: Gemm,
     k: GramMatrix,
     /// Z0 = X W0ᵀ, n x c.
     z0: Vec<f32>,
-    /// Rows of K of a mini-batch.
-    k_rows: Vec<f32>,
+    /// X_val Xᵀ and X_val W0ᵀ.
+    validation: Option<(GramMatrix, Vec<f32>)>,
+    scratch: Scratch,
 }
 
 /// A (n x c, row-major), s and b: the weight s·W0 + Aᵀ X and the bias, or a direction.
@@ -49,102 +44,45 @@ pub struct GramPoint {
     z: Vec<f32>,
 }
 
-/// K = X Xᵀ of all rows.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GramMatrix {
-    values: Vec<f32>,
-    n: usize,
-}
-
-impl GramMatrix {
-    /// Multiply one triangle out and mirror it. Cost: n²d flop; 12n² bytes, of which 4n² stay.
-    ///
-    /// Slabs of columns are summed in f64: an f32 sum over all of 49,152 features would put
-    /// an error into K that a fit with a daring learning rate amplifies (binary-fast: losses
-    /// within 4.2e-5 of f64 instead of 2.5e-5). Rows that are not contiguous are gathered slab by
-    /// slab.
-    ///
-    /// # Errors
-    /// [`Error::Options`] naming the primal engine, if K exceeds the range of f32.
-    pub fn new(x: &Rows, gemm: Gemm) -> Result<GramMatrix> {
-        let (n, d) = (x.len(), x.features());
-        let mut sums = vec![0.0f64; n * n];
-        let mut values = vec![0.0f32; n * n];
-        let mut gathered = Vec::new();
-        for first in (0..d).step_by(SLAB) {
-            let columns = first..(first + SLAB).min(d);
-            let product = MatMut::new(&mut values, n, n);
-            match x.contiguous() {
-                Some(x) => gemm.gram(x, columns, product),
-                None => {
-                    gathered.clear();
-                    (0..n).for_each(|i| gathered.extend_from_slice(&x.row(i)[columns.clone()]));
-                    let slab = MatRef::new(&gathered, n, columns.len());
-                    gemm.gram(slab, 0..columns.len(), product);
-                }
-            }
-            let rows = (sums.par_chunks_exact_mut(n)).zip(values.par_chunks_exact(n));
-            rows.enumerate().for_each(|(i, (sums, values))| {
-                let lower = sums[..=i].iter_mut().zip(&values[..=i]);
-                lower.for_each(|(sum, &value)| *sum += f64::from(value));
-            });
-        }
-        let rows = (values.par_chunks_exact_mut(n)).zip(sums.par_chunks_exact(n));
-        rows.enumerate().for_each(|(i, (values, sums))| {
-            let lower = values[..=i].iter_mut().zip(&sums[..=i]);
-            lower.for_each(|(value, &sum)| *value = sum as f32);
-        });
-        mirror(&mut values, n);
-        // |K_ij|² <= K_ii K_jj: the diagonal speaks for all.
-        if let Some(i) = (0..n).find(|&i| !values[i * n + i].is_finite()) {
-            return Err(Error::options(
-                "--engine",
-                format!("gram, where |x|² of row {i} is {}", values[i * n + i]),
-                "primal, or features so small that K = X Xᵀ is within f32",
-            ));
-        }
-        Ok(GramMatrix { values, n })
-    }
-
-    /// K: n x n.
-    pub fn values(&self) -> MatRef<'_> {
-        MatRef::new(&self.values, self.n, self.n)
-    }
-}
-
-/// Copy the lower triangle to the upper one, by tiles that stay in cache.
-fn mirror(k: &mut [f32], n: usize) {
-    const TILE: usize = 32;
-    for first in (0..n).step_by(TILE) {
-        let last = (first + TILE).min(n);
-        for row in first..n {
-            for col in first..last.min(row) {
-                k[col * n + row] = k[row * n + col];
-            }
-        }
-    }
+/// The weight s·W0 + Aᵀ X and the bias b.
+#[derive(Clone, Copy, Debug)]
+pub struct Coordinates<'a> {
+    /// s.
+    pub s: f32,
+    /// b: c values.
+    pub bias: &'a [f32],
+    /// A: n x c, row-major.
+    pub a: &'a [f32],
 }
 
 impl<'a> Gram<'a> {
-    /// Train on `x`, whose Gram matrix is `k`, from `start`, whose shape fits them.
+    /// Train on `x`, whose Gram matrix is `k`, from `start`, whose shape fits them. The
+    /// validation rows come with their inner products with `x`.
     ///
     /// # Panics
-    /// If `k` is not of `x`'s number of rows.
-    pub fn new(x: &'a Rows<'a>, k: GramMatrix, start: Model, gemm: Gemm) -> Self {
-        assert_eq!(k.n, x.len(), "the Gram matrix's rows");
-        let outputs = start.bias().len();
-        let no_weight = start.weight().as_slice().iter().all(|&w| w == 0.0);
-        let mut primal = Primal::new(x, start, gemm);
-        let mut z0 = vec![0.0; k.n * outputs];
-        if !no_weight {
-            primal.start_margins(MatMut::new(&mut z0, k.n, outputs));
+    /// If a Gram matrix does not have the rows' numbers.
+    pub fn new(
+        x: &'a Rows<'a>,
+        k: GramMatrix,
+        validation: Option<(&'a Rows<'a>, GramMatrix)>,
+        start: Model,
+        gemm: Gemm,
+    ) -> Self {
+        assert_eq!((k.rows(), k.cols()), (x.len(), x.len()), "K's shape");
+        let (rows, k_validation) = validation.unzip();
+        let mut primal = Primal::new(x, rows, start, gemm);
+        let (z0, validation_z0) = primal.start_margins();
+        let validation = k_validation.zip(validation_z0);
+        if let Some((k, z0)) = &validation {
+            let rows = z0.len() / primal.outputs();
+            assert_eq!((k.rows(), k.cols()), (rows, x.len()), "K_val's shape");
         }
         Gram {
             primal,
-            gemm,
             k,
             z0,
-            k_rows: Vec::new(),
+            validation,
+            scratch: Scratch::new(gemm),
         }
     }
 }
@@ -152,27 +90,23 @@ impl<'a> Gram<'a> {
 impl Engine for Gram<'_> {
     type Point = GramPoint;
 
-    fn name(&self) -> &'static str {
-        "gram"
-    }
-
     fn outputs(&self) -> usize {
         self.primal.outputs()
     }
 
     fn zero(&self) -> GramPoint {
         GramPoint {
-            a: vec![0.0; self.k.n * self.outputs()],
+            a: vec![0.0; self.z0.len()],
             s: 0.0,
             bias: vec![0.0; self.outputs()],
-            z: vec![0.0; self.k.n * self.outputs()],
+            z: vec![0.0; self.z0.len()],
         }
     }
 
     fn start(&self) -> GramPoint {
         GramPoint {
             s: 1.0,
-            bias: self.primal.start_bias().to_vec(),
+            bias: self.primal.start_model().bias().to_vec(),
             z: self.z0.clone(),
             ..self.zero()
         }
@@ -194,44 +128,71 @@ impl Engine for Gram<'_> {
         }
     }
 
-    fn pullback(&mut self, alpha: f32, g: MatRef, batch: Batch, beta: f32, out: &mut GramPoint) {
-        let (n, c) = (self.k.n, self.outputs());
-        let z = MatMut::new(&mut out.z, n, c);
-        match batch {
-            Batch::All => {
-                super::axpby(alpha, g.as_slice(), beta, &mut out.a);
-                self.gemm.a_b(alpha, self.k.values(), g, beta, z);
-            }
-            Batch::Rows(rows) => {
-                match beta {
-                    0.0 => out.a.fill(0.0),
-                    1.0 => {}
-                    _ => out.a.iter_mut().for_each(|a| *a *= beta),
-                }
-                self.k_rows.clear();
-                for (i, &row) in rows.iter().enumerate() {
-                    let row = row as usize;
-                    super::axpby(alpha, g.row(i), 1.0, &mut out.a[row * c..][..c]);
-                    self.k_rows.extend_from_slice(self.k.values().row(row));
-                }
-                // K is symmetric: its rows of the batch are its columns.
-                let k_rows = MatRef::new(&self.k_rows, rows.len(), n);
-                self.gemm.at_b(alpha, k_rows, g, beta, z);
+    /// `s·Z0 + K_val A + 1 bᵀ`. Cost: 2mnc flop.
+    fn validation_margins(&mut self, at: &GramPoint, mut z: MatMut) {
+        let c = self.outputs();
+        let (k, z0) = self.validation.as_ref().expect("validation rows");
+        let rows = (z.as_mut_slice().chunks_exact_mut(c)).zip(z0.chunks_exact(c));
+        for (z, z0) in rows {
+            for ((z, &z0), &b) in z.iter_mut().zip(z0).zip(&at.bias) {
+                *z = (at.s * f64::from(z0) + f64::from(b)) as f32;
             }
         }
-        out.s *= f64::from(beta);
-        super::add_column_sums(alpha, g, beta, &mut out.bias);
+        let a = MatRef::new(&at.a, k.cols(), c);
+        let scratch = &mut self.scratch;
+        k.product(1.0, a, Batch::All, Accum::Add, z, scratch);
     }
 
-    fn axpby(&mut self, alpha: f32, x: &GramPoint, beta: f32, y: &mut GramPoint) {
+    fn pullback(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut GramPoint) {
+        let (n, c) = (self.k.rows(), self.outputs());
+        let alpha_f32 = alpha as f32;
+        let alpha = f64::from(alpha_f32);
+        match batch {
+            Batch::All => super::axpby(alpha, g.as_slice(), beta, &mut out.a),
+            Batch::Rows(rows) => {
+                if super::scale(beta, &mut out.a) == Accum::Replace {
+                    out.a.fill(0.0);
+                }
+                for (i, &row) in rows.iter().enumerate() {
+                    super::axpby(alpha, g.row(i), 1.0, &mut out.a[row as usize * c..][..c]);
+                }
+            }
+        }
+        let accum = super::scale(beta, &mut out.z);
+        let z = MatMut::new(&mut out.z, n, c);
+        let scratch = &mut self.scratch;
+        (self.k).product(alpha_f32, g, batch, accum, z, scratch);
+        super::move_bias(alpha, &scratch.sums, beta, &mut out.bias);
+        out.s *= beta;
+    }
+
+    fn axpby(&mut self, alpha: f64, x: &GramPoint, beta: f64, y: &mut GramPoint) {
         super::axpby(alpha, &x.a, beta, &mut y.a);
         super::axpby(alpha, &x.bias, beta, &mut y.bias);
         super::axpby(alpha, &x.z, beta, &mut y.z);
-        y.s = f64::from(alpha) * x.s + f64::from(beta) * y.s;
+        y.s = alpha * x.s + beta * y.s;
+    }
+
+    /// Cost: 2n² flop.
+    fn curvature(&mut self, v: &[f32], out: &mut [f32]) {
+        let n = v.len();
+        let (v, z) = (MatRef::new(v, n, 1), MatMut::new(out, n, 1));
+        let scratch = &mut self.scratch;
+        (self.k).product(1.0, v, Batch::All, Accum::Replace, z, scratch);
+        let sum = scratch.sums[0] as f32;
+        out.iter_mut().for_each(|out| *out += sum);
+    }
+
+    fn coordinates(at: &GramPoint) -> Option<Coordinates<'_>> {
+        Some(Coordinates {
+            s: at.s as f32,
+            bias: &at.bias,
+            a: &at.a,
+        })
     }
 
     fn materialise(&mut self, at: GramPoint) -> Model {
-        let a = MatRef::new(&at.a, self.k.n, self.outputs());
-        self.primal.combine(at.s as f32, a, at.bias)
+        let coordinates = Self::coordinates(&at).expect("this engine has them");
+        self.primal.combine(coordinates)
     }
 }

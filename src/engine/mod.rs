@@ -5,13 +5,20 @@
 
 mod choice;
 mod gram;
+mod gram_matrix;
 mod primal;
+mod spectrum;
 
-pub use choice::{Choice, Kind, Plan, available_memory};
-pub use gram::{Gram, GramMatrix};
+pub use choice::{Choice, Kind, Plan, Shape, available_memory};
+pub use gram::{Coordinates, Gram};
+pub use gram_matrix::{GramMatrix, Scratch};
 pub use primal::Primal;
+pub use spectrum::largest_eigenvalue;
+
+use rayon::prelude::*;
 
 use crate::data::samples::Batch;
+use crate::gemm::Accum;
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
 
@@ -19,9 +26,6 @@ use crate::model::Model;
 pub trait Engine {
     /// A weight and bias, or a direction in their space.
     type Point;
-
-    /// Name for reports.
-    fn name(&self) -> &'static str;
 
     /// c: number of outputs.
     fn outputs(&self) -> usize;
@@ -35,36 +39,80 @@ pub trait Engine {
     /// Logits of the batch at a point: `Z = X_batch Wᵀ + 1 bᵀ`.
     fn margins(&mut self, at: &Self::Point, batch: Batch, z: MatMut);
 
+    /// Logits of all validation rows at a point.
+    ///
+    /// # Panics
+    /// If the engine was made without them.
+    fn validation_margins(&mut self, at: &Self::Point, z: MatMut);
+
     /// The gradient in the weight from the gradient in the logits:
     /// `out = alpha · (Gᵀ X_batch, Gᵀ 1) + beta · out`.
     ///
-    /// With `beta` = 0, `out` is not read.
-    fn pullback(&mut self, alpha: f32, g: MatRef, batch: Batch, beta: f32, out: &mut Self::Point);
+    /// With `beta` = 0, `out` is not read. `alpha` is rounded to f32, as torch does; `beta`
+    /// is not: 1 - lr · weight_decay would lose what makes it differ from 1.
+    fn pullback(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut Self::Point);
 
     /// `y = alpha · x + beta · y`.
-    fn axpby(&mut self, alpha: f32, x: &Self::Point, beta: f32, y: &mut Self::Point);
+    fn axpby(&mut self, alpha: f64, x: &Self::Point, beta: f64, y: &mut Self::Point);
+
+    /// `out = (X Xᵀ + 1 1ᵀ) v`, the curvature of the logits' loss seen from one output.
+    fn curvature(&mut self, v: &[f32], out: &mut [f32]);
+
+    /// The point's Gram coordinates, where the engine has them.
+    fn coordinates(at: &Self::Point) -> Option<Coordinates<'_>>;
 
     /// The point as a model with its weight spelled out.
     fn materialise(&mut self, at: Self::Point) -> Model;
 }
 
-/// `y = alpha · x + beta · y`; with `beta` = 0, `y` is not read.
-fn axpby(alpha: f32, x: &[f32], beta: f32, y: &mut [f32]) {
+/// Values a task when points are combined: 64 KB, a few microseconds of work.
+const CHUNK: usize = 16 << 10;
+
+/// `y = alpha · x + beta · y`, each rounded once; with `beta` = 0, `y` is not read.
+fn axpby(alpha: f64, x: &[f32], beta: f64, y: &mut [f32]) {
+    let chunks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
+    chunks.for_each(|(y, x)| {
+        let values = y.iter_mut().zip(x);
+        match beta {
+            0.0 => values.for_each(|(y, &x)| *y = (alpha * f64::from(x)) as f32),
+            _ => {
+                values.for_each(|(y, &x)| *y = (alpha * f64::from(x) + beta * f64::from(*y)) as f32)
+            }
+        }
+    });
+}
+
+/// Make `beta · values` what a product is added to: zeros need not even be written.
+fn scale(beta: f64, values: &mut [f32]) -> Accum {
     match beta {
-        0.0 => y.iter_mut().zip(x).for_each(|(y, x)| *y = alpha * x),
-        1.0 => y.iter_mut().zip(x).for_each(|(y, x)| *y += alpha * x),
-        _ => (y.iter_mut().zip(x)).for_each(|(y, x)| *y = alpha * x + beta * *y),
+        0.0 => return Accum::Replace,
+        1.0 => {}
+        _ => values.par_chunks_mut(CHUNK).for_each(|values| {
+            (values.iter_mut()).for_each(|value| *value = (beta * f64::from(*value)) as f32);
+        }),
+    }
+    Accum::Add
+}
+
+/// `out = Gᵀ weights`, in row order.
+fn column_sums(g: MatRef, weight: impl Fn(usize) -> f64, out: &mut Vec<f64>) {
+    out.clear();
+    out.resize(g.cols(), 0.0);
+    for (i, row) in g.as_slice().chunks_exact(g.cols()).enumerate() {
+        let weight = weight(i);
+        let sums = out.iter_mut().zip(row);
+        sums.for_each(|(sum, &value)| *sum += weight * f64::from(value));
     }
 }
 
-/// `out = alpha · Gᵀ 1 + beta · out`, summed in f64 and in row order.
-fn add_column_sums(alpha: f32, g: MatRef, beta: f32, out: &mut [f32]) {
-    let mut sums = vec![0.0f64; out.len()];
-    for row in g.as_slice().chunks_exact(out.len()) {
-        for (sum, &value) in sums.iter_mut().zip(row) {
-            *sum += f64::from(value);
-        }
+/// `bias = alpha · sums + beta · bias`; with `beta` = 0, `bias` is not read.
+fn move_bias(alpha: f64, sums: &[f64], beta: f64, bias: &mut [f32]) {
+    for (b, sum) in bias.iter_mut().zip(sums) {
+        let old = if beta == 0.0 {
+            0.0
+        } else {
+            beta * f64::from(*b)
+        };
+        *b = (alpha * sum + old) as f32;
     }
-    let sums: Vec<f32> = sums.iter().map(|&sum| sum as f32).collect();
-    axpby(alpha, &sums, beta, out);
 }

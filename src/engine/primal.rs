@@ -7,23 +7,23 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Engine;
+use super::{Coordinates, Engine};
 use crate::data::samples::{Batch, Rows};
-use crate::gemm::Gemm;
+use crate::gemm::{Accum, Gemm};
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
 
 /// Most bytes of X gathered at a time.
 const GATHER_BYTES: usize = 64 << 20;
-/// Values a task when points are combined: 64 KB, a few microseconds of work.
-const CHUNK: usize = 16 << 10;
 
 /// The primal engine.
 #[derive(Debug)]
 pub struct Primal<'a> {
     gemm: Gemm,
     start: Model,
-    blocks: Blocks<'a>,
+    train: Blocks<'a>,
+    validation: Option<Blocks<'a>>,
+    sums: Vec<f64>,
 }
 
 /// X as matrices: borrowed where the rows are contiguous, else gathered block by block.
@@ -51,44 +51,67 @@ pub struct PrimalPoint {
 
 impl<'a> Primal<'a> {
     /// Train on `x` from `start`, whose shape fits them.
-    pub fn new(x: &'a Rows<'a>, start: Model, gemm: Gemm) -> Self {
+    pub fn new(
+        x: &'a Rows<'a>,
+        validation: Option<&'a Rows<'a>>,
+        start: Model,
+        gemm: Gemm,
+    ) -> Self {
+        Primal {
+            gemm,
+            start,
+            train: Blocks::new(x),
+            validation: validation.map(Blocks::new),
+            sums: Vec::new(),
+        }
+    }
+
+    /// W0 and b0.
+    pub(super) fn start_model(&self) -> &Model {
+        &self.start
+    }
+
+    /// `Z0 = X W0ᵀ` without the bias, of the rows and of the validation rows.
+    pub(super) fn start_margins(&mut self) -> (Vec<f32>, Option<Vec<f32>>) {
+        let (gemm, weight) = (self.gemm, self.start.weight());
+        let no_bias = vec![0.0; weight.rows()];
+        let no_weight = weight.as_slice().iter().all(|&w| w == 0.0);
+        let margins = |blocks: &mut Blocks| {
+            let (rows, c) = (blocks.x.len(), no_bias.len());
+            let mut z = vec![0.0; rows * c];
+            if !no_weight {
+                let z = MatMut::new(&mut z, rows, c);
+                blocks.margins(gemm, weight, &no_bias, Batch::All, z);
+            }
+            z
+        };
+        let validation = self.validation.as_mut().map(margins);
+        (margins(&mut self.train), validation)
+    }
+
+    /// The model `W = s·W0 + Aᵀ X` with this bias.
+    pub(crate) fn combine(&mut self, from: Coordinates) -> Model {
+        let c = self.outputs();
+        let a = MatRef::new(from.a, from.a.len() / c, c);
+        let mut weight = self.start.weight().as_slice().to_vec();
+        (self.train).pullback(self.gemm, 1.0, a, Batch::All, from.s.into(), &mut weight);
+        self.start.with_values(weight, from.bias.to_vec())
+    }
+}
+
+impl<'a> Blocks<'a> {
+    fn new(x: &'a Rows<'a>) -> Self {
         let all_rows = match x.contiguous() {
             Some(_) => Vec::new(),
             None => (0..x.len() as u32).collect(),
         };
-        let blocks = Blocks {
+        Blocks {
             x,
             all_rows,
             gathered: Gathered::default(),
-        };
-        Primal {
-            gemm,
-            start,
-            blocks,
         }
     }
 
-    /// The initial bias.
-    pub(super) fn start_bias(&self) -> &[f32] {
-        self.start.bias()
-    }
-
-    /// `Z0 = X W0ᵀ`, without the bias.
-    pub(super) fn start_margins(&mut self, z: MatMut) {
-        let no_bias = vec![0.0; self.outputs()];
-        let weight = self.start.weight();
-        (self.blocks).margins(self.gemm, weight, &no_bias, Batch::All, z);
-    }
-
-    /// The model `W = s·W0 + Aᵀ X` with this bias.
-    pub(super) fn combine(&mut self, s: f32, a: MatRef, bias: Vec<f32>) -> Model {
-        let mut point = self.start();
-        self.pullback(1.0, a, Batch::All, s, &mut point);
-        self.start.with_values(point.weight, bias)
-    }
-}
-
-impl Blocks<'_> {
     /// Give `work` the batch's rows of X, in blocks, with each block's range in the batch.
     fn each(&mut self, batch: Batch, mut work: impl FnMut(Range<usize>, MatRef)) {
         let rows = match (batch, self.x.contiguous()) {
@@ -110,7 +133,26 @@ impl Blocks<'_> {
             let rows = range.len();
             let z = &mut z.as_mut_slice()[range.start * c..range.end * c];
             (z.chunks_exact_mut(c)).for_each(|row| row.copy_from_slice(bias));
-            gemm.a_bt(1.0, x, weight, 1.0, MatMut::new(z, rows, c));
+            gemm.a_bt(1.0, x, weight, Accum::Add, MatMut::new(z, rows, c));
+        });
+    }
+
+    /// `weight = alpha · Gᵀ X_batch + beta · weight`.
+    fn pullback(
+        &mut self,
+        gemm: Gemm,
+        alpha: f32,
+        g: MatRef,
+        batch: Batch,
+        beta: f64,
+        weight: &mut [f32],
+    ) {
+        let (c, d) = (g.cols(), self.x.features());
+        let mut accum = super::scale(beta, weight);
+        self.each(batch, |range, x| {
+            let weight = MatMut::new(weight, c, d);
+            gemm.at_b(alpha, g.rows_range(range), x, accum, weight);
+            accum = Accum::Add;
         });
     }
 }
@@ -133,10 +175,6 @@ impl Gathered {
 impl Engine for Primal<'_> {
     type Point = PrimalPoint;
 
-    fn name(&self) -> &'static str {
-        "primal"
-    }
-
     fn outputs(&self) -> usize {
         self.start.bias().len()
     }
@@ -156,26 +194,41 @@ impl Engine for Primal<'_> {
     }
 
     fn margins(&mut self, at: &PrimalPoint, batch: Batch, z: MatMut) {
-        let weight = MatRef::new(&at.weight, self.outputs(), self.blocks.x.features());
-        (self.blocks).margins(self.gemm, weight, &at.bias, batch, z);
+        let weight = MatRef::new(&at.weight, self.outputs(), self.train.x.features());
+        (self.train).margins(self.gemm, weight, &at.bias, batch, z);
     }
 
-    fn pullback(&mut self, alpha: f32, g: MatRef, batch: Batch, beta: f32, out: &mut PrimalPoint) {
-        let (c, d) = (self.outputs(), self.blocks.x.features());
-        let gemm = self.gemm;
-        self.blocks.each(batch, |range, x| {
-            let beta = if range.start == 0 { beta } else { 1.0 };
-            let weight = MatMut::new(&mut out.weight, c, d);
-            gemm.at_b(alpha, g.rows_range(range), x, beta, weight);
-        });
-        super::add_column_sums(alpha, g, beta, &mut out.bias);
+    fn validation_margins(&mut self, at: &PrimalPoint, z: MatMut) {
+        let weight = MatRef::new(&at.weight, self.outputs(), self.train.x.features());
+        let validation = self.validation.as_mut().expect("validation rows");
+        validation.margins(self.gemm, weight, &at.bias, Batch::All, z);
     }
 
-    fn axpby(&mut self, alpha: f32, x: &PrimalPoint, beta: f32, y: &mut PrimalPoint) {
-        (y.weight.par_chunks_mut(CHUNK))
-            .zip(x.weight.par_chunks(CHUNK))
-            .for_each(|(y, x)| super::axpby(alpha, x, beta, y));
+    fn pullback(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut PrimalPoint) {
+        let alpha = alpha as f32;
+        (self.train).pullback(self.gemm, alpha, g, batch, beta, &mut out.weight);
+        super::column_sums(g, |_| 1.0, &mut self.sums);
+        super::move_bias(alpha.into(), &self.sums, beta, &mut out.bias);
+    }
+
+    fn axpby(&mut self, alpha: f64, x: &PrimalPoint, beta: f64, y: &mut PrimalPoint) {
+        super::axpby(alpha, &x.weight, beta, &mut y.weight);
         super::axpby(alpha, &x.bias, beta, &mut y.bias);
+    }
+
+    /// Cost: 4nd flop, X read twice.
+    fn curvature(&mut self, v: &[f32], out: &mut [f32]) {
+        let (n, d) = (v.len(), self.train.x.features());
+        let mut direction = vec![0.0; d];
+        let g = MatRef::new(v, n, 1);
+        (self.train).pullback(self.gemm, 1.0, g, Batch::All, 0.0, &mut direction);
+        let sum = v.iter().map(|&v| f64::from(v)).sum::<f64>() as f32;
+        let (direction, z) = (MatRef::new(&direction, 1, d), MatMut::new(out, n, 1));
+        (self.train).margins(self.gemm, direction, &[sum], Batch::All, z);
+    }
+
+    fn coordinates(_: &PrimalPoint) -> Option<Coordinates<'_>> {
+        None
     }
 
     fn materialise(&mut self, at: PrimalPoint) -> Model {

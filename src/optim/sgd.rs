@@ -9,8 +9,12 @@
 //! p   = p - lr · g
 //! ```
 
+use std::fmt;
+use std::ops::ControlFlow;
+
+use super::schedule::Schedule;
 use crate::data::samples::Batch;
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::mat::MatMut;
 use crate::objective::Objective;
@@ -20,28 +24,55 @@ use crate::torch_rng::TorchRng;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sgd {
     /// Learning rate.
-    pub lr: f32,
+    pub lr: LearningRate,
+    /// What becomes of it from epoch to epoch.
+    pub schedule: Schedule,
     /// Passes over the rows.
     pub epochs: usize,
     /// Momentum factor; 0 means none.
-    pub momentum: f32,
+    pub momentum: f64,
     /// Share of the gradient kept out of the momentum buffer.
-    pub dampening: f32,
+    pub dampening: f64,
     /// Nesterov's form of momentum.
     pub nesterov: bool,
     /// Factor of p added to the gradient; unlike an l2 penalty it also decays the bias.
-    pub weight_decay: f32,
+    pub weight_decay: f64,
     /// Rows a step; `None` is the full batch.
     pub batch_size: Option<usize>,
     /// Seed of the order of mini-batches: `torch.randperm`'s, a new one each epoch.
     pub seed: u32,
 }
 
+/// How long a step is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LearningRate {
+    /// This.
+    Fixed(f64),
+    /// 1/L, where L bounds the curvature of the loss: see [`Sgd::curvature`].
+    Auto,
+}
+
+impl From<f64> for LearningRate {
+    fn from(lr: f64) -> Self {
+        LearningRate::Fixed(lr)
+    }
+}
+
+impl fmt::Display for LearningRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LearningRate::Fixed(lr) => lr.fmt(f),
+            LearningRate::Auto => f.write_str("auto"),
+        }
+    }
+}
+
 impl Default for Sgd {
     /// Full batch, learning rate 0.01, 100 epochs, no momentum.
     fn default() -> Self {
         Sgd {
-            lr: 0.01,
+            lr: LearningRate::Fixed(0.01),
+            schedule: Schedule::default(),
             epochs: 100,
             momentum: 0.0,
             dampening: 0.0,
@@ -53,11 +84,13 @@ impl Default for Sgd {
     }
 }
 
-/// One epoch, as it is reported while training.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Epoch {
+/// A pass over the rows, as it is reported while training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pass {
     /// Number, from 0.
     pub epoch: usize,
+    /// Learning rate.
+    pub lr: f64,
     /// Mean loss of its batches, each taken before its step.
     pub loss: f64,
 }
@@ -65,8 +98,12 @@ pub struct Epoch {
 impl Sgd {
     /// Refuse values that torch refuses, and those that are not finite.
     pub fn check(&self) -> Result<()> {
+        let lr = match self.lr {
+            LearningRate::Fixed(lr) => lr,
+            LearningRate::Auto => 0.0,
+        };
         let not_negative = [
-            ("--lr", self.lr),
+            ("--lr", lr),
             ("--momentum", self.momentum),
             ("--weight-decay", self.weight_decay),
         ];
@@ -90,26 +127,57 @@ impl Sgd {
         if self.batch_size == Some(0) {
             return Err(Error::options("--batch-size", 0, "at least 1"));
         }
-        Ok(())
+        self.schedule.check()
     }
 
-    /// Run all epochs from the engine's start; `observe` sees each epoch as it ends.
+    /// L, a bound on the curvature of the loss of any batch:
     ///
-    /// # Errors
-    /// [`Error::Diverged`] at the first epoch whose loss is not finite; [`Error::Options`].
-    pub fn run<E: Engine>(
+    /// ```text
+    /// full batch:   h · λmax(X Xᵀ + 1 1ᵀ)/n + weight_decay
+    /// mini-batches: h · min(λmax/smallest batch, max_i(|x_i|² + 1)) + weight_decay
+    /// ```
+    ///
+    /// with h, the loss's own curvature in the logits, 1/2 for softmax and 1/4 for logistic
+    /// (Böhning 1992). A full-batch step without momentum lowers the loss if lr < 2/L.
+    ///
+    /// `largest_square` is max_i |x_i|²; it is asked for only where mini-batches need it.
+    pub fn curvature<E: Engine>(
         &self,
         engine: &mut E,
+        objective: &Objective,
+        largest_square: impl FnOnce() -> f64,
+    ) -> f64 {
+        let n = objective.rows();
+        let largest = engine::largest_eigenvalue(n, |v, out| engine.curvature(v, out));
+        let of_logits = match self.batch_size {
+            Some(size) if size < n => {
+                let smallest = (n - 1) % size + 1;
+                f64::min(largest / smallest as f64, largest_square() + 1.0)
+            }
+            _ => largest / n as f64,
+        };
+        objective.loss().curvature() * of_logits + self.weight_decay
+    }
+
+    /// Run the epochs from the engine's start with the learning rate `lr`. `watch` sees the
+    /// point after each epoch, and may break the run off.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] at the first epoch whose loss is not finite; those of `watch`.
+    pub fn run<E: Engine>(
+        &self,
+        lr: f64,
+        engine: &mut E,
         objective: &mut Objective,
-        observe: &mut dyn FnMut(Epoch),
+        watch: &mut impl FnMut(&mut E, &E::Point, Pass) -> Result<ControlFlow<()>>,
     ) -> Result<E::Point> {
-        self.check()?;
         let n = objective.rows();
         let batch_size = self.batch_size.unwrap_or(n).min(n);
         let mut state = State::new(self, engine, batch_size);
         let mut rng = TorchRng::new(self.seed);
         let mut order = Vec::new();
         for epoch in 0..self.epochs {
+            state.lr = lr * self.schedule.factor(epoch, self.epochs);
             let loss = if batch_size == n {
                 state.step(self, engine, objective, Batch::All)
             } else {
@@ -121,14 +189,20 @@ impl Sgd {
                 }
                 sum / n as f64
             };
+            let lr = state.lr;
             if !loss.is_finite() {
+                let what = "loss";
                 return Err(Error::Diverged {
                     epoch,
+                    what,
                     loss,
-                    lr: self.lr,
+                    lr,
                 });
             }
-            observe(Epoch { epoch, loss });
+            let pass = Pass { epoch, lr, loss };
+            if watch(engine, &state.point, pass)?.is_break() {
+                break;
+            }
         }
         Ok(state.point)
     }
@@ -137,6 +211,8 @@ impl Sgd {
 /// The parameters and what belongs to them; allocated once.
 struct State<P> {
     point: P,
+    /// This epoch's learning rate.
+    lr: f64,
     /// Gradient and momentum buffer, only where there is momentum.
     momentum: Option<(P, P)>,
     first: bool,
@@ -147,6 +223,7 @@ impl<P> State<P> {
     fn new<E: Engine<Point = P>>(sgd: &Sgd, engine: &E, batch_size: usize) -> Self {
         State {
             point: engine.start(),
+            lr: 0.0,
             momentum: (sgd.momentum != 0.0).then(|| (engine.zero(), engine.zero())),
             first: true,
             z: vec![0.0; batch_size * engine.outputs()],
@@ -172,8 +249,8 @@ impl<P> State<P> {
         let g = z.as_ref();
         let Some((gradient, buffer)) = &mut self.momentum else {
             // p = (1 - lr · weight_decay) · p - lr · g in the product itself.
-            let keep = 1.0 - sgd.lr * sgd.weight_decay;
-            engine.pullback(-sgd.lr, g, batch, keep, &mut self.point);
+            let keep = 1.0 - self.lr * sgd.weight_decay;
+            engine.pullback(-self.lr, g, batch, keep, &mut self.point);
             return loss;
         };
         engine.pullback(1.0, g, batch, 0.0, gradient);
@@ -185,10 +262,10 @@ impl<P> State<P> {
             false => engine.axpby(1.0 - sgd.dampening, gradient, sgd.momentum, buffer),
         }
         if sgd.nesterov {
-            engine.axpby(-sgd.lr, gradient, 1.0, &mut self.point);
-            engine.axpby(-sgd.lr * sgd.momentum, buffer, 1.0, &mut self.point);
+            engine.axpby(-self.lr, gradient, 1.0, &mut self.point);
+            engine.axpby(-self.lr * sgd.momentum, buffer, 1.0, &mut self.point);
         } else {
-            engine.axpby(-sgd.lr, buffer, 1.0, &mut self.point);
+            engine.axpby(-self.lr, buffer, 1.0, &mut self.point);
         }
         loss
     }

@@ -201,20 +201,20 @@ pub mod twin {
 
     /// `torch.optim.SGD` from its documentation: the losses of the epochs and the end.
     pub fn sgd(p: &Problem, start: Parameters, options: &flowreg::Sgd) -> (Vec<f64>, Parameters) {
-        let [lr, momentum, dampening, decay] = [
-            options.lr,
-            options.momentum,
-            options.dampening,
-            options.weight_decay,
-        ]
-        .map(f64::from);
+        let flowreg::LearningRate::Fixed(base) = options.lr else {
+            panic!("the twin takes a number")
+        };
+        let (momentum, dampening, decay) =
+            (options.momentum, options.dampening, options.weight_decay);
         let mut at = start;
         let mut buffer: Option<Parameters> = None;
         let mut rng = flowreg::torch_rng::TorchRng::new(options.seed);
         let mut order: Vec<u32> = (0..p.n as u32).collect();
         let size = options.batch_size.unwrap_or(p.n).min(p.n);
         let mut losses = Vec::new();
-        for _ in 0..options.epochs {
+        for epoch in 0..options.epochs {
+            // Its factors are held to torch's own beside their definition.
+            let lr = base * options.schedule.factor(epoch, options.epochs);
             if size < p.n {
                 rng.permutation(p.n as u32, &mut order);
             }

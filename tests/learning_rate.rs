@@ -1,0 +1,121 @@
+//! The bound of guaranteed descent against an f64 twin, and what `auto` promises.
+
+mod common;
+
+use common::Problem;
+use flowreg::engine::Choice;
+use flowreg::{Fit, FitOptions, Init, LearningRate, Sgd};
+use proptest::prelude::*;
+
+fn fit(problem: &Problem, engine: Choice, sgd: Sgd, seed: u32) -> Fit {
+    let options = FitOptions {
+        sgd,
+        init: Init::Torch { seed },
+        engine,
+        threads: Some(1),
+        ..FitOptions::default()
+    };
+    flowreg::fit(&problem.samples(), &options, &mut |_| {}).unwrap()
+}
+
+/// λmax(X Xᵀ + 1 1ᵀ), by squaring the matrix in f64: its powers forget all but the largest.
+fn largest_eigenvalue(p: &Problem) -> f64 {
+    let row = |i: usize| &p.x[i * p.d..][..p.d];
+    let entry = |i, j| -> f64 {
+        let terms = row(i)
+            .iter()
+            .zip(row(j))
+            .map(|(&a, &b)| f64::from(a) * f64::from(b));
+        1.0 + terms.sum::<f64>()
+    };
+    let n = p.n;
+    let k: Vec<f64> = (0..n * n).map(|at| entry(at / n, at % n)).collect();
+    let mut power = k.clone();
+    for _ in 0..30 {
+        let trace: f64 = (0..n).map(|i| power[i * n + i]).sum();
+        let square = |i: usize, j: usize| -> f64 {
+            (0..n)
+                .map(|l| power[i * n + l] * power[l * n + j])
+                .sum::<f64>()
+                / trace
+                / trace
+        };
+        power = (0..n * n).map(|at| square(at / n, at % n)).collect();
+    }
+    // tr(K P)/tr(P), where P is now the projection to the eigenvectors of λmax.
+    let trace: f64 = (0..n).map(|i| power[i * n + i]).sum();
+    k.iter().zip(&power).map(|(k, p)| k * p).sum::<f64>() / trace
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn auto_is_one_over_the_curvature(
+        n in 2usize..20, d in 1usize..30, classes in 2usize..6, seed in any::<u32>(),
+        batch_size in prop::option::of(1usize..24), weight_decay in prop::sample::select(vec![0.0, 0.3]),
+    ) {
+        let problem = Problem::random(n, d, classes, seed);
+        let sgd = Sgd { lr: LearningRate::Auto, epochs: 15, batch_size, weight_decay, ..Sgd::default() };
+        let gram = fit(&problem, Choice::Gram, sgd.clone(), seed);
+        let primal = fit(&problem, Choice::Primal, sgd, seed);
+
+        let largest = largest_eigenvalue(&problem);
+        let square = |i: usize| problem.x[i * d..][..d].iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+        let longest = (0..n).map(square).fold(0.0, f64::max) + 1.0;
+        let of_logits = match batch_size {
+            Some(size) if size < n => {
+                let smallest = (0..n).step_by(size).map(|i| size.min(n - i)).min().unwrap();
+                f64::min(largest / smallest as f64, longest)
+            }
+            _ => largest / n as f64,
+        };
+        let curvature = of_logits * if classes == 2 { 0.25 } else { 0.5 } + weight_decay;
+        for fit in [&gram, &primal] {
+            prop_assert!(common::relative(fit.lr, 1.0 / curvature) < 1e-4, "{} {}", fit.lr, 1.0 / curvature);
+            prop_assert_eq!(fit.lr_bound.unwrap(), 2.0 * fit.lr);
+            // Every full-batch step goes down (weight decay pulls elsewhere).
+            if batch_size.is_none_or(|size| size >= n) && weight_decay == 0.0 {
+                let down = fit.history.windows(2).all(|pair| pair[1].loss <= pair[0].loss * (1.0 + 1e-6));
+                prop_assert!(down, "{:?}", fit.history);
+            }
+        }
+    }
+}
+
+/// The bound is not a formality: beyond it a fit can go up. One feature, a loss that is
+/// nearly its parabola of curvature L around its minimum.
+#[test]
+fn beyond_the_bound_the_loss_can_rise() {
+    let x = [100.0f32, 100.0];
+    let samples = flowreg::Samples::new(&x, 1, &[0, 1], 2).unwrap();
+    let mut options = FitOptions {
+        init: Init::Torch { seed: 3 },
+        ..FitOptions::default()
+    };
+    let mut run = |lr| {
+        options.sgd.lr = lr;
+        options.sgd.epochs = 3;
+        options.engine = Choice::Gram;
+        flowreg::fit(&samples, &options, &mut |_| {}).unwrap()
+    };
+    // The start is far out; half a step from the minimum the logits are small.
+    let auto = run(LearningRate::Auto);
+    let bound = auto.lr_bound.unwrap();
+    assert!(auto.history[1].loss <= auto.history[0].loss);
+    let far = run((1000.0 * bound).into());
+    assert_eq!(far.lr_bound, Some(bound));
+    assert!(far.history[1].loss > far.history[0].loss);
+}
+
+#[test]
+fn the_primal_engine_computes_the_bound_only_for_auto() {
+    let problem = Problem::random(20, 5, 3, 1);
+    let fixed = fit(&problem, Choice::Primal, Sgd::default(), 0);
+    assert_eq!((fixed.lr, fixed.lr_bound), (0.01, None));
+    assert!(
+        fit(&problem, Choice::Gram, Sgd::default(), 0)
+            .lr_bound
+            .is_some()
+    );
+}

@@ -1,0 +1,116 @@
+//! The saved trajectory: every epoch's model from it, and files that do not belong.
+
+mod common;
+
+use common::Problem;
+use flowreg::engine::Choice;
+use flowreg::{Error, FitOptions, Init, Sgd, Trajectory};
+
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+#[test]
+fn rebuilds_every_epochs_model_to_the_bit() {
+    let dir = scratch();
+    let problem = Problem::random(14, 40, 4, 5);
+    let all = problem.samples();
+    let two = problem.samples().first_classes(2).unwrap();
+    assert!(two.x().contiguous().is_none());
+    let init = Init::Torch { seed: 8 };
+    let plain = Sgd {
+        lr: 0.5.into(),
+        epochs: 6,
+        ..Sgd::default()
+    };
+    let heavy = Sgd {
+        momentum: 0.9,
+        nesterov: true,
+        weight_decay: 0.05,
+        batch_size: Some(5),
+        ..plain.clone()
+    };
+    for (number, (samples, sgd)) in [(&all, plain), (&two, heavy)].into_iter().enumerate() {
+        let path = dir.path().join(format!("{number}.npy"));
+        let mut options = FitOptions {
+            sgd,
+            init: init.clone(),
+            save_trajectory: Some(path.clone()),
+            ..FitOptions::default()
+        };
+        let fit = flowreg::fit(samples, &options, &mut |_| {}).unwrap();
+        let mut trajectory = Trajectory::open(&path, samples, &init).unwrap();
+        assert_eq!(trajectory.epochs(), 6);
+        assert_eq!(trajectory.model(6).unwrap(), fit.model);
+        options.save_trajectory = None;
+        options.engine = Choice::Gram;
+        for epochs in 0..6 {
+            options.sgd.epochs = epochs;
+            let fit = flowreg::fit(samples, &options, &mut |_| {}).unwrap();
+            assert_eq!(trajectory.model(epochs).unwrap(), fit.model, "{epochs}");
+        }
+        let error = trajectory.model(7).unwrap_err().to_string();
+        assert!(error.contains("0..=6"), "{error}");
+    }
+    // Nothing but the two files: no temporary is left.
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn early_stopping_shortens_it() {
+    let dir = scratch();
+    let path = dir.path().join("t.npy");
+    let (problem, other) = (Problem::random(8, 30, 3, 5), Problem::random(20, 30, 3, 6));
+    let (train, validation) = (problem.samples(), other.samples());
+    let mut options = FitOptions {
+        save_trajectory: Some(path.clone()),
+        early_stopping: Some(2),
+        ..FitOptions::default()
+    };
+    options.sgd.lr = 2.0.into();
+    options.sgd.epochs = 1000;
+    let fit = flowreg::fit((&train, &validation), &options, &mut |_| {}).unwrap();
+    assert!(fit.history.len() < 1000);
+    let mut trajectory = Trajectory::open(&path, &train, &options.init).unwrap();
+    assert_eq!(trajectory.epochs(), fit.history.len());
+    let best = fit.best_epoch.unwrap() + 1;
+    assert_eq!(trajectory.model(best).unwrap(), fit.model);
+}
+
+#[test]
+fn what_does_not_belong_is_refused() {
+    let dir = scratch();
+    let path = dir.path().join("t.npy");
+    let problem = Problem::random(14, 9, 4, 5);
+    let samples = problem.samples();
+    let mut options = FitOptions {
+        save_trajectory: Some(path.clone()),
+        engine: Choice::Primal,
+        ..FitOptions::default()
+    };
+    options.sgd.epochs = 3;
+    let error = flowreg::fit(&samples, &options, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, Error::Options { .. }), "{error}");
+    assert!(error.to_string().contains("the gram engine"), "{error}");
+    assert!(!path.exists());
+
+    options.engine = Choice::Auto;
+    flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
+    // Rows or classes of another fit; features are in the start, which is checked itself.
+    for other in [Problem::random(13, 9, 4, 5), Problem::random(14, 9, 3, 5)] {
+        let error = Trajectory::open(&path, &other.samples(), &options.init).unwrap_err();
+        assert!(matches!(error, Error::Format { .. }), "{error}");
+        for part in ["t.npy", "shape", "4 x 61"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+    let whole = std::fs::read(&path).unwrap();
+    for len in [0, 3, 64, 127, 128, whole.len() - 1] {
+        std::fs::write(&path, &whole[..len]).unwrap();
+        let error = Trajectory::open(&path, &samples, &options.init).unwrap_err();
+        assert!(error.to_string().contains("t.npy"), "{error}");
+    }
+    options.save_trajectory = Some(dir.path().join("absent/t.npy"));
+    let error = flowreg::fit(&samples, &options, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+}
