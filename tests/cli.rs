@@ -220,6 +220,25 @@ fn bad_options_are_refused() {
         (&["--nesterov"], &["--nesterov", "momentum"]),
         (&["--threads", "0"], &["--threads", "1..="]),
         (&["--engine", "quantum"], &["--engine", "primal"]),
+        (&["--early-stopping", "3"], &["--val-split"]),
+        (
+            &["--early-stopping", "0", "--val-split", "val"],
+            &["--early-stopping", "at least 1"],
+        ),
+        (&["--lr-schedule", "linear"], &["--lr-schedule", "cosine"]),
+        (
+            &["--lr-schedule", "cosine", "--lr-gamma", "0.5"],
+            &["--lr-gamma", "--lr-schedule step"],
+        ),
+        (
+            &["--lr-schedule", "step", "--lr-step-size", "0"],
+            &["--lr-step-size", "at least 1"],
+        ),
+        (&["--lr-gamma", "inf"], &["--lr-gamma", "finite"]),
+        (
+            &["--save-trajectory", "--engine", "primal"],
+            &["--save-trajectory", "the gram engine"],
+        ),
         (&["--colour"], &["--colour"]),
     ];
     for (args, parts) in cases {
@@ -229,6 +248,9 @@ fn bad_options_are_refused() {
     world.refuses(65, &[dataset, "no split", "train, val, test"], |world| {
         world.fit(&["--train-split", "trian"])
     });
+    world.refuses(65, &[dataset, "no split", "train, val, test"], |world| {
+        world.fit(&["--val-split", "vla"])
+    });
     world.refuses(74, &["nowhere/dataset.json", "flowreg-prep"], |world| {
         world.run(FIT, &["nowhere", "--out", "run"])
     });
@@ -236,6 +258,103 @@ fn bad_options_are_refused() {
     world.refuses(74, &["absent.safetensors"], |world| {
         world.fit(&["--init", "absent.safetensors"])
     });
+}
+
+#[test]
+fn validation_stopping_schedules_and_the_trajectory() {
+    let world = World::new();
+    let said = succeeds(&world.fit(&[
+        "--lr",
+        "0.3",
+        "--epochs",
+        "400",
+        "--val-split",
+        "val",
+        "--early-stopping",
+        "7",
+        "--lr-schedule",
+        "step",
+        "--lr-step-size",
+        "50",
+        "--lr-warmup",
+        "5",
+        "--save-trajectory",
+    ]));
+    for part in [
+        "= 2/L",
+        "val loss",
+        "the model is epoch",
+        "trajectory.npy",
+        "warm-up",
+    ] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    let summary = common::json(&world.path("run/summary.json"));
+    assert_eq!(summary["val_split"], "val");
+    assert_eq!(summary["early_stopping"], 7);
+    let seconds = summary["seconds"].as_object().unwrap();
+    let sum: f64 = seconds.values().map(|s| s.as_f64().unwrap()).sum();
+    assert!((sum - summary["train_seconds"].as_f64().unwrap()).abs() < 1e-9);
+    let history = std::fs::read_to_string(world.path("run/history.jsonl")).unwrap();
+    let history: Vec<serde_json::Value> = (history.lines())
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(summary["epochs"], history.len());
+    assert!(history.len() < 400);
+    assert!((history[0]["lr"].as_f64().unwrap() - 0.1).abs() < 1e-12);
+    assert_eq!(history[5]["lr"], 0.3);
+    let best = summary["best_epoch"].as_u64().unwrap() as usize;
+    assert_eq!(history.len(), best + 8);
+
+    // The model is the best epoch's: it has that epoch's loss on the validation split, and
+    // the trajectory holds it.
+    let model = flowreg::Model::load(world.path("run/model.safetensors")).unwrap();
+    let dataset = flowreg::Dataset::open(world.path("data")).unwrap();
+    let (train, val) = (
+        dataset.split("train").unwrap(),
+        dataset.split("val").unwrap(),
+    );
+    let (train, val) = (train.samples().unwrap(), val.samples().unwrap());
+    let evaluation = model.evaluate(&val).unwrap();
+    let expected = history[best]["val_loss"].as_f64().unwrap();
+    assert!(common::relative(evaluation.loss, expected) < 1e-5);
+    let path = world.path("run/trajectory.npy");
+    let start = flowreg::Init::default();
+    let mut trajectory = flowreg::Trajectory::open(path, &train, &start).unwrap();
+    assert_eq!(trajectory.epochs(), history.len());
+    let rebuilt = trajectory.model(best + 1).unwrap();
+    assert_eq!(rebuilt.weight().as_slice(), model.weight().as_slice());
+    assert_eq!(rebuilt.bias(), model.bias());
+
+    let said = succeeds(&world.fit(&["--lr", "auto", "--force"]));
+    assert!(said.contains("= 1/L"), "{said}");
+}
+
+/// 300,000 rows: K would take a terabyte. Gram is refused before anything is allocated, and
+/// the message names the mode that fits; that one then fits.
+#[test]
+fn a_gram_matrix_beyond_the_memory_is_refused() {
+    use flowreg::data::npy::{Dtype, Header};
+    const ROWS: usize = 300_000;
+    let world = World::new();
+    let mut x = Header::encode(Dtype::F32, &[ROWS, 192]);
+    x.resize(x.len() + ROWS * 192 * 4, 0);
+    std::fs::write(world.path("data/train.x.npy"), x).unwrap();
+    let mut y = Header::encode(Dtype::I64, &[ROWS]);
+    (0..ROWS).for_each(|i| y.extend((i as i64 % 4).to_le_bytes()));
+    std::fs::write(world.path("data/train.y.npy"), y).unwrap();
+    let manifest = std::fs::read_to_string(world.path("data/dataset.json")).unwrap();
+    let manifest = manifest.replace("\"rows\": 12", "\"rows\": 300000");
+    std::fs::write(world.path("data/dataset.json"), manifest).unwrap();
+    let parts = [
+        "--engine",
+        "300000 x 300000",
+        "1080230400000 bytes",
+        "primal",
+    ];
+    world.refuses(64, &parts, |world| world.fit(&["--engine", "gram"]));
+    let said = succeeds(&world.fit(&["--epochs", "2"]));
+    assert!(said.contains("primal: "), "{said}");
 }
 
 #[test]
