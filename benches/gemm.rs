@@ -39,7 +39,7 @@ fn main() {
     );
     let mut table = Table::default();
     for shape in [SOFTMAX, BINARY] {
-        let x = pixels(shape.n * shape.d);
+        let x = support::pixels(shape.n * shape.d);
         for (name, backend) in BACKENDS {
             let gemm = Gemm::new(backend, threads);
             check(gemm, shape, &x);
@@ -48,17 +48,6 @@ fn main() {
     }
     table.print(peak);
     criterion.final_summary();
-}
-
-/// Values as pixels have them: k/255.
-fn pixels(len: usize) -> Vec<f32> {
-    let mut state = 1u32;
-    (0..len)
-        .map(|_| {
-            state = state.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
-            (state >> 24) as f32 / 255.0
-        })
-        .collect()
 }
 
 fn time_shape(

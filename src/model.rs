@@ -70,18 +70,9 @@ impl Model {
         })
     }
 
-    /// A model of the same shape and meaning with other numbers.
-    pub(crate) fn with_values(&self, weight: Vec<f32>, bias: Vec<f32>) -> Model {
-        assert_eq!(
-            (weight.len(), bias.len()),
-            (self.weight.len(), self.bias.len())
-        );
-        Model {
-            weight,
-            bias,
-            features: self.features,
-            about: self.about.clone(),
-        }
+    /// W and b, to be changed.
+    pub(crate) fn values_mut(&mut self) -> (&mut [f32], &mut [f32]) {
+        (&mut self.weight, &mut self.bias)
     }
 
     /// W: c x d.

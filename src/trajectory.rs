@@ -23,8 +23,8 @@ use crate::model::Model;
 #[derive(Debug)]
 pub struct Trajectory<'a> {
     states: MappedMatrix,
-    primal: Primal<'a>,
-    outputs: usize,
+    train: &'a Samples<'a>,
+    start: Model,
 }
 
 impl<'a> Trajectory<'a> {
@@ -50,11 +50,10 @@ impl<'a> Trajectory<'a> {
                 ),
             ));
         }
-        let gemm = Gemm::new(Backend::default(), rayon::current_num_threads());
         Ok(Trajectory {
             states,
-            primal: Primal::new(train.x(), None, start, gemm),
-            outputs: c,
+            train,
+            start,
         })
     }
 
@@ -68,15 +67,17 @@ impl<'a> Trajectory<'a> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the fit was shorter.
-    pub fn model(&mut self, epochs: usize) -> Result<Model> {
+    pub fn model(&self, epochs: usize) -> Result<Model> {
         if epochs > self.epochs() {
             let expected = format!("0..={}, as the trajectory has", self.epochs());
             return Err(Error::shape("epochs", epochs, expected));
         }
         let state = self.states.view().row(epochs);
-        let (bias, a) = state[1..].split_at(self.outputs);
+        let (bias, a) = state[1..].split_at(self.start.bias().len());
         let s = state[0];
-        Ok(self.primal.combine(Coordinates { s, bias, a }))
+        let gemm = Gemm::new(Backend::default(), rayon::current_num_threads());
+        let primal = Primal::new(self.train.x(), None, self.start.clone(), gemm);
+        Ok(primal.combine(Coordinates { s, bias, a }))
     }
 }
 

@@ -320,7 +320,7 @@ fn validation_stopping_schedules_and_the_trajectory() {
     assert!(common::relative(evaluation.loss, expected) < 1e-5);
     let path = world.path("run/trajectory.npy");
     let start = flowreg::Init::default();
-    let mut trajectory = flowreg::Trajectory::open(path, &train, &start).unwrap();
+    let trajectory = flowreg::Trajectory::open(path, &train, &start).unwrap();
     assert_eq!(trajectory.epochs(), history.len());
     let rebuilt = trajectory.model(best + 1).unwrap();
     assert_eq!(rebuilt.weight().as_slice(), model.weight().as_slice());

@@ -39,7 +39,7 @@ fn rebuilds_every_epochs_model_to_the_bit() {
             ..FitOptions::default()
         };
         let fit = flowreg::fit(samples, &options, &mut |_| {}).unwrap();
-        let mut trajectory = Trajectory::open(&path, samples, &init).unwrap();
+        let trajectory = Trajectory::open(&path, samples, &init).unwrap();
         assert_eq!(trajectory.epochs(), 6);
         assert_eq!(trajectory.model(6).unwrap(), fit.model);
         options.save_trajectory = None;
@@ -71,7 +71,7 @@ fn early_stopping_shortens_it() {
     options.sgd.epochs = 1000;
     let fit = flowreg::fit((&train, &validation), &options, &mut |_| {}).unwrap();
     assert!(fit.history.len() < 1000);
-    let mut trajectory = Trajectory::open(&path, &train, &options.init).unwrap();
+    let trajectory = Trajectory::open(&path, &train, &options.init).unwrap();
     assert_eq!(trajectory.epochs(), fit.history.len());
     let best = fit.best_epoch.unwrap() + 1;
     assert_eq!(trajectory.model(best).unwrap(), fit.model);

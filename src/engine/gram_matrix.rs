@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::column_sums;
+use super::{ROWS, column_sums};
 use crate::data::samples::{Batch, Rows};
 use crate::error::{Error, Result};
 use crate::gemm::{Accum, Gemm};
@@ -196,13 +196,13 @@ impl GramMatrix {
         }
         column_sums(g, |_| 1.0, sums);
         let alpha = f64::from(alpha);
-        let rows = z.as_mut_slice().chunks_exact_mut(sums.len());
-        for (row, part) in rows.zip(&self.row_parts) {
+        let rows = z.as_mut_slice().par_chunks_exact_mut(sums.len());
+        (rows.zip(&self.row_parts).with_min_len(ROWS)).for_each(|(row, part)| {
             let parts = sums.iter().zip(&*weighted);
             for (z, (sum, weighted)) in row.iter_mut().zip(parts) {
                 *z = (f64::from(*z) + alpha * (part * sum + weighted)) as f32;
             }
-        }
+        });
     }
 }
 

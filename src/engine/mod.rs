@@ -23,7 +23,7 @@ use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
 
 /// A representation of the weight, with the products that training needs.
-pub trait Engine {
+pub trait Engine: Sized {
     /// A weight and bias, or a direction in their space.
     type Point;
 
@@ -61,10 +61,12 @@ pub trait Engine {
     /// The point's Gram coordinates, where the engine has them.
     fn coordinates(at: &Self::Point) -> Option<Coordinates<'_>>;
 
-    /// The point as a model with its weight spelled out.
-    fn materialise(&mut self, at: Self::Point) -> Model;
+    /// The point as a model with its weight spelled out; nothing is left to do then.
+    fn materialise(self, at: Self::Point) -> Model;
 }
 
+/// Rows of c values a task.
+const ROWS: usize = 64;
 /// Values a task when points are combined: 64 KB, a few microseconds of work.
 const CHUNK: usize = 16 << 10;
 

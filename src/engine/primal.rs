@@ -90,12 +90,13 @@ impl<'a> Primal<'a> {
     }
 
     /// The model `W = s·W0 + Aᵀ X` with this bias.
-    pub(crate) fn combine(&mut self, from: Coordinates) -> Model {
+    pub(crate) fn combine(mut self, from: Coordinates) -> Model {
         let c = self.outputs();
         let a = MatRef::new(from.a, from.a.len() / c, c);
-        let mut weight = self.start.weight().as_slice().to_vec();
-        (self.train).pullback(self.gemm, 1.0, a, Batch::All, from.s.into(), &mut weight);
-        self.start.with_values(weight, from.bias.to_vec())
+        let (weight, bias) = self.start.values_mut();
+        (self.train).pullback(self.gemm, 1.0, a, Batch::All, from.s.into(), weight);
+        bias.copy_from_slice(from.bias);
+        self.start
     }
 }
 
@@ -231,7 +232,10 @@ impl Engine for Primal<'_> {
         None
     }
 
-    fn materialise(&mut self, at: PrimalPoint) -> Model {
-        self.start.with_values(at.weight, at.bias)
+    fn materialise(mut self, at: PrimalPoint) -> Model {
+        let (weight, bias) = self.start.values_mut();
+        weight.copy_from_slice(&at.weight);
+        bias.copy_from_slice(&at.bias);
+        self.start
     }
 }
