@@ -19,7 +19,8 @@ use flowreg::{Loss, Model, threads};
 use support::shapes::{BINARY, SOFTMAX, Shape};
 use support::table::{Table, Work, processor};
 
-const BACKENDS: [(&str, Backend); 2] = [
+const BACKENDS: [(&str, Backend); 3] = [
+    ("own", Backend::Own),
     ("faer", Backend::Faer),
     ("matrixmultiply", Backend::Matrixmultiply),
 ];
@@ -82,6 +83,36 @@ fn time_shape(
         let gradient = MatMut::new(&mut gradient, c, d);
         gemm.at_b(1.0, MatRef::new(&z, n, c), x, Accum::Replace, gradient);
     });
+
+    let mut k = vec![0.0; n * n];
+    let triangle = Work {
+        flop: (n * n * d) as f64,
+        bytes: product.bytes,
+    };
+    table.time(
+        criterion,
+        &format!("{name} K {n}x{n}x{d}"),
+        backend,
+        triangle,
+        || {
+            gemm.gram(x, MatMut::new(&mut k, n, n));
+        },
+    );
+    let step = Work {
+        flop: 2.0 * (n * n * c) as f64,
+        bytes: 0.0,
+    };
+    let g: Vec<f32> = z.clone();
+    table.time(
+        criterion,
+        &format!("{name} K G {n}x{n}x{c}"),
+        backend,
+        step,
+        || {
+            let (k, g) = (MatRef::new(&k, n, n), MatRef::new(&g, n, c));
+            gemm.at_b(1.0, k, g, Accum::Replace, MatMut::new(&mut z, n, c));
+        },
+    );
 
     let labels: Vec<u32> = (0..n as u32).map(|i| i % c.max(2) as u32).collect();
     let rows = Rows::new(x);

@@ -9,11 +9,15 @@ use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum as FaerAccum, MatMut as FaerMut, MatRef as FaerRef, Par};
 use rayon::prelude::*;
 
+use crate::kernels::Isa;
+use crate::kernels::gemm::{self as kernels, Part, Strided};
 use crate::mat::{MatMut, MatRef};
 
 /// Who multiplies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
+    /// The kernels of this crate.
+    Own,
     /// The `faer` crate; its kernels use AVX2 or AVX-512 as the machine has them.
     #[default]
     Faer,
@@ -34,18 +38,12 @@ pub enum Accum {
 #[derive(Clone, Copy, Debug)]
 pub struct Gemm {
     backend: Backend,
+    isa: Isa,
     threads: usize,
 }
 
-/// An operand as stored or transposed: a slice with its logical shape and strides.
-#[derive(Clone, Copy)]
-struct Operand<'a> {
-    data: &'a [f32],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    col_stride: usize,
-}
+/// An operand as stored or transposed.
+type Operand<'a> = Strided<'a>;
 
 impl<'a> Operand<'a> {
     fn new(m: MatRef<'a>) -> Self {
@@ -59,12 +57,16 @@ impl<'a> Operand<'a> {
     }
 
     fn transposed(m: MatRef<'a>) -> Self {
+        Self::new(m).transpose()
+    }
+
+    fn transpose(self) -> Self {
         Operand {
-            data: m.as_slice(),
-            rows: m.cols(),
-            cols: m.rows(),
-            row_stride: 1,
-            col_stride: m.cols(),
+            data: self.data,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
         }
     }
 
@@ -81,6 +83,7 @@ impl Gemm {
     pub fn new(backend: Backend, threads: usize) -> Gemm {
         Gemm {
             backend,
+            isa: Isa::chosen().unwrap_or(Isa::PORTABLE),
             threads: threads.max(1),
         }
     }
@@ -113,6 +116,18 @@ impl Gemm {
         let n = x.rows();
         assert_eq!((c.rows(), c.cols()), (n, n), "result's shape");
         match self.backend {
+            Backend::Own => {
+                let (a, b) = (Operand::new(x), Operand::transposed(x));
+                kernels::product(
+                    self.isa,
+                    1.0,
+                    a,
+                    b,
+                    false,
+                    Part::LowerTriangle,
+                    c.as_mut_slice(),
+                );
+            }
             Backend::Faer => {
                 let x = Operand::new(x).to_faer();
                 triangular::matmul(
@@ -153,6 +168,7 @@ impl Gemm {
         assert_eq!((c.rows(), c.cols()), (a.rows, b.cols), "result's shape");
         let (rows, cols) = (c.rows(), c.cols());
         match self.backend {
+            Backend::Own => self.own(alpha, a, b, accum, c),
             Backend::Faer => {
                 let accum = match accum {
                     Accum::Replace => FaerAccum::Replace,
@@ -165,6 +181,31 @@ impl Gemm {
                 self.matrixmultiply(alpha, a, b, accum, c.as_mut_slice(), cols);
             }
         }
+    }
+
+    /// C or, where its tiles would be fuller, Cᵀ = Bᵀ Aᵀ.
+    fn own(&self, alpha: f32, a: Operand, b: Operand, accum: Accum, mut c: MatMut) {
+        let (m, n) = (a.rows, b.cols);
+        let (rows, columns) = (kernels::tile_rows(), kernels::panel_width(self.isa));
+        let padded = |m: usize, n: usize| m.next_multiple_of(rows) * n.next_multiple_of(columns);
+        if padded(m, n) <= padded(n, m) {
+            let add = accum == Accum::Add;
+            kernels::product(self.isa, alpha, a, b, add, Part::Full, c.as_mut_slice());
+            return;
+        }
+        let mut transposed = vec![0.0; n * m];
+        let (a, b) = (b.transpose(), a.transpose());
+        kernels::product(self.isa, alpha, a, b, false, Part::Full, &mut transposed);
+        let rows = c.as_mut_slice().par_chunks_exact_mut(n).with_min_len(64);
+        rows.enumerate().for_each(|(i, row)| {
+            for (j, c) in row.iter_mut().enumerate() {
+                let value = transposed[j * m + i];
+                match accum {
+                    Accum::Replace => *c = value,
+                    Accum::Add => *c += value,
+                }
+            }
+        });
     }
 
     /// C, whose rows lie `stride` apart, in one panel a thread, cut along its longer side.
@@ -260,7 +301,7 @@ mod tests {
                 true => (Accum::Add, values(m * n, seed ^ 2)),
                 false => (Accum::Replace, vec![f32::NAN; m * n]),
             };
-            for backend in [Backend::Faer, Backend::Matrixmultiply] {
+            for backend in [Backend::Own, Backend::Faer, Backend::Matrixmultiply] {
                 for product in ["a_bt", "at_b", "a_b"] {
                     let mut c = old.clone();
                     let gemm = Gemm::new(backend, threads);
@@ -293,7 +334,7 @@ mod tests {
     fn same_bits_for_any_number_of_threads() {
         let (m, n, k) = (150, 37, 3000);
         let (a, b) = (values(m * k, 1), values(n * k, 2));
-        for backend in [Backend::Faer, Backend::Matrixmultiply] {
+        for backend in [Backend::Own, Backend::Faer, Backend::Matrixmultiply] {
             let run = |threads| {
                 let pool = rayon::ThreadPoolBuilder::new()
                     .num_threads(threads)

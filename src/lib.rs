@@ -47,6 +47,7 @@ pub mod engine;
 pub mod error;
 pub mod fit;
 pub mod gemm;
+pub mod kernels;
 pub mod mat;
 pub mod model;
 pub mod monitor;

@@ -1,0 +1,547 @@
+//! Matrix product of strided f32 operands into a row-major result.
+//!
+//! C is cut into panels of NR columns, one a task, and a panel into tiles of MR rows that
+//! live in registers. The summed index is cut into blocks of [`BLOCK`], for which A is packed
+//! once and shared, and each task packs its own columns of B:
+//!
+//! ```text
+//! for block of k:                        A packed: MR rows side by side (L2, L3)
+//!   for panel of NR columns, in parallel:    B packed: NR columns side by side (L2)
+//!     for KC of the block's k:                   its part of B stays in L1
+//!       for MR rows:                                 one tile: MR x NR sums in registers
+//! ```
+//!
+//! The design is that of BLIS (Van Zee and van de Geijn 2015). The order in which one element
+//! is summed depends on k, BLOCK and KC only.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::isa::{Isa, Kind};
+use super::simd::{Portable, Simd};
+
+/// Rows of a tile. 102 classes are 17 of them.
+const MR: usize = 6;
+/// Widest panel of any instruction set.
+const MAX_NR: usize = 64;
+/// Length of k for which operands are packed.
+const BLOCK: usize = 1024;
+/// Length of k that a tile sums before it returns to C: NR · KC values fit L1.
+const KC: usize = 128;
+
+/// A matrix with strides: element (i, j) is at `i · row_stride + j · col_stride`; one of the
+/// strides is 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Strided<'a> {
+    /// The values.
+    pub data: &'a [f32],
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub cols: usize,
+    /// From row to row.
+    pub row_stride: usize,
+    /// From column to column.
+    pub col_stride: usize,
+}
+
+/// The part of C to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Full,
+    /// On and below the diagonal; above it C holds nothing of meaning afterwards.
+    LowerTriangle,
+}
+
+impl Strided<'_> {
+    fn check(&self) {
+        let last = |n: usize, stride: usize| n.saturating_sub(1) * stride;
+        assert!(self.row_stride == 1 || self.col_stride == 1, "strides");
+        assert!(
+            self.rows == 0
+                || self.cols == 0
+                || last(self.rows, self.row_stride) + last(self.cols, self.col_stride)
+                    < self.data.len(),
+            "an operand's size"
+        );
+    }
+}
+
+/// `C = alpha · A B`, or added to C where `add`; C has `b.cols` columns. Runs on the current
+/// rayon pool.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn product(isa: Isa, alpha: f32, a: Strided, b: Strided, add: bool, part: Part, c: &mut [f32]) {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    a.check();
+    b.check();
+    assert_eq!(k, b.rows, "inner dimensions");
+    assert_eq!(Some(c.len()), m.checked_mul(n), "result's size");
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 {
+        if !add {
+            c.fill(0.0);
+        }
+        return;
+    }
+    let nr = panel_width(isa);
+    let start = Start(c.as_mut_ptr());
+    let mut packed = PACKED_A.take();
+    for first in (0..k).step_by(BLOCK) {
+        let block = first..(first + BLOCK).min(k);
+        let len = block.len();
+        packed.resize(m.div_ceil(MR) * MR * len, 0.0);
+        (packed.par_chunks_exact_mut(MR * len))
+            .enumerate()
+            .for_each(|(i, to)| pack_rows(a, i * MR, block.clone(), to));
+        // The longest columns of a triangle come first.
+        (0..n.div_ceil(nr)).into_par_iter().for_each(|i| {
+            let start = &start;
+            let columns = i * nr..((i + 1) * nr).min(n);
+            let first_row = match part {
+                Part::Full => 0,
+                Part::LowerTriangle => columns.start / MR * MR,
+            };
+            let mut packed_b = PACKED_B.take();
+            packed_b.resize(nr * BLOCK, 0.0);
+            let task = Panel {
+                alpha,
+                a: &packed,
+                rows: first_row..m,
+                b,
+                k: block.clone(),
+                columns,
+                packed_b: Cell::from_mut(&mut packed_b[..]).as_slice_of_cells(),
+                add: add || block.start > 0,
+                c: start.0,
+                stride: n,
+            };
+            match isa.0 {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: an `Isa` of this kind exists only where the machine has it.
+                Kind::Avx512 => unsafe { super::x86_64::panel_avx512(&task) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Kind::Avx2 => unsafe { super::x86_64::panel_avx2(&task) },
+                #[cfg(target_arch = "aarch64")]
+                Kind::Neon => super::aarch64::panel_neon(&task),
+                // SAFETY: plain Rust needs no instruction set.
+                Kind::Portable => unsafe { panel::<Portable, 2>(&task) },
+            }
+            PACKED_B.set(packed_b);
+        });
+    }
+    PACKED_A.set(packed);
+}
+
+/// Columns of a panel.
+pub fn panel_width(isa: Isa) -> usize {
+    match isa.0 {
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 => 64,
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 => 16,
+        #[cfg(target_arch = "aarch64")]
+        Kind::Neon => 16,
+        Kind::Portable => 16,
+    }
+}
+
+/// Rows of a tile.
+pub const fn tile_rows() -> usize {
+    MR
+}
+
+thread_local! {
+    /// Kept between products, taken while one runs.
+    static PACKED_A: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static PACKED_B: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// The start of C, for disjoint panels.
+struct Start(*mut f32);
+// SAFETY: every task writes only the columns of its own panel.
+unsafe impl Sync for Start {}
+
+/// Pack rows `first..first + MR` of a block of columns: for every k its MR values, zeros
+/// beyond the last row.
+fn pack_rows(a: Strided, first: usize, k: Range<usize>, to: &mut [f32]) {
+    let rows = MR.min(a.rows - first);
+    if rows < MR {
+        to.fill(0.0);
+    }
+    if a.col_stride == 1 && rows == MR {
+        let row = |r: usize| &a.data[(first + r) * a.row_stride..][k.clone()];
+        let rows: [&[f32]; MR] = std::array::from_fn(row);
+        for (i, to) in to.chunks_exact_mut(MR).enumerate() {
+            (to.iter_mut().zip(rows)).for_each(|(to, row)| *to = row[i]);
+        }
+        return;
+    }
+    for (k, to) in k.zip(to.chunks_exact_mut(MR)) {
+        for (r, to) in to[..rows].iter_mut().enumerate() {
+            *to = a.data[(first + r) * a.row_stride + k * a.col_stride];
+        }
+    }
+}
+
+/// One task: all tiles of a panel, for one block of k.
+pub struct Panel<'a> {
+    alpha: f32,
+    /// The block of A, packed by [`pack_rows`].
+    a: &'a [f32],
+    /// Rows of C to compute; starts at a tile.
+    rows: Range<usize>,
+    b: Strided<'a>,
+    k: Range<usize>,
+    columns: Range<usize>,
+    /// Room for NR columns of the block of B.
+    packed_b: &'a [Cell<f32>],
+    add: bool,
+    c: *mut f32,
+    stride: usize,
+}
+
+/// Pack the panel's columns of B and compute its tiles; NR = NV · `S::LANES`.
+///
+/// # Safety
+/// Inlined into a function that enables `S`'s instruction set, on a machine that has it.
+/// `task.c` points to a matrix of rows of length `stride` that holds `rows` and `columns`,
+/// which no other thread touches.
+#[inline(always)]
+pub unsafe fn panel<S: Simd, const NV: usize>(task: &Panel) {
+    let nr = NV * S::LANES;
+    let len = task.k.len();
+    let width = task.columns.len();
+    assert!(task.packed_b.len() >= nr * len && width <= nr && nr <= MAX_NR);
+    assert!(task.a.len() >= task.rows.end.next_multiple_of(MR) * len);
+    let b = task.packed_b.as_ptr().cast::<f32>().cast_mut();
+    // SAFETY: `b` has room for nr x len values; `Strided::check` held the operand's size
+    // against its shape.
+    unsafe { pack_columns::<S>(task.b, task.columns.clone(), task.k.clone(), nr, b) };
+    for first in (0..len).step_by(KC) {
+        let steps = KC.min(len - first);
+        let add = task.add || first > 0;
+        for row in task.rows.clone().step_by(MR) {
+            let rows = MR.min(task.rows.end - row);
+            // SAFETY: the assertions hold both packed operands to their sizes; the tile's
+            // rows and columns are the task's own.
+            unsafe {
+                let a = task.a.as_ptr().add(row * len + first * MR);
+                let sums = tile::<S, NV>(steps, a, b.add(first * nr));
+                let c = task.c.add(row * task.stride + task.columns.start);
+                match rows == MR && width == nr {
+                    true => write::<S, NV>(sums, task.alpha, add, c, task.stride),
+                    false => {
+                        write_edge::<S, NV>(sums, task.alpha, add, c, task.stride, rows, width)
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// MR x NR sums of `steps` products.
+///
+/// # Safety
+/// As [`panel`]; `a` holds `steps` x MR values, `b` `steps` x NR.
+#[inline(always)]
+unsafe fn tile<S: Simd, const NV: usize>(
+    steps: usize,
+    mut a: *const f32,
+    mut b: *const f32,
+) -> [[S::V; NV]; MR] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [[S::zero(); NV]; MR];
+        for _ in 0..steps {
+            let mut vectors = [S::zero(); NV];
+            for v in 0..NV {
+                vectors[v] = S::load(b.add(v * S::LANES));
+            }
+            for r in 0..MR {
+                let value = S::splat(*a.add(r));
+                for v in 0..NV {
+                    sums[r][v] = S::fma(value, vectors[v], sums[r][v]);
+                }
+            }
+            a = a.add(MR);
+            b = b.add(NV * S::LANES);
+        }
+        sums
+    }
+}
+
+/// Put a whole tile into C.
+///
+/// # Safety
+/// As [`panel`]; `c` is the start of the tile.
+#[inline(always)]
+unsafe fn write<S: Simd, const NV: usize>(
+    sums: [[S::V; NV]; MR],
+    alpha: f32,
+    add: bool,
+    c: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let alpha = S::splat(alpha);
+        for (r, row) in sums.into_iter().enumerate() {
+            for (v, sum) in row.into_iter().enumerate() {
+                let at = c.add(r * stride + v * S::LANES);
+                let value = match add {
+                    true => S::fma(alpha, sum, S::load(at)),
+                    false => S::mul(alpha, sum),
+                };
+                S::store(value, at);
+            }
+        }
+    }
+}
+
+/// Put a part of a tile into C.
+///
+/// # Safety
+/// As [`write`], for `rows` x `width` values.
+#[inline(always)]
+unsafe fn write_edge<S: Simd, const NV: usize>(
+    sums: [[S::V; NV]; MR],
+    alpha: f32,
+    add: bool,
+    c: *mut f32,
+    stride: usize,
+    rows: usize,
+    width: usize,
+) {
+    let mut row_values = [0.0f32; MAX_NR];
+    for (r, row) in sums.into_iter().enumerate().take(rows) {
+        // SAFETY: NV vectors fit `row_values`; the rest is the caller's promise.
+        unsafe {
+            for (v, sum) in row.into_iter().enumerate() {
+                S::store(sum, row_values.as_mut_ptr().add(v * S::LANES));
+            }
+            for (j, &sum) in row_values.iter().enumerate().take(width) {
+                let at = c.add(r * stride + j);
+                *at = match add {
+                    true => alpha.mul_add(sum, *at),
+                    false => alpha * sum,
+                };
+            }
+        }
+    }
+}
+
+/// Pack columns of a block of rows: for every k its `nr` values, zeros beyond the last.
+///
+/// # Safety
+/// As [`panel`]; `to` has room for `nr` values a row, and the operand holds the block.
+#[inline(always)]
+unsafe fn pack_columns<S: Simd>(
+    b: Strided,
+    columns: Range<usize>,
+    k: Range<usize>,
+    nr: usize,
+    to: *mut f32,
+) {
+    let width = columns.len();
+    let len = k.len();
+    // SAFETY: row k, column j of the operand is at from + k · row_stride + j · col_stride; all
+    // reads stay within `columns` and `k`, all writes within nr x len values.
+    unsafe {
+        let from = b
+            .data
+            .as_ptr()
+            .add(columns.start * b.col_stride + k.start * b.row_stride);
+        if width < nr {
+            std::slice::from_raw_parts_mut(to, nr * len).fill(0.0);
+        }
+        if b.col_stride == 1 {
+            for k in 0..len {
+                let (from, to) = (from.add(k * b.row_stride), to.add(k * nr));
+                let whole = width / S::LANES * S::LANES;
+                for j in (0..whole).step_by(S::LANES) {
+                    S::store(S::load(from.add(j)), to.add(j));
+                }
+                for j in whole..width {
+                    *to.add(j) = *from.add(j);
+                }
+            }
+            return;
+        }
+        // Columns are contiguous: transpose squares of LANES x LANES.
+        let whole_k = len / S::LANES * S::LANES;
+        let whole_j = width / S::LANES * S::LANES;
+        for j in (0..whole_j).step_by(S::LANES) {
+            for k in (0..whole_k).step_by(S::LANES) {
+                let (from, to) = (from.add(j * b.col_stride + k), to.add(k * nr + j));
+                transpose::<S>(from, b.col_stride, to, nr);
+            }
+        }
+        for k in 0..len {
+            let first = if k < whole_k { whole_j } else { 0 };
+            for j in first..width {
+                *to.add(k * nr + j) = *from.add(j * b.col_stride + k);
+            }
+        }
+    }
+}
+
+/// Transpose LANES rows of LANES values: interleaving the two halves of the rows, as often
+/// as it takes to double one value to all.
+///
+/// # Safety
+/// As [`panel`]; rows start `from_stride` and `to_stride` apart.
+#[inline(always)]
+unsafe fn transpose<S: Simd>(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    const MOST: usize = 16;
+    const { assert!(S::LANES <= MOST && S::LANES.is_power_of_two()) };
+    let half = S::LANES / 2;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut rows = [S::zero(); MOST];
+        for (i, row) in rows.iter_mut().enumerate().take(S::LANES) {
+            *row = S::load(from.add(i * from_stride));
+        }
+        let mut round = 1;
+        while round < S::LANES {
+            let old = rows;
+            for i in 0..half {
+                (rows[2 * i], rows[2 * i + 1]) = S::zip(old[i], old[i + half]);
+            }
+            round *= 2;
+        }
+        for (i, &row) in rows.iter().enumerate().take(S::LANES) {
+            S::store(row, to.add(i * to_stride));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn values(len: usize, seed: u32) -> Vec<f32> {
+        let mut rng = rand_mt::Mt::new(seed);
+        (0..len)
+            .map(|_| (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0)
+            .collect()
+    }
+
+    /// A random rows x cols operand: as stored or transposed, its rows padded by NaN.
+    struct Made {
+        data: Vec<f32>,
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+        col_stride: usize,
+    }
+
+    impl Made {
+        fn new(rows: usize, cols: usize, transposed: bool, padding: usize, seed: u32) -> Made {
+            let (lines, len) = if transposed {
+                (cols, rows)
+            } else {
+                (rows, cols)
+            };
+            let stride = len + padding;
+            let mut data = values((lines * stride).max(1), seed);
+            for line in data.chunks_mut(stride.max(1)) {
+                line.iter_mut()
+                    .skip(len)
+                    .for_each(|value| *value = f32::NAN);
+            }
+            let (row_stride, col_stride) = if transposed { (1, stride) } else { (stride, 1) };
+            Made {
+                data,
+                rows,
+                cols,
+                row_stride,
+                col_stride,
+            }
+        }
+
+        fn view(&self) -> Strided<'_> {
+            Strided {
+                data: &self.data,
+                rows: self.rows,
+                cols: self.cols,
+                row_stride: self.row_stride,
+                col_stride: self.col_stride,
+            }
+        }
+
+        fn at(&self, i: usize, j: usize) -> f32 {
+            self.data[i * self.row_stride + j * self.col_stride]
+        }
+    }
+
+    fn near(edge: usize) -> impl Strategy<Value = usize> {
+        (0..=2 * edge + 1).prop_map(move |n| if n > edge + 3 { n - edge / 2 } else { n })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// One test set for all: every instruction set gives the portable twin's bits, and
+        /// the twin is within the bound of rounding of f64. What is replaced may hold NaN.
+        #[test]
+        fn every_instruction_set_equals_the_twin_and_f64(
+            m in near(MR), n in prop_oneof![near(16), near(MAX_NR)],
+            k in prop_oneof![0usize..40, KC - 2..KC + 3, BLOCK - 1..BLOCK + 18],
+            transposed in any::<(bool, bool)>(), padding in 0usize..3, add in any::<bool>(),
+            alpha in -2.0f32..2.0, seed in any::<u32>(), threads in 1usize..4,
+        ) {
+            let a = Made::new(m, k, transposed.0, padding, seed);
+            let b = Made::new(k, n, transposed.1, padding, seed ^ 1);
+            let old = if add { values(m * n, seed ^ 2) } else { vec![f32::NAN; m * n] };
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let run = |isa| {
+                let mut c = old.clone();
+                pool.install(|| product(isa, alpha, a.view(), b.view(), add, Part::Full, &mut c));
+                c
+            };
+            let twin = run(Isa::PORTABLE);
+            for i in 0..m {
+                for j in 0..n {
+                    let terms = (0..k).map(|l| f64::from(a.at(i, l)) * f64::from(b.at(l, j)));
+                    let (sum, size) = terms.fold((0.0, 0.0), |(s, a), t: f64| (s + t, a + t.abs()));
+                    let before = if add { f64::from(old[i * n + j]) } else { 0.0 };
+                    let expected = f64::from(alpha) * sum + before;
+                    let size = f64::from(alpha.abs()) * size + before.abs();
+                    let bound = f64::from(f32::EPSILON) * (k as f64 + 4.0) * size + 1e-30;
+                    let found = f64::from(twin[i * n + j]);
+                    prop_assert!((found - expected).abs() <= bound, "{i} {j}: {found} {expected}");
+                }
+            }
+            for isa in Isa::available() {
+                let found = run(isa);
+                let same = found.iter().zip(&twin).all(|(a, b)| a.to_bits() == b.to_bits());
+                prop_assert!(same, "{isa}");
+            }
+        }
+
+        /// The triangle is the full product's, and nothing is written outside of C.
+        #[test]
+        fn the_lower_triangle_is_the_full_products(n in near(2 * MAX_NR), k in 1usize..30, seed in any::<u32>()) {
+            let x = Made::new(n, k, false, 0, seed);
+            let (a, b) = (x.view(), Strided { rows: k, cols: n, row_stride: 1, col_stride: k, ..x.view() });
+            for isa in Isa::available() {
+                let mut full = vec![f32::NAN; n * n];
+                let mut lower = full.clone();
+                product(isa, 1.0, a, b, false, Part::Full, &mut full);
+                product(isa, 1.0, a, b, false, Part::LowerTriangle, &mut lower);
+                for i in 0..n {
+                    prop_assert_eq!(&lower[i * n..=i * n + i], &full[i * n..=i * n + i], "{} row {}", isa, i);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Which vector instructions the machine has.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use crate::error::{Error, Result};
+
+/// An instruction set that this machine has: a value exists only if it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Isa(pub(super) Kind);
+
+/// The instruction sets that kernels are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    Portable,
+}
+
+impl Isa {
+    /// Plain Rust, on every machine.
+    pub const PORTABLE: Isa = Isa(Kind::Portable);
+
+    /// All that this machine has, the best first.
+    pub fn available() -> Vec<Isa> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                found.push(Isa(Kind::Avx512));
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                found.push(Isa(Kind::Avx2));
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        found.push(Isa(Kind::Neon));
+        found.push(Isa::PORTABLE);
+        found
+    }
+
+    /// The one that products use: the best, or the one that `FLOWREG_ISA` names. Looked up
+    /// once.
+    ///
+    /// # Errors
+    /// [`Error::Options`] if `FLOWREG_ISA` names one that the machine does not have.
+    pub fn chosen() -> Result<Isa> {
+        static CHOSEN: OnceLock<std::result::Result<Isa, String>> = OnceLock::new();
+        let chosen = CHOSEN.get_or_init(|| {
+            let available = Isa::available();
+            match std::env::var("FLOWREG_ISA") {
+                Err(_) => Ok(available[0]),
+                Ok(name) => {
+                    let named = available.iter().find(|isa| isa.to_string() == name);
+                    named.copied().ok_or(name)
+                }
+            }
+        });
+        chosen.clone().map_err(|name| {
+            let names: Vec<String> = Isa::available().iter().map(Isa::to_string).collect();
+            let expected = format!("{}: what this machine has", names.join(", "));
+            Error::options("FLOWREG_ISA", name, expected)
+        })
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2+fma",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
+            Kind::Portable => "portable",
+        })
+    }
+}

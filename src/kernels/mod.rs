@@ -1,0 +1,20 @@
+//! Hand-tuned kernels; one of the rooms where `unsafe` may live.
+//!
+//! Each algorithm is written once over [`simd::Simd`] and compiled for every instruction
+//! set; [`Isa`] is the proof that the machine has one. A kernel knows slices and strides,
+//! nothing else.
+//!
+//! Every element of a product is the same chain of fused multiply-adds on every instruction
+//! set and for any number of threads: results agree to the bit, and the portable version is
+//! both the fallback and the twin that the others are tested against.
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+pub mod gemm;
+mod isa;
+mod simd;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+pub use isa::Isa;
