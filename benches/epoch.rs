@@ -122,8 +122,8 @@ fn report(samples: &Samples, directory: &Path, peak: f64) {
         seconds * epochs / total
     );
     match torch(directory) {
-        None => println!("torch: no Python with torch and numpy (see FLOWREG_PYTHON)"),
-        Some(seconds) => {
+        Err(why) => println!("no torch (see FLOWREG_PYTHON): {why}"),
+        Ok(seconds) => {
             for (who, seconds) in seconds.as_object().into_iter().flatten() {
                 let seconds = seconds.as_f64().unwrap_or(f64::NAN);
                 println!("{who}: {seconds:.2} s: {:.1} times gram", seconds / total);
@@ -132,17 +132,26 @@ fn report(samples: &Samples, directory: &Path, peak: f64) {
     }
 }
 
-/// Seconds of torch's fits of the same rows.
-fn torch(directory: &Path) -> Option<serde_json::Value> {
+/// Seconds of torch's fits of the same rows, or the last line of what went wrong.
+fn torch(directory: &Path) -> Result<serde_json::Value, String> {
     let python = std::env::var_os("FLOWREG_PYTHON").unwrap_or_else(|| "python3".into());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/torch_baseline.py");
     let output = Command::new(python)
         .arg(script)
         .arg(directory)
-        .args(["--recipes", "softmax-fast", "--json"])
+        .args(["--recipes", "softmax-fast", "--json", "--repeat", "1"])
         .args(["--threads", &threads::available().to_string()])
         .output()
-        .ok()?;
-    let seconds: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-    seconds.get("softmax-fast").cloned()
+        .map_err(|error| error.to_string())?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let why = || {
+        stderr
+            .trim()
+            .lines()
+            .last()
+            .unwrap_or("no output")
+            .to_string()
+    };
+    let seconds: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|_| why())?;
+    seconds.get("softmax-fast").cloned().ok_or_else(why)
 }

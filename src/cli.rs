@@ -49,7 +49,10 @@ pub fn finite(text: &str) -> std::result::Result<f64, String> {
 pub fn learning_rate(text: &str) -> std::result::Result<LearningRate, String> {
     match text {
         "auto" => Ok(LearningRate::Auto),
-        _ => finite(text).map(LearningRate::Fixed),
+        _ => match finite(text) {
+            Ok(rate) => Ok(LearningRate::Fixed(rate)),
+            Err(why) => Err(format!("{why}, or auto")),
+        },
     }
 }
 

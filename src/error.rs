@@ -88,8 +88,7 @@ pub enum Error {
     },
     /// The loss stopped being a finite number; no model is published.
     #[error(
-        "epoch {epoch}: the {what} became {loss} at lr {lr}; no model was written: try a smaller --lr (for example {})",
-        lr / 10.0
+        "epoch {epoch}: the {what} became {loss} at lr {lr}; no model was written: try a smaller --lr (a tenth), or auto"
     )]
     Diverged {
         /// Epoch (from 0) whose loss was not finite.

@@ -77,8 +77,9 @@ pub struct Fit {
     pub plan: Plan,
     /// Learning rate before its schedule.
     pub lr: f64,
-    /// 2/L, below which a full-batch step without momentum lowers the loss; `None` if it was
-    /// not computed.
+    /// 2/L, below which a full-batch step without momentum lowers the loss (with weight decay,
+    /// the loss and its penalty); `None` if it was not computed: by the primal engine with a
+    /// fixed learning rate.
     pub lr_bound: Option<f64>,
     /// The epoch whose model was kept, with early stopping.
     pub best_epoch: Option<usize>,
@@ -175,8 +176,9 @@ pub fn fit<'a>(
                 gram_matrices(splits, gemm, observe)
             }) {
                 // The primal engine may reach what K cannot hold.
-                Err(_) if choice(options)? == Choice::Auto => {
+                Err(Error::Options { .. }) if choice(options)? == Choice::Auto => {
                     plan.engine = Kind::Primal;
+                    plan.gram_fits = false;
                     observe(Event::Planned(plan));
                     None
                 }
@@ -220,7 +222,15 @@ pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Pla
         outputs: Loss::for_classes(train.classes()).outputs(train.classes()),
     };
     let memory = engine::available_memory();
-    Plan::new(shape, options.sgd.epochs, choice(options)?, memory)
+    let plan = Plan::new(shape, options.sgd.epochs, choice(options)?, memory);
+    match (plan, &options.save_trajectory) {
+        (Err(Error::Options { found, .. }), Some(_)) => Err(Error::options(
+            "--save-trajectory",
+            found,
+            "no --save-trajectory (then auto fits in another way), or fewer rows",
+        )),
+        (plan, _) => plan,
+    }
 }
 
 /// The engine asked for, given that a trajectory can be had from one only.

@@ -112,7 +112,7 @@ impl<'a, P> Monitor<'a, P> {
             validation,
             patience: options.early_stopping,
             best: None,
-            history: Vec::with_capacity(options.sgd.epochs),
+            history: Vec::new(),
             trajectory,
             observe,
         })

@@ -94,7 +94,8 @@ impl Staging {
     }
 }
 
-fn parent_of(path: &Path) -> &Path {
+/// The directory that holds `path`.
+pub(crate) fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::fit::{Init, initial_model};
 use crate::gemm::{Backend, Gemm};
 use crate::model::Model;
+use crate::publish::parent_of;
 
 /// A saved trajectory, mapped, with the rows and the start that it belongs to.
 #[derive(Debug)]
@@ -31,8 +32,8 @@ impl<'a> Trajectory<'a> {
     /// Open the trajectory of a fit of `train` from `init`.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Npy`]; [`Error::Format`] if the file's shape is that of another
-    /// fit; those of reading `init`.
+    /// [`Error::Io`], [`Error::Npy`]; [`Error::Format`] if the file's shape or start is that of
+    /// another fit; those of reading `init`.
     pub fn open(path: impl AsRef<Path>, train: &'a Samples<'a>, init: &Init) -> Result<Self> {
         let path = path.as_ref();
         let states = MappedMatrix::open(path)?;
@@ -50,6 +51,13 @@ impl<'a> Trajectory<'a> {
                 ),
             ));
         }
+        let first = states.view().row(0);
+        let (s_bias, a) = first.split_at(1 + c);
+        if s_bias[0] != 1.0 || s_bias[1..] != *start.bias() || a.iter().any(|&a| a != 0.0) {
+            let expected =
+                "the initial bias of the data and start given: the seed or file of the fit";
+            return Err(Error::format(path, "row 0", "another start", expected));
+        }
         Ok(Trajectory {
             states,
             train,
@@ -62,8 +70,8 @@ impl<'a> Trajectory<'a> {
         self.states.view().rows() - 1
     }
 
-    /// The model after so many epochs, 0 being the start: the same bits as a fit that ended
-    /// there. Cost: 2ndc flop.
+    /// The model after so many epochs, 0 being the start; after the last one, to the bit the
+    /// model of the fit (of the default back end). Cost: 2ndc flop.
     ///
     /// # Errors
     /// [`Error::Shape`] if the fit was shorter.
@@ -97,10 +105,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// Start writing what will become `path`.
     pub fn create(path: &Path, n: usize, c: usize) -> Result<Writer> {
-        let parent = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+        let parent = parent_of(path);
         let mut builder = tempfile::Builder::new();
         #[cfg(unix)]
         {

@@ -7,7 +7,7 @@ use flowreg::data::samples::{Batch, Rows};
 use flowreg::engine::{Choice, GramMatrix, Kind, Scratch};
 use flowreg::gemm::{Accum, Backend, Gemm};
 use flowreg::mat::{MatMut, MatRef};
-use flowreg::{Dataset, Error, FitOptions, Recipe, Samples};
+use flowreg::{Dataset, Error, Event, FitOptions, Recipe, Samples};
 use proptest::prelude::*;
 
 fn on<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
@@ -103,10 +103,38 @@ proptest! {
     }
 }
 
+/// What centring is for: rows that differ little, seen along differences only. Without it
+/// the rounding of K's entries to f32 would be larger than what is left.
+#[test]
+fn what_tells_bright_rows_apart_is_not_lost() {
+    let (n, d) = (40, 300);
+    let mut uniform = common::uniform(3);
+    let x: Vec<f32> = (0..n * d).map(|_| 1000.0 + 2.0 * uniform() - 1.0).collect();
+    let rows = Rows::new(MatRef::new(&x, n, d));
+    let k = gram_matrix(&rows, Backend::Faer, 2);
+    // Columns of G that sum to 0.
+    let g: Vec<f32> = (0..2 * n)
+        .map(|at| if at / 2 % 2 == 0 { 1.0 } else { -1.0 })
+        .collect();
+    let found = product(&k, 1.0, &g, Batch::All, None);
+    for i in 0..n {
+        let terms = (0..n).map(|j| dot(rows.row(i), rows.row(j)) * f64::from(g[2 * j]));
+        let expected: f64 = terms.sum();
+        // K's entries are 3e8, and f32 holds them to 16 each.
+        let error = (f64::from(found[2 * i]) - expected).abs();
+        assert!(
+            error <= 1e-6 * expected.abs() + 0.01,
+            "{i}: {} {expected}",
+            found[2 * i]
+        );
+    }
+}
+
 #[test]
 fn rows_beyond_the_range_of_f32_are_refused_by_gram_and_left_to_primal_by_auto() {
-    let x = [1e20f32, 0.0, 0.0, 1e20, 1e20, 1e20, 0.0, 0.0];
-    let samples = Samples::new(&x, 2, &[0, 1, 2, 0], 3).unwrap();
+    let mut x = [0.0f32; 32];
+    (0..4).for_each(|i| x[9 * i] = 1e20);
+    let samples = Samples::new(&x, 8, &[0, 1, 2, 0], 3).unwrap();
     let mut options = FitOptions {
         engine: Choice::Gram,
         init: flowreg::Init::Zeros,
@@ -117,8 +145,33 @@ fn rows_beyond_the_range_of_f32_are_refused_by_gram_and_left_to_primal_by_auto()
     assert!(matches!(error, Error::Options { .. }), "{error}");
     assert!(error.to_string().contains("primal"), "{error}");
     options.engine = Choice::Auto;
-    let fit = flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
-    assert_eq!(fit.plan.engine, Kind::Primal);
+    let mut planned = Vec::new();
+    let fit = flowreg::fit(&samples, &options, &mut |event| {
+        if let Event::Planned(plan) = event {
+            planned.push(plan.engine);
+        }
+    });
+    assert_eq!(planned, [Kind::Gram, Kind::Primal]);
+    let plan = fit.unwrap().plan;
+    assert_eq!((plan.engine, plan.gram_fits), (Kind::Primal, false));
+}
+
+#[test]
+fn features_that_are_no_numbers_are_named() {
+    let problem = Problem::random(12, 5, 3, 1);
+    let mut x = problem.x.clone();
+    x[17] = f32::NAN;
+    let spoilt = Samples::new(&x, 5, &problem.labels, 3).unwrap();
+    let options = FitOptions {
+        engine: Choice::Gram,
+        ..FitOptions::default()
+    };
+    let good = problem.samples();
+    for (train, validation, what) in [(&spoilt, &good, "x"), (&good, &spoilt, "validation x")] {
+        let error = flowreg::fit((train, validation), &options, &mut |_| {}).unwrap_err();
+        let expected = format!("{what}: found NaN in row 3, feature 2, expected finite numbers");
+        assert_eq!(error.to_string(), expected);
+    }
 }
 
 /// Projection at full size: K r against X (Xᵀ r) in f64.

@@ -104,6 +104,9 @@ fn what_does_not_belong_is_refused() {
             assert!(error.to_string().contains(part), "{error}");
         }
     }
+    let other = Init::Torch { seed: 77 };
+    let error = Trajectory::open(&path, &samples, &other).unwrap_err();
+    assert!(error.to_string().contains("another start"), "{error}");
     let whole = std::fs::read(&path).unwrap();
     for len in [0, 3, 64, 127, 128, whole.len() - 1] {
         std::fs::write(&path, &whole[..len]).unwrap();

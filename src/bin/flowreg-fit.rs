@@ -12,7 +12,7 @@ use flowreg::model::About;
 use flowreg::publish::{Overwrite, Staging};
 use flowreg::run::{self, Summary};
 use flowreg::{Dataset, Samples, Split, Splits, cli, threads};
-use flowreg::{Decay, Epoch, Event, LearningRate, Schedule};
+use flowreg::{Decay, Epoch, Event, LearningRate, Schedule, Sgd};
 use flowreg::{Error, Evaluation, Fit, FitOptions, Init, Loss, Recipe, Result};
 
 /// Fit a linear softmax or logistic classifier to a prepared dataset.
@@ -33,8 +33,8 @@ Examples:
   flowreg-fit flowers --lr 0.01 --lr-schedule cosine --lr-warmup 5 --momentum 0.9 --out run
 
 The run directory holds model.safetensors (weight, bias), history.jsonl (each epoch's
-learning rate, the loss before its step, validation loss and accuracy after it) and
-summary.json.
+learning rate, the loss before its step, validation loss and accuracy after it),
+summary.json, and trajectory.npy if asked for.
 
 Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss was no number any more,
 73 the output exists, 74 a file could not be read or written."
@@ -107,7 +107,7 @@ struct Args {
     /// Passes over the rows [default: 100]
     #[arg(long, value_name = "N", help_heading = "How to fit")]
     epochs: Option<usize>,
-    /// Learning rate; auto is 1/L, half of what guarantees descent [default: 0.01]
+    /// Learning rate; auto is 1/L, half of what guarantees full-batch descent [default: 0.01]
     #[arg(long, value_name = "RATE", value_parser = cli::learning_rate, help_heading = "How to fit")]
     lr: Option<LearningRate>,
     /// Learning rate over the epochs, by torch's definitions: constant, step or cosine
@@ -338,6 +338,7 @@ fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<Fit> {
     let epochs = options.sgd.epochs;
     let every = epochs.div_ceil(10).max(1);
     let mut bar = cli::progress(0, "K");
+    let mut last = None;
     let result = flowreg::fit(splits, options, &mut |event| match event {
         Event::Planned(plan) => say_plan(plan, options),
         Event::GramMatrix { columns, of } => {
@@ -346,20 +347,22 @@ fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<Fit> {
         }
         Event::Started { lr, lr_bound } => {
             bar.finish_and_clear();
-            say_learning_rate(options.sgd.lr, lr, lr_bound);
+            say_learning_rate(&options.sgd, lr, lr_bound);
             bar = cli::progress(epochs as u64, "epochs");
         }
         Event::Epoch(epoch) => {
             let number = epoch.epoch;
             bar.set_message(format!("loss {:.4}", epoch.loss));
             bar.inc(1);
-            if number % every == 0 || number + 1 == epochs {
+            last = (number % every != 0).then_some(epoch);
+            if last.is_none() {
                 bar.suspend(|| say_epoch(epoch));
             }
         }
         _ => {}
     });
     bar.finish_and_clear();
+    last.into_iter().for_each(say_epoch);
     result
 }
 
@@ -371,15 +374,25 @@ fn say_plan(plan: Plan, options: &FitOptions) {
     ));
 }
 
-fn say_learning_rate(asked: LearningRate, lr: f64, bound: Option<f64>) {
+fn say_learning_rate(sgd: &Sgd, lr: f64, bound: Option<f64>) {
     let Some(bound) = bound else { return };
-    if asked == LearningRate::Auto {
-        cli::say(format_args!(
-            "  lr {lr:.4e} = 1/L, half of what guarantees descent"
-        ));
+    // 2/L promises nothing to mini-batches or momentum, and with decay speaks of a sum.
+    let plain = sgd.batch_size.is_none() && sgd.momentum == 0.0 && sgd.weight_decay == 0.0;
+    if sgd.lr == LearningRate::Auto {
+        let why = if plain {
+            ", half of what guarantees descent"
+        } else {
+            ""
+        };
+        cli::say(format_args!("  lr {lr:.4e} = 1/L{why}"));
     } else if lr > bound {
+        let what = if plain {
+            ", which guarantees descent"
+        } else {
+            ""
+        };
         cli::say(format_args!(
-            "  lr {lr} is above {bound:.4e} = 2/L, which guarantees descent: the loss may rise before it falls"
+            "  lr {lr} is above {bound:.4e} = 2/L{what}: the loss may rise before it falls"
         ));
     }
 }

@@ -71,6 +71,8 @@ pub struct Plan {
     pub gram_flop: f64,
     /// FLOP of the primal engine: 2(2n + m)dc an epoch.
     pub primal_flop: f64,
+    /// Whether K fits the memory and, as far as is known, the range of f32.
+    pub gram_fits: bool,
     /// Bytes that making K and K_val takes: 12n(n + m), of which a third stays, and a slab of
     /// the rows.
     pub gram_bytes: u128,
@@ -128,6 +130,7 @@ impl Plan {
             engine,
             gram_flop,
             primal_flop,
+            gram_fits: fits,
             gram_bytes,
         })
     }
@@ -138,7 +141,14 @@ impl fmt::Display for Plan {
         let (gram, primal) = (self.gram_flop / 1e9, self.primal_flop / 1e9);
         match self.engine {
             Kind::Gram => write!(f, "gram: {gram:.3} GFLOP instead of {primal:.3}"),
-            Kind::Primal => write!(f, "primal: {primal:.3} GFLOP (gram: {gram:.3})"),
+            Kind::Primal if self.gram_fits => {
+                write!(f, "primal: {primal:.3} GFLOP (gram: {gram:.3})")
+            }
+            Kind::Primal => write!(
+                f,
+                "primal: {primal:.3} GFLOP (gram: {gram:.3}, but its {} bytes do not fit the memory, or K not f32)",
+                self.gram_bytes
+            ),
         }
     }
 }
@@ -153,7 +163,16 @@ pub fn available_memory() -> Option<u64> {
     let read = |path| -> Option<u64> { std::fs::read_to_string(path).ok()?.trim().parse().ok() };
     let limit = read("/sys/fs/cgroup/memory.max");
     let used = read("/sys/fs/cgroup/memory.current").unwrap_or(0);
-    Some(limit.map_or(free, |limit| free.min(limit.saturating_sub(used))))
+    // Pages of files, the mapped X among them, are counted as used but can be dropped.
+    let stat = std::fs::read_to_string("/sys/fs/cgroup/memory.stat").unwrap_or_default();
+    let files = stat
+        .lines()
+        .find_map(|line| line.strip_prefix("inactive_file "));
+    let files: u64 = files
+        .and_then(|bytes| bytes.trim().parse().ok())
+        .unwrap_or(0);
+    let left = |limit: u64| limit.saturating_sub(used.saturating_sub(files));
+    Some(limit.map_or(free, |limit| free.min(left(limit))))
 }
 
 #[cfg(test)]
@@ -179,7 +198,9 @@ mod tests {
         };
         assert_eq!(engine(wide, 1, Choice::Auto, None), Kind::Primal);
         let little = Some(12_000_000);
-        assert_eq!(engine(wide, 250, Choice::Auto, little), Kind::Primal);
+        let tight = Plan::new(wide, 250, Choice::Auto, little).unwrap();
+        assert_eq!((tight.engine, tight.gram_fits), (Kind::Primal, false));
+        assert!(tight.to_string().contains("do not fit"), "{tight}");
         assert_eq!(engine(wide, 250, Choice::Primal, None), Kind::Primal);
         assert_eq!(engine(wide, 1, Choice::Gram, None), Kind::Gram);
         let tall = shape(60_000, 0, 784, 10);

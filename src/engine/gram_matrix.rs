@@ -64,7 +64,8 @@ impl GramMatrix {
     /// of which 4n² stay. `progress` hears how many columns of X are done.
     ///
     /// # Errors
-    /// [`Error::Options`] naming the primal engine, if K exceeds the range of f32.
+    /// [`Error::Shape`] if a feature is no finite number; [`Error::Options`] naming the primal
+    /// engine, if Kc exceeds the range of f32 or no memory can be had.
     pub fn new(x: &Rows, gemm: Gemm, progress: &mut dyn FnMut(usize)) -> Result<GramMatrix> {
         Self::multiply(None, x, gemm, progress)
     }
@@ -93,8 +94,8 @@ impl GramMatrix {
         let rows = y.map_or(n, Rows::len);
         // Entries of row i that are multiplied out.
         let used = |i: usize| if y.is_some() { n } else { i + 1 };
-        let mut sums = vec![0.0f64; rows * n];
-        let mut values = vec![0.0f32; rows * n];
+        let mut sums: Vec<f64> = room(rows, n)?;
+        let mut values: Vec<f32> = room(rows, n)?;
         let mut column_parts = vec![0.0; n];
         let mut row_parts = vec![0.0; rows];
         let mut mean_squared = 0.0;
@@ -129,15 +130,13 @@ impl GramMatrix {
             row_parts.copy_from_slice(&column_parts);
         }
         row_parts.iter_mut().for_each(|part| *part += mean_squared);
-        if let Some(at) = values.par_iter().position_first(|value| !value.is_finite()) {
+        if let Some(value) = values.par_iter().find_any(|value| !value.is_finite()) {
+            finite(x, "x")?;
+            y.map_or(Ok(()), |y| finite(y, "validation x"))?;
             return Err(Error::options(
                 "--engine",
-                format!(
-                    "gram, where K = X Xᵀ holds {} in row {}",
-                    values[at],
-                    at / n
-                ),
-                "primal, or features so small that K is within f32",
+                format!("gram, where the inner products of rows hold {value}"),
+                "primal, or features so small that their products are within f32",
             ));
         }
         Ok(GramMatrix {
@@ -204,6 +203,32 @@ impl GramMatrix {
             }
         });
     }
+}
+
+/// Zeros, one for each of rows x cols.
+fn room<T: Clone + Default>(rows: usize, cols: usize) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    let len = rows.saturating_mul(cols);
+    if values.try_reserve_exact(len).is_err() {
+        return Err(Error::options(
+            "--engine",
+            format!("gram, whose matrix of {rows} x {cols} finds no memory"),
+            "primal, which needs no such matrix",
+        ));
+    }
+    values.resize(len, T::default());
+    Ok(values)
+}
+
+/// Refuse features that are no finite numbers.
+fn finite(x: &Rows, what: &'static str) -> Result<()> {
+    for i in 0..x.len() {
+        if let Some(j) = x.row(i).iter().position(|value| !value.is_finite()) {
+            let found = format!("{} in row {i}, feature {j}", x.row(i)[j]);
+            return Err(Error::shape(what, found, "finite numbers"));
+        }
+    }
+    Ok(())
 }
 
 /// The mean of these columns of X.

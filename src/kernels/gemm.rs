@@ -29,7 +29,7 @@ const MAX_NR: usize = 64;
 /// Length of k for which operands are packed.
 const BLOCK: usize = 1024;
 /// Length of k that a tile sums before it returns to C: NR · KC values fit L1.
-const KC: usize = 128;
+const KC: usize = 256;
 
 /// A matrix with strides: element (i, j) is at `i · row_stride + j · col_stride`; one of the
 /// strides is 1.
@@ -262,13 +262,13 @@ unsafe fn tile<S: Simd, const NV: usize>(
         let mut sums = [[S::zero(); NV]; MR];
         for _ in 0..steps {
             let mut vectors = [S::zero(); NV];
-            for v in 0..NV {
-                vectors[v] = S::load(b.add(v * S::LANES));
+            for (v, vector) in vectors.iter_mut().enumerate() {
+                *vector = S::load(b.add(v * S::LANES));
             }
-            for r in 0..MR {
+            for (r, row) in sums.iter_mut().enumerate() {
                 let value = S::splat(*a.add(r));
-                for v in 0..NV {
-                    sums[r][v] = S::fma(value, vectors[v], sums[r][v]);
+                for (sum, &vector) in row.iter_mut().zip(&vectors) {
+                    *sum = S::fma(value, vector, *sum);
                 }
             }
             a = a.add(MR);

@@ -70,7 +70,13 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn zip(a: Self::V, b: Self::V) -> (Self::V, Self::V) {
-        let at = |i: usize| if i % 2 == 0 { a[i / 2] } else { b[i / 2] };
+        let at = |i: usize| {
+            if i.is_multiple_of(2) {
+                a[i / 2]
+            } else {
+                b[i / 2]
+            }
+        };
         (
             std::array::from_fn(at),
             std::array::from_fn(|i| at(i + LANES)),

@@ -163,7 +163,8 @@ impl Sgd {
     /// point after each epoch, and may break the run off.
     ///
     /// # Errors
-    /// [`Error::Diverged`] at the first epoch whose loss is not finite; those of `watch`.
+    /// [`Error::Options`]; [`Error::Diverged`] at the first epoch whose loss is not finite;
+    /// those of `watch`.
     pub fn run<E: Engine>(
         &self,
         lr: f64,
@@ -171,6 +172,7 @@ impl Sgd {
         objective: &mut Objective,
         watch: &mut impl FnMut(&mut E, &E::Point, Pass) -> Result<ControlFlow<()>>,
     ) -> Result<E::Point> {
+        self.check()?;
         let n = objective.rows();
         let batch_size = self.batch_size.unwrap_or(n).min(n);
         let mut state = State::new(self, engine, batch_size);
