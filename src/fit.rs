@@ -9,6 +9,7 @@ use crate::data::samples::{Samples, Splits};
 use crate::engine::{self, Choice, Engine, Gram, GramMatrix, Kind, Plan, Primal, Shape};
 use crate::error::{Error, Result};
 use crate::gemm::{Backend, Gemm};
+use crate::kernels::Isa;
 use crate::model::Model;
 use crate::monitor::{Epoch, Event, Monitor, Watched};
 use crate::objective::{Loss, Objective};
@@ -160,6 +161,7 @@ pub fn fit<'a>(
 ) -> Result<Fit> {
     let splits = data.into();
     check(splits, options)?;
+    Isa::chosen()?;
     let pool = threads::pool(options.threads)?;
     pool.install(|| {
         let threads = pool.current_num_threads();
@@ -282,7 +284,7 @@ fn gram_matrices(
         observe(Event::GramMatrix { columns, of });
     })?;
     let k_validation = splits.validation.map(|validation| {
-        GramMatrix::between(validation.x(), x, gemm, &mut |columns| {
+        GramMatrix::between(validation.x(), x, &k, gemm, &mut |columns| {
             let columns = columns + x.features();
             observe(Event::GramMatrix { columns, of });
         })

@@ -10,16 +10,19 @@ use faer::{Accum as FaerAccum, MatMut as FaerMut, MatRef as FaerRef, Par};
 use rayon::prelude::*;
 
 use crate::kernels::Isa;
-use crate::kernels::gemm::{self as kernels, Part, Strided};
+pub use crate::kernels::gemm::Part;
+use crate::kernels::gemm::{self as kernels, Strided};
 use crate::mat::{MatMut, MatRef};
 
 /// Who multiplies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
+    /// The fastest for the shape: see [`Gemm::choose`].
+    #[default]
+    Auto,
     /// The kernels of this crate.
     Own,
     /// The `faer` crate; its kernels use AVX2 or AVX-512 as the machine has them.
-    #[default]
     Faer,
     /// The `matrixmultiply` crate, in panels of one thread each.
     Matrixmultiply,
@@ -83,7 +86,7 @@ impl Gemm {
     pub fn new(backend: Backend, threads: usize) -> Gemm {
         Gemm {
             backend,
-            isa: Isa::chosen().unwrap_or(Isa::PORTABLE),
+            isa: Isa::current(),
             threads: threads.max(1),
         }
     }
@@ -115,8 +118,8 @@ impl Gemm {
     pub fn gram(&self, x: MatRef, mut c: MatMut) {
         let n = x.rows();
         assert_eq!((c.rows(), c.cols()), (n, n), "result's shape");
-        match self.backend {
-            Backend::Own => {
+        match self.choose(n, n, x.cols()) {
+            Backend::Auto | Backend::Own => {
                 let (a, b) = (Operand::new(x), Operand::transposed(x));
                 kernels::product(
                     self.isa,
@@ -156,6 +159,39 @@ impl Gemm {
         }
     }
 
+    /// Whether [`Gemm::byte_product`] is at hand.
+    pub fn has_bytes(&self) -> bool {
+        matches!(self.backend, Backend::Auto | Backend::Own)
+    }
+
+    /// `C = A Bᵀ` of bytes, exactly: A (m x 4k) unsigned, B (n x 4k) signed, C i32; of bytes of
+    /// one matrix only the lower triangle. Four bytes lie in each value of the views.
+    ///
+    /// # Panics
+    /// If a sum could overflow: with 65,793 bytes and more.
+    pub fn byte_product(&self, a: MatRef, b: MatRef, part: Part, c: &mut [i32]) {
+        kernels::byte_product(self.isa, Operand::new(a), Operand::transposed(b), part, c);
+    }
+
+    /// Our kernels, but faer where they do not pay: products so narrow that most of a tile
+    /// would be padding, so small that packing is most of the work, or on a machine for whose
+    /// vectors we have none. What that rests on is the table of `cargo bench --bench gemm`.
+    fn choose(&self, m: usize, n: usize, k: usize) -> Backend {
+        /// Narrowest side and fewest multiply-adds that pay.
+        const NARROWEST: usize = 8;
+        const FEWEST: usize = 100_000;
+        match self.backend {
+            Backend::Auto => {
+                let small = m.saturating_mul(n).saturating_mul(k) < FEWEST;
+                match small || m.min(n) < NARROWEST || self.isa == Isa::PORTABLE {
+                    true => Backend::Faer,
+                    false => Backend::Own,
+                }
+            }
+            backend => backend,
+        }
+    }
+
     fn par(&self) -> Par {
         match self.threads {
             1 => Par::Seq,
@@ -167,8 +203,8 @@ impl Gemm {
         assert_eq!(a.cols, b.rows, "inner dimensions");
         assert_eq!((c.rows(), c.cols()), (a.rows, b.cols), "result's shape");
         let (rows, cols) = (c.rows(), c.cols());
-        match self.backend {
-            Backend::Own => self.own(alpha, a, b, accum, c),
+        match self.choose(a.rows, b.cols, a.cols) {
+            Backend::Auto | Backend::Own => self.own(alpha, a, b, accum, c),
             Backend::Faer => {
                 let accum = match accum {
                     Accum::Replace => FaerAccum::Replace,

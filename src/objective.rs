@@ -14,6 +14,7 @@
 use rayon::prelude::*;
 
 use crate::data::samples::Batch;
+use crate::kernels::{Isa, softmax};
 use crate::mat::MatMut;
 
 /// Which loss; the number of outputs follows from it.
@@ -60,11 +61,27 @@ impl Loss {
     /// # Panics
     /// If there is not one label a row, or a label is not below c (2 for logistic).
     pub fn loss_gradient(self, z: MatMut, labels: &[u32], scratch: &mut Vec<f64>) -> f64 {
-        let scale = 1.0 / z.rows() as f32;
-        self.each_row(z, labels, scratch, |row, label| match self {
-            Loss::Softmax => softmax_row(row, label as usize, scale),
-            Loss::Logistic => logistic_row(row, label, scale),
-        })
+        /// Rows a task: a task should outlast the cost of handing it out.
+        const ROWS: usize = 64;
+        let mut z = z;
+        let (rows, cols) = (z.rows(), z.cols());
+        assert_eq!(rows, labels.len(), "one label a row");
+        let scale = 1.0 / rows as f32;
+        let isa = Isa::current();
+        scratch.clear();
+        scratch.resize(rows, 0.0);
+        (z.as_mut_slice().par_chunks_mut(ROWS * cols))
+            .zip(labels.par_chunks(ROWS))
+            .zip(scratch.par_chunks_mut(ROWS))
+            .for_each(|((z, labels), losses)| match self {
+                Loss::Softmax => softmax::rows(isa, z, cols, labels, scale, losses),
+                Loss::Logistic => {
+                    for ((z, &label), loss) in z.iter_mut().zip(labels).zip(losses) {
+                        *loss = logistic(z, label, scale);
+                    }
+                }
+            });
+        scratch.iter().sum::<f64>() / rows as f64
     }
 
     /// Mean loss over the rows of `z` and the number of rows whose largest logit (logistic:
@@ -115,30 +132,6 @@ impl Loss {
                 out.iter_mut().for_each(|p| *p /= total);
             }
         }
-    }
-
-    fn each_row(
-        self,
-        mut z: MatMut,
-        labels: &[u32],
-        losses: &mut Vec<f64>,
-        row_loss: impl Fn(&mut [f32], u32) -> f64 + Sync,
-    ) -> f64 {
-        /// Rows a task: a task should outlast the cost of handing it out.
-        const ROWS: usize = 32;
-        let (rows, cols) = (z.rows(), z.cols());
-        assert_eq!(rows, labels.len(), "one label a row");
-        losses.clear();
-        losses.resize(rows, 0.0);
-        (z.as_mut_slice().par_chunks_mut(ROWS * cols))
-            .zip(labels.par_chunks(ROWS))
-            .zip(losses.par_chunks_mut(ROWS))
-            .for_each(|((z, labels), losses)| {
-                for ((row, &label), loss) in z.chunks_exact_mut(cols).zip(labels).zip(losses) {
-                    *loss = row_loss(row, label);
-                }
-            });
-        losses.iter().sum::<f64>() / rows as f64
     }
 }
 
@@ -191,41 +184,14 @@ fn row_max(row: &[f32]) -> f32 {
     row.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// One row: returns `lse(z) - z[label]`, leaves `(softmax(z) - onehot(label)) * scale`.
-fn softmax_row(row: &mut [f32], label: usize, scale: f32) -> f64 {
-    let max = row_max(row);
-    // Read before it is overwritten.
-    let target = row[label];
-    let target_exp = (target - max).exp();
-    for z in row.iter_mut() {
-        *z = (*z - max).exp();
-    }
-    // The label's own term is added last: near a perfect fit it is 1 and the others are
-    // tiny, and both the loss ln(1 + others) and the gradient -others/total keep them.
-    row[label] = 0.0;
-    let others: f64 = row.iter().map(|&e| f64::from(e)).sum();
-    let total = others + f64::from(target_exp);
-    let factor = scale / total as f32;
-    for e in row.iter_mut() {
-        *e *= factor;
-    }
-    row[label] = -((others / total) as f32) * scale;
-    // max - target in f64: it may exceed the range of f32.
-    let distance = f64::from(max) - f64::from(target);
-    match distance == 0.0 {
-        true => others.ln_1p(),
-        false => distance + total.ln(),
-    }
-}
-
 /// One row of one logit: returns `softplus(z) - y z`, leaves `(sigmoid(z) - y) * scale`.
-fn logistic_row(row: &mut [f32], label: u32, scale: f32) -> f64 {
+fn logistic(z: &mut f32, label: u32, scale: f32) -> f64 {
     assert!(label < 2, "a logistic label is 0 or 1");
     // With the sign turned towards the label both classes are one case:
     // loss = softplus(t), t = -z for y = 1 and z for y = 0.
     let sign = if label == 1 { -1.0 } else { 1.0 };
-    let t = sign * row[0];
-    row[0] = sign * sigmoid(t) * scale;
+    let t = sign * *z;
+    *z = sign * sigmoid(t) * scale;
     let t = f64::from(t);
     t.max(0.0) + (-t.abs()).exp().ln_1p()
 }

@@ -27,7 +27,7 @@ pub const TRAJECTORY: &str = "trajectory.npy";
 pub struct Summary {
     pub flowreg: &'static str,
     pub engine: Kind,
-    pub instruction_set: &'static str,
+    pub instruction_set: String,
     pub threads: usize,
     pub optimizer: &'static str,
     pub epochs: usize,

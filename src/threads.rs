@@ -31,20 +31,7 @@ pub fn available() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The widest vector instructions that the products will use here.
-pub fn instruction_set() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            return "avx512";
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return "avx2+fma";
-        }
-        "sse2"
-    }
-    #[cfg(target_arch = "aarch64")]
-    return "neon";
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    return "portable";
+/// The vector instructions that are used here.
+pub fn instruction_set() -> String {
+    crate::kernels::Isa::current().to_string()
 }

@@ -70,7 +70,7 @@ proptest! {
         let k = gram_matrix(x, backend, 2);
         let gemm = Gemm::new(backend, 2);
         let mut heard = 0;
-        let k_validation = GramMatrix::between(y, x, gemm, &mut |columns| heard = columns).unwrap();
+        let k_validation = GramMatrix::between(y, x, &k, gemm, &mut |columns| heard = columns).unwrap();
         prop_assert_eq!(heard, d);
 
         let n = x.len();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::gram_matrix::SLAB;
+use super::gram_matrix::SLAB_BYTES;
 use crate::error::{Error, Result};
 
 /// What the caller asks for.
@@ -91,7 +91,7 @@ impl Plan {
         available: Option<u64>,
     ) -> Result<Plan> {
         let (n, m) = (shape.rows as u128, shape.validation_rows as u128);
-        let slab = 4 * shape.features.min(SLAB) as u128;
+        let slab = shape.features.saturating_mul(4).min(SLAB_BYTES) as u128;
         let gram_bytes = (n + m).saturating_mul(n.saturating_mul(12).saturating_add(slab));
         let [n, m, d, c, epochs] = [
             shape.rows,
@@ -190,7 +190,7 @@ mod tests {
         let wide = shape(1020, 0, 49152, 102);
         let fast = Plan::new(wide, 250, Choice::Auto, None).unwrap();
         assert_eq!(fast.engine, Kind::Gram);
-        assert_eq!(fast.gram_bytes, 1020 * (12 * 1020 + 4096));
+        assert_eq!(fast.gram_bytes, 1020 * (12 * 1020 + 16384));
         assert!(fast.primal_flop > 40.0 * fast.gram_flop);
         assert!(fast.to_string().starts_with("gram: 124."), "{fast}");
         let engine = |shape, epochs, choice, memory| {
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(engine(tall, 100, Choice::Auto, None), Kind::Primal);
         // Validation rows count too.
         let validated = Plan::new(shape(1020, 6149, 49152, 102), 250, Choice::Auto, None).unwrap();
-        assert_eq!(validated.gram_bytes, 7169 * (12 * 1020 + 4096));
+        assert_eq!(validated.gram_bytes, 7169 * (12 * 1020 + 16384));
         assert!(validated.gram_flop > 5.0 * fast.gram_flop);
         let error =
             Plan::new(shape(1 << 20, 0, 10, 1), 1, Choice::Gram, Some(1 << 30)).unwrap_err();

@@ -9,7 +9,8 @@
 //! Kc is f32, u and v are f64. Rows that have much in common (photographs are bright) make
 //! K nearly constant, and rounding its entries to f32 loses what tells the rows apart: a fit
 //! with a daring learning rate amplifies that. The centred entries are small, and so is
-//! their rounding.
+//! their rounding. Where every feature is a byte over 255, as in photographs, the products
+//! are formed in integers, without any rounding.
 
 use std::ops::Range;
 
@@ -18,11 +19,12 @@ use rayon::prelude::*;
 use super::{ROWS, column_sums};
 use crate::data::samples::{Batch, Rows};
 use crate::error::{Error, Result};
-use crate::gemm::{Accum, Gemm};
+use crate::gemm::{Accum, Gemm, Part};
+use crate::kernels::{Isa, pixels};
 use crate::mat::{MatMut, MatRef};
 
-/// Columns of X multiplied at a time: so many products are summed in f32, the rest in f64.
-pub(super) const SLAB: usize = 1024;
+/// Columns of X multiplied at a time in floats: so many products are summed in f32, the rest in f64.
+const SLAB: usize = 1024;
 
 /// Inner products of the rows of Y (or X itself) with the rows of X.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,7 +72,7 @@ impl GramMatrix {
         Self::multiply(None, x, gemm, progress)
     }
 
-    /// Y Xᵀ for other rows, m x n, centred by X's mean. Cost: 2mnd flop; 12mn bytes, of which
+    /// Y Xᵀ for other rows, m x n, centred by X's mean; `k` is X Xᵀ. Cost: 2mnd flop; 12mn bytes, of which
     /// 4mn stay.
     ///
     /// # Errors
@@ -78,61 +80,35 @@ impl GramMatrix {
     pub fn between(
         y: &Rows,
         x: &Rows,
+        k: &GramMatrix,
         gemm: Gemm,
         progress: &mut dyn FnMut(usize),
     ) -> Result<GramMatrix> {
-        Self::multiply(Some(y), x, gemm, progress)
+        Self::multiply(Some((y, k)), x, gemm, progress)
     }
 
     fn multiply(
-        y: Option<&Rows>,
+        y: Option<(&Rows, &GramMatrix)>,
         x: &Rows,
         gemm: Gemm,
         progress: &mut dyn FnMut(usize),
     ) -> Result<GramMatrix> {
-        let (n, d) = (x.len(), x.features());
-        let rows = y.map_or(n, Rows::len);
-        // Entries of row i that are multiplied out.
-        let used = |i: usize| if y.is_some() { n } else { i + 1 };
-        let mut sums: Vec<f64> = room(rows, n)?;
-        let mut values: Vec<f32> = room(rows, n)?;
-        let mut column_parts = vec![0.0; n];
-        let mut row_parts = vec![0.0; rows];
-        let mut mean_squared = 0.0;
-        let (mut mean, mut x_slab, mut y_slab) = (Vec::new(), Vec::new(), Vec::new());
-        for first in (0..d).step_by(SLAB) {
-            let columns = first..(first + SLAB).min(d);
-            column_means(x, columns.clone(), &mut mean);
-            mean_squared += dot(&mean, &mean);
-            let x_slab = centre(x, columns.clone(), &mean, &mut x_slab, &mut column_parts);
-            let product = MatMut::new(&mut values, rows, n);
-            match y {
-                None => gemm.gram(x_slab, product),
-                Some(y) => {
-                    let y_slab = centre(y, columns.clone(), &mean, &mut y_slab, &mut row_parts);
-                    gemm.a_bt(1.0, y_slab, x_slab, Accum::Replace, product);
-                }
-            }
-            let both = (sums.par_chunks_exact_mut(n)).zip(values.par_chunks_exact(n));
-            both.enumerate().for_each(|(i, (sums, values))| {
-                let used = sums[..used(i)].iter_mut().zip(values);
-                used.for_each(|(sum, &value)| *sum += f64::from(value));
-            });
-            progress(columns.end);
+        let rows = y.map_or(x.len(), |(y, _)| y.len());
+        let mut products = Products {
+            y: y.map(|(y, _)| y),
+            x,
+            gemm,
+            sums: room(rows, x.len())?,
+            values: room(rows, x.len())?,
+        };
+        if gemm.has_bytes() && products.of_bytes(progress) {
+            return Ok(products.centred(y.map(|(_, k)| k)));
         }
-        let both = (values.par_chunks_exact_mut(n)).zip(sums.par_chunks_exact(n));
-        both.enumerate().for_each(|(i, (values, sums))| {
-            let used = values[..used(i)].iter_mut().zip(sums);
-            used.for_each(|(value, &sum)| *value = sum as f32);
-        });
-        if y.is_none() {
-            mirror(&mut values, n);
-            row_parts.copy_from_slice(&column_parts);
-        }
-        row_parts.iter_mut().for_each(|part| *part += mean_squared);
+        let (row_parts, column_parts) = products.of_floats(progress);
+        let values = products.values;
         if let Some(value) = values.par_iter().find_any(|value| !value.is_finite()) {
             finite(x, "x")?;
-            y.map_or(Ok(()), |y| finite(y, "validation x"))?;
+            y.map_or(Ok(()), |(y, _)| finite(y, "validation x"))?;
             return Err(Error::options(
                 "--engine",
                 format!("gram, where the inner products of rows hold {value}"),
@@ -202,6 +178,188 @@ impl GramMatrix {
                 *z = (f64::from(*z) + alpha * (part * sum + weighted)) as f32;
             }
         });
+    }
+}
+
+/// Y Xᵀ or, without Y, the lower triangle of X Xᵀ, in the making.
+struct Products<'a> {
+    y: Option<&'a Rows<'a>>,
+    x: &'a Rows<'a>,
+    gemm: Gemm,
+    /// Sums over slabs of columns.
+    sums: Vec<f64>,
+    /// Products of one slab.
+    values: Vec<f32>,
+}
+
+impl Products<'_> {
+    /// How many entries of row i are multiplied out.
+    fn used(&self) -> impl Fn(usize) -> usize + Sync + use<> {
+        let (whole, n) = (self.y.is_some(), self.x.len());
+        move |i| if whole { n } else { i + 1 }
+    }
+
+    /// Kc by products of centred rows: `values`, u and v.
+    fn of_floats(&mut self, progress: &mut dyn FnMut(usize)) -> (Vec<f64>, Vec<f64>) {
+        let (x, n, d) = (self.x, self.x.len(), self.x.features());
+        let rows = self.sums.len() / n;
+        let used = self.used();
+        let mut column_parts = vec![0.0; n];
+        let mut row_parts = vec![0.0; rows];
+        let mut mean_squared = 0.0;
+        let (mut mean, mut x_slab, mut y_slab) = (Vec::new(), Vec::new(), Vec::new());
+        self.sums.fill(0.0);
+        for first in (0..d).step_by(SLAB) {
+            let columns = first..(first + SLAB).min(d);
+            column_means(x, columns.clone(), &mut mean);
+            mean_squared += dot(&mean, &mean);
+            let x_slab = centre(x, columns.clone(), &mean, &mut x_slab, &mut column_parts);
+            let product = MatMut::new(&mut self.values, rows, n);
+            match self.y {
+                None => self.gemm.gram(x_slab, product),
+                Some(y) => {
+                    let y_slab = centre(y, columns.clone(), &mean, &mut y_slab, &mut row_parts);
+                    (self.gemm).a_bt(1.0, y_slab, x_slab, Accum::Replace, product);
+                }
+            }
+            let both = (self.sums.par_chunks_exact_mut(n)).zip(self.values.par_chunks_exact(n));
+            both.enumerate().for_each(|(i, (sums, values))| {
+                let used = sums[..used(i)].iter_mut().zip(values);
+                used.for_each(|(sum, &value)| *sum += f64::from(value));
+            });
+            progress(columns.end);
+        }
+        let both = (self.values.par_chunks_exact_mut(n)).zip(self.sums.par_chunks_exact(n));
+        both.enumerate().for_each(|(i, (values, sums))| {
+            let used = values[..used(i)].iter_mut().zip(sums);
+            used.for_each(|(value, &sum)| *value = sum as f32);
+        });
+        if self.y.is_none() {
+            mirror(&mut self.values, n);
+            row_parts.copy_from_slice(&column_parts);
+        }
+        row_parts.iter_mut().for_each(|part| *part += mean_squared);
+        (row_parts, column_parts)
+    }
+
+    /// 255² times the products, exactly, in `sums`, if every feature is a byte over 255. Else
+    /// `false`, soon.
+    fn of_bytes(&mut self, progress: &mut dyn FnMut(usize)) -> bool {
+        let (x, n, d) = (self.x, self.x.len(), self.x.features());
+        let rows = self.sums.len() / n;
+        let used = self.used();
+        let (mut x_slab, mut y_slab) = (ByteSlab::default(), ByteSlab::default());
+        // Σ a·b = Σ a·(b - 128) + 128 Σ a.
+        let mut row_totals = vec![0u64; rows];
+        for first in (0..d).step_by(BYTE_SLAB) {
+            let columns = first..(first + BYTE_SLAB).min(d);
+            let loads = [(Some(x), &mut x_slab), (self.y, &mut y_slab)];
+            for (rows, slab) in loads {
+                if rows.is_some_and(|rows| !slab.load(rows, columns.clone())) {
+                    return false;
+                }
+            }
+            let (left, part) = match self.y {
+                None => (&x_slab, Part::LowerTriangle),
+                Some(_) => (&y_slab, Part::Full),
+            };
+            let values: &mut [i32] = bytemuck::cast_slice_mut(&mut self.values);
+            let width = columns.len().div_ceil(4);
+            let (a, b) = (&left.unsigned, &x_slab.signed);
+            let (a, b) = (MatRef::new(a, rows, width), MatRef::new(b, n, width));
+            self.gemm.byte_product(a, b, part, values);
+            let both = (self.sums.par_chunks_exact_mut(n)).zip(values.par_chunks_exact(n));
+            both.enumerate().for_each(|(i, (sums, values))| {
+                let used = sums[..used(i)].iter_mut().zip(values);
+                match first {
+                    0 => used.for_each(|(sum, &value)| *sum = f64::from(value)),
+                    _ => used.for_each(|(sum, &value)| *sum += f64::from(value)),
+                }
+            });
+            let totals = row_totals.iter_mut().zip(&left.totals);
+            totals.for_each(|(total, slab)| *total += slab);
+            progress(columns.end);
+        }
+        let rows = self.sums.par_chunks_exact_mut(n).zip(&row_totals);
+        rows.enumerate().for_each(|(i, (sums, &total))| {
+            let total = (128 * total) as f64;
+            sums[..used(i)].iter_mut().for_each(|sum| *sum += total);
+        });
+        true
+    }
+
+    /// Kc, u and v from exact products: the mean row's product with a row is the mean of its
+    /// products with all rows.
+    fn centred(mut self, k: Option<&GramMatrix>) -> GramMatrix {
+        let n = self.x.len();
+        if self.y.is_none() {
+            mirror(&mut self.sums, n);
+        }
+        let scale = 1.0 / (255.0 * 255.0);
+        let rows = self.sums.par_chunks_exact_mut(n);
+        let row_parts: Vec<f64> = rows
+            .map(|sums| {
+                sums.iter_mut().for_each(|sum| *sum *= scale);
+                sums.iter().sum::<f64>() / n as f64
+            })
+            .collect();
+        let column_parts = match k {
+            Some(k) => k.column_parts.clone(),
+            None => {
+                let mean_squared = row_parts.iter().sum::<f64>() / n as f64;
+                row_parts.iter().map(|part| part - mean_squared).collect()
+            }
+        };
+        let rows = (self.values.par_chunks_exact_mut(n)).zip(self.sums.par_chunks_exact(n));
+        rows.zip(&row_parts).for_each(|((values, sums), row_part)| {
+            let parts = values.iter_mut().zip(sums.iter().zip(&column_parts));
+            parts.for_each(|(value, (sum, part))| *value = (sum - row_part - part) as f32);
+        });
+        GramMatrix {
+            centred: self.values,
+            row_parts,
+            column_parts,
+        }
+    }
+}
+
+/// Columns of X whose bytes are multiplied at a time.
+const BYTE_SLAB: usize = 8192;
+/// Most bytes a row that slabs of either kind take.
+pub(super) const SLAB_BYTES: usize = 2 * BYTE_SLAB;
+
+/// Some columns of rows as bytes, four in a value, each row padded by zeros.
+#[derive(Default)]
+struct ByteSlab {
+    unsigned: Vec<f32>,
+    /// Less 128.
+    signed: Vec<f32>,
+    /// Sum of each row's bytes.
+    totals: Vec<u64>,
+}
+
+impl ByteSlab {
+    /// Whether all values are bytes over 255; then they are loaded.
+    fn load(&mut self, rows: &Rows, columns: Range<usize>) -> bool {
+        let width = columns.len().div_ceil(4);
+        let isa = Isa::current();
+        self.unsigned.resize(rows.len() * width, 0.0);
+        self.signed.resize(rows.len() * width, 0.0);
+        self.totals.resize(rows.len(), 0);
+        (self.unsigned.par_chunks_exact_mut(width))
+            .zip(self.signed.par_chunks_exact_mut(width))
+            .zip(&mut self.totals)
+            .enumerate()
+            .all(|(i, ((unsigned, signed), total))| {
+                let unsigned: &mut [u8] = bytemuck::cast_slice_mut(unsigned);
+                let signed: &mut [u8] = bytemuck::cast_slice_mut(signed);
+                unsigned[columns.len()..].fill(0);
+                let (unsigned, signed) =
+                    (&mut unsigned[..columns.len()], &mut signed[..columns.len()]);
+                let exact = pixels::bytes(isa, &rows.row(i)[columns.clone()], unsigned, signed);
+                *total = unsigned.iter().map(|&byte| u64::from(byte)).sum();
+                exact
+            })
     }
 }
 
@@ -289,7 +447,7 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Copy the lower triangle to the upper one, by tiles that stay in cache.
-fn mirror(k: &mut [f32], n: usize) {
+fn mirror<T: Copy>(k: &mut [T], n: usize) {
     const TILE: usize = 32;
     for first in (0..n).step_by(TILE) {
         let last = (first + TILE).min(n);

@@ -20,7 +20,19 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::isa::{Isa, Kind};
-use super::simd::{Portable, Simd};
+use super::simd::{Simd, Task};
+
+/// What the values are.
+#[derive(Clone, Copy)]
+enum Numbers {
+    /// f32; the product is scaled.
+    Floats {
+        /// By this.
+        alpha: f32,
+    },
+    /// Four bytes each, unsigned in A and signed in B; sums are i32, stored as the same bits.
+    Bytes,
+}
 
 /// Rows of a tile. 102 classes are 17 of them.
 const MR: usize = 6;
@@ -76,6 +88,32 @@ impl Strided<'_> {
 /// # Panics
 /// If the shapes do not fit.
 pub fn product(isa: Isa, alpha: f32, a: Strided, b: Strided, add: bool, part: Part, c: &mut [f32]) {
+    multiply(isa, Numbers::Floats { alpha }, a, b, add, part, c);
+}
+
+/// `C = A B` of bytes, exactly: A unsigned, B signed, C i32. Operands hold four bytes of the
+/// summed index in every f32, as [`bytemuck`] casts them. Runs on the current rayon pool.
+///
+/// # Panics
+/// If the shapes do not fit, or if a sum could overflow: at 65,793 bytes and more.
+pub fn byte_product(isa: Isa, a: Strided, b: Strided, part: Part, c: &mut [i32]) {
+    assert!(
+        4 * a.cols < 65_793,
+        "255 · 128 · bytes must stay below 2^31"
+    );
+    let c = bytemuck::cast_slice_mut(c);
+    multiply(isa, Numbers::Bytes, a, b, false, part, c);
+}
+
+fn multiply(
+    isa: Isa,
+    numbers: Numbers,
+    a: Strided,
+    b: Strided,
+    add: bool,
+    part: Part,
+    c: &mut [f32],
+) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
     a.check();
     b.check();
@@ -110,30 +148,19 @@ pub fn product(isa: Isa, alpha: f32, a: Strided, b: Strided, add: bool, part: Pa
             };
             let mut packed_b = PACKED_B.take();
             packed_b.resize(nr * BLOCK, 0.0);
-            let task = Panel {
-                alpha,
+            let mut task = Panel {
+                numbers,
                 a: &packed,
                 rows: first_row..m,
                 b,
                 k: block.clone(),
                 columns,
-                packed_b: Cell::from_mut(&mut packed_b[..]).as_slice_of_cells(),
+                packed_b: &mut packed_b,
                 add: add || block.start > 0,
                 c: start.0,
                 stride: n,
             };
-            match isa.0 {
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: an `Isa` of this kind exists only where the machine has it.
-                Kind::Avx512 => unsafe { super::x86_64::panel_avx512(&task) },
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: as above.
-                Kind::Avx2 => unsafe { super::x86_64::panel_avx2(&task) },
-                #[cfg(target_arch = "aarch64")]
-                Kind::Neon => super::aarch64::panel_neon(&task),
-                // SAFETY: plain Rust needs no instruction set.
-                Kind::Portable => unsafe { panel::<Portable, 2>(&task) },
-            }
+            isa.run(&mut task);
             PACKED_B.set(packed_b);
         });
     }
@@ -179,8 +206,12 @@ fn pack_rows(a: Strided, first: usize, k: Range<usize>, to: &mut [f32]) {
     if a.col_stride == 1 && rows == MR {
         let row = |r: usize| &a.data[(first + r) * a.row_stride..][k.clone()];
         let rows: [&[f32]; MR] = std::array::from_fn(row);
+        assert!(to.len() == MR * k.len() && rows.iter().all(|row| row.len() == k.len()));
         for (i, to) in to.chunks_exact_mut(MR).enumerate() {
-            (to.iter_mut().zip(rows)).for_each(|(to, row)| *to = row[i]);
+            for (to, row) in to.iter_mut().zip(rows) {
+                // SAFETY: there are as many chunks as values in a row.
+                *to = unsafe { *row.get_unchecked(i) };
+            }
         }
         return;
     }
@@ -193,7 +224,7 @@ fn pack_rows(a: Strided, first: usize, k: Range<usize>, to: &mut [f32]) {
 
 /// One task: all tiles of a panel, for one block of k.
 pub struct Panel<'a> {
-    alpha: f32,
+    numbers: Numbers,
     /// The block of A, packed by [`pack_rows`].
     a: &'a [f32],
     /// Rows of C to compute; starts at a tile.
@@ -202,44 +233,52 @@ pub struct Panel<'a> {
     k: Range<usize>,
     columns: Range<usize>,
     /// Room for NR columns of the block of B.
-    packed_b: &'a [Cell<f32>],
+    packed_b: &'a mut [f32],
     add: bool,
     c: *mut f32,
     stride: usize,
 }
 
-/// Pack the panel's columns of B and compute its tiles; NR = NV · `S::LANES`.
-///
-/// # Safety
-/// Inlined into a function that enables `S`'s instruction set, on a machine that has it.
-/// `task.c` points to a matrix of rows of length `stride` that holds `rows` and `columns`,
-/// which no other thread touches.
-#[inline(always)]
-pub unsafe fn panel<S: Simd, const NV: usize>(task: &Panel) {
-    let nr = NV * S::LANES;
-    let len = task.k.len();
-    let width = task.columns.len();
-    assert!(task.packed_b.len() >= nr * len && width <= nr && nr <= MAX_NR);
-    assert!(task.a.len() >= task.rows.end.next_multiple_of(MR) * len);
-    let b = task.packed_b.as_ptr().cast::<f32>().cast_mut();
-    // SAFETY: `b` has room for nr x len values; `Strided::check` held the operand's size
-    // against its shape.
-    unsafe { pack_columns::<S>(task.b, task.columns.clone(), task.k.clone(), nr, b) };
-    for first in (0..len).step_by(KC) {
-        let steps = KC.min(len - first);
-        let add = task.add || first > 0;
-        for row in task.rows.clone().step_by(MR) {
-            let rows = MR.min(task.rows.end - row);
-            // SAFETY: the assertions hold both packed operands to their sizes; the tile's
-            // rows and columns are the task's own.
-            unsafe {
-                let a = task.a.as_ptr().add(row * len + first * MR);
-                let sums = tile::<S, NV>(steps, a, b.add(first * nr));
-                let c = task.c.add(row * task.stride + task.columns.start);
-                match rows == MR && width == nr {
-                    true => write::<S, NV>(sums, task.alpha, add, c, task.stride),
-                    false => {
-                        write_edge::<S, NV>(sums, task.alpha, add, c, task.stride, rows, width)
+impl Task for Panel<'_> {
+    /// Pack the panel's columns of B and compute its tiles; NR = NV · `S::LANES`.
+    #[inline(always)]
+    unsafe fn run<S: Simd, const NV: usize>(&mut self) {
+        let nr = NV * S::LANES;
+        let len = self.k.len();
+        let width = self.columns.len();
+        assert!(self.packed_b.len() >= nr * len && width <= nr && nr <= MAX_NR);
+        assert!(self.a.len() >= self.rows.end.next_multiple_of(MR) * len);
+        let b = self.packed_b.as_mut_ptr();
+        // SAFETY: `b` has room for nr x len values; `Strided::check` held the operand's size
+        // against its shape.
+        unsafe { pack_columns::<S>(self.b, self.columns.clone(), self.k.clone(), nr, b) };
+        for first in (0..len).step_by(KC) {
+            let steps = KC.min(len - first);
+            let add = self.add || first > 0;
+            for row in self.rows.clone().step_by(MR) {
+                let rows = MR.min(self.rows.end - row);
+                // SAFETY: the assertions hold both packed operands to their sizes; `c` points
+                // to a matrix of rows of length `stride` that holds the task's rows and
+                // columns, which no other task touches.
+                unsafe {
+                    let (a, b) = (
+                        self.a.as_ptr().add(row * len + first * MR),
+                        b.add(first * nr),
+                    );
+                    let c = self.c.add(row * self.stride + self.columns.start);
+                    let put = Put {
+                        numbers: self.numbers,
+                        add,
+                        c,
+                        stride: self.stride,
+                    };
+                    let sums = match self.numbers {
+                        Numbers::Floats { .. } => tile::<S, NV, false>(steps, a, b),
+                        Numbers::Bytes => tile::<S, NV, true>(steps, a, b),
+                    };
+                    match rows == MR && width == nr {
+                        true => put.whole::<S, NV>(sums),
+                        false => put.edge::<S, NV>(sums, rows, width),
                     }
                 }
             }
@@ -247,12 +286,12 @@ pub unsafe fn panel<S: Simd, const NV: usize>(task: &Panel) {
     }
 }
 
-/// MR x NR sums of `steps` products.
+/// MR x NR sums of `steps` products, or of `steps` products of four bytes.
 ///
 /// # Safety
-/// As [`panel`]; `a` holds `steps` x MR values, `b` `steps` x NR.
+/// As [`Task::run`]; `a` holds `steps` x MR values, `b` `steps` x NR.
 #[inline(always)]
-unsafe fn tile<S: Simd, const NV: usize>(
+unsafe fn tile<S: Simd, const NV: usize, const BYTES: bool>(
     steps: usize,
     mut a: *const f32,
     mut b: *const f32,
@@ -268,7 +307,10 @@ unsafe fn tile<S: Simd, const NV: usize>(
             for (r, row) in sums.iter_mut().enumerate() {
                 let value = S::splat(*a.add(r));
                 for (sum, &vector) in row.iter_mut().zip(&vectors) {
-                    *sum = S::fma(value, vector, *sum);
+                    *sum = match BYTES {
+                        true => S::dot4(value, vector, *sum),
+                        false => S::fma(value, vector, *sum),
+                    };
                 }
             }
             a = a.add(MR);
@@ -278,61 +320,70 @@ unsafe fn tile<S: Simd, const NV: usize>(
     }
 }
 
-/// Put a whole tile into C.
-///
-/// # Safety
-/// As [`panel`]; `c` is the start of the tile.
-#[inline(always)]
-unsafe fn write<S: Simd, const NV: usize>(
-    sums: [[S::V; NV]; MR],
-    alpha: f32,
+/// Where a tile goes and what becomes of the old values.
+struct Put {
+    numbers: Numbers,
     add: bool,
+    /// The start of the tile.
     c: *mut f32,
     stride: usize,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let alpha = S::splat(alpha);
+}
+
+impl Put {
+    /// Put a whole tile into C.
+    ///
+    /// # Safety
+    /// As [`Task::run`]; MR rows of NR values at `c` belong to the caller.
+    #[inline(always)]
+    unsafe fn whole<S: Simd, const NV: usize>(&self, sums: [[S::V; NV]; MR]) {
         for (r, row) in sums.into_iter().enumerate() {
             for (v, sum) in row.into_iter().enumerate() {
-                let at = c.add(r * stride + v * S::LANES);
-                let value = match add {
-                    true => S::fma(alpha, sum, S::load(at)),
-                    false => S::mul(alpha, sum),
-                };
-                S::store(value, at);
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let at = self.c.add(r * self.stride + v * S::LANES);
+                    let value = match (self.numbers, self.add) {
+                        (Numbers::Floats { alpha }, true) => {
+                            S::fma(S::splat(alpha), sum, S::load(at))
+                        }
+                        (Numbers::Floats { alpha }, false) => S::mul(S::splat(alpha), sum),
+                        (Numbers::Bytes, true) => S::add_integers(sum, S::load(at)),
+                        (Numbers::Bytes, false) => sum,
+                    };
+                    S::store(value, at);
+                }
             }
         }
     }
-}
 
-/// Put a part of a tile into C.
-///
-/// # Safety
-/// As [`write`], for `rows` x `width` values.
-#[inline(always)]
-unsafe fn write_edge<S: Simd, const NV: usize>(
-    sums: [[S::V; NV]; MR],
-    alpha: f32,
-    add: bool,
-    c: *mut f32,
-    stride: usize,
-    rows: usize,
-    width: usize,
-) {
-    let mut row_values = [0.0f32; MAX_NR];
-    for (r, row) in sums.into_iter().enumerate().take(rows) {
-        // SAFETY: NV vectors fit `row_values`; the rest is the caller's promise.
-        unsafe {
-            for (v, sum) in row.into_iter().enumerate() {
-                S::store(sum, row_values.as_mut_ptr().add(v * S::LANES));
-            }
-            for (j, &sum) in row_values.iter().enumerate().take(width) {
-                let at = c.add(r * stride + j);
-                *at = match add {
-                    true => alpha.mul_add(sum, *at),
-                    false => alpha * sum,
-                };
+    /// Put `rows` x `width` values of a tile into C.
+    ///
+    /// # Safety
+    /// As [`Put::whole`], for these values.
+    #[inline(always)]
+    unsafe fn edge<S: Simd, const NV: usize>(
+        &self,
+        sums: [[S::V; NV]; MR],
+        rows: usize,
+        width: usize,
+    ) {
+        let mut row_values = [0.0f32; MAX_NR];
+        for (r, row) in sums.into_iter().enumerate().take(rows) {
+            // SAFETY: NV vectors fit `row_values`; the rest is the caller's promise.
+            unsafe {
+                for (v, sum) in row.into_iter().enumerate() {
+                    S::store(sum, row_values.as_mut_ptr().add(v * S::LANES));
+                }
+                for (j, &sum) in row_values.iter().enumerate().take(width) {
+                    let at = self.c.add(r * self.stride + j);
+                    *at = match (self.numbers, self.add) {
+                        (Numbers::Floats { alpha }, true) => alpha.mul_add(sum, *at),
+                        (Numbers::Floats { alpha }, false) => alpha * sum,
+                        (Numbers::Bytes, true) => {
+                            f32::from_bits(sum.to_bits().wrapping_add((*at).to_bits()))
+                        }
+                        (Numbers::Bytes, false) => sum,
+                    };
+                }
             }
         }
     }
@@ -525,6 +576,35 @@ mod tests {
                 let found = run(isa);
                 let same = found.iter().zip(&twin).all(|(a, b)| a.to_bits() == b.to_bits());
                 prop_assert!(same, "{isa}");
+            }
+        }
+
+        /// Bytes are multiplied exactly, and alike on every instruction set.
+        #[test]
+        fn bytes_are_exact(
+            m in near(MR), n in prop_oneof![near(16), near(MAX_NR)],
+            quads in prop_oneof![1usize..20, KC - 1..KC + 2, BLOCK - 1..BLOCK + 2],
+            extreme in any::<bool>(), seed in any::<u32>(),
+        ) {
+            let mut rng = rand_mt::Mt::new(seed);
+            let mut words = |len: usize| -> Vec<f32> {
+                (0..len).map(|_| f32::from_bits(if extreme { 0x80FF_80FF } else { rng.next_u32() })).collect()
+            };
+            let (a, b) = (words(m * quads), words(n * quads));
+            let byte = |words: &[f32], at: usize| words[at / 4].to_bits().to_le_bytes()[at % 4];
+            let left = Strided { data: &a, rows: m, cols: quads, row_stride: quads, col_stride: 1 };
+            let right = Strided { data: &b, rows: quads, cols: n, row_stride: 1, col_stride: quads };
+            for isa in Isa::available() {
+                let mut c = vec![-1; m * n];
+                byte_product(isa, left, right, Part::Full, &mut c);
+                for i in 0..m {
+                    for j in 0..n {
+                        let terms = (0..4 * quads).map(|l| {
+                            i64::from(byte(&a, 4 * quads * i + l)) * i64::from(byte(&b, 4 * quads * j + l) as i8)
+                        });
+                        prop_assert_eq!(i64::from(c[i * n + j]), terms.sum::<i64>(), "{} {} {}", isa, i, j);
+                    }
+                }
             }
         }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
+use super::simd::{Portable, Task};
 use crate::error::{Error, Result};
 
 /// An instruction set that this machine has: a value exists only if it does.
@@ -12,6 +13,7 @@ pub struct Isa(pub(super) Kind);
 /// The instruction sets that kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// With VNNI: byte products.
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -25,12 +27,28 @@ impl Isa {
     /// Plain Rust, on every machine.
     pub const PORTABLE: Isa = Isa(Kind::Portable);
 
+    /// Do a task with this instruction set.
+    pub(super) fn run(self, task: &mut impl Task) {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an `Isa` of this kind exists only where the machine has it.
+            Kind::Avx512 => unsafe { super::x86_64::run_avx512(task) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Kind::Avx2 => unsafe { super::x86_64::run_avx2(task) },
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => super::aarch64::run_neon(task),
+            // SAFETY: plain Rust needs no instruction set.
+            Kind::Portable => unsafe { task.run::<Portable, 2>() },
+        }
+    }
+
     /// All that this machine has, the best first.
     pub fn available() -> Vec<Isa> {
         let mut found = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f") {
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
                 found.push(Isa(Kind::Avx512));
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -41,6 +59,11 @@ impl Isa {
         found.push(Isa(Kind::Neon));
         found.push(Isa::PORTABLE);
         found
+    }
+
+    /// [`Isa::chosen`]; plain Rust where that fails, which a fit refuses to begin with.
+    pub fn current() -> Isa {
+        Isa::chosen().unwrap_or(Isa::PORTABLE)
     }
 
     /// The one that products use: the best, or the one that `FLOWREG_ISA` names. Looked up

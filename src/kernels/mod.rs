@@ -13,7 +13,9 @@
 mod aarch64;
 pub mod gemm;
 mod isa;
+pub mod pixels;
 mod simd;
+pub mod softmax;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 

@@ -23,8 +23,32 @@ pub trait Simd {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `a · b`.
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// `a - b`.
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    /// `a + b`.
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    /// `a > b ? a : b`: a NaN in `a` is dropped, one in `b` is kept.
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    /// `value · 2^t`, by adding the lowest bits of `t`'s representation to the exponent.
+    unsafe fn raise(value: Self::V, t: Self::V) -> Self::V;
+    /// `value`, but 0 where `x < limit`.
+    unsafe fn zero_below(value: Self::V, x: Self::V, limit: Self::V) -> Self::V;
+    /// Lanes as integers: `sum + a0·b0 + a1·b1 + a2·b2 + a3·b3`, the bytes of `a` being
+    /// unsigned, those of `b` signed.
+    unsafe fn dot4(a: Self::V, b: Self::V, sum: Self::V) -> Self::V;
+    /// Lanes as integers: `a + b`.
+    unsafe fn add_integers(a: Self::V, b: Self::V) -> Self::V;
     /// Interleave: `a0 b0 a1 b1 ...`, in two vectors.
     unsafe fn zip(a: Self::V, b: Self::V) -> (Self::V, Self::V);
+}
+
+/// Work that is written once and compiled for every instruction set.
+pub trait Task {
+    /// Do it with vectors `S`, tiles being NV of them wide.
+    ///
+    /// # Safety
+    /// Inlined into a function that enables `S`'s instruction set, on a machine that has it.
+    unsafe fn run<S: Simd, const NV: usize>(&mut self);
 }
 
 /// Plain Rust. `f32::mul_add` rounds once here too, in software where it must.
@@ -66,6 +90,50 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
         std::array::from_fn(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] - b[i])
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    unsafe fn raise(value: Self::V, t: Self::V) -> Self::V {
+        let bits = |i: usize| value[i].to_bits().wrapping_add(t[i].to_bits() << 23);
+        std::array::from_fn(|i| f32::from_bits(bits(i)))
+    }
+
+    #[inline(always)]
+    unsafe fn zero_below(value: Self::V, x: Self::V, limit: Self::V) -> Self::V {
+        std::array::from_fn(|i| if x[i] < limit[i] { 0.0 } else { value[i] })
+    }
+
+    #[inline(always)]
+    unsafe fn dot4(a: Self::V, b: Self::V, sum: Self::V) -> Self::V {
+        std::array::from_fn(|i| {
+            let (a, b) = (a[i].to_bits().to_le_bytes(), b[i].to_bits().to_le_bytes());
+            let products = a
+                .iter()
+                .zip(b)
+                .map(|(&a, b)| i32::from(a) * i32::from(b as i8));
+            let dot = products.sum::<i32>() as u32;
+            f32::from_bits(sum[i].to_bits().wrapping_add(dot))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn add_integers(a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| f32::from_bits(a[i].to_bits().wrapping_add(b[i].to_bits())))
     }
 
     #[inline(always)]

@@ -2,8 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::gemm::{Panel, panel};
-use super::simd::Simd;
+use super::simd::{Simd, Task};
 
 /// 16 lanes.
 pub struct Avx512;
@@ -51,6 +50,60 @@ impl Simd for Avx512 {
     unsafe fn mul(a: __m512, b: __m512) -> __m512 {
         // SAFETY: as above.
         unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn max(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn raise(value: __m512, t: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe {
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(t));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(value), exponent))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn zero_below(value: __m512, x: __m512, limit: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe {
+            let below = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, limit);
+            _mm512_mask_blend_ps(below, value, _mm512_setzero_ps())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot4(a: __m512, b: __m512, sum: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe {
+            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+            _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(sum), a, b))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_integers(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe {
+            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+            _mm512_castsi512_ps(_mm512_add_epi32(a, b))
+        }
     }
 
     #[inline(always)]
@@ -108,6 +161,66 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn sub(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn max(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn raise(value: __m256, t: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe {
+            let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(t));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(value), exponent))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn zero_below(value: __m256, x: __m256, limit: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, limit), value) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot4(a: __m256, b: __m256, sum: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe {
+            // Bytes 0 and 2, and bytes 1 and 3, as 16-bit numbers: nothing can saturate.
+            let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+            let low = _mm256_set1_epi32(0x00FF_00FF);
+            let a_even = _mm256_and_si256(a, low);
+            let a_odd = _mm256_srli_epi16::<8>(a);
+            let b_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b));
+            let b_odd = _mm256_srai_epi16::<8>(b);
+            let even = _mm256_madd_epi16(a_even, b_even);
+            let odd = _mm256_madd_epi16(a_odd, b_odd);
+            let sum = _mm256_add_epi32(_mm256_castps_si256(sum), even);
+            _mm256_castsi256_ps(_mm256_add_epi32(sum, odd))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_integers(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe {
+            let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+            _mm256_castsi256_ps(_mm256_add_epi32(a, b))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn zip(a: __m256, b: __m256) -> (__m256, __m256) {
         // SAFETY: as above.
         unsafe {
@@ -120,16 +233,16 @@ impl Simd for Avx2 {
     }
 }
 
-/// [`panel`] on AVX-512: 6 x 4 accumulators of the 32 registers.
-#[target_feature(enable = "avx512f")]
-pub fn panel_avx512(task: &Panel) {
-    // SAFETY: the instruction set is enabled here.
-    unsafe { panel::<Avx512, 4>(task) }
+/// [`Task::run`] on AVX-512.
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub fn run_avx512(task: &mut impl Task) {
+    // SAFETY: the instruction set is enabled here. 4 of the 32 registers beside 6 x 4 sums.
+    unsafe { task.run::<Avx512, 4>() }
 }
 
-/// [`panel`] on AVX2: 6 x 2 accumulators of the 16 registers.
+/// [`Task::run`] on AVX2.
 #[target_feature(enable = "avx2,fma")]
-pub fn panel_avx2(task: &Panel) {
-    // SAFETY: the instruction set is enabled here.
-    unsafe { panel::<Avx2, 2>(task) }
+pub fn run_avx2(task: &mut impl Task) {
+    // SAFETY: the instruction set is enabled here. 2 of the 16 registers beside 6 x 2 sums.
+    unsafe { task.run::<Avx2, 2>() }
 }
