@@ -4,11 +4,14 @@
 //! divided over the rows and columns of the result, never over the summed index.
 #![allow(unsafe_code)]
 
+use std::fmt;
+
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum as FaerAccum, MatMut as FaerMut, MatRef as FaerRef, Par};
 use rayon::prelude::*;
 
+use crate::error::{Error, Result};
 use crate::kernels::Isa;
 pub use crate::kernels::gemm::Part;
 use crate::kernels::gemm::{self as kernels, Strided};
@@ -26,6 +29,33 @@ pub enum Backend {
     Faer,
     /// The `matrixmultiply` crate, in panels of one thread each.
     Matrixmultiply,
+}
+
+impl Backend {
+    /// Look a back end up: auto, own, faer or matrixmultiply.
+    pub fn named(name: &str) -> Result<Backend> {
+        match name {
+            "auto" => Ok(Backend::Auto),
+            "own" => Ok(Backend::Own),
+            "faer" => Ok(Backend::Faer),
+            "matrixmultiply" => Ok(Backend::Matrixmultiply),
+            _ => {
+                let expected = "auto, own, faer or matrixmultiply";
+                Err(Error::options("--gemm", name, expected))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Backend::Auto => "auto",
+            Backend::Own => "own",
+            Backend::Faer => "faer",
+            Backend::Matrixmultiply => "matrixmultiply",
+        })
+    }
 }
 
 /// What becomes of the result's old values.

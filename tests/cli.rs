@@ -201,6 +201,53 @@ fn the_same_bits_for_any_number_of_threads() {
     }
 }
 
+/// The model's bytes with every instruction set that the machine has, forced and really used.
+#[test]
+fn the_same_bits_on_every_instruction_set() {
+    let world = World::new();
+    let fit = |isa: &str, args: &[&str]| {
+        let mut command = Command::new(FIT);
+        command.args(["data", "--out", "run", "--force", "--gemm", "own"]);
+        command
+            .args(["--epochs", "20", "--momentum", "0.9", "--lr", "0.1"])
+            .args(args);
+        command.env("FLOWREG_ISA", isa).current_dir(world.0.path());
+        command.output().unwrap()
+    };
+    let available = flowreg::kernels::Isa::available();
+    assert!(available.contains(&flowreg::kernels::Isa::PORTABLE));
+    for args in [
+        &["--engine", "gram"][..],
+        &["--engine", "primal", "--batch-size", "5"],
+        &["--engine", "gram", "--classes", "2", "--val-split", "val"],
+    ] {
+        let models = available.iter().map(|isa| {
+            let isa = isa.to_string();
+            let said = succeeds(&fit(&isa, args));
+            assert!(
+                said.contains(&format!("threads, {isa}\n")),
+                "{isa} is not in {said}"
+            );
+            assert_eq!(
+                common::json(&world.path("run/summary.json"))["instruction_set"],
+                *isa
+            );
+            let history = std::fs::read(world.path("run/history.jsonl")).unwrap();
+            (
+                history,
+                std::fs::read(world.path("run/model.safetensors")).unwrap(),
+            )
+        });
+        let models: Vec<_> = models.collect();
+        assert!(
+            models.windows(2).all(|pair| pair[0] == pair[1]),
+            "{available:?} {args:?}"
+        );
+    }
+    std::fs::remove_dir_all(world.path("run")).unwrap();
+    world.refuses(64, &["FLOWREG_ISA", "mmx", "portable"], |_| fit("mmx", &[]));
+}
+
 #[test]
 fn bad_options_are_refused() {
     let world = World::new();
@@ -219,6 +266,7 @@ fn bad_options_are_refused() {
         (&["--batch-size", "0"], &["--batch-size", "at least 1"]),
         (&["--nesterov"], &["--nesterov", "momentum"]),
         (&["--threads", "0"], &["--threads", "1..="]),
+        (&["--gemm", "abacus"], &["--gemm", "faer"]),
         (&["--engine", "quantum"], &["--engine", "primal"]),
         (&["--early-stopping", "3"], &["--val-split"]),
         (

@@ -8,6 +8,7 @@ use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::prep;
 use flowreg::engine::{Choice, Plan};
+use flowreg::gemm::Backend;
 use flowreg::model::About;
 use flowreg::publish::{Overwrite, Staging};
 use flowreg::run::{self, Summary};
@@ -37,7 +38,9 @@ learning rate, the loss before its step, validation loss and accuracy after it),
 summary.json, and trajectory.npy if asked for.
 
 Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss was no number any more,
-73 the output exists, 74 a file could not be read or written."
+73 the output exists, 74 a file could not be read or written.
+
+FLOWREG_ISA forces an instruction set: avx512, avx2+fma, neon or portable."
 )]
 struct Args {
     /// Dataset directory, written by flowreg-prep
@@ -104,6 +107,14 @@ struct Args {
         help_heading = "How to fit"
     )]
     engine: String,
+    /// Who multiplies matrices: own, faer, matrixmultiply, or auto, the fastest for the shape
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "auto",
+        help_heading = "How to fit"
+    )]
+    gemm: String,
     /// Passes over the rows [default: 100]
     #[arg(long, value_name = "N", help_heading = "How to fit")]
     epochs: Option<usize>,
@@ -232,6 +243,7 @@ fn fit_options(args: &Args) -> Result<(FitOptions, Option<usize>)> {
     let mut options = recipe.map_or_else(FitOptions::default, Recipe::options);
     options.threads = args.threads;
     options.engine = Choice::named(&args.engine)?;
+    options.backend = Backend::named(&args.gemm)?;
     options.early_stopping = args.early_stopping;
     let sgd = &mut options.sgd;
     sgd.lr = args.lr.unwrap_or(sgd.lr);
