@@ -1,13 +1,15 @@
-//! The products of training at the real shapes, on each back end: forward, backward, and a
-//! whole full-batch epoch of the primal engine.
+//! The products of training at the real shapes, by each back end and by a rival: X Wᵀ, Gᵀ X,
+//! K, K G, and a whole full-batch epoch of the primal engine.
 //!
-//! `cargo bench --bench gemm` prints criterion's lines and then one table: GFLOP/s and the
-//! share of the FMA peak measured in the same run.
+//! `cargo bench --bench gemm` prints criterion's lines and then one table: GFLOP/s, the share
+//! of the FMA peak measured in the same run, and the ratio of each time to that of `auto`,
+//! what flowreg does by itself. `-- softmax` times one shape, `-- softmax.*/own` one back end.
 
 mod support;
 
 use std::time::Duration;
 
+use ::gemm::Parallelism;
 use criterion::Criterion;
 use flowreg::data::samples::{Batch, Rows};
 use flowreg::engine::{Engine, Primal};
@@ -16,20 +18,21 @@ use flowreg::mat::{MatMut, MatRef};
 use flowreg::objective::Objective;
 use flowreg::torch_rng::TorchRng;
 use flowreg::{Loss, Model, threads};
-use support::shapes::{BINARY, SOFTMAX, Shape};
+use support::shapes::{MOST_ROWS_OF_K, SHAPES, Shape};
 use support::table::{Table, Work, processor};
 
-const BACKENDS: [(&str, Backend); 3] = [
-    ("own", Backend::Own),
-    ("faer", Backend::Faer),
-    ("matrixmultiply", Backend::Matrixmultiply),
-];
+/// Who multiplies: a back end of flowreg, or the `gemm` crate, a rival that it does not use.
+#[derive(Clone, Copy)]
+enum Who {
+    Flowreg(Gemm),
+    GemmCrate(Parallelism),
+}
 
 fn main() {
     let mut criterion = Criterion::default()
         .sample_size(10)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(2))
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_secs(1))
         .configure_from_args();
     let threads = threads::available();
     let peak = support::peak::measure(threads);
@@ -38,94 +41,183 @@ fn main() {
         processor(),
         threads::instruction_set()
     );
+    let flowreg = |backend| Who::Flowreg(Gemm::new(backend, threads));
+    let contenders = [
+        ("auto", flowreg(Backend::Auto)),
+        ("own", flowreg(Backend::Own)),
+        ("faer", flowreg(Backend::Faer)),
+        ("matrixmultiply", flowreg(Backend::Matrixmultiply)),
+        ("gemm", Who::GemmCrate(Parallelism::Rayon(threads))),
+    ];
     let mut table = Table::default();
-    for shape in [SOFTMAX, BINARY] {
+    for shape in SHAPES {
         let x = support::pixels(shape.n * shape.d);
-        for (name, backend) in BACKENDS {
-            let gemm = Gemm::new(backend, threads);
-            check(gemm, shape, &x);
-            time_shape(&mut criterion, &mut table, name, gemm, shape, &x);
+        for (name, who) in contenders {
+            if let Who::Flowreg(gemm) = who {
+                check(gemm, shape, &x);
+            }
+            time_shape(&mut criterion, &mut table, name, who, shape, &x);
         }
     }
     table.print(peak);
     criterion.final_summary();
 }
 
+impl Who {
+    /// `C = A Bᵀ`, A m x k, B n x k.
+    fn a_bt(self, a: MatRef, b: MatRef, c: MatMut) {
+        match self {
+            Who::Flowreg(gemm) => gemm.a_bt(1.0, a, b, Accum::Replace, c),
+            Who::GemmCrate(parallelism) => {
+                let (k, ldb) = (a.cols(), b.cols());
+                rival(
+                    c,
+                    (a.as_slice(), k, 1),
+                    (b.as_slice(), 1, ldb),
+                    k,
+                    parallelism,
+                );
+            }
+        }
+    }
+
+    /// `C = Aᵀ B`, A k x m, B k x n.
+    fn at_b(self, a: MatRef, b: MatRef, c: MatMut) {
+        match self {
+            Who::Flowreg(gemm) => gemm.at_b(1.0, a, b, Accum::Replace, c),
+            Who::GemmCrate(parallelism) => {
+                let (k, lda, ldb) = (a.rows(), a.cols(), b.cols());
+                rival(
+                    c,
+                    (a.as_slice(), 1, lda),
+                    (b.as_slice(), ldb, 1),
+                    k,
+                    parallelism,
+                );
+            }
+        }
+    }
+}
+
+/// The `gemm` crate's product of operands with row and column strides.
+fn rival(
+    mut c: MatMut,
+    a: (&[f32], usize, usize),
+    b: (&[f32], usize, usize),
+    k: usize,
+    parallelism: Parallelism,
+) {
+    let (m, n) = (c.rows(), c.cols());
+    assert!(a.0.len() == m * k && b.0.len() == k * n);
+    // SAFETY: operands without gaps, of just these sizes.
+    unsafe {
+        ::gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_slice().as_mut_ptr(),
+            1,
+            n as isize,
+            false,
+            a.0.as_ptr(),
+            a.2 as isize,
+            a.1 as isize,
+            b.0.as_ptr(),
+            b.2 as isize,
+            b.1 as isize,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
 fn time_shape(
     criterion: &mut Criterion,
     table: &mut Table,
-    backend: &str,
-    gemm: Gemm,
+    name: &str,
+    who: Who,
     shape: Shape,
     x: &[f32],
 ) {
-    let Shape { name, n, d, c } = shape;
-    let product = Work {
-        flop: 2.0 * (n * d * c) as f64,
-        bytes: 4.0 * (n * d) as f64,
+    let Shape { n, d, c, .. } = shape;
+    let work = |flop: usize, bytes: usize| Work {
+        flop: flop as f64,
+        bytes: bytes as f64,
     };
-    let epoch = Work {
-        flop: 2.0 * product.flop,
-        bytes: 2.0 * product.bytes,
-    };
+    let path =
+        |what: &str, m: usize, k: usize, n: usize| format!("{} {what} {m}x{k}x{n}", shape.name);
     let x = MatRef::new(x, n, d);
     let (weight, bias) = TorchRng::new(0).linear(d, c);
 
     let mut z = vec![0.0; n * c];
     let w = MatRef::new(&weight, c, d);
-    let path = format!("{name} forward {n}x{d}x{c}");
-    table.time(criterion, &path, backend, product, || {
-        gemm.a_bt(1.0, x, w, Accum::Replace, MatMut::new(&mut z, n, c));
-    });
+    table.time(
+        criterion,
+        &path("X Wᵀ", n, d, c),
+        name,
+        work(2 * n * d * c, 4 * n * d),
+        || {
+            who.a_bt(x, w, MatMut::new(&mut z, n, c));
+        },
+    );
     let mut gradient = vec![0.0; c * d];
-    let path = format!("{name} backward {c}x{n}x{d}");
-    table.time(criterion, &path, backend, product, || {
-        let gradient = MatMut::new(&mut gradient, c, d);
-        gemm.at_b(1.0, MatRef::new(&z, n, c), x, Accum::Replace, gradient);
-    });
-
-    let mut k = vec![0.0; n * n];
-    let triangle = Work {
-        flop: (n * n * d) as f64,
-        bytes: product.bytes,
-    };
     table.time(
         criterion,
-        &format!("{name} K {n}x{n}x{d}"),
-        backend,
-        triangle,
+        &path("Gᵀ X", c, n, d),
+        name,
+        work(2 * n * d * c, 4 * n * d),
         || {
-            gemm.gram(x, MatMut::new(&mut k, n, n));
+            who.at_b(MatRef::new(&z, n, c), x, MatMut::new(&mut gradient, c, d));
         },
     );
-    let step = Work {
-        flop: 2.0 * (n * n * c) as f64,
-        bytes: 0.0,
-    };
-    let g: Vec<f32> = z.clone();
-    table.time(
-        criterion,
-        &format!("{name} K G {n}x{n}x{c}"),
-        backend,
-        step,
-        || {
-            let (k, g) = (MatRef::new(&k, n, n), MatRef::new(&g, n, c));
-            gemm.at_b(1.0, k, g, Accum::Replace, MatMut::new(&mut z, n, c));
-        },
-    );
-
+    if n <= MOST_ROWS_OF_K {
+        let mut k = vec![0.0; n * n];
+        if let Who::Flowreg(gemm) = who {
+            table.time(
+                criterion,
+                &path("K", n, d, n),
+                name,
+                work(n * n * d, 4 * n * d),
+                || {
+                    gemm.gram(x, MatMut::new(&mut k, n, n));
+                },
+            );
+        }
+        let g = z.clone();
+        table.time(
+            criterion,
+            &path("K G", n, n, c),
+            name,
+            work(2 * n * n * c, 4 * n * n),
+            || {
+                let (k, g) = (MatRef::new(&k, n, n), MatRef::new(&g, n, c));
+                who.at_b(k, g, MatMut::new(&mut z, n, c));
+            },
+        );
+    }
+    let Who::Flowreg(gemm) = who else { return };
     let labels: Vec<u32> = (0..n as u32).map(|i| i % c.max(2) as u32).collect();
     let rows = Rows::new(x);
     let start = Model::new(weight, bias).expect("the shape is right");
     let mut engine = Primal::new(&rows, None, start, gemm);
     let mut objective = Objective::new(Loss::for_classes(c.max(2)), &labels);
     let mut point = engine.start();
-    table.time(criterion, &format!("{name} epoch"), backend, epoch, || {
-        let mut z = MatMut::new(&mut z, n, c);
-        engine.margins(&point, Batch::All, z.reborrow());
-        objective.loss_gradient(Batch::All, z.reborrow());
-        engine.pullback(-1e-4, z.as_ref(), Batch::All, 1.0, &mut point);
-    });
+    table.time(
+        criterion,
+        &path("epoch", n, d, c),
+        name,
+        work(4 * n * d * c, 8 * n * d),
+        || {
+            let mut z = MatMut::new(&mut z, n, c);
+            engine.margins(&point, Batch::All, z.reborrow());
+            objective.loss_gradient(Batch::All, z.reborrow());
+            engine.pullback(-1e-4, z.as_ref(), Batch::All, 1.0, &mut point);
+        },
+    );
 }
 
 /// Nothing wrong is timed: both products against f64 along a random direction.

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -53,6 +54,52 @@ pub fn learning_rate(text: &str) -> std::result::Result<LearningRate, String> {
             Ok(rate) => Ok(LearningRate::Fixed(rate)),
             Err(why) => Err(format!("{why}, or auto")),
         },
+    }
+}
+
+/// Where a process's time goes: laps that follow one another without a gap.
+pub struct Laps {
+    last: Instant,
+    laps: Vec<(String, f64)>,
+}
+
+impl Laps {
+    /// The first lap begins.
+    #[allow(clippy::new_without_default)] // It is no neutral value: it reads the clock.
+    pub fn new() -> Laps {
+        Laps {
+            last: Instant::now(),
+            laps: Vec::new(),
+        }
+    }
+
+    /// A lap ends and the next begins.
+    pub fn end(&mut self, name: &str) {
+        let now = Instant::now();
+        let seconds = now.duration_since(self.last).as_secs_f64();
+        self.laps.push((name.to_string(), seconds));
+        self.last = now;
+    }
+
+    /// A lap ends whose parts are known; what they leave is `rest`.
+    pub fn end_with_parts(&mut self, parts: &[(&str, f64)], rest: &str) {
+        self.end(rest);
+        let (name, whole) = self.laps.pop().expect("it just ended");
+        let known: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
+        let parts = parts
+            .iter()
+            .map(|&(name, seconds)| (name.to_string(), seconds));
+        self.laps.extend(parts);
+        self.laps.push((name, whole - known));
+    }
+
+    /// All laps and their sum.
+    pub fn say(&self) {
+        for (name, seconds) in &self.laps {
+            say(format_args!("  {name:32} {:9.2} ms", 1e3 * seconds));
+        }
+        let sum: f64 = self.laps.iter().map(|(_, seconds)| seconds).sum();
+        say(format_args!("  {:32} {:9.2} ms", "in all", 1e3 * sum));
     }
 }
 

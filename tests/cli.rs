@@ -327,6 +327,7 @@ fn validation_stopping_schedules_and_the_trajectory() {
         "--lr-warmup",
         "5",
         "--save-trajectory",
+        "--timings",
     ]));
     for part in [
         "= 2/L",
@@ -334,6 +335,7 @@ fn validation_stopping_schedules_and_the_trajectory() {
         "the model is epoch",
         "trajectory.npy",
         "warm-up",
+        "in all",
     ] {
         assert!(said.contains(part), "{part} is not in {said}");
     }

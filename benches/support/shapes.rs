@@ -9,17 +9,28 @@ pub struct Shape {
     pub c: usize,
 }
 
+const fn shape(name: &'static str, n: usize, d: usize, c: usize) -> Shape {
+    Shape { name, n, d, c }
+}
+
 /// The notebook's 102 classes: Flowers102's train split at 128 x 128 x 3.
-pub const SOFTMAX: Shape = Shape {
-    name: "softmax",
-    n: 1020,
-    d: 49152,
-    c: 102,
-};
-/// The notebook's two classes.
-pub const BINARY: Shape = Shape {
-    name: "binary",
-    n: 20,
-    d: 49152,
-    c: 1,
-};
+pub const SOFTMAX: Shape = shape("softmax", 1020, 49152, 102);
+
+/// All of them.
+pub const SHAPES: [Shape; 8] = [
+    SOFTMAX,
+    // The notebook's two classes.
+    shape("binary", 20, 49152, 1),
+    // train and val together; all photographs.
+    shape("train+val", 2040, 49152, 102),
+    shape("all-flowers", 8189, 49152, 102),
+    // Linear probes.
+    shape("probe-1000", 50_000, 768, 1000),
+    shape("digits", 60_000, 784, 10),
+    // Edges.
+    shape("small", 64, 128, 5),
+    shape("primes", 509, 3001, 37),
+];
+
+/// Most rows for which K is timed: beyond, nobody would form it.
+pub const MOST_ROWS_OF_K: usize = 10_000;

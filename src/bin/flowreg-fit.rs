@@ -115,6 +115,9 @@ struct Args {
         help_heading = "How to fit"
     )]
     gemm: String,
+    /// Say where the time went, from the arguments to the finished files
+    #[arg(long, help_heading = "How to fit")]
+    timings: bool,
     /// Passes over the rows [default: 100]
     #[arg(long, value_name = "N", help_heading = "How to fit")]
     epochs: Option<usize>,
@@ -172,6 +175,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
+    let mut laps = cli::Laps::new();
     let (mut options, classes) = fit_options(&args)?;
     let overwrite = match args.force {
         true => Overwrite::Replace,
@@ -200,6 +204,7 @@ fn run(args: Args) -> Result<()> {
         validation: val.as_ref(),
     };
 
+    laps.end("options, dataset mapped");
     say_header(&dataset.manifest().source, &args, &options, splits);
     let mut fit = fit_with_progress(splits, &options)?;
     let manifest = dataset.manifest();
@@ -208,10 +213,22 @@ fn run(args: Args) -> Result<()> {
         transform: Some(manifest.transform.clone()),
     });
     say_fitted(&fit);
+    let seconds = fit.timings;
+    let parts = [
+        ("W0, the initial weights", seconds.initial_weights),
+        ("K = X Xᵀ", seconds.gram_matrix),
+        ("Z0 = X W0ᵀ", seconds.initial_logits),
+        ("largest eigenvalue", seconds.learning_rate),
+        ("epochs", seconds.epochs),
+        ("W = s W0 + Aᵀ X", seconds.weight),
+    ];
+    laps.end_with_parts(&parts, "the fit's rest (threads, memory)");
 
-    let evaluate = |samples| fit.model.evaluate(samples);
-    let (on_train, on_eval) = threads::pool(options.threads)?
-        .install(|| Ok::<_, Error>((evaluate(&train)?, evaluate(&eval)?)))?;
+    let pool = threads::pool(options.threads)?;
+    let on_train = pool.install(|| fit.model.evaluate(&train))?;
+    laps.end("evaluation of the rows fitted");
+    let on_eval = pool.install(|| fit.model.evaluate(&eval))?;
+    laps.end("evaluation of --eval-split");
     say_evaluation(&args.train_split, on_train);
     say_evaluation(&args.eval_split, on_eval);
     let summary = Summary::new(
@@ -223,10 +240,15 @@ fn run(args: Args) -> Result<()> {
         (args.eval_split, on_eval),
     );
     run::write(&staging, &fit, &summary)?;
+    laps.end("files written and flushed");
     staging.publish()?;
+    laps.end("directory published");
     let mut files = vec![run::MODEL, run::HISTORY, run::SUMMARY];
     files.extend(args.save_trajectory.then_some(run::TRAJECTORY));
     cli::say(format_args!("{}: {}", args.out.display(), files.join(", ")));
+    if args.timings {
+        laps.say();
+    }
     Ok(())
 }
 
