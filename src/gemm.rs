@@ -20,7 +20,7 @@ use crate::mat::{MatMut, MatRef};
 /// Who multiplies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// The fastest for the shape: see [`Gemm::choose`].
+    /// The fastest for the shape: ours, or faer for what is small or narrow.
     #[default]
     Auto,
     /// The kernels of this crate.

@@ -1,7 +1,7 @@
 //! Matrix product of strided f32 operands into a row-major result.
 //!
 //! C is cut into panels of NR columns, one a task, and a panel into tiles of MR rows that
-//! live in registers. The summed index is cut into blocks of [`BLOCK`], for which A is packed
+//! live in registers. The summed index is cut into blocks of `BLOCK`, for which A is packed
 //! once and shared, and each task packs its own columns of B:
 //!
 //! ```text

@@ -1,6 +1,6 @@
 //! Hand-tuned kernels; one of the rooms where `unsafe` may live.
 //!
-//! Each algorithm is written once over [`simd::Simd`] and compiled for every instruction
+//! Each algorithm is written once over `simd::Simd` and compiled for every instruction
 //! set; [`Isa`] is the proof that the machine has one. A kernel knows slices and strides,
 //! nothing else.
 //!

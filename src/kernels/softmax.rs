@@ -1,6 +1,6 @@
 //! The softmax of a row of logits: loss and gradient, in place.
 //!
-//! Sums run in [`LANES`] lanes on every instruction set, so that all give the same bits.
+//! Sums run in 16 lanes on every instruction set, so that all give the same bits.
 
 use super::Isa;
 use super::simd::{Simd, Task};
