@@ -148,7 +148,7 @@ impl Gemm {
     pub fn gram(&self, x: MatRef, mut c: MatMut) {
         let n = x.rows();
         assert_eq!((c.rows(), c.cols()), (n, n), "result's shape");
-        match self.choose(n, n, x.cols()) {
+        match self.choose(n, n) {
             Backend::Auto | Backend::Own => {
                 let (a, b) = (Operand::new(x), Operand::transposed(x));
                 kernels::product(
@@ -203,17 +203,18 @@ impl Gemm {
         kernels::byte_product(self.isa, Operand::new(a), Operand::transposed(b), part, c);
     }
 
-    /// Our kernels, but faer where they do not pay: products so narrow that most of a tile
-    /// would be padding, so small that packing is most of the work, or on a machine for whose
-    /// vectors we have none. What that rests on is the table of `cargo bench --bench gemm`.
-    fn choose(&self, m: usize, n: usize, k: usize) -> Backend {
-        /// Narrowest side and fewest multiply-adds that pay.
-        const NARROWEST: usize = 8;
-        const FEWEST: usize = 100_000;
+    /// Our kernels, but faer for products so narrow that most of a tile would be padding, and
+    /// on a machine for whose vectors we have none. From `cargo bench --bench gemm`, time of
+    /// faer over ours: 1020 x 49152 x 102, 1.4; 64 x 128 x 5, 9; 60000 x 784 x 10, 1.2;
+    /// 20 x 49152 x 1, 0.1; K of 20 rows, 0.3.
+    fn choose(&self, m: usize, n: usize) -> Backend {
+        /// Narrowest side, and the other one, that pay.
+        const NARROWEST: usize = 5;
+        const OTHER: usize = 32;
         match self.backend {
             Backend::Auto => {
-                let small = m.saturating_mul(n).saturating_mul(k) < FEWEST;
-                match small || m.min(n) < NARROWEST || self.isa == Isa::PORTABLE {
+                let narrow = m.min(n) < NARROWEST || m.max(n) < OTHER;
+                match narrow || self.isa == Isa::PORTABLE {
                     true => Backend::Faer,
                     false => Backend::Own,
                 }
@@ -233,7 +234,7 @@ impl Gemm {
         assert_eq!(a.cols, b.rows, "inner dimensions");
         assert_eq!((c.rows(), c.cols()), (a.rows, b.cols), "result's shape");
         let (rows, cols) = (c.rows(), c.cols());
-        match self.choose(a.rows, b.cols, a.cols) {
+        match self.choose(a.rows, b.cols) {
             Backend::Auto | Backend::Own => self.own(alpha, a, b, accum, c),
             Backend::Faer => {
                 let accum = match accum {
@@ -249,12 +250,13 @@ impl Gemm {
         }
     }
 
-    /// C or, where its tiles would be fuller, Cᵀ = Bᵀ Aᵀ.
+    /// C or, where its tiles would be much fuller, Cᵀ = Bᵀ Aᵀ.
     fn own(&self, alpha: f32, a: Operand, b: Operand, accum: Accum, mut c: MatMut) {
         let (m, n) = (a.rows, b.cols);
         let (rows, columns) = (kernels::tile_rows(), kernels::panel_width(self.isa));
         let padded = |m: usize, n: usize| m.next_multiple_of(rows) * n.next_multiple_of(columns);
-        if padded(m, n) <= padded(n, m) {
+        // Transposing C costs more than a little padding.
+        if padded(m, n) <= padded(n, m) / 10 * 11 {
             let add = accum == Accum::Add;
             kernels::product(self.isa, alpha, a, b, add, Part::Full, c.as_mut_slice());
             return;
