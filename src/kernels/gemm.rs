@@ -1,11 +1,11 @@
 //! Matrix product of strided f32 operands into a row-major result.
 //!
 //! C is cut into panels of NR columns, one a task, and a panel into tiles of MR rows that
-//! live in registers. The summed index is cut into blocks of `BLOCK`, for which A is packed
-//! once and shared, and each task packs its own columns of B:
+//! live in registers. Rows and the summed index are cut into blocks of `ROWS` and `BLOCK`, for
+//! which A is packed once and shared, and each task packs its own columns of B:
 //!
 //! ```text
-//! for block of k:                        A packed: MR rows side by side (L2, L3)
+//! for block of rows, for block of k:     A packed: MR rows side by side (L2, L3)
 //!   for panel of NR columns, in parallel:    B packed: NR columns side by side (L2)
 //!     for KC of the block's k:                   its part of B stays in L1
 //!       for MR rows:                                 one tile: MR x NR sums in registers
@@ -38,6 +38,9 @@ enum Numbers {
 const MR: usize = 6;
 /// Widest panel of any instruction set.
 const MAX_NR: usize = 64;
+/// Rows of A that are packed together: with BLOCK columns 4 MB, which stay in cache while all
+/// panels use them. Whole tiles, so that a triangle's first tile starts at one.
+const ROWS: usize = 170 * MR;
 /// Length of k for which operands are packed.
 const BLOCK: usize = 1024;
 /// Length of k that a tile sums before it returns to C: NR · KC values fit L1.
@@ -131,33 +134,40 @@ fn multiply(
     let nr = panel_width(isa);
     let start = Start(c.as_mut_ptr());
     let mut packed = PACKED_A.take();
-    for first in (0..k).step_by(BLOCK) {
+    let row_blocks = (0..m).step_by(ROWS);
+    let blocks = row_blocks.flat_map(|row| (0..k).step_by(BLOCK).map(move |first| (row, first)));
+    for (row, first) in blocks {
+        let rows = row..(row + ROWS).min(m);
         let block = first..(first + BLOCK).min(k);
         let len = block.len();
-        packed.resize(m.div_ceil(MR) * MR * len, 0.0);
+        packed.resize(rows.len().div_ceil(MR) * MR * len, 0.0);
         (packed.par_chunks_exact_mut(MR * len))
             .enumerate()
-            .for_each(|(i, to)| pack_rows(a, i * MR, block.clone(), to));
+            .for_each(|(i, to)| pack_rows(a, row + i * MR, block.clone(), to));
         // The longest columns of a triangle come first.
         (0..n.div_ceil(nr)).into_par_iter().for_each(|i| {
             let start = &start;
             let columns = i * nr..((i + 1) * nr).min(n);
             let first_row = match part {
                 Part::Full => 0,
-                Part::LowerTriangle => columns.start / MR * MR,
+                Part::LowerTriangle => (columns.start / MR * MR).saturating_sub(row),
             };
+            if first_row >= rows.len() {
+                return;
+            }
             let mut packed_b = PACKED_B.take();
             packed_b.resize(nr * BLOCK, 0.0);
             let mut task = Panel {
                 numbers,
                 a: &packed,
-                rows: first_row..m,
+                rows: first_row..rows.len(),
                 b,
                 k: block.clone(),
                 columns,
                 packed_b: &mut packed_b,
                 add: add || block.start > 0,
-                c: start.0,
+                // SAFETY: `row` is a row of C.
+                c: unsafe { start.0.add(row * n) },
                 stride: n,
             };
             isa.run(&mut task);
@@ -227,7 +237,7 @@ pub struct Panel<'a> {
     numbers: Numbers,
     /// The block of A, packed by [`pack_rows`].
     a: &'a [f32],
-    /// Rows of C to compute; starts at a tile.
+    /// Rows to compute, of the block of A; starts at a tile.
     rows: Range<usize>,
     b: Strided<'a>,
     k: Range<usize>,
@@ -235,6 +245,7 @@ pub struct Panel<'a> {
     /// Room for NR columns of the block of B.
     packed_b: &'a mut [f32],
     add: bool,
+    /// The block's first row of C.
     c: *mut f32,
     stride: usize,
 }
@@ -531,6 +542,43 @@ mod tests {
 
         fn at(&self, i: usize, j: usize) -> f32 {
             self.data[i * self.row_stride + j * self.col_stride]
+        }
+    }
+
+    /// More rows than are packed together: the full product and the triangle.
+    #[test]
+    fn many_rows() {
+        for n in [ROWS - 1, ROWS + 1, 2 * ROWS + 65] {
+            let k = 3;
+            let x = Made::new(n, k, false, 0, 9);
+            let (a, b) = (
+                x.view(),
+                Strided {
+                    rows: k,
+                    cols: n,
+                    row_stride: 1,
+                    col_stride: k,
+                    ..x.view()
+                },
+            );
+            for isa in Isa::available() {
+                for part in [Part::Full, Part::LowerTriangle] {
+                    let mut c = vec![f32::NAN; n * n];
+                    product(isa, 1.0, a, b, false, part, &mut c);
+                    for i in 0..n {
+                        let last = if part == Part::Full { n } else { i + 1 };
+                        for j in 0..last {
+                            let exact: f64 = (0..k)
+                                .map(|l| f64::from(x.at(i, l)) * f64::from(x.at(j, l)))
+                                .sum();
+                            assert!(
+                                (f64::from(c[i * n + j]) - exact).abs() < 1e-6,
+                                "{isa} {i} {j}"
+                            );
+                        }
+                    }
+                }
+            }
         }
     }
 
