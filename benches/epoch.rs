@@ -14,7 +14,6 @@ use flowreg::data::npy::{Dtype, Header};
 use flowreg::engine::Choice;
 use flowreg::{Dataset, Fit, Recipe, Samples, Timings, threads};
 use support::shapes::{SOFTMAX, Shape};
-use support::table::processor;
 
 /// Fits on the Gram engine; the best and the median of each part count.
 const FITS: usize = 7;
@@ -26,13 +25,7 @@ fn main() {
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
-    let threads = threads::available();
-    let peak = support::peak::measure(threads);
-    println!(
-        "{}, {threads} threads, {}: FMA peak {peak:.0} GFLOP/s",
-        processor(),
-        threads::instruction_set()
-    );
+    let (_, peak) = support::machine();
     match std::env::var_os("FLOWREG_DATASET") {
         Some(directory) => {
             let directory = Path::new(&directory);

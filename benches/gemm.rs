@@ -17,9 +17,9 @@ use flowreg::gemm::{Accum, Backend, Gemm};
 use flowreg::mat::{MatMut, MatRef};
 use flowreg::objective::Objective;
 use flowreg::torch_rng::TorchRng;
-use flowreg::{Loss, Model, threads};
+use flowreg::{Loss, Model};
 use support::shapes::{MOST_ROWS_OF_K, SHAPES, Shape};
-use support::table::{Table, Work, processor};
+use support::table::{Table, Work};
 
 /// Who multiplies: a back end of flowreg, or the `gemm` crate, a rival that it does not use.
 #[derive(Clone, Copy)]
@@ -34,13 +34,7 @@ fn main() {
         .warm_up_time(Duration::from_millis(100))
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();
-    let threads = threads::available();
-    let peak = support::peak::measure(threads);
-    println!(
-        "{}, {threads} threads, {}: FMA peak {peak:.0} GFLOP/s",
-        processor(),
-        threads::instruction_set()
-    );
+    let (threads, peak) = support::machine();
     let flowreg = |backend| Who::Flowreg(Gemm::new(backend, threads));
     let contenders = [
         ("auto", flowreg(Backend::Auto)),
@@ -148,52 +142,36 @@ fn time_shape(
         flop: flop as f64,
         bytes: bytes as f64,
     };
-    let path =
-        |what: &str, m: usize, k: usize, n: usize| format!("{} {what} {m}x{k}x{n}", shape.name);
+    let mut time = |what: &str, [m, k, n]: [usize; 3], work: Work, run: &mut dyn FnMut()| {
+        let path = format!("{} {what} {m}x{k}x{n}", shape.name);
+        table.time(criterion, &path, name, work, run);
+    };
     let x = MatRef::new(x, n, d);
     let (weight, bias) = TorchRng::new(0).linear(d, c);
 
+    let product = work(2 * n * d * c, 4 * n * d);
     let mut z = vec![0.0; n * c];
     let w = MatRef::new(&weight, c, d);
-    table.time(
-        criterion,
-        &path("X Wᵀ", n, d, c),
-        name,
-        work(2 * n * d * c, 4 * n * d),
-        || {
-            who.a_bt(x, w, MatMut::new(&mut z, n, c));
-        },
-    );
+    time("X Wᵀ", [n, d, c], product, &mut || {
+        who.a_bt(x, w, MatMut::new(&mut z, n, c));
+    });
     let mut gradient = vec![0.0; c * d];
-    table.time(
-        criterion,
-        &path("Gᵀ X", c, n, d),
-        name,
-        work(2 * n * d * c, 4 * n * d),
-        || {
-            who.at_b(MatRef::new(&z, n, c), x, MatMut::new(&mut gradient, c, d));
-        },
-    );
+    time("Gᵀ X", [c, n, d], product, &mut || {
+        who.at_b(MatRef::new(&z, n, c), x, MatMut::new(&mut gradient, c, d));
+    });
     if n <= MOST_ROWS_OF_K {
         let mut k = vec![0.0; n * n];
         if let Who::Flowreg(gemm) = who {
-            table.time(
-                criterion,
-                &path("K", n, d, n),
-                name,
-                work(n * n * d, 4 * n * d),
-                || {
-                    gemm.gram(x, MatMut::new(&mut k, n, n));
-                },
-            );
+            time("K", [n, d, n], work(n * n * d, 4 * n * d), &mut || {
+                gemm.gram(x, MatMut::new(&mut k, n, n));
+            });
         }
         let g = z.clone();
-        table.time(
-            criterion,
-            &path("K G", n, n, c),
-            name,
+        time(
+            "K G",
+            [n, n, c],
             work(2 * n * n * c, 4 * n * n),
-            || {
+            &mut || {
                 let (k, g) = (MatRef::new(&k, n, n), MatRef::new(&g, n, c));
                 who.at_b(k, g, MatMut::new(&mut z, n, c));
             },
@@ -206,18 +184,13 @@ fn time_shape(
     let mut engine = Primal::new(&rows, None, start, gemm);
     let mut objective = Objective::new(Loss::for_classes(c.max(2)), &labels);
     let mut point = engine.start();
-    table.time(
-        criterion,
-        &path("epoch", n, d, c),
-        name,
-        work(4 * n * d * c, 8 * n * d),
-        || {
-            let mut z = MatMut::new(&mut z, n, c);
-            engine.margins(&point, Batch::All, z.reborrow());
-            objective.loss_gradient(Batch::All, z.reborrow());
-            engine.pullback(-1e-4, z.as_ref(), Batch::All, 1.0, &mut point);
-        },
-    );
+    let both = work(4 * n * d * c, 8 * n * d);
+    time("epoch", [n, d, c], both, &mut || {
+        let mut z = MatMut::new(&mut z, n, c);
+        engine.margins(&point, Batch::All, z.reborrow());
+        objective.loss_gradient(Batch::All, z.reborrow());
+        engine.pullback(-1e-4, z.as_ref(), Batch::All, 1.0, &mut point);
+    });
 }
 
 /// Nothing wrong is timed: both products against f64 along a random direction.

@@ -13,14 +13,14 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::kernels::Isa;
-pub use crate::kernels::gemm::Part;
 use crate::kernels::gemm::{self as kernels, Strided};
+pub use crate::kernels::gemm::{Accum, Part};
 use crate::mat::{MatMut, MatRef};
 
 /// Who multiplies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// The fastest for the shape: ours, or faer for what is small or narrow.
+    /// The fastest for the shape: ours, or faer for what is narrow.
     #[default]
     Auto,
     /// The kernels of this crate.
@@ -56,15 +56,6 @@ impl fmt::Display for Backend {
             Backend::Matrixmultiply => "matrixmultiply",
         })
     }
-}
-
-/// What becomes of the result's old values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accum {
-    /// They are not read.
-    Replace,
-    /// The product is added to them.
-    Add,
 }
 
 /// Matrix products on a number of threads of the current rayon pool.
@@ -151,15 +142,8 @@ impl Gemm {
         match self.choose(n, n) {
             Backend::Auto | Backend::Own => {
                 let (a, b) = (Operand::new(x), Operand::transposed(x));
-                kernels::product(
-                    self.isa,
-                    1.0,
-                    a,
-                    b,
-                    false,
-                    Part::LowerTriangle,
-                    c.as_mut_slice(),
-                );
+                let (accum, part) = (Accum::Replace, Part::LowerTriangle);
+                kernels::product(self.isa, 1.0, a, b, accum, part, c.as_mut_slice());
             }
             Backend::Faer => {
                 let x = Operand::new(x).to_faer();
@@ -253,17 +237,17 @@ impl Gemm {
     /// C or, where its tiles would be much fuller, Cᵀ = Bᵀ Aᵀ.
     fn own(&self, alpha: f32, a: Operand, b: Operand, accum: Accum, mut c: MatMut) {
         let (m, n) = (a.rows, b.cols);
-        let (rows, columns) = (kernels::tile_rows(), kernels::panel_width(self.isa));
+        let (rows, columns) = (kernels::MR, kernels::panel_width(self.isa));
         let padded = |m: usize, n: usize| m.next_multiple_of(rows) * n.next_multiple_of(columns);
         // Transposing C costs more than a little padding.
         if padded(m, n) <= padded(n, m) / 10 * 11 {
-            let add = accum == Accum::Add;
-            kernels::product(self.isa, alpha, a, b, add, Part::Full, c.as_mut_slice());
+            kernels::product(self.isa, alpha, a, b, accum, Part::Full, c.as_mut_slice());
             return;
         }
         let mut transposed = vec![0.0; n * m];
         let (a, b) = (b.transpose(), a.transpose());
-        kernels::product(self.isa, alpha, a, b, false, Part::Full, &mut transposed);
+        let replace = Accum::Replace;
+        kernels::product(self.isa, alpha, a, b, replace, Part::Full, &mut transposed);
         let rows = c.as_mut_slice().par_chunks_exact_mut(n).with_min_len(64);
         rows.enumerate().for_each(|(i, row)| {
             for (j, c) in row.iter_mut().enumerate() {
@@ -338,14 +322,8 @@ impl Gemm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::random_values as values;
     use proptest::prelude::*;
-
-    fn values(len: usize, seed: u32) -> Vec<f32> {
-        let mut rng = rand_mt::Mt::new(seed);
-        (0..len)
-            .map(|_| (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0)
-            .collect()
-    }
 
     /// Σ a·b in f64 and Σ |a·b|, which scales the error bound.
     fn oracle(a: impl Iterator<Item = f32>, b: impl Iterator<Item = f32>) -> (f64, f64) {

@@ -20,10 +20,9 @@
 //!
 //! [`data`] makes rows of photographs and maps them; [`fit`](fit::fit) chooses an
 //! [`engine`], which holds the weight and asks [`gemm`] for products, which asks the
-//! [`kernels`] or another library; the [`objective`]
-//! turns logits into loss and gradient; an optimizer of [`optim`] moves the weight; the
-//! [`monitor`] validates after every epoch; a [`Model`] comes out, is evaluated, and [`run`]
-//! writes it down.
+//! [`kernels`] or another library; the [`objective`] turns logits into loss and gradient; an
+//! optimizer of [`optim`] moves the weight; the [`monitor`] validates after every epoch; a
+//! [`Model`] comes out, is evaluated, and [`run`] writes it down.
 //!
 //! # Example
 //!

@@ -6,10 +6,10 @@ use crate::data::samples::Samples;
 use crate::engine::Kind;
 use crate::error::Result;
 use crate::fit::{Fit, FitOptions, Timings};
+use crate::kernels::Isa;
 use crate::model::Evaluation;
 use crate::monitor::Epoch;
 use crate::publish::Staging;
-use crate::threads;
 
 /// One JSON object an epoch.
 pub const HISTORY: &str = "history.jsonl";
@@ -75,7 +75,7 @@ impl Summary {
         Summary {
             flowreg: env!("CARGO_PKG_VERSION"),
             engine: fit.plan.engine,
-            instruction_set: threads::instruction_set(),
+            instruction_set: Isa::current().to_string(),
             gemm: options.backend.to_string(),
             threads: fit.threads,
             optimizer: "sgd",

@@ -30,8 +30,3 @@ pub fn pool(threads: Option<usize>) -> Result<ThreadPool> {
 pub fn available() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
-
-/// The vector instructions that are used here.
-pub fn instruction_set() -> String {
-    crate::kernels::Isa::current().to_string()
-}

@@ -5,6 +5,28 @@ pub mod peak;
 pub mod shapes;
 pub mod table;
 
+/// Threads and their FMA peak in GFLOP/s, which this also prints.
+pub fn machine() -> (usize, f64) {
+    let threads = flowreg::threads::available();
+    let peak = peak::measure(threads);
+    let isa = flowreg::kernels::Isa::current();
+    println!(
+        "{}, {threads} threads, {isa}: FMA peak {peak:.0} GFLOP/s",
+        processor()
+    );
+    (threads, peak)
+}
+
+/// The processor's name, where the system tells it.
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find(|line| line.starts_with("model name"));
+    match name.and_then(|line| line.split_once(':')) {
+        Some((_, name)) => name.trim().to_string(),
+        None => std::env::consts::ARCH.to_string(),
+    }
+}
+
 /// Values as pixels have them: k/255.
 pub fn pixels(len: usize) -> Vec<f32> {
     let mut state = 1u32;

@@ -96,13 +96,3 @@ impl Table {
         }
     }
 }
-
-/// The processor's name, where the system tells it.
-pub fn processor() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find(|line| line.starts_with("model name"));
-    match name.and_then(|line| line.split_once(':')) {
-        Some((_, name)) => name.trim().to_string(),
-        None => std::env::consts::ARCH.to_string(),
-    }
-}

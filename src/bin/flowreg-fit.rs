@@ -9,6 +9,7 @@ use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::prep;
 use flowreg::engine::{Choice, Plan};
 use flowreg::gemm::Backend;
+use flowreg::kernels::Isa;
 use flowreg::model::About;
 use flowreg::publish::{Overwrite, Staging};
 use flowreg::run::{self, Summary};
@@ -404,7 +405,7 @@ fn say_plan(plan: Plan, options: &FitOptions) {
     cli::say(format_args!(
         "  {plan}; {} threads, {}",
         options.threads.unwrap_or_else(threads::available),
-        threads::instruction_set()
+        Isa::current()
     ));
 }
 

@@ -23,7 +23,8 @@ use crate::gemm::{Accum, Gemm, Part};
 use crate::kernels::{Isa, pixels};
 use crate::mat::{MatMut, MatRef};
 
-/// Columns of X multiplied at a time in floats: so many products are summed in f32, the rest in f64.
+/// Columns of X multiplied at a time in floats: so many products are summed in f32, the rest
+/// in f64.
 const SLAB: usize = 1024;
 
 /// Inner products of the rows of Y (or X itself) with the rows of X.
@@ -72,8 +73,8 @@ impl GramMatrix {
         Self::multiply(None, x, gemm, progress)
     }
 
-    /// Y Xᵀ for other rows, m x n, centred by X's mean; `k` is X Xᵀ. Cost: 2mnd flop; 12mn bytes, of which
-    /// 4mn stay.
+    /// Y Xᵀ for other rows, m x n, centred by X's mean; `k` is X Xᵀ. Cost: 2mnd flop; 12mn
+    /// bytes, of which 4mn stay.
     ///
     /// # Errors
     /// As [`GramMatrix::new`].
@@ -186,7 +187,7 @@ struct Products<'a> {
     y: Option<&'a Rows<'a>>,
     x: &'a Rows<'a>,
     gemm: Gemm,
-    /// Sums over slabs of columns.
+    /// Sums over slabs of columns, zeros at first.
     sums: Vec<f64>,
     /// Products of one slab.
     values: Vec<f32>,
@@ -208,7 +209,6 @@ impl Products<'_> {
         let mut row_parts = vec![0.0; rows];
         let mut mean_squared = 0.0;
         let (mut mean, mut x_slab, mut y_slab) = (Vec::new(), Vec::new(), Vec::new());
-        self.sums.fill(0.0);
         for first in (0..d).step_by(SLAB) {
             let columns = first..(first + SLAB).min(d);
             column_means(x, columns.clone(), &mut mean);
@@ -222,11 +222,7 @@ impl Products<'_> {
                     (self.gemm).a_bt(1.0, y_slab, x_slab, Accum::Replace, product);
                 }
             }
-            let both = (self.sums.par_chunks_exact_mut(n)).zip(self.values.par_chunks_exact(n));
-            both.enumerate().for_each(|(i, (sums, values))| {
-                let used = sums[..used(i)].iter_mut().zip(values);
-                used.for_each(|(sum, &value)| *sum += f64::from(value));
-            });
+            add_slab(&mut self.sums, &self.values, n, &used);
             progress(columns.end);
         }
         let both = (self.values.par_chunks_exact_mut(n)).zip(self.sums.par_chunks_exact(n));
@@ -243,7 +239,7 @@ impl Products<'_> {
     }
 
     /// 255² times the products, exactly, in `sums`, if every feature is a byte over 255. Else
-    /// `false`, soon.
+    /// `false`, soon, and `sums` is as it was.
     fn of_bytes(&mut self, progress: &mut dyn FnMut(usize)) -> bool {
         let (x, n, d) = (self.x, self.x.len(), self.x.features());
         let rows = self.sums.len() / n;
@@ -256,6 +252,7 @@ impl Products<'_> {
             let loads = [(Some(x), &mut x_slab), (self.y, &mut y_slab)];
             for (rows, slab) in loads {
                 if rows.is_some_and(|rows| !slab.load(rows, columns.clone())) {
+                    self.sums.fill(0.0);
                     return false;
                 }
             }
@@ -268,14 +265,7 @@ impl Products<'_> {
             let (a, b) = (&left.unsigned, &x_slab.signed);
             let (a, b) = (MatRef::new(a, rows, width), MatRef::new(b, n, width));
             self.gemm.byte_product(a, b, part, values);
-            let both = (self.sums.par_chunks_exact_mut(n)).zip(values.par_chunks_exact(n));
-            both.enumerate().for_each(|(i, (sums, values))| {
-                let used = sums[..used(i)].iter_mut().zip(values);
-                match first {
-                    0 => used.for_each(|(sum, &value)| *sum = f64::from(value)),
-                    _ => used.for_each(|(sum, &value)| *sum += f64::from(value)),
-                }
-            });
+            add_slab(&mut self.sums, values, n, &used);
             let totals = row_totals.iter_mut().zip(&left.totals);
             totals.for_each(|(total, slab)| *total += slab);
             progress(columns.end);
@@ -321,6 +311,20 @@ impl Products<'_> {
             column_parts,
         }
     }
+}
+
+/// Add the products of a slab, as many of row i as `used` says.
+fn add_slab<T: Copy + Sync + Into<f64>>(
+    sums: &mut [f64],
+    values: &[T],
+    n: usize,
+    used: &(impl Fn(usize) -> usize + Sync),
+) {
+    let rows = sums.par_chunks_exact_mut(n).zip(values.par_chunks_exact(n));
+    rows.enumerate().for_each(|(i, (sums, values))| {
+        let used = sums[..used(i)].iter_mut().zip(values);
+        used.for_each(|(sum, &value)| *sum += value.into());
+    });
 }
 
 /// Columns of X whose bytes are multiplied at a time.

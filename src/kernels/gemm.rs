@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::isa::{Isa, Kind};
+use super::isa::Isa;
 use super::simd::{Simd, Task};
 
 /// What the values are.
@@ -35,7 +35,7 @@ enum Numbers {
 }
 
 /// Rows of a tile. 102 classes are 17 of them.
-const MR: usize = 6;
+pub const MR: usize = 6;
 /// Widest panel of any instruction set.
 const MAX_NR: usize = 64;
 /// Rows of A that are packed together: with BLOCK columns 4 MB, which stay in cache while all
@@ -62,6 +62,15 @@ pub struct Strided<'a> {
     pub col_stride: usize,
 }
 
+/// What becomes of C's old values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accum {
+    /// They are not read.
+    Replace,
+    /// The product is added to them.
+    Add,
+}
+
 /// The part of C to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -85,13 +94,21 @@ impl Strided<'_> {
     }
 }
 
-/// `C = alpha · A B`, or added to C where `add`; C has `b.cols` columns. Runs on the current
+/// `C = alpha · A B`, or added to C; C has `b.cols` columns. Runs on the current
 /// rayon pool.
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn product(isa: Isa, alpha: f32, a: Strided, b: Strided, add: bool, part: Part, c: &mut [f32]) {
-    multiply(isa, Numbers::Floats { alpha }, a, b, add, part, c);
+pub fn product(
+    isa: Isa,
+    alpha: f32,
+    a: Strided,
+    b: Strided,
+    accum: Accum,
+    part: Part,
+    c: &mut [f32],
+) {
+    multiply(isa, Numbers::Floats { alpha }, a, b, accum, part, c);
 }
 
 /// `C = A B` of bytes, exactly: A unsigned, B signed, C i32. Operands hold four bytes of the
@@ -105,7 +122,7 @@ pub fn byte_product(isa: Isa, a: Strided, b: Strided, part: Part, c: &mut [i32])
         "255 · 128 · bytes must stay below 2^31"
     );
     let c = bytemuck::cast_slice_mut(c);
-    multiply(isa, Numbers::Bytes, a, b, false, part, c);
+    multiply(isa, Numbers::Bytes, a, b, Accum::Replace, part, c);
 }
 
 fn multiply(
@@ -113,10 +130,11 @@ fn multiply(
     numbers: Numbers,
     a: Strided,
     b: Strided,
-    add: bool,
+    accum: Accum,
     part: Part,
     c: &mut [f32],
 ) {
+    let add = accum == Accum::Add;
     let (m, n, k) = (a.rows, b.cols, a.cols);
     a.check();
     b.check();
@@ -179,20 +197,16 @@ fn multiply(
 
 /// Columns of a panel.
 pub fn panel_width(isa: Isa) -> usize {
-    match isa.0 {
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 => 64,
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 => 16,
-        #[cfg(target_arch = "aarch64")]
-        Kind::Neon => 16,
-        Kind::Portable => 16,
+    struct Width(usize);
+    impl Task for Width {
+        #[inline(always)]
+        unsafe fn run<S: Simd, const NV: usize>(&mut self) {
+            self.0 = NV * S::LANES;
+        }
     }
-}
-
-/// Rows of a tile.
-pub const fn tile_rows() -> usize {
-    MR
+    let mut width = Width(0);
+    isa.run(&mut width);
+    width.0
 }
 
 thread_local! {
@@ -488,14 +502,8 @@ unsafe fn transpose<S: Simd>(from: *const f32, from_stride: usize, to: *mut f32,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::random_values as values;
     use proptest::prelude::*;
-
-    fn values(len: usize, seed: u32) -> Vec<f32> {
-        let mut rng = rand_mt::Mt::new(seed);
-        (0..len)
-            .map(|_| (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0)
-            .collect()
-    }
 
     /// A random rows x cols operand: as stored or transposed, its rows padded by NaN.
     struct Made {
@@ -564,7 +572,7 @@ mod tests {
             for isa in Isa::available() {
                 for part in [Part::Full, Part::LowerTriangle] {
                     let mut c = vec![f32::NAN; n * n];
-                    product(isa, 1.0, a, b, false, part, &mut c);
+                    product(isa, 1.0, a, b, Accum::Replace, part, &mut c);
                     for i in 0..n {
                         let last = if part == Part::Full { n } else { i + 1 };
                         for j in 0..last {
@@ -600,11 +608,14 @@ mod tests {
         ) {
             let a = Made::new(m, k, transposed.0, padding, seed);
             let b = Made::new(k, n, transposed.1, padding, seed ^ 1);
-            let old = if add { values(m * n, seed ^ 2) } else { vec![f32::NAN; m * n] };
+            let (accum, old) = match add {
+                true => (Accum::Add, values(m * n, seed ^ 2)),
+                false => (Accum::Replace, vec![f32::NAN; m * n]),
+            };
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let run = |isa| {
                 let mut c = old.clone();
-                pool.install(|| product(isa, alpha, a.view(), b.view(), add, Part::Full, &mut c));
+                pool.install(|| product(isa, alpha, a.view(), b.view(), accum, Part::Full, &mut c));
                 c
             };
             let twin = run(Isa::PORTABLE);
@@ -664,8 +675,8 @@ mod tests {
             for isa in Isa::available() {
                 let mut full = vec![f32::NAN; n * n];
                 let mut lower = full.clone();
-                product(isa, 1.0, a, b, false, Part::Full, &mut full);
-                product(isa, 1.0, a, b, false, Part::LowerTriangle, &mut lower);
+                product(isa, 1.0, a, b, Accum::Replace, Part::Full, &mut full);
+                product(isa, 1.0, a, b, Accum::Replace, Part::LowerTriangle, &mut lower);
                 for i in 0..n {
                     prop_assert_eq!(&lower[i * n..=i * n + i], &full[i * n..=i * n + i], "{} row {}", isa, i);
                 }

@@ -20,3 +20,12 @@ pub mod softmax;
 mod x86_64;
 
 pub use isa::Isa;
+
+/// Numbers in -1..1 for tests.
+#[cfg(test)]
+pub(crate) fn random_values(len: usize, seed: u32) -> Vec<f32> {
+    let mut rng = rand_mt::Mt::new(seed);
+    (0..len)
+        .map(|_| (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0)
+        .collect()
+}
