@@ -75,16 +75,16 @@ impl Who {
         }
     }
 
-    /// `C = Aᵀ B`, A k x m, B k x n.
-    fn at_b(self, a: MatRef, b: MatRef, c: MatMut) {
+    /// `C = A B`, A m x k, B k x n.
+    fn a_b(self, a: MatRef, b: MatRef, c: MatMut) {
         match self {
-            Who::Flowreg(gemm) => gemm.at_b(1.0, a, b, Accum::Replace, c),
+            Who::Flowreg(gemm) => gemm.a_b(1.0, a, b, Accum::Replace, c),
             Who::GemmCrate(parallelism) => {
-                let (k, lda, ldb) = (a.rows(), a.cols(), b.cols());
+                let (k, n) = (a.cols(), b.cols());
                 rival(
                     c,
-                    (a.as_slice(), 1, lda),
-                    (b.as_slice(), ldb, 1),
+                    (a.as_slice(), k, 1),
+                    (b.as_slice(), n, 1),
                     k,
                     parallelism,
                 );
@@ -152,12 +152,12 @@ fn time_shape(
     let product = work(2 * n * d * c, 4 * n * d);
     let mut z = vec![0.0; n * c];
     let w = MatRef::new(&weight, c, d);
-    time("X Wᵀ", [n, d, c], product, &mut || {
-        who.a_bt(x, w, MatMut::new(&mut z, n, c));
+    time("W Xᵀ", [c, d, n], product, &mut || {
+        who.a_bt(w, x, MatMut::new(&mut z, c, n));
     });
     let mut gradient = vec![0.0; c * d];
     time("Gᵀ X", [c, n, d], product, &mut || {
-        who.at_b(MatRef::new(&z, n, c), x, MatMut::new(&mut gradient, c, d));
+        who.a_b(MatRef::new(&z, c, n), x, MatMut::new(&mut gradient, c, d));
     });
     if n <= MOST_ROWS_OF_K {
         let mut k = vec![0.0; n * n];
@@ -167,15 +167,19 @@ fn time_shape(
             });
         }
         let g = z.clone();
-        time(
-            "K G",
-            [n, n, c],
-            work(2 * n * n * c, 4 * n * n),
-            &mut || {
-                let (k, g) = (MatRef::new(&k, n, n), MatRef::new(&g, n, c));
-                who.at_b(k, g, MatMut::new(&mut z, n, c));
-            },
-        );
+        let g = MatRef::new(&g, c, n);
+        let product = work(2 * n * n * c, 4 * n * n);
+        match who {
+            Who::Flowreg(gemm) => {
+                let k = gemm.prepack(k, n, n);
+                time("Gᵀ K", [c, n, n], product, &mut || {
+                    gemm.a_prepacked_t(1.0, g, &k, Accum::Replace, MatMut::new(&mut z, c, n));
+                });
+            }
+            Who::GemmCrate(_) => time("Gᵀ K", [c, n, n], product, &mut || {
+                who.a_bt(g, MatRef::new(&k, n, n), MatMut::new(&mut z, c, n));
+            }),
+        }
     }
     let Who::Flowreg(gemm) = who else { return };
     let labels: Vec<u32> = (0..n as u32).map(|i| i % c.max(2) as u32).collect();
@@ -186,7 +190,7 @@ fn time_shape(
     let mut point = engine.start();
     let both = work(4 * n * d * c, 8 * n * d);
     time("epoch", [n, d, c], both, &mut || {
-        let mut z = MatMut::new(&mut z, n, c);
+        let mut z = MatMut::new(&mut z, c, n);
         engine.margins(&point, Batch::All, z.reborrow());
         objective.loss_gradient(Batch::All, z.reborrow());
         engine.pullback(-1e-4, z.as_ref(), Batch::All, 1.0, &mut point);
@@ -200,10 +204,10 @@ fn check(gemm: Gemm, Shape { n, d, c, .. }: Shape, x: &[f32]) {
     let x_view = MatRef::new(x, n, d);
     gemm.a_bt(
         1.0,
-        x_view,
         MatRef::new(&w, c, d),
+        x_view,
         Accum::Replace,
-        MatMut::new(&mut z, n, c),
+        MatMut::new(&mut z, c, n),
     );
     // Z r = X (Wᵀ r), row by row.
     let wr: Vec<f64> = (0..d)
@@ -215,7 +219,7 @@ fn check(gemm: Gemm, Shape { n, d, c, .. }: Shape, x: &[f32]) {
         .collect();
     for i in 0..n.min(8) {
         let found: f64 = (0..c)
-            .map(|j| f64::from(z[i * c + j]) * f64::from(r[j]))
+            .map(|j| f64::from(z[j * n + i]) * f64::from(r[j]))
             .sum();
         let row = &x[i * d..][..d];
         let expected: f64 = row.iter().zip(&wr).map(|(&x, w)| f64::from(x) * w).sum();
@@ -225,8 +229,8 @@ fn check(gemm: Gemm, Shape { n, d, c, .. }: Shape, x: &[f32]) {
         );
     }
     let mut gradient = vec![0.0; c * d];
-    let g = MatRef::new(&z, n, c);
-    gemm.at_b(
+    let g = MatRef::new(&z, c, n);
+    gemm.a_b(
         1.0,
         g,
         x_view,
@@ -236,7 +240,7 @@ fn check(gemm: Gemm, Shape { n, d, c, .. }: Shape, x: &[f32]) {
     // (Gᵀ X) column by column against sums over the rows.
     for k in [0, 1, d / 2, d - 1] {
         for j in 0..c {
-            let terms = (0..n).map(|i| f64::from(z[i * c + j]) * f64::from(x[i * d + k]));
+            let terms = (0..n).map(|i| f64::from(z[j * n + i]) * f64::from(x[i * d + k]));
             let (expected, size) = terms.fold((0.0, 0.0), |(s, a), t: f64| (s + t, a + t.abs()));
             let found = f64::from(gradient[j * d + k]);
             assert!(

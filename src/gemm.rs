@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::kernels::Isa;
-use crate::kernels::gemm::{self as kernels, Strided};
+use crate::kernels::gemm::{self as kernels, Packed, Right, Strided};
 pub use crate::kernels::gemm::{Accum, Part};
 use crate::mat::{MatMut, MatRef};
 
@@ -66,6 +66,34 @@ pub struct Gemm {
     threads: usize,
 }
 
+/// The right operand B of many products `A Bᵀ`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prepacked {
+    /// Bᵀ in the panels of our kernels.
+    Panels(Packed),
+    /// As it came: row-major.
+    Plain {
+        /// B.
+        values: Vec<f32>,
+        /// Its rows.
+        rows: usize,
+        /// Its columns.
+        cols: usize,
+    },
+}
+
+impl Prepacked {
+    /// Append column `k` of B to `to`.
+    pub fn push_column(&self, k: usize, to: &mut Vec<f32>) {
+        match self {
+            Prepacked::Panels(b) => b.push_row(k, to),
+            Prepacked::Plain { values, cols, .. } => {
+                to.extend(values.iter().skip(k).step_by(*cols));
+            }
+        }
+    }
+}
+
 /// An operand as stored or transposed.
 type Operand<'a> = Strided<'a>;
 
@@ -114,23 +142,47 @@ impl Gemm {
 
     /// `C = alpha · A Bᵀ`, or added to C; A is m x k, B n x k, C m x n. Cost: 2mnk flop.
     ///
-    /// The forward pass: Z = X Wᵀ.
+    /// The forward pass: Zᵀ = W Xᵀ.
     pub fn a_bt(&self, alpha: f32, a: MatRef, b: MatRef, accum: Accum, c: MatMut) {
         self.product(alpha, Operand::new(a), Operand::transposed(b), accum, c);
     }
 
-    /// `C = alpha · Aᵀ B`, or added to C; A is k x m, B k x n, C m x n. Cost: 2mnk flop.
-    ///
-    /// The backward pass: gradient = Gᵀ X.
-    pub fn at_b(&self, alpha: f32, a: MatRef, b: MatRef, accum: Accum, c: MatMut) {
-        self.product(alpha, Operand::transposed(a), Operand::new(b), accum, c);
-    }
-
     /// `C = alpha · A B`, or added to C; A is m x k, B k x n, C m x n. Cost: 2mnk flop.
     ///
-    /// A step in Gram coordinates: K G.
+    /// The backward pass: gradient = Gᵀ X.
     pub fn a_b(&self, alpha: f32, a: MatRef, b: MatRef, accum: Accum, c: MatMut) {
         self.product(alpha, Operand::new(a), Operand::new(b), accum, c);
+    }
+
+    /// B as [`Gemm::a_prepacked`] multiplies by it fastest. Cost: a copy.
+    pub fn prepack(&self, b: Vec<f32>, rows: usize, cols: usize) -> Prepacked {
+        match self.choose(cols, cols) {
+            Backend::Auto | Backend::Own => {
+                let b = Operand::transposed(MatRef::new(&b, rows, cols));
+                Prepacked::Panels(Packed::new(self.isa, b))
+            }
+            Backend::Faer | Backend::Matrixmultiply => Prepacked::Plain {
+                values: b,
+                rows,
+                cols,
+            },
+        }
+    }
+
+    /// `C = alpha · A Bᵀ`, or added to C; A is m x k, B n x k, C m x n. Cost: 2mnk flop.
+    ///
+    /// A step in Gram coordinates: Gᵀ K.
+    pub fn a_prepacked_t(&self, alpha: f32, a: MatRef, b: &Prepacked, accum: Accum, mut c: MatMut) {
+        match b {
+            Prepacked::Plain { values, rows, cols } => {
+                self.a_bt(alpha, a, MatRef::new(values, *rows, *cols), accum, c);
+            }
+            Prepacked::Panels(b) => {
+                assert_eq!((c.rows(), c.cols()), (a.rows(), b.cols()), "result's shape");
+                let (a, b, c) = (Operand::new(a), Right::Packed(b), c.as_mut_slice());
+                kernels::product(self.isa, alpha, a, b, accum, Part::Full, c);
+            }
+        }
     }
 
     /// The lower triangle of `C = X Xᵀ`; X is n x k. Cost: n²k flop.
@@ -141,7 +193,7 @@ impl Gemm {
         assert_eq!((c.rows(), c.cols()), (n, n), "result's shape");
         match self.choose(n, n) {
             Backend::Auto | Backend::Own => {
-                let (a, b) = (Operand::new(x), Operand::transposed(x));
+                let (a, b) = (Operand::new(x), Right::Strided(Operand::transposed(x)));
                 let (accum, part) = (Accum::Replace, Part::LowerTriangle);
                 kernels::product(self.isa, 1.0, a, b, accum, part, c.as_mut_slice());
             }
@@ -241,11 +293,12 @@ impl Gemm {
         let padded = |m: usize, n: usize| m.next_multiple_of(rows) * n.next_multiple_of(columns);
         // Transposing C costs more than a little padding.
         if padded(m, n) <= padded(n, m) / 10 * 11 {
-            kernels::product(self.isa, alpha, a, b, accum, Part::Full, c.as_mut_slice());
+            let (b, c) = (Right::Strided(b), c.as_mut_slice());
+            kernels::product(self.isa, alpha, a, b, accum, Part::Full, c);
             return;
         }
         let mut transposed = vec![0.0; n * m];
-        let (a, b) = (b.transpose(), a.transpose());
+        let (a, b) = (b.transpose(), Right::Strided(a.transpose()));
         let replace = Accum::Replace;
         kernels::product(self.isa, alpha, a, b, replace, Part::Full, &mut transposed);
         let rows = c.as_mut_slice().par_chunks_exact_mut(n).with_min_len(64);
@@ -348,17 +401,20 @@ mod tests {
                 false => (Accum::Replace, vec![f32::NAN; m * n]),
             };
             for backend in [Backend::Own, Backend::Faer, Backend::Matrixmultiply] {
-                for product in ["a_bt", "at_b", "a_b"] {
+                for product in ["a_bt", "a_prepacked_t", "a_b"] {
                     let mut c = old.clone();
                     let gemm = Gemm::new(backend, threads);
                     let out = MatMut::new(&mut c, m, n);
                     match product {
                         "a_bt" => gemm.a_bt(alpha, MatRef::new(&a, m, k), MatRef::new(&b, n, k), accum, out),
-                        "at_b" => gemm.at_b(alpha, MatRef::new(&a, k, m), MatRef::new(&b, k, n), accum, out),
+                        "a_prepacked_t" => {
+                            let b = gemm.prepack(b.clone(), n, k);
+                            gemm.a_prepacked_t(alpha, MatRef::new(&a, m, k), &b, accum, out);
+                        }
                         _ => gemm.a_b(alpha, MatRef::new(&a, m, k), MatRef::new(&b, k, n), accum, out),
                     }
-                    let a_at = |i: usize, l: usize| if product == "at_b" { a[l * m + i] } else { a[i * k + l] };
-                    let b_at = |l: usize, j: usize| if product == "a_bt" { b[j * k + l] } else { b[l * n + j] };
+                    let a_at = |i: usize, l: usize| a[i * k + l];
+                    let b_at = |l: usize, j: usize| if product == "a_b" { b[l * n + j] } else { b[j * k + l] };
                     for i in 0..m {
                         for j in 0..n {
                             let (sum, size) = oracle((0..k).map(|l| a_at(i, l)), (0..k).map(|l| b_at(l, j)));

@@ -115,11 +115,7 @@ impl Model {
         let mut out = vec![0.0; x.len() * classes];
         self.for_logits(&x, |range, z| {
             let out = &mut out[range.start * classes..range.end * classes];
-            for (z, out) in
-                (z.as_mut_slice().chunks_exact(self.bias.len())).zip(out.chunks_exact_mut(classes))
-            {
-                self.loss().probabilities_row(z, out);
-            }
+            self.loss().probabilities(z.as_ref(), out);
         });
         Ok(out)
     }
@@ -131,10 +127,7 @@ impl Model {
     pub fn predict(&self, x: &[f32]) -> Result<Vec<u32>> {
         let x = self.rows_of(x)?;
         let mut out = Vec::with_capacity(x.len());
-        self.for_logits(&x, |_, z| {
-            let rows = z.as_mut_slice().chunks_exact(self.bias.len());
-            out.extend(rows.map(|z| self.loss().predict_row(z)));
-        });
+        self.for_logits(&x, |_, z| out.extend(self.loss().predictions(z.as_ref())));
         Ok(out)
     }
 
@@ -190,7 +183,7 @@ impl Model {
         Ok(Rows::new(MatRef::new(x, rows, self.features)))
     }
 
-    /// Compute logits block by block and hand each block on.
+    /// Compute logits (outputs x block) block by block and hand each block on.
     fn for_logits(&self, x: &Rows, mut use_logits: impl FnMut(Range<usize>, &mut MatMut)) {
         let rows = x.len();
         let outputs = self.bias.len();
@@ -201,9 +194,10 @@ impl Model {
             let range = start..(start + BLOCK_ROWS).min(rows);
             let x = x.block(range.clone(), &mut gathered);
             let logits = &mut logits[..range.len() * outputs];
-            (logits.chunks_exact_mut(outputs)).for_each(|row| row.copy_from_slice(&self.bias));
-            let mut z = MatMut::new(logits, range.len(), outputs);
-            gemm.a_bt(1.0, x, self.weight(), Accum::Add, z.reborrow());
+            let rows = logits.chunks_exact_mut(range.len()).zip(&self.bias);
+            rows.for_each(|(row, &bias)| row.fill(bias));
+            let mut z = MatMut::new(logits, outputs, range.len());
+            gemm.a_bt(1.0, self.weight(), x, Accum::Add, z.reborrow());
             use_logits(range, &mut z);
         }
     }

@@ -193,7 +193,7 @@ impl Validation<'_> {
     /// Loss and accuracy at a point.
     fn evaluate<E: Engine>(&mut self, engine: &mut E, point: &E::Point) -> (f64, f64) {
         let rows = self.labels.len();
-        let mut z = MatMut::new(&mut self.z, rows, engine.outputs());
+        let mut z = MatMut::new(&mut self.z, engine.outputs(), rows);
         engine.validation_margins(point, z.reborrow());
         let (loss, hits) = (self.loss).loss_and_hits(z, self.labels, &mut self.scratch);
         (loss, hits as f64 / rows as f64)

@@ -1,6 +1,7 @@
 //! The loss on logits: value and gradient in one pass, in place.
 //!
-//! With Z (n x c) and labels y, G = dLoss/dZ overwrites Z:
+//! Logits are held transposed, Zᵀ (c x n, row-major): one row an output. With labels y,
+//! G = dLoss/dZ overwrites Z:
 //!
 //! - softmax: `loss = mean_i (lse(z_i) - z_i[y_i])`, `G = (P - Y)/n`;
 //! - logistic (c = 1, y in {0, 1}): `loss = mean_i (softplus(z_i) - y_i z_i)`,
@@ -15,7 +16,7 @@ use rayon::prelude::*;
 
 use crate::data::samples::Batch;
 use crate::kernels::{Isa, softmax};
-use crate::mat::MatMut;
+use crate::mat::{MatMut, MatRef};
 
 /// Which loss; the number of outputs follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,87 +54,103 @@ impl Loss {
         }
     }
 
-    /// Mean loss over the rows of `z`, whose logits are replaced by G.
+    /// Mean loss over the samples whose logits are the columns of `z` (c x n), which become Gᵀ.
     ///
-    /// `labels` has one label a row. Cost: n·c exponentials, two passes over Z. The result
-    /// does not depend on the number of threads: row losses are added in row order.
+    /// `labels` has one label a column. Cost: n·c exponentials, one pass over Z. The result
+    /// does not depend on the number of threads: losses are added in the samples' order.
     ///
     /// # Panics
-    /// If there is not one label a row, or a label is not below c (2 for logistic).
-    pub fn loss_gradient(self, z: MatMut, labels: &[u32], scratch: &mut Vec<f64>) -> f64 {
-        /// Rows a task: a task should outlast the cost of handing it out.
-        const ROWS: usize = 64;
-        let mut z = z;
-        let (rows, cols) = (z.rows(), z.cols());
-        assert_eq!(rows, labels.len(), "one label a row");
-        let scale = 1.0 / rows as f32;
-        let isa = Isa::current();
+    /// If there is not one label a column, or a label is not below c (2 for logistic).
+    pub fn loss_gradient(self, mut z: MatMut, labels: &[u32], scratch: &mut Vec<f64>) -> f64 {
+        let n = labels.len();
+        assert_eq!(z.cols(), n, "one label a column");
+        let scale = 1.0 / n as f32;
         scratch.clear();
-        scratch.resize(rows, 0.0);
-        (z.as_mut_slice().par_chunks_mut(ROWS * cols))
-            .zip(labels.par_chunks(ROWS))
-            .zip(scratch.par_chunks_mut(ROWS))
-            .for_each(|((z, labels), losses)| match self {
-                Loss::Softmax => softmax::rows(isa, z, cols, labels, scale, losses),
-                Loss::Logistic => {
-                    for ((z, &label), loss) in z.iter_mut().zip(labels).zip(losses) {
-                        *loss = logistic(z, label, scale);
-                    }
-                }
-            });
-        scratch.iter().sum::<f64>() / rows as f64
+        scratch.resize(n, 0.0);
+        let z = z.as_mut_slice();
+        match self {
+            Loss::Softmax => softmax::columns(Isa::current(), z, labels, scale, scratch),
+            Loss::Logistic => {
+                let samples = z.par_iter_mut().zip(labels).zip(scratch.par_iter_mut());
+                (samples.with_min_len(TASK)).for_each(|((z, &label), loss)| {
+                    *loss = logistic(z, label, scale);
+                });
+            }
+        }
+        scratch.iter().sum::<f64>() / n as f64
     }
 
-    /// Mean loss over the rows of `z` and the number of rows whose largest logit (logistic:
-    /// whose logit's sign) is the label's. `z` is used as scratch.
-    pub fn loss_and_hits(
-        self,
-        mut z: MatMut,
-        labels: &[u32],
-        scratch: &mut Vec<f64>,
-    ) -> (f64, usize) {
-        let cols = z.cols();
-        let hits = (z.as_mut_slice().par_chunks_exact(cols))
-            .zip(labels)
-            .filter(|&(row, &label)| self.predict_row(row) == label)
-            .count();
+    /// Mean loss over the columns of `z` (c x n) and the number of them whose
+    /// [prediction](Loss::predictions) is the label. `z` is used as scratch.
+    pub fn loss_and_hits(self, z: MatMut, labels: &[u32], scratch: &mut Vec<f64>) -> (f64, usize) {
+        let predictions = self.predictions(z.as_ref());
+        let hits = predictions.iter().zip(labels).filter(|(p, l)| p == l);
+        let hits = hits.count();
         (self.loss_gradient(z, labels, scratch), hits)
     }
 
-    /// The most probable class of a row of logits; the first of equals.
-    pub fn predict_row(self, logits: &[f32]) -> u32 {
-        match self {
-            Loss::Logistic => u32::from(logits[0] > 0.0),
-            Loss::Softmax => {
-                let mut best = 0;
-                for (j, &z) in logits.iter().enumerate() {
-                    if z > logits[best] {
-                        best = j;
-                    }
-                }
-                best as u32
-            }
-        }
-    }
-
-    /// Class probabilities of a row of logits: c values for softmax, 2 for logistic.
-    pub fn probabilities_row(self, logits: &[f32], out: &mut [f32]) {
+    /// The most probable class of each column of logits (c x n); the first of equals.
+    pub fn predictions(self, z: MatRef) -> Vec<u32> {
+        let n = z.cols();
+        let mut best = vec![0; n];
         match self {
             Loss::Logistic => {
-                (out[0], out[1]) = (sigmoid(-logits[0]), sigmoid(logits[0]));
+                let logits = best.iter_mut().zip(z.row(0));
+                logits.for_each(|(best, &z)| *best = u32::from(z > 0.0));
             }
             Loss::Softmax => {
-                let max = row_max(logits);
-                let mut total = 0.0;
-                for (p, &z) in out.iter_mut().zip(logits) {
-                    *p = (z - max).exp();
-                    total += *p;
+                let tasks = best.par_chunks_mut(TASK).enumerate();
+                tasks.for_each(|(task, best)| {
+                    let columns = task * TASK..task * TASK + best.len();
+                    let mut largest = [f32::NEG_INFINITY; TASK];
+                    largest[..best.len()].copy_from_slice(&z.row(0)[columns.clone()]);
+                    for class in 1..z.rows() {
+                        let logits = &z.row(class)[columns.clone()];
+                        let both = best.iter_mut().zip(&mut largest).zip(logits);
+                        for ((best, largest), &z) in both {
+                            let more = z > *largest;
+                            *best = if more { class as u32 } else { *best };
+                            *largest = if more { z } else { *largest };
+                        }
+                    }
+                });
+            }
+        }
+        best
+    }
+
+    /// Class probabilities of each column of logits (c x n): `out` is n x classes, row-major.
+    ///
+    /// # Panics
+    /// If `out` has another size.
+    pub fn probabilities(self, z: MatRef, out: &mut [f32]) {
+        let (c, n) = (z.rows(), z.cols());
+        let classes = c.max(2);
+        assert_eq!(out.len(), n * classes, "one probability a class");
+        let mut logits = vec![0.0; c];
+        for (i, out) in out.chunks_exact_mut(classes).enumerate() {
+            for (j, logit) in logits.iter_mut().enumerate() {
+                *logit = z.row(j)[i];
+            }
+            match self {
+                Loss::Logistic => (out[0], out[1]) = (sigmoid(-logits[0]), sigmoid(logits[0])),
+                Loss::Softmax => {
+                    // `f32::max` skips NaN; the exponentials bring it back.
+                    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    let mut total = 0.0;
+                    for (p, &z) in out.iter_mut().zip(&logits) {
+                        *p = (z - max).exp();
+                        total += *p;
+                    }
+                    out.iter_mut().for_each(|p| *p /= total);
                 }
-                out.iter_mut().for_each(|p| *p /= total);
             }
         }
     }
 }
+
+/// Samples a task: it should outlast the cost of handing it out.
+const TASK: usize = 256;
 
 /// The training loss: a [`Loss`] with the labels of all rows.
 #[derive(Debug)]
@@ -165,7 +182,7 @@ impl<'a> Objective<'a> {
         self.labels.len()
     }
 
-    /// Mean loss of the batch whose logits `z` holds; leaves G in `z`.
+    /// Mean loss of the batch whose logits `z` (c x batch) holds; leaves Gᵀ in `z`.
     pub fn loss_gradient(&mut self, batch: Batch, z: MatMut) -> f64 {
         let labels = match batch {
             Batch::All => self.labels,
@@ -179,12 +196,7 @@ impl<'a> Objective<'a> {
     }
 }
 
-fn row_max(row: &[f32]) -> f32 {
-    // `f32::max` skips NaN; the exponentials below bring it back.
-    row.iter().copied().fold(f32::NEG_INFINITY, f32::max)
-}
-
-/// One row of one logit: returns `softplus(z) - y z`, leaves `(sigmoid(z) - y) * scale`.
+/// One logit: returns `softplus(z) - y z`, leaves `(sigmoid(z) - y) * scale`.
 fn logistic(z: &mut f32, label: u32, scale: f32) -> f64 {
     assert!(label < 2, "a logistic label is 0 or 1");
     // With the sign turned towards the label both classes are one case:
@@ -231,11 +243,40 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Loss and G of n x c logits, a sample a row.
     fn run(loss: Loss, z: &[f32], cols: usize, labels: &[u32]) -> (f64, Vec<f32>) {
-        let mut g = z.to_vec();
         let rows = z.len() / cols;
-        let value = loss.loss_gradient(MatMut::new(&mut g, rows, cols), labels, &mut Vec::new());
-        (value, g)
+        let transposed = |z: &[f32], rows: usize, cols: usize| -> Vec<f32> {
+            let values = (0..cols).flat_map(|j| (0..rows).map(move |i| z[i * cols + j]));
+            values.collect()
+        };
+        let mut g = transposed(z, rows, cols);
+        let value = loss.loss_gradient(MatMut::new(&mut g, cols, rows), labels, &mut Vec::new());
+        (value, transposed(&g, cols, rows))
+    }
+
+    #[test]
+    fn predictions_and_probabilities_agree() {
+        // Columns: the second class, a tie of the first and third, NaN beside the third.
+        let z = [0.0, 1.0, f32::NAN, 2.0, 0.0, 1.0, 1.0, 1.0, 3.0];
+        let z = MatRef::new(&z, 3, 3);
+        assert_eq!(Loss::Softmax.predictions(z)[..2], [1, 0]);
+        let mut p = [0.0; 9];
+        Loss::Softmax.probabilities(z, &mut p);
+        assert!((p[..3].iter().sum::<f32>() - 1.0).abs() < 1e-6 && p[1] > p[2] && p[2] > p[0]);
+        assert_eq!(p[3], p[5]);
+        assert!(p[6..].iter().all(|p| p.is_nan()));
+        let z = MatRef::new(&[-1.0, 2.0], 1, 2);
+        assert_eq!(Loss::Logistic.predictions(z), [0, 1]);
+        Loss::Logistic.probabilities(z, &mut p[..4]);
+        assert!(p[0] > 0.5 && p[3] > 0.8 && (p[0] + p[1] - 1.0).abs() < 1e-6);
+        // More than a task.
+        let n = 2 * TASK + 3;
+        let z: Vec<f32> = (0..3 * n)
+            .map(|at| f32::from(u8::from(at % n % 3 == at / n)))
+            .collect();
+        let expected: Vec<u32> = (0..n as u32).map(|i| i % 3).collect();
+        assert_eq!(Loss::Softmax.predictions(MatRef::new(&z, 3, n)), expected);
     }
 
     /// The definition, in f64, with the max of each row taken out.

@@ -1,8 +1,8 @@
 //! A whole trajectory in Gram coordinates, and the weight of any epoch from it.
 //!
 //! The file is one `.npy` matrix of f32. Row t is the state after t epochs (row 0 is the
-//! start): s, then b (c values), then A (n x c, row-major). NumPy reads it:
-//! `t = numpy.load("trajectory.npy"); s, b, A = t[e, 0], t[e, 1:1+c], t[e, 1+c:].reshape(n, c)`.
+//! start): s, then b (c values), then Aᵀ (c x n, row-major). NumPy reads it:
+//! `t = numpy.load("trajectory.npy"); s, b, A = t[e, 0], t[e, 1:1+c], t[e, 1+c:].reshape(c, n).T`.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, Write};
@@ -46,7 +46,7 @@ impl<'a> Trajectory<'a> {
                 "shape",
                 format!("{rows} x {cols}"),
                 format!(
-                    "at least one row and {} columns: s, {c} of b and {n} x {c} of A, as the data asks for",
+                    "at least one row and {} columns: s, {c} of b and {c} x {n} of Aᵀ, as the data asks for",
                     state_len(n, c)
                 ),
             ));

@@ -36,7 +36,7 @@ proptest! {
         let mut objective = Objective::new(Loss::for_classes(classes), samples.labels());
         let point = engine.start();
         let mut z = vec![0.0; n * c];
-        let mut z = MatMut::new(&mut z, n, c);
+        let mut z = MatMut::new(&mut z, c, n);
         engine.margins(&point, Batch::All, z.reborrow());
         let loss = objective.loss_gradient(Batch::All, z.reborrow());
         // The penalty's gradient, as torch adds it: weight_decay times the parameters.

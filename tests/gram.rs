@@ -5,7 +5,7 @@ mod common;
 use common::Problem;
 use flowreg::data::samples::{Batch, Rows};
 use flowreg::engine::{Choice, GramMatrix, Kind, Scratch};
-use flowreg::gemm::{Accum, Backend, Gemm};
+use flowreg::gemm::{Backend, Gemm};
 use flowreg::mat::{MatMut, MatRef};
 use flowreg::{Dataset, Error, Event, FitOptions, Recipe, Samples};
 use proptest::prelude::*;
@@ -23,19 +23,31 @@ fn gram_matrix(x: &Rows, backend: Backend, threads: usize) -> GramMatrix {
     on(threads, || GramMatrix::new(x, gemm, &mut |_| {})).unwrap()
 }
 
-/// `alpha · K_batch G + beta · Z`, G and Z having two columns.
-fn product(k: &GramMatrix, alpha: f32, g: &[f32], batch: Batch, z: Option<Vec<f32>>) -> Vec<f32> {
-    let accum = if z.is_some() {
-        Accum::Add
-    } else {
-        Accum::Replace
+/// `alpha · K_batch G + beta · Z`, G and Z having two columns, in rows of two; without Z beta
+/// is 0 and the room for it holds NaN.
+fn product(
+    (k, gemm): (&GramMatrix, Gemm),
+    alpha: f32,
+    g: &[f32],
+    batch: Batch,
+    beta: f64,
+    z: Option<&[f32]>,
+) -> Vec<f32> {
+    let transposed = |z: &[f32], rows: usize| -> Vec<f32> {
+        let cols = z.len() / rows;
+        let values = (0..cols).flat_map(|j| (0..rows).map(move |i| z[i * cols + j]));
+        values.collect()
     };
-    let mut out = z.unwrap_or(vec![f32::NAN; 2 * k.rows()]);
-    let g = MatRef::new(g, g.len() / 2, 2);
-    let z = MatMut::new(&mut out, k.rows(), 2);
-    let mut scratch = Scratch::new(Gemm::new(Backend::Faer, 2));
-    on(2, || k.product(alpha, g, batch, accum, z, &mut scratch));
-    out
+    let mut out = match z {
+        Some(z) => transposed(z, k.rows()),
+        None => vec![f32::NAN; 2 * k.rows()],
+    };
+    let g = transposed(g, g.len() / 2);
+    let g = MatRef::new(&g, 2, g.len() / 2);
+    let z = MatMut::new(&mut out, 2, k.rows());
+    let mut scratch = Scratch::new(gemm);
+    on(2, || k.product(alpha, g, batch, beta, z, &mut scratch));
+    transposed(&out, 2)
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
@@ -48,13 +60,13 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Products with K and K_val against f64: both back ends, contiguous rows and chosen
+    /// Products with K and K_val against f64: all back ends, contiguous rows and chosen
     /// ones, all columns and some, around the edges of panels and slabs.
     #[test]
     fn equals_f64(
         n in prop_oneof![2usize..40, 120usize..140], m in 1usize..30,
         d in prop_oneof![1usize..50, 1020usize..1030], seed in any::<u32>(),
-        chosen in any::<bool>(), matrixmultiply in any::<bool>(), add in any::<bool>(),
+        chosen in any::<bool>(), backend in 0usize..3, beta in prop_oneof![Just(0.0), Just(1.0), -2.0f64..2.0],
     ) {
         let problem = Problem::random(n, d, 3, seed);
         let samples = problem.samples();
@@ -65,7 +77,7 @@ proptest! {
         };
         let others = Problem::random(m, d, 3, seed ^ 9);
         let others = others.samples();
-        let backend = if matrixmultiply { Backend::Matrixmultiply } else { Backend::Faer };
+        let backend = [Backend::Own, Backend::Faer, Backend::Matrixmultiply][backend];
         let (x, y) = (samples.x(), others.x());
         let k = gram_matrix(x, backend, 2);
         let gemm = Gemm::new(backend, 2);
@@ -87,10 +99,10 @@ proptest! {
             prop_assert_eq!((k.rows(), k.cols()), (left.len(), n));
             let g = values(2 * columns.len());
             let old = values(2 * left.len());
-            let found = product(k, -1.5, &g, batch, add.then(|| old.clone()));
+            let found = product((k, gemm), -1.5, &g, batch, beta, (beta != 0.0).then_some(&old));
             for i in 0..left.len() {
                 for j in 0..2 {
-                    let before = if add { f64::from(old[2 * i + j]) } else { 0.0 };
+                    let before = beta * f64::from(old[2 * i + j]);
                     let terms = columns.iter().enumerate().map(|(b, &row)| {
                         -1.5 * dot(left.row(i), x.row(row as usize)) * f64::from(g[2 * b + j])
                     });
@@ -116,7 +128,8 @@ fn what_tells_bright_rows_apart_is_not_lost() {
     let g: Vec<f32> = (0..2 * n)
         .map(|at| if at / 2 % 2 == 0 { 1.0 } else { -1.0 })
         .collect();
-    let found = product(&k, 1.0, &g, Batch::All, None);
+    let gemm = Gemm::new(Backend::Faer, 2);
+    let found = product((&k, gemm), 1.0, &g, Batch::All, 0.0, None);
     for i in 0..n {
         let terms = (0..n).map(|j| dot(rows.row(i), rows.row(j)) * f64::from(g[2 * j]));
         let expected: f64 = terms.sum();
@@ -203,9 +216,10 @@ fn check_projection(dataset: &Dataset) {
                 .collect::<Vec<f64>>(),
         );
     }
-    for backend in [Backend::Faer, Backend::Matrixmultiply] {
+    for backend in [Backend::Own, Backend::Faer, Backend::Matrixmultiply] {
         let k = gram_matrix(x, backend, 2);
-        let found = product(&k, 1.0, &r, Batch::All, None);
+        let gemm = Gemm::new(backend, 2);
+        let found = product((&k, gemm), 1.0, &r, Batch::All, 0.0, None);
         for direction in 0..2 {
             let expected = &expected[direction];
             let largest = expected.iter().fold(0.0, |max, e| f64::max(max, e.abs()));

@@ -6,7 +6,7 @@
 //! W = s·W0 + Aᵀ X,   Z = s·Z0 + K A + 1 bᵀ,   K = X Xᵀ,   Z0 = X W0ᵀ
 //! ```
 //!
-//! and a step touches A (n x c), s, b and Z only. Set-up costs n²d + 2ndc flop, an epoch
+//! and a step touches A, s, b and Z only; Aᵀ, Zᵀ and Gᵀ are c x n. Set-up costs n²d + 2ndc flop, an epoch
 //! 2n²c, the end 2ndc; K takes 4n² bytes, and 12n² while it is made. m validation rows add
 //! 2mnd + 2mdc and 2mnc an epoch.
 //!
@@ -17,7 +17,7 @@
 
 use rayon::prelude::*;
 
-use super::{Engine, GramMatrix, Primal, ROWS, Scratch};
+use super::{CHUNK, Engine, GramMatrix, Primal, Scratch};
 use crate::data::samples::{Batch, Rows};
 use crate::gemm::{Accum, Gemm};
 use crate::mat::{MatMut, MatRef};
@@ -29,20 +29,20 @@ pub struct Gram<'a> {
     /// Holds X and W0, for set-up and end.
     primal: Primal<'a>,
     k: GramMatrix,
-    /// Z0 = X W0ᵀ, n x c.
+    /// Z0ᵀ = W0 Xᵀ, c x n.
     z0: Vec<f32>,
-    /// X_val Xᵀ and X_val W0ᵀ.
+    /// X_val Xᵀ, and W0 X_valᵀ.
     validation: Option<(GramMatrix, Vec<f32>)>,
     scratch: Scratch,
 }
 
-/// A (n x c, row-major), s and b: the weight s·W0 + Aᵀ X and the bias, or a direction.
+/// Aᵀ (c x n, row-major), s and b: the weight s·W0 + Aᵀ X and the bias, or a direction.
 #[derive(Clone, Debug)]
 pub struct GramPoint {
     a: Vec<f32>,
     s: f64,
     bias: Vec<f32>,
-    /// s·Z0 + K A, n x c: the logits of all rows before the bias.
+    /// (s·Z0 + K A)ᵀ, c x n: the logits of all rows before the bias.
     z: Vec<f32>,
 }
 
@@ -53,7 +53,7 @@ pub struct Coordinates<'a> {
     pub s: f32,
     /// b: c values.
     pub bias: &'a [f32],
-    /// A: n x c, row-major.
+    /// Aᵀ: c x n, row-major.
     pub a: &'a [f32],
 }
 
@@ -116,52 +116,58 @@ impl Engine for Gram<'_> {
 
     /// Reads what the point carries. Cost: a copy.
     fn margins(&mut self, at: &GramPoint, batch: Batch, mut z: MatMut) {
-        let c = self.outputs();
-        let rows = z.as_mut_slice().par_chunks_exact_mut(c).with_min_len(ROWS);
-        rows.enumerate().for_each(|(i, row)| {
-            let i = match batch {
-                Batch::All => i,
-                Batch::Rows(batch) => batch[i] as usize,
-            };
-            let from = at.z[i * c..][..c].iter().zip(&at.bias);
-            (row.iter_mut().zip(from)).for_each(|(z, (&x, &b))| *z = x + b);
+        let cols = z.cols();
+        let rows = (z.as_mut_slice().par_chunks_exact_mut(cols))
+            .zip(at.z.par_chunks_exact(self.k.rows()))
+            .zip(&at.bias);
+        (rows.with_min_len((CHUNK / cols).max(1))).for_each(|((row, from), bias)| match batch {
+            Batch::All => {
+                let values = row.iter_mut().zip(from);
+                values.for_each(|(z, from)| *z = from + bias);
+            }
+            Batch::Rows(batch) => {
+                let values = row.iter_mut().zip(batch);
+                values.for_each(|(z, &i)| *z = from[i as usize] + bias);
+            }
         });
     }
 
     /// `s·Z0 + K_val A + 1 bᵀ`. Cost: 2mnc flop.
     fn validation_margins(&mut self, at: &GramPoint, mut z: MatMut) {
-        let c = self.outputs();
         let (k, z0) = self.validation.as_ref().expect("validation rows");
-        let rows = (z.as_mut_slice().chunks_exact_mut(c)).zip(z0.chunks_exact(c));
-        for (z, z0) in rows {
-            for ((z, &z0), &b) in z.iter_mut().zip(z0).zip(&at.bias) {
+        let rows = k.rows();
+        let outputs = (z.as_mut_slice().chunks_exact_mut(rows)).zip(z0.chunks_exact(rows));
+        for ((z, z0), &b) in outputs.zip(&at.bias) {
+            for (z, &z0) in z.iter_mut().zip(z0) {
                 *z = (at.s * f64::from(z0) + f64::from(b)) as f32;
             }
         }
-        let a = MatRef::new(&at.a, k.cols(), c);
-        let scratch = &mut self.scratch;
-        k.product(1.0, a, Batch::All, Accum::Add, z, scratch);
+        let a = MatRef::new(&at.a, at.bias.len(), k.cols());
+        k.product(1.0, a, Batch::All, 1.0, z, &mut self.scratch);
     }
 
     fn pullback(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut GramPoint) {
-        let (n, c) = (self.k.rows(), self.outputs());
+        let n = self.k.rows();
         let alpha_f32 = alpha as f32;
         let alpha = f64::from(alpha_f32);
         match batch {
             Batch::All => super::axpby(alpha, g.as_slice(), beta, &mut out.a),
-            Batch::Rows(rows) => {
+            Batch::Rows(batch) => {
                 if super::scale(beta, &mut out.a) == Accum::Replace {
                     out.a.fill(0.0);
                 }
-                for (i, &row) in rows.iter().enumerate() {
-                    super::axpby(alpha, g.row(i), 1.0, &mut out.a[row as usize * c..][..c]);
+                let outputs = (out.a.chunks_exact_mut(n)).zip(g.as_slice().chunks_exact(g.cols()));
+                for (a, g) in outputs {
+                    for (&g, &i) in g.iter().zip(batch) {
+                        let a = &mut a[i as usize];
+                        *a = (alpha * f64::from(g) + f64::from(*a)) as f32;
+                    }
                 }
             }
         }
-        let accum = super::scale(beta, &mut out.z);
-        let z = MatMut::new(&mut out.z, n, c);
+        let z = MatMut::new(&mut out.z, g.rows(), n);
         let scratch = &mut self.scratch;
-        (self.k).product(alpha_f32, g, batch, accum, z, scratch);
+        (self.k).product(alpha_f32, g, batch, beta, z, scratch);
         super::move_bias(alpha, &scratch.sums, beta, &mut out.bias);
         out.s *= beta;
     }
@@ -176,9 +182,9 @@ impl Engine for Gram<'_> {
     /// Cost: 2n² flop.
     fn curvature(&mut self, v: &[f32], out: &mut [f32]) {
         let n = v.len();
-        let (v, z) = (MatRef::new(v, n, 1), MatMut::new(out, n, 1));
+        let (v, z) = (MatRef::new(v, 1, n), MatMut::new(out, 1, n));
         let scratch = &mut self.scratch;
-        (self.k).product(1.0, v, Batch::All, Accum::Replace, z, scratch);
+        (self.k).product(1.0, v, Batch::All, 0.0, z, scratch);
         let sum = scratch.sums[0] as f32;
         out.iter_mut().for_each(|out| *out += sum);
     }

@@ -16,10 +16,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{ROWS, column_sums};
+use super::{CHUNK, dot, sum};
 use crate::data::samples::{Batch, Rows};
 use crate::error::{Error, Result};
-use crate::gemm::{Accum, Gemm, Part};
+use crate::gemm::{Accum, Gemm, Part, Prepacked};
 use crate::kernels::{Isa, pixels};
 use crate::mat::{MatMut, MatRef};
 
@@ -31,7 +31,7 @@ const SLAB: usize = 1024;
 #[derive(Clone, Debug, PartialEq)]
 pub struct GramMatrix {
     /// Kc, rows x cols.
-    centred: Vec<f32>,
+    centred: Prepacked,
     /// u: one a row.
     row_parts: Vec<f64>,
     /// v: one a column.
@@ -42,11 +42,10 @@ pub struct GramMatrix {
 #[derive(Debug)]
 pub struct Scratch {
     gemm: Gemm,
-    /// Rows of Kc of a mini-batch.
-    rows: Vec<f32>,
-    /// vᵀG.
-    weighted: Vec<f64>,
-    /// 1ᵀG of the last product.
+    /// A mini-batch's columns of Kc, and of v.
+    columns: Vec<f32>,
+    parts: Vec<f64>,
+    /// Gᵀ1 of the last product.
     pub(super) sums: Vec<f64>,
 }
 
@@ -55,8 +54,8 @@ impl Scratch {
     pub fn new(gemm: Gemm) -> Scratch {
         Scratch {
             gemm,
-            rows: Vec::new(),
-            weighted: Vec::new(),
+            columns: Vec::new(),
+            parts: Vec::new(),
             sums: Vec::new(),
         }
     }
@@ -106,7 +105,8 @@ impl GramMatrix {
             return Ok(products.centred(y.map(|(_, k)| k)));
         }
         let (row_parts, column_parts) = products.of_floats(progress);
-        let values = products.values;
+        let Products { values, sums, .. } = products;
+        drop(sums);
         if let Some(value) = values.par_iter().find_any(|value| !value.is_finite()) {
             finite(x, "x")?;
             y.map_or(Ok(()), |(y, _)| finite(y, "validation x"))?;
@@ -117,7 +117,7 @@ impl GramMatrix {
             ));
         }
         Ok(GramMatrix {
-            centred: values,
+            centred: gemm.prepack(values, rows, x.len()),
             row_parts,
             column_parts,
         })
@@ -133,52 +133,65 @@ impl GramMatrix {
         self.column_parts.len()
     }
 
-    /// `Z = alpha · K_batch G`, or added to Z, where K_batch are the batch's columns; G has a
-    /// row for each. Cost: 2 · rows · batch · c flop.
+    /// `Zᵀ = alpha · Gᵀ K_batchᵀ + beta · Zᵀ`, where K_batch are the batch's columns; Gᵀ is
+    /// c x batch, Zᵀ c x rows. Cost: 2 · rows · batch · c flop. With `beta` = 0, Z is not read.
     ///
     /// # Panics
-    /// If the shapes do not fit, or if the batch is not all of a matrix that is not square.
+    /// If the shapes do not fit.
     pub fn product(
         &self,
         alpha: f32,
         g: MatRef,
         batch: Batch,
-        accum: Accum,
+        beta: f64,
         mut z: MatMut,
         scratch: &mut Scratch,
     ) {
-        let (rows, cols) = (self.rows(), self.cols());
-        let centred = MatRef::new(&self.centred, rows, cols);
+        let (rows, outputs) = (self.rows(), z.rows());
         let Scratch {
             gemm,
-            rows: gathered,
-            weighted,
+            columns,
+            parts,
             sums,
         } = scratch;
-        match batch {
-            Batch::All => {
-                column_sums(g, |i| self.column_parts[i], weighted);
-                gemm.a_b(alpha, centred, g, accum, z.reborrow());
-            }
+        let parts = match batch {
+            Batch::All => &self.column_parts,
             Batch::Rows(batch) => {
-                assert_eq!(rows, cols, "a batch of columns is read as rows");
-                column_sums(g, |i| self.column_parts[batch[i] as usize], weighted);
-                gathered.clear();
-                let columns = batch.iter().map(|&i| centred.row(i as usize));
-                columns.for_each(|column| gathered.extend_from_slice(column));
-                let columns = MatRef::new(gathered, batch.len(), rows);
-                gemm.at_b(alpha, columns, g, accum, z.reborrow());
+                parts.clear();
+                parts.extend(batch.iter().map(|&i| self.column_parts[i as usize]));
+                parts
+            }
+        };
+        assert_eq!((g.rows(), g.cols()), (outputs, parts.len()), "G's shape");
+        sums.resize(outputs, 0.0);
+        let wide_alpha = f64::from(alpha);
+        (z.as_mut_slice().par_chunks_exact_mut(rows))
+            .zip(g.as_slice().par_chunks_exact(g.cols()))
+            .zip(sums.par_iter_mut())
+            .with_min_len((CHUNK / rows).max(1))
+            .for_each(|((z, g), total)| {
+                *total = sum(g);
+                let slope = wide_alpha * *total;
+                let shift = wide_alpha * dot(parts, g);
+                let values = z.iter_mut().zip(&self.row_parts);
+                match beta {
+                    0.0 => values.for_each(|(z, part)| *z = (slope * part + shift) as f32),
+                    _ => values.for_each(|(z, part)| {
+                        *z = (beta * f64::from(*z) + (slope * part + shift)) as f32;
+                    }),
+                }
+            });
+        match batch {
+            Batch::All => gemm.a_prepacked_t(alpha, g, &self.centred, Accum::Add, z),
+            Batch::Rows(batch) => {
+                columns.clear();
+                for &i in batch {
+                    self.centred.push_column(i as usize, columns);
+                }
+                let columns = MatRef::new(columns, batch.len(), rows);
+                gemm.a_b(alpha, g, columns, Accum::Add, z);
             }
         }
-        column_sums(g, |_| 1.0, sums);
-        let alpha = f64::from(alpha);
-        let rows = z.as_mut_slice().par_chunks_exact_mut(sums.len());
-        (rows.zip(&self.row_parts).with_min_len(ROWS)).for_each(|(row, part)| {
-            let parts = sums.iter().zip(&*weighted);
-            for (z, (sum, weighted)) in row.iter_mut().zip(parts) {
-                *z = (f64::from(*z) + alpha * (part * sum + weighted)) as f32;
-            }
-        });
     }
 }
 
@@ -305,8 +318,13 @@ impl Products<'_> {
             let parts = values.iter_mut().zip(sums.iter().zip(&column_parts));
             parts.for_each(|(value, (sum, part))| *value = (sum - row_part - part) as f32);
         });
+        if self.y.is_none() {
+            // Symmetric to the last bit.
+            mirror(&mut self.values, n);
+        }
+        drop(self.sums);
         GramMatrix {
-            centred: self.values,
+            centred: self.gemm.prepack(self.values, row_parts.len(), n),
             row_parts,
             column_parts,
         }
@@ -433,21 +451,6 @@ fn centre<'a>(
             *part += dot(slab, mean);
         });
     MatRef::new(slab, n, width)
-}
-
-/// Σ a·b in f64, in eight sums that are vector lanes.
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    const LANES: usize = 8;
-    let mut sums = [0.0f64; LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest = a_chunks.remainder().iter().zip(b_chunks.remainder());
-    let rest: f64 = rest.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for lane in 0..LANES {
-            sums[lane] += f64::from(a[lane]) * f64::from(b[lane]);
-        }
-    }
-    sums.iter().sum::<f64>() + rest
 }
 
 /// Copy the lower triangle to the upper one, by tiles that stay in cache.

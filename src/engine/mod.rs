@@ -2,6 +2,9 @@
 //!
 //! An optimizer sees an [`Engine`] and never X: it asks for logits at a point, gives back
 //! the gradient in the logits, and combines points linearly.
+//!
+//! Logits Z and their gradient G are held transposed, one row an output: then every product
+//! runs along rows of X or K, and the loss works on whole vectors of samples.
 
 mod choice;
 mod gram;
@@ -36,16 +39,16 @@ pub trait Engine: Sized {
     /// The initial weight and bias.
     fn start(&self) -> Self::Point;
 
-    /// Logits of the batch at a point: `Z = X_batch Wᵀ + 1 bᵀ`.
+    /// Logits of the batch at a point: `Zᵀ = W X_batchᵀ + b 1ᵀ`, c x batch.
     fn margins(&mut self, at: &Self::Point, batch: Batch, z: MatMut);
 
-    /// Logits of all validation rows at a point.
+    /// Logits of all m validation rows at a point, c x m.
     ///
     /// # Panics
     /// If the engine was made without them.
     fn validation_margins(&mut self, at: &Self::Point, z: MatMut);
 
-    /// The gradient in the weight from the gradient in the logits:
+    /// The gradient in the weight from that in the logits, Gᵀ (c x batch):
     /// `out = alpha · (Gᵀ X_batch, Gᵀ 1) + beta · out`.
     ///
     /// With `beta` = 0, `out` is not read. `alpha` is rounded to f32, as torch does; `beta`
@@ -65,8 +68,6 @@ pub trait Engine: Sized {
     fn materialise(self, at: Self::Point) -> Model;
 }
 
-/// Rows of c values a task.
-const ROWS: usize = 64;
 /// Values a task when points are combined: 64 KB, a few microseconds of work.
 const CHUNK: usize = 16 << 10;
 
@@ -96,15 +97,40 @@ fn scale(beta: f64, values: &mut [f32]) -> Accum {
     Accum::Add
 }
 
-/// `out = Gᵀ weights`, in row order.
-fn column_sums(g: MatRef, weight: impl Fn(usize) -> f64, out: &mut Vec<f64>) {
+/// `out = Gᵀ 1`: the sum of each row of Gᵀ.
+fn row_sums(g: MatRef, out: &mut Vec<f64>) {
     out.clear();
-    out.resize(g.cols(), 0.0);
-    for (i, row) in g.as_slice().chunks_exact(g.cols()).enumerate() {
-        let weight = weight(i);
-        let sums = out.iter_mut().zip(row);
-        sums.for_each(|(sum, &value)| *sum += weight * f64::from(value));
+    out.extend(g.as_slice().chunks_exact(g.cols()).map(sum));
+}
+
+/// Lanes of a sum in f64, for the sake of vectors.
+const LANES: usize = 8;
+
+/// Σ a in f64.
+fn sum(a: &[f32]) -> f64 {
+    let mut sums = [0.0f64; LANES];
+    let chunks = a.chunks_exact(LANES);
+    let rest: f64 = chunks.remainder().iter().map(|&a| f64::from(a)).sum();
+    for a in chunks {
+        for lane in 0..LANES {
+            sums[lane] += f64::from(a[lane]);
+        }
     }
+    sums.iter().sum::<f64>() + rest
+}
+
+/// Σ a·b in f64.
+fn dot<A: Copy + Into<f64>>(a: &[A], b: &[f32]) -> f64 {
+    let mut sums = [0.0f64; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest = a_chunks.remainder().iter().zip(b_chunks.remainder());
+    let rest: f64 = rest.map(|(&a, &b)| a.into() * f64::from(b)).sum();
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane].into() * f64::from(b[lane]);
+        }
+    }
+    sums.iter().sum::<f64>() + rest
 }
 
 /// `bias = alpha · sums + beta · bias`; with `beta` = 0, `bias` is not read.

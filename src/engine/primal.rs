@@ -32,6 +32,8 @@ struct Blocks<'a> {
     x: &'a Rows<'a>,
     all_rows: Vec<u32>,
     gathered: Gathered,
+    /// A block's columns of Zᵀ or Gᵀ.
+    columns: Vec<f32>,
 }
 
 /// A copy of some rows of X.
@@ -71,7 +73,7 @@ impl<'a> Primal<'a> {
         &self.start
     }
 
-    /// `Z0 = X W0ᵀ` without the bias, of the rows and of the validation rows.
+    /// `Z0ᵀ = W0 Xᵀ` without the bias, of the rows and of the validation rows.
     pub(super) fn start_margins(&mut self) -> (Vec<f32>, Option<Vec<f32>>) {
         let (gemm, weight) = (self.gemm, self.start.weight());
         let no_bias = vec![0.0; weight.rows()];
@@ -80,7 +82,7 @@ impl<'a> Primal<'a> {
             let (rows, c) = (blocks.x.len(), no_bias.len());
             let mut z = vec![0.0; rows * c];
             if !no_weight {
-                let z = MatMut::new(&mut z, rows, c);
+                let z = MatMut::new(&mut z, c, rows);
                 blocks.margins(gemm, weight, &no_bias, Batch::All, z);
             }
             z
@@ -92,7 +94,7 @@ impl<'a> Primal<'a> {
     /// The model `W = s·W0 + Aᵀ X` with this bias.
     pub(crate) fn combine(mut self, from: Coordinates) -> Model {
         let c = self.outputs();
-        let a = MatRef::new(from.a, from.a.len() / c, c);
+        let a = MatRef::new(from.a, c, from.a.len() / c);
         let (weight, bias) = self.start.values_mut();
         (self.train).pullback(self.gemm, 1.0, a, Batch::All, from.s.into(), weight);
         bias.copy_from_slice(from.bias);
@@ -110,6 +112,7 @@ impl<'a> Blocks<'a> {
             x,
             all_rows,
             gathered: Gathered::default(),
+            columns: Vec::new(),
         }
     }
 
@@ -127,18 +130,35 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// `Z = X_batch Wᵀ + 1 bᵀ`.
+    /// `Zᵀ = W X_batchᵀ + b 1ᵀ`, c x batch.
     fn margins(&mut self, gemm: Gemm, weight: MatRef, bias: &[f32], batch: Batch, mut z: MatMut) {
-        let c = bias.len();
+        let n = z.cols();
+        let mut columns = std::mem::take(&mut self.columns);
         self.each(batch, |range, x| {
-            let rows = range.len();
-            let z = &mut z.as_mut_slice()[range.start * c..range.end * c];
-            (z.chunks_exact_mut(c)).for_each(|row| row.copy_from_slice(bias));
-            gemm.a_bt(1.0, x, weight, Accum::Add, MatMut::new(z, rows, c));
+            let len = range.len();
+            let block = match len == n {
+                true => z.as_mut_slice(),
+                false => {
+                    columns.resize(bias.len() * len, 0.0);
+                    &mut columns[..]
+                }
+            };
+            let rows = block.chunks_exact_mut(len).zip(bias);
+            rows.for_each(|(row, &bias)| row.fill(bias));
+            let z_block = MatMut::new(block, bias.len(), len);
+            gemm.a_bt(1.0, weight, x, Accum::Add, z_block);
+            if len < n {
+                let rows = z
+                    .as_mut_slice()
+                    .chunks_exact_mut(n)
+                    .zip(columns.chunks_exact(len));
+                rows.for_each(|(row, block)| row[range.clone()].copy_from_slice(block));
+            }
         });
+        self.columns = columns;
     }
 
-    /// `weight = alpha · Gᵀ X_batch + beta · weight`.
+    /// `weight = alpha · Gᵀ X_batch + beta · weight`; Gᵀ is c x batch.
     fn pullback(
         &mut self,
         gemm: Gemm,
@@ -148,13 +168,24 @@ impl<'a> Blocks<'a> {
         beta: f64,
         weight: &mut [f32],
     ) {
-        let (c, d) = (g.cols(), self.x.features());
+        let (c, n, d) = (g.rows(), g.cols(), self.x.features());
         let mut accum = super::scale(beta, weight);
+        let mut columns = std::mem::take(&mut self.columns);
         self.each(batch, |range, x| {
-            let weight = MatMut::new(weight, c, d);
-            gemm.at_b(alpha, g.rows_range(range), x, accum, weight);
+            let len = range.len();
+            let g = match len == n {
+                true => g,
+                false => {
+                    columns.clear();
+                    let rows = g.as_slice().chunks_exact(n);
+                    rows.for_each(|row| columns.extend_from_slice(&row[range.clone()]));
+                    MatRef::new(&columns, c, len)
+                }
+            };
+            gemm.a_b(alpha, g, x, accum, MatMut::new(weight, c, d));
             accum = Accum::Add;
         });
+        self.columns = columns;
     }
 }
 
@@ -208,7 +239,7 @@ impl Engine for Primal<'_> {
     fn pullback(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut PrimalPoint) {
         let alpha = alpha as f32;
         (self.train).pullback(self.gemm, alpha, g, batch, beta, &mut out.weight);
-        super::column_sums(g, |_| 1.0, &mut self.sums);
+        super::row_sums(g, &mut self.sums);
         super::move_bias(alpha.into(), &self.sums, beta, &mut out.bias);
     }
 
@@ -221,10 +252,10 @@ impl Engine for Primal<'_> {
     fn curvature(&mut self, v: &[f32], out: &mut [f32]) {
         let (n, d) = (v.len(), self.train.x.features());
         let mut direction = vec![0.0; d];
-        let g = MatRef::new(v, n, 1);
+        let g = MatRef::new(v, 1, n);
         (self.train).pullback(self.gemm, 1.0, g, Batch::All, 0.0, &mut direction);
         let sum = v.iter().map(|&v| f64::from(v)).sum::<f64>() as f32;
-        let (direction, z) = (MatRef::new(&direction, 1, d), MatMut::new(out, n, 1));
+        let (direction, z) = (MatRef::new(&direction, 1, d), MatMut::new(out, 1, n));
         (self.train).margins(self.gemm, direction, &[sum], Batch::All, z);
     }
 

@@ -62,6 +62,79 @@ pub struct Strided<'a> {
     pub col_stride: usize,
 }
 
+/// The right operand of a product.
+#[derive(Clone, Copy, Debug)]
+pub enum Right<'a> {
+    /// Packed while it is multiplied.
+    Strided(Strided<'a>),
+    /// Packed before, for many products.
+    Packed(&'a Packed),
+}
+
+impl Right<'_> {
+    fn shape(&self) -> (usize, usize) {
+        match self {
+            Right::Strided(b) => (b.rows, b.cols),
+            Right::Packed(b) => (b.rows, b.cols),
+        }
+    }
+}
+
+/// A right operand in panels of NR columns, each with NR values side by side for every row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Packed {
+    isa: Isa,
+    rows: usize,
+    cols: usize,
+    values: Vec<f32>,
+}
+
+impl Packed {
+    /// Pack B, on the current rayon pool. Cost: a copy.
+    pub fn new(isa: Isa, b: Strided) -> Packed {
+        b.check();
+        let nr = panel_width(isa);
+        let (rows, cols) = (b.rows, b.cols);
+        let mut values = vec![0.0; rows * cols.next_multiple_of(nr)];
+        (values.par_chunks_exact_mut((rows * nr).max(1)))
+            .enumerate()
+            .for_each(|(i, to)| {
+                let columns = i * nr..((i + 1) * nr).min(cols);
+                isa.run(&mut PackPanel {
+                    b,
+                    columns,
+                    k: 0..rows,
+                    to,
+                });
+            });
+        Packed {
+            isa,
+            rows,
+            cols,
+            values,
+        }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Append row `k` of B to `to`.
+    pub fn push_row(&self, k: usize, to: &mut Vec<f32>) {
+        let nr = panel_width(self.isa);
+        for (i, panel) in self.values.chunks_exact(self.rows * nr).enumerate() {
+            let width = nr.min(self.cols - i * nr);
+            to.extend_from_slice(&panel[k * nr..][..width]);
+        }
+    }
+}
+
 /// What becomes of C's old values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accum {
@@ -103,7 +176,7 @@ pub fn product(
     isa: Isa,
     alpha: f32,
     a: Strided,
-    b: Strided,
+    b: Right,
     accum: Accum,
     part: Part,
     c: &mut [f32],
@@ -121,7 +194,7 @@ pub fn byte_product(isa: Isa, a: Strided, b: Strided, part: Part, c: &mut [i32])
         4 * a.cols < 65_793,
         "255 · 128 · bytes must stay below 2^31"
     );
-    let c = bytemuck::cast_slice_mut(c);
+    let (b, c) = (Right::Strided(b), bytemuck::cast_slice_mut(c));
     multiply(isa, Numbers::Bytes, a, b, Accum::Replace, part, c);
 }
 
@@ -129,16 +202,20 @@ fn multiply(
     isa: Isa,
     numbers: Numbers,
     a: Strided,
-    b: Strided,
+    b: Right,
     accum: Accum,
     part: Part,
     c: &mut [f32],
 ) {
     let add = accum == Accum::Add;
-    let (m, n, k) = (a.rows, b.cols, a.cols);
+    let (m, k) = (a.rows, a.cols);
+    let (b_rows, n) = b.shape();
     a.check();
-    b.check();
-    assert_eq!(k, b.rows, "inner dimensions");
+    match b {
+        Right::Strided(b) => b.check(),
+        Right::Packed(b) => assert_eq!(b.isa, isa, "panels of another instruction set"),
+    }
+    assert_eq!(k, b_rows, "inner dimensions");
     assert_eq!(Some(c.len()), m.checked_mul(n), "result's size");
     if m == 0 || n == 0 {
         return;
@@ -174,7 +251,9 @@ fn multiply(
                 return;
             }
             let mut packed_b = PACKED_B.take();
-            packed_b.resize(nr * BLOCK, 0.0);
+            if let Right::Strided(_) = b {
+                packed_b.resize(nr * BLOCK, 0.0);
+            }
             let mut task = Panel {
                 numbers,
                 a: &packed,
@@ -253,10 +332,10 @@ pub struct Panel<'a> {
     a: &'a [f32],
     /// Rows to compute, of the block of A; starts at a tile.
     rows: Range<usize>,
-    b: Strided<'a>,
+    b: Right<'a>,
     k: Range<usize>,
     columns: Range<usize>,
-    /// Room for NR columns of the block of B.
+    /// Room for NR columns of the block of B, where it is not packed.
     packed_b: &'a mut [f32],
     add: bool,
     /// The block's first row of C.
@@ -271,12 +350,21 @@ impl Task for Panel<'_> {
         let nr = NV * S::LANES;
         let len = self.k.len();
         let width = self.columns.len();
-        assert!(self.packed_b.len() >= nr * len && width <= nr && nr <= MAX_NR);
+        assert!(width <= nr && nr <= MAX_NR);
         assert!(self.a.len() >= self.rows.end.next_multiple_of(MR) * len);
-        let b = self.packed_b.as_mut_ptr();
-        // SAFETY: `b` has room for nr x len values; `Strided::check` held the operand's size
-        // against its shape.
-        unsafe { pack_columns::<S>(self.b, self.columns.clone(), self.k.clone(), nr, b) };
+        let b: *const f32 = match self.b {
+            Right::Packed(b) => {
+                let panel = &b.values[self.columns.start / nr * nr * b.rows..][..nr * b.rows];
+                panel[self.k.start * nr..self.k.end * nr].as_ptr()
+            }
+            Right::Strided(b) => {
+                let to = &mut self.packed_b[..nr * len];
+                // SAFETY: `to` is nr x len values; `Strided::check` held the operand's size
+                // against its shape.
+                unsafe { pack_columns::<S>(b, self.columns.clone(), self.k.clone(), nr, to) };
+                to.as_ptr()
+            }
+        };
         for first in (0..len).step_by(KC) {
             let steps = KC.min(len - first);
             let add = self.add || first > 0;
@@ -414,17 +502,36 @@ impl Put {
     }
 }
 
+/// Pack one panel of B.
+struct PackPanel<'a> {
+    b: Strided<'a>,
+    columns: Range<usize>,
+    k: Range<usize>,
+    /// NR values for every k.
+    to: &'a mut [f32],
+}
+
+impl Task for PackPanel<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd, const NV: usize>(&mut self) {
+        let (columns, k) = (self.columns.clone(), self.k.clone());
+        assert_eq!(self.to.len(), NV * S::LANES * k.len());
+        // SAFETY: the assertion; `Packed::new` checked the operand.
+        unsafe { pack_columns::<S>(self.b, columns, k, NV * S::LANES, self.to) };
+    }
+}
+
 /// Pack columns of a block of rows: for every k its `nr` values, zeros beyond the last.
 ///
 /// # Safety
-/// As [`panel`]; `to` has room for `nr` values a row, and the operand holds the block.
+/// As [`Task::run`]; `to` holds `nr` values for every k, and the operand holds the block.
 #[inline(always)]
 unsafe fn pack_columns<S: Simd>(
     b: Strided,
     columns: Range<usize>,
     k: Range<usize>,
     nr: usize,
-    to: *mut f32,
+    to: &mut [f32],
 ) {
     let width = columns.len();
     let len = k.len();
@@ -436,8 +543,9 @@ unsafe fn pack_columns<S: Simd>(
             .as_ptr()
             .add(columns.start * b.col_stride + k.start * b.row_stride);
         if width < nr {
-            std::slice::from_raw_parts_mut(to, nr * len).fill(0.0);
+            to.fill(0.0);
         }
+        let to = to.as_mut_ptr();
         if b.col_stride == 1 {
             for k in 0..len {
                 let (from, to) = (from.add(k * b.row_stride), to.add(k * nr));
@@ -473,7 +581,7 @@ unsafe fn pack_columns<S: Simd>(
 /// as it takes to double one value to all.
 ///
 /// # Safety
-/// As [`panel`]; rows start `from_stride` and `to_stride` apart.
+/// As [`Task::run`]; rows start `from_stride` and `to_stride` apart.
 #[inline(always)]
 unsafe fn transpose<S: Simd>(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
     const MOST: usize = 16;
@@ -572,7 +680,7 @@ mod tests {
             for isa in Isa::available() {
                 for part in [Part::Full, Part::LowerTriangle] {
                     let mut c = vec![f32::NAN; n * n];
-                    product(isa, 1.0, a, b, Accum::Replace, part, &mut c);
+                    product(isa, 1.0, a, Right::Strided(b), Accum::Replace, part, &mut c);
                     for i in 0..n {
                         let last = if part == Part::Full { n } else { i + 1 };
                         for j in 0..last {
@@ -615,7 +723,13 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let run = |isa| {
                 let mut c = old.clone();
-                pool.install(|| product(isa, alpha, a.view(), b.view(), accum, Part::Full, &mut c));
+                pool.install(|| product(isa, alpha, a.view(), Right::Strided(b.view()), accum, Part::Full, &mut c));
+                c
+            };
+            let run_packed = |isa| {
+                let mut c = old.clone();
+                let b = pool.install(|| Packed::new(isa, b.view()));
+                pool.install(|| product(isa, alpha, a.view(), Right::Packed(&b), accum, Part::Full, &mut c));
                 c
             };
             let twin = run(Isa::PORTABLE);
@@ -632,9 +746,16 @@ mod tests {
                 }
             }
             for isa in Isa::available() {
-                let found = run(isa);
-                let same = found.iter().zip(&twin).all(|(a, b)| a.to_bits() == b.to_bits());
-                prop_assert!(same, "{isa}");
+                for found in [run(isa), run_packed(isa)] {
+                    let same = found.iter().zip(&twin).all(|(a, b)| a.to_bits() == b.to_bits());
+                    prop_assert!(same, "{isa}");
+                }
+                let packed = Packed::new(isa, b.view());
+                for l in 0..k {
+                    let mut row = Vec::new();
+                    packed.push_row(l, &mut row);
+                    prop_assert!(row.iter().enumerate().all(|(j, &value)| value == b.at(l, j)) && row.len() == n);
+                }
             }
         }
 
@@ -675,8 +796,8 @@ mod tests {
             for isa in Isa::available() {
                 let mut full = vec![f32::NAN; n * n];
                 let mut lower = full.clone();
-                product(isa, 1.0, a, b, Accum::Replace, Part::Full, &mut full);
-                product(isa, 1.0, a, b, Accum::Replace, Part::LowerTriangle, &mut lower);
+                product(isa, 1.0, a, Right::Strided(b), Accum::Replace, Part::Full, &mut full);
+                product(isa, 1.0, a, Right::Strided(b), Accum::Replace, Part::LowerTriangle, &mut lower);
                 for i in 0..n {
                     prop_assert_eq!(&lower[i * n..=i * n + i], &full[i * n..=i * n + i], "{} row {}", isa, i);
                 }

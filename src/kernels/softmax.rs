@@ -1,150 +1,194 @@
-//! The softmax of a row of logits: loss and gradient, in place.
+//! The softmax of logits: loss and gradient, in place.
 //!
-//! Sums run in 16 lanes on every instruction set, so that all give the same bits.
+//! Logits are held transposed, Zᵀ (c x n): vectors run over samples, sums over classes need no
+//! horizontal step, and all instruction sets give the same bits.
+
+use std::cell::Cell;
+
+use rayon::prelude::*;
 
 use super::Isa;
 use super::simd::{Simd, Task};
 
-/// Lanes of a sum: one vector of AVX-512, two of AVX2, four of NEON.
-const LANES: usize = 16;
-/// Values that are summed in f32 before they are added in f64: eight a lane.
-const PARTIAL: usize = 8 * LANES;
+/// Samples a task: four vectors of AVX-512.
+const WIDTH: usize = 64;
+/// Classes that are summed in f32 before they are added in f64.
+const PARTIAL: usize = 8;
 
 /// Smallest x whose exponential is a normal number; below it, [`exp`] is 0.
 const LOWEST: f32 = -87.336_54;
 
-/// Each row of `z` (labels.len() x c) with its label: `losses` gets `lse(z) - z[label]`, the
-/// row becomes `(softmax(z) - onehot(label)) · scale`.
+/// Each column of `z` (c x labels.len(), row-major) with its label: `losses` gets
+/// `lse(z) - z[label]`, the column becomes `(softmax(z) - onehot(label)) · scale`. Runs on the
+/// current rayon pool.
 ///
 /// # Panics
 /// If the lengths do not fit together or a label is not below c.
-pub fn rows(isa: Isa, z: &mut [f32], c: usize, labels: &[u32], scale: f32, losses: &mut [f64]) {
-    assert!(z.len() == c * labels.len() && losses.len() == labels.len());
-    isa.run(&mut Rows {
-        z,
-        c,
-        labels,
-        scale,
-        losses,
-    });
+pub fn columns(isa: Isa, z: &mut [f32], labels: &[u32], scale: f32, losses: &mut [f64]) {
+    let n = labels.len();
+    assert!(n > 0 && z.len().is_multiple_of(n) && losses.len() == n);
+    let c = z.len() / n;
+    let start = Start(z.as_mut_ptr());
+    (labels.par_chunks(WIDTH))
+        .zip(losses.par_chunks_mut(WIDTH))
+        .enumerate()
+        .for_each(|(i, (labels, losses))| {
+            let start = &start;
+            let mut exps = EXPS.take();
+            exps.resize(c * WIDTH, 0.0);
+            isa.run(&mut Columns {
+                // SAFETY: every task has its own columns.
+                z: unsafe { start.0.add(i * WIDTH) },
+                stride: n,
+                labels,
+                scale,
+                losses,
+                exps: &mut exps,
+            });
+            EXPS.set(exps);
+        });
 }
 
-struct Rows<'a> {
-    z: &'a mut [f32],
-    c: usize,
+thread_local! {
+    /// Kept between tasks, taken while one runs.
+    static EXPS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// The start of Zᵀ, for disjoint columns.
+struct Start(*mut f32);
+// SAFETY: every task reads and writes only its own columns.
+unsafe impl Sync for Start {}
+
+struct Columns<'a> {
+    /// The first of the task's columns.
+    z: *mut f32,
+    /// From row to row.
+    stride: usize,
     labels: &'a [u32],
     scale: f32,
     losses: &'a mut [f64],
+    /// Room for WIDTH columns of c values.
+    exps: &'a mut [f32],
 }
 
-impl Task for Rows<'_> {
+impl Task for Columns<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd, const NV: usize>(&mut self) {
-        // A row padded to whole vectors by what adds nothing.
-        let mut row = vec![f32::NEG_INFINITY; self.c.next_multiple_of(LANES)];
-        let rows = self.z.chunks_exact_mut(self.c).zip(self.labels);
-        for ((z, &label), loss) in rows.zip(&mut *self.losses) {
-            row[..self.c].copy_from_slice(z);
-            row[self.c..].fill(f32::NEG_INFINITY);
-            let label = label as usize;
-            let target = z[label];
-            // SAFETY: the instruction set is the caller's promise; `row` is whole vectors.
-            let max = unsafe { max::<S>(&row) };
-            // SAFETY: as above.
-            unsafe { subtract_exp::<S>(&mut row, max) };
-            // The label's own term is added last: near a perfect fit it is 1 and the others
-            // are tiny, and both the loss ln(1 + others) and the gradient -others/total keep
-            // them.
-            let target_exp = std::mem::take(&mut row[label]);
-            // SAFETY: as above.
-            let others = unsafe { sum::<S>(&row) };
-            let total = others + f64::from(target_exp);
-            let factor = self.scale / total as f32;
-            for (z, e) in z.iter_mut().zip(&row) {
-                *z = e * factor;
-            }
-            z[label] = -((others / total) as f32) * self.scale;
+        let width = self.labels.len();
+        assert!(width <= WIDTH);
+        for (j, exps) in self.exps.chunks_exact_mut(WIDTH).enumerate() {
+            // SAFETY: the task's part of row j.
+            let z = unsafe { std::slice::from_raw_parts(self.z.add(j * self.stride), width) };
+            exps[..width].copy_from_slice(z);
+            exps[width..].fill(0.0);
+        }
+        // The label's own term is added last: near a perfect fit it is 1 and the others are
+        // tiny, and both the loss ln(1 + others) and the gradient -others/total keep them.
+        let mut targets = [0.0; WIDTH];
+        let label = |i: usize| self.labels[i] as usize * WIDTH + i;
+        for (i, target) in targets.iter_mut().enumerate().take(width) {
+            *target = self.exps[label(i)];
+        }
+        let mut max = [f32::NEG_INFINITY; WIDTH];
+        // SAFETY: the instruction set is the caller's promise; all are whole vectors.
+        unsafe { subtract_max_exp::<S>(self.exps, &mut max) };
+        let mut target_exps = [0.0; WIDTH];
+        for (i, target_exp) in target_exps.iter_mut().enumerate().take(width) {
+            *target_exp = std::mem::take(&mut self.exps[label(i)]);
+        }
+        let mut others = [0.0; WIDTH];
+        // SAFETY: as above.
+        unsafe { sums::<S>(self.exps, &mut others) };
+        let (mut factors, mut of_labels) = ([0.0; WIDTH], [0.0; WIDTH]);
+        for i in 0..width {
+            let others = others[i];
+            let total = others + f64::from(target_exps[i]);
+            factors[i] = self.scale / total as f32;
+            of_labels[i] = -((others / total) as f32) * self.scale;
             // max - target in f64: it may exceed the range of f32.
-            let distance = f64::from(max) - f64::from(target);
-            *loss = match distance == 0.0 {
+            let distance = f64::from(max[i]) - f64::from(targets[i]);
+            self.losses[i] = match distance == 0.0 {
                 true => others.ln_1p(),
                 false => distance + total.ln(),
             };
         }
-    }
-}
-
-/// The largest value; NaN is dropped (the exponentials bring it back).
-///
-/// # Safety
-/// As [`Task::run`]; whole vectors.
-#[inline(always)]
-unsafe fn max<S: Simd>(row: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    // SAFETY: the caller's promise; `lanes` is whole vectors.
-    unsafe {
-        for block in row.chunks_exact(LANES) {
-            for i in (0..LANES).step_by(S::LANES) {
-                let (old, new) = (
-                    S::load(lanes.as_ptr().add(i)),
-                    S::load(block.as_ptr().add(i)),
-                );
-                S::store(S::max(new, old), lanes.as_mut_ptr().add(i));
-            }
+        // SAFETY: as above.
+        unsafe { scale::<S>(self.exps, &factors) };
+        for (i, &value) in of_labels.iter().enumerate().take(width) {
+            self.exps[label(i)] = value;
         }
-    }
-    lanes
-        .into_iter()
-        .fold(f32::NEG_INFINITY, |max, x| if x > max { x } else { max })
-}
-
-/// `row = exp(row - max)`.
-///
-/// # Safety
-/// As [`max`].
-#[inline(always)]
-unsafe fn subtract_exp<S: Simd>(row: &mut [f32], max: f32) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let max = S::splat(max);
-        for block in row.chunks_exact_mut(S::LANES) {
-            let x = S::sub(S::load(block.as_ptr()), max);
-            S::store(exp::<S>(x), block.as_mut_ptr());
+        for (j, exps) in self.exps.chunks_exact(WIDTH).enumerate() {
+            // SAFETY: the task's part of row j.
+            let z = unsafe { std::slice::from_raw_parts_mut(self.z.add(j * self.stride), width) };
+            z.copy_from_slice(&exps[..width]);
         }
     }
 }
 
-/// The sum, in f32 over [`PARTIAL`] values, in f64 over those.
+/// `max` is the largest value of each column (NaN is dropped, the exponentials bring it
+/// back), `values = exp(values - max)`; rows have WIDTH values.
 ///
 /// # Safety
-/// As [`max`].
+/// As [`Task::run`].
 #[inline(always)]
-unsafe fn sum<S: Simd>(row: &[f32]) -> f64 {
-    let mut total = 0.0;
-    for part in row.chunks(PARTIAL) {
-        let mut lanes = [0.0f32; LANES];
-        // SAFETY: the caller's promise; `lanes` is whole vectors.
+unsafe fn subtract_max_exp<S: Simd>(values: &mut [f32], max: &mut [f32; WIDTH]) {
+    for first in (0..WIDTH).step_by(S::LANES) {
+        // SAFETY: the caller's promise; LANES divides WIDTH.
         unsafe {
-            for i in (0..LANES).step_by(S::LANES) {
-                let mut sum = S::zero();
-                for block in part.chunks_exact(LANES) {
-                    sum = S::add(sum, S::load(block.as_ptr().add(i)));
-                }
-                S::store(sum, lanes.as_mut_ptr().add(i));
+            let max = max.as_mut_ptr().add(first);
+            let mut largest = S::load(max);
+            for row in values.chunks_exact(WIDTH) {
+                largest = S::max(S::load(row.as_ptr().add(first)), largest);
+            }
+            S::store(largest, max);
+            for row in values.chunks_exact_mut(WIDTH) {
+                let value = row.as_mut_ptr().add(first);
+                S::store(exp::<S>(S::sub(S::load(value), largest)), value);
             }
         }
-        // Neighbours first: a tree of additions that do not wait for each other.
-        let mut lanes = lanes.map(f64::from);
-        let mut width = LANES / 2;
-        while width > 0 {
-            for i in 0..width {
-                lanes[i] += lanes[i + width];
-            }
-            width /= 2;
-        }
-        total += lanes[0];
     }
-    total
+}
+
+/// The sum of each column, in f32 over [`PARTIAL`] values, in f64 over those.
+///
+/// # Safety
+/// As [`Task::run`].
+#[inline(always)]
+unsafe fn sums<S: Simd>(values: &[f32], sums: &mut [f64; WIDTH]) {
+    for rows in values.chunks(PARTIAL * WIDTH) {
+        let mut partial = [0.0f32; WIDTH];
+        for first in (0..WIDTH).step_by(S::LANES) {
+            // SAFETY: the caller's promise; LANES divides WIDTH.
+            unsafe {
+                let mut sum = S::zero();
+                for row in rows.chunks_exact(WIDTH) {
+                    sum = S::add(sum, S::load(row.as_ptr().add(first)));
+                }
+                S::store(sum, partial.as_mut_ptr().add(first));
+            }
+        }
+        for (sum, partial) in sums.iter_mut().zip(partial) {
+            *sum += f64::from(partial);
+        }
+    }
+}
+
+/// Each column times its factor.
+///
+/// # Safety
+/// As [`Task::run`].
+#[inline(always)]
+unsafe fn scale<S: Simd>(values: &mut [f32], factors: &[f32; WIDTH]) {
+    for row in values.chunks_exact_mut(WIDTH) {
+        for first in (0..WIDTH).step_by(S::LANES) {
+            // SAFETY: the caller's promise; LANES divides WIDTH.
+            unsafe {
+                let value = row.as_mut_ptr().add(first);
+                let product = S::mul(S::load(value), S::load(factors.as_ptr().add(first)));
+                S::store(product, value);
+            }
+        }
+    }
 }
 
 /// eˣ for x <= 0 (and a little above): within 1 ULP where it is a normal number, 0 below;
@@ -201,8 +245,10 @@ mod tests {
     impl Task for Exp<'_> {
         #[inline(always)]
         unsafe fn run<S: Simd, const NV: usize>(&mut self) {
-            // SAFETY: the caller's promise; the tests give whole vectors.
-            unsafe { subtract_exp::<S>(self.0, 0.0) };
+            for block in self.0.chunks_exact_mut(S::LANES) {
+                // SAFETY: the caller's promise; the tests give whole vectors.
+                unsafe { S::store(exp::<S>(S::load(block.as_ptr())), block.as_mut_ptr()) };
+            }
         }
     }
 
@@ -230,7 +276,7 @@ mod tests {
         let mut of_portable: Option<Vec<u32>> = None;
         for isa in Isa::available().into_iter().rev() {
             let mut values = xs.clone();
-            values.resize(xs.len().next_multiple_of(LANES), 0.0);
+            values.resize(xs.len().next_multiple_of(WIDTH), 0.0);
             isa.run(&mut Exp(&mut values));
             for (&x, &value) in xs.iter().zip(&values) {
                 if x < LOWEST {
@@ -252,7 +298,7 @@ mod tests {
     fn exp_of_what_is_special() {
         for isa in Isa::available() {
             let nans = [0x7F80_0001, 0x7FC0_0001, 0xFFFF_FFFF, 0xFFC0_0000].map(f32::from_bits);
-            let mut values = [f32::NEG_INFINITY; LANES];
+            let mut values = [f32::NEG_INFINITY; WIDTH];
             values[..4].copy_from_slice(&nans);
             values[4] = 0.0;
             values[5] = -f32::MAX;
@@ -268,7 +314,8 @@ mod tests {
 
         #[test]
         fn every_instruction_set_gives_the_same_bits(
-            count in 1usize..5, c in prop_oneof![2usize..40, 100usize..300], size in 0.1f32..60.0, seed in any::<u32>(),
+            count in prop_oneof![1usize..5, WIDTH - 2..WIDTH + 3, 3 * WIDTH..3 * WIDTH + 20],
+            c in prop_oneof![2usize..40, 100usize..300], size in 0.1f32..60.0, seed in any::<u32>(),
         ) {
             let mut rng = rand_mt::Mt::new(seed);
             let mut value = || ((rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0) * size;
@@ -276,7 +323,7 @@ mod tests {
             let labels: Vec<u32> = (0..count as u32).map(|i| (i * 7) % c as u32).collect();
             let on = |isa| {
                 let (mut z, mut losses) = (z.clone(), vec![0.0; count]);
-                rows(isa, &mut z, c, &labels, 0.25, &mut losses);
+                columns(isa, &mut z, &labels, 0.25, &mut losses);
                 (z.iter().map(|z| z.to_bits()).collect::<Vec<_>>(), losses)
             };
             let twin = on(Isa::PORTABLE);

@@ -240,12 +240,12 @@ impl<P> State<P> {
         objective: &mut Objective,
         batch: Batch,
     ) -> f64 {
-        let cols = engine.outputs();
+        let outputs = engine.outputs();
         let rows = match batch {
             Batch::All => objective.rows(),
             Batch::Rows(rows) => rows.len(),
         };
-        let mut z = MatMut::new(&mut self.z[..rows * cols], rows, cols);
+        let mut z = MatMut::new(&mut self.z[..outputs * rows], outputs, rows);
         engine.margins(&self.point, batch, z.reborrow());
         let loss = objective.loss_gradient(batch, z.reborrow());
         let g = z.as_ref();
