@@ -112,16 +112,6 @@ impl<'a> Operand<'a> {
         Self::new(m).transpose()
     }
 
-    fn transpose(self) -> Self {
-        Operand {
-            data: self.data,
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-        }
-    }
-
     fn to_faer(self) -> FaerRef<'a, f32> {
         match self.col_stride {
             1 => FaerRef::from_row_major_slice(self.data, self.rows, self.cols),
@@ -271,7 +261,10 @@ impl Gemm {
         assert_eq!((c.rows(), c.cols()), (a.rows, b.cols), "result's shape");
         let (rows, cols) = (c.rows(), c.cols());
         match self.choose(a.rows, b.cols) {
-            Backend::Auto | Backend::Own => self.own(alpha, a, b, accum, c),
+            Backend::Auto | Backend::Own => {
+                let (b, c) = (Right::Strided(b), c.as_mut_slice());
+                kernels::product(self.isa, alpha, a, b, accum, Part::Full, c);
+            }
             Backend::Faer => {
                 let accum = match accum {
                     Accum::Replace => FaerAccum::Replace,
@@ -284,33 +277,6 @@ impl Gemm {
                 self.matrixmultiply(alpha, a, b, accum, c.as_mut_slice(), cols);
             }
         }
-    }
-
-    /// C or, where its tiles would be much fuller, Cᵀ = Bᵀ Aᵀ.
-    fn own(&self, alpha: f32, a: Operand, b: Operand, accum: Accum, mut c: MatMut) {
-        let (m, n) = (a.rows, b.cols);
-        let (rows, columns) = (kernels::MR, kernels::panel_width(self.isa));
-        let padded = |m: usize, n: usize| m.next_multiple_of(rows) * n.next_multiple_of(columns);
-        // Transposing C costs more than a little padding.
-        if padded(m, n) <= padded(n, m) / 10 * 11 {
-            let (b, c) = (Right::Strided(b), c.as_mut_slice());
-            kernels::product(self.isa, alpha, a, b, accum, Part::Full, c);
-            return;
-        }
-        let mut transposed = vec![0.0; n * m];
-        let (a, b) = (b.transpose(), Right::Strided(a.transpose()));
-        let replace = Accum::Replace;
-        kernels::product(self.isa, alpha, a, b, replace, Part::Full, &mut transposed);
-        let rows = c.as_mut_slice().par_chunks_exact_mut(n).with_min_len(64);
-        rows.enumerate().for_each(|(i, row)| {
-            for (j, c) in row.iter_mut().enumerate() {
-                let value = transposed[j * m + i];
-                match accum {
-                    Accum::Replace => *c = value,
-                    Accum::Add => *c += value,
-                }
-            }
-        });
     }
 
     /// C, whose rows lie `stride` apart, in one panel a thread, cut along its longer side.

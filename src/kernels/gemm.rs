@@ -1,18 +1,30 @@
 //! Matrix product of strided f32 operands into a row-major result.
 //!
-//! C is cut into panels of NR columns, one a task, and a panel into tiles of MR rows that
-//! live in registers. Rows and the summed index are cut into blocks of `ROWS` and `BLOCK`, for
-//! which A is packed once and shared, and each task packs its own columns of B:
+//! C is computed in tiles of MR x NR sums that live in registers. The summed index k is cut
+//! into blocks, and the rest depends on how the operands lie.
+//!
+//! In general, C is cut into panels of NR columns. A is packed once and shared, and each task
+//! packs its own columns of B, the next panel while this one is multiplied:
 //!
 //! ```text
 //! for block of rows, for block of k:     A packed: MR rows side by side (L2, L3)
 //!   for panel of NR columns, in parallel:    B packed: NR columns side by side (L2)
-//!     for KC of the block's k:                   its part of B stays in L1
-//!       for MR rows:                                 one tile: MR x NR sums in registers
+//!     for KC of the block's k:
+//!       for MR rows:                             one tile
+//! ```
+//!
+//! Where both operands lie along k (inner products: X Wᵀ), the longer one is not packed at all
+//! but read where it lies:
+//!
+//! ```text
+//! for block of k:                        the shorter one packed as B above (L2)
+//!   for strip of the longer one's rows, in parallel:
+//!     for MR rows, for KC of the block's k:  MR x KC values (L1), the next ones on their way
+//!       for panel:                               one tile
 //! ```
 //!
 //! The design is that of BLIS (Van Zee and van de Geijn 2015). The order in which one element
-//! is summed depends on k, BLOCK and KC only.
+//! is summed depends on k and KC only.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -43,8 +55,17 @@ const MAX_NR: usize = 64;
 const ROWS: usize = 170 * MR;
 /// Length of k for which operands are packed.
 const BLOCK: usize = 1024;
-/// Length of k that a tile sums before it returns to C: NR · KC values fit L1.
-const KC: usize = 256;
+/// Length of k that a tile sums before it returns to C; divides BLOCK.
+const KC: usize = 512;
+/// Rows of a strip: whole tiles, and whole vectors when a strip is transposed.
+const STRIP: usize = 8 * MR;
+/// Steps of k after which a tile looks aside: fetches what will be needed next.
+const ASIDE: usize = 16;
+/// Panels a task, at most: only the first one's packing is waited for.
+const RUN: usize = 16;
+/// Rows of B that are on their way from memory while a panel is copied: as they may all lie
+/// in one set of the cache, only a few.
+const AHEAD: usize = 8;
 
 /// A matrix with strides: element (i, j) is at `i · row_stride + j · col_stride`; one of the
 /// strides is 1.
@@ -154,6 +175,17 @@ pub enum Part {
 }
 
 impl Strided<'_> {
+    /// The same values with rows and columns exchanged.
+    pub fn transpose(self) -> Self {
+        Strided {
+            data: self.data,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
+    }
+
     fn check(&self) {
         let last = |n: usize, stride: usize| n.saturating_sub(1) * stride;
         assert!(self.row_stride == 1 || self.col_stride == 1, "strides");
@@ -226,7 +258,21 @@ fn multiply(
         }
         return;
     }
+    if let (Right::Strided(b), Numbers::Floats { alpha }, Part::Full) = (b, numbers, part)
+        && a.col_stride == 1
+        && b.row_stride == 1
+    {
+        inner_products(isa, alpha, a, b, add, c);
+        return;
+    }
     let nr = panel_width(isa);
+    let panels = n.div_ceil(nr);
+    // A triangle's panels are of different lengths, the longest ones come first.
+    let run = match (b, part) {
+        (Right::Strided(_), Part::Full) => panels / (4 * rayon::current_num_threads()),
+        _ => 1,
+    };
+    let run = run.clamp(1, RUN) * nr;
     let start = Start(c.as_mut_ptr());
     let mut packed = PACKED_A.take();
     let row_blocks = (0..m).step_by(ROWS);
@@ -239,10 +285,9 @@ fn multiply(
         (packed.par_chunks_exact_mut(MR * len))
             .enumerate()
             .for_each(|(i, to)| pack_rows(a, row + i * MR, block.clone(), to));
-        // The longest columns of a triangle come first.
-        (0..n.div_ceil(nr)).into_par_iter().for_each(|i| {
+        (0..n.div_ceil(run)).into_par_iter().for_each(|i| {
             let start = &start;
-            let columns = i * nr..((i + 1) * nr).min(n);
+            let columns = i * run..((i + 1) * run).min(n);
             let first_row = match part {
                 Part::Full => 0,
                 Part::LowerTriangle => (columns.start / MR * MR).saturating_sub(row),
@@ -251,10 +296,7 @@ fn multiply(
                 return;
             }
             let mut packed_b = PACKED_B.take();
-            if let Right::Strided(_) = b {
-                packed_b.resize(nr * BLOCK, 0.0);
-            }
-            let mut task = Panel {
+            let mut task = Panels {
                 numbers,
                 a: &packed,
                 rows: first_row..rows.len(),
@@ -274,18 +316,85 @@ fn multiply(
     PACKED_A.set(packed);
 }
 
+/// `C = alpha · A B`, or added to C, where the rows of A and the columns of B are contiguous.
+fn inner_products(isa: Isa, alpha: f32, a: Strided, b: Strided, add: bool, c: &mut [f32]) {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    // C or, if B is the longer operand, Cᵀ = Bᵀ Aᵀ; the shorter one is packed.
+    let transposed = n > m;
+    let (long, short) = match transposed {
+        false => (a, b),
+        true => (b.transpose(), a.transpose()),
+    };
+    let nr = panel_width(isa);
+    let width = short.cols.next_multiple_of(lanes(isa));
+    let start = Start(c.as_mut_ptr());
+    let mut packed = PACKED_A.take();
+    for first in (0..k).step_by(BLOCK) {
+        let block = first..(first + BLOCK).min(k);
+        let len = block.len();
+        packed.resize(width * len, 0.0);
+        (packed.par_chunks_mut(nr * len))
+            .enumerate()
+            .for_each(|(i, to)| {
+                let columns = i * nr..((i + 1) * nr).min(short.cols);
+                isa.run(&mut PackPanel {
+                    b: short,
+                    columns,
+                    k: block.clone(),
+                    to,
+                });
+            });
+        let strips = (0..long.rows.div_ceil(STRIP)).into_par_iter();
+        strips.for_each(|i| {
+            let start = &start;
+            let mut sums = PACKED_B.take();
+            sums.resize(STRIP * width, 0.0);
+            let row = i * STRIP;
+            let at = if transposed { row } else { row * n };
+            isa.run(&mut Strip {
+                alpha,
+                a: &long.data[row * long.row_stride + first..],
+                rows: STRIP.min(long.rows - row),
+                row_stride: long.row_stride,
+                len,
+                b: &packed,
+                columns: short.cols,
+                width,
+                add: add || first > 0,
+                // SAFETY: row or column `row` of C begins there.
+                c: unsafe { start.0.add(at) },
+                stride: n,
+                transposed,
+                sums: &mut sums,
+            });
+            PACKED_B.set(sums);
+        });
+    }
+    PACKED_A.set(packed);
+}
+
 /// Columns of a panel.
-pub fn panel_width(isa: Isa) -> usize {
-    struct Width(usize);
-    impl Task for Width {
+fn panel_width(isa: Isa) -> usize {
+    widths(isa).1
+}
+
+/// Values of a vector.
+fn lanes(isa: Isa) -> usize {
+    widths(isa).0
+}
+
+/// Values of a vector and of a panel's row.
+fn widths(isa: Isa) -> (usize, usize) {
+    struct Widths(usize, usize);
+    impl Task for Widths {
         #[inline(always)]
         unsafe fn run<S: Simd, const NV: usize>(&mut self) {
-            self.0 = NV * S::LANES;
+            (self.0, self.1) = (S::LANES, NV * S::LANES);
         }
     }
-    let mut width = Width(0);
-    isa.run(&mut width);
-    width.0
+    let mut widths = Widths(0, 0);
+    isa.run(&mut widths);
+    (widths.0, widths.1)
 }
 
 thread_local! {
@@ -296,7 +405,7 @@ thread_local! {
 
 /// The start of C, for disjoint panels.
 struct Start(*mut f32);
-// SAFETY: every task writes only the columns of its own panel.
+// SAFETY: every task touches only its own columns of C, or its own rows.
 unsafe impl Sync for Start {}
 
 /// Pack rows `first..first + MR` of a block of columns: for every k its MR values, zeros
@@ -325,8 +434,8 @@ fn pack_rows(a: Strided, first: usize, k: Range<usize>, to: &mut [f32]) {
     }
 }
 
-/// One task: all tiles of a panel, for one block of k.
-pub struct Panel<'a> {
+/// One task: all tiles of some panels, for one block of k.
+struct Panels<'a> {
     numbers: Numbers,
     /// The block of A, packed by [`pack_rows`].
     a: &'a [f32],
@@ -335,59 +444,110 @@ pub struct Panel<'a> {
     b: Right<'a>,
     k: Range<usize>,
     columns: Range<usize>,
-    /// Room for NR columns of the block of B, where it is not packed.
-    packed_b: &'a mut [f32],
+    /// Room for two panels of B, where it is not packed.
+    packed_b: &'a mut Vec<f32>,
     add: bool,
     /// The block's first row of C.
     c: *mut f32,
     stride: usize,
 }
 
-impl Task for Panel<'_> {
-    /// Pack the panel's columns of B and compute its tiles; NR = NV · `S::LANES`.
+impl Task for Panels<'_> {
+    /// Pack the columns of B and compute the tiles; NR = NV · `S::LANES`.
     #[inline(always)]
     unsafe fn run<S: Simd, const NV: usize>(&mut self) {
         let nr = NV * S::LANES;
         let len = self.k.len();
-        let width = self.columns.len();
-        assert!(width <= nr && nr <= MAX_NR);
+        assert!(nr <= MAX_NR);
         assert!(self.a.len() >= self.rows.end.next_multiple_of(MR) * len);
-        let b: *const f32 = match self.b {
+        let b = match self.b {
             Right::Packed(b) => {
-                let panel = &b.values[self.columns.start / nr * nr * b.rows..][..nr * b.rows];
-                panel[self.k.start * nr..self.k.end * nr].as_ptr()
+                for first in self.columns.clone().step_by(nr) {
+                    let panel = &b.values[first / nr * nr * b.rows..][..nr * b.rows];
+                    let panel = &panel[self.k.start * nr..self.k.end * nr];
+                    // SAFETY: the caller's promise; the panel is `len` x NR.
+                    unsafe { self.panel::<S, NV>(first, panel, &mut Feed::nothing()) };
+                }
+                return;
             }
-            Right::Strided(b) => {
-                let to = &mut self.packed_b[..nr * len];
-                // SAFETY: `to` is nr x len values; `Strided::check` held the operand's size
-                // against its shape.
-                unsafe { pack_columns::<S>(b, self.columns.clone(), self.k.clone(), nr, to) };
-                to.as_ptr()
-            }
+            Right::Strided(b) => b,
         };
+        let mut packed = std::mem::take(self.packed_b);
+        packed.resize(2 * nr * len, 0.0);
+        let (mut this, mut next) = packed.split_at_mut(nr * len);
+        let columns = |first: usize| first..(first + nr).min(self.columns.end);
+        // Groups of steps in which a panel is multiplied.
+        let groups: usize = (0..len)
+            .step_by(KC)
+            .map(|first| KC.min(len - first).div_ceil(ASIDE))
+            .sum();
+        let groups = groups * self.rows.len().div_ceil(MR);
+        // SAFETY: `this` is nr x len values; `Strided::check` held the operand's size against
+        // its shape.
+        unsafe {
+            pack_columns::<S>(b, columns(self.columns.start), self.k.clone(), nr, this);
+        }
+        for first in self.columns.clone().step_by(nr) {
+            let following = columns(first + nr);
+            let mut feed = Feed::nothing();
+            if b.col_stride == 1 && following.len() == nr {
+                feed = Feed {
+                    from: b.data[self.k.start * b.row_stride + following.start..].as_ptr(),
+                    stride: b.row_stride,
+                    to: next.as_mut_ptr(),
+                    row: 0,
+                    rows: len,
+                    at_once: len.div_ceil(groups),
+                };
+            }
+            // SAFETY: the caller's promise; `this` is `len` x NR; the feed's rows are the
+            // operand's next columns, and `next` has room for them.
+            unsafe {
+                self.panel::<S, NV>(first, this, &mut feed);
+                match feed.rows {
+                    0 if !following.is_empty() => {
+                        pack_columns::<S>(b, following, self.k.clone(), nr, next);
+                    }
+                    _ => feed.copy::<S, NV>(len),
+                }
+            }
+            std::mem::swap(&mut this, &mut next);
+        }
+        *self.packed_b = packed;
+    }
+}
+
+impl Panels<'_> {
+    /// All tiles of the panel whose first column is `column`, with B packed.
+    ///
+    /// # Safety
+    /// As [`Task::run`]; `b` is k x NR values; `feed` as [`Feed::copy`].
+    #[inline(always)]
+    unsafe fn panel<S: Simd, const NV: usize>(&self, column: usize, b: &[f32], feed: &mut Feed) {
+        let nr = NV * S::LANES;
+        let len = self.k.len();
+        let width = nr.min(self.columns.end - column);
         for first in (0..len).step_by(KC) {
             let steps = KC.min(len - first);
-            let add = self.add || first > 0;
             for row in self.rows.clone().step_by(MR) {
                 let rows = MR.min(self.rows.end - row);
-                // SAFETY: the assertions hold both packed operands to their sizes; `c` points
-                // to a matrix of rows of length `stride` that holds the task's rows and
-                // columns, which no other task touches.
+                // SAFETY: `run` held both packed operands to their sizes; `c` points to a
+                // matrix of rows of length `stride` that holds the task's rows and columns,
+                // which no other task touches.
                 unsafe {
-                    let (a, b) = (
-                        self.a.as_ptr().add(row * len + first * MR),
-                        b.add(first * nr),
-                    );
-                    let c = self.c.add(row * self.stride + self.columns.start);
+                    let a = self.a.as_ptr().add(row * len + first * MR);
+                    let b = b.as_ptr().add(first * nr);
                     let put = Put {
                         numbers: self.numbers,
-                        add,
-                        c,
+                        add: self.add || first > 0,
+                        c: self.c.add(row * self.stride + column),
                         stride: self.stride,
                     };
+                    let value = |r: usize, k: usize| *a.add(k * MR + r);
+                    let aside = |_| feed.next::<S, NV>();
                     let sums = match self.numbers {
-                        Numbers::Floats { .. } => tile::<S, NV, false>(steps, a, b),
-                        Numbers::Bytes => tile::<S, NV, true>(steps, a, b),
+                        Numbers::Floats { .. } => tile::<S, NV, false>(steps, value, b, aside),
+                        Numbers::Bytes => tile::<S, NV, true>(steps, value, b, aside),
                     };
                     match rows == MR && width == nr {
                         true => put.whole::<S, NV>(sums),
@@ -399,35 +559,217 @@ impl Task for Panel<'_> {
     }
 }
 
-/// MR x NR sums of `steps` products, or of `steps` products of four bytes.
+/// The copy of the next panel, some rows at a time.
+struct Feed {
+    from: *const f32,
+    stride: usize,
+    to: *mut f32,
+    /// Copied so far.
+    row: usize,
+    /// To copy in all.
+    rows: usize,
+    /// Rows a call of [`Feed::next`].
+    at_once: usize,
+}
+
+impl Feed {
+    /// Nothing to copy.
+    fn nothing() -> Feed {
+        Feed {
+            from: std::ptr::null(),
+            stride: 0,
+            to: std::ptr::null_mut(),
+            row: 0,
+            rows: 0,
+            at_once: 0,
+        }
+    }
+
+    /// Copy the next rows.
+    ///
+    /// # Safety
+    /// As [`Feed::copy`].
+    #[inline(always)]
+    unsafe fn next<S: Simd, const NV: usize>(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.copy::<S, NV>(self.at_once) };
+    }
+
+    /// Copy up to `count` rows.
+    ///
+    /// # Safety
+    /// As [`Task::run`]; `rows` rows of NR values can be read at `from` and written at `to`.
+    #[inline(always)]
+    unsafe fn copy<S: Simd, const NV: usize>(&mut self, count: usize) {
+        let end = self.rows.min(self.row + count);
+        while self.row < end {
+            let from = self.from.wrapping_add(self.row * self.stride);
+            for v in 0..NV {
+                // SAFETY: the caller's promise; a prefetch may name any address.
+                unsafe {
+                    let value = S::load(from.add(v * S::LANES));
+                    S::store(value, self.to.add((self.row * NV + v) * S::LANES));
+                    S::prefetch(from.wrapping_add(AHEAD * self.stride + v * S::LANES));
+                }
+            }
+            self.row += 1;
+        }
+    }
+}
+
+/// One task: the inner products of some rows, for one block of k.
+struct Strip<'a> {
+    alpha: f32,
+    /// The first row's part of the block, and all that follows.
+    a: &'a [f32],
+    rows: usize,
+    row_stride: usize,
+    /// Length of the block.
+    len: usize,
+    /// The block of B in panels of NR columns, the last one of as many vectors as it takes.
+    b: &'a [f32],
+    columns: usize,
+    /// Columns and what fills the last vector.
+    width: usize,
+    add: bool,
+    /// The first of the strip's sums in C, whose rows lie `stride` apart.
+    c: *mut f32,
+    stride: usize,
+    /// Whether the strip is columns of C, not rows.
+    transposed: bool,
+    /// Room for STRIP x width.
+    sums: &'a mut [f32],
+}
+
+impl Task for Strip<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd, const NV: usize>(&mut self) {
+        let nr = NV * S::LANES;
+        let (len, width) = (self.len, self.width);
+        assert!(NV <= 4 && self.rows <= STRIP && STRIP.is_multiple_of(S::LANES));
+        assert!(self.sums.len() == STRIP * width && self.b.len() == width * len);
+        assert!(self.a.len() >= (self.rows - 1) * self.row_stride + len);
+        if self.add {
+            // SAFETY: the caller's promise; the strip belongs to this task.
+            unsafe { self.load::<S>() };
+        }
+        for row in (0..self.rows).step_by(MR) {
+            for first in (0..len).step_by(KC) {
+                let steps = KC.min(len - first);
+                // Rows beyond the last one are computed from it and dropped.
+                let start = |r: usize| (row + r).min(self.rows - 1) * self.row_stride + first;
+                let a: [*const f32; MR] = std::array::from_fn(|r| self.a[start(r)..].as_ptr());
+                // What the next pass reads: the following k or the following rows.
+                let next = match first + KC < len {
+                    true => a[0].wrapping_add(KC),
+                    false => a[0].wrapping_add(MR * self.row_stride).wrapping_sub(first),
+                };
+                for column in (0..width).step_by(nr) {
+                    let vectors = nr.min(width - column) / S::LANES;
+                    // SAFETY: the assertions hold the operands and `sums` to their sizes.
+                    unsafe {
+                        let b = self
+                            .b
+                            .as_ptr()
+                            .add(column * len + first * vectors * S::LANES);
+                        let put = Put {
+                            numbers: Numbers::Floats { alpha: self.alpha },
+                            add: self.add || first > 0,
+                            c: self.sums.as_mut_ptr().add(row * width + column),
+                            stride: width,
+                        };
+                        let value = |r: usize, k: usize| *a[r].add(k);
+                        let aside = |k: usize| {
+                            if column == 0 {
+                                for r in 0..MR {
+                                    S::prefetch(next.wrapping_add(r * self.row_stride + k));
+                                }
+                            }
+                        };
+                        match vectors {
+                            1 => put.whole::<S, 1>(tile::<S, 1, false>(steps, value, b, aside)),
+                            2 => put.whole::<S, 2>(tile::<S, 2, false>(steps, value, b, aside)),
+                            3 => put.whole::<S, 3>(tile::<S, 3, false>(steps, value, b, aside)),
+                            _ => put.whole::<S, 4>(tile::<S, 4, false>(steps, value, b, aside)),
+                        }
+                    }
+                }
+            }
+        }
+        // SAFETY: as above.
+        unsafe { self.store::<S>() };
+    }
+}
+
+impl Strip<'_> {
+    /// Copy the strip of C to `sums`.
+    ///
+    /// # Safety
+    /// As [`Task::run`]; the strip of C can be read.
+    #[inline(always)]
+    unsafe fn load<S: Simd>(&mut self) {
+        let (width, stride) = (self.width, self.stride);
+        let (c, sums) = (self.c, self.sums.as_mut_ptr());
+        // SAFETY: the caller's promise; `sums` is STRIP x width.
+        unsafe {
+            match self.transposed {
+                true => transpose_all::<S>(c, stride, self.columns, self.rows, sums, width),
+                false => copy_rows(c, stride, self.rows, self.columns, sums, width),
+            }
+        }
+    }
+
+    /// Copy `sums` to the strip of C.
+    ///
+    /// # Safety
+    /// As [`Task::run`]; the strip of C can be written.
+    #[inline(always)]
+    unsafe fn store<S: Simd>(&self) {
+        let (width, stride) = (self.width, self.stride);
+        let (c, sums) = (self.c, self.sums.as_ptr());
+        // SAFETY: the caller's promise; `sums` is STRIP x width.
+        unsafe {
+            match self.transposed {
+                true => transpose_all::<S>(sums, width, self.rows, self.columns, c, stride),
+                false => copy_rows(sums, width, self.rows, self.columns, c, stride),
+            }
+        }
+    }
+}
+
+/// MR x NR sums of `steps` products, or of `steps` products of four bytes. `value(r, k)` is A's,
+/// `aside(k)` is called every [`ASIDE`] steps.
 ///
 /// # Safety
-/// As [`Task::run`]; `a` holds `steps` x MR values, `b` `steps` x NR.
+/// As [`Task::run`]; `value` may be asked for MR x `steps` values, `b` holds `steps` x NR.
 #[inline(always)]
 unsafe fn tile<S: Simd, const NV: usize, const BYTES: bool>(
     steps: usize,
-    mut a: *const f32,
-    mut b: *const f32,
+    value: impl Fn(usize, usize) -> f32,
+    b: *const f32,
+    mut aside: impl FnMut(usize),
 ) -> [[S::V; NV]; MR] {
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[S::zero(); NV]; MR];
-        for _ in 0..steps {
-            let mut vectors = [S::zero(); NV];
-            for (v, vector) in vectors.iter_mut().enumerate() {
-                *vector = S::load(b.add(v * S::LANES));
-            }
-            for (r, row) in sums.iter_mut().enumerate() {
-                let value = S::splat(*a.add(r));
-                for (sum, &vector) in row.iter_mut().zip(&vectors) {
-                    *sum = match BYTES {
-                        true => S::dot4(value, vector, *sum),
-                        false => S::fma(value, vector, *sum),
-                    };
+        for group in (0..steps).step_by(ASIDE) {
+            aside(group);
+            for k in group..steps.min(group + ASIDE) {
+                let b = b.add(k * NV * S::LANES);
+                let mut vectors = [S::zero(); NV];
+                for (v, vector) in vectors.iter_mut().enumerate() {
+                    *vector = S::load(b.add(v * S::LANES));
+                }
+                for (r, row) in sums.iter_mut().enumerate() {
+                    let value = S::splat(value(r, k));
+                    for (sum, &vector) in row.iter_mut().zip(&vectors) {
+                        *sum = match BYTES {
+                            true => S::dot4(value, vector, *sum),
+                            false => S::fma(value, vector, *sum),
+                        };
+                    }
                 }
             }
-            a = a.add(MR);
-            b = b.add(NV * S::LANES);
         }
         sums
     }
@@ -507,7 +849,7 @@ struct PackPanel<'a> {
     b: Strided<'a>,
     columns: Range<usize>,
     k: Range<usize>,
-    /// NR values for every k.
+    /// As many values for every k as it is long.
     to: &'a mut [f32],
 }
 
@@ -515,9 +857,10 @@ impl Task for PackPanel<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd, const NV: usize>(&mut self) {
         let (columns, k) = (self.columns.clone(), self.k.clone());
-        assert_eq!(self.to.len(), NV * S::LANES * k.len());
-        // SAFETY: the assertion; `Packed::new` checked the operand.
-        unsafe { pack_columns::<S>(self.b, columns, k, NV * S::LANES, self.to) };
+        let nr = self.to.len() / k.len();
+        assert!(columns.len() <= nr && nr * k.len() == self.to.len());
+        // SAFETY: the assertion; the operand was checked.
+        unsafe { pack_columns::<S>(self.b, columns, k, nr, self.to) };
     }
 }
 
@@ -559,20 +902,59 @@ unsafe fn pack_columns<S: Simd>(
             }
             return;
         }
-        // Columns are contiguous: transpose squares of LANES x LANES.
-        let whole_k = len / S::LANES * S::LANES;
-        let whole_j = width / S::LANES * S::LANES;
-        for j in (0..whole_j).step_by(S::LANES) {
-            for k in (0..whole_k).step_by(S::LANES) {
-                let (from, to) = (from.add(j * b.col_stride + k), to.add(k * nr + j));
-                transpose::<S>(from, b.col_stride, to, nr);
+        // Columns are contiguous.
+        transpose_all::<S>(from, b.col_stride, width, len, to, nr);
+    }
+}
+
+/// Transpose rows x cols values, by squares of LANES x LANES.
+///
+/// # Safety
+/// As [`Task::run`]; the rows start `from_stride` apart, those of the result `to_stride`.
+#[inline(always)]
+unsafe fn transpose_all<S: Simd>(
+    from: *const f32,
+    from_stride: usize,
+    rows: usize,
+    cols: usize,
+    to: *mut f32,
+    to_stride: usize,
+) {
+    let whole_rows = rows / S::LANES * S::LANES;
+    let whole_cols = cols / S::LANES * S::LANES;
+    // SAFETY: the caller's promise.
+    unsafe {
+        for i in (0..whole_rows).step_by(S::LANES) {
+            for j in (0..whole_cols).step_by(S::LANES) {
+                let (from, to) = (from.add(i * from_stride + j), to.add(j * to_stride + i));
+                transpose::<S>(from, from_stride, to, to_stride);
             }
         }
-        for k in 0..len {
-            let first = if k < whole_k { whole_j } else { 0 };
-            for j in first..width {
-                *to.add(k * nr + j) = *from.add(j * b.col_stride + k);
+        for j in 0..cols {
+            let first = if j < whole_cols { whole_rows } else { 0 };
+            for i in first..rows {
+                *to.add(j * to_stride + i) = *from.add(i * from_stride + j);
             }
+        }
+    }
+}
+
+/// Copy rows x cols values between rows that lie apart.
+///
+/// # Safety
+/// As [`transpose_all`].
+unsafe fn copy_rows(
+    from: *const f32,
+    from_stride: usize,
+    rows: usize,
+    cols: usize,
+    to: *mut f32,
+    to_stride: usize,
+) {
+    for i in 0..rows {
+        // SAFETY: the caller's promise.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.add(i * from_stride), to.add(i * to_stride), cols);
         }
     }
 }

@@ -19,6 +19,9 @@ pub trait Simd {
     unsafe fn load(from: *const f32) -> Self::V;
     /// `LANES` values to `to`.
     unsafe fn store(v: Self::V, to: *mut f32);
+    /// Ask for the cache line at `from`, any address, to be fetched.
+    #[inline(always)]
+    unsafe fn prefetch(_from: *const f32) {}
     /// `a · b + c`, rounded once.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `a · b`.
