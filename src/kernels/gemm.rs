@@ -17,10 +17,10 @@
 //! but read where it lies:
 //!
 //! ```text
-//! for block of k:                        the shorter one packed as B above (L2)
+//! for block of k:                        the shorter one packed as B above (L3)
 //!   for strip of the longer one's rows, in parallel:
-//!     for MR rows, for KC of the block's k:  MR x KC values (L1), the next ones on their way
-//!       for panel:                               one tile
+//!     for KC of the block's k:               its part of B stays in L2
+//!       for MR rows, for panel:                  one tile, the next rows on their way
 //! ```
 //!
 //! The design is that of BLIS (Van Zee and van de Geijn 2015). The order in which one element
@@ -57,12 +57,16 @@ const ROWS: usize = 170 * MR;
 const BLOCK: usize = 1024;
 /// Length of k that a tile sums before it returns to C; divides BLOCK.
 const KC: usize = 512;
-/// Rows of a strip: whole tiles, and whole vectors when a strip is transposed.
+/// Most rows of a strip.
 const STRIP: usize = 8 * MR;
+/// Values of B that inner products pack at a time: 2 MB.
+const SHORT: usize = 512 << 10;
+/// Steps of k that are packed together by one task.
+const PACK: usize = 128;
 /// Steps of k after which a tile looks aside: fetches what will be needed next.
 const ASIDE: usize = 16;
 /// Panels a task, at most: only the first one's packing is waited for.
-const RUN: usize = 16;
+const RUN: usize = 32;
 /// Rows of B that are on their way from memory while a panel is copied: as they may all lie
 /// in one set of the cache, only a few.
 const AHEAD: usize = 8;
@@ -327,34 +331,40 @@ fn inner_products(isa: Isa, alpha: f32, a: Strided, b: Strided, add: bool, c: &m
     };
     let nr = panel_width(isa);
     let width = short.cols.next_multiple_of(lanes(isa));
+    let block = (SHORT / width / KC).max(1) * KC;
+    let strip = strip_rows(long.rows);
     let start = Start(c.as_mut_ptr());
     let mut packed = PACKED_A.take();
-    for first in (0..k).step_by(BLOCK) {
-        let block = first..(first + BLOCK).min(k);
+    for first in (0..k).step_by(block) {
+        let block = first..(first + block).min(k);
         let len = block.len();
         packed.resize(width * len, 0.0);
-        (packed.par_chunks_mut(nr * len))
-            .enumerate()
-            .for_each(|(i, to)| {
-                let columns = i * nr..((i + 1) * nr).min(short.cols);
+        let panels = packed.par_chunks_mut(nr * len).enumerate();
+        panels.for_each(|(panel, to)| {
+            let columns = panel * nr..((panel + 1) * nr).min(short.cols);
+            let width = to.len() / len;
+            let parts = to.par_chunks_mut(PACK * width).enumerate();
+            parts.for_each(|(part, to)| {
+                let k = block.start + part * PACK;
                 isa.run(&mut PackPanel {
                     b: short,
-                    columns,
-                    k: block.clone(),
+                    columns: columns.clone(),
+                    k: k..k + to.len() / width,
                     to,
                 });
             });
-        let strips = (0..long.rows.div_ceil(STRIP)).into_par_iter();
+        });
+        let strips = (0..long.rows.div_ceil(strip)).into_par_iter();
         strips.for_each(|i| {
             let start = &start;
-            let mut sums = PACKED_B.take();
-            sums.resize(STRIP * width, 0.0);
-            let row = i * STRIP;
+            let row = i * strip;
             let at = if transposed { row } else { row * n };
+            let mut sums = PACKED_B.take();
+            sums.resize(strip * width, 0.0);
             isa.run(&mut Strip {
                 alpha,
                 a: &long.data[row * long.row_stride + first..],
-                rows: STRIP.min(long.rows - row),
+                rows: strip.min(long.rows - row),
                 row_stride: long.row_stride,
                 len,
                 b: &packed,
@@ -371,6 +381,14 @@ fn inner_products(isa: Isa, alpha: f32, a: Strided, b: Strided, add: bool, c: &m
         });
     }
     PACKED_A.set(packed);
+}
+
+/// Rows of a strip, in whole tiles, that leave the busiest thread the least to do.
+fn strip_rows(rows: usize) -> usize {
+    let threads = rayon::current_num_threads();
+    let busiest = |&strip: &usize| rows.div_ceil(strip).div_ceil(threads) * strip;
+    let strips = (STRIP / 2 / MR..=STRIP / MR).rev().map(|tiles| tiles * MR);
+    strips.min_by_key(busiest).unwrap_or(STRIP)
 }
 
 /// Columns of a panel.
@@ -637,7 +655,7 @@ struct Strip<'a> {
     stride: usize,
     /// Whether the strip is columns of C, not rows.
     transposed: bool,
-    /// Room for STRIP x width.
+    /// Room for the strip's tiles, `width` values a row.
     sums: &'a mut [f32],
 }
 
@@ -646,23 +664,22 @@ impl Task for Strip<'_> {
     unsafe fn run<S: Simd, const NV: usize>(&mut self) {
         let nr = NV * S::LANES;
         let (len, width) = (self.len, self.width);
-        assert!(NV <= 4 && self.rows <= STRIP && STRIP.is_multiple_of(S::LANES));
-        assert!(self.sums.len() == STRIP * width && self.b.len() == width * len);
+        assert!(NV <= 4 && self.b.len() == width * len);
+        assert!(self.sums.len() >= self.rows.next_multiple_of(MR) * width);
         assert!(self.a.len() >= (self.rows - 1) * self.row_stride + len);
         if self.add {
             // SAFETY: the caller's promise; the strip belongs to this task.
             unsafe { self.load::<S>() };
         }
-        for row in (0..self.rows).step_by(MR) {
-            for first in (0..len).step_by(KC) {
-                let steps = KC.min(len - first);
+        for first in (0..len).step_by(KC) {
+            let steps = KC.min(len - first);
+            for row in (0..self.rows).step_by(MR) {
                 // Rows beyond the last one are computed from it and dropped.
                 let start = |r: usize| (row + r).min(self.rows - 1) * self.row_stride + first;
                 let a: [*const f32; MR] = std::array::from_fn(|r| self.a[start(r)..].as_ptr());
-                // What the next pass reads: the following k or the following rows.
-                let next = match first + KC < len {
-                    true => a[0].wrapping_add(KC),
-                    false => a[0].wrapping_add(MR * self.row_stride).wrapping_sub(first),
+                let next = match row + MR < self.rows {
+                    true => a[0].wrapping_add(MR * self.row_stride),
+                    false => self.a.as_ptr().wrapping_add(first + KC),
                 };
                 for column in (0..width).step_by(nr) {
                     let vectors = nr.min(width - column) / S::LANES;
@@ -710,7 +727,7 @@ impl Strip<'_> {
     unsafe fn load<S: Simd>(&mut self) {
         let (width, stride) = (self.width, self.stride);
         let (c, sums) = (self.c, self.sums.as_mut_ptr());
-        // SAFETY: the caller's promise; `sums` is STRIP x width.
+        // SAFETY: the caller's promise; `sums` holds the rows.
         unsafe {
             match self.transposed {
                 true => transpose_all::<S>(c, stride, self.columns, self.rows, sums, width),
@@ -727,7 +744,7 @@ impl Strip<'_> {
     unsafe fn store<S: Simd>(&self) {
         let (width, stride) = (self.width, self.stride);
         let (c, sums) = (self.c, self.sums.as_ptr());
-        // SAFETY: the caller's promise; `sums` is STRIP x width.
+        // SAFETY: the caller's promise; `sums` holds the rows.
         unsafe {
             match self.transposed {
                 true => transpose_all::<S>(sums, width, self.rows, self.columns, c, stride),
