@@ -220,13 +220,16 @@ impl Gemm {
         matches!(self.backend, Backend::Auto | Backend::Own)
     }
 
-    /// `C = A Bᵀ` of bytes, exactly: A (m x 4k) unsigned, B (n x 4k) signed, C i32; of bytes of
-    /// one matrix only the lower triangle. Four bytes lie in each value of the views.
+    /// `C = A Bᵀ` of bytes, or added to C, exactly: A (m x 4k) unsigned, B (n x 4k) signed, C
+    /// i32; of bytes of one matrix only the lower triangle. Four bytes lie in each value of the
+    /// views.
     ///
     /// # Panics
-    /// If a sum could overflow: with 65,793 bytes and more.
-    pub fn byte_product(&self, a: MatRef, b: MatRef, part: Part, c: &mut [i32]) {
-        kernels::byte_product(self.isa, Operand::new(a), Operand::transposed(b), part, c);
+    /// If one product could overflow: with 65,793 bytes and more. So many in all must not be
+    /// added either.
+    pub fn byte_product(&self, a: MatRef, b: MatRef, accum: Accum, part: Part, c: &mut [i32]) {
+        let (a, b) = (Operand::new(a), Operand::transposed(b));
+        kernels::byte_product(self.isa, a, b, accum, part, c);
     }
 
     /// Our kernels, but faer for products so narrow that most of a tile would be padding, and

@@ -277,8 +277,14 @@ impl Products<'_> {
             let width = columns.len().div_ceil(4);
             let (a, b) = (&left.unsigned, &x_slab.signed);
             let (a, b) = (MatRef::new(a, rows, width), MatRef::new(b, n, width));
-            self.gemm.byte_product(a, b, part, values);
-            add_slab(&mut self.sums, values, n, &used);
+            let accum = match first % EXACT {
+                0 => Accum::Replace,
+                _ => Accum::Add,
+            };
+            self.gemm.byte_product(a, b, accum, part, values);
+            if columns.end == d || columns.end.is_multiple_of(EXACT) {
+                add_slab(&mut self.sums, values, n, &used);
+            }
             let totals = row_totals.iter_mut().zip(&left.totals);
             totals.for_each(|(total, slab)| *total += slab);
             progress(columns.end);
@@ -347,6 +353,8 @@ fn add_slab<T: Copy + Sync + Into<f64>>(
 
 /// Columns of X whose bytes are multiplied at a time.
 const BYTE_SLAB: usize = 8192;
+/// Columns whose products i32 can hold: 255 · 128 · 65,536 < 2^31.
+const EXACT: usize = 8 * BYTE_SLAB;
 /// Most bytes a row that slabs of either kind take.
 pub(super) const SLAB_BYTES: usize = 2 * BYTE_SLAB;
 

@@ -220,18 +220,19 @@ pub fn product(
     multiply(isa, Numbers::Floats { alpha }, a, b, accum, part, c);
 }
 
-/// `C = A B` of bytes, exactly: A unsigned, B signed, C i32. Operands hold four bytes of the
+/// `C = A B` of bytes, or added to C, exactly: A unsigned, B signed, C i32. Operands hold four bytes of the
 /// summed index in every f32, as [`bytemuck`] casts them. Runs on the current rayon pool.
 ///
 /// # Panics
-/// If the shapes do not fit, or if a sum could overflow: at 65,793 bytes and more.
-pub fn byte_product(isa: Isa, a: Strided, b: Strided, part: Part, c: &mut [i32]) {
+/// If the shapes do not fit, or if a sum could overflow: at 65,793 bytes and more, which must
+/// not be exceeded by adding either.
+pub fn byte_product(isa: Isa, a: Strided, b: Strided, accum: Accum, part: Part, c: &mut [i32]) {
     assert!(
         4 * a.cols < 65_793,
         "255 · 128 · bytes must stay below 2^31"
     );
     let (b, c) = (Right::Strided(b), bytemuck::cast_slice_mut(c));
-    multiply(isa, Numbers::Bytes, a, b, Accum::Replace, part, c);
+    multiply(isa, Numbers::Bytes, a, b, accum, part, c);
 }
 
 fn multiply(
@@ -1097,6 +1098,52 @@ mod tests {
         }
     }
 
+    /// Inner products of operands that both lie along k, over several blocks and strips, on
+    /// either side: the bits of the general way, and f64 along a random direction.
+    #[test]
+    fn both_ways_give_the_same_bits() {
+        let (k, wide) = (2 * KC + 37, SHORT / KC + 5);
+        for (m, n) in [(3 * STRIP + 5, 9), (9, 3 * STRIP + 5), (wide, wide + 7)] {
+            let (a, b) = (Made::new(m, k, false, 3, 5), Made::new(k, n, true, 3, 6));
+            let old = values(m * n, 7);
+            let direction = values(n, 8);
+            let mut expected: Option<Vec<f32>> = None;
+            for isa in Isa::available() {
+                let packed = Packed::new(isa, b.view());
+                for b in [Right::Packed(&packed), Right::Strided(b.view())] {
+                    let mut c = old.clone();
+                    product(isa, 0.7, a.view(), b, Accum::Add, Part::Full, &mut c);
+                    let expected = expected.get_or_insert_with(|| c.clone());
+                    let same = c
+                        .iter()
+                        .zip(expected)
+                        .all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{isa} {m} x {n}");
+                }
+            }
+            let c = expected.unwrap();
+            let moved: Vec<f64> = (0..k)
+                .map(|l| {
+                    let terms = (0..n).map(|j| f64::from(b.at(l, j)) * f64::from(direction[j]));
+                    terms.sum()
+                })
+                .collect();
+            for i in 0..m {
+                let along = |row: &[f32]| -> f64 {
+                    let terms = row.iter().zip(&direction);
+                    terms.map(|(&c, &r)| f64::from(c) * f64::from(r)).sum()
+                };
+                let product: f64 = (0..k).map(|l| f64::from(a.at(i, l)) * moved[l]).sum();
+                let expected = along(&old[i * n..][..n]) + 0.7 * product;
+                let found = along(&c[i * n..][..n]);
+                assert!(
+                    (found - expected).abs() < 0.02,
+                    "row {i}: {found} {expected}"
+                );
+            }
+        }
+    }
+
     fn near(edge: usize) -> impl Strategy<Value = usize> {
         (0..=2 * edge + 1).prop_map(move |n| if n > edge + 3 { n - edge / 2 } else { n })
     }
@@ -1163,7 +1210,7 @@ mod tests {
         fn bytes_are_exact(
             m in near(MR), n in prop_oneof![near(16), near(MAX_NR)],
             quads in prop_oneof![1usize..20, KC - 1..KC + 2, BLOCK - 1..BLOCK + 2],
-            extreme in any::<bool>(), seed in any::<u32>(),
+            extreme in any::<bool>(), add in any::<bool>(), seed in any::<u32>(),
         ) {
             let mut rng = rand_mt::Mt::new(seed);
             let mut words = |len: usize| -> Vec<f32> {
@@ -1174,14 +1221,15 @@ mod tests {
             let left = Strided { data: &a, rows: m, cols: quads, row_stride: quads, col_stride: 1 };
             let right = Strided { data: &b, rows: quads, cols: n, row_stride: 1, col_stride: quads };
             for isa in Isa::available() {
-                let mut c = vec![-1; m * n];
-                byte_product(isa, left, right, Part::Full, &mut c);
+                let (accum, old) = if add { (Accum::Add, 12_345) } else { (Accum::Replace, 0) };
+                let mut c = vec![12_345; m * n];
+                byte_product(isa, left, right, accum, Part::Full, &mut c);
                 for i in 0..m {
                     for j in 0..n {
                         let terms = (0..4 * quads).map(|l| {
                             i64::from(byte(&a, 4 * quads * i + l)) * i64::from(byte(&b, 4 * quads * j + l) as i8)
                         });
-                        prop_assert_eq!(i64::from(c[i * n + j]), terms.sum::<i64>(), "{} {} {}", isa, i, j);
+                        prop_assert_eq!(i64::from(c[i * n + j]), terms.sum::<i64>() + old, "{} {} {}", isa, i, j);
                     }
                 }
             }
