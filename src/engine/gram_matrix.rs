@@ -165,21 +165,24 @@ impl GramMatrix {
         assert_eq!((g.rows(), g.cols()), (outputs, parts.len()), "G's shape");
         sums.resize(outputs, 0.0);
         let wide_alpha = f64::from(alpha);
+        let isa = Isa::current();
         (z.as_mut_slice().par_chunks_exact_mut(rows))
             .zip(g.as_slice().par_chunks_exact(g.cols()))
             .zip(sums.par_iter_mut())
             .with_min_len((CHUNK / rows).max(1))
             .for_each(|((z, g), total)| {
-                *total = sum(g);
-                let slope = wide_alpha * *total;
-                let shift = wide_alpha * dot(parts, g);
-                let values = z.iter_mut().zip(&self.row_parts);
-                match beta {
-                    0.0 => values.for_each(|(z, part)| *z = (slope * part + shift) as f32),
-                    _ => values.for_each(|(z, part)| {
-                        *z = (beta * f64::from(*z) + (slope * part + shift)) as f32;
-                    }),
-                }
+                isa.vectorised(|| {
+                    *total = sum(g);
+                    let slope = wide_alpha * *total;
+                    let shift = wide_alpha * dot(parts, g);
+                    let values = z.iter_mut().zip(&self.row_parts);
+                    match beta {
+                        0.0 => values.for_each(|(z, part)| *z = (slope * part + shift) as f32),
+                        _ => values.for_each(|(z, part)| {
+                            *z = (beta * f64::from(*z) + (slope * part + shift)) as f32;
+                        }),
+                    }
+                });
             });
         match batch {
             Batch::All => gemm.a_prepacked_t(alpha, g, &self.centred, Accum::Add, z),
@@ -320,9 +323,12 @@ impl Products<'_> {
             }
         };
         let rows = (self.values.par_chunks_exact_mut(n)).zip(self.sums.par_chunks_exact(n));
+        let isa = Isa::current();
         rows.zip(&row_parts).for_each(|((values, sums), row_part)| {
-            let parts = values.iter_mut().zip(sums.iter().zip(&column_parts));
-            parts.for_each(|(value, (sum, part))| *value = (sum - row_part - part) as f32);
+            isa.vectorised(|| {
+                let parts = values.iter_mut().zip(sums.iter().zip(&column_parts));
+                parts.for_each(|(value, (sum, part))| *value = (sum - row_part - part) as f32);
+            });
         });
         if self.y.is_none() {
             // Symmetric to the last bit.
@@ -345,9 +351,12 @@ fn add_slab<T: Copy + Sync + Into<f64>>(
     used: &(impl Fn(usize) -> usize + Sync),
 ) {
     let rows = sums.par_chunks_exact_mut(n).zip(values.par_chunks_exact(n));
+    let isa = Isa::current();
     rows.enumerate().for_each(|(i, (sums, values))| {
-        let used = sums[..used(i)].iter_mut().zip(values);
-        used.for_each(|(sum, &value)| *sum += value.into());
+        isa.vectorised(|| {
+            let used = sums[..used(i)].iter_mut().zip(values);
+            used.for_each(|(sum, &value)| *sum += value.into());
+        });
     });
 }
 
@@ -387,7 +396,7 @@ impl ByteSlab {
                 let (unsigned, signed) =
                     (&mut unsigned[..columns.len()], &mut signed[..columns.len()]);
                 let exact = pixels::bytes(isa, &rows.row(i)[columns.clone()], unsigned, signed);
-                *total = unsigned.iter().map(|&byte| u64::from(byte)).sum();
+                *total = isa.vectorised(|| unsigned.iter().map(|&byte| u64::from(byte)).sum());
                 exact
             })
     }
@@ -449,14 +458,17 @@ fn centre<'a>(
 ) -> MatRef<'a> {
     let (n, width) = (x.len(), columns.len());
     slab.resize(n * width, 0.0);
+    let isa = Isa::current();
     (slab.par_chunks_exact_mut(width))
         .zip(parts)
         .enumerate()
         .for_each(|(i, (slab, part))| {
-            let values = x.row(i)[columns.clone()].iter().zip(mean);
-            let centred = slab.iter_mut().zip(values);
-            centred.for_each(|(centred, (x, mean))| *centred = x - mean);
-            *part += dot(slab, mean);
+            isa.vectorised(|| {
+                let values = x.row(i)[columns.clone()].iter().zip(mean);
+                let centred = slab.iter_mut().zip(values);
+                centred.for_each(|(centred, (x, mean))| *centred = x - mean);
+                *part += dot(slab, mean);
+            });
         });
     MatRef::new(slab, n, width)
 }

@@ -22,6 +22,7 @@ use rayon::prelude::*;
 
 use crate::data::samples::Batch;
 use crate::gemm::Accum;
+use crate::kernels::Isa;
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
 
@@ -73,15 +74,18 @@ const CHUNK: usize = 16 << 10;
 
 /// `y = alpha · x + beta · y`, each rounded once; with `beta` = 0, `y` is not read.
 fn axpby(alpha: f64, x: &[f32], beta: f64, y: &mut [f32]) {
+    let isa = Isa::current();
     let chunks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
     chunks.for_each(|(y, x)| {
-        let values = y.iter_mut().zip(x);
-        match beta {
-            0.0 => values.for_each(|(y, &x)| *y = (alpha * f64::from(x)) as f32),
-            _ => {
-                values.for_each(|(y, &x)| *y = (alpha * f64::from(x) + beta * f64::from(*y)) as f32)
+        isa.vectorised(|| {
+            let values = y.iter_mut().zip(x);
+            match beta {
+                0.0 => values.for_each(|(y, &x)| *y = (alpha * f64::from(x)) as f32),
+                _ => values.for_each(|(y, &x)| {
+                    *y = (alpha * f64::from(x) + beta * f64::from(*y)) as f32;
+                }),
             }
-        }
+        });
     });
 }
 
@@ -107,6 +111,7 @@ fn row_sums(g: MatRef, out: &mut Vec<f64>) {
 const LANES: usize = 8;
 
 /// Σ a in f64.
+#[inline(always)]
 fn sum(a: &[f32]) -> f64 {
     let mut sums = [0.0f64; LANES];
     let chunks = a.chunks_exact(LANES);
@@ -120,6 +125,7 @@ fn sum(a: &[f32]) -> f64 {
 }
 
 /// Σ a·b in f64.
+#[inline(always)]
 fn dot<A: Copy + Into<f64>>(a: &[A], b: &[f32]) -> f64 {
     let mut sums = [0.0f64; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use super::simd::{Portable, Task};
+use super::simd::{Portable, Simd, Task};
 use crate::error::{Error, Result};
 
 /// An instruction set that this machine has: a value exists only if it does.
@@ -41,6 +41,28 @@ impl Isa {
             // SAFETY: plain Rust needs no instruction set.
             Kind::Portable => unsafe { task.run::<Portable, 2>() },
         }
+    }
+
+    /// Do plain work, compiled for this instruction set: the compiler makes vectors of its
+    /// loops. The results are those of any other, as Rust neither reorders nor contracts
+    /// floating point.
+    pub fn vectorised<R>(self, work: impl FnOnce() -> R) -> R {
+        struct Plain<F, R> {
+            work: Option<F>,
+            result: Option<R>,
+        }
+        impl<R, F: FnOnce() -> R> Task for Plain<F, R> {
+            #[inline(always)]
+            unsafe fn run<S: Simd, const NV: usize>(&mut self) {
+                self.result = self.work.take().map(|work| work());
+            }
+        }
+        let mut plain = Plain {
+            work: Some(work),
+            result: None,
+        };
+        self.run(&mut plain);
+        plain.result.expect("it has run")
     }
 
     /// All that this machine has, the best first.
