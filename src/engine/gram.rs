@@ -17,9 +17,10 @@
 
 use rayon::prelude::*;
 
-use super::{CHUNK, Engine, GramMatrix, Primal, Scratch};
+use super::{Engine, GramMatrix, Primal, Scratch};
 use crate::data::samples::{Batch, Rows};
 use crate::gemm::{Accum, Gemm};
+use crate::kernels::{Isa, columns};
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
 
@@ -116,19 +117,25 @@ impl Engine for Gram<'_> {
 
     /// Reads what the point carries. Cost: a copy.
     fn margins(&mut self, at: &GramPoint, batch: Batch, mut z: MatMut) {
+        let n = self.k.rows();
+        let isa = Isa::current();
         let cols = z.cols();
-        let rows = (z.as_mut_slice().par_chunks_exact_mut(cols))
-            .zip(at.z.par_chunks_exact(self.k.rows()))
-            .zip(&at.bias);
-        (rows.with_min_len((CHUNK / cols).max(1))).for_each(|((row, from), bias)| match batch {
-            Batch::All => {
-                let values = row.iter_mut().zip(from);
-                values.for_each(|(z, from)| *z = from + bias);
-            }
-            Batch::Rows(batch) => {
-                let values = row.iter_mut().zip(batch);
-                values.for_each(|(z, &i)| *z = from[i as usize] + bias);
-            }
+        columns::blocks(z.as_mut_slice(), cols).for_each(|mut block| {
+            let range = block.range();
+            isa.vectorised(|| {
+                for ((j, from), bias) in at.z.chunks_exact(n).enumerate().zip(&at.bias) {
+                    match batch {
+                        Batch::All => {
+                            let values = block.row(j).iter_mut().zip(&from[range.clone()]);
+                            values.for_each(|(z, from)| *z = from + bias);
+                        }
+                        Batch::Rows(batch) => {
+                            let values = block.row(j).iter_mut().zip(&batch[range.clone()]);
+                            values.for_each(|(z, &i)| *z = from[i as usize] + bias);
+                        }
+                    }
+                }
+            });
         });
     }
 
@@ -151,7 +158,18 @@ impl Engine for Gram<'_> {
         let alpha_f32 = alpha as f32;
         let alpha = f64::from(alpha_f32);
         match batch {
-            Batch::All => super::axpby(alpha, g.as_slice(), beta, &mut out.a),
+            Batch::All => {
+                let isa = Isa::current();
+                columns::blocks(&mut out.a, n).for_each(|mut block| {
+                    let range = block.range();
+                    isa.vectorised(|| {
+                        for j in 0..g.rows() {
+                            let g = &g.row(j)[range.clone()];
+                            super::axpby_part(alpha, g, beta, block.row(j));
+                        }
+                    });
+                });
+            }
             Batch::Rows(batch) => {
                 if super::scale(beta, &mut out.a) == Accum::Replace {
                     out.a.fill(0.0);

@@ -16,11 +16,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{CHUNK, dot, sum};
+use super::{dot, sum};
 use crate::data::samples::{Batch, Rows};
 use crate::error::{Error, Result};
 use crate::gemm::{Accum, Gemm, Part, Prepacked};
-use crate::kernels::{Isa, pixels};
+use crate::kernels::{Isa, columns, pixels};
 use crate::mat::{MatMut, MatRef};
 
 /// Columns of X multiplied at a time in floats: so many products are summed in f32, the rest
@@ -43,8 +43,10 @@ pub struct GramMatrix {
 pub struct Scratch {
     gemm: Gemm,
     /// A mini-batch's columns of Kc, and of v.
-    columns: Vec<f32>,
+    gathered: Vec<f32>,
     parts: Vec<f64>,
+    /// Gᵀ1 and Gᵀv of every block of samples.
+    of_blocks: Vec<f64>,
     /// Gᵀ1 of the last product.
     pub(super) sums: Vec<f64>,
 }
@@ -54,8 +56,9 @@ impl Scratch {
     pub fn new(gemm: Gemm) -> Scratch {
         Scratch {
             gemm,
-            columns: Vec::new(),
+            gathered: Vec::new(),
             parts: Vec::new(),
+            of_blocks: Vec::new(),
             sums: Vec::new(),
         }
     }
@@ -150,8 +153,9 @@ impl GramMatrix {
         let (rows, outputs) = (self.rows(), z.rows());
         let Scratch {
             gemm,
-            columns,
+            gathered,
             parts,
+            of_blocks,
             sums,
         } = scratch;
         let parts = match batch {
@@ -163,35 +167,53 @@ impl GramMatrix {
             }
         };
         assert_eq!((g.rows(), g.cols()), (outputs, parts.len()), "G's shape");
-        sums.resize(outputs, 0.0);
-        let wide_alpha = f64::from(alpha);
+        // Gᵀ1 and Gᵀv, block by block of samples and then in the blocks' order.
         let isa = Isa::current();
-        (z.as_mut_slice().par_chunks_exact_mut(rows))
-            .zip(g.as_slice().par_chunks_exact(g.cols()))
-            .zip(sums.par_iter_mut())
-            .with_min_len((CHUNK / rows).max(1))
-            .for_each(|((z, g), total)| {
-                isa.vectorised(|| {
-                    *total = sum(g);
-                    let slope = wide_alpha * *total;
-                    let shift = wide_alpha * dot(parts, g);
-                    let values = z.iter_mut().zip(&self.row_parts);
+        let blocks = g.cols().div_ceil(columns::WIDTH);
+        of_blocks.resize(blocks * 2 * outputs, 0.0);
+        (of_blocks.par_chunks_exact_mut(2 * outputs).enumerate()).for_each(|(block, sums)| {
+            let first = block * columns::WIDTH;
+            let range = first..(first + columns::WIDTH).min(g.cols());
+            isa.vectorised(|| {
+                let (ones, weighted) = sums.split_at_mut(outputs);
+                for (j, (one, weighted)) in ones.iter_mut().zip(weighted).enumerate() {
+                    let g = &g.row(j)[range.clone()];
+                    (*one, *weighted) = (sum(g), dot(&parts[range.clone()], g));
+                }
+            });
+        });
+        sums.clear();
+        sums.resize(2 * outputs, 0.0);
+        for block in of_blocks.chunks_exact(2 * outputs) {
+            let sums = sums.iter_mut().zip(block);
+            sums.for_each(|(sum, block)| *sum += block);
+        }
+        let wide_alpha = f64::from(alpha);
+        columns::blocks(z.as_mut_slice(), rows).for_each(|mut block| {
+            let parts = &self.row_parts[block.range()];
+            isa.vectorised(|| {
+                for j in 0..outputs {
+                    let slope = wide_alpha * sums[j];
+                    let shift = wide_alpha * sums[outputs + j];
+                    let values = block.row(j).iter_mut().zip(parts);
                     match beta {
                         0.0 => values.for_each(|(z, part)| *z = (slope * part + shift) as f32),
                         _ => values.for_each(|(z, part)| {
                             *z = (beta * f64::from(*z) + (slope * part + shift)) as f32;
                         }),
                     }
-                });
+                }
             });
+        });
+        sums.truncate(outputs);
         match batch {
             Batch::All => gemm.a_prepacked_t(alpha, g, &self.centred, Accum::Add, z),
             Batch::Rows(batch) => {
-                columns.clear();
+                gathered.clear();
                 for &i in batch {
-                    self.centred.push_column(i as usize, columns);
+                    self.centred.push_column(i as usize, gathered);
                 }
-                let columns = MatRef::new(columns, batch.len(), rows);
+                let columns = MatRef::new(gathered, batch.len(), rows);
                 gemm.a_b(alpha, g, columns, Accum::Add, z);
             }
         }

@@ -76,17 +76,17 @@ const CHUNK: usize = 16 << 10;
 fn axpby(alpha: f64, x: &[f32], beta: f64, y: &mut [f32]) {
     let isa = Isa::current();
     let chunks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
-    chunks.for_each(|(y, x)| {
-        isa.vectorised(|| {
-            let values = y.iter_mut().zip(x);
-            match beta {
-                0.0 => values.for_each(|(y, &x)| *y = (alpha * f64::from(x)) as f32),
-                _ => values.for_each(|(y, &x)| {
-                    *y = (alpha * f64::from(x) + beta * f64::from(*y)) as f32;
-                }),
-            }
-        });
-    });
+    chunks.for_each(|(y, x)| isa.vectorised(|| axpby_part(alpha, x, beta, y)));
+}
+
+/// [`axpby`] by one thread.
+#[inline(always)]
+fn axpby_part(alpha: f64, x: &[f32], beta: f64, y: &mut [f32]) {
+    let values = y.iter_mut().zip(x);
+    match beta {
+        0.0 => values.for_each(|(y, &x)| *y = (alpha * f64::from(x)) as f32),
+        _ => values.for_each(|(y, &x)| *y = (alpha * f64::from(x) + beta * f64::from(*y)) as f32),
+    }
 }
 
 /// Make `beta · values` what a product is added to: zeros need not even be written.

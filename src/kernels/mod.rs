@@ -11,6 +11,7 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+pub mod columns;
 pub mod gemm;
 mod isa;
 pub mod pixels;

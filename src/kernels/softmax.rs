@@ -8,10 +8,9 @@ use std::cell::Cell;
 use rayon::prelude::*;
 
 use super::Isa;
+use super::columns::{self, Columns, WIDTH};
 use super::simd::{Simd, Task};
 
-/// Samples a task: four vectors of AVX-512.
-const WIDTH: usize = 64;
 /// Classes that are summed in f32 before they are added in f64.
 const PARTIAL: usize = 8;
 
@@ -28,19 +27,14 @@ pub fn columns(isa: Isa, z: &mut [f32], labels: &[u32], scale: f32, losses: &mut
     let n = labels.len();
     assert!(n > 0 && z.len().is_multiple_of(n) && losses.len() == n);
     let c = z.len() / n;
-    let start = Start(z.as_mut_ptr());
-    (labels.par_chunks(WIDTH))
+    (columns::blocks(z, n))
         .zip(losses.par_chunks_mut(WIDTH))
-        .enumerate()
-        .for_each(|(i, (labels, losses))| {
-            let start = &start;
+        .for_each(|(z, losses)| {
             let mut exps = EXPS.take();
             exps.resize(c * WIDTH, 0.0);
-            isa.run(&mut Columns {
-                // SAFETY: every task has its own columns.
-                z: unsafe { start.0.add(i * WIDTH) },
-                stride: n,
-                labels,
+            isa.run(&mut Block {
+                labels: &labels[z.range()],
+                z,
                 scale,
                 losses,
                 exps: &mut exps,
@@ -54,16 +48,8 @@ thread_local! {
     static EXPS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// The start of Zᵀ, for disjoint columns.
-struct Start(*mut f32);
-// SAFETY: every task reads and writes only its own columns.
-unsafe impl Sync for Start {}
-
-struct Columns<'a> {
-    /// The first of the task's columns.
-    z: *mut f32,
-    /// From row to row.
-    stride: usize,
+struct Block<'a> {
+    z: Columns<'a>,
     labels: &'a [u32],
     scale: f32,
     losses: &'a mut [f64],
@@ -71,15 +57,13 @@ struct Columns<'a> {
     exps: &'a mut [f32],
 }
 
-impl Task for Columns<'_> {
+impl Task for Block<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd, const NV: usize>(&mut self) {
         let width = self.labels.len();
         assert!(width <= WIDTH);
         for (j, exps) in self.exps.chunks_exact_mut(WIDTH).enumerate() {
-            // SAFETY: the task's part of row j.
-            let z = unsafe { std::slice::from_raw_parts(self.z.add(j * self.stride), width) };
-            exps[..width].copy_from_slice(z);
+            exps[..width].copy_from_slice(self.z.row(j));
             exps[width..].fill(0.0);
         }
         // The label's own term is added last: near a perfect fit it is 1 and the others are
@@ -118,9 +102,7 @@ impl Task for Columns<'_> {
             self.exps[label(i)] = value;
         }
         for (j, exps) in self.exps.chunks_exact(WIDTH).enumerate() {
-            // SAFETY: the task's part of row j.
-            let z = unsafe { std::slice::from_raw_parts_mut(self.z.add(j * self.stride), width) };
-            z.copy_from_slice(&exps[..width]);
+            self.z.row(j).copy_from_slice(&exps[..width]);
         }
     }
 }

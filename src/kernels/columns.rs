@@ -1,0 +1,111 @@
+//! Blocks of columns of a row-major matrix, as mutable views that threads share out.
+//!
+//! Passes that all cut a matrix in the same way leave each part in the cache of the core that
+//! works on it next.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+/// Columns of a block: a panel of the widest vectors.
+pub const WIDTH: usize = 64;
+
+/// Some columns of a matrix.
+pub struct Columns<'a> {
+    /// The first of them in row 0.
+    start: *mut f32,
+    /// From row to row.
+    stride: usize,
+    rows: usize,
+    range: Range<usize>,
+    matrix: PhantomData<&'a mut [f32]>,
+}
+
+impl Columns<'_> {
+    /// Which columns.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// These columns of row `j`.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[inline(always)]
+    pub fn row(&mut self, j: usize) -> &mut [f32] {
+        assert!(j < self.rows, "row {j} of {}", self.rows);
+        // SAFETY: row j has these columns, `self` alone has them, and it is borrowed.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(j * self.stride), self.range.len()) }
+    }
+}
+
+// SAFETY: it is a mutable view like `&mut [f32]`, of values that no other view has.
+unsafe impl Send for Columns<'_> {}
+
+/// The start of a matrix.
+struct Start(*mut f32);
+// SAFETY: [`blocks`] alone has it, and gives no column to two blocks.
+unsafe impl Send for Start {}
+// SAFETY: as above.
+unsafe impl Sync for Start {}
+
+/// A matrix of rows of `cols` values, cut into blocks of [`WIDTH`] columns, the last one of
+/// what is left.
+///
+/// # Panics
+/// If the values are not whole rows.
+pub fn blocks(values: &mut [f32], cols: usize) -> impl IndexedParallelIterator<Item = Columns<'_>> {
+    assert!(
+        cols > 0 && values.len().is_multiple_of(cols),
+        "matrix shape"
+    );
+    let rows = values.len() / cols;
+    let start = Start(values.as_mut_ptr());
+    (0..cols.div_ceil(WIDTH)).into_par_iter().map(move |i| {
+        let start = &start;
+        let range = i * WIDTH..((i + 1) * WIDTH).min(cols);
+        Columns {
+            start: start.0.wrapping_add(range.start),
+            stride: cols,
+            rows,
+            range,
+            matrix: PhantomData,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_is_in_one_block() {
+        for (rows, cols) in [(3, 1), (2, WIDTH), (4, 3 * WIDTH + 5), (0, 7)] {
+            let mut values = vec![0.0; rows * cols];
+            blocks(&mut values, cols).for_each(|mut block| {
+                let range = block.range();
+                for j in 0..rows {
+                    let row = block.row(j);
+                    assert_eq!(row.len(), range.len());
+                    for (value, i) in row.iter_mut().zip(range.clone()) {
+                        *value += (j * cols + i + 1) as f32;
+                    }
+                }
+            });
+            assert!(
+                values
+                    .iter()
+                    .enumerate()
+                    .all(|(at, &v)| v == (at + 1) as f32)
+            );
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "row 2 of 2")]
+    fn rows_beyond_the_last_are_refused() {
+        let mut values = vec![0.0; 6];
+        blocks(&mut values, 3).for_each(|mut block| block.row(2).fill(1.0));
+    }
+}
