@@ -173,7 +173,7 @@ fn time_shape(
             Who::Flowreg(gemm) => {
                 let k = gemm.prepack(k, n, n);
                 time("Gᵀ K", [c, n, n], product, &mut || {
-                    gemm.a_prepacked_t(1.0, g, &k, Accum::Replace, MatMut::new(&mut z, c, n));
+                    gemm.a_prepacked_t(1.0, g, &k, MatMut::new(&mut z, c, n), |_| {});
                 });
             }
             Who::GemmCrate(_) => time("Gᵀ K", [c, n, n], product, &mut || {
@@ -188,12 +188,13 @@ fn time_shape(
     let mut engine = Primal::new(&rows, None, start, gemm);
     let mut objective = Objective::new(Loss::for_classes(c.max(2)), &labels);
     let mut point = engine.start();
+    let mut g = vec![0.0; n * c];
     let both = work(4 * n * d * c, 8 * n * d);
     time("epoch", [n, d, c], both, &mut || {
-        let mut z = MatMut::new(&mut z, c, n);
-        engine.margins(&point, Batch::All, z.reborrow());
-        objective.loss_gradient(Batch::All, z.reborrow());
-        engine.pullback(-1e-4, z.as_ref(), Batch::All, 1.0, &mut point);
+        let logits = engine.margins(&point, Batch::All, &mut z);
+        let mut g = MatMut::new(&mut g, c, n);
+        objective.loss_gradient(Batch::All, logits, g.reborrow());
+        engine.pullback(-1e-4, g.as_ref(), Batch::All, 1.0, &mut point);
     });
 }
 

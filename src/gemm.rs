@@ -13,7 +13,8 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::kernels::Isa;
-use crate::kernels::gemm::{self as kernels, Packed, Right, Strided};
+use crate::kernels::columns::{self, Columns};
+use crate::kernels::gemm::{self as kernels, Packed, Strided};
 pub use crate::kernels::gemm::{Accum, Part};
 use crate::mat::{MatMut, MatRef};
 
@@ -144,7 +145,7 @@ impl Gemm {
         self.product(alpha, Operand::new(a), Operand::new(b), accum, c);
     }
 
-    /// B as [`Gemm::a_prepacked`] multiplies by it fastest. Cost: a copy.
+    /// B as [`Gemm::a_prepacked_t`] multiplies by it fastest. Cost: a copy.
     pub fn prepack(&self, b: Vec<f32>, rows: usize, cols: usize) -> Prepacked {
         match self.choose(cols, cols) {
             Backend::Auto | Backend::Own => {
@@ -159,18 +160,28 @@ impl Gemm {
         }
     }
 
-    /// `C = alpha · A Bᵀ`, or added to C; A is m x k, B n x k, C m x n. Cost: 2mnk flop.
+    /// `C = begin(C) + alpha · A Bᵀ`; A is m x k, B n x k, C m x n. `begin` is given C by blocks
+    /// of columns, each just before its product is added. Cost: 2mnk flop.
     ///
     /// A step in Gram coordinates: Gᵀ K.
-    pub fn a_prepacked_t(&self, alpha: f32, a: MatRef, b: &Prepacked, accum: Accum, mut c: MatMut) {
+    pub fn a_prepacked_t(
+        &self,
+        alpha: f32,
+        a: MatRef,
+        b: &Prepacked,
+        mut c: MatMut,
+        begin: impl Fn(&mut Columns) + Sync,
+    ) {
         match b {
             Prepacked::Plain { values, rows, cols } => {
-                self.a_bt(alpha, a, MatRef::new(values, *rows, *cols), accum, c);
+                let blocks = columns::blocks(c.as_mut_slice(), *rows);
+                blocks.for_each(|mut block| begin(&mut block));
+                self.a_bt(alpha, a, MatRef::new(values, *rows, *cols), Accum::Add, c);
             }
             Prepacked::Panels(b) => {
                 assert_eq!((c.rows(), c.cols()), (a.rows(), b.cols()), "result's shape");
-                let (a, b, c) = (Operand::new(a), Right::Packed(b), c.as_mut_slice());
-                kernels::product(self.isa, alpha, a, b, accum, Part::Full, c);
+                let (a, c) = (Operand::new(a), c.as_mut_slice());
+                kernels::packed_product(self.isa, alpha, a, b, c, &begin);
             }
         }
     }
@@ -183,7 +194,7 @@ impl Gemm {
         assert_eq!((c.rows(), c.cols()), (n, n), "result's shape");
         match self.choose(n, n) {
             Backend::Auto | Backend::Own => {
-                let (a, b) = (Operand::new(x), Right::Strided(Operand::transposed(x)));
+                let (a, b) = (Operand::new(x), Operand::transposed(x));
                 let (accum, part) = (Accum::Replace, Part::LowerTriangle);
                 kernels::product(self.isa, 1.0, a, b, accum, part, c.as_mut_slice());
             }
@@ -265,8 +276,7 @@ impl Gemm {
         let (rows, cols) = (c.rows(), c.cols());
         match self.choose(a.rows, b.cols) {
             Backend::Auto | Backend::Own => {
-                let (b, c) = (Right::Strided(b), c.as_mut_slice());
-                kernels::product(self.isa, alpha, a, b, accum, Part::Full, c);
+                kernels::product(self.isa, alpha, a, b, accum, Part::Full, c.as_mut_slice());
             }
             Backend::Faer => {
                 let accum = match accum {
@@ -378,7 +388,10 @@ mod tests {
                         "a_bt" => gemm.a_bt(alpha, MatRef::new(&a, m, k), MatRef::new(&b, n, k), accum, out),
                         "a_prepacked_t" => {
                             let b = gemm.prepack(b.clone(), n, k);
-                            gemm.a_prepacked_t(alpha, MatRef::new(&a, m, k), &b, accum, out);
+                            gemm.a_prepacked_t(alpha, MatRef::new(&a, m, k), &b, out, |block| {
+                                let replaced = if accum == Accum::Replace { m } else { 0 };
+                                (0..replaced).for_each(|i| block.row(i).fill(0.0));
+                            });
                         }
                         _ => gemm.a_b(alpha, MatRef::new(&a, m, k), MatRef::new(&b, k, n), accum, out),
                     }

@@ -157,9 +157,7 @@ impl Model {
         let mut scratch = Vec::new();
         self.for_logits(samples.x(), |range, z| {
             let labels = &samples.labels()[range.clone()];
-            let (mean, right) = self
-                .loss()
-                .loss_and_hits(z.reborrow(), labels, &mut scratch);
+            let (mean, right) = self.loss().loss_and_hits(z.as_ref(), labels, &mut scratch);
             loss += mean * range.len() as f64;
             hits += right;
         });

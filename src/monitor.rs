@@ -195,7 +195,7 @@ impl Validation<'_> {
         let rows = self.labels.len();
         let mut z = MatMut::new(&mut self.z, engine.outputs(), rows);
         engine.validation_margins(point, z.reborrow());
-        let (loss, hits) = (self.loss).loss_and_hits(z, self.labels, &mut self.scratch);
+        let (loss, hits) = (self.loss).loss_and_hits(z.as_ref(), self.labels, &mut self.scratch);
         (loss, hits as f64 / rows as f64)
     }
 }

@@ -1,7 +1,7 @@
-//! The loss on logits: value and gradient in one pass, in place.
+//! The loss on logits: value and gradient in one pass.
 //!
-//! Logits are held transposed, Zᵀ (c x n, row-major): one row an output. With labels y,
-//! G = dLoss/dZ overwrites Z:
+//! Logits are held transposed, Zᵀ (c x n, row-major): one row an output. With labels y and
+//! G = dLoss/dZ:
 //!
 //! - softmax: `loss = mean_i (lse(z_i) - z_i[y_i])`, `G = (P - Y)/n`;
 //! - logistic (c = 1, y in {0, 1}): `loss = mean_i (softplus(z_i) - y_i z_i)`,
@@ -54,39 +54,67 @@ impl Loss {
         }
     }
 
-    /// Mean loss over the samples whose logits are the columns of `z` (c x n), which become Gᵀ.
+    /// Mean loss over the samples whose logits are the columns of `z` (c x n), and Gᵀ in `g`.
     ///
     /// `labels` has one label a column. Cost: n·c exponentials, one pass over Z. The result
     /// does not depend on the number of threads: losses are added in the samples' order.
     ///
     /// # Panics
-    /// If there is not one label a column, or a label is not below c (2 for logistic).
-    pub fn loss_gradient(self, mut z: MatMut, labels: &[u32], scratch: &mut Vec<f64>) -> f64 {
+    /// If there is not one label a column, or a label is not below c (2 for logistic), or if
+    /// `g` has another size.
+    pub fn loss_gradient(
+        self,
+        z: MatRef,
+        labels: &[u32],
+        mut g: MatMut,
+        scratch: &mut Vec<f64>,
+    ) -> f64 {
+        assert_eq!((z.rows(), z.cols()), (g.rows(), g.cols()), "G's shape");
+        self.losses(z, labels, Some(g.as_mut_slice()), scratch)
+    }
+
+    /// Mean loss over the columns of `z` (c x n) and the number of them whose
+    /// [prediction](Loss::predictions) is the label.
+    pub fn loss_and_hits(self, z: MatRef, labels: &[u32], scratch: &mut Vec<f64>) -> (f64, usize) {
+        let predictions = self.predictions(z);
+        let hits = predictions.iter().zip(labels).filter(|(p, l)| p == l);
+        (self.losses(z, labels, None, scratch), hits.count())
+    }
+
+    fn losses(
+        self,
+        z: MatRef,
+        labels: &[u32],
+        g: Option<&mut [f32]>,
+        scratch: &mut Vec<f64>,
+    ) -> f64 {
         let n = labels.len();
         assert_eq!(z.cols(), n, "one label a column");
         let scale = 1.0 / n as f32;
         scratch.clear();
         scratch.resize(n, 0.0);
-        let z = z.as_mut_slice();
+        let z = z.as_slice();
         match self {
-            Loss::Softmax => softmax::columns(Isa::current(), z, labels, scale, scratch),
+            Loss::Softmax => softmax::columns(Isa::current(), z, labels, scale, scratch, g),
             Loss::Logistic => {
-                let samples = z.par_iter_mut().zip(labels).zip(scratch.par_iter_mut());
-                (samples.with_min_len(TASK)).for_each(|((z, &label), loss)| {
-                    *loss = logistic(z, label, scale);
-                });
+                let samples = (z.par_iter().zip(labels)).zip(scratch.par_iter_mut());
+                let samples = samples.with_min_len(TASK);
+                let of_sample = |((&z, &label), loss): ((&f32, &u32), &mut f64)| {
+                    let (value, g) = logistic(z, label, scale);
+                    *loss = value;
+                    g
+                };
+                match g {
+                    Some(g) => samples
+                        .zip(g.par_iter_mut())
+                        .for_each(|(sample, g)| *g = of_sample(sample)),
+                    None => samples.for_each(|sample| {
+                        of_sample(sample);
+                    }),
+                }
             }
         }
         scratch.iter().sum::<f64>() / n as f64
-    }
-
-    /// Mean loss over the columns of `z` (c x n) and the number of them whose
-    /// [prediction](Loss::predictions) is the label. `z` is used as scratch.
-    pub fn loss_and_hits(self, z: MatMut, labels: &[u32], scratch: &mut Vec<f64>) -> (f64, usize) {
-        let predictions = self.predictions(z.as_ref());
-        let hits = predictions.iter().zip(labels).filter(|(p, l)| p == l);
-        let hits = hits.count();
-        (self.loss_gradient(z, labels, scratch), hits)
     }
 
     /// The most probable class of each column of logits (c x n); the first of equals.
@@ -182,8 +210,8 @@ impl<'a> Objective<'a> {
         self.labels.len()
     }
 
-    /// Mean loss of the batch whose logits `z` (c x batch) holds; leaves Gᵀ in `z`.
-    pub fn loss_gradient(&mut self, batch: Batch, z: MatMut) -> f64 {
+    /// Mean loss of the batch whose logits `z` (c x batch) holds, and Gᵀ in `g`.
+    pub fn loss_gradient(&mut self, batch: Batch, z: MatRef, g: MatMut) -> f64 {
         let labels = match batch {
             Batch::All => self.labels,
             Batch::Rows(rows) => {
@@ -192,20 +220,20 @@ impl<'a> Objective<'a> {
                 &self.batch_labels
             }
         };
-        self.loss.loss_gradient(z, labels, &mut self.row_losses)
+        (self.loss).loss_gradient(z, labels, g, &mut self.row_losses)
     }
 }
 
-/// One logit: returns `softplus(z) - y z`, leaves `(sigmoid(z) - y) * scale`.
-fn logistic(z: &mut f32, label: u32, scale: f32) -> f64 {
+/// One logit: `softplus(z) - y z` and `(sigmoid(z) - y) * scale`.
+fn logistic(z: f32, label: u32, scale: f32) -> (f64, f32) {
     assert!(label < 2, "a logistic label is 0 or 1");
     // With the sign turned towards the label both classes are one case:
     // loss = softplus(t), t = -z for y = 1 and z for y = 0.
     let sign = if label == 1 { -1.0 } else { 1.0 };
-    let t = sign * *z;
-    *z = sign * sigmoid(t) * scale;
+    let t = sign * z;
+    let g = sign * sigmoid(t) * scale;
     let t = f64::from(t);
-    t.max(0.0) + (-t.abs()).exp().ln_1p()
+    (t.max(0.0) + (-t.abs()).exp().ln_1p(), g)
 }
 
 /// 1/(1 + e⁻ᵗ) with the exponential of a negative number only: it cannot overflow.
@@ -250,8 +278,14 @@ mod tests {
             let values = (0..cols).flat_map(|j| (0..rows).map(move |i| z[i * cols + j]));
             values.collect()
         };
-        let mut g = transposed(z, rows, cols);
-        let value = loss.loss_gradient(MatMut::new(&mut g, cols, rows), labels, &mut Vec::new());
+        let z = transposed(z, rows, cols);
+        let mut g = vec![f32::NAN; z.len()];
+        let (z, g_view) = (MatRef::new(&z, cols, rows), MatMut::new(&mut g, cols, rows));
+        let value = loss.loss_gradient(z, labels, g_view, &mut Vec::new());
+        assert_eq!(
+            loss.loss_and_hits(z, labels, &mut Vec::new()).0.to_bits(),
+            value.to_bits()
+        );
         (value, transposed(&g, cols, rows))
     }
 

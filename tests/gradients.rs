@@ -35,13 +35,13 @@ proptest! {
         let mut engine = Primal::new(samples.x(), None, start, Gemm::new(backend, 1));
         let mut objective = Objective::new(Loss::for_classes(classes), samples.labels());
         let point = engine.start();
-        let mut z = vec![0.0; n * c];
-        let mut z = MatMut::new(&mut z, c, n);
-        engine.margins(&point, Batch::All, z.reborrow());
-        let loss = objective.loss_gradient(Batch::All, z.reborrow());
+        let (mut room, mut g) = (Vec::new(), vec![f32::NAN; n * c]);
+        let mut g = MatMut::new(&mut g, c, n);
+        let z = engine.margins(&point, Batch::All, &mut room);
+        let loss = objective.loss_gradient(Batch::All, z, g.reborrow());
         // The penalty's gradient, as torch adds it: weight_decay times the parameters.
         let mut gradient = engine.zero();
-        engine.pullback(1.0, z.as_ref(), Batch::All, 0.0, &mut gradient);
+        engine.pullback(1.0, g.as_ref(), Batch::All, 0.0, &mut gradient);
         engine.axpby(weight_decay, &point, 1.0, &mut gradient);
         let gradient = engine.materialise(gradient);
 

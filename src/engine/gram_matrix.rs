@@ -20,7 +20,8 @@ use super::{dot, sum};
 use crate::data::samples::{Batch, Rows};
 use crate::error::{Error, Result};
 use crate::gemm::{Accum, Gemm, Part, Prepacked};
-use crate::kernels::{Isa, columns, pixels};
+use crate::kernels::columns::{self, Columns};
+use crate::kernels::{Isa, pixels};
 use crate::mat::{MatMut, MatRef};
 
 /// Columns of X multiplied at a time in floats: so many products are summed in f32, the rest
@@ -126,6 +127,12 @@ impl GramMatrix {
         })
     }
 
+    /// K + 1 1ᵀ: the Gram matrix of rows with one more feature, which is 1.
+    pub fn with_ones(mut self) -> GramMatrix {
+        self.row_parts.iter_mut().for_each(|part| *part += 1.0);
+        self
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.row_parts.len()
@@ -189,7 +196,7 @@ impl GramMatrix {
             sums.for_each(|(sum, block)| *sum += block);
         }
         let wide_alpha = f64::from(alpha);
-        columns::blocks(z.as_mut_slice(), rows).for_each(|mut block| {
+        let begin = |block: &mut Columns| {
             let parts = &self.row_parts[block.range()];
             isa.vectorised(|| {
                 for j in 0..outputs {
@@ -204,11 +211,11 @@ impl GramMatrix {
                     }
                 }
             });
-        });
-        sums.truncate(outputs);
+        };
         match batch {
-            Batch::All => gemm.a_prepacked_t(alpha, g, &self.centred, Accum::Add, z),
+            Batch::All => gemm.a_prepacked_t(alpha, g, &self.centred, z, begin),
             Batch::Rows(batch) => {
+                columns::blocks(z.as_mut_slice(), rows).for_each(|mut block| begin(&mut block));
                 gathered.clear();
                 for &i in batch {
                     self.centred.push_column(i as usize, gathered);
@@ -217,6 +224,7 @@ impl GramMatrix {
                 gemm.a_b(alpha, g, columns, Accum::Add, z);
             }
         }
+        sums.truncate(outputs);
     }
 }
 

@@ -40,8 +40,14 @@ pub trait Engine: Sized {
     /// The initial weight and bias.
     fn start(&self) -> Self::Point;
 
-    /// Logits of the batch at a point: `Zᵀ = W X_batchᵀ + b 1ᵀ`, c x batch.
-    fn margins(&mut self, at: &Self::Point, batch: Batch, z: MatMut);
+    /// Logits of the batch at a point: `Zᵀ = W X_batchᵀ + b 1ᵀ`, c x batch; in `room` where
+    /// the point does not hold them.
+    fn margins<'a>(
+        &mut self,
+        at: &'a Self::Point,
+        batch: Batch,
+        room: &'a mut Vec<f32>,
+    ) -> MatRef<'a>;
 
     /// Logits of all m validation rows at a point, c x m.
     ///

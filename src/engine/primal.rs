@@ -225,9 +225,22 @@ impl Engine for Primal<'_> {
         }
     }
 
-    fn margins(&mut self, at: &PrimalPoint, batch: Batch, z: MatMut) {
-        let weight = MatRef::new(&at.weight, self.outputs(), self.train.x.features());
+    fn margins<'a>(
+        &mut self,
+        at: &'a PrimalPoint,
+        batch: Batch,
+        room: &'a mut Vec<f32>,
+    ) -> MatRef<'a> {
+        let (c, d) = (self.outputs(), self.train.x.features());
+        let n = match batch {
+            Batch::All => self.train.x.len(),
+            Batch::Rows(rows) => rows.len(),
+        };
+        room.resize(c * n, 0.0);
+        let weight = MatRef::new(&at.weight, c, d);
+        let z = MatMut::new(room, c, n);
         (self.train).margins(self.gemm, weight, &at.bias, batch, z);
+        MatRef::new(room, c, n)
     }
 
     fn validation_margins(&mut self, at: &PrimalPoint, z: MatMut) {

@@ -23,6 +23,25 @@ pub struct Columns<'a> {
 }
 
 impl Columns<'_> {
+    /// Columns `range` of a matrix of `rows` rows that begins at `start`, `stride` apart.
+    ///
+    /// # Safety
+    /// The matrix has them, and no other view while this one lives.
+    pub(super) unsafe fn new(
+        start: *mut f32,
+        stride: usize,
+        rows: usize,
+        range: Range<usize>,
+    ) -> Self {
+        Columns {
+            start: start.wrapping_add(range.start),
+            stride,
+            rows,
+            range,
+            matrix: PhantomData,
+        }
+    }
+
     /// Which columns.
     pub fn range(&self) -> Range<usize> {
         self.range.clone()
@@ -65,13 +84,8 @@ pub fn blocks(values: &mut [f32], cols: usize) -> impl IndexedParallelIterator<I
     (0..cols.div_ceil(WIDTH)).into_par_iter().map(move |i| {
         let start = &start;
         let range = i * WIDTH..((i + 1) * WIDTH).min(cols);
-        Columns {
-            start: start.0.wrapping_add(range.start),
-            stride: cols,
-            rows,
-            range,
-            matrix: PhantomData,
-        }
+        // SAFETY: the matrix is borrowed, and its blocks do not overlap.
+        unsafe { Columns::new(start.0, cols, rows, range) }
     })
 }
 

@@ -31,6 +31,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::columns::{self, Columns};
 use super::isa::Isa;
 use super::simd::{Simd, Task};
 
@@ -89,7 +90,7 @@ pub struct Strided<'a> {
 
 /// The right operand of a product.
 #[derive(Clone, Copy, Debug)]
-pub enum Right<'a> {
+enum Right<'a> {
     /// Packed while it is multiplied.
     Strided(Strided<'a>),
     /// Packed before, for many products.
@@ -212,13 +213,27 @@ pub fn product(
     isa: Isa,
     alpha: f32,
     a: Strided,
-    b: Right,
+    b: Strided,
     accum: Accum,
     part: Part,
     c: &mut [f32],
 ) {
-    multiply(isa, Numbers::Floats { alpha }, a, b, accum, part, c);
+    let (numbers, b) = (Numbers::Floats { alpha }, Right::Strided(b));
+    multiply(isa, numbers, a, b, accum, part, c, None);
 }
+
+/// `C = begin(C) + alpha · A B`; `begin` is given each panel of C just before its product is
+/// added. Runs on the current rayon pool.
+///
+/// # Panics
+/// If the shapes do not fit, or if B was packed for another instruction set.
+pub fn packed_product(isa: Isa, alpha: f32, a: Strided, b: &Packed, c: &mut [f32], begin: Begin) {
+    let (numbers, b, add) = (Numbers::Floats { alpha }, Right::Packed(b), Accum::Add);
+    multiply(isa, numbers, a, b, add, Part::Full, c, Some(begin));
+}
+
+/// What a panel of C is before the product is added.
+type Begin<'a> = &'a (dyn Fn(&mut Columns) + Sync);
 
 /// `C = A B` of bytes, or added to C, exactly: A unsigned, B signed, C i32. Operands hold four bytes of the
 /// summed index in every f32, as [`bytemuck`] casts them. Runs on the current rayon pool.
@@ -232,9 +247,10 @@ pub fn byte_product(isa: Isa, a: Strided, b: Strided, accum: Accum, part: Part, 
         "255 · 128 · bytes must stay below 2^31"
     );
     let (b, c) = (Right::Strided(b), bytemuck::cast_slice_mut(c));
-    multiply(isa, Numbers::Bytes, a, b, accum, part, c);
+    multiply(isa, Numbers::Bytes, a, b, accum, part, c, None);
 }
 
+#[expect(clippy::too_many_arguments)]
 fn multiply(
     isa: Isa,
     numbers: Numbers,
@@ -243,6 +259,7 @@ fn multiply(
     accum: Accum,
     part: Part,
     c: &mut [f32],
+    begin: Option<Begin>,
 ) {
     let add = accum == Accum::Add;
     let (m, k) = (a.rows, a.cols);
@@ -259,8 +276,10 @@ fn multiply(
         return;
     }
     if k == 0 {
-        if !add {
-            c.fill(0.0);
+        match begin {
+            Some(begin) => columns::blocks(c, n).for_each(|mut block| begin(&mut block)),
+            None if !add => c.fill(0.0),
+            None => {}
         }
         return;
     }
@@ -278,11 +297,13 @@ fn multiply(
         _ => 1,
     };
     let run = run.clamp(1, RUN) * nr;
+    // `begin` is given whole columns.
+    let at_once = if begin.is_some() { m } else { ROWS };
     let start = Start(c.as_mut_ptr());
-    let row_blocks = (0..m).step_by(ROWS);
+    let row_blocks = (0..m).step_by(at_once);
     let blocks = row_blocks.flat_map(|row| (0..k).step_by(BLOCK).map(move |first| (row, first)));
     for (row, first) in blocks {
-        let rows = row..(row + ROWS).min(m);
+        let rows = row..(row + at_once).min(m);
         let block = first..(first + BLOCK).min(k);
         (0..n.div_ceil(run)).into_par_iter().for_each(|i| {
             let start = &start;
@@ -293,6 +314,12 @@ fn multiply(
             };
             if first_row >= rows.len() {
                 return;
+            }
+            if block.start == 0
+                && let Some(begin) = begin
+            {
+                // SAFETY: the columns are this task's.
+                begin(&mut unsafe { Columns::new(start.0, n, m, columns.clone()) });
             }
             let mut packed_b = PACKED_B.take();
             let mut task = Panels {
@@ -1080,7 +1107,7 @@ mod tests {
             for isa in Isa::available() {
                 for part in [Part::Full, Part::LowerTriangle] {
                     let mut c = vec![f32::NAN; n * n];
-                    product(isa, 1.0, a, Right::Strided(b), Accum::Replace, part, &mut c);
+                    product(isa, 1.0, a, b, Accum::Replace, part, &mut c);
                     for i in 0..n {
                         let last = if part == Part::Full { n } else { i + 1 };
                         for j in 0..last {
@@ -1110,9 +1137,15 @@ mod tests {
             let mut expected: Option<Vec<f32>> = None;
             for isa in Isa::available() {
                 let packed = Packed::new(isa, b.view());
-                for b in [Right::Packed(&packed), Right::Strided(b.view())] {
+                for general in [true, false] {
                     let mut c = old.clone();
-                    product(isa, 0.7, a.view(), b, Accum::Add, Part::Full, &mut c);
+                    match general {
+                        true => packed_product(isa, 0.7, a.view(), &packed, &mut c, &|_| {}),
+                        false => {
+                            let (a, b) = (a.view(), b.view());
+                            product(isa, 0.7, a, b, Accum::Add, Part::Full, &mut c);
+                        }
+                    }
                     let expected = expected.get_or_insert_with(|| c.clone());
                     let same = c
                         .iter()
@@ -1169,13 +1202,22 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let run = |isa| {
                 let mut c = old.clone();
-                pool.install(|| product(isa, alpha, a.view(), Right::Strided(b.view()), accum, Part::Full, &mut c));
+                pool.install(|| product(isa, alpha, a.view(), b.view(), accum, Part::Full, &mut c));
                 c
             };
             let run_packed = |isa| {
-                let mut c = old.clone();
+                let mut c = vec![f32::NAN; m * n];
                 let b = pool.install(|| Packed::new(isa, b.view()));
-                pool.install(|| product(isa, alpha, a.view(), Right::Packed(&b), accum, Part::Full, &mut c));
+                // Adding to -0 changes no bit of a product; where there is none, 0 is expected.
+                let nothing = if k == 0 { 0.0 } else { -0.0 };
+                let begin = |block: &mut Columns| for i in 0..m {
+                    let range = block.range();
+                    match add {
+                        true => block.row(i).copy_from_slice(&old[i * n..][range]),
+                        false => block.row(i).fill(nothing),
+                    }
+                };
+                pool.install(|| packed_product(isa, alpha, a.view(), &b, &mut c, &begin));
                 c
             };
             let twin = run(Isa::PORTABLE);
@@ -1243,8 +1285,8 @@ mod tests {
             for isa in Isa::available() {
                 let mut full = vec![f32::NAN; n * n];
                 let mut lower = full.clone();
-                product(isa, 1.0, a, Right::Strided(b), Accum::Replace, Part::Full, &mut full);
-                product(isa, 1.0, a, Right::Strided(b), Accum::Replace, Part::LowerTriangle, &mut lower);
+                product(isa, 1.0, a, b, Accum::Replace, Part::Full, &mut full);
+                product(isa, 1.0, a, b, Accum::Replace, Part::LowerTriangle, &mut lower);
                 for i in 0..n {
                     prop_assert_eq!(&lower[i * n..=i * n + i], &full[i * n..=i * n + i], "{} row {}", isa, i);
                 }

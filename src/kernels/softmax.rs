@@ -1,4 +1,4 @@
-//! The softmax of logits: loss and gradient, in place.
+//! The softmax of logits: loss and gradient.
 //!
 //! Logits are held transposed, Zᵀ (c x n): vectors run over samples, sums over classes need no
 //! horizontal step, and all instruction sets give the same bits.
@@ -18,29 +18,45 @@ const PARTIAL: usize = 8;
 const LOWEST: f32 = -87.336_54;
 
 /// Each column of `z` (c x labels.len(), row-major) with its label: `losses` gets
-/// `lse(z) - z[label]`, the column becomes `(softmax(z) - onehot(label)) · scale`. Runs on the
-/// current rayon pool.
+/// `lse(z) - z[label]` and `g`, if it is asked for, the column
+/// `(softmax(z) - onehot(label)) · scale`. Runs on the current rayon pool.
 ///
 /// # Panics
 /// If the lengths do not fit together or a label is not below c.
-pub fn columns(isa: Isa, z: &mut [f32], labels: &[u32], scale: f32, losses: &mut [f64]) {
+pub fn columns(
+    isa: Isa,
+    z: &[f32],
+    labels: &[u32],
+    scale: f32,
+    losses: &mut [f64],
+    g: Option<&mut [f32]>,
+) {
     let n = labels.len();
     assert!(n > 0 && z.len().is_multiple_of(n) && losses.len() == n);
-    let c = z.len() / n;
-    (columns::blocks(z, n))
-        .zip(losses.par_chunks_mut(WIDTH))
-        .for_each(|(z, losses)| {
-            let mut exps = EXPS.take();
-            exps.resize(c * WIDTH, 0.0);
-            isa.run(&mut Block {
-                labels: &labels[z.range()],
-                z,
-                scale,
-                losses,
-                exps: &mut exps,
-            });
-            EXPS.set(exps);
+    assert!(g.as_ref().is_none_or(|g| g.len() == z.len()));
+    let block = |first: usize, losses: &mut [f64], g: Option<Columns>| {
+        let mut exps = EXPS.take();
+        exps.resize(z.len() / n * WIDTH, 0.0);
+        isa.run(&mut Block {
+            z: &z[first..],
+            n,
+            labels: &labels[first..first + losses.len()],
+            scale,
+            losses,
+            g,
+            exps: &mut exps,
         });
+        EXPS.set(exps);
+    };
+    let losses = losses.par_chunks_mut(WIDTH);
+    match g {
+        Some(g) => columns::blocks(g, n)
+            .zip(losses)
+            .for_each(|(g, losses)| block(g.range().start, losses, Some(g))),
+        None => losses
+            .enumerate()
+            .for_each(|(i, losses)| block(i * WIDTH, losses, None)),
+    }
 }
 
 thread_local! {
@@ -49,10 +65,13 @@ thread_local! {
 }
 
 struct Block<'a> {
-    z: Columns<'a>,
+    /// Logits from the block's first column on, rows `n` apart.
+    z: &'a [f32],
+    n: usize,
     labels: &'a [u32],
     scale: f32,
     losses: &'a mut [f64],
+    g: Option<Columns<'a>>,
     /// Room for WIDTH columns of c values.
     exps: &'a mut [f32],
 }
@@ -63,7 +82,7 @@ impl Task for Block<'_> {
         let width = self.labels.len();
         assert!(width <= WIDTH);
         for (j, exps) in self.exps.chunks_exact_mut(WIDTH).enumerate() {
-            exps[..width].copy_from_slice(self.z.row(j));
+            exps[..width].copy_from_slice(&self.z[j * self.n..][..width]);
             exps[width..].fill(0.0);
         }
         // The label's own term is added last: near a perfect fit it is 1 and the others are
@@ -96,13 +115,14 @@ impl Task for Block<'_> {
                 false => distance + total.ln(),
             };
         }
+        let Some(g) = &mut self.g else { return };
         // SAFETY: as above.
         unsafe { scale::<S>(self.exps, &factors) };
         for (i, &value) in of_labels.iter().enumerate().take(width) {
             self.exps[label(i)] = value;
         }
         for (j, exps) in self.exps.chunks_exact(WIDTH).enumerate() {
-            self.z.row(j).copy_from_slice(&exps[..width]);
+            g.row(j).copy_from_slice(&exps[..width]);
         }
     }
 }
@@ -304,9 +324,12 @@ mod tests {
             let z: Vec<f32> = (0..count * c).map(|_| value()).collect();
             let labels: Vec<u32> = (0..count as u32).map(|i| (i * 7) % c as u32).collect();
             let on = |isa| {
-                let (mut z, mut losses) = (z.clone(), vec![0.0; count]);
-                columns(isa, &mut z, &labels, 0.25, &mut losses);
-                (z.iter().map(|z| z.to_bits()).collect::<Vec<_>>(), losses)
+                let (mut g, mut losses) = (vec![f32::NAN; z.len()], vec![0.0; count]);
+                columns(isa, &z, &labels, 0.25, &mut losses, Some(&mut g));
+                let mut losses_alone = vec![0.0; count];
+                columns(isa, &z, &labels, 0.25, &mut losses_alone, None);
+                assert_eq!(losses, losses_alone);
+                (g.iter().map(|g| g.to_bits()).collect::<Vec<_>>(), losses)
             };
             let twin = on(Isa::PORTABLE);
             for isa in Isa::available() {

@@ -218,7 +218,10 @@ struct State<P> {
     /// Gradient and momentum buffer, only where there is momentum.
     momentum: Option<(P, P)>,
     first: bool,
+    /// Logits of a batch, where the engine needs room for them.
     z: Vec<f32>,
+    /// Their gradient.
+    g: Vec<f32>,
 }
 
 impl<P> State<P> {
@@ -228,7 +231,8 @@ impl<P> State<P> {
             lr: 0.0,
             momentum: (sgd.momentum != 0.0).then(|| (engine.zero(), engine.zero())),
             first: true,
-            z: vec![0.0; batch_size * engine.outputs()],
+            z: Vec::new(),
+            g: vec![0.0; batch_size * engine.outputs()],
         }
     }
 
@@ -240,15 +244,11 @@ impl<P> State<P> {
         objective: &mut Objective,
         batch: Batch,
     ) -> f64 {
-        let outputs = engine.outputs();
-        let rows = match batch {
-            Batch::All => objective.rows(),
-            Batch::Rows(rows) => rows.len(),
-        };
-        let mut z = MatMut::new(&mut self.z[..outputs * rows], outputs, rows);
-        engine.margins(&self.point, batch, z.reborrow());
-        let loss = objective.loss_gradient(batch, z.reborrow());
-        let g = z.as_ref();
+        let z = engine.margins(&self.point, batch, &mut self.z);
+        let (outputs, rows) = (z.rows(), z.cols());
+        let mut g = MatMut::new(&mut self.g[..outputs * rows], outputs, rows);
+        let loss = objective.loss_gradient(batch, z, g.reborrow());
+        let g = g.as_ref();
         let Some((gradient, buffer)) = &mut self.momentum else {
             // p = (1 - lr · weight_decay) · p - lr · g in the product itself.
             let keep = 1.0 - self.lr * sgd.weight_decay;
