@@ -48,6 +48,7 @@ pub mod error;
 pub mod fit;
 pub mod gemm;
 pub mod kernels;
+pub mod likelihood;
 pub mod mat;
 pub mod model;
 pub mod monitor;
@@ -59,6 +60,7 @@ pub mod run;
 pub mod threads;
 pub mod torch_rng;
 pub mod trajectory;
+pub mod weighting;
 
 pub use data::dataset::{Dataset, Split};
 pub use data::samples::{Samples, Splits};
