@@ -18,6 +18,7 @@ use flowreg::mat::{MatMut, MatRef};
 use flowreg::objective::Objective;
 use flowreg::torch_rng::TorchRng;
 use flowreg::{Loss, Model};
+use support::projection;
 use support::shapes::{MOST_ROWS_OF_K, SHAPES, Shape};
 use support::table::{Table, Work};
 
@@ -48,7 +49,8 @@ fn main() {
         let x = support::pixels(shape.n * shape.d);
         for (name, who) in contenders {
             if let Who::Flowreg(gemm) = who {
-                check(gemm, shape, &x);
+                // Nothing wrong is timed.
+                projection::check(gemm, shape, &x);
             }
             time_shape(&mut criterion, &mut table, name, who, shape, &x);
         }
@@ -196,58 +198,4 @@ fn time_shape(
         objective.loss_gradient(Batch::All, logits, g.reborrow());
         engine.pullback(-1e-4, g.as_ref(), Batch::All, 1.0, &mut point);
     });
-}
-
-/// Nothing wrong is timed: both products against f64 along a random direction.
-fn check(gemm: Gemm, Shape { n, d, c, .. }: Shape, x: &[f32]) {
-    let (w, r) = TorchRng::new(1).linear(d, c);
-    let mut z = vec![0.0; n * c];
-    let x_view = MatRef::new(x, n, d);
-    gemm.a_bt(
-        1.0,
-        MatRef::new(&w, c, d),
-        x_view,
-        Accum::Replace,
-        MatMut::new(&mut z, c, n),
-    );
-    // Z r = X (Wᵀ r), row by row.
-    let wr: Vec<f64> = (0..d)
-        .map(|k| {
-            (0..c)
-                .map(|j| f64::from(w[j * d + k]) * f64::from(r[j]))
-                .sum()
-        })
-        .collect();
-    for i in 0..n.min(8) {
-        let found: f64 = (0..c)
-            .map(|j| f64::from(z[j * n + i]) * f64::from(r[j]))
-            .sum();
-        let row = &x[i * d..][..d];
-        let expected: f64 = row.iter().zip(&wr).map(|(&x, w)| f64::from(x) * w).sum();
-        assert!(
-            (found - expected).abs() < 1e-5,
-            "forward: {found} {expected}"
-        );
-    }
-    let mut gradient = vec![0.0; c * d];
-    let g = MatRef::new(&z, c, n);
-    gemm.a_b(
-        1.0,
-        g,
-        x_view,
-        Accum::Replace,
-        MatMut::new(&mut gradient, c, d),
-    );
-    // (Gᵀ X) column by column against sums over the rows.
-    for k in [0, 1, d / 2, d - 1] {
-        for j in 0..c {
-            let terms = (0..n).map(|i| f64::from(z[j * n + i]) * f64::from(x[i * d + k]));
-            let (expected, size) = terms.fold((0.0, 0.0), |(s, a), t: f64| (s + t, a + t.abs()));
-            let found = f64::from(gradient[j * d + k]);
-            assert!(
-                (found - expected).abs() <= 1e-5 * size,
-                "backward: {found} {expected}"
-            );
-        }
-    }
 }

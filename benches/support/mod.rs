@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each bench uses a part of it.
 
 pub mod peak;
+pub mod projection;
 pub mod shapes;
 pub mod table;
 
