@@ -25,8 +25,11 @@ const FITS: usize = 7;
 /// Time over the model's that is marked.
 const CLIFF: f64 = 1.5;
 
+/// FLOP from n, d and c.
+type Flop = fn(f64, f64, f64) -> f64;
+
 /// The parts of a fit, and the FLOP of each.
-const PARTS: [(&str, fn(f64, f64, f64) -> f64); 5] = [
+const PARTS: [(&str, Flop); 5] = [
     ("K", |n, d, _| n * n * d),
     ("Z0", |n, d, c| 2.0 * n * d * c),
     ("gram epoch", |n, _, c| 2.0 * n * n * c),

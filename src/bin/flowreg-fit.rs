@@ -117,7 +117,8 @@ struct Args {
         help_heading = "How to fit"
     )]
     gemm: String,
-    /// Say where the time went, from the arguments to the finished files
+    /// Say where the time went, from the arguments to the last page given back, and the most
+    /// memory held beside the maps
     #[arg(long, help_heading = "How to fit")]
     timings: bool,
     /// Passes over the rows [default: 100]
@@ -178,6 +179,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     let mut laps = cli::Laps::new();
+    let memory = args.timings.then(cli::PeakMemory::watch);
     let (mut options, classes) = fit_options(&args)?;
     let overwrite = match args.force {
         true => Overwrite::Replace,
@@ -260,11 +262,12 @@ fn run(args: Args) -> Result<()> {
     let mut files = vec![run::MODEL, run::HISTORY, run::SUMMARY];
     files.extend(args.save_trajectory.then_some(run::TRAJECTORY));
     cli::say(format_args!("{}: {}", args.out.display(), files.join(", ")));
-    if args.timings {
+    if let Some(memory) = memory {
         drop((fit, train, val, eval));
         drop((train_split, val_split, eval_split));
         laps.end("memory and maps given back");
         laps.say();
+        memory.say();
     }
     Ok(())
 }
