@@ -98,7 +98,7 @@ impl Table {
                 None => format!(" {:>1$}", "", width(name)),
             });
             println!(
-                "{path:31} {:>9.3} {:>9.3} {speed:>8.1} {:>4.0}% {:>6.1} {}",
+                "{path:33} {:>9.3} {:>9.3} {speed:>8.1} {:>4.0}% {:>6.1} {}",
                 best * 1e3,
                 line.seconds[line.seconds.len() / 2] * 1e3,
                 100.0 * speed / peak,
