@@ -74,7 +74,7 @@ impl Table {
             return;
         };
         print!(
-            "\ntime of {first}, and of the others as multiples of it\n{:31} ",
+            "\ntime of {first}, and of the others as multiples of it\n{:33} ",
             "path"
         );
         print!(
