@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::data::dataset::Transform;
@@ -181,30 +181,41 @@ impl Model {
         Ok(Rows::new(MatRef::new(x, rows, self.features)))
     }
 
-    /// Compute logits (outputs x block) block by block and hand each block on.
-    fn for_logits(&self, x: &Rows, mut use_logits: impl FnMut(Range<usize>, &mut MatMut)) {
-        let rows = x.len();
+    /// Compute logits (outputs x block) block by block and hand each block on. The next block
+    /// is touched meanwhile.
+    fn for_logits(&self, rows: &Rows, mut use_logits: impl FnMut(Range<usize>, &mut MatMut)) {
+        let len = rows.len();
         let outputs = self.bias.len();
         let gemm = Gemm::new(Backend::default(), rayon::current_num_threads());
         let mut gathered = Vec::new();
-        let mut logits = vec![0.0; BLOCK_ROWS.min(rows) * outputs];
-        for start in (0..rows).step_by(BLOCK_ROWS) {
-            let range = start..(start + BLOCK_ROWS).min(rows);
-            let x = x.block(range.clone(), &mut gathered);
-            let logits = &mut logits[..range.len() * outputs];
-            let rows = logits.chunks_exact_mut(range.len()).zip(&self.bias);
-            rows.for_each(|(row, &bias)| row.fill(bias));
-            let mut z = MatMut::new(logits, outputs, range.len());
-            gemm.a_bt(1.0, self.weight(), x, Accum::Add, z.reborrow());
-            use_logits(range, &mut z);
+        let mut logits = vec![0.0; BLOCK_ROWS.min(len) * outputs];
+        for start in (0..len).step_by(BLOCK_ROWS) {
+            let range = start..(start + BLOCK_ROWS).min(len);
+            let next = range.end..(range.end + BLOCK_ROWS).min(len);
+            std::thread::scope(|scope| {
+                if !next.is_empty() {
+                    scope.spawn(|| rows.touch(next));
+                }
+                let x = rows.block(range.clone(), &mut gathered);
+                let logits = &mut logits[..range.len() * outputs];
+                let biases = logits.chunks_exact_mut(range.len()).zip(&self.bias);
+                biases.for_each(|(row, &bias)| row.fill(bias));
+                let mut z = MatMut::new(logits, outputs, range.len());
+                gemm.a_bt(1.0, self.weight(), x, Accum::Add, z.reborrow());
+                use_logits(range, &mut z);
+            });
         }
     }
 
-    /// The bytes of `model.safetensors`: `weight`, `bias`, and [`About`] as metadata.
+    /// Write `model.safetensors`: `weight`, `bias`, and [`About`] as metadata.
     ///
     /// `torch.nn.Linear.load_state_dict(safetensors.torch.load_file(path))` reads them; a
-    /// logistic model has one output.
-    pub fn to_safetensors(&self) -> Vec<u8> {
+    /// logistic model has one output. The values are not copied.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
         let about = serde_json::to_string(&self.about).expect("plain data");
         let view = |shape: Vec<usize>, data| {
             TensorView::new(Dtype::F32, shape, bytemuck::cast_slice::<f32, u8>(data))
@@ -217,7 +228,14 @@ impl Model {
         ];
         // One key only: a map of several would be written in a random order.
         let metadata = HashMap::from([(METADATA.to_string(), about)]);
-        safetensors::serialize(tensors, Some(metadata)).expect("two small f32 tensors")
+        let written = safetensors::serialize_to_file(tensors, Some(metadata), path);
+        written.map_err(|error| {
+            let source = match error {
+                SafeTensorError::IoError(source) => source,
+                other => std::io::Error::other(other),
+            };
+            Error::io(path, "write the model")(source)
+        })
     }
 
     /// Read a model file, of flowreg or of torch (`weight` and `bias` in f32).

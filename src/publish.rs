@@ -69,6 +69,14 @@ impl Staging {
             .map_err(Error::io(&path, "write"))
     }
 
+    /// Flush a file that others wrote to the disk.
+    pub fn flush(&self, name: &str) -> Result<()> {
+        let path = self.dir().join(name);
+        File::open(&path)
+            .and_then(|file| file.sync_all())
+            .map_err(Error::io(&path, "flush"))
+    }
+
     /// Make the directory appear under its name.
     pub fn publish(self) -> Result<()> {
         // Checked again: the work in between may have taken hours.

@@ -1,5 +1,6 @@
 //! Dataset to model.
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -116,7 +117,8 @@ struct Args {
         help_heading = "How to fit"
     )]
     gemm: String,
-    /// Say where the time went, from the arguments to the finished files
+    /// Say where the time went, from the arguments to the last page given back, and the most
+    /// memory held beside the maps
     #[arg(long, help_heading = "How to fit")]
     timings: bool,
     /// Passes over the rows [default: 100]
@@ -177,6 +179,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     let mut laps = cli::Laps::new();
+    let memory = args.timings.then(cli::PeakMemory::watch);
     let (mut options, classes) = fit_options(&args)?;
     let overwrite = match args.force {
         true => Overwrite::Replace,
@@ -191,15 +194,18 @@ fn run(args: Args) -> Result<()> {
         None => prepare_demo(&staging)?,
     };
     let dataset = Dataset::open(&directory)?;
-    let train = dataset.split(&args.train_split)?;
-    let val = match &args.val_split {
+    let train_split = dataset.split(&args.train_split)?;
+    let val_split = match &args.val_split {
         Some(name) => Some(dataset.split(name)?),
         None => None,
     };
-    let eval = dataset.split(&args.eval_split)?;
-    let train = samples(&train, classes)?;
-    let val = val.as_ref().map(|val| samples(val, classes)).transpose()?;
-    let eval = samples(&eval, classes)?;
+    let eval_split = dataset.split(&args.eval_split)?;
+    let train = samples(&train_split, classes)?;
+    let val = val_split
+        .as_ref()
+        .map(|val| samples(val, classes))
+        .transpose()?;
+    let eval = samples(&eval_split, classes)?;
     let splits = Splits {
         train: &train,
         validation: val.as_ref(),
@@ -226,10 +232,19 @@ fn run(args: Args) -> Result<()> {
     laps.end_with_parts(&parts, "the fit's rest (threads, memory)");
 
     let pool = threads::pool(options.threads)?;
-    let on_train = pool.install(|| fit.model.evaluate(&train))?;
-    laps.end("evaluation of the rows fitted");
-    let on_eval = pool.install(|| fit.model.evaluate(&eval))?;
-    laps.end("evaluation of --eval-split");
+    // The disk takes the model while the cores evaluate it.
+    let (on_train, on_eval, written) = std::thread::scope(|scope| {
+        let writing = scope.spawn(|| run::write_model(&staging, &fit.model));
+        let on_train = pool.install(|| fit.model.evaluate(&train));
+        laps.end("evaluation of the rows fitted");
+        let on_eval = pool.install(|| fit.model.evaluate(&eval));
+        laps.end("evaluation of --eval-split");
+        let written = writing.join().unwrap_or_else(|panic| resume_unwind(panic));
+        laps.end("model flushed, beyond evaluation");
+        (on_train, on_eval, written)
+    });
+    let (on_train, on_eval) = (on_train?, on_eval?);
+    written?;
     say_evaluation(&args.train_split, on_train);
     say_evaluation(&args.eval_split, on_eval);
     let summary = Summary::new(
@@ -241,14 +256,18 @@ fn run(args: Args) -> Result<()> {
         (args.eval_split, on_eval),
     );
     run::write(&staging, &fit, &summary)?;
-    laps.end("files written and flushed");
+    laps.end("other files written and flushed");
     staging.publish()?;
     laps.end("directory published");
     let mut files = vec![run::MODEL, run::HISTORY, run::SUMMARY];
     files.extend(args.save_trajectory.then_some(run::TRAJECTORY));
     cli::say(format_args!("{}: {}", args.out.display(), files.join(", ")));
-    if args.timings {
+    if let Some(memory) = memory {
+        drop((fit, train, val, eval));
+        drop((train_split, val_split, eval_split));
+        laps.end("memory and maps given back");
         laps.say();
+        memory.say();
     }
     Ok(())
 }
