@@ -565,14 +565,26 @@ fn centre<'a>(
 }
 
 /// Copy the lower triangle to the upper one, by tiles that stay in cache.
-fn mirror<T: Copy>(k: &mut [T], n: usize) {
-    const TILE: usize = 32;
+fn mirror<T: Copy + Send + Sync>(k: &mut [T], n: usize) {
+    const TILE: usize = 64;
+    const TASK: usize = 16;
     for first in (0..n).step_by(TILE) {
         let last = (first + TILE).min(n);
-        for row in first..n {
-            for col in first..last.min(row) {
-                k[col * n + row] = k[row * n + col];
+        let (above, below) = k.split_at_mut(last * n);
+        let tile = &mut above[first * n..];
+        for i in 0..last - first {
+            for j in 0..i {
+                tile[j * n + first + i] = tile[i * n + first + j];
             }
         }
+        let rows = tile.par_chunks_mut(TASK * n).enumerate();
+        rows.for_each(|(task, rows)| {
+            for (i, from) in below.chunks_exact(n).enumerate() {
+                let from = &from[first + task * TASK..];
+                for (row, &value) in rows.chunks_exact_mut(n).zip(from) {
+                    row[last + i] = value;
+                }
+            }
+        });
     }
 }

@@ -192,13 +192,13 @@ impl Strided<'_> {
     }
 
     fn check(&self) {
-        let last = |n: usize, stride: usize| n.saturating_sub(1) * stride;
+        let last = |n: usize, stride: usize| n.saturating_sub(1).checked_mul(stride);
+        let end = last(self.rows, self.row_stride)
+            .zip(last(self.cols, self.col_stride))
+            .and_then(|(row, col)| row.checked_add(col));
         assert!(self.row_stride == 1 || self.col_stride == 1, "strides");
         assert!(
-            self.rows == 0
-                || self.cols == 0
-                || last(self.rows, self.row_stride) + last(self.cols, self.col_stride)
-                    < self.data.len(),
+            self.rows == 0 || self.cols == 0 || end.is_some_and(|end| end < self.data.len()),
             "an operand's size"
         );
     }
