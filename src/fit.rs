@@ -16,6 +16,7 @@ use crate::objective::{Loss, Objective};
 use crate::optim::sgd::{LearningRate, Sgd};
 use crate::threads;
 use crate::torch_rng::TorchRng;
+use crate::weighting::Weighting;
 
 /// What to fit and how.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +27,8 @@ pub struct FitOptions {
     pub init: Init,
     /// How the weight is represented.
     pub engine: Choice,
+    /// How much each sample counts.
+    pub weighting: Weighting,
     /// Stop when so many epochs in a row brought no lower validation loss, and return the
     /// best epoch's model.
     pub early_stopping: Option<usize>,
@@ -268,14 +271,7 @@ fn check(splits: Splits, options: &FitOptions) -> Result<()> {
         }
         _ => {}
     }
-    let shape = |s: &Samples| format!("{} features, {} classes", s.features(), s.classes());
-    match splits.validation.map(shape) {
-        Some(found) if found != shape(splits.train) => {
-            let expected = format!("{} as in training", shape(splits.train));
-            Err(Error::shape("validation samples", found, expected))
-        }
-        _ => Ok(()),
-    }
+    splits.check_shapes()
 }
 
 /// K and K_val.
@@ -312,8 +308,7 @@ impl Run<'_> {
     fn train<E: Engine>(&mut self, mut engine: E) -> Result<Fit> {
         let train = self.splits.train;
         let sgd = &self.options.sgd;
-        let loss = Loss::for_classes(train.classes());
-        let mut objective = Objective::new(loss, train.labels());
+        let mut objective = Objective::weighted(train, &self.options.weighting)?;
         let (lr, lr_bound) = timed(&mut self.timings.learning_rate, || {
             learning_rate(sgd, &mut engine, &objective, train, self.plan.engine)
         })?;

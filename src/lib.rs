@@ -40,8 +40,10 @@
 #![deny(unsafe_code, missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+pub mod calibration;
 #[doc(hidden)]
 pub mod cli;
+pub mod converge;
 pub mod data;
 pub mod engine;
 pub mod error;

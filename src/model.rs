@@ -183,7 +183,11 @@ impl Model {
 
     /// Compute logits (outputs x block) block by block and hand each block on. The next block
     /// is touched meanwhile.
-    fn for_logits(&self, rows: &Rows, mut use_logits: impl FnMut(Range<usize>, &mut MatMut)) {
+    pub(crate) fn for_logits(
+        &self,
+        rows: &Rows,
+        mut use_logits: impl FnMut(Range<usize>, &mut MatMut),
+    ) {
         let len = rows.len();
         let outputs = self.bias.len();
         let gemm = Gemm::new(Backend::default(), rayon::current_num_threads());

@@ -10,6 +10,7 @@ pub mod photographs;
 pub mod prep;
 pub mod resample;
 pub mod samples;
+pub mod standardize;
 pub mod store;
 
 /// Lower-case hexadecimal, as checksums are written.

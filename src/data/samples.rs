@@ -44,6 +44,47 @@ pub struct Splits<'a> {
     pub validation: Option<&'a Samples<'a>>,
 }
 
+impl Splits<'_> {
+    /// Refuse validation rows of another shape.
+    pub(crate) fn check_shapes(self) -> Result<()> {
+        let shape = |s: &Samples| format!("{} features, {} classes", s.features(), s.classes());
+        match self.validation.map(shape) {
+            Some(found) if found != shape(self.train) => {
+                let expected = format!("{} as in training", shape(self.train));
+                Err(Error::shape("validation samples", found, expected))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Samples whose features are a copy.
+#[derive(Clone, Debug)]
+pub struct OwnedSamples {
+    x: Vec<f32>,
+    features: usize,
+    labels: Vec<u32>,
+    classes: usize,
+}
+
+impl OwnedSamples {
+    /// The samples of these features, row-major, with the labels of others.
+    pub(crate) fn new(x: Vec<f32>, like: &Samples) -> OwnedSamples {
+        OwnedSamples {
+            x,
+            features: like.features(),
+            labels: like.labels().to_vec(),
+            classes: like.classes(),
+        }
+    }
+
+    /// Borrowed.
+    pub fn samples(&self) -> Result<Samples<'_>> {
+        let labels: Vec<i64> = self.labels.iter().map(|&label| label.into()).collect();
+        Samples::new(&self.x, self.features, &labels, self.classes)
+    }
+}
+
 impl<'a> From<&'a Samples<'a>> for Splits<'a> {
     fn from(train: &'a Samples<'a>) -> Self {
         Splits {
@@ -148,6 +189,25 @@ impl<'a> Samples<'a> {
         })
     }
 
+    /// These samples and others after them, copied. Cost: 4(n + m)d bytes.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the others have other features or classes, or no memory can be had.
+    pub fn joined(&self, other: &Samples) -> Result<OwnedSamples> {
+        let splits = Splits {
+            train: self,
+            validation: Some(other),
+        };
+        splits.check_shapes()?;
+        let mut x = room((self.rows() + other.rows()).saturating_mul(self.features()))?;
+        for rows in [self.x(), other.x()] {
+            (0..rows.len()).for_each(|i| x.extend_from_slice(rows.row(i)));
+        }
+        let mut both = OwnedSamples::new(x, self);
+        both.labels.extend_from_slice(other.labels());
+        Ok(both)
+    }
+
     /// X, without the labels.
     pub fn x(&self) -> &Rows<'a> {
         &self.x
@@ -171,6 +231,19 @@ impl<'a> Samples<'a> {
     /// The labels, one a row, each below [`Samples::classes`].
     pub fn labels(&self) -> &[u32] {
         &self.labels
+    }
+}
+
+/// Room for so many values.
+pub(crate) fn room(values: usize) -> Result<Vec<f32>> {
+    let mut x = Vec::new();
+    match x.try_reserve_exact(values) {
+        Ok(()) => Ok(x),
+        Err(_) => Err(Error::shape(
+            "a copy of x",
+            format!("{values} values, for which there is no memory"),
+            "fewer rows or features, or more memory",
+        )),
     }
 }
 

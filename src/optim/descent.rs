@@ -205,9 +205,11 @@ impl<'a, S: Space> Descent<'a, S> {
         self.evaluate();
     }
 
-    /// |∇F| as a share of that at W = 0, b = 0.
-    pub fn share_of_start(&self) -> f64 {
-        self.gradient_norm / self.initial_norm
+    /// The share of the gradient that a step may leave: √(|∇F|/|∇F at 0|), which makes steps
+    /// superlinear, but no less than the stop asks for.
+    pub fn forcing(&self) -> f64 {
+        let share = self.gradient_norm / self.initial_norm;
+        share.sqrt().max(0.1 * self.stop.tolerance / share)
     }
 
     /// The average curvatures at the point, and a bias's inverse ones, for the preconditioner.
@@ -322,12 +324,12 @@ impl<'a, S: Space> Descent<'a, S> {
         for _ in 0..ROUNDS {
             let mut r: Vec<f64> = self.gradient.b.iter().map(|g| -g).collect();
             let first = dot(&r, &r);
-            if first.sqrt() <= 1e-15 * self.initial_norm {
+            if first.sqrt() <= S::Real::NOISE * self.initial_norm {
                 return;
             }
             let (mut step, mut d, mut q) = (vec![0.0; c], r.clone(), vec![0.0; c]);
             let mut rr = first;
-            for _ in 0..c.min(50) {
+            for _ in 0..c.min(20) {
                 (self.likelihood).hessian(&self.at, &nowhere, &d, &mut room, &mut q);
                 let curvature = dot(&d, &q);
                 if !(curvature > 0.0) {
@@ -337,7 +339,7 @@ impl<'a, S: Space> Descent<'a, S> {
                 axpby(alpha, &d, 1.0, &mut step);
                 axpby(-alpha, &q, 1.0, &mut r);
                 let next = dot(&r, &r);
-                if next <= 1e-20 * first {
+                if next <= 1e-8 * first {
                     break;
                 }
                 axpby(1.0, &r, next / rr, &mut d);

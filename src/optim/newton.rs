@@ -80,7 +80,7 @@ impl<T: crate::engine::Real> Work<T> {
     /// `∇²F p = -∇F`, so far that the residual falls to a share of √(|∇F|/|∇F at 0|).
     fn solve<S: Space<Real = T>>(&mut self, descent: &mut Descent<S>) {
         descent.factor();
-        let share = descent.share_of_start().sqrt().min(LEAVE);
+        let share = descent.forcing().min(LEAVE);
         self.r.axpby(-1.0, &descent.gradient, 0.0);
         self.p.axpby(0.0, &self.d, 0.0);
         descent.precondition(&self.r, &mut self.solved);

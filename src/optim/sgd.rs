@@ -137,6 +137,7 @@ impl Sgd {
     /// mini-batches: h · min(λmax/smallest batch, max_i(|x_i|² + 1)) + weight_decay
     /// ```
     ///
+    /// times the largest weight of a row over the mean one, where rows do not count alike,
     /// with h, the loss's own curvature in the logits, 1/2 for softmax and 1/4 for logistic
     /// (Böhning 1992). A full-batch step without momentum lowers the loss if lr < 2/L.
     ///
@@ -156,7 +157,7 @@ impl Sgd {
             }
             _ => largest / n as f64,
         };
-        objective.loss().curvature() * of_logits + self.weight_decay
+        objective.loss().curvature() * objective.largest_weight() * of_logits + self.weight_decay
     }
 
     /// Run the epochs from the engine's start with the learning rate `lr`. `watch` sees the
