@@ -136,6 +136,8 @@ pub(super) struct Descent<'a, S: Space> {
 const PATIENCE: usize = 4;
 /// Share of the slope's promise that a step must keep (Armijo 1966).
 const SUFFICIENT: f64 = 1e-4;
+/// A margin of every sample that no rounding takes away.
+const SEPARATED: f64 = 1.0;
 /// Shortest step tried.
 const SHORTEST: f64 = 1e-12;
 
@@ -281,7 +283,7 @@ impl<'a, S: Space> Descent<'a, S> {
         let small = self.gradient_norm <= self.stop.tolerance * self.initial_norm;
         let flat = self.gradient_norm * self.gradient_norm
             <= S::Real::NOISE * self.objective.abs() * self.l2.max(f64::MIN_POSITIVE);
-        if self.l2 == 0.0 && self.likelihood.is_one_hot() && self.at.smallest_margin > 0.0 {
+        if self.l2 == 0.0 && self.likelihood.is_one_hot() && self.at.smallest_margin > SEPARATED {
             Some(Status::Separable)
         } else if small {
             Some(Status::Converged)
