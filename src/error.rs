@@ -66,6 +66,28 @@ pub enum Error {
         /// The existing output.
         path: PathBuf,
     },
+    /// Another process is writing the same output.
+    #[error("{}: another process is writing it; wait for it, or choose another --out", path.display())]
+    Locked {
+        /// The output.
+        path: PathBuf,
+    },
+    /// A file that was being read changed meanwhile.
+    #[error("{}: changed while it was in use ({what}); nothing was written: run again, on files that stay as they are", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What shows it.
+        what: String,
+    },
+    /// A signal asked the process to stop.
+    #[error("stopped by signal {signal}; {kept}")]
+    Interrupted {
+        /// 2 for Ctrl-C, 15 for SIGTERM.
+        signal: u8,
+        /// What was kept of the work.
+        kept: String,
+    },
     /// An option's value is out of its range.
     #[error("{option}: found {found}, expected {expected}")]
     Options {
@@ -149,8 +171,8 @@ impl Error {
         }
     }
 
-    /// Exit code of the binaries: 64 usage, 65 bad data, 70 no usable result,
-    /// 73 output exists, 74 input or output failed.
+    /// Exit code of the binaries: 64 usage, 65 bad data, 70 no usable result, 73 output exists
+    /// or is being written, 74 input or output failed, 75 input changed, 128 + signal.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Options { .. } => 64,
@@ -160,8 +182,10 @@ impl Error {
             | Error::Image { .. }
             | Error::Shape { .. } => 65,
             Error::Diverged { .. } => 70,
-            Error::Exists { .. } => 73,
+            Error::Exists { .. } | Error::Locked { .. } => 73,
             Error::Io { .. } => 74,
+            Error::Changed { .. } => 75,
+            Error::Interrupted { signal, .. } => 128 + signal,
         }
     }
 }

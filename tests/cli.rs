@@ -6,6 +6,10 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use sha2::{Digest, Sha256};
+
+use flowreg::data::blocks::Blocks;
+use flowreg::data::dataset::Manifest;
 use flowreg::data::demo::{DemoOptions, write_photographs};
 
 const PREP: &str = env!("CARGO_BIN_EXE_flowreg-prep");
@@ -72,8 +76,29 @@ impl World {
         names
     }
 
+    /// Change the manifest and seal it again.
+    fn edit_manifest(&self, edit: impl FnOnce(&mut Manifest)) {
+        let path = self.path("data/dataset.json");
+        let mut manifest: Manifest =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        edit(&mut manifest);
+        std::fs::write(path, serde_json::to_vec(&manifest.sealed()).unwrap()).unwrap();
+    }
+
     fn copy(&self, from: &str, to: &str) {
         copy_dir(&self.path(from), &self.path(to));
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The manifest with its checksum made right, so that only the change itself can be refused.
+fn sealed(text: &str) -> Vec<u8> {
+    match serde_json::from_str::<Manifest>(text) {
+        Ok(manifest) => serde_json::to_vec_pretty(&manifest.sealed()).unwrap(),
+        Err(_) => text.as_bytes().to_vec(),
     }
 }
 
@@ -394,9 +419,14 @@ fn a_gram_matrix_beyond_the_memory_is_refused() {
     let mut y = Header::encode(Dtype::I64, &[ROWS]);
     (0..ROWS).for_each(|i| y.extend((i as i64 % 4).to_le_bytes()));
     std::fs::write(world.path("data/train.y.npy"), y).unwrap();
-    let manifest = std::fs::read_to_string(world.path("data/dataset.json")).unwrap();
-    let manifest = manifest.replace("\"rows\": 12", "\"rows\": 300000");
-    std::fs::write(world.path("data/dataset.json"), manifest).unwrap();
+    world.edit_manifest(|manifest| {
+        let train = &mut manifest.splits[0];
+        let (mut x, mut y) = (Blocks::default(), Sha256::new());
+        x.update(&vec![0; ROWS * 192 * 4]);
+        (0..ROWS).for_each(|i| y.update((i as i64 % 4).to_le_bytes()));
+        (train.rows, train.x_crc32) = (ROWS, x.to_hex());
+        train.y_sha256 = hex(&y.finalize());
+    });
     let parts = [
         "--engine",
         "300000 x 300000",
@@ -576,11 +606,24 @@ fn a_dataset_that_lies_is_refused() {
         &["train.x.npy", "shape", "24 x 96", "12 x 192"],
         |world| world.fit(&[]),
     );
+    let mut body = good_x.clone();
+    body[1000] ^= 1;
+    write("train.x.npy", &body);
+    let parts = ["train.x.npy", "bytes 0..9216", "checksum", "damaged"];
+    world.refuses(65, &parts, |world| world.fit(&[]));
+    let mut header = good_x.clone();
+    header[126] = 11;
+    write("train.x.npy", &header);
+    world.refuses(65, &["train.x.npy", "header"], |world| world.fit(&[]));
     write("train.x.npy", &good_x);
 
     let mut label = good_y.clone();
     label[128 + 8 * 3] = 4;
     write("train.y.npy", &label);
+    world.refuses(65, &["train.y.npy", "sha256"], |world| world.fit(&[]));
+    world.edit_manifest(|manifest| {
+        manifest.splits[0].y_sha256 = hex(&Sha256::digest(&label[128..]));
+    });
     world.refuses(65, &["train.y.npy", "row 3", "found 4", "0..4"], |world| {
         world.fit(&[])
     });
@@ -589,8 +632,18 @@ fn a_dataset_that_lies_is_refused() {
     write("train.y.npy", &good_y);
 
     for (from, to, part) in [
-        ("\"version\": 1", "\"version\": 2", "version"),
-        ("\"version\": 1,", "", "version"),
+        (
+            "\"version\": 2",
+            "\"version\": 1",
+            "prepare the dataset again",
+        ),
+        ("\"version\": 2,", "", "version"),
+        (
+            "\"rows\": 12",
+            "\"rows\": 9223372036854775807",
+            "splits[0].rows",
+        ),
+        ("\"rows\": 12", "\"rows\": 120000", "splits[0].x_crc32"),
         (
             "\"name\": \"val\"",
             "\"name\": \"../val\"",
@@ -601,8 +654,11 @@ fn a_dataset_that_lies_is_refused() {
         ("\"features\"", "\"featurse\"", "json"),
     ] {
         assert!(good_json.contains(from), "{from}");
-        write("dataset.json", good_json.replacen(from, to, 1).as_bytes());
+        let lie = good_json.replacen(from, to, 1);
+        write("dataset.json", &sealed(&lie));
         world.refuses(65, &[part], |world| world.fit(&[]));
+        write("dataset.json", lie.as_bytes());
+        world.refuses(65, &["dataset.json"], |world| world.fit(&[]));
     }
     write("dataset.json", good_json.as_bytes());
     succeeds(&world.fit(&["--epochs", "1"]));

@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
-use flowreg::data::prep;
+use flowreg::data::prep::{self, PrepOptions};
 use flowreg::engine::{Choice, Plan};
 use flowreg::gemm::Backend;
 use flowreg::kernels::Isa;
 use flowreg::model::About;
 use flowreg::publish::{Overwrite, Staging};
 use flowreg::run::{self, Summary};
-use flowreg::{Dataset, Samples, Split, Splits, cli, threads};
+use flowreg::{Dataset, Samples, Split, Splits, cli, interrupt, threads};
 use flowreg::{Decay, Epoch, Event, LearningRate, Schedule, Sgd};
 use flowreg::{Error, Evaluation, Fit, FitOptions, Init, Loss, Recipe, Result};
 
@@ -38,8 +38,10 @@ The run directory holds model.safetensors (weight, bias), history.jsonl (each ep
 learning rate, the loss before its step, validation loss and accuracy after it),
 summary.json, and trajectory.npy if asked for.
 
-Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss was no number any more,
-73 the output exists, 74 a file could not be read or written.
+Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss was no number any more
+(or a bug), 73 the output exists or another process is writing it, 74 a file could not be
+read or written, 75 a file changed while it was in use, 130 and 143 stopped by Ctrl-C or
+SIGTERM (a second one stops at once).
 
 FLOWREG_ISA forces an instruction set: avx512, avx2+fma, neon or portable."
 )]
@@ -191,23 +193,29 @@ fn run(args: Args) -> Result<()> {
         None => prepare_demo(&staging)?,
     };
     let dataset = Dataset::open(&directory)?;
-    let train = dataset.split(&args.train_split)?;
-    let val = match &args.val_split {
-        Some(name) => Some(dataset.split(name)?),
-        None => None,
-    };
-    let eval = dataset.split(&args.eval_split)?;
-    let train = samples(&train, classes)?;
-    let val = val.as_ref().map(|val| samples(val, classes)).transpose()?;
-    let eval = samples(&eval, classes)?;
+    let pool = threads::pool(options.threads)?;
+    let open = |name: &String| pool.install(|| dataset.split(name));
+    let train_split = open(&args.train_split)?;
+    let val_split = args.val_split.as_ref().map(open).transpose()?;
+    let eval_split = open(&args.eval_split)?;
+    let train = samples(&train_split, classes)?;
+    let val = (val_split.as_ref().map(|val| samples(val, classes))).transpose()?;
+    let eval = samples(&eval_split, classes)?;
     let splits = Splits {
         train: &train,
         validation: val.as_ref(),
     };
 
-    laps.end("options, dataset mapped");
+    laps.end("options, dataset verified");
     say_header(&dataset.manifest().source, &args, &options, splits);
-    let mut fit = fit_with_progress(splits, &options)?;
+    let unchanged = || -> Result<()> {
+        let splits = [Some(&train_split), val_split.as_ref(), Some(&eval_split)];
+        (splits.into_iter().flatten()).try_for_each(Split::check_unchanged)
+    };
+    let fit = fit_with_progress(splits, &options);
+    // First: it may be why the fit failed.
+    unchanged()?;
+    let mut fit = fit?;
     let manifest = dataset.manifest();
     fit.model.set_about(About {
         class_names: manifest.class_names[..train.classes()].to_vec(),
@@ -225,7 +233,6 @@ fn run(args: Args) -> Result<()> {
     ];
     laps.end_with_parts(&parts, "the fit's rest (threads, memory)");
 
-    let pool = threads::pool(options.threads)?;
     let on_train = pool.install(|| fit.model.evaluate(&train))?;
     laps.end("evaluation of the rows fitted");
     let on_eval = pool.install(|| fit.model.evaluate(&eval))?;
@@ -241,6 +248,8 @@ fn run(args: Args) -> Result<()> {
         (args.eval_split, on_eval),
     );
     run::write(&staging, &fit, &summary)?;
+    unchanged()?;
+    interrupt::check()?;
     laps.end("files written and flushed");
     staging.publish()?;
     laps.end("directory published");
@@ -315,11 +324,6 @@ fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     let options = DemoOptions::default();
     let photographs = staging.dir().join("photographs");
     let dataset = staging.dir().join("dataset");
-    std::fs::create_dir(&photographs).map_err(|source| Error::Io {
-        path: photographs.clone(),
-        doing: "create the directory",
-        source,
-    })?;
     let count = options.photographs();
     cli::say(format_args!(
         "demo: drawing and preparing {count} synthetic flowers of {} classes",
@@ -330,7 +334,10 @@ fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     let mut source = flowers102::open(&photographs, Verify::Any)?;
     source.source = "flowreg demo".to_string();
     source.class_names = demo::class_names(&options);
-    prep::prepare(&source, 128, &dataset, Overwrite::Never, &|n| bar.inc(n))?;
+    let options = PrepOptions::default();
+    prep::prepare(&source, &options, &dataset, Overwrite::Never, &|n| {
+        bar.inc(n)
+    })?;
     bar.finish_and_clear();
     Ok(dataset)
 }

@@ -67,7 +67,8 @@ impl<'a> Samples<'a> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the lengths do not fit together, if there are no rows, no
-    /// features or fewer than two classes.
+    /// features or fewer than two classes, if a feature is NaN or infinite (named by row and
+    /// column).
     pub fn new(x: &'a [f32], features: usize, labels: &[i64], classes: usize) -> Result<Self> {
         let n = labels.len();
         if Some(x.len()) != n.checked_mul(features) || features == 0 {
@@ -82,6 +83,21 @@ impl<'a> Samples<'a> {
 
     /// Like [`Samples::new`] for a matrix view.
     pub fn from_matrix(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
+        let samples = Self::of_finite(x, labels, classes)?;
+        let rows = x.as_slice().par_chunks(x.cols()).enumerate();
+        let bad = rows.filter_map(|(row, x)| Some((row, position(x, f32::is_finite)?)));
+        match bad.min() {
+            None => Ok(samples),
+            Some((row, column)) => Err(Error::shape(
+                "x",
+                format!("{} in row {row}, feature {column}", x.row(row)[column]),
+                "finite numbers",
+            )),
+        }
+    }
+
+    /// Like [`Samples::from_matrix`] for features that are known to be finite.
+    pub(crate) fn of_finite(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
         if x.rows() == 0 || x.cols() == 0 || x.rows() != labels.len() {
             return Err(Error::shape(
                 "x",
@@ -171,6 +187,17 @@ impl<'a> Samples<'a> {
     /// The labels, one a row, each below [`Samples::classes`].
     pub fn labels(&self) -> &[u32] {
         &self.labels
+    }
+}
+
+/// Where the first value is that fails the test.
+///
+/// Most blocks have none: the search is a pass without branches first.
+pub(crate) fn position(values: &[f32], test: impl Fn(f32) -> bool) -> Option<usize> {
+    let all = values.iter().fold(true, |all, &value| all & test(value));
+    match all {
+        true => None,
+        false => values.iter().position(|&value| !test(value)),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use flowreg::data::flowers102::{self, Verify};
-use flowreg::data::prep;
+use flowreg::data::prep::{self, PrepOptions};
 use flowreg::publish::Overwrite;
 use flowreg::{Dataset, Samples};
 
@@ -53,7 +53,14 @@ pub fn flowers128(shared: &Path) -> Dataset {
         return dataset;
     }
     let source = flowers102::open(&shared.join("flowers102-64px"), Verify::Official).unwrap();
-    prep::prepare(&source, 128, &out, Overwrite::Replace, &|_| {}).unwrap();
+    prep::prepare(
+        &source,
+        &PrepOptions::default(),
+        &out,
+        Overwrite::Replace,
+        &|_| {},
+    )
+    .unwrap();
     Dataset::open(&out).unwrap()
 }
 
