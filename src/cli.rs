@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::checkpoint::Every;
 use crate::data::store;
 use crate::error::Result;
 use crate::interrupt;
@@ -71,6 +72,22 @@ pub fn learning_rate(text: &str) -> std::result::Result<LearningRate, String> {
             Ok(rate) => Ok(LearningRate::Fixed(rate)),
             Err(why) => Err(format!("{why}, or auto")),
         },
+    }
+}
+
+/// A number of epochs or a time such as 30s, 5m or 2h, for clap.
+pub fn every(text: &str) -> std::result::Result<Every, String> {
+    let bad = || "expected a number of epochs, or a time such as 30s, 5m or 2h".to_string();
+    let unit = [("s", 1), ("m", 60), ("h", 3600)].into_iter();
+    let time = unit.filter_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, Some(seconds))));
+    let (number, seconds) = time.last().unwrap_or((text, None));
+    let number: u32 = number.parse().map_err(|_| bad())?;
+    match seconds {
+        _ if number == 0 => Err(bad()),
+        None => Ok(Every::Epochs(number as usize)),
+        Some(seconds) => Ok(Every::Time(Duration::from_secs(
+            seconds * u64::from(number),
+        ))),
     }
 }
 

@@ -85,7 +85,10 @@ pub(crate) fn read(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8
         ));
     }
     // One byte more than it had: whatever grows meanwhile is refused by its reader.
-    let mut bytes = Vec::with_capacity(len as usize + 1);
+    let mut bytes = Vec::new();
+    usize::try_from(len)
+        .map_or(Err(()), |len| bytes.try_reserve(len + 1).map_err(|_| ()))
+        .map_err(|()| Error::io(path, "hold in memory")(io::ErrorKind::OutOfMemory.into()))?;
     (Failing(&file).take(len + 1))
         .read_to_end(&mut bytes)
         .map_err(Error::io(path, "read"))?;

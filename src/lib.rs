@@ -40,6 +40,7 @@
 #![deny(unsafe_code, missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+pub mod checkpoint;
 #[doc(hidden)]
 pub mod cli;
 pub mod data;
@@ -58,10 +59,12 @@ pub mod optim;
 pub mod publish;
 pub mod recipe;
 pub mod run;
+pub mod tensors;
 pub mod threads;
 pub mod torch_rng;
 pub mod trajectory;
 
+pub use checkpoint::{Checkpoints, Every};
 pub use data::dataset::{Dataset, Split};
 pub use data::samples::{Samples, Splits};
 pub use error::{Error, Result};

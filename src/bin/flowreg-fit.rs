@@ -13,6 +13,7 @@ use flowreg::kernels::Isa;
 use flowreg::model::About;
 use flowreg::publish::{Overwrite, Staging};
 use flowreg::run::{self, Summary};
+use flowreg::{Checkpoints, Every};
 use flowreg::{Dataset, Samples, Split, Splits, cli, interrupt, threads};
 use flowreg::{Decay, Epoch, Event, LearningRate, Schedule, Sgd};
 use flowreg::{Error, Evaluation, Fit, FitOptions, Init, Loss, Recipe, Result};
@@ -33,10 +34,14 @@ Examples:
   flowreg-fit flowers --init run/model.safetensors --epochs 50 --out more
   flowreg-fit flowers --lr auto --epochs 2000 --val-split val --early-stopping 50 --out run
   flowreg-fit flowers --lr 0.01 --lr-schedule cosine --lr-warmup 5 --momentum 0.9 --out run
+  flowreg-fit flowers --epochs 100000 --checkpoint-every 5m --resume --out run
 
 The run directory holds model.safetensors (weight, bias), history.jsonl (each epoch's
 learning rate, the loss before its step, validation loss and accuracy after it),
 summary.json, and trajectory.npy if asked for.
+
+Ctrl-C and SIGTERM stop after the epoch at hand. The state is kept, in RUN.checkpoint, only
+with --checkpoint-every or --resume; a finished run removes it.
 
 Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss was no number any more
 (or a bug), 73 the output exists or another process is writing it, 74 a file could not be
@@ -153,6 +158,14 @@ struct Args {
         help_heading = "How to fit"
     )]
     early_stopping: Option<usize>,
+    /// Save the state beside --out, in RUN.checkpoint, after so many epochs, or after so long
+    /// (30s, 5m, 2h), and on Ctrl-C or SIGTERM
+    #[arg(long, value_name = "EPOCHS|TIME", value_parser = cli::every, help_heading = "How to fit")]
+    checkpoint_every: Option<Every>,
+    /// Continue from RUN.checkpoint, to the same bits as an unbroken run; begin if it is not
+    /// there. Needs the same data and options; saves the state on Ctrl-C or SIGTERM
+    #[arg(long, help_heading = "How to fit")]
+    resume: bool,
     /// Write every epoch's Gram coordinates to trajectory.npy (4nc bytes an epoch)
     #[arg(long, help_heading = "How to fit")]
     save_trajectory: bool,
@@ -185,6 +198,7 @@ fn run(args: Args) -> Result<()> {
         false => Overwrite::Never,
     };
     let staging = Staging::begin(&args.out, overwrite)?;
+    options.checkpoints = checkpoints(&args)?;
     if args.save_trajectory {
         options.save_trajectory = Some(staging.dir().join(run::TRAJECTORY));
     }
@@ -252,6 +266,9 @@ fn run(args: Args) -> Result<()> {
     interrupt::check()?;
     laps.end("files written and flushed");
     staging.publish()?;
+    if let Some(checkpoints) = &options.checkpoints {
+        checkpoints.discard()?;
+    }
     laps.end("directory published");
     let mut files = vec![run::MODEL, run::HISTORY, run::SUMMARY];
     files.extend(args.save_trajectory.then_some(run::TRAJECTORY));
@@ -260,6 +277,23 @@ fn run(args: Args) -> Result<()> {
         laps.say();
     }
     Ok(())
+}
+
+/// Where to save the state, if that was asked for. A checkpoint that is neither continued nor
+/// given up with --force is kept: it may be days of work.
+fn checkpoints(args: &Args) -> Result<Option<Checkpoints>> {
+    let mut path = args.out.clone().into_os_string();
+    path.push(".checkpoint");
+    let path = PathBuf::from(path);
+    let wanted = args.resume || args.checkpoint_every.is_some();
+    if wanted && !args.resume && !args.force && path.exists() {
+        return Err(Error::Checkpoint { path });
+    }
+    Ok(wanted.then_some(Checkpoints {
+        path,
+        every: args.checkpoint_every,
+        resume: args.resume,
+    }))
 }
 
 fn samples(split: &Split, classes: Option<usize>) -> Result<Samples<'_>> {
@@ -391,6 +425,10 @@ fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<Fit> {
             bar.finish_and_clear();
             say_learning_rate(&options.sgd, lr, lr_bound);
             bar = cli::progress(epochs as u64, "epochs");
+        }
+        Event::Resumed { epochs } => {
+            bar.set_position(epochs as u64);
+            cli::say(format_args!("  resumed: {epochs} epochs were done before"));
         }
         Event::Epoch(epoch) => {
             let number = epoch.epoch;

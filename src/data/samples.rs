@@ -184,6 +184,17 @@ impl<'a> Samples<'a> {
         self.classes
     }
 
+    /// Shape and checksums of features and labels: what tells these samples from others. Cost:
+    /// X is read once.
+    pub(crate) fn fingerprint(&self) -> String {
+        let row = |i| crc32fast::hash(bytemuck::cast_slice(self.x.row(i)));
+        let rows: Vec<u32> = (0..self.rows()).into_par_iter().map(row).collect();
+        let crc32 = |values: &[u32]| crc32fast::hash(bytemuck::cast_slice(values));
+        let (x, labels) = (crc32(&rows), crc32(&self.labels));
+        let (n, d, classes) = (self.rows(), self.features(), self.classes);
+        format!("{n} x {d}, {classes} classes, x {x:08x}, labels {labels:08x}")
+    }
+
     /// The labels, one a row, each below [`Samples::classes`].
     pub fn labels(&self) -> &[u32] {
         &self.labels
