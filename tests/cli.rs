@@ -541,6 +541,133 @@ fn bad_photographs_are_refused() {
     });
 }
 
+/// What cannot be used is left out and listed, and what libjpeg invents is taken, only where
+/// that is asked for; time is bounded by what a file asks for.
+#[test]
+fn bad_photographs_are_skipped_or_taken_when_told_to() {
+    let world = World::new();
+    world.copy("photographs", "spoilt");
+    // The second photograph of class 0 in train, and one of test.
+    let write = |image: &str, bytes: &[u8]| {
+        std::fs::write(world.path("spoilt/jpg").join(image), bytes).unwrap();
+    };
+    let good = std::fs::read(world.path("spoilt/jpg/image_00002.jpg")).unwrap();
+    write("image_00002.jpg", &good[..good.len() / 2]);
+    write("image_00006.jpg", b"");
+    let prep = |more: &[&str]| {
+        let args = [
+            "flowers102",
+            "--no-verify",
+            "--size",
+            "8",
+            "--root",
+            "spoilt",
+        ];
+        world.run(PREP, &[&args[..], &["--out", "out"], more].concat())
+    };
+    world.refuses(65, &["image_00002.jpg", "broken JPEG"], |_| prep(&[]));
+    world.refuses(65, &["image_00006.jpg", "signature"], |_| {
+        prep(&["--lenient"])
+    });
+
+    let said = succeeds(&prep(&["--skip-bad"]));
+    for part in [
+        "train    11 rows",
+        "test      7 rows",
+        "skipped: train: ",
+        "skipped: test: ",
+    ] {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+    let dataset = flowreg::Dataset::open(world.path("out")).unwrap();
+    let skipped = &dataset.manifest().skipped;
+    assert_eq!(skipped.len(), 2);
+    assert!(
+        skipped[0].contains("image_00002.jpg: broken JPEG"),
+        "{skipped:?}"
+    );
+    // The rows left are those of the whole dataset without these two.
+    let whole = flowreg::Dataset::open(world.path("data")).unwrap();
+    for (split, without) in [("train", Some(1)), ("val", None), ("test", Some(0))] {
+        let (a, b) = (whole.split(split).unwrap(), dataset.split(split).unwrap());
+        let (a, b) = (a.samples().unwrap(), b.samples().unwrap());
+        let kept: Vec<usize> = (0..a.rows()).filter(|&i| Some(i) != without).collect();
+        assert_eq!(kept.len(), b.rows());
+        for (b_row, &a_row) in kept.iter().enumerate() {
+            assert_eq!(a.x().row(a_row), b.x().row(b_row), "{split} {a_row}");
+            assert_eq!(a.labels()[a_row], b.labels()[b_row]);
+        }
+    }
+    std::fs::remove_dir_all(world.path("out")).unwrap();
+
+    write("image_00006.jpg", &good);
+    let said = succeeds(&prep(&["--lenient"]));
+    assert!(said.contains("train    12 rows"), "{said}");
+    succeeds(&world.run(PREP, &["verify", "out"]));
+    std::fs::remove_dir_all(world.path("out")).unwrap();
+
+    // A comment full of start-of-scan markers stands for as many scans.
+    let mut scans = good[..2].to_vec();
+    scans.extend([0xFF, 0xFE, 0x01, 0x92]);
+    scans.extend([0xFF, 0xDA].repeat(200));
+    scans.extend(&good[2..]);
+    write("image_00002.jpg", &scans);
+    world.refuses(65, &["image_00002.jpg", "201 scans"], |_| {
+        prep(&["--lenient"])
+    });
+}
+
+#[test]
+fn verify_finds_every_kind_of_damage() {
+    let world = World::new();
+    let verify = |world: &World| world.run(PREP, &["verify", "data"]);
+    assert!(succeeds(&verify(&world)).contains("every byte"));
+    for (file, at, part) in [
+        ("test.x.npy", 5000, "checksum"),
+        ("val.x.npy", 70, "val.x.npy"),
+        ("test.y.npy", 130, "sha256"),
+        ("test.y.npy", 20, "test.y.npy"),
+        ("dataset.json", 40, "dataset.json"),
+    ] {
+        let path = world.path("data").join(file);
+        let good = std::fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        bad[at] ^= 4;
+        std::fs::write(&path, bad).unwrap();
+        world.refuses(65, &[file, part], verify);
+        std::fs::write(path, good).unwrap();
+    }
+    // Right checksums of other data: the SHA-256 is another.
+    world.edit_manifest(|manifest| manifest.splits[2].x_sha256 = "0".repeat(64));
+    succeeds(&world.fit(&["--epochs", "1"]));
+    std::fs::remove_dir_all(world.path("run")).unwrap();
+    world.refuses(65, &["test.x.npy", "sha256"], verify);
+}
+
+#[test]
+fn checkpoints_are_not_lost_by_mistake() {
+    let world = World::new();
+    let often = ["--checkpoint-every", "1", "--epochs", "3"];
+    succeeds(&world.fit(&often));
+    assert!(!world.path("run.checkpoint").exists());
+    std::fs::remove_dir_all(world.path("run")).unwrap();
+    std::fs::write(world.path("run.checkpoint"), b"days of work").unwrap();
+    world.refuses(73, &["run.checkpoint", "--resume", "--force"], |world| {
+        world.fit(&often)
+    });
+    world.refuses(65, &["run.checkpoint", "header"], |world| {
+        world.fit(&["--resume"])
+    });
+    for bad in ["0", "5d", "m", "-1", "1.5h"] {
+        let args = [&*format!("--checkpoint-every={bad}")];
+        world.refuses(64, &["--checkpoint-every", "5m"], |world| world.fit(&args));
+    }
+    succeeds(&world.fit(&[&often[..], &["--force"]].concat()));
+    assert!(!world.path("run.checkpoint").exists());
+    // --resume begins where there is nothing to continue.
+    succeeds(&world.fit(&["--resume", "--force", "--epochs", "3"]));
+}
+
 #[test]
 fn bad_labels_and_splits_are_refused() {
     use flowreg::data::mat5::write_integers;

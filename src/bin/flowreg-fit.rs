@@ -14,7 +14,7 @@ use flowreg::model::About;
 use flowreg::publish::{Overwrite, Staging};
 use flowreg::run::{self, Summary};
 use flowreg::{Checkpoints, Every};
-use flowreg::{Dataset, Samples, Split, Splits, cli, interrupt, threads};
+use flowreg::{Dataset, Samples, Split, Splits, cli, threads};
 use flowreg::{Decay, Epoch, Event, LearningRate, Schedule, Sgd};
 use flowreg::{Error, Evaluation, Fit, FitOptions, Init, Loss, Recipe, Result};
 
@@ -40,11 +40,12 @@ The run directory holds model.safetensors (weight, bias), history.jsonl (each ep
 learning rate, the loss before its step, validation loss and accuracy after it),
 summary.json, and trajectory.npy if asked for.
 
-Ctrl-C and SIGTERM stop after the epoch at hand. The state is kept, in RUN.checkpoint, only
-with --checkpoint-every or --resume; a finished run removes it.
+Ctrl-C and SIGTERM stop after the epoch at hand (a second one stops at once); after the last
+epoch the run is finished as usual. The state is kept, in RUN.checkpoint, only with
+--checkpoint-every or --resume; a finished run removes it.
 
 Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss was no number any more
-(or a bug), 73 the output exists or another process is writing it, 74 a file could not be
+(or a bug), 71 no memory, 73 the output exists or another process is writing it, 74 a file could not be
 read or written, 75 a file changed while it was in use, 130 and 143 stopped by Ctrl-C or
 SIGTERM (a second one stops at once).
 
@@ -263,7 +264,6 @@ fn run(args: Args) -> Result<()> {
     );
     run::write(&staging, &fit, &summary)?;
     unchanged()?;
-    interrupt::check()?;
     laps.end("files written and flushed");
     staging.publish()?;
     if let Some(checkpoints) = &options.checkpoints {
