@@ -32,7 +32,7 @@ const BACKENDS: [Backend; 4] = [
 
 #[test]
 fn threads_do_not_change_a_bit() {
-    for classes in [2, 5] {
+    for classes in [2, 3, 5] {
         // Several blocks of rows and of features, none of them full.
         let (problem, other) = (
             Problem::random(530, 1100, classes, 1),
