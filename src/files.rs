@@ -46,7 +46,7 @@ impl NewFile {
     }
 
     /// Flush to the disk.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(&self) -> Result<()> {
         (refusal().and_then(|()| self.file.sync_all())).map_err(Error::io(&self.path, "flush"))
     }
 }

@@ -187,17 +187,17 @@ impl<'a, P> Monitor<'a, P> {
     fn keep<E: Engine<Point = P>>(&mut self, state: &mut impl State<P>) -> Result<()> {
         let epochs = self.history.len();
         let signal = interrupt::signal();
-        let mut kept = "nothing was written".to_string();
-        if let Some(saver) = &mut self.saver {
-            if signal.is_some() || saver.due(epochs) {
-                saver.save(all_fields::<E, P>(state, &mut self.best), &self.history)?;
-            }
-            kept = saver.kept(epochs);
+        if let Some(saver) = &mut self.saver
+            && (signal.is_some() || saver.due(epochs))
+        {
+            saver.save(all_fields::<E, P>(state, &mut self.best), &self.history)?;
         }
-        match signal {
-            None => Ok(()),
-            Some(signal) => Err(Error::Interrupted { signal, kept }),
-        }
+        let Some(signal) = signal else { return Ok(()) };
+        let kept = match &self.saver {
+            Some(saver) => saver.kept(epochs),
+            None => "nothing was written".to_string(),
+        };
+        Err(Error::Interrupted { signal, kept })
     }
 
     /// After the last epoch.

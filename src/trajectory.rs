@@ -139,3 +139,10 @@ impl Writer {
         header
     }
 }
+
+impl Drop for Writer {
+    /// Nothing stays of a file that was not finished.
+    fn drop(&mut self) {
+        let _ = files::remove_file(&self.sibling);
+    }
+}

@@ -314,7 +314,7 @@ impl Campaign {
 
     /// Ctrl-C and SIGTERM: the right exit code, one line, a checkpoint; then the same bits.
     fn signals(&mut self) {
-        let mut trials = Trials::of("Ctrl-C or SIGTERM of fit, then --resume");
+        let mut trials = Trials::of("Ctrl-C or SIGTERM, of fit then --resume");
         let options = ["--epochs", "4000", "--checkpoint-every", "1h", "--resume"];
         let began = Instant::now();
         assert!(finish(self.fit("whole2", &options)).status.success());
@@ -336,9 +336,20 @@ impl Campaign {
             }
             fs::remove_dir_all(self.path("run2")).unwrap();
         }
-        let clean = self.remains("run2").is_empty();
+        for i in 0..self.times(20, 4) {
+            let (signal, code) = [("INT", 130), ("TERM", 143)][i % 2];
+            let mut child = spawn(self.prep("stopped", "512", &[]));
+            wait_for_line(&mut child, "features");
+            let output = signal_and_finish(child, signal);
+            let kept = output.status.code() == Some(code) && !self.path("stopped").exists();
+            trials.tried(kept, || format!("prep: {output:?}"));
+        }
+        let clean = self.remains("run2").is_empty() && self.remains("stopped").is_empty();
         trials.lost += usize::from(!clean);
-        self.end(trials, "exit 130 or 143, one line, nothing left over");
+        self.end(
+            trials,
+            "exit 130 or 143, nothing left over; prep among them",
+        );
     }
 
     fn races(&mut self) {

@@ -20,7 +20,8 @@ pub const MAX_PIXELS: usize = 40_000_000;
 /// Most scans of a progressive photograph; encoders write about ten.
 const MAX_SCANS: usize = 100;
 /// Most pixels times scans: every scan goes over all pixels, however few bytes it has. This
-/// bounds the time of a file (about 2 s, measured) by what is in it, so that the same file
+/// bounds the time of a file (measured: 0.7 s for 10 MB, 10 scans of 39.7 megapixels) by what
+/// is in it, not by a clock, so that the same file
 /// is refused or accepted on every machine.
 const MAX_WORK: usize = 10 * MAX_PIXELS;
 
