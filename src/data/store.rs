@@ -190,7 +190,7 @@ mod sigbus {
     use std::path::Path;
     use std::ptr::null_mut;
     use std::sync::Mutex;
-    use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
     /// Maps watched at a time; those beyond are not, and die of SIGBUS.
     const MAPS: usize = 64;
@@ -208,6 +208,8 @@ mod sigbus {
             path: AtomicPtr::new(null_mut()),
         }
     }; MAPS];
+    /// Some thread has begun to end the process.
+    static ENDING: AtomicBool = AtomicBool::new(false);
     /// Held to change a slot; the handler only reads.
     static CHANGE: Mutex<()> = Mutex::new(());
 
@@ -271,6 +273,13 @@ mod sigbus {
             let range = slot.start.load(Ordering::Relaxed)..slot.end.load(Ordering::Relaxed);
             if path.is_null() || !range.contains(&address) {
                 continue;
+            }
+            if ENDING.swap(true, Ordering::AcqRel) {
+                // Another thread is at it; one line is enough.
+                loop {
+                    // SAFETY: `pause` may be called in a handler.
+                    unsafe { libc::pause() };
+                }
             }
             let say = |text: &[u8]| {
                 // SAFETY: `write` reads the slice; a handler may call it.
