@@ -78,9 +78,9 @@ pub fn learning_rate(text: &str) -> std::result::Result<LearningRate, String> {
 /// A number of epochs or a time such as 30s, 5m or 2h, for clap.
 pub fn every(text: &str) -> std::result::Result<Every, String> {
     let bad = || "expected a number of epochs, or a time such as 30s, 5m or 2h".to_string();
-    let unit = [("s", 1), ("m", 60), ("h", 3600)].into_iter();
-    let time = unit.filter_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, Some(seconds))));
-    let (number, seconds) = time.last().unwrap_or((text, None));
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let time = units.map(|(unit, seconds)| Some((text.strip_suffix(unit)?, Some(seconds))));
+    let (number, seconds) = time.into_iter().flatten().next().unwrap_or((text, None));
     let number: u32 = number.parse().map_err(|_| bad())?;
     match seconds {
         _ if number == 0 => Err(bad()),

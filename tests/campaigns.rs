@@ -381,7 +381,7 @@ impl Campaign {
         let sizes = self.times(50, 5);
         let (mut filled, mut skipped) = (0, false);
         for i in 0..sizes {
-            let kib = 8 + 400 * i / sizes;
+            let kib = 4 + 200 * i / sizes;
             let options = format!("size={kib}k");
             let mount = Command::new("mount")
                 .args(["-t", "tmpfs", "-o", &options, "none"])

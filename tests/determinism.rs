@@ -9,8 +9,10 @@ use flowreg::engine::Choice;
 use flowreg::gemm::Backend;
 use flowreg::{FitOptions, Init, LearningRate};
 
-/// A way to step, by name.
-const WAYS: [(&str, fn(&mut FitOptions)); 7] = [
+/// A way to step.
+type Way = fn(&mut FitOptions);
+/// Some, by name.
+const WAYS: [(&str, Way); 7] = [
     ("plain", |_| ()),
     ("momentum", |o| {
         (o.sgd.momentum, o.sgd.dampening) = (0.9, 0.1);

@@ -90,7 +90,7 @@ mod tests {
         fn pieces_do_not_matter_and_bits_do(
             len in 0usize..3 * BLOCK, piece in 1usize..2 * BLOCK, bit in any::<prop::sample::Index>(),
         ) {
-            let mut data: Vec<u8> = (0..len).map(|i| (i * i >> 7) as u8).collect();
+            let mut data: Vec<u8> = (0..len).map(|i| ((i * i) >> 7) as u8).collect();
             let mut blocks = Blocks::default();
             data.chunks(piece).for_each(|piece| blocks.update(piece));
             let hex = blocks.to_hex();
