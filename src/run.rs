@@ -21,7 +21,8 @@ pub const MODEL: &str = "model.safetensors";
 pub const TRAJECTORY: &str = "trajectory.npy";
 
 /// `summary.json`. Losses are means over rows; `epochs` are those that were run;
-/// `train_seconds` is fitting and nothing else, and the sum of `seconds`.
+/// `train_seconds` is fitting and nothing else, and the sum of `seconds`; after `--resume`, of
+/// the last process only.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)] // The field names say it; README explains the file.
 pub struct Summary {

@@ -190,9 +190,10 @@ impl Campaign {
         };
         let mut trials =
             Trials::of("the k-th I/O call fails or is awkward, every k of prep, fit, save");
-        let mut note = Vec::new();
+        let mut all_calls = Vec::new();
         let fit = ["--epochs", "3", "--checkpoint-every", "1", "--force"];
-        let programs: [(&str, &dyn Fn(&Campaign) -> Command, &str); 2] = [
+        type Program<'a> = (&'a str, &'a dyn Fn(&Campaign) -> Command, &'a str);
+        let programs: [Program; 2] = [
             ("out", &|c| c.prep("out", "8", &["--force"]), "train.x.npy"),
             ("run", &|c| c.fit("run", &fit), "model.safetensors"),
         ];
@@ -228,9 +229,14 @@ impl Campaign {
                     });
                 }
             }
-            note.push(format!("{} calls of {out}", calls.unwrap()));
+            all_calls.push(calls.unwrap());
         }
-        self.end(trials, format!("{}; {}", note.join(", "), kinds.join(", ")));
+        let kinds = kinds.join(", ");
+        let note = format!(
+            "{} calls of prep, {} of fit; {kinds}",
+            all_calls[0], all_calls[1]
+        );
+        self.end(trials, note);
     }
 
     fn kills_of_prep(&mut self) {
@@ -244,7 +250,7 @@ impl Campaign {
         let whole = began.elapsed().as_secs_f32();
         let mut caught = 0;
         while trials.tried < self.times(1000, 20) {
-            if trials.tried % 2 == 0 {
+            if trials.tried.is_multiple_of(2) {
                 let _ = fs::remove_dir_all(self.path("out"));
             }
             let moment = self.moment(whole);
