@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -135,6 +137,50 @@ impl Laps {
         let sum: f64 = self.laps.iter().map(|(_, seconds)| seconds).sum();
         say(format_args!("  {:32} {:9.2} ms", "in all", 1e3 * sum));
     }
+}
+
+/// The most memory that the process holds beside its maps of files: pages of its own, which
+/// Linux calls anonymous, looked at every millisecond.
+pub struct PeakMemory {
+    stop: Sender<()>,
+    watcher: JoinHandle<Option<u64>>,
+}
+
+impl PeakMemory {
+    /// Begin to look.
+    pub fn watch() -> PeakMemory {
+        let (stop, stopped) = mpsc::channel();
+        let watcher = std::thread::spawn(move || {
+            let mut peak = None;
+            while stopped.recv_timeout(Duration::from_millis(1)) == Err(RecvTimeoutError::Timeout) {
+                peak = peak.max(anonymous_memory());
+            }
+            peak
+        });
+        PeakMemory { stop, watcher }
+    }
+
+    /// Print it, where the system tells it.
+    pub fn say(self) {
+        drop(self.stop);
+        if let Ok(Some(bytes)) = self.watcher.join() {
+            let megabytes = bytes as f64 / 1e6;
+            say(format_args!(
+                "  {:32} {megabytes:9.2} MB",
+                "peak memory beside the maps"
+            ));
+        }
+    }
+}
+
+/// Bytes.
+fn anonymous_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
 }
 
 /// A bar with rate and time left on a terminal; nothing elsewhere.

@@ -96,7 +96,7 @@ pub struct Fit {
 /// Seconds of each part of a fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Timings {
-    /// Drawing or reading W0.
+    /// Drawing or reading W0; meanwhile X is mapped, if its Gram matrix comes next.
     pub initial_weights: f64,
     /// K, and K_val if there are validation rows.
     pub gram_matrix: f64,
@@ -173,8 +173,14 @@ pub fn fit<'a>(
         let mut timings = Timings::default();
         let mut plan = plan(splits, options)?;
         observe(Event::Planned(plan));
-        let start = timed(&mut timings.initial_weights, || {
-            initial_model(&options.init, splits.train)
+        let draw = || initial_model(&options.init, splits.train);
+        let start = timed(&mut timings.initial_weights, || match plan.engine {
+            Kind::Primal => draw(),
+            // One core draws. K takes X by slabs of columns; a disk gives rows sooner.
+            Kind::Gram => {
+                let x = splits.train.x();
+                rayon::join(draw, || x.touch(0..x.len())).0
+            }
         })?;
         let k = match plan.engine {
             Kind::Primal => None,

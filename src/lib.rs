@@ -51,6 +51,7 @@ pub mod fit;
 pub mod gemm;
 pub mod interrupt;
 pub mod kernels;
+pub mod likelihood;
 pub mod mat;
 pub mod model;
 pub mod monitor;
@@ -63,6 +64,7 @@ pub mod tensors;
 pub mod threads;
 pub mod torch_rng;
 pub mod trajectory;
+pub mod weighting;
 
 pub use checkpoint::{Checkpoints, Every};
 pub use data::dataset::{Dataset, Split};

@@ -180,22 +180,29 @@ impl Model {
         Ok(Rows::new(MatRef::new(x, rows, self.features)))
     }
 
-    /// Compute logits (outputs x block) block by block and hand each block on.
-    fn for_logits(&self, x: &Rows, mut use_logits: impl FnMut(Range<usize>, &mut MatMut)) {
-        let rows = x.len();
+    /// Compute logits (outputs x block) block by block and hand each block on. The next block
+    /// is touched meanwhile.
+    fn for_logits(&self, rows: &Rows, mut use_logits: impl FnMut(Range<usize>, &mut MatMut)) {
+        let len = rows.len();
         let outputs = self.bias.len();
         let gemm = Gemm::new(Backend::default(), rayon::current_num_threads());
         let mut gathered = Vec::new();
-        let mut logits = vec![0.0; BLOCK_ROWS.min(rows) * outputs];
-        for start in (0..rows).step_by(BLOCK_ROWS) {
-            let range = start..(start + BLOCK_ROWS).min(rows);
-            let x = x.block(range.clone(), &mut gathered);
-            let logits = &mut logits[..range.len() * outputs];
-            let rows = logits.chunks_exact_mut(range.len()).zip(&self.bias);
-            rows.for_each(|(row, &bias)| row.fill(bias));
-            let mut z = MatMut::new(logits, outputs, range.len());
-            gemm.a_bt(1.0, self.weight(), x, Accum::Add, z.reborrow());
-            use_logits(range, &mut z);
+        let mut logits = vec![0.0; BLOCK_ROWS.min(len) * outputs];
+        for start in (0..len).step_by(BLOCK_ROWS) {
+            let range = start..(start + BLOCK_ROWS).min(len);
+            let next = range.end..(range.end + BLOCK_ROWS).min(len);
+            std::thread::scope(|scope| {
+                if !next.is_empty() {
+                    scope.spawn(|| rows.touch(next));
+                }
+                let x = rows.block(range.clone(), &mut gathered);
+                let logits = &mut logits[..range.len() * outputs];
+                let biases = logits.chunks_exact_mut(range.len()).zip(&self.bias);
+                biases.for_each(|(row, &bias)| row.fill(bias));
+                let mut z = MatMut::new(logits, outputs, range.len());
+                gemm.a_bt(1.0, self.weight(), x, Accum::Add, z.reborrow());
+                use_logits(range, &mut z);
+            });
         }
     }
 
@@ -215,6 +222,14 @@ impl Model {
         let bias = tensor("bias", vec![outputs], &self.bias);
         let about = serde_json::to_value(&self.about).expect("plain data");
         tensors::write(&[weight, bias], about)
+    }
+
+    /// Write and flush `model.safetensors`, the bytes of [`Model::to_safetensors`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        files::write(path.as_ref(), &self.to_safetensors())
     }
 
     /// Read a model file, of flowreg or of torch (`weight` and `bias` in f32).

@@ -7,7 +7,7 @@ use crate::engine::Kind;
 use crate::error::Result;
 use crate::fit::{Fit, FitOptions, Timings};
 use crate::kernels::Isa;
-use crate::model::Evaluation;
+use crate::model::{Evaluation, Model};
 use crate::monitor::Epoch;
 use crate::publish::Staging;
 
@@ -111,13 +111,17 @@ impl Summary {
     }
 }
 
-/// Write the three files into an output in the making; the caller publishes it.
+/// Write the model into an output in the making.
+pub fn write_model(staging: &Staging, model: &Model) -> Result<()> {
+    model.save(staging.dir().join(MODEL))
+}
+
+/// Write what there is to say about a fit into an output in the making; the caller publishes it.
 pub fn write(staging: &Staging, fit: &Fit, summary: &Summary) -> Result<()> {
     staging.write(HISTORY, history_lines(&fit.history).as_bytes())?;
     let mut json = serde_json::to_vec_pretty(summary).expect("plain data");
     json.push(b'\n');
-    staging.write(SUMMARY, &json)?;
-    staging.write(MODEL, &fit.model.to_safetensors())
+    staging.write(SUMMARY, &json)
 }
 
 fn history_lines(history: &[Epoch]) -> String {

@@ -1,5 +1,6 @@
 //! Dataset to model.
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -124,7 +125,8 @@ struct Args {
         help_heading = "How to fit"
     )]
     gemm: String,
-    /// Say where the time went, from the arguments to the finished files
+    /// Say where the time went, from the arguments to the last page given back, and the most
+    /// memory held beside the maps
     #[arg(long, help_heading = "How to fit")]
     timings: bool,
     /// Passes over the rows [default: 100]
@@ -193,6 +195,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     let mut laps = cli::Laps::new();
+    let memory = args.timings.then(cli::PeakMemory::watch);
     let (mut options, classes) = fit_options(&args)?;
     let overwrite = match args.force {
         true => Overwrite::Replace,
@@ -248,10 +251,19 @@ fn run(args: Args) -> Result<()> {
     ];
     laps.end_with_parts(&parts, "the fit's rest (threads, memory)");
 
-    let on_train = pool.install(|| fit.model.evaluate(&train))?;
-    laps.end("evaluation of the rows fitted");
-    let on_eval = pool.install(|| fit.model.evaluate(&eval))?;
-    laps.end("evaluation of --eval-split");
+    // The disk takes the model while the cores evaluate it.
+    let (on_train, on_eval, written) = std::thread::scope(|scope| {
+        let writing = scope.spawn(|| run::write_model(&staging, &fit.model));
+        let on_train = pool.install(|| fit.model.evaluate(&train));
+        laps.end("evaluation of the rows fitted");
+        let on_eval = pool.install(|| fit.model.evaluate(&eval));
+        laps.end("evaluation of --eval-split");
+        let written = writing.join().unwrap_or_else(|panic| resume_unwind(panic));
+        laps.end("model flushed, beyond evaluation");
+        (on_train, on_eval, written)
+    });
+    let (on_train, on_eval) = (on_train?, on_eval?);
+    written?;
     say_evaluation(&args.train_split, on_train);
     say_evaluation(&args.eval_split, on_eval);
     let summary = Summary::new(
@@ -264,7 +276,7 @@ fn run(args: Args) -> Result<()> {
     );
     run::write(&staging, &fit, &summary)?;
     unchanged()?;
-    laps.end("files written and flushed");
+    laps.end("other files written and flushed");
     staging.publish()?;
     if let Some(checkpoints) = &options.checkpoints {
         checkpoints.discard()?;
@@ -273,8 +285,12 @@ fn run(args: Args) -> Result<()> {
     let mut files = vec![run::MODEL, run::HISTORY, run::SUMMARY];
     files.extend(args.save_trajectory.then_some(run::TRAJECTORY));
     cli::say(format_args!("{}: {}", args.out.display(), files.join(", ")));
-    if args.timings {
+    if let Some(memory) = memory {
+        drop((fit, train, val, eval));
+        drop((train_split, val_split, eval_split));
+        laps.end("memory and maps given back");
         laps.say();
+        memory.say();
     }
     Ok(())
 }

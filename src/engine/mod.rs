@@ -7,15 +7,23 @@
 //! runs along rows of X or K, and the loss works on whole vectors of samples.
 
 mod choice;
+mod factor;
 mod gram;
 mod gram_matrix;
+mod gram_space;
 mod primal;
+mod primal_space;
+mod space;
 mod spectrum;
 
 pub use choice::{Choice, Kind, Plan, Shape, available_memory};
 pub use gram::{Coordinates, Gram};
-pub use gram_matrix::{GramMatrix, Scratch};
+pub use gram_matrix::{CentredGram, GramMatrix, Scratch};
+pub use gram_space::GramSpace;
 pub use primal::Primal;
+pub use primal_space::PrimalSpace;
+pub(crate) use space::axpby as axpby_real;
+pub use space::{Real, Space};
 pub use spectrum::largest_eigenvalue;
 
 use rayon::prelude::*;
