@@ -1,6 +1,7 @@
 //! What the two binaries share: arguments to exit code, printing, progress.
 
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
@@ -9,16 +10,33 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::checkpoint::Every;
+use crate::data::store;
 use crate::error::Result;
+use crate::interrupt;
 use crate::optim::sgd::LearningRate;
 
 /// Exit code for a command line that cannot be understood.
 const USAGE: u8 = 64;
 
+/// Exit code for a bug: a panic.
+const BUG: u8 = 70;
+
 /// Parse the arguments, run, and turn an error into one line on stderr and an exit code.
-pub fn main<A: Parser>(name: &str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+///
+/// Ctrl-C, SIGTERM and files that are cut short while mapped are looked after.
+pub fn main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    let complain = move |message: &str| {
+        let _ = writeln!(std::io::stderr(), "{name}: {}", one_line(message));
+    };
+    std::panic::set_hook(Box::new(move |panic| complain(&format!("bug: {panic}"))));
+    store::exit_on_truncation();
+    let run = |args| interrupt::listen().and_then(|()| run(args));
     let result = match A::try_parse() {
-        Ok(args) => run(args).map_err(|error| (error.to_string(), error.exit_code())),
+        Ok(args) => match catch_unwind(AssertUnwindSafe(|| run(args))) {
+            Ok(result) => result.map_err(|error| (error.to_string(), error.exit_code())),
+            Err(_) => return ExitCode::from(BUG), // The hook has said it.
+        },
         Err(error) if error.use_stderr() => Err((first_paragraph(&error.to_string()), USAGE)),
         Err(help) => {
             say(help.to_string().trim_end());
@@ -28,7 +46,7 @@ pub fn main<A: Parser>(name: &str, run: impl FnOnce(A) -> Result<()>) -> ExitCod
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err((message, code)) => {
-            let _ = writeln!(std::io::stderr(), "{name}: {}", one_line(&message));
+            complain(&message);
             ExitCode::from(code)
         }
     }
@@ -56,6 +74,22 @@ pub fn learning_rate(text: &str) -> std::result::Result<LearningRate, String> {
             Ok(rate) => Ok(LearningRate::Fixed(rate)),
             Err(why) => Err(format!("{why}, or auto")),
         },
+    }
+}
+
+/// A number of epochs or a time such as 30s, 5m or 2h, for clap.
+pub fn every(text: &str) -> std::result::Result<Every, String> {
+    let bad = || "expected a number of epochs, or a time such as 30s, 5m or 2h".to_string();
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let time = units.map(|(unit, seconds)| Some((text.strip_suffix(unit)?, Some(seconds))));
+    let (number, seconds) = time.into_iter().flatten().next().unwrap_or((text, None));
+    let number: u32 = number.parse().map_err(|_| bad())?;
+    match seconds {
+        _ if number == 0 => Err(bad()),
+        None => Ok(Every::Epochs(number as usize)),
+        Some(seconds) => Ok(Every::Time(Duration::from_secs(
+            seconds * u64::from(number),
+        ))),
     }
 }
 

@@ -421,9 +421,8 @@ impl<'a, S: Space> Search<'a, S> {
         // From the strongest penalty to the chosen one, on all rows.
         let likelihood = self.likelihood(&self.weights.clone());
         let mut found = None;
-        for i in 0..=chosen {
-            let l2 = path[i].l2;
-            found = Some(self.search(&likelihood, l2, found, None, self.options.tolerance));
+        for entry in &path[..=chosen] {
+            found = Some(self.search(&likelihood, entry.l2, found, None, self.options.tolerance));
         }
         let found = found.expect("at least one penalty");
         let model = self.space.model(&found.point.w, &found.point.b);

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use crate::checkpoint::{Checkpoints, Fields, Identity, Saver};
 use crate::data::samples::{Samples, Splits};
 use crate::engine::{self, Choice, Engine, Gram, GramMatrix, Kind, Plan, Primal, Shape};
 use crate::error::{Error, Result};
@@ -34,6 +35,8 @@ pub struct FitOptions {
     pub early_stopping: Option<usize>,
     /// Where to write every epoch's Gram coordinates, for [`crate::Trajectory`] to read.
     pub save_trajectory: Option<PathBuf>,
+    /// Where to save the state now and then, to go on from after a stop.
+    pub checkpoints: Option<Checkpoints>,
     /// Threads; `None` is one for each core.
     pub threads: Option<usize>,
     /// Who multiplies matrices.
@@ -155,8 +158,9 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 ///
 /// # Errors
 /// [`Error::Options`], [`Error::Shape`] for validation rows of another shape,
-/// [`Error::Format`] for initial weights of another shape, [`Error::Diverged`] if a loss
-/// stops being finite, [`Error::Io`] if the trajectory cannot be written.
+/// [`Error::Format`] for initial weights of another shape or a checkpoint of another fit,
+/// [`Error::Diverged`] if a loss stops being finite, [`Error::Io`] if the trajectory or a
+/// checkpoint cannot be written, [`Error::Interrupted`] after a signal.
 pub fn fit<'a>(
     data: impl Into<Splits<'a>>,
     options: &FitOptions,
@@ -271,6 +275,13 @@ fn check(splits: Splits, options: &FitOptions) -> Result<()> {
         }
         _ => {}
     }
+    if options.save_trajectory.is_some() && options.checkpoints.is_some() {
+        return Err(Error::options(
+            "--save-trajectory",
+            "--checkpoint-every or --resume",
+            "one of them: a trajectory is written in one go",
+        ));
+    }
     splits.check_shapes()
 }
 
@@ -313,14 +324,12 @@ impl Run<'_> {
             learning_rate(sgd, &mut engine, &objective, train, self.plan.engine)
         })?;
         (self.observe)(Event::Started { lr, lr_bound });
-        let mut monitor = Monitor::new(self.splits, self.options, &engine, self.observe)?;
+        let saver = (self.options.checkpoints.clone())
+            .map(|checkpoints| Saver::new(checkpoints, self.identity(&engine)));
+        let (splits, options) = (self.splits, self.options);
+        let mut monitor = Monitor::new(splits, options, &engine, saver, self.observe)?;
         let end = timed(&mut self.timings.epochs, || {
-            sgd.run(
-                lr,
-                &mut engine,
-                &mut objective,
-                &mut |engine, point, pass| monitor.after(engine, point, pass),
-            )
+            sgd.run(lr, &mut engine, &mut objective, &mut monitor)
         })?;
         let Watched { history, best } = monitor.finish()?;
         let (best_epoch, point) = match best {
@@ -338,6 +347,46 @@ impl Run<'_> {
             threads: self.threads,
             timings: self.timings,
         })
+    }
+}
+
+impl Run<'_> {
+    /// Everything that the fit's bits depend on, each as the command line calls it. The
+    /// number of threads is not among it; the instruction set is where not our own kernels
+    /// multiply.
+    fn identity<E: Engine>(&self, engine: &E) -> Identity {
+        let FitOptions { sgd, init, .. } = self.options;
+        let (engine_name, backend) = (self.plan.engine, self.options.backend);
+        let rows = |samples: Option<&Samples>| match samples {
+            Some(samples) => samples.fingerprint(),
+            None => "none".to_string(),
+        };
+        let number = |n: Option<usize>| n.map_or("none".to_string(), |n| n.to_string());
+        let (mut start, mut fields) = (engine.start(), Fields::default());
+        E::fields(&mut start, &mut fields);
+        let mut identity = vec![
+            ("training rows", rows(Some(self.splits.train))),
+            ("validation rows", rows(self.splits.validation)),
+            ("--engine", engine_name.to_string()),
+            ("--gemm", backend.to_string()),
+            ("--init", format!("{init}, {:08x}", fields.crc32())),
+            ("--early-stopping", number(self.options.early_stopping)),
+            ("--optimizer", "sgd".to_string()),
+            ("--epochs", sgd.epochs.to_string()),
+            ("--lr", sgd.lr.to_string()),
+            ("--lr-schedule", sgd.schedule.to_string()),
+            ("--momentum", sgd.momentum.to_string()),
+            ("--dampening", sgd.dampening.to_string()),
+            ("--nesterov", sgd.nesterov.to_string()),
+            ("--weight-decay", sgd.weight_decay.to_string()),
+            ("--batch-size", number(sgd.batch_size)),
+            ("--seed", sgd.seed.to_string()),
+        ];
+        if backend != Backend::Own {
+            identity.push(("instruction set", Isa::current().to_string()));
+        }
+        let own = |(name, value): (&str, String)| (name.to_string(), value);
+        identity.into_iter().map(own).collect()
     }
 }
 

@@ -41,14 +41,17 @@
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 pub mod calibration;
+pub mod checkpoint;
 #[doc(hidden)]
 pub mod cli;
 pub mod converge;
 pub mod data;
 pub mod engine;
 pub mod error;
+mod files;
 pub mod fit;
 pub mod gemm;
+pub mod interrupt;
 pub mod kernels;
 pub mod likelihood;
 pub mod mat;
@@ -59,11 +62,13 @@ pub mod optim;
 pub mod publish;
 pub mod recipe;
 pub mod run;
+pub mod tensors;
 pub mod threads;
 pub mod torch_rng;
 pub mod trajectory;
 pub mod weighting;
 
+pub use checkpoint::{Checkpoints, Every};
 pub use data::dataset::{Dataset, Split};
 pub use data::samples::{Samples, Splits};
 pub use error::{Error, Result};

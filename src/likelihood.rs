@@ -217,10 +217,10 @@ impl<'a> Likelihood<'a> {
                         load(&values[j * n + first..][..width])
                     };
                     let mut mean: Lane = [0.0; WIDTH];
-                    for j in 0..c {
+                    for (j, v_bias) in v_bias.iter().enumerate() {
                         let (p, v) = (row(&at.p, j), row(v, j));
                         for i in 0..WIDTH {
-                            mean[i] += p[i] * (v[i] + v_bias[j]);
+                            mean[i] += p[i] * (v[i] + v_bias);
                         }
                     }
                     let shares: Lane = load(&self.shares[first..][..width]);

@@ -21,7 +21,8 @@ pub const MODEL: &str = "model.safetensors";
 pub const TRAJECTORY: &str = "trajectory.npy";
 
 /// `summary.json`. Losses are means over rows; `epochs` are those that were run;
-/// `train_seconds` is fitting and nothing else, and the sum of `seconds`.
+/// `train_seconds` is fitting and nothing else, and the sum of `seconds`; after `--resume`, of
+/// the last process only.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)] // The field names say it; README explains the file.
 pub struct Summary {
@@ -112,9 +113,7 @@ impl Summary {
 
 /// Write the model into an output in the making.
 pub fn write_model(staging: &Staging, model: &Model) -> Result<()> {
-    let path = staging.dir().join(MODEL);
-    model.save(&path)?;
-    staging.flush(MODEL)
+    model.save(staging.dir().join(MODEL))
 }
 
 /// Write what there is to say about a fit into an output in the making; the caller publishes it.

@@ -7,13 +7,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
-use flowreg::data::prep;
+use flowreg::data::prep::{self, PrepOptions};
 use flowreg::engine::{Choice, Plan};
 use flowreg::gemm::Backend;
 use flowreg::kernels::Isa;
 use flowreg::model::About;
 use flowreg::publish::{Overwrite, Staging};
 use flowreg::run::{self, Summary};
+use flowreg::{Checkpoints, Every};
 use flowreg::{Dataset, Samples, Split, Splits, cli, threads};
 use flowreg::{Decay, Epoch, Event, LearningRate, Schedule, Sgd};
 use flowreg::{Error, Evaluation, Fit, FitOptions, Init, Loss, Recipe, Result};
@@ -34,13 +35,20 @@ Examples:
   flowreg-fit flowers --init run/model.safetensors --epochs 50 --out more
   flowreg-fit flowers --lr auto --epochs 2000 --val-split val --early-stopping 50 --out run
   flowreg-fit flowers --lr 0.01 --lr-schedule cosine --lr-warmup 5 --momentum 0.9 --out run
+  flowreg-fit flowers --epochs 100000 --checkpoint-every 5m --resume --out run
 
 The run directory holds model.safetensors (weight, bias), history.jsonl (each epoch's
 learning rate, the loss before its step, validation loss and accuracy after it),
 summary.json, and trajectory.npy if asked for.
 
-Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss was no number any more,
-73 the output exists, 74 a file could not be read or written.
+Ctrl-C and SIGTERM stop after the epoch at hand (a second one stops at once); after the last
+epoch the run is finished as usual. The state is kept, in RUN.checkpoint, only with
+--checkpoint-every or --resume; a finished run removes it.
+
+Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss was no number any more
+(or a bug), 71 no memory, 73 the output exists or another process is writing it, 74 a file could not be
+read or written, 75 a file changed while it was in use, 130 and 143 stopped by Ctrl-C or
+SIGTERM (a second one stops at once).
 
 FLOWREG_ISA forces an instruction set: avx512, avx2+fma, neon or portable."
 )]
@@ -153,6 +161,14 @@ struct Args {
         help_heading = "How to fit"
     )]
     early_stopping: Option<usize>,
+    /// Save the state beside --out, in RUN.checkpoint, after so many epochs, or after so long
+    /// (30s, 5m, 2h), and on Ctrl-C or SIGTERM
+    #[arg(long, value_name = "EPOCHS|TIME", value_parser = cli::every, help_heading = "How to fit")]
+    checkpoint_every: Option<Every>,
+    /// Continue from RUN.checkpoint, to the same bits as an unbroken run; begin if it is not
+    /// there. Needs the same data and options; saves the state on Ctrl-C or SIGTERM
+    #[arg(long, help_heading = "How to fit")]
+    resume: bool,
     /// Write every epoch's Gram coordinates to trajectory.npy (4nc bytes an epoch)
     #[arg(long, help_heading = "How to fit")]
     save_trajectory: bool,
@@ -186,6 +202,7 @@ fn run(args: Args) -> Result<()> {
         false => Overwrite::Never,
     };
     let staging = Staging::begin(&args.out, overwrite)?;
+    options.checkpoints = checkpoints(&args)?;
     if args.save_trajectory {
         options.save_trajectory = Some(staging.dir().join(run::TRAJECTORY));
     }
@@ -194,26 +211,29 @@ fn run(args: Args) -> Result<()> {
         None => prepare_demo(&staging)?,
     };
     let dataset = Dataset::open(&directory)?;
-    let train_split = dataset.split(&args.train_split)?;
-    let val_split = match &args.val_split {
-        Some(name) => Some(dataset.split(name)?),
-        None => None,
-    };
-    let eval_split = dataset.split(&args.eval_split)?;
+    let pool = threads::pool(options.threads)?;
+    let open = |name: &String| pool.install(|| dataset.split(name));
+    let train_split = open(&args.train_split)?;
+    let val_split = args.val_split.as_ref().map(open).transpose()?;
+    let eval_split = open(&args.eval_split)?;
     let train = samples(&train_split, classes)?;
-    let val = val_split
-        .as_ref()
-        .map(|val| samples(val, classes))
-        .transpose()?;
+    let val = (val_split.as_ref().map(|val| samples(val, classes))).transpose()?;
     let eval = samples(&eval_split, classes)?;
     let splits = Splits {
         train: &train,
         validation: val.as_ref(),
     };
 
-    laps.end("options, dataset mapped");
+    laps.end("options, dataset verified");
     say_header(&dataset.manifest().source, &args, &options, splits);
-    let mut fit = fit_with_progress(splits, &options)?;
+    let unchanged = || -> Result<()> {
+        let splits = [Some(&train_split), val_split.as_ref(), Some(&eval_split)];
+        (splits.into_iter().flatten()).try_for_each(Split::check_unchanged)
+    };
+    let fit = fit_with_progress(splits, &options);
+    // First: it may be why the fit failed.
+    unchanged()?;
+    let mut fit = fit?;
     let manifest = dataset.manifest();
     fit.model.set_about(About {
         class_names: manifest.class_names[..train.classes()].to_vec(),
@@ -231,7 +251,6 @@ fn run(args: Args) -> Result<()> {
     ];
     laps.end_with_parts(&parts, "the fit's rest (threads, memory)");
 
-    let pool = threads::pool(options.threads)?;
     // The disk takes the model while the cores evaluate it.
     let (on_train, on_eval, written) = std::thread::scope(|scope| {
         let writing = scope.spawn(|| run::write_model(&staging, &fit.model));
@@ -256,8 +275,12 @@ fn run(args: Args) -> Result<()> {
         (args.eval_split, on_eval),
     );
     run::write(&staging, &fit, &summary)?;
+    unchanged()?;
     laps.end("other files written and flushed");
     staging.publish()?;
+    if let Some(checkpoints) = &options.checkpoints {
+        checkpoints.discard()?;
+    }
     laps.end("directory published");
     let mut files = vec![run::MODEL, run::HISTORY, run::SUMMARY];
     files.extend(args.save_trajectory.then_some(run::TRAJECTORY));
@@ -270,6 +293,23 @@ fn run(args: Args) -> Result<()> {
         memory.say();
     }
     Ok(())
+}
+
+/// Where to save the state, if that was asked for. A checkpoint that is neither continued nor
+/// given up with --force is kept: it may be days of work.
+fn checkpoints(args: &Args) -> Result<Option<Checkpoints>> {
+    let mut path = args.out.clone().into_os_string();
+    path.push(".checkpoint");
+    let path = PathBuf::from(path);
+    let wanted = args.resume || args.checkpoint_every.is_some();
+    if wanted && !args.resume && !args.force && path.exists() {
+        return Err(Error::Checkpoint { path });
+    }
+    Ok(wanted.then_some(Checkpoints {
+        path,
+        every: args.checkpoint_every,
+        resume: args.resume,
+    }))
 }
 
 fn samples(split: &Split, classes: Option<usize>) -> Result<Samples<'_>> {
@@ -334,11 +374,6 @@ fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     let options = DemoOptions::default();
     let photographs = staging.dir().join("photographs");
     let dataset = staging.dir().join("dataset");
-    std::fs::create_dir(&photographs).map_err(|source| Error::Io {
-        path: photographs.clone(),
-        doing: "create the directory",
-        source,
-    })?;
     let count = options.photographs();
     cli::say(format_args!(
         "demo: drawing and preparing {count} synthetic flowers of {} classes",
@@ -349,7 +384,10 @@ fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     let mut source = flowers102::open(&photographs, Verify::Any)?;
     source.source = "flowreg demo".to_string();
     source.class_names = demo::class_names(&options);
-    prep::prepare(&source, 128, &dataset, Overwrite::Never, &|n| bar.inc(n))?;
+    let options = PrepOptions::default();
+    prep::prepare(&source, &options, &dataset, Overwrite::Never, &|n| {
+        bar.inc(n)
+    })?;
     bar.finish_and_clear();
     Ok(dataset)
 }
@@ -403,6 +441,10 @@ fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<Fit> {
             bar.finish_and_clear();
             say_learning_rate(&options.sgd, lr, lr_bound);
             bar = cli::progress(epochs as u64, "epochs");
+        }
+        Event::Resumed { epochs } => {
+            bar.set_position(epochs as u64);
+            cli::say(format_args!("  resumed: {epochs} epochs were done before"));
         }
         Event::Epoch(epoch) => {
             let number = epoch.epoch;

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
-use flowreg::data::prep;
+use flowreg::data::jpeg::Warnings;
+use flowreg::data::prep::{self, PrepOptions};
 use flowreg::publish::{Overwrite, Staging};
-use flowreg::{Result, cli, threads};
+use flowreg::{Dataset, Result, cli, threads};
 
 /// Prepare photographs once into a memory-mapped f32 matrix.
 #[derive(Parser)]
@@ -21,9 +22,14 @@ Examples:
   flowreg-prep flowers102 --root ~/flowers-102 --out flowers64 --size 64
   flowreg-prep demo --out photographs
   flowreg-prep flowers102 --root photographs --no-verify --out demo-data
+  flowreg-prep verify flowers
 
-Exit codes: 0 done, 64 wrong usage, 65 bad input data, 73 the output exists, 74 a file
-could not be read or written."
+A preparation that was stopped or killed leaves nothing that counts: start it again, it
+begins anew.
+
+Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 a bug, 73 the output exists or
+another process is writing it, 74 a file could not be read or written, 75 a file changed
+while it was in use, 130 and 143 stopped by Ctrl-C or SIGTERM."
 )]
 struct Prep {
     #[command(subcommand)]
@@ -36,6 +42,18 @@ enum Command {
     Flowers102(Flowers102),
     /// Draw the demo's synthetic photographs, in Flowers102's layout
     Demo(Demo),
+    /// Check every byte of a dataset against its checksums; nothing is repaired
+    Verify(Dir),
+}
+
+#[derive(Args)]
+struct Dir {
+    /// Dataset directory
+    #[arg(value_name = "DATASET")]
+    dataset: PathBuf,
+    /// Threads; one for each core if not given
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
 }
 
 #[derive(Args)]
@@ -49,6 +67,12 @@ struct Flowers102 {
     /// Accept .mat files other than the official ones
     #[arg(long)]
     no_verify: bool,
+    /// Accept photographs that libjpeg finds damaged, with the pixels that it invents
+    #[arg(long)]
+    lenient: bool,
+    /// Leave out photographs that cannot be used, and list them, instead of refusing all
+    #[arg(long)]
+    skip_bad: bool,
     #[command(flatten)]
     output: Output,
     /// Threads; one for each core if not given
@@ -88,6 +112,7 @@ fn main() -> ExitCode {
     cli::main("flowreg-prep", |args: Prep| match args.command {
         Command::Flowers102(args) => prepare(&args),
         Command::Demo(args) => draw(&args),
+        Command::Verify(args) => verify(&args),
     })
 }
 
@@ -107,18 +132,23 @@ fn prepare(args: &Flowers102) -> Result<()> {
     ));
     let bar = cli::progress(rows as u64, "prepare");
     let started = std::time::Instant::now();
-    threads::pool(args.threads)?.install(|| {
-        prep::prepare(&photographs, size, out, args.output.overwrite(), &|n| {
-            bar.inc(n)
-        })
-    })?;
+    let options = PrepOptions {
+        size,
+        warnings: match args.lenient {
+            true => Warnings::Accept,
+            false => Warnings::Refuse,
+        },
+        skip_bad: args.skip_bad,
+    };
+    let overwrite = args.output.overwrite();
+    let manifest = threads::pool(args.threads)?
+        .install(|| prep::prepare(&photographs, &options, out, overwrite, &|n| bar.inc(n)))?;
     bar.finish_and_clear();
-    for split in &photographs.splits {
-        cli::say(format_args!(
-            "  {:5} {:5} rows",
-            split.name,
-            split.rows.len()
-        ));
+    for split in &manifest.splits {
+        cli::say(format_args!("  {:5} {:5} rows", split.name, split.rows));
+    }
+    for skipped in &manifest.skipped {
+        cli::say(format_args!("  skipped: {skipped}"));
     }
     let seconds = started.elapsed().as_secs_f64();
     cli::say(format_args!(
@@ -127,6 +157,19 @@ fn prepare(args: &Flowers102) -> Result<()> {
         seconds * 1e3 / rows as f64
     ));
     say_next(out);
+    Ok(())
+}
+
+fn verify(args: &Dir) -> Result<()> {
+    let dataset = Dataset::open(&args.dataset)?;
+    threads::pool(args.threads)?.install(|| dataset.verify())?;
+    let splits = &dataset.manifest().splits;
+    let rows: usize = splits.iter().map(|split| split.rows).sum();
+    cli::say(format_args!(
+        "{}: every byte is as it was written ({} splits, {rows} rows)",
+        args.dataset.display(),
+        splits.len()
+    ));
     Ok(())
 }
 

@@ -14,6 +14,8 @@ use rayon::prelude::*;
 
 use super::{flowers102, mat5};
 use crate::error::{Error, Result};
+use crate::files::{self, NewFile};
+use crate::interrupt;
 
 /// How many flowers to draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +55,7 @@ pub fn write_photographs(
 ) -> Result<()> {
     let classes = classes(options);
     let jpg = dir.join("jpg");
-    std::fs::create_dir_all(&jpg).map_err(Error::io(&jpg, "create the directory"))?;
+    files::create_dir_all(&jpg)?;
 
     // Images of a class follow one another; within it, first those of train.
     let each: usize = options.per_class.iter().sum();
@@ -69,10 +71,7 @@ pub fn write_photographs(
             })
             .collect()
     };
-    let write = |name: &str, bytes: &[u8]| {
-        let path = dir.join(name);
-        std::fs::write(&path, bytes).map_err(Error::io(&path, "write"))
-    };
+    let write = |name: &str, bytes: &[u8]| files::write(&dir.join(name), bytes);
     write(
         flowers102::LABELS,
         &mat5::write_integers(&[("labels", &labels)]),
@@ -84,11 +83,13 @@ pub fn write_photographs(
     (0..options.photographs())
         .into_par_iter()
         .try_for_each(|image| {
+            interrupt::check()?;
             let path = jpg.join(format!("image_{:05}.jpg", image + 1));
             let seed = mix(options.seed, image as u32 + 1);
             let photograph = draw(&classes[image / each], &mut Random::new(seed));
             let bytes = encode(&photograph).map_err(Error::io(&path, "encode"))?;
-            std::fs::write(&path, bytes).map_err(Error::io(&path, "write"))?;
+            // Not flushed one by one: what a power cut takes can be drawn again.
+            NewFile::create(&path)?.append(&bytes)?;
             progress(1);
             Ok(())
         })
@@ -347,6 +348,7 @@ fn encode(photograph: &Photograph) -> std::io::Result<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::data::flowers102::Verify;
+    use crate::data::jpeg::Warnings;
     use crate::data::photographs::load_planes;
 
     const SMALL: DemoOptions = DemoOptions {
@@ -389,7 +391,10 @@ mod tests {
         );
         for split in &photographs.splits {
             for (path, _) in &split.rows {
-                assert_eq!(load_planes(path, 16).unwrap().len(), 3 * 16 * 16);
+                assert_eq!(
+                    load_planes(path, 16, Warnings::Refuse).unwrap().len(),
+                    3 * 16 * 16
+                );
             }
         }
         assert!(flowers102::open(dir.path(), Verify::Official).is_err());

@@ -10,6 +10,7 @@ use md5::{Digest, Md5};
 use super::mat5;
 use super::photographs::{PhotographSplit, Photographs};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Names and md5 of the official files, as torchvision pins them.
 pub const LABELS: &str = "imagelabels.mat";
@@ -123,18 +124,7 @@ fn integers(path: &Path, bytes: &[u8], variable: &str) -> Result<Vec<i64>> {
 }
 
 fn read(path: &Path, md5: &str, verify: Verify) -> Result<Vec<u8>> {
-    let len = std::fs::metadata(path)
-        .map_err(Error::io(path, "open"))?
-        .len();
-    if len > MAX_MAT {
-        return Err(Error::format(
-            path,
-            "length",
-            len,
-            format!("at most {MAX_MAT} bytes"),
-        ));
-    }
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    let bytes = files::read(path, "open", MAX_MAT)?;
     if verify == Verify::Official {
         let found = super::hex(&Md5::digest(&bytes));
         if found != md5 {

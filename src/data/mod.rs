@@ -1,5 +1,6 @@
 //! What becomes rows: photographs, their preparation, and the dataset on the disk.
 
+pub mod blocks;
 pub mod dataset;
 pub mod demo;
 pub mod flowers102;

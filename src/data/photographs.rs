@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use super::resample::resize_to_planes;
-use super::{jpeg, jpeg::Rgb};
+use super::{jpeg, jpeg::Rgb, jpeg::Warnings};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Largest photograph file accepted, in bytes.
 const MAX_FILE: u64 = 32 << 20;
@@ -33,25 +34,25 @@ pub struct PhotographSplit {
 ///
 /// Equal to torchvision's `Resize((size, size))` on `Image.open(path).convert("RGB")`,
 /// to the bit.
-pub fn load_planes(path: &std::path::Path, size: usize) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// [`Error::Image`] for content that cannot be used, [`Error::Io`].
+pub fn load_planes(path: &std::path::Path, size: usize, warnings: Warnings) -> Result<Vec<u8>> {
     let refuse = |reason: String| Error::Image {
         path: path.to_path_buf(),
         reason,
     };
-    let len = std::fs::metadata(path)
-        .map_err(Error::io(path, "open the photograph"))?
-        .len();
-    if len > MAX_FILE {
-        return Err(refuse(format!(
-            "found {len} bytes, expected at most {MAX_FILE}"
-        )));
-    }
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read the photograph"))?;
+    let bytes = match files::read(path, "open the photograph", MAX_FILE) {
+        Err(Error::Format {
+            found, expected, ..
+        }) => return Err(refuse(format!("found {found}, expected {expected}"))),
+        read => read?,
+    };
     let Rgb {
         width,
         height,
         values,
-    } = jpeg::decode_rgb(&bytes).map_err(refuse)?;
+    } = jpeg::decode_rgb(&bytes, warnings).map_err(refuse)?;
     Ok(resize_to_planes(&values, width, height, size))
 }
 

@@ -108,7 +108,8 @@ impl<'a> Samples<'a> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the lengths do not fit together, if there are no rows, no
-    /// features or fewer than two classes.
+    /// features or fewer than two classes, if a feature is NaN or infinite (named by row and
+    /// column).
     pub fn new(x: &'a [f32], features: usize, labels: &[i64], classes: usize) -> Result<Self> {
         let n = labels.len();
         if Some(x.len()) != n.checked_mul(features) || features == 0 {
@@ -123,6 +124,21 @@ impl<'a> Samples<'a> {
 
     /// Like [`Samples::new`] for a matrix view.
     pub fn from_matrix(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
+        let samples = Self::of_finite(x, labels, classes)?;
+        let rows = x.as_slice().par_chunks(x.cols()).enumerate();
+        let bad = rows.filter_map(|(row, x)| Some((row, position(x, f32::is_finite)?)));
+        match bad.min() {
+            None => Ok(samples),
+            Some((row, column)) => Err(Error::shape(
+                "x",
+                format!("{} in row {row}, feature {column}", x.row(row)[column]),
+                "finite numbers",
+            )),
+        }
+    }
+
+    /// Like [`Samples::from_matrix`] for features that are known to be finite.
+    pub(crate) fn of_finite(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
         if x.rows() == 0 || x.cols() == 0 || x.rows() != labels.len() {
             return Err(Error::shape(
                 "x",
@@ -228,6 +244,17 @@ impl<'a> Samples<'a> {
         self.classes
     }
 
+    /// Shape and checksums of features and labels: what tells these samples from others. Cost:
+    /// X is read once.
+    pub(crate) fn fingerprint(&self) -> String {
+        let row = |i| crc32fast::hash(bytemuck::cast_slice(self.x.row(i)));
+        let rows: Vec<u32> = (0..self.rows()).into_par_iter().map(row).collect();
+        let crc32 = |values: &[u32]| crc32fast::hash(bytemuck::cast_slice(values));
+        let (x, labels) = (crc32(&rows), crc32(&self.labels));
+        let (n, d, classes) = (self.rows(), self.features(), self.classes);
+        format!("{n} x {d}, {classes} classes, x {x:08x}, labels {labels:08x}")
+    }
+
     /// The labels, one a row, each below [`Samples::classes`].
     pub fn labels(&self) -> &[u32] {
         &self.labels
@@ -244,6 +271,17 @@ pub(crate) fn room(values: usize) -> Result<Vec<f32>> {
             format!("{values} values, for which there is no memory"),
             "fewer rows or features, or more memory",
         )),
+    }
+}
+
+/// Where the first value is that fails the test.
+///
+/// Most blocks have none: the search is a pass without branches first.
+pub(crate) fn position(values: &[f32], test: impl Fn(f32) -> bool) -> Option<usize> {
+    let all = values.iter().fold(true, |all, &value| all & test(value));
+    match all {
+        true => None,
+        false => values.iter().position(|&value| !test(value)),
     }
 }
 

@@ -28,6 +28,7 @@ pub use spectrum::largest_eigenvalue;
 
 use rayon::prelude::*;
 
+use crate::checkpoint::Fields;
 use crate::data::samples::Batch;
 use crate::gemm::Accum;
 use crate::kernels::Isa;
@@ -78,6 +79,9 @@ pub trait Engine: Sized {
 
     /// The point's Gram coordinates, where the engine has them.
     fn coordinates(at: &Self::Point) -> Option<Coordinates<'_>>;
+
+    /// Everything that a point is made of, for a checkpoint.
+    fn fields<'a>(at: &'a mut Self::Point, fields: &mut Fields<'a>);
 
     /// The point as a model with its weight spelled out; nothing is left to do then.
     fn materialise(self, at: Self::Point) -> Model;

@@ -8,6 +8,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{Coordinates, Engine};
+use crate::checkpoint::Fields;
 use crate::data::samples::{Batch, Rows};
 use crate::gemm::{Accum, Gemm};
 use crate::mat::{MatMut, MatRef};
@@ -290,6 +291,11 @@ impl Engine for Primal<'_> {
 
     fn coordinates(_: &PrimalPoint) -> Option<Coordinates<'_>> {
         None
+    }
+
+    fn fields<'a>(at: &'a mut PrimalPoint, fields: &mut Fields<'a>) {
+        fields.f32("weight", &mut at.weight);
+        fields.f32("bias", &mut at.bias);
     }
 
     fn materialise(mut self, at: PrimalPoint) -> Model {

@@ -245,16 +245,20 @@ impl<'a, S: Space> Descent<'a, S> {
         // ⟨W, direction⟩, from the gradient's penalty part only.
         let w_along = (self.space).dot(&self.point.w, &direction.w, &direction.z);
         let unmeasurable = -slope < S::Real::NOISE * self.objective.abs();
-        let mut t = 1.0;
         if slope.is_nan() || slope >= 0.0 {
             return false;
         }
-        while !unmeasurable {
+        let mut t = 1.0;
+        let enough = |t: f64, objective: f64| objective <= self.objective + SUFFICIENT * t * slope;
+        loop {
             let point = (&self.point.z[..], &self.point.b[..]);
-            let loss = (self.likelihood).loss_along(point, (&direction.z, &direction.b), t);
+            let loss = match unmeasurable {
+                true => break,
+                false => (self.likelihood).loss_along(point, (&direction.z, &direction.b), t),
+            };
             let penalty = self.square + t * (2.0 * w_along + t * direction_square);
             let objective = loss + 0.5 * self.l2 * penalty;
-            if objective <= self.objective + SUFFICIENT * t * slope {
+            if enough(t, objective) {
                 break;
             }
             // The minimum of the parabola through what is known, within limits.
@@ -334,7 +338,7 @@ impl<'a, S: Space> Descent<'a, S> {
             for _ in 0..c.min(20) {
                 (self.likelihood).hessian(&self.at, &nowhere, &d, &mut room, &mut q);
                 let curvature = dot(&d, &q);
-                if !(curvature > 0.0) {
+                if curvature.is_nan() || curvature <= 0.0 {
                     break;
                 }
                 let alpha = rr / curvature;
@@ -350,7 +354,8 @@ impl<'a, S: Space> Descent<'a, S> {
             let before = (self.point.b.clone(), self.objective);
             axpby(1.0, &step, 1.0, &mut self.point.b);
             self.evaluate();
-            if !(self.objective <= before.1 + S::Real::NOISE * before.1.abs()) {
+            let worse = self.objective > before.1 + S::Real::NOISE * before.1.abs();
+            if worse || self.objective.is_nan() {
                 self.point.b = before.0;
                 self.evaluate();
                 return;

@@ -90,7 +90,7 @@ impl<T: crate::engine::Real> Work<T> {
         for _ in 0..MOST {
             descent.hessian(&self.d, &mut self.room, &mut self.q);
             let curvature = descent.along(&self.q, &self.d);
-            if !(curvature > 0.0 && rho > 0.0) {
+            if curvature.is_nan() || curvature <= 0.0 || rho <= 0.0 {
                 break;
             }
             let alpha = rho / curvature;
@@ -98,7 +98,7 @@ impl<T: crate::engine::Real> Work<T> {
             self.r.axpby(-alpha, &self.q, 1.0);
             descent.precondition(&self.r, &mut self.solved);
             let next = descent.along(&self.r, &self.solved);
-            if !(next > share * share * first) {
+            if next.is_nan() || next <= share * share * first {
                 break;
             }
             self.d.axpby(1.0, &self.solved, next / rho);
