@@ -253,9 +253,11 @@ fn separable_samples_without_a_penalty_are_recognised() {
                 );
                 assert!(found.outcome.iterations < 100, "{:?}", found.outcome);
                 if wide {
+                    let accuracy = found.model.evaluate(&problem.samples()).unwrap().accuracy;
                     assert_eq!(
-                        found.model.evaluate(&problem.samples()).unwrap().accuracy,
-                        1.0
+                        accuracy, 1.0,
+                        "{classes} {engine:?} {optimizer:?}: {:?} {:?}",
+                        found.outcome, &found.model
                     );
                 }
             }

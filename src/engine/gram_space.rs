@@ -7,6 +7,7 @@
 //! M⁻¹ r = β = D½ S⁻¹ D⁻½ r,     logits(β) = Kc β = D⁻¹ (r - l2 β)
 //! ```
 //!
+//! Coordinates are kept centred, which changes no weight, as Xcᵀ 1 = 0.
 //! A solve costs 2n²c flop, and the logits of its result nothing: Newton's method runs
 //! without any product with Kc but one a step, for exactness.
 
@@ -128,6 +129,7 @@ impl Space for GramSpace<'_> {
 
     fn pullback(&mut self, g: &[f64], a: &mut [f64]) {
         a.copy_from_slice(g);
+        centre(a, self.x.len());
     }
 
     fn dot(&self, u: &[f64], _v: &[f64], logits: &[f64]) -> f64 {
@@ -165,6 +167,7 @@ impl Space for GramSpace<'_> {
                     *z = (r - l2 * *a) / (root * root);
                 });
             });
+        centre(a, n);
     }
 
     fn model(&mut self, a: &[f64], bias: &[f64]) -> Model {
@@ -176,10 +179,19 @@ impl Space for GramSpace<'_> {
             let mean = a.iter().sum::<f64>() / n as f64;
             of_x.extend(a.iter().map(|a| (a - mean) as f32));
             let shift: f64 = (a.iter().zip(&self.gram.column_parts))
-                .map(|(a, part)| a * part)
+                .map(|(a, part)| (a - mean) * part)
                 .sum();
             raw_bias.push((bias - shift) as f32);
         }
         Primal::weight_of(self.x, &of_x, raw_bias, self.gemm)
     }
+}
+
+/// Take its mean away from each row of n coordinates: Xcᵀ 1 is 0, so the weight stays, but
+/// rounding in Kc must not meet a large constant.
+fn centre(a: &mut [f64], n: usize) {
+    a.par_chunks_exact_mut(n).for_each(|a| {
+        let mean = a.iter().sum::<f64>() / n as f64;
+        a.iter_mut().for_each(|a| *a -= mean);
+    });
 }
