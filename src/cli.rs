@@ -1,5 +1,7 @@
 //! What the two binaries share: arguments to exit code, printing, progress.
 
+pub mod converged;
+
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

@@ -12,6 +12,7 @@ use crate::engine::{
 };
 use crate::error::{Error, Result};
 use crate::gemm::{Backend, Gemm};
+use crate::interrupt;
 use crate::kernels::Isa;
 use crate::likelihood::Likelihood;
 use crate::mat::MatRef;
@@ -195,7 +196,7 @@ pub struct Converged {
 ///
 /// # Errors
 /// [`Error::Options`] for options that make no sense, [`Error::Shape`] for rows or weights
-/// that do not fit together or features that are no finite numbers.
+/// that do not fit together, [`Error::Interrupted`] after a signal.
 pub fn converge<'a>(
     data: impl Into<Splits<'a>>,
     options: &ConvergeOptions,
@@ -431,7 +432,8 @@ impl<'a, S: Space> Search<'a, S> {
         let likelihood = self.likelihood(&self.weights.clone());
         let mut found = None;
         for entry in &path[..=chosen] {
-            found = Some(self.search(&likelihood, entry.l2, found, None, self.options.tolerance));
+            found =
+                Some(self.search(&likelihood, entry.l2, found, None, self.options.tolerance)?);
         }
         let found = found.expect("at least one penalty");
         let model = self.space.model(&found.point.w, &found.point.b);
@@ -445,7 +447,7 @@ impl<'a, S: Space> Search<'a, S> {
         let (mut path, mut found) = (Vec::<PathEntry>::new(), None);
         let mut chosen: Option<(f64, Model, Found<S::Real>)> = None;
         for l2 in self.penalties.clone() {
-            let last = self.search(&likelihood, l2, found, None, self.options.tolerance);
+            let last = self.search(&likelihood, l2, found, None, self.options.tolerance)?;
             let model = self.space.model(&last.point.w, &last.point.b);
             let score = match self.splits.validation {
                 Some(validation) => Some(model.evaluate(validation)?),
@@ -511,7 +513,7 @@ impl<'a, S: Space> Search<'a, S> {
         from: Option<Found<S::Real>>,
         fold: Option<usize>,
         tolerance: f64,
-    ) -> Found<S::Real> {
+    ) -> Result<Found<S::Real>> {
         let start = match from {
             // Weights that only tell rows apart are no start for a penalty.
             Some(found) if found.outcome.status != Status::Separable => found.point,
@@ -526,17 +528,21 @@ impl<'a, S: Space> Search<'a, S> {
         let mut watch = |step: Step| {
             steps.push(step);
             observe(Progress::Step { l2, fold, step });
-            ControlFlow::Continue(())
+            match interrupt::signal() {
+                None => ControlFlow::Continue(()),
+                Some(_) => ControlFlow::Break(()),
+            }
         };
         let (point, outcome) = match self.options.optimizer {
             Optimizer::Newton => newton(self.space, likelihood, l2, start, stop, &mut watch),
             Optimizer::Lbfgs => lbfgs(self.space, likelihood, l2, start, stop, &mut watch),
         };
-        Found {
+        interrupt::check()?;
+        Ok(Found {
             point,
             outcome,
             steps,
-        }
+        })
     }
 
     /// Every penalty in every fold: a fold's held-out rows are in the matrices like all others,
@@ -567,7 +573,7 @@ impl<'a, S: Space> Search<'a, S> {
             let scorer = Likelihood::new(train.labels(), train.classes(), &score_weights, 0.0);
             let mut found = None;
             for (i, l2) in self.penalties.clone().into_iter().enumerate() {
-                let last = self.search(&likelihood, l2, found, Some(fold), tolerance);
+                let last = self.search(&likelihood, l2, found, Some(fold), tolerance)?;
                 let Point { b, z, .. } = &last.point;
                 let loss = scorer.loss_along((z, b), (z, &vec![0.0; b.len()]), 0.0);
                 let right = hits(z, b, train.labels(), &held_out);

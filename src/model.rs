@@ -34,6 +34,9 @@ pub struct About {
     pub class_names: Vec<String>,
     /// How a photograph becomes a row; `None` if the rows were given as arrays.
     pub transform: Option<Transform>,
+    /// Logits are divided by it before they become probabilities: see [`crate::calibration`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
 }
 
 /// How well a model does on some rows.
@@ -104,7 +107,8 @@ impl Model {
         self.about = about;
     }
 
-    /// Class probabilities of `rows x features` values: `rows x classes`, row-major.
+    /// Class probabilities of `rows x features` values: `rows x classes`, row-major; those of the
+    /// logits divided by the model's temperature, if it has one.
     ///
     /// # Errors
     /// [`Error::Shape`] if the values are not whole rows of this model's features.
@@ -114,6 +118,10 @@ impl Model {
         let mut out = vec![0.0; x.len() * classes];
         self.for_logits(&x, |range, z| {
             let out = &mut out[range.start * classes..range.end * classes];
+            if let Some(temperature) = self.about.temperature {
+                let z = z.as_mut_slice().iter_mut();
+                z.for_each(|z| *z = (f64::from(*z) / temperature) as f32);
+            }
             self.loss().probabilities(z.as_ref(), out);
         });
         Ok(out)
@@ -276,7 +284,12 @@ impl Model {
             return bad("weight", weight_shape, expected);
         };
         if let Some(about) = about {
-            model.about = match serde_json::from_value(about) {
+            let positive = |t: f64| t.is_finite() && t > 0.0;
+            model.about = match serde_json::from_value::<About>(about) {
+                Ok(about) if !about.temperature.is_none_or(positive) => {
+                    let found = format!("{:?}", about.temperature);
+                    return bad("metadata flowreg.temperature", found, "a number above 0");
+                }
                 Ok(about) => about,
                 Err(error) => {
                     return bad("metadata flowreg", error.to_string(), "what flowreg writes");

@@ -1,14 +1,14 @@
-//! The files of a run: `history.jsonl`, `summary.json`, `model.safetensors`.
+//! The files of a run: `history.jsonl`, `summary.json`, `model.safetensors`, `path.json`.
 
 use serde::Serialize;
 
-use crate::data::samples::Samples;
+use crate::calibration::Calibration;
+use crate::converge::{ConvergeOptions, Converged, Optimizer};
 use crate::engine::Kind;
 use crate::error::Result;
 use crate::fit::{Fit, FitOptions, Timings};
-use crate::kernels::Isa;
-use crate::model::{Evaluation, Model};
-use crate::monitor::Epoch;
+use crate::model::Model;
+use crate::optim::descent::Outcome;
 use crate::publish::Staging;
 
 /// One JSON object an epoch.
@@ -20,9 +20,10 @@ pub const MODEL: &str = "model.safetensors";
 /// Every epoch's Gram coordinates, if they were asked for.
 pub const TRAJECTORY: &str = "trajectory.npy";
 
-/// `summary.json`. Losses are means over rows; `epochs` are those that were run;
-/// `train_seconds` is fitting and nothing else, and the sum of `seconds`; after `--resume`, of
-/// the last process only.
+/// The penalties that were tried, if there were several.
+pub const PATH: &str = "path.json";
+
+/// `summary.json`. Losses are means over rows; `train_seconds` is fitting and nothing else.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)] // The field names say it; README explains the file.
 pub struct Summary {
@@ -31,6 +32,45 @@ pub struct Summary {
     pub instruction_set: String,
     pub gemm: String,
     pub threads: usize,
+    #[serde(flatten)]
+    pub how: How,
+    pub n: usize,
+    pub d: usize,
+    /// Outputs: 1 for two classes.
+    pub c: usize,
+    pub classes: usize,
+    pub class_weights: String,
+    pub sample_weights: bool,
+    pub label_smoothing: f64,
+    pub standardize: String,
+    pub train_split: String,
+    pub val_split: Option<String>,
+    pub eval_split: String,
+    pub train_seconds: f64,
+    pub train_accuracy: f64,
+    pub train_loss: f64,
+    pub eval_accuracy: f64,
+    pub eval_loss: f64,
+    pub eval_rows: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+}
+
+/// What is particular to an optimizer.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum How {
+    /// By torch's rule.
+    Sgd(OfSgd),
+    /// To the optimum.
+    Converged(OfConverged),
+}
+
+/// `epochs` are those that were run; `seconds` add up to `train_seconds`; after `--resume`, of
+/// the last process only.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct OfSgd {
     pub optimizer: &'static str,
     pub epochs: usize,
     pub lr: f64,
@@ -43,42 +83,29 @@ pub struct Summary {
     pub batch_size: Option<usize>,
     pub seed: u32,
     pub init: String,
-    pub n: usize,
-    pub d: usize,
-    /// Outputs: 1 for two classes.
-    pub c: usize,
-    pub classes: usize,
-    pub train_split: String,
-    pub val_split: Option<String>,
     pub early_stopping: Option<usize>,
     pub best_epoch: Option<usize>,
-    pub eval_split: String,
-    pub train_seconds: f64,
     pub seconds: Timings,
-    pub train_accuracy: f64,
-    pub train_loss: f64,
-    pub eval_accuracy: f64,
-    pub eval_loss: f64,
-    pub eval_rows: usize,
 }
 
-impl Summary {
-    /// A finished fit with its evaluations, each with the name of its split.
-    pub fn new(
-        options: &FitOptions,
-        fit: &Fit,
-        train: &Samples,
-        (train_split, on_train): (String, Evaluation),
-        val_split: Option<String>,
-        (eval_split, on_eval): (String, Evaluation),
-    ) -> Summary {
+/// The penalty that was given or chosen, and the end of the search; `iterations` are its own.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct OfConverged {
+    pub optimizer: Optimizer,
+    pub l2: f64,
+    pub tolerance: f64,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    pub penalties_tried: usize,
+    pub folds: Option<usize>,
+    pub refit_all: bool,
+}
+
+impl From<(&FitOptions, &Fit)> for How {
+    fn from((options, fit): (&FitOptions, &Fit)) -> How {
         let sgd = &options.sgd;
-        Summary {
-            flowreg: env!("CARGO_PKG_VERSION"),
-            engine: fit.plan.engine,
-            instruction_set: Isa::current().to_string(),
-            gemm: options.backend.to_string(),
-            threads: fit.threads,
+        How::Sgd(OfSgd {
             optimizer: "sgd",
             epochs: fit.history.len(),
             lr: fit.lr,
@@ -91,23 +118,24 @@ impl Summary {
             batch_size: sgd.batch_size,
             seed: sgd.seed,
             init: options.init.to_string(),
-            n: train.rows(),
-            d: train.features(),
-            c: fit.model.bias().len(),
-            classes: train.classes(),
-            train_split,
-            val_split,
             early_stopping: options.early_stopping,
             best_epoch: fit.best_epoch,
-            eval_split,
-            train_seconds: fit.timings.total(),
             seconds: fit.timings,
-            train_accuracy: on_train.accuracy,
-            train_loss: on_train.loss,
-            eval_accuracy: on_eval.accuracy,
-            eval_loss: on_eval.loss,
-            eval_rows: on_eval.rows,
-        }
+        })
+    }
+}
+
+impl From<(&ConvergeOptions, &Converged)> for How {
+    fn from((options, fit): (&ConvergeOptions, &Converged)) -> How {
+        How::Converged(OfConverged {
+            optimizer: options.optimizer,
+            l2: fit.l2,
+            tolerance: options.tolerance,
+            outcome: fit.outcome,
+            penalties_tried: fit.path.len(),
+            folds: options.folds.map(|folds| folds.count),
+            refit_all: options.refit_all,
+        })
     }
 }
 
@@ -117,15 +145,20 @@ pub fn write_model(staging: &Staging, model: &Model) -> Result<()> {
 }
 
 /// Write what there is to say about a fit into an output in the making; the caller publishes it.
-pub fn write(staging: &Staging, fit: &Fit, summary: &Summary) -> Result<()> {
-    staging.write(HISTORY, history_lines(&fit.history).as_bytes())?;
-    let mut json = serde_json::to_vec_pretty(summary).expect("plain data");
-    json.push(b'\n');
-    staging.write(SUMMARY, &json)
+///
+/// `history` is one object an epoch or step.
+pub fn write(staging: &Staging, history: &[impl Serialize], summary: &Summary) -> Result<()> {
+    let lines = history.iter();
+    let lines: String = lines
+        .map(|line| serde_json::to_string(line).expect("plain data") + "\n")
+        .collect();
+    staging.write(HISTORY, lines.as_bytes())?;
+    write_json(staging, SUMMARY, summary)
 }
 
-fn history_lines(history: &[Epoch]) -> String {
-    (history.iter())
-        .map(|epoch| serde_json::to_string(epoch).expect("plain data") + "\n")
-        .collect()
+/// Write a value as JSON into an output in the making.
+pub fn write_json(staging: &Staging, name: &str, value: &impl Serialize) -> Result<()> {
+    let mut json = serde_json::to_vec_pretty(value).expect("plain data");
+    json.push(b'\n');
+    staging.write(name, &json)
 }

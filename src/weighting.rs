@@ -1,7 +1,14 @@
 //! How much each sample counts, and how sure its label is.
 
+use std::fmt;
+use std::path::Path;
+
 use crate::data::samples::Samples;
 use crate::error::{Error, Result};
+use crate::files;
+
+/// Most bytes of a file of weights.
+const MOST_BYTES: u64 = 256 << 20;
 
 /// Weights of classes and samples, and label smoothing.
 ///
@@ -29,6 +36,36 @@ pub enum ClassWeights {
     Balanced,
     /// These, by label.
     Given(Vec<f64>),
+}
+
+impl fmt::Display for ClassWeights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ClassWeights::Equal => "equal",
+            ClassWeights::Balanced => "balanced",
+            ClassWeights::Given(_) => "given",
+        })
+    }
+}
+
+/// The weights of a text file: numbers with white space between them.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] naming the first word that is no number.
+pub fn read_weights(path: &Path) -> Result<Vec<f64>> {
+    let bytes = files::read(path, "read the weights", MOST_BYTES)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let words = text.split_whitespace().enumerate();
+    words
+        .map(|(i, word)| {
+            let bad = |_| {
+                let word: String = word.chars().take(40).collect();
+                let field = format!("weight {i}");
+                Error::format(path, field, format!("{word:?}"), "a number, 0 or above")
+            };
+            word.parse::<f64>().map_err(bad)
+        })
+        .collect()
 }
 
 impl Weighting {

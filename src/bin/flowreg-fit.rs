@@ -5,15 +5,21 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use flowreg::calibration::calibrate;
+use flowreg::cli::converged::{self, ConvergeArgs, WeightingArgs};
+use flowreg::converge::{ConvergeOptions, Converged, Optimizer, PathEntry, Progress, converge};
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::prep::{self, PrepOptions};
-use flowreg::engine::{Choice, Plan};
+use flowreg::data::standardize::{Scaler, Standardize};
+use flowreg::engine::{self, Choice, Kind};
 use flowreg::gemm::Backend;
 use flowreg::kernels::Isa;
-use flowreg::model::About;
+use flowreg::model::{About, Model};
+use flowreg::optim::newton::Step;
 use flowreg::publish::{Overwrite, Staging};
-use flowreg::run::{self, Summary};
+use flowreg::run::{self, How, Summary};
+use flowreg::weighting::Weighting;
 use flowreg::{Checkpoints, Every};
 use flowreg::{Dataset, Samples, Split, Splits, cli, threads};
 use flowreg::{Decay, Epoch, Event, LearningRate, Schedule, Sgd};
@@ -34,12 +40,15 @@ Examples:
   flowreg-fit flowers --lr 1e-3 --batch-size 64 --weight-decay 1e-4 --threads 1 --out run
   flowreg-fit flowers --init run/model.safetensors --epochs 50 --out more
   flowreg-fit flowers --lr auto --epochs 2000 --val-split val --early-stopping 50 --out run
+  flowreg-fit flowers --optimizer newton --l2 0.3 --out run
+  flowreg-fit flowers --optimizer newton --l2 auto --val-split val --refit all --out run
+  flowreg-fit flowers --optimizer newton --l2-path 10:1e-3:10 --cv 5 --cv-rule one-se --out run
   flowreg-fit flowers --lr 0.01 --lr-schedule cosine --lr-warmup 5 --momentum 0.9 --out run
   flowreg-fit flowers --epochs 100000 --checkpoint-every 5m --resume --out run
 
 The run directory holds model.safetensors (weight, bias), history.jsonl (each epoch's
-learning rate, the loss before its step, validation loss and accuracy after it),
-summary.json, and trajectory.npy if asked for.
+learning rate, the loss before its step, validation loss and accuracy after it; or each
+step's objective and gradient norm), summary.json, path.json if there were several penalties, and trajectory.npy if asked for.
 
 Ctrl-C and SIGTERM stop after the epoch at hand (a second one stops at once); after the last
 epoch the run is finished as usual. The state is kept, in RUN.checkpoint, only with
@@ -105,8 +114,9 @@ struct Args {
     #[arg(long, value_name = "S", help_heading = "What to fit")]
     seed: Option<u32>,
 
-    /// The optimizer: sgd, as torch.optim.SGD
-    #[arg(long, value_name = "NAME", default_value = "sgd", value_parser = ["sgd"], help_heading = "How to fit")]
+    /// sgd follows torch.optim.SGD, epoch by epoch; newton and lbfgs go to the optimum of mean
+    /// loss + (l2/2) |W|², see below
+    #[arg(long, value_name = "NAME", default_value = "sgd", value_parser = ["sgd", "newton", "lbfgs"], help_heading = "How to fit")]
     optimizer: String,
     /// How the weight is represented: gram (in Gram coordinates, for fewer rows than
     /// features), primal (as it is), or auto, the cheaper one that fits the memory
@@ -187,6 +197,11 @@ struct Args {
     /// Rows a step [default: all]
     #[arg(long, value_name = "ROWS", help_heading = "How to fit")]
     batch_size: Option<usize>,
+
+    #[command(flatten)]
+    weighting: WeightingArgs,
+    #[command(flatten)]
+    converge: ConvergeArgs,
 }
 
 fn main() -> ExitCode {
@@ -196,67 +211,60 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     let mut laps = cli::Laps::new();
     let memory = args.timings.then(cli::PeakMemory::watch);
-    let (mut options, classes) = fit_options(&args)?;
+    let plan = Plan::new(&args)?;
     let overwrite = match args.force {
         true => Overwrite::Replace,
         false => Overwrite::Never,
     };
     let staging = Staging::begin(&args.out, overwrite)?;
-    options.checkpoints = checkpoints(&args)?;
-    if args.save_trajectory {
-        options.save_trajectory = Some(staging.dir().join(run::TRAJECTORY));
-    }
     let directory = match &args.dataset {
         Some(directory) => directory.clone(),
         None => prepare_demo(&staging)?,
     };
     let dataset = Dataset::open(&directory)?;
-    let pool = threads::pool(options.threads)?;
+    let pool = threads::pool(args.threads)?;
     let open = |name: &String| pool.install(|| dataset.split(name));
     let train_split = open(&args.train_split)?;
     let val_split = args.val_split.as_ref().map(open).transpose()?;
     let eval_split = open(&args.eval_split)?;
-    let train = samples(&train_split, classes)?;
-    let val = (val_split.as_ref().map(|val| samples(val, classes))).transpose()?;
-    let eval = samples(&eval_split, classes)?;
+    let train = samples(&train_split, plan.classes)?;
+    let val = val_split.as_ref().map(|val| samples(val, plan.classes));
+    let val = val.transpose()?;
+    let eval = samples(&eval_split, plan.classes)?;
     let splits = Splits {
         train: &train,
         validation: val.as_ref(),
     };
 
     laps.end("options, dataset verified");
-    say_header(&dataset.manifest().source, &args, &options, splits);
+    let manifest = dataset.manifest();
+    say_header(&manifest.source, &args, splits);
     let unchanged = || -> Result<()> {
         let splits = [Some(&train_split), val_split.as_ref(), Some(&eval_split)];
         (splits.into_iter().flatten()).try_for_each(Split::check_unchanged)
     };
-    let fit = fit_with_progress(splits, &options);
+    let fitted = pool.install(|| plan.fit(splits, &staging, &mut laps));
     // First: it may be why the fit failed.
     unchanged()?;
-    let mut fit = fit?;
-    let manifest = dataset.manifest();
-    fit.model.set_about(About {
+    let mut fitted = fitted?;
+    let mut about = About {
         class_names: manifest.class_names[..train.classes()].to_vec(),
         transform: Some(manifest.transform.clone()),
-    });
-    say_fitted(&fit);
-    let seconds = fit.timings;
-    let parts = [
-        ("W0, the initial weights", seconds.initial_weights),
-        ("K = X Xᵀ", seconds.gram_matrix),
-        ("Z0 = X W0ᵀ", seconds.initial_logits),
-        ("largest eigenvalue", seconds.learning_rate),
-        ("epochs", seconds.epochs),
-        ("W = s W0 + Aᵀ X", seconds.weight),
-    ];
-    laps.end_with_parts(&parts, "the fit's rest (threads, memory)");
+        temperature: None,
+    };
+    let calibration = match (&val, args.weighting.calibrate) {
+        (Some(val), true) => Some(pool.install(|| calibrate(&fitted.model, val))?),
+        _ => None,
+    };
+    about.temperature = calibration.map(|found| found.temperature);
+    fitted.model.set_about(about);
 
     // The disk takes the model while the cores evaluate it.
     let (on_train, on_eval, written) = std::thread::scope(|scope| {
-        let writing = scope.spawn(|| run::write_model(&staging, &fit.model));
-        let on_train = pool.install(|| fit.model.evaluate(&train));
+        let writing = scope.spawn(|| run::write_model(&staging, &fitted.model));
+        let on_train = pool.install(|| fitted.model.evaluate(&train));
         laps.end("evaluation of the rows fitted");
-        let on_eval = pool.install(|| fit.model.evaluate(&eval));
+        let on_eval = pool.install(|| fitted.model.evaluate(&eval));
         laps.end("evaluation of --eval-split");
         let written = writing.join().unwrap_or_else(|panic| resume_unwind(panic));
         laps.end("model flushed, beyond evaluation");
@@ -266,33 +274,254 @@ fn run(args: Args) -> Result<()> {
     written?;
     say_evaluation(&args.train_split, on_train);
     say_evaluation(&args.eval_split, on_eval);
-    let summary = Summary::new(
-        &options,
-        &fit,
-        &train,
-        (args.train_split, on_train),
-        args.val_split,
-        (args.eval_split, on_eval),
-    );
-    run::write(&staging, &fit, &summary)?;
+    if let (Some(found), Some(split)) = (&calibration, &args.val_split) {
+        converged::say_calibration(split, found);
+    }
+    let summary = Summary {
+        flowreg: env!("CARGO_PKG_VERSION"),
+        engine: fitted.engine,
+        instruction_set: Isa::current().to_string(),
+        gemm: args.gemm.clone(),
+        threads: pool.current_num_threads(),
+        how: fitted.how,
+        n: train.rows(),
+        d: train.features(),
+        c: fitted.model.bias().len(),
+        classes: train.classes(),
+        class_weights: plan.weighting.classes.to_string(),
+        sample_weights: plan.weighting.samples.is_some(),
+        label_smoothing: plan.weighting.label_smoothing,
+        standardize: plan.standardize.to_string(),
+        train_split: args.train_split.clone(),
+        val_split: args.val_split.clone(),
+        eval_split: args.eval_split.clone(),
+        train_seconds: fitted.seconds,
+        train_accuracy: on_train.accuracy,
+        train_loss: on_train.loss,
+        eval_accuracy: on_eval.accuracy,
+        eval_loss: on_eval.loss,
+        eval_rows: on_eval.rows,
+        calibration,
+    };
+    let mut files = vec![run::MODEL, run::HISTORY, run::SUMMARY];
+    match &fitted.history {
+        History::Epochs(epochs) => run::write(&staging, epochs, &summary)?,
+        History::Steps(steps) => run::write(&staging, steps, &summary)?,
+    }
+    if fitted.path.len() > 1 {
+        run::write_json(&staging, run::PATH, &fitted.path)?;
+        files.push(run::PATH);
+    }
     unchanged()?;
     laps.end("other files written and flushed");
     staging.publish()?;
-    if let Some(checkpoints) = &options.checkpoints {
+    if let Some(checkpoints) = &plan.checkpoints {
         checkpoints.discard()?;
     }
     laps.end("directory published");
-    let mut files = vec![run::MODEL, run::HISTORY, run::SUMMARY];
     files.extend(args.save_trajectory.then_some(run::TRAJECTORY));
     cli::say(format_args!("{}: {}", args.out.display(), files.join(", ")));
     if let Some(memory) = memory {
-        drop((fit, train, val, eval));
+        drop((fitted.model, train, val, eval));
         drop((train_split, val_split, eval_split));
         laps.end("memory and maps given back");
         laps.say();
         memory.say();
     }
     Ok(())
+}
+
+/// What the options ask for, checked before any work.
+struct Plan {
+    how: Optimize,
+    classes: Option<usize>,
+    weighting: Weighting,
+    standardize: Standardize,
+    checkpoints: Option<Checkpoints>,
+    save_trajectory: bool,
+}
+
+/// By which optimizer.
+enum Optimize {
+    Sgd(FitOptions),
+    Converge(ConvergeOptions),
+}
+
+/// What every optimizer gives.
+struct Fitted {
+    model: Model,
+    how: How,
+    engine: Kind,
+    seconds: f64,
+    history: History,
+    path: Vec<PathEntry>,
+}
+
+enum History {
+    Epochs(Vec<Epoch>),
+    Steps(Vec<Step>),
+}
+
+impl Plan {
+    fn new(args: &Args) -> Result<Plan> {
+        let weighting = args.weighting.weighting()?;
+        let (mut sgd, classes) = fit_options(args)?;
+        let checkpoints = checkpoints(args)?;
+        let how = match args.optimizer.as_str() {
+            "sgd" => {
+                if let Some(option) = args.converge.given() {
+                    let expected = "--optimizer newton or lbfgs (sgd has --weight-decay)";
+                    return Err(converged::refuse(option, "sgd", expected));
+                }
+                sgd.weighting = weighting.clone();
+                sgd.checkpoints = checkpoints.clone();
+                Optimize::Sgd(sgd)
+            }
+            name => {
+                if let Some(option) = of_sgd(args) {
+                    return Err(converged::refuse(option, name, "--optimizer sgd"));
+                }
+                let optimizer = match name {
+                    "lbfgs" => Optimizer::Lbfgs,
+                    _ => Optimizer::Newton,
+                };
+                let seed = args.seed.unwrap_or(0);
+                let validated = args.val_split.is_some();
+                let options = &args.converge;
+                let options = options.options(optimizer, seed, validated, weighting.clone());
+                Optimize::Converge(ConvergeOptions {
+                    engine: sgd.engine,
+                    backend: sgd.backend,
+                    threads: args.threads,
+                    ..options
+                })
+            }
+        };
+        Ok(Plan {
+            how,
+            classes,
+            weighting,
+            standardize: Standardize::named(&args.weighting.standardize)?,
+            checkpoints,
+            save_trajectory: args.save_trajectory,
+        })
+    }
+
+    /// Fit, on one scale if that is asked for; the model is one of the rows as they are.
+    fn fit(&self, splits: Splits, staging: &Staging, laps: &mut cli::Laps) -> Result<Fitted> {
+        if self.standardize == Standardize::None {
+            return self.fit_as_they_are(splits, staging, laps);
+        }
+        let scaler = Scaler::new(splits.train.x(), self.standardize);
+        let train = scaler.apply(splits.train)?;
+        let val = splits.validation.map(|val| scaler.apply(val)).transpose()?;
+        laps.end("features on one scale");
+        let val = val.as_ref().map(|val| val.samples()).transpose()?;
+        let scaled = Splits {
+            train: &train.samples()?,
+            validation: val.as_ref(),
+        };
+        let mut fitted = self.fit_as_they_are(scaled, staging, laps)?;
+        scaler.restore(&mut fitted.model);
+        Ok(fitted)
+    }
+
+    fn fit_as_they_are(
+        &self,
+        splits: Splits,
+        staging: &Staging,
+        laps: &mut cli::Laps,
+    ) -> Result<Fitted> {
+        match &self.how {
+            Optimize::Sgd(options) => {
+                let mut options = options.clone();
+                if self.save_trajectory {
+                    options.save_trajectory = Some(staging.dir().join(run::TRAJECTORY));
+                }
+                say_sgd(splits.train.rows(), &options);
+                let fit = fit_with_progress(splits, &options)?;
+                say_fitted(&fit);
+                let seconds = fit.timings;
+                let parts = [
+                    ("W0, the initial weights", seconds.initial_weights),
+                    ("K = X Xᵀ", seconds.gram_matrix),
+                    ("Z0 = X W0ᵀ", seconds.initial_logits),
+                    ("largest eigenvalue", seconds.learning_rate),
+                    ("epochs", seconds.epochs),
+                    ("W = s W0 + Aᵀ X", seconds.weight),
+                ];
+                laps.end_with_parts(&parts, "the fit's rest (threads, memory)");
+                Ok(Fitted {
+                    how: How::from((&options, &fit)),
+                    engine: fit.plan.engine,
+                    seconds: seconds.total(),
+                    model: fit.model,
+                    history: History::Epochs(fit.history),
+                    path: Vec::new(),
+                })
+            }
+            Optimize::Converge(options) => {
+                let fit = converge_with_progress(splits, options)?;
+                laps.end("converged fit");
+                Ok(Fitted {
+                    how: How::from((options, &fit)),
+                    engine: fit.engine,
+                    seconds: fit.seconds,
+                    model: fit.model,
+                    history: History::Steps(fit.steps),
+                    path: fit.path,
+                })
+            }
+        }
+    }
+}
+
+/// The first option that only SGD has, if one was given.
+fn of_sgd(args: &Args) -> Option<&'static str> {
+    let given = [
+        ("--recipe", args.recipe.is_some()),
+        ("--init", args.init.is_some()),
+        ("--epochs", args.epochs.is_some()),
+        ("--lr", args.lr.is_some()),
+        ("--lr-schedule", args.lr_schedule != "constant"),
+        ("--lr-warmup", args.lr_warmup != 0),
+        ("--early-stopping", args.early_stopping.is_some()),
+        ("--checkpoint-every", args.checkpoint_every.is_some()),
+        ("--resume", args.resume),
+        ("--save-trajectory", args.save_trajectory),
+        ("--momentum", args.momentum.is_some()),
+        ("--dampening", args.dampening.is_some()),
+        ("--nesterov", args.nesterov),
+        ("--weight-decay", args.weight_decay.is_some()),
+        ("--batch-size", args.batch_size.is_some()),
+    ];
+    let mut given = given.into_iter().filter(|(_, given)| *given);
+    given.next().map(|(option, _)| option)
+}
+
+/// A line on stdout for every penalty, and a live one for every step on a terminal.
+fn converge_with_progress(splits: Splits, options: &ConvergeOptions) -> Result<Converged> {
+    let bar = cli::progress(splits.train.features() as u64, "K");
+    let fit = converge(splits, options, &mut |progress| match progress {
+        Progress::Engine(engine) => cli::say(format_args!(
+            "  {engine}; {} threads, {}",
+            options.threads.unwrap_or_else(threads::available),
+            Isa::current()
+        )),
+        Progress::Columns(columns) => bar.set_position(columns as u64),
+        Progress::Step { l2, step, .. } => bar.set_message(format!(
+            "l2 {l2:.3e}, step {}: objective {:.6}",
+            step.iteration, step.objective
+        )),
+        Progress::Scored(entry) if entry.val_loss.is_some() => {
+            bar.suspend(|| converged::say_entry(&entry));
+        }
+        _ => {}
+    });
+    bar.finish_and_clear();
+    let fit = fit?;
+    converged::say_converged("flowreg-fit", &fit);
+    Ok(fit)
 }
 
 /// Where to save the state, if that was asked for. A checkpoint that is neither continued nor
@@ -392,7 +621,7 @@ fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     Ok(dataset)
 }
 
-fn say_header(source: &str, args: &Args, options: &FitOptions, splits: Splits) {
+fn say_header(source: &str, args: &Args, splits: Splits) {
     let train = splits.train;
     let (n, d, classes) = (train.rows(), train.features(), train.classes());
     let loss = Loss::for_classes(classes);
@@ -410,6 +639,9 @@ fn say_header(source: &str, args: &Args, options: &FitOptions, splits: Splits) {
         "  X {n} x {d} f32, mapped ({:.1} MB); W {c} x {d}",
         (n * d * 4) as f64 / 1e6
     ));
+}
+
+fn say_sgd(n: usize, options: &FitOptions) {
     let sgd = &options.sgd;
     let batch = match sgd.batch_size {
         Some(rows) if rows < n => format!("{rows} rows a step"),
@@ -462,7 +694,7 @@ fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<Fit> {
     result
 }
 
-fn say_plan(plan: Plan, options: &FitOptions) {
+fn say_plan(plan: engine::Plan, options: &FitOptions) {
     cli::say(format_args!(
         "  {plan}; {} threads, {}",
         options.threads.unwrap_or_else(threads::available),

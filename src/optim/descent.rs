@@ -188,7 +188,7 @@ impl<'a, S: Space> Descent<'a, S> {
     }
 
     /// Objective and gradient at the point.
-    fn evaluate(&mut self) {
+    pub fn evaluate(&mut self) {
         let Point { w, b, z } = &self.point;
         self.likelihood.evaluate(z, b, &mut self.at);
         self.square = self.space.dot(w, w, z);
@@ -239,7 +239,7 @@ impl<'a, S: Space> Descent<'a, S> {
     }
 
     /// Go along a direction of descent, as far as lowers the objective enough; whether there
-    /// was such a step.
+    /// was such a step. Objective and gradient are then to be evaluated.
     pub fn go(&mut self, direction: &Point<S::Real>) -> bool {
         let slope = self.along(&self.gradient, direction);
         let direction_square = self.space.dot(&direction.w, &direction.w, &direction.z);
@@ -273,7 +273,6 @@ impl<'a, S: Space> Descent<'a, S> {
             }
         }
         self.point.axpby(t, direction, 1.0);
-        self.evaluate();
         true
     }
 

@@ -82,6 +82,7 @@ pub fn lbfgs<S: Space>(
         pair.s.axpby(-1.0, &descent.point, 0.0);
         pair.y.axpby(-1.0, &descent.gradient, 0.0);
         moved = descent.go(&direction);
+        descent.evaluate();
         pair.s.axpby(1.0, &descent.point, 1.0);
         pair.y.axpby(1.0, &descent.gradient, 1.0);
         let curvature = descent.along(&pair.y, &pair.s);

@@ -14,7 +14,7 @@ const MOST: usize = 500;
 const LEAVE: f64 = 0.25;
 
 /// A step, as it is reported.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Step {
     /// Number, from 0: the start.
     pub iteration: usize,

@@ -1,0 +1,237 @@
+//! The options of converged fits, and what is said of them.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::say;
+use crate::calibration::Calibration;
+use crate::converge::{ConvergeOptions, Converged, Folds, Optimizer, PathEntry, Penalty};
+use crate::engine::Choice;
+use crate::error::{Error, Result};
+use crate::gemm::Backend;
+use crate::optim::descent::Status;
+use crate::weighting::{ClassWeights, Weighting, read_weights};
+
+/// Options of `--optimizer newton` and `lbfgs`.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Converged fits (--optimizer newton or lbfgs)")]
+pub struct ConvergeArgs {
+    /// Penalty of mean loss + (l2/2) |W|²: a number, or auto, chosen by --val-split or --cv
+    /// [default: auto where there is one of them, else 1/n, scikit-learn's C = 1]
+    #[arg(long, value_name = "VALUE|auto", value_parser = penalty, conflicts_with = "l2_path")]
+    pub l2: Option<Penalty>,
+    /// So many penalties from one to the other in equal ratios, the strongest first; the best is
+    /// chosen by --val-split or --cv
+    #[arg(long, value_name = "FROM:TO:COUNT", value_parser = path)]
+    pub l2_path: Option<Penalty>,
+    /// Choose by cross-validation with so many folds, stratified by class (--seed deals them)
+    #[arg(long, value_name = "FOLDS")]
+    pub cv: Option<usize>,
+    /// With --cv: the penalty of lowest loss, or the strongest within one standard error of it
+    #[arg(long, value_name = "RULE", default_value = "lowest", value_parser = ["lowest", "one-se"], requires = "cv")]
+    pub cv_rule: String,
+    /// Fit the chosen penalty on train, or once more on all: train and --val-split
+    #[arg(long, value_name = "ROWS", default_value = "train", value_parser = ["train", "all"])]
+    pub refit: String,
+    /// Gradient norm that is small enough, as a share of that at W = 0 [default: 1e-5]
+    #[arg(long, value_name = "SHARE", value_parser = super::finite)]
+    pub tolerance: Option<f64>,
+    /// Most steps for one penalty [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub max_iterations: Option<usize>,
+}
+
+/// Options that every optimizer has: how much a sample counts, on what scale it is.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "What to fit")]
+pub struct WeightingArgs {
+    /// Weights of the classes: balanced, or a text file with a number for each
+    #[arg(long, value_name = "balanced|FILE")]
+    pub class_weight: Option<PathBuf>,
+    /// A text file with a weight for each row of --train-split
+    #[arg(long, value_name = "FILE")]
+    pub sample_weight: Option<PathBuf>,
+    /// Share of every target that is spread over all classes, as torch's label_smoothing
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = super::finite)]
+    pub label_smoothing: f64,
+    /// Put the features on one scale for the fit (a copy of them): none, center, scale or both;
+    /// the model is one of the features as they are
+    #[arg(long, value_name = "HOW", default_value = "none")]
+    pub standardize: String,
+    /// Find the temperature that makes probabilities on --val-split most likely, and store it
+    /// with the model
+    #[arg(long, requires = "val_split")]
+    pub calibrate: bool,
+}
+
+impl WeightingArgs {
+    /// As the library has them.
+    pub fn weighting(&self) -> Result<Weighting> {
+        let classes = match &self.class_weight {
+            None => ClassWeights::Equal,
+            Some(path) if path.as_os_str() == "balanced" => ClassWeights::Balanced,
+            Some(path) => ClassWeights::Given(read_weights(path)?),
+        };
+        let samples = self
+            .sample_weight
+            .as_deref()
+            .map(read_weights)
+            .transpose()?;
+        let weighting = Weighting {
+            classes,
+            samples,
+            label_smoothing: self.label_smoothing,
+        };
+        weighting.check()?;
+        Ok(weighting)
+    }
+}
+
+impl ConvergeArgs {
+    /// The first option that only these fits have, if one was given.
+    pub fn given(&self) -> Option<&'static str> {
+        let given = [
+            ("--l2", self.l2.is_some()),
+            ("--l2-path", self.l2_path.is_some()),
+            ("--cv", self.cv.is_some()),
+            ("--refit", self.refit != "train"),
+            ("--tolerance", self.tolerance.is_some()),
+            ("--max-iterations", self.max_iterations.is_some()),
+        ];
+        let mut given = given.into_iter().filter(|(_, given)| *given);
+        given.next().map(|(option, _)| option)
+    }
+
+    /// As the library has them.
+    pub fn options(
+        &self,
+        optimizer: Optimizer,
+        seed: u32,
+        validated: bool,
+        weighting: Weighting,
+    ) -> ConvergeOptions {
+        let default = ConvergeOptions::default();
+        let chosen = self.cv.is_some() || validated;
+        ConvergeOptions {
+            optimizer,
+            penalty: (self.l2.or(self.l2_path)).unwrap_or(match chosen {
+                true => Penalty::Auto,
+                false => default.penalty,
+            }),
+            folds: self.cv.map(|count| Folds {
+                count,
+                seed,
+                one_standard_error: self.cv_rule == "one-se",
+            }),
+            refit_all: self.refit == "all",
+            weighting,
+            tolerance: self.tolerance.unwrap_or(default.tolerance),
+            max_iterations: self.max_iterations.unwrap_or(default.max_iterations),
+            engine: Choice::Auto,
+            backend: Backend::default(),
+            threads: None,
+        }
+    }
+}
+
+/// A penalty or `auto`, for clap.
+fn penalty(text: &str) -> std::result::Result<Penalty, String> {
+    match text {
+        "auto" => Ok(Penalty::Auto),
+        _ => super::finite(text)
+            .map(Penalty::Value)
+            .map_err(|why| format!("{why}, or auto")),
+    }
+}
+
+/// `FROM:TO:COUNT`, for clap.
+fn path(text: &str) -> std::result::Result<Penalty, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let [from, to, count] = parts[..] else {
+        return Err("expected FROM:TO:COUNT such as 10:0.001:8".to_string());
+    };
+    let count = count.parse();
+    Ok(Penalty::Path {
+        from: super::finite(from)?,
+        to: super::finite(to)?,
+        count: count.map_err(|_| "expected a whole number of penalties".to_string())?,
+    })
+}
+
+/// A line for a penalty.
+pub fn say_entry(entry: &PathEntry) {
+    let mut line = format!("l2 {:<10.4e}", entry.l2);
+    if let Some(loss) = entry.val_loss {
+        line += &format!("  val loss {loss:.4}");
+    }
+    if let Some(error) = entry.val_loss_error {
+        line += &format!(" ± {error:.4}");
+    }
+    if let Some(accuracy) = entry.val_accuracy {
+        line += &format!("  accuracy {accuracy:.4}");
+    }
+    let outcome = entry.outcome;
+    let (objective, iterations) = (outcome.objective, outcome.iterations);
+    let status = said(outcome.status);
+    say(format_args!(
+        "{line}  objective {objective:.6}, {iterations} steps, {status}"
+    ));
+}
+
+/// What came of it, and on stderr what did not converge.
+pub fn say_converged(name: &str, fit: &Converged) {
+    let outcome = &fit.outcome;
+    let gap = match outcome.gap {
+        Some(gap) => format!(", within {gap:.1e} of the optimum"),
+        None => String::new(),
+    };
+    say(format_args!(
+        "l2 {:.4e}: objective {:.8}{gap}; gradient norm {:.1e} of the start's {:.1e}; {} steps, {:.3} s",
+        fit.l2,
+        outcome.objective,
+        outcome.gradient_norm,
+        outcome.initial_gradient_norm,
+        outcome.iterations,
+        fit.seconds
+    ));
+    let advice = match outcome.status {
+        Status::Converged => return,
+        Status::IterationLimit => "give --max-iterations more, or a larger --tolerance",
+        Status::Stalled => {
+            "rounding allows no more: this is as near as the engine comes (--engine gram is more exact)"
+        }
+        Status::Separable => {
+            "the rows are told apart without error, so larger weights are always better: give --l2"
+        }
+    };
+    eprintln!("{name}: not converged ({}): {advice}", said(outcome.status));
+}
+
+/// Before and after.
+pub fn say_calibration(split: &str, found: &Calibration) {
+    let Calibration {
+        temperature,
+        before,
+        after,
+    } = found;
+    say(format_args!(
+        "temperature {temperature:.4} on {split}: log-loss {:.4} -> {:.4}, calibration error {:.4} -> {:.4}",
+        before.log_loss, after.log_loss, before.calibration_error, after.calibration_error
+    ));
+}
+
+/// A status in words.
+fn said(status: Status) -> &'static str {
+    match status {
+        Status::Converged => "converged",
+        Status::IterationLimit => "iteration limit",
+        Status::Stalled => "stalled",
+        Status::Separable => "separable",
+    }
+}
+
+/// Refuse an option of SGD beside another optimizer.
+pub fn refuse(option: &'static str, optimizer: &str, expected: &str) -> Error {
+    Error::options(option, format!("--optimizer {optimizer}"), expected)
+}
