@@ -8,11 +8,10 @@
 use std::f32::consts::{PI, TAU};
 use std::path::Path;
 
-use mozjpeg::{ColorSpace, Compress};
 use rand_mt::Mt;
 use rayon::prelude::*;
 
-use super::{flowers102, mat5};
+use super::{flowers102, jpeg, mat5};
 use crate::error::{Error, Result};
 
 /// How many flowers to draw.
@@ -86,8 +85,9 @@ pub fn write_photographs(
         .try_for_each(|image| {
             let path = jpg.join(format!("image_{:05}.jpg", image + 1));
             let seed = mix(options.seed, image as u32 + 1);
-            let photograph = draw(&classes[image / each], &mut Random::new(seed));
-            let bytes = encode(&photograph).map_err(Error::io(&path, "encode"))?;
+            let Photograph { width, height, values } = draw(&classes[image / each], &mut Random::new(seed));
+            let bytes = jpeg::encode_rgb(&values, width, height, 88.0)
+                .map_err(Error::io(&path, "encode"))?;
             std::fs::write(&path, bytes).map_err(Error::io(&path, "write"))?;
             progress(1);
             Ok(())
@@ -330,17 +330,6 @@ impl Random {
 fn mix(a: u32, b: u32) -> u32 {
     let x = (a ^ b.wrapping_mul(0x9E37_79B9)).wrapping_mul(0x85EB_CA6B);
     (x ^ (x >> 15)).wrapping_mul(0xC2B2_AE35) ^ b
-}
-
-fn encode(photograph: &Photograph) -> std::io::Result<Vec<u8>> {
-    let mut jpeg = Compress::new(ColorSpace::JCS_RGB);
-    // mozjpeg's own defaults search for smaller files and take ten times as long.
-    jpeg.set_fastest_defaults();
-    jpeg.set_size(photograph.width, photograph.height);
-    jpeg.set_quality(88.0);
-    let mut started = jpeg.start_compress(Vec::new())?;
-    started.write_scanlines(&photograph.values)?;
-    started.finish()
 }
 
 #[cfg(test)]

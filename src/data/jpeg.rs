@@ -9,7 +9,7 @@
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use mozjpeg::{ColorSpace, Decompress};
+use mozjpeg::{ColorSpace, Compress, Decompress};
 use mozjpeg_sys::{jpeg_common_struct, jpeg_error_mgr, jpeg_std_error};
 
 /// Longest side accepted, in pixels.
@@ -80,6 +80,27 @@ fn decode(bytes: &[u8]) -> Result<Rgb, String> {
         height,
         values,
     })
+}
+
+/// Encode `height x width x 3` interleaved values as a JPEG of this quality (0 to 100).
+///
+/// # Panics
+/// If there are not so many values.
+pub fn encode_rgb(
+    values: &[u8],
+    width: usize,
+    height: usize,
+    quality: f32,
+) -> std::io::Result<Vec<u8>> {
+    assert_eq!(values.len(), width * height * 3, "a value a channel");
+    let mut jpeg = Compress::new(ColorSpace::JCS_RGB);
+    // mozjpeg's own defaults search for smaller files and take ten times as long.
+    jpeg.set_fastest_defaults();
+    jpeg.set_size(width, height);
+    jpeg.set_quality(quality);
+    let mut started = jpeg.start_compress(Vec::new())?;
+    started.write_scanlines(values)?;
+    started.finish()
 }
 
 /// libjpeg's standard manager with fatal errors and warnings both turned into unwinding.
