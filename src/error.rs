@@ -60,6 +60,14 @@ pub enum Error {
         /// Why it was refused.
         reason: String,
     },
+    /// A file could not be fetched.
+    #[error("{url}: {reason}")]
+    Download {
+        /// Where it should be.
+        url: String,
+        /// What happened, and what to do about it.
+        reason: String,
+    },
     /// The output exists and may not be replaced.
     #[error("{}: already exists; choose another --out or give --force to replace it", path.display())]
     Exists {
@@ -161,7 +169,7 @@ impl Error {
             | Error::Shape { .. } => 65,
             Error::Diverged { .. } => 70,
             Error::Exists { .. } => 73,
-            Error::Io { .. } => 74,
+            Error::Io { .. } | Error::Download { .. } => 74,
         }
     }
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
+use crate::data::samples::Samples;
 use crate::error::Result;
 use crate::mat::MatRef;
 use crate::model::{Evaluation, Model};
-use crate::data::samples::Samples;
 
 /// Samples a task: it should outlast the cost of handing it out.
 const TASK: usize = 256;
@@ -120,7 +120,9 @@ impl Model {
         let mut rows = vec![Score::default(); samples.rows()];
         let evaluation = self.evaluate_with(samples, |range, z| {
             let labels = &samples.labels()[range.clone()];
-            let tasks = rows[range].par_chunks_mut(TASK).zip(labels.par_chunks(TASK));
+            let tasks = rows[range]
+                .par_chunks_mut(TASK)
+                .zip(labels.par_chunks(TASK));
             tasks.enumerate().for_each(|(task, (rows, labels))| {
                 for (i, (row, &label)) in rows.iter_mut().zip(labels).enumerate() {
                     *row = score(z, task * TASK + i, label);
@@ -216,8 +218,18 @@ mod tests {
             rank: u32::from(label != predicted),
         };
         let scores = Scores {
-            evaluation: Evaluation { rows: 5, accuracy: 0.4, loss: 1.0 },
-            rows: vec![row(0, 1, 0.6), row(0, 0, 0.9), row(1, 0, 0.8), row(1, 1, 0.5), row(0, 1, 0.7)],
+            evaluation: Evaluation {
+                rows: 5,
+                accuracy: 0.4,
+                loss: 1.0,
+            },
+            rows: vec![
+                row(0, 1, 0.6),
+                row(0, 0, 0.9),
+                row(1, 0, 0.8),
+                row(1, 1, 0.5),
+                row(0, 1, 0.7),
+            ],
         };
         assert_eq!(scores.confident_misses(2), [2, 4]);
         assert_eq!(scores.unsure_hits(9), [3, 1]);

@@ -86,6 +86,8 @@ pub struct Fit {
     pub best_epoch: Option<usize>,
     /// Threads it used.
     pub threads: usize,
+    /// The model in Gram coordinates, from the Gram engine: s, b (c values) and Aᵀ (c x n).
+    pub coordinates: Option<Vec<f32>>,
     /// Where the time went.
     pub timings: Timings,
 }
@@ -326,6 +328,8 @@ impl Run<'_> {
             Some(best) => (Some(best.epoch), best.point),
             None => (None, end),
         };
+        let coordinates =
+            E::coordinates(&point).map(|at| [std::slice::from_ref(&at.s), at.bias, at.a].concat());
         let model = timed(&mut self.timings.weight, || engine.materialise(point));
         Ok(Fit {
             model,
@@ -335,6 +339,7 @@ impl Run<'_> {
             lr_bound,
             best_epoch,
             threads: self.threads,
+            coordinates,
             timings: self.timings,
         })
     }

@@ -46,6 +46,8 @@ pub mod data;
 pub mod engine;
 pub mod error;
 pub mod eval;
+pub mod explain;
+pub mod export;
 pub mod fit;
 pub mod gemm;
 pub mod kernels;

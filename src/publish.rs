@@ -21,8 +21,9 @@ pub enum Overwrite {
 
 /// Files whose presence marks a directory as flowreg's own, so that replacing it cannot
 /// destroy anything else.
-const OURS: [&str; 3] = [
+const OURS: [&str; 4] = [
     crate::data::dataset::MANIFEST,
+    crate::export::ONNX,
     crate::run::SUMMARY,
     crate::data::flowers102::SPLITS,
 ];
@@ -92,6 +93,38 @@ impl Staging {
         }
         sync_dir(parent)
     }
+}
+
+/// Write one file that appears complete or not at all.
+///
+/// # Errors
+/// [`Error::Exists`] unless it may be replaced, [`Error::Io`].
+pub fn write_file(path: &Path, bytes: &[u8], overwrite: Overwrite) -> Result<()> {
+    if overwrite == Overwrite::Never && path.symlink_metadata().is_ok() {
+        return Err(Error::Exists {
+            path: path.to_path_buf(),
+        });
+    }
+    let parent = parent_of(path);
+    fs::create_dir_all(parent).map_err(Error::io(parent, "create the directory"))?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // What an ordinary file gets, less the umask.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut file = (builder.prefix(".flowreg-").tempfile_in(parent))
+        .map_err(Error::io(parent, "create a file in"))?;
+    file.write_all(bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(Error::io(path, "write"))?;
+    let appeared = match overwrite {
+        Overwrite::Replace => file.persist(path),
+        Overwrite::Never => file.persist_noclobber(path),
+    };
+    appeared.map_err(|error| Error::io(path, "create")(error.error))?;
+    Ok(())
 }
 
 /// The directory that holds `path`.

@@ -1,10 +1,13 @@
 //! The files of a run: `history.jsonl`, `summary.json`, `model.safetensors`.
 
-use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use crate::data::samples::Samples;
 use crate::engine::Kind;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::eval::Scores;
 use crate::fit::{Fit, FitOptions, Timings};
 use crate::kernels::Isa;
 use crate::model::Evaluation;
@@ -19,6 +22,9 @@ pub const SUMMARY: &str = "summary.json";
 pub const MODEL: &str = "model.safetensors";
 /// Every epoch's Gram coordinates, if they were asked for.
 pub const TRAJECTORY: &str = "trajectory.npy";
+
+/// The model in Gram coordinates, if they were asked for: one row of [`TRAJECTORY`].
+pub const COORDINATES: &str = "coordinates.npy";
 
 /// `summary.json`. Losses are means over rows; `epochs` are those that were run;
 /// `train_seconds` is fitting and nothing else, and the sum of `seconds`.
@@ -57,6 +63,8 @@ pub struct Summary {
     pub train_accuracy: f64,
     pub train_loss: f64,
     pub eval_accuracy: f64,
+    /// Share of rows whose label is among the five most probable classes.
+    pub eval_top5: f64,
     pub eval_loss: f64,
     pub eval_rows: usize,
 }
@@ -69,9 +77,10 @@ impl Summary {
         train: &Samples,
         (train_split, on_train): (String, Evaluation),
         val_split: Option<String>,
-        (eval_split, on_eval): (String, Evaluation),
+        (eval_split, scores): (String, &Scores),
     ) -> Summary {
         let sgd = &options.sgd;
+        let on_eval = scores.evaluation;
         Summary {
             flowreg: env!("CARGO_PKG_VERSION"),
             engine: fit.plan.engine,
@@ -104,9 +113,18 @@ impl Summary {
             train_accuracy: on_train.accuracy,
             train_loss: on_train.loss,
             eval_accuracy: on_eval.accuracy,
+            eval_top5: scores.top(5),
             eval_loss: on_eval.loss,
             eval_rows: on_eval.rows,
         }
+    }
+}
+
+/// The model file of a run directory, or the file itself.
+pub fn model_file(path: &Path) -> PathBuf {
+    match path.is_dir() {
+        true => path.join(MODEL),
+        false => path.to_path_buf(),
     }
 }
 
@@ -123,4 +141,27 @@ fn history_lines(history: &[Epoch]) -> String {
     (history.iter())
         .map(|epoch| serde_json::to_string(epoch).expect("plain data") + "\n")
         .collect()
+}
+
+/// What a later command needs to know of a finished run.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Fitted {
+    /// Split that was fitted.
+    pub train_split: String,
+    /// Classes that were fitted.
+    pub classes: usize,
+}
+
+/// Read the summary of a run directory.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Format`].
+pub fn read_summary(run: &Path) -> Result<Fitted> {
+    let path = run.join(SUMMARY);
+    let bytes = std::fs::read(&path).map_err(Error::io(
+        &path,
+        "open the run's summary (give the run's directory, not its model file)",
+    ))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Error::format(&path, "json", error, "what flowreg-fit writes"))
 }

@@ -490,8 +490,8 @@ fn bad_photographs_are_refused() {
     let mut taller = good.clone();
     taller[height] += 1; // 256 rows more than the scan holds
     let cases: [(&str, &[u8], &str); 7] = [
-        ("empty", &[], "no JPEG signature"),
-        ("a PNG", b"\x89PNG\r\n\x1a\n", "no JPEG signature"),
+        ("empty", &[], "no JPEG or PNG signature"),
+        ("half a PNG", b"\x89PNG\r\n\x1a\n", "broken PNG"),
         ("cut in half", &good[..good.len() / 2], "broken JPEG"),
         ("without its end", &good[..good.len() - 2], "broken JPEG"),
         ("cut in its header", &good[..100], "broken JPEG"),

@@ -1,19 +1,22 @@
 //! Dataset to model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use flowreg::data::dataset::Transform;
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
+use flowreg::data::npy;
 use flowreg::data::prep;
-use flowreg::engine::{Choice, Plan};
-use flowreg::gemm::Backend;
+use flowreg::engine::{Choice, Kind, Plan};
+use flowreg::gemm::{Backend, Gemm};
 use flowreg::kernels::Isa;
 use flowreg::model::About;
-use flowreg::publish::{Overwrite, Staging};
+use flowreg::publish::{Overwrite, Staging, write_file};
+use flowreg::report::{self, Report};
 use flowreg::run::{self, Summary};
-use flowreg::{Dataset, Samples, Split, Splits, cli, threads};
+use flowreg::{Dataset, Model, Samples, Scores, Split, Splits, cli, export, threads};
 use flowreg::{Decay, Epoch, Event, LearningRate, Schedule, Sgd};
 use flowreg::{Error, Evaluation, Fit, FitOptions, Init, Loss, Recipe, Result};
 
@@ -23,6 +26,9 @@ use flowreg::{Error, Evaluation, Fit, FitOptions, Init, Loss, Recipe, Result};
     name = "flowreg-fit",
     version,
     allow_negative_numbers = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
     after_help = "\
 Examples:
   flowreg-fit --demo --out demo-run
@@ -33,10 +39,14 @@ Examples:
   flowreg-fit flowers --init run/model.safetensors --epochs 50 --out more
   flowreg-fit flowers --lr auto --epochs 2000 --val-split val --early-stopping 50 --out run
   flowreg-fit flowers --lr 0.01 --lr-schedule cosine --lr-warmup 5 --momentum 0.9 --out run
+  flowreg-fit --x x.npy --y y.npy --x-val xv.npy --y-val yv.npy --lr auto --out run
+  flowreg-fit compare run more --out compare.html
+  flowreg-fit export run --out exported
 
 The run directory holds model.safetensors (weight, bias), history.jsonl (each epoch's
 learning rate, the loss before its step, validation loss and accuracy after it),
-summary.json, and trajectory.npy if asked for.
+summary.json, report.html with curve.svg, confusion.svg and weights.png, and
+trajectory.npy and coordinates.npy if asked for.
 
 Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss was no number any more,
 73 the output exists, 74 a file could not be read or written.
@@ -44,25 +54,44 @@ Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss was no number
 FLOWREG_ISA forces an instruction set: avx512, avx2+fma, neon or portable."
 )]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Dataset directory, written by flowreg-prep
     #[arg(
         value_name = "DATASET",
-        required_unless_present = "demo",
-        conflicts_with = "demo"
+        required_unless_present_any = ["demo", "x"],
+        conflicts_with_all = ["demo", "x"]
     )]
     dataset: Option<PathBuf>,
     /// Draw synthetic flowers, prepare them and fit them, all below --out
     #[arg(long)]
     demo: bool,
     /// Directory of the run to write; it appears complete or not at all
-    #[arg(long, value_name = "RUN")]
-    out: PathBuf,
+    // An option only because a subcommand needs none.
+    #[arg(long, value_name = "RUN", required = true)]
+    out: Option<PathBuf>,
     /// Replace the run if it exists
     #[arg(long)]
     force: bool,
     /// Threads; one for each core if not given
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Write no report.html and none of its figures
+    #[arg(long)]
+    no_report: bool,
+
+    /// Features to fit instead of a dataset: a .npy file (<f4, rows x features), mapped
+    #[arg(long, value_name = "FILE", requires = "y", conflicts_with_all = ["demo", "train_split", "val_split", "eval_split"], help_heading = "Arrays")]
+    x: Option<PathBuf>,
+    /// Their labels: a .npy file (<i8, <i4 or |u1), classes numbered from 0
+    #[arg(long, value_name = "FILE", requires = "x", help_heading = "Arrays")]
+    y: Option<PathBuf>,
+    /// Features to validate on after every epoch, and to evaluate
+    #[arg(long, value_name = "FILE", requires_all = ["x", "y_val"], help_heading = "Arrays")]
+    x_val: Option<PathBuf>,
+    /// Their labels
+    #[arg(long, value_name = "FILE", requires_all = ["x_val"], help_heading = "Arrays")]
+    y_val: Option<PathBuf>,
 
     /// binary-slow, binary-fast, softmax-slow or softmax-fast; options below override it
     #[arg(long, value_name = "NAME", help_heading = "What to fit")]
@@ -81,14 +110,9 @@ struct Args {
     /// Split to validate on after every epoch
     #[arg(long, value_name = "NAME", help_heading = "What to fit")]
     val_split: Option<String>,
-    /// Split to evaluate afterwards
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "test",
-        help_heading = "What to fit"
-    )]
-    eval_split: String,
+    /// Split to evaluate afterwards [default: test, or val, or the one fitted]
+    #[arg(long, value_name = "NAME", help_heading = "What to fit")]
+    eval_split: Option<String>,
     /// Initial weights: torch, zeros, or a model.safetensors file [default: torch]
     #[arg(long, value_name = "START", help_heading = "What to fit")]
     init: Option<String>,
@@ -144,16 +168,15 @@ struct Args {
     lr_warmup: usize,
     /// Stop when so many epochs in a row brought no lower validation loss, and keep the
     /// best epoch's model
-    #[arg(
-        long,
-        value_name = "PATIENCE",
-        requires = "val_split",
-        help_heading = "How to fit"
-    )]
+    #[arg(long, value_name = "PATIENCE", help_heading = "How to fit")]
     early_stopping: Option<usize>,
     /// Write every epoch's Gram coordinates to trajectory.npy (4nc bytes an epoch)
     #[arg(long, help_heading = "How to fit")]
     save_trajectory: bool,
+    /// Write the model's Gram coordinates to coordinates.npy (4nc bytes), with which
+    /// flowreg-predict --explain names the photographs behind a prediction
+    #[arg(long, help_heading = "How to fit")]
+    save_coordinates: bool,
     /// Momentum [default: 0]
     #[arg(long, value_name = "M", value_parser = cli::finite, help_heading = "How to fit")]
     momentum: Option<f64>,
@@ -171,47 +194,172 @@ struct Args {
     batch_size: Option<usize>,
 }
 
+#[derive(Subcommand)]
+enum Command {
+    /// Lay finished runs over one another, in one page
+    Compare(Compare),
+    /// Write a model as ONNX and as .npy
+    Export(Export),
+}
+
+#[derive(clap::Args)]
+struct Compare {
+    /// Run directories
+    #[arg(value_name = "RUN", required = true, num_args = 2..)]
+    runs: Vec<PathBuf>,
+    /// Page to write
+    #[arg(long, value_name = "FILE", default_value = "compare.html")]
+    out: PathBuf,
+    /// Replace the page if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(clap::Args)]
+struct Export {
+    /// Run directory, or a model.safetensors file
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Directory to write: model.onnx, weight.npy, bias.npy
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Replace the directory if it exists
+    #[arg(long)]
+    force: bool,
+}
+
 fn main() -> ExitCode {
-    cli::main("flowreg-fit", run)
+    cli::main("flowreg-fit", |args: Args| match &args.command {
+        None => run(args),
+        Some(Command::Compare(args)) => compare(args),
+        Some(Command::Export(args)) => export(args),
+    })
+}
+
+fn overwrite(force: bool) -> Overwrite {
+    match force {
+        true => Overwrite::Replace,
+        false => Overwrite::Never,
+    }
+}
+
+fn compare(args: &Compare) -> Result<()> {
+    let page = report::compare(&args.runs)?;
+    write_file(&args.out, page.as_bytes(), overwrite(args.force))?;
+    cli::say(format_args!(
+        "{}: {} runs",
+        args.out.display(),
+        args.runs.len()
+    ));
+    Ok(())
+}
+
+fn export(args: &Export) -> Result<()> {
+    let model = Model::load(run::model_file(&args.model))?;
+    let staging = Staging::begin(&args.out, overwrite(args.force))?;
+    export::write(&staging, &model)?;
+    staging.publish()?;
+    let files = [export::ONNX, export::WEIGHT, export::BIAS];
+    cli::say(format_args!("{}: {}", args.out.display(), files.join(", ")));
+    Ok(())
+}
+
+/// The rows of a run, mapped.
+struct Data {
+    source: String,
+    class_names: Vec<String>,
+    transform: Option<Transform>,
+    train: (String, Split),
+    val: Option<(String, Split)>,
+    /// `None` evaluates the rows fitted.
+    eval: Option<(String, Split)>,
+}
+
+impl Data {
+    fn of_dataset(directory: &Path, args: &Args) -> Result<Data> {
+        let dataset = Dataset::open(directory)?;
+        let manifest = dataset.manifest();
+        let named = |name: &str| Ok::<_, Error>((name.to_string(), dataset.split(name)?));
+        let train = named(&args.train_split)?;
+        let val = args.val_split.as_deref().map(named).transpose()?;
+        let there = |name: &&&str| manifest.splits.iter().any(|split| split.name == **name);
+        let eval = match (&args.eval_split, ["test", "val"].iter().find(there)) {
+            (Some(name), _) => Some(named(name)?),
+            (None, name) => name.map(|name| named(name)).transpose()?,
+        };
+        Ok(Data {
+            source: manifest.source.clone(),
+            class_names: manifest.class_names.clone(),
+            transform: manifest.transform.clone(),
+            train,
+            val,
+            eval,
+        })
+    }
+
+    fn of_arrays(x: &Path, y: &Path, args: &Args) -> Result<Data> {
+        let train = Split::of_arrays(x, y, None)?;
+        let validation = || match (&args.x_val, &args.y_val) {
+            (Some(x), Some(y)) => Split::of_arrays(x, y, Some(train.classes())).map(Some),
+            _ => Ok(None),
+        };
+        let named = |split: Option<Split>| split.map(|split| ("val".to_string(), split));
+        Ok(Data {
+            source: x
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            class_names: Vec::new(),
+            transform: None,
+            val: named(validation()?),
+            eval: named(validation()?),
+            train: ("train".to_string(), train),
+        })
+    }
 }
 
 fn run(args: Args) -> Result<()> {
     let mut laps = cli::Laps::new();
     let (mut options, classes) = fit_options(&args)?;
-    let overwrite = match args.force {
-        true => Overwrite::Replace,
-        false => Overwrite::Never,
-    };
-    let staging = Staging::begin(&args.out, overwrite)?;
+    let out = args.out.as_deref().expect("clap requires it");
+    let staging = Staging::begin(out, overwrite(args.force))?;
     if args.save_trajectory {
         options.save_trajectory = Some(staging.dir().join(run::TRAJECTORY));
     }
-    let directory = match &args.dataset {
-        Some(directory) => directory.clone(),
-        None => prepare_demo(&staging)?,
+    let data = match (&args.dataset, &args.x, &args.y) {
+        (Some(directory), ..) => Data::of_dataset(directory, &args)?,
+        (None, Some(x), Some(y)) => Data::of_arrays(x, y, &args)?,
+        _ => Data::of_dataset(&prepare_demo(&staging)?, &args)?,
     };
-    let dataset = Dataset::open(&directory)?;
-    let train = dataset.split(&args.train_split)?;
-    let val = match &args.val_split {
-        Some(name) => Some(dataset.split(name)?),
-        None => None,
-    };
-    let eval = dataset.split(&args.eval_split)?;
-    let train = samples(&train, classes)?;
-    let val = val.as_ref().map(|val| samples(val, classes)).transpose()?;
-    let eval = samples(&eval, classes)?;
+    let (train_split, train_rows) = &data.train;
+    let (eval_split, eval_rows) = data.eval.as_ref().unwrap_or(&data.train);
+    let train = samples(train_rows, classes)?;
+    let val = (data.val.as_ref())
+        .map(|(_, val)| samples(val, classes))
+        .transpose()?;
+    let eval = samples(eval_rows, classes)?;
     let splits = Splits {
         train: &train,
         validation: val.as_ref(),
     };
 
     laps.end("options, dataset mapped");
-    say_header(&dataset.manifest().source, &args, &options, splits);
-    let mut fit = fit_with_progress(splits, &options)?;
-    let manifest = dataset.manifest();
+    say_header(&data.source, train_split, &options, splits);
+    let mut fit = fit_with_progress(splits, &options).map_err(|error| blame(error, &data))?;
+    if args.save_coordinates && fit.coordinates.is_none() {
+        return Err(Error::Options {
+            option: "--save-coordinates",
+            found: "the primal engine".to_string(),
+            expected: "--engine gram: only it has the coordinates A, s and b".to_string(),
+        });
+    }
     fit.model.set_about(About {
-        class_names: manifest.class_names[..train.classes()].to_vec(),
-        transform: Some(manifest.transform.clone()),
+        class_names: (data.class_names.iter())
+            .take(train.classes())
+            .cloned()
+            .collect(),
+        transform: data.transform.clone(),
     });
     say_fitted(&fit);
     let seconds = fit.timings;
@@ -228,29 +376,90 @@ fn run(args: Args) -> Result<()> {
     let pool = threads::pool(options.threads)?;
     let on_train = pool.install(|| fit.model.evaluate(&train))?;
     laps.end("evaluation of the rows fitted");
-    let on_eval = pool.install(|| fit.model.evaluate(&eval))?;
+    let scores = pool.install(|| fit.model.score(&eval))?;
     laps.end("evaluation of --eval-split");
-    say_evaluation(&args.train_split, on_train);
-    say_evaluation(&args.eval_split, on_eval);
+    say_evaluation(train_split, on_train, None);
+    say_evaluation(eval_split, scores.evaluation, Some(&scores));
     let summary = Summary::new(
         &options,
         &fit,
         &train,
-        (args.train_split, on_train),
-        args.val_split,
-        (args.eval_split, on_eval),
+        (train_split.clone(), on_train),
+        data.val.as_ref().map(|(name, _)| name.clone()),
+        (eval_split.clone(), &scores),
     );
     run::write(&staging, &fit, &summary)?;
-    laps.end("files written and flushed");
-    staging.publish()?;
-    laps.end("directory published");
     let mut files = vec![run::MODEL, run::HISTORY, run::SUMMARY];
     files.extend(args.save_trajectory.then_some(run::TRAJECTORY));
-    cli::say(format_args!("{}: {}", args.out.display(), files.join(", ")));
+    if let (true, Some(coordinates)) = (args.save_coordinates, &fit.coordinates) {
+        let file = npy::f32_file(&[1, coordinates.len()], coordinates);
+        staging.write(run::COORDINATES, &file)?;
+        files.push(run::COORDINATES);
+    }
+    laps.end("files written and flushed");
+    if !args.no_report {
+        let names = kept_files(eval_rows, &eval, classes)?;
+        let report = Report {
+            source: &data.source,
+            summary: &summary,
+            history: &fit.history,
+            model: &fit.model,
+            scores: &scores,
+            rows: eval.x(),
+            files: names.as_deref(),
+            path: None,
+        };
+        files.extend(pool.install(|| report.write(&staging))?);
+        laps.end("report and its figures");
+    }
+    staging.publish()?;
+    laps.end("directory published");
+    cli::event("summary", &summary);
+    cli::say(format_args!("{}: {}", out.display(), files.join(", ")));
     if args.timings {
         laps.say();
     }
     Ok(())
+}
+
+/// The files of the rows that were evaluated.
+fn kept_files(
+    split: &Split,
+    eval: &Samples,
+    classes: Option<usize>,
+) -> Result<Option<Vec<String>>> {
+    let Some(files) = split.files() else {
+        return Ok(None);
+    };
+    let most = classes.unwrap_or(eval.classes()) as u32;
+    let all = split.samples()?;
+    let kept = files
+        .iter()
+        .zip(all.labels())
+        .filter(|(_, label)| **label < most);
+    Ok(Some(kept.map(|(file, _)| file.clone()).collect()))
+}
+
+/// A loss that is no number from the first epoch on may be the data's: say which value it is.
+fn blame(error: Error, data: &Data) -> Error {
+    if !matches!(error, Error::Diverged { epoch: 0, .. }) {
+        return error;
+    }
+    let splits = std::iter::once(&data.train).chain(&data.val);
+    for (name, split) in splits {
+        let Ok(samples) = split.samples() else {
+            continue;
+        };
+        let bad = |row: &usize| samples.x().row(*row).iter().any(|x| !x.is_finite());
+        if let Some(row) = (0..samples.rows()).find(bad) {
+            return Error::Shape {
+                what: "features",
+                found: format!("a value in row {row} of {name} that is no finite number"),
+                expected: "finite numbers; fill in or drop what is missing".to_string(),
+            };
+        }
+    }
+    error
 }
 
 fn samples(split: &Split, classes: Option<usize>) -> Result<Samples<'_>> {
@@ -335,7 +544,7 @@ fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     Ok(dataset)
 }
 
-fn say_header(source: &str, args: &Args, options: &FitOptions, splits: Splits) {
+fn say_header(source: &str, split: &str, options: &FitOptions, splits: Splits) {
     let train = splits.train;
     let (n, d, classes) = (train.rows(), train.features(), train.classes());
     let loss = Loss::for_classes(classes);
@@ -345,9 +554,8 @@ fn say_header(source: &str, args: &Args, options: &FitOptions, splits: Splits) {
         Loss::Logistic => "logistic",
     };
     cli::say(format_args!(
-        "flowreg {}: {what} of {classes} classes on {source}, split {}",
+        "flowreg {}: {what} of {classes} classes on {source}, split {split}",
         env!("CARGO_PKG_VERSION"),
-        args.train_split,
     ));
     cli::say(format_args!(
         "  X {n} x {d} f32, mapped ({:.1} MB); W {c} x {d}",
@@ -375,7 +583,7 @@ fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<Fit> {
     let mut bar = cli::progress(0, "K");
     let mut last = None;
     let result = flowreg::fit(splits, options, &mut |event| match event {
-        Event::Planned(plan) => say_plan(plan, options),
+        Event::Planned(plan) => say_plan(plan, options, splits),
         Event::GramMatrix { columns, of } => {
             bar.set_length(of as u64);
             bar.set_position(columns as u64);
@@ -387,6 +595,9 @@ fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<Fit> {
         }
         Event::Epoch(epoch) => {
             let number = epoch.epoch;
+            if cli::event("epoch", &epoch) {
+                return;
+            }
             bar.set_message(format!("loss {:.4}", epoch.loss));
             bar.inc(1);
             last = (number % every != 0).then_some(epoch);
@@ -401,12 +612,27 @@ fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<Fit> {
     result
 }
 
-fn say_plan(plan: Plan, options: &FitOptions) {
+fn say_plan(plan: Plan, options: &FitOptions, splits: Splits) {
+    let threads = options.threads.unwrap_or_else(threads::available);
     cli::say(format_args!(
-        "  {plan}; {} threads, {}",
-        options.threads.unwrap_or_else(threads::available),
+        "  {plan}; {threads} threads, {}",
         Isa::current()
     ));
+    let (flop, own) = match plan.engine {
+        Kind::Gram => (plan.gram_flop, plan.gram_bytes as f64),
+        Kind::Primal => (plan.primal_flop, 0.0),
+    };
+    // Of what is this short, measuring the machine would take a share that shows.
+    if flop < 2e11 {
+        return;
+    }
+    let rows = splits.train.rows() + splits.validation.map_or(0, Samples::rows);
+    let mapped = 4.0 * rows as f64 * splits.train.features() as f64;
+    cli::forecast(
+        flop / Gemm::new(options.backend, threads).rate(),
+        own + mapped,
+        0.0,
+    );
 }
 
 fn say_learning_rate(sgd: &Sgd, lr: f64, bound: Option<f64>) {
@@ -454,9 +680,12 @@ fn say_fitted(fit: &Fit) {
     }
 }
 
-fn say_evaluation(split: &str, evaluation: Evaluation) {
+fn say_evaluation(split: &str, evaluation: Evaluation, scores: Option<&Scores>) {
+    let top5 = scores.map_or(String::new(), |scores| {
+        format!(" (top-5 {:.4})", scores.top(5))
+    });
     cli::say(format_args!(
-        "{split:5} {:5} rows: accuracy {:.4}, loss {:.4}",
+        "{split:5} {:5} rows: accuracy {:.4}{top5}, loss {:.4}",
         evaluation.rows, evaluation.accuracy, evaluation.loss
     ));
 }

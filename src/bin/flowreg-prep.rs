@@ -1,29 +1,35 @@
-//! Photographs to dataset.
+//! Photographs, arrays or text to dataset.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
-use flowreg::data::prep;
+use flowreg::data::folder::{self, Shares};
+use flowreg::data::photographs::Photographs;
+use flowreg::data::{arrays, download, libsvm, prep};
 use flowreg::publish::{Overwrite, Staging};
-use flowreg::{Result, cli, threads};
+use flowreg::{Dataset, Result, cli, threads};
 
-/// Prepare photographs once into a memory-mapped f32 matrix.
+/// Prepare data once into a memory-mapped f32 matrix.
 #[derive(Parser)]
 #[command(
     name = "flowreg-prep",
     version,
     after_help = "\
 Examples:
-  flowreg-prep flowers102 --root ~/flowers-102 --out flowers
+  flowreg-prep flowers102 --root ~/flowers-102 --download --out flowers
   flowreg-prep flowers102 --root ~/flowers-102 --out flowers64 --size 64
+  flowreg-prep folder --root ~/my-photographs --out mine
+  flowreg-prep npy --x x.npy --y y.npy --x-test xt.npy --y-test yt.npy --out arrays
+  flowreg-prep libsvm --train a9a --test a9a.t --out a9a-data
   flowreg-prep demo --out photographs
   flowreg-prep flowers102 --root photographs --no-verify --out demo-data
 
 Exit codes: 0 done, 64 wrong usage, 65 bad input data, 73 the output exists, 74 a file
-could not be read or written."
+could not be read, written or fetched."
 )]
 struct Prep {
     #[command(subcommand)]
@@ -32,28 +38,108 @@ struct Prep {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Oxford Flowers102: a folder with jpg/, imagelabels.mat and setid.mat
+    /// Oxford Flowers102: a folder with jpg/ or 102flowers.tgz, imagelabels.mat and setid.mat
     Flowers102(Flowers102),
+    /// Your photographs (JPEG, PNG): a folder for each class
+    Folder(Folder),
+    /// Arrays of other tools: .npy features (<f8, <f4, <f2; |u1 is divided by 255) and labels
+    Npy(Npy),
+    /// LIBSVM's text: LABEL INDEX:VALUE ...
+    Libsvm(Libsvm),
     /// Draw the demo's synthetic photographs, in Flowers102's layout
     Demo(Demo),
 }
 
 #[derive(Args)]
 struct Flowers102 {
-    /// Folder that holds jpg/, imagelabels.mat and setid.mat
+    /// Folder that holds jpg/ or 102flowers.tgz, imagelabels.mat and setid.mat
     #[arg(long, value_name = "DIR")]
     root: PathBuf,
-    /// Side of the square that photographs are resized to, in pixels
-    #[arg(long, default_value_t = 128)]
-    size: usize,
-    /// Accept .mat files other than the official ones
+    /// Fetch the three official files (0.35 GB) into --root first; goes on where it broke off
+    #[arg(
+        long,
+        conflicts_with = "no_verify",
+        long_help = "Fetch the three official files (0.35 GB) into --root first. A download that broke off \
+                     goes on; a proxy is taken from HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY; \
+                     FLOWREG_FLOWERS102_URL names a mirror. The archive is read as it is, never unpacked"
+    )]
+    download: bool,
+    /// Accept .mat files and an archive other than the official ones
     #[arg(long)]
     no_verify: bool,
     #[command(flatten)]
+    pictures: Pictures,
+    #[command(flatten)]
     output: Output,
+}
+
+#[derive(Args)]
+struct Folder {
+    /// Folder with one folder for each class, or with train/, val/ and test/ that have them
+    #[arg(long, value_name = "DIR")]
+    root: PathBuf,
+    /// Share of each class for val, where folders make no splits
+    #[arg(long, value_name = "SHARE", default_value_t = 0.15)]
+    val_share: f64,
+    /// Share of each class for test, where folders make no splits
+    #[arg(long, value_name = "SHARE", default_value_t = 0.15)]
+    test_share: f64,
+    /// Seed of that draw
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u32,
+    #[command(flatten)]
+    pictures: Pictures,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct Pictures {
+    /// Side of the square that photographs are resized to, in pixels
+    #[arg(long, default_value_t = 128)]
+    size: usize,
     /// Threads; one for each core if not given
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+}
+
+#[derive(Args)]
+struct Npy {
+    /// Features to train on (rows x features)
+    #[arg(long, value_name = "FILE")]
+    x: PathBuf,
+    /// Their labels (<i8, <i4 or |u1), classes numbered from 0
+    #[arg(long, value_name = "FILE")]
+    y: PathBuf,
+    /// Features of the split val
+    #[arg(long, value_name = "FILE", requires = "y_val")]
+    x_val: Option<PathBuf>,
+    /// Their labels
+    #[arg(long, value_name = "FILE", requires = "x_val")]
+    y_val: Option<PathBuf>,
+    /// Features of the split test
+    #[arg(long, value_name = "FILE", requires = "y_test")]
+    x_test: Option<PathBuf>,
+    /// Their labels
+    #[arg(long, value_name = "FILE", requires = "x_test")]
+    y_test: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct Libsvm {
+    /// Text to train on
+    #[arg(long, value_name = "FILE")]
+    train: PathBuf,
+    /// Text of the split val
+    #[arg(long, value_name = "FILE")]
+    val: Option<PathBuf>,
+    /// Text of the split test
+    #[arg(long, value_name = "FILE")]
+    test: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Args)]
@@ -86,53 +172,185 @@ impl Output {
 
 fn main() -> ExitCode {
     cli::main("flowreg-prep", |args: Prep| match args.command {
-        Command::Flowers102(args) => prepare(&args),
+        Command::Flowers102(args) => flowers102(&args),
+        Command::Folder(args) => folder(&args),
+        Command::Npy(args) => npy(&args),
+        Command::Libsvm(args) => libsvm(&args),
         Command::Demo(args) => draw(&args),
     })
 }
 
-fn prepare(args: &Flowers102) -> Result<()> {
+fn flowers102(args: &Flowers102) -> Result<()> {
     let verify = match args.no_verify {
         true => Verify::Any,
         false => Verify::Official,
     };
+    // Known before 0.35 GB are fetched: whether there is anything to do.
+    drop(Staging::begin(&args.output.out, args.output.overwrite())?);
+    if args.download {
+        fetch(&args.root)?;
+    }
     let photographs = flowers102::open(&args.root, verify)?;
+    prepare(&photographs, &args.pictures, &args.output)?;
+    say_next(&args.output.out, "--recipe softmax-slow");
+    Ok(())
+}
+
+fn fetch(root: &Path) -> Result<()> {
+    let mirror = std::env::var("FLOWREG_FLOWERS102_URL");
+    let base = mirror.as_deref().unwrap_or(flowers102::URL);
+    for remote in &flowers102::OFFICIAL {
+        let bar = cli::progress_bytes(0, remote.name);
+        let fetched = download::fetch(base, remote, root, &mut |bytes, of| {
+            bar.set_length(of.unwrap_or(bytes));
+            bar.set_position(bytes);
+        })?;
+        bar.finish_and_clear();
+        let how = match fetched {
+            true => "fetched, md5 as published",
+            false => "already there",
+        };
+        cli::say(format_args!("{}: {how}", root.join(remote.name).display()));
+    }
+    Ok(())
+}
+
+fn folder(args: &Folder) -> Result<()> {
+    let shares = Shares {
+        val: args.val_share,
+        test: args.test_share,
+        seed: args.seed,
+    };
+    let found = folder::open(&args.root, shares)?;
+    if found.passed_over > 0 {
+        cli::say(format_args!(
+            "{} files passed over: their names end in none of .jpg, .jpeg and .png, or they lie in no class",
+            found.passed_over
+        ));
+    }
+    if !found.split_by_folders {
+        cli::say(format_args!(
+            "no folder train: each class is split by seed {}, {} for val, {} for test",
+            shares.seed, shares.val, shares.test
+        ));
+    }
+    prepare(&found.photographs, &args.pictures, &args.output)?;
+    say_next(&args.output.out, "--lr auto --epochs 500");
+    Ok(())
+}
+
+fn prepare(photographs: &Photographs, pictures: &Pictures, output: &Output) -> Result<()> {
     let rows: usize = photographs.splits.iter().map(|s| s.rows.len()).sum();
-    let (size, out) = (args.size, &args.output.out);
+    let (size, out) = (pictures.size, &output.out);
     cli::say(format_args!(
         "{}: {rows} photographs, {} classes, to {size} x {size} x 3 = {} features",
         photographs.source,
         photographs.class_names.len(),
-        3 * size * size,
+        3 * size as u128 * size as u128,
     ));
+    let pool = threads::pool(pictures.threads)?;
+    if (1..=prep::MAX_SIZE).contains(&size) {
+        forecast(photographs, size, pool.current_num_threads());
+    }
     let bar = cli::progress(rows as u64, "prepare");
-    let started = std::time::Instant::now();
-    threads::pool(args.threads)?.install(|| {
-        prep::prepare(&photographs, size, out, args.output.overwrite(), &|n| {
-            bar.inc(n)
+    let started = Instant::now();
+    pool.install(|| prep::prepare(photographs, size, out, output.overwrite(), &|n| bar.inc(n)))?;
+    bar.finish_and_clear();
+    say_done(out, started, rows)
+}
+
+/// By the time that a few photographs take. One that cannot be read is named later.
+fn forecast(photographs: &Photographs, size: usize, threads: usize) {
+    const TRIED: usize = 8;
+    let all = photographs.splits.iter().flat_map(|split| &split.rows);
+    let rows = all.clone().count();
+    let started = Instant::now();
+    let tried = all.step_by((rows / TRIED).max(1)).take(TRIED);
+    let tried = tried
+        .filter(|(photograph, _)| photograph.planes(size).is_ok())
+        .count();
+    let each = started.elapsed().as_secs_f64() / tried.max(1) as f64;
+    let archive: usize = (photographs.splits.iter())
+        .flat_map(|split| &split.rows)
+        .filter_map(|(photograph, _)| Some(photograph.bytes.as_ref()?.len()))
+        .sum();
+    let row = 4.0 * 3.0 * (size * size) as f64;
+    let memory = 2.0 * row.max(32e6) + archive as f64;
+    cli::forecast(
+        each * rows as f64 / threads as f64,
+        memory,
+        row * rows as f64,
+    );
+}
+
+fn npy(args: &Npy) -> Result<()> {
+    let mut parts = vec![arrays::Part {
+        name: "train",
+        x: args.x.clone(),
+        y: args.y.clone(),
+    }];
+    let others = [
+        ("val", &args.x_val, &args.y_val),
+        ("test", &args.x_test, &args.y_test),
+    ];
+    for (name, x, y) in others {
+        if let (Some(x), Some(y)) = (x.clone(), y.clone()) {
+            parts.push(arrays::Part { name, x, y });
+        }
+    }
+    convert(&args.output, |progress| {
+        arrays::prepare(&parts, &args.output.out, args.output.overwrite(), progress)
+    })
+}
+
+fn libsvm(args: &Libsvm) -> Result<()> {
+    let others = [("val", &args.val), ("test", &args.test)];
+    let others = others
+        .into_iter()
+        .filter_map(|(name, path)| Some((name, path.as_ref()?)));
+    let parts: Vec<libsvm::Part> = (std::iter::once(("train", &args.train)).chain(others))
+        .map(|(name, path)| libsvm::Part {
+            name,
+            path: path.clone(),
         })
+        .collect();
+    convert(&args.output, |progress| {
+        libsvm::prepare(&parts, &args.output.out, args.output.overwrite(), progress)
+    })
+}
+
+fn convert(output: &Output, prepare: impl FnOnce(&dyn Fn(u64)) -> Result<()>) -> Result<()> {
+    let started = Instant::now();
+    let bar = cli::progress(0, "rows");
+    let rows = std::cell::Cell::new(0);
+    prepare(&|n| {
+        rows.set(rows.get() + n);
+        bar.set_length(rows.get());
+        bar.set_position(rows.get());
     })?;
     bar.finish_and_clear();
-    for split in &photographs.splits {
-        cli::say(format_args!(
-            "  {:5} {:5} rows",
-            split.name,
-            split.rows.len()
-        ));
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    cli::say(format_args!(
-        "{} in {seconds:.1} s ({:.2} ms a photograph)",
-        out.display(),
-        seconds * 1e3 / rows as f64
-    ));
-    say_next(out);
+    say_done(&output.out, started, rows.get() as usize)?;
+    say_next(&output.out, "--lr auto");
     Ok(())
 }
 
-fn say_next(out: &Path) {
+fn say_done(out: &Path, started: Instant, rows: usize) -> Result<()> {
+    let dataset = Dataset::open(out)?;
+    for split in &dataset.manifest().splits {
+        cli::say(format_args!("  {:5} {:5} rows", split.name, split.rows));
+    }
+    let seconds = started.elapsed().as_secs_f64();
     cli::say(format_args!(
-        "next: flowreg-fit {} --recipe softmax-slow --out RUN",
+        "{} in {seconds:.1} s ({:.2} ms a row)",
+        out.display(),
+        seconds * 1e3 / rows as f64
+    ));
+    Ok(())
+}
+
+fn say_next(out: &Path, options: &str) {
+    cli::say(format_args!(
+        "next: flowreg-fit {} {options} --out RUN",
         out.display()
     ));
 }

@@ -1,5 +1,6 @@
 //! A prepared dataset: a directory with `dataset.json` and, for each split,
-//! `SPLIT.x.npy` (`<f4`, rows x features) and `SPLIT.y.npy` (`<i8`).
+//! `SPLIT.x.npy` (`<f4`, rows x features) and `SPLIT.y.npy` (`<i8`); of photographs also
+//! `SPLIT.files.json`, the name of each row's file.
 //!
 //! `numpy.load("train.x.npy", mmap_mode="r")` opens them as well.
 
@@ -17,6 +18,8 @@ pub const MANIFEST: &str = "dataset.json";
 const VERSION: u32 = 1;
 /// Manifests are small; more is refused before it is read.
 const MAX_MANIFEST: u64 = 16 << 20;
+/// As is a list of names.
+const MAX_FILES: u64 = 1 << 30;
 
 /// `dataset.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,8 +29,9 @@ pub struct Manifest {
     pub version: u32,
     /// Where the photographs came from.
     pub source: String,
-    /// How a photograph became a row.
-    pub transform: Transform,
+    /// How a photograph became a row; absent if the rows were given as numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transform: Option<Transform>,
     /// d: values a row.
     pub features: usize,
     /// Name of each class, by label.
@@ -50,6 +54,18 @@ pub struct Transform {
     pub scale: String,
 }
 
+impl Transform {
+    /// The one transform there is, at this size.
+    pub(crate) fn of_photographs(size: usize) -> Transform {
+        Transform {
+            size,
+            filter: "bilinear-antialias".to_string(),
+            layout: "chw".to_string(),
+            scale: "u8/255".to_string(),
+        }
+    }
+}
+
 /// One split of the manifest.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,17 +82,28 @@ pub struct SplitEntry {
 
 impl Manifest {
     /// A manifest without splits, for photographs resized to `size`.
-    pub(crate) fn new(source: String, class_names: Vec<String>, size: usize) -> Manifest {
+    pub(crate) fn of_photographs(
+        source: String,
+        class_names: Vec<String>,
+        size: usize,
+    ) -> Manifest {
+        Manifest {
+            transform: Some(Transform::of_photographs(size)),
+            ..Manifest::of_numbers(source, class_names, 3 * size * size)
+        }
+    }
+
+    /// A manifest without splits, for rows of so many numbers.
+    pub(crate) fn of_numbers(
+        source: String,
+        class_names: Vec<String>,
+        features: usize,
+    ) -> Manifest {
         Manifest {
             version: VERSION,
             source,
-            transform: Transform {
-                size,
-                filter: "bilinear-antialias".to_string(),
-                layout: "chw".to_string(),
-                scale: "u8/255".to_string(),
-            },
-            features: 3 * size * size,
+            transform: None,
+            features,
             class_names,
             splits: Vec::new(),
         }
@@ -93,6 +120,11 @@ pub(crate) fn y_file(split: &str) -> String {
     format!("{split}.y.npy")
 }
 
+/// File name of the list of a split's photographs, in row order.
+pub(crate) fn files_file(split: &str) -> String {
+    format!("{split}.files.json")
+}
+
 /// An opened dataset directory.
 #[derive(Clone, Debug)]
 pub struct Dataset {
@@ -106,6 +138,7 @@ pub struct Split {
     x: MappedMatrix,
     y: Vec<i64>,
     classes: usize,
+    files: Option<Vec<String>>,
 }
 
 impl Dataset {
@@ -210,11 +243,85 @@ impl Dataset {
                 format!("0..{classes}, the classes of {MANIFEST}"),
             ));
         }
-        Ok(Split { x, y, classes })
+        let files = self.files(name, entry.rows)?;
+        Ok(Split {
+            x,
+            y,
+            classes,
+            files,
+        })
+    }
+
+    /// The names of a split's photographs; `None` if nobody wrote them down.
+    fn files(&self, name: &str, rows: usize) -> Result<Option<Vec<String>>> {
+        let path = self.dir.join(files_file(name));
+        let bytes = match std::fs::metadata(&path) {
+            Ok(found) if found.len() > MAX_FILES => {
+                let expected = format!("at most {MAX_FILES} bytes");
+                return Err(Error::format(&path, "length", found.len(), expected));
+            }
+            Ok(_) => std::fs::read(&path).map_err(Error::io(&path, "read"))?,
+            Err(_) => return Ok(None),
+        };
+        let files: Vec<String> = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::format(&path, "json", error, "a list of names"))?;
+        match files.len() == rows {
+            true => Ok(Some(files)),
+            false => {
+                let expected = format!("{rows} as {MANIFEST} says");
+                Err(Error::format(&path, "names", files.len(), expected))
+            }
+        }
     }
 }
 
 impl Split {
+    /// Map `<f4` features (n x d) and read labels (n) that some other tool saved.
+    ///
+    /// There are as many classes as `classes` says, or as the labels, from 0, need.
+    ///
+    /// # Errors
+    /// [`Error::Npy`] and [`Error::Format`] if the files are not such arrays, if the rows and
+    /// labels are not as many, or if a label is below 0 or not below `classes`.
+    pub fn of_arrays(x: &Path, y: &Path, classes: Option<usize>) -> Result<Split> {
+        let labels = read_labels(y)?;
+        let x = MappedMatrix::open(x)?;
+        let rows = x.view().rows();
+        if labels.len() != rows || rows == 0 {
+            let expected = format!("one label a row, {rows}, and at least one row");
+            return Err(Error::format(y, "labels", labels.len(), expected));
+        }
+        let needed = labels.iter().max().map_or(0, |most| most.saturating_add(1));
+        // No more classes than rows, or a wild label would make a matrix of W that none holds.
+        let classes = classes.map_or(needed.min(rows as i64), |classes| classes as i64);
+        if let Some((row, label)) =
+            (labels.iter().enumerate()).find(|(_, label)| !(0..classes).contains(label))
+        {
+            return Err(Error::format(
+                y,
+                format!("label of row {row}"),
+                label,
+                format!("0..{classes}: classes are numbered from 0, and no more than rows to fit"),
+            ));
+        }
+        Ok(Split {
+            x,
+            y: labels,
+            classes: (classes as usize).max(2),
+            files: None,
+        })
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// The file of each row, relative to where the photographs lay; `None` if unknown.
+    pub fn files(&self) -> Option<&[String]> {
+        self.files.as_deref()
+    }
+
     /// The split's rows, borrowed from the map.
     pub fn samples(&self) -> Result<Samples<'_>> {
         Samples::from_matrix(self.x.view(), &self.y, self.classes)

@@ -85,7 +85,11 @@ pub fn write_photographs(
         .try_for_each(|image| {
             let path = jpg.join(format!("image_{:05}.jpg", image + 1));
             let seed = mix(options.seed, image as u32 + 1);
-            let Photograph { width, height, values } = draw(&classes[image / each], &mut Random::new(seed));
+            let Photograph {
+                width,
+                height,
+                values,
+            } = draw(&classes[image / each], &mut Random::new(seed));
             let bytes = jpeg::encode_rgb(&values, width, height, 88.0)
                 .map_err(Error::io(&path, "encode"))?;
             std::fs::write(&path, bytes).map_err(Error::io(&path, "write"))?;
@@ -336,7 +340,6 @@ fn mix(a: u32, b: u32) -> u32 {
 mod tests {
     use super::*;
     use crate::data::flowers102::Verify;
-    use crate::data::photographs::load_planes;
 
     const SMALL: DemoOptions = DemoOptions {
         classes: 3,
@@ -377,8 +380,8 @@ mod tests {
             [vec![0, 0, 1, 1, 2, 2], vec![0, 1, 2], vec![0, 1, 2]]
         );
         for split in &photographs.splits {
-            for (path, _) in &split.rows {
-                assert_eq!(load_planes(path, 16).unwrap().len(), 3 * 16 * 16);
+            for (photograph, _) in &split.rows {
+                assert_eq!(photograph.planes(16).unwrap().len(), 3 * 16 * 16);
             }
         }
         assert!(flowers102::open(dir.path(), Verify::Official).is_err());

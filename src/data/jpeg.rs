@@ -31,11 +31,14 @@ pub struct Rgb {
 /// What libjpeg said, carried by the unwinding.
 struct LibjpegSays(String);
 
-/// Decode a grey or colour JPEG as Pillow's `convert("RGB")` does: accurate integer DCT,
-/// smooth chroma upsampling. The reason for a refusal comes back as one phrase.
+/// Decode a grey, colour or CMYK JPEG as Pillow's `convert("RGB")` does: accurate integer DCT,
+/// smooth chroma upsampling; CMYK inverted, as Adobe writes it. EXIF's orientation is not
+/// obeyed. The reason for a refusal comes back as one phrase.
 pub fn decode_rgb(bytes: &[u8]) -> Result<Rgb, String> {
     if !bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
-        return Err("found no JPEG signature, expected a JPEG photograph".to_string());
+        return Err(
+            "found no JPEG or PNG signature, expected a JPEG or PNG photograph".to_string(),
+        );
     }
     // No state outlives the closure, so unwinding cannot leave any half-changed.
     catch_unwind(AssertUnwindSafe(|| decode(bytes))).unwrap_or_else(|payload| {
@@ -62,24 +65,45 @@ fn decode(bytes: &[u8]) -> Result<Rgb, String> {
             "found {width}x{height} pixels, expected at most {MAX_SIDE} a side and {MAX_PIXELS} in all"
         ));
     }
-    if !matches!(
-        header.color_space(),
-        ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr | ColorSpace::JCS_RGB
-    ) {
-        return Err(format!(
-            "found colour space {:?}, expected grey, YCbCr or RGB; convert the photograph to RGB",
-            header.color_space()
-        ));
-    }
-    let mut image = header.rgb().map_err(fail)?;
-    let mut values = vec![0; width * height * 3];
-    image.read_scanlines_into(&mut values).map_err(fail)?;
-    image.finish().map_err(fail)?;
+    let values = match header.color_space() {
+        ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr | ColorSpace::JCS_RGB => {
+            let mut image = header.rgb().map_err(fail)?;
+            let mut values = vec![0; width * height * 3];
+            image.read_scanlines_into(&mut values).map_err(fail)?;
+            image.finish().map_err(fail)?;
+            values
+        }
+        ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => {
+            let mut image = header.to_colorspace(ColorSpace::JCS_CMYK).map_err(fail)?;
+            let mut values = vec![0; width * height * 4];
+            image.read_scanlines_into(&mut values).map_err(fail)?;
+            image.finish().map_err(fail)?;
+            rgb_of_inverted_cmyk(&values)
+        }
+        other => {
+            return Err(format!(
+                "found colour space {other:?}, expected grey, YCbCr, RGB or CMYK; convert the photograph to RGB"
+            ));
+        }
+    };
     Ok(Rgb {
         width,
         height,
         values,
     })
+}
+
+/// Pillow's CMYK to RGB, of values that count ink from 255 down: K - (255 - C)·K/255, rounded.
+fn rgb_of_inverted_cmyk(values: &[u8]) -> Vec<u8> {
+    let pixels = values.chunks_exact(4);
+    let rgb = pixels.flat_map(|pixel| {
+        let paper = u32::from(pixel[3]);
+        [0, 1, 2].map(|channel| {
+            let ink = u32::from(255 - pixel[channel]) * paper + 128;
+            (paper - (((ink >> 8) + ink) >> 8)) as u8
+        })
+    });
+    rgb.collect()
 }
 
 /// Encode `height x width x 3` interleaved values as a JPEG of this quality (0 to 100).

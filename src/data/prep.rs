@@ -2,15 +2,16 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::mpsc;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::dataset::{MANIFEST, Manifest, SplitEntry, x_file, y_file};
+use super::dataset::{MANIFEST, Manifest, SplitEntry, files_file, x_file, y_file};
 use super::npy::{Dtype, Header};
-use super::photographs::{PhotographSplit, Photographs, load_planes, pixel_to_f32};
+use super::photographs::{PhotographSplit, Photographs, pixel_to_f32};
 use crate::error::{Error, Result};
 use crate::publish::{Overwrite, Staging};
 
@@ -39,7 +40,7 @@ pub fn prepare(
         return Err(Error::options("--size", size, format!("1..={MAX_SIZE}")));
     }
     let staging = Staging::begin(out, overwrite)?;
-    let mut manifest = Manifest::new(
+    let mut manifest = Manifest::of_photographs(
         photographs.source.clone(),
         photographs.class_names.clone(),
         size,
@@ -47,6 +48,9 @@ pub fn prepare(
     for split in &photographs.splits {
         let entry = prepare_split(split, size, staging.dir(), progress)?;
         manifest.splits.push(entry);
+        let names: Vec<&str> = split.rows.iter().map(|(p, _)| p.name.as_str()).collect();
+        let json = serde_json::to_vec(&names).expect("names are text");
+        staging.write(&files_file(&split.name), &json)?;
     }
     let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
     staging.write(MANIFEST, &json)?;
@@ -87,8 +91,8 @@ fn prepare_split(
             let results: Vec<Result<()>> = block
                 .par_chunks_exact_mut(features)
                 .zip(photographs)
-                .map(|(row, (path, _))| {
-                    let planes = load_planes(path, size)?;
+                .map(|(row, (photograph, _))| {
+                    let planes = photograph.planes(size)?;
                     for (value, byte) in row.iter_mut().zip(planes) {
                         *value = lut[usize::from(byte)];
                     }
@@ -106,17 +110,48 @@ fn prepare_split(
         writer.join().expect("the writer does not panic")
     })?;
 
-    let labels: Vec<u8> = (split.rows.iter())
-        .flat_map(|&(_, label)| i64::from(label).to_le_bytes())
+    let labels: Vec<i64> = (split.rows.iter())
+        .map(|&(_, label)| i64::from(label))
         .collect();
-    let mut y = ArrayFile::create(&dir.join(y_file(&split.name)), Dtype::I64, &[rows])?;
-    y.append(&labels)?;
     Ok(SplitEntry {
         name: split.name.clone(),
         rows,
         x_sha256,
-        y_sha256: y.finish()?,
+        y_sha256: write_labels(&dir.join(y_file(&split.name)), &labels)?,
     })
+}
+
+/// Write a split of `rows x features` numbers: `fill` is asked for one block of rows after
+/// another.
+pub(crate) fn write_split(
+    dir: &Path,
+    name: &str,
+    (rows, features): (usize, usize),
+    labels: &[i64],
+    mut fill: impl FnMut(Range<usize>, &mut [f32]) -> Result<()>,
+) -> Result<SplitEntry> {
+    let mut x = ArrayFile::create(&dir.join(x_file(name)), Dtype::F32, &[rows, features])?;
+    let block_rows = (BLOCK_BYTES / features.saturating_mul(4)).max(1);
+    let mut block = Vec::new();
+    for start in (0..rows).step_by(block_rows) {
+        let range = start..(start + block_rows).min(rows);
+        block.resize(range.len() * features, 0.0);
+        fill(range, &mut block)?;
+        x.append(bytemuck::cast_slice(&block))?;
+    }
+    Ok(SplitEntry {
+        name: name.to_string(),
+        rows,
+        x_sha256: x.finish()?,
+        y_sha256: write_labels(&dir.join(y_file(name)), labels)?,
+    })
+}
+
+/// The labels' file; the SHA-256 of its data.
+fn write_labels(path: &Path, labels: &[i64]) -> Result<String> {
+    let mut y = ArrayFile::create(path, Dtype::I64, &[labels.len()])?;
+    y.append(bytemuck::cast_slice(labels))?;
+    y.finish()
 }
 
 /// A `.npy` file being written front to back and hashed on the way.

@@ -33,7 +33,15 @@ impl MappedMatrix {
     /// Map `path`, which must hold a two-dimensional `<f4` array of exactly its length.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
-        let (header, _) = read_header(path, &file, Dtype::F32)?;
+        let (header, _) = read_header(path, &file)?;
+        if header.dtype != Dtype::F32 {
+            return Err(Error::format(
+                path,
+                "descr",
+                header.dtype.descr(),
+                "<f4, which is mapped as it is (flowreg-prep npy converts others)",
+            ));
+        }
         let &[rows, cols] = header.shape.as_slice() else {
             return Err(Error::format(
                 path,
@@ -70,10 +78,10 @@ impl MappedMatrix {
     }
 }
 
-/// Read a whole one-dimensional `<i8` file: the labels.
+/// Read a whole one-dimensional file of whole numbers (`<i8`, `<i4` or `|u1`): the labels.
 pub fn read_labels(path: &Path) -> Result<Vec<i64>> {
     let file = File::open(path).map_err(Error::io(path, "open"))?;
-    let (header, mut bytes) = read_header(path, &file, Dtype::I64)?;
+    let (header, mut bytes) = read_header(path, &file)?;
     let &[n] = header.shape.as_slice() else {
         return Err(Error::format(
             path,
@@ -82,8 +90,18 @@ pub fn read_labels(path: &Path) -> Result<Vec<i64>> {
             "one dimension",
         ));
     };
+    let of_value: fn(&[u8]) -> i64 = match header.dtype {
+        Dtype::I64 => |b| i64::from_le_bytes(b.try_into().expect("chunks of 8")),
+        Dtype::I32 => |b| i32::from_le_bytes(b.try_into().expect("chunks of 4")).into(),
+        Dtype::U8 => |b| b[0].into(),
+        Dtype::F64 | Dtype::F32 | Dtype::F16 => {
+            let expected = "whole numbers: <i8, <i4 or |u1 (numpy's astype makes them)";
+            return Err(Error::format(path, "descr", header.dtype.descr(), expected));
+        }
+    };
     // The header was held against the file's length, so `n` is bounded by it.
-    let expected = header.data_offset + n * 8;
+    let size = header.dtype.size();
+    let expected = header.data_offset + n * size;
     (&file)
         .take((expected - bytes.len().min(expected)) as u64)
         .read_to_end(&mut bytes)
@@ -96,14 +114,12 @@ pub fn read_labels(path: &Path) -> Result<Vec<i64>> {
             expected.to_string(),
         ));
     }
-    Ok(bytes[header.data_offset..expected]
-        .chunks_exact(8)
-        .map(|b| i64::from_le_bytes(b.try_into().expect("chunks of 8")))
-        .collect())
+    let values = bytes[header.data_offset..expected].chunks_exact(size);
+    Ok(values.map(of_value).collect())
 }
 
 /// Parse and check the header; also returns the bytes that were read for it.
-fn read_header(path: &Path, file: &File, dtype: Dtype) -> Result<(Header, Vec<u8>)> {
+pub(crate) fn read_header(path: &Path, file: &File) -> Result<(Header, Vec<u8>)> {
     let len = file
         .metadata()
         .map_err(Error::io(path, "read the length of"))?
@@ -116,13 +132,5 @@ fn read_header(path: &Path, file: &File, dtype: Dtype) -> Result<(Header, Vec<u8
         path: path.to_path_buf(),
         source,
     })?;
-    if header.dtype != dtype {
-        return Err(Error::format(
-            path,
-            "descr",
-            header.dtype.descr(),
-            dtype.descr(),
-        ));
-    }
     Ok((header, head))
 }

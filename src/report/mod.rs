@@ -112,7 +112,11 @@ impl Report<'_> {
                 json!({"name": names[class], "picture": picture})
             })
             .collect();
-        let what = if summary.c == 1 { "Logistic" } else { "Softmax" };
+        let what = if summary.c == 1 {
+            "Logistic"
+        } else {
+            "Softmax"
+        };
         page(&json!({
             "title": format!("{what} of {} classes on {}", summary.classes, self.source),
             "subtitle": format!(
@@ -179,7 +183,12 @@ pub fn compare(runs: &[impl AsRef<Path>]) -> Result<String> {
         let path = directory.join(SUMMARY);
         let summary: Value = parse(&path, &read(&path)?)?;
         if !summary.is_object() {
-            return Err(Error::format(&path, "json", "no object", "the summary of a run"));
+            return Err(Error::format(
+                &path,
+                "json",
+                "no object",
+                "the summary of a run",
+            ));
         }
         let path = directory.join(HISTORY);
         let lines = read(&path)?;
@@ -257,7 +266,9 @@ mod tests {
 
     #[test]
     fn a_long_history_keeps_its_spikes() {
-        let mut history: Vec<Epoch> = (0..100_000).map(|i| epoch(i, 1.0 / (i + 1) as f64)).collect();
+        let mut history: Vec<Epoch> = (0..100_000)
+            .map(|i| epoch(i, 1.0 / (i + 1) as f64))
+            .collect();
         history[54_321].loss = 99.0;
         let thin = thinned(&history);
         assert!(thin.len() <= POINTS);

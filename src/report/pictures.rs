@@ -122,7 +122,11 @@ mod tests {
         let picture = of_row(&row, 2).unwrap();
         assert_eq!(picture.values, [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]);
         assert!(of_row(&row, 3).is_none());
-        assert!(picture.data_uri().starts_with("data:image/jpeg;base64,/9j/"));
+        assert!(
+            picture
+                .data_uri()
+                .starts_with("data:image/jpeg;base64,/9j/")
+        );
     }
 
     #[test]
@@ -136,13 +140,21 @@ mod tests {
 
     #[test]
     fn a_sheet_holds_every_picture() {
-        let tile = |v| Picture { side: 2, values: vec![v; 12] };
+        let tile = |v| Picture {
+            side: 2,
+            values: vec![v; 12],
+        };
         let bytes = sheet(&[tile(1), tile(2), tile(3), tile(4), tile(5)]);
-        let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
+        let mut reader = png::Decoder::new(std::io::Cursor::new(bytes))
+            .read_info()
+            .unwrap();
         let mut values = vec![0; reader.output_buffer_size().unwrap()];
         let info = reader.next_frame(&mut values).unwrap();
         assert_eq!((info.width, info.height), (14, 8));
         let at = |x: usize, y: usize| values[3 * (14 * y + x)];
-        assert_eq!((at(0, 0), at(6, 0), at(12, 1), at(0, 6), at(6, 7), at(3, 0)), (1, 2, 3, 4, 5, 255));
+        assert_eq!(
+            (at(0, 0), at(6, 0), at(12, 1), at(0, 6), at(6, 7), at(3, 0)),
+            (1, 2, 3, 4, 5, 255)
+        );
     }
 }
