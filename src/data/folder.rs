@@ -16,6 +16,9 @@ const SPLITS: [(&str, &str); 5] = [
     ("test", "test"),
 ];
 
+/// A class's name and photographs.
+type Class = (String, Vec<Photograph>);
+
 /// How to split photographs that no folder splits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shares {
@@ -67,7 +70,7 @@ pub fn open(root: &Path, shares: Shares) -> Result<Found> {
         ),
         false => listed.push(("", root.to_path_buf())),
     }
-    let mut splits: Vec<(&str, Vec<(String, Vec<Photograph>)>)> = Vec::new();
+    let mut splits: Vec<(&str, Vec<Class>)> = Vec::new();
     for (split, folder) in listed {
         if splits.iter().any(|(name, _)| *name == split) {
             let expected = "one of val, valid and validation";
@@ -107,11 +110,7 @@ pub fn open(root: &Path, shares: Shares) -> Result<Found> {
 }
 
 /// The classes of a folder that have photographs, in order.
-fn classes(
-    root: &Path,
-    folder: &Path,
-    passed_over: &mut usize,
-) -> Result<Vec<(String, Vec<Photograph>)>> {
+fn classes(root: &Path, folder: &Path, passed_over: &mut usize) -> Result<Vec<Class>> {
     let mut classes = Vec::new();
     for path in entries(folder)? {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
@@ -182,7 +181,7 @@ pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 /// Splits that folders made; a class must be known from `train`.
 fn labelled(
     root: &Path,
-    splits: Vec<(&str, Vec<(String, Vec<Photograph>)>)>,
+    splits: Vec<(&str, Vec<Class>)>,
     class_names: &[String],
 ) -> Result<Vec<PhotographSplit>> {
     let mut all = Vec::new();
@@ -214,7 +213,7 @@ fn labelled(
 }
 
 /// Splits by a draw of each class.
-fn drawn(classes: Vec<(String, Vec<Photograph>)>, shares: Shares) -> Vec<PhotographSplit> {
+fn drawn(classes: Vec<Class>, shares: Shares) -> Vec<PhotographSplit> {
     let mut rng = TorchRng::new(shares.seed);
     let mut splits = ["train", "val", "test"].map(|name| PhotographSplit {
         name: name.to_string(),

@@ -77,7 +77,7 @@ fn of_weight(weight: &[f32], size: usize) -> Picture {
     let mut sizes: Vec<f32> = weight.iter().map(|w| w.abs()).collect();
     let last = ((sizes.len() - 1) as f64 * SPANNED) as usize;
     let (_, &mut largest, _) = sizes.select_nth_unstable_by(last, f32::total_cmp);
-    let scale = 127.5 / largest.max(f32::MIN_POSITIVE);
+    let scale = 127.5 / largest.max(1e-30);
     let planes: Vec<u8> = (weight.iter())
         .map(|w| (127.5 + w * scale).round() as u8)
         .collect();
