@@ -22,7 +22,8 @@
 //! [`engine`], which holds the weight and asks [`gemm`] for products, which asks the
 //! [`kernels`] or another library; the [`objective`] turns logits into loss and gradient; an
 //! optimizer of [`optim`] moves the weight; the [`monitor`] validates after every epoch; a
-//! [`Model`] comes out, is evaluated, and [`run`] writes it down.
+//! [`Model`] comes out, is evaluated ([`eval`]), and [`run`] and [`report`] write it down.
+//! [`explain`] tells which rows push its predictions, [`export`] gives it to other tools.
 //!
 //! # Example
 //!
