@@ -39,7 +39,7 @@ Examples:
   flowreg-fit flowers --init run/model.safetensors --epochs 50 --out more
   flowreg-fit flowers --lr auto --epochs 2000 --val-split val --early-stopping 50 --out run
   flowreg-fit flowers --lr 0.01 --lr-schedule cosine --lr-warmup 5 --momentum 0.9 --out run
-  flowreg-fit --x x.npy --y y.npy --x-val xv.npy --y-val yv.npy --lr auto --out run
+  flowreg-fit --x x.npy --y y.npy --x-val xv.npy --y-val yv.npy --lr auto --epochs 2000 --out run
   flowreg-fit compare run more --out compare.html
   flowreg-fit export run --out exported
 
@@ -416,6 +416,10 @@ fn run(args: Args) -> Result<()> {
     laps.end("directory published");
     cli::event("summary", &summary);
     cli::say(format_args!("{}: {}", out.display(), files.join(", ")));
+    if !args.no_report {
+        let page = out.join(report::REPORT);
+        cli::say(format_args!("to look at it, open {}", page.display()));
+    }
     if args.timings {
         laps.say();
     }

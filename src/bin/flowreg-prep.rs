@@ -330,7 +330,7 @@ fn convert(output: &Output, prepare: impl FnOnce(&dyn Fn(u64)) -> Result<()>) ->
     })?;
     bar.finish_and_clear();
     say_done(&output.out, started, rows.get() as usize)?;
-    say_next(&output.out, "--lr auto");
+    say_next(&output.out, "--lr auto --epochs 2000");
     Ok(())
 }
 
