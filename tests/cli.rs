@@ -5,8 +5,7 @@ mod common;
 
 use std::process::Command;
 
-use common::world::{FIT, FLOWERS, PREP, World, succeeds};
-use flowreg::data::demo::write_photographs;
+use common::world::{FIT, PREP, World, succeeds};
 
 #[test]
 fn a_fit_writes_what_it_promises() {
@@ -305,6 +304,7 @@ fn a_gram_matrix_beyond_the_memory_is_refused() {
     let mut y = Header::encode(Dtype::I64, &[ROWS]);
     (0..ROWS).for_each(|i| y.extend((i as i64 % 4).to_le_bytes()));
     std::fs::write(world.path("data/train.y.npy"), y).unwrap();
+    std::fs::remove_file(world.path("data/train.files.json")).unwrap();
     let manifest = std::fs::read_to_string(world.path("data/dataset.json")).unwrap();
     let manifest = manifest.replace("\"rows\": 12", "\"rows\": 300000");
     std::fs::write(world.path("data/dataset.json"), manifest).unwrap();
