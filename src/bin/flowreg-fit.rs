@@ -379,7 +379,9 @@ fn run(args: Args) -> Result<()> {
     let scores = pool.install(|| fit.model.score(&eval))?;
     laps.end("evaluation of --eval-split");
     say_evaluation(train_split, on_train, None);
-    say_evaluation(eval_split, scores.evaluation, Some(&scores));
+    // Five of five classes would say nothing.
+    let scored = (train.classes() > 5).then_some(&scores);
+    say_evaluation(eval_split, scores.evaluation, scored);
     let summary = Summary::new(
         &options,
         &fit,
@@ -685,9 +687,10 @@ fn say_fitted(fit: &Fit) {
 }
 
 fn say_evaluation(split: &str, evaluation: Evaluation, scores: Option<&Scores>) {
-    let top5 = scores.map_or(String::new(), |scores| {
-        format!(" (top-5 {:.4})", scores.top(5))
-    });
+    let top5 = match scores {
+        Some(scores) => format!(" (top-5 {:.4})", scores.top(5)),
+        None => String::new(),
+    };
     cli::say(format_args!(
         "{split:5} {:5} rows: accuracy {:.4}{top5}, loss {:.4}",
         evaluation.rows, evaluation.accuracy, evaluation.loss
