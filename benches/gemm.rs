@@ -1,9 +1,11 @@
-//! The products of training at the real shapes, by each back end and by a rival: X Wᵀ, Gᵀ X,
+//! The products of training at the real shapes, by each back end and by rivals: X Wᵀ, Gᵀ X,
 //! K, K G, and a whole full-batch epoch of the primal engine.
 //!
-//! `cargo bench --bench gemm` prints criterion's lines and then one table: GFLOP/s, the share
-//! of the FMA peak measured in the same run, and the ratio of each time to that of `auto`,
-//! what flowreg does by itself. `-- softmax` times one shape, `-- softmax.*/own` one back end.
+//! `cargo bench --bench gemm` prints criterion's lines and then one table: time and GFLOP/s of
+//! `auto`, what flowreg does by itself, the share of the FMA peak measured in the same run, and
+//! the time of every other back end and rival as a multiple of it. `-- softmax` times one
+//! shape, `-- softmax.*/own` one back end. OpenBLAS takes part where it is found; see
+//! `support/openblas.rs`.
 
 mod support;
 
@@ -18,14 +20,17 @@ use flowreg::mat::{MatMut, MatRef};
 use flowreg::objective::Objective;
 use flowreg::torch_rng::TorchRng;
 use flowreg::{Loss, Model};
+use support::openblas::OpenBlas;
+use support::projection;
 use support::shapes::{MOST_ROWS_OF_K, SHAPES, Shape};
 use support::table::{Table, Work};
 
-/// Who multiplies: a back end of flowreg, or the `gemm` crate, a rival that it does not use.
+/// Who multiplies: a back end of flowreg, or a rival that it does not use.
 #[derive(Clone, Copy)]
 enum Who {
     Flowreg(Gemm),
     GemmCrate(Parallelism),
+    OpenBlas(OpenBlas),
 }
 
 fn main() {
@@ -36,19 +41,22 @@ fn main() {
         .configure_from_args();
     let (threads, peak) = support::machine();
     let flowreg = |backend| Who::Flowreg(Gemm::new(backend, threads));
-    let contenders = [
+    let mut contenders = vec![
         ("auto", flowreg(Backend::Auto)),
         ("own", flowreg(Backend::Own)),
         ("faer", flowreg(Backend::Faer)),
         ("matrixmultiply", flowreg(Backend::Matrixmultiply)),
         ("gemm", Who::GemmCrate(Parallelism::Rayon(threads))),
     ];
+    let openblas = OpenBlas::load(threads);
+    contenders.extend(openblas.map(|openblas| ("openblas", Who::OpenBlas(openblas))));
     let mut table = Table::default();
     for shape in SHAPES {
         let x = support::pixels(shape.n * shape.d);
-        for (name, who) in contenders {
+        for &(name, who) in &contenders {
             if let Who::Flowreg(gemm) = who {
-                check(gemm, shape, &x);
+                // Nothing wrong is timed.
+                projection::check(gemm, shape, &x);
             }
             time_shape(&mut criterion, &mut table, name, who, shape, &x);
         }
@@ -62,6 +70,7 @@ impl Who {
     fn a_bt(self, a: MatRef, b: MatRef, c: MatMut) {
         match self {
             Who::Flowreg(gemm) => gemm.a_bt(1.0, a, b, Accum::Replace, c),
+            Who::OpenBlas(openblas) => openblas.a_bt(a, b, c),
             Who::GemmCrate(parallelism) => {
                 let (k, ldb) = (a.cols(), b.cols());
                 rival(
@@ -79,6 +88,7 @@ impl Who {
     fn a_b(self, a: MatRef, b: MatRef, c: MatMut) {
         match self {
             Who::Flowreg(gemm) => gemm.a_b(1.0, a, b, Accum::Replace, c),
+            Who::OpenBlas(openblas) => openblas.a_b(a, b, c),
             Who::GemmCrate(parallelism) => {
                 let (k, n) = (a.cols(), b.cols());
                 rival(
@@ -161,10 +171,16 @@ fn time_shape(
     });
     if n <= MOST_ROWS_OF_K {
         let mut k = vec![0.0; n * n];
-        if let Who::Flowreg(gemm) = who {
-            time("K", [n, d, n], work(n * n * d, 4 * n * d), &mut || {
+        let triangle = work(n * n * d, 4 * n * d);
+        match who {
+            Who::Flowreg(gemm) => time("K", [n, d, n], triangle, &mut || {
                 gemm.gram(x, MatMut::new(&mut k, n, n));
-            });
+            }),
+            Who::OpenBlas(openblas) => time("K", [n, d, n], triangle, &mut || {
+                openblas.gram(x, MatMut::new(&mut k, n, n));
+            }),
+            // It has no product of a triangle.
+            Who::GemmCrate(_) => {}
         }
         let g = z.clone();
         let g = MatRef::new(&g, c, n);
@@ -176,7 +192,7 @@ fn time_shape(
                     gemm.a_prepacked_t(1.0, g, &k, MatMut::new(&mut z, c, n), |_| {});
                 });
             }
-            Who::GemmCrate(_) => time("Gᵀ K", [c, n, n], product, &mut || {
+            Who::GemmCrate(_) | Who::OpenBlas(_) => time("Gᵀ K", [c, n, n], product, &mut || {
                 who.a_bt(g, MatRef::new(&k, n, n), MatMut::new(&mut z, c, n));
             }),
         }
@@ -196,58 +212,4 @@ fn time_shape(
         objective.loss_gradient(Batch::All, logits, g.reborrow());
         engine.pullback(-1e-4, g.as_ref(), Batch::All, 1.0, &mut point);
     });
-}
-
-/// Nothing wrong is timed: both products against f64 along a random direction.
-fn check(gemm: Gemm, Shape { n, d, c, .. }: Shape, x: &[f32]) {
-    let (w, r) = TorchRng::new(1).linear(d, c);
-    let mut z = vec![0.0; n * c];
-    let x_view = MatRef::new(x, n, d);
-    gemm.a_bt(
-        1.0,
-        MatRef::new(&w, c, d),
-        x_view,
-        Accum::Replace,
-        MatMut::new(&mut z, c, n),
-    );
-    // Z r = X (Wᵀ r), row by row.
-    let wr: Vec<f64> = (0..d)
-        .map(|k| {
-            (0..c)
-                .map(|j| f64::from(w[j * d + k]) * f64::from(r[j]))
-                .sum()
-        })
-        .collect();
-    for i in 0..n.min(8) {
-        let found: f64 = (0..c)
-            .map(|j| f64::from(z[j * n + i]) * f64::from(r[j]))
-            .sum();
-        let row = &x[i * d..][..d];
-        let expected: f64 = row.iter().zip(&wr).map(|(&x, w)| f64::from(x) * w).sum();
-        assert!(
-            (found - expected).abs() < 1e-5,
-            "forward: {found} {expected}"
-        );
-    }
-    let mut gradient = vec![0.0; c * d];
-    let g = MatRef::new(&z, c, n);
-    gemm.a_b(
-        1.0,
-        g,
-        x_view,
-        Accum::Replace,
-        MatMut::new(&mut gradient, c, d),
-    );
-    // (Gᵀ X) column by column against sums over the rows.
-    for k in [0, 1, d / 2, d - 1] {
-        for j in 0..c {
-            let terms = (0..n).map(|i| f64::from(z[j * n + i]) * f64::from(x[i * d + k]));
-            let (expected, size) = terms.fold((0.0, 0.0), |(s, a), t: f64| (s + t, a + t.abs()));
-            let found = f64::from(gradient[j * d + k]);
-            assert!(
-                (found - expected).abs() <= 1e-5 * size,
-                "backward: {found} {expected}"
-            );
-        }
-    }
 }

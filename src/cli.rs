@@ -1,20 +1,28 @@
 //! What the binaries share: arguments to exit code, printing, progress, forecasts.
 
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, Parser, value_parser};
 use clap_complete::Shell;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use crate::checkpoint::Every;
+use crate::data::store;
 use crate::error::Result;
+use crate::interrupt;
 use crate::optim::sgd::LearningRate;
 
 /// Exit code for a command line that cannot be understood.
 const USAGE: u8 = 64;
+/// Exit code for a bug: a panic.
+const BUG: u8 = 70;
 /// Work that takes longer, in seconds, is announced with its forecast.
 const WORTH_A_FORECAST: f64 = 10.0;
 
@@ -35,9 +43,18 @@ fn voice() -> Voice {
 /// Parse the arguments, run, and turn an error into one line on stderr and an exit code.
 ///
 /// Every binary also understands `--quiet`, `--json-logs`, `--completions SHELL` and `--man`.
+/// Ctrl-C, SIGTERM and files that are cut short while mapped are looked after.
 pub fn main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    std::panic::set_hook(Box::new(move |panic| {
+        complain(name, &format!("bug: {panic}"), BUG);
+    }));
+    store::exit_on_truncation();
+    let run = |args| interrupt::listen().and_then(|()| run(args));
     let result = match parse::<A>(name) {
-        Ok(Some(args)) => run(args).map_err(|error| (error.to_string(), error.exit_code())),
+        Ok(Some(args)) => match catch_unwind(AssertUnwindSafe(|| run(args))) {
+            Ok(result) => result.map_err(|error| (error.to_string(), error.exit_code())),
+            Err(_) => return ExitCode::from(BUG), // The hook has said it.
+        },
         Ok(None) => Ok(()),
         Err(error) if error.use_stderr() => Err((first_paragraph(&error.to_string()), USAGE)),
         Err(help) => {
@@ -214,6 +231,22 @@ pub fn learning_rate(text: &str) -> std::result::Result<LearningRate, String> {
     }
 }
 
+/// A number of epochs or a time such as 30s, 5m or 2h, for clap.
+pub fn every(text: &str) -> std::result::Result<Every, String> {
+    let bad = || "expected a number of epochs, or a time such as 30s, 5m or 2h".to_string();
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let time = units.map(|(unit, seconds)| Some((text.strip_suffix(unit)?, Some(seconds))));
+    let (number, seconds) = time.into_iter().flatten().next().unwrap_or((text, None));
+    let number: u32 = number.parse().map_err(|_| bad())?;
+    match seconds {
+        _ if number == 0 => Err(bad()),
+        None => Ok(Every::Epochs(number as usize)),
+        Some(seconds) => Ok(Every::Time(Duration::from_secs(
+            seconds * u64::from(number),
+        ))),
+    }
+}
+
 /// Where a process's time goes: laps that follow one another without a gap.
 pub struct Laps {
     last: Instant,
@@ -258,6 +291,50 @@ impl Laps {
         let sum: f64 = self.laps.iter().map(|(_, seconds)| seconds).sum();
         say(format_args!("  {:32} {:9.2} ms", "in all", 1e3 * sum));
     }
+}
+
+/// The most memory that the process holds beside its maps of files: pages of its own, which
+/// Linux calls anonymous, looked at every millisecond.
+pub struct PeakMemory {
+    stop: Sender<()>,
+    watcher: JoinHandle<Option<u64>>,
+}
+
+impl PeakMemory {
+    /// Begin to look.
+    pub fn watch() -> PeakMemory {
+        let (stop, stopped) = mpsc::channel();
+        let watcher = std::thread::spawn(move || {
+            let mut peak = None;
+            while stopped.recv_timeout(Duration::from_millis(1)) == Err(RecvTimeoutError::Timeout) {
+                peak = peak.max(anonymous_memory());
+            }
+            peak
+        });
+        PeakMemory { stop, watcher }
+    }
+
+    /// Print it, where the system tells it.
+    pub fn say(self) {
+        drop(self.stop);
+        if let Ok(Some(bytes)) = self.watcher.join() {
+            let megabytes = bytes as f64 / 1e6;
+            say(format_args!(
+                "  {:32} {megabytes:9.2} MB",
+                "peak memory beside the maps"
+            ));
+        }
+    }
+}
+
+/// Bytes.
+fn anonymous_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
 }
 
 /// A bar with rate and time left on a terminal; nothing elsewhere, or if lines are not wanted.

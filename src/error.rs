@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::data::mat5::Mat5Error;
 use crate::data::npy::NpyError;
+use crate::tensors::TensorsError;
 
 /// Result with flowreg's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -52,6 +53,14 @@ pub enum Error {
         /// The lie it tells.
         source: Mat5Error,
     },
+    /// A model or checkpoint file is not what flowreg or torch writes.
+    #[error("{}: {source}", path.display())]
+    Tensors {
+        /// File concerned.
+        path: PathBuf,
+        /// The lie it tells.
+        source: TensorsError,
+    },
     /// A photograph cannot be used.
     #[error("{}: {reason}", path.display())]
     Image {
@@ -73,6 +82,34 @@ pub enum Error {
     Exists {
         /// The existing output.
         path: PathBuf,
+    },
+    /// An unfinished fit is there that would be lost.
+    #[error("{}: an unfinished fit is there; give --resume to continue it, or --force to give it up", path.display())]
+    Checkpoint {
+        /// Its checkpoint.
+        path: PathBuf,
+    },
+    /// Another process is writing the same output.
+    #[error("{}: another process is writing it; wait for it, or choose another --out", path.display())]
+    Locked {
+        /// The output.
+        path: PathBuf,
+    },
+    /// A file that was being read changed meanwhile.
+    #[error("{}: changed while it was in use ({what}); nothing was written: run again, on files that stay as they are", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What shows it.
+        what: String,
+    },
+    /// A signal asked the process to stop.
+    #[error("stopped by signal {signal}; {kept}")]
+    Interrupted {
+        /// 2 for Ctrl-C, 15 for SIGTERM.
+        signal: u8,
+        /// What was kept of the work.
+        kept: String,
     },
     /// An option's value is out of its range.
     #[error("{option}: found {found}, expected {expected}")]
@@ -119,6 +156,13 @@ impl Error {
         }
     }
 
+    pub(crate) fn tensors(path: &Path) -> impl FnOnce(TensorsError) -> Error {
+        move |source| Error::Tensors {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
     pub(crate) fn format(
         path: &Path,
         field: impl Into<String>,
@@ -157,19 +201,23 @@ impl Error {
         }
     }
 
-    /// Exit code of the binaries: 64 usage, 65 bad data, 70 no usable result,
-    /// 73 output exists, 74 input or output failed.
+    /// Exit code of the binaries: 64 usage, 65 bad data, 70 no usable result, 71 no memory,
+    /// 73 output exists or is being written, 74 input or output failed, 75 input changed, 128 + signal.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Options { .. } => 64,
             Error::Format { .. }
             | Error::Npy { .. }
             | Error::Mat5 { .. }
+            | Error::Tensors { .. }
             | Error::Image { .. }
             | Error::Shape { .. } => 65,
             Error::Diverged { .. } => 70,
-            Error::Exists { .. } => 73,
+            Error::Exists { .. } | Error::Checkpoint { .. } | Error::Locked { .. } => 73,
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => 71,
             Error::Io { .. } | Error::Download { .. } => 74,
+            Error::Changed { .. } => 75,
+            Error::Interrupted { signal, .. } => 128 + signal,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use crate::checkpoint::{Checkpoints, Fields, Identity, Saver};
 use crate::data::samples::{Samples, Splits};
 use crate::engine::{self, Choice, Engine, Gram, GramMatrix, Kind, Plan, Primal, Shape};
 use crate::error::{Error, Result};
@@ -16,6 +17,7 @@ use crate::objective::{Loss, Objective};
 use crate::optim::sgd::{LearningRate, Sgd};
 use crate::threads;
 use crate::torch_rng::TorchRng;
+use crate::weighting::Weighting;
 
 /// What to fit and how.
 #[derive(Clone, Debug, Default)]
@@ -26,11 +28,15 @@ pub struct FitOptions {
     pub init: Init,
     /// How the weight is represented.
     pub engine: Choice,
+    /// How much each sample counts.
+    pub weighting: Weighting,
     /// Stop when so many epochs in a row brought no lower validation loss, and return the
     /// best epoch's model.
     pub early_stopping: Option<usize>,
     /// Where to write every epoch's Gram coordinates, for [`crate::Trajectory`] to read.
     pub save_trajectory: Option<PathBuf>,
+    /// Where to save the state now and then, to go on from after a stop.
+    pub checkpoints: Option<Checkpoints>,
     /// Threads; `None` is one for each core.
     pub threads: Option<usize>,
     /// Who multiplies matrices.
@@ -95,7 +101,7 @@ pub struct Fit {
 /// Seconds of each part of a fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Timings {
-    /// Drawing or reading W0.
+    /// Drawing or reading W0; meanwhile X is mapped, if its Gram matrix comes next.
     pub initial_weights: f64,
     /// K, and K_val if there are validation rows.
     pub gram_matrix: f64,
@@ -154,8 +160,9 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 ///
 /// # Errors
 /// [`Error::Options`], [`Error::Shape`] for validation rows of another shape,
-/// [`Error::Format`] for initial weights of another shape, [`Error::Diverged`] if a loss
-/// stops being finite, [`Error::Io`] if the trajectory cannot be written.
+/// [`Error::Format`] for initial weights of another shape or a checkpoint of another fit,
+/// [`Error::Diverged`] if a loss stops being finite, [`Error::Io`] if the trajectory or a
+/// checkpoint cannot be written, [`Error::Interrupted`] after a signal.
 pub fn fit<'a>(
     data: impl Into<Splits<'a>>,
     options: &FitOptions,
@@ -171,8 +178,14 @@ pub fn fit<'a>(
         let mut timings = Timings::default();
         let mut plan = plan(splits, options)?;
         observe(Event::Planned(plan));
-        let start = timed(&mut timings.initial_weights, || {
-            initial_model(&options.init, splits.train)
+        let draw = || initial_model(&options.init, splits.train);
+        let start = timed(&mut timings.initial_weights, || match plan.engine {
+            Kind::Primal => draw(),
+            // One core draws. K takes X by slabs of columns; a disk gives rows sooner.
+            Kind::Gram => {
+                let x = splits.train.x();
+                rayon::join(draw, || x.touch(0..x.len())).0
+            }
         })?;
         let k = match plan.engine {
             Kind::Primal => None,
@@ -264,14 +277,14 @@ fn check(splits: Splits, options: &FitOptions) -> Result<()> {
         }
         _ => {}
     }
-    let shape = |s: &Samples| format!("{} features, {} classes", s.features(), s.classes());
-    match splits.validation.map(shape) {
-        Some(found) if found != shape(splits.train) => {
-            let expected = format!("{} as in training", shape(splits.train));
-            Err(Error::shape("validation samples", found, expected))
-        }
-        _ => Ok(()),
+    if options.save_trajectory.is_some() && options.checkpoints.is_some() {
+        return Err(Error::options(
+            "--save-trajectory",
+            "--checkpoint-every or --resume",
+            "one of them: a trajectory is written in one go",
+        ));
     }
+    splits.check_shapes()
 }
 
 /// K and K_val.
@@ -308,20 +321,17 @@ impl Run<'_> {
     fn train<E: Engine>(&mut self, mut engine: E) -> Result<Fit> {
         let train = self.splits.train;
         let sgd = &self.options.sgd;
-        let loss = Loss::for_classes(train.classes());
-        let mut objective = Objective::new(loss, train.labels());
+        let mut objective = Objective::weighted(train, &self.options.weighting)?;
         let (lr, lr_bound) = timed(&mut self.timings.learning_rate, || {
             learning_rate(sgd, &mut engine, &objective, train, self.plan.engine)
         })?;
         (self.observe)(Event::Started { lr, lr_bound });
-        let mut monitor = Monitor::new(self.splits, self.options, &engine, self.observe)?;
+        let saver = (self.options.checkpoints.clone())
+            .map(|checkpoints| Saver::new(checkpoints, self.identity(&engine)));
+        let (splits, options) = (self.splits, self.options);
+        let mut monitor = Monitor::new(splits, options, &engine, saver, self.observe)?;
         let end = timed(&mut self.timings.epochs, || {
-            sgd.run(
-                lr,
-                &mut engine,
-                &mut objective,
-                &mut |engine, point, pass| monitor.after(engine, point, pass),
-            )
+            sgd.run(lr, &mut engine, &mut objective, &mut monitor)
         })?;
         let Watched { history, best } = monitor.finish()?;
         let (best_epoch, point) = match best {
@@ -342,6 +352,46 @@ impl Run<'_> {
             coordinates,
             timings: self.timings,
         })
+    }
+}
+
+impl Run<'_> {
+    /// Everything that the fit's bits depend on, each as the command line calls it. The
+    /// number of threads is not among it; the instruction set is where not our own kernels
+    /// multiply.
+    fn identity<E: Engine>(&self, engine: &E) -> Identity {
+        let FitOptions { sgd, init, .. } = self.options;
+        let (engine_name, backend) = (self.plan.engine, self.options.backend);
+        let rows = |samples: Option<&Samples>| match samples {
+            Some(samples) => samples.fingerprint(),
+            None => "none".to_string(),
+        };
+        let number = |n: Option<usize>| n.map_or("none".to_string(), |n| n.to_string());
+        let (mut start, mut fields) = (engine.start(), Fields::default());
+        E::fields(&mut start, &mut fields);
+        let mut identity = vec![
+            ("training rows", rows(Some(self.splits.train))),
+            ("validation rows", rows(self.splits.validation)),
+            ("--engine", engine_name.to_string()),
+            ("--gemm", backend.to_string()),
+            ("--init", format!("{init}, {:08x}", fields.crc32())),
+            ("--early-stopping", number(self.options.early_stopping)),
+            ("--optimizer", "sgd".to_string()),
+            ("--epochs", sgd.epochs.to_string()),
+            ("--lr", sgd.lr.to_string()),
+            ("--lr-schedule", sgd.schedule.to_string()),
+            ("--momentum", sgd.momentum.to_string()),
+            ("--dampening", sgd.dampening.to_string()),
+            ("--nesterov", sgd.nesterov.to_string()),
+            ("--weight-decay", sgd.weight_decay.to_string()),
+            ("--batch-size", number(sgd.batch_size)),
+            ("--seed", sgd.seed.to_string()),
+        ];
+        if backend != Backend::Own {
+            identity.push(("instruction set", Isa::current().to_string()));
+        }
+        let own = |(name, value): (&str, String)| (name.to_string(), value);
+        identity.into_iter().map(own).collect()
     }
 }
 

@@ -297,8 +297,14 @@ impl Gemm {
                     Accum::Replace => FaerAccum::Replace,
                     Accum::Add => FaerAccum::Add,
                 };
-                let c = FaerMut::from_row_major_slice_mut(c.as_mut_slice(), rows, cols);
-                matmul(c, accum, a.to_faer(), b.to_faer(), alpha, self.par());
+                let (a, b, c) = (a.to_faer(), b.to_faer(), c.as_mut_slice());
+                match rows.min(cols) {
+                    1 => faer_vector(alpha, a, b, accum, c),
+                    _ => {
+                        let c = FaerMut::from_row_major_slice_mut(c, rows, cols);
+                        matmul(c, accum, a, b, alpha, self.par());
+                    }
+                }
             }
             Backend::Matrixmultiply => {
                 self.matrixmultiply(alpha, a, b, accum, c.as_mut_slice(), cols);
@@ -363,6 +369,22 @@ impl Gemm {
             }
         });
     }
+}
+
+/// A product whose result is a vector: faer would share the sums out by the number of threads,
+/// and its bits would depend on it; here every part of the result is summed by one thread.
+fn faer_vector(alpha: f32, a: FaerRef<f32>, b: FaerRef<f32>, accum: FaerAccum, c: &mut [f32]) {
+    /// Values of a part, whatever the number of threads.
+    const PART: usize = 128;
+    c.par_chunks_mut(PART).enumerate().for_each(|(part, c)| {
+        let (first, len) = (part * PART, c.len());
+        let (a, b, rows) = match a.nrows() {
+            1 => (a, b.subcols(first, len), 1),
+            _ => (a.subrows(first, len), b, len),
+        };
+        let c = FaerMut::from_row_major_slice_mut(c, rows, b.ncols());
+        matmul(c, accum, a, b, alpha, Par::Seq);
+    });
 }
 
 #[cfg(test)]
@@ -430,9 +452,15 @@ mod tests {
 
     #[test]
     fn same_bits_for_any_number_of_threads() {
-        let (m, n, k) = (150, 37, 3000);
-        let (a, b) = (values(m * k, 1), values(n * k, 2));
-        for backend in [Backend::Own, Backend::Faer, Backend::Matrixmultiply] {
+        let shapes = [
+            (150, 37, 3000),
+            (1, 530, 1100),
+            (530, 1, 1100),
+            (3, 200, 1100),
+        ];
+        let backends = [Backend::Own, Backend::Faer, Backend::Matrixmultiply];
+        for ((m, n, k), backend) in shapes.into_iter().flat_map(|s| backends.map(|b| (s, b))) {
+            let (a, b) = (values(m * k, 1), values(n * k, 2));
             let run = |threads| {
                 let pool = rayon::ThreadPoolBuilder::new()
                     .num_threads(threads)
@@ -452,7 +480,11 @@ mod tests {
             };
             let one = run(1);
             for threads in [2, 3, 4, 8] {
-                assert!(run(threads) == one, "{backend:?} with {threads} threads");
+                let shape = format!("{m} x {n} x {k}");
+                assert!(
+                    run(threads) == one,
+                    "{shape}, {backend:?} with {threads} threads"
+                );
             }
         }
     }

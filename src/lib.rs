@@ -41,17 +41,23 @@
 #![deny(unsafe_code, missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+pub mod calibration;
+pub mod checkpoint;
 #[doc(hidden)]
 pub mod cli;
+pub mod converge;
 pub mod data;
 pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod explain;
 pub mod export;
+mod files;
 pub mod fit;
 pub mod gemm;
+pub mod interrupt;
 pub mod kernels;
+pub mod likelihood;
 pub mod mat;
 pub mod model;
 pub mod monitor;
@@ -61,10 +67,13 @@ pub mod publish;
 pub mod recipe;
 pub mod report;
 pub mod run;
+pub mod tensors;
 pub mod threads;
 pub mod torch_rng;
 pub mod trajectory;
+pub mod weighting;
 
+pub use checkpoint::{Checkpoints, Every};
 pub use data::dataset::{Dataset, Split};
 pub use data::samples::{Samples, Splits};
 pub use error::{Error, Result};

@@ -1,23 +1,22 @@
 //! A trained model: weight, bias, and what the numbers mean.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::data::dataset::Transform;
 use crate::data::samples::{Rows, Samples};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::gemm::{Accum, Backend, Gemm};
 use crate::mat::{MatMut, MatRef};
 use crate::objective::Loss;
+use crate::tensors::{self, Dtype, Numbers, Tensor};
 
 /// Rows whose logits are computed together: enough for the product to be efficient.
 const BLOCK_ROWS: usize = 1024;
-/// The key of the metadata of `model.safetensors`.
-const METADATA: &str = "flowreg";
 
 /// A linear classifier: logits `Z = X Wᵀ + 1 bᵀ`.
 #[derive(Clone, Debug, PartialEq)]
@@ -191,89 +190,103 @@ impl Model {
         Ok(Rows::new(MatRef::new(x, rows, self.features)))
     }
 
-    /// Compute logits (outputs x block) block by block and hand each block on.
-    fn for_logits(&self, x: &Rows, mut use_logits: impl FnMut(Range<usize>, &mut MatMut)) {
-        let rows = x.len();
+    /// Compute logits (outputs x block) block by block and hand each block on. The next block
+    /// is touched meanwhile.
+    pub(crate) fn for_logits(
+        &self,
+        rows: &Rows,
+        mut use_logits: impl FnMut(Range<usize>, &mut MatMut),
+    ) {
+        let len = rows.len();
         let outputs = self.bias.len();
         let gemm = Gemm::new(Backend::default(), rayon::current_num_threads());
         let mut gathered = Vec::new();
-        let mut logits = vec![0.0; BLOCK_ROWS.min(rows) * outputs];
-        for start in (0..rows).step_by(BLOCK_ROWS) {
-            let range = start..(start + BLOCK_ROWS).min(rows);
-            let x = x.block(range.clone(), &mut gathered);
-            let logits = &mut logits[..range.len() * outputs];
-            let rows = logits.chunks_exact_mut(range.len()).zip(&self.bias);
-            rows.for_each(|(row, &bias)| row.fill(bias));
-            let mut z = MatMut::new(logits, outputs, range.len());
-            gemm.a_bt(1.0, self.weight(), x, Accum::Add, z.reborrow());
-            use_logits(range, &mut z);
+        let mut logits = vec![0.0; BLOCK_ROWS.min(len) * outputs];
+        for start in (0..len).step_by(BLOCK_ROWS) {
+            let range = start..(start + BLOCK_ROWS).min(len);
+            let next = range.end..(range.end + BLOCK_ROWS).min(len);
+            std::thread::scope(|scope| {
+                if !next.is_empty() {
+                    scope.spawn(|| rows.touch(next));
+                }
+                let x = rows.block(range.clone(), &mut gathered);
+                let logits = &mut logits[..range.len() * outputs];
+                let biases = logits.chunks_exact_mut(range.len()).zip(&self.bias);
+                biases.for_each(|(row, &bias)| row.fill(bias));
+                let mut z = MatMut::new(logits, outputs, range.len());
+                gemm.a_bt(1.0, self.weight(), x, Accum::Add, z.reborrow());
+                use_logits(range, &mut z);
+            });
         }
     }
 
-    /// The bytes of `model.safetensors`: `weight`, `bias`, and [`About`] as metadata.
+    /// The bytes of `model.safetensors`: `weight`, `bias`, and [`About`] with a checksum as
+    /// metadata.
     ///
     /// `torch.nn.Linear.load_state_dict(safetensors.torch.load_file(path))` reads them; a
     /// logistic model has one output.
     pub fn to_safetensors(&self) -> Vec<u8> {
-        let about = serde_json::to_string(&self.about).expect("plain data");
-        let view = |shape: Vec<usize>, data| {
-            TensorView::new(Dtype::F32, shape, bytemuck::cast_slice::<f32, u8>(data))
-                .expect("the shape is the data's")
+        let tensor = |name: &str, shape, data| Tensor {
+            name: name.to_string(),
+            shape,
+            numbers: Numbers::F32(Cow::Borrowed(data)),
         };
         let outputs = self.bias.len();
-        let tensors = [
-            ("weight", view(vec![outputs, self.features], &self.weight)),
-            ("bias", view(vec![outputs], &self.bias)),
-        ];
-        // One key only: a map of several would be written in a random order.
-        let metadata = HashMap::from([(METADATA.to_string(), about)]);
-        safetensors::serialize(tensors, Some(metadata)).expect("two small f32 tensors")
+        let weight = tensor("weight", vec![outputs, self.features], &*self.weight);
+        let bias = tensor("bias", vec![outputs], &self.bias);
+        let about = serde_json::to_value(&self.about).expect("plain data");
+        tensors::write(&[weight, bias], about)
+    }
+
+    /// Write and flush `model.safetensors`, the bytes of [`Model::to_safetensors`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        files::write(path.as_ref(), &self.to_safetensors())
     }
 
     /// Read a model file, of flowreg or of torch (`weight` and `bias` in f32).
+    ///
+    /// # Errors
+    /// [`Error::Tensors`], [`Error::Format`], [`Error::Io`].
     pub fn load(path: impl AsRef<Path>) -> Result<Model> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(Error::io(path, "read the model"))?;
+        let bytes = files::read(path, "read the model", u64::MAX)?;
+        Self::parse(path, &bytes)
+    }
+
+    /// Read the bytes of a model file; the path is for messages.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Model> {
+        let expected = [("weight", Dtype::F32), ("bias", Dtype::F32)];
+        let (tensors, about) = tensors::read(bytes, &expected).map_err(Error::tensors(path))?;
         let bad = |field: &str, found: String, expected: &str| {
             Err(Error::format(path, field, found, expected))
         };
-        let parsed = SafeTensors::read_metadata(&bytes)
-            .and_then(|(_, metadata)| Ok((metadata, SafeTensors::deserialize(&bytes)?)));
-        let (metadata, tensors) = match parsed {
-            Ok(parsed) => parsed,
-            Err(error) => return bad("header", error.to_string(), "a safetensors file"),
+        let shapes = [&tensors[0].shape, &tensors[1].shape];
+        let (&[outputs, _], &[biases]) = (&**shapes[0], &**shapes[1]) else {
+            let found = format!("shapes {:?} and {:?}", shapes[0], shapes[1]);
+            return bad("weight and bias", found, "two dimensions and one");
         };
-        let mut values = Vec::new();
-        for (name, dims) in [("weight", 2), ("bias", 1)] {
-            let Ok(tensor) = tensors.tensor(name) else {
-                return bad(name, "no such tensor".to_string(), "weight and bias");
-            };
-            if tensor.dtype() != Dtype::F32 || tensor.shape().len() != dims {
-                let found = format!("{:?} of shape {:?}", tensor.dtype(), tensor.shape());
-                return bad(name, found, &format!("F32 with {dims} dimension(s)"));
-            }
-            // Copied by parts: nothing promises that the bytes are aligned.
-            let data: Vec<f32> = (tensor.data().chunks_exact(4))
-                .map(|b| f32::from_le_bytes(b.try_into().expect("chunks of 4")))
-                .collect();
-            values.push((data, tensor.shape().to_vec()));
+        if outputs != biases {
+            let expected = format!("{outputs} outputs as weight has");
+            return bad("bias", format!("{biases} values"), &expected);
         }
-        let (bias, bias_shape) = values.pop().expect("two tensors");
-        let (weight, weight_shape) = values.pop().expect("two tensors");
-        if weight_shape[0] != bias_shape[0] {
-            let expected = format!("{} outputs as weight has", weight_shape[0]);
-            return bad("bias", format!("{} values", bias_shape[0]), &expected);
-        }
-        let mut model = match Model::new(weight, bias) {
-            Ok(model) => model,
-            Err(_) => {
-                let expected = "outputs x features, outputs being 1 or above 2";
-                return bad("weight", format!("{weight_shape:?}"), expected);
-            }
+        let weight_shape = format!("{:?}", shapes[0]);
+        let mut values = tensors.into_iter().map(|tensor| match tensor.numbers {
+            Numbers::F32(values) => values.into_owned(),
+            Numbers::F64(_) => unreachable!("f32 was asked for"),
+        });
+        let mut next = || values.next().expect("two tensors were asked for");
+        let Ok(mut model) = Model::new(next(), next()) else {
+            let expected = "outputs x features, outputs being 1 or above 2";
+            return bad("weight", weight_shape, expected);
         };
-        let about = metadata.metadata().as_ref().and_then(|m| m.get(METADATA));
         if let Some(about) = about {
-            model.about = match serde_json::from_str(about) {
+            model.about = match serde_json::from_value(about) {
                 Ok(about) => about,
                 Err(error) => {
                     return bad("metadata flowreg", error.to_string(), "what flowreg writes");

@@ -2,13 +2,15 @@
 
 use std::ops::ControlFlow;
 
+use crate::checkpoint::{Fields, Saver, State};
 use crate::data::samples::{Samples, Splits};
 use crate::engine::{Engine, Plan};
 use crate::error::{Error, Result};
 use crate::fit::FitOptions;
+use crate::interrupt;
 use crate::mat::MatMut;
 use crate::objective::Loss;
-use crate::optim::sgd::Pass;
+use crate::optim::sgd::{Pass, Watch};
 use crate::trajectory::Writer;
 
 /// What an observer of a fit hears.
@@ -30,6 +32,11 @@ pub enum Event {
         lr: f64,
         /// 2/L, if it was computed: see [`crate::Fit::lr_bound`].
         lr_bound: Option<f64>,
+    },
+    /// The fit goes on from a checkpoint.
+    Resumed {
+        /// Epochs that were done before.
+        epochs: usize,
     },
     /// An epoch has ended.
     Epoch(Epoch),
@@ -59,6 +66,7 @@ pub(crate) struct Monitor<'a, P> {
     best: Option<Best<P>>,
     history: Vec<Epoch>,
     trajectory: Option<Writer>,
+    saver: Option<Saver>,
     observe: &'a mut (dyn FnMut(Event) + Send),
 }
 
@@ -91,6 +99,7 @@ impl<'a, P> Monitor<'a, P> {
         splits: Splits<'a>,
         options: &FitOptions,
         engine: &E,
+        saver: Option<Saver>,
         observe: &'a mut (dyn FnMut(Event) + Send),
     ) -> Result<Self> {
         let c = engine.outputs();
@@ -114,12 +123,13 @@ impl<'a, P> Monitor<'a, P> {
             best: None,
             history: Vec::new(),
             trajectory,
+            saver,
             observe,
         })
     }
 
     /// After an epoch that ended at `point`.
-    pub fn after<E: Engine<Point = P>>(
+    fn look<E: Engine<Point = P>>(
         &mut self,
         engine: &mut E,
         point: &P,
@@ -162,11 +172,7 @@ impl<'a, P> Monitor<'a, P> {
         patience: usize,
     ) -> ControlFlow<()> {
         let epoch = self.history.len() - 1;
-        let best = self.best.get_or_insert_with(|| Best {
-            epoch,
-            loss: f64::INFINITY,
-            point: engine.zero(),
-        });
+        let best = self.best.get_or_insert_with(|| Best::none(engine));
         if loss < best.loss {
             (best.epoch, best.loss) = (epoch, loss);
             engine.axpby(1.0, point, 0.0, &mut best.point);
@@ -175,6 +181,23 @@ impl<'a, P> Monitor<'a, P> {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
+    }
+
+    /// Save the state if it is time to; stop if a signal has come.
+    fn keep<E: Engine<Point = P>>(&mut self, state: &mut impl State<P>) -> Result<()> {
+        let epochs = self.history.len();
+        let signal = interrupt::signal();
+        if let Some(saver) = &mut self.saver
+            && (signal.is_some() || saver.due(epochs))
+        {
+            saver.save(all_fields::<E, P>(state, &mut self.best), &self.history)?;
+        }
+        let Some(signal) = signal else { return Ok(()) };
+        let kept = match &self.saver {
+            Some(saver) => saver.kept(epochs),
+            None => "nothing was written".to_string(),
+        };
+        Err(Error::Interrupted { signal, kept })
     }
 
     /// After the last epoch.
@@ -186,6 +209,68 @@ impl<'a, P> Monitor<'a, P> {
             history: self.history,
             best: self.best,
         })
+    }
+}
+
+impl<E: Engine> Watch<E> for Monitor<'_, E::Point> {
+    fn begin(&mut self, engine: &mut E, state: &mut impl State<E::Point>) -> Result<usize> {
+        let Some(saver) = self.saver.as_mut().filter(|saver| saver.resumes()) else {
+            return Ok(0);
+        };
+        self.best = self.patience.map(|_| Best::none(engine));
+        self.history = saver.load(all_fields::<E, _>(state, &mut self.best))?;
+        if let Some(best) = &mut self.best {
+            for (epoch, loss) in self
+                .history
+                .iter()
+                .filter_map(|e| Some((e.epoch, e.val_loss?)))
+            {
+                if loss < best.loss {
+                    (best.epoch, best.loss) = (epoch, loss);
+                }
+            }
+        }
+        let epochs = self.history.len();
+        (self.observe)(Event::Resumed { epochs });
+        Ok(epochs)
+    }
+
+    fn after(
+        &mut self,
+        engine: &mut E,
+        state: &mut impl State<E::Point>,
+        pass: Pass,
+    ) -> Result<ControlFlow<()>> {
+        let flow = self.look(engine, state.point(), pass)?;
+        if flow.is_continue() {
+            self.keep::<E>(state)?;
+        }
+        Ok(flow)
+    }
+}
+
+/// Everything that the next epochs depend on.
+fn all_fields<'a, E: Engine<Point = P>, P>(
+    state: &'a mut impl State<P>,
+    best: &'a mut Option<Best<P>>,
+) -> Fields<'a> {
+    let mut fields = Fields::default();
+    state.fields(&mut fields);
+    if let Some(best) = best {
+        fields.group("best.");
+        E::fields(&mut best.point, &mut fields);
+    }
+    fields
+}
+
+impl<P> Best<P> {
+    /// Worse than any epoch.
+    fn none<E: Engine<Point = P>>(engine: &E) -> Best<P> {
+        Best {
+            epoch: 0,
+            loss: f64::INFINITY,
+            point: engine.zero(),
+        }
     }
 }
 

@@ -14,9 +14,11 @@
 
 use rayon::prelude::*;
 
-use crate::data::samples::Batch;
+use crate::data::samples::{Batch, Samples};
+use crate::error::Result;
 use crate::kernels::{Isa, softmax};
 use crate::mat::{MatMut, MatRef};
+use crate::weighting::Weighting;
 
 /// Which loss; the number of outputs follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,24 +182,45 @@ impl Loss {
 /// Samples a task: it should outlast the cost of handing it out.
 const TASK: usize = 256;
 
-/// The training loss: a [`Loss`] with the labels of all rows.
-#[derive(Debug)]
+/// The loss of a fit's rows: the labels, how much each row counts, and the room it takes.
+///
+/// Of a batch whose rows weigh wᵢ the loss is Σ wᵢ lossᵢ / Σ wᵢ, as torch's is; 0 where the
+/// weights are.
+#[derive(Clone, Debug)]
 pub struct Objective<'a> {
     loss: Loss,
     labels: &'a [u32],
+    /// One a row, where they differ.
+    weights: Option<Vec<f64>>,
+    label_smoothing: f64,
     batch_labels: Vec<u32>,
     row_losses: Vec<f64>,
 }
 
 impl<'a> Objective<'a> {
-    /// Labels of all n rows.
+    /// Labels of all n rows, which count alike.
     pub fn new(loss: Loss, labels: &'a [u32]) -> Self {
         Objective {
             loss,
             labels,
+            weights: None,
+            label_smoothing: 0.0,
             batch_labels: Vec::new(),
             row_losses: Vec::new(),
         }
+    }
+
+    /// All samples, as a weighting has them count.
+    ///
+    /// # Errors
+    /// As [`Weighting::of`].
+    pub fn weighted(samples: &'a Samples, weighting: &Weighting) -> Result<Self> {
+        let weights = weighting.of(samples)?;
+        Ok(Objective {
+            weights: (!weighting.is_equal()).then_some(weights),
+            label_smoothing: weighting.label_smoothing,
+            ..Objective::new(Loss::for_classes(samples.classes()), samples.labels())
+        })
     }
 
     /// Which loss.
@@ -210,8 +233,16 @@ impl<'a> Objective<'a> {
         self.labels.len()
     }
 
+    /// The largest weight of a row, as a multiple of the mean weight.
+    pub fn largest_weight(&self) -> f64 {
+        self.weights.as_ref().map_or(1.0, |weights| {
+            let largest = weights.iter().copied().fold(0.0, f64::max);
+            largest * weights.len() as f64 / weights.iter().sum::<f64>()
+        })
+    }
+
     /// Mean loss of the batch whose logits `z` (c x batch) holds, and Gᵀ in `g`.
-    pub fn loss_gradient(&mut self, batch: Batch, z: MatRef, g: MatMut) -> f64 {
+    pub fn loss_gradient(&mut self, batch: Batch, z: MatRef, mut g: MatMut) -> f64 {
         let labels = match batch {
             Batch::All => self.labels,
             Batch::Rows(rows) => {
@@ -220,7 +251,55 @@ impl<'a> Objective<'a> {
                 &self.batch_labels
             }
         };
-        (self.loss).loss_gradient(z, labels, g, &mut self.row_losses)
+        let losses = &mut self.row_losses;
+        let mean = (self.loss).loss_gradient(z, labels, g.reborrow(), losses);
+        if self.weights.is_none() && self.label_smoothing == 0.0 {
+            return mean;
+        }
+        smooth(self.loss, z, labels, self.label_smoothing, &mut g, losses);
+        let n = labels.len();
+        let Some(weights) = &self.weights else {
+            return losses.iter().sum::<f64>() / n as f64;
+        };
+        let weight = |i: usize| match batch {
+            Batch::All => weights[i],
+            Batch::Rows(rows) => weights[rows[i] as usize],
+        };
+        let total: f64 = (0..n).map(weight).sum();
+        let factor = |i: usize| match total > 0.0 {
+            true => weight(i) * n as f64 / total,
+            false => 0.0,
+        };
+        for row in g.as_mut_slice().chunks_exact_mut(n) {
+            let values = row.iter_mut().enumerate();
+            values.for_each(|(i, g)| *g = (f64::from(*g) * factor(i)) as f32);
+        }
+        let losses = losses.iter().enumerate();
+        losses.map(|(i, loss)| factor(i) * loss).sum::<f64>() / n as f64
+    }
+}
+
+/// Make losses and gradients those of smoothed targets: with ε, C classes and the one-hot y,
+/// `q = y + ε (1/C - y)`, `loss += (y - q)·z` and `g += (y - q)/n`.
+fn smooth(loss: Loss, z: MatRef, labels: &[u32], epsilon: f64, g: &mut MatMut, losses: &mut [f64]) {
+    if epsilon == 0.0 {
+        return;
+    }
+    let n = labels.len();
+    let classes = z.rows().max(2) as f64;
+    for (j, row) in g.as_mut_slice().chunks_exact_mut(n).enumerate() {
+        let own = if loss == Loss::Logistic { 1 } else { j as u32 };
+        let values = row
+            .iter_mut()
+            .zip(z.row(j))
+            .zip(labels)
+            .zip(losses.iter_mut());
+        for (((g, &z), &label), loss) in values {
+            let one_hot = f64::from(u8::from(label == own));
+            let difference = epsilon * (one_hot - 1.0 / classes);
+            *loss += difference * f64::from(z);
+            *g += (difference / n as f64) as f32;
+        }
     }
 }
 

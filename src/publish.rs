@@ -1,13 +1,21 @@
-//! Output that appears whole or not at all: written into a hidden sibling directory,
-//! flushed to the disk, then renamed to its name.
+//! Output that appears whole or not at all: the one commit protocol of flowreg.
+//!
+//! ```text
+//! lock .NAME.lock; remove what a killed process left; create .NAME.partial;
+//! write and flush its files; flush it; rename it to NAME (or let both change names,
+//! in one step); flush the parent; unlock
+//! ```
+//!
+//! A process that dies at any point leaves NAME as it was or complete; its lock dies with it,
+//! and the next one with this output removes the remains. Work is not taken up where it
+//! stopped: half a matrix cannot be told from a broken one, and a preparation takes seconds
+//! a thousand photographs. A fit goes on from its [checkpoint](crate::checkpoint).
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
-
 use crate::error::{Error, Result};
+use crate::files::{self, parent_of, sibling};
 
 /// What to do where the output exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,107 +40,129 @@ const OURS: [&str; 4] = [
 #[derive(Debug)]
 pub struct Staging {
     target: PathBuf,
-    dir: TempDir,
+    dir: PathBuf,
     overwrite: Overwrite,
+    _lock: Lock,
 }
 
 impl Staging {
     /// Start writing what will become `target`; its parent is created if missing.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::Locked`] if another process is writing it, [`Error::Io`].
     pub fn begin(target: &Path, overwrite: Overwrite) -> Result<Staging> {
+        let dir = sibling(target, "partial")?;
         refuse_existing(target, overwrite)?;
-        let parent = parent_of(target);
-        fs::create_dir_all(parent).map_err(Error::io(parent, "create the directory"))?;
-        let name = target.file_name().ok_or_else(|| {
-            Error::options("--out", target.display(), "a path that ends in a name")
-        })?;
-        let dir = tempfile::Builder::new()
-            .prefix(&format!(".{}.partial-", name.to_string_lossy()))
-            .tempdir_in(parent)
-            .map_err(Error::io(parent, "create a directory in"))?;
+        files::create_dir_all(parent_of(target))?;
+        let lock = Lock::take(target)?;
+        // The lock is ours, so whoever made this is dead.
+        files::remove_dir_all(&dir)?;
+        // Checked again: its writer may have finished just before.
+        refuse_existing(target, overwrite)?;
+        files::create_dir(&dir)?;
         Ok(Staging {
             target: target.to_path_buf(),
             dir,
             overwrite,
+            _lock: lock,
         })
     }
 
     /// Where to write.
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
     /// Write one small file.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.dir().join(name);
-        let mut file = File::create(&path).map_err(Error::io(&path, "create"))?;
-        file.write_all(bytes)
-            .and_then(|()| file.sync_all())
-            .map_err(Error::io(&path, "write"))
+        files::write(&self.dir.join(name), bytes)
     }
 
     /// Make the directory appear under its name.
     pub fn publish(self) -> Result<()> {
         // Checked again: the work in between may have taken hours.
         refuse_existing(&self.target, self.overwrite)?;
-        let parent = parent_of(&self.target);
-        set_default_mode(self.dir.path())?;
-        sync_dir(self.dir.path())?;
-        let old = match self.target.exists() {
-            true => Some(move_aside(&self.target, parent)?),
-            false => None,
-        };
-        let staged = self.dir.keep();
-        if let Err(source) = fs::rename(&staged, &self.target) {
-            let _ = fs::remove_dir_all(&staged);
-            if let Some(old) = &old {
-                let _ = fs::rename(old.path().join("old"), &self.target);
-            }
-            return Err(Error::io(&self.target, "rename the finished output to")(
-                source,
-            ));
+        files::sync_dir(&self.dir)?;
+        match self.target.symlink_metadata() {
+            // What was there is now called `dir`, and vanishes as `self` is dropped.
+            Ok(_) => files::exchange(&self.dir, &self.target)?,
+            Err(_) => files::rename(&self.dir, &self.target)?,
         }
-        sync_dir(parent)
+        files::sync_dir(parent_of(&self.target))
     }
 }
 
-/// Write one file that appears complete or not at all.
+/// Write one file that appears complete or not at all, by the same protocol.
 ///
 /// # Errors
-/// [`Error::Exists`] unless it may be replaced, [`Error::Io`].
+/// [`Error::Exists`] unless it may be replaced, [`Error::Locked`], [`Error::Io`].
 pub fn write_file(path: &Path, bytes: &[u8], overwrite: Overwrite) -> Result<()> {
+    files::create_dir_all(parent_of(path))?;
+    let _lock = Lock::take(path)?;
     if overwrite == Overwrite::Never && path.symlink_metadata().is_ok() {
         return Err(Error::Exists {
             path: path.to_path_buf(),
         });
     }
-    let parent = parent_of(path);
-    fs::create_dir_all(parent).map_err(Error::io(parent, "create the directory"))?;
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // What an ordinary file gets, less the umask.
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let mut file = (builder.prefix(".flowreg-").tempfile_in(parent))
-        .map_err(Error::io(parent, "create a file in"))?;
-    file.write_all(bytes)
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(Error::io(path, "write"))?;
-    let appeared = match overwrite {
-        Overwrite::Replace => file.persist(path),
-        Overwrite::Never => file.persist_noclobber(path),
-    };
-    appeared.map_err(|error| Error::io(path, "create")(error.error))?;
-    Ok(())
+    files::replace(path, bytes)
 }
 
-/// The directory that holds `path`.
-pub(crate) fn parent_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// The right to write one output, held by one process; it ends with the process.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Lock {
+    pub fn take(target: &Path) -> Result<Lock> {
+        let path = sibling(target, "lock")?;
+        loop {
+            let file = (File::options().create(true).append(true).open(&path))
+                .map_err(Error::io(&path, "create"))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::Locked {
+                        path: target.to_path_buf(),
+                    });
+                }
+                Err(TryLockError::Error(source)) => return Err(Error::io(&path, "lock")(source)),
+            }
+            // Its last holder may have removed it between our opening and our locking.
+            if same_file(&file, &path) {
+                return Ok(Lock { path, _file: file });
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// Removed while it is still held, so that nobody else's is.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(unix)]
+fn same_file(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let (Ok(a), Ok(b)) = (file.metadata(), fs::metadata(path)) else {
+        return false;
+    };
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+/// Elsewhere a file that is open cannot be removed.
+#[cfg(not(unix))]
+fn same_file(_: &File, _: &Path) -> bool {
+    true
 }
 
 fn refuse_existing(target: &Path, overwrite: Overwrite) -> Result<()> {
@@ -157,44 +187,6 @@ fn refuse_existing(target: &Path, overwrite: Overwrite) -> Result<()> {
             OURS.join(", ")
         ),
     ))
-}
-
-/// The old output waits in a temporary directory that is removed when dropped.
-fn move_aside(target: &Path, parent: &Path) -> Result<TempDir> {
-    let aside = tempfile::Builder::new()
-        .prefix(".replaced-")
-        .tempdir_in(parent)
-        .map_err(Error::io(parent, "create a directory in"))?;
-    fs::rename(target, aside.path().join("old")).map_err(Error::io(target, "move aside"))?;
-    Ok(aside)
-}
-
-/// Temporary directories are private (0700); the result is an ordinary directory.
-fn set_default_mode(dir: &Path) -> Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // A fresh directory shows what the process's umask allows.
-        let probe = dir.join(".mode");
-        fs::create_dir(&probe).map_err(Error::io(&probe, "create the directory"))?;
-        let mode = fs::metadata(&probe)
-            .map_err(Error::io(&probe, "inspect"))?
-            .permissions()
-            .mode();
-        fs::remove_dir(&probe).map_err(Error::io(&probe, "remove"))?;
-        fs::set_permissions(dir, fs::Permissions::from_mode(mode))
-            .map_err(Error::io(dir, "set the permissions of"))?;
-    }
-    Ok(())
-}
-
-/// Flush a directory's entries, so that a rename survives a power cut.
-fn sync_dir(dir: &Path) -> Result<()> {
-    #[cfg(unix)]
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(Error::io(dir, "flush"))?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -225,6 +217,24 @@ mod tests {
         staging.publish().unwrap();
         assert_eq!(fs::read(out.join("summary.json")).unwrap(), b"2");
         assert_eq!(fs::read_dir(root.path().join("a")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn one_writer_at_a_time_and_a_dead_ones_remains_are_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let out = root.path().join("out");
+        let first = Staging::begin(&out, Overwrite::Never).unwrap();
+        let second = Staging::begin(&out, Overwrite::Never);
+        assert!(matches!(second, Err(Error::Locked { .. })));
+        // As if it were killed: nothing is dropped, but its lock is free.
+        let Staging { dir, _lock, .. } = &first;
+        _lock._file.unlock().unwrap();
+        fs::write(dir.join("half"), b"1").unwrap();
+        std::mem::forget(first);
+        let third = Staging::begin(&out, Overwrite::Never).unwrap();
+        third.publish().unwrap();
+        assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
     }
 
     #[test]

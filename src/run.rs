@@ -8,9 +8,10 @@ use crate::data::samples::Samples;
 use crate::engine::Kind;
 use crate::error::{Error, Result};
 use crate::eval::Scores;
+use crate::files;
 use crate::fit::{Fit, FitOptions, Timings};
 use crate::kernels::Isa;
-use crate::model::Evaluation;
+use crate::model::{Evaluation, Model};
 use crate::monitor::Epoch;
 use crate::publish::Staging;
 
@@ -18,16 +19,18 @@ use crate::publish::Staging;
 pub const HISTORY: &str = "history.jsonl";
 /// Options and results.
 pub const SUMMARY: &str = "summary.json";
+/// Summaries are small; more is refused before it is read.
+const MAX_SUMMARY: u64 = 1 << 20;
 /// Weight, bias and what they mean.
 pub const MODEL: &str = "model.safetensors";
 /// Every epoch's Gram coordinates, if they were asked for.
 pub const TRAJECTORY: &str = "trajectory.npy";
-
 /// The model in Gram coordinates, if they were asked for: one row of [`TRAJECTORY`].
 pub const COORDINATES: &str = "coordinates.npy";
 
 /// `summary.json`. Losses are means over rows; `epochs` are those that were run;
-/// `train_seconds` is fitting and nothing else, and the sum of `seconds`.
+/// `train_seconds` is fitting and nothing else, and the sum of `seconds`; after `--resume`, of
+/// the last process only.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)] // The field names say it; README explains the file.
 pub struct Summary {
@@ -128,13 +131,17 @@ pub fn model_file(path: &Path) -> PathBuf {
     }
 }
 
-/// Write the three files into an output in the making; the caller publishes it.
+/// Write the model into an output in the making.
+pub fn write_model(staging: &Staging, model: &Model) -> Result<()> {
+    model.save(staging.dir().join(MODEL))
+}
+
+/// Write what there is to say about a fit into an output in the making; the caller publishes it.
 pub fn write(staging: &Staging, fit: &Fit, summary: &Summary) -> Result<()> {
     staging.write(HISTORY, history_lines(&fit.history).as_bytes())?;
     let mut json = serde_json::to_vec_pretty(summary).expect("plain data");
     json.push(b'\n');
-    staging.write(SUMMARY, &json)?;
-    staging.write(MODEL, &fit.model.to_safetensors())
+    staging.write(SUMMARY, &json)
 }
 
 fn history_lines(history: &[Epoch]) -> String {
@@ -158,10 +165,8 @@ pub struct Fitted {
 /// [`Error::Io`], [`Error::Format`].
 pub fn read_summary(run: &Path) -> Result<Fitted> {
     let path = run.join(SUMMARY);
-    let bytes = std::fs::read(&path).map_err(Error::io(
-        &path,
-        "open the run's summary (give the run's directory, not its model file)",
-    ))?;
+    let doing = "open the run's summary (give the run's directory, not its model file)";
+    let bytes = files::read(&path, doing, MAX_SUMMARY)?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Error::format(&path, "json", error, "what flowreg-fit writes"))
 }

@@ -4,21 +4,17 @@
 //! start): s, then b (c values), then Aᵀ (c x n, row-major). NumPy reads it:
 //! `t = numpy.load("trajectory.npy"); s, b, A = t[e, 0], t[e, 1:1+c], t[e, 1+c:].reshape(c, n).T`.
 
-use std::fs::File;
-use std::io::{BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
-
-use tempfile::NamedTempFile;
 
 use crate::data::npy::{Dtype, Header};
 use crate::data::samples::Samples;
 use crate::data::store::MappedMatrix;
 use crate::engine::{Coordinates, Primal};
 use crate::error::{Error, Result};
+use crate::files::{self, NewFile};
 use crate::fit::{Init, initial_model};
 use crate::gemm::{Backend, Gemm};
 use crate::model::Model;
-use crate::publish::parent_of;
 
 /// A saved trajectory, mapped, with the rows and the start that it belongs to.
 #[derive(Debug)]
@@ -94,10 +90,11 @@ fn state_len(n: usize, c: usize) -> usize {
     1 + c + n * c
 }
 
-/// Writes states one by one; the file appears when it is finished.
+/// Writes states one by one, to a sibling; the file appears when it is finished.
 pub(crate) struct Writer {
     path: PathBuf,
-    file: BufWriter<NamedTempFile>,
+    sibling: PathBuf,
+    file: NewFile,
     cols: usize,
     rows: usize,
 }
@@ -105,24 +102,15 @@ pub(crate) struct Writer {
 impl Writer {
     /// Start writing what will become `path`.
     pub fn create(path: &Path, n: usize, c: usize) -> Result<Writer> {
-        let parent = parent_of(path);
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // What an ordinary file gets, less the umask.
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let file = (builder.prefix(".trajectory-").tempfile_in(parent))
-            .map_err(Error::io(path, "create"))?;
+        let sibling = files::sibling(path, "partial")?;
         let mut writer = Writer {
             path: path.to_path_buf(),
-            file: BufWriter::new(file),
+            file: NewFile::create(&sibling)?,
+            sibling,
             cols: state_len(n, c),
             rows: 0,
         };
-        let header = writer.header();
-        writer.write(&header)?;
+        writer.file.append(&writer.header())?;
         Ok(writer)
     }
 
@@ -131,24 +119,17 @@ impl Writer {
         let values = 1 + state.bias.len() + state.a.len();
         assert_eq!(values, self.cols, "every state has the same shape");
         self.rows += 1;
-        self.write(&state.s.to_le_bytes())?;
-        self.write(bytemuck::cast_slice(state.bias))?;
-        self.write(bytemuck::cast_slice(state.a))
+        self.file.append(&state.s.to_le_bytes())?;
+        self.file.append(bytemuck::cast_slice(state.bias))?;
+        self.file.append(bytemuck::cast_slice(state.a))
     }
 
     /// Put the number of states into the header and let the file appear.
     pub fn finish(mut self) -> Result<()> {
-        let header = self.header();
-        self.file.rewind().map_err(Error::io(&self.path, "write"))?;
-        self.write(&header)?;
-        let Writer { path, file, .. } = self;
-        let file = file
-            .into_inner()
-            .map_err(|e| Error::io(&path, "write")(e.into_error()))?;
-        File::sync_all(file.as_file()).map_err(Error::io(&path, "write"))?;
-        file.persist(&path)
-            .map_err(|e| Error::io(&path, "create")(e.error))?;
-        Ok(())
+        self.file.overwrite_start(&self.header())?;
+        self.file.finish()?;
+        files::rename(&self.sibling, &self.path)?;
+        files::sync_dir(files::parent_of(&self.path))
     }
 
     /// The header; of the same length for any number of rows.
@@ -157,8 +138,11 @@ impl Writer {
         assert_eq!(header.len(), 128, "two numbers of 20 digits fit");
         header
     }
+}
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        (self.file.write_all(bytes)).map_err(Error::io(&self.path, "write"))
+impl Drop for Writer {
+    /// Nothing stays of a file that was not finished.
+    fn drop(&mut self) {
+        let _ = files::remove_file(&self.sibling);
     }
 }

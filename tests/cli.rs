@@ -5,7 +5,23 @@ mod common;
 
 use std::process::Command;
 
+use sha2::{Digest, Sha256};
+
 use common::world::{FIT, PREP, World, succeeds};
+use flowreg::data::blocks::Blocks;
+use flowreg::data::dataset::Manifest;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The manifest with its checksum made right, so that only the change itself can be refused.
+fn sealed(text: &str) -> Vec<u8> {
+    match serde_json::from_str::<Manifest>(text) {
+        Ok(manifest) => serde_json::to_vec_pretty(&manifest.sealed()).unwrap(),
+        Err(_) => text.as_bytes().to_vec(),
+    }
+}
 
 #[test]
 fn a_fit_writes_what_it_promises() {
@@ -304,10 +320,15 @@ fn a_gram_matrix_beyond_the_memory_is_refused() {
     let mut y = Header::encode(Dtype::I64, &[ROWS]);
     (0..ROWS).for_each(|i| y.extend((i as i64 % 4).to_le_bytes()));
     std::fs::write(world.path("data/train.y.npy"), y).unwrap();
-    std::fs::remove_file(world.path("data/train.files.json")).unwrap();
-    let manifest = std::fs::read_to_string(world.path("data/dataset.json")).unwrap();
-    let manifest = manifest.replace("\"rows\": 12", "\"rows\": 300000");
-    std::fs::write(world.path("data/dataset.json"), manifest).unwrap();
+    world.edit_manifest(|manifest| {
+        let train = &mut manifest.splits[0];
+        let (mut x, mut y) = (Blocks::default(), Sha256::new());
+        x.update(&vec![0; ROWS * 192 * 4]);
+        (0..ROWS).for_each(|i| y.update((i as i64 % 4).to_le_bytes()));
+        (train.rows, train.x_crc32) = (ROWS, x.to_hex());
+        train.files_sha256 = None;
+        train.y_sha256 = hex(&y.finalize());
+    });
     let parts = [
         "--engine",
         "300000 x 300000",
@@ -422,6 +443,133 @@ fn bad_photographs_are_refused() {
     });
 }
 
+/// What cannot be used is left out and listed, and what libjpeg invents is taken, only where
+/// that is asked for; time is bounded by what a file asks for.
+#[test]
+fn bad_photographs_are_skipped_or_taken_when_told_to() {
+    let world = World::new();
+    world.copy("photographs", "spoilt");
+    // The second photograph of class 0 in train, and one of test.
+    let write = |image: &str, bytes: &[u8]| {
+        std::fs::write(world.path("spoilt/jpg").join(image), bytes).unwrap();
+    };
+    let good = std::fs::read(world.path("spoilt/jpg/image_00002.jpg")).unwrap();
+    write("image_00002.jpg", &good[..good.len() / 2]);
+    write("image_00006.jpg", b"");
+    let prep = |more: &[&str]| {
+        let args = [
+            "flowers102",
+            "--no-verify",
+            "--size",
+            "8",
+            "--root",
+            "spoilt",
+        ];
+        world.run(PREP, &[&args[..], &["--out", "out"], more].concat())
+    };
+    world.refuses(65, &["image_00002.jpg", "broken JPEG"], |_| prep(&[]));
+    world.refuses(65, &["image_00006.jpg", "signature"], |_| {
+        prep(&["--lenient"])
+    });
+
+    let said = succeeds(&prep(&["--skip-bad"]));
+    for part in [
+        "train    11 rows",
+        "test      7 rows",
+        "skipped: train: ",
+        "skipped: test: ",
+    ] {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+    let dataset = flowreg::Dataset::open(world.path("out")).unwrap();
+    let skipped = &dataset.manifest().skipped;
+    assert_eq!(skipped.len(), 2);
+    assert!(
+        skipped[0].contains("image_00002.jpg: broken JPEG"),
+        "{skipped:?}"
+    );
+    // The rows left are those of the whole dataset without these two.
+    let whole = flowreg::Dataset::open(world.path("data")).unwrap();
+    for (split, without) in [("train", Some(1)), ("val", None), ("test", Some(0))] {
+        let (a, b) = (whole.split(split).unwrap(), dataset.split(split).unwrap());
+        let (a, b) = (a.samples().unwrap(), b.samples().unwrap());
+        let kept: Vec<usize> = (0..a.rows()).filter(|&i| Some(i) != without).collect();
+        assert_eq!(kept.len(), b.rows());
+        for (b_row, &a_row) in kept.iter().enumerate() {
+            assert_eq!(a.x().row(a_row), b.x().row(b_row), "{split} {a_row}");
+            assert_eq!(a.labels()[a_row], b.labels()[b_row]);
+        }
+    }
+    std::fs::remove_dir_all(world.path("out")).unwrap();
+
+    write("image_00006.jpg", &good);
+    let said = succeeds(&prep(&["--lenient"]));
+    assert!(said.contains("train    12 rows"), "{said}");
+    succeeds(&world.run(PREP, &["verify", "out"]));
+    std::fs::remove_dir_all(world.path("out")).unwrap();
+
+    // A comment full of start-of-scan markers stands for as many scans.
+    let mut scans = good[..2].to_vec();
+    scans.extend([0xFF, 0xFE, 0x01, 0x92]);
+    scans.extend([0xFF, 0xDA].repeat(200));
+    scans.extend(&good[2..]);
+    write("image_00002.jpg", &scans);
+    world.refuses(65, &["image_00002.jpg", "201 scans"], |_| {
+        prep(&["--lenient"])
+    });
+}
+
+#[test]
+fn verify_finds_every_kind_of_damage() {
+    let world = World::new();
+    let verify = |world: &World| world.run(PREP, &["verify", "data"]);
+    assert!(succeeds(&verify(&world)).contains("every byte"));
+    for (file, at, part) in [
+        ("test.x.npy", 5000, "checksum"),
+        ("val.x.npy", 70, "val.x.npy"),
+        ("test.y.npy", 130, "sha256"),
+        ("test.y.npy", 20, "test.y.npy"),
+        ("dataset.json", 40, "dataset.json"),
+    ] {
+        let path = world.path("data").join(file);
+        let good = std::fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        bad[at] ^= 4;
+        std::fs::write(&path, bad).unwrap();
+        world.refuses(65, &[file, part], verify);
+        std::fs::write(path, good).unwrap();
+    }
+    // Right checksums of other data: the SHA-256 is another.
+    world.edit_manifest(|manifest| manifest.splits[2].x_sha256 = "0".repeat(64));
+    succeeds(&world.fit(&["--epochs", "1"]));
+    std::fs::remove_dir_all(world.path("run")).unwrap();
+    world.refuses(65, &["test.x.npy", "sha256"], verify);
+}
+
+#[test]
+fn checkpoints_are_not_lost_by_mistake() {
+    let world = World::new();
+    let often = ["--checkpoint-every", "1", "--epochs", "3"];
+    succeeds(&world.fit(&often));
+    assert!(!world.path("run.checkpoint").exists());
+    std::fs::remove_dir_all(world.path("run")).unwrap();
+    std::fs::write(world.path("run.checkpoint"), b"days of work").unwrap();
+    world.refuses(73, &["run.checkpoint", "--resume", "--force"], |world| {
+        world.fit(&often)
+    });
+    world.refuses(65, &["run.checkpoint", "header"], |world| {
+        world.fit(&["--resume"])
+    });
+    for bad in ["0", "5d", "m", "-1", "1.5h"] {
+        let args = [&*format!("--checkpoint-every={bad}")];
+        world.refuses(64, &["--checkpoint-every", "5m"], |world| world.fit(&args));
+    }
+    succeeds(&world.fit(&[&often[..], &["--force"]].concat()));
+    assert!(!world.path("run.checkpoint").exists());
+    // --resume begins where there is nothing to continue.
+    succeeds(&world.fit(&["--resume", "--force", "--epochs", "3"]));
+}
+
 #[test]
 fn bad_labels_and_splits_are_refused() {
     use flowreg::data::mat5::write_integers;
@@ -487,11 +635,24 @@ fn a_dataset_that_lies_is_refused() {
         &["train.x.npy", "shape", "24 x 96", "12 x 192"],
         |world| world.fit(&[]),
     );
+    let mut body = good_x.clone();
+    body[1000] ^= 1;
+    write("train.x.npy", &body);
+    let parts = ["train.x.npy", "bytes 0..9216", "checksum", "damaged"];
+    world.refuses(65, &parts, |world| world.fit(&[]));
+    let mut header = good_x.clone();
+    header[126] = 11;
+    write("train.x.npy", &header);
+    world.refuses(65, &["train.x.npy", "header"], |world| world.fit(&[]));
     write("train.x.npy", &good_x);
 
     let mut label = good_y.clone();
     label[128 + 8 * 3] = 4;
     write("train.y.npy", &label);
+    world.refuses(65, &["train.y.npy", "sha256"], |world| world.fit(&[]));
+    world.edit_manifest(|manifest| {
+        manifest.splits[0].y_sha256 = hex(&Sha256::digest(&label[128..]));
+    });
     world.refuses(65, &["train.y.npy", "row 3", "found 4", "0..4"], |world| {
         world.fit(&[])
     });
@@ -500,8 +661,18 @@ fn a_dataset_that_lies_is_refused() {
     write("train.y.npy", &good_y);
 
     for (from, to, part) in [
-        ("\"version\": 1", "\"version\": 2", "version"),
-        ("\"version\": 1,", "", "version"),
+        (
+            "\"version\": 2",
+            "\"version\": 1",
+            "prepare the dataset again",
+        ),
+        ("\"version\": 2,", "", "version"),
+        (
+            "\"rows\": 12",
+            "\"rows\": 9223372036854775807",
+            "splits[0].rows",
+        ),
+        ("\"rows\": 12", "\"rows\": 120000", "splits[0].x_crc32"),
         (
             "\"name\": \"val\"",
             "\"name\": \"../val\"",
@@ -512,8 +683,11 @@ fn a_dataset_that_lies_is_refused() {
         ("\"features\"", "\"featurse\"", "json"),
     ] {
         assert!(good_json.contains(from), "{from}");
-        write("dataset.json", good_json.replacen(from, to, 1).as_bytes());
+        let lie = good_json.replacen(from, to, 1);
+        write("dataset.json", &sealed(&lie));
         world.refuses(65, &[part], |world| world.fit(&[]));
+        write("dataset.json", lie.as_bytes());
+        world.refuses(65, &["dataset.json"], |world| world.fit(&[]));
     }
     write("dataset.json", good_json.as_bytes());
     succeeds(&world.fit(&["--epochs", "1"]));

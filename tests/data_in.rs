@@ -82,11 +82,15 @@ fn arrays_are_fitted_as_the_dataset_that_they_come_from() {
     x[row..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(world.path("data/nan.npy"), x).unwrap();
     for engine in ["gram", "primal"] {
-        world.refuses(65, &["row 5", "finite numbers"], |world| {
-            let arrays = ["--x", "data/nan.npy", "--y", "data/train.y.npy"];
-            let rest = ["--engine", engine, "--out", "r"];
-            world.run(FIT, &[&arrays[..], &rest].concat())
-        });
+        world.refuses(
+            65,
+            &["nan.npy", "row 5, column 0", "fill in or drop"],
+            |world| {
+                let arrays = ["--x", "data/nan.npy", "--y", "data/train.y.npy"];
+                let rest = ["--engine", engine, "--out", "r"];
+                world.run(FIT, &[&arrays[..], &rest].concat())
+            },
+        );
     }
 }
 
@@ -168,6 +172,48 @@ fn a_folder_of_photographs_to_a_prediction() {
     world.refuses(74, &["absent", "read the folder"], |world| {
         world.run(PREP, &["folder", "--root", "absent", "--out", "x"])
     });
+}
+
+#[test]
+fn a_png_that_cannot_be_used_is_named_or_left_out() {
+    let world = World::new();
+    let good = include_bytes!("pictures/rgb.png");
+    // The header of a picture of 65536 x 65536, and a picture cut short.
+    let mut bomb = good.to_vec();
+    bomb[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
+    let mut crc = flate2::Crc::new();
+    crc.update(&bomb[12..29]);
+    bomb[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+    for class in ["a", "b"] {
+        let folder = world.path("mine").join(class);
+        std::fs::create_dir_all(&folder).unwrap();
+        for i in 0..4 {
+            std::fs::write(folder.join(format!("{i}.png")), good).unwrap();
+        }
+    }
+    std::fs::write(world.path("mine/a/9.png"), &bomb).unwrap();
+    std::fs::write(world.path("mine/b/9.png"), &good[..good.len() / 2]).unwrap();
+    let prep = ["folder", "--root", "mine", "--out", "own", "--size", "8"];
+    world.refuses(65, &["9.png"], |world| world.run(PREP, &prep));
+    assert!(!world.path("own").exists());
+    succeeds(&world.run(PREP, &[&prep[..], &["--skip-bad"]].concat()));
+    let dataset = Dataset::open(world.path("own")).unwrap();
+    dataset.verify().unwrap();
+    let mut skipped = dataset.manifest().skipped.clone();
+    skipped.sort_by_key(|line| line.contains("mine/b"));
+    assert_eq!(skipped.len(), 2, "{skipped:?}");
+    assert!(
+        skipped[0].contains("a/9.png: found 65536x65536"),
+        "{skipped:?}"
+    );
+    assert!(skipped[1].contains("b/9.png: broken PNG"), "{skipped:?}");
+    let rows: usize = dataset
+        .manifest()
+        .splits
+        .iter()
+        .map(|split| split.rows)
+        .sum();
+    assert_eq!(rows, 8);
 }
 
 #[test]

@@ -174,17 +174,14 @@ fn features_that_are_no_numbers_are_named() {
     let problem = Problem::random(12, 5, 3, 1);
     let mut x = problem.x.clone();
     x[17] = f32::NAN;
-    let spoilt = Samples::new(&x, 5, &problem.labels, 3).unwrap();
-    let options = FitOptions {
-        engine: Choice::Gram,
-        ..FitOptions::default()
-    };
-    let good = problem.samples();
-    for (train, validation, what) in [(&spoilt, &good, "x"), (&good, &spoilt, "validation x")] {
-        let error = flowreg::fit((train, validation), &options, &mut |_| {}).unwrap_err();
-        let expected = format!("{what}: found NaN in row 3, feature 2, expected finite numbers");
-        assert_eq!(error.to_string(), expected);
-    }
+    x[20] = f32::INFINITY;
+    let expected = "x: found NaN in row 3, feature 2, expected finite numbers";
+    let refused = Samples::new(&x, 5, &problem.labels, 3).unwrap_err();
+    assert_eq!(refused.to_string(), expected);
+    let rows = Rows::new(MatRef::new(&x, 12, 5));
+    let gemm = Gemm::new(Backend::default(), 1);
+    let refused = GramMatrix::new(&rows, gemm, &mut |_| ()).unwrap_err();
+    assert_eq!(refused.to_string(), expected);
 }
 
 /// Projection at full size: K r against X (Xᵀ r) in f64.

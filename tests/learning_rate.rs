@@ -93,7 +93,7 @@ fn the_bound_is_tight() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let file = dir.path().join("start.safetensors");
     let start = flowreg::Model::new(vec![0.01], vec![0.003]).unwrap();
-    std::fs::write(&file, start.to_safetensors()).unwrap();
+    start.save(&file).unwrap();
     let mut options = FitOptions {
         init: Init::File(file),
         engine: Choice::Gram,

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use flowreg::data::{jpeg, png};
+use flowreg::data::jpeg::{self, Warnings};
+use flowreg::data::png;
 
 #[test]
 fn pixels_are_pillows() {
@@ -11,12 +12,13 @@ fn pixels_are_pillows() {
     let mut seen = 0;
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        let decode = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("jpg") => jpeg::decode_rgb,
-            Some("png") => png::decode_rgb,
+        let bytes = std::fs::read(&path).unwrap();
+        let decoded = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("jpg") => jpeg::decode_rgb(&bytes, Warnings::Refuse),
+            Some("png") => png::decode_rgb(&bytes),
             _ => continue,
         };
-        let rgb = decode(&std::fs::read(&path).unwrap()).unwrap();
+        let rgb = decoded.unwrap();
         assert_eq!((rgb.width, rgb.height), (17, 13), "{}", path.display());
         let expected = std::fs::read(format!("{}.rgb", path.display())).unwrap();
         assert!(rgb.values == expected, "{}", path.display());

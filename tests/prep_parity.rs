@@ -4,7 +4,7 @@ mod common;
 
 use flowreg::Dataset;
 use flowreg::data::flowers102::{self, Verify};
-use flowreg::data::prep;
+use flowreg::data::prep::{self, PrepOptions};
 use flowreg::publish::Overwrite;
 use sha2::{Digest, Sha256};
 
@@ -31,7 +31,11 @@ fn every_row_of_the_reference() {
         let mut source = all.clone();
         source.splits.retain(|split| wanted(&split.name).is_some());
         let out = temporary.path().join(size.to_string());
-        prep::prepare(&source, size, &out, Overwrite::Never, &|_| {}).unwrap();
+        let options = PrepOptions {
+            size,
+            ..PrepOptions::default()
+        };
+        prep::prepare(&source, &options, &out, Overwrite::Never, &|_| {}).unwrap();
         let dataset = Dataset::open(&out).unwrap();
         for entry in &dataset.manifest().splits {
             let expected_matrix = wanted(&entry.name).unwrap();

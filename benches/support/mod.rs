@@ -1,7 +1,9 @@
 //! What the benchmarks share.
 #![allow(dead_code)] // Each bench uses a part of it.
 
+pub mod openblas;
 pub mod peak;
+pub mod projection;
 pub mod shapes;
 pub mod table;
 

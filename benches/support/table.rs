@@ -60,39 +60,62 @@ impl Table {
         });
     }
 
-    /// Print best and median time, speed, share of `peak` (GFLOP/s), rate at which X is
-    /// read, and the ratio to the path's first back end. Lines that a filter left without
-    /// samples are left out.
+    /// A line a path: best and median time, speed, share of `peak` (GFLOP/s) and rate at which
+    /// X is read of its first back end, then every other's best time over the first's. Lines
+    /// that a filter left without samples are left out.
     pub fn print(&mut self, peak: f64) {
-        println!(
-            "\n{:31} {:>14} {:>9} {:>9} {:>8} {:>5} {:>6} {:>6}",
-            "path", "back end", "best ms", "median ms", "GFLOP/s", "peak", "GB/s", "ratio"
-        );
         self.lines.retain(|line| !line.seconds.is_empty());
         for line in &mut self.lines {
             line.seconds.sort_by(f64::total_cmp);
         }
-        let mut paths: Vec<&str> = Vec::new();
-        for line in &self.lines {
-            if !paths.contains(&line.path.as_str()) {
-                paths.push(&line.path);
-            }
-        }
+        let paths = distinct(self.lines.iter().map(|line| line.path.as_str()));
+        let backends = distinct(self.lines.iter().map(|line| line.backend.as_str()));
+        let Some((first, others)) = backends.split_first() else {
+            return;
+        };
+        print!(
+            "\ntime of {first}, and of the others as multiples of it\n{:33} ",
+            "path"
+        );
+        print!(
+            "{:>9} {:>9} {:>8} {:>5} {:>6} ",
+            "best ms", "median ms", "GFLOP/s", "peak", "GB/s"
+        );
+        let width = |name: &str| name.len().max(6);
+        let names = others
+            .iter()
+            .map(|name| format!(" {name:>0$}", width(name)));
+        println!("{}", names.collect::<String>());
         for path in paths {
-            let lines: Vec<&Line> = self.lines.iter().filter(|l| l.path == path).collect();
-            for line in &lines {
-                let best = line.seconds[0];
-                let speed = line.work.flop / best / 1e9;
-                println!(
-                    "{path:31} {:>14} {:>9.3} {:>9.3} {speed:>8.1} {:>4.0}% {:>6.1} {:>6.2}",
-                    line.backend,
-                    best * 1e3,
-                    line.seconds[line.seconds.len() / 2] * 1e3,
-                    100.0 * speed / peak,
-                    line.work.bytes / best / 1e9,
-                    best / lines[0].seconds[0],
-                );
-            }
+            let of = |backend: &str| {
+                (self.lines.iter()).find(|line| line.path == path && line.backend == backend)
+            };
+            let Some(line) = of(first) else { continue };
+            let best = line.seconds[0];
+            let speed = line.work.flop / best / 1e9;
+            let ratios = others.iter().map(|&name| match of(name) {
+                Some(other) => format!(" {:>1$.2}", other.seconds[0] / best, width(name)),
+                None => format!(" {:>1$}", "", width(name)),
+            });
+            println!(
+                "{path:33} {:>9.3} {:>9.3} {speed:>8.1} {:>4.0}% {:>6.1} {}",
+                best * 1e3,
+                line.seconds[line.seconds.len() / 2] * 1e3,
+                100.0 * speed / peak,
+                line.work.bytes / best / 1e9,
+                ratios.collect::<String>().trim_end(),
+            );
         }
     }
+}
+
+/// Each once, in the order of their first appearance.
+fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    for name in names {
+        if !found.contains(&name) {
+            found.push(name);
+        }
+    }
+    found
 }

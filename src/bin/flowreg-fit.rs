@@ -1,5 +1,6 @@
 //! Dataset to model.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,7 +9,7 @@ use flowreg::data::dataset::Transform;
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::npy;
-use flowreg::data::prep;
+use flowreg::data::prep::{self, PrepOptions};
 use flowreg::engine::{Choice, Kind, Plan};
 use flowreg::gemm::{Backend, Gemm};
 use flowreg::kernels::Isa;
@@ -16,6 +17,7 @@ use flowreg::model::About;
 use flowreg::publish::{Overwrite, Staging, write_file};
 use flowreg::report::{self, Report};
 use flowreg::run::{self, Summary};
+use flowreg::{Checkpoints, Every};
 use flowreg::{Dataset, Model, Samples, Scores, Split, Splits, cli, export, threads};
 use flowreg::{Decay, Epoch, Event, LearningRate, Schedule, Sgd};
 use flowreg::{Error, Evaluation, Fit, FitOptions, Init, Loss, Recipe, Result};
@@ -40,6 +42,7 @@ Examples:
   flowreg-fit flowers --lr auto --epochs 2000 --val-split val --early-stopping 50 --out run
   flowreg-fit flowers --lr 0.01 --lr-schedule cosine --lr-warmup 5 --momentum 0.9 --out run
   flowreg-fit --x x.npy --y y.npy --x-val xv.npy --y-val yv.npy --lr auto --epochs 2000 --out run
+  flowreg-fit flowers --epochs 100000 --checkpoint-every 5m --resume --out run
   flowreg-fit compare run more --out compare.html
   flowreg-fit export run --out exported
 
@@ -48,8 +51,14 @@ learning rate, the loss before its step, validation loss and accuracy after it),
 summary.json, report.html with curve.svg, confusion.svg and weights.png, and
 trajectory.npy and coordinates.npy if asked for.
 
-Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss was no number any more,
-73 the output exists, 74 a file could not be read or written.
+Ctrl-C and SIGTERM stop after the epoch at hand (a second one stops at once); after the last
+epoch the run is finished as usual. The state is kept, in RUN.checkpoint, only with
+--checkpoint-every or --resume; a finished run removes it.
+
+Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss was no number any more
+(or a bug), 71 no memory, 73 the output exists or another process is writing it, 74 a file could not be
+read or written, 75 a file changed while it was in use, 130 and 143 stopped by Ctrl-C or
+SIGTERM (a second one stops at once).
 
 FLOWREG_ISA forces an instruction set: avx512, avx2+fma, neon or portable."
 )]
@@ -140,7 +149,8 @@ struct Args {
         help_heading = "How to fit"
     )]
     gemm: String,
-    /// Say where the time went, from the arguments to the finished files
+    /// Say where the time went, from the arguments to the last page given back, and the most
+    /// memory held beside the maps
     #[arg(long, help_heading = "How to fit")]
     timings: bool,
     /// Passes over the rows [default: 100]
@@ -170,11 +180,20 @@ struct Args {
     /// best epoch's model
     #[arg(long, value_name = "PATIENCE", help_heading = "How to fit")]
     early_stopping: Option<usize>,
+    /// Save the state beside --out, in RUN.checkpoint, after so many epochs, or after so long
+    /// (30s, 5m, 2h), and on Ctrl-C or SIGTERM
+    #[arg(long, value_name = "EPOCHS|TIME", value_parser = cli::every, help_heading = "How to fit")]
+    checkpoint_every: Option<Every>,
+    /// Continue from RUN.checkpoint, to the same bits as an unbroken run; begin if it is not
+    /// there. Needs the same data and options; saves the state on Ctrl-C or SIGTERM
+    #[arg(long, help_heading = "How to fit")]
+    resume: bool,
     /// Write every epoch's Gram coordinates to trajectory.npy (4nc bytes an epoch)
     #[arg(long, help_heading = "How to fit")]
     save_trajectory: bool,
     /// Write the model's Gram coordinates to coordinates.npy (4nc bytes), with which
-    /// flowreg-predict --explain names the photographs behind a prediction
+    /// flowreg-predict --explain names the photographs behind a prediction; fits with the gram
+    /// engine
     #[arg(long, help_heading = "How to fit")]
     save_coordinates: bool,
     /// Momentum [default: 0]
@@ -264,96 +283,129 @@ fn export(args: &Export) -> Result<()> {
     Ok(())
 }
 
-/// The rows of a run, mapped.
+/// The rows of a run, mapped, each split once.
 struct Data {
     source: String,
     class_names: Vec<String>,
     transform: Option<Transform>,
-    train: (String, Split),
-    val: Option<(String, Split)>,
-    /// `None` evaluates the rows fitted.
-    eval: Option<(String, Split)>,
+    /// Name and rows.
+    splits: Vec<(String, Split)>,
+    /// Places in `splits`.
+    train: usize,
+    val: Option<usize>,
+    eval: usize,
 }
 
 impl Data {
+    fn open(args: &Args, staging: &Staging) -> Result<Data> {
+        match (&args.dataset, &args.x, &args.y) {
+            (Some(directory), ..) => Data::of_dataset(directory, args),
+            (None, Some(x), Some(y)) => Data::of_arrays(x, y, args),
+            _ => Data::of_dataset(&prepare_demo(staging)?, args),
+        }
+    }
+
     fn of_dataset(directory: &Path, args: &Args) -> Result<Data> {
         let dataset = Dataset::open(directory)?;
         let manifest = dataset.manifest();
-        let named = |name: &str| Ok::<_, Error>((name.to_string(), dataset.split(name)?));
-        let train = named(&args.train_split)?;
-        let val = args.val_split.as_deref().map(named).transpose()?;
-        let there = |name: &&&str| manifest.splits.iter().any(|split| split.name == **name);
-        let eval = match (&args.eval_split, ["test", "val"].iter().find(there)) {
-            (Some(name), _) => Some(named(name)?),
-            (None, name) => name.map(|name| named(name)).transpose()?,
+        let there = |name: &&str| manifest.splits.iter().any(|split| split.name == *name);
+        let eval = (args.eval_split.as_deref())
+            .or(["test", "val"].into_iter().find(there))
+            .unwrap_or(&args.train_split);
+        let mut splits: Vec<(String, Split)> = Vec::new();
+        let mut place = |name: &str| -> Result<usize> {
+            if let Some(place) = splits.iter().position(|(known, _)| known == name) {
+                return Ok(place);
+            }
+            splits.push((name.to_string(), dataset.split(name)?));
+            Ok(splits.len() - 1)
         };
         Ok(Data {
+            train: place(&args.train_split)?,
+            val: args.val_split.as_deref().map(&mut place).transpose()?,
+            eval: place(eval)?,
             source: manifest.source.clone(),
             class_names: manifest.class_names.clone(),
             transform: manifest.transform.clone(),
-            train,
-            val,
-            eval,
+            splits,
         })
     }
 
     fn of_arrays(x: &Path, y: &Path, args: &Args) -> Result<Data> {
         let train = Split::of_arrays(x, y, None)?;
-        let validation = || match (&args.x_val, &args.y_val) {
-            (Some(x), Some(y)) => Split::of_arrays(x, y, Some(train.classes())).map(Some),
-            _ => Ok(None),
+        let val = match (&args.x_val, &args.y_val) {
+            (Some(x), Some(y)) => Some(Split::of_arrays(x, y, Some(train.classes()))?),
+            _ => None,
         };
-        let named = |split: Option<Split>| split.map(|split| ("val".to_string(), split));
+        let name = x.file_name().unwrap_or_default().to_string_lossy();
         Ok(Data {
-            source: x
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
+            source: name.into_owned(),
             class_names: Vec::new(),
             transform: None,
-            val: named(validation()?),
-            eval: named(validation()?),
-            train: ("train".to_string(), train),
+            train: 0,
+            val: val.is_some().then_some(1),
+            eval: usize::from(val.is_some()),
+            splits: (std::iter::once(("train".to_string(), train)))
+                .chain(val.map(|val| ("val".to_string(), val)))
+                .collect(),
         })
+    }
+
+    fn name(&self, split: usize) -> &str {
+        &self.splits[split].0
+    }
+
+    fn samples(&self, split: usize, classes: Option<usize>) -> Result<Samples<'_>> {
+        let samples = self.splits[split].1.samples()?;
+        match classes {
+            Some(classes) => samples.first_classes(classes),
+            None => Ok(samples),
+        }
+    }
+
+    /// The files of the rows of [`Data::samples`].
+    fn files(&self, split: usize, classes: Option<usize>) -> Result<Option<Vec<String>>> {
+        let split = &self.splits[split].1;
+        let Some(files) = split.files() else {
+            return Ok(None);
+        };
+        let most = classes.unwrap_or(split.classes()) as u32;
+        let all = split.samples()?;
+        let kept = (files.iter().zip(all.labels())).filter(|(_, label)| **label < most);
+        Ok(Some(kept.map(|(file, _)| file.clone()).collect()))
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        (self.splits.iter()).try_for_each(|(_, split)| split.check_unchanged())
     }
 }
 
 fn run(args: Args) -> Result<()> {
     let mut laps = cli::Laps::new();
+    let memory = args.timings.then(cli::PeakMemory::watch);
     let (mut options, classes) = fit_options(&args)?;
     let out = args.out.as_deref().expect("clap requires it");
     let staging = Staging::begin(out, overwrite(args.force))?;
+    options.checkpoints = checkpoints(&args, out)?;
     if args.save_trajectory {
         options.save_trajectory = Some(staging.dir().join(run::TRAJECTORY));
     }
-    let data = match (&args.dataset, &args.x, &args.y) {
-        (Some(directory), ..) => Data::of_dataset(directory, &args)?,
-        (None, Some(x), Some(y)) => Data::of_arrays(x, y, &args)?,
-        _ => Data::of_dataset(&prepare_demo(&staging)?, &args)?,
-    };
-    let (train_split, train_rows) = &data.train;
-    let (eval_split, eval_rows) = data.eval.as_ref().unwrap_or(&data.train);
-    let train = samples(train_rows, classes)?;
-    let val = (data.val.as_ref())
-        .map(|(_, val)| samples(val, classes))
-        .transpose()?;
-    let eval = samples(eval_rows, classes)?;
+    let pool = threads::pool(options.threads)?;
+    let data = pool.install(|| Data::open(&args, &staging))?;
+    let train = data.samples(data.train, classes)?;
+    let val = (data.val.map(|val| data.samples(val, classes))).transpose()?;
+    let eval = data.samples(data.eval, classes)?;
     let splits = Splits {
         train: &train,
         validation: val.as_ref(),
     };
+    laps.end("options, dataset verified");
 
-    laps.end("options, dataset mapped");
-    say_header(&data.source, train_split, &options, splits);
-    let mut fit = fit_with_progress(splits, &options).map_err(|error| blame(error, &data))?;
-    if args.save_coordinates && fit.coordinates.is_none() {
-        return Err(Error::Options {
-            option: "--save-coordinates",
-            found: "the primal engine".to_string(),
-            expected: "--engine gram: only it has the coordinates A, s and b".to_string(),
-        });
-    }
+    say_header(&data.source, data.name(data.train), &options, splits);
+    let fit = fit_with_progress(splits, &options);
+    // First: it may be why the fit failed.
+    data.check_unchanged()?;
+    let mut fit = fit?;
     fit.model.set_about(About {
         class_names: (data.class_names.iter())
             .take(train.classes())
@@ -362,45 +414,26 @@ fn run(args: Args) -> Result<()> {
         transform: data.transform.clone(),
     });
     say_fitted(&fit);
-    let seconds = fit.timings;
-    let parts = [
-        ("W0, the initial weights", seconds.initial_weights),
-        ("K = X Xᵀ", seconds.gram_matrix),
-        ("Z0 = X W0ᵀ", seconds.initial_logits),
-        ("largest eigenvalue", seconds.learning_rate),
-        ("epochs", seconds.epochs),
-        ("W = s W0 + Aᵀ X", seconds.weight),
-    ];
-    laps.end_with_parts(&parts, "the fit's rest (threads, memory)");
+    end_laps_of_fit(&mut laps, &fit);
 
-    let pool = threads::pool(options.threads)?;
-    let on_train = pool.install(|| fit.model.evaluate(&train))?;
-    laps.end("evaluation of the rows fitted");
-    let scores = pool.install(|| fit.model.score(&eval))?;
-    laps.end("evaluation of --eval-split");
-    say_evaluation(train_split, on_train, None);
+    let (on_train, scores) =
+        pool.install(|| evaluate(&staging, &fit.model, (&train, &eval), &mut laps))?;
+    say_evaluation(data.name(data.train), on_train, None);
     // Five of five classes would say nothing.
     let scored = (train.classes() > 5).then_some(&scores);
-    say_evaluation(eval_split, scores.evaluation, scored);
+    say_evaluation(data.name(data.eval), scores.evaluation, scored);
     let summary = Summary::new(
         &options,
         &fit,
         &train,
-        (train_split.clone(), on_train),
-        data.val.as_ref().map(|(name, _)| name.clone()),
-        (eval_split.clone(), &scores),
+        (data.name(data.train).to_string(), on_train),
+        data.val.map(|val| data.name(val).to_string()),
+        (data.name(data.eval).to_string(), &scores),
     );
-    run::write(&staging, &fit, &summary)?;
-    let mut files = vec![run::MODEL, run::HISTORY, run::SUMMARY];
-    files.extend(args.save_trajectory.then_some(run::TRAJECTORY));
-    if let (true, Some(coordinates)) = (args.save_coordinates, &fit.coordinates) {
-        let file = npy::f32_file(&[1, coordinates.len()], coordinates);
-        staging.write(run::COORDINATES, &file)?;
-        files.push(run::COORDINATES);
-    }
-    laps.end("files written and flushed");
+    let mut files = write_files(&args, &staging, &fit, &summary)?;
+    laps.end("other files written and flushed");
     if !args.no_report {
-        let names = kept_files(eval_rows, &eval, classes)?;
+        let names = data.files(data.eval, classes)?;
         let report = Report {
             source: &data.source,
             summary: &summary,
@@ -414,65 +447,99 @@ fn run(args: Args) -> Result<()> {
         files.extend(pool.install(|| report.write(&staging))?);
         laps.end("report and its figures");
     }
+    data.check_unchanged()?;
     staging.publish()?;
+    if let Some(checkpoints) = &options.checkpoints {
+        checkpoints.discard()?;
+    }
     laps.end("directory published");
-    cli::event("summary", &summary);
+    say_written(out, &args, &files, &summary);
+    if let Some(memory) = memory {
+        drop((fit, train, val, eval));
+        drop(data);
+        laps.end("memory and maps given back");
+        laps.say();
+        memory.say();
+    }
+    Ok(())
+}
+
+fn end_laps_of_fit(laps: &mut cli::Laps, fit: &Fit) {
+    let seconds = fit.timings;
+    let parts = [
+        ("W0, the initial weights", seconds.initial_weights),
+        ("K = X Xᵀ", seconds.gram_matrix),
+        ("Z0 = X W0ᵀ", seconds.initial_logits),
+        ("largest eigenvalue", seconds.learning_rate),
+        ("epochs", seconds.epochs),
+        ("W = s W0 + Aᵀ X", seconds.weight),
+    ];
+    laps.end_with_parts(&parts, "the fit's rest (threads, memory)");
+}
+
+/// Evaluate the model on the rows fitted and score those of --eval-split; the disk takes the
+/// model meanwhile.
+fn evaluate(
+    staging: &Staging,
+    model: &Model,
+    (train, eval): (&Samples, &Samples),
+    laps: &mut cli::Laps,
+) -> Result<(Evaluation, Scores)> {
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| run::write_model(staging, model));
+        let on_train = model.evaluate(train);
+        laps.end("evaluation of the rows fitted");
+        let scores = model.score(eval);
+        laps.end("evaluation of --eval-split");
+        let written = writing.join().unwrap_or_else(|panic| resume_unwind(panic));
+        laps.end("model flushed, beyond evaluation");
+        written?;
+        Ok((on_train?, scores?))
+    })
+}
+
+/// Write what there is beside the model and the report; the names of all but the report.
+fn write_files(
+    args: &Args,
+    staging: &Staging,
+    fit: &Fit,
+    summary: &Summary,
+) -> Result<Vec<&'static str>> {
+    run::write(staging, fit, summary)?;
+    let mut files = vec![run::MODEL, run::HISTORY, run::SUMMARY];
+    files.extend(args.save_trajectory.then_some(run::TRAJECTORY));
+    if let (true, Some(coordinates)) = (args.save_coordinates, &fit.coordinates) {
+        let file = npy::f32_file(&[1, coordinates.len()], coordinates);
+        staging.write(run::COORDINATES, &file)?;
+        files.push(run::COORDINATES);
+    }
+    Ok(files)
+}
+
+fn say_written(out: &Path, args: &Args, files: &[&str], summary: &Summary) {
+    cli::event("summary", summary);
     cli::say(format_args!("{}: {}", out.display(), files.join(", ")));
     if !args.no_report {
         let page = out.join(report::REPORT);
         cli::say(format_args!("to look at it, open {}", page.display()));
     }
-    if args.timings {
-        laps.say();
-    }
-    Ok(())
 }
 
-/// The files of the rows that were evaluated.
-fn kept_files(
-    split: &Split,
-    eval: &Samples,
-    classes: Option<usize>,
-) -> Result<Option<Vec<String>>> {
-    let Some(files) = split.files() else {
-        return Ok(None);
-    };
-    let most = classes.unwrap_or(eval.classes()) as u32;
-    let all = split.samples()?;
-    let kept = files
-        .iter()
-        .zip(all.labels())
-        .filter(|(_, label)| **label < most);
-    Ok(Some(kept.map(|(file, _)| file.clone()).collect()))
-}
-
-/// A loss that is no number from the first epoch on may be the data's: say which value it is.
-fn blame(error: Error, data: &Data) -> Error {
-    if !matches!(error, Error::Diverged { epoch: 0, .. }) {
-        return error;
+/// Where to save the state, if that was asked for. A checkpoint that is neither continued nor
+/// given up with --force is kept: it may be days of work.
+fn checkpoints(args: &Args, out: &Path) -> Result<Option<Checkpoints>> {
+    let mut path = out.to_path_buf().into_os_string();
+    path.push(".checkpoint");
+    let path = PathBuf::from(path);
+    let wanted = args.resume || args.checkpoint_every.is_some();
+    if wanted && !args.resume && !args.force && path.exists() {
+        return Err(Error::Checkpoint { path });
     }
-    let splits = std::iter::once(&data.train).chain(&data.val);
-    for (name, split) in splits {
-        let Ok(samples) = split.samples() else {
-            continue;
-        };
-        let bad = |row: &usize| samples.x().row(*row).iter().any(|x| !x.is_finite());
-        if let Some(row) = (0..samples.rows()).find(bad) {
-            return Error::Shape {
-                what: "features",
-                found: format!("a value in row {row} of {name} that is no finite number"),
-                expected: "finite numbers; fill in or drop what is missing".to_string(),
-            };
-        }
-    }
-    error
-}
-
-fn samples(split: &Split, classes: Option<usize>) -> Result<Samples<'_>> {
-    match classes {
-        Some(classes) => split.samples()?.first_classes(classes),
-        None => split.samples(),
-    }
+    Ok(wanted.then_some(Checkpoints {
+        path,
+        every: args.checkpoint_every,
+        resume: args.resume,
+    }))
 }
 
 /// A recipe's options with those given put over them, and the number of classes.
@@ -480,7 +547,17 @@ fn fit_options(args: &Args) -> Result<(FitOptions, Option<usize>)> {
     let recipe = args.recipe.as_deref().map(Recipe::named).transpose()?;
     let mut options = recipe.map_or_else(FitOptions::default, Recipe::options);
     options.threads = args.threads;
-    options.engine = Choice::named(&args.engine)?;
+    options.engine = match (Choice::named(&args.engine)?, args.save_coordinates) {
+        (Choice::Primal, true) => {
+            return Err(Error::Options {
+                option: "--save-coordinates",
+                found: "the primal engine".to_string(),
+                expected: "--engine gram: only it has the coordinates A, s and b".to_string(),
+            });
+        }
+        (_, true) => Choice::Gram,
+        (choice, false) => choice,
+    };
     options.backend = Backend::named(&args.gemm)?;
     options.early_stopping = args.early_stopping;
     let sgd = &mut options.sgd;
@@ -530,11 +607,6 @@ fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     let options = DemoOptions::default();
     let photographs = staging.dir().join("photographs");
     let dataset = staging.dir().join("dataset");
-    std::fs::create_dir(&photographs).map_err(|source| Error::Io {
-        path: photographs.clone(),
-        doing: "create the directory",
-        source,
-    })?;
     let count = options.photographs();
     cli::say(format_args!(
         "demo: drawing and preparing {count} synthetic flowers of {} classes",
@@ -545,7 +617,10 @@ fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     let mut source = flowers102::open(&photographs, Verify::Any)?;
     source.source = "flowreg demo".to_string();
     source.class_names = demo::class_names(&options);
-    prep::prepare(&source, 128, &dataset, Overwrite::Never, &|n| bar.inc(n))?;
+    let options = PrepOptions::default();
+    prep::prepare(&source, &options, &dataset, Overwrite::Never, &|n| {
+        bar.inc(n)
+    })?;
     bar.finish_and_clear();
     Ok(dataset)
 }
@@ -598,6 +673,10 @@ fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<Fit> {
             bar.finish_and_clear();
             say_learning_rate(&options.sgd, lr, lr_bound);
             bar = cli::progress(epochs as u64, "epochs");
+        }
+        Event::Resumed { epochs } => {
+            bar.set_position(epochs as u64);
+            cli::say(format_args!("  resumed: {epochs} epochs were done before"));
         }
         Event::Epoch(epoch) => {
             let number = epoch.epoch;

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use flowreg::data::dataset::Transform;
+use flowreg::data::dataset::{Transform, USABLE, is_usable};
 use flowreg::data::folder::{entries, is_photograph};
+use flowreg::data::jpeg::Warnings;
 use flowreg::data::npy;
 use flowreg::data::photographs::{load_planes, pixel_to_f32};
 use flowreg::data::store::MappedMatrix;
 use flowreg::explain::Explainer;
 use flowreg::mat::MatRef;
 use flowreg::publish::{Overwrite, write_file};
-use flowreg::{Dataset, Error, Model, Result, cli, run, threads};
+use flowreg::{Dataset, Error, Model, Result, cli, interrupt, run, threads};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -41,7 +42,9 @@ Examples:
 An explanation needs a run that was fitted with --save-coordinates, and its dataset.
 
 Exit codes: 0 done, 64 wrong usage, 65 bad input data (what could be read is predicted
-nevertheless), 73 the output exists, 74 a file could not be read or written."
+nevertheless), 70 a bug, 71 no memory, 73 the output exists or another process is writing it,
+74 a file could not be read or written, 75 a file changed while it was in use, 130 and 143
+stopped by Ctrl-C or SIGTERM (a second one stops at once)."
 )]
 struct Args {
     /// Run directory, or a model.safetensors file
@@ -144,6 +147,7 @@ fn predict(args: &Args) -> Result<()> {
     let mut all = Vec::new();
     let block = (BLOCK_BYTES / (4 * features)).max(1);
     for inputs in inputs.chunks(block) {
+        interrupt::check()?;
         let rows: Vec<Result<Vec<f32>>> = (inputs.par_iter())
             .map(|input| row(input, &matrices, &model))
             .collect();
@@ -189,6 +193,12 @@ fn predict(args: &Args) -> Result<()> {
     }
     if let Some(last) = last {
         return Err(last);
+    }
+    for matrix in matrices.values() {
+        matrix.check_unchanged()?;
+    }
+    if let Some(fitted) = &explaining {
+        fitted.split.check_unchanged()?;
     }
     if let Some(path) = &args.npy {
         let overwrite = match args.force {
@@ -280,10 +290,22 @@ fn photographs_below(folder: &Path) -> Result<Vec<PathBuf>> {
 
 fn row(input: &Input, matrices: &BTreeMap<usize, MappedMatrix>, model: &Model) -> Result<Vec<f32>> {
     match &input.from {
-        From::Row(matrix, row) => Ok(matrices[matrix].view().row(*row).to_vec()),
+        From::Row(matrix, row) => {
+            let matrix = &matrices[matrix];
+            let values = matrix.view().row(*row).to_vec();
+            match values.iter().position(|&value| !is_usable(value)) {
+                None => Ok(values),
+                Some(column) => Err(Error::Format {
+                    path: matrix.path().to_path_buf(),
+                    field: format!("row {row}, column {column}"),
+                    found: values[column].to_string(),
+                    expected: USABLE.to_string(),
+                }),
+            }
+        }
         From::Photograph(path) => {
             let transform = model.about().transform.as_ref().expect("checked by list");
-            let planes = load_planes(path, transform.size)?;
+            let planes = load_planes(path, transform.size, Warnings::Refuse)?;
             Ok(planes.into_iter().map(pixel_to_f32).collect())
         }
     }

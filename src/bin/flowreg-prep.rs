@@ -5,11 +5,14 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
+use flowreg::data::dataset::Manifest;
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::folder::{self, Shares};
+use flowreg::data::jpeg::Warnings;
 use flowreg::data::photographs::Photographs;
-use flowreg::data::{arrays, download, libsvm, prep};
+use flowreg::data::prep::{self, PrepOptions};
+use flowreg::data::{arrays, download, libsvm};
 use flowreg::publish::{Overwrite, Staging};
 use flowreg::{Dataset, Result, cli, threads};
 
@@ -27,9 +30,15 @@ Examples:
   flowreg-prep libsvm --train a9a --test a9a.t --out a9a-data
   flowreg-prep demo --out photographs
   flowreg-prep flowers102 --root photographs --no-verify --out demo-data
+  flowreg-prep verify flowers
 
-Exit codes: 0 done, 64 wrong usage, 65 bad input data, 73 the output exists, 74 a file
-could not be read, written or fetched."
+A preparation that was stopped or killed leaves nothing that counts: start it again, it
+begins anew. A download goes on where it stopped.
+
+Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 a bug, 71 no memory, 73 the output
+exists or another process is writing it, 74 a file could not be read, written or fetched, 75 a
+file changed while it was in use, 130 and 143 stopped by Ctrl-C or SIGTERM (a second one stops
+at once)."
 )]
 struct Prep {
     #[command(subcommand)]
@@ -48,6 +57,18 @@ enum Command {
     Libsvm(Libsvm),
     /// Draw the demo's synthetic photographs, in Flowers102's layout
     Demo(Demo),
+    /// Check every byte of a dataset against its checksums; nothing is repaired
+    Verify(Dir),
+}
+
+#[derive(Args)]
+struct Dir {
+    /// Dataset directory
+    #[arg(value_name = "DATASET")]
+    dataset: PathBuf,
+    /// Threads; one for each core if not given
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
 }
 
 #[derive(Args)]
@@ -98,9 +119,28 @@ struct Pictures {
     /// Side of the square that photographs are resized to, in pixels
     #[arg(long, default_value_t = 128)]
     size: usize,
+    /// Accept photographs that libjpeg finds damaged, with the pixels that it invents
+    #[arg(long)]
+    lenient: bool,
+    /// Leave out photographs that cannot be used, and list them, instead of refusing all
+    #[arg(long)]
+    skip_bad: bool,
     /// Threads; one for each core if not given
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+}
+
+impl Pictures {
+    fn options(&self) -> PrepOptions {
+        PrepOptions {
+            size: self.size,
+            warnings: match self.lenient {
+                true => Warnings::Accept,
+                false => Warnings::Refuse,
+            },
+            skip_bad: self.skip_bad,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -177,6 +217,7 @@ fn main() -> ExitCode {
         Command::Npy(args) => npy(&args),
         Command::Libsvm(args) => libsvm(&args),
         Command::Demo(args) => draw(&args),
+        Command::Verify(args) => verify(&args),
     })
 }
 
@@ -242,6 +283,7 @@ fn folder(args: &Folder) -> Result<()> {
 fn prepare(photographs: &Photographs, pictures: &Pictures, output: &Output) -> Result<()> {
     let rows: usize = photographs.splits.iter().map(|s| s.rows.len()).sum();
     let (size, out) = (pictures.size, &output.out);
+    let options = pictures.options();
     cli::say(format_args!(
         "{}: {rows} photographs, {} classes, to {size} x {size} x 3 = {} features",
         photographs.source,
@@ -250,31 +292,35 @@ fn prepare(photographs: &Photographs, pictures: &Pictures, output: &Output) -> R
     ));
     let pool = threads::pool(pictures.threads)?;
     if (1..=prep::MAX_SIZE).contains(&size) {
-        forecast(photographs, size, pool.current_num_threads());
+        forecast(photographs, &options, pool.current_num_threads());
     }
     let bar = cli::progress(rows as u64, "prepare");
     let started = Instant::now();
-    pool.install(|| prep::prepare(photographs, size, out, output.overwrite(), &|n| bar.inc(n)))?;
+    let manifest = pool.install(|| {
+        let overwrite = output.overwrite();
+        prep::prepare(photographs, &options, out, overwrite, &|n| bar.inc(n))
+    })?;
     bar.finish_and_clear();
-    say_done(out, started, rows)
+    say_done(out, &manifest, started);
+    Ok(())
 }
 
 /// By the time that a few photographs take. One that cannot be read is named later.
-fn forecast(photographs: &Photographs, size: usize, threads: usize) {
+fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) {
     const TRIED: usize = 8;
     let all = photographs.splits.iter().flat_map(|split| &split.rows);
     let rows = all.clone().count();
     let started = Instant::now();
     let tried = all.step_by((rows / TRIED).max(1)).take(TRIED);
     let tried = tried
-        .filter(|(photograph, _)| photograph.planes(size).is_ok())
+        .filter(|(photograph, _)| photograph.planes(options.size, options.warnings).is_ok())
         .count();
     let each = started.elapsed().as_secs_f64() / tried.max(1) as f64;
     let archive: usize = (photographs.splits.iter())
         .flat_map(|split| &split.rows)
         .filter_map(|(photograph, _)| Some(photograph.bytes.as_ref()?.len()))
         .sum();
-    let row = 4.0 * 3.0 * (size * size) as f64;
+    let row = 4.0 * 3.0 * (options.size * options.size) as f64;
     let memory = 2.0 * row.max(32e6) + archive as f64;
     cli::forecast(
         each * rows as f64 / threads as f64,
@@ -319,31 +365,46 @@ fn libsvm(args: &Libsvm) -> Result<()> {
     })
 }
 
-fn convert(output: &Output, prepare: impl FnOnce(&dyn Fn(u64)) -> Result<()>) -> Result<()> {
+fn convert(output: &Output, prepare: impl FnOnce(&dyn Fn(u64)) -> Result<Manifest>) -> Result<()> {
     let started = Instant::now();
     let bar = cli::progress(0, "rows");
     let rows = std::cell::Cell::new(0);
-    prepare(&|n| {
+    let manifest = prepare(&|n| {
         rows.set(rows.get() + n);
         bar.set_length(rows.get());
         bar.set_position(rows.get());
     })?;
     bar.finish_and_clear();
-    say_done(&output.out, started, rows.get() as usize)?;
+    say_done(&output.out, &manifest, started);
     say_next(&output.out, "--lr auto --epochs 2000");
     Ok(())
 }
 
-fn say_done(out: &Path, started: Instant, rows: usize) -> Result<()> {
-    let dataset = Dataset::open(out)?;
-    for split in &dataset.manifest().splits {
+fn say_done(out: &Path, manifest: &Manifest, started: Instant) {
+    for split in &manifest.splits {
         cli::say(format_args!("  {:5} {:5} rows", split.name, split.rows));
     }
+    for skipped in &manifest.skipped {
+        cli::say(format_args!("  skipped: {skipped}"));
+    }
+    let rows: usize = manifest.splits.iter().map(|split| split.rows).sum();
     let seconds = started.elapsed().as_secs_f64();
     cli::say(format_args!(
         "{} in {seconds:.1} s ({:.2} ms a row)",
         out.display(),
         seconds * 1e3 / rows as f64
+    ));
+}
+
+fn verify(args: &Dir) -> Result<()> {
+    let dataset = Dataset::open(&args.dataset)?;
+    threads::pool(args.threads)?.install(|| dataset.verify())?;
+    let splits = &dataset.manifest().splits;
+    let rows: usize = splits.iter().map(|split| split.rows).sum();
+    cli::say(format_args!(
+        "{}: every byte is as it was written ({} splits, {rows} rows)",
+        args.dataset.display(),
+        splits.len()
     ));
     Ok(())
 }

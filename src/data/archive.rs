@@ -11,6 +11,7 @@ use tar::Archive;
 
 use super::photographs::MAX_FILE;
 use crate::error::{Error, Result};
+use crate::interrupt;
 
 /// Most bytes that an archive may hold, unpacked: Flowers102's takes 0.35 GB.
 const MAX_BYTES: u64 = 4 << 30;
@@ -37,6 +38,7 @@ pub fn read_files(
     let mut archive = Archive::new(unpacked.take(MAX_BYTES));
     let mut files = HashMap::new();
     for entry in archive.entries().map_err(broken)? {
+        interrupt::check()?;
         let mut entry = entry.map_err(broken)?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if !entry.header().entry_type().is_file() || !wanted(&name) || files.contains_key(&name) {

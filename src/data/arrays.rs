@@ -4,13 +4,15 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use half::f16;
 
-use super::dataset::{MANIFEST, Manifest};
+use super::dataset::{Manifest, USABLE, check_labels, is_usable};
 use super::npy::{Dtype, Header};
-use super::prep::write_split;
-use super::store::{read_header, read_labels};
+use super::prep::{self, write_split};
+use super::samples::position;
+use super::store::{check_state, read_header, read_labels, state};
 use crate::error::{Error, Result};
 use crate::publish::{Overwrite, Staging};
 
@@ -32,16 +34,19 @@ pub struct Part {
 ///
 /// # Errors
 /// [`Error::Format`] for arrays that do not fit together, labels below 0 or beyond the number
-/// of rows, and values that are no finite f32; [`Error::Exists`], [`Error::Npy`], [`Error::Io`].
+/// of rows, and values beyond 10¹⁵ or that are no numbers; [`Error::Exists`], [`Error::Locked`],
+/// [`Error::Npy`], [`Error::Changed`], [`Error::Io`], [`Error::Interrupted`].
 pub fn prepare(
     parts: &[Part],
     out: &Path,
     overwrite: Overwrite,
     progress: &dyn Fn(u64),
-) -> Result<()> {
+) -> Result<Manifest> {
     let mut opened = Vec::new();
     for part in parts {
-        opened.push((part, Features::open(&part.x)?, read_labels(&part.y)?));
+        let x = Features::open(&part.x)?;
+        let labels = read_labels(&part.y, x.rows)?.values;
+        opened.push((part, x, labels));
     }
     let features = opened[0].1.features;
     let fitted = opened[0].1.rows as i64;
@@ -53,22 +58,9 @@ pub fn prepare(
             let expected = format!("{features} as {}", opened[0].0.x.display());
             return Err(Error::format(&part.x, "features", x.features, expected));
         }
-        if labels.len() != x.rows {
-            let expected = format!("{} as {} has rows", x.rows, part.x.display());
-            return Err(Error::format(&part.y, "labels", labels.len(), expected));
-        }
-        if let Some((row, label)) =
-            (labels.iter().enumerate()).find(|(_, label)| !(0..classes).contains(label))
-        {
-            let expected =
-                format!("0..{classes}: classes are numbered from 0, and no more than rows to fit");
-            return Err(Error::format(
-                &part.y,
-                format!("label of row {row}"),
-                label,
-                expected,
-            ));
-        }
+        let expected =
+            || format!("0..{classes}: classes are numbered from 0, and no more than rows to fit");
+        check_labels(&part.y, labels, classes, expected)?;
     }
     let staging = Staging::begin(out, overwrite)?;
     let source = opened[0]
@@ -80,22 +72,22 @@ pub fn prepare(
     let names = (0..classes).map(|class| format!("class {class}")).collect();
     let mut manifest = Manifest::of_numbers(source.into_owned(), names, features);
     for (part, mut x, labels) in opened {
-        let shape = (x.rows, x.features);
-        let entry = write_split(staging.dir(), part.name, shape, &labels, |rows, values| {
+        let fill = |rows: Range<usize>, values: &mut [f32]| {
             progress(rows.len() as u64);
             x.read(rows, values)
-        })?;
+        };
+        let entry = write_split(staging.dir(), part.name, features, &labels, fill)?;
+        check_state(&x.path, &x.file, x.state)?;
         manifest.splits.push(entry);
     }
-    let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
-    staging.write(MANIFEST, &json)?;
-    staging.publish()
+    prep::publish(staging, manifest)
 }
 
 /// A features file, read front to back.
 struct Features {
     path: PathBuf,
     file: File,
+    state: (u64, SystemTime),
     dtype: Dtype,
     rows: usize,
     features: usize,
@@ -105,12 +97,12 @@ struct Features {
 impl Features {
     fn open(path: &Path) -> Result<Features> {
         let mut file = File::open(path).map_err(Error::io(path, "open"))?;
-        let (header, _) = read_header(path, &file)?;
+        let state = state(path, &file)?;
         let Header {
             dtype,
             shape,
             data_offset,
-        } = header;
+        } = read_header(path, &file, state.0)?;
         let &[rows, features] = shape.as_slice() else {
             let expected =
                 "two dimensions, rows x features (numpy's reshape(len(x), -1) makes them)";
@@ -134,6 +126,7 @@ impl Features {
         Ok(Features {
             path: path.to_path_buf(),
             file,
+            state,
             dtype,
             rows,
             features,
@@ -158,7 +151,7 @@ impl Features {
             Dtype::U8 => spread(bytes, values, |b: [u8; 1]| f32::from(b[0]) / 255.0),
             Dtype::I64 | Dtype::I32 => unreachable!("refused when it was opened"),
         }
-        match values.iter().position(|value| !value.is_finite()) {
+        match position(values, is_usable) {
             None => Ok(()),
             Some(i) => Err(Error::format(
                 &self.path,
@@ -168,7 +161,7 @@ impl Features {
                     i % self.features
                 ),
                 values[i],
-                "a finite number in the range of f32; fill in or drop what is missing",
+                USABLE,
             )),
         }
     }
@@ -252,7 +245,7 @@ mod tests {
             (
                 npy(Dtype::F32, &[2, 2], floats([0.0; 4])),
                 npy(Dtype::U8, &[3], vec![0, 1, 1]),
-                "labels: found 3",
+                "one label a row, 2",
             ),
             (
                 npy(Dtype::F32, &[2, 2], floats([0.0; 4])),

@@ -3,19 +3,28 @@
 //! `SPLIT.files.json`, the name of each row's file.
 //!
 //! `numpy.load("train.x.npy", mmap_mode="r")` opens them as well.
+//!
+//! The manifest has checksums of every file's data, and one of itself. A [`Split`] is only
+//! to be had verified: [`Dataset::split`] is the one place where what is read is checked.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use super::samples::Samples;
+use super::blocks::{self, BLOCK};
+use super::npy::{Dtype, Header};
+use super::samples::{Samples, position};
 use super::store::{MappedMatrix, read_labels};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// File name of the manifest.
 pub const MANIFEST: &str = "dataset.json";
 /// Version of the format that this crate writes and reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Manifests are small; more is refused before it is read.
 const MAX_MANIFEST: u64 = 16 << 20;
 /// As is a list of names.
@@ -25,7 +34,7 @@ const MAX_FILES: u64 = 1 << 30;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of the format: 1.
+    /// Version of the format: 2.
     pub version: u32,
     /// Where the photographs came from.
     pub source: String,
@@ -38,6 +47,10 @@ pub struct Manifest {
     pub class_names: Vec<String>,
     /// The splits.
     pub splits: Vec<SplitEntry>,
+    /// Photographs that were left out, each with its reason.
+    pub skipped: Vec<String>,
+    /// CRC-32 of the compact JSON of everything above, this being empty.
+    pub crc32: String,
 }
 
 /// How a photograph becomes a row of `3 * size * size` values.
@@ -76,8 +89,13 @@ pub struct SplitEntry {
     pub rows: usize,
     /// SHA-256 of the matrix, without the file's header.
     pub x_sha256: String,
+    /// CRC-32 of each MiB of the matrix, without the file's header: 8 digits a block.
+    pub x_crc32: String,
     /// SHA-256 of the labels, without the file's header.
     pub y_sha256: String,
+    /// SHA-256 of the list of the rows' photographs; absent if the rows were given as numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_sha256: Option<String>,
 }
 
 impl Manifest {
@@ -106,7 +124,74 @@ impl Manifest {
             features,
             class_names,
             splits: Vec::new(),
+            skipped: Vec::new(),
+            crc32: String::new(),
         }
+    }
+
+    /// With its own checksum put in.
+    pub fn sealed(mut self) -> Manifest {
+        self.crc32 = String::new();
+        let json = serde_json::to_vec(&self).expect("plain data");
+        self.crc32 = format!("{:08x}", crc32fast::hash(&json));
+        self
+    }
+
+    /// Read the bytes of `dataset.json`; the path is for messages. Nothing is allocated but
+    /// what the bytes themselves hold.
+    ///
+    /// # Errors
+    /// [`Error::Format`]: no manifest of this version, names that could leave the directory,
+    /// sizes that no file could have, another checksum than its own.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let bad = |field: &str, found: String, expected: String| {
+            Err(Error::format(path, field, found, expected))
+        };
+        let of_version = format!("a manifest of version {VERSION}");
+        let json = |error: serde_json::Error| Error::format(path, "json", error, &*of_version);
+        let Versioned { version } = serde_json::from_slice(bytes).map_err(json)?;
+        if version != VERSION {
+            let expected =
+                format!("{VERSION}; this flowreg is of another time, prepare the dataset again");
+            return bad("version", version.to_string(), expected);
+        }
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(json)?;
+        let names: Vec<&str> = manifest.splits.iter().map(|s| s.name.as_str()).collect();
+        for (i, split) in manifest.splits.iter().enumerate() {
+            // Names become file names: nothing that could leave the directory.
+            let name = split.name.as_str();
+            let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+            if name.is_empty() || !name.bytes().all(allowed) || names[..i].contains(&name) {
+                let expected = "letters, digits, '-' and '_', each name once".to_string();
+                return bad(&format!("splits[{i}].name"), format!("{name:?}"), expected);
+            }
+            let bytes = (split.rows.checked_mul(manifest.features))
+                .and_then(|values| values.checked_mul(4))
+                .filter(|&bytes| isize::try_from(bytes).is_ok());
+            let Some(bytes) = bytes else {
+                let found = format!("{} of {} features", split.rows, manifest.features);
+                let expected = "rows that a file can hold".to_string();
+                return bad(&format!("splits[{i}].rows"), found, expected);
+            };
+            let digits = blocks::hex_len(bytes);
+            if split.x_crc32.len() != digits {
+                let found = format!("{} digits", split.x_crc32.len());
+                let expected = format!("{digits} for {bytes} bytes");
+                return bad(&format!("splits[{i}].x_crc32"), found, expected);
+            }
+        }
+        let expected = manifest.clone().sealed().crc32;
+        if manifest.crc32 != expected {
+            let expected = format!(
+                "{expected}; the manifest was damaged or edited, prepare the dataset again"
+            );
+            return bad("crc32", manifest.crc32, expected);
+        }
+        Ok(manifest)
     }
 }
 
@@ -132,10 +217,11 @@ pub struct Dataset {
     manifest: Manifest,
 }
 
-/// One split of a dataset, memory-mapped.
+/// One split of a dataset, memory-mapped and verified.
 #[derive(Debug)]
 pub struct Split {
     x: MappedMatrix,
+    x_crc32: String,
     y: Vec<i64>,
     classes: usize,
     files: Option<Vec<String>>,
@@ -153,43 +239,8 @@ impl Dataset {
     pub fn open(dir: impl AsRef<Path>) -> Result<Dataset> {
         let dir = dir.as_ref().to_path_buf();
         let path = dir.join(MANIFEST);
-        let len = std::fs::metadata(&path)
-            .map_err(Error::io(
-                &path,
-                "open the dataset (flowreg-prep makes one)",
-            ))?
-            .len();
-        if len > MAX_MANIFEST {
-            let expected = format!("at most {MAX_MANIFEST} bytes");
-            return Err(Error::format(&path, "length", len, expected));
-        }
-        let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
-        let manifest: Manifest = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::format(&path, "json", error, "a manifest of version 1"))?;
-        if manifest.version != VERSION {
-            return Err(Error::format(
-                &path,
-                "version",
-                manifest.version,
-                format!("{VERSION}; this flowreg is of another time, prepare the dataset again"),
-            ));
-        }
-        let names: Vec<&str> = manifest.splits.iter().map(|s| s.name.as_str()).collect();
-        for (i, name) in names.iter().enumerate() {
-            // Names become file names: nothing that could leave the directory.
-            let plain = !name.is_empty()
-                && name
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-            if !plain || names[..i].contains(name) {
-                return Err(Error::format(
-                    &path,
-                    format!("splits[{i}].name"),
-                    format!("{name:?}"),
-                    "letters, digits, '-' and '_', each name once",
-                ));
-            }
-        }
+        let doing = "open the dataset (flowreg-prep makes one)";
+        let manifest = Manifest::parse(&path, &files::read(&path, doing, MAX_MANIFEST)?)?;
         Ok(Dataset { dir, manifest })
     }
 
@@ -198,11 +249,36 @@ impl Dataset {
         &self.manifest
     }
 
-    /// Map the features of a split and read its labels.
+    /// Map the features of a split, read its labels, and verify both: every block's checksum,
+    /// every feature a number of at most 10¹⁵, every label a class.
+    ///
+    /// Cost: one pass over the matrix by all threads of the current pool, at the speed of
+    /// memory or of the disk.
     ///
     /// # Errors
     /// If there is no such split, or its files are not what the manifest says.
     pub fn split(&self, name: &str) -> Result<Split> {
+        let split = self.open_split(name)?;
+        split.verify_features()?;
+        Ok(split)
+    }
+
+    /// Check every byte of every file against the manifest, SHA-256 included.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::split`]; [`Error::Format`] for the first file whose data has
+    /// another SHA-256. Nothing is repaired.
+    pub fn verify(&self) -> Result<()> {
+        for entry in &self.manifest.splits {
+            let split = self.split(&entry.name)?;
+            check_sha256(split.x.path(), split.x.data(), &entry.x_sha256)?;
+            split.check_unchanged()?;
+        }
+        Ok(())
+    }
+
+    /// The split with its labels verified and its features mapped.
+    fn open_split(&self, name: &str) -> Result<Split> {
         let Some(entry) = self.manifest.splits.iter().find(|s| s.name == name) else {
             let names: Vec<&str> = (self.manifest.splits.iter().map(|s| s.name.as_str())).collect();
             return Err(Error::format(
@@ -212,63 +288,48 @@ impl Dataset {
                 format!("one of {}", names.join(", ")),
             ));
         };
-        let x_path = self.dir.join(x_file(name));
-        let y_path = self.dir.join(y_file(name));
-        let x = MappedMatrix::open(&x_path)?;
+        let (rows, features) = (entry.rows, self.manifest.features);
+        let x = MappedMatrix::open(&self.dir.join(x_file(name)))?;
         let shape = (x.view().rows(), x.view().cols());
-        if shape != (entry.rows, self.manifest.features) {
+        if shape != (rows, features) {
             return Err(Error::format(
-                &x_path,
+                x.path(),
                 "shape",
                 format!("{} x {}", shape.0, shape.1),
-                format!(
-                    "{} x {} as {MANIFEST} says",
-                    entry.rows, self.manifest.features
-                ),
+                format!("{rows} x {features} as {MANIFEST} says"),
             ));
         }
-        let y = read_labels(&y_path)?;
-        if y.len() != entry.rows {
-            let expected = format!("{} as {MANIFEST} says", entry.rows);
-            return Err(Error::format(&y_path, "rows", y.len(), expected));
-        }
+        check_header(x.path(), x.header(), Dtype::F32, &[rows, features])?;
+        let y_path = self.dir.join(y_file(name));
+        let labels = read_labels(&y_path, rows)?;
+        check_header(&y_path, &labels.header, Dtype::I64, &[rows])?;
+        check_sha256(&y_path, &labels.data, &entry.y_sha256)?;
         let classes = self.manifest.class_names.len();
-        if let Some((row, label)) =
-            (y.iter().enumerate()).find(|(_, label)| !(0..classes as i64).contains(label))
-        {
-            return Err(Error::format(
-                &y_path,
-                format!("label of row {row}"),
-                label,
-                format!("0..{classes}, the classes of {MANIFEST}"),
-            ));
-        }
-        let files = self.files(name, entry.rows)?;
+        let expected = || format!("0..{classes}, the classes of {MANIFEST}");
+        check_labels(&y_path, &labels.values, classes as i64, expected)?;
         Ok(Split {
             x,
-            y,
+            x_crc32: entry.x_crc32.clone(),
+            y: labels.values,
             classes,
-            files,
+            files: self.files(entry)?,
         })
     }
 
-    /// The names of a split's photographs; `None` if nobody wrote them down.
-    fn files(&self, name: &str, rows: usize) -> Result<Option<Vec<String>>> {
-        let path = self.dir.join(files_file(name));
-        let bytes = match std::fs::metadata(&path) {
-            Ok(found) if found.len() > MAX_FILES => {
-                let expected = format!("at most {MAX_FILES} bytes");
-                return Err(Error::format(&path, "length", found.len(), expected));
-            }
-            Ok(_) => std::fs::read(&path).map_err(Error::io(&path, "read"))?,
-            Err(_) => return Ok(None),
+    /// The names of a split's photographs.
+    fn files(&self, entry: &SplitEntry) -> Result<Option<Vec<String>>> {
+        let Some(sha256) = &entry.files_sha256 else {
+            return Ok(None);
         };
+        let path = self.dir.join(files_file(&entry.name));
+        let bytes = files::read(&path, "open", MAX_FILES)?;
+        check_sha256(&path, &bytes, sha256)?;
         let files: Vec<String> = serde_json::from_slice(&bytes)
             .map_err(|error| Error::format(&path, "json", error, "a list of names"))?;
-        match files.len() == rows {
+        match files.len() == entry.rows {
             true => Ok(Some(files)),
             false => {
-                let expected = format!("{rows} as {MANIFEST} says");
+                let expected = format!("{} as {MANIFEST} says", entry.rows);
                 Err(Error::format(&path, "names", files.len(), expected))
             }
         }
@@ -278,35 +339,39 @@ impl Dataset {
 impl Split {
     /// Map `<f4` features (n x d) and read labels (n) that some other tool saved.
     ///
-    /// There are as many classes as `classes` says, or as the labels, from 0, need.
+    /// There are as many classes as `classes` says, or as the labels, from 0, need. Cost: as
+    /// [`Dataset::split`]; the checksums are those of now, for [`Split::check_unchanged`].
     ///
     /// # Errors
     /// [`Error::Npy`] and [`Error::Format`] if the files are not such arrays, if the rows and
-    /// labels are not as many, or if a label is below 0 or not below `classes`.
-    pub fn of_arrays(x: &Path, y: &Path, classes: Option<usize>) -> Result<Split> {
-        let labels = read_labels(y)?;
-        let x = MappedMatrix::open(x)?;
-        let rows = x.view().rows();
-        if labels.len() != rows || rows == 0 {
-            let expected = format!("one label a row, {rows}, and at least one row");
-            return Err(Error::format(y, "labels", labels.len(), expected));
-        }
-        let needed = labels.iter().max().map_or(0, |most| most.saturating_add(1));
-        // No more classes than rows, or a wild label would make a matrix of W that none holds.
-        let classes = classes.map_or(needed.min(rows as i64), |classes| classes as i64);
-        if let Some((row, label)) =
-            (labels.iter().enumerate()).find(|(_, label)| !(0..classes).contains(label))
-        {
+    /// labels are not as many, if a feature is no number of at most 10¹⁵, or if a label is below
+    /// 0 or not below `classes`.
+    pub fn of_arrays(x_path: &Path, y_path: &Path, classes: Option<usize>) -> Result<Split> {
+        let x = MappedMatrix::open(x_path)?;
+        let (rows, features) = (x.view().rows(), x.view().cols());
+        if rows == 0 || features == 0 {
+            let expected = "at least one row and one feature";
             return Err(Error::format(
-                y,
-                format!("label of row {row}"),
-                label,
-                format!("0..{classes}: classes are numbered from 0, and no more than rows to fit"),
+                x_path,
+                "shape",
+                format!("{rows} x {features}"),
+                expected,
             ));
         }
+        let y = read_labels(y_path, rows)?.values;
+        let needed = y.iter().max().map_or(0, |most| most.saturating_add(1));
+        // No more classes than rows, or a wild label would make a matrix of W that none holds.
+        let classes = classes.map_or(needed.min(rows as i64), |classes| classes as i64);
+        let expected =
+            || format!("0..{classes}: classes are numbered from 0, and no more than rows to fit");
+        check_labels(y_path, &y, classes, expected)?;
+        let unusable = Unusable::default();
+        let x_crc32 = blocks::checksums(x.data(), |range, data| unusable.look(range, data));
+        unusable.refuse(&x)?;
         Ok(Split {
             x,
-            y: labels,
+            x_crc32,
+            y,
             classes: (classes as usize).max(2),
             files: None,
         })
@@ -324,6 +389,130 @@ impl Split {
 
     /// The split's rows, borrowed from the map.
     pub fn samples(&self) -> Result<Samples<'_>> {
-        Samples::from_matrix(self.x.view(), &self.y, self.classes)
+        Samples::of_finite(self.x.view(), &self.y, self.classes)
+    }
+
+    /// Refuse if somebody changed the matrix since it was verified: by its length, the time of
+    /// the last write, and the checksums of up to 64 blocks of it. Ask before publishing what
+    /// was made of it.
+    ///
+    /// # Errors
+    /// [`Error::Changed`].
+    pub fn check_unchanged(&self) -> Result<()> {
+        const SAMPLES: usize = 64;
+        self.x.check_unchanged()?;
+        let data = self.x.data();
+        let stride = data.len().div_ceil(BLOCK).div_ceil(SAMPLES).max(1);
+        for block in (0..data.len().div_ceil(BLOCK)).step_by(stride) {
+            let data = &data[block * BLOCK..data.len().min((block + 1) * BLOCK)];
+            let digits = blocks::hex_len(BLOCK);
+            let hex = &self.x_crc32[block * digits..][..digits];
+            if blocks::first_wrong(data, hex, |_, _| ()).is_some() {
+                return Err(Error::Changed {
+                    path: self.x.path().to_path_buf(),
+                    what: format!("bytes {}..", block * BLOCK),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Every block's checksum and every feature, in one pass.
+    fn verify_features(&self) -> Result<()> {
+        let unusable = Unusable::default();
+        let look = |range: Range<usize>, data: &[u8]| unusable.look(range, data);
+        if let Some(wrong) = blocks::first_wrong(self.x.data(), &self.x_crc32, look) {
+            self.x.check_unchanged()?;
+            return Err(Error::format(
+                self.x.path(),
+                format!("bytes {}..{} of the data", wrong.start, wrong.end),
+                "another checksum",
+                format!("that of {MANIFEST}: the file is damaged, prepare the dataset again"),
+            ));
+        }
+        unusable.refuse(&self.x)
+    }
+}
+
+/// What a feature must be.
+pub const USABLE: &str =
+    "a number between -1e15 and 1e15, whose square f32 can hold; fill in or drop what is missing";
+
+/// Whether a feature is so.
+pub fn is_usable(value: f32) -> bool {
+    value.abs() <= 1e15
+}
+
+/// The first feature that cannot be used, whichever thread finds it; `usize::MAX` for none.
+struct Unusable(AtomicUsize);
+
+impl Default for Unusable {
+    fn default() -> Self {
+        Unusable(AtomicUsize::new(usize::MAX))
+    }
+}
+
+impl Unusable {
+    /// Look at a range of the matrix's bytes.
+    fn look(&self, range: Range<usize>, data: &[u8]) {
+        if let Some(at) = position(bytemuck::cast_slice(data), is_usable) {
+            self.0.fetch_min(range.start / 4 + at, Ordering::Relaxed);
+        }
+    }
+
+    fn refuse(self, x: &MappedMatrix) -> Result<()> {
+        match self.0.into_inner() {
+            usize::MAX => Ok(()),
+            at => {
+                let (row, column) = (at / x.view().cols(), at % x.view().cols());
+                let field = format!("row {row}, column {column}");
+                let value = x.view().as_slice()[at];
+                Err(Error::format(x.path(), field, value, USABLE))
+            }
+        }
+    }
+}
+
+/// Refuse a label that is not in `0..classes`; `expected` says why not.
+pub(crate) fn check_labels(
+    path: &Path,
+    labels: &[i64],
+    classes: i64,
+    expected: impl FnOnce() -> String,
+) -> Result<()> {
+    match (labels.iter().enumerate()).find(|(_, label)| !(0..classes).contains(label)) {
+        None => Ok(()),
+        Some((row, label)) => {
+            let field = format!("label of row {row}");
+            Err(Error::format(path, field, label, expected()))
+        }
+    }
+}
+
+/// The header must be, byte for byte, the one that flowreg writes.
+fn check_header(path: &Path, header: &[u8], dtype: Dtype, shape: &[usize]) -> Result<()> {
+    match header == Header::encode(dtype, shape) {
+        true => Ok(()),
+        false => Err(Error::format(
+            path,
+            "header",
+            "another spelling",
+            "flowreg's own: the file is damaged, prepare the dataset again",
+        )),
+    }
+}
+
+fn check_sha256(path: &Path, data: &[u8], expected: &str) -> Result<()> {
+    let found = super::hex(&Sha256::digest(data));
+    match found == expected {
+        true => Ok(()),
+        false => Err(Error::format(
+            path,
+            "sha256 of the data",
+            found,
+            format!(
+                "{expected} as {MANIFEST} says: the file is damaged, prepare the dataset again"
+            ),
+        )),
     }
 }

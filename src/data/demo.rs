@@ -13,6 +13,8 @@ use rayon::prelude::*;
 
 use super::{flowers102, jpeg, mat5};
 use crate::error::{Error, Result};
+use crate::files::{self, NewFile};
+use crate::interrupt;
 
 /// How many flowers to draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +54,7 @@ pub fn write_photographs(
 ) -> Result<()> {
     let classes = classes(options);
     let jpg = dir.join("jpg");
-    std::fs::create_dir_all(&jpg).map_err(Error::io(&jpg, "create the directory"))?;
+    files::create_dir_all(&jpg)?;
 
     // Images of a class follow one another; within it, first those of train.
     let each: usize = options.per_class.iter().sum();
@@ -68,10 +70,7 @@ pub fn write_photographs(
             })
             .collect()
     };
-    let write = |name: &str, bytes: &[u8]| {
-        let path = dir.join(name);
-        std::fs::write(&path, bytes).map_err(Error::io(&path, "write"))
-    };
+    let write = |name: &str, bytes: &[u8]| files::write(&dir.join(name), bytes);
     write(
         flowers102::LABELS,
         &mat5::write_integers(&[("labels", &labels)]),
@@ -83,6 +82,7 @@ pub fn write_photographs(
     (0..options.photographs())
         .into_par_iter()
         .try_for_each(|image| {
+            interrupt::check()?;
             let path = jpg.join(format!("image_{:05}.jpg", image + 1));
             let seed = mix(options.seed, image as u32 + 1);
             let Photograph {
@@ -92,7 +92,8 @@ pub fn write_photographs(
             } = draw(&classes[image / each], &mut Random::new(seed));
             let bytes = jpeg::encode_rgb(&values, width, height, 88.0)
                 .map_err(Error::io(&path, "encode"))?;
-            std::fs::write(&path, bytes).map_err(Error::io(&path, "write"))?;
+            // Not flushed one by one: what a power cut takes can be drawn again.
+            NewFile::create(&path)?.append(&bytes)?;
             progress(1);
             Ok(())
         })
@@ -340,6 +341,7 @@ fn mix(a: u32, b: u32) -> u32 {
 mod tests {
     use super::*;
     use crate::data::flowers102::Verify;
+    use crate::data::jpeg::Warnings;
 
     const SMALL: DemoOptions = DemoOptions {
         classes: 3,
@@ -381,7 +383,8 @@ mod tests {
         );
         for split in &photographs.splits {
             for (photograph, _) in &split.rows {
-                assert_eq!(photograph.planes(16).unwrap().len(), 3 * 16 * 16);
+                let planes = photograph.planes(16, Warnings::Refuse).unwrap();
+                assert_eq!(planes.len(), 3 * 16 * 16);
             }
         }
         assert!(flowers102::open(dir.path(), Verify::Official).is_err());

@@ -1,8 +1,7 @@
 //! Files from the network whose md5 is known: resumed where they broke off, and never under
 //! their own name before they are whole and right.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +10,9 @@ use ureq::http::{StatusCode, header};
 use ureq::{Agent, Body};
 
 use crate::error::{Error, Result};
+use crate::files::{self, NewFile, parent_of};
+use crate::interrupt;
+use crate::publish::Lock;
 
 /// Requests in a row that may bring nothing.
 const ATTEMPTS: u32 = 5;
@@ -41,9 +43,12 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>);
 ///
 /// # Errors
 /// [`Error::Download`] if the server refuses, breaks off five times in a row without a byte, or
-/// sends another file; that is then deleted. [`Error::Format`] if another file has the name here.
+/// sends another file; that is then deleted. [`Error::Format`] if another file has the name here,
+/// [`Error::Locked`] if another process is fetching it, [`Error::Io`], [`Error::Interrupted`].
 pub fn fetch(base: &str, remote: &Remote, into: &Path, progress: Progress) -> Result<bool> {
     let path = into.join(remote.name);
+    files::create_dir_all(into)?;
+    let _lock = Lock::take(&path)?;
     if path.exists() {
         let found = md5_of(&path)?;
         return match found == remote.md5 {
@@ -59,6 +64,10 @@ pub fn fetch(base: &str, remote: &Remote, into: &Path, progress: Progress) -> Re
     while !download.complete {
         let before = download.length;
         if let Err(failure) = download.request(progress) {
+            if let Some(signal) = interrupt::signal() {
+                let kept = "what has come is kept: the same command goes on from there".to_string();
+                return Err(Error::Interrupted { signal, kept });
+            }
             barren = if download.length > before {
                 1
             } else {
@@ -76,24 +85,9 @@ pub fn fetch(base: &str, remote: &Remote, into: &Path, progress: Progress) -> Re
 
 /// md5 of a file, as text.
 pub fn md5_of(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io(path, "open"))?;
     let mut hash = Md5::new();
-    hash_rest(&mut file, &mut hash).map_err(Error::io(path, "read"))?;
+    files::read_pieces(path, |piece| hash.update(piece))?;
     Ok(super::hex(&hash.finalize()))
-}
-
-fn hash_rest(file: &mut File, hash: &mut Md5) -> std::io::Result<u64> {
-    let mut buffer = vec![0; BUFFER];
-    let mut length = 0;
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(length),
-            read => {
-                hash.update(&buffer[..read]);
-                length += read as u64;
-            }
-        }
-    }
 }
 
 /// Why a request ended early, and whether another one is of no use.
@@ -127,7 +121,7 @@ struct Download<'a> {
     url: String,
     remote: &'a Remote,
     part: PathBuf,
-    file: File,
+    file: NewFile,
     hash: Md5,
     length: u64,
     complete: bool,
@@ -143,13 +137,13 @@ impl<'a> Download<'a> {
             .user_agent(concat!("flowreg/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
-        fs::create_dir_all(into).map_err(Error::io(into, "create the directory"))?;
         let part = into.join(format!("{}.part", remote.name));
-        let mut file = (OpenOptions::new().read(true).append(true).create(true))
-            .open(&part)
-            .map_err(Error::io(&part, "open"))?;
-        let mut hash = Md5::new();
-        let length = hash_rest(&mut file, &mut hash).map_err(Error::io(&part, "read"))?;
+        let file = NewFile::resume(&part)?;
+        let (mut hash, mut length) = (Md5::new(), 0);
+        files::read_pieces(&part, |piece| {
+            hash.update(piece);
+            length += piece.len() as u64;
+        })?;
         Ok(Download {
             agent,
             url: format!("{}/{}", base.trim_end_matches('/'), remote.name),
@@ -221,9 +215,8 @@ impl<'a> Download<'a> {
                 return Err(self.too_long());
             }
             self.hash.update(&buffer[..read]);
-            self.file.write_all(&buffer[..read]).map_err(|error| {
-                Failure::last(format!("cannot write {}: {error}", self.part.display()))
-            })?;
+            self.file.append(&buffer[..read]).map_err(Failure::last)?;
+            interrupt::check().map_err(Failure::last)?;
             progress(self.length, of);
         }
         match of {
@@ -242,11 +235,11 @@ impl<'a> Download<'a> {
         self.hash = Md5::new();
         self.length = 0;
         // It was opened to append, so that the next byte goes to the new end.
-        self.file.set_len(0).map_err(Failure::last)
+        self.file.empty().map_err(Failure::last)
     }
 
     fn too_long(&self) -> Failure {
-        let _ = fs::remove_file(&self.part);
+        let _ = files::remove_file(&self.part);
         let most = self.remote.max_bytes;
         Failure::last(format!(
             "found more than {most} bytes, expected the official file"
@@ -257,15 +250,16 @@ impl<'a> Download<'a> {
     fn finish(self, path: &Path) -> Result<()> {
         let found = super::hex(&self.hash.clone().finalize());
         if found != self.remote.md5 {
-            let _ = fs::remove_file(&self.part);
+            let _ = files::remove_file(&self.part);
             let expected = format!(
                 "found md5 {found}, expected {}; it was deleted: fetch it again, or from another place",
                 self.remote.md5
             );
             return Err(self.error(expected));
         }
-        (self.file.sync_all()).map_err(Error::io(&self.part, "flush"))?;
-        fs::rename(&self.part, path).map_err(Error::io(path, "rename the finished download to"))
+        self.file.finish()?;
+        files::rename(&self.part, path)?;
+        files::sync_dir(parent_of(path))
     }
 
     fn error(&self, reason: String) -> Error {

@@ -12,6 +12,7 @@ use super::download::Remote;
 use super::photographs::{Photograph, PhotographSplit, Photographs};
 use super::{archive, mat5};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Names and md5 of the official files, as torchvision pins them.
 pub const LABELS: &str = "imagelabels.mat";
@@ -187,18 +188,7 @@ fn integers(path: &Path, bytes: &[u8], variable: &str) -> Result<Vec<i64>> {
 }
 
 fn read(path: &Path, md5: &str, verify: Verify) -> Result<Vec<u8>> {
-    let len = std::fs::metadata(path)
-        .map_err(Error::io(path, "open"))?
-        .len();
-    if len > MAX_MAT {
-        return Err(Error::format(
-            path,
-            "length",
-            len,
-            format!("at most {MAX_MAT} bytes"),
-        ));
-    }
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    let bytes = files::read(path, "open", MAX_MAT)?;
     if verify == Verify::Official {
         check_md5(path, &super::hex(&Md5::digest(&bytes)), md5)?;
     }

@@ -6,10 +6,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use super::dataset::{MANIFEST, Manifest};
-use super::prep::write_split;
+use super::dataset::{Manifest, USABLE, is_usable};
+use super::prep::{self, write_split};
+use super::store::{check_state, state};
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::publish::{Overwrite, Staging};
 
 /// Longest line that is read.
@@ -36,13 +39,14 @@ pub struct Part {
 ///
 /// # Errors
 /// [`Error::Format`] names file and line of what is no such text; [`Error::Exists`],
-/// [`Error::Io`].
+/// [`Error::Locked`], [`Error::Changed`], [`Error::Io`], [`Error::Interrupted`].
 pub fn prepare(
     parts: &[Part],
     out: &Path,
     overwrite: Overwrite,
     progress: &dyn Fn(u64),
-) -> Result<()> {
+) -> Result<Manifest> {
+    let staging = Staging::begin(out, overwrite)?;
     let mut features = 0;
     let mut counted = Vec::new();
     for part in parts {
@@ -51,7 +55,7 @@ pub fn prepare(
         while lines.next(&mut |index, _| features = features.max(index + 1))? {
             labels.push(lines.label);
         }
-        counted.push((part, labels));
+        counted.push((part, labels, lines.state));
     }
     let classes: BTreeSet<i64> = counted[0].1.iter().copied().collect();
     let classes: Vec<i64> = classes.into_iter().collect();
@@ -60,7 +64,6 @@ pub fn prepare(
         let expected = format!("2..={MAX_CLASSES} classes and at least one feature");
         return Err(Error::format(&parts[0].path, "labels", found, expected));
     }
-    let staging = Staging::begin(out, overwrite)?;
     let source = parts[0]
         .path
         .file_name()
@@ -68,7 +71,7 @@ pub fn prepare(
         .to_string_lossy();
     let names = classes.iter().map(i64::to_string).collect();
     let mut manifest = Manifest::of_numbers(source.into_owned(), names, features);
-    for (part, labels) in counted {
+    for (part, labels, state) in counted {
         let mut numbers = Vec::with_capacity(labels.len());
         for (row, label) in labels.iter().enumerate() {
             match classes.binary_search(label) {
@@ -85,7 +88,6 @@ pub fn prepare(
             }
         }
         let mut lines = Lines::open(&part.path)?;
-        let shape = (numbers.len(), features);
         let write = |rows: Range<usize>, values: &mut [f32]| {
             progress(rows.len() as u64);
             values.fill(0.0);
@@ -103,24 +105,19 @@ pub fn prepare(
             }
             Ok(())
         };
-        manifest.splits.push(write_split(
-            staging.dir(),
-            part.name,
-            shape,
-            &numbers,
-            write,
-        )?);
+        let entry = write_split(staging.dir(), part.name, features, &numbers, write)?;
+        check_state(&part.path, lines.from.get_ref(), state)?;
+        manifest.splits.push(entry);
     }
-    let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
-    staging.write(MANIFEST, &json)?;
-    staging.publish()
+    prep::publish(staging, manifest)
 }
 
 /// A text, line by line.
 struct Lines {
     path: PathBuf,
     from: BufReader<File>,
-    line: String,
+    state: (u64, SystemTime),
+    line: Vec<u8>,
     number: usize,
     /// Of the line just read.
     label: i64,
@@ -131,8 +128,9 @@ impl Lines {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
         Ok(Lines {
             path: path.to_path_buf(),
+            state: state(path, &file)?,
             from: BufReader::new(file),
-            line: String::new(),
+            line: Vec::new(),
             number: 0,
             label: 0,
         })
@@ -142,40 +140,55 @@ impl Lines {
     fn next(&mut self, value: &mut dyn FnMut(usize, f32)) -> Result<bool> {
         use std::io::Read;
         loop {
+            interrupt::check()?;
             self.line.clear();
             let mut limited = (&mut self.from).take(MAX_LINE);
             let read = limited
-                .read_line(&mut self.line)
+                .read_until(b'\n', &mut self.line)
                 .map_err(Error::io(&self.path, "read"))?;
             if read == 0 {
                 return Ok(false);
             }
             self.number += 1;
-            // A comment ends a line.
-            let text = self.line.split('#').next().unwrap_or_default().trim();
-            if text.is_empty() {
-                continue;
+            if read as u64 == MAX_LINE {
+                let expected = format!("less than {MAX_LINE} bytes");
+                let field = format!("line {}", self.number);
+                return Err(Error::format(&self.path, field, "a longer one", expected));
             }
-            self.label = parse(text, value).map_err(|(found, expected)| {
+            let label = parse_line(&self.line, value).map_err(|(found, expected)| {
                 Error::format(&self.path, format!("line {}", self.number), found, expected)
             })?;
-            return Ok(true);
+            if let Some(label) = label {
+                self.label = label;
+                return Ok(true);
+            }
         }
     }
 }
 
-type Refusal = (String, &'static str);
+/// What was found and what was expected.
+pub type Refusal = (String, &'static str);
 
-/// The label of a line.
-fn parse(text: &str, value: &mut dyn FnMut(usize, f32)) -> std::result::Result<i64, Refusal> {
+/// The label of a line, or none of an empty one; `value` is told each value and its index from 0.
+/// A `#` begins a comment.
+pub fn parse_line(
+    line: &[u8],
+    value: &mut dyn FnMut(usize, f32),
+) -> std::result::Result<Option<i64>, Refusal> {
     let refuse = |found: &str, expected| {
         (
             format!("{:?}", found.chars().take(40).collect::<String>()),
             expected,
         )
     };
+    let Ok(text) = std::str::from_utf8(line) else {
+        return Err(refuse(&String::from_utf8_lossy(line), "text"));
+    };
+    let text = text.split('#').next().unwrap_or_default();
     let mut words = text.split_ascii_whitespace();
-    let first = words.next().unwrap_or_default();
+    let Some(first) = words.next() else {
+        return Ok(None);
+    };
     let label = (first.parse::<f64>().ok())
         .filter(|label| label.fract() == 0.0 && label.abs() < 1e15)
         .ok_or_else(|| refuse(first, "a whole number, the label, at the start of the line"))?;
@@ -191,13 +204,13 @@ fn parse(text: &str, value: &mut dyn FnMut(usize, f32)) -> std::result::Result<i
                 "indices from 1, ascending, of at most 16777216",
             ));
         }
-        if !number.is_finite() {
-            return Err(refuse(word, "a finite number in the range of f32"));
+        if !is_usable(number) {
+            return Err(refuse(word, USABLE));
         }
         last = index;
         value(index - 1, number);
     }
-    Ok(label as i64)
+    Ok(Some(label as i64))
 }
 
 #[cfg(test)]
@@ -235,24 +248,29 @@ mod tests {
     fn text_that_lies_is_refused_by_its_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("train");
+        std::fs::write(&path, b"1 1:1\n\xff\xfe 1:1\n").unwrap();
+        let parts = [Part {
+            name: "train",
+            path: path.clone(),
+        }];
+        let out = dir.path().join("out");
+        let error = prepare(&parts, &out, Overwrite::Never, &|_| {}).unwrap_err();
+        assert!(error.to_string().contains("line 2"), "{error}");
+        assert_eq!(error.exit_code(), 65);
         for (text, part) in [
             ("1 1:1\nx 1:1\n", "line 2: found \"x\""),
             ("1.5 1:1\n", "line 1"),
             ("1 0:1\n", "ascending"),
             ("1 2:1 2:1\n", "ascending"),
             ("1 99999999999:1\n", "16777216"),
-            ("1 1:nan\n", "finite"),
+            ("1 1:nan\n", "1e15"),
+            ("1 1:2e15\n", "1e15"),
             ("1 1=3\n", "INDEX:VALUE"),
             ("1 1:1\n1 2:1\n", "1 classes"),
             ("", "0 classes"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let parts = [Part {
-                name: "train",
-                path: path.clone(),
-            }];
-            let error =
-                prepare(&parts, &dir.path().join("out"), Overwrite::Never, &|_| {}).unwrap_err();
+            let error = prepare(&parts, &out, Overwrite::Never, &|_| {}).unwrap_err();
             assert!(error.to_string().contains(part), "{error}");
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod arrays;
+pub mod blocks;
 pub mod dataset;
 pub mod demo;
 pub mod download;
@@ -16,6 +17,7 @@ pub mod png;
 pub mod prep;
 pub mod resample;
 pub mod samples;
+pub mod standardize;
 pub mod store;
 
 /// Lower-case hexadecimal, as checksums are written.

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::resample::resize_to_planes;
-use super::{jpeg, jpeg::Rgb, png};
+use super::{jpeg, jpeg::Rgb, jpeg::Warnings, png};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Largest photograph file accepted, in bytes.
 pub(crate) const MAX_FILE: u64 = 32 << 20;
@@ -42,10 +43,10 @@ pub struct Photograph {
 
 impl Photograph {
     /// Read, decode and resize: see [`load_planes`].
-    pub fn planes(&self, size: usize) -> Result<Vec<u8>> {
+    pub fn planes(&self, size: usize, warnings: Warnings) -> Result<Vec<u8>> {
         match &self.bytes {
-            Some(bytes) => planes(&self.path, bytes, size),
-            None => load_planes(&self.path, size),
+            Some(bytes) => planes(&self.path, bytes, size, warnings),
+            None => load_planes(&self.path, size, warnings),
         }
     }
 }
@@ -54,24 +55,28 @@ impl Photograph {
 ///
 /// Equal to torchvision's `Resize((size, size))` on `Image.open(path).convert("RGB")`,
 /// to the bit. As there, EXIF's orientation is not obeyed.
-pub fn load_planes(path: &Path, size: usize) -> Result<Vec<u8>> {
-    let len = std::fs::metadata(path)
-        .map_err(Error::io(path, "open the photograph"))?
-        .len();
-    if len > MAX_FILE {
-        return Err(Error::Image {
-            path: path.to_path_buf(),
-            reason: format!("found {len} bytes, expected at most {MAX_FILE}"),
-        });
-    }
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read the photograph"))?;
-    planes(path, &bytes, size)
+///
+/// # Errors
+/// [`Error::Image`] for content that cannot be used, [`Error::Io`].
+pub fn load_planes(path: &Path, size: usize, warnings: Warnings) -> Result<Vec<u8>> {
+    let bytes = match files::read(path, "open the photograph", MAX_FILE) {
+        Err(Error::Format {
+            found, expected, ..
+        }) => {
+            return Err(Error::Image {
+                path: path.to_path_buf(),
+                reason: format!("found {found}, expected {expected}"),
+            });
+        }
+        read => read?,
+    };
+    planes(path, &bytes, size, warnings)
 }
 
-fn planes(path: &Path, bytes: &[u8], size: usize) -> Result<Vec<u8>> {
+fn planes(path: &Path, bytes: &[u8], size: usize, warnings: Warnings) -> Result<Vec<u8>> {
     let decoded = match bytes.starts_with(png::SIGNATURE) {
         true => png::decode_rgb(bytes),
-        false => jpeg::decode_rgb(bytes),
+        false => jpeg::decode_rgb(bytes, warnings),
     };
     let Rgb {
         width,

@@ -1,7 +1,5 @@
 //! Photographs to dataset: decode and resize in parallel, write and hash behind.
 
-use std::fs::File;
-use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::mpsc;
@@ -9,10 +7,14 @@ use std::sync::mpsc;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::blocks::Blocks;
 use super::dataset::{MANIFEST, Manifest, SplitEntry, files_file, x_file, y_file};
+use super::jpeg::Warnings;
 use super::npy::{Dtype, Header};
-use super::photographs::{PhotographSplit, Photographs, pixel_to_f32};
+use super::photographs::{Photograph, PhotographSplit, Photographs, pixel_to_f32};
 use crate::error::{Error, Result};
+use crate::files::{self, NewFile};
+use crate::interrupt;
 use crate::publish::{Overwrite, Staging};
 
 /// Largest side accepted: rows of 3 · 2048² values.
@@ -20,22 +22,46 @@ pub const MAX_SIZE: usize = 2048;
 /// Bytes of rows decoded together; two such blocks are in memory at a time.
 const BLOCK_BYTES: usize = 32 << 20;
 
-/// Prepare `photographs` at `size x size` into the dataset directory `out`, which appears
-/// complete or not at all.
+/// How photographs become rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrepOptions {
+    /// Side of the square that they are resized to, in pixels.
+    pub size: usize,
+    /// What to do where libjpeg warns of broken data.
+    pub warnings: Warnings,
+    /// Leave out what cannot be used, and list it in the manifest, instead of refusing all.
+    pub skip_bad: bool,
+}
+
+impl Default for PrepOptions {
+    /// 128 pixels; everything broken is refused.
+    fn default() -> Self {
+        PrepOptions {
+            size: 128,
+            warnings: Warnings::Refuse,
+            skip_bad: false,
+        }
+    }
+}
+
+/// Prepare `photographs` into the dataset directory `out`, which appears complete or not at
+/// all; its manifest comes back.
 ///
 /// `progress` is told the number of photographs finished since its last call. Cost: about
 /// 5 ms a core for a 500 x 667 photograph; memory: two blocks of 32 MB (one row at least).
 ///
 /// # Errors
-/// [`Error::Exists`], [`Error::Image`] for the first photograph that cannot be used,
-/// [`Error::Io`].
+/// [`Error::Exists`], [`Error::Locked`], [`Error::Image`] for the first photograph that cannot
+/// be used, [`Error::Format`] for a split of which nothing is left, [`Error::Io`],
+/// [`Error::Interrupted`].
 pub fn prepare(
     photographs: &Photographs,
-    size: usize,
+    options: &PrepOptions,
     out: &Path,
     overwrite: Overwrite,
     progress: &(dyn Fn(u64) + Sync),
-) -> Result<()> {
+) -> Result<Manifest> {
+    let size = options.size;
     if !(1..=MAX_SIZE).contains(&size) {
         return Err(Error::options("--size", size, format!("1..={MAX_SIZE}")));
     }
@@ -46,62 +72,68 @@ pub fn prepare(
         size,
     );
     for split in &photographs.splits {
-        let entry = prepare_split(split, size, staging.dir(), progress)?;
+        let skipped = &mut manifest.skipped;
+        let entry = prepare_split(split, options, staging.dir(), skipped, progress)?;
         manifest.splits.push(entry);
-        let names: Vec<&str> = split.rows.iter().map(|(p, _)| p.name.as_str()).collect();
-        let json = serde_json::to_vec(&names).expect("names are text");
-        staging.write(&files_file(&split.name), &json)?;
     }
+    publish(staging, manifest)
+}
+
+/// Seal and write the manifest, and let the dataset appear.
+pub(crate) fn publish(staging: Staging, manifest: Manifest) -> Result<Manifest> {
+    let manifest = manifest.sealed();
     let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
     staging.write(MANIFEST, &json)?;
-    staging.publish()
+    staging.publish()?;
+    Ok(manifest)
 }
 
 fn prepare_split(
     split: &PhotographSplit,
-    size: usize,
+    options: &PrepOptions,
     dir: &Path,
+    skipped: &mut Vec<String>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<SplitEntry> {
-    let features = 3 * size * size;
-    let rows = split.rows.len();
+    let features = 3 * options.size * options.size;
     let block_rows = (BLOCK_BYTES / (4 * features)).max(1);
-    let lut: [f32; 256] = std::array::from_fn(|value| pixel_to_f32(value as u8));
-    let mut x = ArrayFile::create(
-        &dir.join(x_file(&split.name)),
-        Dtype::F32,
-        &[rows, features],
-    )?;
+    let mut x = ArrayFile::create(&dir.join(x_file(&split.name)), Dtype::F32)?;
+    let (mut labels, mut names) = (Vec::new(), Vec::new());
 
     // One thread writes and hashes a block while the pool decodes the next.
     let (full, to_write) = mpsc::sync_channel::<Vec<f32>>(0);
     let (emptied, reuse) = mpsc::channel::<Vec<f32>>();
-    let x_sha256 = std::thread::scope(|scope| -> Result<String> {
-        let writer = scope.spawn(move || -> Result<String> {
+    let x = std::thread::scope(|scope| -> Result<ArrayFile> {
+        let writer = scope.spawn(move || -> Result<ArrayFile> {
             for block in to_write {
                 x.append(bytemuck::cast_slice(&block))?;
                 // The decoder may be gone already; then the block is just dropped.
                 let _ = emptied.send(block);
             }
-            x.finish()
+            Ok(x)
         });
         for photographs in split.rows.chunks(block_rows) {
             let mut block = reuse.try_recv().unwrap_or_default();
-            block.resize(photographs.len() * features, 0.0);
-            let results: Vec<Result<()>> = block
-                .par_chunks_exact_mut(features)
-                .zip(photographs)
-                .map(|(row, (photograph, _))| {
-                    let planes = photograph.planes(size)?;
-                    for (value, byte) in row.iter_mut().zip(planes) {
-                        *value = lut[usize::from(byte)];
-                    }
-                    progress(1);
-                    Ok(())
-                })
-                .collect();
+            let decoded = decode(photographs, options, features, &mut block, progress);
             // In row order, so that the same photograph is named every time.
-            results.into_iter().collect::<Result<()>>()?;
+            let mut kept = 0;
+            for (row, (result, (photograph, label))) in
+                decoded.into_iter().zip(photographs).enumerate()
+            {
+                match result {
+                    Ok(()) => {
+                        block.copy_within(row * features..(row + 1) * features, kept * features);
+                        kept += 1;
+                        labels.push(i64::from(*label));
+                        names.push(photograph.name.as_str());
+                    }
+                    Err(error @ Error::Image { .. }) if options.skip_bad => {
+                        skipped.push(format!("{}: {error}", split.name));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            block.truncate(kept * features);
             if full.send(block).is_err() {
                 break; // The writer has failed; its result says why.
             }
@@ -110,15 +142,15 @@ fn prepare_split(
         writer.join().expect("the writer does not panic")
     })?;
 
-    let labels: Vec<i64> = (split.rows.iter())
-        .map(|&(_, label)| i64::from(label))
-        .collect();
-    Ok(SplitEntry {
-        name: split.name.clone(),
-        rows,
-        x_sha256,
-        y_sha256: write_labels(&dir.join(y_file(&split.name)), &labels)?,
-    })
+    if labels.is_empty() {
+        return Err(Error::format(
+            dir,
+            format!("split {}", split.name),
+            format!("{} photographs, none usable", split.rows.len()),
+            "at least one",
+        ));
+    }
+    finish_split(dir, &split.name, x, features, &labels, Some(&names))
 }
 
 /// Write a split of `rows x features` numbers: `fill` is asked for one block of rows after
@@ -126,68 +158,113 @@ fn prepare_split(
 pub(crate) fn write_split(
     dir: &Path,
     name: &str,
-    (rows, features): (usize, usize),
+    features: usize,
     labels: &[i64],
     mut fill: impl FnMut(Range<usize>, &mut [f32]) -> Result<()>,
 ) -> Result<SplitEntry> {
-    let mut x = ArrayFile::create(&dir.join(x_file(name)), Dtype::F32, &[rows, features])?;
+    let rows = labels.len();
+    let mut x = ArrayFile::create(&dir.join(x_file(name)), Dtype::F32)?;
     let block_rows = (BLOCK_BYTES / features.saturating_mul(4)).max(1);
     let mut block = Vec::new();
     for start in (0..rows).step_by(block_rows) {
+        interrupt::check()?;
         let range = start..(start + block_rows).min(rows);
         block.resize(range.len() * features, 0.0);
         fill(range, &mut block)?;
         x.append(bytemuck::cast_slice(&block))?;
     }
+    finish_split(dir, name, x, features, labels, None)
+}
+
+/// Finish the matrix and write what belongs to it: the labels and, of photographs, the names.
+fn finish_split(
+    dir: &Path,
+    name: &str,
+    x: ArrayFile,
+    features: usize,
+    labels: &[i64],
+    names: Option<&[&str]>,
+) -> Result<SplitEntry> {
+    let rows = labels.len();
+    let (x_sha256, x_crc32) = x.finish(&[rows, features])?;
+    let mut y = ArrayFile::create(&dir.join(y_file(name)), Dtype::I64)?;
+    y.append(bytemuck::cast_slice(labels))?;
+    let (y_sha256, _) = y.finish(&[rows])?;
+    let write_names = |names: &[&str]| {
+        let json = serde_json::to_vec(names).expect("names are text");
+        files::write(&dir.join(files_file(name)), &json)?;
+        Ok(super::hex(&Sha256::digest(&json)))
+    };
     Ok(SplitEntry {
         name: name.to_string(),
         rows,
-        x_sha256: x.finish()?,
-        y_sha256: write_labels(&dir.join(y_file(name)), labels)?,
+        x_sha256,
+        x_crc32,
+        y_sha256,
+        files_sha256: names.map(write_names).transpose()?,
     })
 }
 
-/// The labels' file; the SHA-256 of its data.
-fn write_labels(path: &Path, labels: &[i64]) -> Result<String> {
-    let mut y = ArrayFile::create(path, Dtype::I64, &[labels.len()])?;
-    y.append(bytemuck::cast_slice(labels))?;
-    y.finish()
+/// Decode and resize photographs in parallel, one to a row of the block.
+fn decode(
+    photographs: &[(Photograph, u32)],
+    options: &PrepOptions,
+    features: usize,
+    block: &mut Vec<f32>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Vec<Result<()>> {
+    let lut: [f32; 256] = std::array::from_fn(|value| pixel_to_f32(value as u8));
+    block.resize(photographs.len() * features, 0.0);
+    (block.par_chunks_exact_mut(features).zip(photographs))
+        .map(|(row, (photograph, _))| {
+            interrupt::check()?;
+            let planes = photograph.planes(options.size, options.warnings)?;
+            for (value, byte) in row.iter_mut().zip(planes) {
+                *value = lut[usize::from(byte)];
+            }
+            progress(1);
+            Ok(())
+        })
+        .collect()
 }
 
 /// A `.npy` file being written front to back and hashed on the way.
-///
-/// With `write`, never through a map: a full disk is then an error and not a SIGBUS.
 struct ArrayFile {
-    path: std::path::PathBuf,
-    file: File,
-    hash: Sha256,
+    file: NewFile,
+    dtype: Dtype,
+    sha256: Sha256,
+    crc32: Blocks,
 }
 
 impl ArrayFile {
-    fn create(path: &Path, dtype: Dtype, shape: &[usize]) -> Result<Self> {
-        let mut file = File::create(path).map_err(Error::io(path, "create"))?;
-        file.write_all(&Header::encode(dtype, shape))
-            .map_err(Error::io(path, "write"))?;
+    /// Begin; the shape is known at the end.
+    fn create(path: &Path, dtype: Dtype) -> Result<Self> {
+        let mut file = NewFile::create(path)?;
+        file.append(&[0; HEADER])?;
         Ok(ArrayFile {
-            path: path.to_path_buf(),
             file,
-            hash: Sha256::new(),
+            dtype,
+            sha256: Sha256::new(),
+            crc32: Blocks::default(),
         })
     }
 
     fn append(&mut self, data: &[u8]) -> Result<()> {
-        self.file
-            .write_all(data)
-            .map_err(Error::io(&self.path, "write"))?;
-        self.hash.update(data);
+        self.file.append(data)?;
+        self.sha256.update(data);
+        self.crc32.update(data);
         Ok(())
     }
 
-    /// Flush to the disk; the SHA-256 of the data.
-    fn finish(self) -> Result<String> {
-        self.file
-            .sync_all()
-            .map_err(Error::io(&self.path, "flush"))?;
-        Ok(super::hex(&self.hash.finalize()))
+    /// Put the header in and flush to the disk; SHA-256 and CRC-32 of the data.
+    fn finish(mut self, shape: &[usize]) -> Result<(String, String)> {
+        let header = Header::encode(self.dtype, shape);
+        assert_eq!(header.len(), HEADER, "two numbers of 20 digits fit");
+        self.file.overwrite_start(&header)?;
+        self.file.finish()?;
+        Ok((super::hex(&self.sha256.finalize()), self.crc32.to_hex()))
     }
 }
+
+/// Length of every header of one or two dimensions.
+const HEADER: usize = 128;

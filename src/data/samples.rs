@@ -44,6 +44,47 @@ pub struct Splits<'a> {
     pub validation: Option<&'a Samples<'a>>,
 }
 
+impl Splits<'_> {
+    /// Refuse validation rows of another shape.
+    pub(crate) fn check_shapes(self) -> Result<()> {
+        let shape = |s: &Samples| format!("{} features, {} classes", s.features(), s.classes());
+        match self.validation.map(shape) {
+            Some(found) if found != shape(self.train) => {
+                let expected = format!("{} as in training", shape(self.train));
+                Err(Error::shape("validation samples", found, expected))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Samples whose features are a copy.
+#[derive(Clone, Debug)]
+pub struct OwnedSamples {
+    x: Vec<f32>,
+    features: usize,
+    labels: Vec<u32>,
+    classes: usize,
+}
+
+impl OwnedSamples {
+    /// The samples of these features, row-major, with the labels of others.
+    pub(crate) fn new(x: Vec<f32>, like: &Samples) -> OwnedSamples {
+        OwnedSamples {
+            x,
+            features: like.features(),
+            labels: like.labels().to_vec(),
+            classes: like.classes(),
+        }
+    }
+
+    /// Borrowed.
+    pub fn samples(&self) -> Result<Samples<'_>> {
+        let labels: Vec<i64> = self.labels.iter().map(|&label| label.into()).collect();
+        Samples::new(&self.x, self.features, &labels, self.classes)
+    }
+}
+
 impl<'a> From<&'a Samples<'a>> for Splits<'a> {
     fn from(train: &'a Samples<'a>) -> Self {
         Splits {
@@ -67,7 +108,8 @@ impl<'a> Samples<'a> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the lengths do not fit together, if there are no rows, no
-    /// features or fewer than two classes.
+    /// features or fewer than two classes, if a feature is NaN or infinite (named by row and
+    /// column).
     pub fn new(x: &'a [f32], features: usize, labels: &[i64], classes: usize) -> Result<Self> {
         let n = labels.len();
         if Some(x.len()) != n.checked_mul(features) || features == 0 {
@@ -82,6 +124,21 @@ impl<'a> Samples<'a> {
 
     /// Like [`Samples::new`] for a matrix view.
     pub fn from_matrix(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
+        let samples = Self::of_finite(x, labels, classes)?;
+        let rows = x.as_slice().par_chunks(x.cols()).enumerate();
+        let bad = rows.filter_map(|(row, x)| Some((row, position(x, f32::is_finite)?)));
+        match bad.min() {
+            None => Ok(samples),
+            Some((row, column)) => Err(Error::shape(
+                "x",
+                format!("{} in row {row}, feature {column}", x.row(row)[column]),
+                "finite numbers",
+            )),
+        }
+    }
+
+    /// Like [`Samples::from_matrix`] for features that are known to be finite.
+    pub(crate) fn of_finite(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
         if x.rows() == 0 || x.cols() == 0 || x.rows() != labels.len() {
             return Err(Error::shape(
                 "x",
@@ -148,6 +205,25 @@ impl<'a> Samples<'a> {
         })
     }
 
+    /// These samples and others after them, copied. Cost: 4(n + m)d bytes.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the others have other features or classes, or no memory can be had.
+    pub fn joined(&self, other: &Samples) -> Result<OwnedSamples> {
+        let splits = Splits {
+            train: self,
+            validation: Some(other),
+        };
+        splits.check_shapes()?;
+        let mut x = room((self.rows() + other.rows()).saturating_mul(self.features()))?;
+        for rows in [self.x(), other.x()] {
+            (0..rows.len()).for_each(|i| x.extend_from_slice(rows.row(i)));
+        }
+        let mut both = OwnedSamples::new(x, self);
+        both.labels.extend_from_slice(other.labels());
+        Ok(both)
+    }
+
     /// X, without the labels.
     pub fn x(&self) -> &Rows<'a> {
         &self.x
@@ -168,9 +244,44 @@ impl<'a> Samples<'a> {
         self.classes
     }
 
+    /// Shape and checksums of features and labels: what tells these samples from others. Cost:
+    /// X is read once.
+    pub(crate) fn fingerprint(&self) -> String {
+        let row = |i| crc32fast::hash(bytemuck::cast_slice(self.x.row(i)));
+        let rows: Vec<u32> = (0..self.rows()).into_par_iter().map(row).collect();
+        let crc32 = |values: &[u32]| crc32fast::hash(bytemuck::cast_slice(values));
+        let (x, labels) = (crc32(&rows), crc32(&self.labels));
+        let (n, d, classes) = (self.rows(), self.features(), self.classes);
+        format!("{n} x {d}, {classes} classes, x {x:08x}, labels {labels:08x}")
+    }
+
     /// The labels, one a row, each below [`Samples::classes`].
     pub fn labels(&self) -> &[u32] {
         &self.labels
+    }
+}
+
+/// Room for so many values.
+pub(crate) fn room(values: usize) -> Result<Vec<f32>> {
+    let mut x = Vec::new();
+    match x.try_reserve_exact(values) {
+        Ok(()) => Ok(x),
+        Err(_) => Err(Error::shape(
+            "a copy of x",
+            format!("{values} values, for which there is no memory"),
+            "fewer rows or features, or more memory",
+        )),
+    }
+}
+
+/// Where the first value is that fails the test.
+///
+/// Most blocks have none: the search is a pass without branches first.
+pub(crate) fn position(values: &[f32], test: impl Fn(f32) -> bool) -> Option<usize> {
+    let all = values.iter().fold(true, |all, &value| all & test(value));
+    match all {
+        true => None,
+        false => values.iter().position(|&value| !test(value)),
     }
 }
 
@@ -215,6 +326,20 @@ impl<'a> Rows<'a> {
             .into_par_iter()
             .map(square)
             .reduce(|| 0.0, f64::max)
+    }
+
+    /// Read a value of every page of these rows, in order, so that a map has them at hand when
+    /// they are multiplied: the order in which a disk is fastest.
+    pub fn touch(&self, range: Range<usize>) {
+        /// Values of the smallest page there is, 4096 bytes.
+        const PAGE: usize = 1024;
+        for i in range {
+            let row = self.row(i);
+            let values = row.iter().step_by(PAGE).chain(row.last());
+            values.for_each(|value| {
+                std::hint::black_box(*value);
+            });
+        }
     }
 
     /// Rows `range` as a matrix: borrowed where contiguous, else copied into `scratch`.

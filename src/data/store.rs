@@ -3,18 +3,27 @@
 //!
 //! The map is a view of a file that another process could change or cut short while
 //! it is read. flowreg never writes a published file in place (it writes a sibling and
-//! renames it), so only a foreign program can do that; the values would then change
-//! under a running fit, or the process would end with SIGBUS.
+//! renames it), so only a foreign program can do that. Then:
+//!
+//! - cut short: touching what is gone raises SIGBUS. Programs that called
+//!   [`exit_on_truncation`] end with one line and exit code 75, without a core dump; the
+//!   output in the making is never published, and the next run removes it;
+//! - rewritten: the values change under the fit. [`MappedMatrix::check_unchanged`], asked
+//!   before anything is published, compares length and time of the last write.
+//!
+//! A program that uses the library and installs no handler dies of SIGBUS, as with any map.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use memmap2::Mmap;
 
 use super::npy::{Dtype, Header, MAX_HEADER};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::mat::MatRef;
 
 #[cfg(target_endian = "big")]
@@ -23,6 +32,12 @@ compile_error!("datasets are little-endian and mapped as they are; this machine 
 /// A matrix in a `.npy` file, mapped and never copied.
 #[derive(Debug)]
 pub struct MappedMatrix {
+    path: PathBuf,
+    file: File,
+    state: (u64, SystemTime),
+    // Before the map, so that it is forgotten before the addresses are free.
+    #[cfg(unix)]
+    _watched: sigbus::Watched,
     map: Mmap,
     offset: usize,
     rows: usize,
@@ -33,14 +48,11 @@ impl MappedMatrix {
     /// Map `path`, which must hold a two-dimensional `<f4` array of exactly its length.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
-        let (header, _) = read_header(path, &file)?;
+        let state = state(path, &file)?;
+        let header = read_header(path, &file, state.0)?;
         if header.dtype != Dtype::F32 {
-            return Err(Error::format(
-                path,
-                "descr",
-                header.dtype.descr(),
-                "<f4, which is mapped as it is (flowreg-prep npy converts others)",
-            ));
+            let expected = "<f4, which is mapped as it is (flowreg-prep npy converts others)";
+            return Err(Error::format(path, "descr", header.dtype.descr(), expected));
         }
         let &[rows, cols] = header.shape.as_slice() else {
             return Err(Error::format(
@@ -54,15 +66,15 @@ impl MappedMatrix {
         // module comment says what happens if somebody else changes the file.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map into memory"))?;
         // The length was checked against the file; it must also hold for the map.
-        if map.len() != header.data_offset + rows * cols * 4 {
-            return Err(Error::format(
-                path,
-                "length",
-                map.len(),
-                "the length it had a moment ago; it changed while being opened",
-            ));
+        if map.len() as u64 != state.0 {
+            return Err(changed(path, state.0, map.len() as u64));
         }
         Ok(MappedMatrix {
+            path: path.to_path_buf(),
+            file,
+            state,
+            #[cfg(unix)]
+            _watched: sigbus::Watched::new(&map, path),
             map,
             offset: header.data_offset,
             rows,
@@ -70,26 +82,105 @@ impl MappedMatrix {
         })
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The matrix. Cost: none; pages are read when touched.
     pub fn view(&self) -> MatRef<'_> {
         // `offset` is a multiple of 64 and maps start at a page: the cast cannot fail.
-        let values = bytemuck::cast_slice(&self.map[self.offset..]);
-        MatRef::new(values, self.rows, self.cols)
+        MatRef::new(bytemuck::cast_slice(self.data()), self.rows, self.cols)
+    }
+
+    /// The matrix as bytes.
+    pub fn data(&self) -> &[u8] {
+        &self.map[self.offset..]
+    }
+
+    /// The header as bytes.
+    pub fn header(&self) -> &[u8] {
+        &self.map[..self.offset]
+    }
+
+    /// Refuse if somebody wrote to the file since it was opened. A file that was replaced by
+    /// another of its name is still the one that was opened.
+    ///
+    /// # Errors
+    /// [`Error::Changed`].
+    pub fn check_unchanged(&self) -> Result<()> {
+        check_state(&self.path, &self.file, self.state)
     }
 }
 
-/// Read a whole one-dimensional file of whole numbers (`<i8`, `<i4` or `|u1`): the labels.
-pub fn read_labels(path: &Path) -> Result<Vec<i64>> {
-    let file = File::open(path).map_err(Error::io(path, "open"))?;
-    let (header, mut bytes) = read_header(path, &file)?;
-    let &[n] = header.shape.as_slice() else {
+/// Refuse if the file is not as it was.
+pub(crate) fn check_state(path: &Path, file: &File, before: (u64, SystemTime)) -> Result<()> {
+    let (len, written) = state(path, file)?;
+    if len != before.0 {
+        return Err(changed(path, before.0, len));
+    }
+    match written == before.1 {
+        true => Ok(()),
+        false => Err(Error::Changed {
+            path: path.to_path_buf(),
+            what: "it was written to".to_string(),
+        }),
+    }
+}
+
+/// Length and time of the last write.
+pub(crate) fn state(path: &Path, file: &File) -> Result<(u64, SystemTime)> {
+    (file.metadata())
+        .and_then(|metadata| Ok((metadata.len(), metadata.modified()?)))
+        .map_err(Error::io(path, "read length and time of"))
+}
+
+fn changed(path: &Path, before: u64, now: u64) -> Error {
+    Error::Changed {
+        path: path.to_path_buf(),
+        what: format!("from {before} to {now} bytes"),
+    }
+}
+
+/// Parse the header and hold it against the file's length.
+pub(crate) fn read_header(path: &Path, file: &File, len: u64) -> Result<Header> {
+    let mut head = Vec::with_capacity(MAX_HEADER);
+    file.take(MAX_HEADER as u64)
+        .read_to_end(&mut head)
+        .map_err(Error::io(path, "read"))?;
+    parse_header(path, &head, len)
+}
+
+fn parse_header(path: &Path, head: &[u8], len: u64) -> Result<Header> {
+    Header::parse(head, len).map_err(|source| Error::Npy {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+/// The labels of so many rows, as they were written and as numbers.
+#[derive(Debug)]
+pub(crate) struct Labels {
+    pub header: Vec<u8>,
+    pub data: Vec<u8>,
+    pub values: Vec<i64>,
+}
+
+/// Read a whole one-dimensional file of `rows` whole numbers (`<i8`, `<i4` or `|u1`).
+pub(crate) fn read_labels(path: &Path, rows: usize) -> Result<Labels> {
+    let most = (rows as u64).saturating_mul(8) + MAX_HEADER as u64;
+    let mut bytes = files::read(path, "open", most)?;
+    let header = parse_header(path, &bytes, bytes.len() as u64)?;
+    if header.shape != [rows] {
+        let expected = format!("one label a row, {rows}");
         return Err(Error::format(
             path,
             "shape",
             format!("{:?}", header.shape),
-            "one dimension",
+            expected,
         ));
-    };
+    }
+    let data = bytes.split_off(header.data_offset);
     let of_value: fn(&[u8]) -> i64 = match header.dtype {
         Dtype::I64 => |b| i64::from_le_bytes(b.try_into().expect("chunks of 8")),
         Dtype::I32 => |b| i32::from_le_bytes(b.try_into().expect("chunks of 4")).into(),
@@ -99,38 +190,134 @@ pub fn read_labels(path: &Path) -> Result<Vec<i64>> {
             return Err(Error::format(path, "descr", header.dtype.descr(), expected));
         }
     };
-    // The header was held against the file's length, so `n` is bounded by it.
-    let size = header.dtype.size();
-    let expected = header.data_offset + n * size;
-    (&file)
-        .take((expected - bytes.len().min(expected)) as u64)
-        .read_to_end(&mut bytes)
-        .map_err(Error::io(path, "read"))?;
-    if bytes.len() < expected {
-        return Err(Error::format(
-            path,
-            "length",
-            bytes.len(),
-            expected.to_string(),
-        ));
-    }
-    let values = bytes[header.data_offset..expected].chunks_exact(size);
-    Ok(values.map(of_value).collect())
+    let values = data.chunks_exact(header.dtype.size()).map(of_value);
+    Ok(Labels {
+        values: values.collect(),
+        header: bytes,
+        data,
+    })
 }
 
-/// Parse and check the header; also returns the bytes that were read for it.
-pub(crate) fn read_header(path: &Path, file: &File) -> Result<(Header, Vec<u8>)> {
-    let len = file
-        .metadata()
-        .map_err(Error::io(path, "read the length of"))?
-        .len();
-    let mut head = Vec::with_capacity(MAX_HEADER);
-    file.take(MAX_HEADER as u64)
-        .read_to_end(&mut head)
-        .map_err(Error::io(path, "read"))?;
-    let header = Header::parse(&head, len).map_err(|source| Error::Npy {
-        path: path.to_path_buf(),
-        source,
-    })?;
-    Ok((header, head))
+/// From now on, end the process with one line and exit code 75 where a mapped file is cut
+/// short under it. For programs: the handler is the whole process's.
+pub fn exit_on_truncation() {
+    #[cfg(unix)]
+    sigbus::install();
+}
+
+/// What a signal handler may do: look into static tables, `write`, `_exit`.
+#[cfg(unix)]
+mod sigbus {
+    use std::ffi::{CString, c_char, c_int, c_void};
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+    use std::ptr::null_mut;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+
+    /// Maps watched at a time; those beyond are not, and die of SIGBUS.
+    const MAPS: usize = 64;
+
+    struct Slot {
+        start: AtomicUsize,
+        end: AtomicUsize,
+        path: AtomicPtr<c_char>,
+    }
+
+    static SLOTS: [Slot; MAPS] = [const {
+        Slot {
+            start: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            path: AtomicPtr::new(null_mut()),
+        }
+    }; MAPS];
+    /// Some thread has begun to end the process.
+    static ENDING: AtomicBool = AtomicBool::new(false);
+    /// Held to change a slot; the handler only reads.
+    static CHANGE: Mutex<()> = Mutex::new(());
+
+    /// A map whose addresses the handler knows.
+    #[derive(Debug)]
+    pub struct Watched {
+        slot: Option<usize>,
+        _path: CString,
+    }
+
+    impl Watched {
+        pub fn new(map: &[u8], path: &Path) -> Watched {
+            // A path with a NUL cannot have been opened.
+            let path = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
+            let _change = CHANGE
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            let free = |slot: &Slot| slot.path.load(Ordering::Acquire).is_null();
+            let slot = SLOTS.iter().position(free);
+            if let Some(slot) = slot {
+                let slot = &SLOTS[slot];
+                let start = map.as_ptr() as usize;
+                slot.start.store(start, Ordering::Relaxed);
+                slot.end.store(start + map.len(), Ordering::Relaxed);
+                // Last: it makes the slot count.
+                slot.path.store(path.as_ptr().cast_mut(), Ordering::Release);
+            }
+            Watched { slot, _path: path }
+        }
+    }
+
+    impl Drop for Watched {
+        fn drop(&mut self) {
+            let _change = CHANGE
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            if let Some(slot) = self.slot {
+                SLOTS[slot].path.store(null_mut(), Ordering::Release);
+            }
+        }
+    }
+
+    pub fn install() {
+        // SAFETY: a zeroed `sigaction` is an empty mask and no flags; the handler is of the
+        // kind that SA_SIGINFO asks for and does only what a handler may. SA_ONSTACK: the
+        // standard library gives every thread its own stack for signals.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_sigbus;
+            action.sa_sigaction = handler as libc::sighandler_t;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            libc::sigaction(libc::SIGBUS, &action, null_mut());
+        }
+    }
+
+    extern "C" fn on_sigbus(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+        // SAFETY: the kernel gives a valid `info`, in which SIGBUS has an address.
+        let address = unsafe { (*info).si_addr() } as usize;
+        for slot in &SLOTS {
+            let path = slot.path.load(Ordering::Acquire);
+            let range = slot.start.load(Ordering::Relaxed)..slot.end.load(Ordering::Relaxed);
+            if path.is_null() || !range.contains(&address) {
+                continue;
+            }
+            if ENDING.swap(true, Ordering::AcqRel) {
+                // Another thread is at it; one line is enough.
+                loop {
+                    // SAFETY: `pause` may be called in a handler.
+                    unsafe { libc::pause() };
+                }
+            }
+            let say = |text: &[u8]| {
+                // SAFETY: `write` reads the slice; a handler may call it.
+                unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+            };
+            // SAFETY: a slot's path outlives its map, whose address was just touched; `strlen`
+            // is what `from_ptr` is, and it ends with a NUL. `_exit` may be called here.
+            unsafe {
+                say(std::ffi::CStr::from_ptr(path).to_bytes());
+                say(b": cut short while it was in use; nothing was written: run again, on files that stay as they are\n");
+                libc::_exit(75);
+            }
+        }
+        // Not ours: the next try of the same access ends the process as it would have.
+        // SAFETY: `signal` with a default is allowed in a handler.
+        unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+    }
 }

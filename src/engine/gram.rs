@@ -18,6 +18,7 @@
 use rayon::prelude::*;
 
 use super::{Engine, GramMatrix, Primal, Scratch};
+use crate::checkpoint::Fields;
 use crate::data::samples::{Batch, Rows};
 use crate::gemm::{Accum, Gemm};
 use crate::kernels::{Isa, columns};
@@ -211,6 +212,13 @@ impl Engine for Gram<'_> {
             bias: &at.bias,
             a: &at.a,
         })
+    }
+
+    fn fields<'a>(at: &'a mut GramPoint, fields: &mut Fields<'a>) {
+        fields.f32("a", &mut at.a);
+        fields.f64("s", std::slice::from_mut(&mut at.s));
+        fields.f32("bias", &mut at.bias);
+        fields.f32("z", &mut at.z);
     }
 
     fn materialise(self, at: GramPoint) -> Model {

@@ -7,19 +7,28 @@
 //! runs along rows of X or K, and the loss works on whole vectors of samples.
 
 mod choice;
+mod factor;
 mod gram;
 mod gram_matrix;
+mod gram_space;
 mod primal;
+mod primal_space;
+mod space;
 mod spectrum;
 
 pub use choice::{Choice, Kind, Plan, Shape, available_memory};
 pub use gram::{Coordinates, Gram};
-pub use gram_matrix::{GramMatrix, Scratch};
+pub use gram_matrix::{CentredGram, GramMatrix, Scratch};
+pub use gram_space::GramSpace;
 pub use primal::Primal;
+pub use primal_space::PrimalSpace;
+pub(crate) use space::axpby as axpby_real;
+pub use space::{Real, Space};
 pub use spectrum::largest_eigenvalue;
 
 use rayon::prelude::*;
 
+use crate::checkpoint::Fields;
 use crate::data::samples::Batch;
 use crate::gemm::Accum;
 use crate::kernels::Isa;
@@ -70,6 +79,9 @@ pub trait Engine: Sized {
 
     /// The point's Gram coordinates, where the engine has them.
     fn coordinates(at: &Self::Point) -> Option<Coordinates<'_>>;
+
+    /// Everything that a point is made of, for a checkpoint.
+    fn fields<'a>(at: &'a mut Self::Point, fields: &mut Fields<'a>);
 
     /// The point as a model with its weight spelled out; nothing is left to do then.
     fn materialise(self, at: Self::Point) -> Model;

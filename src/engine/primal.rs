@@ -8,6 +8,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{Coordinates, Engine};
+use crate::checkpoint::Fields;
 use crate::data::samples::{Batch, Rows};
 use crate::gemm::{Accum, Gemm};
 use crate::mat::{MatMut, MatRef};
@@ -28,7 +29,7 @@ pub struct Primal<'a> {
 
 /// X as matrices: borrowed where the rows are contiguous, else gathered block by block.
 #[derive(Debug)]
-struct Blocks<'a> {
+pub(super) struct Blocks<'a> {
     x: &'a Rows<'a>,
     all_rows: Vec<u32>,
     gathered: Gathered,
@@ -91,6 +92,15 @@ impl<'a> Primal<'a> {
         (margins(&mut self.train), validation)
     }
 
+    /// The model `W = Aᵀ X` with this bias; Aᵀ is c x n.
+    pub(super) fn weight_of(x: &Rows, a: &[f32], bias: Vec<f32>, gemm: Gemm) -> Model {
+        let c = bias.len();
+        let mut weight = vec![0.0; c * x.features()];
+        let a = MatRef::new(a, c, x.len());
+        Blocks::new(x).pullback(gemm, 1.0, a, Batch::All, 0.0, &mut weight);
+        Model::new(weight, bias).expect("the shape of the data")
+    }
+
     /// The model `W = s·W0 + Aᵀ X` with this bias.
     pub(crate) fn combine(mut self, from: Coordinates) -> Model {
         let c = self.outputs();
@@ -103,7 +113,7 @@ impl<'a> Primal<'a> {
 }
 
 impl<'a> Blocks<'a> {
-    fn new(x: &'a Rows<'a>) -> Self {
+    pub(super) fn new(x: &'a Rows<'a>) -> Self {
         let all_rows = match x.contiguous() {
             Some(_) => Vec::new(),
             None => (0..x.len() as u32).collect(),
@@ -117,7 +127,7 @@ impl<'a> Blocks<'a> {
     }
 
     /// Give `work` the batch's rows of X, in blocks, with each block's range in the batch.
-    fn each(&mut self, batch: Batch, mut work: impl FnMut(Range<usize>, MatRef)) {
+    pub(super) fn each(&mut self, batch: Batch, mut work: impl FnMut(Range<usize>, MatRef)) {
         let rows = match (batch, self.x.contiguous()) {
             (Batch::All, Some(x)) => return work(0..x.rows(), x),
             (Batch::All, None) => &self.all_rows,
@@ -131,7 +141,14 @@ impl<'a> Blocks<'a> {
     }
 
     /// `Zᵀ = W X_batchᵀ + b 1ᵀ`, c x batch.
-    fn margins(&mut self, gemm: Gemm, weight: MatRef, bias: &[f32], batch: Batch, mut z: MatMut) {
+    pub(super) fn margins(
+        &mut self,
+        gemm: Gemm,
+        weight: MatRef,
+        bias: &[f32],
+        batch: Batch,
+        mut z: MatMut,
+    ) {
         let n = z.cols();
         let mut columns = std::mem::take(&mut self.columns);
         self.each(batch, |range, x| {
@@ -159,7 +176,7 @@ impl<'a> Blocks<'a> {
     }
 
     /// `weight = alpha · Gᵀ X_batch + beta · weight`; Gᵀ is c x batch.
-    fn pullback(
+    pub(super) fn pullback(
         &mut self,
         gemm: Gemm,
         alpha: f32,
@@ -274,6 +291,11 @@ impl Engine for Primal<'_> {
 
     fn coordinates(_: &PrimalPoint) -> Option<Coordinates<'_>> {
         None
+    }
+
+    fn fields<'a>(at: &'a mut PrimalPoint, fields: &mut Fields<'a>) {
+        fields.f32("weight", &mut at.weight);
+        fields.f32("bias", &mut at.bias);
     }
 
     fn materialise(mut self, at: PrimalPoint) -> Model {

@@ -12,23 +12,23 @@ use rayon::prelude::*;
 pub const WIDTH: usize = 64;
 
 /// Some columns of a matrix.
-pub struct Columns<'a> {
+pub struct Columns<'a, T = f32> {
     /// The first of them in row 0.
-    start: *mut f32,
+    start: *mut T,
     /// From row to row.
     stride: usize,
     rows: usize,
     range: Range<usize>,
-    matrix: PhantomData<&'a mut [f32]>,
+    matrix: PhantomData<&'a mut [T]>,
 }
 
-impl Columns<'_> {
+impl<T> Columns<'_, T> {
     /// Columns `range` of a matrix of `rows` rows that begins at `start`, `stride` apart.
     ///
     /// # Safety
     /// The matrix has them, and no other view while this one lives.
     pub(super) unsafe fn new(
-        start: *mut f32,
+        start: *mut T,
         stride: usize,
         rows: usize,
         range: Range<usize>,
@@ -52,7 +52,7 @@ impl Columns<'_> {
     /// # Panics
     /// If there is no such row.
     #[inline(always)]
-    pub fn row(&mut self, j: usize) -> &mut [f32] {
+    pub fn row(&mut self, j: usize) -> &mut [T] {
         assert!(j < self.rows, "row {j} of {}", self.rows);
         // SAFETY: row j has these columns, `self` alone has them, and it is borrowed.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(j * self.stride), self.range.len()) }
@@ -60,21 +60,24 @@ impl Columns<'_> {
 }
 
 // SAFETY: it is a mutable view like `&mut [f32]`, of values that no other view has.
-unsafe impl Send for Columns<'_> {}
+unsafe impl<T: Send> Send for Columns<'_, T> {}
 
 /// The start of a matrix.
-struct Start(*mut f32);
+struct Start<T>(*mut T);
 // SAFETY: [`blocks`] alone has it, and gives no column to two blocks.
-unsafe impl Send for Start {}
+unsafe impl<T: Send> Send for Start<T> {}
 // SAFETY: as above.
-unsafe impl Sync for Start {}
+unsafe impl<T: Send> Sync for Start<T> {}
 
 /// A matrix of rows of `cols` values, cut into blocks of [`WIDTH`] columns, the last one of
 /// what is left.
 ///
 /// # Panics
 /// If the values are not whole rows.
-pub fn blocks(values: &mut [f32], cols: usize) -> impl IndexedParallelIterator<Item = Columns<'_>> {
+pub fn blocks<T: Send>(
+    values: &mut [T],
+    cols: usize,
+) -> impl IndexedParallelIterator<Item = Columns<'_, T>> {
     assert!(
         cols > 0 && values.len().is_multiple_of(cols),
         "matrix shape"

@@ -57,7 +57,7 @@ const ROWS: usize = 170 * MR;
 /// Length of k for which a panel is packed.
 const BLOCK: usize = 1024;
 /// Length of k that a tile sums before it returns to C; divides BLOCK.
-const KC: usize = 512;
+const KC: usize = 1024;
 /// Most rows of a strip.
 const STRIP: usize = 8 * MR;
 /// Values of B that inner products pack at a time: 2 MB.
@@ -70,7 +70,7 @@ const ASIDE: usize = 16;
 const RUN: usize = 32;
 /// Rows of B that are on their way from memory while a panel is copied: as they may all lie
 /// in one set of the cache, only a few.
-const AHEAD: usize = 8;
+const AHEAD: usize = 16;
 
 /// A matrix with strides: element (i, j) is at `i · row_stride + j · col_stride`; one of the
 /// strides is 1.
@@ -192,13 +192,13 @@ impl Strided<'_> {
     }
 
     fn check(&self) {
-        let last = |n: usize, stride: usize| n.saturating_sub(1) * stride;
+        let last = |n: usize, stride: usize| n.saturating_sub(1).checked_mul(stride);
+        let end = last(self.rows, self.row_stride)
+            .zip(last(self.cols, self.col_stride))
+            .and_then(|(row, col)| row.checked_add(col));
         assert!(self.row_stride == 1 || self.col_stride == 1, "strides");
         assert!(
-            self.rows == 0
-                || self.cols == 0
-                || last(self.rows, self.row_stride) + last(self.cols, self.col_stride)
-                    < self.data.len(),
+            self.rows == 0 || self.cols == 0 || end.is_some_and(|end| end < self.data.len()),
             "an operand's size"
         );
     }
@@ -305,7 +305,7 @@ fn multiply(
     for (row, first) in blocks {
         let rows = row..(row + at_once).min(m);
         let block = first..(first + BLOCK).min(k);
-        (0..n.div_ceil(run)).into_par_iter().for_each(|i| {
+        each(n.div_ceil(run), m * n * k, |i| {
             let start = &start;
             let columns = i * run..((i + 1) * run).min(n);
             let first_row = match part {
@@ -361,12 +361,10 @@ fn inner_products(isa: Isa, alpha: f32, a: Strided, b: Strided, add: bool, c: &m
         let block = first..(first + block).min(k);
         let len = block.len();
         packed.resize(width * len, 0.0);
-        let panels = packed.par_chunks_mut(nr * len).enumerate();
-        panels.for_each(|(panel, to)| {
+        for (panel, to) in packed.chunks_mut(nr * len).enumerate() {
             let columns = panel * nr..((panel + 1) * nr).min(short.cols);
             let width = to.len() / len;
-            let parts = to.par_chunks_mut(PACK * width).enumerate();
-            parts.for_each(|(part, to)| {
+            let pack = |(part, to): (usize, &mut [f32])| {
                 let k = block.start + part * PACK;
                 isa.run(&mut PackPanel {
                     b: short,
@@ -374,10 +372,13 @@ fn inner_products(isa: Isa, alpha: f32, a: Strided, b: Strided, add: bool, c: &m
                     k: k..k + to.len() / width,
                     to,
                 });
-            });
-        });
-        let strips = (0..long.rows.div_ceil(strip)).into_par_iter();
-        strips.for_each(|i| {
+            };
+            match m * n * k < WORTH_SHARING {
+                true => to.chunks_mut(PACK * width).enumerate().for_each(pack),
+                false => (to.par_chunks_mut(PACK * width).enumerate()).for_each(pack),
+            }
+        }
+        each(long.rows.div_ceil(strip), m * n * k, |i| {
             let start = &start;
             let row = i * strip;
             let at = if transposed { row } else { row * n };
@@ -441,6 +442,18 @@ thread_local! {
     /// Kept between products, taken while one runs.
     static SHARED_B: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     static PACKED_B: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Products below this many multiply-adds are one thread's work: waking another would take
+/// longer (measured: 5 µs, and 0.25 µs for each 2^16 of them).
+const WORTH_SHARING: usize = 1 << 19;
+
+/// Do the tasks, on the current rayon pool if their `products` are worth it.
+fn each(tasks: usize, products: usize, work: impl Fn(usize) + Sync + Send) {
+    match products < WORTH_SHARING {
+        true => (0..tasks).for_each(work),
+        false => (0..tasks).into_par_iter().for_each(work),
+    }
 }
 
 /// The start of C, for disjoint panels.
@@ -584,6 +597,10 @@ impl Panels<'_> {
                         fetch_rows::<S>(next.wrapping_add(k), self.a_stride);
                         feed.next::<S, NV>();
                     };
+                    // C's rows lie apart like those of X: nothing else would fetch them in time.
+                    for v in 0..NV {
+                        fetch_rows::<S>(put.c.wrapping_add(v * S::LANES), self.stride);
+                    }
                     let sums = match self.numbers {
                         Numbers::Floats { .. } => tile::<S, NV, false>(steps, value, b, aside),
                         Numbers::Bytes => tile::<S, NV, true>(steps, value, b, aside),
@@ -648,7 +665,7 @@ impl Feed {
                 unsafe {
                     let value = S::load(from.add(v * S::LANES));
                     S::store(value, self.to.add((self.row * NV + v) * S::LANES));
-                    S::prefetch(from.wrapping_add(AHEAD * self.stride + v * S::LANES));
+                    S::prefetch_once(from.wrapping_add(AHEAD * self.stride + v * S::LANES));
                 }
             }
             self.row += 1;

@@ -126,3 +126,36 @@ impl fmt::Display for Isa {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `FLOWREG_TEST_ISAS`, the instruction sets that somebody else found here, against those
+    /// that the other tests of the kernels go through.
+    #[test]
+    fn what_the_machine_has_is_tested() {
+        let available: Vec<String> = Isa::available().iter().map(Isa::to_string).collect();
+        match std::env::var("FLOWREG_TEST_ISAS") {
+            Ok(expected) => assert_eq!(available.join(","), expected),
+            Err(_) => eprintln!("FLOWREG_TEST_ISAS is not set; tested: {available:?}"),
+        }
+        for isa in Isa::available() {
+            struct Lanes(usize);
+            impl Task for Lanes {
+                unsafe fn run<S: Simd, const NV: usize>(&mut self) {
+                    self.0 = size_of::<S::V>() / size_of::<f32>();
+                }
+            }
+            let mut lanes = Lanes(0);
+            isa.run(&mut lanes);
+            let expected = match isa.to_string().as_str() {
+                "avx512" => 16,
+                "avx2+fma" => 8,
+                "neon" => 4,
+                _ => size_of::<<Portable as Simd>::V>() / size_of::<f32>(),
+            };
+            assert_eq!(lanes.0, expected, "{isa}");
+        }
+    }
+}

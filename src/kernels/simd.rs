@@ -22,6 +22,9 @@ pub trait Simd {
     /// Ask for the cache line at `from`, any address, to be fetched.
     #[inline(always)]
     unsafe fn prefetch(_from: *const f32) {}
+    /// The same for what is used once and need not stay in the cache.
+    #[inline(always)]
+    unsafe fn prefetch_once(_from: *const f32) {}
     /// `a · b + c`, rounded once.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `a · b`.

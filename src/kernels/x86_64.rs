@@ -47,6 +47,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch_once(from: *const f32) {
+        // SAFETY: as above; a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_NTA>(from.cast()) };
+    }
+
+    #[inline(always)]
     unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: as above.
         unsafe { _mm512_fmadd_ps(a, b, c) }
@@ -158,6 +164,12 @@ impl Simd for Avx2 {
     unsafe fn prefetch(from: *const f32) {
         // SAFETY: as above; a prefetch never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch_once(from: *const f32) {
+        // SAFETY: as above; a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_NTA>(from.cast()) };
     }
 
     #[inline(always)]

@@ -13,6 +13,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use super::schedule::Schedule;
+use crate::checkpoint::{self, Fields};
 use crate::data::samples::Batch;
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
@@ -95,6 +96,24 @@ pub struct Pass {
     pub loss: f64,
 }
 
+/// Whoever looks on while an optimizer works on the engine `E`.
+pub trait Watch<E: Engine> {
+    /// Before the first epoch: how many were done before, whose state is put in.
+    fn begin(
+        &mut self,
+        engine: &mut E,
+        state: &mut impl checkpoint::State<E::Point>,
+    ) -> Result<usize>;
+
+    /// After an epoch; may break the run off.
+    fn after(
+        &mut self,
+        engine: &mut E,
+        state: &mut impl checkpoint::State<E::Point>,
+        pass: Pass,
+    ) -> Result<ControlFlow<()>>;
+}
+
 impl Sgd {
     /// Refuse values that torch refuses, and those that are not finite.
     pub fn check(&self) -> Result<()> {
@@ -137,6 +156,7 @@ impl Sgd {
     /// mini-batches: h · min(λmax/smallest batch, max_i(|x_i|² + 1)) + weight_decay
     /// ```
     ///
+    /// times the largest weight of a row over the mean one, where rows do not count alike,
     /// with h, the loss's own curvature in the logits, 1/2 for softmax and 1/4 for logistic
     /// (Böhning 1992). A full-batch step without momentum lowers the loss if lr < 2/L.
     ///
@@ -156,11 +176,12 @@ impl Sgd {
             }
             _ => largest / n as f64,
         };
-        objective.loss().curvature() * of_logits + self.weight_decay
+        objective.loss().curvature() * objective.largest_weight() * of_logits + self.weight_decay
     }
 
     /// Run the epochs from the engine's start with the learning rate `lr`. `watch` sees the
-    /// point after each epoch, and may break the run off.
+    /// state after each epoch, and may break the run off; it may also put an earlier run's
+    /// state in at the beginning.
     ///
     /// # Errors
     /// [`Error::Options`]; [`Error::Diverged`] at the first epoch whose loss is not finite;
@@ -170,7 +191,7 @@ impl Sgd {
         lr: f64,
         engine: &mut E,
         objective: &mut Objective,
-        watch: &mut impl FnMut(&mut E, &E::Point, Pass) -> Result<ControlFlow<()>>,
+        watch: &mut impl Watch<E>,
     ) -> Result<E::Point> {
         self.check()?;
         let n = objective.rows();
@@ -178,7 +199,12 @@ impl Sgd {
         let mut state = State::new(self, engine, batch_size);
         let mut rng = TorchRng::new(self.seed);
         let mut order = Vec::new();
-        for epoch in 0..self.epochs {
+        let done = watch.begin(engine, &mut state)?;
+        state.first = done == 0;
+        if batch_size < n {
+            (0..done).for_each(|_| rng.permutation(n as u32, &mut order));
+        }
+        for epoch in done..self.epochs {
             state.lr = lr * self.schedule.factor(epoch, self.epochs);
             let loss = if batch_size == n {
                 state.step(self, engine, objective, Batch::All)
@@ -202,7 +228,7 @@ impl Sgd {
                 });
             }
             let pass = Pass { epoch, lr, loss };
-            if watch(engine, &state.point, pass)?.is_break() {
+            if watch.after(engine, &mut state, pass)?.is_break() {
                 break;
             }
         }
@@ -211,12 +237,12 @@ impl Sgd {
 }
 
 /// The parameters and what belongs to them; allocated once.
-struct State<P> {
-    point: P,
+struct State<E: Engine> {
+    point: E::Point,
     /// This epoch's learning rate.
     lr: f64,
     /// Gradient and momentum buffer, only where there is momentum.
-    momentum: Option<(P, P)>,
+    momentum: Option<(E::Point, E::Point)>,
     first: bool,
     /// Logits of a batch, where the engine needs room for them.
     z: Vec<f32>,
@@ -224,8 +250,25 @@ struct State<P> {
     g: Vec<f32>,
 }
 
-impl<P> State<P> {
-    fn new<E: Engine<Point = P>>(sgd: &Sgd, engine: &E, batch_size: usize) -> Self {
+impl<E: Engine> checkpoint::State<E::Point> for State<E> {
+    fn point(&self) -> &E::Point {
+        &self.point
+    }
+
+    /// The gradient is computed anew before it is read, and the first step is known by the
+    /// number of epochs.
+    fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+        fields.group("point.");
+        E::fields(&mut self.point, fields);
+        if let Some((_, buffer)) = &mut self.momentum {
+            fields.group("momentum.");
+            E::fields(buffer, fields);
+        }
+    }
+}
+
+impl<E: Engine> State<E> {
+    fn new(sgd: &Sgd, engine: &E, batch_size: usize) -> Self {
         State {
             point: engine.start(),
             lr: 0.0,
@@ -237,13 +280,7 @@ impl<P> State<P> {
     }
 
     /// One step; the batch's mean loss before it.
-    fn step<E: Engine<Point = P>>(
-        &mut self,
-        sgd: &Sgd,
-        engine: &mut E,
-        objective: &mut Objective,
-        batch: Batch,
-    ) -> f64 {
+    fn step(&mut self, sgd: &Sgd, engine: &mut E, objective: &mut Objective, batch: Batch) -> f64 {
         let z = engine.margins(&self.point, batch, &mut self.z);
         let (outputs, rows) = (z.rows(), z.cols());
         let mut g = MatMut::new(&mut self.g[..outputs * rows], outputs, rows);

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::data::samples::Rows;
 use crate::error::{Error, Result};
 use crate::eval::Scores;
+use crate::files;
 use crate::model::Model;
 use crate::monitor::Epoch;
 use crate::publish::Staging;
@@ -207,14 +208,9 @@ pub fn compare(runs: &[impl AsRef<Path>]) -> Result<String> {
 }
 
 fn read(path: &Path) -> Result<String> {
-    let len = std::fs::metadata(path)
-        .map_err(Error::io(path, "open the run (flowreg-fit makes one)"))?
-        .len();
-    if len > MAX_RUN_FILE {
-        let expected = format!("at most {MAX_RUN_FILE} bytes");
-        return Err(Error::format(path, "length", len, expected));
-    }
-    std::fs::read_to_string(path).map_err(Error::io(path, "read"))
+    let doing = "open the run (flowreg-fit makes one)";
+    String::from_utf8(files::read(path, doing, MAX_RUN_FILE)?)
+        .map_err(|error| Error::format(path, "text", error, "UTF-8"))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T> {

@@ -4,9 +4,10 @@
 pub mod world;
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use flowreg::data::flowers102::{self, Verify};
-use flowreg::data::prep;
+use flowreg::data::prep::{self, PrepOptions};
 use flowreg::publish::Overwrite;
 use flowreg::{Dataset, Samples};
 
@@ -40,6 +41,9 @@ pub fn json(path: &Path) -> serde_json::Value {
 /// Flowers102 at 128 x 128, prepared once and kept below the target directory. A kept one
 /// is used only if its manifest's checksums are the reference's.
 pub fn flowers128(shared: &Path) -> Dataset {
+    // Tests of one program run at the same time; an output has one writer.
+    static PREPARING: Mutex<()> = Mutex::new(());
+    let _preparing = PREPARING.lock().unwrap();
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("flowers128");
     let expected = json(&shared.join("reference/prep_checksums.json"));
     let right = |dataset: &Dataset| {
@@ -55,7 +59,14 @@ pub fn flowers128(shared: &Path) -> Dataset {
         return dataset;
     }
     let source = flowers102::open(&shared.join("flowers102-64px"), Verify::Official).unwrap();
-    prep::prepare(&source, 128, &out, Overwrite::Replace, &|_| {}).unwrap();
+    prep::prepare(
+        &source,
+        &PrepOptions::default(),
+        &out,
+        Overwrite::Replace,
+        &|_| {},
+    )
+    .unwrap();
     Dataset::open(&out).unwrap()
 }
 

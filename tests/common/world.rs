@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use flowreg::data::dataset::Manifest;
 use flowreg::data::demo::{DemoOptions, write_photographs};
 
 pub const PREP: &str = env!("CARGO_BIN_EXE_flowreg-prep");
@@ -68,6 +69,15 @@ impl World {
             .collect();
         names.sort();
         names
+    }
+
+    /// Change the manifest and seal it again.
+    pub fn edit_manifest(&self, edit: impl FnOnce(&mut Manifest)) {
+        let path = self.path("data/dataset.json");
+        let mut manifest: Manifest =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        edit(&mut manifest);
+        std::fs::write(path, serde_json::to_vec(&manifest.sealed()).unwrap()).unwrap();
     }
 
     pub fn copy(&self, from: &str, to: &str) {

@@ -1,0 +1,126 @@
+//! Checksums of a file's data by blocks of 1 MiB: CRC-32 (IEEE), which finds every change of
+//! up to 32 neighbouring bits and misses any other once in 2³² times.
+//!
+//! They are for accidents. Against malice a dataset has the SHA-256 of each file in its
+//! manifest; `flowreg-prep verify` holds both.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+/// Bytes a block; the last may be shorter.
+pub const BLOCK: usize = 1 << 20;
+/// Digits a block in [`Blocks::to_hex`].
+const DIGITS: usize = 8;
+
+/// Checksums of data that comes in pieces.
+#[derive(Debug, Default)]
+pub struct Blocks {
+    sums: Vec<u32>,
+    last: crc32fast::Hasher,
+    filled: usize,
+}
+
+impl Blocks {
+    /// Take the next piece.
+    pub fn update(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let (now, later) = data.split_at(data.len().min(BLOCK - self.filled));
+            self.last.update(now);
+            self.filled += now.len();
+            if self.filled == BLOCK {
+                self.end_block();
+            }
+            data = later;
+        }
+    }
+
+    fn end_block(&mut self) {
+        self.sums.push(std::mem::take(&mut self.last).finalize());
+        self.filled = 0;
+    }
+
+    /// All checksums, 8 hexadecimal digits a block.
+    pub fn to_hex(mut self) -> String {
+        if self.filled > 0 {
+            self.end_block();
+        }
+        self.sums.iter().map(|sum| format!("{sum:08x}")).collect()
+    }
+}
+
+/// The first block of `data` whose checksum is not that of `hex`, as a range of bytes; `each`
+/// sees every block while it is in the cache. Parallel, at the speed of memory.
+///
+/// # Panics
+/// If `hex` is not [`hex_len`] long.
+pub fn first_wrong(
+    data: &[u8],
+    hex: &str,
+    each: impl Fn(Range<usize>, &[u8]) + Sync,
+) -> Option<Range<usize>> {
+    assert_eq!(hex.len(), hex_len(data.len()));
+    let blocks = data
+        .par_chunks(BLOCK)
+        .zip(hex.as_bytes().par_chunks(DIGITS));
+    let wrong = blocks.enumerate().filter_map(|(block, (data, hex))| {
+        let range = block * BLOCK..block * BLOCK + data.len();
+        each(range.clone(), data);
+        let sum = format!("{:08x}", crc32fast::hash(data));
+        (sum.as_bytes() != hex).then_some(range)
+    });
+    wrong.min_by_key(|range| range.start)
+}
+
+/// The checksums of `data`, as [`Blocks::to_hex`] gives them; `each` sees every block while it
+/// is in the cache. Parallel, at the speed of memory.
+pub fn checksums(data: &[u8], each: impl Fn(Range<usize>, &[u8]) + Sync) -> String {
+    let sums = data.par_chunks(BLOCK).enumerate().map(|(block, data)| {
+        each(block * BLOCK..block * BLOCK + data.len(), data);
+        format!("{:08x}", crc32fast::hash(data))
+    });
+    sums.collect::<Vec<String>>().concat()
+}
+
+/// Digits that so many bytes of data take.
+pub fn hex_len(bytes: usize) -> usize {
+    bytes.div_ceil(BLOCK) * DIGITS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// Pieces of any size make the same checksums, and every changed bit is found.
+        #[test]
+        fn pieces_do_not_matter_and_bits_do(
+            len in 0usize..3 * BLOCK, piece in 1usize..2 * BLOCK, bit in any::<prop::sample::Index>(),
+        ) {
+            let mut data: Vec<u8> = (0..len).map(|i| ((i * i) >> 7) as u8).collect();
+            let mut blocks = Blocks::default();
+            data.chunks(piece).for_each(|piece| blocks.update(piece));
+            let hex = blocks.to_hex();
+            prop_assert_eq!(hex.len(), hex_len(len));
+            prop_assert_eq!(&checksums(&data, |_, _| ()), &hex);
+            prop_assert_eq!(first_wrong(&data, &hex, |_, _| ()), None);
+            if len > 0 {
+                let bit = bit.index(8 * len);
+                data[bit / 8] ^= 1 << (bit % 8);
+                let wrong = first_wrong(&data, &hex, |_, _| ()).unwrap();
+                prop_assert!(wrong.contains(&(bit / 8)));
+            }
+        }
+    }
+
+    /// The check value of CRC-32 (IEEE), which every implementation publishes.
+    #[test]
+    fn is_the_usual_crc() {
+        let mut blocks = Blocks::default();
+        blocks.update(b"123456789");
+        assert_eq!(blocks.to_hex(), "cbf43926");
+    }
+}

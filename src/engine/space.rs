@@ -1,0 +1,113 @@
+//! The weights of a converged fit as a space with an inner product and a preconditioner.
+//!
+//! Where [`Engine`](super::Engine) follows torch step by step, a [`Space`] is for optimizers
+//! that want the optimum: coordinates and sums are f64, rows are centred, and the Newton system
+//! of an average curvature is solved exactly.
+//!
+//! With μ the mean row, `Z = (X - 1 μᵀ) Wᵀ + 1 bᵀ`: the same models and the same penalty as
+//! without μ (b takes μ·W up), but the bias hardly depends on W any more.
+
+use crate::model::Model;
+
+/// What logits are stored as; sums over them are f64.
+pub trait Real: Copy + Default + Send + Sync + Into<f64> + 'static {
+    /// Relative noise of an objective computed from such logits and products.
+    const NOISE: f64;
+
+    /// Rounded to this type.
+    fn of(value: f64) -> Self;
+}
+
+impl Real for f32 {
+    const NOISE: f64 = 1e-6;
+
+    fn of(value: f64) -> f32 {
+        value as f32
+    }
+}
+
+impl Real for f64 {
+    const NOISE: f64 = 1e-13;
+
+    fn of(value: f64) -> f64 {
+        value
+    }
+}
+
+/// Weights W (c x d) by their coordinates: c rows of [`Space::width`] values.
+///
+/// Logits Zᵀ and their gradient Gᵀ are c x n, row-major, as everywhere.
+pub trait Space {
+    /// What logits are stored as.
+    type Real: Real;
+
+    /// n.
+    fn rows(&self) -> usize;
+
+    /// Coordinates of one output.
+    fn width(&self) -> usize;
+
+    /// `Zᵀ = W Xcᵀ`, Xc the centred rows.
+    fn logits(&mut self, w: &[f64], z: &mut [Self::Real]);
+
+    /// `w = Gᵀ Xc`.
+    fn pullback(&mut self, g: &[Self::Real], w: &mut [f64]);
+
+    /// The inner product of two weights, ⟨U, V⟩; `logits` are V's.
+    fn dot(&self, u: &[f64], v: &[f64], logits: &[Self::Real]) -> f64;
+
+    /// |U|².
+    fn square(&mut self, u: &[f64]) -> f64;
+
+    /// Make ready to solve with `M = Xcᵀ D Xc + l2`, D being the diagonal of the rows' average
+    /// curvatures (or the mean of them), each at least 0.
+    fn factor(&mut self, curvatures: &[f64], l2: f64);
+
+    /// `w = M⁻¹ r`, and its logits.
+    fn solve(&mut self, r: &[f64], w: &mut [f64], logits: &mut [Self::Real]);
+
+    /// W and b spelled out, for rows that are not centred.
+    fn model(&mut self, w: &[f64], bias: &[f64]) -> Model;
+}
+
+/// Values a task of the loops below, whatever the number of threads.
+const CHUNK: usize = 8 << 10;
+
+/// Σ a·b, the same for any number of threads.
+pub(crate) fn dot<A: Real, B: Real>(a: &[A], b: &[B]) -> f64 {
+    use rayon::prelude::*;
+    assert_eq!(a.len(), b.len(), "lengths");
+    let isa = crate::kernels::Isa::current();
+    let of_chunk = |(a, b): (&[A], &[B])| {
+        isa.vectorised(|| {
+            let mut sums = [0.0f64; 16];
+            let (a_parts, b_parts) = (a.chunks_exact(16), b.chunks_exact(16));
+            let rest = a_parts.remainder().iter().zip(b_parts.remainder());
+            let rest: f64 = rest.map(|(&a, &b)| a.into() * b.into()).sum();
+            for (a, b) in a_parts.zip(b_parts) {
+                for lane in 0..16 {
+                    sums[lane] += a[lane].into() * b[lane].into();
+                }
+            }
+            sums.iter().sum::<f64>() + rest
+        })
+    };
+    let chunks = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK));
+    let parts: Vec<f64> = chunks.map(of_chunk).collect();
+    parts.iter().sum()
+}
+
+/// `y = alpha · x + beta · y`.
+pub(crate) fn axpby<X: Real, Y: Real>(alpha: f64, x: &[X], beta: f64, y: &mut [Y]) {
+    use rayon::prelude::*;
+    assert_eq!(x.len(), y.len(), "lengths");
+    let isa = crate::kernels::Isa::current();
+    let chunks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
+    chunks.for_each(|(y, x)| {
+        isa.vectorised(|| {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = Y::of(alpha * x.into() + beta * (*y).into());
+            }
+        });
+    });
+}

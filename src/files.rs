@@ -1,0 +1,270 @@
+//! The file operations of everything that flowreg writes, and of the small files that it
+//! reads: every one bounded, every failure with the file's name, and every one a place where
+//! a test can make the operating system refuse.
+//!
+//! In debug builds `FLOWREG_FAIL_IO=K:KIND` makes the K-th operation of the process (from 0)
+//! fail: `eio`, `enospc`; or be awkward, as it may: `eintr` (interrupted once), `short` (one
+//! byte at a time). `tests/faults.rs` goes through every K. Release builds do not look.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// A file that is written front to back. It counts only once [`NewFile::finish`] is through.
+#[derive(Debug)]
+pub(crate) struct NewFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl NewFile {
+    /// Create it, or empty what is there: a remnant, in a place of our own.
+    pub fn create(path: &Path) -> Result<NewFile> {
+        (refusal().and_then(|()| File::create(path)))
+            .map(|file| NewFile {
+                path: path.to_path_buf(),
+                file,
+            })
+            .map_err(Error::io(path, "create"))
+    }
+
+    /// Go on with what an earlier process began, if it is there.
+    pub fn resume(path: &Path) -> Result<NewFile> {
+        let open = || File::options().append(true).create(true).open(path);
+        (refusal().and_then(|()| open()))
+            .map(|file| NewFile {
+                path: path.to_path_buf(),
+                file,
+            })
+            .map_err(Error::io(path, "create"))
+    }
+
+    /// Begin anew, with a file of [`NewFile::resume`].
+    pub fn empty(&mut self) -> Result<()> {
+        (refusal().and_then(|()| self.file.set_len(0))).map_err(Error::io(&self.path, "empty"))
+    }
+
+    /// Append. With `write`, never through a map: a full disk is then an error, no SIGBUS.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        Failing(&self.file)
+            .write_all(bytes)
+            .map_err(Error::io(&self.path, "write"))
+    }
+
+    /// Put `bytes` over the beginning; what follows stays.
+    pub fn overwrite_start(&mut self, bytes: &[u8]) -> Result<()> {
+        use std::io::{Seek, SeekFrom};
+        (refusal().and_then(|()| self.file.seek(SeekFrom::Start(0))))
+            .map_err(Error::io(&self.path, "write"))?;
+        self.append(bytes)
+    }
+
+    /// Flush to the disk.
+    pub fn finish(&self) -> Result<()> {
+        (refusal().and_then(|()| self.file.sync_all())).map_err(Error::io(&self.path, "flush"))
+    }
+}
+
+/// Write a whole small file and flush it.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = NewFile::create(path)?;
+    file.append(bytes)?;
+    file.finish()
+}
+
+/// Replace `path` by these bytes, wholly or not at all: written to a sibling, flushed,
+/// renamed, and the directory flushed.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let sibling = sibling(path, "partial")?;
+    let written = write(&sibling, bytes).and_then(|()| rename(&sibling, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&sibling);
+    }
+    written?;
+    sync_dir(parent_of(path))
+}
+
+/// Read a file of at most `most` bytes.
+pub(crate) fn read(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8>> {
+    let file = (refusal().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
+    let len = (refusal().and_then(|()| file.metadata()))
+        .map_err(Error::io(path, "read the length of"))?
+        .len();
+    if len > most {
+        return Err(Error::format(
+            path,
+            "length",
+            format!("{len} bytes"),
+            format!("at most {most}"),
+        ));
+    }
+    // One byte more than it had: whatever grows meanwhile is refused by its reader.
+    let mut bytes = Vec::new();
+    usize::try_from(len)
+        .map_or(Err(()), |len| bytes.try_reserve(len + 1).map_err(|_| ()))
+        .map_err(|()| Error::io(path, "hold in memory")(io::ErrorKind::OutOfMemory.into()))?;
+    (Failing(&file).take(len + 1))
+        .read_to_end(&mut bytes)
+        .map_err(Error::io(path, "read"))?;
+    Ok(bytes)
+}
+
+/// Hand on a file of any length, piece by piece.
+pub(crate) fn read_pieces(path: &Path, mut each: impl FnMut(&[u8])) -> Result<()> {
+    let file = (refusal().and_then(|()| File::open(path))).map_err(Error::io(path, "open"))?;
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match Failing(&file).read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => each(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io(path, "read")(error)),
+        }
+    }
+}
+
+/// Give a file or directory another name.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
+    (refusal().and_then(|()| fs::rename(from, to))).map_err(Error::io(to, "rename to"))
+}
+
+/// Let two directories change names, in one step that nothing can interrupt.
+pub(crate) fn exchange(a: &Path, b: &Path) -> Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    let exchanged = {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        refusal().and_then(|()| Ok(renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?))
+    };
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+    let exchanged = Err(io::Error::from(io::ErrorKind::Unsupported));
+    exchanged.map_err(Error::io(
+        b,
+        "replace in one step on this file system (remove it yourself)",
+    ))
+}
+
+/// Create a directory whose parent exists.
+pub(crate) fn create_dir(path: &Path) -> Result<()> {
+    (refusal().and_then(|()| fs::create_dir(path))).map_err(Error::io(path, "create the directory"))
+}
+
+/// Create a directory and those above it.
+pub(crate) fn create_dir_all(path: &Path) -> Result<()> {
+    (refusal().and_then(|()| fs::create_dir_all(path)))
+        .map_err(Error::io(path, "create the directory"))
+}
+
+/// Remove a directory with all that is in it, if it is there.
+pub(crate) fn remove_dir_all(path: &Path) -> Result<()> {
+    gone(refusal().and_then(|()| fs::remove_dir_all(path))).map_err(Error::io(path, "remove"))
+}
+
+/// Remove a file, if it is there.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    gone(refusal().and_then(|()| fs::remove_file(path))).map_err(Error::io(path, "remove"))
+}
+
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Flush a directory's entries, so that a rename survives a power cut.
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
+    #[cfg(unix)]
+    (refusal().and_then(|()| File::open(dir)?.sync_all())).map_err(Error::io(dir, "flush"))?;
+    Ok(())
+}
+
+/// The directory that holds `path`.
+pub(crate) fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// `.NAME.what` beside `path`: hidden, and told from any other output by its name.
+pub(crate) fn sibling(path: &Path, what: &str) -> Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| {
+        let expected = "a path that ends in a name";
+        Error::options("--out", path.display(), expected)
+    })?;
+    let mut sibling = std::ffi::OsString::from(".");
+    sibling.push(name);
+    sibling.push(".");
+    sibling.push(what);
+    Ok(parent_of(path).join(sibling))
+}
+
+/// A file whose reads and writes can be made to fail.
+struct Failing<'a>(&'a File);
+
+impl Read for Failing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = fault::length(buffer.len())?;
+        self.0.read(&mut buffer[..most])
+    }
+}
+
+impl Write for Failing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let most = fault::length(bytes.len())?;
+        self.0.write(&bytes[..most])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The refusal of an operation that is all or nothing, if a test asks for it.
+fn refusal() -> io::Result<()> {
+    // The standard library repeats what is interrupted, except reads and writes.
+    match fault::length(1) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+#[cfg(not(debug_assertions))]
+mod fault {
+    #[inline(always)]
+    pub fn length(asked: usize) -> std::io::Result<usize> {
+        Ok(asked)
+    }
+}
+
+#[cfg(debug_assertions)]
+mod fault {
+    use std::io::{Error, ErrorKind, Result};
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    static PLAN: LazyLock<Option<(u64, String)>> = LazyLock::new(|| {
+        let plan = std::env::var("FLOWREG_FAIL_IO").ok()?;
+        let (call, kind) = plan.split_once(':').expect("FLOWREG_FAIL_IO=K:KIND");
+        Some((call.parse().expect("a number"), kind.to_string()))
+    });
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+
+    /// How many of `asked` bytes this operation may move.
+    pub fn length(asked: usize) -> Result<usize> {
+        let Some((call, kind)) = PLAN.as_ref() else {
+            return Ok(asked);
+        };
+        let this = CALLS.fetch_add(1, Ordering::Relaxed) == *call;
+        match kind.as_str() {
+            "short" => Ok(asked.min(1)).map(|one| if this { one } else { asked }),
+            _ if !this => Ok(asked),
+            "eintr" => Err(ErrorKind::Interrupted.into()),
+            "enospc" => Err(Error::from(ErrorKind::StorageFull)),
+            "eio" => Err(Error::other("made to fail by FLOWREG_FAIL_IO")),
+            other => panic!("FLOWREG_FAIL_IO: unknown kind {other}"),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Ctrl-C and SIGTERM: the first asks the work to stop at its next good place, the second
+//! ends the process at once.
+//!
+//! Whoever works long calls [`check`] now and then: a fit after every epoch, a preparation
+//! after every photograph. Reading the flag is one relaxed load.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::error::{Error, Result};
+
+/// The signal that has come; 0 for none.
+static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
+
+/// Listen from now on. For programs; a library leaves signals to its program.
+///
+/// # Errors
+/// [`Error::Io`] if the operating system refuses.
+pub fn listen() -> Result<()> {
+    let listen = || -> std::io::Result<()> {
+        let armed = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: the first signal does not find the second's exit armed yet.
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&armed))?;
+            flag::register(signal, Arc::clone(&armed))?;
+            flag::register_usize(signal, Arc::clone(&SIGNAL), signal as usize)?;
+        }
+        // Else a file beyond `ulimit -f` kills; now it is an error of the write.
+        #[cfg(unix)]
+        flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
+        Ok(())
+    };
+    listen().map_err(Error::io("signals".as_ref(), "listen to"))
+}
+
+/// The signal that has come, if one has.
+pub fn signal() -> Option<u8> {
+    match SIGNAL.load(Ordering::Relaxed) {
+        0 => None,
+        signal => Some(signal as u8),
+    }
+}
+
+/// # Errors
+/// [`Error::Interrupted`] once a signal has come.
+pub fn check() -> Result<()> {
+    match signal() {
+        None => Ok(()),
+        Some(signal) => Err(Error::Interrupted {
+            signal,
+            kept: "nothing was written".to_string(),
+        }),
+    }
+}

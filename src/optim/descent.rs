@@ -1,0 +1,365 @@
+//! What optimizers of the penalised objective share: the point, its gradient, the line search
+//! and the honest stop.
+//!
+//! ```text
+//! F(W, b) = Σ sᵢ lossᵢ(Z) + (l2/2) |W|²,     Z = Xc Wᵀ + 1 bᵀ,     b free
+//! ```
+
+use crate::engine::{Real, Space, axpby_real as axpby};
+use crate::likelihood::{At, Likelihood};
+
+/// When to stop.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stop {
+    /// Gradient norm that is small enough, as a share of that at W = 0, b = 0.
+    pub tolerance: f64,
+    /// Most iterations.
+    pub iterations: usize,
+}
+
+/// How a search for the optimum ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// The gradient is as small as was asked for.
+    Converged,
+    /// Out of iterations.
+    IterationLimit,
+    /// Rounding allows no further progress.
+    Stalled,
+    /// The samples are told apart without error and nothing penalises larger weights: the
+    /// loss falls to 0 along the weights found, and has no optimum.
+    Separable,
+}
+
+/// The end of a search.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: Status,
+    /// F.
+    pub objective: f64,
+    /// The data's part of F.
+    pub loss: f64,
+    /// |∇F|.
+    pub gradient_norm: f64,
+    /// |∇F| at W = 0, b = 0.
+    pub initial_gradient_norm: f64,
+    /// F is above its minimum by no more than this: |∇_W F|²/(2 l2), where ∇_b F = 0 but for
+    /// rounding (F is l2-strongly convex in W). `None` without a penalty.
+    pub gap: Option<f64>,
+    /// Steps.
+    pub iterations: usize,
+    /// Products.
+    pub products: Products,
+}
+
+/// Products with X, or with K in Gram coordinates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Products {
+    /// Logits of a weight.
+    pub logits: usize,
+    /// Weights of a gradient in the logits.
+    pub pullbacks: usize,
+    /// Solutions with the preconditioner.
+    pub solves: usize,
+}
+
+/// A weight and bias with the weight's logits.
+#[derive(Clone, Debug)]
+pub struct Point<T> {
+    /// Coordinates of W.
+    pub w: Vec<f64>,
+    /// b.
+    pub b: Vec<f64>,
+    /// `Xc Wᵀ`, transposed.
+    pub z: Vec<T>,
+}
+
+impl<T: Real> Point<T> {
+    /// The origin.
+    pub fn zero(space: &impl Space<Real = T>, outputs: usize) -> Point<T> {
+        Point {
+            w: vec![0.0; outputs * space.width()],
+            b: vec![0.0; outputs],
+            z: vec![T::default(); outputs * space.rows()],
+        }
+    }
+
+    /// `self = alpha · x + beta · self`.
+    pub fn axpby(&mut self, alpha: f64, x: &Point<T>, beta: f64) {
+        axpby(alpha, &x.w, beta, &mut self.w);
+        axpby(alpha, &x.b, beta, &mut self.b);
+        axpby(alpha, &x.z, beta, &mut self.z);
+    }
+}
+
+/// A gradient: coordinates and bias, without logits.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slope {
+    /// Coordinates.
+    pub w: Vec<f64>,
+    /// Bias.
+    pub b: Vec<f64>,
+}
+
+impl Slope {
+    /// `self = alpha · x + beta · self`.
+    pub fn axpby(&mut self, alpha: f64, x: &Slope, beta: f64) {
+        axpby(alpha, &x.w, beta, &mut self.w);
+        axpby(alpha, &x.b, beta, &mut self.b);
+    }
+}
+
+/// A search in progress.
+pub(super) struct Descent<'a, S: Space> {
+    pub space: &'a mut S,
+    pub likelihood: &'a Likelihood<'a>,
+    pub l2: f64,
+    pub point: Point<S::Real>,
+    /// The likelihood at the point.
+    pub at: At<S::Real>,
+    pub gradient: Slope,
+    pub gradient_norm: f64,
+    pub objective: f64,
+    pub products: Products,
+    stop: Stop,
+    initial_norm: f64,
+    /// |W|².
+    square: f64,
+    /// The smallest gradient norm so far, and steps since it was last halved.
+    best: (f64, usize),
+}
+
+/// Steps without halving the gradient, where the objective tells nothing any more, that end
+/// a search.
+const PATIENCE: usize = 4;
+/// Share of the slope's promise that a step must keep (Armijo 1966).
+const SUFFICIENT: f64 = 1e-4;
+/// A margin of every sample that no rounding takes away.
+const SEPARATED: f64 = 1.0;
+/// Shortest step tried.
+const SHORTEST: f64 = 1e-12;
+
+impl<'a, S: Space> Descent<'a, S> {
+    /// Begin at a point.
+    pub fn new(
+        space: &'a mut S,
+        likelihood: &'a Likelihood<'a>,
+        l2: f64,
+        start: Point<S::Real>,
+        stop: Stop,
+    ) -> Self {
+        let c = likelihood.outputs();
+        let origin = Point::zero(space, c);
+        let at_start_of_all = start.w.iter().chain(&start.b).all(|&value| value == 0.0);
+        let mut descent = Descent {
+            at: At::new(c, space.rows()),
+            gradient: Slope {
+                w: origin.w.clone(),
+                b: origin.b.clone(),
+            },
+            point: origin,
+            space,
+            likelihood,
+            l2,
+            gradient_norm: f64::INFINITY,
+            objective: f64::INFINITY,
+            products: Products::default(),
+            stop,
+            initial_norm: 0.0,
+            square: 0.0,
+            best: (f64::INFINITY, 0),
+        };
+        descent.evaluate();
+        descent.initial_norm = descent.gradient_norm;
+        if !at_start_of_all {
+            descent.point = start;
+            descent.refresh();
+        }
+        descent
+    }
+
+    /// The inner product of a slope and a point.
+    pub fn along(&self, slope: &Slope, point: &Point<S::Real>) -> f64 {
+        let bias: f64 = slope.b.iter().zip(&point.b).map(|(a, b)| a * b).sum();
+        self.space.dot(&slope.w, &point.w, &point.z) + bias
+    }
+
+    /// Objective and gradient at the point.
+    fn evaluate(&mut self) {
+        let Point { w, b, z } = &self.point;
+        self.likelihood.evaluate(z, b, &mut self.at);
+        self.square = self.space.dot(w, w, z);
+        self.objective = self.at.loss + 0.5 * self.l2 * self.square;
+        self.space.pullback(&self.at.g, &mut self.gradient.w);
+        self.products.pullbacks += 1;
+        axpby(self.l2, w, 1.0, &mut self.gradient.w);
+        self.gradient.b.copy_from_slice(&self.at.bias);
+        let bias: f64 = self.gradient.b.iter().map(|b| b * b).sum();
+        self.gradient_norm = (self.space.square(&self.gradient.w) + bias).sqrt();
+    }
+
+    /// Multiply the point's logits out anew: moving them step by step adds up rounding.
+    pub fn refresh(&mut self) {
+        self.space.logits(&self.point.w, &mut self.point.z);
+        self.products.logits += 1;
+        self.evaluate();
+    }
+
+    /// The share of the gradient that a step may leave: √(|∇F|/|∇F at 0|), which makes steps
+    /// superlinear, but no less than the stop asks for.
+    pub fn forcing(&self) -> f64 {
+        let share = self.gradient_norm / self.initial_norm;
+        share.sqrt().max(0.1 * self.stop.tolerance / share)
+    }
+
+    /// The average curvatures at the point, and a bias's inverse ones, for the preconditioner.
+    pub fn factor(&mut self) {
+        self.space.factor(&self.at.curvatures, self.l2);
+    }
+
+    /// The preconditioned slope: `M⁻¹ r`.
+    pub fn precondition(&mut self, r: &Slope, to: &mut Point<S::Real>) {
+        self.space.solve(&r.w, &mut to.w, &mut to.z);
+        self.products.solves += 1;
+        let total: f64 = self.at.bias_curvatures.iter().sum();
+        for ((to, r), curvature) in to.b.iter_mut().zip(&r.b).zip(&self.at.bias_curvatures) {
+            *to = r / curvature.max(1e-6 * total).max(f64::MIN_POSITIVE);
+        }
+    }
+
+    /// `q = ∇²F · d`.
+    pub fn hessian(&mut self, d: &Point<S::Real>, room: &mut [S::Real], q: &mut Slope) {
+        (self.likelihood).hessian(&self.at, &d.z, &d.b, room, &mut q.b);
+        self.space.pullback(room, &mut q.w);
+        self.products.pullbacks += 1;
+        axpby(self.l2, &d.w, 1.0, &mut q.w);
+    }
+
+    /// Go along a direction of descent, as far as lowers the objective enough; whether there
+    /// was such a step.
+    pub fn go(&mut self, direction: &Point<S::Real>) -> bool {
+        let slope = self.along(&self.gradient, direction);
+        let direction_square = self.space.dot(&direction.w, &direction.w, &direction.z);
+        // ⟨W, direction⟩, from the gradient's penalty part only.
+        let w_along = (self.space).dot(&self.point.w, &direction.w, &direction.z);
+        let unmeasurable = -slope < S::Real::NOISE * self.objective.abs();
+        if slope.is_nan() || slope >= 0.0 {
+            return false;
+        }
+        let mut t = 1.0;
+        let enough = |t: f64, objective: f64| objective <= self.objective + SUFFICIENT * t * slope;
+        loop {
+            let point = (&self.point.z[..], &self.point.b[..]);
+            let loss = match unmeasurable {
+                true => break,
+                false => (self.likelihood).loss_along(point, (&direction.z, &direction.b), t),
+            };
+            let penalty = self.square + t * (2.0 * w_along + t * direction_square);
+            let objective = loss + 0.5 * self.l2 * penalty;
+            if enough(t, objective) {
+                break;
+            }
+            // The minimum of the parabola through what is known, within limits.
+            let parabola = -0.5 * slope * t * t / (objective - self.objective - slope * t);
+            t = match parabola.is_finite() {
+                true => parabola.clamp(0.1 * t, 0.5 * t),
+                false => 0.1 * t,
+            };
+            if t < SHORTEST {
+                return false;
+            }
+        }
+        self.point.axpby(t, direction, 1.0);
+        self.evaluate();
+        true
+    }
+
+    /// Why the search ends here, if it does, after so many steps; `moved` is false if the last
+    /// one found nothing better.
+    pub fn ended(&mut self, iterations: usize, moved: bool) -> Option<Status> {
+        let (best, since) = &mut self.best;
+        match self.gradient_norm <= 0.5 * *best {
+            true => (*best, *since) = (self.gradient_norm, 0),
+            false => *since += 1,
+        }
+        let small = self.gradient_norm <= self.stop.tolerance * self.initial_norm;
+        let flat = self.gradient_norm * self.gradient_norm
+            <= S::Real::NOISE * self.objective.abs() * self.l2.max(f64::MIN_POSITIVE);
+        if self.l2 == 0.0 && self.likelihood.is_one_hot() && self.at.smallest_margin > SEPARATED {
+            Some(Status::Separable)
+        } else if small {
+            Some(Status::Converged)
+        } else if !moved || flat && *since >= PATIENCE {
+            Some(Status::Stalled)
+        } else if iterations >= self.stop.iterations {
+            Some(Status::IterationLimit)
+        } else {
+            None
+        }
+    }
+
+    /// The end: with the bias at its own optimum, so that the gap can be told.
+    pub fn finish(mut self, status: Status, iterations: usize) -> (Point<S::Real>, Outcome) {
+        let gap = (self.l2 > 0.0).then(|| {
+            self.polish_bias();
+            let bias: f64 = self.gradient.b.iter().map(|b| b * b).sum();
+            (self.gradient_norm.powi(2) - bias).max(0.0) / (2.0 * self.l2)
+        });
+        let outcome = Outcome {
+            status,
+            objective: self.objective,
+            loss: self.at.loss,
+            gradient_norm: self.gradient_norm,
+            initial_gradient_norm: self.initial_norm,
+            gap,
+            iterations,
+            products: self.products,
+        };
+        (self.point, outcome)
+    }
+
+    /// Newton's method on b alone, by conjugate gradients: a few passes over the logits.
+    fn polish_bias(&mut self) {
+        const ROUNDS: usize = 3;
+        let c = self.point.b.len();
+        let nowhere = vec![S::Real::default(); self.point.z.len()];
+        let mut room = nowhere.clone();
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        for _ in 0..ROUNDS {
+            let mut r: Vec<f64> = self.gradient.b.iter().map(|g| -g).collect();
+            let first = dot(&r, &r);
+            if first.sqrt() <= S::Real::NOISE * self.initial_norm {
+                return;
+            }
+            let (mut step, mut d, mut q) = (vec![0.0; c], r.clone(), vec![0.0; c]);
+            let mut rr = first;
+            for _ in 0..c.min(20) {
+                (self.likelihood).hessian(&self.at, &nowhere, &d, &mut room, &mut q);
+                let curvature = dot(&d, &q);
+                if curvature.is_nan() || curvature <= 0.0 {
+                    break;
+                }
+                let alpha = rr / curvature;
+                axpby(alpha, &d, 1.0, &mut step);
+                axpby(-alpha, &q, 1.0, &mut r);
+                let next = dot(&r, &r);
+                if next <= 1e-8 * first {
+                    break;
+                }
+                axpby(1.0, &r, next / rr, &mut d);
+                rr = next;
+            }
+            let before = (self.point.b.clone(), self.objective);
+            axpby(1.0, &step, 1.0, &mut self.point.b);
+            self.evaluate();
+            let worse = self.objective > before.1 + S::Real::NOISE * before.1.abs();
+            if worse || self.objective.is_nan() {
+                self.point.b = before.0;
+                self.evaluate();
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Limited-memory BFGS (Liu and Nocedal 1989; two-loop recursion: Nocedal and Wright,
+//! Numerical Optimization, algorithm 7.4), whose first matrix is the preconditioner's inverse
+//! instead of a multiple of the unit matrix.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+use super::descent::{Descent, Outcome, Point, Slope, Status, Stop};
+use super::newton::Step;
+use crate::engine::Space;
+use crate::likelihood::Likelihood;
+
+/// Steps remembered.
+const MEMORY: usize = 12;
+/// Steps for which a preconditioner and the logits are kept.
+const KEEP: usize = 12;
+
+/// A step s and how the gradient changed along it, y.
+struct Pair<T> {
+    s: Point<T>,
+    y: Slope,
+    /// 1/⟨s, y⟩.
+    rho: f64,
+}
+
+/// Go to the optimum from a point; `watch` sees every step and may break the search off.
+pub fn lbfgs<S: Space>(
+    space: &mut S,
+    likelihood: &Likelihood,
+    l2: f64,
+    start: Point<S::Real>,
+    stop: Stop,
+    watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
+) -> (Point<S::Real>, Outcome) {
+    let c = likelihood.outputs();
+    let mut descent = Descent::new(space, likelihood, l2, start, stop);
+    let mut pairs: VecDeque<Pair<S::Real>> = VecDeque::with_capacity(MEMORY);
+    let mut direction = Point::zero(descent.space, c);
+    let mut q = descent.gradient.clone();
+    let (mut iteration, mut moved) = (0, true);
+    loop {
+        let step = Step {
+            iteration,
+            objective: descent.objective,
+            gradient_norm: descent.gradient_norm,
+        };
+        let broken = watch(step).is_break();
+        if let Some(status) = descent.ended(iteration, moved) {
+            return descent.finish(status, iteration);
+        }
+        if broken {
+            return descent.finish(Status::IterationLimit, iteration);
+        }
+        if iteration % KEEP == 0 {
+            descent.refresh();
+            descent.factor();
+        }
+        q.axpby(1.0, &descent.gradient, 0.0);
+        let alphas: Vec<f64> = (pairs.iter().rev())
+            .map(|pair| {
+                let alpha = pair.rho * descent.along(&q, &pair.s);
+                q.axpby(-alpha, &pair.y, 1.0);
+                alpha
+            })
+            .collect();
+        descent.precondition(&q, &mut direction);
+        for (pair, alpha) in pairs.iter().zip(alphas.iter().rev()) {
+            let beta = pair.rho * descent.along(&pair.y, &direction);
+            direction.axpby(alpha - beta, &pair.s, 1.0);
+        }
+        let backwards = direction.clone();
+        direction.axpby(-1.0, &backwards, 0.0);
+
+        let mut pair = match pairs.len() < MEMORY {
+            true => Pair {
+                s: Point::zero(descent.space, c),
+                y: q.clone(),
+                rho: 0.0,
+            },
+            false => pairs.pop_front().expect("it is full"),
+        };
+        pair.s.axpby(-1.0, &descent.point, 0.0);
+        pair.y.axpby(-1.0, &descent.gradient, 0.0);
+        moved = descent.go(&direction);
+        pair.s.axpby(1.0, &descent.point, 1.0);
+        pair.y.axpby(1.0, &descent.gradient, 1.0);
+        let curvature = descent.along(&pair.y, &pair.s);
+        if curvature > 0.0 {
+            pair.rho = 1.0 / curvature;
+            pairs.push_back(pair);
+        }
+        iteration += 1;
+    }
+}

@@ -1,0 +1,108 @@
+//! Newton's method: each step solves `∇²F p = -∇F` by preconditioned conjugate gradients, as
+//! far as pays (Dembo and Steihaug 1983; Nocedal and Wright, Numerical Optimization, ch. 7),
+//! and goes along p.
+
+use std::ops::ControlFlow;
+
+use super::descent::{Descent, Outcome, Point, Slope, Status, Stop};
+use crate::engine::Space;
+use crate::likelihood::Likelihood;
+
+/// Most steps of conjugate gradients.
+const MOST: usize = 500;
+/// The largest share of the gradient that a solution may leave.
+const LEAVE: f64 = 0.25;
+
+/// A step, as it is reported.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// Number, from 0: the start.
+    pub iteration: usize,
+    /// F.
+    pub objective: f64,
+    /// |∇F|.
+    pub gradient_norm: f64,
+}
+
+/// Go to the optimum from a point; `watch` sees every step and may break the search off.
+pub fn newton<S: Space>(
+    space: &mut S,
+    likelihood: &Likelihood,
+    l2: f64,
+    start: Point<S::Real>,
+    stop: Stop,
+    watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
+) -> (Point<S::Real>, Outcome) {
+    let c = likelihood.outputs();
+    let mut descent = Descent::new(space, likelihood, l2, start, stop);
+    let mut work = Work {
+        p: Point::zero(descent.space, c),
+        d: Point::zero(descent.space, c),
+        solved: Point::zero(descent.space, c),
+        r: descent.gradient.clone(),
+        q: descent.gradient.clone(),
+        room: descent.at.g.clone(),
+    };
+    let (mut iteration, mut moved) = (0, true);
+    loop {
+        let step = Step {
+            iteration,
+            objective: descent.objective,
+            gradient_norm: descent.gradient_norm,
+        };
+        let broken = watch(step).is_break();
+        if let Some(status) = descent.ended(iteration, moved) {
+            return descent.finish(status, iteration);
+        }
+        if broken {
+            return descent.finish(Status::IterationLimit, iteration);
+        }
+        work.solve(&mut descent);
+        moved = descent.go(&work.p);
+        descent.refresh();
+        iteration += 1;
+    }
+}
+
+/// Room that the solutions use.
+struct Work<T> {
+    /// The direction to go.
+    p: Point<T>,
+    /// The direction of conjugate gradients.
+    d: Point<T>,
+    solved: Point<T>,
+    r: Slope,
+    q: Slope,
+    room: Vec<T>,
+}
+
+impl<T: crate::engine::Real> Work<T> {
+    /// `∇²F p = -∇F`, so far that the residual falls to a share of √(|∇F|/|∇F at 0|).
+    fn solve<S: Space<Real = T>>(&mut self, descent: &mut Descent<S>) {
+        descent.factor();
+        let share = descent.forcing().min(LEAVE);
+        self.r.axpby(-1.0, &descent.gradient, 0.0);
+        self.p.axpby(0.0, &self.d, 0.0);
+        descent.precondition(&self.r, &mut self.solved);
+        let mut rho = descent.along(&self.r, &self.solved);
+        let first = rho;
+        self.d.axpby(1.0, &self.solved, 0.0);
+        for _ in 0..MOST {
+            descent.hessian(&self.d, &mut self.room, &mut self.q);
+            let curvature = descent.along(&self.q, &self.d);
+            if curvature.is_nan() || curvature <= 0.0 || rho <= 0.0 {
+                break;
+            }
+            let alpha = rho / curvature;
+            self.p.axpby(alpha, &self.d, 1.0);
+            self.r.axpby(-alpha, &self.q, 1.0);
+            descent.precondition(&self.r, &mut self.solved);
+            let next = descent.along(&self.r, &self.solved);
+            if next.is_nan() || next <= share * share * first {
+                break;
+            }
+            self.d.axpby(1.0, &self.solved, next / rho);
+            rho = next;
+        }
+    }
+}

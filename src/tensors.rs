@@ -1,0 +1,397 @@
+//! A strict, bounded reader and writer of safetensors files: models and checkpoints.
+//!
+//! Format: <https://github.com/huggingface/safetensors#format>, read by the `safetensors`
+//! crate, which checks offsets, overlaps and leftovers. On top of it: a header of at most
+//! 1 MiB, names from a list that the caller fixes, and what flowreg wrote must be, byte for
+//! byte, what it would write again, with a CRC-32 of the data in its metadata. So no bit of
+//! such a file can change unseen.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use safetensors::SafeTensorError;
+pub use safetensors::tensor::Dtype;
+use safetensors::tensor::{SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Longest header accepted, in bytes: class names are in it.
+const MAX_HEADER: u64 = 1 << 20;
+/// The one key of the metadata that is flowreg's; several would be written in random order.
+const KEY: &str = "flowreg";
+
+/// One variant per lie that a file can tell.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TensorsError {
+    /// Shorter than its header, or a header longer than any of ours.
+    #[error(
+        "header: found {found} bytes, claiming {claimed}, expected a safetensors file with a header of at most 1048576 bytes"
+    )]
+    Header {
+        /// Bytes in the file.
+        found: usize,
+        /// Bytes that the header claims, 0 if not even that is there.
+        claimed: u64,
+    },
+    /// No safetensors file: what the crate says.
+    #[error("header: found {0}, expected a safetensors file")]
+    Parse(String),
+    /// A tensor that has no business there, or one too few.
+    #[error("tensors: found {found}, expected {expected}")]
+    Names {
+        /// The names that are there.
+        found: String,
+        /// The names that should be.
+        expected: String,
+    },
+    /// Another type of numbers.
+    #[error("{name}: found {found}, expected {expected}")]
+    Dtype {
+        /// The tensor.
+        name: String,
+        /// Its type.
+        found: String,
+        /// The type that it should have.
+        expected: String,
+    },
+    /// Metadata of another program, or none where there must be.
+    #[error("metadata: found {found}, expected {expected}")]
+    Metadata {
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: &'static str,
+    },
+    /// The data's checksum is another than the file says.
+    #[error("crc32: found {found}, expected {expected} as the file says: it is damaged")]
+    Checksum {
+        /// Of the data.
+        found: String,
+        /// In the metadata.
+        expected: String,
+    },
+    /// Not what flowreg writes for this content.
+    #[error("header: found another spelling, expected flowreg's own: the file is damaged")]
+    Spelling,
+}
+
+/// Numbers of one tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Numbers<'a> {
+    /// `F32`.
+    F32(Cow<'a, [f32]>),
+    /// `F64`.
+    F64(Cow<'a, [f64]>),
+}
+
+impl Numbers<'_> {
+    fn dtype(&self) -> Dtype {
+        match self {
+            Numbers::F32(_) => Dtype::F32,
+            Numbers::F64(_) => Dtype::F64,
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Numbers::F32(values) => bytemuck::cast_slice(values),
+            Numbers::F64(values) => bytemuck::cast_slice(values),
+        }
+    }
+
+    /// Copied by parts: nothing promises that the bytes are aligned.
+    fn of_bytes(dtype: Dtype, bytes: &[u8]) -> Numbers<'static> {
+        match dtype {
+            Dtype::F64 => Numbers::F64(
+                (bytes.chunks_exact(8))
+                    .map(|b| f64::from_le_bytes(b.try_into().expect("chunks of 8")))
+                    .collect(),
+            ),
+            _ => Numbers::F32(
+                (bytes.chunks_exact(4))
+                    .map(|b| f32::from_le_bytes(b.try_into().expect("chunks of 4")))
+                    .collect(),
+            ),
+        }
+    }
+}
+
+/// A named tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor<'a> {
+    /// Its name.
+    pub name: String,
+    /// Its shape; the product is the number of values.
+    pub shape: Vec<usize>,
+    /// Its values.
+    pub numbers: Numbers<'a>,
+}
+
+/// Metadata with the checksum of itself and of the data.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sealed {
+    about: Value,
+    crc32: String,
+}
+
+/// The bytes of a file with these tensors and this metadata (without floats, which JSON may
+/// round).
+///
+/// # Panics
+/// If a shape is not its values', or two names are the same.
+pub fn write(tensors: &[Tensor], about: Value) -> Vec<u8> {
+    let crc32 = checksum(tensors, &about);
+    let sealed = serde_json::to_string(&Sealed { about, crc32 }).expect("plain data");
+    let views = tensors.iter().map(|tensor| {
+        let Tensor { shape, numbers, .. } = tensor;
+        let view = TensorView::new(numbers.dtype(), shape.clone(), numbers.bytes());
+        (&*tensor.name, view.expect("the shape is the data's"))
+    });
+    let metadata = HashMap::from([(KEY.to_string(), sealed)]);
+    safetensors::serialize(views, Some(metadata)).expect("distinct names")
+}
+
+/// Read a file that has exactly the tensors `expected`, in their order; flowreg's metadata
+/// comes along where flowreg wrote it.
+///
+/// Allocates at most three times the bytes given.
+///
+/// # Errors
+/// One variant of [`TensorsError`] per lie.
+pub fn read(
+    bytes: &[u8],
+    expected: &[(&str, Dtype)],
+) -> Result<(Vec<Tensor<'static>>, Option<Value>), TensorsError> {
+    let metadata = metadata(bytes)?;
+    let file = SafeTensors::deserialize(bytes).map_err(parse)?;
+    let mut names = file.names();
+    let mut wanted: Vec<&str> = expected.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    wanted.sort_unstable();
+    if names != wanted {
+        return Err(TensorsError::Names {
+            found: names.join(", ").chars().take(200).collect(),
+            expected: wanted.join(", "),
+        });
+    }
+    let mut tensors = Vec::new();
+    for &(name, dtype) in expected {
+        let view = file.tensor(name).map_err(parse)?;
+        if view.dtype() != dtype {
+            return Err(TensorsError::Dtype {
+                name: name.to_string(),
+                found: format!("{:?}", view.dtype()),
+                expected: format!("{dtype:?}"),
+            });
+        }
+        tensors.push(Tensor {
+            name: name.to_string(),
+            shape: view.shape().to_vec(),
+            numbers: Numbers::of_bytes(dtype, view.data()),
+        });
+    }
+    let Some(sealed) = sealed(&metadata)? else {
+        return Ok((tensors, None));
+    };
+    let found = checksum(&tensors, &sealed.about);
+    if found != sealed.crc32 {
+        let expected = sealed.crc32;
+        return Err(TensorsError::Checksum { found, expected });
+    }
+    match write(&tensors, sealed.about.clone()) == bytes {
+        true => Ok((tensors, Some(sealed.about))),
+        false => Err(TensorsError::Spelling),
+    }
+}
+
+/// What the metadata of a file of flowreg says, its data being left aside and nothing verified:
+/// for a message that is better than that of [`read`], which is to follow.
+///
+/// # Errors
+/// [`TensorsError`].
+pub fn about(bytes: &[u8]) -> Result<Value, TensorsError> {
+    sealed(&metadata(bytes)?)?.map_or_else(
+        || {
+            Err(TensorsError::Metadata {
+                found: "none".to_string(),
+                expected: "flowreg's",
+            })
+        },
+        |sealed| Ok(sealed.about),
+    )
+}
+
+fn parse(error: SafeTensorError) -> TensorsError {
+    TensorsError::Parse(error.to_string())
+}
+
+/// All metadata, the header being bounded.
+fn metadata(bytes: &[u8]) -> Result<HashMap<String, String>, TensorsError> {
+    let claimed = bytes
+        .first_chunk()
+        .map_or(0, |len| u64::from_le_bytes(*len));
+    if bytes.len() < 8 || claimed > MAX_HEADER {
+        let found = bytes.len();
+        return Err(TensorsError::Header { found, claimed });
+    }
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(parse)?;
+    Ok(header.metadata().clone().unwrap_or_default())
+}
+
+/// flowreg's metadata; `None` for a file that torch wrote.
+fn sealed(metadata: &HashMap<String, String>) -> Result<Option<Sealed>, TensorsError> {
+    let bad = |found: String| TensorsError::Metadata {
+        found: found.chars().take(200).collect(),
+        expected: "what flowreg or torch writes; a model of an older flowreg is to be fitted again",
+    };
+    let torchs = metadata.get("format").is_some_and(|format| format == "pt");
+    if metadata.is_empty() || torchs && metadata.len() == 1 {
+        return Ok(None);
+    }
+    let Some(sealed) = metadata.get(KEY).filter(|_| metadata.len() == 1) else {
+        let mut keys: Vec<&str> = metadata.keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        return Err(bad(keys.join(", ")));
+    };
+    match serde_json::from_str(sealed) {
+        Ok(sealed) => Ok(Some(sealed)),
+        Err(error) => Err(bad(error.to_string())),
+    }
+}
+
+/// CRC-32 of the metadata and of each tensor's data, in the order given.
+fn checksum(tensors: &[Tensor], about: &Value) -> String {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(about.to_string().as_bytes());
+    tensors.iter().for_each(|t| crc.update(t.numbers.bytes()));
+    format!("{:08x}", crc.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    const NAMES: [(&str, Dtype); 2] = [("weight", Dtype::F32), ("bias", Dtype::F64)];
+
+    fn example() -> Vec<Tensor<'static>> {
+        vec![
+            Tensor {
+                name: "weight".to_string(),
+                shape: vec![2, 3],
+                numbers: Numbers::F32(vec![1.0, -2.5, f32::NAN, 0.0, -0.0, 1e-40].into()),
+            },
+            Tensor {
+                name: "bias".to_string(),
+                shape: vec![2],
+                numbers: Numbers::F64(vec![0.1, f64::INFINITY].into()),
+            },
+        ]
+    }
+
+    fn written() -> Vec<u8> {
+        write(&example(), json!({"epoch": 3}))
+    }
+
+    #[test]
+    fn reads_what_it_writes() {
+        let (tensors, about) = read(&written(), &NAMES).unwrap();
+        assert_eq!(about, Some(json!({"epoch": 3})));
+        for (a, b) in tensors.iter().zip(example()) {
+            assert_eq!((&a.name, &a.shape), (&b.name, &b.shape));
+            assert_eq!(a.numbers.bytes(), b.numbers.bytes());
+        }
+    }
+
+    #[test]
+    fn every_bit_and_every_length_counts() {
+        let good = written();
+        for bit in 0..8 * good.len() {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(read(&bad, &NAMES).is_err(), "bit {bit}");
+        }
+        for len in 0..good.len() {
+            assert!(read(&good[..len], &NAMES).is_err(), "length {len}");
+        }
+        assert!(read(&[&good[..], b"x"].concat(), &NAMES).is_err());
+    }
+
+    /// A file with this header and so many zeros as data.
+    fn file(header: &str, data: usize) -> Vec<u8> {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.resize(bytes.len() + data, 0);
+        bytes
+    }
+
+    #[test]
+    fn one_error_per_lie() {
+        use TensorsError as E;
+        let names = [("weight", Dtype::F32)];
+        let weight = r#""weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#;
+        let read = |header: &str, data| read(&file(header, data), &names).map(|_| ());
+        assert_eq!(read(&format!("{{{weight}}}"), 4), Ok(()));
+        let torch = format!(r#"{{"__metadata__":{{"format":"pt"}},{weight}}}"#);
+        assert_eq!(read(&torch, 4), Ok(()));
+
+        let short = super::read(&[1, 2], &names);
+        assert!(matches!(
+            short,
+            Err(E::Header {
+                found: 2,
+                claimed: 0
+            })
+        ));
+        let mut long = file("{}", 0);
+        long[5] = 1;
+        assert!(matches!(super::read(&long, &names), Err(E::Header { .. })));
+        // Trailing bytes, a hole, an overflow, no JSON: the crate's own refusals.
+        let huge = weight.replace("[1]", "[4294967296,4294967296,4]");
+        let hole = weight.replace("[0,4]", "[4,8]");
+        for (header, data) in [(weight, 5), (&*hole, 8), (&*huge, 4), ("x", 4)] {
+            let found = read(&format!("{{{header}}}"), data);
+            assert!(matches!(found, Err(E::Parse(_))), "{header}: {found:?}");
+        }
+        let more =
+            format!(r#"{{{weight},"more":{{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}}}"#);
+        assert!(matches!(read(&more, 8), Err(E::Names { .. })));
+        assert!(matches!(read("{}", 0), Err(E::Names { .. })));
+        let dtype = format!("{{{}}}", weight.replace("F32", "I32"));
+        assert!(matches!(read(&dtype, 4), Err(E::Dtype { .. })));
+        for metadata in [
+            r#"{"author":"x"}"#,
+            r#"{"flowreg":"x"}"#,
+            r#"{"format":"tf"}"#,
+            r#"{"format":"pt","flowreg":"{}"}"#,
+        ] {
+            let header = format!(r#"{{"__metadata__":{metadata},{weight}}}"#);
+            let found = read(&header, 4);
+            assert!(matches!(found, Err(E::Metadata { .. })), "{metadata}");
+        }
+        let sealed = |crc| {
+            format!(
+                r#"{{"__metadata__":{{"flowreg":"{{\"about\":1,\"crc32\":\"{crc}\"}}"}},{weight}}}"#
+            )
+        };
+        assert!(matches!(
+            read(&sealed("00000000"), 4),
+            Err(E::Checksum { .. })
+        ));
+        let Err(E::Checksum { found, .. }) = read(&sealed("00000000"), 4) else {
+            unreachable!()
+        };
+        // The right checksum, but the header is not padded as ours is.
+        assert_eq!(read(&sealed(&found), 4), Err(E::Spelling));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end_in_a_result(header in ".{0,200}", data in 0usize..64, bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = read(&bytes, &NAMES);
+            let _ = read(&file(&header, data), &NAMES);
+        }
+    }
+}

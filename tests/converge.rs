@@ -1,0 +1,554 @@
+//! Converged fits reach the optimum, say so honestly, and choose as they promise.
+
+mod common;
+
+use common::{Problem, json, relative, shared, twin};
+use flowreg::converge::{ConvergeOptions, Converged, Folds, Optimizer, Penalty, converge};
+use flowreg::data::standardize::{Scaler, Standardize};
+use flowreg::engine::Choice;
+use flowreg::optim::descent::Status;
+use flowreg::weighting::{ClassWeights, Weighting};
+use flowreg::{FitOptions, Init, Samples, Splits};
+use proptest::prelude::*;
+
+fn fit<'a>(data: impl Into<Splits<'a>>, options: &ConvergeOptions) -> Converged {
+    converge(data, options, &mut |_| {}).unwrap()
+}
+
+/// F at a model, from the definition in f64, with the weight of each row.
+fn objective(p: &Problem, at: &twin::Parameters, weights: &[f64], l2: f64) -> f64 {
+    let total: f64 = weights.iter().sum();
+    let data: f64 = (0..p.n)
+        .map(|row| weights[row] / total * twin::loss_gradient(p, at, &[row as u32]).0)
+        .sum();
+    data + 0.5 * l2 * at.weight.iter().map(|w| w * w).sum::<f64>()
+}
+
+fn parameters(fit: &Converged) -> twin::Parameters {
+    let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect();
+    twin::Parameters {
+        weight: wide(fit.model.weight().as_slice()),
+        bias: wide(fit.model.bias()),
+    }
+}
+
+/// Every optimum of the reference, found by SciPy-free Newton in f64: by every optimizer in
+/// Gram coordinates; by the weights themselves, which take 50 times as long, for two penalties
+/// (all of them with FLOWREG_FULL=1).
+#[test]
+fn the_references_optima_are_reached() {
+    let Some(shared) = shared("optima") else {
+        return;
+    };
+    let dataset = common::flowers128(&shared);
+    let (train, val) = (
+        dataset.split("train").unwrap(),
+        dataset.split("val").unwrap(),
+    );
+    let (train, val) = (train.samples().unwrap(), val.samples().unwrap());
+    let optima = json(&shared.join("reference/l2_optima.json"));
+    let optima = optima.as_array().unwrap();
+    assert_eq!(optima.len(), 8);
+    let full = std::env::var_os("FLOWREG_FULL").is_some();
+    for (engine, optimizer) in [
+        (Choice::Gram, Optimizer::Newton),
+        (Choice::Gram, Optimizer::Lbfgs),
+        (Choice::Primal, Optimizer::Newton),
+        (Choice::Primal, Optimizer::Lbfgs),
+    ] {
+        let tolerance = match optimizer {
+            Optimizer::Newton => 1e-5,
+            Optimizer::Lbfgs => 1e-6,
+        };
+        for (i, optimum) in optima.iter().enumerate() {
+            if engine == Choice::Primal && !full && ![0, 2].contains(&i) {
+                continue;
+            }
+            let options = ConvergeOptions {
+                optimizer,
+                engine,
+                penalty: Penalty::Value(optimum["l2"].as_f64().unwrap()),
+                tolerance,
+                ..ConvergeOptions::default()
+            };
+            let found = fit((&train, &val), &options);
+            let expected = optimum["objective"].as_f64().unwrap();
+            let off = relative(found.outcome.objective, expected);
+            let context = format!("{engine:?} {optimizer:?} {optimum} {:?}", found.outcome);
+            println!(
+                "{engine:?} {optimizer:?} l2 {}: off {off:.1e}, {:.2} s",
+                found.l2, found.seconds
+            );
+            assert_eq!(found.outcome.status, Status::Converged, "{context}");
+            assert!(off <= 1e-7, "{off} {context}");
+            let accuracy = found.path[0].val_accuracy.unwrap();
+            let images = (accuracy - optimum["val_accuracy"].as_f64().unwrap()) * 1020.0;
+            assert!(images.abs() <= 2.01, "{images} {context}");
+            let val_loss = found.path[0].val_loss.unwrap();
+            let off = relative(val_loss, optimum["val_loss"].as_f64().unwrap());
+            assert!(off <= 1e-3, "{val_loss} {context}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Wide or tall, by either optimizer and engine, with weights and smoothed labels: one
+    /// optimum, whose gap is what the definition says.
+    #[test]
+    fn all_ways_lead_to_one_optimum(
+        n in 6usize..40, d in 1usize..50, classes in 2usize..5, seed in any::<u32>(),
+        l2 in (-4.0f64..1.0).prop_map(|e| 10f64.powf(e)),
+        smoothing in prop_oneof![Just(0.0), 0.0f64..0.4], weighted in any::<bool>(),
+    ) {
+        let problem = Problem::random(n, d, classes, seed);
+        let samples = problem.samples();
+        let mut uniform = common::uniform(seed ^ 9);
+        let weights: Vec<f64> = (0..n).map(|_| if weighted { f64::from(uniform()) } else { 1.0 }).collect();
+        let mut options = ConvergeOptions {
+            penalty: Penalty::Value(l2),
+            weighting: Weighting {
+                samples: Some(weights.clone()),
+                label_smoothing: smoothing,
+                ..Weighting::default()
+            },
+            ..ConvergeOptions::default()
+        };
+        let mut lowest = f64::INFINITY;
+        let mut found = Vec::new();
+        for engine in [Choice::Gram, Choice::Primal] {
+            for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
+                (options.engine, options.optimizer) = (engine, optimizer);
+                let fit = fit(&samples, &options);
+                prop_assert_eq!(fit.outcome.status, Status::Converged, "{:?} {:?} {:?}", engine, optimizer, fit.outcome);
+                lowest = f64::min(lowest, fit.outcome.objective);
+                found.push(fit);
+            }
+        }
+        for fit in &found {
+            let objective_found = fit.outcome.objective;
+            let gap = fit.outcome.gap.unwrap();
+            prop_assert!(objective_found <= lowest * (1.0 + 2e-6) + gap + 1e-9, "{objective_found} {lowest} {gap}");
+            if smoothing == 0.0 {
+                let twin = objective(&problem, &parameters(fit), &weights, l2);
+                prop_assert!(relative(twin, objective_found) < 1e-5, "{twin} {objective_found}");
+            }
+        }
+    }
+
+    /// A row that weighs 2 is a row that stands there twice, for SGD and for the optimum.
+    #[test]
+    fn weights_are_repetitions(n in 4usize..20, d in 1usize..30, classes in 2usize..4, seed in any::<u32>()) {
+        let problem = Problem::random(n, d, classes, seed);
+        let counts: Vec<usize> = (0..n).map(|i| 1 + (i * 7 + seed as usize % 5) % 3).collect();
+        let repeat = |row: usize| std::iter::repeat_n(row, counts[row]);
+        let rows: Vec<usize> = (0..n).flat_map(repeat).collect();
+        let repeated = Problem {
+            n: rows.len(),
+            x: rows.iter().flat_map(|&r| problem.x[r * d..][..d].to_vec()).collect(),
+            labels: rows.iter().map(|&r| problem.labels[r]).collect(),
+            ..problem.clone()
+        };
+        let weighting = Weighting {
+            samples: Some(counts.iter().map(|&count| count as f64).collect()),
+            label_smoothing: 0.1,
+            ..Weighting::default()
+        };
+        let unweighted = Weighting { samples: None, ..weighting.clone() };
+        let of = |problem: &Problem, weighting: &Weighting| {
+            let samples = problem.samples();
+            let optimum = fit(&samples, &ConvergeOptions {
+                penalty: Penalty::Value(0.01),
+                weighting: weighting.clone(),
+                ..ConvergeOptions::default()
+            });
+            let mut options = FitOptions { weighting: weighting.clone(), init: Init::Zeros, ..FitOptions::default() };
+            (options.sgd.epochs, options.sgd.momentum) = (20, 0.5);
+            let sgd = flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
+            (optimum.outcome.objective, sgd.history.last().unwrap().loss)
+        };
+        let (weighted, repeated) = (of(&problem, &weighting), of(&repeated, &unweighted));
+        prop_assert!(relative(weighted.0, repeated.0) < 1e-6, "{weighted:?} {repeated:?}");
+        prop_assert!(relative(weighted.1, repeated.1) < 1e-5, "{weighted:?} {repeated:?}");
+    }
+}
+
+/// The same bits for any number of threads.
+#[test]
+fn threads_change_no_bit() {
+    for (n, d) in [(90, 400), (400, 60)] {
+        let problem = Problem::random(n, d, 5, 3);
+        let samples = problem.samples();
+        for engine in [Choice::Gram, Choice::Primal] {
+            for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
+                let on = |threads| {
+                    let fit = fit(
+                        &samples,
+                        &ConvergeOptions {
+                            engine,
+                            optimizer,
+                            penalty: Penalty::Path {
+                                from: 0.1,
+                                to: 1e-3,
+                                count: 3,
+                            },
+                            folds: Some(Folds {
+                                count: 3,
+                                seed: 0,
+                                one_standard_error: false,
+                            }),
+                            threads: Some(threads),
+                            ..ConvergeOptions::default()
+                        },
+                    );
+                    let bits: Vec<u32> = fit
+                        .model
+                        .weight()
+                        .as_slice()
+                        .iter()
+                        .chain(fit.model.bias())
+                        .map(|v| v.to_bits())
+                        .collect();
+                    (bits, fit.path)
+                };
+                let one = on(1);
+                for threads in [2, 3, 4, 8] {
+                    assert!(
+                        on(threads) == one,
+                        "{engine:?} {optimizer:?} {n} x {d}, {threads} threads"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// What no penalty can hold is recognised at once; overlapping classes have an optimum.
+#[test]
+fn separable_samples_without_a_penalty_are_recognised() {
+    for (classes, wide) in [(2, true), (4, true), (2, false), (3, false)] {
+        let problem = Problem::random(60, if wide { 100 } else { 2 }, classes, 1);
+        for engine in [Choice::Gram, Choice::Primal] {
+            for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
+                let found = fit(
+                    &problem.samples(),
+                    &ConvergeOptions {
+                        optimizer,
+                        engine,
+                        penalty: Penalty::Value(0.0),
+                        tolerance: 1e-4,
+                        ..ConvergeOptions::default()
+                    },
+                );
+                let expected = if wide {
+                    Status::Separable
+                } else {
+                    Status::Converged
+                };
+                assert_eq!(
+                    found.outcome.status, expected,
+                    "{classes} {engine:?} {optimizer:?}: {:?}",
+                    found.outcome
+                );
+                assert!(found.outcome.iterations < 100, "{:?}", found.outcome);
+                if wide {
+                    let accuracy = found.model.evaluate(&problem.samples()).unwrap().accuracy;
+                    assert_eq!(
+                        accuracy, 1.0,
+                        "{classes} {engine:?} {optimizer:?}: {:?} {:?}",
+                        found.outcome, &found.model
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Folds as weights of 0 are fits of the other rows alone.
+#[test]
+fn folds_are_fits_of_the_other_rows() {
+    let problem = Problem::random(60, 200, 3, 5);
+    let samples = problem.samples();
+    let path = Penalty::Path {
+        from: 1.0,
+        to: 0.01,
+        count: 3,
+    };
+    let folds = Folds {
+        count: 4,
+        seed: 2,
+        one_standard_error: false,
+    };
+    for engine in [Choice::Gram, Choice::Primal] {
+        let together = fit(
+            &samples,
+            &ConvergeOptions {
+                engine,
+                penalty: path,
+                folds: Some(folds),
+                ..ConvergeOptions::default()
+            },
+        );
+        // The same deal: a class's rows in torch's order, one fold after the other.
+        let mut rng = flowreg::torch_rng::TorchRng::new(folds.seed);
+        let (mut order, mut next, mut fold_of) = (Vec::new(), 0, vec![0; problem.n]);
+        for class in 0..3 {
+            let rows: Vec<usize> = (0..problem.n)
+                .filter(|&i| problem.labels[i] == class)
+                .collect();
+            rng.permutation(rows.len() as u32, &mut order);
+            for &i in &order {
+                fold_of[rows[i as usize]] = next % folds.count;
+                next += 1;
+            }
+        }
+        for entry in &together.path {
+            let mut losses = Vec::new();
+            for fold in 0..folds.count {
+                let part = |kept: bool| {
+                    let rows: Vec<usize> = (0..problem.n)
+                        .filter(|&i| (fold_of[i] == fold) != kept)
+                        .collect();
+                    Problem {
+                        n: rows.len(),
+                        x: rows
+                            .iter()
+                            .flat_map(|&r| problem.x[r * problem.d..][..problem.d].to_vec())
+                            .collect(),
+                        labels: rows.iter().map(|&r| problem.labels[r]).collect(),
+                        ..problem.clone()
+                    }
+                };
+                let (rest, held_out) = (part(true), part(false));
+                let alone = fit(
+                    &rest.samples(),
+                    &ConvergeOptions {
+                        penalty: Penalty::Value(entry.l2),
+                        ..ConvergeOptions::default()
+                    },
+                );
+                losses.push(alone.model.evaluate(&held_out.samples()).unwrap().loss);
+            }
+            let mean = losses.iter().sum::<f64>() / losses.len() as f64;
+            assert!(
+                relative(entry.val_loss.unwrap(), mean) < 2e-3,
+                "{entry:?} {losses:?}"
+            );
+        }
+        let lowest = together
+            .path
+            .iter()
+            .map(|e| e.val_loss.unwrap())
+            .fold(f64::INFINITY, f64::min);
+        let chosen = together.path.iter().find(|e| e.l2 == together.l2).unwrap();
+        assert_eq!(chosen.val_loss.unwrap(), lowest);
+    }
+}
+
+/// The automatic path finds a penalty as good as any of a fine grid around it.
+#[test]
+fn the_automatic_penalty_is_a_good_one() {
+    let all = Problem::random(240, 80, 3, 11);
+    let part = |rows: std::ops::Range<usize>| Problem {
+        n: rows.len(),
+        x: all.x[rows.start * all.d..rows.end * all.d].to_vec(),
+        labels: all.labels[rows].to_vec(),
+        ..all.clone()
+    };
+    let (train, val) = (part(0..120), part(120..240));
+    let (train, val) = (train.samples(), val.samples());
+    let auto = fit(
+        (&train, &val),
+        &ConvergeOptions {
+            penalty: Penalty::Auto,
+            ..ConvergeOptions::default()
+        },
+    );
+    let grid = fit(
+        (&train, &val),
+        &ConvergeOptions {
+            penalty: Penalty::Path {
+                from: 100.0,
+                to: 1e-5,
+                count: 60,
+            },
+            ..ConvergeOptions::default()
+        },
+    );
+    let lowest = |fit: &Converged| {
+        fit.path
+            .iter()
+            .map(|e| e.val_loss.unwrap())
+            .fold(f64::INFINITY, f64::min)
+    };
+    assert!(
+        lowest(&auto) <= 1.005 * lowest(&grid),
+        "{} {}",
+        lowest(&auto),
+        lowest(&grid)
+    );
+    assert!(
+        auto.path.len() < 20,
+        "it should have stopped: {}",
+        auto.path.len()
+    );
+    // With the validation rows the objective is that of all rows.
+    let refit = fit(
+        (&train, &val),
+        &ConvergeOptions {
+            penalty: Penalty::Value(auto.l2),
+            refit_all: true,
+            ..ConvergeOptions::default()
+        },
+    );
+    let whole = fit(
+        &all.samples(),
+        &ConvergeOptions {
+            penalty: Penalty::Value(auto.l2),
+            ..ConvergeOptions::default()
+        },
+    );
+    assert!(relative(refit.outcome.objective, whole.outcome.objective) < 1e-9);
+}
+
+/// Centring changes nothing, scaling is the fit of scaled features brought back.
+#[test]
+fn standardized_fits_apply_to_the_features_as_they_were() {
+    let problem = Problem::random(80, 120, 3, 4);
+    let samples = problem.samples();
+    let options = ConvergeOptions {
+        penalty: Penalty::Value(0.01),
+        ..ConvergeOptions::default()
+    };
+    let plain = fit(&samples, &options);
+    for what in [Standardize::Center, Standardize::Both] {
+        let scaler = Scaler::new(samples.x(), what);
+        let scaled = scaler.apply(&samples).unwrap();
+        let scaled = scaled.samples().unwrap();
+        let mut found = fit(&scaled, &options);
+        let on_scaled = found.model.evaluate(&scaled).unwrap();
+        scaler.restore(&mut found.model);
+        let on_plain = found.model.evaluate(&samples).unwrap();
+        assert!(relative(on_plain.loss, on_scaled.loss) < 1e-5);
+        let same = relative(found.outcome.objective, plain.outcome.objective) < 1e-6;
+        assert_eq!(same, what == Standardize::Center);
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let problem = Problem::random(12, 5, 3, 1);
+    let samples = problem.samples();
+    let refused = |options: ConvergeOptions| {
+        converge(&samples, &options, &mut |_| {})
+            .unwrap_err()
+            .to_string()
+    };
+    let l2 = |penalty| ConvergeOptions {
+        penalty,
+        ..ConvergeOptions::default()
+    };
+    for value in [-1.0, f64::NAN, f64::INFINITY] {
+        assert!(refused(l2(Penalty::Value(value))).starts_with("--l2:"));
+        assert!(
+            refused(l2(Penalty::Path {
+                from: value,
+                to: 1.0,
+                count: 3
+            }))
+            .starts_with("--l2-path:")
+        );
+    }
+    assert!(
+        refused(l2(Penalty::Path {
+            from: 1.0,
+            to: 0.1,
+            count: 1
+        }))
+        .contains("2 to 10000")
+    );
+    assert!(refused(l2(Penalty::Auto)).contains("--val-split or --cv"));
+    let folds = |count| ConvergeOptions {
+        folds: Some(Folds {
+            count,
+            seed: 0,
+            one_standard_error: true,
+        }),
+        ..ConvergeOptions::default()
+    };
+    assert!(refused(folds(1)).starts_with("--cv:"));
+    assert!(refused(folds(13)).contains("the rows of the smallest class"));
+    let weights = |samples, classes| ConvergeOptions {
+        weighting: Weighting {
+            samples,
+            classes,
+            label_smoothing: 0.0,
+        },
+        ..ConvergeOptions::default()
+    };
+    assert!(refused(weights(Some(vec![1.0; 3]), ClassWeights::Equal)).contains("12: one a row"));
+    assert!(
+        refused(weights(None, ClassWeights::Given(vec![1.0, -1.0, 1.0])))
+            .contains("weight -1 at 1")
+    );
+    assert!(
+        refused(ConvergeOptions {
+            tolerance: 0.0,
+            ..ConvergeOptions::default()
+        })
+        .starts_with("--tolerance:")
+    );
+    assert!(
+        refused(ConvergeOptions {
+            refit_all: true,
+            ..ConvergeOptions::default()
+        })
+        .starts_with("--refit:")
+    );
+}
+
+/// A class without rows gets a bias so low that it is never predicted, and all stays finite.
+#[test]
+fn an_empty_class_is_fitted_away() {
+    let problem = Problem::random(40, 60, 3, 8);
+    let samples = Samples::new(&problem.x, 60, &problem.labels, 5).unwrap();
+    for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
+        let weighting = Weighting {
+            classes: ClassWeights::Balanced,
+            ..Weighting::default()
+        };
+        let found = fit(
+            &samples,
+            &ConvergeOptions {
+                optimizer,
+                weighting,
+                penalty: Penalty::Value(0.1),
+                ..ConvergeOptions::default()
+            },
+        );
+        assert_eq!(
+            found.outcome.status,
+            Status::Converged,
+            "{:?}",
+            found.outcome
+        );
+        assert!(
+            found
+                .model
+                .weight()
+                .as_slice()
+                .iter()
+                .chain(found.model.bias())
+                .all(|v| v.is_finite())
+        );
+        assert!(
+            found
+                .model
+                .predict(&problem.x)
+                .unwrap()
+                .iter()
+                .all(|&label| label < 3)
+        );
+    }
+}

@@ -1,0 +1,74 @@
+//! The same model bytes for any number of threads: every engine, back end, loss and way to
+//! step. (`tests/cli.rs` holds them to the same bits on every instruction set.)
+
+mod common;
+
+use common::Problem;
+use flowreg::data::samples::Splits;
+use flowreg::engine::Choice;
+use flowreg::gemm::Backend;
+use flowreg::{FitOptions, Init, LearningRate};
+
+/// A way to step.
+type Way = fn(&mut FitOptions);
+/// Some, by name.
+const WAYS: [(&str, Way); 7] = [
+    ("plain", |_| ()),
+    ("momentum", |o| {
+        (o.sgd.momentum, o.sgd.dampening) = (0.9, 0.1);
+    }),
+    ("nesterov and decay", |o| {
+        (o.sgd.momentum, o.sgd.nesterov, o.sgd.weight_decay) = (0.8, true, 1e-3);
+    }),
+    ("mini-batches", |o| o.sgd.batch_size = Some(32)),
+    ("1/L", |o| o.sgd.lr = LearningRate::Auto),
+    ("early stopping", |o| o.early_stopping = Some(3)),
+    ("from zero", |o| o.init = Init::Zeros),
+];
+const BACKENDS: [Backend; 4] = [
+    Backend::Auto,
+    Backend::Own,
+    Backend::Faer,
+    Backend::Matrixmultiply,
+];
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    for classes in [2, 3, 5] {
+        // Several blocks of rows and of features, none of them full.
+        let (problem, other) = (
+            Problem::random(530, 1100, classes, 1),
+            Problem::random(70, 1100, classes, 2),
+        );
+        let (train, validation) = (problem.samples(), other.samples());
+        let splits = Splits {
+            train: &train,
+            validation: Some(&validation),
+        };
+        for engine in [Choice::Gram, Choice::Primal] {
+            for backend in BACKENDS {
+                for (name, way) in WAYS {
+                    let bytes = |threads| {
+                        let mut options = FitOptions {
+                            engine,
+                            backend,
+                            threads: Some(threads),
+                            ..FitOptions::default()
+                        };
+                        (options.sgd.epochs, options.sgd.lr) = (4, 0.1.into());
+                        way(&mut options);
+                        let fit = flowreg::fit(splits, &options, &mut |_| {}).unwrap();
+                        (fit.model.to_safetensors(), fit.history)
+                    };
+                    let one = bytes(1);
+                    for threads in [2, 3, 4, 8] {
+                        assert!(
+                            bytes(threads) == one,
+                            "{classes} classes, {engine:?}, {backend}, {name}, {threads} threads"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

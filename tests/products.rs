@@ -1,0 +1,74 @@
+//! The products of training at the real shapes: every back end, and our kernels on every
+//! instruction set of this machine, against f64 along a random direction.
+
+#[path = "../benches/support/projection.rs"]
+mod projection;
+#[path = "../benches/support/shapes.rs"]
+#[allow(dead_code)] // The benchmarks use all of it.
+mod shapes;
+
+use std::process::Command;
+
+use flowreg::gemm::{Backend, Gemm};
+use flowreg::kernels::Isa;
+use flowreg::threads;
+use flowreg::torch_rng::TorchRng;
+use shapes::{SHAPES, Shape};
+
+/// Most flop a product, which leaves the notebook's shapes whole. Rows beyond are left out, and
+/// K with them.
+const FLOP: usize = 55_000_000_000;
+/// Of a product in plain Rust, which does a few GFLOP a second.
+const PORTABLE_FLOP: usize = 800_000_000;
+/// Most values of X: 0.27 GB.
+const VALUES: usize = 64 << 20;
+
+#[test]
+fn by_every_back_end() {
+    let isa = Isa::chosen().expect("an instruction set of this machine");
+    println!("instruction set: {isa}");
+    // faer and matrixmultiply choose for themselves.
+    let backends = match std::env::var_os("FLOWREG_ISA") {
+        Some(_) => &[Backend::Own][..],
+        None => &[Backend::Auto, Backend::Faer, Backend::Matrixmultiply],
+    };
+    let flop = match isa == Isa::PORTABLE {
+        true => PORTABLE_FLOP,
+        false => FLOP,
+    };
+    let pool = threads::pool(None).expect("threads");
+    for shape in SHAPES {
+        let Shape { n, d, c, .. } = shape;
+        let n = n.min(VALUES / d).min(flop / (2 * d * c)).max(1);
+        let (x, _) = TorchRng::new(5).linear(n * d, 1);
+        for &backend in backends {
+            let gemm = Gemm::new(backend, pool.current_num_threads());
+            pool.install(|| {
+                projection::check(gemm, Shape { n, ..shape }, &x);
+                if n * n * d <= flop {
+                    projection::check_gram(gemm, Shape { n, ..shape }, &x);
+                }
+            });
+        }
+    }
+}
+
+/// The instruction set is chosen once a process, so each gets a process of its own.
+#[test]
+fn on_every_instruction_set() {
+    let this = std::env::current_exe().expect("this test's binary");
+    for isa in Isa::available() {
+        let output = Command::new(&this)
+            .args(["--exact", "by_every_back_end", "--nocapture"])
+            .env("FLOWREG_ISA", isa.to_string())
+            .output()
+            .expect("a process");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{isa}: {said}{complaint}");
+        assert!(
+            said.contains(&format!("instruction set: {isa}\n")),
+            "{said}"
+        );
+    }
+}
