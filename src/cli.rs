@@ -1,16 +1,19 @@
-//! What the two binaries share: arguments to exit code, printing, progress.
+//! What the binaries share: arguments to exit code, printing, progress, forecasts.
 
 pub mod converged;
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Arg, ArgAction, ArgMatches, Command, Parser, value_parser};
+use clap_complete::Shell;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
 
 use crate::checkpoint::Every;
 use crate::data::store;
@@ -20,43 +23,194 @@ use crate::optim::sgd::LearningRate;
 
 /// Exit code for a command line that cannot be understood.
 const USAGE: u8 = 64;
-
 /// Exit code for a bug: a panic.
 const BUG: u8 = 70;
+/// Work that takes longer, in seconds, is announced with its forecast.
+const WORTH_A_FORECAST: f64 = 10.0;
+
+/// How a binary speaks; chosen once, by the arguments.
+#[derive(Clone, Copy, PartialEq)]
+enum Voice {
+    Lines,
+    Quiet,
+    Json,
+}
+
+static VOICE: OnceLock<Voice> = OnceLock::new();
+
+fn voice() -> Voice {
+    *VOICE.get().unwrap_or(&Voice::Lines)
+}
 
 /// Parse the arguments, run, and turn an error into one line on stderr and an exit code.
 ///
+/// Every binary also understands `--quiet`, `--json-logs`, `--completions SHELL` and `--man`.
 /// Ctrl-C, SIGTERM and files that are cut short while mapped are looked after.
 pub fn main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
-    let complain = move |message: &str| {
-        let _ = writeln!(std::io::stderr(), "{name}: {}", one_line(message));
-    };
-    std::panic::set_hook(Box::new(move |panic| complain(&format!("bug: {panic}"))));
+    std::panic::set_hook(Box::new(move |panic| {
+        complain(name, &format!("bug: {panic}"), BUG);
+    }));
     store::exit_on_truncation();
     let run = |args| interrupt::listen().and_then(|()| run(args));
-    let result = match A::try_parse() {
-        Ok(args) => match catch_unwind(AssertUnwindSafe(|| run(args))) {
+    let result = match parse::<A>(name) {
+        Ok(Some(args)) => match catch_unwind(AssertUnwindSafe(|| run(args))) {
             Ok(result) => result.map_err(|error| (error.to_string(), error.exit_code())),
             Err(_) => return ExitCode::from(BUG), // The hook has said it.
         },
+        Ok(None) => Ok(()),
         Err(error) if error.use_stderr() => Err((first_paragraph(&error.to_string()), USAGE)),
         Err(help) => {
-            say(help.to_string().trim_end());
+            print(help.to_string().trim_end());
             Ok(())
         }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err((message, code)) => {
-            complain(&message);
+            complain(name, &message, code);
             ExitCode::from(code)
         }
     }
 }
 
-/// Print a line; a reader that has gone away is no reason to fail.
-pub fn say(line: impl std::fmt::Display) {
+/// An error as one line on stderr.
+pub fn complain(name: &str, message: &str, code: u8) {
+    let message = one_line(message);
+    let line = match voice() {
+        Voice::Json => json!({"event": "error", "message": message, "code": code}).to_string(),
+        _ => format!("{name}: {message}"),
+    };
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// The arguments; `None` if completions or a man page were asked for, which are printed.
+fn parse<A: Parser>(name: &'static str) -> std::result::Result<Option<A>, clap::Error> {
+    let mut command = with_common_arguments(A::command());
+    let asked = (command.clone().subcommand_required(false)).try_get_matches();
+    if let Ok(matches) = &asked
+        && print_about_itself(&mut command, name, matches)
+    {
+        return Ok(None);
+    }
+    let matches = command.try_get_matches()?;
+    let voice = match (matches.get_flag("quiet"), matches.get_flag("json_logs")) {
+        (true, _) => Voice::Quiet,
+        (_, true) => Voice::Json,
+        _ => Voice::Lines,
+    };
+    let _ = VOICE.set(voice);
+    A::from_arg_matches(&matches).map(Some)
+}
+
+fn with_common_arguments(command: Command) -> Command {
+    let flag = |id: &'static str, long: &'static str, help: &'static str| {
+        let arg = Arg::new(id).long(long).action(ArgAction::SetTrue);
+        arg.help(help).help_heading("Talking")
+    };
+    let quiet = flag("quiet", "quiet", "Say nothing but errors").global(true);
+    let json_logs = flag("json_logs", "json-logs", "Say everything as lines of JSON");
+    let completions = Arg::new("completions")
+        .long("completions")
+        .value_name("SHELL");
+    command
+        .arg(quiet)
+        .arg(json_logs.conflicts_with("quiet").global(true))
+        .arg(
+            completions
+                .value_parser(value_parser!(Shell))
+                .exclusive(true)
+                .help("Print the completions of a shell")
+                .help_heading("Talking"),
+        )
+        .arg(flag("man", "man", "Print the man page").exclusive(true))
+}
+
+fn print_about_itself(command: &mut Command, name: &str, matches: &ArgMatches) -> bool {
+    let mut text = Vec::new();
+    if let Some(shell) = matches.get_one::<Shell>("completions") {
+        clap_complete::generate(*shell, command, name, &mut text);
+    } else if matches.get_flag("man") {
+        // The page of the whole command, then those of its subcommands.
+        let page =
+            |command: Command, text: &mut Vec<u8>| clap_mangen::Man::new(command).render(text);
+        command.build();
+        page(command.clone(), &mut text).expect("memory takes all bytes");
+        for subcommand in command.get_subcommands().filter(|c| c.get_name() != "help") {
+            page(subcommand.clone(), &mut text).expect("memory takes all bytes");
+        }
+    } else {
+        return false;
+    }
+    print(String::from_utf8_lossy(&text).trim_end());
+    true
+}
+
+/// Print a line that was asked for, a result; a reader that has gone away is no reason to fail.
+pub fn print(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Print a line about what goes on, unless `--quiet`.
+pub fn say(line: impl std::fmt::Display) {
+    match voice() {
+        Voice::Lines => print(line),
+        Voice::Quiet => {}
+        Voice::Json => {
+            let message = one_line(&line.to_string());
+            print(json!({"event": "message", "message": message}));
+        }
+    }
+}
+
+/// With `--json-logs`, print something that happened with its numbers, and tell that it was
+/// printed.
+pub fn event(name: &str, data: &impl serde::Serialize) -> bool {
+    if voice() != Voice::Json {
+        return false;
+    }
+    let mut line = serde_json::Map::from_iter([("event".to_string(), json!(name))]);
+    match serde_json::to_value(data) {
+        Ok(Value::Object(fields)) => line.extend(fields),
+        Ok(value) => drop(line.insert("value".to_string(), value)),
+        Err(_) => {}
+    }
+    print(Value::Object(line));
+    true
+}
+
+/// Say what work of more than ten seconds will take: time, bytes of memory and of the disk.
+pub fn forecast(seconds: f64, memory: f64, disk: f64) {
+    if seconds < WORTH_A_FORECAST {
+        return;
+    }
+    let data = json!({"seconds": seconds, "memory_bytes": memory, "disk_bytes": disk});
+    if !event("forecast", &data) {
+        let disk = match disk > 0.0 {
+            true => format!(", {} on the disk", bytes(disk)),
+            false => String::new(),
+        };
+        let time = duration(seconds);
+        say(format_args!(
+            "  forecast: about {time}, {} of memory{disk}",
+            bytes(memory)
+        ));
+    }
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 100.0 => format!("{s:.0} s"),
+        s if s < 6000.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+/// A number of bytes for people.
+pub fn bytes(count: f64) -> String {
+    match count {
+        b if b < 1e9 => format!("{:.0} MB", (b / 1e6).ceil()),
+        b => format!("{:.1} GB", b / 1e9),
+    }
 }
 
 /// A finite number, for clap.
@@ -185,11 +339,26 @@ fn anonymous_memory() -> Option<u64> {
     kilobytes.checked_mul(1024)
 }
 
-/// A bar with rate and time left on a terminal; nothing elsewhere.
+/// A bar with rate and time left on a terminal; nothing elsewhere, or if lines are not wanted.
 pub fn progress(steps: u64, what: &'static str) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{prefix} {bar:32} {pos}/{len} {per_sec}, {eta} left {msg}")
-            .expect("the template is valid");
+    bar(
+        steps,
+        what,
+        "{prefix} {bar:32} {pos}/{len} {per_sec}, {eta} left {msg}",
+    )
+}
+
+/// The same for bytes.
+pub fn progress_bytes(bytes: u64, what: &'static str) -> ProgressBar {
+    let template = "{prefix} {bar:32} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left {msg}";
+    bar(bytes, what, template)
+}
+
+fn bar(steps: u64, what: &'static str, template: &str) -> ProgressBar {
+    if voice() != Voice::Lines {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(template).expect("the template is valid");
     ProgressBar::new(steps).with_style(style).with_prefix(what)
 }
 

@@ -69,6 +69,14 @@ pub enum Error {
         /// Why it was refused.
         reason: String,
     },
+    /// A file could not be fetched.
+    #[error("{url}: {reason}")]
+    Download {
+        /// Where it should be.
+        url: String,
+        /// What happened, and what to do about it.
+        reason: String,
+    },
     /// The output exists and may not be replaced.
     #[error("{}: already exists; choose another --out or give --force to replace it", path.display())]
     Exists {
@@ -207,7 +215,7 @@ impl Error {
             Error::Diverged { .. } => 70,
             Error::Exists { .. } | Error::Checkpoint { .. } | Error::Locked { .. } => 73,
             Error::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => 71,
-            Error::Io { .. } => 74,
+            Error::Io { .. } | Error::Download { .. } => 74,
             Error::Changed { .. } => 75,
             Error::Interrupted { signal, .. } => 128 + signal,
         }

@@ -30,6 +30,22 @@ impl NewFile {
             .map_err(Error::io(path, "create"))
     }
 
+    /// Go on with what an earlier process began, if it is there.
+    pub fn resume(path: &Path) -> Result<NewFile> {
+        let open = || File::options().append(true).create(true).open(path);
+        (refusal().and_then(|()| open()))
+            .map(|file| NewFile {
+                path: path.to_path_buf(),
+                file,
+            })
+            .map_err(Error::io(path, "create"))
+    }
+
+    /// Begin anew, with a file of [`NewFile::resume`].
+    pub fn empty(&mut self) -> Result<()> {
+        (refusal().and_then(|()| self.file.set_len(0))).map_err(Error::io(&self.path, "empty"))
+    }
+
     /// Append. With `write`, never through a map: a full disk is then an error, no SIGBUS.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         Failing(&self.file)
@@ -93,6 +109,20 @@ pub(crate) fn read(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8
         .read_to_end(&mut bytes)
         .map_err(Error::io(path, "read"))?;
     Ok(bytes)
+}
+
+/// Hand on a file of any length, piece by piece.
+pub(crate) fn read_pieces(path: &Path, mut each: impl FnMut(&[u8])) -> Result<()> {
+    let file = (refusal().and_then(|()| File::open(path))).map_err(Error::io(path, "open"))?;
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match Failing(&file).read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => each(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io(path, "read")(error)),
+        }
+    }
 }
 
 /// Give a file or directory another name.

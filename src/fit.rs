@@ -92,6 +92,8 @@ pub struct Fit {
     pub best_epoch: Option<usize>,
     /// Threads it used.
     pub threads: usize,
+    /// The model in Gram coordinates, from the Gram engine: s, b (c values) and Aᵀ (c x n).
+    pub coordinates: Option<Vec<f32>>,
     /// Where the time went.
     pub timings: Timings,
 }
@@ -336,6 +338,8 @@ impl Run<'_> {
             Some(best) => (Some(best.epoch), best.point),
             None => (None, end),
         };
+        let coordinates =
+            E::coordinates(&point).map(|at| [std::slice::from_ref(&at.s), at.bias, at.a].concat());
         let model = timed(&mut self.timings.weight, || engine.materialise(point));
         Ok(Fit {
             model,
@@ -345,6 +349,7 @@ impl Run<'_> {
             lr_bound,
             best_epoch,
             threads: self.threads,
+            coordinates,
             timings: self.timings,
         })
     }

@@ -131,6 +131,20 @@ impl Gemm {
         }
     }
 
+    /// FLOP a second on this machine now, by two products of about 10 ms, of which the second
+    /// counts (the first wakes threads and memory): for forecasts.
+    pub fn rate(&self) -> f64 {
+        const SIDE: usize = 1024;
+        let a = vec![0.5; SIDE * SIDE];
+        let a = MatRef::new(&a, SIDE, SIDE);
+        let mut c = vec![0.0; SIDE * SIDE];
+        let mut product = || self.a_bt(1.0, a, a, Accum::Replace, MatMut::new(&mut c, SIDE, SIDE));
+        product();
+        let started = std::time::Instant::now();
+        product();
+        2.0 * (SIDE as f64).powi(3) / started.elapsed().as_secs_f64()
+    }
+
     /// `C = alpha · A Bᵀ`, or added to C; A is m x k, B n x k, C m x n. Cost: 2mnk flop.
     ///
     /// The forward pass: Zᵀ = W Xᵀ.

@@ -22,7 +22,8 @@
 //! [`engine`], which holds the weight and asks [`gemm`] for products, which asks the
 //! [`kernels`] or another library; the [`objective`] turns logits into loss and gradient; an
 //! optimizer of [`optim`] moves the weight; the [`monitor`] validates after every epoch; a
-//! [`Model`] comes out, is evaluated, and [`run`] writes it down.
+//! [`Model`] comes out, is evaluated ([`eval`]), and [`run`] and [`report`] write it down.
+//! [`explain`] tells which rows push its predictions, [`export`] gives it to other tools.
 //!
 //! # Example
 //!
@@ -48,6 +49,9 @@ pub mod converge;
 pub mod data;
 pub mod engine;
 pub mod error;
+pub mod eval;
+pub mod explain;
+pub mod export;
 mod files;
 pub mod fit;
 pub mod gemm;
@@ -61,6 +65,7 @@ pub mod objective;
 pub mod optim;
 pub mod publish;
 pub mod recipe;
+pub mod report;
 pub mod run;
 pub mod tensors;
 pub mod threads;
@@ -72,6 +77,7 @@ pub use checkpoint::{Checkpoints, Every};
 pub use data::dataset::{Dataset, Split};
 pub use data::samples::{Samples, Splits};
 pub use error::{Error, Result};
+pub use eval::{Score, Scores};
 pub use fit::{Fit, FitOptions, Init, Timings, fit};
 pub use model::{Evaluation, Model};
 pub use monitor::{Epoch, Event};

@@ -145,6 +145,15 @@ impl Model {
     /// # Errors
     /// [`Error::Shape`] if features or classes differ from the model's.
     pub fn evaluate(&self, samples: &Samples) -> Result<Evaluation> {
+        self.evaluate_with(samples, |_, _| ())
+    }
+
+    /// [`Model::evaluate`], and what `see` makes of each block of logits (c x its rows).
+    pub(crate) fn evaluate_with(
+        &self,
+        samples: &Samples,
+        mut see: impl FnMut(Range<usize>, MatRef),
+    ) -> Result<Evaluation> {
         if (samples.features(), samples.classes()) != (self.features, self.classes()) {
             return Err(Error::shape(
                 "samples",
@@ -167,6 +176,7 @@ impl Model {
             let (mean, right) = self.loss().loss_and_hits(z.as_ref(), labels, &mut scratch);
             loss += mean * range.len() as f64;
             hits += right;
+            see(range, z.as_ref());
         });
         let rows = samples.rows();
         Ok(Evaluation {

@@ -43,7 +43,7 @@ pub enum Event {
 }
 
 /// One epoch: a line of `history.jsonl`.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Epoch {
     /// Number, from 0.
     pub epoch: usize,
@@ -52,10 +52,10 @@ pub struct Epoch {
     /// Mean loss of its batches, each taken before its step.
     pub loss: f64,
     /// Loss on the validation rows after the epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
     /// Accuracy on the validation rows after the epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_accuracy: Option<f64>,
 }
 

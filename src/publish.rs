@@ -29,8 +29,9 @@ pub enum Overwrite {
 
 /// Files whose presence marks a directory as flowreg's own, so that replacing it cannot
 /// destroy anything else.
-const OURS: [&str; 3] = [
+const OURS: [&str; 4] = [
     crate::data::dataset::MANIFEST,
+    crate::export::ONNX,
     crate::run::SUMMARY,
     crate::data::flowers102::SPLITS,
 ];
@@ -91,6 +92,21 @@ impl Staging {
     }
 }
 
+/// Write one file that appears complete or not at all, by the same protocol.
+///
+/// # Errors
+/// [`Error::Exists`] unless it may be replaced, [`Error::Locked`], [`Error::Io`].
+pub fn write_file(path: &Path, bytes: &[u8], overwrite: Overwrite) -> Result<()> {
+    files::create_dir_all(parent_of(path))?;
+    let _lock = Lock::take(path)?;
+    if overwrite == Overwrite::Never && path.symlink_metadata().is_ok() {
+        return Err(Error::Exists {
+            path: path.to_path_buf(),
+        });
+    }
+    files::replace(path, bytes)
+}
+
 impl Drop for Staging {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
@@ -99,13 +115,13 @@ impl Drop for Staging {
 
 /// The right to write one output, held by one process; it ends with the process.
 #[derive(Debug)]
-struct Lock {
+pub(crate) struct Lock {
     path: PathBuf,
     _file: File,
 }
 
 impl Lock {
-    fn take(target: &Path) -> Result<Lock> {
+    pub fn take(target: &Path) -> Result<Lock> {
         let path = sibling(target, "lock")?;
         loop {
             let file = (File::options().create(true).append(true).open(&path))

@@ -1,11 +1,14 @@
 //! The files of a run: `history.jsonl`, `summary.json`, `model.safetensors`, `path.json`.
 
-use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use crate::calibration::Calibration;
 use crate::converge::{ConvergeOptions, Converged, Optimizer};
 use crate::engine::Kind;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::files;
 use crate::fit::{Fit, FitOptions, Timings};
 use crate::model::Model;
 use crate::optim::descent::Outcome;
@@ -15,10 +18,14 @@ use crate::publish::Staging;
 pub const HISTORY: &str = "history.jsonl";
 /// Options and results.
 pub const SUMMARY: &str = "summary.json";
+/// Summaries are small; more is refused before it is read.
+const MAX_SUMMARY: u64 = 1 << 20;
 /// Weight, bias and what they mean.
 pub const MODEL: &str = "model.safetensors";
 /// Every epoch's Gram coordinates, if they were asked for.
 pub const TRAJECTORY: &str = "trajectory.npy";
+/// The model in Gram coordinates, if they were asked for: one row of [`TRAJECTORY`].
+pub const COORDINATES: &str = "coordinates.npy";
 
 /// The penalties that were tried, if there were several.
 pub const PATH: &str = "path.json";
@@ -50,6 +57,8 @@ pub struct Summary {
     pub train_accuracy: f64,
     pub train_loss: f64,
     pub eval_accuracy: f64,
+    /// Share of rows whose label is among the five most probable classes.
+    pub eval_top5: f64,
     pub eval_loss: f64,
     pub eval_rows: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,6 +148,14 @@ impl From<(&ConvergeOptions, &Converged)> for How {
     }
 }
 
+/// The model file of a run directory, or the file itself.
+pub fn model_file(path: &Path) -> PathBuf {
+    match path.is_dir() {
+        true => path.join(MODEL),
+        false => path.to_path_buf(),
+    }
+}
+
 /// Write the model into an output in the making.
 pub fn write_model(staging: &Staging, model: &Model) -> Result<()> {
     model.save(staging.dir().join(MODEL))
@@ -161,4 +178,25 @@ pub fn write_json(staging: &Staging, name: &str, value: &impl Serialize) -> Resu
     let mut json = serde_json::to_vec_pretty(value).expect("plain data");
     json.push(b'\n');
     staging.write(name, &json)
+}
+
+/// What a later command needs to know of a finished run.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Fitted {
+    /// Split that was fitted.
+    pub train_split: String,
+    /// Classes that were fitted.
+    pub classes: usize,
+}
+
+/// Read the summary of a run directory.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Format`].
+pub fn read_summary(run: &Path) -> Result<Fitted> {
+    let path = run.join(SUMMARY);
+    let doing = "open the run's summary (give the run's directory, not its model file)";
+    let bytes = files::read(&path, doing, MAX_SUMMARY)?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Error::format(&path, "json", error, "what flowreg-fit writes"))
 }

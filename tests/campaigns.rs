@@ -157,6 +157,13 @@ impl Campaign {
         command
     }
 
+    fn export(&self, run: &str, out: &str) -> Command {
+        let mut command = Command::new(FIT);
+        command.args(["export", run, "--out", out, "--force"]);
+        command.current_dir(self.dir.path());
+        command
+    }
+
     /// A moment in a process that takes `seconds`.
     fn moment(&mut self, seconds: f32) -> Duration {
         Duration::from_secs_f32((self.uniform)() * seconds)
@@ -189,13 +196,14 @@ impl Campaign {
             false => &["eio", "short"],
         };
         let mut trials =
-            Trials::of("the k-th I/O call fails or is awkward, every k of prep, fit, save");
+            Trials::of("the k-th I/O call fails or is awkward, every k of prep, fit, export");
         let mut all_calls = Vec::new();
         let fit = ["--epochs", "3", "--checkpoint-every", "1", "--force"];
         type Program<'a> = (&'a str, &'a dyn Fn(&Campaign) -> Command, &'a str);
-        let programs: [Program; 2] = [
+        let programs: [Program; 3] = [
             ("out", &|c| c.prep("out", "8", &["--force"]), "train.x.npy"),
             ("run", &|c| c.fit("run", &fit), "model.safetensors"),
+            ("onnx", &|c| c.export("run", "onnx"), "model.onnx"),
         ];
         for (out, command, file) in programs {
             assert!(finish(command(self)).status.success());
@@ -233,8 +241,8 @@ impl Campaign {
         }
         let kinds = kinds.join(", ");
         let note = format!(
-            "{} calls of prep, {} of fit; {kinds}",
-            all_calls[0], all_calls[1]
+            "{} calls of prep, {} of fit, {} of export; {kinds}",
+            all_calls[0], all_calls[1], all_calls[2]
         );
         self.end(trials, note);
     }

@@ -3,92 +3,13 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
+use common::world::{FIT, PREP, World, succeeds};
 use flowreg::data::blocks::Blocks;
 use flowreg::data::dataset::Manifest;
-use flowreg::data::demo::{DemoOptions, write_photographs};
-
-const PREP: &str = env!("CARGO_BIN_EXE_flowreg-prep");
-const FIT: &str = env!("CARGO_BIN_EXE_flowreg-fit");
-const FLOWERS: DemoOptions = DemoOptions {
-    classes: 4,
-    per_class: [3, 2, 2],
-    seed: 1,
-};
-
-/// A folder with photographs of 4 classes and their dataset at 8 x 8.
-struct World(tempfile::TempDir);
-
-impl World {
-    fn new() -> World {
-        let world = World(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
-        std::fs::create_dir(world.path("photographs")).unwrap();
-        write_photographs(&world.path("photographs"), &FLOWERS, &|_| {}).unwrap();
-        succeeds(&world.prep("photographs", "data"));
-        world
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn run(&self, program: &str, args: &[&str]) -> Output {
-        let mut command = Command::new(program);
-        command.args(args).current_dir(self.0.path());
-        command.output().unwrap()
-    }
-
-    fn prep(&self, root: &str, out: &str) -> Output {
-        let common = ["flowers102", "--no-verify", "--size", "8"];
-        self.run(
-            PREP,
-            &[&common[..], &["--root", root, "--out", out]].concat(),
-        )
-    }
-
-    fn fit(&self, args: &[&str]) -> Output {
-        self.run(FIT, &[&["data", "--out", "run"], args].concat())
-    }
-
-    /// One line on stderr with all of `parts`, this exit code, nothing new in the folder.
-    #[track_caller]
-    fn refuses(&self, code: i32, parts: &[&str], act: impl FnOnce(&World) -> Output) {
-        let before = self.listing();
-        let output = act(self);
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        for part in parts {
-            assert!(stderr.contains(part), "{part:?} is not in {stderr}");
-        }
-        assert_eq!(self.listing(), before, "something was left behind");
-    }
-
-    fn listing(&self) -> Vec<PathBuf> {
-        let mut names: Vec<PathBuf> = (std::fs::read_dir(self.0.path()).unwrap())
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        names.sort();
-        names
-    }
-
-    /// Change the manifest and seal it again.
-    fn edit_manifest(&self, edit: impl FnOnce(&mut Manifest)) {
-        let path = self.path("data/dataset.json");
-        let mut manifest: Manifest =
-            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        edit(&mut manifest);
-        std::fs::write(path, serde_json::to_vec(&manifest.sealed()).unwrap()).unwrap();
-    }
-
-    fn copy(&self, from: &str, to: &str) {
-        copy_dir(&self.path(from), &self.path(to));
-    }
-}
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -100,26 +21,6 @@ fn sealed(text: &str) -> Vec<u8> {
         Ok(manifest) => serde_json::to_vec_pretty(&manifest.sealed()).unwrap(),
         Err(_) => text.as_bytes().to_vec(),
     }
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy_dir(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
-
-#[track_caller]
-fn succeeds(output: &Output) -> String {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stderr}");
-    assert!(stderr.is_empty(), "{stderr}");
-    String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 #[test]
@@ -425,6 +326,7 @@ fn a_gram_matrix_beyond_the_memory_is_refused() {
         x.update(&vec![0; ROWS * 192 * 4]);
         (0..ROWS).for_each(|i| y.update((i as i64 % 4).to_le_bytes()));
         (train.rows, train.x_crc32) = (ROWS, x.to_hex());
+        train.files_sha256 = None;
         train.y_sha256 = hex(&y.finalize());
     });
     let parts = [
@@ -520,8 +422,8 @@ fn bad_photographs_are_refused() {
     let mut taller = good.clone();
     taller[height] += 1; // 256 rows more than the scan holds
     let cases: [(&str, &[u8], &str); 7] = [
-        ("empty", &[], "no JPEG signature"),
-        ("a PNG", b"\x89PNG\r\n\x1a\n", "no JPEG signature"),
+        ("empty", &[], "no JPEG or PNG signature"),
+        ("half a PNG", b"\x89PNG\r\n\x1a\n", "broken PNG"),
         ("cut in half", &good[..good.len() / 2], "broken JPEG"),
         ("without its end", &good[..good.len() - 2], "broken JPEG"),
         ("cut in its header", &good[..100], "broken JPEG"),

@@ -1,27 +1,30 @@
 //! Dataset to model.
 
 use std::panic::resume_unwind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use flowreg::calibration::calibrate;
 use flowreg::cli::converged::{self, ConvergeArgs, WeightingArgs};
 use flowreg::converge::{ConvergeOptions, Converged, Optimizer, PathEntry, Progress, converge};
+use flowreg::data::dataset::Transform;
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
+use flowreg::data::npy;
 use flowreg::data::prep::{self, PrepOptions};
 use flowreg::data::standardize::{Scaler, Standardize};
 use flowreg::engine::{self, Choice, Kind};
-use flowreg::gemm::Backend;
+use flowreg::gemm::{Backend, Gemm};
 use flowreg::kernels::Isa;
-use flowreg::model::{About, Model};
+use flowreg::model::About;
 use flowreg::optim::newton::Step;
-use flowreg::publish::{Overwrite, Staging};
+use flowreg::publish::{Overwrite, Staging, write_file};
+use flowreg::report::{self, Report};
 use flowreg::run::{self, How, Summary};
 use flowreg::weighting::Weighting;
 use flowreg::{Checkpoints, Every};
-use flowreg::{Dataset, Samples, Split, Splits, cli, threads};
+use flowreg::{Dataset, Model, Samples, Scores, Split, Splits, cli, export, threads};
 use flowreg::{Decay, Epoch, Event, LearningRate, Schedule, Sgd};
 use flowreg::{Error, Evaluation, Fit, FitOptions, Init, Loss, Recipe, Result};
 
@@ -31,6 +34,9 @@ use flowreg::{Error, Evaluation, Fit, FitOptions, Init, Loss, Recipe, Result};
     name = "flowreg-fit",
     version,
     allow_negative_numbers = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
     after_help = "\
 Examples:
   flowreg-fit --demo --out demo-run
@@ -44,11 +50,15 @@ Examples:
   flowreg-fit flowers --optimizer newton --l2 auto --val-split val --refit all --out run
   flowreg-fit flowers --optimizer newton --l2-path 10:1e-3:10 --cv 5 --cv-rule one-se --out run
   flowreg-fit flowers --lr 0.01 --lr-schedule cosine --lr-warmup 5 --momentum 0.9 --out run
+  flowreg-fit --x x.npy --y y.npy --x-val xv.npy --y-val yv.npy --lr auto --epochs 2000 --out run
   flowreg-fit flowers --epochs 100000 --checkpoint-every 5m --resume --out run
+  flowreg-fit compare run more --out compare.html
+  flowreg-fit export run --out exported
 
 The run directory holds model.safetensors (weight, bias), history.jsonl (each epoch's
-learning rate, the loss before its step, validation loss and accuracy after it; or each
-step's objective and gradient norm), summary.json, path.json if there were several penalties, and trajectory.npy if asked for.
+learning rate, the loss before its step, validation loss and accuracy after it),
+summary.json, report.html with curve.svg, confusion.svg and weights.png, and
+trajectory.npy and coordinates.npy if asked for.
 
 Ctrl-C and SIGTERM stop after the epoch at hand (a second one stops at once); after the last
 epoch the run is finished as usual. The state is kept, in RUN.checkpoint, only with
@@ -62,25 +72,44 @@ SIGTERM (a second one stops at once).
 FLOWREG_ISA forces an instruction set: avx512, avx2+fma, neon or portable."
 )]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Dataset directory, written by flowreg-prep
     #[arg(
         value_name = "DATASET",
-        required_unless_present = "demo",
-        conflicts_with = "demo"
+        required_unless_present_any = ["demo", "x"],
+        conflicts_with_all = ["demo", "x"]
     )]
     dataset: Option<PathBuf>,
     /// Draw synthetic flowers, prepare them and fit them, all below --out
     #[arg(long)]
     demo: bool,
     /// Directory of the run to write; it appears complete or not at all
-    #[arg(long, value_name = "RUN")]
-    out: PathBuf,
+    // An option only because a subcommand needs none.
+    #[arg(long, value_name = "RUN", required = true)]
+    out: Option<PathBuf>,
     /// Replace the run if it exists
     #[arg(long)]
     force: bool,
     /// Threads; one for each core if not given
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Write no report.html and none of its figures
+    #[arg(long)]
+    no_report: bool,
+
+    /// Features to fit instead of a dataset: a .npy file (<f4, rows x features), mapped
+    #[arg(long, value_name = "FILE", requires = "y", conflicts_with_all = ["demo", "train_split", "val_split", "eval_split"], help_heading = "Arrays")]
+    x: Option<PathBuf>,
+    /// Their labels: a .npy file (<i8, <i4 or |u1), classes numbered from 0
+    #[arg(long, value_name = "FILE", requires = "x", help_heading = "Arrays")]
+    y: Option<PathBuf>,
+    /// Features to validate on after every epoch, and to evaluate
+    #[arg(long, value_name = "FILE", requires_all = ["x", "y_val"], help_heading = "Arrays")]
+    x_val: Option<PathBuf>,
+    /// Their labels
+    #[arg(long, value_name = "FILE", requires_all = ["x_val"], help_heading = "Arrays")]
+    y_val: Option<PathBuf>,
 
     /// binary-slow, binary-fast, softmax-slow or softmax-fast; options below override it
     #[arg(long, value_name = "NAME", help_heading = "What to fit")]
@@ -99,14 +128,9 @@ struct Args {
     /// Split to validate on after every epoch
     #[arg(long, value_name = "NAME", help_heading = "What to fit")]
     val_split: Option<String>,
-    /// Split to evaluate afterwards
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "test",
-        help_heading = "What to fit"
-    )]
-    eval_split: String,
+    /// Split to evaluate afterwards [default: test, or val, or the one fitted]
+    #[arg(long, value_name = "NAME", help_heading = "What to fit")]
+    eval_split: Option<String>,
     /// Initial weights: torch, zeros, or a model.safetensors file [default: torch]
     #[arg(long, value_name = "START", help_heading = "What to fit")]
     init: Option<String>,
@@ -164,12 +188,7 @@ struct Args {
     lr_warmup: usize,
     /// Stop when so many epochs in a row brought no lower validation loss, and keep the
     /// best epoch's model
-    #[arg(
-        long,
-        value_name = "PATIENCE",
-        requires = "val_split",
-        help_heading = "How to fit"
-    )]
+    #[arg(long, value_name = "PATIENCE", help_heading = "How to fit")]
     early_stopping: Option<usize>,
     /// Save the state beside --out, in RUN.checkpoint, after so many epochs, or after so long
     /// (30s, 5m, 2h), and on Ctrl-C or SIGTERM
@@ -182,6 +201,11 @@ struct Args {
     /// Write every epoch's Gram coordinates to trajectory.npy (4nc bytes an epoch)
     #[arg(long, help_heading = "How to fit")]
     save_trajectory: bool,
+    /// Write the model's Gram coordinates to coordinates.npy (4nc bytes), with which
+    /// flowreg-predict --explain names the photographs behind a prediction; fits with the gram
+    /// engine
+    #[arg(long, help_heading = "How to fit")]
+    save_coordinates: bool,
     /// Momentum [default: 0]
     #[arg(long, value_name = "M", value_parser = cli::finite, help_heading = "How to fit")]
     momentum: Option<f64>,
@@ -204,78 +228,217 @@ struct Args {
     converge: ConvergeArgs,
 }
 
+#[derive(Subcommand)]
+enum Command {
+    /// Lay finished runs over one another, in one page
+    Compare(Compare),
+    /// Write a model as ONNX and as .npy
+    Export(Export),
+}
+
+#[derive(clap::Args)]
+struct Compare {
+    /// Run directories
+    #[arg(value_name = "RUN", required = true, num_args = 2..)]
+    runs: Vec<PathBuf>,
+    /// Page to write
+    #[arg(long, value_name = "FILE", default_value = "compare.html")]
+    out: PathBuf,
+    /// Replace the page if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(clap::Args)]
+struct Export {
+    /// Run directory, or a model.safetensors file
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Directory to write: model.onnx, weight.npy, bias.npy
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Replace the directory if it exists
+    #[arg(long)]
+    force: bool,
+}
+
 fn main() -> ExitCode {
-    cli::main("flowreg-fit", run)
+    cli::main("flowreg-fit", |args: Args| match &args.command {
+        None => run(args),
+        Some(Command::Compare(args)) => compare(args),
+        Some(Command::Export(args)) => export(args),
+    })
+}
+
+fn overwrite(force: bool) -> Overwrite {
+    match force {
+        true => Overwrite::Replace,
+        false => Overwrite::Never,
+    }
+}
+
+fn compare(args: &Compare) -> Result<()> {
+    let page = report::compare(&args.runs)?;
+    write_file(&args.out, page.as_bytes(), overwrite(args.force))?;
+    cli::say(format_args!(
+        "{}: {} runs",
+        args.out.display(),
+        args.runs.len()
+    ));
+    Ok(())
+}
+
+fn export(args: &Export) -> Result<()> {
+    let model = Model::load(run::model_file(&args.model))?;
+    let staging = Staging::begin(&args.out, overwrite(args.force))?;
+    export::write(&staging, &model)?;
+    staging.publish()?;
+    let files = [export::ONNX, export::WEIGHT, export::BIAS];
+    cli::say(format_args!("{}: {}", args.out.display(), files.join(", ")));
+    Ok(())
+}
+
+/// The rows of a run, mapped, each split once.
+struct Data {
+    source: String,
+    class_names: Vec<String>,
+    transform: Option<Transform>,
+    /// Name and rows.
+    splits: Vec<(String, Split)>,
+    /// Places in `splits`.
+    train: usize,
+    val: Option<usize>,
+    eval: usize,
+}
+
+impl Data {
+    fn open(args: &Args, staging: &Staging) -> Result<Data> {
+        match (&args.dataset, &args.x, &args.y) {
+            (Some(directory), ..) => Data::of_dataset(directory, args),
+            (None, Some(x), Some(y)) => Data::of_arrays(x, y, args),
+            _ => Data::of_dataset(&prepare_demo(staging)?, args),
+        }
+    }
+
+    fn of_dataset(directory: &Path, args: &Args) -> Result<Data> {
+        let dataset = Dataset::open(directory)?;
+        let manifest = dataset.manifest();
+        let there = |name: &&str| manifest.splits.iter().any(|split| split.name == *name);
+        let eval = (args.eval_split.as_deref())
+            .or(["test", "val"].into_iter().find(there))
+            .unwrap_or(&args.train_split);
+        let mut splits: Vec<(String, Split)> = Vec::new();
+        let mut place = |name: &str| -> Result<usize> {
+            if let Some(place) = splits.iter().position(|(known, _)| known == name) {
+                return Ok(place);
+            }
+            splits.push((name.to_string(), dataset.split(name)?));
+            Ok(splits.len() - 1)
+        };
+        Ok(Data {
+            train: place(&args.train_split)?,
+            val: args.val_split.as_deref().map(&mut place).transpose()?,
+            eval: place(eval)?,
+            source: manifest.source.clone(),
+            class_names: manifest.class_names.clone(),
+            transform: manifest.transform.clone(),
+            splits,
+        })
+    }
+
+    fn of_arrays(x: &Path, y: &Path, args: &Args) -> Result<Data> {
+        let train = Split::of_arrays(x, y, None)?;
+        let val = match (&args.x_val, &args.y_val) {
+            (Some(x), Some(y)) => Some(Split::of_arrays(x, y, Some(train.classes()))?),
+            _ => None,
+        };
+        let name = x.file_name().unwrap_or_default().to_string_lossy();
+        Ok(Data {
+            source: name.into_owned(),
+            class_names: Vec::new(),
+            transform: None,
+            train: 0,
+            val: val.is_some().then_some(1),
+            eval: usize::from(val.is_some()),
+            splits: (std::iter::once(("train".to_string(), train)))
+                .chain(val.map(|val| ("val".to_string(), val)))
+                .collect(),
+        })
+    }
+
+    fn name(&self, split: usize) -> &str {
+        &self.splits[split].0
+    }
+
+    fn samples(&self, split: usize, classes: Option<usize>) -> Result<Samples<'_>> {
+        let samples = self.splits[split].1.samples()?;
+        match classes {
+            Some(classes) => samples.first_classes(classes),
+            None => Ok(samples),
+        }
+    }
+
+    /// The files of the rows of [`Data::samples`].
+    fn files(&self, split: usize, classes: Option<usize>) -> Result<Option<Vec<String>>> {
+        let split = &self.splits[split].1;
+        let Some(files) = split.files() else {
+            return Ok(None);
+        };
+        let most = classes.unwrap_or(split.classes()) as u32;
+        let all = split.samples()?;
+        let kept = (files.iter().zip(all.labels())).filter(|(_, label)| **label < most);
+        Ok(Some(kept.map(|(file, _)| file.clone()).collect()))
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        (self.splits.iter()).try_for_each(|(_, split)| split.check_unchanged())
+    }
 }
 
 fn run(args: Args) -> Result<()> {
     let mut laps = cli::Laps::new();
     let memory = args.timings.then(cli::PeakMemory::watch);
-    let plan = Plan::new(&args)?;
-    let overwrite = match args.force {
-        true => Overwrite::Replace,
-        false => Overwrite::Never,
-    };
-    let staging = Staging::begin(&args.out, overwrite)?;
-    let directory = match &args.dataset {
-        Some(directory) => directory.clone(),
-        None => prepare_demo(&staging)?,
-    };
-    let dataset = Dataset::open(&directory)?;
+    let out = args.out.as_deref().expect("clap requires it");
+    let plan = Plan::new(&args, out)?;
+    let staging = Staging::begin(out, overwrite(args.force))?;
     let pool = threads::pool(args.threads)?;
-    let open = |name: &String| pool.install(|| dataset.split(name));
-    let train_split = open(&args.train_split)?;
-    let val_split = args.val_split.as_ref().map(open).transpose()?;
-    let eval_split = open(&args.eval_split)?;
-    let train = samples(&train_split, plan.classes)?;
-    let val = val_split.as_ref().map(|val| samples(val, plan.classes));
-    let val = val.transpose()?;
-    let eval = samples(&eval_split, plan.classes)?;
+    let data = pool.install(|| Data::open(&args, &staging))?;
+    let train = data.samples(data.train, plan.classes)?;
+    let val = (data.val.map(|val| data.samples(val, plan.classes))).transpose()?;
+    let eval = data.samples(data.eval, plan.classes)?;
     let splits = Splits {
         train: &train,
         validation: val.as_ref(),
     };
-
     laps.end("options, dataset verified");
-    let manifest = dataset.manifest();
-    say_header(&manifest.source, &args, splits);
-    let unchanged = || -> Result<()> {
-        let splits = [Some(&train_split), val_split.as_ref(), Some(&eval_split)];
-        (splits.into_iter().flatten()).try_for_each(Split::check_unchanged)
-    };
+
+    say_header(&data.source, data.name(data.train), splits);
     let fitted = pool.install(|| plan.fit(splits, &staging, &mut laps));
     // First: it may be why the fit failed.
-    unchanged()?;
+    data.check_unchanged()?;
     let mut fitted = fitted?;
-    let mut about = About {
-        class_names: manifest.class_names[..train.classes()].to_vec(),
-        transform: Some(manifest.transform.clone()),
-        temperature: None,
-    };
-    let calibration = match (&val, args.weighting.calibrate) {
+    let calibration = match (&val, plan.calibrate) {
         (Some(val), true) => Some(pool.install(|| calibrate(&fitted.model, val))?),
+        (None, true) => return Err(converged::no_rows_to_calibrate()),
         _ => None,
     };
-    about.temperature = calibration.map(|found| found.temperature);
-    fitted.model.set_about(about);
-
-    // The disk takes the model while the cores evaluate it.
-    let (on_train, on_eval, written) = std::thread::scope(|scope| {
-        let writing = scope.spawn(|| run::write_model(&staging, &fitted.model));
-        let on_train = pool.install(|| fitted.model.evaluate(&train));
-        laps.end("evaluation of the rows fitted");
-        let on_eval = pool.install(|| fitted.model.evaluate(&eval));
-        laps.end("evaluation of --eval-split");
-        let written = writing.join().unwrap_or_else(|panic| resume_unwind(panic));
-        laps.end("model flushed, beyond evaluation");
-        (on_train, on_eval, written)
+    fitted.model.set_about(About {
+        class_names: (data.class_names.iter())
+            .take(train.classes())
+            .cloned()
+            .collect(),
+        transform: data.transform.clone(),
+        temperature: calibration.map(|found| found.temperature),
     });
-    let (on_train, on_eval) = (on_train?, on_eval?);
-    written?;
-    say_evaluation(&args.train_split, on_train);
-    say_evaluation(&args.eval_split, on_eval);
-    if let (Some(found), Some(split)) = (&calibration, &args.val_split) {
-        converged::say_calibration(split, found);
+
+    let (on_train, scores) =
+        pool.install(|| evaluate(&staging, &fitted.model, (&train, &eval), &mut laps))?;
+    say_evaluation(data.name(data.train), on_train, None);
+    // Five of five classes would say nothing.
+    let scored = (train.classes() > 5).then_some(&scores);
+    say_evaluation(data.name(data.eval), scores.evaluation, scored);
+    if let (Some(found), Some(val)) = (&calibration, data.val) {
+        converged::say_calibration(data.name(val), found);
     }
     let summary = Summary {
         flowreg: env!("CARGO_PKG_VERSION"),
@@ -283,7 +446,7 @@ fn run(args: Args) -> Result<()> {
         instruction_set: Isa::current().to_string(),
         gemm: args.gemm.clone(),
         threads: pool.current_num_threads(),
-        how: fitted.how,
+        how: fitted.how.clone(),
         n: train.rows(),
         d: train.features(),
         c: fitted.model.bias().len(),
@@ -292,38 +455,48 @@ fn run(args: Args) -> Result<()> {
         sample_weights: plan.weighting.samples.is_some(),
         label_smoothing: plan.weighting.label_smoothing,
         standardize: plan.standardize.to_string(),
-        train_split: args.train_split.clone(),
-        val_split: args.val_split.clone(),
-        eval_split: args.eval_split.clone(),
+        train_split: data.name(data.train).to_string(),
+        val_split: data.val.map(|val| data.name(val).to_string()),
+        eval_split: data.name(data.eval).to_string(),
         train_seconds: fitted.seconds,
         train_accuracy: on_train.accuracy,
         train_loss: on_train.loss,
-        eval_accuracy: on_eval.accuracy,
-        eval_loss: on_eval.loss,
-        eval_rows: on_eval.rows,
+        eval_accuracy: scores.evaluation.accuracy,
+        eval_top5: scores.top(5),
+        eval_loss: scores.evaluation.loss,
+        eval_rows: scores.evaluation.rows,
         calibration,
     };
-    let mut files = vec![run::MODEL, run::HISTORY, run::SUMMARY];
-    match &fitted.history {
-        History::Epochs(epochs) => run::write(&staging, epochs, &summary)?,
-        History::Steps(steps) => run::write(&staging, steps, &summary)?,
-    }
-    if fitted.path.len() > 1 {
-        run::write_json(&staging, run::PATH, &fitted.path)?;
-        files.push(run::PATH);
-    }
-    unchanged()?;
+    let mut files = write_files(&args, &staging, &fitted, &summary)?;
     laps.end("other files written and flushed");
+    if !args.no_report {
+        let names = data.files(data.eval, plan.classes)?;
+        let path: Vec<serde_json::Value> = (fitted.path.iter())
+            .map(|entry| serde_json::to_value(entry).expect("plain data"))
+            .collect();
+        let report = Report {
+            source: &data.source,
+            summary: &summary,
+            history: &fitted.history.curve(),
+            model: &fitted.model,
+            scores: &scores,
+            rows: eval.x(),
+            files: names.as_deref(),
+            path: (path.len() > 1).then_some(&path[..]),
+        };
+        files.extend(pool.install(|| report.write(&staging))?);
+        laps.end("report and its figures");
+    }
+    data.check_unchanged()?;
     staging.publish()?;
     if let Some(checkpoints) = &plan.checkpoints {
         checkpoints.discard()?;
     }
     laps.end("directory published");
-    files.extend(args.save_trajectory.then_some(run::TRAJECTORY));
-    cli::say(format_args!("{}: {}", args.out.display(), files.join(", ")));
+    say_written(out, &args, &files, &summary);
     if let Some(memory) = memory {
-        drop((fitted.model, train, val, eval));
-        drop((train_split, val_split, eval_split));
+        drop((fitted, train, val, eval));
+        drop(data);
         laps.end("memory and maps given back");
         laps.say();
         memory.say();
@@ -339,6 +512,7 @@ struct Plan {
     standardize: Standardize,
     checkpoints: Option<Checkpoints>,
     save_trajectory: bool,
+    calibrate: bool,
 }
 
 /// By which optimizer.
@@ -355,6 +529,8 @@ struct Fitted {
     seconds: f64,
     history: History,
     path: Vec<PathEntry>,
+    /// s, b, A, where the Gram engine fitted.
+    coordinates: Option<Vec<f32>>,
 }
 
 enum History {
@@ -362,11 +538,29 @@ enum History {
     Steps(Vec<Step>),
 }
 
+impl History {
+    /// What the report draws: the loss of every epoch, or the objective of every step.
+    fn curve(&self) -> Vec<Epoch> {
+        match self {
+            History::Epochs(epochs) => epochs.clone(),
+            History::Steps(steps) => (steps.iter())
+                .map(|step| Epoch {
+                    epoch: step.iteration,
+                    lr: 1.0,
+                    loss: step.objective,
+                    val_loss: None,
+                    val_accuracy: None,
+                })
+                .collect(),
+        }
+    }
+}
+
 impl Plan {
-    fn new(args: &Args) -> Result<Plan> {
+    fn new(args: &Args, out: &Path) -> Result<Plan> {
         let weighting = args.weighting.weighting()?;
         let (mut sgd, classes) = fit_options(args)?;
-        let checkpoints = checkpoints(args)?;
+        let checkpoints = checkpoints(args, out)?;
         let how = match args.optimizer.as_str() {
             "sgd" => {
                 if let Some(option) = args.converge.given() {
@@ -386,7 +580,7 @@ impl Plan {
                     _ => Optimizer::Newton,
                 };
                 let seed = args.seed.unwrap_or(0);
-                let validated = args.val_split.is_some();
+                let validated = args.val_split.is_some() || args.x_val.is_some();
                 let options = &args.converge;
                 let options = options.options(optimizer, seed, validated, weighting.clone());
                 Optimize::Converge(ConvergeOptions {
@@ -404,6 +598,7 @@ impl Plan {
             standardize: Standardize::named(&args.weighting.standardize)?,
             checkpoints,
             save_trajectory: args.save_trajectory,
+            calibrate: args.weighting.calibrate,
         })
     }
 
@@ -441,23 +636,15 @@ impl Plan {
                 say_sgd(splits.train.rows(), &options);
                 let fit = fit_with_progress(splits, &options)?;
                 say_fitted(&fit);
-                let seconds = fit.timings;
-                let parts = [
-                    ("W0, the initial weights", seconds.initial_weights),
-                    ("K = X Xᵀ", seconds.gram_matrix),
-                    ("Z0 = X W0ᵀ", seconds.initial_logits),
-                    ("largest eigenvalue", seconds.learning_rate),
-                    ("epochs", seconds.epochs),
-                    ("W = s W0 + Aᵀ X", seconds.weight),
-                ];
-                laps.end_with_parts(&parts, "the fit's rest (threads, memory)");
+                end_laps_of_fit(laps, &fit);
                 Ok(Fitted {
                     how: How::from((&options, &fit)),
                     engine: fit.plan.engine,
-                    seconds: seconds.total(),
+                    seconds: fit.timings.total(),
                     model: fit.model,
                     history: History::Epochs(fit.history),
                     path: Vec::new(),
+                    coordinates: fit.coordinates,
                 })
             }
             Optimize::Converge(options) => {
@@ -470,6 +657,7 @@ impl Plan {
                     model: fit.model,
                     history: History::Steps(fit.steps),
                     path: fit.path,
+                    coordinates: None,
                 })
             }
         }
@@ -489,6 +677,7 @@ fn of_sgd(args: &Args) -> Option<&'static str> {
         ("--checkpoint-every", args.checkpoint_every.is_some()),
         ("--resume", args.resume),
         ("--save-trajectory", args.save_trajectory),
+        ("--save-coordinates", args.save_coordinates),
         ("--momentum", args.momentum.is_some()),
         ("--dampening", args.dampening.is_some()),
         ("--nesterov", args.nesterov),
@@ -524,10 +713,78 @@ fn converge_with_progress(splits: Splits, options: &ConvergeOptions) -> Result<C
     Ok(fit)
 }
 
+fn end_laps_of_fit(laps: &mut cli::Laps, fit: &Fit) {
+    let seconds = fit.timings;
+    let parts = [
+        ("W0, the initial weights", seconds.initial_weights),
+        ("K = X Xᵀ", seconds.gram_matrix),
+        ("Z0 = X W0ᵀ", seconds.initial_logits),
+        ("largest eigenvalue", seconds.learning_rate),
+        ("epochs", seconds.epochs),
+        ("W = s W0 + Aᵀ X", seconds.weight),
+    ];
+    laps.end_with_parts(&parts, "the fit's rest (threads, memory)");
+}
+
+/// Evaluate the model on the rows fitted and score those of --eval-split; the disk takes the
+/// model meanwhile.
+fn evaluate(
+    staging: &Staging,
+    model: &Model,
+    (train, eval): (&Samples, &Samples),
+    laps: &mut cli::Laps,
+) -> Result<(Evaluation, Scores)> {
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| run::write_model(staging, model));
+        let on_train = model.evaluate(train);
+        laps.end("evaluation of the rows fitted");
+        let scores = model.score(eval);
+        laps.end("evaluation of --eval-split");
+        let written = writing.join().unwrap_or_else(|panic| resume_unwind(panic));
+        laps.end("model flushed, beyond evaluation");
+        written?;
+        Ok((on_train?, scores?))
+    })
+}
+
+/// Write what there is beside the model and the report; the names of all but the report.
+fn write_files(
+    args: &Args,
+    staging: &Staging,
+    fit: &Fitted,
+    summary: &Summary,
+) -> Result<Vec<&'static str>> {
+    match &fit.history {
+        History::Epochs(epochs) => run::write(staging, epochs, summary)?,
+        History::Steps(steps) => run::write(staging, steps, summary)?,
+    }
+    let mut files = vec![run::MODEL, run::HISTORY, run::SUMMARY];
+    if fit.path.len() > 1 {
+        run::write_json(staging, run::PATH, &fit.path)?;
+        files.push(run::PATH);
+    }
+    files.extend(args.save_trajectory.then_some(run::TRAJECTORY));
+    if let (true, Some(coordinates)) = (args.save_coordinates, &fit.coordinates) {
+        let file = npy::f32_file(&[1, coordinates.len()], coordinates);
+        staging.write(run::COORDINATES, &file)?;
+        files.push(run::COORDINATES);
+    }
+    Ok(files)
+}
+
+fn say_written(out: &Path, args: &Args, files: &[&str], summary: &Summary) {
+    cli::event("summary", summary);
+    cli::say(format_args!("{}: {}", out.display(), files.join(", ")));
+    if !args.no_report {
+        let page = out.join(report::REPORT);
+        cli::say(format_args!("to look at it, open {}", page.display()));
+    }
+}
+
 /// Where to save the state, if that was asked for. A checkpoint that is neither continued nor
 /// given up with --force is kept: it may be days of work.
-fn checkpoints(args: &Args) -> Result<Option<Checkpoints>> {
-    let mut path = args.out.clone().into_os_string();
+fn checkpoints(args: &Args, out: &Path) -> Result<Option<Checkpoints>> {
+    let mut path = out.to_path_buf().into_os_string();
     path.push(".checkpoint");
     let path = PathBuf::from(path);
     let wanted = args.resume || args.checkpoint_every.is_some();
@@ -541,19 +798,22 @@ fn checkpoints(args: &Args) -> Result<Option<Checkpoints>> {
     }))
 }
 
-fn samples(split: &Split, classes: Option<usize>) -> Result<Samples<'_>> {
-    match classes {
-        Some(classes) => split.samples()?.first_classes(classes),
-        None => split.samples(),
-    }
-}
-
 /// A recipe's options with those given put over them, and the number of classes.
 fn fit_options(args: &Args) -> Result<(FitOptions, Option<usize>)> {
     let recipe = args.recipe.as_deref().map(Recipe::named).transpose()?;
     let mut options = recipe.map_or_else(FitOptions::default, Recipe::options);
     options.threads = args.threads;
-    options.engine = Choice::named(&args.engine)?;
+    options.engine = match (Choice::named(&args.engine)?, args.save_coordinates) {
+        (Choice::Primal, true) => {
+            return Err(Error::Options {
+                option: "--save-coordinates",
+                found: "the primal engine".to_string(),
+                expected: "--engine gram: only it has the coordinates A, s and b".to_string(),
+            });
+        }
+        (_, true) => Choice::Gram,
+        (choice, false) => choice,
+    };
     options.backend = Backend::named(&args.gemm)?;
     options.early_stopping = args.early_stopping;
     let sgd = &mut options.sgd;
@@ -621,7 +881,7 @@ fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     Ok(dataset)
 }
 
-fn say_header(source: &str, args: &Args, splits: Splits) {
+fn say_header(source: &str, split: &str, splits: Splits) {
     let train = splits.train;
     let (n, d, classes) = (train.rows(), train.features(), train.classes());
     let loss = Loss::for_classes(classes);
@@ -631,9 +891,8 @@ fn say_header(source: &str, args: &Args, splits: Splits) {
         Loss::Logistic => "logistic",
     };
     cli::say(format_args!(
-        "flowreg {}: {what} of {classes} classes on {source}, split {}",
+        "flowreg {}: {what} of {classes} classes on {source}, split {split}",
         env!("CARGO_PKG_VERSION"),
-        args.train_split,
     ));
     cli::say(format_args!(
         "  X {n} x {d} f32, mapped ({:.1} MB); W {c} x {d}",
@@ -664,7 +923,7 @@ fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<Fit> {
     let mut bar = cli::progress(0, "K");
     let mut last = None;
     let result = flowreg::fit(splits, options, &mut |event| match event {
-        Event::Planned(plan) => say_plan(plan, options),
+        Event::Planned(plan) => say_plan(plan, options, splits),
         Event::GramMatrix { columns, of } => {
             bar.set_length(of as u64);
             bar.set_position(columns as u64);
@@ -680,6 +939,9 @@ fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<Fit> {
         }
         Event::Epoch(epoch) => {
             let number = epoch.epoch;
+            if cli::event("epoch", &epoch) {
+                return;
+            }
             bar.set_message(format!("loss {:.4}", epoch.loss));
             bar.inc(1);
             last = (number % every != 0).then_some(epoch);
@@ -694,12 +956,27 @@ fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<Fit> {
     result
 }
 
-fn say_plan(plan: engine::Plan, options: &FitOptions) {
+fn say_plan(plan: engine::Plan, options: &FitOptions, splits: Splits) {
+    let threads = options.threads.unwrap_or_else(threads::available);
     cli::say(format_args!(
-        "  {plan}; {} threads, {}",
-        options.threads.unwrap_or_else(threads::available),
+        "  {plan}; {threads} threads, {}",
         Isa::current()
     ));
+    let (flop, own) = match plan.engine {
+        Kind::Gram => (plan.gram_flop, plan.gram_bytes as f64),
+        Kind::Primal => (plan.primal_flop, 0.0),
+    };
+    // Of what is this short, measuring the machine would take a share that shows.
+    if flop < 2e11 {
+        return;
+    }
+    let rows = splits.train.rows() + splits.validation.map_or(0, Samples::rows);
+    let mapped = 4.0 * rows as f64 * splits.train.features() as f64;
+    cli::forecast(
+        flop / Gemm::new(options.backend, threads).rate(),
+        own + mapped,
+        0.0,
+    );
 }
 
 fn say_learning_rate(sgd: &Sgd, lr: f64, bound: Option<f64>) {
@@ -747,9 +1024,13 @@ fn say_fitted(fit: &Fit) {
     }
 }
 
-fn say_evaluation(split: &str, evaluation: Evaluation) {
+fn say_evaluation(split: &str, evaluation: Evaluation, scores: Option<&Scores>) {
+    let top5 = match scores {
+        Some(scores) => format!(" (top-5 {:.4})", scores.top(5)),
+        None => String::new(),
+    };
     cli::say(format_args!(
-        "{split:5} {:5} rows: accuracy {:.4}, loss {:.4}",
+        "{split:5} {:5} rows: accuracy {:.4}{top5}, loss {:.4}",
         evaluation.rows, evaluation.accuracy, evaluation.loss
     ));
 }

@@ -1,35 +1,44 @@
-//! Photographs to dataset.
+//! Photographs, arrays or text to dataset.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
+use flowreg::data::dataset::Manifest;
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
+use flowreg::data::folder::{self, Shares};
 use flowreg::data::jpeg::Warnings;
+use flowreg::data::photographs::Photographs;
 use flowreg::data::prep::{self, PrepOptions};
+use flowreg::data::{arrays, download, libsvm};
 use flowreg::publish::{Overwrite, Staging};
 use flowreg::{Dataset, Result, cli, threads};
 
-/// Prepare photographs once into a memory-mapped f32 matrix.
+/// Prepare data once into a memory-mapped f32 matrix.
 #[derive(Parser)]
 #[command(
     name = "flowreg-prep",
     version,
     after_help = "\
 Examples:
-  flowreg-prep flowers102 --root ~/flowers-102 --out flowers
+  flowreg-prep flowers102 --root ~/flowers-102 --download --out flowers
   flowreg-prep flowers102 --root ~/flowers-102 --out flowers64 --size 64
+  flowreg-prep folder --root ~/my-photographs --out mine
+  flowreg-prep npy --x x.npy --y y.npy --x-test xt.npy --y-test yt.npy --out arrays
+  flowreg-prep libsvm --train a9a --test a9a.t --out a9a-data
   flowreg-prep demo --out photographs
   flowreg-prep flowers102 --root photographs --no-verify --out demo-data
   flowreg-prep verify flowers
 
 A preparation that was stopped or killed leaves nothing that counts: start it again, it
-begins anew.
+begins anew. A download goes on where it stopped.
 
-Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 a bug, 73 the output exists or
-another process is writing it, 74 a file could not be read or written, 75 a file changed
-while it was in use, 130 and 143 stopped by Ctrl-C or SIGTERM."
+Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 a bug, 71 no memory, 73 the output
+exists or another process is writing it, 74 a file could not be read, written or fetched, 75 a
+file changed while it was in use, 130 and 143 stopped by Ctrl-C or SIGTERM (a second one stops
+at once)."
 )]
 struct Prep {
     #[command(subcommand)]
@@ -38,8 +47,14 @@ struct Prep {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Oxford Flowers102: a folder with jpg/, imagelabels.mat and setid.mat
+    /// Oxford Flowers102: a folder with jpg/ or 102flowers.tgz, imagelabels.mat and setid.mat
     Flowers102(Flowers102),
+    /// Your photographs (JPEG, PNG): a folder for each class
+    Folder(Folder),
+    /// Arrays of other tools: .npy features (<f8, <f4, <f2; |u1 is divided by 255) and labels
+    Npy(Npy),
+    /// LIBSVM's text: LABEL INDEX:VALUE ...
+    Libsvm(Libsvm),
     /// Draw the demo's synthetic photographs, in Flowers102's layout
     Demo(Demo),
     /// Check every byte of a dataset against its checksums; nothing is repaired
@@ -58,26 +73,113 @@ struct Dir {
 
 #[derive(Args)]
 struct Flowers102 {
-    /// Folder that holds jpg/, imagelabels.mat and setid.mat
+    /// Folder that holds jpg/ or 102flowers.tgz, imagelabels.mat and setid.mat
     #[arg(long, value_name = "DIR")]
     root: PathBuf,
+    /// Fetch the three official files (0.35 GB) into --root first; goes on where it broke off
+    #[arg(
+        long,
+        conflicts_with = "no_verify",
+        long_help = "Fetch the three official files (0.35 GB) into --root first. A download that broke off \
+                     goes on; a proxy is taken from HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY; \
+                     FLOWREG_FLOWERS102_URL names a mirror. The archive is read as it is, never unpacked"
+    )]
+    download: bool,
+    /// Accept .mat files and an archive other than the official ones
+    #[arg(long)]
+    no_verify: bool,
+    #[command(flatten)]
+    pictures: Pictures,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct Folder {
+    /// Folder with one folder for each class, or with train/, val/ and test/ that have them
+    #[arg(long, value_name = "DIR")]
+    root: PathBuf,
+    /// Share of each class for val, where folders make no splits
+    #[arg(long, value_name = "SHARE", default_value_t = 0.15)]
+    val_share: f64,
+    /// Share of each class for test, where folders make no splits
+    #[arg(long, value_name = "SHARE", default_value_t = 0.15)]
+    test_share: f64,
+    /// Seed of that draw
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u32,
+    #[command(flatten)]
+    pictures: Pictures,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct Pictures {
     /// Side of the square that photographs are resized to, in pixels
     #[arg(long, default_value_t = 128)]
     size: usize,
-    /// Accept .mat files other than the official ones
-    #[arg(long)]
-    no_verify: bool,
     /// Accept photographs that libjpeg finds damaged, with the pixels that it invents
     #[arg(long)]
     lenient: bool,
     /// Leave out photographs that cannot be used, and list them, instead of refusing all
     #[arg(long)]
     skip_bad: bool,
-    #[command(flatten)]
-    output: Output,
     /// Threads; one for each core if not given
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+}
+
+impl Pictures {
+    fn options(&self) -> PrepOptions {
+        PrepOptions {
+            size: self.size,
+            warnings: match self.lenient {
+                true => Warnings::Accept,
+                false => Warnings::Refuse,
+            },
+            skip_bad: self.skip_bad,
+        }
+    }
+}
+
+#[derive(Args)]
+struct Npy {
+    /// Features to train on (rows x features)
+    #[arg(long, value_name = "FILE")]
+    x: PathBuf,
+    /// Their labels (<i8, <i4 or |u1), classes numbered from 0
+    #[arg(long, value_name = "FILE")]
+    y: PathBuf,
+    /// Features of the split val
+    #[arg(long, value_name = "FILE", requires = "y_val")]
+    x_val: Option<PathBuf>,
+    /// Their labels
+    #[arg(long, value_name = "FILE", requires = "x_val")]
+    y_val: Option<PathBuf>,
+    /// Features of the split test
+    #[arg(long, value_name = "FILE", requires = "y_test")]
+    x_test: Option<PathBuf>,
+    /// Their labels
+    #[arg(long, value_name = "FILE", requires = "x_test")]
+    y_test: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct Libsvm {
+    /// Text to train on
+    #[arg(long, value_name = "FILE")]
+    train: PathBuf,
+    /// Text of the split val
+    #[arg(long, value_name = "FILE")]
+    val: Option<PathBuf>,
+    /// Text of the split test
+    #[arg(long, value_name = "FILE")]
+    test: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Args)]
@@ -110,54 +212,188 @@ impl Output {
 
 fn main() -> ExitCode {
     cli::main("flowreg-prep", |args: Prep| match args.command {
-        Command::Flowers102(args) => prepare(&args),
+        Command::Flowers102(args) => flowers102(&args),
+        Command::Folder(args) => folder(&args),
+        Command::Npy(args) => npy(&args),
+        Command::Libsvm(args) => libsvm(&args),
         Command::Demo(args) => draw(&args),
         Command::Verify(args) => verify(&args),
     })
 }
 
-fn prepare(args: &Flowers102) -> Result<()> {
+fn flowers102(args: &Flowers102) -> Result<()> {
     let verify = match args.no_verify {
         true => Verify::Any,
         false => Verify::Official,
     };
+    // Known before 0.35 GB are fetched: whether there is anything to do.
+    drop(Staging::begin(&args.output.out, args.output.overwrite())?);
+    if args.download {
+        fetch(&args.root)?;
+    }
     let photographs = flowers102::open(&args.root, verify)?;
+    prepare(&photographs, &args.pictures, &args.output)?;
+    say_next(&args.output.out, "--recipe softmax-slow");
+    Ok(())
+}
+
+fn fetch(root: &Path) -> Result<()> {
+    let mirror = std::env::var("FLOWREG_FLOWERS102_URL");
+    let base = mirror.as_deref().unwrap_or(flowers102::URL);
+    for remote in &flowers102::OFFICIAL {
+        let bar = cli::progress_bytes(0, remote.name);
+        let fetched = download::fetch(base, remote, root, &mut |bytes, of| {
+            bar.set_length(of.unwrap_or(bytes));
+            bar.set_position(bytes);
+        })?;
+        bar.finish_and_clear();
+        let how = match fetched {
+            true => "fetched, md5 as published",
+            false => "already there",
+        };
+        cli::say(format_args!("{}: {how}", root.join(remote.name).display()));
+    }
+    Ok(())
+}
+
+fn folder(args: &Folder) -> Result<()> {
+    let shares = Shares {
+        val: args.val_share,
+        test: args.test_share,
+        seed: args.seed,
+    };
+    let found = folder::open(&args.root, shares)?;
+    if found.passed_over > 0 {
+        cli::say(format_args!(
+            "{} files passed over: their names end in none of .jpg, .jpeg and .png, or they lie in no class",
+            found.passed_over
+        ));
+    }
+    if !found.split_by_folders {
+        cli::say(format_args!(
+            "no folder train: each class is split by seed {}, {} for val, {} for test",
+            shares.seed, shares.val, shares.test
+        ));
+    }
+    prepare(&found.photographs, &args.pictures, &args.output)?;
+    say_next(&args.output.out, "--lr auto --epochs 500");
+    Ok(())
+}
+
+fn prepare(photographs: &Photographs, pictures: &Pictures, output: &Output) -> Result<()> {
     let rows: usize = photographs.splits.iter().map(|s| s.rows.len()).sum();
-    let (size, out) = (args.size, &args.output.out);
+    let (size, out) = (pictures.size, &output.out);
+    let options = pictures.options();
     cli::say(format_args!(
         "{}: {rows} photographs, {} classes, to {size} x {size} x 3 = {} features",
         photographs.source,
         photographs.class_names.len(),
-        3 * size * size,
+        3 * size as u128 * size as u128,
     ));
+    let pool = threads::pool(pictures.threads)?;
+    if (1..=prep::MAX_SIZE).contains(&size) {
+        forecast(photographs, &options, pool.current_num_threads());
+    }
     let bar = cli::progress(rows as u64, "prepare");
-    let started = std::time::Instant::now();
-    let options = PrepOptions {
-        size,
-        warnings: match args.lenient {
-            true => Warnings::Accept,
-            false => Warnings::Refuse,
-        },
-        skip_bad: args.skip_bad,
-    };
-    let overwrite = args.output.overwrite();
-    let manifest = threads::pool(args.threads)?
-        .install(|| prep::prepare(&photographs, &options, out, overwrite, &|n| bar.inc(n)))?;
+    let started = Instant::now();
+    let manifest = pool.install(|| {
+        let overwrite = output.overwrite();
+        prep::prepare(photographs, &options, out, overwrite, &|n| bar.inc(n))
+    })?;
     bar.finish_and_clear();
+    say_done(out, &manifest, started);
+    Ok(())
+}
+
+/// By the time that a few photographs take. One that cannot be read is named later.
+fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) {
+    const TRIED: usize = 8;
+    let all = photographs.splits.iter().flat_map(|split| &split.rows);
+    let rows = all.clone().count();
+    let started = Instant::now();
+    let tried = all.step_by((rows / TRIED).max(1)).take(TRIED);
+    let tried = tried
+        .filter(|(photograph, _)| photograph.planes(options.size, options.warnings).is_ok())
+        .count();
+    let each = started.elapsed().as_secs_f64() / tried.max(1) as f64;
+    let archive: usize = (photographs.splits.iter())
+        .flat_map(|split| &split.rows)
+        .filter_map(|(photograph, _)| Some(photograph.bytes.as_ref()?.len()))
+        .sum();
+    let row = 4.0 * 3.0 * (options.size * options.size) as f64;
+    let memory = 2.0 * row.max(32e6) + archive as f64;
+    cli::forecast(
+        each * rows as f64 / threads as f64,
+        memory,
+        row * rows as f64,
+    );
+}
+
+fn npy(args: &Npy) -> Result<()> {
+    let mut parts = vec![arrays::Part {
+        name: "train",
+        x: args.x.clone(),
+        y: args.y.clone(),
+    }];
+    let others = [
+        ("val", &args.x_val, &args.y_val),
+        ("test", &args.x_test, &args.y_test),
+    ];
+    for (name, x, y) in others {
+        if let (Some(x), Some(y)) = (x.clone(), y.clone()) {
+            parts.push(arrays::Part { name, x, y });
+        }
+    }
+    convert(&args.output, |progress| {
+        arrays::prepare(&parts, &args.output.out, args.output.overwrite(), progress)
+    })
+}
+
+fn libsvm(args: &Libsvm) -> Result<()> {
+    let others = [("val", &args.val), ("test", &args.test)];
+    let others = others
+        .into_iter()
+        .filter_map(|(name, path)| Some((name, path.as_ref()?)));
+    let parts: Vec<libsvm::Part> = (std::iter::once(("train", &args.train)).chain(others))
+        .map(|(name, path)| libsvm::Part {
+            name,
+            path: path.clone(),
+        })
+        .collect();
+    convert(&args.output, |progress| {
+        libsvm::prepare(&parts, &args.output.out, args.output.overwrite(), progress)
+    })
+}
+
+fn convert(output: &Output, prepare: impl FnOnce(&dyn Fn(u64)) -> Result<Manifest>) -> Result<()> {
+    let started = Instant::now();
+    let bar = cli::progress(0, "rows");
+    let rows = std::cell::Cell::new(0);
+    let manifest = prepare(&|n| {
+        rows.set(rows.get() + n);
+        bar.set_length(rows.get());
+        bar.set_position(rows.get());
+    })?;
+    bar.finish_and_clear();
+    say_done(&output.out, &manifest, started);
+    say_next(&output.out, "--lr auto --epochs 2000");
+    Ok(())
+}
+
+fn say_done(out: &Path, manifest: &Manifest, started: Instant) {
     for split in &manifest.splits {
         cli::say(format_args!("  {:5} {:5} rows", split.name, split.rows));
     }
     for skipped in &manifest.skipped {
         cli::say(format_args!("  skipped: {skipped}"));
     }
+    let rows: usize = manifest.splits.iter().map(|split| split.rows).sum();
     let seconds = started.elapsed().as_secs_f64();
     cli::say(format_args!(
-        "{} in {seconds:.1} s ({:.2} ms a photograph)",
+        "{} in {seconds:.1} s ({:.2} ms a row)",
         out.display(),
         seconds * 1e3 / rows as f64
     ));
-    say_next(out);
-    Ok(())
 }
 
 fn verify(args: &Dir) -> Result<()> {
@@ -173,9 +409,9 @@ fn verify(args: &Dir) -> Result<()> {
     Ok(())
 }
 
-fn say_next(out: &Path) {
+fn say_next(out: &Path, options: &str) {
     cli::say(format_args!(
-        "next: flowreg-fit {} --recipe softmax-slow --out RUN",
+        "next: flowreg-fit {} {options} --out RUN",
         out.display()
     ));
 }

@@ -61,7 +61,7 @@ pub struct WeightingArgs {
     pub standardize: String,
     /// Find the temperature that makes probabilities on --val-split most likely, and store it
     /// with the model
-    #[arg(long, requires = "val_split")]
+    #[arg(long)]
     pub calibrate: bool,
 }
 
@@ -229,6 +229,12 @@ fn said(status: Status) -> &'static str {
         Status::Stalled => "stalled",
         Status::Separable => "separable",
     }
+}
+
+/// `--calibrate` without validation rows.
+pub fn no_rows_to_calibrate() -> Error {
+    let expected = "--val-split (or --x-val), whose rows it is found on";
+    Error::options("--calibrate", "no validation rows", expected)
 }
 
 /// Refuse an option of SGD beside another optimizer.

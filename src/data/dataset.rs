@@ -1,5 +1,6 @@
 //! A prepared dataset: a directory with `dataset.json` and, for each split,
-//! `SPLIT.x.npy` (`<f4`, rows x features) and `SPLIT.y.npy` (`<i8`).
+//! `SPLIT.x.npy` (`<f4`, rows x features) and `SPLIT.y.npy` (`<i8`); of photographs also
+//! `SPLIT.files.json`, the name of each row's file.
 //!
 //! `numpy.load("train.x.npy", mmap_mode="r")` opens them as well.
 //!
@@ -26,6 +27,8 @@ pub const MANIFEST: &str = "dataset.json";
 const VERSION: u32 = 2;
 /// Manifests are small; more is refused before it is read.
 const MAX_MANIFEST: u64 = 16 << 20;
+/// As is a list of names.
+const MAX_FILES: u64 = 1 << 30;
 
 /// `dataset.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,8 +38,9 @@ pub struct Manifest {
     pub version: u32,
     /// Where the photographs came from.
     pub source: String,
-    /// How a photograph became a row.
-    pub transform: Transform,
+    /// How a photograph became a row; absent if the rows were given as numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transform: Option<Transform>,
     /// d: values a row.
     pub features: usize,
     /// Name of each class, by label.
@@ -63,6 +67,18 @@ pub struct Transform {
     pub scale: String,
 }
 
+impl Transform {
+    /// The one transform there is, at this size.
+    pub(crate) fn of_photographs(size: usize) -> Transform {
+        Transform {
+            size,
+            filter: "bilinear-antialias".to_string(),
+            layout: "chw".to_string(),
+            scale: "u8/255".to_string(),
+        }
+    }
+}
+
 /// One split of the manifest.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -77,21 +93,35 @@ pub struct SplitEntry {
     pub x_crc32: String,
     /// SHA-256 of the labels, without the file's header.
     pub y_sha256: String,
+    /// SHA-256 of the list of the rows' photographs; absent if the rows were given as numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_sha256: Option<String>,
 }
 
 impl Manifest {
     /// A manifest without splits, for photographs resized to `size`.
-    pub(crate) fn new(source: String, class_names: Vec<String>, size: usize) -> Manifest {
+    pub(crate) fn of_photographs(
+        source: String,
+        class_names: Vec<String>,
+        size: usize,
+    ) -> Manifest {
+        Manifest {
+            transform: Some(Transform::of_photographs(size)),
+            ..Manifest::of_numbers(source, class_names, 3 * size * size)
+        }
+    }
+
+    /// A manifest without splits, for rows of so many numbers.
+    pub(crate) fn of_numbers(
+        source: String,
+        class_names: Vec<String>,
+        features: usize,
+    ) -> Manifest {
         Manifest {
             version: VERSION,
             source,
-            transform: Transform {
-                size,
-                filter: "bilinear-antialias".to_string(),
-                layout: "chw".to_string(),
-                scale: "u8/255".to_string(),
-            },
-            features: 3 * size * size,
+            transform: None,
+            features,
             class_names,
             splits: Vec::new(),
             skipped: Vec::new(),
@@ -175,6 +205,11 @@ pub(crate) fn y_file(split: &str) -> String {
     format!("{split}.y.npy")
 }
 
+/// File name of the list of a split's photographs, in row order.
+pub(crate) fn files_file(split: &str) -> String {
+    format!("{split}.files.json")
+}
+
 /// An opened dataset directory.
 #[derive(Clone, Debug)]
 pub struct Dataset {
@@ -189,6 +224,7 @@ pub struct Split {
     x_crc32: String,
     y: Vec<i64>,
     classes: usize,
+    files: Option<Vec<String>>,
 }
 
 impl Dataset {
@@ -265,33 +301,92 @@ impl Dataset {
         }
         check_header(x.path(), x.header(), Dtype::F32, &[rows, features])?;
         let y_path = self.dir.join(y_file(name));
-        let (header, labels) = read_labels(&y_path, rows)?;
-        check_header(&y_path, &header, Dtype::I64, &[rows])?;
-        check_sha256(&y_path, &labels, &entry.y_sha256)?;
-        let y: Vec<i64> = (labels.chunks_exact(8))
-            .map(|b| i64::from_le_bytes(b.try_into().expect("chunks of 8")))
-            .collect();
+        let labels = read_labels(&y_path, rows)?;
+        check_header(&y_path, &labels.header, Dtype::I64, &[rows])?;
+        check_sha256(&y_path, &labels.data, &entry.y_sha256)?;
         let classes = self.manifest.class_names.len();
-        if let Some((row, label)) =
-            (y.iter().enumerate()).find(|(_, label)| !(0..classes as i64).contains(label))
-        {
-            return Err(Error::format(
-                &y_path,
-                format!("label of row {row}"),
-                label,
-                format!("0..{classes}, the classes of {MANIFEST}"),
-            ));
-        }
+        let expected = || format!("0..{classes}, the classes of {MANIFEST}");
+        check_labels(&y_path, &labels.values, classes as i64, expected)?;
         Ok(Split {
             x,
             x_crc32: entry.x_crc32.clone(),
-            y,
+            y: labels.values,
             classes,
+            files: self.files(entry)?,
         })
+    }
+
+    /// The names of a split's photographs.
+    fn files(&self, entry: &SplitEntry) -> Result<Option<Vec<String>>> {
+        let Some(sha256) = &entry.files_sha256 else {
+            return Ok(None);
+        };
+        let path = self.dir.join(files_file(&entry.name));
+        let bytes = files::read(&path, "open", MAX_FILES)?;
+        check_sha256(&path, &bytes, sha256)?;
+        let files: Vec<String> = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::format(&path, "json", error, "a list of names"))?;
+        match files.len() == entry.rows {
+            true => Ok(Some(files)),
+            false => {
+                let expected = format!("{} as {MANIFEST} says", entry.rows);
+                Err(Error::format(&path, "names", files.len(), expected))
+            }
+        }
     }
 }
 
 impl Split {
+    /// Map `<f4` features (n x d) and read labels (n) that some other tool saved.
+    ///
+    /// There are as many classes as `classes` says, or as the labels, from 0, need. Cost: as
+    /// [`Dataset::split`]; the checksums are those of now, for [`Split::check_unchanged`].
+    ///
+    /// # Errors
+    /// [`Error::Npy`] and [`Error::Format`] if the files are not such arrays, if the rows and
+    /// labels are not as many, if a feature is no number of at most 10¹⁵, or if a label is below
+    /// 0 or not below `classes`.
+    pub fn of_arrays(x_path: &Path, y_path: &Path, classes: Option<usize>) -> Result<Split> {
+        let x = MappedMatrix::open(x_path)?;
+        let (rows, features) = (x.view().rows(), x.view().cols());
+        if rows == 0 || features == 0 {
+            let expected = "at least one row and one feature";
+            return Err(Error::format(
+                x_path,
+                "shape",
+                format!("{rows} x {features}"),
+                expected,
+            ));
+        }
+        let y = read_labels(y_path, rows)?.values;
+        let needed = y.iter().max().map_or(0, |most| most.saturating_add(1));
+        // No more classes than rows, or a wild label would make a matrix of W that none holds.
+        let classes = classes.map_or(needed.min(rows as i64), |classes| classes as i64);
+        let expected =
+            || format!("0..{classes}: classes are numbered from 0, and no more than rows to fit");
+        check_labels(y_path, &y, classes, expected)?;
+        let unusable = Unusable::default();
+        let x_crc32 = blocks::checksums(x.data(), |range, data| unusable.look(range, data));
+        unusable.refuse(&x)?;
+        Ok(Split {
+            x,
+            x_crc32,
+            y,
+            classes: (classes as usize).max(2),
+            files: None,
+        })
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// The file of each row, relative to where the photographs lay; `None` if unknown.
+    pub fn files(&self) -> Option<&[String]> {
+        self.files.as_deref()
+    }
+
     /// The split's rows, borrowed from the map.
     pub fn samples(&self) -> Result<Samples<'_>> {
         Samples::of_finite(self.x.view(), &self.y, self.classes)
@@ -324,13 +419,8 @@ impl Split {
 
     /// Every block's checksum and every feature, in one pass.
     fn verify_features(&self) -> Result<()> {
-        let unusable = AtomicUsize::new(usize::MAX);
-        let look = |range: Range<usize>, data: &[u8]| {
-            let values: &[f32] = bytemuck::cast_slice(data);
-            if let Some(at) = position(values, |value| value.abs() <= 1e15) {
-                unusable.fetch_min(range.start / 4 + at, Ordering::Relaxed);
-            }
-        };
+        let unusable = Unusable::default();
+        let look = |range: Range<usize>, data: &[u8]| unusable.look(range, data);
         if let Some(wrong) = blocks::first_wrong(self.x.data(), &self.x_crc32, look) {
             self.x.check_unchanged()?;
             return Err(Error::format(
@@ -340,15 +430,61 @@ impl Split {
                 format!("that of {MANIFEST}: the file is damaged, prepare the dataset again"),
             ));
         }
-        match unusable.into_inner() {
+        unusable.refuse(&self.x)
+    }
+}
+
+/// What a feature must be.
+pub const USABLE: &str =
+    "a number between -1e15 and 1e15, whose square f32 can hold; fill in or drop what is missing";
+
+/// Whether a feature is so.
+pub fn is_usable(value: f32) -> bool {
+    value.abs() <= 1e15
+}
+
+/// The first feature that cannot be used, whichever thread finds it; `usize::MAX` for none.
+struct Unusable(AtomicUsize);
+
+impl Default for Unusable {
+    fn default() -> Self {
+        Unusable(AtomicUsize::new(usize::MAX))
+    }
+}
+
+impl Unusable {
+    /// Look at a range of the matrix's bytes.
+    fn look(&self, range: Range<usize>, data: &[u8]) {
+        if let Some(at) = position(bytemuck::cast_slice(data), is_usable) {
+            self.0.fetch_min(range.start / 4 + at, Ordering::Relaxed);
+        }
+    }
+
+    fn refuse(self, x: &MappedMatrix) -> Result<()> {
+        match self.0.into_inner() {
             usize::MAX => Ok(()),
             at => {
-                let (row, column) = (at / self.x.view().cols(), at % self.x.view().cols());
+                let (row, column) = (at / x.view().cols(), at % x.view().cols());
                 let field = format!("row {row}, column {column}");
-                let value = self.x.view().as_slice()[at];
-                let expected = "a number between -1e15 and 1e15, whose square f32 can hold";
-                Err(Error::format(self.x.path(), field, value, expected))
+                let value = x.view().as_slice()[at];
+                Err(Error::format(x.path(), field, value, USABLE))
             }
+        }
+    }
+}
+
+/// Refuse a label that is not in `0..classes`; `expected` says why not.
+pub(crate) fn check_labels(
+    path: &Path,
+    labels: &[i64],
+    classes: i64,
+    expected: impl FnOnce() -> String,
+) -> Result<()> {
+    match (labels.iter().enumerate()).find(|(_, label)| !(0..classes).contains(label)) {
+        None => Ok(()),
+        Some((row, label)) => {
+            let field = format!("label of row {row}");
+            Err(Error::format(path, field, label, expected()))
         }
     }
 }

@@ -8,11 +8,10 @@
 use std::f32::consts::{PI, TAU};
 use std::path::Path;
 
-use mozjpeg::{ColorSpace, Compress};
 use rand_mt::Mt;
 use rayon::prelude::*;
 
-use super::{flowers102, mat5};
+use super::{flowers102, jpeg, mat5};
 use crate::error::{Error, Result};
 use crate::files::{self, NewFile};
 use crate::interrupt;
@@ -86,8 +85,13 @@ pub fn write_photographs(
             interrupt::check()?;
             let path = jpg.join(format!("image_{:05}.jpg", image + 1));
             let seed = mix(options.seed, image as u32 + 1);
-            let photograph = draw(&classes[image / each], &mut Random::new(seed));
-            let bytes = encode(&photograph).map_err(Error::io(&path, "encode"))?;
+            let Photograph {
+                width,
+                height,
+                values,
+            } = draw(&classes[image / each], &mut Random::new(seed));
+            let bytes = jpeg::encode_rgb(&values, width, height, 88.0)
+                .map_err(Error::io(&path, "encode"))?;
             // Not flushed one by one: what a power cut takes can be drawn again.
             NewFile::create(&path)?.append(&bytes)?;
             progress(1);
@@ -333,23 +337,11 @@ fn mix(a: u32, b: u32) -> u32 {
     (x ^ (x >> 15)).wrapping_mul(0xC2B2_AE35) ^ b
 }
 
-fn encode(photograph: &Photograph) -> std::io::Result<Vec<u8>> {
-    let mut jpeg = Compress::new(ColorSpace::JCS_RGB);
-    // mozjpeg's own defaults search for smaller files and take ten times as long.
-    jpeg.set_fastest_defaults();
-    jpeg.set_size(photograph.width, photograph.height);
-    jpeg.set_quality(88.0);
-    let mut started = jpeg.start_compress(Vec::new())?;
-    started.write_scanlines(&photograph.values)?;
-    started.finish()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::data::flowers102::Verify;
     use crate::data::jpeg::Warnings;
-    use crate::data::photographs::load_planes;
 
     const SMALL: DemoOptions = DemoOptions {
         classes: 3,
@@ -390,11 +382,9 @@ mod tests {
             [vec![0, 0, 1, 1, 2, 2], vec![0, 1, 2], vec![0, 1, 2]]
         );
         for split in &photographs.splits {
-            for (path, _) in &split.rows {
-                assert_eq!(
-                    load_planes(path, 16, Warnings::Refuse).unwrap().len(),
-                    3 * 16 * 16
-                );
+            for (photograph, _) in &split.rows {
+                let planes = photograph.planes(16, Warnings::Refuse).unwrap();
+                assert_eq!(planes.len(), 3 * 16 * 16);
             }
         }
         assert!(flowers102::open(dir.path(), Verify::Official).is_err());

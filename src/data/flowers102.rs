@@ -1,4 +1,5 @@
-//! Oxford Flowers102's own layout: `jpg/image_00001.jpg …`, `imagelabels.mat`, `setid.mat`.
+//! Oxford Flowers102's own layout: `jpg/image_00001.jpg …`, or the archive of them as it is
+//! published, `imagelabels.mat`, `setid.mat`.
 //!
 //! Row order of a split is the order of the ids in `setid.mat`; a label is the value in
 //! `imagelabels.mat` less 1, as in torchvision.
@@ -7,8 +8,9 @@ use std::path::Path;
 
 use md5::{Digest, Md5};
 
-use super::mat5;
-use super::photographs::{PhotographSplit, Photographs};
+use super::download::Remote;
+use super::photographs::{Photograph, PhotographSplit, Photographs};
+use super::{archive, mat5};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -16,8 +18,31 @@ use crate::files;
 pub const LABELS: &str = "imagelabels.mat";
 /// The file of the three splits.
 pub const SPLITS: &str = "setid.mat";
+/// The archive of the photographs.
+pub const ARCHIVE: &str = "102flowers.tgz";
 const LABELS_MD5: &str = "e0620be6f572b9609742df49c70aed4d";
 const SPLITS_MD5: &str = "a5357ecc9cb78c4bef273ce3793fc85c";
+const ARCHIVE_MD5: &str = "52808999861908f626f3c1f4e79d11fa";
+/// Where the three official files lie.
+pub const URL: &str = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/";
+/// The official files, the small ones first.
+pub const OFFICIAL: [Remote; 3] = [
+    Remote {
+        name: SPLITS,
+        md5: SPLITS_MD5,
+        max_bytes: MAX_MAT,
+    },
+    Remote {
+        name: LABELS,
+        md5: LABELS_MD5,
+        max_bytes: MAX_MAT,
+    },
+    Remote {
+        name: ARCHIVE,
+        md5: ARCHIVE_MD5,
+        max_bytes: 1 << 30,
+    },
+];
 /// Split names and the variables that hold their ids.
 const VARIABLES: [(&str, &str); 3] = [("train", "trnid"), ("val", "valid"), ("test", "tstid")];
 /// Larger `.mat` files are not this dataset's.
@@ -32,14 +57,19 @@ pub enum Verify {
     Any,
 }
 
-/// Read the labels and splits below `root`. The photographs are not opened.
+/// Read the labels and splits below `root`.
+///
+/// Photographs below `jpg/` are not opened yet. Without that folder they are read out of
+/// `102flowers.tgz`, which is never unpacked: their bytes (0.33 GB) then stay in memory.
 pub fn open(root: &Path, verify: Verify) -> Result<Photographs> {
     if !root.is_dir() {
         return Err(Error::format(
             root,
             "--root",
             "no such directory",
-            format!("the folder that holds jpg/, {LABELS} and {SPLITS}"),
+            format!(
+                "the folder that holds jpg/ or {ARCHIVE}, {LABELS} and {SPLITS}; --download fetches them"
+            ),
         ));
     }
     let labels_path = root.join(LABELS);
@@ -49,6 +79,41 @@ pub fn open(root: &Path, verify: Verify) -> Result<Photographs> {
     let labels = integers(&labels_path, &labels, "labels")?;
     let classes = classes(&labels_path, &labels)?;
 
+    let mut packed = match root.join("jpg").is_dir() || !root.join(ARCHIVE).exists() {
+        true => None,
+        false => {
+            let path = root.join(ARCHIVE);
+            if verify == Verify::Official {
+                check_md5(&path, &super::download::md5_of(&path)?, ARCHIVE_MD5)?;
+            }
+            let wanted = |name: &str| name.starts_with("jpg/image_") && name.ends_with(".jpg");
+            Some(archive::read_files(&path, wanted, &mut |_| {})?)
+        }
+    };
+    let mut photograph = |id: i64| -> Result<Photograph> {
+        let name = format!("jpg/image_{id:05}.jpg");
+        let Some(packed) = &mut packed else {
+            return Ok(Photograph {
+                path: root.join(&name),
+                name,
+                bytes: None,
+            });
+        };
+        let path = root.join(ARCHIVE);
+        match packed.remove(&name) {
+            None => Err(Error::format(
+                &path,
+                name,
+                "no such file",
+                "every photograph",
+            )),
+            bytes => Ok(Photograph {
+                path: path.join(&name),
+                name,
+                bytes,
+            }),
+        }
+    };
     let mut seen = vec![false; labels.len()];
     let mut split = |name: &str, variable: &str| -> Result<PhotographSplit> {
         let ids = integers(&splits_path, &splits, variable)?;
@@ -70,8 +135,7 @@ pub fn open(root: &Path, verify: Verify) -> Result<Photographs> {
                     "every photograph in one split, once",
                 ));
             }
-            let file = root.join("jpg").join(format!("image_{id:05}.jpg"));
-            Ok((file, labels[index] as u32 - 1))
+            Ok((photograph(id)?, labels[index] as u32 - 1))
         });
         let rows = rows.collect::<Result<Vec<_>>>()?;
         if rows.is_empty() {
@@ -126,17 +190,17 @@ fn integers(path: &Path, bytes: &[u8], variable: &str) -> Result<Vec<i64>> {
 fn read(path: &Path, md5: &str, verify: Verify) -> Result<Vec<u8>> {
     let bytes = files::read(path, "open", MAX_MAT)?;
     if verify == Verify::Official {
-        let found = super::hex(&Md5::digest(&bytes));
-        if found != md5 {
-            return Err(Error::format(
-                path,
-                "md5",
-                found,
-                format!("{md5}, the official file (--no-verify accepts others)"),
-            ));
-        }
+        check_md5(path, &super::hex(&Md5::digest(&bytes)), md5)?;
     }
     Ok(bytes)
+}
+
+fn check_md5(path: &Path, found: &str, md5: &str) -> Result<()> {
+    if found != md5 {
+        let expected = format!("{md5}, the official file (--no-verify accepts others)");
+        return Err(Error::format(path, "md5", found, expected));
+    }
+    Ok(())
 }
 
 /// The official names, in label order, as torchvision lists them.

@@ -9,7 +9,7 @@
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use mozjpeg::{ColorSpace, Decompress};
+use mozjpeg::{ColorSpace, Compress, Decompress};
 use mozjpeg_sys::{jpeg_common_struct, jpeg_error_mgr, jpeg_std_error};
 
 /// Longest side accepted, in pixels.
@@ -47,11 +47,14 @@ pub struct Rgb {
 /// What libjpeg said, carried by the unwinding.
 struct LibjpegSays(String);
 
-/// Decode a grey or colour JPEG as Pillow's `convert("RGB")` does: accurate integer DCT,
-/// smooth chroma upsampling. The reason for a refusal comes back as one phrase.
+/// Decode a grey, colour or CMYK JPEG as Pillow's `convert("RGB")` does: accurate integer DCT,
+/// smooth chroma upsampling; CMYK inverted, as Adobe writes it. EXIF's orientation is not
+/// obeyed. The reason for a refusal comes back as one phrase.
 pub fn decode_rgb(bytes: &[u8], warnings: Warnings) -> Result<Rgb, String> {
     if !bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
-        return Err("found no JPEG signature, expected a JPEG photograph".to_string());
+        return Err(
+            "found no JPEG or PNG signature, expected a JPEG or PNG photograph".to_string(),
+        );
     }
     // No state outlives the closure, so unwinding cannot leave any half-changed.
     catch_unwind(AssertUnwindSafe(|| decode(bytes, warnings))).unwrap_or_else(|payload| {
@@ -87,24 +90,66 @@ fn decode(bytes: &[u8], warnings: Warnings) -> Result<Rgb, String> {
             "found {scans} scans of {width}x{height} pixels, expected at most {MAX_SCANS}, and {MAX_WORK} pixels in all of them"
         ));
     }
-    if !matches!(
-        header.color_space(),
-        ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr | ColorSpace::JCS_RGB
-    ) {
-        return Err(format!(
-            "found colour space {:?}, expected grey, YCbCr or RGB; convert the photograph to RGB",
-            header.color_space()
-        ));
-    }
-    let mut image = header.rgb().map_err(fail)?;
-    let mut values = vec![0; width * height * 3];
-    image.read_scanlines_into(&mut values).map_err(fail)?;
-    image.finish().map_err(fail)?;
+    let values = match header.color_space() {
+        ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr | ColorSpace::JCS_RGB => {
+            let mut image = header.rgb().map_err(fail)?;
+            let mut values = vec![0; width * height * 3];
+            image.read_scanlines_into(&mut values).map_err(fail)?;
+            image.finish().map_err(fail)?;
+            values
+        }
+        ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => {
+            let mut image = header.to_colorspace(ColorSpace::JCS_CMYK).map_err(fail)?;
+            let mut values = vec![0; width * height * 4];
+            image.read_scanlines_into(&mut values).map_err(fail)?;
+            image.finish().map_err(fail)?;
+            rgb_of_inverted_cmyk(&values)
+        }
+        other => {
+            return Err(format!(
+                "found colour space {other:?}, expected grey, YCbCr, RGB or CMYK; convert the photograph to RGB"
+            ));
+        }
+    };
     Ok(Rgb {
         width,
         height,
         values,
     })
+}
+
+/// Pillow's CMYK to RGB, of values that count ink from 255 down: K - (255 - C)·K/255, rounded.
+fn rgb_of_inverted_cmyk(values: &[u8]) -> Vec<u8> {
+    let pixels = values.chunks_exact(4);
+    let rgb = pixels.flat_map(|pixel| {
+        let paper = u32::from(pixel[3]);
+        [0, 1, 2].map(|channel| {
+            let ink = u32::from(255 - pixel[channel]) * paper + 128;
+            (paper - (((ink >> 8) + ink) >> 8)) as u8
+        })
+    });
+    rgb.collect()
+}
+
+/// Encode `height x width x 3` interleaved values as a JPEG of this quality (0 to 100).
+///
+/// # Panics
+/// If there are not so many values.
+pub fn encode_rgb(
+    values: &[u8],
+    width: usize,
+    height: usize,
+    quality: f32,
+) -> std::io::Result<Vec<u8>> {
+    assert_eq!(values.len(), width * height * 3, "a value a channel");
+    let mut jpeg = Compress::new(ColorSpace::JCS_RGB);
+    // mozjpeg's own defaults search for smaller files and take ten times as long.
+    jpeg.set_fastest_defaults();
+    jpeg.set_size(width, height);
+    jpeg.set_quality(quality);
+    let mut started = jpeg.start_compress(Vec::new())?;
+    started.write_scanlines(values)?;
+    started.finish()
 }
 
 /// libjpeg's standard manager, silent, with fatal errors turned into unwinding, and warnings

@@ -6,26 +6,40 @@
 /// Element type of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dtype {
+    /// `<f8`: little-endian f64.
+    F64,
     /// `<f4`: little-endian f32.
     F32,
+    /// `<f2`: little-endian half precision.
+    F16,
+    /// `|u1`: a byte.
+    U8,
     /// `<i8`: little-endian i64.
     I64,
+    /// `<i4`: little-endian i32.
+    I32,
 }
 
 impl Dtype {
     /// NumPy's spelling.
     pub fn descr(self) -> &'static str {
         match self {
+            Dtype::F64 => "<f8",
             Dtype::F32 => "<f4",
+            Dtype::F16 => "<f2",
+            Dtype::U8 => "|u1",
             Dtype::I64 => "<i8",
+            Dtype::I32 => "<i4",
         }
     }
 
     /// Bytes per element.
     pub fn size(self) -> usize {
         match self {
-            Dtype::F32 => 4,
-            Dtype::I64 => 8,
+            Dtype::F64 | Dtype::I64 => 8,
+            Dtype::F32 | Dtype::I32 => 4,
+            Dtype::F16 => 2,
+            Dtype::U8 => 1,
         }
     }
 }
@@ -62,7 +76,9 @@ pub enum NpyError {
     #[error("header: found {0:?}, expected a dictionary of descr, fortran_order and shape")]
     Dictionary(String),
     /// Another element type.
-    #[error("descr: found {0:?}, expected '<f4' or '<i8'")]
+    #[error(
+        "descr: found {0:?}, expected '<f4', '<f8', '<f2', '|u1', '<i8' or '<i4' (numpy's astype makes it so)"
+    )]
     Descr(String),
     /// Column-major data.
     #[error("fortran_order: found True, expected False (numpy.ascontiguousarray makes it so)")]
@@ -183,6 +199,17 @@ impl Header {
     }
 }
 
+/// The bytes of a whole `<f4` file.
+///
+/// # Panics
+/// If the shape has another number of values.
+pub fn f32_file(shape: &[usize], values: &[f32]) -> Vec<u8> {
+    assert_eq!(shape.iter().product::<usize>(), values.len(), "the shape");
+    let mut bytes = Header::encode(Dtype::F32, shape);
+    bytes.extend_from_slice(bytemuck::cast_slice(values));
+    bytes
+}
+
 /// Accepts the three keys in any order, each once, and nothing else.
 fn parse_dictionary(text: &[u8]) -> Result<(Dtype, Vec<usize>), NpyError> {
     let printable = String::from_utf8_lossy(text);
@@ -235,8 +262,12 @@ fn parse_dictionary(text: &[u8]) -> Result<(Dtype, Vec<usize>), NpyError> {
 
 fn parse_descr(value: &str) -> Result<Dtype, NpyError> {
     match value {
+        "'<f8'" => Ok(Dtype::F64),
         "'<f4'" => Ok(Dtype::F32),
+        "'<f2'" => Ok(Dtype::F16),
+        "'|u1'" => Ok(Dtype::U8),
         "'<i8'" => Ok(Dtype::I64),
+        "'<i4'" => Ok(Dtype::I32),
         _ => Err(NpyError::Descr(value.chars().take(40).collect())),
     }
 }

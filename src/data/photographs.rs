@@ -1,14 +1,14 @@
 //! A source of labelled photographs, whatever layout it came from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::resample::resize_to_planes;
-use super::{jpeg, jpeg::Rgb, jpeg::Warnings};
+use super::{jpeg, jpeg::Rgb, jpeg::Warnings, png};
 use crate::error::{Error, Result};
 use crate::files;
 
 /// Largest photograph file accepted, in bytes.
-const MAX_FILE: u64 = 32 << 20;
+pub(crate) const MAX_FILE: u64 = 32 << 20;
 
 /// Labelled photographs in named splits.
 #[derive(Clone, Debug)]
@@ -26,33 +26,66 @@ pub struct Photographs {
 pub struct PhotographSplit {
     /// `train`, `val`, `test`, …
     pub name: String,
-    /// File and label of each row.
-    pub rows: Vec<(PathBuf, u32)>,
+    /// Photograph and label of each row.
+    pub rows: Vec<(Photograph, u32)>,
 }
 
-/// Read, decode and resize one photograph to `3 x size x size` bytes.
+/// One photograph: a file, or bytes out of an archive.
+#[derive(Clone, Debug)]
+pub struct Photograph {
+    /// The file; of bytes, the archive and the name in it.
+    pub path: PathBuf,
+    /// What people see, relative to where the photographs lie.
+    pub name: String,
+    /// Its bytes, where they are in memory already.
+    pub bytes: Option<Vec<u8>>,
+}
+
+impl Photograph {
+    /// Read, decode and resize: see [`load_planes`].
+    pub fn planes(&self, size: usize, warnings: Warnings) -> Result<Vec<u8>> {
+        match &self.bytes {
+            Some(bytes) => planes(&self.path, bytes, size, warnings),
+            None => load_planes(&self.path, size, warnings),
+        }
+    }
+}
+
+/// Read, decode and resize one JPEG or PNG photograph to `3 x size x size` bytes.
 ///
 /// Equal to torchvision's `Resize((size, size))` on `Image.open(path).convert("RGB")`,
-/// to the bit.
+/// to the bit. As there, EXIF's orientation is not obeyed.
 ///
 /// # Errors
 /// [`Error::Image`] for content that cannot be used, [`Error::Io`].
-pub fn load_planes(path: &std::path::Path, size: usize, warnings: Warnings) -> Result<Vec<u8>> {
-    let refuse = |reason: String| Error::Image {
-        path: path.to_path_buf(),
-        reason,
-    };
+pub fn load_planes(path: &Path, size: usize, warnings: Warnings) -> Result<Vec<u8>> {
     let bytes = match files::read(path, "open the photograph", MAX_FILE) {
         Err(Error::Format {
             found, expected, ..
-        }) => return Err(refuse(format!("found {found}, expected {expected}"))),
+        }) => {
+            return Err(Error::Image {
+                path: path.to_path_buf(),
+                reason: format!("found {found}, expected {expected}"),
+            });
+        }
         read => read?,
+    };
+    planes(path, &bytes, size, warnings)
+}
+
+fn planes(path: &Path, bytes: &[u8], size: usize, warnings: Warnings) -> Result<Vec<u8>> {
+    let decoded = match bytes.starts_with(png::SIGNATURE) {
+        true => png::decode_rgb(bytes),
+        false => jpeg::decode_rgb(bytes, warnings),
     };
     let Rgb {
         width,
         height,
         values,
-    } = jpeg::decode_rgb(&bytes, warnings).map_err(refuse)?;
+    } = decoded.map_err(|reason| Error::Image {
+        path: path.to_path_buf(),
+        reason,
+    })?;
     Ok(resize_to_planes(&values, width, height, size))
 }
 

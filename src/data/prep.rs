@@ -1,5 +1,6 @@
 //! Photographs to dataset: decode and resize in parallel, write and hash behind.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::mpsc;
 
@@ -7,12 +8,12 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::blocks::Blocks;
-use super::dataset::{MANIFEST, Manifest, SplitEntry, x_file, y_file};
+use super::dataset::{MANIFEST, Manifest, SplitEntry, files_file, x_file, y_file};
 use super::jpeg::Warnings;
 use super::npy::{Dtype, Header};
-use super::photographs::{PhotographSplit, Photographs, load_planes, pixel_to_f32};
+use super::photographs::{Photograph, PhotographSplit, Photographs, pixel_to_f32};
 use crate::error::{Error, Result};
-use crate::files::NewFile;
+use crate::files::{self, NewFile};
 use crate::interrupt;
 use crate::publish::{Overwrite, Staging};
 
@@ -65,7 +66,7 @@ pub fn prepare(
         return Err(Error::options("--size", size, format!("1..={MAX_SIZE}")));
     }
     let staging = Staging::begin(out, overwrite)?;
-    let mut manifest = Manifest::new(
+    let mut manifest = Manifest::of_photographs(
         photographs.source.clone(),
         photographs.class_names.clone(),
         size,
@@ -75,6 +76,11 @@ pub fn prepare(
         let entry = prepare_split(split, options, staging.dir(), skipped, progress)?;
         manifest.splits.push(entry);
     }
+    publish(staging, manifest)
+}
+
+/// Seal and write the manifest, and let the dataset appear.
+pub(crate) fn publish(staging: Staging, manifest: Manifest) -> Result<Manifest> {
     let manifest = manifest.sealed();
     let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
     staging.write(MANIFEST, &json)?;
@@ -92,7 +98,7 @@ fn prepare_split(
     let features = 3 * options.size * options.size;
     let block_rows = (BLOCK_BYTES / (4 * features)).max(1);
     let mut x = ArrayFile::create(&dir.join(x_file(&split.name)), Dtype::F32)?;
-    let mut labels = Vec::new();
+    let (mut labels, mut names) = (Vec::new(), Vec::new());
 
     // One thread writes and hashes a block while the pool decodes the next.
     let (full, to_write) = mpsc::sync_channel::<Vec<f32>>(0);
@@ -111,12 +117,15 @@ fn prepare_split(
             let decoded = decode(photographs, options, features, &mut block, progress);
             // In row order, so that the same photograph is named every time.
             let mut kept = 0;
-            for (row, (result, (_, label))) in decoded.into_iter().zip(photographs).enumerate() {
+            for (row, (result, (photograph, label))) in
+                decoded.into_iter().zip(photographs).enumerate()
+            {
                 match result {
                     Ok(()) => {
                         block.copy_within(row * features..(row + 1) * features, kept * features);
                         kept += 1;
-                        labels.extend(i64::from(*label).to_le_bytes());
+                        labels.push(i64::from(*label));
+                        names.push(photograph.name.as_str());
                     }
                     Err(error @ Error::Image { .. }) if options.skip_bad => {
                         skipped.push(format!("{}: {error}", split.name));
@@ -133,8 +142,7 @@ fn prepare_split(
         writer.join().expect("the writer does not panic")
     })?;
 
-    let rows = labels.len() / 8;
-    if rows == 0 {
+    if labels.is_empty() {
         return Err(Error::format(
             dir,
             format!("split {}", split.name),
@@ -142,22 +150,64 @@ fn prepare_split(
             "at least one",
         ));
     }
+    finish_split(dir, &split.name, x, features, &labels, Some(&names))
+}
+
+/// Write a split of `rows x features` numbers: `fill` is asked for one block of rows after
+/// another.
+pub(crate) fn write_split(
+    dir: &Path,
+    name: &str,
+    features: usize,
+    labels: &[i64],
+    mut fill: impl FnMut(Range<usize>, &mut [f32]) -> Result<()>,
+) -> Result<SplitEntry> {
+    let rows = labels.len();
+    let mut x = ArrayFile::create(&dir.join(x_file(name)), Dtype::F32)?;
+    let block_rows = (BLOCK_BYTES / features.saturating_mul(4)).max(1);
+    let mut block = Vec::new();
+    for start in (0..rows).step_by(block_rows) {
+        interrupt::check()?;
+        let range = start..(start + block_rows).min(rows);
+        block.resize(range.len() * features, 0.0);
+        fill(range, &mut block)?;
+        x.append(bytemuck::cast_slice(&block))?;
+    }
+    finish_split(dir, name, x, features, labels, None)
+}
+
+/// Finish the matrix and write what belongs to it: the labels and, of photographs, the names.
+fn finish_split(
+    dir: &Path,
+    name: &str,
+    x: ArrayFile,
+    features: usize,
+    labels: &[i64],
+    names: Option<&[&str]>,
+) -> Result<SplitEntry> {
+    let rows = labels.len();
     let (x_sha256, x_crc32) = x.finish(&[rows, features])?;
-    let mut y = ArrayFile::create(&dir.join(y_file(&split.name)), Dtype::I64)?;
-    y.append(&labels)?;
+    let mut y = ArrayFile::create(&dir.join(y_file(name)), Dtype::I64)?;
+    y.append(bytemuck::cast_slice(labels))?;
     let (y_sha256, _) = y.finish(&[rows])?;
+    let write_names = |names: &[&str]| {
+        let json = serde_json::to_vec(names).expect("names are text");
+        files::write(&dir.join(files_file(name)), &json)?;
+        Ok(super::hex(&Sha256::digest(&json)))
+    };
     Ok(SplitEntry {
-        name: split.name.clone(),
+        name: name.to_string(),
         rows,
         x_sha256,
         x_crc32,
         y_sha256,
+        files_sha256: names.map(write_names).transpose()?,
     })
 }
 
 /// Decode and resize photographs in parallel, one to a row of the block.
 fn decode(
-    photographs: &[(std::path::PathBuf, u32)],
+    photographs: &[(Photograph, u32)],
     options: &PrepOptions,
     features: usize,
     block: &mut Vec<f32>,
@@ -166,9 +216,9 @@ fn decode(
     let lut: [f32; 256] = std::array::from_fn(|value| pixel_to_f32(value as u8));
     block.resize(photographs.len() * features, 0.0);
     (block.par_chunks_exact_mut(features).zip(photographs))
-        .map(|(row, (path, _))| {
+        .map(|(row, (photograph, _))| {
             interrupt::check()?;
-            let planes = load_planes(path, options.size, options.warnings)?;
+            let planes = photograph.planes(options.size, options.warnings)?;
             for (value, byte) in row.iter_mut().zip(planes) {
                 *value = lut[usize::from(byte)];
             }

@@ -50,6 +50,10 @@ impl MappedMatrix {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
         let state = state(path, &file)?;
         let header = read_header(path, &file, state.0)?;
+        if header.dtype != Dtype::F32 {
+            let expected = "<f4, which is mapped as it is (flowreg-prep npy converts others)";
+            return Err(Error::format(path, "descr", header.dtype.descr(), expected));
+        }
         let &[rows, cols] = header.shape.as_slice() else {
             return Err(Error::format(
                 path,
@@ -105,22 +109,27 @@ impl MappedMatrix {
     /// # Errors
     /// [`Error::Changed`].
     pub fn check_unchanged(&self) -> Result<()> {
-        let (len, written) = state(&self.path, &self.file)?;
-        if len != self.state.0 {
-            return Err(changed(&self.path, self.state.0, len));
-        }
-        match written == self.state.1 {
-            true => Ok(()),
-            false => Err(Error::Changed {
-                path: self.path.clone(),
-                what: "it was written to".to_string(),
-            }),
-        }
+        check_state(&self.path, &self.file, self.state)
+    }
+}
+
+/// Refuse if the file is not as it was.
+pub(crate) fn check_state(path: &Path, file: &File, before: (u64, SystemTime)) -> Result<()> {
+    let (len, written) = state(path, file)?;
+    if len != before.0 {
+        return Err(changed(path, before.0, len));
+    }
+    match written == before.1 {
+        true => Ok(()),
+        false => Err(Error::Changed {
+            path: path.to_path_buf(),
+            what: "it was written to".to_string(),
+        }),
     }
 }
 
 /// Length and time of the last write.
-fn state(path: &Path, file: &File) -> Result<(u64, SystemTime)> {
+pub(crate) fn state(path: &Path, file: &File) -> Result<(u64, SystemTime)> {
     (file.metadata())
         .and_then(|metadata| Ok((metadata.len(), metadata.modified()?)))
         .map_err(Error::io(path, "read length and time of"))
@@ -134,45 +143,59 @@ fn changed(path: &Path, before: u64, now: u64) -> Error {
 }
 
 /// Parse the header and hold it against the file's length.
-fn read_header(path: &Path, file: &File, len: u64) -> Result<Header> {
+pub(crate) fn read_header(path: &Path, file: &File, len: u64) -> Result<Header> {
     let mut head = Vec::with_capacity(MAX_HEADER);
     file.take(MAX_HEADER as u64)
         .read_to_end(&mut head)
         .map_err(Error::io(path, "read"))?;
-    parse_header(path, &head, len, Dtype::F32)
+    parse_header(path, &head, len)
 }
 
-fn parse_header(path: &Path, head: &[u8], len: u64, dtype: Dtype) -> Result<Header> {
-    let header = Header::parse(head, len).map_err(|source| Error::Npy {
+fn parse_header(path: &Path, head: &[u8], len: u64) -> Result<Header> {
+    Header::parse(head, len).map_err(|source| Error::Npy {
         path: path.to_path_buf(),
         source,
-    })?;
-    if header.dtype != dtype {
-        return Err(Error::format(
-            path,
-            "descr",
-            header.dtype.descr(),
-            dtype.descr(),
-        ));
-    }
-    Ok(header)
+    })
 }
 
-/// A whole one-dimensional `<i8` file, the labels: its header's and its data's bytes.
-pub(crate) fn read_labels(path: &Path, rows: usize) -> Result<(Vec<u8>, Vec<u8>)> {
+/// The labels of so many rows, as they were written and as numbers.
+#[derive(Debug)]
+pub(crate) struct Labels {
+    pub header: Vec<u8>,
+    pub data: Vec<u8>,
+    pub values: Vec<i64>,
+}
+
+/// Read a whole one-dimensional file of `rows` whole numbers (`<i8`, `<i4` or `|u1`).
+pub(crate) fn read_labels(path: &Path, rows: usize) -> Result<Labels> {
     let most = (rows as u64).saturating_mul(8) + MAX_HEADER as u64;
     let mut bytes = files::read(path, "open", most)?;
-    let header = parse_header(path, &bytes, bytes.len() as u64, Dtype::I64)?;
+    let header = parse_header(path, &bytes, bytes.len() as u64)?;
     if header.shape != [rows] {
+        let expected = format!("one label a row, {rows}");
         return Err(Error::format(
             path,
-            "rows",
+            "shape",
             format!("{:?}", header.shape),
-            format!("[{rows}] as the manifest says"),
+            expected,
         ));
     }
     let data = bytes.split_off(header.data_offset);
-    Ok((bytes, data))
+    let of_value: fn(&[u8]) -> i64 = match header.dtype {
+        Dtype::I64 => |b| i64::from_le_bytes(b.try_into().expect("chunks of 8")),
+        Dtype::I32 => |b| i32::from_le_bytes(b.try_into().expect("chunks of 4")).into(),
+        Dtype::U8 => |b| b[0].into(),
+        Dtype::F64 | Dtype::F32 | Dtype::F16 => {
+            let expected = "whole numbers: <i8, <i4 or |u1 (numpy's astype makes them)";
+            return Err(Error::format(path, "descr", header.dtype.descr(), expected));
+        }
+    };
+    let values = data.chunks_exact(header.dtype.size()).map(of_value);
+    Ok(Labels {
+        values: values.collect(),
+        header: bytes,
+        data,
+    })
 }
 
 /// From now on, end the process with one line and exit code 75 where a mapped file is cut

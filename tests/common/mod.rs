@@ -1,6 +1,8 @@
 //! What the tests share: the reference data, random problems, comparators.
 #![allow(dead_code)] // Each test file uses a part of it.
 
+pub mod world;
+
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 

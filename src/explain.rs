@@ -1,0 +1,94 @@
+//! Which training rows push a prediction: from the Gram coordinates of a model.
+//!
+//! With W = s·W0 + Aᵀ X the logit of output k at a row x is
+//! `z_k = s·w0_k·x + Σ_i A_ik (x_i·x) + b_k`: training row i gives it `A_ik (x_i·x)`.
+
+use std::path::Path;
+
+use crate::data::samples::{Rows, Samples};
+use crate::data::store::MappedMatrix;
+use crate::error::{Error, Result};
+use crate::gemm::{Accum, Backend, Gemm};
+use crate::mat::{MatMut, MatRef};
+
+/// Training rows whose inner products are computed together.
+const BLOCK_ROWS: usize = 1024;
+
+/// The part A of a model's Gram coordinates, with the rows that it belongs to.
+#[derive(Debug)]
+pub struct Explainer<'a> {
+    state: MappedMatrix,
+    train: &'a Samples<'a>,
+    outputs: usize,
+}
+
+impl<'a> Explainer<'a> {
+    /// Open the coordinates of a model of so many outputs that was fitted to `train`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Npy`]; [`Error::Format`] if they are of other rows.
+    pub fn open(path: &Path, train: &'a Samples<'a>, outputs: usize) -> Result<Explainer<'a>> {
+        let state = MappedMatrix::open(path)?;
+        let found = (state.view().rows(), state.view().cols());
+        let expected = 1 + outputs + train.rows() * outputs;
+        if found != (1, expected) {
+            return Err(Error::format(
+                path,
+                "shape",
+                format!("{} x {}", found.0, found.1),
+                format!(
+                    "1 x {expected}: s, {outputs} of b and {outputs} x {} of Aᵀ; give the dataset and split that were fitted",
+                    train.rows()
+                ),
+            ));
+        }
+        Ok(Explainer {
+            state,
+            train,
+            outputs,
+        })
+    }
+
+    /// What every training row gives to the logit of a class, for each row of `x`: one list a
+    /// row. A logistic model's class 0 has the negated logit. Cost: 2·n·d flop a row.
+    ///
+    /// # Panics
+    /// If there is not one class a row, or the rows have other features.
+    pub fn contributions(&self, x: MatRef, classes: &[u32]) -> Vec<Vec<f64>> {
+        assert_eq!(x.rows(), classes.len(), "one class a row");
+        let (n, m) = (self.train.rows(), x.rows());
+        let gemm = Gemm::new(Backend::default(), rayon::current_num_threads());
+        let mut all = vec![Vec::with_capacity(n); m];
+        let mut scratch = Vec::new();
+        let rows: &Rows = self.train.x();
+        for start in (0..n).step_by(BLOCK_ROWS) {
+            let range = start..(start + BLOCK_ROWS).min(n);
+            let mut products = vec![0.0; m * range.len()];
+            let of = MatMut::new(&mut products, m, range.len());
+            gemm.a_bt(
+                1.0,
+                x,
+                rows.block(range.clone(), &mut scratch),
+                Accum::Replace,
+                of,
+            );
+            for ((all, products), &class) in all
+                .iter_mut()
+                .zip(products.chunks(range.len()))
+                .zip(classes)
+            {
+                let (output, sign) = match self.outputs {
+                    1 => (0, if class == 0 { -1.0 } else { 1.0 }),
+                    _ => (class as usize, 1.0),
+                };
+                let a = &self.state.view().row(0)[1 + self.outputs + output * n..][range.clone()];
+                let of_row = a
+                    .iter()
+                    .zip(products)
+                    .map(|(&a, &product)| sign * f64::from(a) * f64::from(product));
+                all.extend(of_row);
+            }
+        }
+        all
+    }
+}

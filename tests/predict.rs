@@ -1,0 +1,235 @@
+//! `flowreg-predict`: the probabilities of the model by its own transform, in every form; what
+//! pushed them; and what cannot be read is named while the rest is predicted.
+
+mod common;
+
+use common::world::{FIT, PREDICT, World, succeeds};
+use flowreg::data::npy;
+use flowreg::explain::Explainer;
+use flowreg::mat::MatRef;
+use flowreg::{Dataset, Model};
+use serde_json::Value;
+
+fn world(fit: &[&str]) -> World {
+    let world = World::new();
+    succeeds(&world.fit(&[&["--lr", "0.05", "--epochs", "30"], fit].concat()));
+    world
+}
+
+fn json(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn every_form_tells_the_models_probabilities() {
+    let world = world(&[]);
+    let model = Model::load(world.path("run/model.safetensors")).unwrap();
+    let dataset = Dataset::open(world.path("data")).unwrap();
+    let test = dataset.split("test").unwrap();
+    let samples = test.samples().unwrap();
+    let expected = model
+        .probabilities(samples.x().contiguous().unwrap().as_slice())
+        .unwrap();
+
+    // Photographs by the model's transform: to the bit the rows that flowreg-prep made.
+    let files: Vec<String> = test
+        .files()
+        .unwrap()
+        .iter()
+        .map(|f| format!("photographs/{f}"))
+        .collect();
+    let args: Vec<&str> = ["run", "--json"]
+        .into_iter()
+        .chain(files.iter().map(String::as_str))
+        .collect();
+    let lines = json(&succeeds(&world.run(PREDICT, &args)));
+    assert_eq!(lines.len(), samples.rows());
+    for ((line, file), p) in lines.iter().zip(&files).zip(expected.chunks(4)) {
+        assert_eq!(line["input"], **file);
+        let predictions = line["predictions"].as_array().unwrap();
+        assert_eq!(predictions.len(), 4);
+        let mut last = f64::INFINITY;
+        for prediction in predictions {
+            let label = prediction["label"].as_u64().unwrap() as usize;
+            let probability = prediction["probability"].as_f64().unwrap();
+            assert_eq!(probability as f32, p[label]);
+            assert_eq!(prediction["class"], model.about().class_names[label]);
+            assert!(probability <= last);
+            last = probability;
+        }
+    }
+
+    // Rows of an array, as a table of values and as an array.
+    let csv = succeeds(&world.run(
+        PREDICT,
+        &[
+            "run/model.safetensors",
+            "data/test.x.npy",
+            "--csv",
+            "--top",
+            "1",
+            "--npy",
+            "p.npy",
+        ],
+    ));
+    assert_eq!(csv.lines().count(), 1 + samples.rows());
+    assert!(
+        csv.starts_with("input,rank,class,label,probability\n\"data/test.x.npy[0]\",1,\""),
+        "{csv}"
+    );
+    let written = std::fs::read(world.path("p.npy")).unwrap();
+    assert!(written == npy::f32_file(&[samples.rows(), 4], &expected));
+    world.refuses(73, &["p.npy"], |world| {
+        world.run(PREDICT, &["run", "data/test.x.npy", "--npy", "p.npy"])
+    });
+
+    // A folder is its photographs in order.
+    let table = succeeds(&world.run(PREDICT, &["run", "photographs", "--top", "2"]));
+    assert_eq!(table.lines().count(), 28 * 3);
+    assert!(
+        table.starts_with("photographs/jpg/image_00001.jpg\n"),
+        "{table}"
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_named_and_the_rest_predicted() {
+    let world = world(&["--classes", "2"]);
+    std::fs::write(world.path("notes.jpg"), "no image").unwrap();
+    let output = world.run(
+        PREDICT,
+        &[
+            "run",
+            "notes.jpg",
+            "absent.jpg",
+            "photographs/jpg/image_00001.jpg",
+            "--json",
+        ],
+    );
+    assert_eq!(output.status.code(), Some(74));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.lines().count(), 2);
+    assert!(
+        stderr.contains("notes.jpg: found no JPEG or PNG signature")
+            && stderr.contains("absent.jpg"),
+        "{stderr}"
+    );
+    let lines = json(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0]["predictions"].as_array().unwrap().len(), 2);
+
+    world.refuses(65, &["data", "no photograph"], |world| {
+        world.run(PREDICT, &["run", "data"])
+    });
+    world.refuses(64, &["--top"], |world| {
+        world.run(PREDICT, &["run", "photographs", "--top", "0"])
+    });
+    world.refuses(65, &["test.y.npy", "<i8"], |world| {
+        world.run(PREDICT, &["run", "data/test.y.npy"])
+    });
+    world.refuses(74, &["coordinates.npy"], |world| {
+        world.run(
+            PREDICT,
+            &[
+                "run",
+                "photographs/jpg/image_00001.jpg",
+                "--explain",
+                "data",
+            ],
+        )
+    });
+    world.refuses(64, &["--save-coordinates", "--engine gram"], |world| {
+        world.run(
+            FIT,
+            &[
+                "data",
+                "--engine",
+                "primal",
+                "--save-coordinates",
+                "--out",
+                "other",
+            ],
+        )
+    });
+}
+
+/// The pushes of all rows, the start's part and b add up to the logit.
+#[test]
+fn an_explanation_adds_up_to_the_logit() {
+    for classes in ["4", "2"] {
+        let world = world(&[
+            "--save-coordinates",
+            "--init",
+            "zeros",
+            "--classes",
+            classes,
+        ]);
+        let model = Model::load(world.path("run/model.safetensors")).unwrap();
+        let dataset = Dataset::open(world.path("data")).unwrap();
+        let split = dataset.split("train").unwrap();
+        let train = split
+            .samples()
+            .unwrap()
+            .first_classes(classes.parse().unwrap())
+            .unwrap();
+        let path = world.path("run/coordinates.npy");
+        let explainer = Explainer::open(&path, &train, model.bias().len()).unwrap();
+        let x = train.x().contiguous().unwrap().rows_range(0..3);
+        for class in 0..train.classes() as u32 {
+            let pushes = explainer.contributions(x, &[class; 3]);
+            for (i, pushes) in pushes.iter().enumerate() {
+                assert_eq!(pushes.len(), train.rows());
+                let logit = |output: usize| -> f64 {
+                    let w = model.weight().row(output).iter();
+                    w.zip(x.row(i))
+                        .map(|(&w, &x)| f64::from(w) * f64::from(x))
+                        .sum()
+                };
+                let expected = match (model.bias().len(), class) {
+                    (1, 0) => -logit(0),
+                    (1, _) => logit(0),
+                    _ => logit(class as usize),
+                };
+                let sum: f64 = pushes.iter().sum();
+                assert!(
+                    (sum - expected).abs() < 1e-4 * (1.0 + expected.abs()),
+                    "{sum} {expected}"
+                );
+            }
+        }
+        let one = MatRef::new(x.row(0), 1, x.cols());
+        let pushes = explainer.contributions(one, &[0]).remove(0);
+        let strongest = (0..pushes.len())
+            .max_by(|&a, &b| pushes[a].abs().total_cmp(&pushes[b].abs()))
+            .unwrap();
+        let file = split.files().unwrap()[0].clone();
+        let args = [
+            "run",
+            &format!("photographs/{file}"),
+            "--explain",
+            "data",
+            "--json",
+        ];
+        let line = json(&succeeds(&world.run(PREDICT, &args))).remove(0);
+        if line["predictions"][0]["label"] == 0 {
+            let named = line["pushed_by"][0]["file"].as_str().unwrap().to_string();
+            assert!(
+                named.starts_with(&split.files().unwrap()[strongest]),
+                "{named}"
+            );
+        }
+        assert_eq!(line["pushed_by"].as_array().unwrap().len(), 5);
+        // Coordinates of other rows are refused.
+        let other = dataset.split("test").unwrap();
+        let other = other.samples().unwrap();
+        let error = Explainer::open(&path, &other, model.bias().len());
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("split that were fitted")
+        );
+    }
+}
