@@ -249,6 +249,15 @@ fn check(splits: Splits, options: &ConvergeOptions) -> Result<()> {
         }
         _ => {}
     }
+    let (n, d) = (splits.train.rows(), splits.train.features());
+    if options.penalty == Penalty::Value(0.0) && options.engine == Choice::Gram && n > d {
+        // Nothing tells what of G is no gradient in W from rounding in K.
+        return Err(Error::options(
+            "--engine",
+            format!("gram, for {n} rows of {d} features and no penalty"),
+            "primal (or auto), or --l2 above 0",
+        ));
+    }
     positive("--tolerance", options.tolerance)?;
     let several = matches!(options.penalty, Penalty::Path { .. } | Penalty::Auto);
     if several && options.folds.is_none() && splits.validation.is_none() {

@@ -128,8 +128,9 @@ proptest! {
         }
         for fit in &found {
             let objective_found = fit.outcome.objective;
-            let gap = fit.outcome.gap.unwrap();
-            prop_assert!(objective_found <= lowest * (1.0 + 2e-6) + gap + 1e-9, "{objective_found} {lowest} {gap}");
+            // A class without rows: the bias goes on falling, and nothing bounds what is left.
+            let gap = fit.outcome.gap.unwrap_or(1e-4 * lowest);
+            prop_assert!(objective_found <= lowest * (1.0 + 1e-5) + gap, "{objective_found} {lowest} {gap}");
             if smoothing == 0.0 {
                 let twin = objective(&problem, &parameters(fit), &weights, l2);
                 prop_assert!(relative(twin, objective_found) < 1e-5, "{twin} {objective_found}");
@@ -229,7 +230,10 @@ fn threads_change_no_bit() {
 fn separable_samples_without_a_penalty_are_recognised() {
     for (classes, wide) in [(2, true), (4, true), (2, false), (3, false)] {
         let problem = Problem::random(60, if wide { 100 } else { 2 }, classes, 1);
-        for engine in [Choice::Gram, Choice::Primal] {
+        for engine in [Choice::Auto, Choice::Gram, Choice::Primal] {
+            if engine == Choice::Gram && !wide {
+                continue; // Refused, see below.
+            }
             for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
                 let found = fit(
                     &problem.samples(),
@@ -469,6 +473,11 @@ fn what_makes_no_sense_is_refused() {
         .contains("2 to 10000")
     );
     assert!(refused(l2(Penalty::Auto)).contains("--val-split or --cv"));
+    let gram = ConvergeOptions {
+        engine: Choice::Gram,
+        ..l2(Penalty::Value(0.0))
+    };
+    assert!(refused(gram).contains("12 rows of 5 features and no penalty"));
     let folds = |count| ConvergeOptions {
         folds: Some(Folds {
             count,

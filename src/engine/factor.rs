@@ -27,8 +27,9 @@ impl Factor {
 
     /// Factor the symmetric matrix whose element (i, j), i >= j, is `element(i, j)`, plus
     /// `ridge` on the diagonal; where rounding leaves that indefinite, plus ten times as much
-    /// again and again. Cost: n³/3 flop. The result does not depend on the number of threads.
-    pub fn factor(&mut self, ridge: f64, element: impl Fn(usize, usize) -> f64 + Sync) {
+    /// again and again; the ridge that it has then. Cost: n³/3 flop. The result does not depend
+    /// on the number of threads.
+    pub fn factor(&mut self, ridge: f64, element: impl Fn(usize, usize) -> f64 + Sync) -> f64 {
         let n = self.n;
         let par = Par::rayon(0);
         let mut scratch = MemBuffer::new(llt::factor::cholesky_in_place_scratch::<f64>(
@@ -53,7 +54,7 @@ impl Factor {
                 Default::default(),
             );
             if done.is_ok() || !ridge.is_finite() {
-                return;
+                return ridge;
             }
             ridge = f64::max(10.0 * ridge, f64::MIN_POSITIVE);
         }
@@ -91,7 +92,7 @@ mod tests {
             rows.map(|(a, b)| a * b).sum()
         };
         let mut factor = Factor::new(n);
-        factor.factor(0.5, dot);
+        assert_eq!(factor.factor(0.5, dot), 0.5);
         let solution: Vec<f64> = (0..40 * n).map(|i| ((i % 17) as f64) - 8.0).collect();
         let mut sides = vec![0.0; 40 * n];
         for (side, solution) in sides.chunks_mut(n).zip(solution.chunks(n)) {
@@ -104,7 +105,8 @@ mod tests {
             assert!((found - expected).abs() < 1e-8, "{found} {expected}");
         }
         // Of rank one, without a ridge.
-        factor.factor(0.0, |_, _| 1.0);
+        let ridge = factor.factor(0.0, |_, _| 1.0);
+        assert!(ridge > 0.0 && ridge < 1e-3, "{ridge}");
         let mut side = vec![1.0; n];
         factor.solve(&mut side);
         assert!(side.iter().all(|value| value.is_finite()));

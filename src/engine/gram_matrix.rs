@@ -46,6 +46,8 @@ pub struct CentredGram {
     pub values: Vec<f64>,
     /// v_j = (x_j - μ)·μ.
     pub column_parts: Vec<f64>,
+    /// The size of the eigenvalues that rounding may have made, as a share of the mean one.
+    pub noise: f64,
 }
 
 impl CentredGram {
@@ -75,14 +77,25 @@ impl CentredGram {
             return Ok(CentredGram {
                 values: products.sums,
                 column_parts,
+                noise: 1e-12,
             });
         }
         let (_, column_parts) = products.of_floats(progress);
         in_range(&products.values, x, None)?;
         mirror(&mut products.sums, n);
+        // Means were rounded to f32: what they left is taken away, so that Kc 1 = 0.
+        let rows = products.sums.par_chunks_exact(n);
+        let means: Vec<f64> = rows.map(|row| row.iter().sum::<f64>() / n as f64).collect();
+        let mean = means.iter().sum::<f64>() / n as f64;
+        let rows = products.sums.par_chunks_exact_mut(n).zip(&means);
+        rows.for_each(|(row, of_row)| {
+            let values = row.iter_mut().zip(&means);
+            values.for_each(|(value, of_column)| *value -= of_row + of_column - mean);
+        });
         Ok(CentredGram {
             values: products.sums,
             column_parts,
+            noise: 1e-6,
         })
     }
 }

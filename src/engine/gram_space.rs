@@ -24,8 +24,9 @@ use crate::model::Model;
 
 /// Curvatures below this share of their mean are raised to it: D must be inverted.
 const SMALLEST: f64 = 1e-3;
-/// l2 of the preconditioner where there is no penalty, as a share of S's mean diagonal.
-const RIDGE: f64 = 1e-10;
+/// Least l2 of the preconditioner, as a multiple of what rounding made of Kc's zero eigenvalues:
+/// what lies along those must not be taken for a direction of descent.
+const RIDGE: f64 = 10.0;
 
 /// Gram coordinates in f64.
 #[derive(Debug)]
@@ -56,8 +57,8 @@ impl Preconditioner {
         }
     }
 
-    /// S for these curvatures.
-    pub(super) fn factor(&mut self, gram: &[f64], curvatures: &[f64], l2: f64) {
+    /// S for these curvatures, its l2 being at least `least` of its mean diagonal.
+    pub(super) fn factor(&mut self, gram: &[f64], curvatures: &[f64], l2: f64, least: f64) {
         let n = self.roots.len();
         let mean = curvatures.iter().sum::<f64>() / n as f64;
         let smallest = (SMALLEST * mean).max(f64::MIN_POSITIVE);
@@ -67,9 +68,9 @@ impl Preconditioner {
         let roots = &self.roots;
         let diagonal = |i: usize| gram[i * n + i] * roots[i] * roots[i];
         let mean_diagonal = (0..n).map(diagonal).sum::<f64>() / n as f64;
-        self.l2 = l2.max(RIDGE * mean_diagonal).max(f64::MIN_POSITIVE);
-        self.factor
-            .factor(self.l2, |i, j| gram[j * n + i] * roots[i] * roots[j]);
+        let ridge = l2.max(least * mean_diagonal).max(f64::MIN_POSITIVE);
+        let element = |i: usize, j: usize| gram[j * n + i] * roots[i] * roots[j];
+        self.l2 = self.factor.factor(ridge, element);
     }
 
     /// D½.
@@ -146,7 +147,8 @@ impl Space for GramSpace<'_> {
     }
 
     fn factor(&mut self, curvatures: &[f64], l2: f64) {
-        (self.preconditioner).factor(&self.gram.values, curvatures, l2);
+        let least = RIDGE * self.gram.noise;
+        (self.preconditioner).factor(&self.gram.values, curvatures, l2, least);
     }
 
     fn solve(&mut self, r: &[f64], a: &mut [f64], logits: &mut [f64]) {

@@ -21,8 +21,9 @@ use crate::gemm::Gemm;
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
 
-/// l2 of the preconditioner where there is no penalty, as a share of M's mean diagonal.
-const RIDGE: f64 = 1e-10;
+/// Least l2 of the preconditioner, as a share of its mean diagonal: as much as the rounding of
+/// f32 sums may take away.
+const RIDGE: f64 = 1e-6;
 
 /// Weights as they are.
 #[derive(Debug)]
@@ -185,7 +186,7 @@ impl Space for PrimalSpace<'_> {
                 curvature,
             } => {
                 *curvature = h;
-                preconditioner.factor(gram, &vec![h; self.rows], l2);
+                preconditioner.factor(gram, &vec![h; self.rows], l2, 10.0 * RIDGE);
             }
         }
     }

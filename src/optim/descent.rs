@@ -46,7 +46,8 @@ pub struct Outcome {
     /// |∇F| at W = 0, b = 0.
     pub initial_gradient_norm: f64,
     /// F is above its minimum by no more than this: |∇_W F|²/(2 l2), where ∇_b F = 0 but for
-    /// rounding (F is l2-strongly convex in W). `None` without a penalty.
+    /// rounding (F is l2-strongly convex in W). `None` without a penalty, or where no bias
+    /// makes ∇_b F vanish (a class without rows).
     pub gap: Option<f64>,
     /// Steps.
     pub iterations: usize,
@@ -133,7 +134,7 @@ pub(super) struct Descent<'a, S: Space> {
 
 /// Steps without halving the gradient, where the objective tells nothing any more, that end
 /// a search.
-const PATIENCE: usize = 4;
+const PATIENCE: usize = 12;
 /// Share of the slope's promise that a step must keep (Armijo 1966).
 const SUFFICIENT: f64 = 1e-4;
 /// A margin of every sample that no rounding takes away.
@@ -276,22 +277,24 @@ impl<'a, S: Space> Descent<'a, S> {
         true
     }
 
+    fn is_small(&self) -> bool {
+        self.gradient_norm <= self.stop.tolerance * self.initial_norm
+    }
+
     /// Why the search ends here, if it does, after so many steps; `moved` is false if the last
     /// one found nothing better.
     pub fn ended(&mut self, iterations: usize, moved: bool) -> Option<Status> {
-        let (best, since) = &mut self.best;
-        match self.gradient_norm <= 0.5 * *best {
-            true => (*best, *since) = (self.gradient_norm, 0),
-            false => *since += 1,
-        }
-        let small = self.gradient_norm <= self.stop.tolerance * self.initial_norm;
+        self.best = match self.gradient_norm <= 0.5 * self.best.0 {
+            true => (self.gradient_norm, 0),
+            false => (self.best.0, self.best.1 + 1),
+        };
         let flat = self.gradient_norm * self.gradient_norm
             <= S::Real::NOISE * self.objective.abs() * self.l2.max(f64::MIN_POSITIVE);
         if self.l2 == 0.0 && self.likelihood.is_one_hot() && self.at.smallest_margin > SEPARATED {
             Some(Status::Separable)
-        } else if small {
+        } else if self.is_small() {
             Some(Status::Converged)
-        } else if !moved || flat && *since >= PATIENCE {
+        } else if !moved || flat && self.best.1 >= PATIENCE {
             Some(Status::Stalled)
         } else if iterations >= self.stop.iterations {
             Some(Status::IterationLimit)
@@ -301,12 +304,18 @@ impl<'a, S: Space> Descent<'a, S> {
     }
 
     /// The end: with the bias at its own optimum, so that the gap can be told.
-    pub fn finish(mut self, status: Status, iterations: usize) -> (Point<S::Real>, Outcome) {
-        let gap = (self.l2 > 0.0).then(|| {
+    pub fn finish(mut self, mut status: Status, iterations: usize) -> (Point<S::Real>, Outcome) {
+        let mut gap = None;
+        if self.l2 > 0.0 {
             self.polish_bias();
             let bias: f64 = self.gradient.b.iter().map(|b| b * b).sum();
-            (self.gradient_norm.powi(2) - bias).max(0.0) / (2.0 * self.l2)
-        });
+            let polished = bias.sqrt() <= 10.0 * S::Real::NOISE * self.initial_norm;
+            let of_weight = (self.gradient_norm.powi(2) - bias).max(0.0);
+            gap = polished.then_some(of_weight / (2.0 * self.l2));
+        }
+        if status != Status::Separable && self.is_small() {
+            status = Status::Converged;
+        }
         let outcome = Outcome {
             status,
             objective: self.objective,
