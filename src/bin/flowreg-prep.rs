@@ -14,7 +14,7 @@ use flowreg::data::photographs::Photographs;
 use flowreg::data::prep::{self, PrepOptions};
 use flowreg::data::{arrays, download, libsvm};
 use flowreg::publish::{Overwrite, Staging};
-use flowreg::{Dataset, Result, cli, threads};
+use flowreg::{Dataset, Error, Result, cli, threads};
 
 /// Prepare data once into a memory-mapped f32 matrix.
 #[derive(Parser)]
@@ -292,7 +292,7 @@ fn prepare(photographs: &Photographs, pictures: &Pictures, output: &Output) -> R
     ));
     let pool = threads::pool(pictures.threads)?;
     if (1..=prep::MAX_SIZE).contains(&size) {
-        forecast(photographs, &options, pool.current_num_threads());
+        forecast(photographs, &options, pool.current_num_threads())?;
     }
     let bar = cli::progress(rows as u64, "prepare");
     let started = Instant::now();
@@ -305,17 +305,21 @@ fn prepare(photographs: &Photographs, pictures: &Pictures, output: &Output) -> R
     Ok(())
 }
 
-/// By the time that a few photographs take. One that cannot be read is named later.
-fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) {
+/// By the time that a few photographs take. One that cannot be used is named later.
+fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) -> Result<()> {
     const TRIED: usize = 8;
     let all = photographs.splits.iter().flat_map(|split| &split.rows);
     let rows = all.clone().count();
     let started = Instant::now();
-    let tried = all.step_by((rows / TRIED).max(1)).take(TRIED);
-    let tried = tried
-        .filter(|(photograph, _)| photograph.planes(options.size, options.warnings).is_ok())
-        .count();
-    let each = started.elapsed().as_secs_f64() / tried.max(1) as f64;
+    let mut tried = 0;
+    for (photograph, _) in all.step_by((rows / TRIED).max(1)).take(TRIED) {
+        match photograph.planes(options.size, options.warnings) {
+            Ok(_) => tried += 1,
+            Err(Error::Image { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let each = started.elapsed().as_secs_f64() / f64::from(tried.max(1));
     let archive: usize = (photographs.splits.iter())
         .flat_map(|split| &split.rows)
         .filter_map(|(photograph, _)| Some(photograph.bytes.as_ref()?.len()))
@@ -327,6 +331,7 @@ fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) {
         memory,
         row * rows as f64,
     );
+    Ok(())
 }
 
 fn npy(args: &Npy) -> Result<()> {
