@@ -42,9 +42,8 @@ pub struct Calibration {
 /// # Errors
 /// As [`Model::evaluate`].
 pub fn calibrate(model: &Model, rows: &Samples) -> Result<Calibration> {
-    model.evaluate(&rows.clone())?;
     let c = model.bias().len();
-    let logits = model.logits(rows.x());
+    let logits = logits(model, rows)?;
     let labels = rows.labels();
     let loss = |ln_t: f64| log_loss(&logits, labels, c, ln_t.exp());
     let ratio = (5f64.sqrt() - 1.0) / 2.0;
@@ -125,21 +124,18 @@ fn calibration_error(logits: &[f32], labels: &[u32], c: usize, t: f64) -> f64 {
     gaps.sum::<f64>() / labels.len() as f64
 }
 
-impl Model {
-    /// Logits, rows x c, row-major.
-    fn logits(&self, x: &crate::data::samples::Rows) -> Vec<f32> {
-        let c = self.bias().len();
-        let mut logits = vec![0.0; x.len() * c];
-        self.for_logits(x, |range, z| {
-            let z: MatRef = z.as_ref();
-            let to = &mut logits[range.start * c..range.end * c];
-            for j in 0..c {
-                let rows = z.row(j).iter().zip(to.iter_mut().skip(j).step_by(c));
-                rows.for_each(|(&z, to)| *to = z);
-            }
-        });
-        logits
-    }
+/// Logits, rows x c, row-major.
+fn logits(model: &Model, rows: &Samples) -> Result<Vec<f32>> {
+    let c = model.bias().len();
+    let mut logits = vec![0.0; rows.rows() * c];
+    model.evaluate_with(rows, |range, z: MatRef| {
+        let to = &mut logits[range.start * c..range.end * c];
+        for j in 0..c {
+            let rows = z.row(j).iter().zip(to.iter_mut().skip(j).step_by(c));
+            rows.for_each(|(&z, to)| *to = z);
+        }
+    })?;
+    Ok(logits)
 }
 
 #[cfg(test)]

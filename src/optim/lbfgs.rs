@@ -55,7 +55,7 @@ pub fn lbfgs<S: Space>(
             descent.refresh();
             descent.factor();
         }
-        q.axpby(1.0, &descent.gradient, 0.0);
+        q.axpby(-1.0, &descent.gradient, 0.0);
         let alphas: Vec<f64> = (pairs.iter().rev())
             .map(|pair| {
                 let alpha = pair.rho * descent.along(&q, &pair.s);
@@ -68,8 +68,6 @@ pub fn lbfgs<S: Space>(
             let beta = pair.rho * descent.along(&pair.y, &direction);
             direction.axpby(alpha - beta, &pair.s, 1.0);
         }
-        let backwards = direction.clone();
-        direction.axpby(-1.0, &backwards, 0.0);
 
         let mut pair = match pairs.len() < MEMORY {
             true => Pair {
