@@ -1,6 +1,7 @@
 //! The story of a converged fit: a penalty or a path of them, the optimum for each, a choice
 //! among them by rows that were not fitted, the model.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -251,12 +252,12 @@ fn check(splits: Splits, options: &ConvergeOptions) -> Result<()> {
         _ => {}
     }
     let (n, d) = (splits.train.rows(), splits.train.features());
-    if options.penalty == Penalty::Value(0.0) && options.engine == Choice::Gram && n > d {
-        // Nothing tells what of G is no gradient in W from rounding in K.
+    if options.engine == Choice::Gram && n > d {
+        // Nothing tells what of a gradient lies in K's null space from rounding.
         return Err(Error::options(
             "--engine",
-            format!("gram, for {n} rows of {d} features and no penalty"),
-            "primal (or auto), or --l2 above 0",
+            format!("gram, for {n} rows of {d} features"),
+            "primal (or auto), whose matrices are smaller where rows outnumber features",
         ));
     }
     positive("--tolerance", options.tolerance)?;
@@ -436,7 +437,8 @@ impl<'a, S: Space> Search<'a, S> {
                 Some(self.search(&likelihood, entry.l2, found, None, self.options.tolerance)?);
         }
         let found = found.expect("at least one penalty");
-        let model = self.space.model(&found.point.w, &found.point.b);
+        let point = of_all_classes(&found.point, &likelihood, self.splits.train.classes());
+        let model = self.space.model(&point.w, &point.b);
         self.done(model, path[chosen].l2, found, path)
     }
 
@@ -448,7 +450,8 @@ impl<'a, S: Space> Search<'a, S> {
         let mut chosen: Option<(f64, Model, Found<S::Real>)> = None;
         for l2 in self.penalties.clone() {
             let last = self.search(&likelihood, l2, found, None, self.options.tolerance)?;
-            let model = self.space.model(&last.point.w, &last.point.b);
+            let point = of_all_classes(&last.point, &likelihood, self.splits.train.classes());
+            let model = self.space.model(&point.w, &point.b);
             let score = match self.splits.validation {
                 Some(validation) => Some(model.evaluate(validation)?),
                 None => None,
@@ -502,7 +505,7 @@ impl<'a, S: Space> Search<'a, S> {
     fn likelihood(&self, weights: &[f64]) -> Likelihood<'a> {
         let train = self.splits.train;
         let smoothing = self.options.weighting.label_smoothing;
-        Likelihood::new(train.labels(), train.classes(), weights, smoothing)
+        Likelihood::new(train.labels(), train.classes(), weights, smoothing).of_present_classes()
     }
 
     /// The optimum for a penalty, from the last one's.
@@ -574,7 +577,8 @@ impl<'a, S: Space> Search<'a, S> {
             let mut found = None;
             for (i, l2) in self.penalties.clone().into_iter().enumerate() {
                 let last = self.search(&likelihood, l2, found, Some(fold), tolerance)?;
-                let Point { b, z, .. } = &last.point;
+                let point = of_all_classes(&last.point, &likelihood, train.classes());
+                let Point { b, z, .. } = &*point;
                 let loss = scorer.loss_along((z, b), (z, &vec![0.0; b.len()]), 0.0);
                 let right = hits(z, b, train.labels(), &held_out);
                 let rows = (0..weights.len()).filter(|&row| held_out(row)).count();
@@ -606,6 +610,39 @@ impl<'a, S: Space> Search<'a, S> {
         }
         Ok(path)
     }
+}
+
+/// The point with an output for every class: one without rows has W = 0, and a bias at which
+/// its probability of every row is below e⁻³⁷, where f64 sums no longer see it.
+fn of_all_classes<'p, T: Real>(
+    point: &'p Point<T>,
+    likelihood: &Likelihood,
+    classes: usize,
+) -> Cow<'p, Point<T>> {
+    const NEVER: f64 = 37.0;
+    let Some(present) = likelihood.present() else {
+        return Cow::Borrowed(point);
+    };
+    let (width, rows) = (point.w.len() / present.len(), point.z.len() / present.len());
+    let lowest = likelihood.lowest_maximum(&point.z, &point.b);
+    let outputs = Loss::for_classes(classes).outputs(classes);
+    let mut all = Point {
+        w: vec![0.0; outputs * width],
+        b: vec![lowest - NEVER; outputs],
+        z: vec![T::default(); outputs * rows],
+    };
+    if outputs == 1 {
+        // One of two classes is present.
+        all.b[0] = if present == [1] { NEVER } else { -NEVER };
+        return Cow::Owned(all);
+    }
+    for (j, &class) in present.iter().enumerate() {
+        let class = class as usize;
+        all.w[class * width..][..width].copy_from_slice(&point.w[j * width..][..width]);
+        all.b[class] = point.b[j];
+        all.z[class * rows..][..rows].copy_from_slice(&point.z[j * rows..][..rows]);
+    }
+    Cow::Owned(all)
 }
 
 /// `count` values from one to the other in equal ratios.

@@ -11,6 +11,8 @@
 //!
 //! All arithmetic is f64, whatever the logits are stored as; matrices are c x n.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use crate::engine::Real;
@@ -24,11 +26,14 @@ use crate::objective::Loss;
 #[derive(Clone, Debug)]
 pub struct Likelihood<'a> {
     loss: Loss,
-    labels: &'a [u32],
+    /// The output that is each sample's own, or its label for the one logistic output.
+    labels: Cow<'a, [u32]>,
     shares: Vec<f64>,
     /// q of the label, and of every other class.
     targets: (f64, f64),
     outputs: usize,
+    /// The class of each output, where outputs are fewer than classes.
+    present: Option<Vec<u32>>,
 }
 
 /// Loss, gradient and curvature at some logits.
@@ -83,11 +88,57 @@ impl<'a> Likelihood<'a> {
         let other = label_smoothing / classes as f64;
         Likelihood {
             loss,
-            labels,
+            labels: Cow::Borrowed(labels),
             shares: weights.iter().map(|weight| weight / total).collect(),
             targets: (1.0 - label_smoothing + other, other),
             outputs: loss.outputs(classes),
+            present: None,
         }
+    }
+
+    /// The same without the classes whose samples have no share. One-hot targets push the bias
+    /// of such a class down for ever: the loss has a minimum only without it.
+    pub fn of_present_classes(mut self) -> Self {
+        if !self.is_one_hot() {
+            return self;
+        }
+        let classes = match self.loss {
+            Loss::Softmax => self.outputs,
+            Loss::Logistic => 2,
+        };
+        let mut has_share = vec![false; classes];
+        for (&label, &share) in self.labels.iter().zip(&self.shares) {
+            has_share[label as usize] |= share > 0.0;
+        }
+        let present: Vec<u32> = (0..classes as u32)
+            .filter(|&class| has_share[class as usize])
+            .collect();
+        if present.len() < classes {
+            // A sample without a share may have any label.
+            let output = |label: &u32| present.binary_search(label).unwrap_or(0) as u32;
+            self.labels = self.labels.iter().map(output).collect();
+            self.outputs = present.len();
+            self.present = Some(present);
+            self.loss = Loss::Softmax;
+        }
+        self
+    }
+
+    /// The class of each output, where some class has none.
+    pub fn present(&self) -> Option<&[u32]> {
+        self.present.as_deref()
+    }
+
+    /// The smallest over the samples with a share of the largest logit.
+    pub fn lowest_maximum<T: Real>(&self, z: &[T], bias: &[f64]) -> f64 {
+        let n = self.labels.len();
+        let maximum = |i: usize| {
+            let logits = bias.iter().enumerate();
+            let logits = logits.map(|(j, bias)| z[j * n + i].into() + bias);
+            logits.fold(f64::NEG_INFINITY, f64::max)
+        };
+        let samples = (0..n).filter(|&i| self.shares[i] > 0.0);
+        samples.map(maximum).fold(f64::INFINITY, f64::min)
     }
 
     /// c.

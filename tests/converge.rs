@@ -6,7 +6,7 @@ use common::{Problem, json, relative, shared, twin};
 use flowreg::converge::{ConvergeOptions, Converged, Folds, Optimizer, Penalty, converge};
 use flowreg::data::standardize::{Scaler, Standardize};
 use flowreg::engine::Choice;
-use flowreg::optim::descent::Status;
+use flowreg::optim::descent::{Outcome, Status};
 use flowreg::weighting::{ClassWeights, Weighting};
 use flowreg::{FitOptions, Init, Samples, Splits};
 use proptest::prelude::*;
@@ -98,7 +98,7 @@ proptest! {
     /// optimum, whose gap is what the definition says.
     #[test]
     fn all_ways_lead_to_one_optimum(
-        n in 6usize..40, d in 1usize..50, classes in 2usize..5, seed in any::<u32>(),
+        n in 6usize..40, d in 1usize..80, classes in 2usize..5, seed in any::<u32>(),
         l2 in (-4.0f64..1.0).prop_map(|e| 10f64.powf(e)),
         smoothing in prop_oneof![Just(0.0), 0.0f64..0.4], weighted in any::<bool>(),
     ) {
@@ -118,22 +118,30 @@ proptest! {
         let mut lowest = f64::INFINITY;
         let mut found = Vec::new();
         for engine in [Choice::Gram, Choice::Primal] {
+            if engine == Choice::Gram && n > d {
+                continue;
+            }
             for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
                 (options.engine, options.optimizer) = (engine, optimizer);
                 let fit = fit(&samples, &options);
-                prop_assert_eq!(fit.outcome.status, Status::Converged, "{:?} {:?} {:?}", engine, optimizer, fit.outcome);
+                let Outcome { status, objective, gap, .. } = fit.outcome;
+                // Products in f32 may hide a gradient, but not where F still tells.
+                let hidden = engine == Choice::Primal && gap.unwrap() <= 1e-6 * objective;
+                let at_the_end = status == Status::Converged || status == Status::Stalled && hidden;
+                prop_assert!(at_the_end, "{engine:?} {optimizer:?} {:?}", fit.outcome);
                 lowest = f64::min(lowest, fit.outcome.objective);
                 found.push(fit);
             }
         }
         for fit in &found {
             let objective_found = fit.outcome.objective;
-            // A class without rows: the bias goes on falling, and nothing bounds what is left.
-            let gap = fit.outcome.gap.unwrap_or(1e-4 * lowest);
+            let gap = fit.outcome.gap.unwrap();
             prop_assert!(objective_found <= lowest * (1.0 + 1e-5) + gap, "{objective_found} {lowest} {gap}");
             if smoothing == 0.0 {
                 let twin = objective(&problem, &parameters(fit), &weights, l2);
-                prop_assert!(relative(twin, objective_found) < 1e-5, "{twin} {objective_found}");
+                // A class without rows keeps a probability of e^-37.
+                let off = (twin - objective_found).abs();
+                prop_assert!(off <= 1e-5 * objective_found + 1e-15, "{twin} {objective_found}");
             }
         }
     }
@@ -182,6 +190,9 @@ fn threads_change_no_bit() {
         let problem = Problem::random(n, d, 5, 3);
         let samples = problem.samples();
         for engine in [Choice::Gram, Choice::Primal] {
+            if engine == Choice::Gram && n > d {
+                continue;
+            }
             for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
                 let on = |threads| {
                     let fit = fit(
@@ -477,7 +488,7 @@ fn what_makes_no_sense_is_refused() {
         engine: Choice::Gram,
         ..l2(Penalty::Value(0.0))
     };
-    assert!(refused(gram).contains("12 rows of 5 features and no penalty"));
+    assert!(refused(gram).contains("12 rows of 5 features"));
     let folds = |count| ConvergeOptions {
         folds: Some(Folds {
             count,
@@ -542,15 +553,13 @@ fn an_empty_class_is_fitted_away() {
             "{:?}",
             found.outcome
         );
-        assert!(
-            found
-                .model
-                .weight()
-                .as_slice()
-                .iter()
-                .chain(found.model.bias())
-                .all(|v| v.is_finite())
-        );
+        // Left out, not fitted without end: W = 0 and a bias that no row hears of.
+        let parameters = parameters(&found);
+        let (weight, bias) = (&parameters.weight, &parameters.bias);
+        assert!(weight[3 * 60..].iter().all(|&w| w == 0.0));
+        assert!(weight.iter().chain(bias).all(|v| v.is_finite()));
+        let gap = found.outcome.gap.unwrap();
+        assert!(gap < 1e-8 * found.outcome.objective, "{gap}");
         assert!(
             found
                 .model

@@ -198,9 +198,7 @@ pub fn say_converged(name: &str, fit: &Converged) {
     let advice = match outcome.status {
         Status::Converged => return,
         Status::IterationLimit => "give --max-iterations more, or a larger --tolerance",
-        Status::Stalled => {
-            "rounding allows no more: this is as near as the engine comes (--engine gram is more exact)"
-        }
+        Status::Stalled => "rounding allows no more: this is as near as the engine comes",
         Status::Separable => {
             "the rows are told apart without error, so larger weights are always better: give --l2"
         }

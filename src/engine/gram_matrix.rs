@@ -14,6 +14,7 @@
 
 use std::ops::Range;
 
+use faer::linalg::matmul::triangular::{self, BlockStructure};
 use rayon::prelude::*;
 
 use super::{dot, sum};
@@ -46,13 +47,15 @@ pub struct CentredGram {
     pub values: Vec<f64>,
     /// v_j = (x_j - μ)·μ.
     pub column_parts: Vec<f64>,
-    /// The size of the eigenvalues that rounding may have made, as a share of the mean one.
-    pub noise: f64,
 }
 
 impl CentredGram {
-    /// Of X. Cost: n²d flop; 12n² bytes, of which 8n² stay. `progress` hears how many columns
-    /// of X are done.
+    /// The size of the eigenvalues that rounding may have made, as a share of the mean one.
+    pub const NOISE: f64 = 1e-12;
+
+    /// Of X. Cost: n²d operations, with integers where every feature is a byte over 255, else
+    /// flop in f64; 12n² bytes, of which 8n² stay. `progress` hears how many columns of X are
+    /// done.
     ///
     /// # Errors
     /// As [`GramMatrix::new`].
@@ -77,27 +80,68 @@ impl CentredGram {
             return Ok(CentredGram {
                 values: products.sums,
                 column_parts,
-                noise: 1e-12,
             });
         }
-        let (_, column_parts) = products.of_floats(progress);
-        in_range(&products.values, x, None)?;
-        mirror(&mut products.sums, n);
+        let Products { mut sums, .. } = products;
+        let column_parts = of_wide_floats(x, &mut sums, progress);
+        if !sums.par_iter().all(|sum| sum.is_finite()) {
+            finite(x, "x")?;
+        }
+        mirror(&mut sums, n);
         // Means were rounded to f32: what they left is taken away, so that Kc 1 = 0.
-        let rows = products.sums.par_chunks_exact(n);
-        let means: Vec<f64> = rows.map(|row| row.iter().sum::<f64>() / n as f64).collect();
+        let means: Vec<f64> = (sums.par_chunks_exact(n))
+            .map(|row| row.iter().sum::<f64>() / n as f64)
+            .collect();
         let mean = means.iter().sum::<f64>() / n as f64;
-        let rows = products.sums.par_chunks_exact_mut(n).zip(&means);
+        let rows = sums.par_chunks_exact_mut(n).zip(&means);
         rows.for_each(|(row, of_row)| {
             let values = row.iter_mut().zip(&means);
             values.for_each(|(value, of_column)| *value -= of_row + of_column - mean);
         });
         Ok(CentredGram {
-            values: products.sums,
+            values: sums,
             column_parts,
-            noise: 1e-6,
         })
     }
+}
+
+/// The lower triangle of `Xc Xcᵀ` added to `sums`, all in f64; v.
+fn of_wide_floats(x: &Rows, sums: &mut [f64], progress: &mut dyn FnMut(usize)) -> Vec<f64> {
+    /// Columns at a time.
+    const SLAB: usize = 512;
+    let (n, d) = (x.len(), x.features());
+    let mut column_parts = vec![0.0; n];
+    let (mut mean, mut slab) = (Vec::new(), vec![0.0f64; n * SLAB.min(d)]);
+    let isa = Isa::current();
+    for first in (0..d).step_by(SLAB) {
+        let columns = first..(first + SLAB).min(d);
+        let width = columns.len();
+        column_means(x, columns.clone(), &mut mean);
+        let rows = slab.par_chunks_exact_mut(width).zip(&mut column_parts);
+        rows.enumerate().for_each(|(i, (row, part))| {
+            isa.vectorised(|| {
+                let values = x.row(i)[columns.clone()].iter().zip(&mean);
+                for (centred, (&x, &mean)) in row.iter_mut().zip(values) {
+                    *centred = f64::from(x) - f64::from(mean);
+                    *part += *centred * f64::from(mean);
+                }
+            });
+        });
+        let rows = faer::MatRef::from_row_major_slice(&slab[..n * width], n, width);
+        triangular::matmul(
+            faer::MatMut::from_row_major_slice_mut(sums, n, n),
+            BlockStructure::TriangularLower,
+            faer::Accum::Add,
+            rows,
+            BlockStructure::Rectangular,
+            rows.transpose(),
+            BlockStructure::Rectangular,
+            1.0,
+            faer::Par::rayon(0),
+        );
+        progress(columns.end);
+    }
+    column_parts
 }
 
 /// Who multiplies, and the room that [`GramMatrix::product`] uses, kept between calls.

@@ -115,6 +115,10 @@ impl Space for GramSpace<'_> {
         self.x.len()
     }
 
+    fn noise(&self) -> f64 {
+        CentredGram::NOISE
+    }
+
     fn logits(&mut self, a: &[f64], z: &mut [f64]) {
         let n = self.x.len();
         let c = a.len() / n;
@@ -147,7 +151,7 @@ impl Space for GramSpace<'_> {
     }
 
     fn factor(&mut self, curvatures: &[f64], l2: f64) {
-        let least = RIDGE * self.gram.noise;
+        let least = RIDGE * CentredGram::NOISE;
         (self.preconditioner).factor(&self.gram.values, curvatures, l2, least);
     }
 

@@ -130,6 +130,10 @@ impl Space for PrimalSpace<'_> {
         self.features
     }
 
+    fn noise(&self) -> f64 {
+        1e-6
+    }
+
     fn logits(&mut self, w: &[f64], z: &mut [f32]) {
         let (n, d) = (self.rows, self.features);
         let c = w.len() / d;

@@ -11,24 +11,17 @@ use crate::model::Model;
 
 /// What logits are stored as; sums over them are f64.
 pub trait Real: Copy + Default + Send + Sync + Into<f64> + 'static {
-    /// Relative noise of an objective computed from such logits and products.
-    const NOISE: f64;
-
     /// Rounded to this type.
     fn of(value: f64) -> Self;
 }
 
 impl Real for f32 {
-    const NOISE: f64 = 1e-6;
-
     fn of(value: f64) -> f32 {
         value as f32
     }
 }
 
 impl Real for f64 {
-    const NOISE: f64 = 1e-13;
-
     fn of(value: f64) -> f64 {
         value
     }
@@ -46,6 +39,9 @@ pub trait Space {
 
     /// Coordinates of one output.
     fn width(&self) -> usize;
+
+    /// Relative noise of an objective computed from these products.
+    fn noise(&self) -> f64;
 
     /// `Zᵀ = W Xcᵀ`, Xc the centred rows.
     fn logits(&mut self, w: &[f64], z: &mut [Self::Real]);

@@ -46,8 +46,8 @@ pub struct Outcome {
     /// |∇F| at W = 0, b = 0.
     pub initial_gradient_norm: f64,
     /// F is above its minimum by no more than this: |∇_W F|²/(2 l2), where ∇_b F = 0 but for
-    /// rounding (F is l2-strongly convex in W). `None` without a penalty, or where no bias
-    /// makes ∇_b F vanish (a class without rows).
+    /// rounding (F is l2-strongly convex in W). `None` without a penalty, or where b
+    /// still leaves more than rounding to gain.
     pub gap: Option<f64>,
     /// Steps.
     pub iterations: usize,
@@ -245,7 +245,7 @@ impl<'a, S: Space> Descent<'a, S> {
         let direction_square = self.space.dot(&direction.w, &direction.w, &direction.z);
         // ⟨W, direction⟩, from the gradient's penalty part only.
         let w_along = (self.space).dot(&self.point.w, &direction.w, &direction.z);
-        let unmeasurable = -slope < S::Real::NOISE * self.objective.abs();
+        let unmeasurable = -slope < self.unmeasurable();
         if slope.is_nan() || slope >= 0.0 {
             return false;
         }
@@ -288,7 +288,7 @@ impl<'a, S: Space> Descent<'a, S> {
             false => (self.best.0, self.best.1 + 1),
         };
         let flat = self.gradient_norm * self.gradient_norm
-            <= S::Real::NOISE * self.objective.abs() * self.l2.max(f64::MIN_POSITIVE);
+            <= self.unmeasurable() * self.l2.max(f64::MIN_POSITIVE);
         if self.l2 == 0.0 && self.likelihood.is_one_hot() && self.at.smallest_margin > SEPARATED {
             Some(Status::Separable)
         } else if self.is_small() {
@@ -306,10 +306,10 @@ impl<'a, S: Space> Descent<'a, S> {
     pub fn finish(mut self, mut status: Status, iterations: usize) -> (Point<S::Real>, Outcome) {
         let mut gap = None;
         if self.l2 > 0.0 {
-            self.polish_bias();
+            let left = self.polish_bias();
             let bias: f64 = self.gradient.b.iter().map(|b| b * b).sum();
-            let polished = bias.sqrt() <= 10.0 * S::Real::NOISE * self.initial_norm;
             let of_weight = (self.gradient_norm.powi(2) - bias).max(0.0);
+            let polished = left <= self.unmeasurable();
             gap = polished.then_some(of_weight / (2.0 * self.l2));
         }
         if status != Status::Separable && self.is_small() {
@@ -328,46 +328,79 @@ impl<'a, S: Space> Descent<'a, S> {
         (self.point, outcome)
     }
 
-    /// Newton's method on b alone, by conjugate gradients: a few passes over the logits.
-    fn polish_bias(&mut self) {
+    /// What is too little of F to be told from rounding.
+    fn unmeasurable(&self) -> f64 {
+        self.space.noise() * self.objective.abs()
+    }
+
+    /// Newton's method on b alone, by conjugate gradients: a few passes over the logits. What
+    /// b still leaves to gain, to second order: `gᵀ H⁻¹ g`, the square of
+    /// the Newton decrement.
+    fn polish_bias(&mut self) -> f64 {
         const ROUNDS: usize = 3;
-        let c = self.point.b.len();
         let nowhere = vec![S::Real::default(); self.point.z.len()];
         let mut room = nowhere.clone();
-        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         for _ in 0..ROUNDS {
-            let mut r: Vec<f64> = self.gradient.b.iter().map(|g| -g).collect();
-            let first = dot(&r, &r);
-            if first.sqrt() <= S::Real::NOISE * self.initial_norm {
-                return;
-            }
-            let (mut step, mut d, mut q) = (vec![0.0; c], r.clone(), vec![0.0; c]);
-            let mut rr = first;
-            for _ in 0..c.min(20) {
-                (self.likelihood).hessian(&self.at, &nowhere, &d, &mut room, &mut q);
-                let curvature = dot(&d, &q);
-                if curvature.is_nan() || curvature <= 0.0 {
-                    break;
-                }
-                let alpha = rr / curvature;
-                axpby(alpha, &d, 1.0, &mut step);
-                axpby(-alpha, &q, 1.0, &mut r);
-                let next = dot(&r, &r);
-                if next <= 1e-8 * first {
-                    break;
-                }
-                axpby(1.0, &r, next / rr, &mut d);
-                rr = next;
+            let (step, gain) = self.bias_step(&nowhere, &mut room);
+            if gain <= self.unmeasurable() {
+                return gain;
             }
             let before = (self.point.b.clone(), self.objective);
             axpby(1.0, &step, 1.0, &mut self.point.b);
             self.evaluate();
-            let worse = self.objective > before.1 + S::Real::NOISE * before.1.abs();
+            let worse = self.objective > before.1 + self.unmeasurable();
             if worse || self.objective.is_nan() {
                 self.point.b = before.0;
                 self.evaluate();
-                return;
+                return gain;
             }
         }
+        self.bias_step(&nowhere, &mut room).1
+    }
+
+    /// `-H⁻¹ g` for the bias, and `gᵀ H⁻¹ g`, by conjugate gradients preconditioned with H's
+    /// diagonal: a class that hardly has rows counts as much as the others.
+    fn bias_step(&self, nowhere: &[S::Real], room: &mut [S::Real]) -> (Vec<f64>, f64) {
+        const MOST: usize = 30;
+        const LEAVE: f64 = 1e-8;
+        let c = self.point.b.len();
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        // H 1 = 0 for softmax: rounding along 1 must not be divided by it.
+        let centred = |mut r: Vec<f64>| -> Vec<f64> {
+            let mean = if c > 1 {
+                r.iter().sum::<f64>() / c as f64
+            } else {
+                0.0
+            };
+            r.iter_mut().for_each(|r| *r -= mean);
+            r
+        };
+        let scaled = |r: &[f64]| -> Vec<f64> {
+            let curvatures = r.iter().zip(&self.at.bias_curvatures);
+            let scaled = curvatures.map(|(r, h)| r / h.max(f64::MIN_POSITIVE));
+            scaled.collect()
+        };
+        let mut r = centred(self.gradient.b.iter().map(|g| -g).collect());
+        let (mut step, mut gain, mut q) = (vec![0.0; c], 0.0, vec![0.0; c]);
+        let mut d = scaled(&r);
+        let mut rho = dot(&r, &d);
+        let first = rho;
+        for _ in 0..MOST {
+            (self.likelihood).hessian(&self.at, nowhere, &d, room, &mut q);
+            let curvature = dot(&d, &q);
+            if rho <= LEAVE * first || curvature.is_nan() || curvature <= 0.0 {
+                break;
+            }
+            let alpha = rho / curvature;
+            gain += alpha * rho;
+            axpby(alpha, &d, 1.0, &mut step);
+            axpby(-alpha, &q, 1.0, &mut r);
+            r = centred(r);
+            let solved = scaled(&r);
+            let next = dot(&r, &solved);
+            axpby(1.0, &solved, next / rho, &mut d);
+            rho = next;
+        }
+        (step, gain)
     }
 }
