@@ -30,12 +30,31 @@ fn processor() -> String {
 }
 
 /// Values as pixels have them: k/255.
-pub fn pixels(len: usize) -> Vec<f32> {
+pub fn pixels(len: usize) -> Pixels {
     let mut state = 1u32;
-    (0..len)
-        .map(|_| {
-            state = state.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
-            (state >> 24) as f32 / 255.0
-        })
-        .collect()
+    let mut values = vec![0.0; len + LINE];
+    let start = values.as_ptr().align_offset(4 * LINE);
+    for value in &mut values[start..][..len] {
+        state = state.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+        *value = (state >> 24) as f32 / 255.0;
+    }
+    Pixels { values, start, len }
+}
+
+/// f32 values of a cache line.
+const LINE: usize = 16;
+
+/// Values from the beginning of a cache line on, as in a mapped file.
+pub struct Pixels {
+    values: Vec<f32>,
+    start: usize,
+    len: usize,
+}
+
+impl std::ops::Deref for Pixels {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values[self.start..][..self.len]
+    }
 }

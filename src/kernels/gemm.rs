@@ -33,6 +33,7 @@ use rayon::prelude::*;
 
 use super::columns::{self, Columns};
 use super::isa::Isa;
+use super::lines::{self, Line};
 use super::simd::{Simd, Task};
 
 /// What the values are.
@@ -112,7 +113,7 @@ pub struct Packed {
     isa: Isa,
     rows: usize,
     cols: usize,
-    values: Vec<f32>,
+    values: Vec<Line>,
 }
 
 impl Packed {
@@ -121,8 +122,9 @@ impl Packed {
         b.check();
         let nr = panel_width(isa);
         let (rows, cols) = (b.rows, b.cols);
-        let mut values = vec![0.0; rows * cols.next_multiple_of(nr)];
-        (values.par_chunks_exact_mut((rows * nr).max(1)))
+        let mut values = Vec::new();
+        let panels = lines::resize(&mut values, rows * cols.next_multiple_of(nr));
+        (panels.par_chunks_exact_mut((rows * nr).max(1)))
             .enumerate()
             .for_each(|(i, to)| {
                 let columns = i * nr..((i + 1) * nr).min(cols);
@@ -154,7 +156,8 @@ impl Packed {
     /// Append row `k` of B to `to`.
     pub fn push_row(&self, k: usize, to: &mut Vec<f32>) {
         let nr = panel_width(self.isa);
-        for (i, panel) in self.values.chunks_exact(self.rows * nr).enumerate() {
+        let values: &[f32] = bytemuck::cast_slice(&self.values);
+        for (i, panel) in values.chunks_exact(self.rows * nr).enumerate() {
             let width = nr.min(self.cols - i * nr);
             to.extend_from_slice(&panel[k * nr..][..width]);
         }
@@ -360,7 +363,7 @@ fn inner_products(isa: Isa, alpha: f32, a: Strided, b: Strided, add: bool, c: &m
     for first in (0..k).step_by(block) {
         let block = first..(first + block).min(k);
         let len = block.len();
-        packed.resize(width * len, 0.0);
+        let packed = lines::resize(&mut packed, width * len);
         for (panel, to) in packed.chunks_mut(nr * len).enumerate() {
             let columns = panel * nr..((panel + 1) * nr).min(short.cols);
             let width = to.len() / len;
@@ -383,14 +386,14 @@ fn inner_products(isa: Isa, alpha: f32, a: Strided, b: Strided, add: bool, c: &m
             let row = i * strip;
             let at = if transposed { row } else { row * n };
             let mut sums = PACKED_B.take();
-            sums.resize(strip * width, 0.0);
+            let room = lines::resize(&mut sums, strip * width);
             isa.run(&mut Strip {
                 alpha,
                 a: &long.data[row * long.row_stride + first..],
                 rows: strip.min(long.rows - row),
                 row_stride: long.row_stride,
                 len,
-                b: &packed,
+                b: packed,
                 columns: short.cols,
                 width,
                 add: add || first > 0,
@@ -398,7 +401,7 @@ fn inner_products(isa: Isa, alpha: f32, a: Strided, b: Strided, add: bool, c: &m
                 c: unsafe { start.0.add(at) },
                 stride: n,
                 transposed,
-                sums: &mut sums,
+                sums: room,
             });
             PACKED_B.set(sums);
         });
@@ -440,8 +443,8 @@ fn widths(isa: Isa) -> (usize, usize) {
 
 thread_local! {
     /// Kept between products, taken while one runs.
-    static SHARED_B: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-    static PACKED_B: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static SHARED_B: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    static PACKED_B: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
 /// Products below this many multiply-adds are one thread's work: waking another would take
@@ -494,7 +497,7 @@ struct Panels<'a> {
     k: Range<usize>,
     columns: Range<usize>,
     /// Room for two panels of B, where it is not packed.
-    packed_b: &'a mut Vec<f32>,
+    packed_b: &'a mut Vec<Line>,
     add: bool,
     /// The block's first row of C.
     c: *mut f32,
@@ -510,8 +513,9 @@ impl Task for Panels<'_> {
         assert!(nr <= MAX_NR);
         let b = match self.b {
             Right::Packed(b) => {
+                let values: &[f32] = bytemuck::cast_slice(&b.values);
                 for first in self.columns.clone().step_by(nr) {
-                    let panel = &b.values[first / nr * nr * b.rows..][..nr * b.rows];
+                    let panel = &values[first / nr * nr * b.rows..][..nr * b.rows];
                     let panel = &panel[self.k.start * nr..self.k.end * nr];
                     // SAFETY: the caller's promise; the panel is `len` x NR.
                     unsafe { self.panel::<S, NV>(first, panel, &mut Feed::nothing()) };
@@ -521,8 +525,8 @@ impl Task for Panels<'_> {
             Right::Strided(b) => b,
         };
         let mut packed = std::mem::take(self.packed_b);
-        packed.resize(2 * nr * len, 0.0);
-        let (mut this, mut next) = packed.split_at_mut(nr * len);
+        let room = lines::resize(&mut packed, 2 * nr * len);
+        let (mut this, mut next) = room.split_at_mut(nr * len);
         let columns = |first: usize| first..(first + nr).min(self.columns.end);
         // Groups of steps in which a panel is multiplied.
         let groups: usize = (0..len)

@@ -14,6 +14,7 @@ mod aarch64;
 pub mod columns;
 pub mod gemm;
 mod isa;
+mod lines;
 pub mod pixels;
 mod simd;
 pub mod softmax;

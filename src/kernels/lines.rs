@@ -1,0 +1,21 @@
+//! Room that begins at a cache line: a vector that lies in two lines takes twice as long to
+//! load, and a tile loads little else.
+
+/// f32 values of a cache line.
+const LEN: usize = 16;
+
+/// A cache line.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(64))]
+pub struct Line([f32; LEN]);
+
+// SAFETY: zeros are f32 values, as is any bit pattern; 16 of them fill 64 bytes exactly.
+unsafe impl bytemuck::Zeroable for Line {}
+// SAFETY: as above.
+unsafe impl bytemuck::Pod for Line {}
+
+/// Room for `len` values; what it holds is left from before, or 0.
+pub fn resize(lines: &mut Vec<Line>, len: usize) -> &mut [f32] {
+    lines.resize(len.div_ceil(LEN), Line([0.0; LEN]));
+    &mut bytemuck::cast_slice_mut(lines)[..len]
+}
