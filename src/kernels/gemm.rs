@@ -546,18 +546,19 @@ impl Task for Panels<'_> {
                 feed = Feed {
                     from: b.data[self.k.start * b.row_stride + following.start..].as_ptr(),
                     stride: b.row_stride,
+                    ahead: AHEAD * b.row_stride,
                     to: next.as_mut_ptr(),
-                    row: 0,
-                    rows: len,
+                    left: len,
                     at_once: len.div_ceil(groups),
                 };
             }
             // SAFETY: the caller's promise; `this` is `len` x NR; the feed's rows are the
             // operand's next columns, and `next` has room for them.
             unsafe {
+                let feeds = feed.left > 0;
                 self.panel::<S, NV>(first, this, &mut feed);
-                match feed.rows {
-                    0 if !following.is_empty() => {
+                match feeds {
+                    false if !following.is_empty() => {
                         pack_columns::<S>(b, following, self.k.clone(), nr, next);
                     }
                     _ => feed.copy::<S, NV>(len),
@@ -595,10 +596,10 @@ impl Panels<'_> {
                         c: self.c.add(row * self.stride + column),
                         stride: self.stride,
                     };
-                    let value = |r: usize, k: usize| *a[r].add(k);
-                    let next = a[0].wrapping_add(MR * self.a_stride);
-                    let aside = |k: usize| {
-                        fetch_rows::<S>(next.wrapping_add(k), self.a_stride);
+                    let mut next = a[0].wrapping_add(MR * self.a_stride);
+                    let aside = || {
+                        fetch_rows::<S>(next, self.a_stride);
+                        next = next.wrapping_add(ASIDE);
                         feed.next::<S, NV>();
                     };
                     // C's rows lie apart like those of X: nothing else would fetch them in time.
@@ -606,8 +607,8 @@ impl Panels<'_> {
                         fetch_rows::<S>(put.c.wrapping_add(v * S::LANES), self.stride);
                     }
                     let sums = match self.numbers {
-                        Numbers::Floats { .. } => tile::<S, NV, false>(steps, value, b, aside),
-                        Numbers::Bytes => tile::<S, NV, true>(steps, value, b, aside),
+                        Numbers::Floats { .. } => tile::<S, NV, false>(steps, a, b, aside),
+                        Numbers::Bytes => tile::<S, NV, true>(steps, a, b, aside),
                     };
                     match rows == MR && width == nr {
                         true => put.whole::<S, NV>(sums),
@@ -619,15 +620,16 @@ impl Panels<'_> {
     }
 }
 
-/// The copy of the next panel, some rows at a time.
+/// The copy of the next panel, some rows at a time. Pointers move from row to row: an index
+/// that is multiplied out is checked for overflow, which the hot loops feel.
 struct Feed {
     from: *const f32,
     stride: usize,
+    /// Values from a row to the one that is fetched meanwhile.
+    ahead: usize,
     to: *mut f32,
-    /// Copied so far.
-    row: usize,
-    /// To copy in all.
-    rows: usize,
+    /// Rows still to copy.
+    left: usize,
     /// Rows a call of [`Feed::next`].
     at_once: usize,
 }
@@ -638,9 +640,9 @@ impl Feed {
         Feed {
             from: std::ptr::null(),
             stride: 0,
+            ahead: 0,
             to: std::ptr::null_mut(),
-            row: 0,
-            rows: 0,
+            left: 0,
             at_once: 0,
         }
     }
@@ -658,21 +660,25 @@ impl Feed {
     /// Copy up to `count` rows.
     ///
     /// # Safety
-    /// As [`Task::run`]; `rows` rows of NR values can be read at `from` and written at `to`.
+    /// As [`Task::run`]; `left` rows of NR values can be read at `from` and written at `to`.
     #[inline(always)]
     unsafe fn copy<S: Simd, const NV: usize>(&mut self, count: usize) {
-        let end = self.rows.min(self.row + count);
-        while self.row < end {
-            let from = self.from.wrapping_add(self.row * self.stride);
+        let count = count.min(self.left);
+        self.left -= count;
+        for _ in 0..count {
             for v in 0..NV {
                 // SAFETY: the caller's promise; a prefetch may name any address.
                 unsafe {
-                    let value = S::load(from.add(v * S::LANES));
-                    S::store(value, self.to.add((self.row * NV + v) * S::LANES));
-                    S::prefetch_once(from.wrapping_add(AHEAD * self.stride + v * S::LANES));
+                    S::store(S::load(self.from.add(v * S::LANES)), self.to);
+                    S::prefetch_once(
+                        self.from
+                            .wrapping_add(self.ahead)
+                            .wrapping_add(v * S::LANES),
+                    );
+                    self.to = self.to.add(S::LANES);
                 }
             }
-            self.row += 1;
+            self.from = self.from.wrapping_add(self.stride);
         }
     }
 }
@@ -734,17 +740,18 @@ impl Task for Strip<'_> {
                             c: self.sums.as_mut_ptr().add(row * width + column),
                             stride: width,
                         };
-                        let value = |r: usize, k: usize| *a[r].add(k);
-                        let aside = |k: usize| {
+                        let mut next = next;
+                        let aside = || {
                             if column == 0 {
-                                fetch_rows::<S>(next.wrapping_add(k), self.row_stride);
+                                fetch_rows::<S>(next, self.row_stride);
+                                next = next.wrapping_add(ASIDE);
                             }
                         };
                         match vectors {
-                            1 => put.whole::<S, 1>(tile::<S, 1, false>(steps, value, b, aside)),
-                            2 => put.whole::<S, 2>(tile::<S, 2, false>(steps, value, b, aside)),
-                            3 => put.whole::<S, 3>(tile::<S, 3, false>(steps, value, b, aside)),
-                            _ => put.whole::<S, 4>(tile::<S, 4, false>(steps, value, b, aside)),
+                            1 => put.whole::<S, 1>(tile::<S, 1, false>(steps, a, b, aside)),
+                            2 => put.whole::<S, 2>(tile::<S, 2, false>(steps, a, b, aside)),
+                            3 => put.whole::<S, 3>(tile::<S, 3, false>(steps, a, b, aside)),
+                            _ => put.whole::<S, 4>(tile::<S, 4, false>(steps, a, b, aside)),
                         }
                     }
                 }
@@ -796,38 +803,43 @@ impl Strip<'_> {
 /// # Safety
 /// As [`Task::run`].
 #[inline(always)]
-unsafe fn fetch_rows<S: Simd>(at: *const f32, stride: usize) {
-    for r in 0..MR {
+unsafe fn fetch_rows<S: Simd>(mut at: *const f32, stride: usize) {
+    for _ in 0..MR {
         // SAFETY: the caller's promise; a prefetch may name any address.
-        unsafe { S::prefetch(at.wrapping_add(r * stride)) };
+        unsafe { S::prefetch(at) };
+        at = at.wrapping_add(stride);
     }
 }
 
-/// MR x NR sums of `steps` products, or of `steps` products of four bytes. `value(r, k)` is A's,
-/// `aside(k)` is called every [`ASIDE`] steps.
+/// MR x NR sums of `steps` products, or of `steps` products of four bytes. `a` are A's rows,
+/// `aside` is called every [`ASIDE`] steps. Pointers move instead of indices, which would be
+/// checked for overflow.
 ///
 /// # Safety
-/// As [`Task::run`]; `value` may be asked for MR x `steps` values, `b` holds `steps` x NR.
+/// As [`Task::run`]; each row of `a` holds `steps` values, `b` `steps` x NR.
 #[inline(always)]
 unsafe fn tile<S: Simd, const NV: usize, const BYTES: bool>(
     steps: usize,
-    value: impl Fn(usize, usize) -> f32,
-    b: *const f32,
-    mut aside: impl FnMut(usize),
+    mut a: [*const f32; MR],
+    mut b: *const f32,
+    mut aside: impl FnMut(),
 ) -> [[S::V; NV]; MR] {
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[S::zero(); NV]; MR];
-        for group in (0..steps).step_by(ASIDE) {
-            aside(group);
-            for k in group..steps.min(group + ASIDE) {
-                let b = b.add(k * NV * S::LANES);
+        let mut left = steps;
+        while left > 0 {
+            aside();
+            let count = left.min(ASIDE);
+            left -= count;
+            for k in 0..count {
                 let mut vectors = [S::zero(); NV];
                 for (v, vector) in vectors.iter_mut().enumerate() {
                     *vector = S::load(b.add(v * S::LANES));
                 }
-                for (r, row) in sums.iter_mut().enumerate() {
-                    let value = S::splat(value(r, k));
+                b = b.add(NV * S::LANES);
+                for (row, a) in sums.iter_mut().zip(&a) {
+                    let value = S::splat(*a.add(k));
                     for (sum, &vector) in row.iter_mut().zip(&vectors) {
                         *sum = match BYTES {
                             true => S::dot4(value, vector, *sum),
@@ -836,6 +848,7 @@ unsafe fn tile<S: Simd, const NV: usize, const BYTES: bool>(
                     }
                 }
             }
+            a = a.map(|a| a.add(count));
         }
         sums
     }
@@ -988,13 +1001,19 @@ unsafe fn transpose_all<S: Simd>(
 ) {
     let whole_rows = rows / S::LANES * S::LANES;
     let whole_cols = cols / S::LANES * S::LANES;
+    let (down, across) = (S::LANES * from_stride, S::LANES * to_stride);
     // SAFETY: the caller's promise.
     unsafe {
-        for i in (0..whole_rows).step_by(S::LANES) {
-            for j in (0..whole_cols).step_by(S::LANES) {
-                let (from, to) = (from.add(i * from_stride + j), to.add(j * to_stride + i));
+        let (mut from_rows, mut to_cols) = (from, to);
+        for _ in (0..whole_rows).step_by(S::LANES) {
+            let (mut from, mut to) = (from_rows, to_cols);
+            for _ in (0..whole_cols).step_by(S::LANES) {
                 transpose::<S>(from, from_stride, to, to_stride);
+                from = from.add(S::LANES);
+                to = to.wrapping_add(across);
             }
+            from_rows = from_rows.wrapping_add(down);
+            to_cols = to_cols.add(S::LANES);
         }
         for j in 0..cols {
             let first = if j < whole_cols { whole_rows } else { 0 };
@@ -1031,15 +1050,21 @@ unsafe fn copy_rows(
 /// # Safety
 /// As [`Task::run`]; rows start `from_stride` and `to_stride` apart.
 #[inline(always)]
-unsafe fn transpose<S: Simd>(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+unsafe fn transpose<S: Simd>(
+    mut from: *const f32,
+    from_stride: usize,
+    mut to: *mut f32,
+    to_stride: usize,
+) {
     const MOST: usize = 16;
     const { assert!(S::LANES <= MOST && S::LANES.is_power_of_two()) };
     let half = S::LANES / 2;
     // SAFETY: the caller's promise.
     unsafe {
         let mut rows = [S::zero(); MOST];
-        for (i, row) in rows.iter_mut().enumerate().take(S::LANES) {
-            *row = S::load(from.add(i * from_stride));
+        for row in rows.iter_mut().take(S::LANES) {
+            *row = S::load(from);
+            from = from.wrapping_add(from_stride);
         }
         let mut round = 1;
         while round < S::LANES {
@@ -1049,8 +1074,9 @@ unsafe fn transpose<S: Simd>(from: *const f32, from_stride: usize, to: *mut f32,
             }
             round *= 2;
         }
-        for (i, &row) in rows.iter().enumerate().take(S::LANES) {
-            S::store(row, to.add(i * to_stride));
+        for &row in rows.iter().take(S::LANES) {
+            S::store(row, to);
+            to = to.wrapping_add(to_stride);
         }
     }
 }
