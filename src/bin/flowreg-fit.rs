@@ -18,7 +18,7 @@ use flowreg::engine::{self, Choice, Kind};
 use flowreg::gemm::{Backend, Gemm};
 use flowreg::kernels::Isa;
 use flowreg::model::About;
-use flowreg::optim::newton::Step;
+use flowreg::optim::descent::Step;
 use flowreg::publish::{Overwrite, Staging, write_file};
 use flowreg::report::{self, Report};
 use flowreg::run::{self, How, Summary};

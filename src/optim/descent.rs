@@ -5,6 +5,8 @@
 //! F(W, b) = Σ sᵢ lossᵢ(Z) + (l2/2) |W|²,     Z = Xc Wᵀ + 1 bᵀ,     b free
 //! ```
 
+use std::ops::ControlFlow;
+
 use crate::engine::{Real, Space, axpby_real as axpby};
 use crate::likelihood::{At, Likelihood};
 
@@ -53,6 +55,17 @@ pub struct Outcome {
     pub iterations: usize,
     /// Products.
     pub products: Products,
+}
+
+/// A step, as it is reported.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Step {
+    /// Number, from 0: the start.
+    pub iteration: usize,
+    /// F.
+    pub objective: f64,
+    /// |∇F|.
+    pub gradient_norm: f64,
 }
 
 /// Products with X, or with K in Gram coordinates.
@@ -112,6 +125,13 @@ impl Slope {
     }
 }
 
+/// How a search chooses its steps.
+pub(super) trait Method<S: Space> {
+    /// Go one step and leave objective and gradient evaluated there; whether something better
+    /// was found.
+    fn step(&mut self, descent: &mut Descent<S>) -> bool;
+}
+
 /// A search in progress.
 pub(super) struct Descent<'a, S: Space> {
     pub space: &'a mut S,
@@ -124,6 +144,8 @@ pub(super) struct Descent<'a, S: Space> {
     pub gradient_norm: f64,
     pub objective: f64,
     pub products: Products,
+    /// Steps so far.
+    pub iteration: usize,
     stop: Stop,
     initial_norm: f64,
     /// |W|².
@@ -167,6 +189,7 @@ impl<'a, S: Space> Descent<'a, S> {
             gradient_norm: f64::INFINITY,
             objective: f64::INFINITY,
             products: Products::default(),
+            iteration: 0,
             stop,
             initial_norm: 0.0,
             square: 0.0,
@@ -179,6 +202,31 @@ impl<'a, S: Space> Descent<'a, S> {
             descent.refresh();
         }
         descent
+    }
+
+    /// Go by a method to the end; `watch` sees every step and may break the search off.
+    pub fn run(
+        mut self,
+        mut method: impl Method<S>,
+        watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    ) -> (Point<S::Real>, Outcome) {
+        let mut moved = true;
+        loop {
+            let step = Step {
+                iteration: self.iteration,
+                objective: self.objective,
+                gradient_norm: self.gradient_norm,
+            };
+            let broken = watch(step).is_break();
+            if let Some(status) = self.ended(moved) {
+                return self.finish(status);
+            }
+            if broken {
+                return self.finish(Status::IterationLimit);
+            }
+            moved = method.step(&mut self);
+            self.iteration += 1;
+        }
     }
 
     /// The inner product of a slope and a point.
@@ -280,9 +328,9 @@ impl<'a, S: Space> Descent<'a, S> {
         self.gradient_norm <= self.stop.tolerance * self.initial_norm
     }
 
-    /// Why the search ends here, if it does, after so many steps; `moved` is false if the last
-    /// one found nothing better.
-    pub fn ended(&mut self, iterations: usize, moved: bool) -> Option<Status> {
+    /// Why the search ends here, if it does; `moved` is false if the last step found nothing
+    /// better.
+    fn ended(&mut self, moved: bool) -> Option<Status> {
         self.best = match self.gradient_norm <= 0.5 * self.best.0 {
             true => (self.gradient_norm, 0),
             false => (self.best.0, self.best.1 + 1),
@@ -295,7 +343,7 @@ impl<'a, S: Space> Descent<'a, S> {
             Some(Status::Converged)
         } else if !moved || flat && self.best.1 >= PATIENCE {
             Some(Status::Stalled)
-        } else if iterations >= self.stop.iterations {
+        } else if self.iteration >= self.stop.iterations {
             Some(Status::IterationLimit)
         } else {
             None
@@ -303,7 +351,7 @@ impl<'a, S: Space> Descent<'a, S> {
     }
 
     /// The end: with the bias at its own optimum, so that the gap can be told.
-    pub fn finish(mut self, mut status: Status, iterations: usize) -> (Point<S::Real>, Outcome) {
+    fn finish(mut self, mut status: Status) -> (Point<S::Real>, Outcome) {
         let mut gap = None;
         if self.l2 > 0.0 {
             let left = self.polish_bias();
@@ -322,7 +370,7 @@ impl<'a, S: Space> Descent<'a, S> {
             gradient_norm: self.gradient_norm,
             initial_gradient_norm: self.initial_norm,
             gap,
-            iterations,
+            iterations: self.iteration,
             products: self.products,
         };
         (self.point, outcome)

@@ -5,8 +5,7 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use super::descent::{Descent, Outcome, Point, Slope, Status, Stop};
-use super::newton::Step;
+use super::descent::{Descent, Method, Outcome, Point, Slope, Step, Stop};
 use crate::engine::Space;
 use crate::likelihood::Likelihood;
 
@@ -32,46 +31,51 @@ pub fn lbfgs<S: Space>(
     stop: Stop,
     watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
 ) -> (Point<S::Real>, Outcome) {
-    let c = likelihood.outputs();
-    let mut descent = Descent::new(space, likelihood, l2, start, stop);
-    let mut pairs: VecDeque<Pair<S::Real>> = VecDeque::with_capacity(MEMORY);
-    let mut direction = Point::zero(descent.space, c);
-    let mut q = descent.gradient.clone();
-    let (mut iteration, mut moved) = (0, true);
-    loop {
-        let step = Step {
-            iteration,
-            objective: descent.objective,
-            gradient_norm: descent.gradient_norm,
-        };
-        let broken = watch(step).is_break();
-        if let Some(status) = descent.ended(iteration, moved) {
-            return descent.finish(status, iteration);
-        }
-        if broken {
-            return descent.finish(Status::IterationLimit, iteration);
-        }
-        if iteration % KEEP == 0 {
+    let descent = Descent::new(space, likelihood, l2, start, stop);
+    let memory = Memory {
+        pairs: VecDeque::with_capacity(MEMORY),
+        direction: Point::zero(descent.space, likelihood.outputs()),
+        q: descent.gradient.clone(),
+    };
+    descent.run(memory, watch)
+}
+
+/// What is remembered of the way, and room for a step.
+struct Memory<T> {
+    /// The oldest first.
+    pairs: VecDeque<Pair<T>>,
+    direction: Point<T>,
+    q: Slope,
+}
+
+impl<S: Space> Method<S> for Memory<S::Real> {
+    fn step(&mut self, descent: &mut Descent<S>) -> bool {
+        let Memory {
+            pairs,
+            direction,
+            q,
+        } = self;
+        if descent.iteration.is_multiple_of(KEEP) {
             descent.refresh();
             descent.factor();
         }
         q.axpby(-1.0, &descent.gradient, 0.0);
         let alphas: Vec<f64> = (pairs.iter().rev())
             .map(|pair| {
-                let alpha = pair.rho * descent.along(&q, &pair.s);
+                let alpha = pair.rho * descent.along(q, &pair.s);
                 q.axpby(-alpha, &pair.y, 1.0);
                 alpha
             })
             .collect();
-        descent.precondition(&q, &mut direction);
+        descent.precondition(q, direction);
         for (pair, alpha) in pairs.iter().zip(alphas.iter().rev()) {
-            let beta = pair.rho * descent.along(&pair.y, &direction);
+            let beta = pair.rho * descent.along(&pair.y, direction);
             direction.axpby(alpha - beta, &pair.s, 1.0);
         }
 
         let mut pair = match pairs.len() < MEMORY {
             true => Pair {
-                s: Point::zero(descent.space, c),
+                s: Point::zero(descent.space, q.b.len()),
                 y: q.clone(),
                 rho: 0.0,
             },
@@ -79,7 +83,7 @@ pub fn lbfgs<S: Space>(
         };
         pair.s.axpby(-1.0, &descent.point, 0.0);
         pair.y.axpby(-1.0, &descent.gradient, 0.0);
-        moved = descent.go(&direction);
+        let moved = descent.go(direction);
         descent.evaluate();
         pair.s.axpby(1.0, &descent.point, 1.0);
         pair.y.axpby(1.0, &descent.gradient, 1.0);
@@ -88,6 +92,6 @@ pub fn lbfgs<S: Space>(
             pair.rho = 1.0 / curvature;
             pairs.push_back(pair);
         }
-        iteration += 1;
+        moved
     }
 }

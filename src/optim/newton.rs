@@ -4,25 +4,14 @@
 
 use std::ops::ControlFlow;
 
-use super::descent::{Descent, Outcome, Point, Slope, Status, Stop};
-use crate::engine::Space;
+use super::descent::{Descent, Method, Outcome, Point, Slope, Step, Stop};
+use crate::engine::{Real, Space};
 use crate::likelihood::Likelihood;
 
 /// Most steps of conjugate gradients.
 const MOST: usize = 500;
 /// The largest share of the gradient that a solution may leave.
 const LEAVE: f64 = 0.25;
-
-/// A step, as it is reported.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Step {
-    /// Number, from 0: the start.
-    pub iteration: usize,
-    /// F.
-    pub objective: f64,
-    /// |∇F|.
-    pub gradient_norm: f64,
-}
 
 /// Go to the optimum from a point; `watch` sees every step and may break the search off.
 pub fn newton<S: Space>(
@@ -34,8 +23,8 @@ pub fn newton<S: Space>(
     watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
 ) -> (Point<S::Real>, Outcome) {
     let c = likelihood.outputs();
-    let mut descent = Descent::new(space, likelihood, l2, start, stop);
-    let mut work = Work {
+    let descent = Descent::new(space, likelihood, l2, start, stop);
+    let work = Work {
         p: Point::zero(descent.space, c),
         d: Point::zero(descent.space, c),
         solved: Point::zero(descent.space, c),
@@ -43,25 +32,7 @@ pub fn newton<S: Space>(
         q: descent.gradient.clone(),
         room: descent.at.g.clone(),
     };
-    let (mut iteration, mut moved) = (0, true);
-    loop {
-        let step = Step {
-            iteration,
-            objective: descent.objective,
-            gradient_norm: descent.gradient_norm,
-        };
-        let broken = watch(step).is_break();
-        if let Some(status) = descent.ended(iteration, moved) {
-            return descent.finish(status, iteration);
-        }
-        if broken {
-            return descent.finish(Status::IterationLimit, iteration);
-        }
-        work.solve(&mut descent);
-        moved = descent.go(&work.p);
-        descent.refresh();
-        iteration += 1;
-    }
+    descent.run(work, watch)
 }
 
 /// Room that the solutions use.
@@ -76,7 +47,16 @@ struct Work<T> {
     room: Vec<T>,
 }
 
-impl<T: crate::engine::Real> Work<T> {
+impl<S: Space> Method<S> for Work<S::Real> {
+    fn step(&mut self, descent: &mut Descent<S>) -> bool {
+        self.solve(descent);
+        let moved = descent.go(&self.p);
+        descent.refresh();
+        moved
+    }
+}
+
+impl<T: Real> Work<T> {
     /// `∇²F p = -∇F`, so far that the residual falls to a share of √(|∇F|/|∇F at 0|).
     fn solve<S: Space<Real = T>>(&mut self, descent: &mut Descent<S>) {
         descent.factor();
