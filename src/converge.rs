@@ -196,8 +196,8 @@ pub struct Converged {
 /// ```
 ///
 /// # Errors
-/// [`Error::Options`] for options that make no sense, [`Error::Shape`] for rows or weights
-/// that do not fit together, [`Error::Interrupted`] after a signal.
+/// [`Error::Options`] for options that make no sense, [`Error::Memory`] for more rows and
+/// features than it holds, [`Error::Shape`] for rows or weights that do not fit together, [`Error::Interrupted`] after a signal.
 pub fn converge<'a>(
     data: impl Into<Splits<'a>>,
     options: &ConvergeOptions,
@@ -294,13 +294,16 @@ fn on_space(
     let x = splits.train.x();
     let mut engine = choose(x, options.engine)?;
     observe(Progress::Engine(engine));
-    let mut columns = |columns| observe(Progress::Columns(columns));
+    let mut columns = |columns| {
+        observe(Progress::Columns(columns));
+        interrupt::check()
+    };
     if engine == Kind::Gram {
         match CentredGram::new(x, gemm, &mut columns) {
             // The primal engine may reach what K cannot hold.
-            Err(Error::Options { .. }) if options.engine == Choice::Auto => engine = Kind::Primal,
+            Err(Error::Memory { .. }) if options.engine == Choice::Auto => engine = Kind::Primal,
             gram => {
-                let mut space = GramSpace::new(x, gram?, gemm);
+                let mut space = GramSpace::new(x, gram?, gemm)?;
                 return Search::new(splits, options, engine, &mut space, observe)?.run();
             }
         }
@@ -318,7 +321,7 @@ fn choose(x: &Rows, choice: Choice) -> Result<Kind> {
         engine::available_memory().is_none_or(|available| bytes <= u128::from(available))
     };
     let refuse = |engine: &str, side: usize, instead: &str| {
-        Err(Error::options(
+        Err(Error::memory(
             "--engine",
             format!(
                 "{engine}, whose matrices of {side} x {side} take {} bytes",

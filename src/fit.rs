@@ -10,6 +10,7 @@ use crate::data::samples::{Samples, Splits};
 use crate::engine::{self, Choice, Engine, Gram, GramMatrix, Kind, Plan, Primal, Shape};
 use crate::error::{Error, Result};
 use crate::gemm::{Backend, Gemm};
+use crate::interrupt;
 use crate::kernels::Isa;
 use crate::model::Model;
 use crate::monitor::{Epoch, Event, Monitor, Watched};
@@ -159,7 +160,7 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 /// ```
 ///
 /// # Errors
-/// [`Error::Options`], [`Error::Shape`] for validation rows of another shape,
+/// [`Error::Options`], [`Error::Memory`], [`Error::Shape`] for validation rows of another shape,
 /// [`Error::Format`] for initial weights of another shape or a checkpoint of another fit,
 /// [`Error::Diverged`] if a loss stops being finite, [`Error::Io`] if the trajectory or a
 /// checkpoint cannot be written, [`Error::Interrupted`] after a signal.
@@ -193,7 +194,9 @@ pub fn fit<'a>(
                 gram_matrices(splits, gemm, observe)
             }) {
                 // The primal engine may reach what K cannot hold.
-                Err(Error::Options { .. }) if choice(options)? == Choice::Auto => {
+                Err(Error::Options { .. } | Error::Memory { .. })
+                    if choice(options)? == Choice::Auto =>
+                {
                     plan.engine = Kind::Primal;
                     plan.gram_fits = false;
                     observe(Event::Planned(plan));
@@ -228,8 +231,8 @@ pub fn fit<'a>(
 /// The engine that [`fit`] will use, and what each would cost.
 ///
 /// # Errors
-/// [`Error::Options`] if the Gram engine is asked for and its matrix does not fit, or if the
-/// primal engine is asked for what only the Gram engine has.
+/// [`Error::Memory`] if the Gram engine is asked for and its matrix does not fit,
+/// [`Error::Options`] if the primal engine is asked for what only the Gram engine has.
 pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Plan> {
     let Splits { train, validation } = data.into();
     let shape = Shape {
@@ -241,7 +244,7 @@ pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Pla
     let memory = engine::available_memory();
     let plan = Plan::new(shape, options.sgd.epochs, choice(options)?, memory);
     match (plan, &options.save_trajectory) {
-        (Err(Error::Options { found, .. }), Some(_)) => Err(Error::options(
+        (Err(Error::Memory { found, .. }), Some(_)) => Err(Error::memory(
             "--save-trajectory",
             found,
             "no --save-trajectory (then auto fits in another way), or fewer rows",
@@ -297,11 +300,13 @@ fn gram_matrices(
     let of = x.features() * (1 + usize::from(splits.validation.is_some()));
     let k = GramMatrix::new(x, gemm, &mut |columns| {
         observe(Event::GramMatrix { columns, of });
+        interrupt::check()
     })?;
     let k_validation = splits.validation.map(|validation| {
         GramMatrix::between(validation.x(), x, &k, gemm, &mut |columns| {
             let columns = columns + x.features();
             observe(Event::GramMatrix { columns, of });
+            interrupt::check()
         })
     });
     Ok((k, k_validation.transpose()?))

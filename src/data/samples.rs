@@ -266,7 +266,7 @@ pub(crate) fn room(values: usize) -> Result<Vec<f32>> {
     let mut x = Vec::new();
     match x.try_reserve_exact(values) {
         Ok(()) => Ok(x),
-        Err(_) => Err(Error::shape(
+        Err(_) => Err(Error::memory(
             "a copy of x",
             format!("{values} values, for which there is no memory"),
             "fewer rows or features, or more memory",
