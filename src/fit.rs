@@ -332,7 +332,7 @@ impl Run<'_> {
         })?;
         (self.observe)(Event::Started { lr, lr_bound });
         let saver = (self.options.checkpoints.clone())
-            .map(|checkpoints| Saver::new(checkpoints, self.identity(&engine)));
+            .map(|checkpoints| Saver::new(checkpoints, self.identity(&engine), "epochs"));
         let (splits, options) = (self.splits, self.options);
         let mut monitor = Monitor::new(splits, options, &engine, saver, self.observe)?;
         let end = timed(&mut self.timings.epochs, || {
@@ -367,21 +367,18 @@ impl Run<'_> {
     fn identity<E: Engine>(&self, engine: &E) -> Identity {
         let FitOptions { sgd, init, .. } = self.options;
         let (engine_name, backend) = (self.plan.engine, self.options.backend);
-        let rows = |samples: Option<&Samples>| match samples {
-            Some(samples) => samples.fingerprint(),
-            None => "none".to_string(),
-        };
+        let [train, validation] = self.splits.fingerprints();
         let number = |n: Option<usize>| n.map_or("none".to_string(), |n| n.to_string());
         let (mut start, mut fields) = (engine.start(), Fields::default());
         E::fields(&mut start, &mut fields);
         let mut identity = vec![
-            ("training rows", rows(Some(self.splits.train))),
-            ("validation rows", rows(self.splits.validation)),
+            ("--optimizer", "sgd".to_string()),
+            ("training rows", train),
+            ("validation rows", validation),
             ("--engine", engine_name.to_string()),
             ("--gemm", backend.to_string()),
             ("--init", format!("{init}, {:08x}", fields.crc32())),
             ("--early-stopping", number(self.options.early_stopping)),
-            ("--optimizer", "sgd".to_string()),
             ("--epochs", sgd.epochs.to_string()),
             ("--lr", sgd.lr.to_string()),
             ("--lr-schedule", sgd.schedule.to_string()),
@@ -392,6 +389,7 @@ impl Run<'_> {
             ("--batch-size", number(sgd.batch_size)),
             ("--seed", sgd.seed.to_string()),
         ];
+        identity.extend(self.options.weighting.identity());
         if backend != Backend::Own {
             identity.push(("instruction set", Isa::current().to_string()));
         }

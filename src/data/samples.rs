@@ -45,6 +45,15 @@ pub struct Splits<'a> {
 }
 
 impl Splits<'_> {
+    /// What tells the training rows and the validation rows from others. Cost: X is read once.
+    pub(crate) fn fingerprints(self) -> [String; 2] {
+        let of = |samples: Option<&Samples>| match samples {
+            Some(samples) => samples.fingerprint(),
+            None => "none".to_string(),
+        };
+        [of(Some(self.train)), of(self.validation)]
+    }
+
     /// Refuse validation rows of another shape.
     pub(crate) fn check_shapes(self) -> Result<()> {
         let shape = |s: &Samples| format!("{} features, {} classes", s.features(), s.classes());

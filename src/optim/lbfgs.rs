@@ -3,10 +3,11 @@
 //! instead of a multiple of the unit matrix.
 
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
 
-use super::descent::{Descent, Method, Outcome, Point, Slope, Step, Stop};
+use super::descent::{Descent, Method, Outcome, Point, Slope, Stop, Watch};
+use crate::checkpoint::Fields;
 use crate::engine::Space;
+use crate::error::Result;
 use crate::likelihood::Likelihood;
 
 /// Steps remembered.
@@ -18,23 +19,32 @@ const KEEP: usize = 12;
 struct Pair<T> {
     s: Point<T>,
     y: Slope,
-    /// 1/⟨s, y⟩.
+    /// 1/⟨s, y⟩; 0 where there was no step yet.
     rho: f64,
 }
 
-/// Go to the optimum from a point; `watch` sees every step and may break the search off.
+/// Go to the optimum from a point.
+///
+/// # Errors
+/// Those of `watch`, which break the search off.
 pub fn lbfgs<S: Space>(
     space: &mut S,
     likelihood: &Likelihood,
     l2: f64,
     start: Point<S::Real>,
     stop: Stop,
-    watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
-) -> (Point<S::Real>, Outcome) {
+    watch: &mut impl Watch<Point<S::Real>>,
+) -> Result<(Point<S::Real>, Outcome)> {
     let descent = Descent::new(space, likelihood, l2, start, stop);
+    let zero = || Point::zero(descent.space, likelihood.outputs());
+    let pair = || Pair {
+        s: zero(),
+        y: Slope::zero(descent.space, likelihood.outputs()),
+        rho: 0.0,
+    };
     let memory = Memory {
-        pairs: VecDeque::with_capacity(MEMORY),
-        direction: Point::zero(descent.space, likelihood.outputs()),
+        pairs: (0..MEMORY).map(|_| pair()).collect(),
+        direction: zero(),
         q: descent.gradient.clone(),
     };
     descent.run(memory, watch)
@@ -42,7 +52,7 @@ pub fn lbfgs<S: Space>(
 
 /// What is remembered of the way, and room for a step.
 struct Memory<T> {
-    /// The oldest first.
+    /// The oldest first; before them, those that wait for a step.
     pairs: VecDeque<Pair<T>>,
     direction: Point<T>,
     q: Slope,
@@ -60,7 +70,8 @@ impl<S: Space> Method<S> for Memory<S::Real> {
             descent.factor();
         }
         q.axpby(-1.0, &descent.gradient, 0.0);
-        let alphas: Vec<f64> = (pairs.iter().rev())
+        let unused = pairs.iter().take_while(|pair| pair.rho == 0.0).count();
+        let alphas: Vec<f64> = (pairs.iter().skip(unused).rev())
             .map(|pair| {
                 let alpha = pair.rho * descent.along(q, &pair.s);
                 q.axpby(-alpha, &pair.y, 1.0);
@@ -68,19 +79,12 @@ impl<S: Space> Method<S> for Memory<S::Real> {
             })
             .collect();
         descent.precondition(q, direction);
-        for (pair, alpha) in pairs.iter().zip(alphas.iter().rev()) {
+        for (pair, alpha) in pairs.iter().skip(unused).zip(alphas.iter().rev()) {
             let beta = pair.rho * descent.along(&pair.y, direction);
             direction.axpby(alpha - beta, &pair.s, 1.0);
         }
 
-        let mut pair = match pairs.len() < MEMORY {
-            true => Pair {
-                s: Point::zero(descent.space, q.b.len()),
-                y: q.clone(),
-                rho: 0.0,
-            },
-            false => pairs.pop_front().expect("it is full"),
-        };
+        let mut pair = pairs.pop_front().expect("MEMORY of them");
         pair.s.axpby(-1.0, &descent.point, 0.0);
         pair.y.axpby(-1.0, &descent.gradient, 0.0);
         let moved = descent.go(direction);
@@ -91,7 +95,20 @@ impl<S: Space> Method<S> for Memory<S::Real> {
         if curvature > 0.0 {
             pair.rho = 1.0 / curvature;
             pairs.push_back(pair);
+        } else {
+            pair.rho = 0.0;
+            pairs.push_front(pair);
         }
         moved
+    }
+
+    fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+        for (i, pair) in self.pairs.iter_mut().enumerate() {
+            fields.group(format!("search.pair.{i}.s."));
+            pair.s.fields(fields);
+            fields.group(format!("search.pair.{i}.y."));
+            pair.y.fields(fields);
+            fields.f64("rho", std::slice::from_mut(&mut pair.rho));
+        }
     }
 }

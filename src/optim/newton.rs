@@ -2,10 +2,10 @@
 //! far as pays (Dembo and Steihaug 1983; Nocedal and Wright, Numerical Optimization, ch. 7),
 //! and goes along p.
 
-use std::ops::ControlFlow;
-
-use super::descent::{Descent, Method, Outcome, Point, Slope, Step, Stop};
+use super::descent::{Descent, Method, Outcome, Point, Slope, Stop, Watch};
+use crate::checkpoint::Fields;
 use crate::engine::{Real, Space};
+use crate::error::Result;
 use crate::likelihood::Likelihood;
 
 /// Most steps of conjugate gradients.
@@ -13,15 +13,18 @@ const MOST: usize = 500;
 /// The largest share of the gradient that a solution may leave.
 const LEAVE: f64 = 0.25;
 
-/// Go to the optimum from a point; `watch` sees every step and may break the search off.
+/// Go to the optimum from a point.
+///
+/// # Errors
+/// Those of `watch`, which break the search off.
 pub fn newton<S: Space>(
     space: &mut S,
     likelihood: &Likelihood,
     l2: f64,
     start: Point<S::Real>,
     stop: Stop,
-    watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
-) -> (Point<S::Real>, Outcome) {
+    watch: &mut impl Watch<Point<S::Real>>,
+) -> Result<(Point<S::Real>, Outcome)> {
     let c = likelihood.outputs();
     let descent = Descent::new(space, likelihood, l2, start, stop);
     let work = Work {
@@ -54,6 +57,9 @@ impl<S: Space> Method<S> for Work<S::Real> {
         descent.refresh();
         moved
     }
+
+    /// All of it is made anew in every step.
+    fn fields<'a>(&'a mut self, _: &mut Fields<'a>) {}
 }
 
 impl<T: Real> Work<T> {
