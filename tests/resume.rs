@@ -267,8 +267,10 @@ fn converge_options() -> impl Strategy<Value = (ConvergeOptions, bool)> {
         ClassWeights::Equal,
         ClassWeights::Given(vec![0.0, 1.0, 2.0]),
     ]);
-    (optimizer, engine, way, any::<bool>(), classes).prop_map(
-        |(optimizer, engine, (penalty, folds, validation), refit, classes)| {
+    // Beyond what rounding allows, where searches stall.
+    let tolerance = prop::sample::select(vec![1e-5, 1e-16]);
+    (optimizer, engine, way, any::<bool>(), classes, tolerance).prop_map(
+        |(optimizer, engine, (penalty, folds, validation), refit, classes, tolerance)| {
             let options = ConvergeOptions {
                 optimizer,
                 engine,
@@ -279,6 +281,7 @@ fn converge_options() -> impl Strategy<Value = (ConvergeOptions, bool)> {
                     classes,
                     ..Weighting::default()
                 },
+                tolerance,
                 threads: Some(2),
                 ..ConvergeOptions::default()
             };
@@ -288,7 +291,7 @@ fn converge_options() -> impl Strategy<Value = (ConvergeOptions, bool)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn converged_fits_have_the_bits_of_unbroken_ones(
