@@ -182,6 +182,8 @@ pub(crate) struct Saver {
     unit: &'static str,
     /// How many were done, and when, at the last save.
     last: (usize, Instant),
+    /// Whether the file is this fit's.
+    kept: bool,
 }
 
 impl Saver {
@@ -191,6 +193,7 @@ impl Saver {
             identity,
             unit,
             last: (0, Instant::now()),
+            kept: false,
         }
     }
 
@@ -241,9 +244,21 @@ impl Saver {
         }))
     }
 
-    /// Count from here: so many were done by earlier processes.
-    pub fn count_from(&mut self, done: usize) {
+    /// The file holds what so many epochs or steps did.
+    pub fn kept(&mut self, done: usize) {
         self.last = (done, Instant::now());
+        self.kept = true;
+    }
+
+    /// # Errors
+    /// [`Error::Interrupted`], with what is kept, once a signal has come.
+    pub fn check(&self) -> Result<()> {
+        let (Some(signal), true) = (interrupt::signal(), self.kept) else {
+            return interrupt::check();
+        };
+        let (done, unit, path) = (self.last.0, self.unit, self.checkpoints.path.display());
+        let kept = format!("{done} {unit} are kept in {path}: --resume continues them");
+        Err(Error::Interrupted { signal, kept })
     }
 
     /// Replace the file, so many epochs or steps being done.
@@ -263,7 +278,7 @@ impl Saver {
         };
         let about = serde_json::to_value(about).expect("plain data");
         files::replace(&self.checkpoints.path, &tensors::write(&tensors, about))?;
-        self.count_from(done);
+        self.kept(done);
         Ok(())
     }
 
@@ -292,17 +307,18 @@ pub(crate) fn keep(
     done: usize,
     save: impl FnOnce(&mut Saver) -> Result<()>,
 ) -> Result<()> {
-    let signal = interrupt::signal();
     let Some(saver) = saver else {
         return interrupt::check();
     };
+    // Asked once: a signal that comes later finds its own place.
+    let signal = interrupt::signal();
     if signal.is_some() || saver.due(done) {
         save(saver)?;
     }
-    let Some(signal) = signal else { return Ok(()) };
-    let (unit, path) = (saver.unit, saver.checkpoints.path.display());
-    let kept = format!("{done} {unit} are kept in {path}: --resume continues them");
-    Err(Error::Interrupted { signal, kept })
+    match signal {
+        None => Ok(()),
+        Some(_) => saver.check(),
+    }
 }
 
 /// The values of a checkpoint, until they are put where they belong.

@@ -13,7 +13,6 @@ use crate::engine::{
 };
 use crate::error::{Error, Result};
 use crate::gemm::{Backend, Gemm};
-use crate::interrupt;
 use crate::journal::{Found, Journal, Searched, Watched};
 use crate::kernels::Isa;
 use crate::likelihood::Likelihood;
@@ -253,7 +252,7 @@ pub fn converge<'a>(
         if let Some(validation) = refit {
             let (path, chosen) = choice(&journal, options)?;
             let l2 = path[chosen].l2;
-            journal.refit();
+            journal.refit()?;
             let both = splits.train.joined(validation)?;
             let both = both.samples()?;
             let refit = on_space(
@@ -412,7 +411,7 @@ fn on_space(
     observe(Progress::Engine(engine));
     let mut columns = |columns| {
         observe(Progress::Columns(columns));
-        interrupt::check()
+        journal.check()
     };
     if engine == Kind::Gram {
         match CentredGram::new(x, gemm, &mut columns) {

@@ -8,6 +8,7 @@ use crate::checkpoint::{self, Checkpoints, Fields, Identity, Saved, Saver, State
 use crate::converge::PathEntry;
 use crate::engine::Real;
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::model::Model;
 use crate::optim::descent::{Outcome, Point, Products, Status, Step, Watch};
 
@@ -77,7 +78,7 @@ impl Journal {
             }
             journal.steps = steps_of(&pages.steps);
             journal.refitting = pages.refitting > 0;
-            saver.count_from(journal.done(journal.steps.len()));
+            saver.kept(journal.done(journal.steps.len()));
             journal.saved = Some(saved);
         }
         journal.saver = Some(saver);
@@ -94,10 +95,24 @@ impl Journal {
         self.refitting
     }
 
-    /// From now on the chosen penalty is fitted on all rows.
-    pub fn refit(&mut self) {
+    /// From now on the chosen penalty is fitted on all rows. What chose it is saved: no search
+    /// is underway while the matrices of more rows are made.
+    pub fn refit(&mut self) -> Result<()> {
         self.refitting = true;
         self.passed = self.searched.len();
+        let (done, mut pages) = (self.done(0), self.pages());
+        match &mut self.saver {
+            Some(saver) if self.saved.is_none() => saver.save(pages.fields(), done),
+            _ => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Interrupted`] once a signal has come.
+    pub fn check(&self) -> Result<()> {
+        self.saver
+            .as_ref()
+            .map_or_else(interrupt::check, Saver::check)
     }
 
     /// The next search, if it was made before.
@@ -174,6 +189,14 @@ impl Journal {
         let searched = self.searched.iter();
         steps + searched.map(|s| s.outcome.iterations).sum::<usize>()
     }
+
+    fn pages(&self) -> Pages {
+        Pages {
+            searched: self.searched.iter().flat_map(Searched::row).collect(),
+            steps: rows_of(&self.steps),
+            refitting: usize::from(self.refitting),
+        }
+    }
 }
 
 /// What of a checkpoint does not depend on the shape of points.
@@ -207,6 +230,9 @@ impl<T: Real> Watch<Point<T>> for Watched<'_, T> {
         let Some(mut saved) = self.journal.saved.take() else {
             return Ok(false);
         };
+        if !saved.has("search.w") {
+            return saved.finish().map(|()| false);
+        }
         let mut best_steps = Vec::new();
         let mut fields = Fields::default();
         state.fields(&mut fields);
@@ -235,19 +261,9 @@ impl<T: Real> Watched<'_, T> {
     /// Save the state if it is time to; stop if a signal has come.
     fn keep(&mut self, step: Step, state: &mut impl State<Point<T>>) -> Result<()> {
         let done = self.journal.done(step.iteration);
-        let Journal {
-            saver,
-            searched,
-            steps,
-            refitting,
-            ..
-        } = &mut *self.journal;
-        checkpoint::keep(saver.as_mut(), done, |saver| {
-            let mut pages = Pages {
-                searched: searched.iter().flat_map(Searched::row).collect(),
-                steps: rows_of(steps),
-                refitting: usize::from(*refitting),
-            };
+        let mut saver = self.journal.saver.take();
+        let kept = checkpoint::keep(saver.as_mut(), done, |saver| {
+            let mut pages = self.journal.pages();
             let mut best_steps =
                 (self.best.as_ref()).map_or(Vec::new(), |best| rows_of(&best.steps));
             let mut fields = pages.fields();
@@ -256,7 +272,9 @@ impl<T: Real> Watched<'_, T> {
                 best_fields(&mut best.point, &mut best_steps, &mut fields);
             }
             saver.save(fields, done)
-        })
+        });
+        self.journal.saver = saver;
+        kept
     }
 }
 

@@ -240,7 +240,7 @@ impl<E: Engine> Watch<E> for Monitor<'_, E::Point> {
         saved.finish()?;
         let rows = rows.chunks_exact(Epoch::COLUMNS).enumerate();
         self.history = rows.map(|(i, row)| Epoch::of_row(i, row)).collect();
-        saver.count_from(self.history.len());
+        saver.kept(self.history.len());
         if let Some(best) = &mut self.best {
             for (epoch, loss) in self
                 .history

@@ -340,6 +340,61 @@ proptest! {
     }
 }
 
+/// Stopped while the matrices of all rows are made: the choice is not made again.
+#[test]
+fn a_refit_goes_on_from_its_choice() {
+    let dir = tempfile::tempdir().unwrap();
+    let (saved, stopped) = (dir.path().join("saved"), dir.path().join("stopped"));
+    let (problem, other) = (Problem::random(20, 40, 3, 1), Problem::random(9, 40, 3, 2));
+    let (train, validation) = (problem.samples(), other.samples());
+    let splits = Splits::from((&train, &validation));
+    let folds = Folds {
+        count: 3,
+        seed: 1,
+        one_standard_error: true,
+    };
+    for (optimizer, folds) in [(Optimizer::Newton, None), (Optimizer::Lbfgs, Some(folds))] {
+        let _ = std::fs::remove_file(&saved);
+        let checkpoints = |path: &Path, resume| {
+            Some(Checkpoints {
+                path: path.to_path_buf(),
+                every: None,
+                resume,
+            })
+        };
+        let options = |checkpoints| ConvergeOptions {
+            optimizer,
+            folds,
+            penalty: Penalty::Auto,
+            refit_all: true,
+            checkpoints,
+            ..ConvergeOptions::default()
+        };
+        let mut engines = 0;
+        let whole = converge(splits, &options(checkpoints(&saved, false)), &mut |p| {
+            engines += usize::from(matches!(p, Progress::Engine(_)));
+            if engines == 2 && saved.exists() && !stopped.exists() {
+                std::fs::copy(&saved, &stopped).unwrap();
+            }
+        })
+        .unwrap();
+        let (mut engines, mut steps) = (0, 0);
+        let resumed = converge(splits, &options(checkpoints(&stopped, true)), &mut |p| {
+            engines += usize::from(matches!(p, Progress::Engine(_)));
+            steps += usize::from(matches!(p, Progress::Step { .. }));
+        })
+        .unwrap();
+        assert_eq!((engines, steps), (1, whole.steps.len()));
+        assert_eq!(resumed.model.to_safetensors(), whole.model.to_safetensors());
+        assert_eq!(resumed.path, whole.path);
+        assert_eq!(
+            (resumed.l2, resumed.outcome, resumed.steps),
+            (whole.l2, whole.outcome, whole.steps)
+        );
+        std::fs::remove_file(&stopped).unwrap();
+    }
+}
+
 /// A fit in Gram coordinates, stopped at the last step that was saved.
 fn stopped_fit(path: &Path, problem: &Problem, optimizer: Optimizer) -> ConvergeOptions {
     let options = ConvergeOptions {
