@@ -217,7 +217,9 @@ pub struct Converged {
 ///
 /// # Errors
 /// [`Error::Options`] for options that make no sense, [`Error::Memory`] for more rows and
-///
+/// features than it holds, [`Error::Shape`] for rows or weights that do not fit together,
+/// [`Error::Tensors`] and [`Error::Format`] for a checkpoint that is damaged or of another fit,
+/// [`Error::Io`] if one cannot be written, [`Error::Interrupted`] after a signal.
 pub fn converge<'a>(
     data: impl Into<Splits<'a>>,
     options: &ConvergeOptions,
@@ -236,36 +238,22 @@ pub fn converge<'a>(
         if let Some(steps) = journal.resumed() {
             observe(Progress::Resumed { steps });
         }
-        let refit = splits.validation.filter(|_| options.refit_all);
-        // A choice that was made before is not made again.
-        let mut fit = match (refit, journal.refitting()) {
-            (Some(_), true) => None,
-            _ => Some(on_space(
-                splits,
-                options,
-                gemm,
-                None,
-                &mut journal,
-                observe,
-            )?),
+        let mut fit = match splits.validation.filter(|_| options.refit_all) {
+            None => on_space(splits, options, gemm, None, &mut journal, observe)?,
+            Some(validation) => {
+                // A choice that was made before is not made again.
+                if !journal.refitting() {
+                    on_space(splits, options, gemm, None, &mut journal, observe)?;
+                }
+                let (path, chosen) = choice(&journal, options)?;
+                let l2 = Some(path[chosen].l2);
+                journal.refit()?;
+                let both = splits.train.joined(validation)?;
+                let both = &both.samples()?;
+                let refit = on_space(both.into(), options, gemm, l2, &mut journal, observe)?;
+                Converged { path, ..refit }
+            }
         };
-        if let Some(validation) = refit {
-            let (path, chosen) = choice(&journal, options)?;
-            let l2 = path[chosen].l2;
-            journal.refit()?;
-            let both = splits.train.joined(validation)?;
-            let both = both.samples()?;
-            let refit = on_space(
-                (&both).into(),
-                options,
-                gemm,
-                Some(l2),
-                &mut journal,
-                observe,
-            )?;
-            fit = Some(Converged { path, ..refit });
-        }
-        let mut fit = fit.expect("one of the two");
         fit.threads = threads;
         fit.seconds = started.elapsed().as_secs_f64();
         Ok(fit)

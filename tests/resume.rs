@@ -209,8 +209,13 @@ fn a_trajectory_cannot_be_resumed() {
         ..FitOptions::default()
     };
     let train = problem.samples();
-    let error = fit((&train).into(), &options, Path::new("c"), false, |_| ()).unwrap_err();
-    assert!(error.to_string().contains("--save-trajectory"), "{error}");
+    for resume in [false, true] {
+        let error = fit((&train).into(), &options, Path::new("c"), resume, |_| ()).unwrap_err();
+        for part in ["--save-trajectory", "--checkpoint-every or --resume"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        assert_eq!(error.exit_code(), 64);
+    }
 }
 
 /// Converge with a checkpoint after every step; `step` is called at every point, when the file is
