@@ -296,7 +296,7 @@ fn converge_options() -> impl Strategy<Value = (ConvergeOptions, bool)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
     fn converged_fits_have_the_bits_of_unbroken_ones(
@@ -501,12 +501,14 @@ fn damaged_and_forged_checkpoints_of_converged_fits_are_refused() {
             Err(error @ (Error::Tensors { .. } | Error::Format { .. })) => error,
             other => panic!("{what}: {other:?}"),
         };
-        for bit in (0..8 * good.len()).step_by(7) {
+        for bit in (0..8 * good.len()).step_by(31) {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             refused(&bad, "a bit");
         }
-        (0..good.len()).for_each(|len| drop(refused(&good[..len], "cut short")));
+        (0..good.len())
+            .step_by(5)
+            .for_each(|len| drop(refused(&good[..len], "cut short")));
 
         let names = tensors::names(&good).unwrap();
         let expected: Vec<_> = names

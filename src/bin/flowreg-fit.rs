@@ -65,9 +65,9 @@ at once); after the last epoch or step the run is finished as usual. The state i
 RUN.checkpoint, only with --checkpoint-every or --resume; a finished run removes it.
 
 Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss was no number any more
-(or a bug), 71 no memory (for K, or a file), 73 the output exists or another process is writing it, 74 a file could not be
-read or written, 75 a file changed while it was in use, 130 and 143 stopped by Ctrl-C or
-SIGTERM (a second one stops at once).
+(or a bug), 71 no memory (for K, or a file), 73 the output exists or another process is
+writing it, 74 a file could not be read or written, 75 a file changed while it was in use,
+130 and 143 stopped by Ctrl-C or SIGTERM (a second one stops at once).
 
 FLOWREG_ISA forces an instruction set: avx512, avx2+fma, neon or portable."
 )]
