@@ -1,12 +1,12 @@
 //! Checkpoints: what a fit needs to go on after a stop, to the same final bits.
 //!
 //! A checkpoint is one safetensors file (see [`crate::tensors`]): every [field](Fields) of the
-//! optimizer's [`State`] by name, `history` (f64, epochs x 4: learning rate, loss, validation
-//! loss and accuracy, NaN where there is none), and as metadata the identity of the fit: all
-//! options and checksums of the rows that its bits depend on. It is replaced wholly or not at
-//! all. What can be computed again (K, the order of mini-batches) is not in it.
+//! fit by name, and as metadata the identity of the fit: all options and checksums of the rows
+//! that its bits depend on. It is replaced wholly or not at all. What can be computed again (K,
+//! the order of mini-batches) is not in it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::monitor::Epoch;
+use crate::interrupt;
 use crate::tensors::{self, Dtype, Numbers, Tensor};
 
 /// Where and how often a fit saves its state.
@@ -41,17 +41,17 @@ impl Checkpoints {
 /// A measure of work between checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Every {
-    /// So many epochs.
+    /// So many epochs, or steps of a converged fit.
     Epochs(usize),
-    /// At the first end of an epoch after so long.
+    /// At the first end of an epoch or step after so long.
     Time(Duration),
 }
 
-/// What an optimizer carries from one epoch to the next, `P` being the engine's point.
+/// What an optimizer carries from one epoch or step to the next, `P` being a point of its engine.
 ///
-/// To be checkpointed, an optimizer lists all vectors and scalars that its later epochs depend
-/// on; the same list is written from and read back into. What the number of epochs done
-/// determines does not belong there.
+/// To be checkpointed, an optimizer lists all vectors and scalars that its later epochs or steps
+/// depend on; the same list is written from and read back into. What can be computed from the
+/// others does not belong there.
 pub trait State<P> {
     /// The weight now.
     fn point(&self) -> &P;
@@ -62,19 +62,22 @@ pub trait State<P> {
 /// A list of named vectors that make up a state.
 #[derive(Default)]
 pub struct Fields<'a> {
-    prefix: &'static str,
+    prefix: String,
     fields: Vec<(String, Field<'a>)>,
 }
 
 enum Field<'a> {
     F32(&'a mut [f32]),
     F64(&'a mut [f64]),
+    Count(&'a mut usize),
+    /// Rows of so many values.
+    Rows(&'a mut Vec<f64>, usize),
 }
 
 impl<'a> Fields<'a> {
     /// Names from now on begin with this.
-    pub fn group(&mut self, prefix: &'static str) {
-        self.prefix = prefix;
+    pub fn group(&mut self, prefix: impl Into<String>) {
+        self.prefix = prefix.into();
     }
 
     /// A vector of f32.
@@ -87,14 +90,21 @@ impl<'a> Fields<'a> {
         self.push(name, Field::F64(values));
     }
 
+    /// A number of things, below 2⁵³.
+    pub fn count(&mut self, name: &str, count: &'a mut usize) {
+        self.push(name, Field::Count(count));
+    }
+
+    /// A table of rows of `columns` values, whose number the file tells.
+    pub fn rows(&mut self, name: &str, values: &'a mut Vec<f64>, columns: usize) {
+        self.push(name, Field::Rows(values, columns));
+    }
+
     /// Checksum of all values.
     pub(crate) fn crc32(&self) -> u32 {
         let mut crc = crc32fast::Hasher::new();
         for (_, field) in &self.fields {
-            crc.update(match field {
-                Field::F32(values) => bytemuck::cast_slice(values),
-                Field::F64(values) => bytemuck::cast_slice(values),
-            });
+            crc.update(field.numbers().bytes());
         }
         crc.finalize()
     }
@@ -102,6 +112,52 @@ impl<'a> Fields<'a> {
     fn push(&mut self, name: &str, field: Field<'a>) {
         self.fields.push((format!("{}{name}", self.prefix), field));
     }
+}
+
+impl Field<'_> {
+    fn numbers(&self) -> Numbers<'_> {
+        match self {
+            Field::F32(values) => Numbers::F32(Cow::Borrowed(values)),
+            Field::F64(values) => Numbers::F64(Cow::Borrowed(values)),
+            Field::Count(count) => Numbers::F64(Cow::Owned(vec![**count as f64])),
+            Field::Rows(values, _) => Numbers::F64(Cow::Borrowed(values)),
+        }
+    }
+
+    fn shape(&self) -> Vec<usize> {
+        match self {
+            Field::F32(values) => vec![values.len()],
+            Field::F64(values) => vec![values.len()],
+            Field::Count(_) => vec![1],
+            Field::Rows(values, columns) => vec![values.len() / columns, *columns],
+        }
+    }
+
+    /// Take these values; else what was expected.
+    fn put(self, numbers: &Numbers) -> std::result::Result<(), String> {
+        match (self, numbers) {
+            (Field::F32(to), Numbers::F32(from)) if to.len() == from.len() => {
+                to.copy_from_slice(from);
+            }
+            (Field::F64(to), Numbers::F64(from)) if to.len() == from.len() => {
+                to.copy_from_slice(from);
+            }
+            (Field::Count(to), Numbers::F64(from)) if is_count(from) => *to = from[0] as usize,
+            (Field::Rows(to, columns), Numbers::F64(from)) if from.len() % columns == 0 => {
+                *to = from.to_vec();
+            }
+            (Field::F32(to), _) => return Err(format!("{} values of f32", to.len())),
+            (Field::F64(to), _) => return Err(format!("{} values of f64", to.len())),
+            (Field::Count(_), _) => return Err("a whole number".to_string()),
+            (Field::Rows(_, columns), _) => return Err(format!("rows of {columns} values of f64")),
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is one whole number that f64 tells from its neighbours.
+fn is_count(values: &[f64]) -> bool {
+    matches!(values, &[value] if value.fract() == 0.0 && (0.0..9e15).contains(&value))
 }
 
 /// The metadata of the file.
@@ -113,53 +169,48 @@ struct About {
 }
 
 /// Version of the format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Names and values of all that a fit's bits depend on.
 pub(crate) type Identity = Vec<(String, String)>;
-
-/// Name of the tensor of all epochs, and its columns.
-const HISTORY: &str = "history";
-const COLUMNS: usize = 4;
 
 /// Saves and restores one fit.
 pub(crate) struct Saver {
     checkpoints: Checkpoints,
     identity: Identity,
-    /// Epochs and time of the last save.
+    /// What is counted: epochs or steps.
+    unit: &'static str,
+    /// How many were done, and when, at the last save.
     last: (usize, Instant),
+    /// Whether the file is this fit's.
+    kept: bool,
 }
 
 impl Saver {
-    pub fn new(checkpoints: Checkpoints, identity: Identity) -> Saver {
+    pub fn new(checkpoints: Checkpoints, identity: Identity, unit: &'static str) -> Saver {
         Saver {
             checkpoints,
             identity,
+            unit,
             last: (0, Instant::now()),
+            kept: false,
         }
     }
 
-    /// Whether the fit is to go on from a file that is there.
-    pub fn resumes(&self) -> bool {
-        self.checkpoints.resume && self.checkpoints.path.exists()
-    }
-
-    /// Put the file's values into the fields; its epochs come back.
+    /// What was saved, if the fit is to go on from a file that is there.
     ///
     /// # Errors
-    /// [`Error::Tensors`] and [`Error::Format`] for a file that is damaged, of another fit (the
-    /// first difference is named) or of other lengths; [`Error::Io`].
-    pub fn load(&mut self, fields: Fields) -> Result<Vec<Epoch>> {
+    /// [`Error::Tensors`] and [`Error::Format`] for a file that is damaged, or of another fit
+    /// (the first difference is named); [`Error::Io`].
+    pub fn open(&self) -> Result<Option<Saved>> {
         let path = &self.checkpoints.path;
+        if !(self.checkpoints.resume && path.exists()) {
+            return Ok(None);
+        }
         let bad = |field: &str, found: String, expected: String| {
             Err(Error::format(path, field, found, expected))
         };
         let bytes = files::read(path, "open the checkpoint", u64::MAX)?;
-        let mut expected = vec![(HISTORY, Dtype::F64)];
-        expected.extend(fields.fields.iter().map(|(name, field)| match field {
-            Field::F32(_) => (&**name, Dtype::F32),
-            Field::F64(_) => (&**name, Dtype::F64),
-        }));
         // The identity first: it says what differs, where names only say that something does.
         let about = tensors::about(&bytes).map_err(Error::tensors(path))?;
         let about: About = match serde_json::from_value(about) {
@@ -180,105 +231,138 @@ impl Saver {
                 return bad(name, found, expected);
             }
         }
-        let (read, _) = tensors::read(&bytes, &expected).map_err(Error::tensors(path))?;
-        let mut read = read.into_iter();
-        let history = match read.next().expect("history was asked for").numbers {
-            Numbers::F64(values) if values.len() % COLUMNS == 0 => {
-                (values.chunks_exact(COLUMNS).enumerate())
-                    .map(|(i, v)| epoch(i, v))
-                    .collect()
-            }
-            _ => {
-                return bad(
-                    HISTORY,
-                    "a part of an epoch".to_string(),
-                    "whole ones".to_string(),
-                );
-            }
+        let names = tensors::names(&bytes).map_err(Error::tensors(path))?;
+        let names: Vec<(&str, Dtype)> = names
+            .iter()
+            .map(|(name, dtype)| (&**name, *dtype))
+            .collect();
+        let (read, _) = tensors::read(&bytes, &names).map_err(Error::tensors(path))?;
+        let tensors = read.into_iter().map(|tensor| (tensor.name, tensor.numbers));
+        Ok(Some(Saved {
+            path: path.clone(),
+            tensors: tensors.collect(),
+        }))
+    }
+
+    /// The file holds what so many epochs or steps did.
+    pub fn kept(&mut self, done: usize) {
+        self.last = (done, Instant::now());
+        self.kept = true;
+    }
+
+    /// # Errors
+    /// [`Error::Interrupted`], with what is kept, once a signal has come.
+    pub fn check(&self) -> Result<()> {
+        let (Some(signal), true) = (interrupt::signal(), self.kept) else {
+            return interrupt::check();
         };
-        for ((name, field), tensor) in fields.fields.into_iter().zip(read) {
-            let lengths = match (field, tensor.numbers) {
-                (Field::F32(to), Numbers::F32(from)) => copy(to, &from),
-                (Field::F64(to), Numbers::F64(from)) => copy(to, &from),
-                _ => unreachable!("the type was asked for"),
-            };
-            if let Err((found, expected)) = lengths {
-                return bad(&name, format!("{found} values"), expected.to_string());
-            }
-        }
-        let history: Vec<Epoch> = history;
-        self.last = (history.len(), Instant::now());
-        Ok(history)
+        let (done, unit, path) = (self.last.0, self.unit, self.checkpoints.path.display());
+        let kept = format!("{done} {unit} are kept in {path}: --resume continues them");
+        Err(Error::Interrupted { signal, kept })
     }
 
-    /// Whether it is time to save, so many epochs being done.
-    pub fn due(&self, epochs: usize) -> bool {
-        match self.checkpoints.every {
-            None => false,
-            Some(Every::Epochs(every)) => epochs >= self.last.0 + every,
-            Some(Every::Time(every)) => self.last.1.elapsed() >= every,
-        }
-    }
-
-    /// Replace the file.
-    pub fn save(&mut self, fields: Fields, history: &[Epoch]) -> Result<()> {
-        let rows: Vec<f64> = (history.iter())
-            .flat_map(|epoch| {
-                let [loss, accuracy] =
-                    [epoch.val_loss, epoch.val_accuracy].map(|value| value.unwrap_or(f64::NAN));
-                [epoch.lr, epoch.loss, loss, accuracy]
+    /// Replace the file, so many epochs or steps being done.
+    pub fn save(&mut self, fields: Fields, done: usize) -> Result<()> {
+        let fields: BTreeMap<String, Field> = fields.fields.into_iter().collect();
+        // By name, as they are read.
+        let tensors: Vec<Tensor> = (fields.iter())
+            .map(|(name, field)| Tensor {
+                name: name.clone(),
+                shape: field.shape(),
+                numbers: field.numbers(),
             })
             .collect();
-        let mut tensors = vec![Tensor {
-            name: HISTORY.to_string(),
-            shape: vec![history.len(), COLUMNS],
-            numbers: Numbers::F64(rows.into()),
-        }];
-        tensors.extend(fields.fields.into_iter().map(|(name, field)| {
-            let (len, numbers) = match field {
-                Field::F32(values) => (values.len(), Numbers::F32(Cow::Borrowed(&*values))),
-                Field::F64(values) => (values.len(), Numbers::F64(Cow::Borrowed(&*values))),
-            };
-            Tensor {
-                name,
-                shape: vec![len],
-                numbers,
-            }
-        }));
         let about = About {
             checkpoint: VERSION,
             identity: self.identity.clone(),
         };
         let about = serde_json::to_value(about).expect("plain data");
         files::replace(&self.checkpoints.path, &tensors::write(&tensors, about))?;
-        self.last = (history.len(), Instant::now());
+        self.kept(done);
         Ok(())
     }
 
-    /// What was kept of a fit that stops after so many epochs.
-    pub fn kept(&self, epochs: usize) -> String {
-        let path = self.checkpoints.path.display();
-        format!("{epochs} epochs are kept in {path}: --resume continues them")
+    /// A checkpoint that is whole, but of no fit.
+    pub fn foreign(&self, field: &str, found: impl ToString) -> Error {
+        let expected = "what the fit wrote: remove the file to start anew";
+        Error::format(&self.checkpoints.path, field, found, expected)
     }
-}
 
-fn copy<T: Copy>(to: &mut [T], from: &[T]) -> std::result::Result<(), (usize, usize)> {
-    match to.len() == from.len() {
-        true => {
-            to.copy_from_slice(from);
-            Ok(())
+    /// Whether it is time to save.
+    fn due(&self, done: usize) -> bool {
+        match self.checkpoints.every {
+            None => false,
+            Some(Every::Epochs(every)) => done >= self.last.0 + every,
+            Some(Every::Time(every)) => self.last.1.elapsed() >= every,
         }
-        false => Err((from.len(), to.len())),
     }
 }
 
-fn epoch(number: usize, values: &[f64]) -> Epoch {
-    let some = |value: f64| (!value.is_nan()).then_some(value);
-    Epoch {
-        epoch: number,
-        lr: values[0],
-        loss: values[1],
-        val_loss: some(values[2]),
-        val_accuracy: some(values[3]),
+/// Where a fit may stop: `save` if it is time to or a signal has come.
+///
+/// # Errors
+/// [`Error::Interrupted`] after a signal; those of `save`.
+pub(crate) fn keep(
+    saver: Option<&mut Saver>,
+    done: usize,
+    save: impl FnOnce(&mut Saver) -> Result<()>,
+) -> Result<()> {
+    let Some(saver) = saver else {
+        return interrupt::check();
+    };
+    // Asked once: a signal that comes later finds its own place.
+    let signal = interrupt::signal();
+    if signal.is_some() || saver.due(done) {
+        save(saver)?;
+    }
+    match signal {
+        None => Ok(()),
+        Some(_) => saver.check(),
+    }
+}
+
+/// The values of a checkpoint, until they are put where they belong.
+pub(crate) struct Saved {
+    path: PathBuf,
+    tensors: BTreeMap<String, Numbers<'static>>,
+}
+
+impl Saved {
+    /// Whether there is a field of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Put these fields' values in.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for one that is not there, or of another length or type.
+    pub fn put(&mut self, fields: Fields) -> Result<()> {
+        for (name, field) in fields.fields {
+            let Some(numbers) = self.tensors.remove(&name) else {
+                return Err(Error::format(&self.path, name, "nothing", "a field"));
+            };
+            let found = match &numbers {
+                Numbers::F32(values) => format!("{} values of f32", values.len()),
+                Numbers::F64(values) => format!("{} values of f64", values.len()),
+            };
+            (field.put(&numbers))
+                .map_err(|expected| Error::format(&self.path, name, found, expected))?;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// [`Error::Format`] if a value was left over.
+    pub fn finish(self) -> Result<()> {
+        match self.tensors.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(Error::format(
+                &self.path,
+                name,
+                "a field",
+                "none of that name, which this fit does not have",
+            )),
+        }
     }
 }

@@ -2,26 +2,26 @@
 //! among them by rows that were not fitted, the model.
 
 use std::borrow::Cow;
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 use rayon::prelude::*;
 
-use crate::data::samples::{Rows, Samples, Splits};
+use crate::checkpoint::{Checkpoints, Identity};
+use crate::data::samples::{Samples, Splits};
 use crate::engine::{
     self, CentredGram, Choice, GramSpace, Kind, PrimalSpace, Real, Space, largest_eigenvalue,
 };
 use crate::error::{Error, Result};
 use crate::gemm::{Backend, Gemm};
-use crate::interrupt;
+use crate::journal::{Found, Journal, Searched, Watched};
 use crate::kernels::Isa;
 use crate::likelihood::Likelihood;
 use crate::mat::MatRef;
 use crate::model::Model;
 use crate::objective::Loss;
-use crate::optim::descent::{Outcome, Point, Status, Stop};
+use crate::optim::descent::{Outcome, Point, Status, Step, Stop};
 use crate::optim::lbfgs::lbfgs;
-use crate::optim::newton::{Step, newton};
+use crate::optim::newton::newton;
 use crate::threads;
 use crate::torch_rng::TorchRng;
 use crate::weighting::Weighting;
@@ -54,6 +54,8 @@ pub struct ConvergeOptions {
     pub engine: Choice,
     /// Who multiplies f32 matrices.
     pub backend: Backend,
+    /// Where to save the state now and then, to go on from after a stop.
+    pub checkpoints: Option<Checkpoints>,
     /// Threads; `None` is one for each core.
     pub threads: Option<usize>,
 }
@@ -71,6 +73,7 @@ impl Default for ConvergeOptions {
             max_iterations: 1000,
             engine: Choice::Auto,
             backend: Backend::default(),
+            checkpoints: None,
             threads: None,
         }
     }
@@ -139,6 +142,18 @@ pub struct PathEntry {
     pub val_accuracy: Option<f64>,
 }
 
+impl From<&Searched> for PathEntry {
+    fn from(searched: &Searched) -> PathEntry {
+        PathEntry {
+            l2: searched.l2,
+            outcome: searched.outcome,
+            val_loss: searched.score.map(|(loss, _)| loss),
+            val_loss_error: None,
+            val_accuracy: searched.score.map(|(_, accuracy)| accuracy),
+        }
+    }
+}
+
 /// What an observer of a converged fit hears.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -147,6 +162,11 @@ pub enum Progress {
     Engine(Kind),
     /// The Gram matrix or the moments grow: columns of X so far.
     Columns(usize),
+    /// The fit goes on from a checkpoint.
+    Resumed {
+        /// Steps that were done before, of all penalties and folds.
+        steps: usize,
+    },
     /// A step for this penalty, in this fold.
     Step {
         /// The penalty.
@@ -196,8 +216,10 @@ pub struct Converged {
 /// ```
 ///
 /// # Errors
-/// [`Error::Options`] for options that make no sense, [`Error::Shape`] for rows or weights
-/// that do not fit together, [`Error::Interrupted`] after a signal.
+/// [`Error::Options`] for options that make no sense, [`Error::Memory`] for more rows and
+/// features than it holds, [`Error::Shape`] for rows or weights that do not fit together,
+/// [`Error::Tensors`] and [`Error::Format`] for a checkpoint that is damaged or of another fit,
+/// [`Error::Io`] if one cannot be written, [`Error::Interrupted`] after a signal.
 pub fn converge<'a>(
     data: impl Into<Splits<'a>>,
     options: &ConvergeOptions,
@@ -211,20 +233,27 @@ pub fn converge<'a>(
     pool.install(|| {
         let threads = pool.current_num_threads();
         let gemm = Gemm::new(options.backend, threads);
-        let mut fit = on_space(splits, options, gemm, observe)?;
-        if let (true, Some(validation)) = (options.refit_all, splits.validation) {
-            let both = splits.train.joined(validation)?;
-            let only = ConvergeOptions {
-                penalty: Penalty::Value(fit.l2),
-                folds: None,
-                ..options.clone()
-            };
-            let refit = on_space((&both.samples()?).into(), &only, gemm, observe)?;
-            fit = Converged {
-                path: fit.path,
-                ..refit
-            };
+        let checkpoints = options.checkpoints.as_ref();
+        let mut journal = Journal::new(checkpoints, || identity(splits, options))?;
+        if let Some(steps) = journal.resumed() {
+            observe(Progress::Resumed { steps });
         }
+        let mut fit = match splits.validation.filter(|_| options.refit_all) {
+            None => on_space(splits, options, gemm, None, &mut journal, observe)?,
+            Some(validation) => {
+                // A choice that was made before is not made again.
+                if !journal.refitting() {
+                    on_space(splits, options, gemm, None, &mut journal, observe)?;
+                }
+                let (path, chosen) = choice(&journal, options)?;
+                let l2 = Some(path[chosen].l2);
+                journal.refit()?;
+                let both = splits.train.joined(validation)?;
+                let both = &both.samples()?;
+                let refit = on_space(both.into(), options, gemm, l2, &mut journal, observe)?;
+                Converged { path, ..refit }
+            }
+        };
         fit.threads = threads;
         fit.seconds = started.elapsed().as_secs_f64();
         Ok(fit)
@@ -284,41 +313,117 @@ fn check(splits: Splits, options: &ConvergeOptions) -> Result<()> {
     splits.check_shapes()
 }
 
-/// Choose the engine and go.
+/// Everything that the fit's bits depend on, each as the command line calls it. The number of
+/// threads is not among it; the instruction set is, as faer's products in f64 depend on it.
+fn identity(splits: Splits, options: &ConvergeOptions) -> Result<Identity> {
+    let (n, d) = (splits.train.rows(), splits.train.features());
+    let mut engine = choose(n, d, options.engine)?.to_string();
+    if let (true, Some(validation)) = (options.refit_all, splits.validation) {
+        let refit = choose(n + validation.rows(), d, options.engine)?;
+        engine += &format!(", --refit all {refit}");
+    }
+    let folds = match options.folds {
+        None => "none".to_string(),
+        Some(folds) => format!(
+            "{}, --seed {}, --cv-rule {}",
+            folds.count,
+            folds.seed,
+            if folds.one_standard_error {
+                "one-se"
+            } else {
+                "lowest"
+            }
+        ),
+    };
+    let penalty = match options.penalty {
+        Penalty::OneOverRows => "1/n".to_string(),
+        Penalty::Value(l2) => l2.to_string(),
+        Penalty::Path { from, to, count } => format!("{from}:{to}:{count}"),
+        Penalty::Auto => "auto".to_string(),
+    };
+    let [train, validation] = splits.fingerprints();
+    let optimizer = match options.optimizer {
+        Optimizer::Newton => "newton",
+        Optimizer::Lbfgs => "lbfgs",
+    };
+    let identity = [
+        ("--optimizer", optimizer.to_string()),
+        ("training rows", train),
+        ("validation rows", validation),
+        ("--engine", engine),
+        ("--gemm", options.backend.to_string()),
+        ("--l2", penalty),
+        ("--cv", folds),
+        (
+            "--refit",
+            if options.refit_all { "all" } else { "train" }.to_string(),
+        ),
+        ("--tolerance", options.tolerance.to_string()),
+        ("--max-iterations", options.max_iterations.to_string()),
+        ("instruction set", Isa::current().to_string()),
+    ];
+    let identity = identity.into_iter().chain(options.weighting.identity());
+    Ok(identity
+        .map(|(name, value)| (name.to_string(), value))
+        .collect())
+}
+
+/// The penalties that were tried, and the place of the chosen one.
+fn choice(journal: &Journal, options: &ConvergeOptions) -> Result<(Vec<PathEntry>, usize)> {
+    let path = match options.folds {
+        Some(_) => journal.path_of_folds(),
+        None => journal.path(),
+    };
+    let rule = options.folds.is_some_and(|folds| folds.one_standard_error);
+    match path.is_empty() {
+        true => Err(journal.foreign()),
+        false => {
+            let chosen = best(&path, rule);
+            Ok((path, chosen))
+        }
+    }
+}
+
+/// Choose the engine and go: to the penalty that is asked for or chosen, or, once that is known,
+/// to `l2`.
 fn on_space(
     splits: Splits,
     options: &ConvergeOptions,
     gemm: Gemm,
+    l2: Option<f64>,
+    journal: &mut Journal,
     observe: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Converged> {
     let x = splits.train.x();
-    let mut engine = choose(x, options.engine)?;
+    let mut engine = choose(x.len(), x.features(), options.engine)?;
     observe(Progress::Engine(engine));
-    let mut columns = |columns| observe(Progress::Columns(columns));
+    let mut columns = |columns| {
+        observe(Progress::Columns(columns));
+        journal.check()
+    };
     if engine == Kind::Gram {
         match CentredGram::new(x, gemm, &mut columns) {
             // The primal engine may reach what K cannot hold.
-            Err(Error::Options { .. }) if options.engine == Choice::Auto => engine = Kind::Primal,
+            Err(Error::Memory { .. }) if options.engine == Choice::Auto => engine = Kind::Primal,
             gram => {
-                let mut space = GramSpace::new(x, gram?, gemm);
-                return Search::new(splits, options, engine, &mut space, observe)?.run();
+                let mut space = GramSpace::new(x, gram?, gemm)?;
+                return Search::new(splits, options, engine, &mut space, journal, observe)?.run(l2);
             }
         }
     }
     let mut space = PrimalSpace::new(x, gemm, &mut columns)?;
-    Search::new(splits, options, engine, &mut space, observe)?.run()
+    Search::new(splits, options, engine, &mut space, journal, observe)?.run(l2)
 }
 
 /// Gram coordinates where there are no more rows than features and memory holds the matrices:
 /// K and a factor in f64, and room while K is made.
-fn choose(x: &Rows, choice: Choice) -> Result<Kind> {
-    let (n, d) = (x.len(), x.features());
+fn choose(n: usize, d: usize, choice: Choice) -> Result<Kind> {
     let bytes = |side: usize| (side as u128).saturating_mul(side as u128) * 28;
     let fits = |bytes: u128| {
         engine::available_memory().is_none_or(|available| bytes <= u128::from(available))
     };
     let refuse = |engine: &str, side: usize, instead: &str| {
-        Err(Error::options(
+        Err(Error::memory(
             "--engine",
             format!(
                 "{engine}, whose matrices of {side} x {side} take {} bytes",
@@ -347,16 +452,20 @@ struct Search<'a, S: Space> {
     engine: Kind,
     space: &'a mut S,
     weights: Vec<f64>,
-    /// The strongest first.
-    penalties: Vec<f64>,
+    journal: &'a mut Journal,
     observe: &'a mut (dyn FnMut(Progress) + Send),
+    /// The last optimum, from which the next search begins.
+    last: Option<Found<S::Real>>,
+    /// The best so far, where rows that were not fitted choose among all.
+    best: Option<Found<S::Real>>,
 }
 
-/// A point on a path, with the end of its search.
-struct Found<T> {
-    point: Point<T>,
-    outcome: Outcome,
-    steps: Vec<Step>,
+/// A penalty to go to.
+#[derive(Clone, Copy)]
+struct Task {
+    l2: f64,
+    fold: Option<usize>,
+    tolerance: f64,
 }
 
 impl<'a, S: Space> Search<'a, S> {
@@ -365,22 +474,23 @@ impl<'a, S: Space> Search<'a, S> {
         options: &'a ConvergeOptions,
         engine: Kind,
         space: &'a mut S,
+        journal: &'a mut Journal,
         observe: &'a mut (dyn FnMut(Progress) + Send),
     ) -> Result<Self> {
-        let weights = options.weighting.of(splits.train)?;
-        let mut search = Search {
+        Ok(Search {
+            weights: options.weighting.of(splits.train)?,
             splits,
             options,
             engine,
             space,
-            weights,
-            penalties: Vec::new(),
+            journal,
             observe,
-        };
-        search.penalties = search.penalties()?;
-        Ok(search)
+            last: None,
+            best: None,
+        })
     }
 
+    /// The strongest first.
     fn penalties(&mut self) -> Result<Vec<f64>> {
         let n = self.splits.train.rows();
         Ok(match self.options.penalty {
@@ -420,80 +530,92 @@ impl<'a, S: Space> Search<'a, S> {
         h * largest / n as f64
     }
 
-    fn run(mut self) -> Result<Converged> {
-        let (path, chosen) = match self.options.folds {
-            Some(folds) => {
-                let path = self.cross_validate(folds)?;
-                let chosen = best(&path, folds.one_standard_error);
-                (path, chosen)
+    fn run(mut self, l2: Option<f64>) -> Result<Converged> {
+        match (l2, self.options.folds) {
+            (Some(l2), _) => self.on_all_rows(&[l2], Vec::new()),
+            (None, None) => self.by_validation(),
+            (None, Some(folds)) => {
+                self.cross_validate(folds)?;
+                let (path, chosen) = choice(self.journal, self.options)?;
+                for entry in &path {
+                    (self.observe)(Progress::Scored(entry.clone()));
+                }
+                let penalties: Vec<f64> = path[..=chosen].iter().map(|entry| entry.l2).collect();
+                self.on_all_rows(&penalties, path)
             }
-            None => return self.by_validation(),
-        };
-        // From the strongest penalty to the chosen one, on all rows.
-        let likelihood = self.likelihood(&self.weights.clone());
-        let mut found = None;
-        for entry in &path[..=chosen] {
-            found =
-                Some(self.search(&likelihood, entry.l2, found, None, self.options.tolerance)?);
         }
-        let found = found.expect("at least one penalty");
-        let point = of_all_classes(&found.point, &likelihood, self.splits.train.classes());
-        let model = self.space.model(&point.w, &point.b);
-        self.done(model, path[chosen].l2, found, path)
+    }
+
+    /// One penalty after the other on all rows; the model is the last one's.
+    fn on_all_rows(mut self, penalties: &[f64], path: Vec<PathEntry>) -> Result<Converged> {
+        let likelihood = self.likelihood(&self.weights.clone());
+        let mut searched = None;
+        self.last = None;
+        for &l2 in penalties {
+            searched = Some(self.search(&likelihood, self.task(l2), |_, _| Ok(None))?);
+        }
+        let found = self.last.take();
+        self.done(
+            &likelihood,
+            searched.expect("at least one penalty"),
+            found,
+            path,
+        )
     }
 
     /// All penalties on all rows; the model is that of the lowest validation loss.
     fn by_validation(mut self) -> Result<Converged> {
         let likelihood = self.likelihood(&self.weights.clone());
         let auto = self.options.penalty == Penalty::Auto;
-        let (mut path, mut found) = (Vec::<PathEntry>::new(), None);
-        let mut chosen: Option<(f64, Model, Found<S::Real>)> = None;
-        for l2 in self.penalties.clone() {
-            let last = self.search(&likelihood, l2, found, None, self.options.tolerance)?;
-            let point = of_all_classes(&last.point, &likelihood, self.splits.train.classes());
-            let model = self.space.model(&point.w, &point.b);
-            let score = match self.splits.validation {
-                Some(validation) => Some(model.evaluate(validation)?),
-                None => None,
-            };
-            let entry = PathEntry {
-                l2,
-                outcome: last.outcome,
-                val_loss: score.map(|score| score.loss),
-                val_loss_error: None,
-                val_accuracy: score.map(|score| score.accuracy),
-            };
-            path.push(entry.clone());
-            (self.observe)(Progress::Scored(entry));
-            let best = best(&path, false);
-            if best == path.len() - 1 {
-                let kept = Found {
-                    point: last.point.clone(),
-                    outcome: last.outcome,
-                    steps: last.steps.clone(),
+        let (mut searches, mut path) = (Vec::new(), Vec::new());
+        for l2 in self.penalties()? {
+            let searched = self.search(&likelihood, self.task(l2), |search, found| {
+                let Some(validation) = search.splits.validation else {
+                    return Ok(None);
                 };
-                chosen = Some((l2, model, kept));
+                let model = found.model.insert(search.model(&likelihood, &found.point));
+                let score = model.evaluate(validation)?;
+                Ok(Some((score.loss, score.accuracy)))
+            })?;
+            let entry = PathEntry::from(&searched);
+            (self.observe)(Progress::Scored(entry.clone()));
+            searches.push(searched);
+            path.push(entry);
+            let best = best(&path, false);
+            if let Some(last) = &mut self.last
+                && best == path.len() - 1
+            {
+                self.best = Some(Found {
+                    point: last.point.clone(),
+                    steps: last.steps.clone(),
+                    model: last.model.take(),
+                });
             }
             if auto && path.len() - 1 - best >= AUTO_PATIENCE {
                 break;
             }
-            found = Some(last);
         }
-        let (l2, model, found) = chosen.expect("at least one penalty");
-        self.done(model, l2, found, path)
+        let (chosen, found) = (searches[best(&path, false)], self.best.take());
+        self.done(&likelihood, chosen, found, path)
     }
 
     fn done(
-        self,
-        model: Model,
-        l2: f64,
-        found: Found<S::Real>,
+        mut self,
+        likelihood: &Likelihood,
+        searched: Searched,
+        found: Option<Found<S::Real>>,
         path: Vec<PathEntry>,
     ) -> Result<Converged> {
+        // Without one, all searches were made before: there would be no checkpoint.
+        let found = found.ok_or_else(|| self.journal.foreign())?;
+        let model = match found.model {
+            Some(model) => model,
+            None => self.model(likelihood, &found.point),
+        };
         Ok(Converged {
             model,
-            l2,
-            outcome: found.outcome,
+            l2: searched.l2,
+            outcome: searched.outcome,
             path,
             steps: found.steps,
             engine: self.engine,
@@ -502,62 +624,93 @@ impl<'a, S: Space> Search<'a, S> {
         })
     }
 
+    fn task(&self, l2: f64) -> Task {
+        Task {
+            l2,
+            fold: None,
+            tolerance: self.options.tolerance,
+        }
+    }
+
+    fn model(&mut self, likelihood: &Likelihood, point: &Point<S::Real>) -> Model {
+        let point = of_all_classes(point, likelihood, self.splits.train.classes());
+        self.space.model(&point.w, &point.b)
+    }
+
     fn likelihood(&self, weights: &[f64]) -> Likelihood<'a> {
         let train = self.splits.train;
         let smoothing = self.options.weighting.label_smoothing;
         Likelihood::new(train.labels(), train.classes(), weights, smoothing).of_present_classes()
     }
 
-    /// The optimum for a penalty, from the last one's.
+    /// The optimum for a penalty, from the last one's, and its score; or what the journal says
+    /// of it.
     fn search(
         &mut self,
         likelihood: &Likelihood,
-        l2: f64,
-        from: Option<Found<S::Real>>,
-        fold: Option<usize>,
-        tolerance: f64,
-    ) -> Result<Found<S::Real>> {
-        let start = match from {
+        task: Task,
+        score: impl FnOnce(&mut Self, &mut Found<S::Real>) -> Result<Option<(f64, f64)>>,
+    ) -> Result<Searched> {
+        let Task {
+            l2,
+            fold,
+            tolerance,
+        } = task;
+        if let Some(searched) = self.journal.pass(fold, l2)? {
+            return Ok(searched);
+        }
+        let zero = Point::zero(self.space, likelihood.outputs());
+        if self.journal.has_best() {
+            self.best = Some(Found {
+                point: zero.clone(),
+                steps: Vec::new(),
+                model: None,
+            });
+        }
+        let start = match self.last.take() {
             // Weights that only tell rows apart are no start for a penalty.
-            Some(found) if found.outcome.status != Status::Separable => found.point,
-            _ => Point::zero(self.space, likelihood.outputs()),
+            Some(found) if self.journal.last_status() != Some(Status::Separable) => found.point,
+            _ => zero,
         };
         let stop = Stop {
             tolerance,
             iterations: self.options.max_iterations,
         };
-        let mut steps = Vec::new();
         let observe = &mut self.observe;
-        let mut watch = |step: Step| {
-            steps.push(step);
-            observe(Progress::Step { l2, fold, step });
-            match interrupt::signal() {
-                None => ControlFlow::Continue(()),
-                Some(_) => ControlFlow::Break(()),
-            }
+        let mut watched = Watched {
+            journal: self.journal,
+            best: self.best.as_mut(),
+            observe: &mut |step| observe(Progress::Step { l2, fold, step }),
         };
+        let space = &mut *self.space;
         let (point, outcome) = match self.options.optimizer {
-            Optimizer::Newton => newton(self.space, likelihood, l2, start, stop, &mut watch),
-            Optimizer::Lbfgs => lbfgs(self.space, likelihood, l2, start, stop, &mut watch),
-        };
-        interrupt::check()?;
-        Ok(Found {
+            Optimizer::Newton => newton(space, likelihood, l2, start, stop, &mut watched),
+            Optimizer::Lbfgs => lbfgs(space, likelihood, l2, start, stop, &mut watched),
+        }?;
+        let mut found = Found {
             point,
+            steps: Vec::new(),
+            model: None,
+        };
+        let searched = Searched {
+            fold,
+            l2,
             outcome,
-            steps,
-        })
+            score: score(self, &mut found)?,
+        };
+        found.steps = self.journal.record(searched);
+        self.last = Some(found);
+        Ok(searched)
     }
 
     /// Every penalty in every fold: a fold's held-out rows are in the matrices like all others,
     /// but have no weight, and their logits come with the others'.
-    fn cross_validate(&mut self, folds: Folds) -> Result<Vec<PathEntry>> {
+    fn cross_validate(&mut self, folds: Folds) -> Result<()> {
         /// Scores of folds differ by far more than this tolerance makes of them.
         const TOLERANCE: f64 = 1e-3;
         let train = self.splits.train;
         let of_rows = assign(train, folds)?;
-        let tolerance = self.options.tolerance.max(TOLERANCE);
-        let mut scores: Vec<Vec<(f64, f64)>> = vec![Vec::new(); self.penalties.len()];
-        let mut outcomes = Vec::new();
+        let penalties = self.penalties()?;
         for fold in 0..folds.count {
             let held_out = |row: usize| of_rows[row] == fold;
             let mut weights = self.weights.clone();
@@ -574,41 +727,25 @@ impl<'a, S: Space> Search<'a, S> {
             }
             let likelihood = self.likelihood(&weights);
             let scorer = Likelihood::new(train.labels(), train.classes(), &score_weights, 0.0);
-            let mut found = None;
-            for (i, l2) in self.penalties.clone().into_iter().enumerate() {
-                let last = self.search(&likelihood, l2, found, Some(fold), tolerance)?;
-                let point = of_all_classes(&last.point, &likelihood, train.classes());
+            let score = |found: &Found<S::Real>| {
+                let point = of_all_classes(&found.point, &likelihood, train.classes());
                 let Point { b, z, .. } = &*point;
                 let loss = scorer.loss_along((z, b), (z, &vec![0.0; b.len()]), 0.0);
                 let right = hits(z, b, train.labels(), &held_out);
                 let rows = (0..weights.len()).filter(|&row| held_out(row)).count();
-                scores[i].push((loss, right as f64 / rows as f64));
-                if fold == 0 {
-                    outcomes.push(last.outcome);
-                }
-                found = Some(last);
+                (loss, right as f64 / rows as f64)
+            };
+            self.last = None;
+            for &l2 in &penalties {
+                let task = Task {
+                    l2,
+                    fold: Some(fold),
+                    tolerance: self.options.tolerance.max(TOLERANCE),
+                };
+                self.search(&likelihood, task, |_, found| Ok(Some(score(found))))?;
             }
         }
-        let entries = self.penalties.iter().zip(&scores).zip(outcomes);
-        let path: Vec<PathEntry> = entries
-            .map(|((&l2, scores), outcome)| {
-                let k = scores.len() as f64;
-                let mean = scores.iter().map(|(loss, _)| loss).sum::<f64>() / k;
-                let square = |(loss, _): &(f64, f64)| (loss - mean).powi(2);
-                let variance = scores.iter().map(square).sum::<f64>() / (k - 1.0);
-                PathEntry {
-                    l2,
-                    outcome,
-                    val_loss: Some(mean),
-                    val_loss_error: Some((variance / k).sqrt()),
-                    val_accuracy: Some(scores.iter().map(|(_, a)| a).sum::<f64>() / k),
-                }
-            })
-            .collect();
-        for entry in &path {
-            (self.observe)(Progress::Scored(entry.clone()));
-        }
-        Ok(path)
+        Ok(())
     }
 }
 

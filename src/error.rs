@@ -121,6 +121,16 @@ pub enum Error {
         /// The values allowed.
         expected: String,
     },
+    /// Memory cannot hold what was asked for.
+    #[error("{what}: found {found}, expected {expected}")]
+    Memory {
+        /// The option that asks for it, as the command line spells it, or the array.
+        what: &'static str,
+        /// Its size.
+        found: String,
+        /// What to do instead.
+        expected: String,
+    },
     /// Arrays given to the library do not fit together.
     #[error("{what}: found {found}, expected {expected}")]
     Shape {
@@ -189,6 +199,18 @@ impl Error {
         }
     }
 
+    pub(crate) fn memory(
+        what: &'static str,
+        found: impl ToString,
+        expected: impl Into<String>,
+    ) -> Error {
+        Error::Memory {
+            what,
+            found: found.to_string(),
+            expected: expected.into(),
+        }
+    }
+
     pub(crate) fn shape(
         what: &'static str,
         found: impl ToString,
@@ -214,6 +236,7 @@ impl Error {
             | Error::Shape { .. } => 65,
             Error::Diverged { .. } => 70,
             Error::Exists { .. } | Error::Checkpoint { .. } | Error::Locked { .. } => 73,
+            Error::Memory { .. } => 71,
             Error::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => 71,
             Error::Io { .. } | Error::Download { .. } => 74,
             Error::Changed { .. } => 75,

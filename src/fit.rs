@@ -10,6 +10,7 @@ use crate::data::samples::{Samples, Splits};
 use crate::engine::{self, Choice, Engine, Gram, GramMatrix, Kind, Plan, Primal, Shape};
 use crate::error::{Error, Result};
 use crate::gemm::{Backend, Gemm};
+use crate::interrupt;
 use crate::kernels::Isa;
 use crate::model::Model;
 use crate::monitor::{Epoch, Event, Monitor, Watched};
@@ -159,7 +160,7 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 /// ```
 ///
 /// # Errors
-/// [`Error::Options`], [`Error::Shape`] for validation rows of another shape,
+/// [`Error::Options`], [`Error::Memory`], [`Error::Shape`] for validation rows of another shape,
 /// [`Error::Format`] for initial weights of another shape or a checkpoint of another fit,
 /// [`Error::Diverged`] if a loss stops being finite, [`Error::Io`] if the trajectory or a
 /// checkpoint cannot be written, [`Error::Interrupted`] after a signal.
@@ -193,7 +194,9 @@ pub fn fit<'a>(
                 gram_matrices(splits, gemm, observe)
             }) {
                 // The primal engine may reach what K cannot hold.
-                Err(Error::Options { .. }) if choice(options)? == Choice::Auto => {
+                Err(Error::Options { .. } | Error::Memory { .. })
+                    if choice(options)? == Choice::Auto =>
+                {
                     plan.engine = Kind::Primal;
                     plan.gram_fits = false;
                     observe(Event::Planned(plan));
@@ -228,8 +231,8 @@ pub fn fit<'a>(
 /// The engine that [`fit`] will use, and what each would cost.
 ///
 /// # Errors
-/// [`Error::Options`] if the Gram engine is asked for and its matrix does not fit, or if the
-/// primal engine is asked for what only the Gram engine has.
+/// [`Error::Memory`] if the Gram engine is asked for and its matrix does not fit,
+/// [`Error::Options`] if the primal engine is asked for what only the Gram engine has.
 pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Plan> {
     let Splits { train, validation } = data.into();
     let shape = Shape {
@@ -241,7 +244,7 @@ pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Pla
     let memory = engine::available_memory();
     let plan = Plan::new(shape, options.sgd.epochs, choice(options)?, memory);
     match (plan, &options.save_trajectory) {
-        (Err(Error::Options { found, .. }), Some(_)) => Err(Error::options(
+        (Err(Error::Memory { found, .. }), Some(_)) => Err(Error::memory(
             "--save-trajectory",
             found,
             "no --save-trajectory (then auto fits in another way), or fewer rows",
@@ -297,11 +300,13 @@ fn gram_matrices(
     let of = x.features() * (1 + usize::from(splits.validation.is_some()));
     let k = GramMatrix::new(x, gemm, &mut |columns| {
         observe(Event::GramMatrix { columns, of });
+        interrupt::check()
     })?;
     let k_validation = splits.validation.map(|validation| {
         GramMatrix::between(validation.x(), x, &k, gemm, &mut |columns| {
             let columns = columns + x.features();
             observe(Event::GramMatrix { columns, of });
+            interrupt::check()
         })
     });
     Ok((k, k_validation.transpose()?))
@@ -327,7 +332,7 @@ impl Run<'_> {
         })?;
         (self.observe)(Event::Started { lr, lr_bound });
         let saver = (self.options.checkpoints.clone())
-            .map(|checkpoints| Saver::new(checkpoints, self.identity(&engine)));
+            .map(|checkpoints| Saver::new(checkpoints, self.identity(&engine), "epochs"));
         let (splits, options) = (self.splits, self.options);
         let mut monitor = Monitor::new(splits, options, &engine, saver, self.observe)?;
         let end = timed(&mut self.timings.epochs, || {
@@ -362,21 +367,18 @@ impl Run<'_> {
     fn identity<E: Engine>(&self, engine: &E) -> Identity {
         let FitOptions { sgd, init, .. } = self.options;
         let (engine_name, backend) = (self.plan.engine, self.options.backend);
-        let rows = |samples: Option<&Samples>| match samples {
-            Some(samples) => samples.fingerprint(),
-            None => "none".to_string(),
-        };
+        let [train, validation] = self.splits.fingerprints();
         let number = |n: Option<usize>| n.map_or("none".to_string(), |n| n.to_string());
         let (mut start, mut fields) = (engine.start(), Fields::default());
         E::fields(&mut start, &mut fields);
         let mut identity = vec![
-            ("training rows", rows(Some(self.splits.train))),
-            ("validation rows", rows(self.splits.validation)),
+            ("--optimizer", "sgd".to_string()),
+            ("training rows", train),
+            ("validation rows", validation),
             ("--engine", engine_name.to_string()),
             ("--gemm", backend.to_string()),
             ("--init", format!("{init}, {:08x}", fields.crc32())),
             ("--early-stopping", number(self.options.early_stopping)),
-            ("--optimizer", "sgd".to_string()),
             ("--epochs", sgd.epochs.to_string()),
             ("--lr", sgd.lr.to_string()),
             ("--lr-schedule", sgd.schedule.to_string()),
@@ -387,6 +389,7 @@ impl Run<'_> {
             ("--batch-size", number(sgd.batch_size)),
             ("--seed", sgd.seed.to_string()),
         ];
+        identity.extend(self.options.weighting.identity());
         if backend != Backend::Own {
             identity.push(("instruction set", Isa::current().to_string()));
         }

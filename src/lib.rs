@@ -56,6 +56,7 @@ mod files;
 pub mod fit;
 pub mod gemm;
 pub mod interrupt;
+mod journal;
 pub mod kernels;
 pub mod likelihood;
 pub mod mat;

@@ -2,12 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use crate::checkpoint::{Fields, Saver, State};
+use crate::checkpoint::{self, Fields, Saver, State};
 use crate::data::samples::{Samples, Splits};
 use crate::engine::{Engine, Plan};
 use crate::error::{Error, Result};
 use crate::fit::FitOptions;
-use crate::interrupt;
 use crate::mat::MatMut;
 use crate::objective::Loss;
 use crate::optim::sgd::{Pass, Watch};
@@ -57,6 +56,28 @@ pub struct Epoch {
     /// Accuracy on the validation rows after the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_accuracy: Option<f64>,
+}
+
+impl Epoch {
+    /// Values of a row of a checkpoint: all but the number, NaN for what there is not.
+    const COLUMNS: usize = 4;
+
+    fn row(&self) -> [f64; Self::COLUMNS] {
+        let or_nan = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        let (loss, accuracy) = (or_nan(self.val_loss), or_nan(self.val_accuracy));
+        [self.lr, self.loss, loss, accuracy]
+    }
+
+    fn of_row(epoch: usize, row: &[f64]) -> Epoch {
+        let some = |value: f64| (!value.is_nan()).then_some(value);
+        Epoch {
+            epoch,
+            lr: row[0],
+            loss: row[1],
+            val_loss: some(row[2]),
+            val_accuracy: some(row[3]),
+        }
+    }
 }
 
 /// Watches a fit; `P` is the engine's point.
@@ -186,18 +207,11 @@ impl<'a, P> Monitor<'a, P> {
     /// Save the state if it is time to; stop if a signal has come.
     fn keep<E: Engine<Point = P>>(&mut self, state: &mut impl State<P>) -> Result<()> {
         let epochs = self.history.len();
-        let signal = interrupt::signal();
-        if let Some(saver) = &mut self.saver
-            && (signal.is_some() || saver.due(epochs))
-        {
-            saver.save(all_fields::<E, P>(state, &mut self.best), &self.history)?;
-        }
-        let Some(signal) = signal else { return Ok(()) };
-        let kept = match &self.saver {
-            Some(saver) => saver.kept(epochs),
-            None => "nothing was written".to_string(),
-        };
-        Err(Error::Interrupted { signal, kept })
+        checkpoint::keep(self.saver.as_mut(), epochs, |saver| {
+            let mut rows: Vec<f64> = self.history.iter().flat_map(Epoch::row).collect();
+            let fields = all_fields::<E, P>(state, &mut self.best, &mut rows);
+            saver.save(fields, epochs)
+        })
     }
 
     /// After the last epoch.
@@ -214,11 +228,19 @@ impl<'a, P> Monitor<'a, P> {
 
 impl<E: Engine> Watch<E> for Monitor<'_, E::Point> {
     fn begin(&mut self, engine: &mut E, state: &mut impl State<E::Point>) -> Result<usize> {
-        let Some(saver) = self.saver.as_mut().filter(|saver| saver.resumes()) else {
+        let Some(saver) = &mut self.saver else {
+            return Ok(0);
+        };
+        let Some(mut saved) = saver.open()? else {
             return Ok(0);
         };
         self.best = self.patience.map(|_| Best::none(engine));
-        self.history = saver.load(all_fields::<E, _>(state, &mut self.best))?;
+        let mut rows = Vec::new();
+        saved.put(all_fields::<E, _>(state, &mut self.best, &mut rows))?;
+        saved.finish()?;
+        let rows = rows.chunks_exact(Epoch::COLUMNS).enumerate();
+        self.history = rows.map(|(i, row)| Epoch::of_row(i, row)).collect();
+        saver.kept(self.history.len());
         if let Some(best) = &mut self.best {
             for (epoch, loss) in self
                 .history
@@ -253,8 +275,10 @@ impl<E: Engine> Watch<E> for Monitor<'_, E::Point> {
 fn all_fields<'a, E: Engine<Point = P>, P>(
     state: &'a mut impl State<P>,
     best: &'a mut Option<Best<P>>,
+    history: &'a mut Vec<f64>,
 ) -> Fields<'a> {
     let mut fields = Fields::default();
+    fields.rows("history", history, Epoch::COLUMNS);
     state.fields(&mut fields);
     if let Some(best) = best {
         fields.group("best.");

@@ -30,7 +30,8 @@ pub const COORDINATES: &str = "coordinates.npy";
 /// The penalties that were tried, if there were several.
 pub const PATH: &str = "path.json";
 
-/// `summary.json`. Losses are means over rows; `train_seconds` is fitting and nothing else.
+/// `summary.json`. Losses are means over rows; `train_seconds` is fitting and nothing else;
+/// after `--resume`, of the last process only.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)] // The field names say it; README explains the file.
 pub struct Summary {
@@ -75,8 +76,7 @@ pub enum How {
     Converged(OfConverged),
 }
 
-/// `epochs` are those that were run; `seconds` add up to `train_seconds`; after `--resume`, of
-/// the last process only.
+/// `epochs` are those that were run; `seconds` add up to `train_seconds`.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct OfSgd {

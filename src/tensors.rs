@@ -92,7 +92,7 @@ impl Numbers<'_> {
         }
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Numbers::F32(values) => bytemuck::cast_slice(values),
             Numbers::F64(values) => bytemuck::cast_slice(values),
@@ -150,6 +150,29 @@ pub fn write(tensors: &[Tensor], about: Value) -> Vec<u8> {
     });
     let metadata = HashMap::from([(KEY.to_string(), sealed)]);
     safetensors::serialize(views, Some(metadata)).expect("distinct names")
+}
+
+/// Names and types of a file's tensors, by name, nothing being verified: what [`read`] may be
+/// asked for where the file itself says what there is.
+///
+/// # Errors
+/// [`TensorsError`].
+pub fn names(bytes: &[u8]) -> Result<Vec<(String, Dtype)>, TensorsError> {
+    metadata(bytes)?;
+    let file = SafeTensors::deserialize(bytes).map_err(parse)?;
+    let mut names: Vec<(String, Dtype)> = (file.iter())
+        .map(|(name, view)| (name.to_string(), view.dtype()))
+        .collect();
+    names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    let other = |(_, dtype): &&(String, Dtype)| ![Dtype::F32, Dtype::F64].contains(dtype);
+    match names.iter().find(other) {
+        None => Ok(names),
+        Some((name, dtype)) => Err(TensorsError::Dtype {
+            name: name.clone(),
+            found: format!("{dtype:?}"),
+            expected: "F32 or F64".to_string(),
+        }),
+    }
 }
 
 /// Read a file that has exactly the tensors `expected`, in their order; flowreg's metadata

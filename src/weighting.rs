@@ -74,6 +74,24 @@ impl Weighting {
         self.classes == ClassWeights::Equal && self.samples.is_none()
     }
 
+    /// What tells it from others, each as the command line calls it.
+    pub(crate) fn identity(&self) -> [(&'static str, String); 3] {
+        let crc32 = |weights: &[f64]| crc32fast::hash(bytemuck::cast_slice(weights));
+        let classes = match &self.classes {
+            ClassWeights::Given(weights) => format!("given, {:08x}", crc32(weights)),
+            named => named.to_string(),
+        };
+        let samples = match &self.samples {
+            Some(weights) => format!("{:08x}", crc32(weights)),
+            None => "none".to_string(),
+        };
+        [
+            ("--class-weight", classes),
+            ("--sample-weight", samples),
+            ("--label-smoothing", self.label_smoothing.to_string()),
+        ]
+    }
+
     /// Refuse what is no weighting.
     pub fn check(&self) -> Result<()> {
         let smoothing = self.label_smoothing;

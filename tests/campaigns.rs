@@ -30,7 +30,7 @@ fn main() {
     let mut c = Campaign::new(full);
     c.io_calls();
     c.kills_of_prep();
-    c.kills_of_fit();
+    c.kills_of_fits();
     c.signals();
     c.races();
     c.full_disks();
@@ -152,6 +152,17 @@ impl Campaign {
         let mut command = Command::new(FIT);
         command
             .args(["data", "--threads", "1", "--momentum", "0.9", "--out", out])
+            .args(more);
+        command.current_dir(self.dir.path());
+        command
+    }
+
+    /// A choice among 20 penalties in 3 folds: some hundred steps.
+    fn converged(&self, out: &str, more: &[&str]) -> Command {
+        let mut command = Command::new(FIT);
+        command
+            .args(["data", "--threads", "1", "--optimizer", "lbfgs"])
+            .args(["--l2", "auto", "--cv", "3", "--out", out])
             .args(more);
         command.current_dir(self.dir.path());
         command
@@ -289,25 +300,34 @@ impl Campaign {
         );
     }
 
-    fn kills_of_fit(&mut self) {
-        let mut trials = Trials::of("kill -9 of fit, then --resume");
-        let options = [
-            "--epochs",
-            "60",
-            "--checkpoint-every",
-            "1",
-            "--resume",
-            "--val-split",
-            "val",
-        ];
+    fn kills_of_fits(&mut self) {
+        let options = ["--checkpoint-every", "1", "--resume"];
+        let sgd = [&options[..], &["--epochs", "60", "--val-split", "val"]].concat();
+        let times = self.times(500, 20);
+        self.kills_of_fit("kill -9 of fit, then --resume", times, &|c, out| {
+            c.fit(out, &sgd)
+        });
+        let times = self.times(200, 10);
+        let fault = "kill -9 of a converged fit, then --resume";
+        self.kills_of_fit(fault, times, &|c, out| c.converged(out, &options));
+    }
+
+    fn kills_of_fit(
+        &mut self,
+        fault: &'static str,
+        times: usize,
+        fit: &dyn Fn(&Campaign, &str) -> Command,
+    ) {
+        let mut trials = Trials::of(fault);
         let began = Instant::now();
-        assert!(finish(self.fit("whole", &options)).status.success());
+        let _ = fs::remove_dir_all(self.path("whole"));
+        assert!(finish(fit(self, "whole")).status.success());
         let whole = began.elapsed().as_secs_f32();
-        let expected = model_and_history(&self.path("whole"));
+        let expected = of_run(&self.path("whole"));
         let (mut caught, mut fits) = (0, 0);
-        while trials.tried < self.times(500, 20) {
+        while trials.tried < times {
             let moment = self.moment(0.7 * whole);
-            let child = spawn(self.fit("run6", &options));
+            let child = spawn(fit(self, "run6"));
             let status = kill_after(child, moment);
             if status.signal() == Some(9) {
                 caught += usize::from(
@@ -322,12 +342,14 @@ impl Campaign {
                 trials.tried(false, || format!("ended with {status}"));
             }
             fits += 1;
-            let same = model_and_history(&self.path("run6")) == expected;
+            let same = of_run(&self.path("run6")) == expected;
             trials.lost += usize::from(!same);
             fs::remove_dir_all(self.path("run6")).unwrap();
             let _ = fs::remove_file(self.path("run6.checkpoint"));
         }
-        let _ = fs::remove_file(self.path(".run6.checkpoint.partial"));
+        for left in [".run6.checkpoint.partial", "run6.checkpoint"] {
+            let _ = fs::remove_file(self.path(left));
+        }
         let share = 100 * caught / trials.tried;
         self.end(trials, format!("{caught} ({share} %) while writing; {fits} fits came to their end, all with the bits of an unbroken one"));
     }
@@ -335,27 +357,12 @@ impl Campaign {
     /// Ctrl-C and SIGTERM: the right exit code, one line, a checkpoint; then the same bits.
     fn signals(&mut self) {
         let mut trials = Trials::of("Ctrl-C or SIGTERM, of fit then --resume");
-        let options = ["--epochs", "4000", "--checkpoint-every", "1h", "--resume"];
-        let began = Instant::now();
-        assert!(finish(self.fit("whole2", &options)).status.success());
-        let whole = began.elapsed().as_secs_f32();
-        let expected = model_and_history(&self.path("whole2"));
-        while trials.tried < self.times(50, 6) {
-            let (signal, code) = [("INT", 130), ("TERM", 143)][trials.tried % 2];
-            let mut child = spawn(self.fit("run2", &options));
-            wait_for_line(&mut child, "sgd:");
-            std::thread::sleep(self.moment(0.8 * whole));
-            let output = signal_and_finish(child, signal);
-            if !output.status.success() {
-                let kept = output.status.code() == Some(code) && !self.path("run2").exists();
-                let said = String::from_utf8_lossy(&output.stderr).contains("--resume");
-                let end = finish(self.fit("run2", &options));
-                let same =
-                    end.status.success() && model_and_history(&self.path("run2")) == expected;
-                trials.tried(kept && said && same, || format!("{output:?}"));
-            }
-            fs::remove_dir_all(self.path("run2")).unwrap();
-        }
+        let options = ["--checkpoint-every", "1h", "--resume"];
+        let sgd = [&options[..], &["--epochs", "4000"]].concat();
+        self.signals_to(&mut trials, self.times(50, 6), &|c, out| c.fit(out, &sgd));
+        self.signals_to(&mut trials, self.times(50, 6), &|c, out| {
+            c.converged(out, &options)
+        });
         for i in 0..self.times(20, 4) {
             let (signal, code) = [("INT", 130), ("TERM", 143)][i % 2];
             let mut child = spawn(self.prep("stopped", "512", &[]));
@@ -368,8 +375,42 @@ impl Campaign {
         trials.lost += usize::from(!clean);
         self.end(
             trials,
-            "exit 130 or 143, nothing left over; prep among them",
+            "exit 130 or 143, nothing left over; converged fits and prep among them",
         );
+    }
+
+    fn signals_to(
+        &mut self,
+        trials: &mut Trials,
+        times: usize,
+        fit: &dyn Fn(&Campaign, &str) -> Command,
+    ) {
+        let began = Instant::now();
+        let _ = fs::remove_dir_all(self.path("whole2"));
+        assert!(finish(fit(self, "whole2")).status.success());
+        let whole = began.elapsed().as_secs_f32();
+        let expected = of_run(&self.path("whole2"));
+        let before = trials.tried;
+        while trials.tried < before + times {
+            let (signal, code) = [("INT", 130), ("TERM", 143)][trials.tried % 2];
+            let mut child = spawn(fit(self, "run2"));
+            wait_for_line(&mut child, "X ");
+            std::thread::sleep(self.moment(0.8 * whole));
+            let output = signal_and_finish(child, signal);
+            if !output.status.success() {
+                let kept = output.status.code() == Some(code) && !self.path("run2").exists();
+                // While K is made there is nothing to keep.
+                let said = match self.path("run2.checkpoint").exists() {
+                    true => "--resume",
+                    false => "nothing was written",
+                };
+                let said = String::from_utf8_lossy(&output.stderr).contains(said);
+                let end = finish(fit(self, "run2"));
+                let same = end.status.success() && of_run(&self.path("run2")) == expected;
+                trials.tried(kept && said && same, || format!("{output:?}"));
+            }
+            fs::remove_dir_all(self.path("run2")).unwrap();
+        }
     }
 
     fn races(&mut self) {
@@ -643,9 +684,11 @@ fn flipped(bytes: &[u8], bit: usize) -> Vec<u8> {
     bytes
 }
 
-fn model_and_history(run: &Path) -> (Vec<u8>, Vec<u8>) {
+/// Model, history and, where there is one, path of penalties.
+fn of_run(run: &Path) -> (Vec<u8>, Vec<u8>, Option<Vec<u8>>) {
     let read = |name| fs::read(run.join(name)).unwrap();
-    (read("model.safetensors"), read("history.jsonl"))
+    let path = fs::read(run.join("path.json")).ok();
+    (read("model.safetensors"), read("history.jsonl"), path)
 }
 
 fn spawn(mut command: Command) -> Child {

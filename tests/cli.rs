@@ -335,7 +335,7 @@ fn a_gram_matrix_beyond_the_memory_is_refused() {
         "1080230400000 bytes",
         "primal",
     ];
-    world.refuses(64, &parts, |world| world.fit(&["--engine", "gram"]));
+    world.refuses(71, &parts, |world| world.fit(&["--engine", "gram"]));
     let said = succeeds(&world.fit(&["--epochs", "2"]));
     assert!(said.contains("primal: "), "{said}");
 }

@@ -20,7 +20,7 @@ fn on<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
 
 fn gram_matrix(x: &Rows, backend: Backend, threads: usize) -> GramMatrix {
     let gemm = Gemm::new(backend, threads);
-    on(threads, || GramMatrix::new(x, gemm, &mut |_| {})).unwrap()
+    on(threads, || GramMatrix::new(x, gemm, &mut |_| Ok(()))).unwrap()
 }
 
 /// `alpha · K_batch G + beta · Z`, G and Z having two columns, in rows of two; without Z beta
@@ -82,7 +82,7 @@ proptest! {
         let k = gram_matrix(x, backend, 2);
         let gemm = Gemm::new(backend, 2);
         let mut heard = 0;
-        let k_validation = GramMatrix::between(y, x, &k, gemm, &mut |columns| heard = columns).unwrap();
+        let k_validation = GramMatrix::between(y, x, &k, gemm, &mut |columns| { heard = columns; Ok(()) }).unwrap();
         prop_assert_eq!(heard, d);
 
         let n = x.len();
@@ -180,7 +180,7 @@ fn features_that_are_no_numbers_are_named() {
     assert_eq!(refused.to_string(), expected);
     let rows = Rows::new(MatRef::new(&x, 12, 5));
     let gemm = Gemm::new(Backend::default(), 1);
-    let refused = GramMatrix::new(&rows, gemm, &mut |_| ()).unwrap_err();
+    let refused = GramMatrix::new(&rows, gemm, &mut |_| Ok(())).unwrap_err();
     assert_eq!(refused.to_string(), expected);
 }
 

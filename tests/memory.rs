@@ -1,4 +1,4 @@
-//! Memory beside the map: softmax-fast, whole, in 150 MB.
+//! Memory beside the map: softmax-fast, whole, in 150 MB; and the exit code where it is too small.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -6,18 +6,71 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Fit with so many bytes of private writable memory (RLIMIT_DATA: heap, stacks, everything but
-/// the maps of files), touched or not.
-fn softmax_fast_within(bytes: usize, dataset: &Path, out: &Path) -> Output {
-    Command::new("sh")
+use flowreg::data::npy::{Dtype, Header, f32_file};
+
+/// flowreg-fit with so many bytes of private writable memory (RLIMIT_DATA: heap, stacks,
+/// everything but the maps of files), touched or not.
+fn fit_within(bytes: usize) -> Command {
+    let mut command = Command::new("sh");
+    command
         .args(["-c", r#"ulimit -d "$1" && shift && exec "$@""#, "sh"])
         .arg((bytes / 1024).to_string())
-        .arg(env!("CARGO_BIN_EXE_flowreg-fit"))
+        .arg(env!("CARGO_BIN_EXE_flowreg-fit"));
+    command
+}
+
+fn softmax_fast_within(bytes: usize, dataset: &Path, out: &Path) -> Output {
+    fit_within(bytes)
         .arg(dataset)
         .args(["--recipe", "softmax-fast", "--threads", "2", "--out"])
         .arg(out)
         .output()
         .expect("a shell")
+}
+
+/// Matrices of K's size take tens of megabytes here, everything else next to nothing.
+#[test]
+fn k_that_finds_no_memory_exits_71() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let fit = |rows: usize, features: usize, megabytes: usize, args: &[&str]| {
+        let x: Vec<f32> = (0..rows * features).map(|i| (i * i % 97) as f32).collect();
+        std::fs::write(dir.path().join("x.npy"), f32_file(&[rows, features], &x)).unwrap();
+        let mut y = Header::encode(Dtype::U8, &[rows]);
+        y.extend((0..rows).map(|row| (row % 2) as u8));
+        std::fs::write(dir.path().join("y.npy"), y).unwrap();
+        let _ = std::fs::remove_dir_all(dir.path().join("run"));
+        let output = fit_within(megabytes << 20)
+            .args(["--x", "x.npy", "--y", "y.npy", "--threads", "1"])
+            .args(["--no-report", "--out", "run"])
+            .args(args)
+            .current_dir(dir.path())
+            .output()
+            .expect("a shell");
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            output.status.success(),
+            dir.path().join("run").exists(),
+            "{complaint}"
+        );
+        (output.status.code(), complaint)
+    };
+    let refused = |(code, complaint): (Option<i32>, String)| {
+        assert_eq!(code, Some(71), "{complaint}");
+        assert_eq!(complaint.lines().count(), 1, "{complaint}");
+        for part in ["--engine", "no memory", "expected"] {
+            assert!(complaint.contains(part), "{part:?} is not in {complaint}");
+        }
+    };
+    refused(fit(2000, 10, 30, &["--engine", "gram"]));
+    let newton = |engine| ["--optimizer", "newton", "--engine", engine];
+    refused(fit(1500, 1600, 30, &newton("gram")));
+    refused(fit(1500, 1600, 30, &newton("auto")));
+    refused(fit(2500, 2000, 30, &newton("primal")));
+    // SGD's primal engine reaches what K cannot hold.
+    let (code, complaint) = fit(1500, 3000, 30, &["--epochs", "600", "--lr", "1e-6"]);
+    assert_eq!(code, Some(0), "{complaint}");
+    let summary = common::json(&dir.path().join("run/summary.json"));
+    assert_eq!(summary["engine"], "primal");
 }
 
 #[test]

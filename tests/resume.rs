@@ -1,13 +1,20 @@
-//! A fit that was stopped after any epoch goes on to the bits of an unbroken one, and a
-//! checkpoint of another fit, or a damaged one, is refused.
+//! A fit that was stopped after any epoch or step goes on to the bits of an unbroken one, by any
+//! optimizer on any engine, and a checkpoint of another fit, or a damaged one, is refused.
 
 mod common;
 
+use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use common::Problem;
+use flowreg::converge::{
+    ConvergeOptions, Converged, Folds, Optimizer, Penalty, Progress, converge,
+};
 use flowreg::data::samples::Splits;
 use flowreg::engine::Choice;
+use flowreg::tensors::{self, Numbers, Tensor};
+use flowreg::weighting::{ClassWeights, Weighting};
 use flowreg::{Checkpoints, Decay, Error, Event, Every, Fit, FitOptions, Result, Schedule};
 use proptest::prelude::*;
 
@@ -120,7 +127,7 @@ fn checkpoints_of_other_fits_are_refused_by_the_first_difference() {
     fit((&train).into(), &options, &path, false, nothing).unwrap();
 
     type Change = fn(&mut FitOptions);
-    let changes: [(&str, Change); 9] = [
+    let changes: [(&str, Change); 11] = [
         ("--lr: found 0.01, expected 0.02", |o| {
             o.sgd.lr = 0.02.into();
         }),
@@ -134,6 +141,10 @@ fn checkpoints_of_other_fits_are_refused_by_the_first_difference() {
         ("--seed", |o| o.sgd.seed = 1),
         ("--weight-decay", |o| o.sgd.weight_decay = 1e-3),
         ("--gemm", |o| o.backend = flowreg::gemm::Backend::Own),
+        ("--class-weight", |o| {
+            o.weighting.classes = ClassWeights::Balanced
+        }),
+        ("--label-smoothing", |o| o.weighting.label_smoothing = 0.1),
     ];
     for (part, change) in changes {
         let mut other = options.clone();
@@ -198,6 +209,377 @@ fn a_trajectory_cannot_be_resumed() {
         ..FitOptions::default()
     };
     let train = problem.samples();
-    let error = fit((&train).into(), &options, Path::new("c"), false, |_| ()).unwrap_err();
-    assert!(error.to_string().contains("--save-trajectory"), "{error}");
+    for resume in [false, true] {
+        let error = fit((&train).into(), &options, Path::new("c"), resume, |_| ()).unwrap_err();
+        for part in ["--save-trajectory", "--checkpoint-every or --resume"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        assert_eq!(error.exit_code(), 64);
+    }
+}
+
+/// Converge with a checkpoint after every step; `step` is called at every point, when the file is
+/// as it was saved there.
+fn go(
+    splits: Splits,
+    options: &ConvergeOptions,
+    path: &Path,
+    resume: bool,
+    mut step: impl FnMut(usize) + Send,
+) -> Result<Converged> {
+    let options = ConvergeOptions {
+        checkpoints: Some(Checkpoints {
+            path: path.to_path_buf(),
+            every: Some(Every::Epochs(1)),
+            resume,
+        }),
+        ..options.clone()
+    };
+    let mut steps = 0;
+    converge(splits, &options, &mut |progress| {
+        if let Progress::Step { .. } = progress {
+            step(steps);
+            steps += 1;
+        }
+    })
+}
+
+/// Options of a converged fit, and whether there are validation rows.
+fn converge_options() -> impl Strategy<Value = (ConvergeOptions, bool)> {
+    let optimizer = prop::sample::select(vec![Optimizer::Newton, Optimizer::Lbfgs]);
+    let engine = prop::sample::select(vec![Choice::Gram, Choice::Primal]);
+    let path = Penalty::Path {
+        from: 1.0,
+        to: 1e-4,
+        count: 5,
+    };
+    let folds = |one_standard_error| {
+        Some(Folds {
+            count: 3,
+            seed: 1,
+            one_standard_error,
+        })
+    };
+    let way = prop::sample::select(vec![
+        (Penalty::Value(0.01), None, false),
+        (Penalty::Value(0.0), None, true),
+        (path, None, true),
+        (Penalty::Auto, None, true),
+        (path, folds(true), false),
+        (Penalty::Auto, folds(false), true),
+    ]);
+    let classes = prop::sample::select(vec![
+        ClassWeights::Equal,
+        ClassWeights::Given(vec![0.0, 1.0, 2.0]),
+    ]);
+    // Beyond what rounding allows, where searches stall.
+    let tolerance = prop::sample::select(vec![1e-5, 1e-16]);
+    (optimizer, engine, way, any::<bool>(), classes, tolerance).prop_map(
+        |(optimizer, engine, (penalty, folds, validation), refit, classes, tolerance)| {
+            let options = ConvergeOptions {
+                optimizer,
+                engine,
+                penalty,
+                folds,
+                refit_all: refit && validation,
+                weighting: Weighting {
+                    classes,
+                    ..Weighting::default()
+                },
+                tolerance,
+                threads: Some(2),
+                ..ConvergeOptions::default()
+            };
+            (options, validation)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn converged_fits_have_the_bits_of_unbroken_ones(
+        (options, validation) in converge_options(), tall in any::<bool>(),
+        stops in prop::collection::vec(any::<prop::sample::Index>(), 2),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let saved = dir.path().join("saved");
+        let d = if tall && options.engine == Choice::Primal { 7 } else { 40 };
+        let (problem, other) = (Problem::random(20, d, 3, 1), Problem::random(9, d, 3, 2));
+        let (train, other) = (problem.samples(), other.samples());
+        let splits = Splits { train: &train, validation: validation.then_some(&other) };
+        let mut steps = 0;
+        let whole = converge(splits, &options, &mut |progress| {
+            steps += usize::from(matches!(progress, Progress::Step { .. }));
+        }).unwrap();
+
+        // The file as a process would leave it that is killed after this step, and the step at
+        // which it was saved: it is not where a search ends.
+        let stops: HashSet<usize> = stops.iter().map(|stop| stop.index(steps)).collect();
+        let stopped = |stop: usize| dir.path().join(stop.to_string());
+        let (mut file, mut last, mut saved_at) = (None, 0, HashMap::new());
+        let watched = go(splits, &options, &saved, false, |step| {
+            let now = std::fs::metadata(&saved).ok().map(|about| about.ino());
+            if now != file {
+                (file, last) = (now, step);
+            }
+            if stops.contains(&step) && saved.exists() {
+                std::fs::copy(&saved, stopped(step)).unwrap();
+            }
+            saved_at.insert(step, last);
+        }).unwrap();
+        let mut fits = vec![watched];
+        for &stop in &stops {
+            let mut heard = 0;
+            fits.push(go(splits, &options, &stopped(stop), true, |_| heard += 1).unwrap());
+            prop_assert_eq!(heard, steps - saved_at[&stop]);
+        }
+        for fit in fits {
+            prop_assert_eq!(fit.model.to_safetensors(), whole.model.to_safetensors());
+            prop_assert_eq!(&fit.path, &whole.path);
+            prop_assert_eq!(&fit.steps, &whole.steps);
+            prop_assert_eq!(fit.outcome, whole.outcome);
+            prop_assert_eq!((fit.l2, fit.engine), (whole.l2, whole.engine));
+        }
+    }
+}
+
+/// Stopped while the matrices of all rows are made: the choice is not made again.
+#[test]
+fn a_refit_goes_on_from_its_choice() {
+    let dir = tempfile::tempdir().unwrap();
+    let (saved, stopped) = (dir.path().join("saved"), dir.path().join("stopped"));
+    let (problem, other) = (Problem::random(20, 40, 3, 1), Problem::random(9, 40, 3, 2));
+    let (train, validation) = (problem.samples(), other.samples());
+    let splits = Splits::from((&train, &validation));
+    let folds = Folds {
+        count: 3,
+        seed: 1,
+        one_standard_error: true,
+    };
+    for (optimizer, folds) in [(Optimizer::Newton, None), (Optimizer::Lbfgs, Some(folds))] {
+        let _ = std::fs::remove_file(&saved);
+        let checkpoints = |path: &Path, resume| {
+            Some(Checkpoints {
+                path: path.to_path_buf(),
+                every: None,
+                resume,
+            })
+        };
+        let options = |checkpoints| ConvergeOptions {
+            optimizer,
+            folds,
+            penalty: Penalty::Auto,
+            refit_all: true,
+            checkpoints,
+            ..ConvergeOptions::default()
+        };
+        let mut engines = 0;
+        let whole = converge(splits, &options(checkpoints(&saved, false)), &mut |p| {
+            engines += usize::from(matches!(p, Progress::Engine(_)));
+            if engines == 2 && saved.exists() && !stopped.exists() {
+                std::fs::copy(&saved, &stopped).unwrap();
+            }
+        })
+        .unwrap();
+        let (mut engines, mut steps) = (0, 0);
+        let resumed = converge(splits, &options(checkpoints(&stopped, true)), &mut |p| {
+            engines += usize::from(matches!(p, Progress::Engine(_)));
+            steps += usize::from(matches!(p, Progress::Step { .. }));
+        })
+        .unwrap();
+        assert_eq!((engines, steps), (1, whole.steps.len()));
+        assert_eq!(resumed.model.to_safetensors(), whole.model.to_safetensors());
+        assert_eq!(resumed.path, whole.path);
+        assert_eq!(
+            (resumed.l2, resumed.outcome, resumed.steps),
+            (whole.l2, whole.outcome, whole.steps)
+        );
+        std::fs::remove_file(&stopped).unwrap();
+    }
+}
+
+/// A fit in Gram coordinates, stopped at the last step that was saved.
+fn stopped_fit(path: &Path, problem: &Problem, optimizer: Optimizer) -> ConvergeOptions {
+    let options = ConvergeOptions {
+        optimizer,
+        engine: Choice::Gram,
+        penalty: Penalty::Path {
+            from: 1.0,
+            to: 0.01,
+            count: 3,
+        },
+        threads: Some(1),
+        ..ConvergeOptions::default()
+    };
+    let train = problem.samples();
+    go((&train, &train).into(), &options, path, false, |_| ()).unwrap();
+    options
+}
+
+#[test]
+fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("checkpoint");
+    let problem = Problem::random(11, 15, 3, 1);
+    let train = problem.samples();
+    let options = stopped_fit(&path, &problem, Optimizer::Newton);
+    let splits = Splits::from((&train, &train));
+    go(splits, &options, &path, true, |_| ()).unwrap();
+
+    type Change = fn(&mut ConvergeOptions);
+    let changes: [(&str, Change); 11] = [
+        ("--optimizer: found newton, expected lbfgs", |o| {
+            o.optimizer = Optimizer::Lbfgs
+        }),
+        ("--engine: found gram, expected primal", |o| {
+            o.engine = Choice::Primal
+        }),
+        ("--l2: found 1:0.01:3, expected 0.1", |o| {
+            o.penalty = Penalty::Value(0.1)
+        }),
+        ("--cv", |o| {
+            o.folds = Some(Folds {
+                count: 2,
+                seed: 0,
+                one_standard_error: false,
+            })
+        }),
+        // Whose K would be another's too.
+        ("--engine: found gram, expected gram, --refit all", |o| {
+            o.refit_all = true
+        }),
+        ("--tolerance", |o| o.tolerance = 1e-6),
+        ("--max-iterations", |o| o.max_iterations = 1001),
+        ("--gemm", |o| o.backend = flowreg::gemm::Backend::Own),
+        ("--class-weight", |o| {
+            o.weighting.classes = ClassWeights::Given(vec![1.0, 1.0, 2.0])
+        }),
+        ("--sample-weight", |o| {
+            o.weighting.samples = Some(vec![1.0; 11])
+        }),
+        ("--label-smoothing", |o| o.weighting.label_smoothing = 0.1),
+    ];
+    for (part, change) in changes {
+        let mut other = options.clone();
+        change(&mut other);
+        let error = go(splits, &other, &path, true, |_| ()).unwrap_err();
+        assert_eq!(error.exit_code(), 65, "{error}");
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+    let other = Problem::random(11, 15, 3, 2);
+    let other = other.samples();
+    for (part, splits) in [
+        ("training rows", (&other, &train)),
+        ("validation rows", (&train, &other)),
+    ] {
+        let error = go(splits.into(), &options, &path, true, |_| ()).unwrap_err();
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+    let sgd = FitOptions::default();
+    let error = fit(splits, &sgd, &path, true, |_| ()).unwrap_err();
+    let part = "--optimizer: found newton, expected sgd";
+    assert!(error.to_string().contains(part), "{error}");
+}
+
+/// Bits flipped, and files whose checksum is right but whose content is not.
+#[test]
+fn damaged_and_forged_checkpoints_of_converged_fits_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("checkpoint");
+    let problem = Problem::random(6, 8, 3, 1);
+    let train = problem.samples();
+    for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
+        let options = stopped_fit(&path, &problem, optimizer);
+        let good = std::fs::read(&path).unwrap();
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            go((&train, &train).into(), &options, &path, true, |_| ())
+        };
+        let refused = |bytes: &[u8], what: &str| match read(bytes) {
+            Err(error @ (Error::Tensors { .. } | Error::Format { .. })) => error,
+            other => panic!("{what}: {other:?}"),
+        };
+        for bit in (0..8 * good.len()).step_by(31) {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            refused(&bad, "a bit");
+        }
+        (0..good.len())
+            .step_by(5)
+            .for_each(|len| drop(refused(&good[..len], "cut short")));
+
+        let names = tensors::names(&good).unwrap();
+        let expected: Vec<_> = names
+            .iter()
+            .map(|(name, dtype)| (&**name, *dtype))
+            .collect();
+        let (all, about) = tensors::read(&good, &expected).unwrap();
+        let about = about.unwrap();
+        let forged = |tensors: &[Tensor]| tensors::write(tensors, about.clone());
+        assert_eq!(forged(&all), good);
+        assert!(read(&good).is_ok());
+        for i in 0..all.len() {
+            let what = &all[i].name;
+            let mut some = all.clone();
+            some.remove(i);
+            refused(&forged(&some), what);
+            let mut renamed = all.clone();
+            renamed[i].name.push('_');
+            refused(&forged(&renamed), what);
+            let Numbers::F64(values) = &all[i].numbers else {
+                unreachable!("in Gram coordinates all is f64")
+            };
+            let with = |values: Vec<f64>| {
+                let mut other = all.clone();
+                other[i].shape = vec![values.len()];
+                other[i].numbers = Numbers::F64(values.into());
+                forged(&other)
+            };
+            refused(&with([&values[..], &[0.0]].concat()), what);
+            // Another point is another fit, which ends; other counts or searches are none.
+            for value in [f64::NAN, -1.0, 0.5, 1e300] {
+                let result = read(&with(vec![value; values.len()]));
+                let counts = ["since_best", "iteration", "logits", "solves", "searched"];
+                if counts.iter().any(|name| what.ends_with(name)) {
+                    assert!(
+                        matches!(result, Err(Error::Format { .. })),
+                        "{what} {value}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn more_searches_than_the_fit_has_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("checkpoint");
+    let problem = Problem::random(6, 8, 3, 1);
+    let train = problem.samples();
+    let options = stopped_fit(&path, &problem, Optimizer::Newton);
+    let good = std::fs::read(&path).unwrap();
+    let names = tensors::names(&good).unwrap();
+    let expected: Vec<_> = names
+        .iter()
+        .map(|(name, dtype)| (&**name, *dtype))
+        .collect();
+    let (mut all, about) = tensors::read(&good, &expected).unwrap();
+    let searched = all.iter_mut().find(|tensor| tensor.name == "searched");
+    let searched = searched.unwrap();
+    let Numbers::F64(values) = &searched.numbers else {
+        panic!("rows are f64")
+    };
+    // Two of three penalties were done: add the last.
+    let columns = searched.shape[1];
+    let mut last = values[columns..].to_vec();
+    assert_eq!(values.len(), 2 * columns);
+    last[1] = 0.01;
+    searched.numbers = Numbers::F64([&values[..], &last].concat().into());
+    searched.shape[0] = 3;
+    std::fs::write(&path, tensors::write(&all, about.unwrap())).unwrap();
+    let error = go((&train, &train).into(), &options, &path, true, |_| ()).unwrap_err();
+    assert!(error.to_string().contains("3 searches"), "{error}");
 }

@@ -18,7 +18,7 @@ use flowreg::engine::{self, Choice, Kind};
 use flowreg::gemm::{Backend, Gemm};
 use flowreg::kernels::Isa;
 use flowreg::model::About;
-use flowreg::optim::newton::Step;
+use flowreg::optim::descent::Step;
 use flowreg::publish::{Overwrite, Staging, write_file};
 use flowreg::report::{self, Report};
 use flowreg::run::{self, How, Summary};
@@ -60,14 +60,14 @@ learning rate, the loss before its step, validation loss and accuracy after it),
 summary.json, report.html with curve.svg, confusion.svg and weights.png, and
 trajectory.npy and coordinates.npy if asked for.
 
-Ctrl-C and SIGTERM stop after the epoch at hand (a second one stops at once); after the last
-epoch the run is finished as usual. The state is kept, in RUN.checkpoint, only with
---checkpoint-every or --resume; a finished run removes it.
+Ctrl-C and SIGTERM stop after the epoch or step at hand, and while K is made (a second one stops
+at once); after the last epoch or step the run is finished as usual. The state is kept, in
+RUN.checkpoint, only with --checkpoint-every or --resume; a finished run removes it.
 
 Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss was no number any more
-(or a bug), 71 no memory, 73 the output exists or another process is writing it, 74 a file could not be
-read or written, 75 a file changed while it was in use, 130 and 143 stopped by Ctrl-C or
-SIGTERM (a second one stops at once).
+(or a bug), 71 no memory (for K, or a file), 73 the output exists or another process is
+writing it, 74 a file could not be read or written, 75 a file changed while it was in use,
+130 and 143 stopped by Ctrl-C or SIGTERM (a second one stops at once).
 
 FLOWREG_ISA forces an instruction set: avx512, avx2+fma, neon or portable."
 )]
@@ -190,15 +190,16 @@ struct Args {
     /// best epoch's model
     #[arg(long, value_name = "PATIENCE", help_heading = "How to fit")]
     early_stopping: Option<usize>,
-    /// Save the state beside --out, in RUN.checkpoint, after so many epochs, or after so long
-    /// (30s, 5m, 2h), and on Ctrl-C or SIGTERM
+    /// Save the state beside --out, in RUN.checkpoint, after so many epochs (steps of newton and
+    /// lbfgs), or after so long (30s, 5m, 2h), and on Ctrl-C or SIGTERM
     #[arg(long, value_name = "EPOCHS|TIME", value_parser = cli::every, help_heading = "How to fit")]
     checkpoint_every: Option<Every>,
     /// Continue from RUN.checkpoint, to the same bits as an unbroken run; begin if it is not
     /// there. Needs the same data and options; saves the state on Ctrl-C or SIGTERM
     #[arg(long, help_heading = "How to fit")]
     resume: bool,
-    /// Write every epoch's Gram coordinates to trajectory.npy (4nc bytes an epoch)
+    /// Write every epoch's Gram coordinates to trajectory.npy (4nc bytes an epoch), in one go:
+    /// not with --checkpoint-every or --resume
     #[arg(long, help_heading = "How to fit")]
     save_trajectory: bool,
     /// Write the model's Gram coordinates to coordinates.npy (4nc bytes), with which
@@ -586,6 +587,7 @@ impl Plan {
                 Optimize::Converge(ConvergeOptions {
                     engine: sgd.engine,
                     backend: sgd.backend,
+                    checkpoints: checkpoints.clone(),
                     threads: args.threads,
                     ..options
                 })
@@ -674,8 +676,6 @@ fn of_sgd(args: &Args) -> Option<&'static str> {
         ("--lr-schedule", args.lr_schedule != "constant"),
         ("--lr-warmup", args.lr_warmup != 0),
         ("--early-stopping", args.early_stopping.is_some()),
-        ("--checkpoint-every", args.checkpoint_every.is_some()),
-        ("--resume", args.resume),
         ("--save-trajectory", args.save_trajectory),
         ("--save-coordinates", args.save_coordinates),
         ("--momentum", args.momentum.is_some()),
@@ -698,6 +698,9 @@ fn converge_with_progress(splits: Splits, options: &ConvergeOptions) -> Result<C
             Isa::current()
         )),
         Progress::Columns(columns) => bar.set_position(columns as u64),
+        Progress::Resumed { steps } => {
+            cli::say(format_args!("  resumed: {steps} steps were done before"))
+        }
         Progress::Step { l2, step, .. } => bar.set_message(format!(
             "l2 {l2:.3e}, step {}: objective {:.6}",
             step.iteration, step.objective

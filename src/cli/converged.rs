@@ -130,6 +130,7 @@ impl ConvergeArgs {
             max_iterations: self.max_iterations.unwrap_or(default.max_iterations),
             engine: Choice::Auto,
             backend: Backend::default(),
+            checkpoints: None,
             threads: None,
         }
     }

@@ -45,6 +45,15 @@ pub struct Splits<'a> {
 }
 
 impl Splits<'_> {
+    /// What tells the training rows and the validation rows from others. Cost: X is read once.
+    pub(crate) fn fingerprints(self) -> [String; 2] {
+        let of = |samples: Option<&Samples>| match samples {
+            Some(samples) => samples.fingerprint(),
+            None => "none".to_string(),
+        };
+        [of(Some(self.train)), of(self.validation)]
+    }
+
     /// Refuse validation rows of another shape.
     pub(crate) fn check_shapes(self) -> Result<()> {
         let shape = |s: &Samples| format!("{} features, {} classes", s.features(), s.classes());
@@ -266,7 +275,7 @@ pub(crate) fn room(values: usize) -> Result<Vec<f32>> {
     let mut x = Vec::new();
     match x.try_reserve_exact(values) {
         Ok(()) => Ok(x),
-        Err(_) => Err(Error::shape(
+        Err(_) => Err(Error::memory(
             "a copy of x",
             format!("{values} values, for which there is no memory"),
             "fewer rows or features, or more memory",

@@ -82,7 +82,7 @@ impl Plan {
     /// Choose for a shape, so many epochs and so much memory.
     ///
     /// # Errors
-    /// [`Error::Options`] if the Gram engine is asked for and K does not fit: it says how
+    /// [`Error::Memory`] if the Gram engine is asked for and K does not fit: it says how
     /// many bytes it would take, and what fits.
     pub fn new(
         shape: Shape,
@@ -115,7 +115,7 @@ impl Plan {
                     None => "no address space holds them".to_string(),
                 };
                 let n = shape.rows;
-                return Err(Error::options(
+                return Err(Error::memory(
                     "--engine",
                     format!(
                         "gram, whose matrix of {n} x {n} takes {gram_bytes} bytes, and {memory}"

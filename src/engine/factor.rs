@@ -5,6 +5,9 @@ use faer::linalg::cholesky::llt;
 use faer::{MatMut, MatRef, Par};
 use rayon::prelude::*;
 
+use super::gram_matrix::room;
+use crate::error::Result;
+
 /// Most right-hand sides solved together by one thread.
 const TOGETHER: usize = 64;
 
@@ -18,11 +21,12 @@ pub struct Factor {
 
 impl Factor {
     /// Room for n x n values.
-    pub fn new(n: usize) -> Factor {
-        Factor {
-            n,
-            values: vec![0.0; n * n],
-        }
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory).
+    pub fn new(n: usize) -> Result<Factor> {
+        let values = room(n, n)?;
+        Ok(Factor { n, values })
     }
 
     /// Factor the symmetric matrix whose element (i, j), i >= j, is `element(i, j)`, plus
@@ -91,7 +95,7 @@ mod tests {
             let rows = x[i * n..][..n].iter().zip(&x[j * n..][..n]);
             rows.map(|(a, b)| a * b).sum()
         };
-        let mut factor = Factor::new(n);
+        let mut factor = Factor::new(n).unwrap();
         assert_eq!(factor.factor(0.5, dot), 0.5);
         let solution: Vec<f64> = (0..40 * n).map(|i| ((i % 17) as f64) - 8.0).collect();
         let mut sides = vec![0.0; 40 * n];

@@ -29,6 +29,9 @@ use crate::mat::{MatMut, MatRef};
 /// in f64.
 const SLAB: usize = 1024;
 
+/// Hears how many columns of X are done, and may break the work off by an error.
+pub type Progress<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
+
 /// Inner products of the rows of Y (or X itself) with the rows of X.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GramMatrix {
@@ -59,7 +62,7 @@ impl CentredGram {
     ///
     /// # Errors
     /// As [`GramMatrix::new`].
-    pub fn new(x: &Rows, gemm: Gemm, progress: &mut dyn FnMut(usize)) -> Result<CentredGram> {
+    pub fn new(x: &Rows, gemm: Gemm, progress: Progress) -> Result<CentredGram> {
         let n = x.len();
         let mut products = Products {
             y: None,
@@ -68,7 +71,7 @@ impl CentredGram {
             sums: room(n, n)?,
             values: room(n, n)?,
         };
-        if gemm.has_bytes() && products.of_bytes(progress) {
+        if gemm.has_bytes() && products.of_bytes(progress)? {
             let (row_parts, column_parts) = products.parts(None);
             let rows = products.sums.par_chunks_exact_mut(n).zip(&row_parts);
             rows.for_each(|(sums, row_part)| {
@@ -83,7 +86,7 @@ impl CentredGram {
             });
         }
         let Products { mut sums, .. } = products;
-        let column_parts = of_wide_floats(x, &mut sums, progress);
+        let column_parts = of_wide_floats(x, &mut sums, progress)?;
         if !sums.par_iter().all(|sum| sum.is_finite()) {
             finite(x, "x")?;
         }
@@ -106,7 +109,7 @@ impl CentredGram {
 }
 
 /// The lower triangle of `Xc Xcᵀ` added to `sums`, all in f64; v.
-fn of_wide_floats(x: &Rows, sums: &mut [f64], progress: &mut dyn FnMut(usize)) -> Vec<f64> {
+fn of_wide_floats(x: &Rows, sums: &mut [f64], progress: Progress) -> Result<Vec<f64>> {
     /// Columns at a time.
     const SLAB: usize = 512;
     let (n, d) = (x.len(), x.features());
@@ -139,9 +142,9 @@ fn of_wide_floats(x: &Rows, sums: &mut [f64], progress: &mut dyn FnMut(usize)) -
             1.0,
             faer::Par::rayon(0),
         );
-        progress(columns.end);
+        progress(columns.end)?;
     }
-    column_parts
+    Ok(column_parts)
 }
 
 /// Who multiplies, and the room that [`GramMatrix::product`] uses, kept between calls.
@@ -175,9 +178,10 @@ impl GramMatrix {
     /// of which 4n² stay. `progress` hears how many columns of X are done.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a feature is no finite number; [`Error::Options`] naming the primal
-    /// engine, if Kc exceeds the range of f32 or no memory can be had.
-    pub fn new(x: &Rows, gemm: Gemm, progress: &mut dyn FnMut(usize)) -> Result<GramMatrix> {
+    /// [`Error::Shape`] if a feature is no finite number; naming the primal engine,
+    /// [`Error::Options`] if Kc exceeds the range of f32 and [`Error::Memory`] if there is none
+    /// for it; those of `progress`.
+    pub fn new(x: &Rows, gemm: Gemm, progress: Progress) -> Result<GramMatrix> {
         Self::multiply(None, x, gemm, progress)
     }
 
@@ -191,7 +195,7 @@ impl GramMatrix {
         x: &Rows,
         k: &GramMatrix,
         gemm: Gemm,
-        progress: &mut dyn FnMut(usize),
+        progress: Progress,
     ) -> Result<GramMatrix> {
         Self::multiply(Some((y, k)), x, gemm, progress)
     }
@@ -200,7 +204,7 @@ impl GramMatrix {
         y: Option<(&Rows, &GramMatrix)>,
         x: &Rows,
         gemm: Gemm,
-        progress: &mut dyn FnMut(usize),
+        progress: Progress,
     ) -> Result<GramMatrix> {
         let rows = y.map_or(x.len(), |(y, _)| y.len());
         let mut products = Products {
@@ -210,10 +214,10 @@ impl GramMatrix {
             sums: room(rows, x.len())?,
             values: room(rows, x.len())?,
         };
-        if gemm.has_bytes() && products.of_bytes(progress) {
+        if gemm.has_bytes() && products.of_bytes(progress)? {
             return Ok(products.centred(y.map(|(_, k)| k)));
         }
-        let (row_parts, column_parts) = products.of_floats(progress);
+        let (row_parts, column_parts) = products.of_floats(progress)?;
         let Products { values, sums, .. } = products;
         drop(sums);
         in_range(&values, x, y.map(|(y, _)| y))?;
@@ -344,7 +348,7 @@ impl Products<'_> {
     }
 
     /// Kc by products of centred rows: `values`, u and v.
-    fn of_floats(&mut self, progress: &mut dyn FnMut(usize)) -> (Vec<f64>, Vec<f64>) {
+    fn of_floats(&mut self, progress: Progress) -> Result<(Vec<f64>, Vec<f64>)> {
         let (x, n, d) = (self.x, self.x.len(), self.x.features());
         let rows = self.sums.len() / n;
         let used = self.used();
@@ -366,7 +370,7 @@ impl Products<'_> {
                 }
             }
             add_slab(&mut self.sums, &self.values, n, &used);
-            progress(columns.end);
+            progress(columns.end)?;
         }
         let both = (self.values.par_chunks_exact_mut(n)).zip(self.sums.par_chunks_exact(n));
         both.enumerate().for_each(|(i, (values, sums))| {
@@ -378,12 +382,12 @@ impl Products<'_> {
             row_parts.copy_from_slice(&column_parts);
         }
         row_parts.iter_mut().for_each(|part| *part += mean_squared);
-        (row_parts, column_parts)
+        Ok((row_parts, column_parts))
     }
 
     /// 255² times the products, exactly, in `sums`, if every feature is a byte over 255. Else
     /// `false`, soon, and `sums` is as it was.
-    fn of_bytes(&mut self, progress: &mut dyn FnMut(usize)) -> bool {
+    fn of_bytes(&mut self, progress: Progress) -> Result<bool> {
         let (x, n, d) = (self.x, self.x.len(), self.x.features());
         let rows = self.sums.len() / n;
         let used = self.used();
@@ -396,7 +400,7 @@ impl Products<'_> {
             for (rows, slab) in loads {
                 if rows.is_some_and(|rows| !slab.load(rows, columns.clone())) {
                     self.sums.fill(0.0);
-                    return false;
+                    return Ok(false);
                 }
             }
             let (left, part) = match self.y {
@@ -417,14 +421,14 @@ impl Products<'_> {
             }
             let totals = row_totals.iter_mut().zip(&left.totals);
             totals.for_each(|(total, slab)| *total += slab);
-            progress(columns.end);
+            progress(columns.end)?;
         }
         let rows = self.sums.par_chunks_exact_mut(n).zip(&row_totals);
         rows.enumerate().for_each(|(i, (sums, &total))| {
             let total = (128 * total) as f64;
             sums[..used(i)].iter_mut().for_each(|sum| *sum += total);
         });
-        true
+        Ok(true)
     }
 
     /// Scales the exact products, all of them then; u and v: the mean row's product with a row
@@ -553,14 +557,14 @@ fn in_range(values: &[f32], x: &Rows, y: Option<&Rows>) -> Result<()> {
 }
 
 /// Zeros, one for each of rows x cols.
-fn room<T: Clone + Default>(rows: usize, cols: usize) -> Result<Vec<T>> {
+pub(super) fn room<T: Clone + Default>(rows: usize, cols: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
     let len = rows.saturating_mul(cols);
     if values.try_reserve_exact(len).is_err() {
-        return Err(Error::options(
+        return Err(Error::memory(
             "--engine",
-            format!("gram, whose matrix of {rows} x {cols} finds no memory"),
-            "primal, which needs no such matrix",
+            format!("a matrix of {rows} x {cols} for which there is no memory"),
+            "another engine (or auto), fewer rows or features, or more memory",
         ));
     }
     values.resize(len, T::default());

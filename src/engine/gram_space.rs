@@ -19,6 +19,7 @@ use super::factor::Factor;
 use super::space::{Space, dot};
 use super::{CentredGram, Primal};
 use crate::data::samples::Rows;
+use crate::error::Result;
 use crate::gemm::Gemm;
 use crate::model::Model;
 
@@ -49,12 +50,12 @@ pub(super) struct Preconditioner {
 }
 
 impl Preconditioner {
-    pub(super) fn new(n: usize) -> Preconditioner {
-        Preconditioner {
-            factor: Factor::new(n),
+    pub(super) fn new(n: usize) -> Result<Preconditioner> {
+        Ok(Preconditioner {
+            factor: Factor::new(n)?,
             roots: vec![1.0; n],
             l2: 0.0,
-        }
+        })
     }
 
     /// S for these curvatures, its l2 being at least `least` of its mean diagonal.
@@ -91,16 +92,19 @@ impl Preconditioner {
 
 impl<'a> GramSpace<'a> {
     /// Coordinates on the rows of X, whose centred Gram matrix is `gram`.
-    pub fn new(x: &'a Rows<'a>, gram: CentredGram, gemm: Gemm) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory) if there is none for the preconditioner.
+    pub fn new(x: &'a Rows<'a>, gram: CentredGram, gemm: Gemm) -> Result<Self> {
         let n = x.len();
         assert_eq!(gram.values.len(), n * n, "K's shape");
-        GramSpace {
+        Ok(GramSpace {
             x,
             gemm,
             gram,
-            preconditioner: Preconditioner::new(n),
+            preconditioner: Preconditioner::new(n)?,
             room: Vec::new(),
-        }
+        })
     }
 }
 

@@ -18,7 +18,7 @@ mod spectrum;
 
 pub use choice::{Choice, Kind, Plan, Shape, available_memory};
 pub use gram::{Coordinates, Gram};
-pub use gram_matrix::{CentredGram, GramMatrix, Scratch};
+pub use gram_matrix::{CentredGram, GramMatrix, Progress, Scratch};
 pub use gram_space::GramSpace;
 pub use primal::Primal;
 pub use primal_space::PrimalSpace;

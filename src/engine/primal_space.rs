@@ -11,10 +11,11 @@ use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Par};
 
 use super::factor::Factor;
+use super::gram_matrix::room;
 use super::gram_space::Preconditioner;
 use super::primal::Blocks;
 use super::space::{Space, dot};
-use super::{CentredGram, sum};
+use super::{CentredGram, Progress, sum};
 use crate::data::samples::{Batch, Rows};
 use crate::error::Result;
 use crate::gemm::Gemm;
@@ -58,11 +59,7 @@ impl<'a> PrimalSpace<'a> {
     ///
     /// # Errors
     /// As [`CentredGram::new`].
-    pub fn new(
-        x: &'a Rows<'a>,
-        gemm: Gemm,
-        progress: &mut dyn FnMut(usize),
-    ) -> Result<PrimalSpace<'a>> {
+    pub fn new(x: &'a Rows<'a>, gemm: Gemm, progress: Progress) -> Result<PrimalSpace<'a>> {
         let (n, d) = (x.len(), x.features());
         let mut blocks = Blocks::new(x);
         let mut mean = vec![0.0; d];
@@ -71,12 +68,13 @@ impl<'a> PrimalSpace<'a> {
         blocks.pullback(gemm, 1.0 / n as f32, ones, Batch::All, 0.0, &mut mean);
         let second_order = match d <= n {
             true => SecondOrder::Features {
-                moments: moments(&mut blocks, &mean, n),
-                factor: Factor::new(d),
+                // The larger one first, in case that memory does not hold it.
+                factor: Factor::new(d)?,
+                moments: moments(&mut blocks, &mean, n, progress)?,
             },
             false => SecondOrder::Samples {
                 gram: CentredGram::new(x, gemm, progress)?.values,
-                preconditioner: Preconditioner::new(n),
+                preconditioner: Preconditioner::new(n)?,
                 curvature: 0.0,
             },
         };
@@ -93,30 +91,43 @@ impl<'a> PrimalSpace<'a> {
 }
 
 /// The lower triangle of `Xᵀ X - n μ μᵀ`, column-major. Cost: nd² flop.
-fn moments(x: &mut Blocks, mean: &[f32], n: usize) -> Vec<f32> {
+fn moments(x: &mut Blocks, mean: &[f32], n: usize, progress: Progress) -> Result<Vec<f32>> {
+    /// Rows at a time: enough for the product's speed, few enough to be broken off soon.
+    const ROWS: usize = 1024;
     let d = mean.len();
-    let mut moments = vec![0.0f32; d * d];
+    let mut moments = room::<f32>(d, d)?;
+    let (mut rows, mut going_on) = (0, Ok(()));
     x.each(Batch::All, |_, x| {
-        let x = faer::MatRef::from_row_major_slice(x.as_slice(), x.rows(), d);
-        triangular::matmul(
-            faer::MatMut::from_column_major_slice_mut(&mut moments, d, d),
-            BlockStructure::TriangularLower,
-            Accum::Add,
-            x.transpose(),
-            BlockStructure::Rectangular,
-            x,
-            BlockStructure::Rectangular,
-            1.0,
-            Par::rayon(0),
-        );
+        for first in (0..x.rows()).step_by(ROWS) {
+            if going_on.is_err() {
+                return;
+            }
+            let x = x.rows_range(first..(first + ROWS).min(x.rows()));
+            let block = faer::MatRef::from_row_major_slice(x.as_slice(), x.rows(), d);
+            triangular::matmul(
+                faer::MatMut::from_column_major_slice_mut(&mut moments, d, d),
+                BlockStructure::TriangularLower,
+                Accum::Add,
+                block.transpose(),
+                BlockStructure::Rectangular,
+                block,
+                BlockStructure::Rectangular,
+                1.0,
+                Par::rayon(0),
+            );
+            rows += x.rows();
+            // As if they were columns, as elsewhere.
+            going_on = progress(rows * d / n);
+        }
     });
+    going_on?;
     for (j, column) in moments.chunks_exact_mut(d).enumerate() {
         for (i, value) in column.iter_mut().enumerate().skip(j) {
             let of_mean = n as f64 * f64::from(mean[i]) * f64::from(mean[j]);
             *value = (f64::from(*value) - of_mean) as f32;
         }
     }
-    moments
+    Ok(moments)
 }
 
 impl Space for PrimalSpace<'_> {

@@ -7,23 +7,35 @@
 //! With μ the mean row, `Z = (X - 1 μᵀ) Wᵀ + 1 bᵀ`: the same models and the same penalty as
 //! without μ (b takes μ·W up), but the bias hardly depends on W any more.
 
+use crate::checkpoint::Fields;
 use crate::model::Model;
 
 /// What logits are stored as; sums over them are f64.
 pub trait Real: Copy + Default + Send + Sync + Into<f64> + 'static {
     /// Rounded to this type.
     fn of(value: f64) -> Self;
+
+    /// Add a vector to the fields of a checkpoint.
+    fn field<'a>(fields: &mut Fields<'a>, name: &str, values: &'a mut [Self]);
 }
 
 impl Real for f32 {
     fn of(value: f64) -> f32 {
         value as f32
     }
+
+    fn field<'a>(fields: &mut Fields<'a>, name: &str, values: &'a mut [f32]) {
+        fields.f32(name, values);
+    }
 }
 
 impl Real for f64 {
     fn of(value: f64) -> f64 {
         value
+    }
+
+    fn field<'a>(fields: &mut Fields<'a>, name: &str, values: &'a mut [f64]) {
+        fields.f64(name, values);
     }
 }
 
@@ -93,7 +105,7 @@ pub(crate) fn dot<A: Real, B: Real>(a: &[A], b: &[B]) -> f64 {
     parts.iter().sum()
 }
 
-/// `y = alpha · x + beta · y`.
+/// `y = alpha · x + beta · y`; with `beta` = 0, `y` is not read.
 pub(crate) fn axpby<X: Real, Y: Real>(alpha: f64, x: &[X], beta: f64, y: &mut [Y]) {
     use rayon::prelude::*;
     assert_eq!(x.len(), y.len(), "lengths");
@@ -101,8 +113,12 @@ pub(crate) fn axpby<X: Real, Y: Real>(alpha: f64, x: &[X], beta: f64, y: &mut [Y
     let chunks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
     chunks.for_each(|(y, x)| {
         isa.vectorised(|| {
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = Y::of(alpha * x.into() + beta * (*y).into());
+            let values = y.iter_mut().zip(x);
+            match beta {
+                0.0 => values.for_each(|(y, &x)| *y = Y::of(alpha * x.into())),
+                _ => values.for_each(|(y, &x)| {
+                    *y = Y::of(alpha * x.into() + beta * (*y).into());
+                }),
             }
         });
     });

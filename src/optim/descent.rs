@@ -5,7 +5,9 @@
 //! F(W, b) = Σ sᵢ lossᵢ(Z) + (l2/2) |W|²,     Z = Xc Wᵀ + 1 bᵀ,     b free
 //! ```
 
+use crate::checkpoint::{self, Fields};
 use crate::engine::{Real, Space, axpby_real as axpby};
+use crate::error::Result;
 use crate::likelihood::{At, Likelihood};
 
 /// When to stop.
@@ -55,6 +57,17 @@ pub struct Outcome {
     pub products: Products,
 }
 
+/// A step, as it is reported.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Step {
+    /// Number, from 0: the start.
+    pub iteration: usize,
+    /// F.
+    pub objective: f64,
+    /// |∇F|.
+    pub gradient_norm: f64,
+}
+
 /// Products with X, or with K in Gram coordinates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Products {
@@ -87,7 +100,14 @@ impl<T: Real> Point<T> {
         }
     }
 
-    /// `self = alpha · x + beta · self`.
+    /// Everything that it is made of, for a checkpoint.
+    pub(crate) fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+        fields.f64("w", &mut self.w);
+        fields.f64("b", &mut self.b);
+        T::field(fields, "z", &mut self.z);
+    }
+
+    /// `self = alpha · x + beta · self`; with `beta` = 0, `self` is not read.
     pub fn axpby(&mut self, alpha: f64, x: &Point<T>, beta: f64) {
         axpby(alpha, &x.w, beta, &mut self.w);
         axpby(alpha, &x.b, beta, &mut self.b);
@@ -105,10 +125,78 @@ pub(super) struct Slope {
 }
 
 impl Slope {
-    /// `self = alpha · x + beta · self`.
+    /// Zeros.
+    pub fn zero(space: &impl Space, outputs: usize) -> Slope {
+        Slope {
+            w: vec![0.0; outputs * space.width()],
+            b: vec![0.0; outputs],
+        }
+    }
+
+    /// Everything that it is made of, for a checkpoint.
+    pub fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+        fields.f64("w", &mut self.w);
+        fields.f64("b", &mut self.b);
+    }
+
+    /// `self = alpha · x + beta · self`; with `beta` = 0, `self` is not read.
     pub fn axpby(&mut self, alpha: f64, x: &Slope, beta: f64) {
         axpby(alpha, &x.w, beta, &mut self.w);
         axpby(alpha, &x.b, beta, &mut self.b);
+    }
+}
+
+/// How a search chooses its steps.
+pub(super) trait Method<S: Space> {
+    /// Go one step and leave objective and gradient evaluated there; whether something better
+    /// was found.
+    fn step(&mut self, descent: &mut Descent<S>) -> bool;
+
+    /// What later steps depend on, beside the descent's own, for a checkpoint.
+    fn fields<'a>(&'a mut self, fields: &mut Fields<'a>);
+}
+
+/// Whoever looks on while a search works; `P` is its point.
+pub trait Watch<P> {
+    /// Before the first step: whether the state of an earlier search was put in.
+    fn begin(&mut self, state: &mut impl checkpoint::State<P>) -> Result<bool>;
+
+    /// At every point, the start too; there is a state unless the search ends there. An error
+    /// breaks it off.
+    fn at(&mut self, step: Step, state: Option<&mut impl checkpoint::State<P>>) -> Result<()>;
+}
+
+/// What a checkpoint holds of a search: where a step found something better, and none of what
+/// follows from the point.
+struct Underway<'s, 'a, S: Space, M> {
+    descent: &'s mut Descent<'a, S>,
+    method: &'s mut M,
+}
+
+impl<S: Space, M: Method<S>> checkpoint::State<Point<S::Real>> for Underway<'_, '_, S, M> {
+    fn point(&self) -> &Point<S::Real> {
+        &self.descent.point
+    }
+
+    fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+        let Descent {
+            point,
+            products,
+            iteration,
+            factored,
+            best,
+            ..
+        } = &mut *self.descent;
+        fields.group("search.");
+        point.fields(fields);
+        fields.count("iteration", iteration);
+        fields.f64("best_norm", std::slice::from_mut(&mut best.0));
+        fields.count("since_best", &mut best.1);
+        fields.f64("factored", factored);
+        fields.count("logits", &mut products.logits);
+        fields.count("pullbacks", &mut products.pullbacks);
+        fields.count("solves", &mut products.solves);
+        self.method.fields(fields);
     }
 }
 
@@ -124,8 +212,12 @@ pub(super) struct Descent<'a, S: Space> {
     pub gradient_norm: f64,
     pub objective: f64,
     pub products: Products,
+    /// Steps so far.
+    pub iteration: usize,
     stop: Stop,
     initial_norm: f64,
+    /// The curvatures of which the preconditioner was made.
+    factored: Vec<f64>,
     /// |W|².
     square: f64,
     /// The smallest gradient norm so far, and steps since it was last halved.
@@ -152,14 +244,12 @@ impl<'a, S: Space> Descent<'a, S> {
         stop: Stop,
     ) -> Self {
         let c = likelihood.outputs();
+        let rows = space.rows();
         let origin = Point::zero(space, c);
         let at_start_of_all = start.w.iter().chain(&start.b).all(|&value| value == 0.0);
         let mut descent = Descent {
-            at: At::new(c, space.rows()),
-            gradient: Slope {
-                w: origin.w.clone(),
-                b: origin.b.clone(),
-            },
+            at: At::new(c, rows),
+            gradient: Slope::zero(space, c),
             point: origin,
             space,
             likelihood,
@@ -167,8 +257,10 @@ impl<'a, S: Space> Descent<'a, S> {
             gradient_norm: f64::INFINITY,
             objective: f64::INFINITY,
             products: Products::default(),
+            iteration: 0,
             stop,
             initial_norm: 0.0,
+            factored: vec![0.0; rows],
             square: 0.0,
             best: (f64::INFINITY, 0),
         };
@@ -178,7 +270,59 @@ impl<'a, S: Space> Descent<'a, S> {
             descent.point = start;
             descent.refresh();
         }
+        descent.best = (descent.gradient_norm, 0);
         descent
+    }
+
+    /// Go by a method to the end.
+    ///
+    /// # Errors
+    /// Those of `watch`.
+    pub fn run<M: Method<S>>(
+        mut self,
+        mut method: M,
+        watch: &mut impl Watch<Point<S::Real>>,
+    ) -> Result<(Point<S::Real>, Outcome)> {
+        let mut state = Underway {
+            descent: &mut self,
+            method: &mut method,
+        };
+        if watch.begin(&mut state)? {
+            self.go_on();
+        }
+        let mut moved = true;
+        loop {
+            let step = Step {
+                iteration: self.iteration,
+                objective: self.objective,
+                gradient_norm: self.gradient_norm,
+            };
+            let ended = self.ended(moved);
+            let mut state = Underway {
+                descent: &mut self,
+                method: &mut method,
+            };
+            watch.at(step, ended.is_none().then_some(&mut state))?;
+            if let Some(status) = ended {
+                return Ok(self.finish(status));
+            }
+            moved = method.step(&mut self);
+            self.iteration += 1;
+            self.best = match self.gradient_norm <= 0.5 * self.best.0 {
+                true => (self.gradient_norm, 0),
+                false => (self.best.0, self.best.1 + 1),
+            };
+        }
+    }
+
+    /// Compute again what belongs to the fields that were put in.
+    fn go_on(&mut self) {
+        let products = self.products;
+        self.evaluate();
+        if self.iteration > 0 {
+            self.space.factor(&self.factored, self.l2);
+        }
+        self.products = products;
     }
 
     /// The inner product of a slope and a point.
@@ -217,6 +361,7 @@ impl<'a, S: Space> Descent<'a, S> {
 
     /// The average curvatures at the point, and a bias's inverse ones, for the preconditioner.
     pub fn factor(&mut self) {
+        self.factored.copy_from_slice(&self.at.curvatures);
         self.space.factor(&self.at.curvatures, self.l2);
     }
 
@@ -280,13 +425,9 @@ impl<'a, S: Space> Descent<'a, S> {
         self.gradient_norm <= self.stop.tolerance * self.initial_norm
     }
 
-    /// Why the search ends here, if it does, after so many steps; `moved` is false if the last
-    /// one found nothing better.
-    pub fn ended(&mut self, iterations: usize, moved: bool) -> Option<Status> {
-        self.best = match self.gradient_norm <= 0.5 * self.best.0 {
-            true => (self.gradient_norm, 0),
-            false => (self.best.0, self.best.1 + 1),
-        };
+    /// Why the search ends here, if it does; `moved` is false if the last step found nothing
+    /// better.
+    fn ended(&self, moved: bool) -> Option<Status> {
         let flat = self.gradient_norm * self.gradient_norm
             <= self.unmeasurable() * self.l2.max(f64::MIN_POSITIVE);
         if self.l2 == 0.0 && self.likelihood.is_one_hot() && self.at.smallest_margin > SEPARATED {
@@ -295,7 +436,7 @@ impl<'a, S: Space> Descent<'a, S> {
             Some(Status::Converged)
         } else if !moved || flat && self.best.1 >= PATIENCE {
             Some(Status::Stalled)
-        } else if iterations >= self.stop.iterations {
+        } else if self.iteration >= self.stop.iterations {
             Some(Status::IterationLimit)
         } else {
             None
@@ -303,7 +444,7 @@ impl<'a, S: Space> Descent<'a, S> {
     }
 
     /// The end: with the bias at its own optimum, so that the gap can be told.
-    pub fn finish(mut self, mut status: Status, iterations: usize) -> (Point<S::Real>, Outcome) {
+    fn finish(mut self, mut status: Status) -> (Point<S::Real>, Outcome) {
         let mut gap = None;
         if self.l2 > 0.0 {
             let left = self.polish_bias();
@@ -322,7 +463,7 @@ impl<'a, S: Space> Descent<'a, S> {
             gradient_norm: self.gradient_norm,
             initial_gradient_norm: self.initial_norm,
             gap,
-            iterations,
+            iterations: self.iteration,
             products: self.products,
         };
         (self.point, outcome)

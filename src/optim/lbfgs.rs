@@ -3,11 +3,11 @@
 //! instead of a multiple of the unit matrix.
 
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
 
-use super::descent::{Descent, Outcome, Point, Slope, Status, Stop};
-use super::newton::Step;
+use super::descent::{Descent, Method, Outcome, Point, Slope, Stop, Watch};
+use crate::checkpoint::Fields;
 use crate::engine::Space;
+use crate::error::Result;
 use crate::likelihood::Likelihood;
 
 /// Steps remembered.
@@ -19,67 +19,75 @@ const KEEP: usize = 12;
 struct Pair<T> {
     s: Point<T>,
     y: Slope,
-    /// 1/⟨s, y⟩.
+    /// 1/⟨s, y⟩; 0 where there was no step yet.
     rho: f64,
 }
 
-/// Go to the optimum from a point; `watch` sees every step and may break the search off.
+/// Go to the optimum from a point.
+///
+/// # Errors
+/// Those of `watch`, which break the search off.
 pub fn lbfgs<S: Space>(
     space: &mut S,
     likelihood: &Likelihood,
     l2: f64,
     start: Point<S::Real>,
     stop: Stop,
-    watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
-) -> (Point<S::Real>, Outcome) {
-    let c = likelihood.outputs();
-    let mut descent = Descent::new(space, likelihood, l2, start, stop);
-    let mut pairs: VecDeque<Pair<S::Real>> = VecDeque::with_capacity(MEMORY);
-    let mut direction = Point::zero(descent.space, c);
-    let mut q = descent.gradient.clone();
-    let (mut iteration, mut moved) = (0, true);
-    loop {
-        let step = Step {
-            iteration,
-            objective: descent.objective,
-            gradient_norm: descent.gradient_norm,
-        };
-        let broken = watch(step).is_break();
-        if let Some(status) = descent.ended(iteration, moved) {
-            return descent.finish(status, iteration);
-        }
-        if broken {
-            return descent.finish(Status::IterationLimit, iteration);
-        }
-        if iteration % KEEP == 0 {
+    watch: &mut impl Watch<Point<S::Real>>,
+) -> Result<(Point<S::Real>, Outcome)> {
+    let descent = Descent::new(space, likelihood, l2, start, stop);
+    let zero = || Point::zero(descent.space, likelihood.outputs());
+    let pair = || Pair {
+        s: zero(),
+        y: Slope::zero(descent.space, likelihood.outputs()),
+        rho: 0.0,
+    };
+    let memory = Memory {
+        pairs: (0..MEMORY).map(|_| pair()).collect(),
+        direction: zero(),
+        q: descent.gradient.clone(),
+    };
+    descent.run(memory, watch)
+}
+
+/// What is remembered of the way, and room for a step.
+struct Memory<T> {
+    /// The oldest first; before them, those that wait for a step.
+    pairs: VecDeque<Pair<T>>,
+    direction: Point<T>,
+    q: Slope,
+}
+
+impl<S: Space> Method<S> for Memory<S::Real> {
+    fn step(&mut self, descent: &mut Descent<S>) -> bool {
+        let Memory {
+            pairs,
+            direction,
+            q,
+        } = self;
+        if descent.iteration.is_multiple_of(KEEP) {
             descent.refresh();
             descent.factor();
         }
         q.axpby(-1.0, &descent.gradient, 0.0);
-        let alphas: Vec<f64> = (pairs.iter().rev())
+        let unused = pairs.iter().take_while(|pair| pair.rho == 0.0).count();
+        let alphas: Vec<f64> = (pairs.iter().skip(unused).rev())
             .map(|pair| {
-                let alpha = pair.rho * descent.along(&q, &pair.s);
+                let alpha = pair.rho * descent.along(q, &pair.s);
                 q.axpby(-alpha, &pair.y, 1.0);
                 alpha
             })
             .collect();
-        descent.precondition(&q, &mut direction);
-        for (pair, alpha) in pairs.iter().zip(alphas.iter().rev()) {
-            let beta = pair.rho * descent.along(&pair.y, &direction);
+        descent.precondition(q, direction);
+        for (pair, alpha) in pairs.iter().skip(unused).zip(alphas.iter().rev()) {
+            let beta = pair.rho * descent.along(&pair.y, direction);
             direction.axpby(alpha - beta, &pair.s, 1.0);
         }
 
-        let mut pair = match pairs.len() < MEMORY {
-            true => Pair {
-                s: Point::zero(descent.space, c),
-                y: q.clone(),
-                rho: 0.0,
-            },
-            false => pairs.pop_front().expect("it is full"),
-        };
+        let mut pair = pairs.pop_front().expect("MEMORY of them");
         pair.s.axpby(-1.0, &descent.point, 0.0);
         pair.y.axpby(-1.0, &descent.gradient, 0.0);
-        moved = descent.go(&direction);
+        let moved = descent.go(direction);
         descent.evaluate();
         pair.s.axpby(1.0, &descent.point, 1.0);
         pair.y.axpby(1.0, &descent.gradient, 1.0);
@@ -87,7 +95,20 @@ pub fn lbfgs<S: Space>(
         if curvature > 0.0 {
             pair.rho = 1.0 / curvature;
             pairs.push_back(pair);
+        } else {
+            pair.rho = 0.0;
+            pairs.push_front(pair);
         }
-        iteration += 1;
+        moved
+    }
+
+    fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+        for (i, pair) in self.pairs.iter_mut().enumerate() {
+            fields.group(format!("search.pair.{i}.s."));
+            pair.s.fields(fields);
+            fields.group(format!("search.pair.{i}.y."));
+            pair.y.fields(fields);
+            fields.f64("rho", std::slice::from_mut(&mut pair.rho));
+        }
     }
 }

@@ -2,10 +2,10 @@
 //! far as pays (Dembo and Steihaug 1983; Nocedal and Wright, Numerical Optimization, ch. 7),
 //! and goes along p.
 
-use std::ops::ControlFlow;
-
-use super::descent::{Descent, Outcome, Point, Slope, Status, Stop};
-use crate::engine::Space;
+use super::descent::{Descent, Method, Outcome, Point, Slope, Stop, Watch};
+use crate::checkpoint::Fields;
+use crate::engine::{Real, Space};
+use crate::error::Result;
 use crate::likelihood::Likelihood;
 
 /// Most steps of conjugate gradients.
@@ -13,29 +13,21 @@ const MOST: usize = 500;
 /// The largest share of the gradient that a solution may leave.
 const LEAVE: f64 = 0.25;
 
-/// A step, as it is reported.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Step {
-    /// Number, from 0: the start.
-    pub iteration: usize,
-    /// F.
-    pub objective: f64,
-    /// |∇F|.
-    pub gradient_norm: f64,
-}
-
-/// Go to the optimum from a point; `watch` sees every step and may break the search off.
+/// Go to the optimum from a point.
+///
+/// # Errors
+/// Those of `watch`, which break the search off.
 pub fn newton<S: Space>(
     space: &mut S,
     likelihood: &Likelihood,
     l2: f64,
     start: Point<S::Real>,
     stop: Stop,
-    watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
-) -> (Point<S::Real>, Outcome) {
+    watch: &mut impl Watch<Point<S::Real>>,
+) -> Result<(Point<S::Real>, Outcome)> {
     let c = likelihood.outputs();
-    let mut descent = Descent::new(space, likelihood, l2, start, stop);
-    let mut work = Work {
+    let descent = Descent::new(space, likelihood, l2, start, stop);
+    let work = Work {
         p: Point::zero(descent.space, c),
         d: Point::zero(descent.space, c),
         solved: Point::zero(descent.space, c),
@@ -43,25 +35,7 @@ pub fn newton<S: Space>(
         q: descent.gradient.clone(),
         room: descent.at.g.clone(),
     };
-    let (mut iteration, mut moved) = (0, true);
-    loop {
-        let step = Step {
-            iteration,
-            objective: descent.objective,
-            gradient_norm: descent.gradient_norm,
-        };
-        let broken = watch(step).is_break();
-        if let Some(status) = descent.ended(iteration, moved) {
-            return descent.finish(status, iteration);
-        }
-        if broken {
-            return descent.finish(Status::IterationLimit, iteration);
-        }
-        work.solve(&mut descent);
-        moved = descent.go(&work.p);
-        descent.refresh();
-        iteration += 1;
-    }
+    descent.run(work, watch)
 }
 
 /// Room that the solutions use.
@@ -76,7 +50,19 @@ struct Work<T> {
     room: Vec<T>,
 }
 
-impl<T: crate::engine::Real> Work<T> {
+impl<S: Space> Method<S> for Work<S::Real> {
+    fn step(&mut self, descent: &mut Descent<S>) -> bool {
+        self.solve(descent);
+        let moved = descent.go(&self.p);
+        descent.refresh();
+        moved
+    }
+
+    /// All of it is made anew in every step.
+    fn fields<'a>(&'a mut self, _: &mut Fields<'a>) {}
+}
+
+impl<T: Real> Work<T> {
     /// `∇²F p = -∇F`, so far that the residual falls to a share of √(|∇F|/|∇F at 0|).
     fn solve<S: Space<Real = T>>(&mut self, descent: &mut Descent<S>) {
         descent.factor();

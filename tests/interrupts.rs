@@ -1,0 +1,118 @@
+//! Ctrl-C and SIGTERM where a fit has no end of an epoch or step: while K is made, and the second
+//! of two.
+#![cfg(unix)]
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use flowreg::data::npy::{Dtype, Header};
+
+const FIT: &str = env!("CARGO_BIN_EXE_flowreg-fit");
+
+/// X of zeros but for one value, which is no byte over 255, in a file that takes no room; two
+/// classes by turns.
+fn arrays(dir: &Path, rows: usize, features: usize) {
+    let header = Header::encode(Dtype::F32, &[rows, features]);
+    let mut x = File::create(dir.join("x.npy")).unwrap();
+    x.write_all(&header).unwrap();
+    x.write_all(&0.3f32.to_le_bytes()).unwrap();
+    x.set_len((header.len() + 4 * rows * features) as u64)
+        .unwrap();
+    let mut y = Header::encode(Dtype::U8, &[rows]);
+    y.extend((0..rows).map(|row| (row % 2) as u8));
+    fs::write(dir.join("y.npy"), y).unwrap();
+}
+
+fn start(dir: &Path, args: &[&str]) -> Child {
+    Command::new(FIT)
+        .args(["--x", "x.npy", "--y", "y.npy", "--out", "run"])
+        .args(["--threads", "1"])
+        .args(args)
+        .current_dir(dir)
+        .env("FLOWREG_ISA", "portable")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn send(signal: &str, child: &Child) {
+    let kill = ["-s", signal, &child.id().to_string()];
+    assert!(Command::new("kill").args(kill).status().unwrap().success());
+}
+
+/// Wait, but not for ever.
+fn bounded(mut child: Child) -> Output {
+    let began = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if began.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.wait_with_output().unwrap()
+}
+
+/// K, of seconds here, is broken off: after it there would be a checkpoint.
+#[test]
+fn the_first_signal_breaks_off_k() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let sgd = ["--gemm", "own", "--engine", "gram"];
+    let newton = |engine| ["--optimizer", "newton", "--engine", engine];
+    let cases = [
+        ((1000, 32768), sgd, "INT", 130),
+        ((1000, 32768), newton("gram"), "TERM", 143),
+        ((32768, 1500), newton("primal"), "INT", 130),
+    ];
+    for ((rows, features), args, signal, code) in cases {
+        arrays(dir.path(), rows, features);
+        let args = [&args[..], &["--checkpoint-every", "1h"]].concat();
+        let mut child = start(dir.path(), &args);
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("1 threads") {
+            line.clear();
+            let more = stdout.read_line(&mut line).unwrap();
+            assert!(more > 0, "{args:?}: {:?}", bounded(child));
+        }
+        send(signal, &child);
+        let output = bounded(child);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        assert!(stderr.contains("nothing was written"), "{args:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        let left = fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(left, 2, "{args:?}: something was left behind");
+    }
+}
+
+/// A process that comes to no good place: it waits for a file that does not come.
+#[test]
+fn the_second_signal_ends_at_once() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    arrays(dir.path(), 4, 3);
+    let fifo = dir.path().join("weights");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    for (second, code) in [("INT", 130), ("TERM", 143)] {
+        let mut child = start(dir.path(), &["--sample-weight", "weights"]);
+        // Opens once the other side reads.
+        let _writer = File::options().write(true).open(&fifo).unwrap();
+        send("INT", &child);
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(child.try_wait().unwrap(), None, "the first one waits");
+        send(second, &child);
+        let output = bounded(child);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+        assert!(!dir.path().join("run").exists());
+    }
+}
