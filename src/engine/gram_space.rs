@@ -17,10 +17,11 @@ use rayon::prelude::*;
 
 use super::factor::Factor;
 use super::space::{Space, dot};
-use super::{CentredGram, Primal};
+use super::{CentredGram, Primal, sum};
 use crate::data::samples::Rows;
 use crate::error::Result;
 use crate::gemm::Gemm;
+use crate::kernels::Isa;
 use crate::model::Model;
 
 /// Curvatures below this share of their mean are raised to it: D must be inverted.
@@ -200,8 +201,11 @@ impl Space for GramSpace<'_> {
 /// Take its mean away from each row of n coordinates: Xcᵀ 1 is 0, so the weight stays, but
 /// rounding in Kc must not meet a large constant.
 fn centre(a: &mut [f64], n: usize) {
+    let isa = Isa::current();
     a.par_chunks_exact_mut(n).for_each(|a| {
-        let mean = a.iter().sum::<f64>() / n as f64;
-        a.iter_mut().for_each(|a| *a -= mean);
+        isa.vectorised(|| {
+            let mean = sum(a) / n as f64;
+            a.iter_mut().for_each(|a| *a -= mean);
+        });
     });
 }

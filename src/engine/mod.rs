@@ -130,13 +130,13 @@ const LANES: usize = 8;
 
 /// Σ a in f64.
 #[inline(always)]
-fn sum(a: &[f32]) -> f64 {
+fn sum<A: Copy + Into<f64>>(a: &[A]) -> f64 {
     let mut sums = [0.0f64; LANES];
     let chunks = a.chunks_exact(LANES);
-    let rest: f64 = chunks.remainder().iter().map(|&a| f64::from(a)).sum();
+    let rest: f64 = chunks.remainder().iter().map(|&a| a.into()).sum();
     for a in chunks {
         for lane in 0..LANES {
-            sums[lane] += f64::from(a[lane]);
+            sums[lane] += a[lane].into();
         }
     }
     sums.iter().sum::<f64>() + rest

@@ -9,6 +9,7 @@
 
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Par};
+use rayon::prelude::*;
 
 use super::factor::Factor;
 use super::gram_matrix::room;
@@ -19,6 +20,7 @@ use super::{CentredGram, Progress, sum};
 use crate::data::samples::{Batch, Rows};
 use crate::error::Result;
 use crate::gemm::Gemm;
+use crate::kernels::Isa;
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
 
@@ -163,17 +165,19 @@ impl Space for PrimalSpace<'_> {
         self.weight.resize(c * d, 0.0);
         let g = MatRef::new(g, c, n);
         (self.x).pullback(self.gemm, 1.0, g, Batch::All, 0.0, &mut self.weight);
-        for (j, (w, from)) in w
-            .chunks_exact_mut(d)
-            .zip(self.weight.chunks_exact(d))
-            .enumerate()
-        {
-            let of_mean = sum(g.row(j));
-            let values = w.iter_mut().zip(from).zip(&self.mean);
-            values.for_each(|((w, &from), &mean)| {
-                *w = f64::from(from) - of_mean * f64::from(mean);
+        let rows = w
+            .par_chunks_exact_mut(d)
+            .zip(self.weight.par_chunks_exact(d));
+        let isa = Isa::current();
+        rows.enumerate().for_each(|(j, (w, from))| {
+            isa.vectorised(|| {
+                let of_mean = sum(g.row(j));
+                let values = w.iter_mut().zip(from).zip(&self.mean);
+                values.for_each(|((w, &from), &mean)| {
+                    *w = f64::from(from) - of_mean * f64::from(mean);
+                });
             });
-        }
+        });
     }
 
     fn dot(&self, u: &[f64], v: &[f64], _logits: &[f32]) -> f64 {
