@@ -15,6 +15,7 @@ pub mod columns;
 pub mod gemm;
 mod isa;
 mod lines;
+pub mod narrow;
 pub mod pixels;
 mod simd;
 pub mod softmax;
