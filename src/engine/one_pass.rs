@@ -36,6 +36,11 @@ pub(super) struct OnePass {
 
 impl OnePass {
     /// For n x d features and c outputs, if it pays.
+    ///
+    /// Measured on 2 Zen 5 cores with 188 to 197 MB of X, the time of an epoch in three steps
+    /// over that in one pass, AVX-512 and AVX2: c = 1, 2.5 and 3.4; 10, 2.0 and 1.8; 16, 1.5
+    /// and 1.25; 32, 1.2 and 1.07. With c = 10 and d = 4096, 1.8 and 1.17; 256 x 784 rows in
+    /// the cache, 1.6 and 1.4. Fewer parts than a quarter would leave threads idle.
     pub fn new(n: usize, d: usize, c: usize) -> Option<OnePass> {
         let size = c.checked_mul(narrow::stride(d))?;
         let parts = PARTS.min(GRADIENTS / size);

@@ -1,7 +1,8 @@
 //! The weight itself: W (c x d) and b, with X streamed from where it lies.
 //!
-//! An epoch costs 4ndc flop and reads X twice, for few outputs once (`one_pass.rs`). Rows that are not contiguous (mini-batches,
-//! a choice of classes out of order) are gathered into a block of bounded size first.
+//! An epoch costs 4ndc flop and reads X twice, for few outputs once (`one_pass.rs`). Rows that
+//! are not contiguous (mini-batches, a choice of classes out of order) are gathered into a block
+//! of bounded size first.
 
 use std::ops::Range;
 

@@ -109,8 +109,9 @@ impl Task for Margins<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd, const NV: usize>(&mut self) {
         let c = self.weight.bias.len();
-        for row in (0..self.rows).step_by(NV * S::LANES / CHAINS) {
-            for first in (0..c).step_by(OUTPUTS) {
+        // The outputs' part of W stays in L1 while the rows come from L2.
+        for first in (0..c).step_by(OUTPUTS) {
+            for row in (0..self.rows).step_by(NV * S::LANES / CHAINS) {
                 // SAFETY: the caller's promise.
                 unsafe {
                     match c - first {
