@@ -2,7 +2,7 @@
 //!
 //! The block stays in the cache (L2) between the two. Both read it where it lies: for few
 //! outputs, copying it into panels would take as long as multiplying it. Vectors run along
-//! the features. A logit is the sum of [`CHAINS`] chains, chain i being that of the features
+//! the features. A logit is the sum of 16 chains (`CHAINS`), chain i being that of the features
 //! i, i + CHAINS, ...; a value of Gᵀ X is one chain over the rows. Both are the same on every
 //! instruction set.
 
