@@ -14,7 +14,7 @@ use std::time::Duration;
 use ::gemm::Parallelism;
 use criterion::Criterion;
 use flowreg::data::samples::{Batch, Rows};
-use flowreg::engine::{Engine, Primal};
+use flowreg::engine::{Engine, Primal, Room};
 use flowreg::gemm::{Accum, Backend, Gemm};
 use flowreg::mat::{MatMut, MatRef};
 use flowreg::objective::Objective;
@@ -204,12 +204,10 @@ fn time_shape(
     let mut engine = Primal::new(&rows, None, start, gemm);
     let mut objective = Objective::new(Loss::for_classes(c.max(2)), &labels);
     let mut point = engine.start();
-    let mut g = vec![0.0; n * c];
+    let mut room = Room::default();
     let both = work(4 * n * d * c, 8 * n * d);
     time("epoch", [n, d, c], both, &mut || {
-        let logits = engine.margins(&point, Batch::All, &mut z);
-        let mut g = MatMut::new(&mut g, c, n);
-        objective.loss_gradient(Batch::All, logits, g.reborrow());
-        engine.pullback(-1e-4, g.as_ref(), Batch::All, 1.0, &mut point);
+        engine.loss(&point, Batch::All, &mut objective, &mut room);
+        engine.gradient(-1e-4, Batch::All, 1.0, &mut point, &room);
     });
 }

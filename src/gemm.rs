@@ -240,6 +240,14 @@ impl Gemm {
         }
     }
 
+    /// Whether our kernels for few outputs, [`crate::kernels::narrow`], do the work.
+    pub fn has_narrow(&self) -> bool {
+        match self.backend {
+            Backend::Auto => self.isa != Isa::PORTABLE,
+            backend => backend == Backend::Own,
+        }
+    }
+
     /// Whether [`Gemm::byte_product`] is at hand.
     pub fn has_bytes(&self) -> bool {
         matches!(self.backend, Backend::Auto | Backend::Own)

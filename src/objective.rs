@@ -12,6 +12,8 @@
 //! that would swallow them, and row losses are f64. A NaN among the logits makes the loss
 //! NaN, so that it cannot go unseen.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::data::samples::{Batch, Samples};
@@ -91,15 +93,27 @@ impl Loss {
         scratch: &mut Vec<f64>,
     ) -> f64 {
         let n = labels.len();
-        assert_eq!(z.cols(), n, "one label a column");
-        let scale = 1.0 / n as f32;
         scratch.clear();
         scratch.resize(n, 0.0);
+        self.of_columns(z, labels, 1.0 / n as f32, scratch, g);
+        scratch.iter().sum::<f64>() / n as f64
+    }
+
+    /// The loss of each column of `z`, and the gradients of their sum times `scale`.
+    fn of_columns(
+        self,
+        z: MatRef,
+        labels: &[u32],
+        scale: f32,
+        losses: &mut [f64],
+        g: Option<&mut [f32]>,
+    ) {
+        assert_eq!(z.cols(), labels.len(), "one label a column");
         let z = z.as_slice();
         match self {
-            Loss::Softmax => softmax::columns(Isa::current(), z, labels, scale, scratch, g),
+            Loss::Softmax => softmax::columns(Isa::current(), z, labels, scale, losses, g),
             Loss::Logistic => {
-                let samples = (z.par_iter().zip(labels)).zip(scratch.par_iter_mut());
+                let samples = (z.par_iter().zip(labels)).zip(losses.par_iter_mut());
                 let samples = samples.with_min_len(TASK);
                 let of_sample = |((&z, &label), loss): ((&f32, &u32), &mut f64)| {
                     let (value, g) = logistic(z, label, scale);
@@ -116,7 +130,6 @@ impl Loss {
                 }
             }
         }
-        scratch.iter().sum::<f64>() / n as f64
     }
 
     /// The most probable class of each column of logits (c x n); the first of equals.
@@ -242,7 +255,18 @@ impl<'a> Objective<'a> {
     }
 
     /// Mean loss of the batch whose logits `z` (c x batch) holds, and Gᵀ in `g`.
-    pub fn loss_gradient(&mut self, batch: Batch, z: MatRef, mut g: MatMut) -> f64 {
+    pub fn loss_gradient(&mut self, batch: Batch, z: MatRef, g: MatMut) -> f64 {
+        self.mean_loss(batch, |targets, losses| {
+            targets.loss_gradient(0..losses.len(), z, g, losses);
+        })
+    }
+
+    /// Mean loss of a batch from the losses of its rows, which `fill` gets from its [`Targets`].
+    pub(crate) fn mean_loss(
+        &mut self,
+        batch: Batch,
+        fill: impl FnOnce(Targets, &mut [f64]),
+    ) -> f64 {
         let labels = match batch {
             Batch::All => self.labels,
             Batch::Rows(rows) => {
@@ -251,54 +275,108 @@ impl<'a> Objective<'a> {
                 &self.batch_labels
             }
         };
-        let losses = &mut self.row_losses;
-        let mean = (self.loss).loss_gradient(z, labels, g.reborrow(), losses);
-        if self.weights.is_none() && self.label_smoothing == 0.0 {
-            return mean;
-        }
-        smooth(self.loss, z, labels, self.label_smoothing, &mut g, losses);
         let n = labels.len();
-        let Some(weights) = &self.weights else {
-            return losses.iter().sum::<f64>() / n as f64;
+        let weights = self.weights.as_ref().map(|of_rows| {
+            let mut weights = Weights {
+                batch,
+                of_rows,
+                total: 0.0,
+            };
+            weights.total = (0..n).map(|i| weights.weight(i)).sum();
+            weights
+        });
+        let targets = Targets {
+            loss: self.loss,
+            labels,
+            weights,
+            label_smoothing: self.label_smoothing,
         };
-        let weight = |i: usize| match batch {
-            Batch::All => weights[i],
-            Batch::Rows(rows) => weights[rows[i] as usize],
-        };
-        let total: f64 = (0..n).map(weight).sum();
-        let factor = |i: usize| match total > 0.0 {
-            true => weight(i) * n as f64 / total,
-            false => 0.0,
-        };
-        for row in g.as_mut_slice().chunks_exact_mut(n) {
-            let values = row.iter_mut().enumerate();
-            values.for_each(|(i, g)| *g = (f64::from(*g) * factor(i)) as f32);
-        }
-        let losses = losses.iter().enumerate();
-        losses.map(|(i, loss)| factor(i) * loss).sum::<f64>() / n as f64
+        self.row_losses.clear();
+        self.row_losses.resize(n, 0.0);
+        fill(targets, &mut self.row_losses);
+        self.row_losses.iter().sum::<f64>() / n as f64
     }
 }
 
-/// Make losses and gradients those of smoothed targets: with ε, C classes and the one-hot y,
-/// `q = y + ε (1/C - y)`, `loss += (y - q)·z` and `g += (y - q)/n`.
-fn smooth(loss: Loss, z: MatRef, labels: &[u32], epsilon: f64, g: &mut MatMut, losses: &mut [f64]) {
-    if epsilon == 0.0 {
-        return;
+/// What the logits of a batch are held to; threads share it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Targets<'a> {
+    loss: Loss,
+    labels: &'a [u32],
+    weights: Option<Weights<'a>>,
+    label_smoothing: f64,
+}
+
+/// How much a batch's rows count.
+#[derive(Clone, Copy, Debug)]
+struct Weights<'a> {
+    batch: Batch<'a>,
+    /// Of all rows.
+    of_rows: &'a [f64],
+    /// Of the batch's together.
+    total: f64,
+}
+
+impl Weights<'_> {
+    fn weight(&self, i: usize) -> f64 {
+        match self.batch {
+            Batch::All => self.of_rows[i],
+            Batch::Rows(rows) => self.of_rows[rows[i] as usize],
+        }
     }
-    let n = labels.len();
-    let classes = z.rows().max(2) as f64;
-    for (j, row) in g.as_mut_slice().chunks_exact_mut(n).enumerate() {
-        let own = if loss == Loss::Logistic { 1 } else { j as u32 };
-        let values = row
-            .iter_mut()
-            .zip(z.row(j))
-            .zip(labels)
-            .zip(losses.iter_mut());
-        for (((g, &z), &label), loss) in values {
-            let one_hot = f64::from(u8::from(label == own));
-            let difference = epsilon * (one_hot - 1.0 / classes);
-            *loss += difference * f64::from(z);
-            *g += (difference / n as f64) as f32;
+
+    /// What the loss of row `i` of the batch's `n` is multiplied by before the mean is taken.
+    fn factor(&self, i: usize, n: usize) -> f64 {
+        match self.total > 0.0 {
+            true => self.weight(i) * n as f64 / self.total,
+            false => 0.0,
+        }
+    }
+}
+
+impl Targets<'_> {
+    /// Of some rows of the batch, whose logits are the columns of `z`: what they add to the sum
+    /// of which the loss is the mean, and the gradient of that mean in `g`.
+    pub fn loss_gradient(&self, rows: Range<usize>, z: MatRef, mut g: MatMut, losses: &mut [f64]) {
+        assert_eq!((z.rows(), z.cols()), (g.rows(), g.cols()), "G's shape");
+        let n = self.labels.len();
+        let labels = &self.labels[rows.clone()];
+        let scale = 1.0 / n as f32;
+        (self.loss).of_columns(z, labels, scale, losses, Some(g.as_mut_slice()));
+        self.smooth(labels, z, &mut g, losses);
+        let Some(weights) = &self.weights else { return };
+        for row in g.as_mut_slice().chunks_exact_mut(rows.len()) {
+            let values = row.iter_mut().zip(rows.clone());
+            values.for_each(|(g, i)| *g = (f64::from(*g) * weights.factor(i, n)) as f32);
+        }
+        let losses = losses.iter_mut().zip(rows);
+        losses.for_each(|(loss, i)| *loss *= weights.factor(i, n));
+    }
+
+    /// Make losses and gradients those of smoothed targets: with ε, C classes and the one-hot
+    /// y, `q = y + ε (1/C - y)`, `loss += (y - q)·z` and `g += (y - q)/n`.
+    fn smooth(&self, labels: &[u32], z: MatRef, g: &mut MatMut, losses: &mut [f64]) {
+        let (n, epsilon) = (self.labels.len(), self.label_smoothing);
+        if epsilon == 0.0 {
+            return;
+        }
+        let classes = z.rows().max(2) as f64;
+        for (j, row) in (g.as_mut_slice().chunks_exact_mut(labels.len())).enumerate() {
+            let own = match self.loss {
+                Loss::Logistic => 1,
+                Loss::Softmax => j as u32,
+            };
+            let values = row
+                .iter_mut()
+                .zip(z.row(j))
+                .zip(labels)
+                .zip(losses.iter_mut());
+            for (((g, &z), &label), loss) in values {
+                let one_hot = f64::from(u8::from(label == own));
+                let difference = epsilon * (one_hot - 1.0 / classes);
+                *loss += difference * f64::from(z);
+                *g += (difference / n as f64) as f32;
+            }
         }
     }
 }

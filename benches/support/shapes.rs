@@ -17,7 +17,7 @@ const fn shape(name: &'static str, n: usize, d: usize, c: usize) -> Shape {
 pub const SOFTMAX: Shape = shape("softmax", 1020, 49152, 102);
 
 /// All of them.
-pub const SHAPES: [Shape; 8] = [
+pub const SHAPES: [Shape; 9] = [
     SOFTMAX,
     // The notebook's two classes.
     shape("binary", 20, 49152, 1),
@@ -27,6 +27,8 @@ pub const SHAPES: [Shape; 8] = [
     // Linear probes.
     shape("probe-1000", 50_000, 768, 1000),
     shape("digits", 60_000, 784, 10),
+    // The same of two classes.
+    shape("digits-2", 60_000, 784, 1),
     // Edges.
     shape("small", 64, 128, 5),
     shape("primes", 509, 3001, 37),

@@ -11,6 +11,7 @@ mod factor;
 mod gram;
 mod gram_matrix;
 mod gram_space;
+mod one_pass;
 mod primal;
 mod primal_space;
 mod space;
@@ -34,6 +35,7 @@ use crate::gemm::Accum;
 use crate::kernels::Isa;
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
+use crate::objective::Objective;
 
 /// A representation of the weight, with the products that training needs.
 pub trait Engine: Sized {
@@ -71,6 +73,30 @@ pub trait Engine: Sized {
     /// is not: 1 - lr · weight_decay would lose what makes it differ from 1.
     fn pullback(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut Self::Point);
 
+    /// Mean loss of the batch at a point; `room` keeps what [`Engine::gradient`] needs.
+    fn loss(
+        &mut self,
+        at: &Self::Point,
+        batch: Batch,
+        objective: &mut Objective,
+        room: &mut Room,
+    ) -> f64 {
+        loss(self, at, batch, objective, room)
+    }
+
+    /// `out = alpha · gradient + beta · out`, the gradient being that of the last
+    /// [`Engine::loss`], of this batch; as [`Engine::pullback`].
+    fn gradient(
+        &mut self,
+        alpha: f64,
+        batch: Batch,
+        beta: f64,
+        out: &mut Self::Point,
+        room: &Room,
+    ) {
+        self.pullback(alpha, room.gradient(self.outputs()), batch, beta, out);
+    }
+
     /// `y = alpha · x + beta · y`.
     fn axpby(&mut self, alpha: f64, x: &Self::Point, beta: f64, y: &mut Self::Point);
 
@@ -87,6 +113,35 @@ pub trait Engine: Sized {
     fn materialise(self, at: Self::Point) -> Model;
 }
 
+/// Room for a batch's logits and their gradient.
+#[derive(Debug, Default)]
+pub struct Room {
+    /// Where the engine needs it.
+    z: Vec<f32>,
+    g: Vec<f32>,
+}
+
+impl Room {
+    /// Gᵀ.
+    fn gradient(&self, outputs: usize) -> MatRef<'_> {
+        MatRef::new(&self.g, outputs, self.g.len() / outputs)
+    }
+}
+
+/// [`Engine::loss`] by way of the logits.
+fn loss<E: Engine>(
+    engine: &mut E,
+    at: &E::Point,
+    batch: Batch,
+    objective: &mut Objective,
+    room: &mut Room,
+) -> f64 {
+    let z = engine.margins(at, batch, &mut room.z);
+    let (c, rows) = (z.rows(), z.cols());
+    room.g.resize(c * rows, 0.0);
+    objective.loss_gradient(batch, z, MatMut::new(&mut room.g, c, rows))
+}
+
 /// Values a task when points are combined: 64 KB, a few microseconds of work.
 const CHUNK: usize = 16 << 10;
 
@@ -99,11 +154,11 @@ fn axpby(alpha: f64, x: &[f32], beta: f64, y: &mut [f32]) {
 
 /// [`axpby`] by one thread.
 #[inline(always)]
-fn axpby_part(alpha: f64, x: &[f32], beta: f64, y: &mut [f32]) {
+fn axpby_part<X: Copy + Into<f64>>(alpha: f64, x: &[X], beta: f64, y: &mut [f32]) {
     let values = y.iter_mut().zip(x);
     match beta {
-        0.0 => values.for_each(|(y, &x)| *y = (alpha * f64::from(x)) as f32),
-        _ => values.for_each(|(y, &x)| *y = (alpha * f64::from(x) + beta * f64::from(*y)) as f32),
+        0.0 => values.for_each(|(y, &x)| *y = (alpha * x.into()) as f32),
+        _ => values.for_each(|(y, &x)| *y = (alpha * x.into() + beta * f64::from(*y)) as f32),
     }
 }
 

@@ -1,18 +1,21 @@
 //! The weight itself: W (c x d) and b, with X streamed from where it lies.
 //!
-//! An epoch costs 4ndc flop and reads X twice. Rows that are not contiguous (mini-batches,
-//! a choice of classes out of order) are gathered into a block of bounded size first.
+//! An epoch costs 4ndc flop and reads X twice, for few outputs once (`one_pass.rs`). Rows that
+//! are not contiguous (mini-batches, a choice of classes out of order) are gathered into a block
+//! of bounded size first.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Coordinates, Engine};
+use super::one_pass::OnePass;
+use super::{Coordinates, Engine, Room};
 use crate::checkpoint::Fields;
 use crate::data::samples::{Batch, Rows};
 use crate::gemm::{Accum, Gemm};
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
+use crate::objective::Objective;
 
 /// Most bytes of X gathered at a time.
 const GATHER_BYTES: usize = 64 << 20;
@@ -24,6 +27,8 @@ pub struct Primal<'a> {
     start: Model,
     train: Blocks<'a>,
     validation: Option<Blocks<'a>>,
+    /// Where it pays.
+    one_pass: Option<OnePass>,
     sums: Vec<f64>,
 }
 
@@ -60,13 +65,24 @@ impl<'a> Primal<'a> {
         start: Model,
         gemm: Gemm,
     ) -> Self {
+        let outputs = start.bias().len();
+        let one_pass = (gemm.has_narrow() && x.contiguous().is_some())
+            .then(|| OnePass::new(x.len(), x.features(), outputs))
+            .flatten();
         Primal {
             gemm,
             start,
             train: Blocks::new(x),
             validation: validation.map(Blocks::new),
+            one_pass,
             sums: Vec::new(),
         }
+    }
+
+    /// Whether a full batch is one pass over X.
+    #[cfg(test)]
+    pub(super) fn reads_once(&self) -> bool {
+        self.one_pass.is_some()
     }
 
     /// W0 and b0.
@@ -271,6 +287,35 @@ impl Engine for Primal<'_> {
         (self.train).pullback(self.gemm, alpha, g, batch, beta, &mut out.weight);
         super::row_sums(g, &mut self.sums);
         super::move_bias(alpha.into(), &self.sums, beta, &mut out.bias);
+    }
+
+    fn loss(
+        &mut self,
+        at: &PrimalPoint,
+        batch: Batch,
+        objective: &mut Objective,
+        room: &mut Room,
+    ) -> f64 {
+        match (&mut self.one_pass, batch, self.train.x.contiguous()) {
+            (Some(pass), Batch::All, Some(x)) => pass.loss(&at.weight, &at.bias, x, objective),
+            _ => super::loss(self, at, batch, objective, room),
+        }
+    }
+
+    fn gradient(
+        &mut self,
+        alpha: f64,
+        batch: Batch,
+        beta: f64,
+        out: &mut PrimalPoint,
+        room: &Room,
+    ) {
+        match (&self.one_pass, batch) {
+            (Some(pass), Batch::All) => {
+                pass.pullback(alpha as f32, beta, &mut out.weight, &mut out.bias);
+            }
+            _ => self.pullback(alpha, room.gradient(self.outputs()), batch, beta, out),
+        }
     }
 
     fn axpby(&mut self, alpha: f64, x: &PrimalPoint, beta: f64, y: &mut PrimalPoint) {

@@ -4,9 +4,10 @@
 //! set; [`Isa`] is the proof that the machine has one. A kernel knows slices and strides,
 //! nothing else.
 //!
-//! Every element of a product is the same chain of fused multiply-adds on every instruction
-//! set and for any number of threads: results agree to the bit, and the portable version is
-//! both the fallback and the twin that the others are tested against.
+//! Every element of a product is the same chain of fused multiply-adds (in `narrow`, the same
+//! sixteen) on every instruction set and for any number of threads: results agree to the bit,
+//! and the portable version is both the fallback and the twin that the others are tested
+//! against.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "aarch64")]
@@ -15,6 +16,7 @@ pub mod columns;
 pub mod gemm;
 mod isa;
 mod lines;
+pub mod narrow;
 pub mod pixels;
 mod simd;
 pub mod softmax;

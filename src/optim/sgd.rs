@@ -15,9 +15,8 @@ use std::ops::ControlFlow;
 use super::schedule::Schedule;
 use crate::checkpoint::{self, Fields};
 use crate::data::samples::Batch;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Room};
 use crate::error::{Error, Result};
-use crate::mat::MatMut;
 use crate::objective::Objective;
 use crate::torch_rng::TorchRng;
 
@@ -196,7 +195,7 @@ impl Sgd {
         self.check()?;
         let n = objective.rows();
         let batch_size = self.batch_size.unwrap_or(n).min(n);
-        let mut state = State::new(self, engine, batch_size);
+        let mut state = State::new(self, engine);
         let mut rng = TorchRng::new(self.seed);
         let mut order = Vec::new();
         let done = watch.begin(engine, &mut state)?;
@@ -244,10 +243,7 @@ struct State<E: Engine> {
     /// Gradient and momentum buffer, only where there is momentum.
     momentum: Option<(E::Point, E::Point)>,
     first: bool,
-    /// Logits of a batch, where the engine needs room for them.
-    z: Vec<f32>,
-    /// Their gradient.
-    g: Vec<f32>,
+    room: Room,
 }
 
 impl<E: Engine> checkpoint::State<E::Point> for State<E> {
@@ -268,31 +264,27 @@ impl<E: Engine> checkpoint::State<E::Point> for State<E> {
 }
 
 impl<E: Engine> State<E> {
-    fn new(sgd: &Sgd, engine: &E, batch_size: usize) -> Self {
+    fn new(sgd: &Sgd, engine: &E) -> Self {
         State {
             point: engine.start(),
             lr: 0.0,
             momentum: (sgd.momentum != 0.0).then(|| (engine.zero(), engine.zero())),
             first: true,
-            z: Vec::new(),
-            g: vec![0.0; batch_size * engine.outputs()],
+            room: Room::default(),
         }
     }
 
     /// One step; the batch's mean loss before it.
     fn step(&mut self, sgd: &Sgd, engine: &mut E, objective: &mut Objective, batch: Batch) -> f64 {
-        let z = engine.margins(&self.point, batch, &mut self.z);
-        let (outputs, rows) = (z.rows(), z.cols());
-        let mut g = MatMut::new(&mut self.g[..outputs * rows], outputs, rows);
-        let loss = objective.loss_gradient(batch, z, g.reborrow());
-        let g = g.as_ref();
+        let room = &mut self.room;
+        let loss = engine.loss(&self.point, batch, objective, room);
         let Some((gradient, buffer)) = &mut self.momentum else {
             // p = (1 - lr · weight_decay) · p - lr · g in the product itself.
             let keep = 1.0 - self.lr * sgd.weight_decay;
-            engine.pullback(-self.lr, g, batch, keep, &mut self.point);
+            engine.gradient(-self.lr, batch, keep, &mut self.point, room);
             return loss;
         };
-        engine.pullback(1.0, g, batch, 0.0, gradient);
+        engine.gradient(1.0, batch, 0.0, gradient, room);
         if sgd.weight_decay != 0.0 {
             engine.axpby(sgd.weight_decay, &self.point, 1.0, gradient);
         }
