@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::interrupt;
-use crate::tensors::{self, Dtype, Numbers, Tensor};
+use crate::tensors::{self, Numbers, Tensor};
 
 /// Where and how often a fit saves its state.
 #[derive(Clone, Debug, PartialEq)]
@@ -231,12 +231,7 @@ impl Saver {
                 return bad(name, found, expected);
             }
         }
-        let names = tensors::names(&bytes).map_err(Error::tensors(path))?;
-        let names: Vec<(&str, Dtype)> = names
-            .iter()
-            .map(|(name, dtype)| (&**name, *dtype))
-            .collect();
-        let (read, _) = tensors::read(&bytes, &names).map_err(Error::tensors(path))?;
+        let (read, _) = tensors::read_all(&bytes).map_err(Error::tensors(path))?;
         let tensors = read.into_iter().map(|tensor| (tensor.name, tensor.numbers));
         Ok(Some(Saved {
             path: path.clone(),

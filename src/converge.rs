@@ -549,25 +549,21 @@ impl<'a, S: Space> Search<'a, S> {
     /// One penalty after the other on all rows; the model is the last one's.
     fn on_all_rows(mut self, penalties: &[f64], path: Vec<PathEntry>) -> Result<Converged> {
         let likelihood = self.likelihood(&self.weights.clone());
-        let mut searched = None;
+        let mut end = None;
         self.last = None;
         for &l2 in penalties {
-            searched = Some(self.search(&likelihood, self.task(l2), |_, _| Ok(None))?);
+            let searched = self.search(&likelihood, self.task(l2), |_, _| Ok(None))?;
+            end = Some((l2, searched.outcome));
         }
         let found = self.last.take();
-        self.done(
-            &likelihood,
-            searched.expect("at least one penalty"),
-            found,
-            path,
-        )
+        self.done(&likelihood, end.expect("at least one penalty"), found, path)
     }
 
     /// All penalties on all rows; the model is that of the lowest validation loss.
     fn by_validation(mut self) -> Result<Converged> {
         let likelihood = self.likelihood(&self.weights.clone());
         let auto = self.options.penalty == Penalty::Auto;
-        let (mut searches, mut path) = (Vec::new(), Vec::new());
+        let mut path = Vec::new();
         for l2 in self.penalties()? {
             let searched = self.search(&likelihood, self.task(l2), |search, found| {
                 let Some(validation) = search.splits.validation else {
@@ -579,7 +575,6 @@ impl<'a, S: Space> Search<'a, S> {
             })?;
             let entry = PathEntry::from(&searched);
             (self.observe)(Progress::Scored(entry.clone()));
-            searches.push(searched);
             path.push(entry);
             let best = best(&path, false);
             if let Some(last) = &mut self.last
@@ -595,14 +590,15 @@ impl<'a, S: Space> Search<'a, S> {
                 break;
             }
         }
-        let (chosen, found) = (searches[best(&path, false)], self.best.take());
-        self.done(&likelihood, chosen, found, path)
+        let chosen = &path[best(&path, false)];
+        let (end, found) = ((chosen.l2, chosen.outcome), self.best.take());
+        self.done(&likelihood, end, found, path)
     }
 
     fn done(
         mut self,
         likelihood: &Likelihood,
-        searched: Searched,
+        (l2, outcome): (f64, Outcome),
         found: Option<Found<S::Real>>,
         path: Vec<PathEntry>,
     ) -> Result<Converged> {
@@ -614,8 +610,8 @@ impl<'a, S: Space> Search<'a, S> {
         };
         Ok(Converged {
             model,
-            l2: searched.l2,
-            outcome: searched.outcome,
+            l2,
+            outcome,
             path,
             steps: found.steps,
             engine: self.engine,

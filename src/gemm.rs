@@ -8,6 +8,8 @@ use std::fmt;
 
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::traits::ComplexField;
+use faer::traits::math_utils::one;
 use faer::{Accum as FaerAccum, MatMut as FaerMut, MatRef as FaerRef, Par};
 use rayon::prelude::*;
 
@@ -93,6 +95,17 @@ impl Prepacked {
             }
         }
     }
+}
+
+/// The lower triangle of `C = A Aᵀ`, or added to C, by faer.
+pub(crate) fn lower_triangle<T: ComplexField>(
+    accum: FaerAccum,
+    a: FaerRef<T>,
+    c: FaerMut<T>,
+    par: Par,
+) {
+    let (all, lower) = (BlockStructure::Rectangular, BlockStructure::TriangularLower);
+    triangular::matmul(c, lower, accum, a, all, a.transpose(), all, one(), par);
 }
 
 /// An operand as stored or transposed.
@@ -213,18 +226,8 @@ impl Gemm {
                 kernels::product(self.isa, 1.0, a, b, accum, part, c.as_mut_slice());
             }
             Backend::Faer => {
-                let x = Operand::new(x).to_faer();
-                triangular::matmul(
-                    FaerMut::from_row_major_slice_mut(c.as_mut_slice(), n, n),
-                    BlockStructure::TriangularLower,
-                    FaerAccum::Replace,
-                    x,
-                    BlockStructure::Rectangular,
-                    x.transpose(),
-                    BlockStructure::Rectangular,
-                    1.0,
-                    self.par(),
-                );
+                let c = FaerMut::from_row_major_slice_mut(c.as_mut_slice(), n, n);
+                lower_triangle(FaerAccum::Replace, Operand::new(x).to_faer(), c, self.par());
             }
             Backend::Matrixmultiply => {
                 /// Rows of a panel, whose product ends at the diagonal.

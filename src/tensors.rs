@@ -152,29 +152,6 @@ pub fn write(tensors: &[Tensor], about: Value) -> Vec<u8> {
     safetensors::serialize(views, Some(metadata)).expect("distinct names")
 }
 
-/// Names and types of a file's tensors, by name, nothing being verified: what [`read`] may be
-/// asked for where the file itself says what there is.
-///
-/// # Errors
-/// [`TensorsError`].
-pub fn names(bytes: &[u8]) -> Result<Vec<(String, Dtype)>, TensorsError> {
-    metadata(bytes)?;
-    let file = SafeTensors::deserialize(bytes).map_err(parse)?;
-    let mut names: Vec<(String, Dtype)> = (file.iter())
-        .map(|(name, view)| (name.to_string(), view.dtype()))
-        .collect();
-    names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    let other = |(_, dtype): &&(String, Dtype)| ![Dtype::F32, Dtype::F64].contains(dtype);
-    match names.iter().find(other) {
-        None => Ok(names),
-        Some((name, dtype)) => Err(TensorsError::Dtype {
-            name: name.clone(),
-            found: format!("{dtype:?}"),
-            expected: "F32 or F64".to_string(),
-        }),
-    }
-}
-
 /// Read a file that has exactly the tensors `expected`, in their order; flowreg's metadata
 /// comes along where flowreg wrote it.
 ///
@@ -225,6 +202,38 @@ pub fn read(
     match write(&tensors, sealed.about.clone()) == bytes {
         true => Ok((tensors, Some(sealed.about))),
         false => Err(TensorsError::Spelling),
+    }
+}
+
+/// [`read`] of all that a file has, by name.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_all(bytes: &[u8]) -> Result<(Vec<Tensor<'static>>, Option<Value>), TensorsError> {
+    let names = names(bytes)?;
+    let names: Vec<(&str, Dtype)> = names
+        .iter()
+        .map(|(name, dtype)| (&**name, *dtype))
+        .collect();
+    read(bytes, &names)
+}
+
+/// Names and types of a file's tensors, by name, nothing being verified.
+fn names(bytes: &[u8]) -> Result<Vec<(String, Dtype)>, TensorsError> {
+    metadata(bytes)?;
+    let file = SafeTensors::deserialize(bytes).map_err(parse)?;
+    let mut names: Vec<(String, Dtype)> = (file.iter())
+        .map(|(name, view)| (name.to_string(), view.dtype()))
+        .collect();
+    names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    let other = |(_, dtype): &&(String, Dtype)| ![Dtype::F32, Dtype::F64].contains(dtype);
+    match names.iter().find(other) {
+        None => Ok(names),
+        Some((name, dtype)) => Err(TensorsError::Dtype {
+            name: name.clone(),
+            found: format!("{dtype:?}"),
+            expected: "F32 or F64".to_string(),
+        }),
     }
 }
 

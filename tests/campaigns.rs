@@ -8,12 +8,12 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use common::process::{self, bounded, wait_for_line};
 use flowreg::data::blocks::Blocks;
 use flowreg::data::dataset::Manifest;
 use flowreg::data::demo::{DemoOptions, write_photographs};
@@ -21,8 +21,6 @@ use flowreg::{Dataset, Model};
 
 const PREP: &str = env!("CARGO_BIN_EXE_flowreg-prep");
 const FIT: &str = env!("CARGO_BIN_EXE_flowreg-fit");
-/// No process of ours takes longer.
-const BOUND: Duration = Duration::from_secs(60);
 
 fn main() {
     let full = std::env::args().any(|arg| arg == "--full");
@@ -700,18 +698,6 @@ fn finish(command: Command) -> Output {
     bounded(spawn(command))
 }
 
-/// Wait, but not for ever.
-fn bounded(mut child: Child) -> Output {
-    let began = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if began.elapsed() > BOUND {
-            child.kill().unwrap();
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.wait_with_output().unwrap()
-}
-
 fn kill_after(mut child: Child, moment: Duration) -> ExitStatus {
     std::thread::sleep(moment);
     child.kill().unwrap();
@@ -719,26 +705,6 @@ fn kill_after(mut child: Child, moment: Duration) -> ExitStatus {
 }
 
 fn signal_and_finish(child: Child, signal: &str) -> Output {
-    let id = child.id().to_string();
-    Command::new("kill")
-        .args(["-s", signal, &id])
-        .stderr(Stdio::null())
-        .status()
-        .unwrap();
+    process::signal(&child, signal);
     bounded(child)
-}
-
-/// Read what the process says up to a line with this in it.
-fn wait_for_line(child: &mut Child, part: &str) {
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    while !line.contains(part) {
-        line.clear();
-        assert!(
-            stdout.read_line(&mut line).unwrap() > 0,
-            "{part:?} was not said"
-        );
-    }
-    // The rest must not block it, nor its reader be gone.
-    std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
 }

@@ -2,12 +2,15 @@
 //! of two.
 #![cfg(unix)]
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+mod common;
 
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use common::process::{bounded, signal as signal_to, wait_for_line};
 use flowreg::data::npy::{Dtype, Header};
 
 const FIT: &str = env!("CARGO_BIN_EXE_flowreg-fit");
@@ -39,23 +42,6 @@ fn start(dir: &Path, args: &[&str]) -> Child {
         .unwrap()
 }
 
-fn send(signal: &str, child: &Child) {
-    let kill = ["-s", signal, &child.id().to_string()];
-    assert!(Command::new("kill").args(kill).status().unwrap().success());
-}
-
-/// Wait, but not for ever.
-fn bounded(mut child: Child) -> Output {
-    let began = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if began.elapsed() > Duration::from_secs(60) {
-            child.kill().unwrap();
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.wait_with_output().unwrap()
-}
-
 /// K, of seconds here, is broken off: after it there would be a checkpoint.
 #[test]
 fn the_first_signal_breaks_off_k() {
@@ -71,14 +57,8 @@ fn the_first_signal_breaks_off_k() {
         arrays(dir.path(), rows, features);
         let args = [&args[..], &["--checkpoint-every", "1h"]].concat();
         let mut child = start(dir.path(), &args);
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("1 threads") {
-            line.clear();
-            let more = stdout.read_line(&mut line).unwrap();
-            assert!(more > 0, "{args:?}: {:?}", bounded(child));
-        }
-        send(signal, &child);
+        wait_for_line(&mut child, "1 threads");
+        assert!(signal_to(&child, signal));
         let output = bounded(child);
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
@@ -106,10 +86,10 @@ fn the_second_signal_ends_at_once() {
         let mut child = start(dir.path(), &["--sample-weight", "weights"]);
         // Opens once the other side reads.
         let _writer = File::options().write(true).open(&fifo).unwrap();
-        send("INT", &child);
+        assert!(signal_to(&child, "INT"));
         std::thread::sleep(Duration::from_millis(100));
         assert_eq!(child.try_wait().unwrap(), None, "the first one waits");
-        send(second, &child);
+        assert!(signal_to(&child, second));
         let output = bounded(child);
         assert_eq!(output.status.code(), Some(code), "{output:?}");
         assert!(output.stderr.is_empty(), "{output:?}");

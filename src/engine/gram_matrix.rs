@@ -14,13 +14,12 @@
 
 use std::ops::Range;
 
-use faer::linalg::matmul::triangular::{self, BlockStructure};
 use rayon::prelude::*;
 
 use super::{dot, sum};
 use crate::data::samples::{Batch, Rows};
 use crate::error::{Error, Result};
-use crate::gemm::{Accum, Gemm, Part, Prepacked};
+use crate::gemm::{Accum, Gemm, Part, Prepacked, lower_triangle};
 use crate::kernels::columns::{self, Columns};
 use crate::kernels::{Isa, pixels};
 use crate::mat::{MatMut, MatRef};
@@ -61,7 +60,8 @@ impl CentredGram {
     /// done.
     ///
     /// # Errors
-    /// As [`GramMatrix::new`].
+    /// [`Error::Shape`] if a feature is no finite number; [`Error::Memory`] if there is none for
+    /// K; those of `progress`.
     pub fn new(x: &Rows, gemm: Gemm, progress: Progress) -> Result<CentredGram> {
         let n = x.len();
         let mut products = Products {
@@ -85,7 +85,10 @@ impl CentredGram {
                 column_parts,
             });
         }
-        let Products { mut sums, .. } = products;
+        let Products {
+            mut sums, values, ..
+        } = products;
+        drop(values);
         let column_parts = of_wide_floats(x, &mut sums, progress)?;
         if !sums.par_iter().all(|sum| sum.is_finite()) {
             finite(x, "x")?;
@@ -114,34 +117,16 @@ fn of_wide_floats(x: &Rows, sums: &mut [f64], progress: Progress) -> Result<Vec<
     const SLAB: usize = 512;
     let (n, d) = (x.len(), x.features());
     let mut column_parts = vec![0.0; n];
-    let (mut mean, mut slab) = (Vec::new(), vec![0.0f64; n * SLAB.min(d)]);
-    let isa = Isa::current();
+    let (mut mean, mut slab) = (Vec::new(), Vec::new());
+    let subtract = |x: f32, mean: f32| f64::from(x) - f64::from(mean);
     for first in (0..d).step_by(SLAB) {
         let columns = first..(first + SLAB).min(d);
-        let width = columns.len();
         column_means(x, columns.clone(), &mut mean);
-        let rows = slab.par_chunks_exact_mut(width).zip(&mut column_parts);
-        rows.enumerate().for_each(|(i, (row, part))| {
-            isa.vectorised(|| {
-                let values = x.row(i)[columns.clone()].iter().zip(&mean);
-                for (centred, (&x, &mean)) in row.iter_mut().zip(values) {
-                    *centred = f64::from(x) - f64::from(mean);
-                    *part += *centred * f64::from(mean);
-                }
-            });
-        });
-        let rows = faer::MatRef::from_row_major_slice(&slab[..n * width], n, width);
-        triangular::matmul(
-            faer::MatMut::from_row_major_slice_mut(sums, n, n),
-            BlockStructure::TriangularLower,
-            faer::Accum::Add,
-            rows,
-            BlockStructure::Rectangular,
-            rows.transpose(),
-            BlockStructure::Rectangular,
-            1.0,
-            faer::Par::rayon(0),
-        );
+        let parts = &mut column_parts;
+        let slab = centre(x, columns.clone(), &mean, subtract, &mut slab, parts);
+        let slab = faer::MatRef::from_row_major_slice(slab, n, columns.len());
+        let sums = faer::MatMut::from_row_major_slice_mut(sums, n, n);
+        lower_triangle(faer::Accum::Add, slab, sums, faer::Par::rayon(0));
         progress(columns.end)?;
     }
     Ok(column_parts)
@@ -360,12 +345,23 @@ impl Products<'_> {
             let columns = first..(first + SLAB).min(d);
             column_means(x, columns.clone(), &mut mean);
             mean_squared += dot(&mean, &mean);
-            let x_slab = centre(x, columns.clone(), &mean, &mut x_slab, &mut column_parts);
+            let centred = |rows, slab, parts| {
+                let slab = centre(
+                    rows,
+                    columns.clone(),
+                    &mean,
+                    |x, mean| x - mean,
+                    slab,
+                    parts,
+                );
+                MatRef::new(slab, slab.len() / columns.len(), columns.len())
+            };
+            let x_slab = centred(x, &mut x_slab, &mut column_parts);
             let product = MatMut::new(&mut self.values, rows, n);
             match self.y {
                 None => self.gemm.gram(x_slab, product),
                 Some(y) => {
-                    let y_slab = centre(y, columns.clone(), &mean, &mut y_slab, &mut row_parts);
+                    let y_slab = centred(y, &mut y_slab, &mut row_parts);
                     (self.gemm).a_bt(1.0, y_slab, x_slab, Accum::Replace, product);
                 }
             }
@@ -602,16 +598,18 @@ fn column_means(x: &Rows, columns: Range<usize>, mean: &mut Vec<f32>) {
     });
 }
 
-/// These columns of X less their mean; each row's product with the mean is added to `parts`.
-fn centre<'a>(
+/// These columns of X less their mean, by `subtract`; each row's product with the mean is added
+/// to `parts`.
+fn centre<'a, T: Copy + Default + Send + Sync + Into<f64>>(
     x: &Rows,
     columns: Range<usize>,
     mean: &[f32],
-    slab: &'a mut Vec<f32>,
+    subtract: impl Fn(f32, f32) -> T + Sync,
+    slab: &'a mut Vec<T>,
     parts: &mut [f64],
-) -> MatRef<'a> {
-    let (n, width) = (x.len(), columns.len());
-    slab.resize(n * width, 0.0);
+) -> &'a [T] {
+    let width = columns.len();
+    slab.resize(x.len() * width, T::default());
     let isa = Isa::current();
     (slab.par_chunks_exact_mut(width))
         .zip(parts)
@@ -620,11 +618,11 @@ fn centre<'a>(
             isa.vectorised(|| {
                 let values = x.row(i)[columns.clone()].iter().zip(mean);
                 let centred = slab.iter_mut().zip(values);
-                centred.for_each(|(centred, (x, mean))| *centred = x - mean);
+                centred.for_each(|(centred, (&x, &mean))| *centred = subtract(x, mean));
                 *part += dot(slab, mean);
             });
         });
-    MatRef::new(slab, n, width)
+    slab
 }
 
 /// Copy the lower triangle to the upper one, by tiles that stay in cache.

@@ -7,7 +7,6 @@
 //! - d > n, with `S = h Kc + l2` (Woodbury 1950): `M⁻¹ r = (r - h Xcᵀ S⁻¹ Xc r)/l2`, whose
 //!   logits are `S⁻¹ Xc r`: two products with X more.
 
-use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Par};
 use rayon::prelude::*;
 
@@ -19,7 +18,7 @@ use super::space::{Space, dot};
 use super::{CentredGram, Progress, sum};
 use crate::data::samples::{Batch, Rows};
 use crate::error::Result;
-use crate::gemm::Gemm;
+use crate::gemm::{Gemm, lower_triangle};
 use crate::kernels::Isa;
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
@@ -106,17 +105,8 @@ fn moments(x: &mut Blocks, mean: &[f32], n: usize, progress: Progress) -> Result
             }
             let x = x.rows_range(first..(first + ROWS).min(x.rows()));
             let block = faer::MatRef::from_row_major_slice(x.as_slice(), x.rows(), d);
-            triangular::matmul(
-                faer::MatMut::from_column_major_slice_mut(&mut moments, d, d),
-                BlockStructure::TriangularLower,
-                Accum::Add,
-                block.transpose(),
-                BlockStructure::Rectangular,
-                block,
-                BlockStructure::Rectangular,
-                1.0,
-                Par::rayon(0),
-            );
+            let moments = faer::MatMut::from_column_major_slice_mut(&mut moments, d, d);
+            lower_triangle(Accum::Add, block.transpose(), moments, Par::rayon(0));
             rows += x.rows();
             // As if they were columns, as elsewhere.
             going_on = progress(rows * d / n);

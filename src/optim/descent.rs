@@ -146,6 +146,11 @@ impl Slope {
     }
 }
 
+/// Σ a·b of biases.
+fn inner(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
 /// How a search chooses its steps.
 pub(super) trait Method<S: Space> {
     /// Go one step and leave objective and gradient evaluated there; whether something better
@@ -327,8 +332,7 @@ impl<'a, S: Space> Descent<'a, S> {
 
     /// The inner product of a slope and a point.
     pub fn along(&self, slope: &Slope, point: &Point<S::Real>) -> f64 {
-        let bias: f64 = slope.b.iter().zip(&point.b).map(|(a, b)| a * b).sum();
-        self.space.dot(&slope.w, &point.w, &point.z) + bias
+        self.space.dot(&slope.w, &point.w, &point.z) + inner(&slope.b, &point.b)
     }
 
     /// Objective and gradient at the point.
@@ -341,7 +345,7 @@ impl<'a, S: Space> Descent<'a, S> {
         self.products.pullbacks += 1;
         axpby(self.l2, w, 1.0, &mut self.gradient.w);
         self.gradient.b.copy_from_slice(&self.at.bias);
-        let bias: f64 = self.gradient.b.iter().map(|b| b * b).sum();
+        let bias = inner(&self.gradient.b, &self.gradient.b);
         self.gradient_norm = (self.space.square(&self.gradient.w) + bias).sqrt();
     }
 
@@ -448,7 +452,7 @@ impl<'a, S: Space> Descent<'a, S> {
         let mut gap = None;
         if self.l2 > 0.0 {
             let left = self.polish_bias();
-            let bias: f64 = self.gradient.b.iter().map(|b| b * b).sum();
+            let bias = inner(&self.gradient.b, &self.gradient.b);
             let of_weight = (self.gradient_norm.powi(2) - bias).max(0.0);
             let polished = left <= self.unmeasurable();
             gap = polished.then_some(of_weight / (2.0 * self.l2));
@@ -505,7 +509,6 @@ impl<'a, S: Space> Descent<'a, S> {
         const MOST: usize = 30;
         const LEAVE: f64 = 1e-8;
         let c = self.point.b.len();
-        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         // H 1 = 0 for softmax: rounding along 1 must not be divided by it.
         let centred = |mut r: Vec<f64>| -> Vec<f64> {
             let mean = if c > 1 {
@@ -524,11 +527,11 @@ impl<'a, S: Space> Descent<'a, S> {
         let mut r = centred(self.gradient.b.iter().map(|g| -g).collect());
         let (mut step, mut gain, mut q) = (vec![0.0; c], 0.0, vec![0.0; c]);
         let mut d = scaled(&r);
-        let mut rho = dot(&r, &d);
+        let mut rho = inner(&r, &d);
         let first = rho;
         for _ in 0..MOST {
             (self.likelihood).hessian(&self.at, nowhere, &d, room, &mut q);
-            let curvature = dot(&d, &q);
+            let curvature = inner(&d, &q);
             if rho <= LEAVE * first || curvature.is_nan() || curvature <= 0.0 {
                 break;
             }
@@ -538,7 +541,7 @@ impl<'a, S: Space> Descent<'a, S> {
             axpby(-alpha, &q, 1.0, &mut r);
             r = centred(r);
             let solved = scaled(&r);
-            let next = dot(&r, &solved);
+            let next = inner(&r, &solved);
             axpby(1.0, &solved, next / rho, &mut d);
             rho = next;
         }
