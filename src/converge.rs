@@ -699,8 +699,8 @@ impl<'a, S: Space> Search<'a, S> {
         Ok(searched)
     }
 
-    /// Every penalty in every fold: a fold's held-out rows are in the matrices like all others,
-    /// but have no weight, and their logits come with the others'.
+    /// Every penalty in every fold: the space is told which rows to fit, and gives the logits
+    /// of those held out, which have no weight, with the others'.
     fn cross_validate(&mut self, folds: Folds) -> Result<()> {
         /// Scores of folds differ by far more than this tolerance makes of them.
         const TOLERANCE: f64 = 1e-3;
@@ -723,7 +723,8 @@ impl<'a, S: Space> Search<'a, S> {
             }
             let likelihood = self.likelihood(&weights);
             let scorer = Likelihood::new(train.labels(), train.classes(), &score_weights, 0.0);
-            let score = |found: &Found<S::Real>| {
+            let score = |search: &mut Self, found: &mut Found<S::Real>| {
+                (search.space).logits(&found.point.w, &mut found.point.z);
                 let point = of_all_classes(&found.point, &likelihood, train.classes());
                 let Point { b, z, .. } = &*point;
                 let loss = scorer.loss_along((z, b), (z, &vec![0.0; b.len()]), 0.0);
@@ -731,6 +732,9 @@ impl<'a, S: Space> Search<'a, S> {
                 let rows = (0..weights.len()).filter(|&row| held_out(row)).count();
                 (loss, right as f64 / rows as f64)
             };
+            let rows = 0..weights.len();
+            let fitted = rows.filter(|&row| !held_out(row)).map(|row| row as u32);
+            self.space.fit_rows(Some(fitted.collect()))?;
             self.last = None;
             for &l2 in &penalties {
                 let task = Task {
@@ -738,10 +742,12 @@ impl<'a, S: Space> Search<'a, S> {
                     fold: Some(fold),
                     tolerance: self.options.tolerance.max(TOLERANCE),
                 };
-                self.search(&likelihood, task, |_, found| Ok(Some(score(found))))?;
+                self.search(&likelihood, task, |search, found| {
+                    Ok(Some(score(search, found)))
+                })?;
             }
         }
-        Ok(())
+        self.space.fit_rows(None)
     }
 }
 

@@ -7,7 +7,8 @@
 //! M⁻¹ r = β = D½ S⁻¹ D⁻½ r,     logits(β) = Kc β = D⁻¹ (r - l2 β)
 //! ```
 //!
-//! Coordinates are kept centred, which changes no weight, as Xcᵀ 1 = 0.
+//! Coordinates are kept centred, which changes no weight, as Xcᵀ 1 = 0. Where only some rows are
+//! fitted, μ is their mean and coordinates are theirs.
 //! A solve costs 2n²c flop, and the logits of its result nothing: Newton's method runs
 //! without any product with Kc but one a step, for exactness.
 
@@ -16,6 +17,7 @@ use faer::{Accum, Par};
 use rayon::prelude::*;
 
 use super::factor::Factor;
+use super::gram_matrix::room;
 use super::space::{Space, dot};
 use super::{CentredGram, Primal, sum};
 use crate::data::samples::Rows;
@@ -36,9 +38,47 @@ pub struct GramSpace<'a> {
     x: &'a Rows<'a>,
     gemm: Gemm,
     gram: CentredGram,
+    /// `None`: all rows are.
+    fitted: Option<Fitted>,
     preconditioner: Preconditioner,
     /// Room for one set of logits.
     room: Vec<f64>,
+}
+
+/// Some of the rows.
+#[derive(Debug)]
+struct Fitted {
+    rows: Vec<u32>,
+    /// Their columns of K, n x m, about their mean.
+    gram: Vec<f64>,
+}
+
+impl Fitted {
+    /// Cost: nm flop; Kc is about another mean: only its rows' sums are taken away.
+    fn new(rows: Vec<u32>, all: &[f64], n: usize) -> Result<Fitted> {
+        let m = rows.len();
+        let mut gram = room(n, m)?;
+        (gram.par_chunks_exact_mut(m))
+            .zip(all.par_chunks_exact(n))
+            .for_each(|(to, from)| gather(&rows, from, to));
+        let mean = |row: &[f64]| row.iter().sum::<f64>() / m as f64;
+        let means: Vec<f64> = gram.par_chunks_exact(m).map(mean).collect();
+        let of_columns: Vec<f64> = rows.iter().map(|&row| means[row as usize]).collect();
+        let of_all = mean(&of_columns);
+        (gram.par_chunks_exact_mut(m))
+            .zip(&means)
+            .for_each(|(values, of_row)| {
+                let values = values.iter_mut().zip(&of_columns);
+                values.for_each(|(value, of_column)| *value -= of_row + of_column - of_all);
+            });
+        Ok(Fitted { rows, gram })
+    }
+}
+
+/// The values of some rows.
+fn gather(rows: &[u32], from: &[f64], to: &mut [f64]) {
+    let values = to.iter_mut().zip(rows);
+    values.for_each(|(to, &row)| *to = from[row as usize]);
 }
 
 /// S⁻¹ for some D and l2.
@@ -59,20 +99,27 @@ impl Preconditioner {
         })
     }
 
-    /// S for these curvatures, its l2 being at least `least` of its mean diagonal.
-    pub(super) fn factor(&mut self, gram: &[f64], curvatures: &[f64], l2: f64, least: f64) {
-        let n = self.roots.len();
-        let mean = curvatures.iter().sum::<f64>() / n as f64;
+    /// S for these curvatures, its l2 being at least `least` of its mean diagonal; `gram(i)` is
+    /// row i of Kc.
+    pub(super) fn factor<'a>(
+        &mut self,
+        gram: impl Fn(usize) -> &'a [f64] + Sync,
+        curvatures: impl Iterator<Item = f64> + Clone,
+        l2: f64,
+        least: f64,
+    ) {
+        let n = self.roots.len() as f64;
+        let mean = curvatures.clone().sum::<f64>() / n;
         let smallest = (SMALLEST * mean).max(f64::MIN_POSITIVE);
-        for (root, &curvature) in self.roots.iter_mut().zip(curvatures) {
+        for (root, curvature) in self.roots.iter_mut().zip(curvatures) {
             *root = curvature.max(smallest).sqrt();
         }
         let roots = &self.roots;
-        let diagonal = |i: usize| gram[i * n + i] * roots[i] * roots[i];
-        let mean_diagonal = (0..n).map(diagonal).sum::<f64>() / n as f64;
-        let ridge = l2.max(least * mean_diagonal).max(f64::MIN_POSITIVE);
-        let element = |i: usize, j: usize| gram[j * n + i] * roots[i] * roots[j];
-        self.l2 = self.factor.factor(ridge, element);
+        let diagonal = roots.iter().enumerate();
+        let diagonal = diagonal.map(|(i, root)| gram(i)[i] * root * root);
+        let ridge = l2.max(least * diagonal.sum::<f64>() / n);
+        let element = |i: usize, j: usize| gram(j)[i] * roots[i] * roots[j];
+        self.l2 = (self.factor).factor(ridge.max(f64::MIN_POSITIVE), element);
     }
 
     /// D½.
@@ -103,6 +150,7 @@ impl<'a> GramSpace<'a> {
             x,
             gemm,
             gram,
+            fitted: None,
             preconditioner: Preconditioner::new(n)?,
             room: Vec::new(),
         })
@@ -117,7 +165,9 @@ impl Space for GramSpace<'_> {
     }
 
     fn width(&self) -> usize {
-        self.x.len()
+        self.fitted
+            .as_ref()
+            .map_or(self.x.len(), |fitted| fitted.rows.len())
     }
 
     fn noise(&self) -> f64 {
@@ -125,64 +175,118 @@ impl Space for GramSpace<'_> {
     }
 
     fn logits(&mut self, a: &[f64], z: &mut [f64]) {
-        let n = self.x.len();
-        let c = a.len() / n;
+        let (n, m) = (self.x.len(), self.width());
+        let c = a.len() / m;
+        let gram = self
+            .fitted
+            .as_ref()
+            .map_or(&self.gram.values, |fitted| &fitted.gram);
         matmul(
             faer::MatMut::from_row_major_slice_mut(z, c, n),
             Accum::Replace,
-            faer::MatRef::from_row_major_slice(a, c, n),
-            faer::MatRef::from_row_major_slice(&self.gram.values, n, n),
+            faer::MatRef::from_row_major_slice(a, c, m),
+            faer::MatRef::from_row_major_slice(gram, n, m).transpose(),
             1.0,
             Par::rayon(0),
         );
     }
 
     fn pullback(&mut self, g: &[f64], a: &mut [f64]) {
-        a.copy_from_slice(g);
-        centre(a, self.x.len());
+        let (n, m) = (self.x.len(), self.width());
+        match &self.fitted {
+            None => a.copy_from_slice(g),
+            Some(fitted) => (a.par_chunks_exact_mut(m))
+                .zip(g.par_chunks_exact(n))
+                .for_each(|(a, g)| gather(&fitted.rows, g, a)),
+        }
+        centre(a, m);
     }
 
     fn dot(&self, u: &[f64], _v: &[f64], logits: &[f64]) -> f64 {
-        dot(u, logits)
+        let Some(fitted) = &self.fitted else {
+            return dot(u, logits);
+        };
+        let outputs = u
+            .par_chunks_exact(self.width())
+            .zip(logits.par_chunks_exact(self.x.len()));
+        let of_outputs = outputs.map(|(u, logits)| -> f64 {
+            let values = u.iter().zip(&fitted.rows);
+            values.map(|(u, &row)| u * logits[row as usize]).sum()
+        });
+        of_outputs.collect::<Vec<f64>>().iter().sum()
     }
 
     fn square(&mut self, u: &[f64]) -> f64 {
         let mut room = std::mem::take(&mut self.room);
-        room.resize(u.len(), 0.0);
+        room.resize(u.len() / self.width() * self.x.len(), 0.0);
         self.logits(u, &mut room);
-        let square = dot(u, &room);
+        let square = self.dot(u, u, &room);
         self.room = room;
         square.max(0.0)
     }
 
+    fn fit_rows(&mut self, rows: Option<Vec<u32>>) -> Result<()> {
+        let n = self.x.len();
+        self.fitted = None;
+        self.preconditioner = Preconditioner::new(rows.as_ref().map_or(n, Vec::len))?;
+        if let Some(rows) = rows {
+            self.fitted = Some(Fitted::new(rows, &self.gram.values, n)?);
+        }
+        Ok(())
+    }
+
     fn factor(&mut self, curvatures: &[f64], l2: f64) {
         let least = RIDGE * CentredGram::NOISE;
-        (self.preconditioner).factor(&self.gram.values, curvatures, l2, least);
+        let n = self.x.len();
+        match &self.fitted {
+            None => {
+                let row = |i: usize| &self.gram.values[i * n..][..n];
+                let curvatures = curvatures.iter().copied();
+                self.preconditioner.factor(row, curvatures, l2, least);
+            }
+            Some(Fitted { rows, gram }) => {
+                let m = rows.len();
+                let row = |i: usize| &gram[rows[i] as usize * m..][..m];
+                let curvatures = rows.iter().map(|&row| curvatures[row as usize]);
+                self.preconditioner.factor(row, curvatures, l2, least);
+            }
+        }
     }
 
     fn solve(&mut self, r: &[f64], a: &mut [f64], logits: &mut [f64]) {
-        let n = self.x.len();
+        let (n, m) = (self.x.len(), self.width());
         let (roots, l2) = (self.preconditioner.roots(), self.preconditioner.l2());
-        let rows = a.par_chunks_exact_mut(n).zip(r.par_chunks_exact(n));
-        rows.for_each(|(a, r)| {
+        let outputs = a.par_chunks_exact_mut(m).zip(r.par_chunks_exact(m));
+        outputs.for_each(|(a, r)| {
             let values = a.iter_mut().zip(r).zip(roots);
             values.for_each(|((a, r), root)| *a = r / root);
         });
         self.preconditioner.solve(a);
-        let rows = a.par_chunks_exact_mut(n).zip(r.par_chunks_exact(n));
-        rows.zip(logits.par_chunks_exact_mut(n))
+        let fitted = self.fitted.as_ref();
+        let outputs = a.par_chunks_exact_mut(m).zip(r.par_chunks_exact(m));
+        outputs
+            .zip(logits.par_chunks_exact_mut(n))
             .for_each(|((a, r), logits)| {
-                let values = a.iter_mut().zip(r).zip(logits).zip(roots);
-                values.for_each(|(((a, r), z), root)| {
+                let values = a.iter_mut().zip(r).zip(roots);
+                let logit_of = |((a, r), root): ((&mut f64, &f64), &f64)| {
                     *a *= root;
-                    *z = (r - l2 * *a) / (root * root);
-                });
+                    (r - l2 * *a) / (root * root)
+                };
+                let values = values.map(logit_of);
+                match fitted {
+                    None => logits.iter_mut().zip(values).for_each(|(to, z)| *to = z),
+                    Some(fitted) => {
+                        let rows = fitted.rows.iter().zip(values);
+                        rows.for_each(|(&row, z)| logits[row as usize] = z);
+                    }
+                }
             });
-        centre(a, n);
+        centre(a, m);
     }
 
     fn model(&mut self, a: &[f64], bias: &[f64]) -> Model {
         let n = self.x.len();
+        assert!(self.fitted.is_none(), "a model of all rows");
         // Aᵀ Xc = (A - 1 (1ᵀA)/n)ᵀ X, and b gives μ·W back.
         let mut of_x = Vec::with_capacity(a.len());
         let mut raw_bias = Vec::with_capacity(bias.len());

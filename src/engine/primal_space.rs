@@ -195,7 +195,8 @@ impl Space for PrimalSpace<'_> {
                 curvature,
             } => {
                 *curvature = h;
-                preconditioner.factor(gram, &vec![h; self.rows], l2, 10.0 * RIDGE);
+                let (n, h) = (self.rows, std::iter::repeat_n(h, self.rows));
+                preconditioner.factor(|i| &gram[i * n..][..n], h, l2, 10.0 * RIDGE);
             }
         }
     }

@@ -8,6 +8,7 @@
 //! without μ (b takes μ·W up), but the bias hardly depends on W any more.
 
 use crate::checkpoint::Fields;
+use crate::error::Result;
 use crate::model::Model;
 
 /// What logits are stored as; sums over them are f64.
@@ -66,6 +67,17 @@ pub trait Space {
 
     /// |U|².
     fn square(&mut self, u: &[f64]) -> f64;
+
+    /// From now on fit `rows` alone, in ascending order, or all with `None`: coordinates made
+    /// before mean nothing any more. The others have no share in any likelihood, and their
+    /// logits are those of the last [`Space::logits`]. A space whose products take all rows
+    /// anyway need not do anything.
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory).
+    fn fit_rows(&mut self, _rows: Option<Vec<u32>>) -> Result<()> {
+        Ok(())
+    }
 
     /// Make ready to solve with `M = Xcᵀ D Xc + l2`, D being the diagonal of the rows' average
     /// curvatures (or the mean of them), each at least 0.
