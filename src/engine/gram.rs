@@ -163,12 +163,15 @@ impl Engine for Gram<'_> {
                 let isa = Isa::current();
                 columns::blocks(&mut out.a, n).for_each(|mut block| {
                     let range = block.range();
-                    isa.vectorised(|| {
-                        for j in 0..g.rows() {
-                            let g = &g.row(j)[range.clone()];
-                            super::axpby_part(alpha, g, beta, block.row(j));
-                        }
-                    });
+                    isa.vectorised(
+                        #[inline(always)]
+                        || {
+                            for j in 0..g.rows() {
+                                let g = &g.row(j)[range.clone()];
+                                super::axpby_part(alpha, g, beta, block.row(j));
+                            }
+                        },
+                    );
                 });
             }
             Batch::Rows(batch) => {

@@ -267,13 +267,16 @@ impl GramMatrix {
         (of_blocks.par_chunks_exact_mut(2 * outputs).enumerate()).for_each(|(block, sums)| {
             let first = block * columns::WIDTH;
             let range = first..(first + columns::WIDTH).min(g.cols());
-            isa.vectorised(|| {
-                let (ones, weighted) = sums.split_at_mut(outputs);
-                for (j, (one, weighted)) in ones.iter_mut().zip(weighted).enumerate() {
-                    let g = &g.row(j)[range.clone()];
-                    (*one, *weighted) = (sum(g), dot(&parts[range.clone()], g));
-                }
-            });
+            isa.vectorised(
+                #[inline(always)]
+                || {
+                    let (ones, weighted) = sums.split_at_mut(outputs);
+                    for (j, (one, weighted)) in ones.iter_mut().zip(weighted).enumerate() {
+                        let g = &g.row(j)[range.clone()];
+                        (*one, *weighted) = (sum(g), dot(&parts[range.clone()], g));
+                    }
+                },
+            );
         });
         sums.clear();
         sums.resize(2 * outputs, 0.0);
@@ -284,19 +287,22 @@ impl GramMatrix {
         let wide_alpha = f64::from(alpha);
         let begin = |block: &mut Columns| {
             let parts = &self.row_parts[block.range()];
-            isa.vectorised(|| {
-                for j in 0..outputs {
-                    let slope = wide_alpha * sums[j];
-                    let shift = wide_alpha * sums[outputs + j];
-                    let values = block.row(j).iter_mut().zip(parts);
-                    match beta {
-                        0.0 => values.for_each(|(z, part)| *z = (slope * part + shift) as f32),
-                        _ => values.for_each(|(z, part)| {
-                            *z = (beta * f64::from(*z) + (slope * part + shift)) as f32;
-                        }),
+            isa.vectorised(
+                #[inline(always)]
+                || {
+                    for j in 0..outputs {
+                        let slope = wide_alpha * sums[j];
+                        let shift = wide_alpha * sums[outputs + j];
+                        let values = block.row(j).iter_mut().zip(parts);
+                        match beta {
+                            0.0 => values.for_each(|(z, part)| *z = (slope * part + shift) as f32),
+                            _ => values.for_each(|(z, part)| {
+                                *z = (beta * f64::from(*z) + (slope * part + shift)) as f32;
+                            }),
+                        }
                     }
-                }
-            });
+                },
+            );
         };
         match batch {
             Batch::All => gemm.a_prepacked_t(alpha, g, &self.centred, z, begin),
@@ -459,10 +465,13 @@ impl Products<'_> {
         let rows = (self.values.par_chunks_exact_mut(n)).zip(self.sums.par_chunks_exact(n));
         let isa = Isa::current();
         rows.zip(&row_parts).for_each(|((values, sums), row_part)| {
-            isa.vectorised(|| {
-                let parts = values.iter_mut().zip(sums.iter().zip(&column_parts));
-                parts.for_each(|(value, (sum, part))| *value = (sum - row_part - part) as f32);
-            });
+            isa.vectorised(
+                #[inline(always)]
+                || {
+                    let parts = values.iter_mut().zip(sums.iter().zip(&column_parts));
+                    parts.for_each(|(value, (sum, part))| *value = (sum - row_part - part) as f32);
+                },
+            );
         });
         if self.y.is_none() {
             // Symmetric to the last bit.
@@ -487,10 +496,13 @@ fn add_slab<T: Copy + Sync + Into<f64>>(
     let rows = sums.par_chunks_exact_mut(n).zip(values.par_chunks_exact(n));
     let isa = Isa::current();
     rows.enumerate().for_each(|(i, (sums, values))| {
-        isa.vectorised(|| {
-            let used = sums[..used(i)].iter_mut().zip(values);
-            used.for_each(|(sum, &value)| *sum += value.into());
-        });
+        isa.vectorised(
+            #[inline(always)]
+            || {
+                let used = sums[..used(i)].iter_mut().zip(values);
+                used.for_each(|(sum, &value)| *sum += value.into());
+            },
+        );
     });
 }
 
@@ -532,7 +544,10 @@ impl ByteSlab {
                 let exact = pixels::bytes(isa, &rows.row(i)[columns.clone()], unsigned, signed);
                 // Wrapping, as a check at every byte would leave it without vectors.
                 let add = |total: u64, &byte: &u8| total.wrapping_add(byte.into());
-                *total = isa.vectorised(|| unsigned.iter().fold(0, add));
+                *total = isa.vectorised(
+                    #[inline(always)]
+                    || unsigned.iter().fold(0, add),
+                );
                 exact
             })
     }
@@ -615,12 +630,15 @@ fn centre<'a, T: Copy + Default + Send + Sync + Into<f64>>(
         .zip(parts)
         .enumerate()
         .for_each(|(i, (slab, part))| {
-            isa.vectorised(|| {
-                let values = x.row(i)[columns.clone()].iter().zip(mean);
-                let centred = slab.iter_mut().zip(values);
-                centred.for_each(|(centred, (&x, &mean))| *centred = subtract(x, mean));
-                *part += dot(slab, mean);
-            });
+            isa.vectorised(
+                #[inline(always)]
+                || {
+                    let values = x.row(i)[columns.clone()].iter().zip(mean);
+                    let centred = slab.iter_mut().zip(values);
+                    centred.for_each(|(centred, (&x, &mean))| *centred = subtract(x, mean));
+                    *part += dot(slab, mean);
+                },
+            );
         });
     slab
 }

@@ -307,9 +307,12 @@ impl Space for GramSpace<'_> {
 fn centre(a: &mut [f64], n: usize) {
     let isa = Isa::current();
     a.par_chunks_exact_mut(n).for_each(|a| {
-        isa.vectorised(|| {
-            let mean = sum(a) / n as f64;
-            a.iter_mut().for_each(|a| *a -= mean);
-        });
+        isa.vectorised(
+            #[inline(always)]
+            || {
+                let mean = sum(a) / n as f64;
+                a.iter_mut().for_each(|a| *a -= mean);
+            },
+        );
     });
 }

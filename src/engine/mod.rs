@@ -149,7 +149,12 @@ const CHUNK: usize = 16 << 10;
 fn axpby(alpha: f64, x: &[f32], beta: f64, y: &mut [f32]) {
     let isa = Isa::current();
     let chunks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
-    chunks.for_each(|(y, x)| isa.vectorised(|| axpby_part(alpha, x, beta, y)));
+    chunks.for_each(|(y, x)| {
+        isa.vectorised(
+            #[inline(always)]
+            || axpby_part(alpha, x, beta, y),
+        )
+    });
 }
 
 /// [`axpby`] by one thread.
@@ -185,7 +190,7 @@ const LANES: usize = 8;
 
 /// Σ a in f64.
 #[inline(always)]
-fn sum<A: Copy + Into<f64>>(a: &[A]) -> f64 {
+pub(crate) fn sum<A: Copy + Into<f64>>(a: &[A]) -> f64 {
     let mut sums = [0.0f64; LANES];
     let chunks = a.chunks_exact(LANES);
     let rest: f64 = chunks.remainder().iter().map(|&a| a.into()).sum();

@@ -111,13 +111,16 @@ impl OnePass {
             .enumerate()
             .for_each(|(j, weight)| {
                 let mut total = vec![0.0; d];
-                isa.vectorised(|| {
-                    for part in self.gradients.chunks_exact(c * stride) {
-                        let values = total.iter_mut().zip(&part[j * stride..]);
-                        values.for_each(|(total, &value)| *total += f64::from(value));
-                    }
-                    super::axpby_part(alpha, &total, beta, weight);
-                });
+                isa.vectorised(
+                    #[inline(always)]
+                    || {
+                        for part in self.gradients.chunks_exact(c * stride) {
+                            let values = total.iter_mut().zip(&part[j * stride..]);
+                            values.for_each(|(total, &value)| *total += f64::from(value));
+                        }
+                        super::axpby_part(alpha, &total, beta, weight);
+                    },
+                );
             });
         let mut total = vec![0.0; c];
         for sums in self.sums.chunks_exact(c) {

@@ -160,13 +160,16 @@ impl Space for PrimalSpace<'_> {
             .zip(self.weight.par_chunks_exact(d));
         let isa = Isa::current();
         rows.enumerate().for_each(|(j, (w, from))| {
-            isa.vectorised(|| {
-                let of_mean = sum(g.row(j));
-                let values = w.iter_mut().zip(from).zip(&self.mean);
-                values.for_each(|((w, &from), &mean)| {
-                    *w = f64::from(from) - of_mean * f64::from(mean);
-                });
-            });
+            isa.vectorised(
+                #[inline(always)]
+                || {
+                    let of_mean = sum(g.row(j));
+                    let values = w.iter_mut().zip(from).zip(&self.mean);
+                    values.for_each(|((w, &from), &mean)| {
+                        *w = f64::from(from) - of_mean * f64::from(mean);
+                    });
+                },
+            );
         });
     }
 

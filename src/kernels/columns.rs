@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-/// Columns of a block: a panel of the widest vectors.
+/// Columns of a block of [`blocks`]: a panel of the widest vectors.
 pub const WIDTH: usize = 64;
 
 /// Some columns of a matrix.
@@ -78,15 +78,27 @@ pub fn blocks<T: Send>(
     values: &mut [T],
     cols: usize,
 ) -> impl IndexedParallelIterator<Item = Columns<'_, T>> {
+    blocks_of(values, cols, WIDTH)
+}
+
+/// The same in blocks of `width` columns.
+///
+/// # Panics
+/// If the values are not whole rows.
+pub fn blocks_of<T: Send>(
+    values: &mut [T],
+    cols: usize,
+    width: usize,
+) -> impl IndexedParallelIterator<Item = Columns<'_, T>> {
     assert!(
         cols > 0 && values.len().is_multiple_of(cols),
         "matrix shape"
     );
     let rows = values.len() / cols;
     let start = Start(values.as_mut_ptr());
-    (0..cols.div_ceil(WIDTH)).into_par_iter().map(move |i| {
+    (0..cols.div_ceil(width)).into_par_iter().map(move |i| {
         let start = &start;
-        let range = i * WIDTH..((i + 1) * WIDTH).min(cols);
+        let range = i * width..((i + 1) * width).min(cols);
         // SAFETY: the matrix is borrowed, and its blocks do not overlap.
         unsafe { Columns::new(start.0, cols, rows, range) }
     })
