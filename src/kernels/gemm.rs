@@ -7,11 +7,13 @@
 //! lies, and each task packs its own columns of B, the next panel while this one is multiplied:
 //!
 //! ```text
-//! for block of rows, for block of k:     the block of A stays in L3
-//!   for panel of NR columns, in parallel:    B packed: NR columns side by side (L2)
-//!     for KC of the block's k:
+//! for block of rows:                     the block of A stays in L3
+//!   for some panels of NR columns, in parallel:
+//!     for KC of k, for panel:                B packed: NR columns side by side (L2)
 //!       for MR rows:                             one tile, the next rows on their way
 //! ```
+//!
+//! A triangle's panels, of different lengths, meet after each KC of k.
 //!
 //! Where both operands lie along k (inner products: X Wᵀ), the longer one takes A's place and
 //! is read once:
@@ -52,12 +54,10 @@ enum Numbers {
 pub const MR: usize = 6;
 /// Widest panel of any instruction set.
 const MAX_NR: usize = 64;
-/// Rows of A that are multiplied together: with BLOCK columns 4 MB, which stay in cache while
+/// Rows of A that are multiplied together: with KC columns 4 MB, which stay in cache while
 /// all panels use them. Whole tiles, so that a triangle's first tile starts at one.
 const ROWS: usize = 170 * MR;
-/// Length of k for which a panel is packed.
-const BLOCK: usize = 1024;
-/// Length of k that a tile sums before it returns to C; divides BLOCK.
+/// Length of k for which a panel is packed, and which a tile sums before it returns to C.
 const KC: usize = 1024;
 /// Most rows of a strip.
 const STRIP: usize = 8 * MR;
@@ -294,20 +294,21 @@ fn multiply(
     }
     let nr = panel_width(isa);
     let panels = n.div_ceil(nr);
-    // A triangle's panels are of different lengths, the longest ones come first.
-    let run = match (b, part) {
-        (Right::Strided(_), Part::Full) => panels / (4 * rayon::current_num_threads()),
-        _ => 1,
+    // Panels and steps of k of a task. A triangle's panels are of different lengths, the longest
+    // ones come first; packed ones are not waited for.
+    let (run, span) = match (b, part) {
+        (Right::Strided(_), Part::Full) => (panels / (4 * rayon::current_num_threads()), k),
+        _ => (1, KC),
     };
     let run = run.clamp(1, RUN) * nr;
     // `begin` is given whole columns.
     let at_once = if begin.is_some() { m } else { ROWS };
     let start = Start(c.as_mut_ptr());
     let row_blocks = (0..m).step_by(at_once);
-    let blocks = row_blocks.flat_map(|row| (0..k).step_by(BLOCK).map(move |first| (row, first)));
+    let blocks = row_blocks.flat_map(|row| (0..k).step_by(span).map(move |first| (row, first)));
     for (row, first) in blocks {
         let rows = row..(row + at_once).min(m);
-        let block = first..(first + BLOCK).min(k);
+        let block = first..(first + span).min(k);
         each(n.div_ceil(run), m * n * k, |i| {
             let start = &start;
             let columns = i * run..((i + 1) * run).min(n);
@@ -327,14 +328,14 @@ fn multiply(
             let mut packed_b = PACKED_B.take();
             let mut task = Panels {
                 numbers,
-                a: &a.data[row * a.row_stride + block.start..],
+                a: &a.data[row * a.row_stride..],
                 a_stride: a.row_stride,
                 rows: first_row..rows.len(),
                 b,
                 k: block.clone(),
                 columns,
                 packed_b: &mut packed_b,
-                add: add || block.start > 0,
+                add,
                 // SAFETY: `row` is a row of C.
                 c: unsafe { start.0.add(row * n) },
                 stride: n,
@@ -484,10 +485,10 @@ fn tile_rows(
     })
 }
 
-/// One task: all tiles of some panels, for one block of k.
+/// One task: all tiles of some panels, for some of k.
 struct Panels<'a> {
     numbers: Numbers,
-    /// The block of A from its first value on.
+    /// The block of A's rows.
     a: &'a [f32],
     /// From row to row of A.
     a_stride: usize,
@@ -509,111 +510,119 @@ impl Task for Panels<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd, const NV: usize>(&mut self) {
         let nr = NV * S::LANES;
-        let len = self.k.len();
         assert!(nr <= MAX_NR);
+        let (k, columns) = (self.k.clone(), self.columns.clone());
+        let parts = k.clone().step_by(KC).flat_map(|first| {
+            let block = first..(first + KC).min(k.end);
+            let panels = columns.clone().step_by(nr);
+            let end = columns.end;
+            panels.map(move |first| (block.clone(), first..(first + nr).min(end)))
+        });
         let b = match self.b {
             Right::Packed(b) => {
                 let values: &[f32] = bytemuck::cast_slice(&b.values);
-                for first in self.columns.clone().step_by(nr) {
-                    let panel = &values[first / nr * nr * b.rows..][..nr * b.rows];
-                    let panel = &panel[self.k.start * nr..self.k.end * nr];
-                    // SAFETY: the caller's promise; the panel is `len` x NR.
-                    unsafe { self.panel::<S, NV>(first, panel, &mut Feed::nothing()) };
+                for (block, columns) in parts {
+                    let panel = &values[columns.start / nr * nr * b.rows..][..nr * b.rows];
+                    let panel = &panel[block.start * nr..block.end * nr];
+                    // SAFETY: the caller's promise; the panel is `block` x NR.
+                    unsafe { self.panel::<S, NV>(block, columns, panel, &mut Feed::nothing()) };
                 }
                 return;
             }
             Right::Strided(b) => b,
         };
+        let most = nr * KC.min(k.len());
         let mut packed = std::mem::take(self.packed_b);
-        let room = lines::resize(&mut packed, 2 * nr * len);
-        let (mut this, mut next) = room.split_at_mut(nr * len);
-        let columns = |first: usize| first..(first + nr).min(self.columns.end);
-        // Groups of steps in which a panel is multiplied.
-        let groups: usize = (0..len)
-            .step_by(KC)
-            .map(|first| KC.min(len - first).div_ceil(ASIDE))
-            .sum();
-        let groups = groups * self.rows.len().div_ceil(MR);
-        // SAFETY: `this` is nr x len values; `Strided::check` held the operand's size against
-        // its shape.
+        let (mut this, mut next) = lines::resize(&mut packed, 2 * most).split_at_mut(most);
+        let mut parts = parts.peekable();
+        // SAFETY: `this` and `next` hold NR values for every step of a block; `Strided::check`
+        // held the operand's size against its shape, and so the feed's rows, the operand's next
+        // columns.
         unsafe {
-            pack_columns::<S>(b, columns(self.columns.start), self.k.clone(), nr, this);
-        }
-        for first in self.columns.clone().step_by(nr) {
-            let following = columns(first + nr);
-            let mut feed = Feed::nothing();
-            if b.col_stride == 1 && following.len() == nr {
-                feed = Feed {
-                    from: b.data[self.k.start * b.row_stride + following.start..].as_ptr(),
-                    stride: b.row_stride,
-                    ahead: AHEAD * b.row_stride,
-                    to: next.as_mut_ptr(),
-                    left: len,
-                    at_once: len.div_ceil(groups),
+            if let Some((block, columns)) = parts.peek().cloned() {
+                pack_columns::<S>(b, columns, block, nr, this);
+            }
+            while let Some((block, columns)) = parts.next() {
+                let Some((next_block, next_columns)) = parts.peek().cloned() else {
+                    self.panel::<S, NV>(block, columns, this, &mut Feed::nothing());
+                    break;
                 };
-            }
-            // SAFETY: the caller's promise; `this` is `len` x NR; the feed's rows are the
-            // operand's next columns, and `next` has room for them.
-            unsafe {
-                let feeds = feed.left > 0;
-                self.panel::<S, NV>(first, this, &mut feed);
-                match feeds {
-                    false if !following.is_empty() => {
-                        pack_columns::<S>(b, following, self.k.clone(), nr, next);
-                    }
-                    _ => feed.copy::<S, NV>(len),
+                if b.col_stride == 1 && next_columns.len() == nr {
+                    let groups = block.len().div_ceil(ASIDE) * self.rows.len().div_ceil(MR);
+                    let start = next_block.start * b.row_stride + next_columns.start;
+                    let mut feed = Feed {
+                        from: b.data[start..].as_ptr(),
+                        stride: b.row_stride,
+                        ahead: AHEAD * b.row_stride,
+                        to: next.as_mut_ptr(),
+                        left: next_block.len(),
+                        at_once: next_block.len().div_ceil(groups),
+                    };
+                    self.panel::<S, NV>(block, columns, this, &mut feed);
+                    feed.copy::<S, NV>(usize::MAX);
+                } else {
+                    self.panel::<S, NV>(block, columns, this, &mut Feed::nothing());
+                    pack_columns::<S>(b, next_columns, next_block, nr, next);
                 }
+                std::mem::swap(&mut this, &mut next);
             }
-            std::mem::swap(&mut this, &mut next);
         }
         *self.packed_b = packed;
     }
 }
 
 impl Panels<'_> {
-    /// All tiles of the panel whose first column is `column`, with B packed.
+    /// All tiles of a panel and block of k, with B packed.
     ///
     /// # Safety
-    /// As [`Task::run`]; `b` is k x NR values; `feed` as [`Feed::copy`].
+    /// As [`Task::run`]; `b` is block x NR values; `feed` as [`Feed::copy`].
     #[inline(always)]
-    unsafe fn panel<S: Simd, const NV: usize>(&self, column: usize, b: &[f32], feed: &mut Feed) {
-        let nr = NV * S::LANES;
-        let len = self.k.len();
-        let width = nr.min(self.columns.end - column);
-        for first in (0..len).step_by(KC) {
-            let steps = KC.min(len - first);
-            for row in self.rows.clone().step_by(MR) {
-                let rows = MR.min(self.rows.end - row);
-                let a = tile_rows(self.a, self.a_stride, row, self.rows.end, first, steps);
-                // SAFETY: `run` held B to its size, `tile_rows` A; `c` points to a matrix of
-                // rows of length `stride` that holds the task's rows and columns, which no
-                // other task touches.
-                unsafe {
-                    let b = b.as_ptr().add(first * nr);
-                    let put = Put {
-                        numbers: self.numbers,
-                        add: self.add || first > 0,
-                        c: self.c.add(row * self.stride + column),
-                        stride: self.stride,
-                    };
-                    let mut next = a[0].wrapping_add(MR * self.a_stride);
-                    let aside = || {
-                        fetch_rows::<S>(next, self.a_stride);
-                        next = next.wrapping_add(ASIDE);
-                        feed.next::<S, NV>();
-                    };
-                    // C's rows lie apart like those of X: nothing else would fetch them in time.
-                    for v in 0..NV {
-                        fetch_rows::<S>(put.c.wrapping_add(v * S::LANES), self.stride);
-                    }
-                    let sums = match self.numbers {
-                        Numbers::Floats { .. } => tile::<S, NV, false>(steps, a, b, aside),
-                        Numbers::Bytes => tile::<S, NV, true>(steps, a, b, aside),
-                    };
-                    match rows == MR && width == nr {
-                        true => put.whole::<S, NV>(sums),
-                        false => put.edge::<S, NV>(sums, rows, width),
-                    }
+    unsafe fn panel<S: Simd, const NV: usize>(
+        &self,
+        block: Range<usize>,
+        columns: Range<usize>,
+        b: &[f32],
+        feed: &mut Feed,
+    ) {
+        let (steps, width) = (block.len(), columns.len());
+        for row in self.rows.clone().step_by(MR) {
+            let rows = MR.min(self.rows.end - row);
+            let a = tile_rows(
+                self.a,
+                self.a_stride,
+                row,
+                self.rows.end,
+                block.start,
+                steps,
+            );
+            // SAFETY: `run` held B to its size, `tile_rows` A; `c` points to a matrix of
+            // rows of length `stride` that holds the task's rows and columns, which no
+            // other task touches.
+            unsafe {
+                let put = Put {
+                    numbers: self.numbers,
+                    add: self.add || block.start > 0,
+                    c: self.c.add(row * self.stride + columns.start),
+                    stride: self.stride,
+                };
+                let mut next = a[0].wrapping_add(MR * self.a_stride);
+                let aside = || {
+                    fetch_rows::<S>(next, self.a_stride);
+                    next = next.wrapping_add(ASIDE);
+                    feed.next::<S, NV>();
+                };
+                // C's rows lie apart like those of X: nothing else would fetch them in time.
+                for v in 0..NV {
+                    fetch_rows::<S>(put.c.wrapping_add(v * S::LANES), self.stride);
+                }
+                let b = b.as_ptr();
+                let sums = match self.numbers {
+                    Numbers::Floats { .. } => tile::<S, NV, false>(steps, a, b, aside),
+                    Numbers::Bytes => tile::<S, NV, true>(steps, a, b, aside),
+                };
+                match rows == MR && width == NV * S::LANES {
+                    true => put.whole::<S, NV>(sums),
+                    false => put.edge::<S, NV>(sums, rows, width),
                 }
             }
         }
@@ -1236,7 +1245,7 @@ mod tests {
         #[test]
         fn every_instruction_set_equals_the_twin_and_f64(
             m in near(MR), n in prop_oneof![near(16), near(MAX_NR)],
-            k in prop_oneof![0usize..40, KC - 2..KC + 3, BLOCK - 1..BLOCK + 18],
+            k in prop_oneof![0usize..40, KC - 2..KC + 3, 2 * KC - 1..2 * KC + 18],
             transposed in any::<bool>(), padding in 0usize..3, add in any::<bool>(),
             alpha in -2.0f32..2.0, seed in any::<u32>(), threads in 1usize..4,
         ) {
@@ -1298,7 +1307,7 @@ mod tests {
         #[test]
         fn bytes_are_exact(
             m in near(MR), n in prop_oneof![near(16), near(MAX_NR)],
-            quads in prop_oneof![1usize..20, KC - 1..KC + 2, BLOCK - 1..BLOCK + 2],
+            quads in prop_oneof![1usize..20, KC - 1..KC + 2, 2 * KC - 1..2 * KC + 2],
             extreme in any::<bool>(), add in any::<bool>(), seed in any::<u32>(),
         ) {
             let mut rng = rand_mt::Mt::new(seed);
