@@ -507,7 +507,7 @@ fn exp(x: f64) -> f64 {
     /// Rounds to an integer when added and subtracted, and leaves it in the lowest bits.
     const ROUND: f64 = 1.5 * (1u64 << 52) as f64;
     /// ln 2 in two parts, the first of which k multiplies exactly (fdlibm).
-    const LN2: (f64, f64) = (6.931_471_803_691_238_2e-1, 1.908_214_929_270_587_7e-10);
+    const LN2: (f64, f64) = (6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10);
     let shifted = x * std::f64::consts::LOG2_E + ROUND;
     let k = shifted - ROUND;
     let r = x - k * LN2.0 - k * LN2.1;

@@ -297,6 +297,34 @@ fn separable_samples_without_a_penalty_are_recognised() {
     }
 }
 
+/// From the origin, where the first step overshoots until no sample has any curvature left, to
+/// objectives that are a billionth of the start's: converged means that nothing is left to gain.
+#[test]
+fn weak_penalties_need_no_path() {
+    let mut problem = Problem::random(60, 200, 5, 8);
+    problem.x.iter_mut().for_each(|x| *x *= 20.0);
+    let samples = problem.samples();
+    for exponent in 2..11 {
+        let fits = [Optimizer::Newton, Optimizer::Lbfgs].map(|optimizer| {
+            let options = ConvergeOptions {
+                engine: Choice::Gram,
+                penalty: Penalty::Value(10f64.powi(-exponent)),
+                optimizer,
+                ..ConvergeOptions::default()
+            };
+            fit(&samples, &options).outcome
+        });
+        for outcome in &fits {
+            assert_eq!(outcome.status, Status::Converged, "{outcome:?}");
+            let gap = outcome.gap.unwrap();
+            // 1e-3 at the last step; the bias moves once more.
+            assert!(gap <= 2e-3 * outcome.objective, "{outcome:?}");
+        }
+        let [newton, lbfgs] = fits.map(|outcome| outcome.objective);
+        assert!((newton / lbfgs - 1.0).abs() <= 1e-3, "{newton} {lbfgs}");
+    }
+}
+
 /// Folds as weights of 0 are fits of the other rows alone.
 #[test]
 fn folds_are_fits_of_the_other_rows() {

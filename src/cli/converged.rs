@@ -7,7 +7,7 @@ use clap::Args;
 use super::say;
 use crate::calibration::Calibration;
 use crate::converge::{ConvergeOptions, Converged, Folds, Optimizer, PathEntry, Penalty};
-use crate::engine::Choice;
+use crate::engine::{Choice, Kind};
 use crate::error::{Error, Result};
 use crate::gemm::Backend;
 use crate::optim::descent::Status;
@@ -187,10 +187,13 @@ pub fn say_converged(name: &str, fit: &Converged) {
         Some(gap) => format!(", within {gap:.1e} of the optimum"),
         None => String::new(),
     };
+    let objective = match outcome.objective {
+        small if small < 1e-3 => format!("{small:.6e}"),
+        objective => format!("{objective:.8}"),
+    };
     say(format_args!(
-        "l2 {:.4e}: objective {:.8}{gap}; gradient norm {:.1e} of the start's {:.1e}; {} steps, {:.3} s",
+        "l2 {:.4e}: objective {objective}{gap}; gradient norm {:.1e} of the start's {:.1e}; {} steps, {:.3} s",
         fit.l2,
-        outcome.objective,
         outcome.gradient_norm,
         outcome.initial_gradient_norm,
         outcome.iterations,
@@ -199,6 +202,10 @@ pub fn say_converged(name: &str, fit: &Converged) {
     let advice = match outcome.status {
         Status::Converged => return,
         Status::IterationLimit => "give --max-iterations more, or a larger --tolerance",
+        Status::Stalled if fit.engine == Kind::Primal => {
+            "f32 products allow no more; with no more rows than features, --engine gram, in f64, \
+             goes further"
+        }
         Status::Stalled => "rounding allows no more: this is as near as the engine comes",
         Status::Separable => {
             "the rows are told apart without error, so larger weights are always better: give --l2"

@@ -28,6 +28,9 @@ use crate::model::Model;
 
 /// Curvatures below this share of their mean are raised to it: D must be inverted.
 const SMALLEST: f64 = 1e-3;
+/// Least curvature, times Kc's mean diagonal, as a multiple of l2: where all samples are far on
+/// their right side, D⁻¹ (r - l2 β) would be nothing but rounding.
+const FAINTEST: f64 = 1e-6;
 /// Least l2 of the preconditioner, as a multiple of what rounding made of Kc's zero eigenvalues:
 /// what lies along those must not be taken for a direction of descent.
 const RIDGE: f64 = 10.0;
@@ -238,16 +241,18 @@ impl Space for GramSpace<'_> {
     fn factor(&mut self, curvatures: &[f64], l2: f64) {
         let least = RIDGE * CentredGram::NOISE;
         let n = self.x.len();
+        let diagonal = self.gram.values.iter().step_by(n + 1);
+        let floor = FAINTEST * l2 * n as f64 / diagonal.sum::<f64>().max(f64::MIN_POSITIVE);
         match &self.fitted {
             None => {
                 let row = |i: usize| &self.gram.values[i * n..][..n];
-                let curvatures = curvatures.iter().copied();
+                let curvatures = curvatures.iter().map(|&curvature| curvature.max(floor));
                 self.preconditioner.factor(row, curvatures, l2, least);
             }
             Some(Fitted { rows, gram }) => {
                 let m = rows.len();
                 let row = |i: usize| &gram[rows[i] as usize * m..][..m];
-                let curvatures = rows.iter().map(|&row| curvatures[row as usize]);
+                let curvatures = rows.iter().map(|&row| curvatures[row as usize].max(floor));
                 self.preconditioner.factor(row, curvatures, l2, least);
             }
         }

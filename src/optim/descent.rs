@@ -13,7 +13,8 @@ use crate::likelihood::{At, Likelihood};
 /// When to stop.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stop {
-    /// Gradient norm that is small enough, as a share of that at W = 0, b = 0.
+    /// Gradient norm that is small enough, as a share of that at W = 0, b = 0; the certified
+    /// gap must also be below 100 times this share of the objective.
     pub tolerance: f64,
     /// Most iterations.
     pub iterations: usize,
@@ -189,6 +190,7 @@ impl<S: Space, M: Method<S>> checkpoint::State<Point<S::Real>> for Underway<'_, 
             products,
             iteration,
             factored,
+            factored_bias,
             best,
             ..
         } = &mut *self.descent;
@@ -198,6 +200,7 @@ impl<S: Space, M: Method<S>> checkpoint::State<Point<S::Real>> for Underway<'_, 
         fields.f64("best_norm", std::slice::from_mut(&mut best.0));
         fields.count("since_best", &mut best.1);
         fields.f64("factored", factored);
+        fields.f64("factored_bias", factored_bias);
         fields.count("logits", &mut products.logits);
         fields.count("pullbacks", &mut products.pullbacks);
         fields.count("solves", &mut products.solves);
@@ -221,8 +224,9 @@ pub(super) struct Descent<'a, S: Space> {
     pub iteration: usize,
     stop: Stop,
     initial_norm: f64,
-    /// The curvatures of which the preconditioner was made.
+    /// The curvatures of which the preconditioner was made, those of the bias too.
     factored: Vec<f64>,
+    factored_bias: Vec<f64>,
     /// |W|².
     square: f64,
     /// The smallest gradient norm so far, and steps since it was last halved.
@@ -236,6 +240,8 @@ const PATIENCE: usize = 12;
 const SUFFICIENT: f64 = 1e-4;
 /// A margin of every sample that no rounding takes away.
 const SEPARATED: f64 = 1.0;
+/// The gap that counts as none, as a share of the objective: a multiple of the tolerance.
+const GAP: f64 = 100.0;
 /// Shortest step tried.
 const SHORTEST: f64 = 1e-12;
 
@@ -266,6 +272,7 @@ impl<'a, S: Space> Descent<'a, S> {
             stop,
             initial_norm: 0.0,
             factored: vec![0.0; rows],
+            factored_bias: vec![0.0; c],
             square: 0.0,
             best: (f64::INFINITY, 0),
         };
@@ -366,6 +373,7 @@ impl<'a, S: Space> Descent<'a, S> {
     /// The average curvatures at the point, and a bias's inverse ones, for the preconditioner.
     pub fn factor(&mut self) {
         self.factored.copy_from_slice(&self.at.curvatures);
+        (self.factored_bias).copy_from_slice(&self.at.bias_curvatures);
         self.space.factor(&self.at.curvatures, self.l2);
     }
 
@@ -373,8 +381,8 @@ impl<'a, S: Space> Descent<'a, S> {
     pub fn precondition(&mut self, r: &Slope, to: &mut Point<S::Real>) {
         self.space.solve(&r.w, &mut to.w, &mut to.z);
         self.products.solves += 1;
-        let total: f64 = self.at.bias_curvatures.iter().sum();
-        for ((to, r), curvature) in to.b.iter_mut().zip(&r.b).zip(&self.at.bias_curvatures) {
+        let total: f64 = self.factored_bias.iter().sum();
+        for ((to, r), curvature) in to.b.iter_mut().zip(&r.b).zip(&self.factored_bias) {
             *to = r / curvature.max(1e-6 * total).max(f64::MIN_POSITIVE);
         }
     }
@@ -425,8 +433,12 @@ impl<'a, S: Space> Descent<'a, S> {
         true
     }
 
+    /// Whether the gradient is as small as was asked for, and leaves little of the objective to
+    /// gain: where the penalty is weak, a gradient that is small beside the start's says nothing.
     fn is_small(&self) -> bool {
+        let gap = self.gradient_norm * self.gradient_norm / (2.0 * self.l2);
         self.gradient_norm <= self.stop.tolerance * self.initial_norm
+            && (self.l2 == 0.0 || gap <= GAP * self.stop.tolerance * self.objective.abs())
     }
 
     /// Why the search ends here, if it does; `moved` is false if the last step found nothing
