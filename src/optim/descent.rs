@@ -363,11 +363,14 @@ impl<'a, S: Space> Descent<'a, S> {
         self.evaluate();
     }
 
-    /// The share of the gradient that a step may leave: √(|∇F|/|∇F at 0|), which makes steps
-    /// superlinear, but no less than the stop asks for.
-    pub fn forcing(&self) -> f64 {
-        let share = self.gradient_norm / self.initial_norm;
-        share.sqrt().max(0.1 * self.stop.tolerance / share)
+    /// |∇F| as a share of that at the origin.
+    pub fn share(&self) -> f64 {
+        self.gradient_norm / self.initial_norm
+    }
+
+    /// The share of the gradient that may be left in the end.
+    pub fn needed(&self) -> f64 {
+        self.enough() / self.gradient_norm
     }
 
     /// The average curvatures at the point, and a bias's inverse ones, for the preconditioner.
@@ -433,12 +436,20 @@ impl<'a, S: Space> Descent<'a, S> {
         true
     }
 
-    /// Whether the gradient is as small as was asked for, and leaves little of the objective to
-    /// gain: where the penalty is weak, a gradient that is small beside the start's says nothing.
+    /// The gradient norm that is small enough: as a share of the start's, and by the gap that it
+    /// leaves. Where the penalty is weak, a gradient that is small beside the start's says
+    /// nothing.
+    fn enough(&self) -> f64 {
+        let Stop { tolerance, .. } = self.stop;
+        let of_start = tolerance * self.initial_norm;
+        match self.l2 > 0.0 {
+            true => of_start.min((2.0 * self.l2 * GAP * tolerance * self.objective.abs()).sqrt()),
+            false => of_start,
+        }
+    }
+
     fn is_small(&self) -> bool {
-        let gap = self.gradient_norm * self.gradient_norm / (2.0 * self.l2);
-        self.gradient_norm <= self.stop.tolerance * self.initial_norm
-            && (self.l2 == 0.0 || gap <= GAP * self.stop.tolerance * self.objective.abs())
+        self.gradient_norm <= self.enough()
     }
 
     /// Why the search ends here, if it does; `moved` is false if the last step found nothing

@@ -28,6 +28,8 @@ pub fn newton<S: Space>(
     let c = likelihood.outputs();
     let descent = Descent::new(space, likelihood, l2, start, stop);
     let work = Work {
+        asked: 0.0,
+        before: descent.gradient_norm,
         p: Point::zero(descent.space, c),
         d: Point::zero(descent.space, c),
         solved: Point::zero(descent.space, c),
@@ -38,8 +40,11 @@ pub fn newton<S: Space>(
     descent.run(work, watch)
 }
 
-/// Room that the solutions use.
+/// The step before, and room that the solutions use.
 struct Work<T> {
+    /// The share of the gradient that the last step was to leave, and its norm before.
+    asked: f64,
+    before: f64,
     /// The direction to go.
     p: Point<T>,
     /// The direction of conjugate gradients.
@@ -58,15 +63,34 @@ impl<S: Space> Method<S> for Work<S::Real> {
         moved
     }
 
-    /// All of it is made anew in every step.
-    fn fields<'a>(&'a mut self, _: &mut Fields<'a>) {}
+    /// The rest is made anew in every step.
+    fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+        fields.f64("asked", std::slice::from_mut(&mut self.asked));
+        fields.f64("before", std::slice::from_mut(&mut self.before));
+    }
 }
 
 impl<T: Real> Work<T> {
-    /// `∇²F p = -∇F`, so far that the residual falls to a share of √(|∇F|/|∇F at 0|).
+    /// The share of the gradient that a step may leave: √(|∇F|/|∇F at 0|), which makes steps
+    /// superlinear (Eisenstat and Walker 1996), but no less than the stop asks for; and just
+    /// that where it can be had in one step, as the gradient falls with its square and the last
+    /// step kept its promise (residuals are measured by the preconditioner, not as gradients).
+    fn share<S: Space<Real = T>>(&mut self, descent: &Descent<S>) -> f64 {
+        let (share, needed) = (descent.share(), 0.5 * descent.needed());
+        let kept = descent.gradient_norm <= 2.0 * self.asked * self.before;
+        self.before = descent.gradient_norm;
+        self.asked = match kept && needed >= share {
+            true => needed.min(share.sqrt()),
+            false => share.sqrt().max(0.2 * needed),
+        };
+        self.asked = self.asked.min(LEAVE);
+        self.asked
+    }
+
+    /// `∇²F p = -∇F`, so far as pays.
     fn solve<S: Space<Real = T>>(&mut self, descent: &mut Descent<S>) {
         descent.factor();
-        let share = descent.forcing().min(LEAVE);
+        let share = self.share(descent);
         self.r.axpby(-1.0, &descent.gradient, 0.0);
         self.p.axpby(0.0, &self.d, 0.0);
         descent.precondition(&self.r, &mut self.solved);
