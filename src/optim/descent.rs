@@ -448,7 +448,8 @@ impl<'a, S: Space> Descent<'a, S> {
         }
     }
 
-    fn is_small(&self) -> bool {
+    /// Whether the gradient is.
+    pub fn is_small(&self) -> bool {
         self.gradient_norm <= self.enough()
     }
 

@@ -8,6 +8,8 @@ use crate::engine::{Real, Space};
 use crate::error::Result;
 use crate::likelihood::Likelihood;
 
+/// Steps for which logits are moved with the point, not multiplied out.
+const KEEP: usize = 8;
 /// Most steps of conjugate gradients.
 const MOST: usize = 500;
 /// The largest share of the gradient that a solution may leave.
@@ -59,7 +61,10 @@ impl<S: Space> Method<S> for Work<S::Real> {
     fn step(&mut self, descent: &mut Descent<S>) -> bool {
         self.solve(descent);
         let moved = descent.go(&self.p);
-        descent.refresh();
+        descent.evaluate();
+        if descent.is_small() || (descent.iteration + 1).is_multiple_of(KEEP) {
+            descent.refresh();
+        }
         moved
     }
 
