@@ -506,7 +506,7 @@ impl<'a, S: Space> Descent<'a, S> {
     /// b still leaves to gain, to second order: `gᵀ H⁻¹ g`, the square of
     /// the Newton decrement.
     fn polish_bias(&mut self) -> f64 {
-        const ROUNDS: usize = 3;
+        const ROUNDS: usize = 10;
         let nowhere = vec![S::Real::default(); self.point.z.len()];
         let mut room = nowhere.clone();
         for _ in 0..ROUNDS {
