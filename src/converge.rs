@@ -46,7 +46,8 @@ pub struct ConvergeOptions {
     pub refit_all: bool,
     /// How much each sample counts.
     pub weighting: Weighting,
-    /// Gradient norm that is small enough, as a share of that at W = 0, b = 0.
+    /// Gradient norm that is small enough, as a share of that at W = 0, b = 0; the certified gap
+    /// must also be below 100 times this share of the objective.
     pub tolerance: f64,
     /// Most steps for one penalty.
     pub max_iterations: usize,

@@ -108,12 +108,13 @@ def main():
         for c in [1.0, 0.01] if "wide" in cases else [1.0]:
             l2 = 1 / (n * c)
             ours = flowreg(args.flowreg, data, [*newton, "--l2", repr(l2)], x, y)
-            loose = flowreg(args.flowreg, data, [*newton, "--l2", repr(l2), "--tolerance", "1e-3"], x, y)
+            loose = flowreg(args.flowreg, data, [*newton, "--l2", repr(l2), "--tolerance", "5e-3"], x, y)
             row(f"flowers C={c}", "flowreg newton", ours)
-            row(f"flowers C={c}", "flowreg, tolerance 1e-3", loose)
+            row(f"flowers C={c}", "flowreg, tolerance 5e-3", loose)
             theirs = sklearn(x, y, l2, "lbfgs", args.cap)
             single = single or theirs[0]
             row(f"flowers C={c}", "scikit-learn lbfgs", theirs, ours[0])
+            print(f"{'':22} {theirs[0] / loose[0]:.1f} times tolerance 5e-3")
         several = ["--l2-path", "10:0.001:8", "--val-split", "val"]
         if "path" in cases:
             ours = flowreg(args.flowreg, data, [*newton, *several], x, y)

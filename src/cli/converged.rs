@@ -34,7 +34,8 @@ pub struct ConvergeArgs {
     /// Fit the chosen penalty on train, or once more on all: train and --val-split
     #[arg(long, value_name = "ROWS", default_value = "train", value_parser = ["train", "all"])]
     pub refit: String,
-    /// Gradient norm that is small enough, as a share of that at W = 0 [default: 1e-5]
+    /// Gradient norm that is small enough, as a share of that at W = 0; the bound on what is left
+    /// to gain must also be below 100 times this share of the objective [default: 1e-5]
     #[arg(long, value_name = "SHARE", value_parser = super::finite)]
     pub tolerance: Option<f64>,
     /// Most steps for one penalty [default: 1000]
