@@ -175,10 +175,16 @@ impl<'a> Likelihood<'a> {
                     || {
                         let block = self.block(g.range());
                         let logits = Still { z, bias, n };
-                        let total = block.losses(&logits, losses, margins, |j, exps| {
-                            let values = p.row(j).iter_mut().zip(exps);
-                            values.for_each(|(p, &e)| *p = T::of(e));
-                        });
+                        let total = block.losses(
+                            &logits,
+                            losses,
+                            margins,
+                            #[inline(always)]
+                            |j, exps| {
+                                let values = p.row(j).iter_mut().zip(exps);
+                                values.for_each(|(p, &e)| *p = T::of(e));
+                            },
+                        );
                         block.gradient(&total, &mut p, &mut g, curvatures, of_block);
                     },
                 );
@@ -328,7 +334,8 @@ struct Block<'a> {
 
 impl Block<'_> {
     /// Losses times shares, and margins; `keep` is given each output's `e` to the logits less
-    /// the largest, or the logistic output's probability, and the result is the sum of them.
+    /// the largest, or the logistic output's probability; what makes probabilities of them is
+    /// the divisor returned.
     #[inline(always)]
     fn losses(
         &self,

@@ -203,8 +203,9 @@ proptest! {
 /// The same bits for any number of threads.
 #[test]
 fn threads_change_no_bit() {
-    for (n, d) in [(90, 400), (400, 60)] {
-        let problem = Problem::random(n, d, 5, 3);
+    // With one output and enough rows libraries choose other ways.
+    for (n, d, classes) in [(90, 400, 5), (400, 60, 5), (300, 320, 2)] {
+        let problem = Problem::random(n, d, classes, 3);
         let samples = problem.samples();
         for engine in [Choice::Gram, Choice::Primal] {
             if engine == Choice::Gram && n > d {
@@ -317,15 +318,14 @@ fn weak_penalties_need_no_path() {
         for outcome in &fits {
             assert_eq!(outcome.status, Status::Converged, "{outcome:?}");
             let gap = outcome.gap.unwrap();
-            // 1e-3 at the last step; the bias moves once more.
-            assert!(gap <= 2e-3 * outcome.objective, "{outcome:?}");
+            assert!(gap <= 1e-3 * outcome.objective, "{outcome:?}");
         }
         let [newton, lbfgs] = fits.map(|outcome| outcome.objective);
         assert!((newton / lbfgs - 1.0).abs() <= 1e-3, "{newton} {lbfgs}");
     }
 }
 
-/// Folds as weights of 0 are fits of the other rows alone.
+/// Folds are fits of the other rows alone, on either engine.
 #[test]
 fn folds_are_fits_of_the_other_rows() {
     let problem = Problem::random(60, 200, 3, 5);

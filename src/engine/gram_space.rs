@@ -10,7 +10,7 @@
 //! Coordinates are kept centred, which changes no weight, as Xcᵀ 1 = 0. Where only some rows are
 //! fitted, μ is their mean and coordinates are theirs.
 //! A solve costs 2n²c flop, and the logits of its result nothing: Newton's method runs
-//! without any product with Kc but one a step, for exactness.
+//! without any product with Kc but one a step, for the gradient's norm.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Par};
@@ -184,6 +184,8 @@ impl Space for GramSpace<'_> {
             .fitted
             .as_ref()
             .map_or(&self.gram.values, |fitted| &fitted.gram);
+        // Along the rows of K: with one output faer would share the sums of its columns out by
+        // the number of threads.
         matmul(
             faer::MatMut::from_row_major_slice_mut(z, c, n),
             Accum::Replace,
@@ -241,8 +243,11 @@ impl Space for GramSpace<'_> {
     fn factor(&mut self, curvatures: &[f64], l2: f64) {
         let least = RIDGE * CentredGram::NOISE;
         let n = self.x.len();
-        let diagonal = self.gram.values.iter().step_by(n + 1);
-        let floor = FAINTEST * l2 * n as f64 / diagonal.sum::<f64>().max(f64::MIN_POSITIVE);
+        let trace: f64 = self.gram.values.iter().step_by(n + 1).sum();
+        let floor = match trace > 0.0 {
+            true => FAINTEST * l2 * n as f64 / trace,
+            false => 0.0,
+        };
         match &self.fitted {
             None => {
                 let row = |i: usize| &self.gram.values[i * n..][..n];

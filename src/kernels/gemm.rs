@@ -13,10 +13,11 @@
 //!       for MR rows:                             one tile, the next rows on their way
 //! ```
 //!
-//! A triangle's panels, of different lengths, meet after each KC of k.
+//! Threads meet after each KC of k where panels are of different lengths, a triangle's, or
+//! packed before.
 //!
-//! Where both operands lie along k (inner products: X Wᵀ), the longer one takes A's place and
-//! is read once:
+//! Where both operands lie along k (inner products: X Wᵀ) and one of them is short, the longer
+//! one takes A's place and is read once:
 //!
 //! ```text
 //! for block of k:                        the shorter one packed as B above (L3)
@@ -61,7 +62,8 @@ const ROWS: usize = 170 * MR;
 const KC: usize = 1024;
 /// Most rows of a strip.
 const STRIP: usize = 8 * MR;
-/// Values of B that inner products pack at a time: 2 MB.
+/// Values of B that inner products pack at a time: 2 MB. What does not fit for one KC is not
+/// short.
 const SHORT: usize = 512 << 10;
 /// Steps of k that are packed together by one task.
 const PACK: usize = 128;
@@ -288,6 +290,7 @@ fn multiply(
     }
     if let (Right::Strided(b), Numbers::Floats { alpha }, Part::Full) = (b, numbers, part)
         && b.row_stride == 1
+        && m.min(n) <= SHORT / KC
     {
         inner_products(isa, alpha, a, b, add, c);
         return;
@@ -1185,7 +1188,7 @@ mod tests {
     /// either side: the bits of the general way, and f64 along a random direction.
     #[test]
     fn both_ways_give_the_same_bits() {
-        let (k, wide) = (2 * KC + 37, SHORT / KC + 5);
+        let (k, wide) = (2 * KC + 37, SHORT / KC);
         for (m, n) in [(3 * STRIP + 5, 9), (9, 3 * STRIP + 5), (wide, wide + 7)] {
             let (a, b) = (Made::new(m, k, false, 3, 5), Made::new(k, n, true, 3, 6));
             let old = values(m * n, 7);

@@ -192,6 +192,8 @@ impl<S: Space, M: Method<S>> checkpoint::State<Point<S::Real>> for Underway<'_, 
             factored,
             factored_bias,
             best,
+            moves,
+            blind,
             ..
         } = &mut *self.descent;
         fields.group("search.");
@@ -199,6 +201,8 @@ impl<S: Space, M: Method<S>> checkpoint::State<Point<S::Real>> for Underway<'_, 
         fields.count("iteration", iteration);
         fields.f64("best_norm", std::slice::from_mut(&mut best.0));
         fields.count("since_best", &mut best.1);
+        fields.count("moves", moves);
+        fields.count("blind", blind);
         fields.f64("factored", factored);
         fields.f64("factored_bias", factored_bias);
         fields.count("logits", &mut products.logits);
@@ -231,6 +235,10 @@ pub(super) struct Descent<'a, S: Space> {
     square: f64,
     /// The smallest gradient norm so far, and steps since it was last halved.
     best: (f64, usize),
+    /// Steps along which the point's logits were moved since they were multiplied out.
+    pub moves: usize,
+    /// Steps in a row that promised less than rounding.
+    blind: usize,
 }
 
 /// Steps without halving the gradient, where the objective tells nothing any more, that end
@@ -275,6 +283,8 @@ impl<'a, S: Space> Descent<'a, S> {
             factored_bias: vec![0.0; c],
             square: 0.0,
             best: (f64::INFINITY, 0),
+            moves: 0,
+            blind: 0,
         };
         descent.evaluate();
         descent.initial_norm = descent.gradient_norm;
@@ -304,19 +314,24 @@ impl<'a, S: Space> Descent<'a, S> {
         }
         let mut moved = true;
         loop {
+            let mut ended = self.ended(moved);
+            let mut left = None;
+            if ended == Some(Status::Converged) {
+                left = self.settle();
+                ended = self.ended(moved);
+            }
             let step = Step {
                 iteration: self.iteration,
                 objective: self.objective,
                 gradient_norm: self.gradient_norm,
             };
-            let ended = self.ended(moved);
             let mut state = Underway {
                 descent: &mut self,
                 method: &mut method,
             };
             watch.at(step, ended.is_none().then_some(&mut state))?;
             if let Some(status) = ended {
-                return Ok(self.finish(status));
+                return Ok(self.finish(status, left));
             }
             moved = method.step(&mut self);
             self.iteration += 1;
@@ -360,6 +375,7 @@ impl<'a, S: Space> Descent<'a, S> {
     pub fn refresh(&mut self) {
         self.space.logits(&self.point.w, &mut self.point.z);
         self.products.logits += 1;
+        self.moves = 0;
         self.evaluate();
     }
 
@@ -370,7 +386,7 @@ impl<'a, S: Space> Descent<'a, S> {
 
     /// The share of the gradient that may be left in the end.
     pub fn needed(&self) -> f64 {
-        self.enough() / self.gradient_norm
+        self.threshold() / self.gradient_norm
     }
 
     /// The average curvatures at the point, and a bias's inverse ones, for the preconditioner.
@@ -433,13 +449,15 @@ impl<'a, S: Space> Descent<'a, S> {
             }
         }
         self.point.axpby(t, direction, 1.0);
+        self.moves += 1;
+        self.blind = if unmeasurable { self.blind + 1 } else { 0 };
         true
     }
 
     /// The gradient norm that is small enough: as a share of the start's, and by the gap that it
     /// leaves. Where the penalty is weak, a gradient that is small beside the start's says
     /// nothing.
-    fn enough(&self) -> f64 {
+    fn threshold(&self) -> f64 {
         let Stop { tolerance, .. } = self.stop;
         let of_start = tolerance * self.initial_norm;
         match self.l2 > 0.0 {
@@ -448,9 +466,8 @@ impl<'a, S: Space> Descent<'a, S> {
         }
     }
 
-    /// Whether the gradient is.
-    pub fn is_small(&self) -> bool {
-        self.gradient_norm <= self.enough()
+    fn is_small(&self) -> bool {
+        self.gradient_norm <= self.threshold()
     }
 
     /// Why the search ends here, if it does; `moved` is false if the last step found nothing
@@ -462,7 +479,7 @@ impl<'a, S: Space> Descent<'a, S> {
             Some(Status::Separable)
         } else if self.is_small() {
             Some(Status::Converged)
-        } else if !moved || flat && self.best.1 >= PATIENCE {
+        } else if !moved || (flat || self.blind > 0) && self.best.1 >= PATIENCE {
             Some(Status::Stalled)
         } else if self.iteration >= self.stop.iterations {
             Some(Status::IterationLimit)
@@ -471,16 +488,27 @@ impl<'a, S: Space> Descent<'a, S> {
         }
     }
 
-    /// The end: with the bias at its own optimum, so that the gap can be told.
-    fn finish(mut self, mut status: Status) -> (Point<S::Real>, Outcome) {
-        let mut gap = None;
-        if self.l2 > 0.0 {
-            let left = self.polish_bias();
+    /// The point with its logits multiplied out and, where that leaves it converged or the search
+    /// ends, the bias at its own optimum, so that the gap can be told; what the bias still leaves
+    /// to gain.
+    fn settle(&mut self) -> Option<f64> {
+        if self.moves > 0 {
+            self.refresh();
+        }
+        (self.l2 > 0.0).then(|| self.polish_bias())
+    }
+
+    /// The end; `left` is what [`Descent::settle`] said, if it was called.
+    fn finish(mut self, mut status: Status, left: Option<f64>) -> (Point<S::Real>, Outcome) {
+        let left = match status {
+            Status::Converged => left,
+            _ => self.settle(),
+        };
+        let gap = left.and_then(|left| {
             let bias = inner(&self.gradient.b, &self.gradient.b);
             let of_weight = (self.gradient_norm.powi(2) - bias).max(0.0);
-            let polished = left <= self.unmeasurable();
-            gap = polished.then_some(of_weight / (2.0 * self.l2));
-        }
+            (left <= self.unmeasurable()).then_some(of_weight / (2.0 * self.l2))
+        });
         if status != Status::Separable && self.is_small() {
             status = Status::Converged;
         }
@@ -502,9 +530,9 @@ impl<'a, S: Space> Descent<'a, S> {
         self.space.noise() * self.objective.abs()
     }
 
-    /// Newton's method on b alone, by conjugate gradients: a few passes over the logits. What
-    /// b still leaves to gain, to second order: `gᵀ H⁻¹ g`, the square of
-    /// the Newton decrement.
+    /// Newton's method on b alone, by conjugate gradients: passes over the logits, and a gradient
+    /// a round. What b still leaves to gain, to second order: `gᵀ H⁻¹ g`, the square of the Newton
+    /// decrement.
     fn polish_bias(&mut self) -> f64 {
         const ROUNDS: usize = 10;
         let nowhere = vec![S::Real::default(); self.point.z.len()];

@@ -61,9 +61,9 @@ impl<S: Space> Method<S> for Work<S::Real> {
     fn step(&mut self, descent: &mut Descent<S>) -> bool {
         self.solve(descent);
         let moved = descent.go(&self.p);
-        descent.evaluate();
-        if descent.is_small() || (descent.iteration + 1).is_multiple_of(KEEP) {
-            descent.refresh();
+        match descent.moves < KEEP {
+            true => descent.evaluate(),
+            false => descent.refresh(),
         }
         moved
     }
@@ -80,7 +80,7 @@ impl<T: Real> Work<T> {
     /// superlinear (Eisenstat and Walker 1996), but no less than the stop asks for; and just
     /// that where it can be had in one step, as the gradient falls with its square and the last
     /// step kept its promise (residuals are measured by the preconditioner, not as gradients).
-    fn share<S: Space<Real = T>>(&mut self, descent: &Descent<S>) -> f64 {
+    fn ask<S: Space<Real = T>>(&mut self, descent: &Descent<S>) -> f64 {
         let (share, needed) = (descent.share(), 0.5 * descent.needed());
         let kept = descent.gradient_norm <= 2.0 * self.asked * self.before;
         self.before = descent.gradient_norm;
@@ -95,7 +95,7 @@ impl<T: Real> Work<T> {
     /// `∇²F p = -∇F`, so far as pays.
     fn solve<S: Space<Real = T>>(&mut self, descent: &mut Descent<S>) {
         descent.factor();
-        let share = self.share(descent);
+        let share = self.ask(descent);
         self.r.axpby(-1.0, &descent.gradient, 0.0);
         self.p.axpby(0.0, &self.d, 0.0);
         descent.precondition(&self.r, &mut self.solved);
