@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::gram_matrix::room;
 use crate::error::Result;
+use crate::kernels::Isa;
 
 /// Most right-hand sides solved together by one thread.
 const TOGETHER: usize = 64;
@@ -29,13 +30,13 @@ impl Factor {
         Ok(Factor { n, values })
     }
 
-    /// Factor the symmetric matrix whose element (i, j), i >= j, is `element(i, j)`, plus
-    /// `ridge` on the diagonal; where rounding leaves that indefinite, plus ten times as much
-    /// again and again; the ridge that it has then. Cost: n³/3 flop. The result does not depend
-    /// on the number of threads.
-    pub fn factor(&mut self, ridge: f64, element: impl Fn(usize, usize) -> f64 + Sync) -> f64 {
+    /// Factor the symmetric matrix of which `column(j, to)` gives column j from the diagonal
+    /// down, plus `ridge` on the diagonal; where rounding leaves that indefinite, plus ten times
+    /// as much again and again; the ridge that it has then. Cost: n³/3 flop. The result does not
+    /// depend on the number of threads.
+    pub fn factor(&mut self, ridge: f64, column: impl Fn(usize, &mut [f64]) + Sync) -> f64 {
         let n = self.n;
-        let par = Par::rayon(0);
+        let (isa, par) = (Isa::current(), Par::rayon(0));
         let mut scratch = MemBuffer::new(llt::factor::cholesky_in_place_scratch::<f64>(
             n,
             par,
@@ -44,11 +45,12 @@ impl Factor {
         let mut ridge = ridge;
         loop {
             let columns = self.values.par_chunks_exact_mut(n).enumerate();
-            columns.for_each(|(j, column)| {
-                for (i, value) in column.iter_mut().enumerate().skip(j) {
-                    *value = element(i, j);
-                }
-                column[j] += ridge;
+            columns.for_each(|(j, values)| {
+                isa.vectorised(
+                    #[inline(always)]
+                    || column(j, &mut values[j..]),
+                );
+                values[j] += ridge;
             });
             let done = llt::factor::cholesky_in_place(
                 MatMut::from_column_major_slice_mut(&mut self.values, n, n),
@@ -95,8 +97,12 @@ mod tests {
             let rows = x[i * n..][..n].iter().zip(&x[j * n..][..n]);
             rows.map(|(a, b)| a * b).sum()
         };
+        let column = |j: usize, to: &mut [f64]| {
+            let values = to.iter_mut().enumerate();
+            values.for_each(|(i, value)| *value = dot(j + i, j));
+        };
         let mut factor = Factor::new(n).unwrap();
-        assert_eq!(factor.factor(0.5, dot), 0.5);
+        assert_eq!(factor.factor(0.5, column), 0.5);
         let solution: Vec<f64> = (0..40 * n).map(|i| ((i % 17) as f64) - 8.0).collect();
         let mut sides = vec![0.0; 40 * n];
         for (side, solution) in sides.chunks_mut(n).zip(solution.chunks(n)) {
@@ -109,7 +115,7 @@ mod tests {
             assert!((found - expected).abs() < 1e-8, "{found} {expected}");
         }
         // Of rank one, without a ridge.
-        let ridge = factor.factor(0.0, |_, _| 1.0);
+        let ridge = factor.factor(0.0, |_, to| to.fill(1.0));
         assert!(ridge > 0.0 && ridge < 1e-3, "{ridge}");
         let mut side = vec![1.0; n];
         factor.solve(&mut side);

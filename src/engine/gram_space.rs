@@ -121,8 +121,11 @@ impl Preconditioner {
         let diagonal = roots.iter().enumerate();
         let diagonal = diagonal.map(|(i, root)| gram(i)[i] * root * root);
         let ridge = l2.max(least * diagonal.sum::<f64>() / n);
-        let element = |i: usize, j: usize| gram(j)[i] * roots[i] * roots[j];
-        self.l2 = (self.factor).factor(ridge.max(f64::MIN_POSITIVE), element);
+        let column = |j: usize, to: &mut [f64]| {
+            let values = to.iter_mut().zip(&gram(j)[j..]).zip(&roots[j..]);
+            values.for_each(|((to, value), root)| *to = value * root * roots[j]);
+        };
+        self.l2 = (self.factor).factor(ridge.max(f64::MIN_POSITIVE), column);
     }
 
     /// D½.

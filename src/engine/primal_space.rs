@@ -188,8 +188,9 @@ impl Space for PrimalSpace<'_> {
             SecondOrder::Features { moments, factor } => {
                 let trace: f64 = (0..d).map(|i| f64::from(moments[i * d + i])).sum();
                 let ridge = l2.max(RIDGE * h * trace / d as f64);
-                factor.factor(ridge.max(f64::MIN_POSITIVE), |i, j| {
-                    h * f64::from(moments[j * d + i])
+                factor.factor(ridge.max(f64::MIN_POSITIVE), |j, to| {
+                    let values = to.iter_mut().zip(&moments[j * d..][j..d]);
+                    values.for_each(|(to, &value)| *to = h * f64::from(value));
                 });
             }
             SecondOrder::Samples {
