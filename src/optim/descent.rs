@@ -244,6 +244,8 @@ pub(super) struct Descent<'a, S: Space> {
 /// Steps without halving the gradient, where the objective tells nothing any more, that end
 /// a search.
 const PATIENCE: usize = 12;
+/// The same where only slopes tell nothing, while the gradient may still fall slowly.
+const BLIND: usize = 60;
 /// Share of the slope's promise that a step must keep (Armijo 1966).
 const SUFFICIENT: f64 = 1e-4;
 /// A margin of every sample that no rounding takes away.
@@ -479,7 +481,8 @@ impl<'a, S: Space> Descent<'a, S> {
             Some(Status::Separable)
         } else if self.is_small() {
             Some(Status::Converged)
-        } else if !moved || (flat || self.blind > 0) && self.best.1 >= PATIENCE {
+        } else if !moved || flat && self.best.1 >= PATIENCE || self.best.1.min(self.blind) >= BLIND
+        {
             Some(Status::Stalled)
         } else if self.iteration >= self.stop.iterations {
             Some(Status::IterationLimit)
