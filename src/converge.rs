@@ -724,8 +724,8 @@ impl<'a, S: Space> Search<'a, S> {
             }
             let likelihood = self.likelihood(&weights);
             let scorer = Likelihood::new(train.labels(), train.classes(), &score_weights, 0.0);
-            let score = |search: &mut Self, found: &mut Found<S::Real>| {
-                (search.space).logits(&found.point.w, &mut found.point.z);
+            // A search ends with the logits of all rows multiplied out.
+            let score = |found: &Found<S::Real>| {
                 let point = of_all_classes(&found.point, &likelihood, train.classes());
                 let Point { b, z, .. } = &*point;
                 let loss = scorer.loss_along((z, b), (z, &vec![0.0; b.len()]), 0.0);
@@ -743,9 +743,7 @@ impl<'a, S: Space> Search<'a, S> {
                     fold: Some(fold),
                     tolerance: self.options.tolerance.max(TOLERANCE),
                 };
-                self.search(&likelihood, task, |search, found| {
-                    Ok(Some(score(search, found)))
-                })?;
+                self.search(&likelihood, task, |_, found| Ok(Some(score(found))))?;
             }
         }
         self.space.fit_rows(None)

@@ -20,6 +20,7 @@ use crate::engine::{Real, sum};
 use crate::kernels::{
     Isa,
     columns::{self, Columns},
+    vectorised,
 };
 use crate::objective::Loss;
 
@@ -170,24 +171,21 @@ impl<'a> Likelihood<'a> {
             .zip(at.of_blocks.par_chunks_mut(2 * c));
         blocks.zip(samples).for_each(
             |((mut g, mut p), (((losses, curvatures), margins), of_block))| {
-                isa.vectorised(
-                    #[inline(always)]
-                    || {
-                        let block = self.block(g.range());
-                        let logits = Still { z, bias, n };
-                        let total = block.losses(
-                            &logits,
-                            losses,
-                            margins,
-                            #[inline(always)]
-                            |j, exps| {
-                                let values = p.row(j).iter_mut().zip(exps);
-                                values.for_each(|(p, &e)| *p = T::of(e));
-                            },
-                        );
-                        block.gradient(&total, &mut p, &mut g, curvatures, of_block);
-                    },
-                );
+                vectorised!(isa, || {
+                    let block = self.block(g.range());
+                    let logits = Still { z, bias, n };
+                    let total = block.losses(
+                        &logits,
+                        losses,
+                        margins,
+                        #[inline(always)]
+                        |j, exps| {
+                            let values = p.row(j).iter_mut().zip(exps);
+                            values.for_each(|(p, &e)| *p = T::of(e));
+                        },
+                    );
+                    block.gradient(&total, &mut p, &mut g, curvatures, of_block);
+                });
             },
         );
         at.loss = at.losses.iter().sum();
@@ -225,13 +223,10 @@ impl<'a> Likelihood<'a> {
                 let range = i * WIDTH..((i + 1) * WIDTH).min(n);
                 let (mut losses, mut margins) = ([0.0; WIDTH], [0.0; WIDTH]);
                 let (losses, margins) = (&mut losses[..range.len()], &mut margins[..range.len()]);
-                isa.vectorised(
-                    #[inline(always)]
-                    || {
-                        (self.block(range)).losses(&logits, losses, margins, |_, _| {});
-                        sum(losses)
-                    },
-                )
+                vectorised!(isa, || {
+                    (self.block(range)).losses(&logits, losses, margins, |_, _| {});
+                    sum(losses)
+                })
             })
             .collect();
         losses.iter().sum()
@@ -252,19 +247,16 @@ impl<'a> Likelihood<'a> {
         columns::blocks_of(h, n, WIDTH)
             .zip(of_blocks.par_chunks_mut(c))
             .for_each(|(mut h, of_block)| {
-                isa.vectorised(
-                    #[inline(always)]
-                    || {
-                        let block = self.block(h.range());
-                        let p = |j: usize| &at.p[j * n..][block.range.clone()];
-                        let v = Still {
-                            z: v,
-                            bias: v_bias,
-                            n,
-                        };
-                        block.hessian(p, &v, &mut h, of_block);
-                    },
-                );
+                vectorised!(isa, || {
+                    let block = self.block(h.range());
+                    let p = |j: usize| &at.p[j * n..][block.range.clone()];
+                    let v = Still {
+                        z: v,
+                        bias: v_bias,
+                        n,
+                    };
+                    block.hessian(p, &v, &mut h, of_block);
+                });
             });
         bias.fill(0.0);
         of_blocks
@@ -342,11 +334,17 @@ impl Block<'_> {
         logits: &impl Logits,
         losses: &mut [f64],
         margins: &mut [f64],
-        keep: impl FnMut(usize, &[f64]),
+        mut keep: impl FnMut(usize, &[f64]),
     ) -> Lane {
+        let width = self.labels.len();
+        assert!(width <= WIDTH && losses.len() == width && margins.len() == width);
         match self.loss {
             Loss::Softmax => self.softmax(logits, losses, margins, keep),
-            Loss::Logistic => self.logistic(logits, losses, margins, keep),
+            Loss::Logistic => {
+                let p = self.logistic(logits.row(0, &self.range), losses, margins);
+                keep(0, &p[..width]);
+                [1.0; WIDTH]
+            }
         }
     }
 
@@ -360,7 +358,6 @@ impl Block<'_> {
     ) -> Lane {
         let (c, other) = (self.outputs, self.targets.1);
         let width = self.labels.len();
-        assert!(width <= WIDTH && losses.len() == width && margins.len() == width);
         let (mut max, mut second) = ([f64::NEG_INFINITY; WIDTH], [f64::NEG_INFINITY; WIDTH]);
         let mut sums: Lane = [0.0; WIDTH];
         for j in 0..c {
@@ -398,30 +395,20 @@ impl Block<'_> {
         total
     }
 
-    /// The same for one output.
+    /// Losses times shares and margins of the one logistic output, and its probabilities.
     #[inline(always)]
-    fn logistic(
-        &self,
-        logits: &impl Logits,
-        losses: &mut [f64],
-        margins: &mut [f64],
-        mut keep: impl FnMut(usize, &[f64]),
-    ) -> Lane {
+    fn logistic(&self, z: impl Fn(usize) -> f64, losses: &mut [f64], margins: &mut [f64]) -> Lane {
         let (own, other) = self.targets;
-        let width = self.labels.len();
-        assert!(width <= WIDTH && losses.len() == width && margins.len() == width);
-        let z = logits.row(0, &self.range);
-        let mut values: Lane = [0.0; WIDTH];
+        let mut p: Lane = [0.0; WIDTH];
         for (i, (&label, &share)) in self.labels.iter().zip(self.shares).enumerate() {
             let z = z(i);
             let target = if label == 1 { own } else { other };
             losses[i] = share * (softplus(z) - target * z);
             let margin = if label == 1 { z } else { -z };
             margins[i] = if share > 0.0 { margin } else { f64::INFINITY };
-            values[i] = 1.0 / (1.0 + (-z).exp());
+            p[i] = 1.0 / (1.0 + (-z).exp());
         }
-        keep(0, &values[..width]);
-        [1.0; WIDTH]
+        p
     }
 
     /// P of what [`Block::losses`] kept there and summed up, G, and the curvatures by sample

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::gram_matrix::room;
 use crate::error::Result;
-use crate::kernels::Isa;
+use crate::kernels::{Isa, vectorised};
 
 /// Most right-hand sides solved together by one thread.
 const TOGETHER: usize = 64;
@@ -46,10 +46,7 @@ impl Factor {
         loop {
             let columns = self.values.par_chunks_exact_mut(n).enumerate();
             columns.for_each(|(j, values)| {
-                isa.vectorised(
-                    #[inline(always)]
-                    || column(j, &mut values[j..]),
-                );
+                vectorised!(isa, || column(j, &mut values[j..]));
                 values[j] += ridge;
             });
             let done = llt::factor::cholesky_in_place(

@@ -21,7 +21,7 @@ use super::{Engine, GramMatrix, Primal, Scratch};
 use crate::checkpoint::Fields;
 use crate::data::samples::{Batch, Rows};
 use crate::gemm::{Accum, Gemm};
-use crate::kernels::{Isa, columns};
+use crate::kernels::{Isa, columns, vectorised};
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
 
@@ -163,15 +163,12 @@ impl Engine for Gram<'_> {
                 let isa = Isa::current();
                 columns::blocks(&mut out.a, n).for_each(|mut block| {
                     let range = block.range();
-                    isa.vectorised(
-                        #[inline(always)]
-                        || {
-                            for j in 0..g.rows() {
-                                let g = &g.row(j)[range.clone()];
-                                super::axpby_part(alpha, g, beta, block.row(j));
-                            }
-                        },
-                    );
+                    vectorised!(isa, || {
+                        for j in 0..g.rows() {
+                            let g = &g.row(j)[range.clone()];
+                            super::axpby_part(alpha, g, beta, block.row(j));
+                        }
+                    });
                 });
             }
             Batch::Rows(batch) => {

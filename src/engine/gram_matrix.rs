@@ -21,7 +21,7 @@ use crate::data::samples::{Batch, Rows};
 use crate::error::{Error, Result};
 use crate::gemm::{Accum, Gemm, Part, Prepacked, lower_triangle};
 use crate::kernels::columns::{self, Columns};
-use crate::kernels::{Isa, pixels};
+use crate::kernels::{Isa, pixels, vectorised};
 use crate::mat::{MatMut, MatRef};
 
 /// Columns of X multiplied at a time in floats: so many products are summed in f32, the rest
@@ -267,16 +267,13 @@ impl GramMatrix {
         (of_blocks.par_chunks_exact_mut(2 * outputs).enumerate()).for_each(|(block, sums)| {
             let first = block * columns::WIDTH;
             let range = first..(first + columns::WIDTH).min(g.cols());
-            isa.vectorised(
-                #[inline(always)]
-                || {
-                    let (ones, weighted) = sums.split_at_mut(outputs);
-                    for (j, (one, weighted)) in ones.iter_mut().zip(weighted).enumerate() {
-                        let g = &g.row(j)[range.clone()];
-                        (*one, *weighted) = (sum(g), dot(&parts[range.clone()], g));
-                    }
-                },
-            );
+            vectorised!(isa, || {
+                let (ones, weighted) = sums.split_at_mut(outputs);
+                for (j, (one, weighted)) in ones.iter_mut().zip(weighted).enumerate() {
+                    let g = &g.row(j)[range.clone()];
+                    (*one, *weighted) = (sum(g), dot(&parts[range.clone()], g));
+                }
+            });
         });
         sums.clear();
         sums.resize(2 * outputs, 0.0);
@@ -287,22 +284,19 @@ impl GramMatrix {
         let wide_alpha = f64::from(alpha);
         let begin = |block: &mut Columns| {
             let parts = &self.row_parts[block.range()];
-            isa.vectorised(
-                #[inline(always)]
-                || {
-                    for j in 0..outputs {
-                        let slope = wide_alpha * sums[j];
-                        let shift = wide_alpha * sums[outputs + j];
-                        let values = block.row(j).iter_mut().zip(parts);
-                        match beta {
-                            0.0 => values.for_each(|(z, part)| *z = (slope * part + shift) as f32),
-                            _ => values.for_each(|(z, part)| {
-                                *z = (beta * f64::from(*z) + (slope * part + shift)) as f32;
-                            }),
-                        }
+            vectorised!(isa, || {
+                for j in 0..outputs {
+                    let slope = wide_alpha * sums[j];
+                    let shift = wide_alpha * sums[outputs + j];
+                    let values = block.row(j).iter_mut().zip(parts);
+                    match beta {
+                        0.0 => values.for_each(|(z, part)| *z = (slope * part + shift) as f32),
+                        _ => values.for_each(|(z, part)| {
+                            *z = (beta * f64::from(*z) + (slope * part + shift)) as f32;
+                        }),
                     }
-                },
-            );
+                }
+            });
         };
         match batch {
             Batch::All => gemm.a_prepacked_t(alpha, g, &self.centred, z, begin),
@@ -465,13 +459,10 @@ impl Products<'_> {
         let rows = (self.values.par_chunks_exact_mut(n)).zip(self.sums.par_chunks_exact(n));
         let isa = Isa::current();
         rows.zip(&row_parts).for_each(|((values, sums), row_part)| {
-            isa.vectorised(
-                #[inline(always)]
-                || {
-                    let parts = values.iter_mut().zip(sums.iter().zip(&column_parts));
-                    parts.for_each(|(value, (sum, part))| *value = (sum - row_part - part) as f32);
-                },
-            );
+            vectorised!(isa, || {
+                let parts = values.iter_mut().zip(sums.iter().zip(&column_parts));
+                parts.for_each(|(value, (sum, part))| *value = (sum - row_part - part) as f32);
+            });
         });
         if self.y.is_none() {
             // Symmetric to the last bit.
@@ -496,13 +487,10 @@ fn add_slab<T: Copy + Sync + Into<f64>>(
     let rows = sums.par_chunks_exact_mut(n).zip(values.par_chunks_exact(n));
     let isa = Isa::current();
     rows.enumerate().for_each(|(i, (sums, values))| {
-        isa.vectorised(
-            #[inline(always)]
-            || {
-                let used = sums[..used(i)].iter_mut().zip(values);
-                used.for_each(|(sum, &value)| *sum += value.into());
-            },
-        );
+        vectorised!(isa, || {
+            let used = sums[..used(i)].iter_mut().zip(values);
+            used.for_each(|(sum, &value)| *sum += value.into());
+        });
     });
 }
 
@@ -544,10 +532,7 @@ impl ByteSlab {
                 let exact = pixels::bytes(isa, &rows.row(i)[columns.clone()], unsigned, signed);
                 // Wrapping, as a check at every byte would leave it without vectors.
                 let add = |total: u64, &byte: &u8| total.wrapping_add(byte.into());
-                *total = isa.vectorised(
-                    #[inline(always)]
-                    || unsigned.iter().fold(0, add),
-                );
+                *total = vectorised!(isa, || unsigned.iter().fold(0, add));
                 exact
             })
     }
@@ -630,15 +615,12 @@ fn centre<'a, T: Copy + Default + Send + Sync + Into<f64>>(
         .zip(parts)
         .enumerate()
         .for_each(|(i, (slab, part))| {
-            isa.vectorised(
-                #[inline(always)]
-                || {
-                    let values = x.row(i)[columns.clone()].iter().zip(mean);
-                    let centred = slab.iter_mut().zip(values);
-                    centred.for_each(|(centred, (&x, &mean))| *centred = subtract(x, mean));
-                    *part += dot(slab, mean);
-                },
-            );
+            vectorised!(isa, || {
+                let values = x.row(i)[columns.clone()].iter().zip(mean);
+                let centred = slab.iter_mut().zip(values);
+                centred.for_each(|(centred, (&x, &mean))| *centred = subtract(x, mean));
+                *part += dot(slab, mean);
+            });
         });
     slab
 }

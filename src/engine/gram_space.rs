@@ -23,7 +23,7 @@ use super::{CentredGram, Primal, sum};
 use crate::data::samples::Rows;
 use crate::error::Result;
 use crate::gemm::Gemm;
-use crate::kernels::Isa;
+use crate::kernels::{Isa, vectorised};
 use crate::model::Model;
 
 /// Curvatures below this share of their mean are raised to it: D must be inverted.
@@ -75,6 +75,14 @@ impl Fitted {
                 values.for_each(|(value, of_column)| *value -= of_row + of_column - of_all);
             });
         Ok(Fitted { rows, gram })
+    }
+}
+
+/// The columns of K that belong to the rows fitted, n x m, and m.
+fn columns<'a>(all: &'a CentredGram, fitted: Option<&'a Fitted>) -> (&'a [f64], usize) {
+    match fitted {
+        None => (&all.values, all.column_parts.len()),
+        Some(Fitted { rows, gram }) => (gram, rows.len()),
     }
 }
 
@@ -171,9 +179,7 @@ impl Space for GramSpace<'_> {
     }
 
     fn width(&self) -> usize {
-        self.fitted
-            .as_ref()
-            .map_or(self.x.len(), |fitted| fitted.rows.len())
+        columns(&self.gram, self.fitted.as_ref()).1
     }
 
     fn noise(&self) -> f64 {
@@ -181,12 +187,9 @@ impl Space for GramSpace<'_> {
     }
 
     fn logits(&mut self, a: &[f64], z: &mut [f64]) {
-        let (n, m) = (self.x.len(), self.width());
+        let n = self.x.len();
+        let (gram, m) = columns(&self.gram, self.fitted.as_ref());
         let c = a.len() / m;
-        let gram = self
-            .fitted
-            .as_ref()
-            .map_or(&self.gram.values, |fitted| &fitted.gram);
         // Along the rows of K: with one output faer would share the sums of its columns out by
         // the number of threads.
         matmul(
@@ -251,19 +254,12 @@ impl Space for GramSpace<'_> {
             true => FAINTEST * l2 * n as f64 / trace,
             false => 0.0,
         };
-        match &self.fitted {
-            None => {
-                let row = |i: usize| &self.gram.values[i * n..][..n];
-                let curvatures = curvatures.iter().map(|&curvature| curvature.max(floor));
-                self.preconditioner.factor(row, curvatures, l2, least);
-            }
-            Some(Fitted { rows, gram }) => {
-                let m = rows.len();
-                let row = |i: usize| &gram[rows[i] as usize * m..][..m];
-                let curvatures = rows.iter().map(|&row| curvatures[row as usize].max(floor));
-                self.preconditioner.factor(row, curvatures, l2, least);
-            }
-        }
+        let fitted = self.fitted.as_ref();
+        let place = |i: usize| fitted.map_or(i, |fitted| fitted.rows[i] as usize);
+        let (gram, m) = columns(&self.gram, fitted);
+        let row = |i: usize| &gram[place(i) * m..][..m];
+        let curvatures = (0..m).map(|i| curvatures[place(i)].max(floor));
+        self.preconditioner.factor(row, curvatures, l2, least);
     }
 
     fn solve(&mut self, r: &[f64], a: &mut [f64], logits: &mut [f64]) {
@@ -320,12 +316,9 @@ impl Space for GramSpace<'_> {
 fn centre(a: &mut [f64], n: usize) {
     let isa = Isa::current();
     a.par_chunks_exact_mut(n).for_each(|a| {
-        isa.vectorised(
-            #[inline(always)]
-            || {
-                let mean = sum(a) / n as f64;
-                a.iter_mut().for_each(|a| *a -= mean);
-            },
-        );
+        vectorised!(isa, || {
+            let mean = sum(a) / n as f64;
+            a.iter_mut().for_each(|a| *a -= mean);
+        });
     });
 }

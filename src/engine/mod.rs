@@ -32,7 +32,7 @@ use rayon::prelude::*;
 use crate::checkpoint::Fields;
 use crate::data::samples::Batch;
 use crate::gemm::Accum;
-use crate::kernels::Isa;
+use crate::kernels::{Isa, vectorised};
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
 use crate::objective::Objective;
@@ -149,12 +149,7 @@ const CHUNK: usize = 16 << 10;
 fn axpby(alpha: f64, x: &[f32], beta: f64, y: &mut [f32]) {
     let isa = Isa::current();
     let chunks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
-    chunks.for_each(|(y, x)| {
-        isa.vectorised(
-            #[inline(always)]
-            || axpby_part(alpha, x, beta, y),
-        )
-    });
+    chunks.for_each(|(y, x)| vectorised!(isa, || axpby_part(alpha, x, beta, y)));
 }
 
 /// [`axpby`] by one thread.

@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use crate::data::samples::Batch;
-use crate::kernels::{Isa, narrow};
+use crate::kernels::{Isa, narrow, vectorised};
 use crate::mat::{MatMut, MatRef};
 use crate::objective::Objective;
 
@@ -111,16 +111,13 @@ impl OnePass {
             .enumerate()
             .for_each(|(j, weight)| {
                 let mut total = vec![0.0; d];
-                isa.vectorised(
-                    #[inline(always)]
-                    || {
-                        for part in self.gradients.chunks_exact(c * stride) {
-                            let values = total.iter_mut().zip(&part[j * stride..]);
-                            values.for_each(|(total, &value)| *total += f64::from(value));
-                        }
-                        super::axpby_part(alpha, &total, beta, weight);
-                    },
-                );
+                vectorised!(isa, || {
+                    for part in self.gradients.chunks_exact(c * stride) {
+                        let values = total.iter_mut().zip(&part[j * stride..]);
+                        values.for_each(|(total, &value)| *total += f64::from(value));
+                    }
+                    super::axpby_part(alpha, &total, beta, weight);
+                });
             });
         let mut total = vec![0.0; c];
         for sums in self.sums.chunks_exact(c) {

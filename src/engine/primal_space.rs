@@ -19,7 +19,7 @@ use super::{CentredGram, Progress, sum};
 use crate::data::samples::{Batch, Rows};
 use crate::error::Result;
 use crate::gemm::{Gemm, lower_triangle};
-use crate::kernels::Isa;
+use crate::kernels::{Isa, vectorised};
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
 
@@ -160,16 +160,13 @@ impl Space for PrimalSpace<'_> {
             .zip(self.weight.par_chunks_exact(d));
         let isa = Isa::current();
         rows.enumerate().for_each(|(j, (w, from))| {
-            isa.vectorised(
-                #[inline(always)]
-                || {
-                    let of_mean = sum(g.row(j));
-                    let values = w.iter_mut().zip(from).zip(&self.mean);
-                    values.for_each(|((w, &from), &mean)| {
-                        *w = f64::from(from) - of_mean * f64::from(mean);
-                    });
-                },
-            );
+            vectorised!(isa, || {
+                let of_mean = sum(g.row(j));
+                let values = w.iter_mut().zip(from).zip(&self.mean);
+                values.for_each(|((w, &from), &mean)| {
+                    *w = f64::from(from) - of_mean * f64::from(mean);
+                });
+            });
         });
     }
 

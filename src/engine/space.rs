@@ -9,6 +9,7 @@
 
 use crate::checkpoint::Fields;
 use crate::error::Result;
+use crate::kernels::{Isa, vectorised};
 use crate::model::Model;
 
 /// What logits are stored as; sums over them are f64.
@@ -97,23 +98,20 @@ const CHUNK: usize = 8 << 10;
 pub(crate) fn dot<A: Real, B: Real>(a: &[A], b: &[B]) -> f64 {
     use rayon::prelude::*;
     assert_eq!(a.len(), b.len(), "lengths");
-    let isa = crate::kernels::Isa::current();
+    let isa = Isa::current();
     let of_chunk = |(a, b): (&[A], &[B])| {
-        isa.vectorised(
-            #[inline(always)]
-            || {
-                let mut sums = [0.0f64; 16];
-                let (a_parts, b_parts) = (a.chunks_exact(16), b.chunks_exact(16));
-                let rest = a_parts.remainder().iter().zip(b_parts.remainder());
-                let rest: f64 = rest.map(|(&a, &b)| a.into() * b.into()).sum();
-                for (a, b) in a_parts.zip(b_parts) {
-                    for lane in 0..16 {
-                        sums[lane] += a[lane].into() * b[lane].into();
-                    }
+        vectorised!(isa, || {
+            let mut sums = [0.0f64; 16];
+            let (a_parts, b_parts) = (a.chunks_exact(16), b.chunks_exact(16));
+            let rest = a_parts.remainder().iter().zip(b_parts.remainder());
+            let rest: f64 = rest.map(|(&a, &b)| a.into() * b.into()).sum();
+            for (a, b) in a_parts.zip(b_parts) {
+                for lane in 0..16 {
+                    sums[lane] += a[lane].into() * b[lane].into();
                 }
-                sums.iter().sum::<f64>() + rest
-            },
-        )
+            }
+            sums.iter().sum::<f64>() + rest
+        })
     };
     let chunks = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK));
     let parts: Vec<f64> = chunks.map(of_chunk).collect();
@@ -124,20 +122,17 @@ pub(crate) fn dot<A: Real, B: Real>(a: &[A], b: &[B]) -> f64 {
 pub(crate) fn axpby<X: Real, Y: Real>(alpha: f64, x: &[X], beta: f64, y: &mut [Y]) {
     use rayon::prelude::*;
     assert_eq!(x.len(), y.len(), "lengths");
-    let isa = crate::kernels::Isa::current();
+    let isa = Isa::current();
     let chunks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
     chunks.for_each(|(y, x)| {
-        isa.vectorised(
-            #[inline(always)]
-            || {
-                let values = y.iter_mut().zip(x);
-                match beta {
-                    0.0 => values.for_each(|(y, &x)| *y = Y::of(alpha * x.into())),
-                    _ => values.for_each(|(y, &x)| {
-                        *y = Y::of(alpha * x.into() + beta * (*y).into());
-                    }),
-                }
-            },
-        );
+        vectorised!(isa, || {
+            let values = y.iter_mut().zip(x);
+            match beta {
+                0.0 => values.for_each(|(y, &x)| *y = Y::of(alpha * x.into())),
+                _ => values.for_each(|(y, &x)| {
+                    *y = Y::of(alpha * x.into() + beta * (*y).into());
+                }),
+            }
+        });
     });
 }

@@ -6,6 +6,22 @@ use std::sync::OnceLock;
 use super::simd::{Portable, Simd, Task};
 use crate::error::{Error, Result};
 
+/// `vectorised!(isa, || work)`: do plain work, compiled for an instruction set: the compiler
+/// makes vectors of its loops. The results are those of any other, as Rust neither reorders nor
+/// contracts floating point.
+///
+/// A macro, because only its place of birth can have a closure inlined, and one that is not is
+/// compiled for the base instruction set.
+macro_rules! vectorised {
+    ($isa:expr, || $work:expr) => {
+        $isa.run_plain(
+            #[inline(always)]
+            || $work,
+        )
+    };
+}
+pub(crate) use vectorised;
+
 /// An instruction set that this machine has: a value exists only if it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Isa(pub(super) Kind);
@@ -43,10 +59,8 @@ impl Isa {
         }
     }
 
-    /// Do plain work, compiled for this instruction set: the compiler makes vectors of its
-    /// loops. The results are those of any other, as Rust neither reorders nor contracts
-    /// floating point.
-    pub fn vectorised<R>(self, work: impl FnOnce() -> R) -> R {
+    /// Do work that is inlined, by [`vectorised!`].
+    pub(crate) fn run_plain<R>(self, work: impl FnOnce() -> R) -> R {
         struct Plain<F, R> {
             work: Option<F>,
             result: Option<R>,

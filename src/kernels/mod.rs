@@ -24,6 +24,7 @@ pub mod softmax;
 mod x86_64;
 
 pub use isa::Isa;
+pub(crate) use isa::vectorised;
 
 /// Numbers in -1..1 for tests.
 #[cfg(test)]

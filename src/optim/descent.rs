@@ -491,9 +491,8 @@ impl<'a, S: Space> Descent<'a, S> {
         }
     }
 
-    /// The point with its logits multiplied out and, where that leaves it converged or the search
-    /// ends, the bias at its own optimum, so that the gap can be told; what the bias still leaves
-    /// to gain.
+    /// The point as it is: its logits multiplied out and, with a penalty, the bias at its own
+    /// optimum, so that the gap can be told; what the bias still leaves to gain then.
     fn settle(&mut self) -> Option<f64> {
         if self.moves > 0 {
             self.refresh();
