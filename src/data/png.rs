@@ -28,6 +28,14 @@ pub fn decode_rgb(bytes: &[u8]) -> Result<Rgb, String> {
         ));
     }
     let mut reader = decoder.read_info().map_err(fail)?;
+    // The crate checks no more than the chunk's length, and panics on part of a colour.
+    let palette = reader.info().palette.as_ref().map_or(0, |p| p.len());
+    if !palette.is_multiple_of(3) {
+        return Err(format!(
+            "broken PNG (found a palette of {palette} bytes, expected three a colour); \
+             replace the file with a whole copy"
+        ));
+    }
     let size = reader.output_buffer_size();
     let mut values = vec![0; size.ok_or("found more pixels than memory holds")?];
     let frame = reader.next_frame(&mut values).map_err(fail)?;
@@ -124,6 +132,21 @@ mod tests {
         bytes[29..33].copy_from_slice(&crc.sum().to_be_bytes());
         let refusal = decode_rgb(&bytes).unwrap_err();
         assert!(refusal.contains("65536x65536"), "{refusal}");
+    }
+
+    #[test]
+    fn a_palette_that_ends_within_a_colour_is_refused() {
+        for length in [4, 5, 7, 52, 766, 767] {
+            let mut bytes = Vec::new();
+            let mut encoder = Encoder::new(&mut bytes, 2, 1);
+            encoder.set_color(ColorType::Indexed);
+            encoder.set_palette(vec![9; length]);
+            let mut writer = encoder.write_header().unwrap();
+            writer.write_image_data(&[0, 0]).unwrap();
+            writer.finish().unwrap();
+            let refusal = decode_rgb(&bytes).unwrap_err();
+            assert!(refusal.contains(&format!("{length} bytes")), "{refusal}");
+        }
     }
 
     proptest! {
