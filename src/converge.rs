@@ -728,7 +728,7 @@ impl<'a, S: Space> Search<'a, S> {
             let score = |found: &Found<S::Real>| {
                 let point = of_all_classes(&found.point, &likelihood, train.classes());
                 let Point { b, z, .. } = &*point;
-                let loss = scorer.loss_along((z, b), (z, &vec![0.0; b.len()]), 0.0);
+                let (loss, _) = scorer.along((z, b), (z, &vec![0.0; b.len()]), 0.0);
                 let right = hits(z, b, train.labels(), &held_out);
                 let rows = (0..weights.len()).filter(|&row| held_out(row)).count();
                 (loss, right as f64 / rows as f64)

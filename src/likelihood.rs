@@ -199,37 +199,31 @@ impl<'a> Likelihood<'a> {
         }
     }
 
-    /// The loss at `z + t·d` alone, in logits and bias. Cost: as [`Likelihood::evaluate`].
-    pub fn loss_along<T: Real>(
+    /// The loss at `z + t·d` alone, in logits and bias, and its slope in t there. Cost: as
+    /// [`Likelihood::evaluate`].
+    pub fn along<T: Real>(
         &self,
         (z, bias): (&[T], &[f64]),
         (d, d_bias): (&[T], &[f64]),
         t: f64,
-    ) -> f64 {
+    ) -> (f64, f64) {
         let n = self.labels.len();
         let isa = Isa::current();
+        let still = |z, bias| Still { z, bias, n };
         let logits = Along {
-            from: Still { z, bias, n },
-            direction: Still {
-                z: d,
-                bias: d_bias,
-                n,
-            },
+            from: still(z, bias),
+            direction: still(d, d_bias),
             t,
         };
-        let losses: Vec<f64> = (0..n.div_ceil(WIDTH))
+        let of_blocks: Vec<(f64, f64)> = (0..n.div_ceil(WIDTH))
             .into_par_iter()
             .map(|i| {
-                let range = i * WIDTH..((i + 1) * WIDTH).min(n);
-                let (mut losses, mut margins) = ([0.0; WIDTH], [0.0; WIDTH]);
-                let (losses, margins) = (&mut losses[..range.len()], &mut margins[..range.len()]);
-                vectorised!(isa, || {
-                    (self.block(range)).losses(&logits, losses, margins, |_, _| {});
-                    sum(losses)
-                })
+                let block = self.block(i * WIDTH..((i + 1) * WIDTH).min(n));
+                vectorised!(isa, || block.along(&logits))
             })
             .collect();
-        losses.iter().sum()
+        let sum = |part: fn(&(f64, f64)) -> f64| of_blocks.iter().map(part).sum();
+        (sum(|of_block| of_block.0), sum(|of_block| of_block.1))
     }
 
     /// `H = Hessian · (V + v 1ᵀ)` at the logits that `at` was evaluated at, and `H 1` in `bias`.
@@ -346,6 +340,40 @@ impl Block<'_> {
                 [1.0; WIDTH]
             }
         }
+    }
+
+    /// The sum of the losses, and its slope.
+    #[inline(always)]
+    fn along<T: Real>(&self, logits: &Along<T>) -> (f64, f64) {
+        let (own, other) = self.targets;
+        let width = self.labels.len();
+        let (mut losses, mut margins) = ([0.0; WIDTH], [0.0; WIDTH]);
+        // Σⱼ eⱼ dⱼ and Σⱼ dⱼ.
+        let (mut expected, mut sums): (Lane, Lane) = ([0.0; WIDTH], [0.0; WIDTH]);
+        let total = self.losses(
+            logits,
+            &mut losses[..width],
+            &mut margins[..width],
+            #[inline(always)]
+            |j, exps| {
+                let d = logits.direction.row(j, &self.range);
+                for (i, &e) in exps.iter().enumerate() {
+                    expected[i] += e * d(i);
+                    sums[i] += d(i);
+                }
+            },
+        );
+        let mut slopes: Lane = [0.0; WIDTH];
+        for (i, (&label, &share)) in self.labels.iter().zip(self.shares).enumerate() {
+            let own_d = match self.loss {
+                Loss::Softmax => logits.direction.row(label as usize, &self.range)(i),
+                // The one logistic output is that of label 1.
+                Loss::Logistic => f64::from(label) * sums[i],
+            };
+            let targets = other * sums[i] + (own - other) * own_d;
+            slopes[i] = share * (expected[i] / total[i] - targets);
+        }
+        (sum(&losses[..width]), sum(&slopes[..width]))
     }
 
     #[inline(always)]
@@ -597,11 +625,16 @@ mod tests {
             moved(-step, &mut before);
             moved(0.0, &mut at);
             for (t, loss) in [(step, after.loss), (-step, before.loss), (0.0, at.loss)] {
-                let along = likelihood.loss_along((&z, &bias), (&d, &d_bias), t);
+                let (along, _) = likelihood.along((&z, &bias), (&d, &d_bias), t);
                 prop_assert!((along - loss).abs() <= 1e-12 * (1.0 + loss.abs()), "{along} {loss}");
             }
             let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-            let slope = dot(&at.g, &d) + dot(&at.bias, &d_bias);
+            let slope = |at: &At<f64>| dot(&at.g, &d) + dot(&at.bias, &d_bias);
+            for (t, expected) in [(0.0, slope(&at)), (step, slope(&after))] {
+                let (_, along) = likelihood.along((&z, &bias), (&d, &d_bias), t);
+                prop_assert!((along - expected).abs() <= 1e-12 * size, "{along} {expected}");
+            }
+            let slope = slope(&at);
             let expected = (after.loss - before.loss) / (2.0 * step);
             prop_assert!((slope - expected).abs() <= 1e-6, "{slope} {expected}");
             let (mut h, mut h_bias) = (vec![f64::NAN; c * n], vec![f64::NAN; c]);

@@ -72,10 +72,6 @@ fn the_references_optima_are_reached() {
         (Choice::Primal, Optimizer::Newton),
         (Choice::Primal, Optimizer::Lbfgs),
     ] {
-        let tolerance = match optimizer {
-            Optimizer::Newton => 1e-5,
-            Optimizer::Lbfgs => 1e-6,
-        };
         for (i, optimum) in optima.iter().enumerate() {
             if engine == Choice::Primal && !full && ![0, 2].contains(&i) {
                 continue;
@@ -84,7 +80,7 @@ fn the_references_optima_are_reached() {
                 optimizer,
                 engine,
                 penalty: Penalty::Value(optimum["l2"].as_f64().unwrap()),
-                tolerance,
+                tolerance: 1e-6,
                 ..ConvergeOptions::default()
             };
             let found = fit((&train, &val), &options);
