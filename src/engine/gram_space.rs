@@ -293,6 +293,10 @@ impl Space for GramSpace<'_> {
         centre(a, m);
     }
 
+    fn solves_logits(&self) -> bool {
+        true
+    }
+
     fn model(&mut self, a: &[f64], bias: &[f64]) -> Model {
         let n = self.x.len();
         assert!(self.fitted.is_none(), "a model of all rows");

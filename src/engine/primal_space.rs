@@ -137,7 +137,17 @@ impl Space for PrimalSpace<'_> {
         1e-6
     }
 
+    /// The digits of W that f32 does not hold are multiplied too: without them gradients would
+    /// not fall below their share, which is more than a weak penalty leaves.
     fn logits(&mut self, w: &[f64], z: &mut [f32]) {
+        self.logits_of_direction(w, z);
+        let rest: Vec<f64> = w.iter().map(|&w| w - f64::from(w as f32)).collect();
+        let mut z_of_rest = vec![0.0; z.len()];
+        self.logits_of_direction(&rest, &mut z_of_rest);
+        super::axpby_real(1.0, &z_of_rest, 1.0, z);
+    }
+
+    fn logits_of_direction(&mut self, w: &[f64], z: &mut [f32]) {
         let (n, d) = (self.rows, self.features);
         let c = w.len() / d;
         self.weight.clear();
@@ -206,10 +216,9 @@ impl Space for PrimalSpace<'_> {
         if let SecondOrder::Features { factor, .. } = &self.second_order {
             w.copy_from_slice(r);
             factor.solve(w);
-            self.logits(w, logits);
             return;
         }
-        self.logits(r, logits);
+        self.logits_of_direction(r, logits);
         let SecondOrder::Samples {
             preconditioner,
             curvature,
@@ -226,6 +235,10 @@ impl Space for PrimalSpace<'_> {
         }
         self.pullback(logits, w);
         super::axpby_real(1.0 / l2, r, -h / l2, w);
+    }
+
+    fn solves_logits(&self) -> bool {
+        matches!(self.second_order, SecondOrder::Samples { .. })
     }
 
     fn model(&mut self, w: &[f64], bias: &[f64]) -> Model {

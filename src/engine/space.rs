@@ -57,8 +57,13 @@ pub trait Space {
     /// Relative noise of an objective computed from these products.
     fn noise(&self) -> f64;
 
-    /// `Zᵀ = W Xcᵀ`, Xc the centred rows.
+    /// `Zᵀ = W Xcᵀ`, Xc the centred rows, of a point.
     fn logits(&mut self, w: &[f64], z: &mut [Self::Real]);
+
+    /// The same of a direction: an error that is small beside the direction does not matter.
+    fn logits_of_direction(&mut self, w: &[f64], z: &mut [Self::Real]) {
+        self.logits(w, z);
+    }
 
     /// `w = Gᵀ Xc`.
     fn pullback(&mut self, g: &[Self::Real], w: &mut [f64]);
@@ -84,8 +89,12 @@ pub trait Space {
     /// curvatures (or the mean of them), each at least 0.
     fn factor(&mut self, curvatures: &[f64], l2: f64);
 
-    /// `w = M⁻¹ r`, and its logits.
+    /// `w = M⁻¹ r`, and its logits where [`Space::solves_logits`]; else `logits` is not touched.
     fn solve(&mut self, r: &[f64], w: &mut [f64], logits: &mut [Self::Real]);
+
+    /// Whether a solution's logits come for nothing. Where they do, directions made of solutions
+    /// carry theirs along; where they do not, only a finished direction's are multiplied out.
+    fn solves_logits(&self) -> bool;
 
     /// W and b spelled out, for rows that are not centred.
     fn model(&mut self, w: &[f64], bias: &[f64]) -> Model;

@@ -87,7 +87,7 @@ pub struct Point<T> {
     pub w: Vec<f64>,
     /// b.
     pub b: Vec<f64>,
-    /// `Xc Wᵀ`, transposed.
+    /// `Xc Wᵀ`, transposed; empty where they are not kept.
     pub z: Vec<T>,
 }
 
@@ -101,6 +101,15 @@ impl<T: Real> Point<T> {
         }
     }
 
+    /// The origin, with logits only where solutions have some.
+    pub(super) fn of_solutions(space: &impl Space<Real = T>, outputs: usize) -> Point<T> {
+        let mut point = Point::zero(space, outputs);
+        if !space.solves_logits() {
+            point.z = Vec::new();
+        }
+        point
+    }
+
     /// Everything that it is made of, for a checkpoint.
     pub(crate) fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
         fields.f64("w", &mut self.w);
@@ -108,11 +117,14 @@ impl<T: Real> Point<T> {
         T::field(fields, "z", &mut self.z);
     }
 
-    /// `self = alpha · x + beta · self`; with `beta` = 0, `self` is not read.
+    /// `self = alpha · x + beta · self`, the logits only if both have some; with `beta` = 0,
+    /// `self` is not read.
     pub fn axpby(&mut self, alpha: f64, x: &Point<T>, beta: f64) {
         axpby(alpha, &x.w, beta, &mut self.w);
         axpby(alpha, &x.b, beta, &mut self.b);
-        axpby(alpha, &x.z, beta, &mut self.z);
+        if !x.z.is_empty() && !self.z.is_empty() {
+            axpby(alpha, &x.z, beta, &mut self.z);
+        }
     }
 }
 
@@ -154,6 +166,10 @@ fn inner(a: &[f64], b: &[f64]) -> f64 {
 
 /// How a search chooses its steps.
 pub(super) trait Method<S: Space> {
+    /// Steps without halving the gradient, where slopes tell nothing any more, that end a search:
+    /// the gradient may still fall, slowly.
+    const PATIENCE: usize;
+
     /// Go one step and leave objective and gradient evaluated there; whether something better
     /// was found.
     fn step(&mut self, descent: &mut Descent<S>) -> bool;
@@ -244,8 +260,6 @@ pub(super) struct Descent<'a, S: Space> {
 /// Steps without halving the gradient, where the objective tells nothing any more, that end
 /// a search.
 const PATIENCE: usize = 12;
-/// The same where only slopes tell nothing, while the gradient may still fall slowly.
-const BLIND: usize = 60;
 /// Share of the slope's promise that a step must keep (Armijo 1966).
 const SUFFICIENT: f64 = 1e-4;
 /// Share of the first slope at which a line is flat enough (Wolfe 1969). A look at a line is
@@ -382,11 +396,11 @@ impl<'a, S: Space> Descent<'a, S> {
         }
         let mut moved = true;
         loop {
-            let mut ended = self.ended(moved);
+            let mut ended = self.ended(moved, M::PATIENCE);
             let mut left = None;
             if ended == Some(Status::Converged) {
                 left = self.settle();
-                ended = self.ended(moved);
+                ended = self.ended(moved, M::PATIENCE);
             }
             let step = Step {
                 iteration: self.iteration,
@@ -464,6 +478,14 @@ impl<'a, S: Space> Descent<'a, S> {
         self.space.factor(&self.at.curvatures, self.l2);
     }
 
+    /// The logits of a direction made of solutions.
+    pub fn multiply_out(&mut self, direction: &mut Point<S::Real>) {
+        if !self.space.solves_logits() {
+            (self.space).logits_of_direction(&direction.w, &mut direction.z);
+            self.products.logits += 1;
+        }
+    }
+
     /// The preconditioned slope: `M⁻¹ r`.
     pub fn precondition(&mut self, r: &Slope, to: &mut Point<S::Real>) {
         self.space.solve(&r.w, &mut to.w, &mut to.z);
@@ -482,15 +504,15 @@ impl<'a, S: Space> Descent<'a, S> {
         axpby(self.l2, &d.w, 1.0, &mut q.w);
     }
 
-    /// Go along a direction of descent, to about where the objective is lowest; whether there was
-    /// such a step. Objective and gradient are then to be evaluated.
-    pub fn go(&mut self, direction: &Point<S::Real>) -> bool {
+    /// Go along a direction of descent, to about where the objective is lowest; how often the
+    /// direction, if the objective falls along it. Objective and gradient are then to be evaluated.
+    pub fn go(&mut self, direction: &Point<S::Real>) -> Option<f64> {
         let slope = self.along(&self.gradient, direction);
         let square = self.space.dot(&direction.w, &direction.w, &direction.z);
         // ⟨W, direction⟩, from the gradient's penalty part only.
         let w_along = (self.space).dot(&self.point.w, &direction.w, &direction.z);
         if slope.is_nan() || slope >= 0.0 {
-            return false;
+            return None;
         }
         let unmeasurable = -slope < self.unmeasurable();
         let start = OnLine {
@@ -509,16 +531,13 @@ impl<'a, S: Space> Descent<'a, S> {
             }
         };
         let t = match unmeasurable {
-            true => Some(1.0),
-            false => search(start, at),
-        };
-        let Some(t) = t else {
-            return false;
+            true => 1.0,
+            false => search(start, at)?,
         };
         self.point.axpby(t, direction, 1.0);
         self.moves += 1;
         self.blind = if unmeasurable { self.blind + 1 } else { 0 };
-        true
+        Some(t)
     }
 
     /// The gradient norm that is small enough: as a share of the start's, and by the gap that it
@@ -538,15 +557,17 @@ impl<'a, S: Space> Descent<'a, S> {
     }
 
     /// Why the search ends here, if it does; `moved` is false if the last step found nothing
-    /// better.
-    fn ended(&self, moved: bool) -> Option<Status> {
+    /// better, `patience` its method's.
+    fn ended(&self, moved: bool, patience: usize) -> Option<Status> {
         let flat = self.gradient_norm * self.gradient_norm
             <= self.unmeasurable() * self.l2.max(f64::MIN_POSITIVE);
         if self.l2 == 0.0 && self.likelihood.is_one_hot() && self.at.smallest_margin > SEPARATED {
             Some(Status::Separable)
         } else if self.is_small() {
             Some(Status::Converged)
-        } else if !moved || flat && self.best.1 >= PATIENCE || self.best.1.min(self.blind) >= BLIND
+        } else if !moved
+            || flat && self.best.1 >= PATIENCE
+            || self.best.1.min(self.blind) >= patience
         {
             Some(Status::Stalled)
         } else if self.iteration >= self.stop.iterations {

@@ -36,15 +36,14 @@ pub fn lbfgs<S: Space>(
     watch: &mut impl Watch<Point<S::Real>>,
 ) -> Result<(Point<S::Real>, Outcome)> {
     let descent = Descent::new(space, likelihood, l2, start, stop);
-    let zero = || Point::zero(descent.space, likelihood.outputs());
     let pair = || Pair {
-        s: zero(),
+        s: Point::of_solutions(descent.space, likelihood.outputs()),
         y: Slope::zero(descent.space, likelihood.outputs()),
         rho: 0.0,
     };
     let memory = Memory {
         pairs: (0..MEMORY).map(|_| pair()).collect(),
-        direction: zero(),
+        direction: Point::zero(descent.space, likelihood.outputs()),
         q: descent.gradient.clone(),
     };
     descent.run(memory, watch)
@@ -59,6 +58,8 @@ struct Memory<T> {
 }
 
 impl<S: Space> Method<S> for Memory<S::Real> {
+    const PATIENCE: usize = 60;
+
     fn step(&mut self, descent: &mut Descent<S>) -> bool {
         let Memory {
             pairs,
@@ -66,7 +67,6 @@ impl<S: Space> Method<S> for Memory<S::Real> {
             q,
         } = self;
         if descent.iteration.is_multiple_of(KEEP) {
-            descent.refresh();
             descent.factor();
         }
         q.axpby(-1.0, &descent.gradient, 0.0);
@@ -84,12 +84,16 @@ impl<S: Space> Method<S> for Memory<S::Real> {
             direction.axpby(alpha - beta, &pair.s, 1.0);
         }
 
+        descent.multiply_out(direction);
+
         let mut pair = pairs.pop_front().expect("MEMORY of them");
-        pair.s.axpby(-1.0, &descent.point, 0.0);
         pair.y.axpby(-1.0, &descent.gradient, 0.0);
         let moved = descent.go(direction);
-        descent.evaluate();
-        pair.s.axpby(1.0, &descent.point, 1.0);
+        match descent.moves < KEEP {
+            true => descent.evaluate(),
+            false => descent.refresh(),
+        }
+        pair.s.axpby(moved.unwrap_or(0.0), direction, 0.0);
         pair.y.axpby(1.0, &descent.gradient, 1.0);
         let curvature = descent.along(&pair.y, &pair.s);
         if curvature > 0.0 {
@@ -99,7 +103,7 @@ impl<S: Space> Method<S> for Memory<S::Real> {
             pair.rho = 0.0;
             pairs.push_front(pair);
         }
-        moved
+        moved.is_some()
     }
 
     fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {

@@ -34,7 +34,7 @@ pub fn newton<S: Space>(
         before: descent.gradient_norm,
         p: Point::zero(descent.space, c),
         d: Point::zero(descent.space, c),
-        solved: Point::zero(descent.space, c),
+        solved: Point::of_solutions(descent.space, c),
         r: descent.gradient.clone(),
         q: descent.gradient.clone(),
         room: descent.at.g.clone(),
@@ -58,9 +58,12 @@ struct Work<T> {
 }
 
 impl<S: Space> Method<S> for Work<S::Real> {
+    /// A step promises to leave a quarter at most.
+    const PATIENCE: usize = 4;
+
     fn step(&mut self, descent: &mut Descent<S>) -> bool {
         self.solve(descent);
-        let moved = descent.go(&self.p);
+        let moved = descent.go(&self.p).is_some();
         match descent.moves < KEEP {
             true => descent.evaluate(),
             false => descent.refresh(),
@@ -103,6 +106,7 @@ impl<T: Real> Work<T> {
         let first = rho;
         self.d.axpby(1.0, &self.solved, 0.0);
         for _ in 0..MOST {
+            descent.multiply_out(&mut self.d);
             descent.hessian(&self.d, &mut self.room, &mut self.q);
             let curvature = descent.along(&self.q, &self.d);
             if curvature.is_nan() || curvature <= 0.0 || rho <= 0.0 {
