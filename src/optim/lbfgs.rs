@@ -10,8 +10,8 @@ use crate::engine::Space;
 use crate::error::Result;
 use crate::likelihood::Likelihood;
 
-/// Steps remembered.
-const MEMORY: usize = 12;
+/// Steps remembered: with lines searched to their lowest point, more of them save no step.
+const MEMORY: usize = 5;
 /// Steps for which a preconditioner and the logits are kept.
 const KEEP: usize = 12;
 
