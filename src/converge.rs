@@ -524,7 +524,7 @@ impl<'a, S: Space> Search<'a, S> {
             let values = g.iter_mut().zip(v);
             values.for_each(|(g, &v)| *g = S::Real::of(f64::from(v)));
             self.space.pullback(&g, &mut w);
-            self.space.logits(&w, &mut z);
+            self.space.logits_of_direction(&w, &mut z);
             let values = out.iter_mut().zip(&z);
             values.for_each(|(out, &z)| *out = z.into() as f32);
         });

@@ -30,7 +30,7 @@ pub fn decode_rgb(bytes: &[u8]) -> Result<Rgb, String> {
     let mut reader = decoder.read_info().map_err(fail)?;
     // The crate checks no more than the chunk's length, and panics on part of a colour.
     let palette = reader.info().palette.as_ref().map_or(0, |p| p.len());
-    if !palette.is_multiple_of(3) {
+    if reader.info().color_type == ColorType::Indexed && !palette.is_multiple_of(3) {
         return Err(format!(
             "broken PNG (found a palette of {palette} bytes, expected three a colour); \
              replace the file with a whole copy"

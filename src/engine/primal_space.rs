@@ -138,7 +138,7 @@ impl Space for PrimalSpace<'_> {
     }
 
     /// The digits of W that f32 does not hold are multiplied too: without them gradients would
-    /// not fall below their share, which is more than a weak penalty leaves.
+    /// not fall below their share, which is more than a weak penalty leaves. Cost: 4ncd flop.
     fn logits(&mut self, w: &[f64], z: &mut [f32]) {
         self.logits_of_direction(w, z);
         let rest: Vec<f64> = w.iter().map(|&w| w - f64::from(w as f32)).collect();

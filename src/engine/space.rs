@@ -68,7 +68,8 @@ pub trait Space {
     /// `w = Gᵀ Xc`.
     fn pullback(&mut self, g: &[Self::Real], w: &mut [f64]);
 
-    /// The inner product of two weights, ⟨U, V⟩; `logits` are V's.
+    /// The inner product of two weights, ⟨U, V⟩; `logits` are V's, and not read unless
+    /// [`Space::solves_logits`].
     fn dot(&self, u: &[f64], v: &[f64], logits: &[Self::Real]) -> f64;
 
     /// |U|².

@@ -67,6 +67,10 @@ impl<S: Space> Method<S> for Memory<S::Real> {
             q,
         } = self;
         if descent.iteration.is_multiple_of(KEEP) {
+            // Not at a step's end: y must not hold what rounding had moved the logits by.
+            if descent.moves > 0 {
+                descent.refresh();
+            }
             descent.factor();
         }
         q.axpby(-1.0, &descent.gradient, 0.0);
@@ -89,10 +93,7 @@ impl<S: Space> Method<S> for Memory<S::Real> {
         let mut pair = pairs.pop_front().expect("MEMORY of them");
         pair.y.axpby(-1.0, &descent.gradient, 0.0);
         let moved = descent.go(direction);
-        match descent.moves < KEEP {
-            true => descent.evaluate(),
-            false => descent.refresh(),
-        }
+        descent.evaluate();
         pair.s.axpby(moved.unwrap_or(0.0), direction, 0.0);
         pair.y.axpby(1.0, &descent.gradient, 1.0);
         let curvature = descent.along(&pair.y, &pair.s);
