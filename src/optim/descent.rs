@@ -265,6 +265,9 @@ const SUFFICIENT: f64 = 1e-4;
 /// Share of the first slope at which a line is flat enough (Wolfe 1969). A look at a line is
 /// cheap beside a direction, and exact steps keep directions conjugate.
 const FLAT: f64 = 0.05;
+/// Share of the objective that a line must promise to be searched: along it only sums in f64 are
+/// rounded, whatever the products were.
+const SEEN: f64 = 1e-13;
 /// Most points of a line looked at once one of them would do.
 const LOOKS: usize = 8;
 /// A margin of every sample that no rounding takes away.
@@ -517,7 +520,6 @@ impl<'a, S: Space> Descent<'a, S> {
         if slope.is_nan() || slope >= 0.0 {
             return None;
         }
-        let unmeasurable = -slope < self.unmeasurable();
         let start = OnLine {
             t: 0.0,
             objective: self.objective,
@@ -533,13 +535,16 @@ impl<'a, S: Space> Descent<'a, S> {
                 slope: slope + self.l2 * (w_along + t * square),
             }
         };
-        let t = match unmeasurable {
-            true => 1.0,
-            false => search(start, at)?,
+        let t = match -slope > SEEN * self.objective.abs() {
+            true => search(start, at)?,
+            false => 1.0,
         };
         self.point.axpby(t, direction, 1.0);
         self.moves += 1;
-        self.blind = if unmeasurable { self.blind + 1 } else { 0 };
+        self.blind = match -slope < self.unmeasurable() {
+            true => self.blind + 1,
+            false => 0,
+        };
         Some(t)
     }
 
