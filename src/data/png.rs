@@ -1,5 +1,6 @@
 //! PNG photographs, by the `png` crate.
 
+use std::fmt::Display;
 use std::io::Cursor;
 
 use png::{ColorType, Decoder, Limits, Transformations};
@@ -13,13 +14,12 @@ pub const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// dropped; of 16 bits the upper 8 (Pillow clips grey ones instead). Of an animation the
 /// default image. The reason for a refusal comes back as one phrase.
 pub fn decode_rgb(bytes: &[u8]) -> Result<Rgb, String> {
-    let fail = |error| format!("broken PNG ({error}); replace the file with a whole copy");
     let limits = Limits {
         bytes: 8 * MAX_PIXELS,
     };
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), limits);
     decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
-    let header = decoder.read_header_info().map_err(fail)?;
+    let header = decoder.read_header_info().map_err(broken)?;
     let (width, height) = (header.width as usize, header.height as usize);
     // Before anything of that size is allocated.
     if width > MAX_SIDE || height > MAX_SIDE || width * height > MAX_PIXELS {
@@ -27,19 +27,18 @@ pub fn decode_rgb(bytes: &[u8]) -> Result<Rgb, String> {
             "found {width}x{height} pixels, expected at most {MAX_SIDE} a side and {MAX_PIXELS} in all"
         ));
     }
-    let mut reader = decoder.read_info().map_err(fail)?;
+    let mut reader = decoder.read_info().map_err(broken)?;
     // The crate checks no more than the chunk's length, and panics on part of a colour.
-    let palette = reader.info().palette.as_ref().map_or(0, |p| p.len());
-    if reader.info().color_type == ColorType::Indexed && !palette.is_multiple_of(3) {
-        return Err(format!(
-            "broken PNG (found a palette of {palette} bytes, expected three a colour); \
-             replace the file with a whole copy"
-        ));
+    let info = reader.info();
+    let palette = info.palette.as_ref().map_or(0, |palette| palette.len());
+    if info.color_type == ColorType::Indexed && !palette.is_multiple_of(3) {
+        let found = format!("found a palette of {palette} bytes, expected three a colour");
+        return Err(broken(found));
     }
     let size = reader.output_buffer_size();
     let mut values = vec![0; size.ok_or("found more pixels than memory holds")?];
-    let frame = reader.next_frame(&mut values).map_err(fail)?;
-    reader.finish().map_err(fail)?;
+    let frame = reader.next_frame(&mut values).map_err(broken)?;
+    reader.finish().map_err(broken)?;
     values.truncate(frame.buffer_size());
     let grey = |step: usize| values.iter().step_by(step).flat_map(|&v| [v; 3]).collect();
     let values = match frame.color_type {
@@ -57,6 +56,10 @@ pub fn decode_rgb(bytes: &[u8]) -> Result<Rgb, String> {
         height,
         values,
     })
+}
+
+fn broken(reason: impl Display) -> String {
+    format!("broken PNG ({reason}); replace the file with a whole copy")
 }
 
 #[cfg(test)]

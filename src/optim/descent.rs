@@ -166,9 +166,9 @@ fn inner(a: &[f64], b: &[f64]) -> f64 {
 
 /// How a search chooses its steps.
 pub(super) trait Method<S: Space> {
-    /// Steps without halving the gradient, where slopes tell nothing any more, that end a search:
+    /// Steps without halving the gradient that end a search where slopes tell nothing any more:
     /// the gradient may still fall, slowly.
-    const PATIENCE: usize;
+    const BLIND: usize;
 
     /// Go one step and leave objective and gradient evaluated there; whether something better
     /// was found.
@@ -402,11 +402,11 @@ impl<'a, S: Space> Descent<'a, S> {
         }
         let mut moved = true;
         loop {
-            let mut ended = self.ended(moved, M::PATIENCE);
+            let mut ended = self.ended(moved, M::BLIND);
             let mut left = None;
             if ended == Some(Status::Converged) {
                 left = self.settle();
-                ended = self.ended(moved, M::PATIENCE);
+                ended = self.ended(moved, M::BLIND);
             }
             let step = Step {
                 iteration: self.iteration,
@@ -565,17 +565,15 @@ impl<'a, S: Space> Descent<'a, S> {
     }
 
     /// Why the search ends here, if it does; `moved` is false if the last step found nothing
-    /// better, `patience` its method's.
-    fn ended(&self, moved: bool, patience: usize) -> Option<Status> {
+    /// better, `blind` its method's [`Method::BLIND`].
+    fn ended(&self, moved: bool, blind: usize) -> Option<Status> {
         let flat = self.gradient_norm * self.gradient_norm
             <= self.unmeasurable() * self.l2.max(f64::MIN_POSITIVE);
         if self.l2 == 0.0 && self.likelihood.is_one_hot() && self.at.smallest_margin > SEPARATED {
             Some(Status::Separable)
         } else if self.is_small() {
             Some(Status::Converged)
-        } else if !moved
-            || flat && self.best.1 >= PATIENCE
-            || self.best.1.min(self.blind) >= patience
+        } else if !moved || flat && self.best.1 >= PATIENCE || self.best.1.min(self.blind) >= blind
         {
             Some(Status::Stalled)
         } else if self.iteration >= self.stop.iterations {

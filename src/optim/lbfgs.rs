@@ -58,7 +58,7 @@ struct Memory<T> {
 }
 
 impl<S: Space> Method<S> for Memory<S::Real> {
-    const PATIENCE: usize = 60;
+    const BLIND: usize = 60;
 
     fn step(&mut self, descent: &mut Descent<S>) -> bool {
         let Memory {
@@ -87,7 +87,6 @@ impl<S: Space> Method<S> for Memory<S::Real> {
             let beta = pair.rho * descent.along(&pair.y, direction);
             direction.axpby(alpha - beta, &pair.s, 1.0);
         }
-
         descent.multiply_out(direction);
 
         let mut pair = pairs.pop_front().expect("MEMORY of them");

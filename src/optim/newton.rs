@@ -59,7 +59,7 @@ struct Work<T> {
 
 impl<S: Space> Method<S> for Work<S::Real> {
     /// A step promises to leave a quarter at most.
-    const PATIENCE: usize = 4;
+    const BLIND: usize = 4;
 
     fn step(&mut self, descent: &mut Descent<S>) -> bool {
         self.solve(descent);
