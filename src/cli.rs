@@ -135,8 +135,17 @@ fn with_common_arguments(command: Command) -> Command {
         let arg = Arg::new(id).long(long).action(ArgAction::SetTrue);
         arg.help(help).help_heading("Talking")
     };
-    let quiet = flag("quiet", "quiet", "Say nothing but warnings, errors and results").global(true);
-    let json_logs = flag("json_logs", "json-logs", "Say everything as lines of JSON, on stderr too");
+    let quiet = flag(
+        "quiet",
+        "quiet",
+        "Say nothing but warnings, errors and results",
+    )
+    .global(true);
+    let json_logs = flag(
+        "json_logs",
+        "json-logs",
+        "Say everything as lines of JSON, on stderr too",
+    );
     let completions = Arg::new("completions")
         .long("completions")
         .value_name("SHELL");
