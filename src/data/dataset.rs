@@ -70,6 +70,12 @@ pub struct Transform {
 }
 
 impl Transform {
+    /// Whether rows of so many features are what it makes of photographs: 3 · size².
+    pub fn makes(&self, features: usize) -> bool {
+        let values = (self.size.checked_mul(self.size)).and_then(|area| area.checked_mul(3));
+        self.size > 0 && values == Some(features)
+    }
+
     /// The one transform there is, at this size.
     pub(crate) fn of_photographs(size: usize) -> Transform {
         Transform {
@@ -162,6 +168,13 @@ impl Manifest {
             return bad("version", version.to_string(), expected);
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(json)?;
+        if let Some(transform) = &manifest.transform
+            && !transform.makes(manifest.features)
+        {
+            let found = format!("{} beside {} features", transform.size, manifest.features);
+            let expected = "features of 3 x size x size values".to_string();
+            return bad("transform.size", found, expected);
+        }
         let names: Vec<&str> = manifest.splits.iter().map(|s| s.name.as_str()).collect();
         for (i, split) in manifest.splits.iter().enumerate() {
             // Names become file names: nothing that could leave the directory.
@@ -173,10 +186,11 @@ impl Manifest {
             }
             let bytes = (split.rows.checked_mul(manifest.features))
                 .and_then(|values| values.checked_mul(4))
-                .filter(|&bytes| isize::try_from(bytes).is_ok());
+                .filter(|&bytes| bytes > 0 && isize::try_from(bytes).is_ok());
             let Some(bytes) = bytes else {
                 let found = format!("{} of {} features", split.rows, manifest.features);
-                let expected = "rows that a file can hold".to_string();
+                let expected = "at least one row and feature, and no more than a file can hold";
+                let expected = expected.to_string();
                 return bad(&format!("splits[{i}].rows"), found, expected);
             };
             let digits = blocks::hex_len(bytes);

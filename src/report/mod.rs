@@ -165,7 +165,7 @@ impl Report<'_> {
                 Some(file) => file.clone(),
                 None => format!("row {i}"),
             };
-            let picture = transform.and_then(|t| pictures::of_row(self.rows.row(i), t.size));
+            let picture = transform.and_then(|t| pictures::of_row(self.rows.row(i), t));
             json!({
                 "name": name,
                 "label": score.label,
