@@ -287,7 +287,9 @@ fn check(splits: Splits, options: &FitOptions) -> Result<()> {
             "one of them: a trajectory is written in one go",
         ));
     }
-    splits.check_shapes()
+    splits.check_shapes()?;
+    // Before K is made.
+    options.weighting.of(splits.train).map(|_| ())
 }
 
 /// K and K_val.
@@ -416,7 +418,8 @@ fn learning_rate<E: Engine>(
             return Err(Error::options(
                 "--lr",
                 found,
-                "a number, for features so large",
+                "a number: nothing bounds the loss's curvature (features too large, or rows without a \
+                 class weight beside label smoothing in mini-batches)",
             ));
         }
     };
