@@ -47,6 +47,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod converge;
 pub mod data;
+pub mod design;
 pub mod engine;
 pub mod error;
 pub mod eval;

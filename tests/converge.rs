@@ -4,7 +4,7 @@ mod common;
 
 use common::{Problem, json, relative, shared, twin};
 use flowreg::converge::{ConvergeOptions, Converged, Folds, Optimizer, Penalty, converge};
-use flowreg::data::standardize::{Scaler, Standardize};
+use flowreg::design::scaler::{Scaler, Standardize};
 use flowreg::engine::Choice;
 use flowreg::optim::descent::{Outcome, Status};
 use flowreg::weighting::{ClassWeights, Weighting};
@@ -485,7 +485,7 @@ fn standardized_fits_apply_to_the_features_as_they_were() {
     };
     let plain = fit(&samples, &options);
     for what in [Standardize::Center, Standardize::Both] {
-        let scaler = Scaler::new(samples.x(), what);
+        let scaler = Scaler::new(samples.x(), None, what).unwrap();
         let scaled = scaler.apply(&samples).unwrap();
         let scaled = scaled.samples().unwrap();
         let mut found = fit(&scaled, &options);

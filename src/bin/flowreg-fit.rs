@@ -13,7 +13,7 @@ use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::npy;
 use flowreg::data::prep::{self, PrepOptions};
-use flowreg::data::standardize::{Scaler, Standardize};
+use flowreg::design::scaler::{Scaler, Standardize};
 use flowreg::engine::{self, Choice, Kind};
 use flowreg::gemm::{Backend, Gemm};
 use flowreg::kernels::Isa;
@@ -609,7 +609,8 @@ impl Plan {
         if self.standardize == Standardize::None {
             return self.fit_as_they_are(splits, staging, laps);
         }
-        let scaler = Scaler::new(splits.train.x(), self.standardize);
+        let weights = self.weighting.samples.as_deref();
+        let scaler = Scaler::new(splits.train.x(), weights, self.standardize)?;
         let train = scaler.apply(splits.train)?;
         let val = splits.validation.map(|val| scaler.apply(val)).transpose()?;
         laps.end("features on one scale");
