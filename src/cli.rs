@@ -37,6 +37,8 @@ enum Voice {
 }
 
 static VOICE: OnceLock<Voice> = OnceLock::new();
+/// The program's name, which begins its lines on stderr.
+static NAME: OnceLock<&'static str> = OnceLock::new();
 
 fn voice() -> Voice {
     *VOICE.get().unwrap_or(&Voice::Lines)
@@ -47,6 +49,11 @@ fn voice() -> Voice {
 /// Every binary also understands `--quiet`, `--json-logs`, `--completions SHELL` and `--man`.
 /// Ctrl-C, SIGTERM and files that are cut short while mapped are looked after.
 pub fn main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    let _ = NAME.set(name);
+    // Arguments that cannot be understood are reported as JSON, too.
+    if std::env::args_os().any(|argument| argument == "--json-logs") {
+        let _ = VOICE.set(Voice::Json);
+    }
     std::panic::set_hook(Box::new(move |panic| {
         complain(name, &format!("bug: {panic}"), BUG);
     }));
@@ -76,9 +83,30 @@ pub fn main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) ->
 /// An error as one line on stderr.
 pub fn complain(name: &str, message: &str, code: u8) {
     let message = one_line(message);
+    on_stderr(
+        name,
+        &message,
+        json!({"event": "error", "message": message, "code": code}),
+    );
+}
+
+/// A warning as one line on stderr: `flowreg-fit: MESSAGE`, or with `--json-logs`
+/// `{"event":"warning","message":MESSAGE}`. `--quiet` does not silence it.
+pub fn warn(message: impl std::fmt::Display) {
+    let message = one_line(&message.to_string());
+    let name = NAME.get().unwrap_or(&"flowreg");
+    on_stderr(
+        name,
+        &message,
+        json!({"event": "warning", "message": message}),
+    );
+}
+
+/// The one door to stderr: a plain line, or with `--json-logs` the event.
+fn on_stderr(name: &str, message: &str, event: Value) {
     let line = match voice() {
-        Voice::Json => json!({"event": "error", "message": message, "code": code}).to_string(),
-        _ => format!("{name}: {message}"),
+        Voice::Json => event.to_string(),
+        Voice::Lines | Voice::Quiet => format!("{name}: {message}"),
     };
     let _ = writeln!(std::io::stderr(), "{line}");
 }
@@ -107,8 +135,17 @@ fn with_common_arguments(command: Command) -> Command {
         let arg = Arg::new(id).long(long).action(ArgAction::SetTrue);
         arg.help(help).help_heading("Talking")
     };
-    let quiet = flag("quiet", "quiet", "Say nothing but errors").global(true);
-    let json_logs = flag("json_logs", "json-logs", "Say everything as lines of JSON");
+    let quiet = flag(
+        "quiet",
+        "quiet",
+        "Say nothing but warnings, errors and results",
+    )
+    .global(true);
+    let json_logs = flag(
+        "json_logs",
+        "json-logs",
+        "Say everything as lines of JSON, on stderr too",
+    );
     let completions = Arg::new("completions")
         .long("completions")
         .value_name("SHELL");

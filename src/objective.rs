@@ -20,7 +20,7 @@ use crate::data::samples::{Batch, Samples};
 use crate::error::Result;
 use crate::kernels::{Isa, softmax};
 use crate::mat::{MatMut, MatRef};
-use crate::weighting::Weighting;
+use crate::weighting::{RowWeights, Weighting};
 
 /// Which loss; the number of outputs follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,15 +197,14 @@ const TASK: usize = 256;
 
 /// The loss of a fit's rows: the labels, how much each row counts, and the room it takes.
 ///
-/// Of a batch whose rows weigh wᵢ the loss is Σ wᵢ lossᵢ / Σ wᵢ, as torch's is; 0 where the
-/// weights are.
+/// The loss of a batch is defined by [`Weighting`]: for a batch of equal rows the mean loss, 0
+/// for one whose rows weigh 0.
 #[derive(Clone, Debug)]
 pub struct Objective<'a> {
     loss: Loss,
     labels: &'a [u32],
-    /// One a row, where they differ.
-    weights: Option<Vec<f64>>,
-    label_smoothing: f64,
+    /// `None` where all rows and classes count alike and targets are one-hot.
+    weights: Option<SmoothedWeights>,
     batch_labels: Vec<u32>,
     row_losses: Vec<f64>,
 }
@@ -217,7 +216,6 @@ impl<'a> Objective<'a> {
             loss,
             labels,
             weights: None,
-            label_smoothing: 0.0,
             batch_labels: Vec::new(),
             row_losses: Vec::new(),
         }
@@ -228,10 +226,10 @@ impl<'a> Objective<'a> {
     /// # Errors
     /// As [`Weighting::of`].
     pub fn weighted(samples: &'a Samples, weighting: &Weighting) -> Result<Self> {
-        let weights = weighting.of(samples)?;
+        let weights = SmoothedWeights::new(samples, weighting)?;
+        let equal = weighting.is_equal() && weighting.label_smoothing == 0.0;
         Ok(Objective {
-            weights: (!weighting.is_equal()).then_some(weights),
-            label_smoothing: weighting.label_smoothing,
+            weights: (!equal).then_some(weights),
             ..Objective::new(Loss::for_classes(samples.classes()), samples.labels())
         })
     }
@@ -246,22 +244,26 @@ impl<'a> Objective<'a> {
         self.labels.len()
     }
 
-    /// The largest weight of a row, as a multiple of the mean weight.
-    pub fn largest_weight(&self) -> f64 {
-        self.weights.as_ref().map_or(1.0, |weights| {
-            let largest = weights.iter().copied().fold(0.0, f64::max);
-            largest * weights.len() as f64 / weights.iter().sum::<f64>()
-        })
+    /// mᵢ and sᵢ w_yᵢ of each row: of a batch with T = Σ sᵢ w_yᵢ, row i's gradient in its logits
+    /// is (mᵢ p - its target)/T, and its Hessian mᵢ/T times that of the plain loss.
+    pub(crate) fn masses(&self) -> (Vec<f64>, Vec<f64>) {
+        match &self.weights {
+            None => (vec![1.0; self.rows()], vec![1.0; self.rows()]),
+            Some(weights) => {
+                let masses = (0..self.rows()).map(|row| weights.mass(row));
+                (masses.collect(), weights.of.rows.clone())
+            }
+        }
     }
 
-    /// Mean loss of the batch whose logits `z` (c x batch) holds, and Gᵀ in `g`.
+    /// Loss of the batch whose logits `z` (c x batch) holds, and Gᵀ in `g`.
     pub fn loss_gradient(&mut self, batch: Batch, z: MatRef, g: MatMut) -> f64 {
         self.mean_loss(batch, |targets, losses| {
             targets.loss_gradient(0..losses.len(), z, g, losses);
         })
     }
 
-    /// Mean loss of a batch from the losses of its rows, which `fill` gets from its [`Targets`].
+    /// Loss of a batch from the losses of its rows, which `fill` gets from its [`Targets`].
     pub(crate) fn mean_loss(
         &mut self,
         batch: Batch,
@@ -277,19 +279,21 @@ impl<'a> Objective<'a> {
         };
         let n = labels.len();
         let weights = self.weights.as_ref().map(|of_rows| {
-            let mut weights = Weights {
+            let mut weights = BatchWeights {
                 batch,
                 of_rows,
-                total: 0.0,
+                per_mean: 0.0,
             };
-            weights.total = (0..n).map(|i| weights.weight(i)).sum();
+            let total: f64 = (0..n).map(|i| of_rows.of.rows[weights.row(i)]).sum();
+            if total > 0.0 {
+                weights.per_mean = n as f64 / total;
+            }
             weights
         });
         let targets = Targets {
             loss: self.loss,
             labels,
             weights,
-            label_smoothing: self.label_smoothing,
         };
         self.row_losses.clear();
         self.row_losses.resize(n, 0.0);
@@ -298,38 +302,69 @@ impl<'a> Objective<'a> {
     }
 }
 
+/// Weights of all rows and classes with label smoothing ε.
+///
+/// Row i's part of T·loss is, with the logits z, one-hot y and W = Σ_c w_c,
+///
+/// ```text
+/// (1-ε) sᵢ w_yᵢ (-ln p_yᵢ) + ε/C sᵢ Σ_c w_c (-ln p_c)  =  mᵢ (-ln p_yᵢ) + uᵢ Σ_c (W y_c - w_c) z_c
+/// uᵢ = sᵢ ε/C,   mᵢ = (1-ε) sᵢ w_yᵢ + uᵢ W
+/// ```
+///
+/// so that its gradient in z_c is mᵢ (p_c - y_c) + uᵢ (W y_c - w_c).
+#[derive(Clone, Debug)]
+struct SmoothedWeights {
+    of: RowWeights,
+    label_smoothing: f64,
+    /// W.
+    classes_total: f64,
+}
+
+impl SmoothedWeights {
+    fn new(samples: &Samples, weighting: &Weighting) -> Result<Self> {
+        let of = weighting.resolve(samples, None)?;
+        Ok(SmoothedWeights {
+            classes_total: of.classes.iter().sum(),
+            of,
+            label_smoothing: weighting.label_smoothing,
+        })
+    }
+
+    /// uᵢ.
+    fn smoothing(&self, row: usize) -> f64 {
+        self.of.samples[row] * self.label_smoothing / self.of.classes.len() as f64
+    }
+
+    /// mᵢ.
+    fn mass(&self, row: usize) -> f64 {
+        let own = (1.0 - self.label_smoothing) * self.of.rows[row];
+        own + self.smoothing(row) * self.classes_total
+    }
+}
+
 /// What the logits of a batch are held to; threads share it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Targets<'a> {
     loss: Loss,
     labels: &'a [u32],
-    weights: Option<Weights<'a>>,
-    label_smoothing: f64,
+    weights: Option<BatchWeights<'a>>,
 }
 
 /// How much a batch's rows count.
 #[derive(Clone, Copy, Debug)]
-struct Weights<'a> {
+struct BatchWeights<'a> {
     batch: Batch<'a>,
-    /// Of all rows.
-    of_rows: &'a [f64],
-    /// Of the batch's together.
-    total: f64,
+    of_rows: &'a SmoothedWeights,
+    /// n/T, or 0 where T is 0: makes of a row's part of T·loss what the mean over n rows is of.
+    per_mean: f64,
 }
 
-impl Weights<'_> {
-    fn weight(&self, i: usize) -> f64 {
+impl BatchWeights<'_> {
+    /// The number among all rows of row `i` of the batch.
+    fn row(&self, i: usize) -> usize {
         match self.batch {
-            Batch::All => self.of_rows[i],
-            Batch::Rows(rows) => self.of_rows[rows[i] as usize],
-        }
-    }
-
-    /// What the loss of row `i` of the batch's `n` is multiplied by before the mean is taken.
-    fn factor(&self, i: usize, n: usize) -> f64 {
-        match self.total > 0.0 {
-            true => self.weight(i) * n as f64 / self.total,
-            false => 0.0,
+            Batch::All => i,
+            Batch::Rows(rows) => rows[i] as usize,
         }
     }
 }
@@ -343,39 +378,40 @@ impl Targets<'_> {
         let labels = &self.labels[rows.clone()];
         let scale = 1.0 / n as f32;
         (self.loss).of_columns(z, labels, scale, losses, Some(g.as_mut_slice()));
-        self.smooth(labels, z, &mut g, losses);
         let Some(weights) = &self.weights else { return };
-        for row in g.as_mut_slice().chunks_exact_mut(rows.len()) {
-            let values = row.iter_mut().zip(rows.clone());
-            values.for_each(|(g, i)| *g = (f64::from(*g) * weights.factor(i, n)) as f32);
+        let of = weights.of_rows;
+        let factors = |of_row: &dyn Fn(usize) -> f64| -> Vec<f64> {
+            let rows = rows.clone().map(|i| of_row(weights.row(i)));
+            rows.map(|factor| factor * weights.per_mean).collect()
+        };
+        let masses = factors(&|row| of.mass(row));
+        for (loss, mass) in losses.iter_mut().zip(&masses) {
+            *loss *= mass;
         }
-        let losses = losses.iter_mut().zip(rows);
-        losses.for_each(|(loss, i)| *loss *= weights.factor(i, n));
-    }
-
-    /// Make losses and gradients those of smoothed targets: with ε, C classes and the one-hot
-    /// y, `q = y + ε (1/C - y)`, `loss += (y - q)·z` and `g += (y - q)/n`.
-    fn smooth(&self, labels: &[u32], z: MatRef, g: &mut MatMut, losses: &mut [f64]) {
-        let (n, epsilon) = (self.labels.len(), self.label_smoothing);
-        if epsilon == 0.0 {
+        for row in g.as_mut_slice().chunks_exact_mut(labels.len()) {
+            for (g, mass) in row.iter_mut().zip(&masses) {
+                *g = (f64::from(*g) * mass) as f32;
+            }
+        }
+        if of.label_smoothing == 0.0 {
             return;
         }
-        let classes = z.rows().max(2) as f64;
+        let smoothings = factors(&|row| of.smoothing(row));
         for (j, row) in (g.as_mut_slice().chunks_exact_mut(labels.len())).enumerate() {
-            let own = match self.loss {
+            // A logistic output is the logit of class 1, that of class 0 being 0.
+            let class = match self.loss {
                 Loss::Logistic => 1,
-                Loss::Softmax => j as u32,
+                Loss::Softmax => j,
             };
-            let values = row
-                .iter_mut()
-                .zip(z.row(j))
-                .zip(labels)
-                .zip(losses.iter_mut());
-            for (((g, &z), &label), loss) in values {
-                let one_hot = f64::from(u8::from(label == own));
-                let difference = epsilon * (one_hot - 1.0 / classes);
-                *loss += difference * f64::from(z);
-                *g += (difference / n as f64) as f32;
+            let others = -of.of.classes[class];
+            let own = of.classes_total + others;
+            let gradients = row.iter_mut().zip(losses.iter_mut());
+            let of_rows = z.row(j).iter().zip(labels).zip(&smoothings);
+            for ((g, loss), ((&z, &label), smoothing)) in gradients.zip(of_rows) {
+                let pull = if label as usize == class { own } else { others };
+                let pull = smoothing * pull;
+                *loss += pull * f64::from(z);
+                *g += (pull / n as f64) as f32;
             }
         }
     }

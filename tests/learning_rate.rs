@@ -4,6 +4,7 @@ mod common;
 
 use common::Problem;
 use flowreg::engine::Choice;
+use flowreg::weighting::{ClassWeights, Weighting};
 use flowreg::{Fit, FitOptions, Init, LearningRate, Sgd};
 use proptest::prelude::*;
 
@@ -45,6 +46,68 @@ fn largest_eigenvalue(p: &Problem) -> f64 {
     // tr(K P)/tr(P), where P is now the projection to the eigenvectors of λmax.
     let trace: f64 = (0..n).map(|i| power[i * n + i]).sum();
     k.iter().zip(&power).map(|(k, p)| k * p).sum::<f64>() / trace
+}
+
+/// Rows that weigh 0 are as good as not there, rows that weigh 2 as good as twice there, and
+/// every step still goes down: with class weights and label smoothing, too.
+#[test]
+fn auto_takes_weights_for_repetitions() {
+    for (seed, classes) in [(1, 2), (2, 4), (3, 3)] {
+        let mut problem = Problem::random(30, 8, classes, seed);
+        let mut repeated = problem.clone();
+        (repeated.x, repeated.labels) = (Vec::new(), Vec::new());
+        let weights: Vec<f64> = (0..30).map(|i| f64::from(i as u8 * 7 % 3)).collect();
+        for (i, &weight) in weights.iter().enumerate() {
+            let row = &mut problem.x[i * 8..][..8];
+            if weight == 0.0 {
+                // Such a row would rule the step if it counted.
+                row.iter_mut().for_each(|x| *x *= 1e3);
+            }
+            for _ in 0..weight as usize {
+                repeated.x.extend_from_slice(row);
+                repeated.labels.push(problem.labels[i]);
+            }
+        }
+        repeated.n = repeated.labels.len();
+        let given = (0..classes).map(|class| 0.5 + class as f64).collect();
+        for (class_weights, label_smoothing) in [
+            (ClassWeights::Equal, 0.0),
+            (ClassWeights::Balanced, 0.0),
+            (ClassWeights::Given(given), 0.3),
+        ] {
+            let weighting = |samples| Weighting {
+                classes: class_weights.clone(),
+                samples,
+                label_smoothing,
+            };
+            let sgd = Sgd {
+                lr: LearningRate::Auto,
+                epochs: 30,
+                ..Sgd::default()
+            };
+            for engine in [Choice::Gram, Choice::Primal] {
+                let fit = |problem: &Problem, samples| {
+                    let options = FitOptions {
+                        sgd: sgd.clone(),
+                        weighting: weighting(samples),
+                        engine,
+                        ..FitOptions::default()
+                    };
+                    flowreg::fit(&problem.samples(), &options, &mut |_| {}).unwrap()
+                };
+                let (weighted, whole) =
+                    (fit(&problem, Some(weights.clone())), fit(&repeated, None));
+                assert!(common::relative(weighted.lr, whole.lr) < 1e-4);
+                let expected: Vec<f64> = (whole.model.weight().as_slice().iter())
+                    .map(|&w| w.into())
+                    .collect();
+                let found = weighted.model.weight().as_slice();
+                assert!(common::largest_difference(found, &expected) < 1e-4);
+                let falls = |pair: &[flowreg::Epoch]| pair[1].loss <= pair[0].loss * (1.0 + 1e-6);
+                assert!(weighted.history.windows(2).all(falls));
+            }
+        }
+    }
 }
 
 proptest! {

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Problem, twin};
 use flowreg::engine::Choice;
+use flowreg::weighting::{ClassWeights, Weighting};
 use flowreg::{Decay, Error, FitOptions, Init, Schedule, Sgd};
 use proptest::prelude::*;
 
@@ -56,37 +57,142 @@ fn settings() -> impl Strategy<Value = Sgd> {
         )
 }
 
+/// Weights of up to 24 rows and 6 classes, of which some are 0, and label smoothing.
+fn weightings() -> impl Strategy<Value = Weighting> {
+    let weight = || prop::sample::select(vec![0.0f64, 0.25, 1.0, 1.0, 3.0]);
+    let classes = prop_oneof![
+        Just(ClassWeights::Equal),
+        Just(ClassWeights::Balanced),
+        prop::collection::vec(weight(), 6).prop_map(ClassWeights::Given),
+    ];
+    let samples = prop::option::of(prop::collection::vec(weight(), 24));
+    let smoothing = prop::sample::select(vec![0.0f64, 0.1, 0.6]);
+    (classes, samples, smoothing).prop_map(|(classes, samples, label_smoothing)| Weighting {
+        classes,
+        samples,
+        label_smoothing,
+    })
+}
+
+/// The weighting for these rows and classes, and the twin's words for it; none if the rows would
+/// weigh nothing.
+fn weigh(problem: &Problem, mut weighting: Weighting) -> Option<(Weighting, twin::Weights)> {
+    let (n, classes) = (problem.n, problem.classes);
+    if let Some(samples) = &mut weighting.samples {
+        samples.truncate(n);
+    }
+    let samples = weighting.samples.clone().unwrap_or(vec![1.0; n]);
+    let of = |class: usize| -> f64 {
+        let own = |&i: &usize| problem.labels[i] == class as i64;
+        (0..n).filter(own).map(|i| samples[i]).sum()
+    };
+    let of_classes: Vec<f64> = match &mut weighting.classes {
+        ClassWeights::Equal => vec![1.0; classes],
+        ClassWeights::Given(given) => {
+            given.truncate(classes);
+            given.clone()
+        }
+        ClassWeights::Balanced => {
+            let present = (0..classes).filter(|&class| of(class) > 0.0).count() as f64;
+            let share = samples.iter().sum::<f64>() / present;
+            let weight = |class| {
+                if of(class) > 0.0 {
+                    share / of(class)
+                } else {
+                    1.0
+                }
+            };
+            (0..classes).map(weight).collect()
+        }
+    };
+    let total: f64 = (0..classes)
+        .map(|class| of(class) * of_classes[class])
+        .sum();
+    let twin = twin::Weights {
+        samples,
+        classes: of_classes,
+        smoothing: weighting.label_smoothing,
+    };
+    (total > 0.0).then_some((weighting, twin))
+}
+
+/// The start that [`Init`] means.
+fn start(problem: &Problem, init: &Init) -> twin::Parameters {
+    let (d, c) = (problem.d, problem.outputs());
+    let (weight, bias) = match *init {
+        Init::Torch { seed } => flowreg::torch_rng::TorchRng::new(seed).linear(d, c),
+        _ => (vec![0.0; c * d], vec![0.0; c]),
+    };
+    let wide = |values: Vec<f32>| values.iter().map(|&v| f64::from(v)).collect();
+    twin::Parameters {
+        weight: wide(weight),
+        bias: wide(bias),
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Every setting beside every other: class and sample weights (some are 0, and so are those of
+    /// whole batches), smoothing, momentum, decay, batches, schedules, two classes and more.
 
     #[test]
     fn equals_the_twin(
-        sgd in settings(), n in 2usize..24, d in 1usize..14, classes in 2usize..6,
-        seed in any::<u32>(), zeros in any::<bool>(),
-        engine in prop::sample::select(vec![Choice::Gram, Choice::Primal]),
+        sgd in settings(), weighting in weightings(), n in 2usize..24, d in 1usize..14,
+        classes in 2usize..6, seed in any::<u32>(), zeros in any::<bool>(),
     ) {
         let problem = Problem::random(n, d, classes, seed);
         let samples = problem.samples();
         let init = if zeros { Init::Zeros } else { Init::Torch { seed } };
-        let c = problem.outputs();
-        let start = match zeros {
-            true => (vec![0.0; c * d], vec![0.0; c]),
-            false => flowreg::torch_rng::TorchRng::new(seed).linear(d, c),
+        let Some((weighting, weights)) = weigh(&problem, weighting) else {
+            return Ok(());
         };
-        let start = twin::Parameters {
-            weight: start.0.iter().map(|&w| f64::from(w)).collect(),
-            bias: start.1.iter().map(|&b| f64::from(b)).collect(),
-        };
-        let (losses, end) = twin::sgd(&problem, start, &sgd);
-        let options = FitOptions { sgd, init, engine, threads: Some(1), ..FitOptions::default() };
-        let fit = flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
-        prop_assert_eq!(fit.history.len(), losses.len());
-        for (epoch, expected) in fit.history.iter().zip(&losses) {
-            prop_assert!(common::relative(epoch.loss, *expected) < 2e-5, "{epoch:?} {expected}");
+        let (losses, end) = twin::sgd(&problem, start(&problem, &init), &sgd, &weights);
+        for engine in [Choice::Gram, Choice::Primal] {
+            let options = FitOptions {
+                sgd: sgd.clone(),
+                init: init.clone(),
+                weighting: weighting.clone(),
+                engine,
+                threads: Some(1),
+                ..FitOptions::default()
+            };
+            let fit = flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
+            prop_assert_eq!(fit.history.len(), losses.len());
+            for (epoch, expected) in fit.history.iter().zip(&losses) {
+                prop_assert!(common::relative(epoch.loss, *expected) < 2e-5, "{epoch:?} {expected}");
+            }
+            prop_assert!(common::largest_difference(fit.model.weight().as_slice(), &end.weight) < 5e-5);
+            prop_assert!(common::largest_difference(fit.model.bias(), &end.bias) < 5e-5);
         }
-        prop_assert!(common::largest_difference(fit.model.weight().as_slice(), &end.weight) < 5e-5);
-        prop_assert!(common::largest_difference(fit.model.bias(), &end.bias) < 5e-5);
     }
+}
+
+/// Label smoothing beside class weights where the loss is known: at W = 0.
+#[test]
+fn smoothing_weighs_every_class_by_its_weight() {
+    // logits 0, so every -ln p is ln 3: loss = ((1-ε) Σ w_y + n ε/C Σ w_c) ln 3 / Σ w_y.
+    let problem = Problem {
+        n: 4,
+        d: 1,
+        classes: 3,
+        x: vec![1.0, -1.0, 2.0, 0.5],
+        labels: vec![0, 0, 1, 2],
+    };
+    let weights = [0.5, 1.0, 7.0];
+    let mut options = FitOptions {
+        init: Init::Zeros,
+        weighting: Weighting {
+            classes: ClassWeights::Given(weights.to_vec()),
+            label_smoothing: 0.1,
+            ..Weighting::default()
+        },
+        ..FitOptions::default()
+    };
+    options.sgd.epochs = 1;
+    let fit = flowreg::fit(&problem.samples(), &options, &mut |_| {}).unwrap();
+    let expected = (0.9 * 9.0 + 4.0 * 0.1 / 3.0 * 8.5) * 3f64.ln() / 9.0;
+    assert!(common::relative(fit.history[0].loss, expected) < 1e-6);
 }
 
 /// A choice of classes that is out of order is gathered, and gives what the sorted rows give.

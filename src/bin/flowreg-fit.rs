@@ -702,12 +702,20 @@ fn converge_with_progress(splits: Splits, options: &ConvergeOptions) -> Result<C
         Progress::Resumed { steps } => {
             cli::say(format_args!("  resumed: {steps} steps were done before"))
         }
-        Progress::Step { l2, step, .. } => bar.set_message(format!(
-            "l2 {l2:.3e}, step {}: objective {:.6}",
-            step.iteration, step.objective
-        )),
+        Progress::Step { l2, fold, step } => {
+            let (iteration, objective) = (step.iteration, step.objective);
+            let event = serde_json::json!({"l2": l2, "fold": fold, "iteration": iteration,
+                "objective": objective, "gradient_norm": step.gradient_norm});
+            if !cli::event("step", &event) {
+                bar.set_message(format!(
+                    "l2 {l2:.3e}, step {iteration}: objective {objective:.6}"
+                ));
+            }
+        }
         Progress::Scored(entry) if entry.val_loss.is_some() => {
-            bar.suspend(|| converged::say_entry(&entry));
+            if !cli::event("penalty", &entry) {
+                bar.suspend(|| converged::say_entry(&entry));
+            }
         }
         _ => {}
     });

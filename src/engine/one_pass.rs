@@ -232,12 +232,13 @@ mod tests {
 
         /// By definition, in f64; the logistic loss is the softmax of (0, z).
         fn oracle(&self) -> (f64, Vec<f64>, Vec<f64>) {
-            let weights = self.weighting.of(&self.samples()).unwrap();
-            let total: f64 = weights.iter().sum();
+            let weights = self.weighting.resolve(&self.samples(), None).unwrap();
+            let total: f64 = weights.rows.iter().sum();
             let (c, epsilon) = (self.bias.len(), self.weighting.label_smoothing);
             let (mut loss, mut weight, mut bias) = (0.0, vec![0.0; c * self.d], vec![0.0; c]);
-            let rows = self.x.chunks_exact(self.d).zip(&self.labels).zip(&weights);
-            for ((x, &label), row_weight) in rows {
+            let of_rows = weights.rows.iter().zip(&weights.samples);
+            let rows = self.x.chunks_exact(self.d).zip(&self.labels).zip(of_rows);
+            for ((x, &label), (own, sample)) in rows {
                 let logit = |j: usize| {
                     let w = &self.weight[j * self.d..][..self.d];
                     let terms = x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w));
@@ -248,14 +249,18 @@ mod tests {
                     z.insert(0, 0.0);
                 }
                 let lse = z.iter().map(|z| z.exp()).sum::<f64>().ln();
-                for (class, z) in z.iter().enumerate() {
+                let factor = |class: usize| {
                     let one_hot = f64::from(u8::from(class == label as usize));
-                    let target = (1.0 - epsilon) * one_hot + epsilon / self.classes as f64;
-                    loss += row_weight / total * target * (lse - z);
+                    let smooth = epsilon / self.classes as f64 * sample * weights.classes[class];
+                    ((1.0 - epsilon) * one_hot * own + smooth) / total
+                };
+                let mass: f64 = (0..self.classes).map(factor).sum();
+                for (class, z) in z.iter().enumerate() {
+                    loss += factor(class) * (lse - z);
                     let Some(j) = (class + c).checked_sub(self.classes) else {
                         continue;
                     };
-                    let g = row_weight / total * ((z - lse).exp() - target);
+                    let g = mass * (z - lse).exp() - factor(class);
                     bias[j] += g;
                     let values = weight[j * self.d..].iter_mut().zip(x);
                     values.for_each(|(w, &x)| *w += g * f64::from(x));

@@ -151,13 +151,18 @@ impl Sgd {
     /// L, a bound on the curvature of the loss of any batch:
     ///
     /// ```text
-    /// full batch:   h · λmax(X Xᵀ + 1 1ᵀ)/n + weight_decay
-    /// mini-batches: h · min(λmax/smallest batch, max_i(|x_i|² + 1)) + weight_decay
+    /// full batch:   h · λ/n + weight_decay
+    /// mini-batches: h · min(λ/smallest batch, max_i(|x_i|² + 1)) + weight_decay
     /// ```
     ///
-    /// times the largest weight of a row over the mean one, where rows do not count alike,
-    /// with h, the loss's own curvature in the logits, 1/2 for softmax and 1/4 for logistic
-    /// (Böhning 1992). A full-batch step without momentum lowers the loss if lr < 2/L.
+    /// with λ = λmax(X Xᵀ + 1 1ᵀ) and h, the loss's own curvature in the logits, 1/2 for softmax
+    /// and 1/4 for logistic (Böhning 1992). A full-batch step without momentum lowers the loss if
+    /// lr < 2/L.
+    ///
+    /// Where rows do not count alike, λ is that of √D (X Xᵀ + 1 1ᵀ) √D, D = diag(mᵢ n/T) with
+    /// the weights mᵢ of the rows' curvatures and T = Σ sᵢ w_yᵢ (see
+    /// [`Weighting`](crate::weighting::Weighting)); a batch is as small as its Σ sᵢ w_yᵢ n/T can
+    /// be, and the last maximum is multiplied by max_i mᵢ/(sᵢ w_yᵢ).
     ///
     /// `largest_square` is max_i |x_i|²; it is asked for only where mini-batches need it.
     pub fn curvature<E: Engine>(
@@ -167,15 +172,33 @@ impl Sgd {
         largest_square: impl FnOnce() -> f64,
     ) -> f64 {
         let n = objective.rows();
-        let largest = engine::largest_eigenvalue(n, |v, out| engine.curvature(v, out));
+        let (masses, mut weights) = objective.masses();
+        let per_mean = n as f64 / weights.iter().sum::<f64>();
+        let ratio = |(mass, weight): (&f64, &f64)| if *mass > 0.0 { mass / weight } else { 0.0 };
+        let largest_ratio = masses.iter().zip(&weights).map(ratio).fold(0.0, f64::max);
+        let roots: Vec<f32> = (masses.iter())
+            .map(|mass| (mass * per_mean).sqrt() as f32)
+            .collect();
+        let mut scaled = vec![0.0; n];
+        let largest = engine::largest_eigenvalue(n, |v, out| {
+            for ((scaled, v), root) in scaled.iter_mut().zip(v).zip(&roots) {
+                *scaled = v * root;
+            }
+            engine.curvature(&scaled, out);
+            for (out, root) in out.iter_mut().zip(&roots) {
+                *out *= root;
+            }
+        });
         let of_logits = match self.batch_size {
             Some(size) if size < n => {
-                let smallest = (n - 1) % size + 1;
-                f64::min(largest / smallest as f64, largest_square() + 1.0)
+                let rows = (n - 1) % size + 1;
+                weights.sort_by(f64::total_cmp);
+                let smallest = weights[..rows].iter().sum::<f64>() * per_mean;
+                f64::min(largest / smallest, largest_ratio * (largest_square() + 1.0))
             }
             _ => largest / n as f64,
         };
-        objective.loss().curvature() * objective.largest_weight() * of_logits + self.weight_decay
+        objective.loss().curvature() * of_logits + self.weight_decay
     }
 
     /// Run the epochs from the engine's start with the learning rate `lr`. `watch` sees the

@@ -175,46 +175,91 @@ pub mod twin {
         }
     }
 
+    /// What torch's `CrossEntropyLoss` is told, and how often each row counts.
+    #[derive(Clone, Debug)]
+    pub struct Weights {
+        /// s, by row.
+        pub samples: Vec<f64>,
+        /// w, by class.
+        pub classes: Vec<f64>,
+        /// ε.
+        pub smoothing: f64,
+    }
+
+    impl Weights {
+        /// All 1, one-hot targets.
+        pub fn equal(p: &Problem) -> Weights {
+            Weights {
+                samples: vec![1.0; p.n],
+                classes: vec![1.0; p.classes],
+                smoothing: 0.0,
+            }
+        }
+    }
+
     /// Mean loss of these rows and its gradient.
     pub fn loss_gradient(p: &Problem, at: &Parameters, rows: &[u32]) -> (f64, Parameters) {
+        weighted_loss_gradient(p, at, rows, &Weights::equal(p))
+    }
+
+    /// With T = Σ sᵢ w_yᵢ over these rows,
+    /// `((1-ε) Σ sᵢ w_yᵢ (-ln p_yᵢ) + ε/C Σ sᵢ Σ_c w_c (-ln p_c)) / T` and its gradient; 0 where T
+    /// is. Two classes have the logits (0, z).
+    pub fn weighted_loss_gradient(
+        p: &Problem,
+        at: &Parameters,
+        rows: &[u32],
+        weights: &Weights,
+    ) -> (f64, Parameters) {
         let (d, c) = (p.d, p.outputs());
+        let label = |row: u32| p.labels[row as usize] as usize;
+        let weight = |row: u32| weights.samples[row as usize] * weights.classes[label(row)];
+        let total: f64 = rows.iter().map(|&row| weight(row)).sum();
         let mut gradient = Parameters::zeros(at);
         let mut loss = 0.0;
+        if total == 0.0 {
+            return (loss, gradient);
+        }
         for &row in rows {
             let x = &p.x[row as usize * d..][..d];
-            let label = p.labels[row as usize] as usize;
-            let z: Vec<f64> = (0..c)
-                .map(|j| {
-                    let w = &at.weight[j * d..][..d];
-                    let dot: f64 = x.iter().zip(w).map(|(&x, w)| f64::from(x) * w).sum();
-                    dot + at.bias[j]
-                })
-                .collect();
-            let g: Vec<f64> = if c == 1 {
-                let y = label as f64;
-                loss += z[0].max(0.0) + (-z[0].abs()).exp().ln_1p() - y * z[0];
-                vec![1.0 / (1.0 + (-z[0]).exp()) - y]
-            } else {
-                let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let total: f64 = z.iter().map(|z| (z - max).exp()).sum();
-                loss += max + total.ln() - z[label];
-                (0..c)
-                    .map(|j| (z[j] - max).exp() / total - f64::from(u8::from(j == label)))
-                    .collect()
-            };
-            for (j, g) in g.iter().enumerate() {
-                let g = g / rows.len() as f64;
-                gradient.bias[j] += g;
-                for (w, &x) in gradient.weight[j * d..][..d].iter_mut().zip(x) {
-                    *w += g * f64::from(x);
+            let mut z = vec![0.0; p.classes];
+            let first = p.classes - c;
+            for j in 0..c {
+                let w = &at.weight[j * d..][..d];
+                let dot: f64 = x.iter().zip(w).map(|(&x, w)| f64::from(x) * w).sum();
+                z[first + j] = dot + at.bias[j];
+            }
+            let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let lse = max + z.iter().map(|z| (z - max).exp()).sum::<f64>().ln();
+            for class in 0..p.classes {
+                // What -ln p of this class is multiplied by in the sum.
+                let smooth = weights.smoothing / p.classes as f64;
+                let mut factor = smooth * weights.samples[row as usize] * weights.classes[class];
+                if class == label(row) {
+                    factor += (1.0 - weights.smoothing) * weight(row);
+                }
+                factor /= total;
+                loss += factor * (lse - z[class]);
+                for j in 0..c {
+                    let own = f64::from(u8::from(class == first + j));
+                    let g = factor * ((z[first + j] - lse).exp() - own);
+                    gradient.bias[j] += g;
+                    for (w, &x) in gradient.weight[j * d..][..d].iter_mut().zip(x) {
+                        *w += g * f64::from(x);
+                    }
                 }
             }
         }
-        (loss / rows.len() as f64, gradient)
+        (loss, gradient)
     }
 
     /// `torch.optim.SGD` from its documentation: the losses of the epochs and the end.
-    pub fn sgd(p: &Problem, start: Parameters, options: &flowreg::Sgd) -> (Vec<f64>, Parameters) {
+    pub fn sgd(
+        p: &Problem,
+        start: Parameters,
+        options: &flowreg::Sgd,
+        weights: &Weights,
+    ) -> (Vec<f64>, Parameters) {
         let flowreg::LearningRate::Fixed(base) = options.lr else {
             panic!("the twin takes a number")
         };
@@ -234,7 +279,7 @@ pub mod twin {
             }
             let mut sum = 0.0;
             for rows in order.chunks(size) {
-                let (loss, mut g) = loss_gradient(p, &at, rows);
+                let (loss, mut g) = weighted_loss_gradient(p, &at, rows, weights);
                 sum += loss * rows.len() as f64;
                 g.update(&at, |g, w| g + decay * w);
                 if momentum != 0.0 {
