@@ -41,7 +41,6 @@
 #![deny(unsafe_code, missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
-pub mod calibration;
 pub mod checkpoint;
 #[doc(hidden)]
 pub mod cli;

@@ -135,7 +135,9 @@ fn predict(args: &Args) -> Result<()> {
     let explainer = (samples.as_ref())
         .map(|samples| {
             let path = args.model.join(run::COORDINATES);
-            Explainer::open(&path, samples, model.bias().len())
+            let summary = run::read_summary(&args.model)?;
+            let scaler = summary.scaler(&args.model)?;
+            Explainer::open(&path, samples, scaler, model.bias().len())
         })
         .transpose()?;
 

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::say;
-use crate::calibration::Calibration;
 use crate::converge::{ConvergeOptions, Converged, Folds, Optimizer, PathEntry, Penalty};
 use crate::engine::{Choice, Kind};
 use crate::error::{Error, Result};
 use crate::gemm::Backend;
+use crate::model::calibrate::Calibration;
 use crate::optim::descent::Status;
 use crate::weighting::{ClassWeights, Weighting, read_weights};
 
@@ -215,17 +215,24 @@ pub fn say_converged(name: &str, fit: &Converged) {
     eprintln!("{name}: not converged ({}): {advice}", said(outcome.status));
 }
 
-/// Before and after.
+/// Before and after, and on stderr why the temperature may say little.
 pub fn say_calibration(split: &str, found: &Calibration) {
-    let Calibration {
-        temperature,
-        before,
-        after,
-    } = found;
+    let (temperature, before, after) = (found.temperature, found.before, found.after);
     say(format_args!(
         "temperature {temperature:.4} on {split}: log-loss {:.4} -> {:.4}, calibration error {:.4} -> {:.4}",
         before.log_loss, after.log_loss, before.calibration_error, after.calibration_error
     ));
+    if found.separable {
+        super::warn(format_args!(
+            "temperature {temperature}: all rows of {split} are predicted right, so that they do \
+             not tell how sure to be; calibrate on more rows, or fit without --calibrate"
+        ));
+    } else if found.at_bound {
+        super::warn(format_args!(
+            "temperature {temperature} is an end of its range (0.01 to 100): the probabilities do \
+             not suit the labels of {split}; look at both, or fit without --calibrate"
+        ));
+    }
 }
 
 /// A status in words.
@@ -240,8 +247,15 @@ fn said(status: Status) -> &'static str {
 
 /// `--calibrate` without validation rows.
 pub fn no_rows_to_calibrate() -> Error {
-    let expected = "--val-split (or --x-val), whose rows it is found on";
+    let expected = "--val-split (or --x-val), whose rows the temperature is found on";
     Error::options("--calibrate", "no validation rows", expected)
+}
+
+/// `--calibrate` with `--refit all`, which leaves no row that is not fitted.
+pub fn all_rows_fitted() -> Error {
+    let expected = "--refit train: a temperature found on rows that were fitted makes the model \
+                    too sure";
+    Error::options("--calibrate", "--refit all", expected)
 }
 
 /// Refuse an option of SGD beside another optimizer.

@@ -4,16 +4,24 @@
 //! counts by its sample weight, x' = (x - μ)/σ. A model of x' is one of x and the other way
 //! round: W = W'/σ, b = b' - W μ; W' = W σ, b' = b + W μ.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::data::samples::{OwnedSamples, Rows, Samples, room};
 use crate::error::{Error, Result};
+use crate::files;
+use crate::mat::MatRef;
 use crate::model::Model;
+use crate::tensors::{self, Dtype, Numbers, Tensor};
 
 /// What is done to every feature before the fit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Standardize {
     /// Nothing.
     #[default]
@@ -139,6 +147,69 @@ impl Scaler {
         let rows = x.par_chunks_exact_mut(d).enumerate();
         rows.for_each(|(i, to)| self.scale_row(samples.x().row(i), to));
         Ok(OwnedSamples::new(x, samples))
+    }
+
+    /// x' of rows into `to`, which becomes as long as they are.
+    pub(crate) fn scale_rows(&self, x: MatRef, to: &mut Vec<f32>) {
+        to.resize(x.rows() * x.cols(), 0.0);
+        let rows = to.par_chunks_exact_mut(x.cols()).enumerate();
+        rows.for_each(|(i, to)| self.scale_row(x.row(i), to));
+    }
+
+    /// Σ x' μ/σ of a row: what it gives to the difference of x/σ and x'.
+    pub(crate) fn offset(&self, row: &[f32]) -> f64 {
+        let values = row.iter().zip(self.mean.iter().zip(&self.deviation));
+        values
+            .map(|(&x, (mean, deviation))| f64::from(x) * mean / deviation)
+            .sum()
+    }
+
+    /// The bytes of a file that [`Scaler::load`] reads: safetensors with `mean` and `deviation`,
+    /// d values of f64 each.
+    pub fn to_safetensors(&self) -> Vec<u8> {
+        let tensor = |name: &str, values| Tensor {
+            name: name.to_string(),
+            shape: vec![self.mean.len()],
+            numbers: Numbers::F64(Cow::Borrowed(values)),
+        };
+        let tensors = [
+            tensor("deviation", &*self.deviation),
+            tensor("mean", &self.mean),
+        ];
+        tensors::write(&tensors, json!({}))
+    }
+
+    /// Read a file of [`Scaler::to_safetensors`].
+    ///
+    /// # Errors
+    /// [`Error::Tensors`]; [`Error::Format`] for values that are no means or deviations;
+    /// [`Error::Io`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Scaler> {
+        let path = path.as_ref();
+        let doing = "read mean and deviation of the features (fit again with --save-coordinates)";
+        let bytes = files::read(path, doing, u64::MAX)?;
+        let expected = [("deviation", Dtype::F64), ("mean", Dtype::F64)];
+        let (tensors, _) = tensors::read(&bytes, &expected).map_err(Error::tensors(path))?;
+        let mut values = tensors.into_iter().map(|tensor| match tensor.numbers {
+            Numbers::F64(values) => values.into_owned(),
+            Numbers::F32(_) => unreachable!("f64 was asked for"),
+        });
+        let mut next = || values.next().expect("two tensors were asked for");
+        let (deviation, mean) = (next(), next());
+        if deviation.len() != mean.len() {
+            let expected = format!("{} as deviation has", deviation.len());
+            return Err(Error::format(path, "mean", mean.len(), expected));
+        }
+        let bad = |(mean, s): (&f64, &f64)| !(mean.is_finite() && s.is_finite() && *s > 0.0);
+        match mean.iter().zip(&deviation).position(bad) {
+            None => Ok(Scaler { mean, deviation }),
+            Some(j) => Err(Error::format(
+                path,
+                format!("feature {j}"),
+                format!("mean {} and deviation {}", mean[j], deviation[j]),
+                "finite numbers, the deviation above 0",
+            )),
+        }
     }
 
     /// x' of one row.
