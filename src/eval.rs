@@ -146,7 +146,11 @@ impl Model {
         self.score_with(samples, None, Some(logits))
     }
 
-    fn score_with(
+    /// [`Model::score_weighted`], from known logits where there are some.
+    ///
+    /// # Errors
+    /// As [`Model::score_logits`].
+    pub fn score_with(
         &self,
         samples: &Samples,
         weights: Option<&[f64]>,

@@ -68,6 +68,7 @@ pub mod publish;
 pub mod recipe;
 pub mod report;
 pub mod run;
+mod solver;
 pub mod tensors;
 pub mod threads;
 pub mod torch_rng;

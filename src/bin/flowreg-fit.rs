@@ -577,6 +577,8 @@ struct Fitted {
     seconds: f64,
     history: History,
     path: Vec<PathEntry>,
+    /// Logits of the rows fitted, where they are known.
+    logits: Option<Logits>,
     /// s, b, A, where the Gram engine fitted.
     coordinates: Option<Vec<f32>>,
     /// The scale of the features that they belong to.
@@ -661,6 +663,7 @@ impl Plan {
                 let options = &args.converge;
                 let options = options.options(optimizer, seed, validated, weighting.clone());
                 Optimize::Converge(ConvergeOptions {
+                    standardize,
                     engine: sgd.engine,
                     backend: sgd.backend,
                     checkpoints: checkpoints.clone(),
@@ -692,33 +695,7 @@ impl Plan {
         self.weighting.of(train).map(|_| ())
     }
 
-    /// Fit, on one scale if that is asked for; the model is one of the rows as they are.
     fn fit(&self, splits: Splits, staging: &Staging, laps: &mut cli::Laps) -> Result<Fitted> {
-        let scales_itself = matches!(self.how, Optimize::Sgd(_));
-        if scales_itself || self.standardize == Standardize::None {
-            return self.fit_as_they_are(splits, staging, laps);
-        }
-        let weights = self.weighting.samples.as_deref();
-        let scaler = Scaler::new(splits.train.x(), weights, self.standardize)?;
-        let train = scaler.apply(splits.train)?;
-        let val = splits.validation.map(|val| scaler.apply(val)).transpose()?;
-        laps.end("features on one scale");
-        let val = val.as_ref().map(|val| val.samples()).transpose()?;
-        let scaled = Splits {
-            train: &train.samples()?,
-            validation: val.as_ref(),
-        };
-        let mut fitted = self.fit_as_they_are(scaled, staging, laps)?;
-        scaler.restore(&mut fitted.model);
-        Ok(fitted)
-    }
-
-    fn fit_as_they_are(
-        &self,
-        splits: Splits,
-        staging: &Staging,
-        laps: &mut cli::Laps,
-    ) -> Result<Fitted> {
         match &self.how {
             Optimize::Sgd(options) => {
                 let mut options = options.clone();
@@ -736,6 +713,7 @@ impl Plan {
                     model: fit.model,
                     history: History::Epochs(fit.history),
                     path: Vec::new(),
+                    logits: None,
                     coordinates: fit.coordinates,
                     scaler: fit.scaler,
                 })
@@ -750,6 +728,7 @@ impl Plan {
                     model: fit.model,
                     history: History::Steps(fit.steps),
                     path: fit.path,
+                    logits: fit.logits,
                     coordinates: None,
                     scaler: None,
                 })
@@ -784,11 +763,14 @@ fn of_sgd(args: &Args) -> Option<&'static str> {
 fn converge_with_progress(splits: Splits, options: &ConvergeOptions) -> Result<Converged> {
     let bar = cli::progress(splits.train.features() as u64, "K");
     let fit = converge(splits, options, &mut |progress| match progress {
-        Progress::Engine(engine) => cli::say(format_args!(
-            "  {engine}; {} threads, {}",
-            options.threads.unwrap_or_else(threads::available),
-            Isa::current()
-        )),
+        Progress::Engine(engine) => {
+            let threads = options.threads.unwrap_or_else(threads::available);
+            cli::say(format_args!(
+                "  {engine}; {threads} threads, {}",
+                Isa::current()
+            ));
+            converged::forecast(splits, options, threads);
+        }
         Progress::Columns(columns) => bar.set_position(columns as u64),
         Progress::Resumed { steps } => {
             cli::say(format_args!("  resumed: {steps} steps were done before"))
@@ -808,11 +790,12 @@ fn converge_with_progress(splits: Splits, options: &ConvergeOptions) -> Result<C
                 bar.suspend(|| converged::say_entry(&entry));
             }
         }
+        Progress::Warning(message) => bar.suspend(|| cli::warn(message)),
         _ => {}
     });
     bar.finish_and_clear();
     let fit = fit?;
-    converged::say_converged("flowreg-fit", &fit);
+    converged::say_converged(&fit, options);
     Ok(fit)
 }
 
@@ -846,14 +829,19 @@ fn evaluate(
         let writing = scope.spawn(|| run::write_model(staging, model));
         let evaluated = match eval {
             None => {
-                let scores = model.score_weighted(train, weights);
+                let scores = model.score_with(train, weights, fitted.logits.as_ref());
                 laps.end(ON_TRAIN);
                 scores
                     .map_err(|error| fitted.refused(error))
                     .map(|scores| (scores.evaluation, scores))
             }
             Some((eval, known)) => {
-                let on_train = model.evaluate_weighted(train, weights);
+                let on_train = match &fitted.logits {
+                    Some(known) => model
+                        .score_with(train, weights, Some(known))
+                        .map(|s| s.evaluation),
+                    None => model.evaluate_weighted(train, weights),
+                };
                 laps.end(ON_TRAIN);
                 let scores = match known {
                     Some(logits) => model.score_logits(eval, logits),

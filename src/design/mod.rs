@@ -1,3 +1,4 @@
-//! The design matrix: what is done to the features before a fit.
+//! The design matrix: its scale, and its products about the mean row.
 
+pub mod centered;
 pub mod scaler;

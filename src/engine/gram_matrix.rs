@@ -42,27 +42,32 @@ pub struct GramMatrix {
     column_parts: Vec<f64>,
 }
 
-/// Kc in f64, n x n, and v: what exact optimization needs of X Xᵀ.
+/// Kc in f64, n x n: what exact optimization needs of X Xᵀ.
 #[derive(Clone, Debug)]
 pub struct CentredGram {
     /// Kc, symmetric.
     pub values: Vec<f64>,
-    /// v_j = (x_j - μ)·μ.
-    pub column_parts: Vec<f64>,
+    /// n.
+    pub rows: usize,
 }
 
 impl CentredGram {
     /// The size of the eigenvalues that rounding may have made, as a share of the mean one.
     pub const NOISE: f64 = 1e-12;
 
-    /// Of X. Cost: n²d operations, with integers where every feature is a byte over 255, else
-    /// flop in f64; 12n² bytes, of which 8n² stay. `progress` hears how many columns of X are
-    /// done.
+    /// Of X, or of X with each feature over its `deviation`. Cost: n²d operations, with integers
+    /// where every feature is a byte over 255, else flop in f64; 12n² bytes, of which 8n² stay.
+    /// `progress` hears how many columns of X are done.
     ///
     /// # Errors
     /// [`Error::Shape`] if a feature is no finite number; [`Error::Memory`] if there is none for
     /// K; those of `progress`.
-    pub fn new(x: &Rows, gemm: Gemm, progress: Progress) -> Result<CentredGram> {
+    pub fn new(
+        x: &Rows,
+        deviation: Option<&[f64]>,
+        gemm: Gemm,
+        progress: Progress,
+    ) -> Result<CentredGram> {
         let n = x.len();
         let mut products = Products {
             y: None,
@@ -71,7 +76,7 @@ impl CentredGram {
             sums: room(n, n)?,
             values: room(n, n)?,
         };
-        if gemm.has_bytes() && products.of_bytes(progress)? {
+        if deviation.is_none() && gemm.has_bytes() && products.of_bytes(progress)? {
             let (row_parts, column_parts) = products.parts(None);
             let rows = products.sums.par_chunks_exact_mut(n).zip(&row_parts);
             rows.for_each(|(sums, row_part)| {
@@ -82,14 +87,14 @@ impl CentredGram {
             mirror(&mut products.sums, n);
             return Ok(CentredGram {
                 values: products.sums,
-                column_parts,
+                rows: n,
             });
         }
         let Products {
             mut sums, values, ..
         } = products;
         drop(values);
-        let column_parts = of_wide_floats(x, &mut sums, progress)?;
+        of_wide_floats(x, deviation, &mut sums, progress)?;
         if !sums.par_iter().all(|sum| sum.is_finite()) {
             finite(x, "x")?;
         }
@@ -106,30 +111,52 @@ impl CentredGram {
         });
         Ok(CentredGram {
             values: sums,
-            column_parts,
+            rows: n,
         })
+    }
+
+    /// The mean of Kc's diagonal.
+    pub fn mean_square(&self) -> f64 {
+        let diagonal = self.values.iter().step_by(self.rows + 1);
+        diagonal.sum::<f64>() / self.rows as f64
     }
 }
 
-/// The lower triangle of `Xc Xcᵀ` added to `sums`, all in f64; v.
-fn of_wide_floats(x: &Rows, sums: &mut [f64], progress: Progress) -> Result<Vec<f64>> {
+/// The lower triangle of `Xc Xcᵀ` added to `sums`, all in f64.
+fn of_wide_floats(
+    x: &Rows,
+    deviation: Option<&[f64]>,
+    sums: &mut [f64],
+    progress: Progress,
+) -> Result<()> {
     /// Columns at a time.
     const SLAB: usize = 512;
     let (n, d) = (x.len(), x.features());
-    let mut column_parts = vec![0.0; n];
-    let (mut mean, mut slab) = (Vec::new(), Vec::new());
-    let subtract = |x: f32, mean: f32| f64::from(x) - f64::from(mean);
+    let (mut mean, mut slab) = (Vec::new(), vec![0.0; n * SLAB.min(d)]);
     for first in (0..d).step_by(SLAB) {
         let columns = first..(first + SLAB).min(d);
+        let width = columns.len();
         column_means(x, columns.clone(), &mut mean);
-        let parts = &mut column_parts;
-        let slab = centre(x, columns.clone(), &mean, subtract, &mut slab, parts);
-        let slab = faer::MatRef::from_row_major_slice(slab, n, columns.len());
+        let slab = &mut slab[..n * width];
+        (slab.par_chunks_exact_mut(width).enumerate()).for_each(|(i, slab)| {
+            vectorised!(Isa::current(), || {
+                let values = x.row(i)[columns.clone()].iter().zip(&mean);
+                for (to, (&x, &mean)) in slab.iter_mut().zip(values) {
+                    *to = f64::from(x) - f64::from(mean);
+                }
+                if let Some(deviation) = deviation {
+                    for (to, deviation) in slab.iter_mut().zip(&deviation[columns.clone()]) {
+                        *to /= deviation;
+                    }
+                }
+            });
+        });
+        let slab = faer::MatRef::from_row_major_slice(slab, n, width);
         let sums = faer::MatMut::from_row_major_slice_mut(sums, n, n);
         lower_triangle(faer::Accum::Add, slab, sums, faer::Par::rayon(0));
         progress(columns.end)?;
     }
-    Ok(column_parts)
+    Ok(())
 }
 
 /// Who multiplies, and the room that [`GramMatrix::product`] uses, kept between calls.

@@ -69,6 +69,14 @@ pub struct Logits {
 }
 
 impl Logits {
+    /// Of values outputs x rows.
+    pub(crate) fn new(outputs: usize, values: Vec<f32>) -> Logits {
+        Logits {
+            outputs,
+            blocks: vec![values],
+        }
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         let values: usize = self.blocks.iter().map(Vec::len).sum();
