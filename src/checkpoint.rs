@@ -169,7 +169,7 @@ struct About {
 }
 
 /// Version of the format.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// Names and values of all that a fit's bits depend on.
 pub(crate) type Identity = Vec<(String, String)>;
