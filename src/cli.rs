@@ -55,9 +55,10 @@ pub fn main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) ->
         let _ = VOICE.set(Voice::Json);
     }
     std::panic::set_hook(Box::new(move |panic| {
-        complain(name, &format!("bug: {panic}"), BUG);
+        complain(&format!("bug: {panic}"), BUG);
     }));
-    store::exit_on_truncation();
+    // Of the signal's handler, which may not make a line itself.
+    store::exit_on_truncation(|message| line_of_error(message, store::CUT_SHORT));
     let run = |args| interrupt::listen().and_then(|()| run(args));
     let result = match parse::<A>(name) {
         Ok(Some(args)) => match catch_unwind(AssertUnwindSafe(|| run(args))) {
@@ -74,41 +75,41 @@ pub fn main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) ->
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err((message, code)) => {
-            complain(name, &message, code);
+            complain(&message, code);
             ExitCode::from(code)
         }
     }
 }
 
 /// An error as one line on stderr.
-pub fn complain(name: &str, message: &str, code: u8) {
+pub fn complain(message: &str, code: u8) {
+    let _ = writeln!(std::io::stderr(), "{}", line_of_error(message, code));
+}
+
+fn line_of_error(message: &str, code: u8) -> String {
     let message = one_line(message);
-    on_stderr(
-        name,
+    line(
         &message,
-        json!({"event": "error", "message": message, "code": code}),
-    );
+        &json!({"event": "error", "message": message, "code": code}),
+    )
 }
 
 /// A warning as one line on stderr: `flowreg-fit: MESSAGE`, or with `--json-logs`
 /// `{"event":"warning","message":MESSAGE}`. `--quiet` does not silence it.
 pub fn warn(message: impl std::fmt::Display) {
     let message = one_line(&message.to_string());
-    let name = NAME.get().unwrap_or(&"flowreg");
-    on_stderr(
-        name,
-        &message,
-        json!({"event": "warning", "message": message}),
-    );
+    let line = line(&message, &json!({"event": "warning", "message": message}));
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// The one door to stderr: a plain line, or with `--json-logs` the event.
-fn on_stderr(name: &str, message: &str, event: Value) {
-    let line = match voice() {
+/// A line for stderr: the program's name and the message, or with `--json-logs` the event.
+fn line(message: &str, event: &Value) -> String {
+    match voice() {
         Voice::Json => event.to_string(),
-        Voice::Lines | Voice::Quiet => format!("{name}: {message}"),
-    };
-    let _ = writeln!(std::io::stderr(), "{line}");
+        Voice::Lines | Voice::Quiet => {
+            format!("{}: {message}", NAME.get().unwrap_or(&"flowreg"))
+        }
+    }
 }
 
 /// The arguments; `None` if completions or a man page were asked for, which are printed.

@@ -206,9 +206,9 @@ impl Campaign {
         };
         let mut trials =
             Trials::of("the k-th I/O call fails or is awkward, every k of prep, fit, export");
-        // The library's files, 4 operations each at least. A build that does not look at
-        // FLOWREG_FAIL_IO (a release build) has none, and nothing below would be tried.
-        const FEWEST: [usize; 3] = [40, 25, 12];
+        // About 170, 60 and 20 are known. A build that does not look at FLOWREG_FAIL_IO (a release
+        // build) has none, and nothing would be tried.
+        const FEWEST: [usize; 3] = [100, 40, 12];
         let mut all_calls = Vec::new();
         let fit = ["--epochs", "3", "--checkpoint-every", "1", "--force"];
         type Program<'a> = (&'a str, &'a dyn Fn(&Campaign) -> Command, &'a str);
@@ -684,6 +684,10 @@ impl Campaign {
                     "large", "--out", "mapped", "--engine", engine, "--epochs", epochs,
                 ]);
                 command.current_dir(self.dir.path());
+                let json = i % 4 > 1;
+                if json {
+                    command.arg("--json-logs");
+                }
                 let mut child = spawn(command);
                 wait_for_line(&mut child, "sgd:");
                 std::thread::sleep(self.moment(0.15));
@@ -697,7 +701,10 @@ impl Campaign {
                 let output = bounded(child);
                 let lines = output.stderr.iter().filter(|&&b| b == b'\n').count();
                 let no_output = !self.path("mapped").exists();
-                let right = output.status.code() == Some(75) && lines == 1 && no_output;
+                let line: Option<serde_json::Value> = serde_json::from_slice(&output.stderr).ok();
+                let told = line.is_some_and(|line| line["event"] == "error" && line["code"] == 75);
+                let right =
+                    output.status.code() == Some(75) && lines == 1 && told == json && no_output;
                 trials.tried(right && !output.status.core_dumped(), || {
                     format!("{output:?}")
                 });

@@ -60,6 +60,11 @@ learning rate, the loss before its step, validation loss and accuracy after it),
 summary.json, report.html with curve.svg, confusion.svg and weights.png, and
 trajectory.npy and coordinates.npy if asked for.
 
+The loss in history.jsonl and the objective of a converged fit are what is minimised: class
+weights, sample weights and label smoothing enter. train_loss, val_loss and eval_loss are plain
+means over rows, in which a row counts by its sample weight if it has one; class weights and
+smoothing do not enter.
+
 Ctrl-C and SIGTERM stop after the epoch or step at hand, and while K is made (a second one stops
 at once); after the last epoch or step the run is finished as usual. The state is kept, in
 RUN.checkpoint, only with --checkpoint-every or --resume; a finished run removes it.
@@ -376,10 +381,22 @@ impl Data {
         &self.splits[split].0
     }
 
-    /// The classes of all splits.
-    fn classes(&self) -> usize {
-        let classes = self.splits.iter().map(|(_, split)| split.classes());
-        classes.max().unwrap_or(2)
+    /// The classes asked for, else those of all splits. A dataset names its classes; of arrays
+    /// there may be more than the labels need.
+    fn classes(&self, asked: Option<usize>) -> Result<usize> {
+        let known = self.class_names.len();
+        match asked {
+            Some(classes) if known > 0 && !(2..=known).contains(&classes) => Err(Error::Options {
+                option: "--classes",
+                found: classes.to_string(),
+                expected: format!("2..={known}, the classes of this dataset (arrays take more)"),
+            }),
+            Some(classes) => Ok(classes),
+            None => {
+                let classes = self.splits.iter().map(|(_, split)| split.classes());
+                Ok(classes.max().unwrap_or(2))
+            }
+        }
     }
 
     fn samples(&self, split: usize, classes: usize) -> Result<Samples<'_>> {
@@ -432,7 +449,7 @@ fn run(args: Args) -> Result<()> {
     let staging = Staging::begin(out, overwrite(args.force))?;
     let pool = threads::pool(args.threads)?;
     let data = pool.install(|| Data::open(&args, &staging))?;
-    let classes = plan.classes.unwrap_or(data.classes());
+    let classes = data.classes(plan.classes)?;
     let train = data.samples(data.train, classes)?;
     let val = (data.val.map(|val| data.samples(val, classes))).transpose()?;
     let eval = data.samples(data.eval, classes)?;

@@ -191,7 +191,7 @@ fn predict(args: &Args) -> Result<()> {
     bar.finish_and_clear();
     let last = failures.pop();
     for failure in &failures {
-        cli::complain("flowreg-predict", &failure.to_string(), failure.exit_code());
+        cli::complain(&failure.to_string(), failure.exit_code());
     }
     if let Some(last) = last {
         return Err(last);

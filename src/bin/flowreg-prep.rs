@@ -288,7 +288,7 @@ fn prepare(photographs: &Photographs, pictures: &Pictures, output: &Output) -> R
         "{}: {rows} photographs, {} classes, to {size} x {size} x 3 = {} features",
         photographs.source,
         photographs.class_names.len(),
-        3 * size as u128 * size as u128,
+        (size as u128 * size as u128).saturating_mul(3),
     ));
     let pool = threads::pool(pictures.threads)?;
     if (1..=prep::MAX_SIZE).contains(&size) {

@@ -56,7 +56,8 @@ pub struct WeightingArgs {
     /// Weights of the classes: balanced, or a text file with a number for each
     #[arg(long, value_name = "balanced|FILE")]
     pub class_weight: Option<PathBuf>,
-    /// A text file with a weight for each row of --train-split
+    /// A text file with a weight for each row of --train-split, whatever --classes keeps: 0 is
+    /// the row's removal, 2 its repetition
     #[arg(long, value_name = "FILE")]
     pub sample_weight: Option<PathBuf>,
     /// Share of every target that is spread over all classes, as torch's label_smoothing

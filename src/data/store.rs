@@ -199,22 +199,27 @@ pub(crate) fn read_labels(path: &Path, rows: usize) -> Result<Labels> {
     })
 }
 
-/// From now on, end the process with one line and exit code 75 where a mapped file is cut
-/// short under it. For programs: the handler is the whole process's.
-pub fn exit_on_truncation() {
+/// Exit code of a process whose mapped file was cut short: that of [`Error::Changed`].
+pub const CUT_SHORT: u8 = 75;
+
+/// From now on, end the process with one line on stderr and exit code 75 where a mapped file is
+/// cut short under it; `line` makes that line of the message. Of files mapped before, the message
+/// itself. For programs: the handler is the whole process's.
+pub fn exit_on_truncation(line: fn(&str) -> String) {
     #[cfg(unix)]
-    sigbus::install();
+    sigbus::install(line);
+    #[cfg(not(unix))]
+    let _ = line;
 }
 
 /// What a signal handler may do: look into static tables, `write`, `_exit`.
 #[cfg(unix)]
 mod sigbus {
     use std::ffi::{CString, c_char, c_int, c_void};
-    use std::os::unix::ffi::OsStrExt;
     use std::path::Path;
     use std::ptr::null_mut;
-    use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+    use std::sync::{Mutex, OnceLock};
 
     /// Maps watched at a time; those beyond are not, and die of SIGBUS.
     const MAPS: usize = 64;
@@ -222,18 +227,21 @@ mod sigbus {
     struct Slot {
         start: AtomicUsize,
         end: AtomicUsize,
-        path: AtomicPtr<c_char>,
+        /// What to say of it, or null if the slot is free.
+        line: AtomicPtr<c_char>,
     }
 
     static SLOTS: [Slot; MAPS] = [const {
         Slot {
             start: AtomicUsize::new(0),
             end: AtomicUsize::new(0),
-            path: AtomicPtr::new(null_mut()),
+            line: AtomicPtr::new(null_mut()),
         }
     }; MAPS];
     /// Some thread has begun to end the process.
     static ENDING: AtomicBool = AtomicBool::new(false);
+    /// Makes a line of a message.
+    static LINE: OnceLock<fn(&str) -> String> = OnceLock::new();
     /// Held to change a slot; the handler only reads.
     static CHANGE: Mutex<()> = Mutex::new(());
 
@@ -241,17 +249,22 @@ mod sigbus {
     #[derive(Debug)]
     pub struct Watched {
         slot: Option<usize>,
-        _path: CString,
+        _line: CString,
     }
 
     impl Watched {
         pub fn new(map: &[u8], path: &Path) -> Watched {
+            let path = path.display();
+            let message = format!(
+                "{path}: cut short while it was in use; nothing was written: run again, on files that stay as they are"
+            );
+            let line = LINE.get().map_or(message.clone(), |line| line(&message));
             // A path with a NUL cannot have been opened.
-            let path = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
+            let line = CString::new(line + "\n").unwrap_or_default();
             let _change = CHANGE
                 .lock()
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
-            let free = |slot: &Slot| slot.path.load(Ordering::Acquire).is_null();
+            let free = |slot: &Slot| slot.line.load(Ordering::Acquire).is_null();
             let slot = SLOTS.iter().position(free);
             if let Some(slot) = slot {
                 let slot = &SLOTS[slot];
@@ -259,9 +272,9 @@ mod sigbus {
                 slot.start.store(start, Ordering::Relaxed);
                 slot.end.store(start + map.len(), Ordering::Relaxed);
                 // Last: it makes the slot count.
-                slot.path.store(path.as_ptr().cast_mut(), Ordering::Release);
+                slot.line.store(line.as_ptr().cast_mut(), Ordering::Release);
             }
-            Watched { slot, _path: path }
+            Watched { slot, _line: line }
         }
     }
 
@@ -271,12 +284,13 @@ mod sigbus {
                 .lock()
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
             if let Some(slot) = self.slot {
-                SLOTS[slot].path.store(null_mut(), Ordering::Release);
+                SLOTS[slot].line.store(null_mut(), Ordering::Release);
             }
         }
     }
 
-    pub fn install() {
+    pub fn install(line: fn(&str) -> String) {
+        let _ = LINE.set(line);
         // SAFETY: a zeroed `sigaction` is an empty mask and no flags; the handler is of the
         // kind that SA_SIGINFO asks for and does only what a handler may. SA_ONSTACK: the
         // standard library gives every thread its own stack for signals.
@@ -293,9 +307,9 @@ mod sigbus {
         // SAFETY: the kernel gives a valid `info`, in which SIGBUS has an address.
         let address = unsafe { (*info).si_addr() } as usize;
         for slot in &SLOTS {
-            let path = slot.path.load(Ordering::Acquire);
+            let line = slot.line.load(Ordering::Acquire);
             let range = slot.start.load(Ordering::Relaxed)..slot.end.load(Ordering::Relaxed);
-            if path.is_null() || !range.contains(&address) {
+            if line.is_null() || !range.contains(&address) {
                 continue;
             }
             if ENDING.swap(true, Ordering::AcqRel) {
@@ -305,16 +319,13 @@ mod sigbus {
                     unsafe { libc::pause() };
                 }
             }
-            let say = |text: &[u8]| {
-                // SAFETY: `write` reads the slice; a handler may call it.
-                unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
-            };
-            // SAFETY: a slot's path outlives its map, whose address was just touched; `strlen`
-            // is what `from_ptr` is, and it ends with a NUL. `_exit` may be called here.
+            // SAFETY: a slot's line outlives its map, whose address was just touched; `strlen`
+            // is what `from_ptr` is, and it ends with a NUL. `write` reads the slice; it and
+            // `_exit` may be called here.
             unsafe {
-                say(std::ffi::CStr::from_ptr(path).to_bytes());
-                say(b": cut short while it was in use; nothing was written: run again, on files that stay as they are\n");
-                libc::_exit(75);
+                let line = std::ffi::CStr::from_ptr(line).to_bytes();
+                libc::write(2, line.as_ptr().cast(), line.len());
+                libc::_exit(super::CUT_SHORT.into());
             }
         }
         // Not ours: the next try of the same access ends the process as it would have.
