@@ -307,7 +307,7 @@ impl Saver {
     fn due(&self, done: usize) -> bool {
         match self.checkpoints.every {
             None => false,
-            Some(Every::Epochs(every)) => done >= self.last.0 + every,
+            Some(Every::Epochs(every)) => done.saturating_sub(self.last.0) >= every,
             Some(Every::Time(every)) => self.last.1.elapsed() >= every,
         }
     }

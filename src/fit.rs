@@ -546,7 +546,8 @@ fn learning_rate<E: Engine>(
             return Err(Error::options(
                 "--lr",
                 found,
-                "a number, where features or weights are so large",
+                "a number: nothing bounds the loss's curvature (features too large, or rows without a \
+                 class weight beside label smoothing in mini-batches)",
             ));
         }
     };

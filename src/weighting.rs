@@ -145,7 +145,7 @@ impl Weighting {
     /// [`Error::Format`] if there is not one weight for each label.
     pub fn keep_first_classes(
         &mut self,
-        labels: &[u32],
+        labels: &[i64],
         classes: usize,
         path: &Path,
     ) -> Result<()> {
@@ -160,11 +160,7 @@ impl Weighting {
             return Err(Error::format(path, "weights", weights.len(), expected));
         }
         let mut labels = labels.iter();
-        weights.retain(|_| {
-            labels
-                .next()
-                .is_some_and(|&label| (label as usize) < classes)
-        });
+        weights.retain(|_| labels.next().is_some_and(|&label| label < classes as i64));
         Ok(())
     }
 
@@ -306,18 +302,17 @@ mod tests {
     #[test]
     fn sample_weights_follow_the_rows_that_classes_keep() {
         let x = [0.0; 4];
-        let samples = Samples::new(&x, 1, &[2, 0, 1, 0], 3).unwrap();
+        let labels = [2, 0, 1, 0];
+        let samples = Samples::new(&x, 1, &labels, 3).unwrap();
         let mut weighting = Weighting {
             samples: Some(vec![9.0, 1.0, 2.0, 3.0]),
             ..Weighting::default()
         };
         let path = Path::new("w.txt");
-        weighting
-            .keep_first_classes(samples.labels(), 2, path)
-            .unwrap();
+        weighting.keep_first_classes(&labels, 2, path).unwrap();
         let kept = samples.clone().first_classes(2).unwrap();
         assert_eq!(weighting.of(&kept).unwrap(), [1.0, 2.0, 3.0]);
-        let error = weighting.keep_first_classes(samples.labels(), 2, path);
+        let error = weighting.keep_first_classes(&labels, 2, path);
         let error = error.unwrap_err().to_string();
         for part in ["w.txt", "found 3", "expected 4"] {
             assert!(error.contains(part), "{part:?} is not in {error}");

@@ -206,6 +206,9 @@ impl Campaign {
         };
         let mut trials =
             Trials::of("the k-th I/O call fails or is awkward, every k of prep, fit, export");
+        // The library's files, 4 operations each at least. A build that does not look at
+        // FLOWREG_FAIL_IO (a release build) has none, and nothing below would be tried.
+        const FEWEST: [usize; 3] = [40, 25, 12];
         let mut all_calls = Vec::new();
         let fit = ["--epochs", "3", "--checkpoint-every", "1", "--force"];
         type Program<'a> = (&'a str, &'a dyn Fn(&Campaign) -> Command, &'a str);
@@ -217,6 +220,7 @@ impl Campaign {
         for (out, command, file) in programs {
             assert!(finish(command(self)).status.success());
             let good = fs::read(self.path(out).join(file)).unwrap();
+            let names = names_in(&self.path(out));
             let mut calls = None;
             for kind in kinds {
                 for k in 0.. {
@@ -230,7 +234,8 @@ impl Campaign {
                     };
                     let output = failing_at(k);
                     // What was there is there, whatever happened to what was to replace it.
-                    let there = fs::read(self.path(out).join(file)).is_ok_and(|now| now == good);
+                    let there = fs::read(self.path(out).join(file)).is_ok_and(|now| now == good)
+                        && names_in(&self.path(out)) == names;
                     let clean = self.remains(&format!(".{out}.")).is_empty();
                     let code = output.status.code();
                     if calls.is_none() && code == Some(0) {
@@ -253,6 +258,11 @@ impl Campaign {
                 }
             }
             all_calls.push(calls.unwrap());
+        }
+        for ((calls, fewest), (out, ..)) in all_calls.iter().zip(FEWEST).zip(programs) {
+            trials.tried(*calls >= fewest, || {
+                format!("{out}: only {calls} calls of {fewest} or more were made to fail")
+            });
         }
         let kinds = kinds.join(", ");
         let note = format!(
@@ -322,29 +332,48 @@ impl Campaign {
         assert!(finish(fit(self, "whole")).status.success());
         let whole = began.elapsed().as_secs_f32();
         let expected = of_run(&self.path("whole"));
-        let (mut caught, mut fits) = (0, 0);
-        while trials.tried < times {
-            let moment = self.moment(0.7 * whole);
+        let (mut caught, mut fits, mut resumed) = (0, 0, 0);
+        // Killed until so many trials; then once more to its end, from wherever it was killed.
+        loop {
+            let kept = self.path("run6.checkpoint").exists();
+            let last = trials.tried >= times && (kept || trials.tried >= 2 * times);
             let child = spawn(fit(self, "run6"));
-            let status = kill_after(child, moment);
-            if status.signal() == Some(9) {
-                caught += usize::from(
-                    self.path(".run6.checkpoint.partial").exists()
-                        || self.path(".run6.partial/summary.json").exists(),
-                );
-                trials.tried(true, String::new);
-                if !self.path("run6").exists() {
-                    continue;
-                }
-            } else if !status.success() {
-                trials.tried(false, || format!("ended with {status}"));
+            let status = if last {
+                let output = bounded(child);
+                let said = String::from_utf8_lossy(&output.stdout).contains("resumed: ");
+                trials.tried(said, || format!("began anew: {output:?}"));
+                resumed += usize::from(said);
+                output.status
+            } else {
+                kill_after(child, self.moment(0.7 * whole))
+            };
+            let killed = status.signal() == Some(9);
+            caught += usize::from(
+                self.path(".run6.checkpoint.partial").exists()
+                    || self.path(".run6.partial/summary.json").exists(),
+            );
+            // Every moment leaves nothing or a whole run, nothing or a whole checkpoint.
+            let run = of_run(&self.path("run6"));
+            let kept = run
+                .as_ref()
+                .is_none_or(|run| Some(run) == expected.as_ref())
+                && (run.is_some() || !self.path("run6").exists())
+                && absent_or_whole(&self.path("run6.checkpoint"));
+            trials.tried(kept && (killed || status.success()), || {
+                format!("{status}, run there: {}, kept: {kept}", run.is_some())
+            });
+            if run.is_some() {
+                fits += 1;
+                fs::remove_dir_all(self.path("run6")).unwrap();
+                let _ = fs::remove_file(self.path("run6.checkpoint"));
             }
-            fits += 1;
-            let same = of_run(&self.path("run6")) == expected;
-            trials.lost += usize::from(!same);
-            fs::remove_dir_all(self.path("run6")).unwrap();
-            let _ = fs::remove_file(self.path("run6.checkpoint"));
+            if last || !(killed || status.success()) {
+                break;
+            }
         }
+        trials.tried(fits > 0 && resumed > 0, || {
+            format!("{fits} fits came to their end, {resumed} of them by --resume")
+        });
         for left in [".run6.checkpoint.partial", "run6.checkpoint"] {
             let _ = fs::remove_file(self.path(left));
         }
@@ -404,7 +433,8 @@ impl Campaign {
                 };
                 let said = String::from_utf8_lossy(&output.stderr).contains(said);
                 let end = finish(fit(self, "run2"));
-                let same = end.status.success() && of_run(&self.path("run2")) == expected;
+                let run = of_run(&self.path("run2"));
+                let same = end.status.success() && run.is_some() && run == expected;
                 trials.tried(kept && said && same, || format!("{output:?}"));
             }
             fs::remove_dir_all(self.path("run2")).unwrap();
@@ -479,7 +509,10 @@ impl Campaign {
             assert!(unmounted.success());
         }
         let note = match skipped {
-            true => "SKIPPED: no right to mount".to_string(),
+            true => {
+                common::skipped("full disks: no right to mount a tmpfs");
+                "SKIPPED: no right to mount".to_string()
+            }
             false => format!("{filled} times full; exit 74, nothing left over"),
         };
         self.end(trials, note);
@@ -682,11 +715,27 @@ fn flipped(bytes: &[u8], bit: usize) -> Vec<u8> {
     bytes
 }
 
-/// Model, history and, where there is one, path of penalties.
-fn of_run(run: &Path) -> (Vec<u8>, Vec<u8>, Option<Vec<u8>>) {
-    let read = |name| fs::read(run.join(name)).unwrap();
-    let path = fs::read(run.join("path.json")).ok();
-    (read("model.safetensors"), read("history.jsonl"), path)
+/// Model, history and, where there is one, path of penalties; `None` if they are not there.
+fn of_run(run: &Path) -> Option<(Vec<u8>, Vec<u8>, Option<Vec<u8>>)> {
+    let read = |name| fs::read(run.join(name)).ok();
+    let path = read("path.json");
+    Some((read("model.safetensors")?, read("history.jsonl")?, path))
+}
+
+/// Whether a checkpoint is absent, or there with every byte.
+fn absent_or_whole(checkpoint: &Path) -> bool {
+    let whole = |bytes: Vec<u8>| flowreg::tensors::read_all(&bytes).is_ok();
+    fs::read(checkpoint).map_or(!checkpoint.exists(), whole)
+}
+
+/// The names in a directory, in order.
+fn names_in(directory: &Path) -> Vec<String> {
+    let names = fs::read_dir(directory).into_iter().flatten();
+    let mut names: Vec<String> = names
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
 }
 
 fn spawn(mut command: Command) -> Child {

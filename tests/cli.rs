@@ -672,7 +672,10 @@ fn a_dataset_that_lies_is_refused() {
             "\"rows\": 9223372036854775807",
             "splits[0].rows",
         ),
+        ("\"rows\": 12", "\"rows\": 0", "splits[0].rows"),
         ("\"rows\": 12", "\"rows\": 120000", "splits[0].x_crc32"),
+        ("\"size\": 8", "\"size\": 3037000500", "transform.size"),
+        ("\"features\": 192", "\"features\": 0", "transform.size"),
         (
             "\"name\": \"val\"",
             "\"name\": \"../val\"",

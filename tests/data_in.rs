@@ -5,7 +5,7 @@ mod common;
 
 use common::world::{FIT, PREDICT, PREP, World, succeeds};
 use flowreg::Dataset;
-use flowreg::data::npy::{Dtype, Header};
+use flowreg::data::npy::{self, Dtype, Header};
 
 #[test]
 fn arrays_are_fitted_as_the_dataset_that_they_come_from() {
@@ -68,15 +68,19 @@ fn arrays_are_fitted_as_the_dataset_that_they_come_from() {
             ],
         )
     });
-    world.refuses(65, &["y.npy", "no more than rows"], |world| {
-        let mut y = Header::encode(Dtype::U8, &[12]);
-        y.extend([0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 200]);
-        std::fs::write(world.path("data/y.npy"), y).unwrap();
-        world.run(
-            FIT,
-            &["--x", "data/train.x.npy", "--y", "data/y.npy", "--out", "r"],
-        )
-    });
+    for (label, part) in [(-1, "found -1"), (2_000_000_000, "1536000000768 bytes")] {
+        world.refuses(65, &["y.npy", part], |world| {
+            let mut y = Header::encode(Dtype::I32, &[12]);
+            for label in [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, label] {
+                y.extend(i32::to_le_bytes(label));
+            }
+            std::fs::write(world.path("data/y.npy"), y).unwrap();
+            world.run(
+                FIT,
+                &["--x", "data/train.x.npy", "--y", "data/y.npy", "--out", "r"],
+            )
+        });
+    }
     let mut x = std::fs::read(world.path("data/train.x.npy")).unwrap();
     let row = x.len() - 7 * 192 * 4;
     x[row..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
@@ -226,6 +230,40 @@ fn quiet_json_completions_and_man() {
         .collect();
     let of = |kind: &str| events.iter().filter(|event| event["event"] == kind).count();
     assert_eq!((of("epoch"), of("summary")), (3, 1));
+    let converged = [
+        "--optimizer",
+        "newton",
+        "--l2-path",
+        "1:0.1:2",
+        "--val-split",
+        "val",
+    ];
+    let options = ["--force", "--json-logs"];
+    let said = succeeds(&world.fit(&[&converged[..], &options].concat()));
+    let events: Vec<serde_json::Value> = (said.lines())
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
+        .collect();
+    let of = |kind: &str| events.iter().filter(|event| event["event"] == kind).count();
+    assert!(
+        of("step") >= 4 && of("penalty") == 2 && of("summary") == 1,
+        "{said}"
+    );
+    let step = events
+        .iter()
+        .find(|event| event["event"] == "step")
+        .unwrap();
+    assert!(step["objective"].is_f64() && step["gradient_norm"].is_f64() && step["l2"].is_f64());
+    // stderr as well, where the arguments cannot even be understood.
+    for bad in [
+        ["--json-logs", "--epochs", "many"],
+        ["--no-such", "option", "--json-logs"],
+    ] {
+        let error: serde_json::Value = serde_json::from_slice(&world.fit(&bad).stderr).unwrap();
+        assert_eq!(
+            (&error["event"], &error["code"]),
+            (&"error".into(), &64.into())
+        );
+    }
     let output = world.fit(&["--json-logs"]);
     let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
     assert_eq!(
@@ -248,6 +286,131 @@ fn quiet_json_completions_and_man() {
         assert!(man.contains(".TH") && man.contains("Examples"), "{man}");
         world.refuses(64, &["--completions"], |world| {
             world.run(program, &["--completions", "tcsh"])
+        });
+    }
+}
+
+/// More classes than rows; classes that no row has; classes that only validation rows have, which
+/// are named on stderr.
+#[test]
+fn classes_may_be_without_rows() {
+    let world = World::new();
+    let arrays = |name: &str, labels: &[u8]| {
+        let x: Vec<f32> = (0..3 * labels.len()).map(|i| (i % 7) as f32).collect();
+        let shape = [labels.len(), 3];
+        std::fs::write(world.path(&format!("x{name}")), npy::f32_file(&shape, &x)).unwrap();
+        let mut y = Header::encode(Dtype::U8, &[labels.len()]);
+        y.extend(labels);
+        std::fs::write(world.path(&format!("y{name}")), y).unwrap();
+    };
+    arrays("few", &[0, 1, 2, 0, 1, 2]);
+    arrays("gap", &[0, 1, 2, 3, 4, 9]);
+    arrays("val", &[0, 5, 2, 11]);
+    let fit = |name: &str, rest: &[&str]| {
+        let (x, y) = (format!("x{name}"), format!("y{name}"));
+        let arrays = [
+            "--x", &x, "--y", &y, "--out", "run", "--force", "--epochs", "3",
+        ];
+        world.run(FIT, &[&arrays[..], rest].concat())
+    };
+    let outputs = || {
+        let model = flowreg::Model::load(world.path("run/model.safetensors")).unwrap();
+        model.bias().len()
+    };
+    succeeds(&fit("few", &["--classes", "10"]));
+    assert_eq!(outputs(), 10);
+    succeeds(&fit("gap", &[]));
+    assert_eq!(outputs(), 10);
+    succeeds(&fit("gap", &["--classes", "4"]));
+    assert_eq!(outputs(), 4);
+    let output = fit("gap", &["--x-val", "xval", "--y-val", "yval"]);
+    assert!(output.status.success());
+    assert_eq!(outputs(), 12);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(
+        stderr.contains("val") && stderr.contains("2 classes"),
+        "{stderr}"
+    );
+    assert!(stderr.ends_with(": 5, 11\n"), "{stderr}");
+    // The same of a dataset, whose classes are those of all its parts.
+    let prep = [
+        "npy", "--x", "xgap", "--y", "ygap", "--x-val", "xval", "--y-val", "yval",
+    ];
+    succeeds(&world.run(PREP, &[&prep[..], &["--out", "set"]].concat()));
+    let options = [
+        "--val-split",
+        "val",
+        "--epochs",
+        "3",
+        "--out",
+        "of-set",
+        "--json-logs",
+    ];
+    let output = world.run(FIT, &[&["set"], &options[..]].concat());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    let warning: serde_json::Value = serde_json::from_str(stderr.trim()).unwrap();
+    assert_eq!(warning["event"], "warning");
+    let message = warning["message"].as_str().unwrap();
+    assert!(message.ends_with("class 5, class 11"), "{message}");
+}
+
+/// A weight for each row of the split, whatever `--classes` keeps; another number is refused
+/// before the fit, with the file and both numbers.
+#[test]
+fn sample_weights_are_by_row_of_the_split() {
+    let world = World::new();
+    let rows = 24;
+    let x: Vec<f32> = (0..2 * rows).map(|i| ((i * 37) % 11) as f32).collect();
+    let labels: Vec<u8> = (0..rows as u8).map(|i| i * 5 % 3).collect();
+    let weights: Vec<f64> = (0..rows).map(|i| (i % 4) as f64 + 0.5).collect();
+    let kept: Vec<usize> = (0..rows).filter(|&i| labels[i] < 2).collect();
+    let write = |name: &str, rows: &[usize]| {
+        let x: Vec<f32> = rows
+            .iter()
+            .flat_map(|&i| x[2 * i..][..2].to_vec())
+            .collect();
+        let file = npy::f32_file(&[rows.len(), 2], &x);
+        std::fs::write(world.path(&format!("x{name}")), file).unwrap();
+        let mut y = Header::encode(Dtype::U8, &[rows.len()]);
+        y.extend(rows.iter().map(|&i| labels[i]));
+        std::fs::write(world.path(&format!("y{name}")), y).unwrap();
+        let weights: Vec<String> = rows.iter().map(|&i| weights[i].to_string()).collect();
+        std::fs::write(world.path(&format!("w{name}")), weights.join(" ")).unwrap();
+    };
+    write("all", &(0..rows).collect::<Vec<_>>());
+    write("kept", &kept);
+    let fit = |name: &str, weights: &str, out: &str, rest: &[&str]| {
+        let (x, y) = (format!("x{name}"), format!("y{name}"));
+        let arrays = [
+            "--x",
+            &x,
+            "--y",
+            &y,
+            "--sample-weight",
+            weights,
+            "--out",
+            out,
+        ];
+        world.run(FIT, &[&arrays[..], rest].concat())
+    };
+    for optimizer in ["sgd", "newton"] {
+        let options = ["--optimizer", optimizer, "--force"];
+        succeeds(&fit(
+            "all",
+            "wall",
+            "a",
+            &[&options[..], &["--classes", "2"]].concat(),
+        ));
+        succeeds(&fit("kept", "wkept", "b", &options));
+        let model = |run: &str| flowreg::Model::load(world.path(run).join("model.safetensors"));
+        let (a, b) = (model("a").unwrap(), model("b").unwrap());
+        let expected: Vec<f64> = b.weight().as_slice().iter().map(|&w| w.into()).collect();
+        assert!(common::largest_difference(a.weight().as_slice(), &expected) < 1e-6);
+        let parts = ["wkept", "found 16", "expected 24"];
+        world.refuses(65, &parts, |_| {
+            fit("all", "wkept", "c", &["--optimizer", optimizer])
         });
     }
 }

@@ -18,7 +18,7 @@ proptest! {
     fn gradient_equals_central_differences(
         n in 1usize..12, d in 1usize..10, classes in 2usize..7, seed in any::<u32>(),
         weight_decay in prop::sample::select(vec![0.0f64, 0.01, 0.5]),
-        matrixmultiply in any::<bool>(),
+        backend in prop::sample::select(vec![Backend::Own, Backend::Faer, Backend::Matrixmultiply]),
     ) {
         let problem = Problem::random(n, d, classes, seed);
         let c = problem.outputs();
@@ -31,7 +31,6 @@ proptest! {
         };
 
         let samples = problem.samples();
-        let backend = if matrixmultiply { Backend::Matrixmultiply } else { Backend::Faer };
         let mut engine = Primal::new(samples.x(), None, start, Gemm::new(backend, 1));
         let mut objective = Objective::new(Loss::for_classes(classes), samples.labels());
         let point = engine.start();

@@ -200,10 +200,6 @@ fn an_explanation_adds_up_to_the_logit() {
             }
         }
         let one = MatRef::new(x.row(0), 1, x.cols());
-        let pushes = explainer.contributions(one, &[0]).remove(0);
-        let strongest = (0..pushes.len())
-            .max_by(|&a, &b| pushes[a].abs().total_cmp(&pushes[b].abs()))
-            .unwrap();
         let file = split.files().unwrap()[0].clone();
         let args = [
             "run",
@@ -213,13 +209,18 @@ fn an_explanation_adds_up_to_the_logit() {
             "--json",
         ];
         let line = json(&succeeds(&world.run(PREDICT, &args))).remove(0);
-        if line["predictions"][0]["label"] == 0 {
-            let named = line["pushed_by"][0]["file"].as_str().unwrap().to_string();
-            assert!(
-                named.starts_with(&split.files().unwrap()[strongest]),
-                "{named}"
-            );
-        }
+        let predicted = line["predictions"][0]["label"].as_u64().unwrap() as u32;
+        let pushes = explainer.contributions(one, &[predicted]).remove(0);
+        let strongest = (0..pushes.len())
+            .max_by(|&a, &b| pushes[a].abs().total_cmp(&pushes[b].abs()))
+            .unwrap();
+        let named = line["pushed_by"][0]["file"].as_str().unwrap().to_string();
+        assert!(
+            named.starts_with(&split.files().unwrap()[strongest]),
+            "{named}"
+        );
+        let told = line["pushed_by"][0]["logit"].as_f64().unwrap();
+        assert!((told - pushes[strongest]).abs() <= 1e-6 * pushes[strongest].abs());
         assert_eq!(line["pushed_by"].as_array().unwrap().len(), 5);
         // Coordinates of other rows are refused.
         let other = dataset.split("test").unwrap();
@@ -231,5 +232,22 @@ fn an_explanation_adds_up_to_the_logit() {
                 .to_string()
                 .contains("split that were fitted")
         );
+    }
+}
+
+/// A model file whose transform is not that of its features is refused before a photograph is
+/// resized to whatever size it names.
+#[test]
+fn a_transform_of_other_features_is_refused() {
+    let world = world(&[]);
+    let mut model = Model::load(world.path("run/model.safetensors")).unwrap();
+    for size in [0, 9, 3_037_000_500, usize::MAX] {
+        let mut about = model.about().clone();
+        about.transform.as_mut().unwrap().size = size;
+        model.set_about(about);
+        model.save(world.path("lie.safetensors")).unwrap();
+        world.refuses(65, &["lie.safetensors", "transform", "192"], |world| {
+            world.run(PREDICT, &["lie.safetensors", "photographs/jpg"])
+        });
     }
 }

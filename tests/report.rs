@@ -89,6 +89,39 @@ fn runs_are_laid_over_one_another() {
         .collect();
     assert_eq!(names, ["one", "two"]);
     assert_eq!(data["runs"][1]["history"].as_array().unwrap().len(), 9);
+    // Converged fits have steps; they are laid over one another and over runs of SGD.
+    for (out, optimizer) in [("newton", "newton"), ("lbfgs", "lbfgs")] {
+        let options = ["--optimizer", optimizer, "--l2", "0.1", "--out", out];
+        succeeds(&world.run(FIT, &[&["data"], &options[..]].concat()));
+    }
+    for pair in [["newton", "lbfgs"], ["lbfgs", "one"]] {
+        let out = format!("{}.html", pair.concat());
+        succeeds(&world.run(FIT, &["compare", pair[0], pair[1], "--out", &out]));
+        for (run, name) in self::data(&world.path(&out))["runs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .zip(pair)
+        {
+            let lines = std::fs::read_to_string(world.path(name).join("history.jsonl")).unwrap();
+            let shown = run["history"].as_array().unwrap();
+            assert_eq!(shown.len(), lines.lines().count());
+            for (point, line) in shown.iter().zip(lines.lines()) {
+                let line: Value = serde_json::from_str(line).unwrap();
+                let of = |sgd: &str, converged: &str| match name {
+                    "one" => line[sgd].clone(),
+                    _ => line[converged].clone(),
+                };
+                assert_eq!(point["epoch"], of("epoch", "iteration"));
+                assert_eq!(point["loss"], of("loss", "objective"));
+            }
+            assert_eq!(run["summary"].get("epochs").is_some(), name == "one");
+        }
+    }
+    let curve = |run: &str| std::fs::read_to_string(world.path(run).join("curve.svg")).unwrap();
+    assert!(curve("one").contains(">epoch<") && curve("one").contains(">loss<"));
+    assert!(curve("newton").contains(">step<") && curve("newton").contains(">objective<"));
+    assert!(!curve("newton").contains(">epoch<") && !curve("newton").contains(">loss<"));
     world.refuses(73, &["compare.html", "--force"], |world| {
         world.run(FIT, &["compare", "one", "two"])
     });

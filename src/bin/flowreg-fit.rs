@@ -353,9 +353,9 @@ impl Data {
     }
 
     fn of_arrays(x: &Path, y: &Path, args: &Args) -> Result<Data> {
-        let train = Split::of_arrays(x, y, None)?;
+        let train = Split::of_arrays(x, y)?;
         let val = match (&args.x_val, &args.y_val) {
-            (Some(x), Some(y)) => Some(Split::of_arrays(x, y, Some(train.classes()))?),
+            (Some(x), Some(y)) => Some(Split::of_arrays(x, y)?),
             _ => None,
         };
         let name = x.file_name().unwrap_or_default().to_string_lossy();
@@ -376,24 +376,47 @@ impl Data {
         &self.splits[split].0
     }
 
-    fn samples(&self, split: usize, classes: Option<usize>) -> Result<Samples<'_>> {
-        let samples = self.splits[split].1.samples()?;
-        match classes {
-            Some(classes) => samples.first_classes(classes),
-            None => Ok(samples),
+    /// The classes of all splits.
+    fn classes(&self) -> usize {
+        let classes = self.splits.iter().map(|(_, split)| split.classes());
+        classes.max().unwrap_or(2)
+    }
+
+    fn samples(&self, split: usize, classes: usize) -> Result<Samples<'_>> {
+        self.splits[split].1.first_classes(classes)
+    }
+
+    /// Warn of classes that rows of another split have and the rows to fit have not.
+    fn warn_of_missing_classes(&self, train: &Samples, split: usize, samples: &Samples) {
+        let missing = samples.classes_missing_in(train);
+        let name = |&class: &u32| match self.class_names.get(class as usize) {
+            Some(name) => name.clone(),
+            None => class.to_string(),
+        };
+        let names: Vec<String> = missing.iter().take(8).map(name).collect();
+        if missing.is_empty() {
+            return;
         }
+        let more = if missing.len() > names.len() {
+            ", ..."
+        } else {
+            ""
+        };
+        cli::warn(format_args!(
+            "{} of {} classes without a row in {}, which no fit can learn: {}{more}",
+            self.name(split),
+            missing.len(),
+            self.name(self.train),
+            names.join(", ")
+        ));
     }
 
     /// The files of the rows of [`Data::samples`].
-    fn files(&self, split: usize, classes: Option<usize>) -> Result<Option<Vec<String>>> {
+    fn files(&self, split: usize, classes: usize) -> Option<Vec<String>> {
         let split = &self.splits[split].1;
-        let Some(files) = split.files() else {
-            return Ok(None);
-        };
-        let most = classes.unwrap_or(split.classes()) as u32;
-        let all = split.samples()?;
-        let kept = (files.iter().zip(all.labels())).filter(|(_, label)| **label < most);
-        Ok(Some(kept.map(|(file, _)| file.clone()).collect()))
+        let rows = split.files()?.iter().zip(split.labels());
+        let kept = rows.filter(|(_, label)| **label < classes as i64);
+        Some(kept.map(|(file, _)| file.clone()).collect())
     }
 
     fn check_unchanged(&self) -> Result<()> {
@@ -405,13 +428,21 @@ fn run(args: Args) -> Result<()> {
     let mut laps = cli::Laps::new();
     let memory = args.timings.then(cli::PeakMemory::watch);
     let out = args.out.as_deref().expect("clap requires it");
-    let plan = Plan::new(&args, out)?;
+    let mut plan = Plan::new(&args, out)?;
     let staging = Staging::begin(out, overwrite(args.force))?;
     let pool = threads::pool(args.threads)?;
     let data = pool.install(|| Data::open(&args, &staging))?;
-    let train = data.samples(data.train, plan.classes)?;
-    let val = (data.val.map(|val| data.samples(val, plan.classes))).transpose()?;
-    let eval = data.samples(data.eval, plan.classes)?;
+    let classes = plan.classes.unwrap_or(data.classes());
+    let train = data.samples(data.train, classes)?;
+    let val = (data.val.map(|val| data.samples(val, classes))).transpose()?;
+    let eval = data.samples(data.eval, classes)?;
+    plan.weigh(&args, data.splits[data.train].1.labels(), &train)?;
+    if let (Some(place), Some(val)) = (data.val, &val) {
+        data.warn_of_missing_classes(&train, place, val);
+    }
+    if data.val != Some(data.eval) {
+        data.warn_of_missing_classes(&train, data.eval, &eval);
+    }
     let splits = Splits {
         train: &train,
         validation: val.as_ref(),
@@ -489,7 +520,7 @@ fn run(args: Args) -> Result<()> {
     let mut files = write_files(&args, &staging, &fitted, &summary)?;
     laps.end("other files written and flushed");
     if !args.no_report {
-        let names = data.files(data.eval, plan.classes)?;
+        let names = data.files(data.eval, classes);
         let path: Vec<serde_json::Value> = (fitted.path.iter())
             .map(|entry| serde_json::to_value(entry).expect("plain data"))
             .collect();
@@ -647,6 +678,19 @@ impl Plan {
             checkpoints,
             calibrate: args.weighting.calibrate,
         })
+    }
+
+    /// Keep the weights of the rows to fit, `labels` being those of the whole split, and refuse
+    /// what does not fit them.
+    fn weigh(&mut self, args: &Args, labels: &[i64], train: &Samples) -> Result<()> {
+        if let Some(path) = &args.weighting.sample_weight {
+            (self.weighting).keep_first_classes(labels, train.classes(), path)?;
+        }
+        match &mut self.how {
+            Optimize::Sgd(options) => options.weighting = self.weighting.clone(),
+            Optimize::Converge(options) => options.weighting = self.weighting.clone(),
+        }
+        self.weighting.of(train).map(|_| ())
     }
 
     /// Fit, on one scale if that is asked for; the model is one of the rows as they are.

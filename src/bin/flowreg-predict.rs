@@ -427,7 +427,7 @@ impl Fitted {
     }
 
     fn samples(&self) -> Result<flowreg::Samples<'_>> {
-        self.split.samples()?.first_classes(self.classes)
+        self.split.first_classes(self.classes)
     }
 
     /// The rows that push most, for or against.

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use half::f16;
 
-use super::dataset::{Manifest, USABLE, check_labels, is_usable};
+use super::dataset::{MAX_CLASSES, Manifest, USABLE, check_labels, is_usable};
 use super::npy::{Dtype, Header};
 use super::prep::{self, write_split};
 use super::samples::position;
@@ -33,8 +33,7 @@ pub struct Part {
 /// the rows done since its last call. Cost: one pass over the files; memory: a block of 32 MB.
 ///
 /// # Errors
-/// [`Error::Format`] for arrays that do not fit together, labels below 0 or beyond the number
-/// of rows, and values beyond 10¹⁵ or that are no numbers; [`Error::Exists`], [`Error::Locked`],
+/// [`Error::Format`] for arrays that do not fit together, labels below 0 or above 524,287, and values beyond 10¹⁵ or that are no numbers; [`Error::Exists`], [`Error::Locked`],
 /// [`Error::Npy`], [`Error::Changed`], [`Error::Io`], [`Error::Interrupted`].
 pub fn prepare(
     parts: &[Part],
@@ -49,19 +48,21 @@ pub fn prepare(
         opened.push((part, x, labels));
     }
     let features = opened[0].1.features;
-    let fitted = opened[0].1.rows as i64;
-    let most = |labels: &[i64]| labels.iter().copied().max().unwrap_or(0);
-    let classes = (opened.iter().map(|(_, _, labels)| most(labels)).max())
-        .map_or(2, |most| most.saturating_add(1).clamp(2, fitted.max(2)));
+    let most = MAX_CLASSES as i64;
     for (part, x, labels) in &opened {
         if x.features != features {
             let expected = format!("{features} as {}", opened[0].0.x.display());
             return Err(Error::format(&part.x, "features", x.features, expected));
         }
-        let expected =
-            || format!("0..{classes}: classes are numbered from 0, and no more than rows to fit");
-        check_labels(&part.y, labels, classes, expected)?;
+        let expected = || {
+            format!(
+                "0..{most}: classes are numbered from 0, and a dataset has names for at most {most}"
+            )
+        };
+        check_labels(&part.y, labels, most, expected)?;
     }
+    let largest = opened.iter().flat_map(|(_, _, labels)| labels).max();
+    let classes = largest.map_or(2, |largest| (largest + 1).max(2));
     let staging = Staging::begin(out, overwrite)?;
     let source = opened[0]
         .0
@@ -222,6 +223,25 @@ mod tests {
         }
     }
 
+    /// More classes than rows, and one that only the validation rows have.
+    #[test]
+    fn classes_are_as_many_as_the_labels_of_all_parts_need() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("x.npy"), npy(Dtype::U8, &[2, 1], vec![0, 1])).unwrap();
+        std::fs::write(path("y.npy"), npy(Dtype::U8, &[2], vec![0, 9])).unwrap();
+        std::fs::write(path("yv.npy"), npy(Dtype::U8, &[2], vec![0, 12])).unwrap();
+        let parts = [("train", "y.npy"), ("val", "yv.npy")].map(|(name, y)| Part {
+            name,
+            x: path("x.npy"),
+            y: path(y),
+        });
+        let manifest = prepare(&parts, &path("out"), Overwrite::Never, &|_| {}).unwrap();
+        assert_eq!(manifest.class_names.len(), 13);
+        let dataset = Dataset::open(path("out")).unwrap();
+        assert_eq!(dataset.split("train").unwrap().labels(), [0, 9]);
+    }
+
     #[test]
     fn arrays_that_lie_are_refused() {
         let dir = tempfile::tempdir().unwrap();
@@ -249,8 +269,8 @@ mod tests {
             ),
             (
                 npy(Dtype::F32, &[2, 2], floats([0.0; 4])),
-                npy(Dtype::U8, &[2], vec![0, 9]),
-                "label of row 1: found 9",
+                npy(Dtype::I32, &[2], [0, -1i32].map(i32::to_le_bytes).concat()),
+                "label of row 1: found -1",
             ),
             (
                 npy(Dtype::F32, &[4], floats([0.0; 4])),

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::blocks::{self, BLOCK};
 use super::npy::{Dtype, Header};
-use super::samples::{Samples, position};
+use super::samples::{Samples, beyond_memory, position};
 use super::store::{MappedMatrix, read_labels};
 use crate::error::{Error, Result};
 use crate::files;
@@ -29,6 +29,8 @@ const VERSION: u32 = 2;
 const MAX_MANIFEST: u64 = 16 << 20;
 /// As is a list of names.
 const MAX_FILES: u64 = 1 << 30;
+/// Most classes whose names fit a manifest, at up to 30 bytes each.
+pub(crate) const MAX_CLASSES: usize = 1 << 19;
 
 /// `dataset.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -68,6 +70,12 @@ pub struct Transform {
 }
 
 impl Transform {
+    /// Whether rows of so many features are what it makes of photographs: 3 · size².
+    pub fn makes(&self, features: usize) -> bool {
+        let values = (self.size.checked_mul(self.size)).and_then(|area| area.checked_mul(3));
+        self.size > 0 && values == Some(features)
+    }
+
     /// The one transform there is, at this size.
     pub(crate) fn of_photographs(size: usize) -> Transform {
         Transform {
@@ -160,6 +168,13 @@ impl Manifest {
             return bad("version", version.to_string(), expected);
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(json)?;
+        if let Some(transform) = &manifest.transform
+            && !transform.makes(manifest.features)
+        {
+            let found = format!("{} beside {} features", transform.size, manifest.features);
+            let expected = "features of 3 x size x size values".to_string();
+            return bad("transform.size", found, expected);
+        }
         let names: Vec<&str> = manifest.splits.iter().map(|s| s.name.as_str()).collect();
         for (i, split) in manifest.splits.iter().enumerate() {
             // Names become file names: nothing that could leave the directory.
@@ -171,10 +186,11 @@ impl Manifest {
             }
             let bytes = (split.rows.checked_mul(manifest.features))
                 .and_then(|values| values.checked_mul(4))
-                .filter(|&bytes| isize::try_from(bytes).is_ok());
+                .filter(|&bytes| bytes > 0 && isize::try_from(bytes).is_ok());
             let Some(bytes) = bytes else {
                 let found = format!("{} of {} features", split.rows, manifest.features);
-                let expected = "rows that a file can hold".to_string();
+                let expected = "at least one row and feature, and no more than a file can hold";
+                let expected = expected.to_string();
                 return bad(&format!("splits[{i}].rows"), found, expected);
             };
             let digits = blocks::hex_len(bytes);
@@ -223,6 +239,7 @@ pub struct Split {
     x: MappedMatrix,
     x_crc32: String,
     y: Vec<i64>,
+    y_path: PathBuf,
     classes: usize,
     files: Option<Vec<String>>,
 }
@@ -323,6 +340,7 @@ impl Dataset {
             x,
             x_crc32: entry.x_crc32.clone(),
             y: labels.values,
+            y_path,
             classes,
             files: self.files(entry)?,
         })
@@ -351,14 +369,14 @@ impl Dataset {
 impl Split {
     /// Map `<f4` features (n x d) and read labels (n) that some other tool saved.
     ///
-    /// There are as many classes as `classes` says, or as the labels, from 0, need. Cost: as
+    /// There are as many classes as the labels, from 0, need, and at least two. Cost: as
     /// [`Dataset::split`]; the checksums are those of now, for [`Split::check_unchanged`].
     ///
     /// # Errors
     /// [`Error::Npy`] and [`Error::Format`] if the files are not such arrays, if the rows and
     /// labels are not as many, if a feature is no number of at most 10¹⁵, or if a label is below
-    /// 0 or not below `classes`.
-    pub fn of_arrays(x_path: &Path, y_path: &Path, classes: Option<usize>) -> Result<Split> {
+    /// 0 or not below 2³² - 1.
+    pub fn of_arrays(x_path: &Path, y_path: &Path) -> Result<Split> {
         let x = MappedMatrix::open(x_path)?;
         let (rows, features) = (x.view().rows(), x.view().cols());
         if rows == 0 || features == 0 {
@@ -371,12 +389,10 @@ impl Split {
             ));
         }
         let y = read_labels(y_path, rows)?.values;
-        let needed = y.iter().max().map_or(0, |most| most.saturating_add(1));
-        // No more classes than rows, or a wild label would make a matrix of W that none holds.
-        let classes = classes.map_or(needed.min(rows as i64), |classes| classes as i64);
-        let expected =
-            || format!("0..{classes}: classes are numbered from 0, and no more than rows to fit");
-        check_labels(y_path, &y, classes, expected)?;
+        let most = i64::from(u32::MAX);
+        let expected = || format!("0..{most}: classes are numbered from 0");
+        check_labels(y_path, &y, most, expected)?;
+        let classes = y.iter().max().map_or(2, |largest| (largest + 1).max(2));
         let unusable = Unusable::default();
         let x_crc32 = blocks::checksums(x.data(), |range, data| unusable.look(range, data));
         unusable.refuse(&x)?;
@@ -384,7 +400,8 @@ impl Split {
             x,
             x_crc32,
             y,
-            classes: (classes as usize).max(2),
+            y_path: y_path.to_path_buf(),
+            classes: classes as usize,
             files: None,
         })
     }
@@ -400,8 +417,30 @@ impl Split {
     }
 
     /// The split's rows, borrowed from the map.
+    ///
+    /// # Errors
+    /// As [`Split::first_classes`].
     pub fn samples(&self) -> Result<Samples<'_>> {
-        Samples::of_finite(self.x.view(), &self.y, self.classes)
+        self.first_classes(self.classes)
+    }
+
+    /// The rows whose label is below `classes`, which becomes the number of classes; they may be
+    /// more than [`Split::classes`].
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming the labels' file if memory cannot hold a weight of `classes` x
+    /// features; [`Error::Options`] if `classes` is below 2 or no row is left.
+    pub fn first_classes(&self, classes: usize) -> Result<Samples<'_>> {
+        let x = self.x.view();
+        if let Some((found, expected)) = beyond_memory(classes, x.cols()) {
+            return Err(Error::format(&self.y_path, "labels", found, expected));
+        }
+        Samples::of_any_classes(x, &self.y, self.classes)?.first_classes(classes)
+    }
+
+    /// The label of each row.
+    pub fn labels(&self) -> &[i64] {
+        &self.y
     }
 
     /// Refuse if somebody changed the matrix since it was verified: by its length, the time of

@@ -189,7 +189,7 @@ impl<'a> Download<'a> {
         let of = response
             .body()
             .content_length()
-            .map(|left| self.length + left);
+            .map(|left| self.length.saturating_add(left));
         if of.is_some_and(|of| of > self.remote.max_bytes) {
             return Err(self.too_long());
         }

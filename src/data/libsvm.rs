@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::dataset::{Manifest, USABLE, is_usable};
+use super::dataset::{MAX_CLASSES, Manifest, USABLE, is_usable};
 use super::prep::{self, write_split};
 use super::store::{check_state, state};
 use crate::error::{Error, Result};
@@ -19,8 +19,6 @@ use crate::publish::{Overwrite, Staging};
 const MAX_LINE: u64 = 256 << 20;
 /// Most features: a row of 64 MiB.
 const MAX_FEATURES: usize = 16 << 20;
-/// Most classes.
-const MAX_CLASSES: usize = 1 << 16;
 
 /// One split to be.
 #[derive(Clone, Debug)]
@@ -33,7 +31,7 @@ pub struct Part {
 
 /// Convert texts into the dataset directory `out`, which appears complete or not at all.
 ///
-/// Classes are the first text's labels in numerical order, and keep them as names; features are
+/// Classes are the labels of all texts in numerical order, and keep them as names; features are
 /// as many as the largest index of all texts. `progress` is told the rows written since its last
 /// call. Cost: two passes over the texts; on the disk 4 bytes for every row and feature.
 ///
@@ -57,7 +55,8 @@ pub fn prepare(
         }
         counted.push((part, labels, lines.state));
     }
-    let classes: BTreeSet<i64> = counted[0].1.iter().copied().collect();
+    let labels = counted.iter().flat_map(|(_, labels, _)| labels);
+    let classes: BTreeSet<i64> = labels.copied().collect();
     let classes: Vec<i64> = classes.into_iter().collect();
     if features == 0 || !(2..=MAX_CLASSES).contains(&classes.len()) {
         let found = format!("{} classes, {features} features", classes.len());
@@ -72,21 +71,8 @@ pub fn prepare(
     let names = classes.iter().map(i64::to_string).collect();
     let mut manifest = Manifest::of_numbers(source.into_owned(), names, features);
     for (part, labels, state) in counted {
-        let mut numbers = Vec::with_capacity(labels.len());
-        for (row, label) in labels.iter().enumerate() {
-            match classes.binary_search(label) {
-                Ok(class) => numbers.push(class as i64),
-                Err(_) => {
-                    let expected = "a label that the split train has";
-                    return Err(Error::format(
-                        &part.path,
-                        format!("label of row {row}"),
-                        label,
-                        expected,
-                    ));
-                }
-            }
-        }
+        let number = |label| classes.partition_point(|class| class < label) as i64;
+        let numbers: Vec<i64> = labels.iter().map(number).collect();
         let mut lines = Lines::open(&part.path)?;
         let write = |rows: Range<usize>, values: &mut [f32]| {
             progress(rows.len() as u64);
@@ -223,14 +209,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         std::fs::write(path("train"), "+1 1:0.5 3:-2 # a comment\n\n-1 2:1e1\n+1\n").unwrap();
-        std::fs::write(path("test"), "-1 4:7\n").unwrap();
+        std::fs::write(path("test"), "-1 4:7\n0 1:2\n").unwrap();
         let parts = [("train", "train"), ("test", "test")].map(|(name, file)| Part {
             name,
             path: path(file),
         });
         prepare(&parts, &path("out"), Overwrite::Never, &|_| {}).unwrap();
         let dataset = Dataset::open(path("out")).unwrap();
-        assert_eq!(dataset.manifest().class_names, ["-1", "1"]);
+        // A class that only the test rows have is a class.
+        assert_eq!(dataset.manifest().class_names, ["-1", "0", "1"]);
         let rows = |name: &str| {
             let split = dataset.split(name).unwrap();
             let samples = split.samples().unwrap();
@@ -240,8 +227,9 @@ mod tests {
             )
         };
         let x = vec![0.5, 0.0, -2.0, 0.0, 0.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
-        assert_eq!(rows("train"), (x, vec![1, 0, 1]));
-        assert_eq!(rows("test"), (vec![0.0, 0.0, 0.0, 7.0], vec![0]));
+        assert_eq!(rows("train"), (x, vec![2, 0, 2]));
+        let x = vec![0.0, 0.0, 0.0, 7.0, 2.0, 0.0, 0.0, 0.0];
+        assert_eq!(rows("test"), (x, vec![0, 1]));
     }
 
     #[test]

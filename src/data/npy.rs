@@ -204,7 +204,8 @@ impl Header {
 /// # Panics
 /// If the shape has another number of values.
 pub fn f32_file(shape: &[usize], values: &[f32]) -> Vec<u8> {
-    assert_eq!(shape.iter().product::<usize>(), values.len(), "the shape");
+    let product = (shape.iter()).try_fold(1usize, |product, &dim| product.checked_mul(dim));
+    assert_eq!(product, Some(values.len()), "the shape");
     let mut bytes = Header::encode(Dtype::F32, shape);
     bytes.extend_from_slice(bytemuck::cast_slice(values));
     bytes

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::engine::available_memory;
 use crate::error::{Error, Result};
 use crate::mat::MatRef;
 
@@ -148,6 +149,11 @@ impl<'a> Samples<'a> {
 
     /// Like [`Samples::from_matrix`] for features that are known to be finite.
     pub(crate) fn of_finite(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
+        Self::of_any_classes(x, labels, classes)?.checked()
+    }
+
+    /// Like [`Samples::of_finite`] for any number of classes; for [`Samples::first_classes`].
+    pub(crate) fn of_any_classes(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
         if x.rows() == 0 || x.cols() == 0 || x.rows() != labels.len() {
             return Err(Error::shape(
                 "x",
@@ -185,20 +191,27 @@ impl<'a> Samples<'a> {
         })
     }
 
-    /// The rows whose label is below `classes`, which becomes the number of classes.
+    /// Refuse so many classes that memory cannot hold a weight for them.
+    fn checked(self) -> Result<Self> {
+        match beyond_memory(self.classes, self.features()) {
+            None => Ok(self),
+            Some((found, expected)) => Err(Error::memory("classes", found, expected)),
+        }
+    }
+
+    /// The rows whose label is below `classes`, which becomes the number of classes; they may be
+    /// more than the labels need.
     ///
     /// # Errors
-    /// [`Error::Options`] if fewer classes exist, or if one of them has no row left.
+    /// [`Error::Options`] if `classes` is below 2, or if no row is left; [`Error::Memory`] if
+    /// memory cannot hold a weight of `classes` x features.
     pub fn first_classes(self, classes: usize) -> Result<Self> {
-        if !(2..=self.classes).contains(&classes) {
-            return Err(Error::options(
-                "--classes",
-                classes,
-                format!("2..={}, the classes of this dataset", self.classes),
-            ));
+        if classes < 2 || u32::try_from(classes).is_err() {
+            let expected = "2 or more, below 2^32";
+            return Err(Error::options("--classes", classes, expected));
         }
-        if classes == self.classes {
-            return Ok(self);
+        if classes >= self.classes {
+            return Samples { classes, ..self }.checked();
         }
         let kept: Vec<u32> = (0..self.labels.len() as u32)
             .filter(|&i| (self.labels[i as usize] as usize) < classes)
@@ -207,11 +220,22 @@ impl<'a> Samples<'a> {
             let expected = "at least one row with a label below it";
             return Err(Error::options("--classes", classes, expected));
         }
-        Ok(Samples {
+        let samples = Samples {
             x: self.x.choose(&kept),
             labels: kept.iter().map(|&i| self.labels[i as usize]).collect(),
             classes,
-        })
+        };
+        samples.checked()
+    }
+
+    /// The classes that have rows here and none in `other`, in ascending order.
+    pub fn classes_missing_in(&self, other: &Samples) -> Vec<u32> {
+        let mut missing = self.labels.clone();
+        missing.sort_unstable();
+        missing.dedup();
+        let there: std::collections::HashSet<u32> = other.labels.iter().copied().collect();
+        missing.retain(|label| !there.contains(label));
+        missing
     }
 
     /// These samples and others after them, copied. Cost: 4(n + m)d bytes.
@@ -268,6 +292,28 @@ impl<'a> Samples<'a> {
     pub fn labels(&self) -> &[u32] {
         &self.labels
     }
+}
+
+/// What is found and expected if memory cannot hold the weight of so many classes; a single wild
+/// label would ask for it.
+pub(crate) fn beyond_memory(classes: usize, features: usize) -> Option<(String, String)> {
+    /// Bytes that every machine has: a weight of less is not looked at.
+    const ALWAYS: u64 = 256 << 20;
+    let bytes = (classes as u64).saturating_mul(features as u64);
+    let bytes = bytes.saturating_mul(4);
+    if bytes <= ALWAYS {
+        return None;
+    }
+    let most = available_memory().unwrap_or(u64::MAX >> 1);
+    (bytes > most).then(|| {
+        (
+            format!("{classes} classes x {features} features, a weight of {bytes} bytes"),
+            format!(
+                "at most the {most} bytes of memory at hand: number the classes from 0 without \
+                 gaps, or give --classes to leave out rows of the higher labels"
+            ),
+        )
+    })
 }
 
 /// Room for so many values.
@@ -417,7 +463,35 @@ mod tests {
         assert!(Samples::new(&x, 2, &[0, 1, -1], 2).is_err());
         assert!(Samples::new(&x, 2, &[0, 0, 0], 1).is_err());
         let good = Samples::new(&x, 2, &[0, 1, 2], 3).unwrap();
-        assert!(good.clone().first_classes(4).is_err());
-        assert!(good.first_classes(1).is_err());
+        assert!(good.clone().first_classes(1).is_err());
+        assert!(good.first_classes(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn classes_may_be_more_than_rows_and_labels() {
+        let x = [0.0; 4];
+        let samples = Samples::new(&x, 2, &[7, 0], 8).unwrap();
+        assert_eq!((samples.rows(), samples.classes()), (2, 8));
+        let more = samples.clone().first_classes(10).unwrap();
+        assert_eq!((more.rows(), more.classes()), (2, 10));
+        assert_eq!(samples.clone().first_classes(3).unwrap().labels(), [0]);
+        let few = Samples::new(&x, 2, &[0, 1], 8).unwrap();
+        assert_eq!(samples.classes_missing_in(&few), [7]);
+        assert_eq!(few.classes_missing_in(&few), [0u32; 0]);
+    }
+
+    /// A wild label would ask for a weight that no memory holds; not if its row is left out.
+    #[test]
+    fn classes_beyond_memory_are_refused() {
+        let x = vec![0.0; 2 << 20];
+        let wild = i64::from(u32::MAX) - 1;
+        let (features, classes) = (1 << 20, wild as usize + 1);
+        let error = Samples::new(&x, features, &[wild, 0], classes).unwrap_err();
+        let bytes = classes as u64 * features as u64 * 4;
+        assert!(error.to_string().contains(&bytes.to_string()), "{error}");
+        assert_eq!(error.exit_code(), 71);
+        let x = MatRef::new(&x, 2, features);
+        let all = Samples::of_any_classes(x, &[wild, 0], classes).unwrap();
+        assert_eq!(all.first_classes(2).unwrap().labels(), [0]);
     }
 }

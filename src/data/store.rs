@@ -168,7 +168,8 @@ pub(crate) struct Labels {
 
 /// Read a whole one-dimensional file of `rows` whole numbers (`<i8`, `<i4` or `|u1`).
 pub(crate) fn read_labels(path: &Path, rows: usize) -> Result<Labels> {
-    let most = (rows as u64).saturating_mul(8) + MAX_HEADER as u64;
+    let most = (rows as u64).saturating_mul(8);
+    let most = most.saturating_add(MAX_HEADER as u64);
     let mut bytes = files::read(path, "open", most)?;
     let header = parse_header(path, &bytes, bytes.len() as u64)?;
     if header.shape != [rows] {
@@ -319,5 +320,28 @@ mod sigbus {
         // Not ours: the next try of the same access ends the process as it would have.
         // SAFETY: `signal` with a default is allowed in a handler.
         unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No number of rows makes the arithmetic of lengths wrap.
+    #[test]
+    fn labels_of_any_number_of_rows_are_compared() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("y.npy");
+        let mut file = Header::encode(Dtype::U8, &[2]);
+        file.extend([0, 1]);
+        std::fs::write(&path, file).unwrap();
+        assert_eq!(read_labels(&path, 2).unwrap().values, [0, 1]);
+        for rows in [1, 3, 1 << 61, usize::MAX] {
+            let error = read_labels(&path, rows).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("one label a row, {rows}")),
+                "{error}"
+            );
+        }
     }
 }

@@ -522,6 +522,16 @@ impl Model {
                     let found = format!("{:?}", about.temperature);
                     return bad("metadata flowreg.temperature", found, "a number above 0");
                 }
+                Ok(about)
+                    if about
+                        .transform
+                        .as_ref()
+                        .is_some_and(|t| !t.makes(model.features)) =>
+                {
+                    let found = format!("{:?}", about.transform);
+                    let expected = format!("a size of which 3 x size² are {}", model.features);
+                    return bad("metadata flowreg.transform", found, &expected);
+                }
                 Ok(about) => about,
                 Err(error) => {
                     return bad("metadata flowreg", error.to_string(), "what flowreg writes");

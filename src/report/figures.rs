@@ -13,13 +13,35 @@ const MARGINS: [f64; 4] = [64.0, 16.0, 16.0, 48.0];
 const LOG_FROM: f64 = 30.0;
 const COLOURS: [&str; 2] = ["#21705c", "#b4532a"];
 
-/// Loss over the epochs, and validation loss where there is one.
-pub(super) fn curve(history: &[Epoch]) -> String {
+/// Names of a curve's axes.
+#[derive(Clone, Copy)]
+pub(super) struct Axes {
+    title: &'static str,
+    x: &'static str,
+    y: &'static str,
+}
+
+/// Of SGD.
+pub(super) const EPOCHS: Axes = Axes {
+    title: "Loss over the epochs",
+    x: "epoch",
+    y: "loss",
+};
+
+/// Of a converged fit.
+pub(super) const STEPS: Axes = Axes {
+    title: "Objective over the steps",
+    x: "step",
+    y: "objective",
+};
+
+/// Loss over the epochs (objective over the steps), and validation loss where there is one.
+pub(super) fn curve(history: &[Epoch], axes: Axes) -> String {
     let losses: Vec<(f64, f64)> = (history.iter()).map(|e| (e.epoch as f64, e.loss)).collect();
     let validation: Vec<(f64, f64)> = (history.iter())
         .filter_map(|e| Some((e.epoch as f64, e.val_loss?)))
         .collect();
-    let lines = [("loss", &losses), ("validation loss", &validation)];
+    let lines = [(axes.y, &losses), ("validation loss", &validation)];
     let all = || lines.iter().flat_map(|(_, points)| points.iter());
     let (low, high) = range(all().map(|point| point.1));
     let log = low > 0.0 && high > LOG_FROM * low;
@@ -40,7 +62,7 @@ pub(super) fn curve(history: &[Epoch]) -> String {
     let px = |x: f64| left + (WIDTH - left - right) * share(x, x0, x1);
     let py = |y: f64| HEIGHT - bottom - (HEIGHT - top - bottom) * share(y_of(y), y0, y1);
 
-    let mut svg = open(WIDTH, HEIGHT, "Loss over the epochs");
+    let mut svg = open(WIDTH, HEIGHT, axes.title);
     let values: Vec<f64> = match log {
         true => (y0.floor() as i32..=y1.ceil() as i32)
             .flat_map(|power| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(power)))
@@ -72,9 +94,10 @@ pub(super) fn curve(history: &[Epoch]) -> String {
     }
     let _ = writeln!(
         svg,
-        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">epoch</text>",
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
         (left + WIDTH - right) / 2.0,
-        HEIGHT - 8.0
+        HEIGHT - 8.0,
+        axes.x
     );
     for (i, (name, points)) in lines
         .iter()
@@ -239,7 +262,7 @@ mod tests {
             let history: Vec<Epoch> = (0..20)
                 .map(|i| epoch(i, factor * i as f64 + 0.5, Some(1.0)))
                 .collect();
-            let svg = curve(&history);
+            let svg = curve(&history, EPOCHS);
             assert_eq!(svg.matches("<polyline").count(), 2);
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
             for points in svg.split("points=\"").skip(1) {
@@ -251,7 +274,9 @@ mod tests {
             }
         }
         assert_eq!(
-            curve(&[epoch(0, 1.0, None)]).matches("<polyline").count(),
+            curve(&[epoch(0, 1.0, None)], STEPS)
+                .matches("<polyline")
+                .count(),
             1
         );
     }

@@ -20,7 +20,7 @@ use crate::files;
 use crate::model::Model;
 use crate::monitor::Epoch;
 use crate::publish::Staging;
-use crate::run::{HISTORY, SUMMARY, Summary};
+use crate::run::{HISTORY, How, SUMMARY, Summary};
 
 /// The page.
 pub const REPORT: &str = "report.html";
@@ -79,7 +79,12 @@ impl Report<'_> {
             figures::confusion(&self.scores.confusion(), &names).as_bytes(),
         )?;
         if !self.history.is_empty() {
-            staging.write(CURVE, figures::curve(&thinned(self.history)).as_bytes())?;
+            let axes = match self.summary.how {
+                How::Sgd(_) => figures::EPOCHS,
+                How::Converged(_) => figures::STEPS,
+            };
+            let curve = figures::curve(&thinned(self.history), axes);
+            staging.write(CURVE, curve.as_bytes())?;
             files.push(CURVE);
         }
         if !tiles.is_empty() {
@@ -160,7 +165,7 @@ impl Report<'_> {
                 Some(file) => file.clone(),
                 None => format!("row {i}"),
             };
-            let picture = transform.and_then(|t| pictures::of_row(self.rows.row(i), t.size));
+            let picture = transform.and_then(|t| pictures::of_row(self.rows.row(i), t));
             json!({
                 "name": name,
                 "label": score.label,
@@ -173,7 +178,28 @@ impl Report<'_> {
     }
 }
 
-/// The page that lays finished runs over one another: their curves, and what differs.
+/// A line of the history of a converged fit.
+#[derive(serde::Deserialize)]
+struct StepLine {
+    iteration: usize,
+    objective: f64,
+}
+
+impl StepLine {
+    /// As the page draws it: over its number.
+    fn point(self) -> Epoch {
+        Epoch {
+            epoch: self.iteration,
+            lr: 1.0,
+            loss: self.objective,
+            val_loss: None,
+            val_accuracy: None,
+        }
+    }
+}
+
+/// The page that lays finished runs over one another: their curves, and what differs. Runs of SGD
+/// are drawn as losses over epochs, converged fits as objectives over steps.
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::Format`] for a directory that is not a run.
@@ -193,9 +219,16 @@ pub fn compare(runs: &[impl AsRef<Path>]) -> Result<String> {
         }
         let path = directory.join(HISTORY);
         let lines = read(&path)?;
-        let history: Vec<Epoch> = (lines.lines())
-            .map(|line| parse(&path, line))
-            .collect::<Result<_>>()?;
+        let lines = lines.lines();
+        // Only SGD has epochs; the page tells them apart in the same way.
+        let history: Vec<Epoch> = if summary.get("epochs").is_some() {
+            lines
+                .map(|line| parse(&path, line))
+                .collect::<Result<_>>()?
+        } else {
+            let point = |line| parse(&path, line).map(StepLine::point);
+            lines.map(point).collect::<Result<_>>()?
+        };
         let name = directory.display().to_string();
         shown.push(run(&name, &summary, &thinned(&history)));
     }

@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rayon::prelude::*;
 
+use crate::data::dataset::Transform;
 use crate::data::jpeg;
 use crate::data::resample::resize_to_planes;
 use crate::model::Model;
@@ -52,18 +53,19 @@ impl Picture {
 }
 
 /// A row of `3 x size x size` values in 0..=1; `None` if it is no such row.
-pub(super) fn of_row(row: &[f32], size: usize) -> Option<Picture> {
+pub(super) fn of_row(row: &[f32], transform: &Transform) -> Option<Picture> {
     let planes: Vec<u8> = (row.iter())
         .map(|&value| (value * 255.0).round() as u8)
         .collect();
-    is_picture(row.len(), size).then(|| Picture::from_planes(&planes, size))
+    let picture = || Picture::from_planes(&planes, transform.size);
+    transform.makes(row.len()).then(picture)
 }
 
 /// The weight of every class (of at most 400); none if the features are no pixels.
 pub(super) fn of_weights(model: &Model) -> Vec<Picture> {
     let weight = model.weight();
     let size = match &model.about().transform {
-        Some(transform) if is_picture(weight.cols(), transform.size) => transform.size,
+        Some(transform) if transform.makes(weight.cols()) => transform.size,
         _ => return Vec::new(),
     };
     (0..weight.rows().min(MOST))
@@ -82,10 +84,6 @@ fn of_weight(weight: &[f32], size: usize) -> Picture {
         .map(|w| (127.5 + w * scale).round() as u8)
         .collect();
     Picture::from_planes(&planes, size)
-}
-
-fn is_picture(features: usize, size: usize) -> bool {
-    size > 0 && size.checked_mul(size).and_then(|area| area.checked_mul(3)) == Some(features)
 }
 
 /// All pictures, in rows on white, as a PNG.
@@ -119,9 +117,9 @@ mod tests {
     #[test]
     fn a_row_becomes_its_picture() {
         let row: Vec<f32> = (0..12).map(|v| v as f32 / 255.0).collect();
-        let picture = of_row(&row, 2).unwrap();
+        let picture = of_row(&row, &Transform::of_photographs(2)).unwrap();
         assert_eq!(picture.values, [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]);
-        assert!(of_row(&row, 3).is_none());
+        assert!(of_row(&row, &Transform::of_photographs(3)).is_none());
         assert!(
             picture
                 .data_uri()

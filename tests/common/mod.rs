@@ -4,6 +4,7 @@
 pub mod process;
 pub mod world;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -11,6 +12,22 @@ use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::prep::{self, PrepOptions};
 use flowreg::publish::Overwrite;
 use flowreg::{Dataset, Samples};
+
+/// Say that something was not tested: on stderr itself, which libtest does not swallow, and as a
+/// line of the file that `FLOWREG_SKIPPED_LOG` names, which `.ci/run` counts.
+pub fn skipped(what: &str) {
+    let mut stderr = std::io::stderr();
+    let _ = writeln!(stderr, "\n*** SKIPPED: {what} ***");
+    if let Some(log) = std::env::var_os("FLOWREG_SKIPPED_LOG") {
+        let mut log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .unwrap();
+        // One write, so that tests of several threads and processes do not mix.
+        log.write_all(format!("{what}\n").as_bytes()).unwrap();
+    }
+}
 
 /// The reference data: `FLOWREG_SHARED`, or `../shared` beside the checkout. Where it is
 /// absent a test says so and passes; in CI (`CI=true`) it fails.
@@ -27,10 +44,10 @@ pub fn shared(needs: &str) -> Option<PathBuf> {
         "{}: no reference data, which CI must have",
         dir.display()
     );
-    eprintln!(
-        "\n*** SKIPPED: {needs}: no reference data at {} (set FLOWREG_SHARED) ***\n",
+    skipped(&format!(
+        "{needs}: no reference data at {} (set FLOWREG_SHARED)",
         dir.display()
-    );
+    ));
     None
 }
 
