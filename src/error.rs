@@ -78,7 +78,7 @@ pub enum Error {
         reason: String,
     },
     /// The output exists and may not be replaced.
-    #[error("{}: already exists; choose another --out or give --force to replace it", path.display())]
+    #[error("{}: already exists; choose another path, or give --force to replace it", path.display())]
     Exists {
         /// The existing output.
         path: PathBuf,

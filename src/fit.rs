@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::checkpoint::{Checkpoints, Fields, Identity, Saver};
+use crate::checkpoint::{Checkpoints, Identity, Saver};
 use crate::data::samples::{OwnedSamples, Samples, Splits};
 use crate::design::scaler::{Scaler, Standardize};
 use crate::engine::{self, Choice, Engine, Gram, GramMatrix, Kind, Plan, Primal, Shape};
@@ -273,10 +273,22 @@ fn fit_rows(
             rayon::join(draw, || x.touch(0..x.len())).0
         }
     })?;
+    // A checkpoint of another fit is refused before K is made.
+    let mut saver = (options.checkpoints.clone()).map(|checkpoints| {
+        Saver::new(
+            checkpoints,
+            identity(given, options, plan, &start),
+            "epochs",
+        )
+    });
+    if let Some(saver) = &saver {
+        saver.refuse_other(Some("--engine"))?;
+    }
     let k = match plan.engine {
         Kind::Primal => None,
         Kind::Gram => match timed(&mut timings.gram_matrix, || {
-            gram_matrices(splits, gemm, observe)
+            let weights = options.weighting.samples.as_deref();
+            gram_matrices(splits, weights, gemm, observe)
         }) {
             // The primal engine may reach what K cannot hold.
             Err(Error::Options { .. } | Error::Memory { .. })
@@ -290,11 +302,14 @@ fn fit_rows(
             k => Some(k?),
         },
     };
+    if let Some(saver) = &mut saver {
+        saver.decide("--engine", plan.engine.to_string());
+    }
     let x = splits.train.x();
     let x_validation = splits.validation.map(Samples::x);
     let mut run = Run {
         splits,
-        given,
+        saver,
         options,
         plan,
         threads,
@@ -401,12 +416,13 @@ fn check(splits: Splits, options: &FitOptions) -> Result<()> {
 /// K and K_val.
 fn gram_matrices(
     splits: Splits,
+    weights: Option<&[f64]>,
     gemm: Gemm,
     observe: &mut (dyn FnMut(Event) + Send),
 ) -> Result<(GramMatrix, Option<GramMatrix>)> {
     let x = splits.train.x();
     let of = x.features() * (1 + usize::from(splits.validation.is_some()));
-    let k = GramMatrix::new(x, gemm, &mut |columns| {
+    let k = GramMatrix::weighted(x, weights, gemm, &mut |columns| {
         observe(Event::GramMatrix { columns, of });
         interrupt::check()
     })?;
@@ -423,8 +439,7 @@ fn gram_matrices(
 /// A fit whose engine is known.
 struct Run<'a> {
     splits: Splits<'a>,
-    /// The rows before they were put on one scale.
-    given: Splits<'a>,
+    saver: Option<Saver>,
     options: &'a FitOptions,
     plan: Plan,
     threads: usize,
@@ -441,8 +456,7 @@ impl Run<'_> {
             learning_rate(sgd, &mut engine, &objective, train, self.plan.engine)
         })?;
         (self.observe)(Event::Started { lr, lr_bound });
-        let saver = (self.options.checkpoints.clone())
-            .map(|checkpoints| Saver::new(checkpoints, self.identity(&engine), "epochs"));
+        let saver = self.saver.take();
         let (splits, options) = (self.splits, self.options);
         let mut monitor = Monitor::new(splits, options, &engine, saver, self.observe)?;
         let end = timed(&mut self.timings.epochs, || {
@@ -480,43 +494,38 @@ impl Run<'_> {
     }
 }
 
-impl Run<'_> {
-    /// Everything that the fit's bits depend on, each as the command line calls it. The
-    /// number of threads is not among it; the instruction set is where not our own kernels
-    /// multiply.
-    fn identity<E: Engine>(&self, engine: &E) -> Identity {
-        let FitOptions { sgd, init, .. } = self.options;
-        let (engine_name, backend) = (self.plan.engine, self.options.backend);
-        let [train, validation] = self.given.fingerprints();
-        let number = |n: Option<usize>| n.map_or("none".to_string(), |n| n.to_string());
-        let (mut start, mut fields) = (engine.start(), Fields::default());
-        E::fields(&mut start, &mut fields);
-        let mut identity = vec![
-            ("--optimizer", "sgd".to_string()),
-            ("training rows", train),
-            ("validation rows", validation),
-            ("--engine", engine_name.to_string()),
-            ("--gemm", backend.to_string()),
-            ("--init", format!("{init}, {:08x}", fields.crc32())),
-            ("--early-stopping", number(self.options.early_stopping)),
-            ("--epochs", sgd.epochs.to_string()),
-            ("--lr", sgd.lr.to_string()),
-            ("--lr-schedule", sgd.schedule.to_string()),
-            ("--momentum", sgd.momentum.to_string()),
-            ("--dampening", sgd.dampening.to_string()),
-            ("--nesterov", sgd.nesterov.to_string()),
-            ("--weight-decay", sgd.weight_decay.to_string()),
-            ("--batch-size", number(sgd.batch_size)),
-            ("--seed", sgd.seed.to_string()),
-            ("--standardize", self.options.standardize.to_string()),
-        ];
-        identity.extend(self.options.weighting.identity());
-        if backend != Backend::Own {
-            identity.push(("instruction set", Isa::current().to_string()));
-        }
-        let own = |(name, value): (&str, String)| (name.to_string(), value);
-        identity.into_iter().map(own).collect()
+/// Everything that the fit's bits depend on, each as the command line calls it. The
+/// number of threads is not among it; the instruction set is where not our own kernels
+/// multiply.
+fn identity(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -> Identity {
+    let FitOptions { sgd, init, .. } = options;
+    let [train, validation] = given.fingerprints();
+    let number = |n: Option<usize>| n.map_or("none".to_string(), |n| n.to_string());
+    let mut identity = vec![
+        ("--optimizer", "sgd".to_string()),
+        ("training rows", train),
+        ("validation rows", validation),
+        ("--engine", plan.engine.to_string()),
+        ("--gemm", options.backend.to_string()),
+        ("--init", format!("{init}, {:08x}", start.crc32())),
+        ("--early-stopping", number(options.early_stopping)),
+        ("--epochs", sgd.epochs.to_string()),
+        ("--lr", sgd.lr.to_string()),
+        ("--lr-schedule", sgd.schedule.to_string()),
+        ("--momentum", sgd.momentum.to_string()),
+        ("--dampening", sgd.dampening.to_string()),
+        ("--nesterov", sgd.nesterov.to_string()),
+        ("--weight-decay", sgd.weight_decay.to_string()),
+        ("--batch-size", number(sgd.batch_size)),
+        ("--seed", sgd.seed.to_string()),
+        ("--standardize", options.standardize.to_string()),
+    ];
+    identity.extend(options.weighting.identity());
+    if options.backend != Backend::Own {
+        identity.push(("instruction set", Isa::current().to_string()));
     }
+    let own = |(name, value): (&str, String)| (name.to_string(), value);
+    identity.into_iter().map(own).collect()
 }
 
 /// The learning rate, and 2/L where it is cheap (a product with K) or needed.

@@ -18,11 +18,11 @@
 //!
 //! # The way of the data
 //!
-//! [`data`] makes rows of photographs and maps them; [`fit`](fit::fit) chooses an
-//! [`engine`], which holds the weight and asks [`gemm`] for products, which asks the
+//! [`data`] makes rows of photographs and maps them; [`design`] puts their features on one
+//! scale, if asked to; [`fit`](fit::fit) chooses an [`engine`], which holds the weight and asks [`gemm`] for products, which asks the
 //! [`kernels`] or another library; the [`objective`] turns logits into loss and gradient; an
 //! optimizer of [`optim`] moves the weight; the [`monitor`] validates after every epoch; a
-//! [`Model`] comes out, is evaluated ([`eval`]), and [`run`] and [`report`] write it down.
+//! [`Model`] comes out, is calibrated ([`model::calibrate`]) and evaluated ([`eval`]), and [`run`] and [`report`] write it down.
 //! [`explain`] tells which rows push its predictions, [`export`] gives it to other tools.
 //!
 //! # Example

@@ -70,6 +70,9 @@ pub struct Summary {
     /// Share of rows whose label is among the five most probable classes.
     pub eval_top5: f64,
     pub eval_loss: f64,
+    /// With `--calibrate`: `eval_loss` without the temperature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_loss_uncalibrated: Option<f64>,
     pub eval_rows: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,

@@ -530,6 +530,7 @@ fn run(args: Args) -> Result<()> {
         eval_accuracy: scores.evaluation.accuracy,
         eval_top5: scores.top(5),
         eval_loss: scores.evaluation.loss,
+        eval_loss_uncalibrated: calibration.map(|_| scores.evaluation.uncalibrated_loss),
         eval_rows: scores.evaluation.rows,
         calibration,
     };

@@ -67,8 +67,8 @@ pub struct WeightingArgs {
     /// the model is one of the features as they are
     #[arg(long, value_name = "HOW", default_value = "none")]
     pub standardize: String,
-    /// Find the temperature that makes probabilities on --val-split most likely, and store it
-    /// with the model
+    /// Find the temperature that makes the labels of --val-split most likely, and store it beside
+    /// the weights as they were fitted: flowreg-predict, exports, report and eval_loss go by it
     #[arg(long)]
     pub calibrate: bool,
 }

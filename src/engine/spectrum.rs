@@ -6,14 +6,14 @@ const FEWEST: usize = 8;
 /// Most products.
 const MOST: usize = 50;
 /// Residual, as a share of the eigenvalue, at which it is good enough for a step size.
-const RESIDUAL: f64 = 1e-3;
+const RESIDUAL: f64 = 1e-4;
 
 /// λmax of a positive semidefinite n x n matrix by Lanczos' method from a fixed random vector;
 /// `multiply(v, out)` puts its product with `v` into `out`.
 ///
 /// The largest eigenvalue θ of the tridiagonal matrix approaches λmax from below; its error is
 /// at most the residual, and near the eigenvector the residual's square over the gap of the
-/// spectrum. The iteration ends when the residual is 1e-3 of θ, after 8 to 50 products (n, if
+/// spectrum. The iteration ends when the residual is 1e-4 of θ, after 8 to 50 products (n, if
 /// that is fewer).
 pub fn largest_eigenvalue(n: usize, mut multiply: impl FnMut(&[f32], &mut [f32])) -> f64 {
     let mut rng = rand_mt::Mt::new(1);
@@ -57,6 +57,9 @@ pub fn largest_eigenvalue(n: usize, mut multiply: impl FnMut(&[f32], &mut [f32])
 /// and the last component of its eigenvector of length 1.
 fn of_tridiagonal(diagonal: &[f64], beside: &[f64]) -> (f64, f64) {
     let k = diagonal.len();
+    if k == 1 {
+        return (diagonal[0], 1.0);
+    }
     let beside_of = |i: usize| beside.get(i).copied().unwrap_or(0.0);
     // Pivots of t·1 - T: all are positive where t is above every eigenvalue.
     let pivots = |t: f64| -> Option<Vec<f64>> {
@@ -133,7 +136,7 @@ mod tests {
             });
             let largest = eigenvalues.iter().copied().fold(0.0, f64::max);
             prop_assert!(found <= largest * (1.0 + 1e-5), "{found} {largest}");
-            prop_assert!(found >= largest * (1.0 - 1e-4), "{found} {largest}");
+            prop_assert!(found >= largest * (1.0 - 2e-4), "{found} {largest}");
         }
     }
 

@@ -129,6 +129,14 @@ impl Model {
         Some((format!("bias[{at}]"), self.bias[at]))
     }
 
+    /// Checksum of W and b.
+    pub(crate) fn crc32(&self) -> u32 {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(bytemuck::cast_slice(&self.weight));
+        crc.update(bytemuck::cast_slice(&self.bias));
+        crc.finalize()
+    }
+
     /// W and b, to be changed.
     pub(crate) fn values_mut(&mut self) -> (&mut [f32], &mut [f32]) {
         (&mut self.weight, &mut self.bias)
