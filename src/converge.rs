@@ -802,8 +802,9 @@ impl<'a, S: Space> Search<'a, S> {
         };
         if l2 == 0.0 && matches!(found.status, Status::Converged | Status::PrecisionLimited) {
             let left = descent::decrement(self.space, likelihood, &certificate.logits, stop);
-            outcome.decrement = Some(left);
-            if left > stop.largest_gap(outcome.objective) {
+            outcome.decrement = left;
+            let allowed = descent::SURE * stop.largest_gap(outcome.objective);
+            if left.is_none_or(|left| left > allowed) {
                 outcome.status = Status::PrecisionLimited;
             }
         }

@@ -218,8 +218,8 @@ fn add<T: Real>(x: &[T], y: &mut [f64]) {
     });
 }
 
-/// Mean and standard deviation of each column, by sums about the first row: good for scales and
-/// bounds. Cost: X is read once.
+/// The mean of each column, rounded, and the root mean square about that, by sums about the first
+/// row: good for scales and bounds. Cost: X is read once.
 fn moments(x: &Rows) -> (Vec<f32>, Vec<f64>) {
     /// Rows and columns of a task.
     const ROWS: usize = 1024;
@@ -262,8 +262,10 @@ fn moments(x: &Rows) -> (Vec<f32>, Vec<f64>) {
     let mut scale = Vec::with_capacity(d);
     for ((sum, square), &origin) in sums.iter().zip(&squares).zip(origin) {
         let shift = sum / n as f64;
-        mean.push((f64::from(origin) + shift) as f32);
-        scale.push((square / n as f64 - shift * shift).max(0.0).sqrt());
+        let rounded = (f64::from(origin) + shift) as f32;
+        let rest = f64::from(origin) + shift - f64::from(rounded);
+        mean.push(rounded);
+        scale.push(((square / n as f64 - shift * shift).max(0.0) + rest * rest).sqrt());
     }
     (mean, scale)
 }

@@ -32,7 +32,7 @@ use crate::mat::{MatMut, MatRef};
 const RIDGE: f64 = 1e-6;
 /// The largest mean, as a multiple of its column's deviation, of which f32 sums over the features
 /// as they are keep enough digits.
-const FAR: f64 = 100.0;
+const FAR: f64 = 30.0;
 
 /// Weights as they are.
 #[derive(Debug)]
@@ -299,7 +299,7 @@ impl Space for PrimalSpace<'_> {
             } => {
                 *curvature = h;
                 let h = std::iter::repeat_n(h, n);
-                preconditioner.factor(|i| &gram.values[i * n..][..n], h, l2, 10.0 * RIDGE);
+                preconditioner.factor(|i| &gram.values[i * n..][..n], h, l2, 100.0 * RIDGE);
             }
         }
     }

@@ -355,11 +355,12 @@ const SEPARATED: f64 = 1.0;
 const GAP: f64 = 100.0;
 /// Shortest step tried.
 const SHORTEST: f64 = 1e-12;
-/// What a Newton direction leaves of the gradient where it tells whether there is a minimum.
-const CHECK: f64 = 1e-3;
 /// A change of margins by steps that does not die out: along a direction without a minimum
 /// Newton's steps change them by 1, as the loss falls like e⁻ᵗ.
 const RUNNING: f64 = 0.1;
+/// The share of the decrement allowed that is surely small enough: where margins change by less
+/// than [`RUNNING`] the loss is its quadratic model to about e⁰·¹.
+pub(crate) const SURE: f64 = 0.8;
 /// A share of the largest change of margins that may be none: the others of such a direction.
 const NEARLY_TIED: f64 = 0.05;
 /// A share of the largest change of margins that counts as none.
@@ -436,14 +437,14 @@ pub(crate) fn decrement<S: Space>(
     likelihood: &Likelihood,
     logits: &[f64],
     stop: Stop,
-) -> f64 {
+) -> Option<f64> {
     let start = Point::zero(space, likelihood.outputs());
     let mut descent = Descent::new(space, likelihood, 0.0, start, stop);
     let values = descent.point.z.iter_mut().zip(logits);
     values.for_each(|(z, &logit)| *z = S::Real::of(logit));
     descent.evaluate();
     descent.factor();
-    NewtonDirection::new(&descent).solve(&mut descent, CHECK)
+    NewtonDirection::new(&descent).decrement(&mut descent)
 }
 
 impl<'a, S: Space> Descent<'a, S> {
@@ -615,44 +616,49 @@ impl<'a, S: Space> Descent<'a, S> {
             self.refresh();
         }
         self.factor();
-        let decrement = direction.solve(self, CHECK);
-        self.decrement = Some(decrement);
+        self.decrement = direction.decrement(self);
         if !self.last_moves.1.is_empty() {
-            let (z, b) = &self.last_moves;
-            let moved = self.likelihood.margin_changes(z, b);
-            if moved.largest >= RUNNING {
-                self.separated_class = self.runs_away(direction, moved);
+            let next = (direction.p.z.clone(), direction.p.b.clone());
+            let mut running = false;
+            for way in [self.last_moves.clone(), next] {
+                let moved = self.likelihood.margin_changes(&way.0, &way.1);
+                if moved.largest < RUNNING {
+                    continue;
+                }
+                running = true;
+                self.separated_class = self.runs_away(direction, way, moved);
                 if self.separated_class.is_some() {
                     return Some(Status::QuasiSeparable);
                 }
-                // Steps become small where there is a minimum, unless they do already.
-                if decrement > self.unmeasurable() {
-                    // The way on was overwritten.
-                    direction.solve(self, CHECK);
-                    return self.limit(stalled);
-                }
+            }
+            // Steps become small where there is a minimum, unless they do already.
+            if running && self.decrement.is_none_or(|left| left > self.unmeasurable()) {
+                // The way on was overwritten.
+                direction.decrement(self);
+                return self.limit(stalled);
             }
         }
-        let small = decrement <= self.stop.largest_gap(self.objective);
+        let allowed = SURE * self.stop.largest_gap(self.objective);
+        let small = self.decrement.is_some_and(|left| left <= allowed);
         match small && (self.is_small() || stalled) {
             true => Some(Status::Converged),
             false => self.limit(stalled),
         }
     }
 
-    /// The class whose samples are separated furthest along the last steps, if there is a
-    /// direction near it along which no margin shrinks and some grow: margins that nearly stay are
-    /// made to stay, by least squares, and all are looked at again.
+    /// The class whose samples are separated furthest along a way, if there is a direction near
+    /// it along which no margin shrinks and some grow: margins that nearly stay are made to stay,
+    /// by least squares, and all are looked at again.
     fn runs_away(
         &mut self,
         room: &mut NewtonDirection<S::Real>,
+        (mut z, mut b): (Vec<S::Real>, Vec<f64>),
         moved: MarginChanges,
     ) -> Option<u32> {
         let nearly = NEARLY_TIED * moved.largest;
         if moved.smallest < -nearly {
             return None;
         }
-        let (mut z, mut b) = self.last_moves.clone();
         let tied = self.likelihood.tied(&z, &b, nearly);
         room.fix_ties(self, (&mut z, &mut b), &tied);
         let fixed = self.likelihood.margin_changes(&z, &b);
