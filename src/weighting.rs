@@ -154,7 +154,7 @@ impl Weighting {
         };
         if weights.len() != labels.len() {
             let expected = format!(
-                "{}: one for each row of the training split, whatever --classes keeps",
+                "{}: one a row of the training split, whatever --classes keeps",
                 labels.len()
             );
             return Err(Error::format(path, "weights", weights.len(), expected));

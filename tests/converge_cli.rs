@@ -192,8 +192,10 @@ fn a_path_is_printed_written_and_chosen_from() {
         .map(|(p, &label)| f64::from(p[label as usize]).ln())
         .sum::<f64>()
         / val.rows() as f64;
+    // Probabilities in f32 tell no losses below 6e-8.
+    let after = log_loss("after");
     assert!(
-        common::relative(mean, log_loss("after")) < 1e-4,
+        (mean - after).abs() < 1e-4 * after + 6e-8,
         "{mean} {calibration}"
     );
 

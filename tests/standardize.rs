@@ -247,7 +247,7 @@ fn a_checkpoint_knows_the_scale() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     /// Weight 0 is removal and weight 2 repetition, for full batches, in every combination.
     #[test]
@@ -273,10 +273,11 @@ proptest! {
             }
         }
         spelled.n = spelled.labels.len();
-        let raw = matches!(what, Standardize::None | Standardize::Center);
+        // Beyond 2/L rounding grows from step to step, as any difference does.
+        let only_auto = what != Standardize::Both;
         let with = |samples| FitOptions {
             sgd: Sgd {
-                lr: if auto || raw { LearningRate::Auto } else { LearningRate::Fixed(0.3) },
+                lr: if auto || only_auto { LearningRate::Auto } else { LearningRate::Fixed(0.3) },
                 epochs: 25,
                 momentum,
                 ..Sgd::default()

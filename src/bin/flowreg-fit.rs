@@ -803,10 +803,8 @@ fn converge_with_progress(splits: Splits, options: &ConvergeOptions) -> Result<C
                 ));
             }
         }
-        Progress::Scored(entry) if entry.val_loss.is_some() => {
-            if !cli::event("penalty", &entry) {
-                bar.suspend(|| converged::say_entry(&entry));
-            }
+        Progress::Scored(entry) if entry.val_loss.is_some() && !cli::event("penalty", &entry) => {
+            bar.suspend(|| converged::say_entry(&entry));
         }
         Progress::Warning(message) => bar.suspend(|| cli::warn(message)),
         _ => {}
