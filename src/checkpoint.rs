@@ -100,15 +100,6 @@ impl<'a> Fields<'a> {
         self.push(name, Field::Rows(values, columns));
     }
 
-    /// Checksum of all values.
-    pub(crate) fn crc32(&self) -> u32 {
-        let mut crc = crc32fast::Hasher::new();
-        for (_, field) in &self.fields {
-            crc.update(field.numbers().bytes());
-        }
-        crc.finalize()
-    }
-
     fn push(&mut self, name: &str, field: Field<'a>) {
         self.fields.push((format!("{}{name}", self.prefix), field));
     }
@@ -207,12 +198,37 @@ impl Saver {
         if !(self.checkpoints.resume && path.exists()) {
             return Ok(None);
         }
+        let bytes = files::read(path, "open the checkpoint", u64::MAX)?;
+        // The identity first: it says what differs, where names only say that something does.
+        self.check_identity(&bytes, None)?;
+        let (read, _) = tensors::read_all(&bytes).map_err(Error::tensors(path))?;
+        let tensors = read.into_iter().map(|tensor| (tensor.name, tensor.numbers));
+        Ok(Some(Saved {
+            path: path.clone(),
+            tensors: tensors.collect(),
+        }))
+    }
+
+    /// Refuse a file of another fit before any work; of the field `undecided` nothing is known
+    /// yet.
+    ///
+    /// # Errors
+    /// As [`Saver::open`].
+    pub fn refuse_other(&self, undecided: Option<&str>) -> Result<()> {
+        let path = &self.checkpoints.path;
+        if !(self.checkpoints.resume && path.exists()) {
+            return Ok(());
+        }
+        let bytes = files::read(path, "open the checkpoint", u64::MAX)?;
+        self.check_identity(&bytes, undecided)
+    }
+
+    fn check_identity(&self, bytes: &[u8], undecided: Option<&str>) -> Result<()> {
+        let path = &self.checkpoints.path;
         let bad = |field: &str, found: String, expected: String| {
             Err(Error::format(path, field, found, expected))
         };
-        let bytes = files::read(path, "open the checkpoint", u64::MAX)?;
-        // The identity first: it says what differs, where names only say that something does.
-        let about = tensors::about(&bytes).map_err(Error::tensors(path))?;
+        let about = tensors::about(bytes).map_err(Error::tensors(path))?;
         let about: About = match serde_json::from_value(about) {
             Ok(about) => about,
             Err(error) => return bad("metadata", error.to_string(), "a checkpoint's".to_string()),
@@ -222,6 +238,9 @@ impl Saver {
             return bad("version", about.checkpoint.to_string(), expected);
         }
         for (i, (name, value)) in self.identity.iter().enumerate() {
+            if undecided == Some(&**name) {
+                continue;
+            }
             let theirs = about.identity.get(i);
             if theirs != Some(&(name.clone(), value.clone())) {
                 let found = theirs.map_or("nothing".to_string(), |(_, value)| value.clone());
@@ -231,12 +250,13 @@ impl Saver {
                 return bad(name, found, expected);
             }
         }
-        let (read, _) = tensors::read_all(&bytes).map_err(Error::tensors(path))?;
-        let tensors = read.into_iter().map(|tensor| (tensor.name, tensor.numbers));
-        Ok(Some(Saved {
-            path: path.clone(),
-            tensors: tensors.collect(),
-        }))
+        Ok(())
+    }
+
+    /// The fit turned out to have another value of a field.
+    pub fn decide(&mut self, name: &str, value: String) {
+        let fields = self.identity.iter_mut().filter(|(known, _)| known == name);
+        fields.for_each(|field| field.1.clone_from(&value));
     }
 
     /// The file holds what so many epochs or steps did.

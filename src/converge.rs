@@ -1,5 +1,5 @@
 //! The story of a converged fit: a penalty or a path of them, the optimum for each, a choice
-//! among them by rows that were not fitted, the model.
+//! among them by rows that were not fitted, the model and its certificate.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -8,6 +8,8 @@ use rayon::prelude::*;
 
 use crate::checkpoint::{Checkpoints, Identity};
 use crate::data::samples::{Samples, Splits};
+use crate::design::centered::{Centered, Precision};
+use crate::design::scaler::{Scaler, Standardize};
 use crate::engine::{
     self, CentredGram, Choice, GramSpace, Kind, PrimalSpace, Real, Space, largest_eigenvalue,
 };
@@ -17,14 +19,15 @@ use crate::journal::{Found, Journal, Searched, Watched};
 use crate::kernels::Isa;
 use crate::likelihood::Likelihood;
 use crate::mat::MatRef;
-use crate::model::Model;
+use crate::model::{Logits, Model};
 use crate::objective::Loss;
-use crate::optim::descent::{Outcome, Point, Status, Step, Stop};
+use crate::optim::descent::{self, MeasuredOn, Outcome, Point, Status, Step, Stop};
 use crate::optim::lbfgs::lbfgs;
 use crate::optim::newton::newton;
+use crate::solver::certificate::{Certificate, Certifier};
 use crate::threads;
 use crate::torch_rng::TorchRng;
-use crate::weighting::Weighting;
+use crate::weighting::{RowWeights, Weighting};
 
 /// Penalties of `--l2 auto`.
 const AUTO_COUNT: usize = 20;
@@ -32,6 +35,9 @@ const AUTO_COUNT: usize = 20;
 const AUTO_RANGE: f64 = 1e-6;
 /// Penalties past the best one after which an automatic path ends.
 const AUTO_PATIENCE: usize = 3;
+/// FLOP of a product with X up to which a model is made and measured in f64 from the start: a few
+/// milliseconds.
+const SMALL: f64 = 5e8;
 
 /// What to fit and how.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +52,9 @@ pub struct ConvergeOptions {
     pub refit_all: bool,
     /// How much each sample counts.
     pub weighting: Weighting,
+    /// The features' scale while fitting; the penalty is that of the scaled features' weight, the
+    /// model one of the features as they are. Of folds, the scale of the rows that are fitted.
+    pub standardize: Standardize,
     /// Gradient norm that is small enough, as a share of that at W = 0, b = 0; the certified gap
     /// must also be below 100 times this share of the objective.
     pub tolerance: f64,
@@ -66,10 +75,11 @@ impl Default for ConvergeOptions {
     fn default() -> Self {
         ConvergeOptions {
             optimizer: Optimizer::Newton,
-            penalty: Penalty::OneOverRows,
+            penalty: Penalty::C(1.0),
             folds: None,
             refit_all: false,
             weighting: Weighting::default(),
+            standardize: Standardize::None,
             tolerance: 1e-5,
             max_iterations: 1000,
             engine: Choice::Auto,
@@ -93,8 +103,8 @@ pub enum Optimizer {
 /// l2 of `mean loss + (l2/2) |W|²`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Penalty {
-    /// 1/n: scikit-learn's C = 1.
-    OneOverRows,
+    /// 1/(C Σ wᵢ), wᵢ being the weight of a row (1 where rows count alike): scikit-learn's C.
+    C(f64),
     /// This.
     Value(f64),
     /// So many, from one to the other in equal ratios; the strongest is fitted first.
@@ -132,7 +142,8 @@ pub struct PathEntry {
     /// The end of its search; with folds, that of the first fold.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// Mean loss on rows that were not fitted.
+    /// Mean loss on rows that were not fitted: a row counts by its sample weight, if it has one;
+    /// class weights and smoothing do not enter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
     /// Standard error of that mean over the folds.
@@ -179,6 +190,8 @@ pub enum Progress {
     },
     /// A penalty is done.
     Scored(PathEntry),
+    /// Something that the caller should know of: a sentence.
+    Warning(String),
 }
 
 /// A converged fit.
@@ -188,18 +201,34 @@ pub struct Converged {
     pub model: Model,
     /// The penalty of the model.
     pub l2: f64,
-    /// The end of the search for the model.
+    /// The end of the search for the model, measured on the model.
     pub outcome: Outcome,
+    /// What limits a model that is [`Status::PrecisionLimited`].
+    pub limit: Option<Limit>,
+    /// The model's logits of the training rows; `None` where the validation rows were fitted, too.
+    pub logits: Option<Logits>,
     /// All penalties that were tried, the strongest first.
     pub path: Vec<PathEntry>,
     /// Steps of the search for the model.
     pub steps: Vec<Step>,
     /// The engine that did it.
     pub engine: Kind,
+    /// Whether the Gram engine, which works in f64, could have done it.
+    pub gram_is_possible: bool,
     /// Threads it used.
     pub threads: usize,
     /// Seconds from the options to the model.
     pub seconds: f64,
+}
+
+/// What stands between a fit and its optimum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// Products and sums of the optimizer are rounded.
+    Search,
+    /// The optimum was found; its weight and bias, rounded to f32, are no longer that good.
+    Model,
 }
 
 /// The optimum of `mean loss + (l2/2) |W|²`, b free, for the penalty that is given or chosen.
@@ -279,9 +308,16 @@ fn check(splits: Splits, options: &ConvergeOptions) -> Result<()> {
                 return Err(Error::options("--l2-path", count, expected));
             }
         }
+        Penalty::C(c) => positive("--C", c)?,
         _ => {}
     }
     let (n, d) = (splits.train.rows(), splits.train.features());
+    if let Some(folds) = options.folds
+        && !(2..=n).contains(&folds.count)
+    {
+        let expected = format!("2 to {n}, the rows of the training split");
+        return Err(Error::options("--cv", folds.count, expected));
+    }
     if options.engine == Choice::Gram && n > d {
         // Nothing tells what of a gradient lies in K's null space from rounding.
         return Err(Error::options(
@@ -310,7 +346,7 @@ fn check(splits: Splits, options: &ConvergeOptions) -> Result<()> {
             "train",
         ));
     }
-    options.weighting.check()?;
+    options.weighting.resolve(splits.train, None)?;
     splits.check_shapes()
 }
 
@@ -337,7 +373,7 @@ fn identity(splits: Splits, options: &ConvergeOptions) -> Result<Identity> {
         ),
     };
     let penalty = match options.penalty {
-        Penalty::OneOverRows => "1/n".to_string(),
+        Penalty::C(c) => format!("1/({c} n)"),
         Penalty::Value(l2) => l2.to_string(),
         Penalty::Path { from, to, count } => format!("{from}:{to}:{count}"),
         Penalty::Auto => "auto".to_string(),
@@ -359,6 +395,7 @@ fn identity(splits: Splits, options: &ConvergeOptions) -> Result<Identity> {
             "--refit",
             if options.refit_all { "all" } else { "train" }.to_string(),
         ),
+        ("--standardize", options.standardize.to_string()),
         ("--tolerance", options.tolerance.to_string()),
         ("--max-iterations", options.max_iterations.to_string()),
         ("instruction set", Isa::current().to_string()),
@@ -398,22 +435,68 @@ fn on_space(
     let x = splits.train.x();
     let mut engine = choose(x.len(), x.features(), options.engine)?;
     observe(Progress::Engine(engine));
+    let weights = options.weighting.resolve(splits.train, None)?;
+    let design = Centered::new(x);
+    let deviation = deviation(splits.train, options.standardize, &weights.samples)?;
+    let scale = deviation.as_deref();
     let mut columns = |columns| {
         observe(Progress::Columns(columns));
         journal.check()
     };
     if engine == Kind::Gram {
-        match CentredGram::new(x, gemm, &mut columns) {
+        match CentredGram::new(x, scale, gemm, &mut columns) {
             // The primal engine may reach what K cannot hold.
             Err(Error::Memory { .. }) if options.engine == Choice::Auto => engine = Kind::Primal,
             gram => {
-                let mut space = GramSpace::new(x, gram?, gemm)?;
-                return Search::new(splits, options, engine, &mut space, journal, observe)?.run(l2);
+                let mut space = GramSpace::new(x, gram?, scale, gemm)?;
+                let search = Search {
+                    splits,
+                    options,
+                    engine,
+                    design: &design,
+                    deviation,
+                    space: &mut space,
+                    weights,
+                    journal,
+                    observe,
+                    last: None,
+                    best: None,
+                };
+                return search.run(l2);
             }
         }
     }
-    let mut space = PrimalSpace::new(x, gemm, &mut columns)?;
-    Search::new(splits, options, engine, &mut space, journal, observe)?.run(l2)
+    let mut space = PrimalSpace::new(&design, scale, gemm, &mut columns)?;
+    let search = Search {
+        splits,
+        options,
+        engine,
+        design: &design,
+        deviation,
+        space: &mut space,
+        weights,
+        journal,
+        observe,
+        last: None,
+        best: None,
+    };
+    search.run(l2)
+}
+
+/// σ of the rows that these sample weights leave, where features are scaled.
+fn deviation(
+    samples: &Samples,
+    standardize: Standardize,
+    weights: &[f64],
+) -> Result<Option<Vec<f64>>> {
+    Ok(match standardize {
+        // Means do not matter, as the bias is free.
+        Standardize::None | Standardize::Center => None,
+        Standardize::Scale | Standardize::Both => {
+            let scaler = Scaler::new(samples.x(), Some(weights), Standardize::Scale)?;
+            Some(scaler.deviation().to_vec())
+        }
+    })
 }
 
 /// Gram coordinates where there are no more rows than features and memory holds the matrices:
@@ -451,8 +534,11 @@ struct Search<'a, S: Space> {
     splits: Splits<'a>,
     options: &'a ConvergeOptions,
     engine: Kind,
+    design: &'a Centered<'a>,
+    /// σ of the training rows.
+    deviation: Option<Vec<f64>>,
     space: &'a mut S,
-    weights: Vec<f64>,
+    weights: RowWeights,
     journal: &'a mut Journal,
     observe: &'a mut (dyn FnMut(Progress) + Send),
     /// The last optimum, from which the next search begins.
@@ -470,32 +556,11 @@ struct Task {
 }
 
 impl<'a, S: Space> Search<'a, S> {
-    fn new(
-        splits: Splits<'a>,
-        options: &'a ConvergeOptions,
-        engine: Kind,
-        space: &'a mut S,
-        journal: &'a mut Journal,
-        observe: &'a mut (dyn FnMut(Progress) + Send),
-    ) -> Result<Self> {
-        Ok(Search {
-            weights: options.weighting.of(splits.train)?,
-            splits,
-            options,
-            engine,
-            space,
-            journal,
-            observe,
-            last: None,
-            best: None,
-        })
-    }
-
     /// The strongest first.
     fn penalties(&mut self) -> Result<Vec<f64>> {
-        let n = self.splits.train.rows();
+        let total: f64 = self.weights.rows.iter().sum();
         Ok(match self.options.penalty {
-            Penalty::OneOverRows => vec![1.0 / n as f64],
+            Penalty::C(c) => vec![1.0 / (c * total)],
             Penalty::Value(l2) => vec![l2],
             Penalty::Path { from, to, count } => ratios(from.max(to), from.min(to), count),
             Penalty::Auto => {
@@ -510,7 +575,7 @@ impl<'a, S: Space> Search<'a, S> {
         })
     }
 
-    /// h λmax(Xc Xcᵀ)/n at W = 0.
+    /// h λmax(D½ Xc Xcᵀ D½) at W = 0, D being the rows' shares and Xc centred by them.
     fn curvature(&mut self) -> f64 {
         let n = self.space.rows();
         let classes = self.splits.train.classes() as f64;
@@ -518,17 +583,24 @@ impl<'a, S: Space> Search<'a, S> {
             Loss::Softmax => (1.0 - 1.0 / classes) / classes,
             Loss::Logistic => 0.25,
         };
+        let total: f64 = self.weights.rows.iter().sum();
+        let shares: Vec<f64> = self.weights.rows.iter().map(|w| w / total).collect();
         let mut w = vec![0.0; self.space.width()];
         let (mut g, mut z) = (vec![S::Real::default(); n], vec![S::Real::default(); n]);
         let largest = largest_eigenvalue(n, |v, out| {
-            let values = g.iter_mut().zip(v);
-            values.for_each(|(g, &v)| *g = S::Real::of(f64::from(v)));
+            let rooted = || v.iter().zip(&shares).map(|(&v, s)| f64::from(v) * s.sqrt());
+            let sum: f64 = rooted().sum();
+            for ((g, v), share) in g.iter_mut().zip(rooted()).zip(&shares) {
+                *g = S::Real::of(v - share * sum);
+            }
             self.space.pullback(&g, &mut w);
             self.space.logits_of_direction(&w, &mut z);
-            let values = out.iter_mut().zip(&z);
-            values.for_each(|(out, &z)| *out = z.into() as f32);
+            let mean: f64 = z.iter().zip(&shares).map(|(&z, s)| z.into() * s).sum();
+            for ((out, &z), share) in out.iter_mut().zip(&z).zip(&shares) {
+                *out = ((z.into() - mean) * share.sqrt()) as f32;
+            }
         });
-        h * largest / n as f64
+        h * largest
     }
 
     fn run(mut self, l2: Option<f64>) -> Result<Converged> {
@@ -549,7 +621,7 @@ impl<'a, S: Space> Search<'a, S> {
 
     /// One penalty after the other on all rows; the model is the last one's.
     fn on_all_rows(mut self, penalties: &[f64], path: Vec<PathEntry>) -> Result<Converged> {
-        let likelihood = self.likelihood(&self.weights.clone());
+        let likelihood = self.likelihood(&self.weights);
         let mut end = None;
         self.last = None;
         for &l2 in penalties {
@@ -562,7 +634,7 @@ impl<'a, S: Space> Search<'a, S> {
 
     /// All penalties on all rows; the model is that of the lowest validation loss.
     fn by_validation(mut self) -> Result<Converged> {
-        let likelihood = self.likelihood(&self.weights.clone());
+        let likelihood = self.likelihood(&self.weights);
         let auto = self.options.penalty == Penalty::Auto;
         let mut path = Vec::new();
         for l2 in self.penalties()? {
@@ -605,17 +677,18 @@ impl<'a, S: Space> Search<'a, S> {
     ) -> Result<Converged> {
         // Without one, all searches were made before: there would be no checkpoint.
         let found = found.ok_or_else(|| self.journal.foreign())?;
-        let model = match found.model {
-            Some(model) => model,
-            None => self.model(likelihood, &found.point),
-        };
+        let weight = found.model.map(|model| model.weight().as_slice().to_vec());
+        let certified = self.certify(likelihood, &found.point, (l2, outcome), weight);
         Ok(Converged {
-            model,
+            model: certified.model,
             l2,
-            outcome,
+            outcome: certified.outcome,
+            limit: certified.limit,
+            logits: (!self.journal.refitting()).then_some(certified.logits),
             path,
             steps: found.steps,
             engine: self.engine,
+            gram_is_possible: self.gram_is_possible(),
             threads: 0,
             seconds: 0.0,
         })
@@ -629,15 +702,142 @@ impl<'a, S: Space> Search<'a, S> {
         }
     }
 
-    fn model(&mut self, likelihood: &Likelihood, point: &Point<S::Real>) -> Model {
-        let point = of_all_classes(point, likelihood, self.splits.train.classes());
-        self.space.model(&point.w, &point.b)
+    fn gram_is_possible(&self) -> bool {
+        let (n, d) = (self.design.x().len(), self.design.x().features());
+        n <= d && choose(n, d, Choice::Gram).is_ok()
     }
 
-    fn likelihood(&self, weights: &[f64]) -> Likelihood<'a> {
+    /// Whether f64 costs next to nothing.
+    fn is_small(&self, likelihood: &Likelihood) -> bool {
+        let x = self.design.x();
+        let products = 2.0 * x.len() as f64 * x.features() as f64;
+        products * likelihood.outputs() as f64 <= SMALL
+    }
+
+    /// The model of a point, its bias as the point has it.
+    fn model(&mut self, likelihood: &Likelihood, point: &Point<S::Real>) -> Model {
+        let exact = self.is_small(likelihood);
+        let weight = self.space.weight(&point.w, self.design, exact);
+        let shifts = self.design.shifts(&weight);
+        let bias = point
+            .b
+            .iter()
+            .zip(shifts)
+            .map(|(b, shift)| (b - shift) as f32);
+        let lowest = likelihood.lowest_maximum(&point.z, &point.b);
+        self.of_all_classes(likelihood, weight, bias.collect(), lowest)
+    }
+
+    /// A model with an output for every class; `lowest` is the smallest over the samples of the
+    /// largest logit.
+    fn of_all_classes(
+        &self,
+        likelihood: &Likelihood,
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        lowest: f64,
+    ) -> Model {
+        let classes = self.splits.train.classes();
+        let point = Point {
+            w: weight,
+            b: bias.iter().map(|&b| b.into()).collect(),
+            z: Vec::<f64>::new(),
+        };
+        let all = of_all_classes(&point, likelihood, classes, lowest);
+        let bias = all.b.iter().map(|&b| b as f32).collect();
+        Model::new(all.w.clone(), bias).expect("the shape of the data")
+    }
+
+    /// The model of the point, or of the weight that was made of it before, and what it is worth.
+    fn certify(
+        &mut self,
+        likelihood: &Likelihood,
+        point: &Point<S::Real>,
+        (l2, found): (f64, Outcome),
+        weight: Option<Vec<f32>>,
+    ) -> Certified {
+        let stop = Stop {
+            tolerance: self.options.tolerance,
+            iterations: self.options.max_iterations,
+        };
+        let certifier = Certifier {
+            design: self.design,
+            deviation: self.deviation.as_deref(),
+            likelihood,
+            l2,
+            tolerance: stop.largest_gap(1.0),
+        };
+        let measure = |space: &mut S, weight: Option<Vec<f32>>, exact: bool| {
+            let weight = weight.unwrap_or_else(|| space.weight(&point.w, self.design, exact));
+            let precision = match exact {
+                true => Precision::Double,
+                false => Precision::Single,
+            };
+            let square = |g: &[f64]| space.adjoint_square(g);
+            let certificate = certifier.certify(&weight, &point.b, precision, square);
+            (weight, certificate)
+        };
+        let falls_short = |certificate: &Certificate| match found.status {
+            Status::Converged if l2 > 0.0 => {
+                let allowed = stop.largest_gap(certificate.objective);
+                certificate.gap.is_none_or(|gap| gap > allowed)
+            }
+            Status::Separable => certificate.smallest_margin <= 0.0,
+            _ => false,
+        };
+        let present = likelihood.present();
+        let weight = weight.map(|weight| of_present(weight, self.design.mean().len(), present));
+        let small = self.is_small(likelihood);
+        let (mut weight, mut certificate) = measure(self.space, weight, small);
+        if !small && falls_short(&certificate) {
+            (weight, certificate) = measure(self.space, None, true);
+        }
+        let mut outcome = Outcome {
+            measured_on: MeasuredOn::Model,
+            objective: certificate.objective,
+            loss: certificate.loss,
+            gradient_norm: certificate.gradient_norm,
+            gap: certificate.gap,
+            ..found
+        };
+        if l2 == 0.0 && matches!(found.status, Status::Converged | Status::PrecisionLimited) {
+            let left = descent::decrement(self.space, likelihood, &certificate.logits, stop);
+            outcome.decrement = Some(left);
+            if left > stop.largest_gap(outcome.objective) {
+                outcome.status = Status::PrecisionLimited;
+            }
+        }
+        if falls_short(&certificate) {
+            outcome.status = Status::PrecisionLimited;
+        }
+        let limit = (outcome.status == Status::PrecisionLimited).then_some(match found.status {
+            Status::PrecisionLimited => Limit::Search,
+            _ => Limit::Model,
+        });
+        let logits = Point {
+            w: Vec::<f64>::new(),
+            b: vec![0.0; likelihood.outputs()],
+            z: certificate.logits,
+        };
+        let lowest = likelihood.lowest_maximum(&logits.z, &logits.b);
         let train = self.splits.train;
+        let all = of_all_classes(&logits, likelihood, train.classes(), lowest);
+        let of_outputs = all.z.par_chunks_exact(train.rows()).zip(&all.b);
+        let narrow: Vec<Vec<f32>> = of_outputs
+            .map(|(z, b)| z.iter().map(|z| (z + b) as f32).collect())
+            .collect();
+        Certified {
+            model: self.of_all_classes(likelihood, weight, certificate.bias, lowest),
+            outcome,
+            limit,
+            logits: Logits::new(all.b.len(), narrow.concat()),
+        }
+    }
+
+    fn likelihood(&self, weights: &RowWeights) -> Likelihood<'a> {
+        let labels = self.splits.train.labels();
         let smoothing = self.options.weighting.label_smoothing;
-        Likelihood::new(train.labels(), train.classes(), weights, smoothing).of_present_classes()
+        Likelihood::new(labels, &weights.samples, &weights.classes, smoothing).of_present_classes()
     }
 
     /// The optimum for a penalty, from the last one's, and its score; or what the journal says
@@ -701,41 +901,44 @@ impl<'a, S: Space> Search<'a, S> {
     }
 
     /// Every penalty in every fold: the space is told which rows to fit, and gives the logits
-    /// of those held out, which have no weight, with the others'.
+    /// of those held out, which have no weight, with the others'. Class weights that are balanced
+    /// and the features' scale are those of the rows that are fitted.
     fn cross_validate(&mut self, folds: Folds) -> Result<()> {
         /// Scores of folds differ by far more than this tolerance makes of them.
         const TOLERANCE: f64 = 1e-3;
         let train = self.splits.train;
-        let of_rows = assign(train, folds)?;
+        let of_rows = assign(train, folds);
+        self.warn_of_rare_classes(folds);
         let penalties = self.penalties()?;
+        let mut left_out = 0;
         for fold in 0..folds.count {
             let held_out = |row: usize| of_rows[row] == fold;
-            let mut weights = self.weights.clone();
-            let mut score_weights = vec![0.0; weights.len()];
-            for row in (0..weights.len()).filter(|&row| held_out(row)) {
-                score_weights[row] = std::mem::take(&mut weights[row]);
-            }
-            let total: f64 = weights.iter().sum();
-            let held: f64 = score_weights.iter().sum();
-            if !(total > 0.0 && held > 0.0) {
-                let found = format!("a fold {fold} without weight");
-                let expected = "fewer folds, or weights that every fold has";
-                return Err(Error::options("--cv", found, expected));
-            }
+            let keep: Vec<f64> = (0..train.rows())
+                .map(|row| if held_out(row) { 0.0 } else { 1.0 })
+                .collect();
+            let samples = self.weights.samples.iter().zip(&keep);
+            let held: Vec<f64> = samples.map(|(own, keep)| own * (1.0 - keep)).collect();
+            let Some(weights) = self.weights_of_fold(&keep, &held, fold)? else {
+                left_out += 1;
+                continue;
+            };
             let likelihood = self.likelihood(&weights);
-            let scorer = Likelihood::new(train.labels(), train.classes(), &score_weights, 0.0);
             // A search ends with the logits of all rows multiplied out.
             let score = |found: &Found<S::Real>| {
-                let point = of_all_classes(&found.point, &likelihood, train.classes());
-                let Point { b, z, .. } = &*point;
-                let (loss, _) = scorer.along((z, b), (z, &vec![0.0; b.len()]), 0.0);
-                let right = hits(z, b, train.labels(), &held_out);
-                let rows = (0..weights.len()).filter(|&row| held_out(row)).count();
-                (loss, right as f64 / rows as f64)
+                let Point { b, z, .. } = &found.point;
+                let lowest = likelihood.lowest_maximum(z, b);
+                let all = of_all_classes(&found.point, &likelihood, train.classes(), lowest);
+                score(train, &held, &all.z, &all.b)
             };
-            let rows = 0..weights.len();
-            let fitted = rows.filter(|&row| !held_out(row)).map(|row| row as u32);
-            self.space.fit_rows(Some(fitted.collect()))?;
+            if self.journal.ahead() < penalties.len() {
+                let rows = 0..train.rows();
+                let fitted = rows.filter(|&row| !held_out(row)).map(|row| row as u32);
+                let deviation = match &self.deviation {
+                    None => None,
+                    Some(_) => deviation(train, self.options.standardize, &weights.samples)?,
+                };
+                self.fit_rows(Some(fitted.collect()), deviation.as_deref())?;
+            }
             self.last = None;
             for &l2 in &penalties {
                 let task = Task {
@@ -746,26 +949,136 @@ impl<'a, S: Space> Search<'a, S> {
                 self.search(&likelihood, task, |_, found| Ok(Some(score(found))))?;
             }
         }
-        self.space.fit_rows(None)
+        if left_out == folds.count {
+            return Err(Error::options(
+                "--cv",
+                format!(
+                    "{} folds, none of which has two classes to fit and a row to score",
+                    folds.count
+                ),
+                "fewer folds, or rows and weights of two classes for every fold",
+            ));
+        }
+        let deviation = self.deviation.clone();
+        self.fit_rows(None, deviation.as_deref())
+    }
+
+    fn fit_rows(&mut self, rows: Option<Vec<u32>>, deviation: Option<&[f64]>) -> Result<()> {
+        let (observe, journal) = (&mut self.observe, &self.journal);
+        self.space.fit_rows(rows, deviation, &mut |columns| {
+            observe(Progress::Columns(columns));
+            journal.check()
+        })
+    }
+
+    /// The weights of the rows that a fold fits; `None`, and a warning, where it has not two
+    /// classes to fit or nothing to score.
+    fn weights_of_fold(
+        &mut self,
+        keep: &[f64],
+        held: &[f64],
+        fold: usize,
+    ) -> Result<Option<RowWeights>> {
+        let train = self.splits.train;
+        let of_rows = train
+            .labels()
+            .iter()
+            .zip(keep.iter().zip(&self.weights.rows));
+        let mut classes: Vec<u32> = of_rows
+            .filter(|(_, (keep, weight))| **keep * **weight > 0.0)
+            .map(|(&label, _)| label)
+            .collect();
+        classes.sort_unstable();
+        classes.dedup();
+        let why = if classes.len() < 2 {
+            format!("its training rows have {} class(es)", classes.len())
+        } else if held.iter().all(|&weight| weight == 0.0) {
+            "its held-out rows have no weight".to_string()
+        } else {
+            return self.options.weighting.resolve(train, Some(keep)).map(Some);
+        };
+        (self.observe)(Progress::Warning(format!(
+            "--cv: fold {fold} is left out of the mean: {why}"
+        )));
+        Ok(None)
+    }
+
+    /// Classes with fewer rows than there are folds are missing in some folds.
+    fn warn_of_rare_classes(&mut self, folds: Folds) {
+        const NAMED: usize = 5;
+        let train = self.splits.train;
+        let mut rows = vec![0; train.classes()];
+        train
+            .labels()
+            .iter()
+            .for_each(|&label| rows[label as usize] += 1);
+        let rare: Vec<String> = (rows.iter().enumerate())
+            .filter(|(_, rows)| (1..folds.count).contains(rows))
+            .map(|(class, rows)| format!("class {class} ({rows})"))
+            .collect();
+        if rare.is_empty() {
+            return;
+        }
+        let more = match rare.len() > NAMED {
+            true => format!(" and {} more", rare.len() - NAMED),
+            false => String::new(),
+        };
+        (self.observe)(Progress::Warning(format!(
+            "--cv: fewer rows than the {} folds, so that some folds score none of them: {}{more}",
+            folds.count,
+            rare[..rare.len().min(NAMED)].join(", ")
+        )));
     }
 }
 
-/// The point with an output for every class: one without rows has W = 0, and a bias at which
-/// its probability of every row is below e⁻³⁷, where f64 sums no longer see it.
-fn of_all_classes<'p, T: Real>(
-    point: &'p Point<T>,
+/// A model with what it is worth.
+struct Certified {
+    model: Model,
+    outcome: Outcome,
+    limit: Option<Limit>,
+    logits: Logits,
+}
+
+/// The outputs of a weight (c x d) that are fitted.
+fn of_present(weight: Vec<f32>, d: usize, present: Option<&[u32]>) -> Vec<f32> {
+    match present {
+        None => weight,
+        // One of two classes: its one output is W = 0.
+        Some(present) if present.len() * d >= weight.len() => vec![0.0; present.len() * d],
+        Some(present) => {
+            let rows = present.iter();
+            rows.flat_map(|&class| weight[class as usize * d..][..d].to_vec())
+                .collect()
+        }
+    }
+}
+
+/// Mean loss and accuracy of rows by their logits z + b 1ᵀ, where row i counts wᵢ times.
+fn score<T: Real>(samples: &Samples, weights: &[f64], z: &[T], b: &[f64]) -> (f64, f64) {
+    let ones = vec![1.0; samples.classes()];
+    let scorer = Likelihood::new(samples.labels(), weights, &ones, 0.0);
+    let (loss, _) = scorer.along((z, b), (z, &vec![0.0; b.len()]), 0.0);
+    let hits = correct(z, b, samples.labels(), weights);
+    (loss, hits / weights.iter().sum::<f64>())
+}
+
+/// Numbers with an output for every class: one that is not fitted has W = 0, and a bias at which
+/// its probability of every row is below e⁻³⁷, where f64 sums no longer see it. `lowest` is the
+/// smallest over the samples of the largest logit.
+fn of_all_classes<'p, W: Copy + Default, T: Real>(
+    point: &'p Point<T, W>,
     likelihood: &Likelihood,
     classes: usize,
-) -> Cow<'p, Point<T>> {
+    lowest: f64,
+) -> Cow<'p, Point<T, W>> {
     const NEVER: f64 = 37.0;
     let Some(present) = likelihood.present() else {
         return Cow::Borrowed(point);
     };
     let (width, rows) = (point.w.len() / present.len(), point.z.len() / present.len());
-    let lowest = likelihood.lowest_maximum(&point.z, &point.b);
     let outputs = Loss::for_classes(classes).outputs(classes);
     let mut all = Point {
-        w: vec![0.0; outputs * width],
+        w: vec![W::default(); outputs * width],
         b: vec![lowest - NEVER; outputs],
         z: vec![T::default(); outputs * rows],
     };
@@ -813,17 +1126,11 @@ fn best(path: &[PathEntry], one_standard_error: bool) -> usize {
 
 /// The fold of each row: every class is dealt out in a random order, beginning where the one
 /// before ended.
-fn assign(samples: &Samples, folds: Folds) -> Result<Vec<usize>> {
+fn assign(samples: &Samples, folds: Folds) -> Vec<usize> {
     let (labels, classes) = (samples.labels(), samples.classes());
     let mut rows_of = vec![Vec::new(); classes];
     for (row, &label) in labels.iter().enumerate() {
         rows_of[label as usize].push(row);
-    }
-    let smallest = rows_of.iter().map(Vec::len).filter(|&len| len > 0).min();
-    let most = smallest.unwrap_or(0);
-    if !(2..=most).contains(&folds.count) {
-        let expected = format!("2 to {most}, the rows of the smallest class");
-        return Err(Error::options("--cv", folds.count, expected));
     }
     let mut rng = TorchRng::new(folds.seed);
     let (mut order, mut next) = (Vec::new(), 0);
@@ -835,28 +1142,24 @@ fn assign(samples: &Samples, folds: Folds) -> Result<Vec<usize>> {
             next += 1;
         }
     }
-    Ok(fold_of)
+    fold_of
 }
 
-/// Rows of these whose prediction is the label.
-fn hits<T: Real>(
-    z: &[T],
-    bias: &[f64],
-    labels: &[u32],
-    of: &(impl Fn(usize) -> bool + Sync),
-) -> usize {
+/// The weight of the rows whose prediction is the label.
+fn correct<T: Real>(z: &[T], bias: &[f64], labels: &[u32], weights: &[f64]) -> f64 {
     let (n, c) = (labels.len(), bias.len());
     let loss = Loss::for_classes(c.max(2));
-    (0..n)
-        .into_par_iter()
-        .filter(|&row| of(row))
-        .filter(|&row| {
-            let logits: Vec<f32> = (0..c)
-                .map(|j| (z[j * n + row].into() + bias[j]) as f32)
-                .collect();
-            loss.predictions(MatRef::new(&logits, c, 1)) == [labels[row]]
-        })
-        .count()
+    let of_row = |row: usize| {
+        let logits: Vec<f32> = (0..c)
+            .map(|j| (z[j * n + row].into() + bias[j]) as f32)
+            .collect();
+        match loss.predictions(MatRef::new(&logits, c, 1)) == [labels[row]] {
+            true => weights[row],
+            false => 0.0,
+        }
+    };
+    let of_rows: Vec<f64> = (0..n).into_par_iter().map(of_row).collect();
+    of_rows.iter().sum()
 }
 
 #[cfg(test)]
@@ -867,11 +1170,14 @@ mod tests {
     fn entry(l2: f64, val_loss: Option<f64>, val_loss_error: Option<f64>) -> PathEntry {
         let outcome = Outcome {
             status: Status::Converged,
+            measured_on: MeasuredOn::Coordinates,
             objective: 0.0,
             loss: 0.0,
             gradient_norm: 0.0,
             initial_gradient_norm: 0.0,
             gap: None,
+            decrement: None,
+            separated_class: None,
             iterations: 0,
             products: Products::default(),
         };
@@ -915,9 +1221,9 @@ mod tests {
             seed,
             one_standard_error: false,
         };
-        let fold_of = assign(&samples, folds(5, 7)).unwrap();
-        assert_eq!(fold_of, assign(&samples, folds(5, 7)).unwrap());
-        assert_ne!(fold_of, assign(&samples, folds(5, 8)).unwrap());
+        let fold_of = assign(&samples, folds(5, 7));
+        assert_eq!(fold_of, assign(&samples, folds(5, 7)));
+        assert_ne!(fold_of, assign(&samples, folds(5, 8)));
         for fold in 0..5 {
             let of = |class: Option<u32>| {
                 let rows = fold_of.iter().zip(samples.labels());
@@ -934,7 +1240,5 @@ mod tests {
                 );
             }
         }
-        assert!(assign(&samples, folds(1, 0)).is_err());
-        assert!(assign(&samples, folds(1000, 0)).is_err());
     }
 }

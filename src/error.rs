@@ -78,7 +78,7 @@ pub enum Error {
         reason: String,
     },
     /// The output exists and may not be replaced.
-    #[error("{}: already exists; choose another --out or give --force to replace it", path.display())]
+    #[error("{}: already exists; choose another path, or give --force to replace it", path.display())]
     Exists {
         /// The existing output.
         path: PathBuf,
@@ -141,16 +141,28 @@ pub enum Error {
         /// The size that fits.
         expected: String,
     },
+    /// Logits that f32 does not hold: they have no probabilities.
+    #[error(
+        "logits: found {value} in row {row} for output {output}, expected finite numbers: features times weights are beyond f32; scale the features (--standardize), or fit with a penalty or a smaller --lr"
+    )]
+    Overflow {
+        /// The row, from 0.
+        row: usize,
+        /// The output, from 0.
+        output: usize,
+        /// NaN or an infinity.
+        value: f32,
+    },
     /// The loss stopped being a finite number; no model is published.
     #[error(
         "epoch {epoch}: the {what} became {loss} at lr {lr}; no model was written: try a smaller --lr (a tenth), or auto"
     )]
     Diverged {
-        /// Epoch (from 0) whose loss was not finite.
+        /// Epoch (from 0) whose loss, or whose step's weight, was not finite.
         epoch: usize,
-        /// Which loss: "loss" or "validation loss".
+        /// What: "loss", "validation loss" or "weight".
         what: &'static str,
-        /// That loss: NaN or an infinity.
+        /// Its value: NaN or an infinity.
         loss: f64,
         /// Learning rate in use.
         lr: f64,
@@ -233,6 +245,7 @@ impl Error {
             | Error::Mat5 { .. }
             | Error::Tensors { .. }
             | Error::Image { .. }
+            | Error::Overflow { .. }
             | Error::Shape { .. } => 65,
             Error::Diverged { .. } => 70,
             Error::Exists { .. } | Error::Checkpoint { .. } | Error::Locked { .. } => 73,

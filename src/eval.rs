@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::data::samples::Samples;
 use crate::error::Result;
 use crate::mat::MatRef;
-use crate::model::{Evaluation, Model};
+use crate::model::{Evaluation, Logits, Model};
 
 /// Samples a task: it should outlast the cost of handing it out.
 const TASK: usize = 256;
@@ -15,13 +15,16 @@ const TASK: usize = 256;
 /// Predictions of labelled rows beside their labels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scores {
-    /// Accuracy and mean loss, those of [`Model::evaluate`].
+    /// Accuracy and mean loss, those of [`Model::evaluate_weighted`].
     pub evaluation: Evaluation,
     /// Each row in order.
     pub rows: Vec<Score>,
 }
 
 /// What a model says about one row.
+///
+/// Its probabilities are those of [`Model::probabilities`], by the model's temperature if it has
+/// one.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Score {
     /// The row's label.
@@ -34,6 +37,8 @@ pub struct Score {
     pub label_probability: f32,
     /// Number of classes that come before the label; 0 is a hit.
     pub rank: u32,
+    /// How much the row counts in [`Scores::top`]; 1 unless it has a sample weight.
+    pub weight: f64,
 }
 
 impl Score {
@@ -55,10 +60,14 @@ pub struct OfClass {
 }
 
 impl Scores {
-    /// Share of rows whose label is among the `k` most probable classes.
+    /// Share of rows, each counting by its weight, whose label is among the `k` most probable
+    /// classes.
     pub fn top(&self, k: u32) -> f64 {
-        let hits = self.rows.iter().filter(|row| row.rank < k).count();
-        hits as f64 / self.rows.len() as f64
+        let sum = |wanted: &dyn Fn(&Score) -> bool| -> f64 {
+            let rows = self.rows.iter().filter(|row| wanted(row));
+            rows.map(|row| row.weight).sum()
+        };
+        sum(&|row| row.rank < k) / sum(&|_| true)
     }
 
     /// Number of rows for each (label, predicted class) that occurs, in order.
@@ -117,24 +126,58 @@ impl Model {
     /// # Errors
     /// As [`Model::evaluate`].
     pub fn score(&self, samples: &Samples) -> Result<Scores> {
+        self.score_weighted(samples, None)
+    }
+
+    /// [`Model::score`] where row i counts `weights[i]` times in the means.
+    ///
+    /// # Errors
+    /// As [`Model::evaluate_weighted`].
+    pub fn score_weighted(&self, samples: &Samples, weights: Option<&[f64]>) -> Result<Scores> {
+        self.score_with(samples, weights, None)
+    }
+
+    /// [`Model::score`] from the rows' logits, which were computed before: no product.
+    ///
+    /// # Errors
+    /// As [`Model::evaluate`]; [`Error::Shape`](crate::Error::Shape) if the logits are of another
+    /// number of rows or outputs.
+    pub fn score_logits(&self, samples: &Samples, logits: &Logits) -> Result<Scores> {
+        self.score_with(samples, None, Some(logits))
+    }
+
+    /// [`Model::score_weighted`], from known logits where there are some.
+    ///
+    /// # Errors
+    /// As [`Model::score_logits`].
+    pub fn score_with(
+        &self,
+        samples: &Samples,
+        weights: Option<&[f64]>,
+        known: Option<&Logits>,
+    ) -> Result<Scores> {
+        let temperature = self.about().temperature;
         let mut rows = vec![Score::default(); samples.rows()];
-        let evaluation = self.evaluate_with(samples, |range, z| {
+        let evaluation = self.evaluate_with(samples, weights, known, |range, z| {
             let labels = &samples.labels()[range.clone()];
             let tasks = rows[range]
                 .par_chunks_mut(TASK)
                 .zip(labels.par_chunks(TASK));
             tasks.enumerate().for_each(|(task, (rows, labels))| {
                 for (i, (row, &label)) in rows.iter_mut().zip(labels).enumerate() {
-                    *row = score(z, task * TASK + i, label);
+                    *row = score(z, task * TASK + i, label, temperature);
                 }
             });
         })?;
+        for (row, &weight) in rows.iter_mut().zip(weights.unwrap_or_default()) {
+            row.weight = weight;
+        }
         Ok(Scores { evaluation, rows })
     }
 }
 
 /// Column `i` of logits (c x n). One logit stands for the two of (0, z).
-fn score(z: MatRef, i: usize, label: u32) -> Score {
+fn score(z: MatRef, i: usize, label: u32, temperature: Option<f64>) -> Score {
     let outputs = z.rows();
     let logit = |class: u32| match (outputs, class) {
         (1, 0) => 0.0,
@@ -150,15 +193,21 @@ fn score(z: MatRef, i: usize, label: u32) -> Score {
         }
         rank += u32::from(z > own || (z == own && class < label));
     }
+    // The probability as a multiple of the largest one.
+    let share = |z: f32| match temperature {
+        None => f64::from((z - largest).exp()),
+        Some(temperature) => ((f64::from(z) - f64::from(largest)) / temperature).exp(),
+    };
     let total: f64 = (0..outputs.max(2) as u32)
-        .map(|class| f64::from((logit(class) - largest).exp()))
+        .map(|class| share(logit(class)))
         .sum();
     Score {
         label,
         predicted,
         confidence: (1.0 / total) as f32,
-        label_probability: (f64::from((own - largest).exp()) / total) as f32,
+        label_probability: (share(own) / total) as f32,
         rank,
+        weight: 1.0,
     }
 }
 
@@ -216,12 +265,14 @@ mod tests {
             confidence,
             label_probability: 0.0,
             rank: u32::from(label != predicted),
+            weight: 1.0,
         };
         let scores = Scores {
             evaluation: Evaluation {
                 rows: 5,
                 accuracy: 0.4,
                 loss: 1.0,
+                uncalibrated_loss: 1.0,
             },
             rows: vec![
                 row(0, 1, 0.6),

@@ -6,11 +6,11 @@ use crate::model::Model;
 use crate::objective::Loss;
 use crate::publish::Staging;
 
-/// The model with its scaling, for any ONNX runtime.
+/// The model with its scaling of pixels, for any ONNX runtime.
 pub const ONNX: &str = "model.onnx";
-/// W: c x d.
+/// W: c x d, divided by the model's temperature if it has one.
 pub const WEIGHT: &str = "weight.npy";
-/// b: c values.
+/// b: c values, divided by the model's temperature if it has one.
 pub const BIAS: &str = "bias.npy";
 
 /// A protobuf message cannot be longer.
@@ -22,11 +22,13 @@ const OPSET: u64 = 13;
 const FLOAT: u64 = 1;
 const UINT8: u64 = 2;
 
-/// Write the three files into an output in the making.
+/// Write the three files into an output in the making. They give the probabilities of
+/// [`Model::probabilities`]: W and b are divided by the temperature, if there is one.
 ///
 /// # Errors
 /// Those of [`to_onnx`]; [`Error::Io`].
 pub fn write(staging: &Staging, model: &Model) -> Result<()> {
+    let model = &*model.calibrated()?;
     let weight = model.weight();
     let shape = [weight.rows(), weight.cols()];
     staging.write(ONNX, &to_onnx(model)?)?;
@@ -37,12 +39,14 @@ pub fn write(staging: &Staging, model: &Model) -> Result<()> {
 /// The bytes of an ONNX model.
 ///
 /// Of photographs its input is `pixels`, u8 of N x 3 x S x S, which it divides by 255 itself;
-/// else `x`, f32 of N x d. Its outputs are `logits` (N x c) and `probabilities` (N x classes).
-/// The names of the classes are metadata under the key `class_names`, as a JSON list.
+/// else `x`, f32 of N x d. Its outputs are `logits` (N x c, divided by the model's temperature if
+/// it has one) and `probabilities` (N x classes), those of [`Model::probabilities`]. The names of the classes are metadata under the key `class_names`, as a JSON list.
 ///
 /// # Errors
-/// [`Error::Shape`] for a model of 2 GiB or more, which the format cannot hold.
+/// [`Error::Shape`] for a model of 2 GiB or more, which the format cannot hold; those of
+/// [`Model::calibrated`].
 pub fn to_onnx(model: &Model) -> Result<Vec<u8>> {
+    let model = &*model.calibrated()?;
     let weight = model.weight();
     if weight.as_slice().len() >= MAX_ONNX / 4 - 4096 {
         let found = format!("{} values", weight.as_slice().len());

@@ -5,14 +5,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::checkpoint::{Checkpoints, Fields, Identity, Saver};
-use crate::data::samples::{Samples, Splits};
+use crate::checkpoint::{Checkpoints, Identity, Saver};
+use crate::data::samples::{OwnedSamples, Samples, Splits};
+use crate::design::scaler::{Scaler, Standardize};
 use crate::engine::{self, Choice, Engine, Gram, GramMatrix, Kind, Plan, Primal, Shape};
 use crate::error::{Error, Result};
 use crate::gemm::{Backend, Gemm};
 use crate::interrupt;
 use crate::kernels::Isa;
-use crate::model::Model;
+use crate::model::{About, Model};
 use crate::monitor::{Epoch, Event, Monitor, Watched};
 use crate::objective::{Loss, Objective};
 use crate::optim::sgd::{LearningRate, Sgd};
@@ -31,6 +32,11 @@ pub struct FitOptions {
     pub engine: Choice,
     /// How much each sample counts.
     pub weighting: Weighting,
+    /// What is done to the features before the fit, on a copy of them; validation rows are put on
+    /// the training rows' scale. Sample weights count in mean and deviation. The model that comes
+    /// out is of the features as they were, as that of [`Init::File`] that goes in is; torch's
+    /// start is drawn on the scaled features. Weight decay acts on the scaled features' weights.
+    pub standardize: Standardize,
     /// Stop when so many epochs in a row brought no lower validation loss, and return the
     /// best epoch's model.
     pub early_stopping: Option<usize>,
@@ -54,7 +60,7 @@ pub enum Init {
     },
     /// All zero.
     Zeros,
-    /// A model file of the same shape.
+    /// A model file of the same shape; a temperature in it is left aside.
     File(PathBuf),
 }
 
@@ -93,8 +99,11 @@ pub struct Fit {
     pub best_epoch: Option<usize>,
     /// Threads it used.
     pub threads: usize,
-    /// The model in Gram coordinates, from the Gram engine: s, b (c values) and Aᵀ (c x n).
+    /// The model in Gram coordinates, from the Gram engine: s, b (c values) and Aᵀ (c x n); with
+    /// [`FitOptions::standardize`] that of the scaled features, whose scale is `scaler`.
     pub coordinates: Option<Vec<f32>>,
+    /// Mean and deviation of the training rows, where [`FitOptions::standardize`] asked for them.
+    pub scaler: Option<Scaler>,
     /// Where the time went.
     pub timings: Timings,
 }
@@ -102,6 +111,8 @@ pub struct Fit {
 /// Seconds of each part of a fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Timings {
+    /// Putting the features on one scale, and the model on theirs.
+    pub scaling: f64,
     /// Drawing or reading W0; meanwhile X is mapped, if its Gram matrix comes next.
     pub initial_weights: f64,
     /// K, and K_val if there are validation rows.
@@ -119,7 +130,8 @@ pub struct Timings {
 impl Timings {
     /// Seconds of all parts.
     pub fn total(&self) -> f64 {
-        self.initial_weights
+        self.scaling
+            + self.initial_weights
             + self.gram_matrix
             + self.initial_logits
             + self.learning_rate
@@ -160,10 +172,11 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 /// ```
 ///
 /// # Errors
-/// [`Error::Options`], [`Error::Memory`], [`Error::Shape`] for validation rows of another shape,
-/// [`Error::Format`] for initial weights of another shape or a checkpoint of another fit,
-/// [`Error::Diverged`] if a loss stops being finite, [`Error::Io`] if the trajectory or a
-/// checkpoint cannot be written, [`Error::Interrupted`] after a signal.
+/// [`Error::Options`], [`Error::Memory`], [`Error::Shape`] for validation rows or weights that do
+/// not fit the rows, [`Error::Format`] for initial weights of another shape or a checkpoint of
+/// another fit, [`Error::Diverged`] if a loss, or a weight after the last step, is not finite,
+/// [`Error::Io`] if the trajectory or a checkpoint cannot be written, [`Error::Interrupted`] after
+/// a signal.
 pub fn fit<'a>(
     data: impl Into<Splits<'a>>,
     options: &FitOptions,
@@ -172,60 +185,147 @@ pub fn fit<'a>(
     let splits = data.into();
     check(splits, options)?;
     Isa::chosen()?;
-    let pool = threads::pool(options.threads)?;
-    pool.install(|| {
-        let threads = pool.current_num_threads();
-        let gemm = Gemm::new(options.backend, threads);
-        let mut timings = Timings::default();
-        let mut plan = plan(splits, options)?;
-        observe(Event::Planned(plan));
-        let draw = || initial_model(&options.init, splits.train);
-        let start = timed(&mut timings.initial_weights, || match plan.engine {
-            Kind::Primal => draw(),
-            // One core draws. K takes X by slabs of columns; a disk gives rows sooner.
-            Kind::Gram => {
-                let x = splits.train.x();
-                rayon::join(draw, || x.touch(0..x.len())).0
-            }
-        })?;
-        let k = match plan.engine {
-            Kind::Primal => None,
-            Kind::Gram => match timed(&mut timings.gram_matrix, || {
-                gram_matrices(splits, gemm, observe)
-            }) {
-                // The primal engine may reach what K cannot hold.
-                Err(Error::Options { .. } | Error::Memory { .. })
-                    if choice(options)? == Choice::Auto =>
-                {
-                    plan.engine = Kind::Primal;
-                    plan.gram_fits = false;
-                    observe(Event::Planned(plan));
-                    None
-                }
-                k => Some(k?),
-            },
-        };
-        let x = splits.train.x();
-        let x_validation = splits.validation.map(Samples::x);
-        let mut run = Run {
-            splits,
-            options,
-            plan,
-            threads,
-            timings,
-            observe,
-        };
-        match k {
-            None => run.train(Primal::new(x, x_validation, start, gemm)),
-            Some((k, k_validation)) => {
-                let validation = x_validation.zip(k_validation);
-                let engine = timed(&mut run.timings.initial_logits, || {
-                    Gram::new(x, k, validation, start, gemm)
-                });
-                run.train(engine)
-            }
+    let mut reading = 0.0;
+    // Read first: it may not fit the rows.
+    let start = match &options.init {
+        Init::File(_) => Some(timed(&mut reading, || {
+            initial_model(&options.init, splits.train)
+        })?),
+        Init::Torch { .. } | Init::Zeros => None,
+    };
+    let mut fit = threads::pool(options.threads)?.install(|| {
+        if options.standardize == Standardize::None {
+            fit_rows(splits, splits, options, start, observe)
+        } else {
+            fit_scaled(splits, options, start, observe)
         }
-    })
+    })?;
+    fit.timings.initial_weights += reading;
+    Ok(fit)
+}
+
+/// Fit a copy of the rows on one scale; the model that is read and the one that is given back are
+/// of the rows as they are.
+fn fit_scaled(
+    splits: Splits,
+    options: &FitOptions,
+    mut start: Option<Model>,
+    observe: &mut (dyn FnMut(Event) + Send),
+) -> Result<Fit> {
+    let started = Instant::now();
+    let weights = options.weighting.samples.as_deref();
+    let scaler = Scaler::new(splits.train.x(), weights, options.standardize)?;
+    let train = scaler.apply(splits.train)?;
+    let validation = splits.validation.map(|rows| scaler.apply(rows));
+    let validation = validation.transpose()?;
+    let validation = validation.as_ref().map(OwnedSamples::samples).transpose()?;
+    let scaled = Splits {
+        train: &train.samples()?,
+        validation: validation.as_ref(),
+    };
+    let finite = |model: &Model, of: &str| match model.non_finite() {
+        None => Ok(()),
+        Some((place, value)) => Err(Error::options(
+            "--standardize",
+            format!(
+                "{}, by which {place} of {of} is {value}",
+                options.standardize
+            ),
+            "features whose deviations are nearer to 1 (multiply them by a constant), or none",
+        )),
+    };
+    if let Some(start) = &mut start {
+        scaler.scale(start);
+        finite(start, "the initial model on the scaled features")?;
+    }
+    let before = started.elapsed();
+    let mut fit = fit_rows(scaled, splits, options, start, observe)?;
+    let started = Instant::now();
+    scaler.restore(&mut fit.model);
+    finite(&fit.model, "the model on the features as they are")?;
+    fit.timings.scaling = (before + started.elapsed()).as_secs_f64();
+    fit.scaler = Some(scaler);
+    Ok(fit)
+}
+
+/// Fit rows that are on their scale; `given` are those that the caller has.
+fn fit_rows(
+    splits: Splits,
+    given: Splits,
+    options: &FitOptions,
+    start: Option<Model>,
+    observe: &mut (dyn FnMut(Event) + Send),
+) -> Result<Fit> {
+    let threads = rayon::current_num_threads();
+    let gemm = Gemm::new(options.backend, threads);
+    let mut timings = Timings::default();
+    let mut plan = plan(splits, options)?;
+    observe(Event::Planned(plan));
+    let draw = || match start {
+        Some(start) => Ok(start),
+        None => initial_model(&options.init, splits.train),
+    };
+    let start = timed(&mut timings.initial_weights, || match plan.engine {
+        Kind::Primal => draw(),
+        // One core draws. K takes X by slabs of columns; a disk gives rows sooner.
+        Kind::Gram => {
+            let x = splits.train.x();
+            rayon::join(draw, || x.touch(0..x.len())).0
+        }
+    })?;
+    // A checkpoint of another fit is refused before K is made.
+    let mut saver = (options.checkpoints.clone()).map(|checkpoints| {
+        Saver::new(
+            checkpoints,
+            identity(given, options, plan, &start),
+            "epochs",
+        )
+    });
+    if let Some(saver) = &saver {
+        saver.refuse_other(Some("--engine"))?;
+    }
+    let k = match plan.engine {
+        Kind::Primal => None,
+        Kind::Gram => match timed(&mut timings.gram_matrix, || {
+            let weights = options.weighting.samples.as_deref();
+            gram_matrices(splits, weights, gemm, observe)
+        }) {
+            // The primal engine may reach what K cannot hold.
+            Err(Error::Options { .. } | Error::Memory { .. })
+                if choice(options)? == Choice::Auto =>
+            {
+                plan.engine = Kind::Primal;
+                plan.gram_fits = false;
+                observe(Event::Planned(plan));
+                None
+            }
+            k => Some(k?),
+        },
+    };
+    if let Some(saver) = &mut saver {
+        saver.decide("--engine", plan.engine.to_string());
+    }
+    let x = splits.train.x();
+    let x_validation = splits.validation.map(Samples::x);
+    let mut run = Run {
+        splits,
+        saver,
+        options,
+        plan,
+        threads,
+        timings,
+        observe,
+    };
+    match k {
+        None => run.train(Primal::new(x, x_validation, start, gemm)),
+        Some((k, k_validation)) => {
+            let validation = x_validation.zip(k_validation);
+            let engine = timed(&mut run.timings.initial_logits, || {
+                Gram::new(x, k, validation, start, gemm)
+            });
+            run.train(engine)
+        }
+    }
 }
 
 /// The engine that [`fit`] will use, and what each would cost.
@@ -266,41 +366,63 @@ fn choice(options: &FitOptions) -> Result<Choice> {
     }
 }
 
-fn check(splits: Splits, options: &FitOptions) -> Result<()> {
-    options.sgd.check()?;
-    match (options.early_stopping, splits.validation) {
-        (Some(0), _) => return Err(Error::options("--early-stopping", 0, "at least 1 epoch")),
-        (Some(_), None) => {
-            let expected = "--val-split, whose loss tells when to stop";
+impl FitOptions {
+    /// Refuse options that make no sense, `validated` saying whether there will be validation
+    /// rows: what [`fit`] refuses before it sees any row.
+    ///
+    /// # Errors
+    /// [`Error::Options`].
+    pub fn check(&self, validated: bool) -> Result<()> {
+        self.sgd.check()?;
+        self.weighting.check()?;
+        choice(self)?;
+        if self.early_stopping == Some(0) {
+            return Err(Error::options("--early-stopping", 0, "at least 1 epoch"));
+        }
+        if self.early_stopping.is_some() && !validated {
+            let expected = "--val-split (or --x-val), whose loss tells when to stop";
             return Err(Error::options(
                 "--early-stopping",
                 "no validation rows",
                 expected,
             ));
         }
-        _ => {}
+        if self.save_trajectory.is_some() && self.checkpoints.is_some() {
+            return Err(Error::options(
+                "--save-trajectory",
+                "--checkpoint-every or --resume",
+                "one of them: a trajectory is written in one go",
+            ));
+        }
+        if self.save_trajectory.is_some() && self.standardize != Standardize::None {
+            return Err(Error::options(
+                "--save-trajectory",
+                format!("--standardize {}", self.standardize),
+                "--standardize none: the states would be combinations of scaled rows, which make \
+                 no weights of the rows as they are (--save-coordinates keeps the last state \
+                 with its scale)",
+            ));
+        }
+        Ok(())
     }
-    if options.save_trajectory.is_some() && options.checkpoints.is_some() {
-        return Err(Error::options(
-            "--save-trajectory",
-            "--checkpoint-every or --resume",
-            "one of them: a trajectory is written in one go",
-        ));
-    }
-    splits.check_shapes()?;
-    // Before K is made.
-    options.weighting.of(splits.train).map(|_| ())
+}
+
+fn check(splits: Splits, options: &FitOptions) -> Result<()> {
+    options.check(splits.validation.is_some())?;
+    options.weighting.of(splits.train)?;
+    splits.check_shapes()
 }
 
 /// K and K_val.
 fn gram_matrices(
     splits: Splits,
+    weights: Option<&[f64]>,
     gemm: Gemm,
     observe: &mut (dyn FnMut(Event) + Send),
 ) -> Result<(GramMatrix, Option<GramMatrix>)> {
     let x = splits.train.x();
     let of = x.features() * (1 + usize::from(splits.validation.is_some()));
-    let k = GramMatrix::new(x, gemm, &mut |columns| {
+    let k = GramMatrix::weighted(x, weights, gemm, &mut |columns| {
         observe(Event::GramMatrix { columns, of });
         interrupt::check()
     })?;
@@ -317,6 +439,7 @@ fn gram_matrices(
 /// A fit whose engine is known.
 struct Run<'a> {
     splits: Splits<'a>,
+    saver: Option<Saver>,
     options: &'a FitOptions,
     plan: Plan,
     threads: usize,
@@ -333,8 +456,7 @@ impl Run<'_> {
             learning_rate(sgd, &mut engine, &objective, train, self.plan.engine)
         })?;
         (self.observe)(Event::Started { lr, lr_bound });
-        let saver = (self.options.checkpoints.clone())
-            .map(|checkpoints| Saver::new(checkpoints, self.identity(&engine), "epochs"));
+        let saver = self.saver.take();
         let (splits, options) = (self.splits, self.options);
         let mut monitor = Monitor::new(splits, options, &engine, saver, self.observe)?;
         let end = timed(&mut self.timings.epochs, || {
@@ -348,6 +470,15 @@ impl Run<'_> {
         let coordinates =
             E::coordinates(&point).map(|at| [std::slice::from_ref(&at.s), at.bias, at.a].concat());
         let model = timed(&mut self.timings.weight, || engine.materialise(point));
+        // A step's loss was taken before it: of the last one nothing has been seen yet.
+        if let (Some(last), Some((_, value))) = (history.last(), model.non_finite()) {
+            return Err(Error::Diverged {
+                epoch: last.epoch,
+                what: "weight",
+                loss: value.into(),
+                lr: last.lr,
+            });
+        }
         Ok(Fit {
             model,
             history,
@@ -357,47 +488,44 @@ impl Run<'_> {
             best_epoch,
             threads: self.threads,
             coordinates,
+            scaler: None,
             timings: self.timings,
         })
     }
 }
 
-impl Run<'_> {
-    /// Everything that the fit's bits depend on, each as the command line calls it. The
-    /// number of threads is not among it; the instruction set is where not our own kernels
-    /// multiply.
-    fn identity<E: Engine>(&self, engine: &E) -> Identity {
-        let FitOptions { sgd, init, .. } = self.options;
-        let (engine_name, backend) = (self.plan.engine, self.options.backend);
-        let [train, validation] = self.splits.fingerprints();
-        let number = |n: Option<usize>| n.map_or("none".to_string(), |n| n.to_string());
-        let (mut start, mut fields) = (engine.start(), Fields::default());
-        E::fields(&mut start, &mut fields);
-        let mut identity = vec![
-            ("--optimizer", "sgd".to_string()),
-            ("training rows", train),
-            ("validation rows", validation),
-            ("--engine", engine_name.to_string()),
-            ("--gemm", backend.to_string()),
-            ("--init", format!("{init}, {:08x}", fields.crc32())),
-            ("--early-stopping", number(self.options.early_stopping)),
-            ("--epochs", sgd.epochs.to_string()),
-            ("--lr", sgd.lr.to_string()),
-            ("--lr-schedule", sgd.schedule.to_string()),
-            ("--momentum", sgd.momentum.to_string()),
-            ("--dampening", sgd.dampening.to_string()),
-            ("--nesterov", sgd.nesterov.to_string()),
-            ("--weight-decay", sgd.weight_decay.to_string()),
-            ("--batch-size", number(sgd.batch_size)),
-            ("--seed", sgd.seed.to_string()),
-        ];
-        identity.extend(self.options.weighting.identity());
-        if backend != Backend::Own {
-            identity.push(("instruction set", Isa::current().to_string()));
-        }
-        let own = |(name, value): (&str, String)| (name.to_string(), value);
-        identity.into_iter().map(own).collect()
+/// Everything that the fit's bits depend on, each as the command line calls it. The
+/// number of threads is not among it; the instruction set is where not our own kernels
+/// multiply.
+fn identity(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -> Identity {
+    let FitOptions { sgd, init, .. } = options;
+    let [train, validation] = given.fingerprints();
+    let number = |n: Option<usize>| n.map_or("none".to_string(), |n| n.to_string());
+    let mut identity = vec![
+        ("--optimizer", "sgd".to_string()),
+        ("training rows", train),
+        ("validation rows", validation),
+        ("--engine", plan.engine.to_string()),
+        ("--gemm", options.backend.to_string()),
+        ("--init", format!("{init}, {:08x}", start.crc32())),
+        ("--early-stopping", number(options.early_stopping)),
+        ("--epochs", sgd.epochs.to_string()),
+        ("--lr", sgd.lr.to_string()),
+        ("--lr-schedule", sgd.schedule.to_string()),
+        ("--momentum", sgd.momentum.to_string()),
+        ("--dampening", sgd.dampening.to_string()),
+        ("--nesterov", sgd.nesterov.to_string()),
+        ("--weight-decay", sgd.weight_decay.to_string()),
+        ("--batch-size", number(sgd.batch_size)),
+        ("--seed", sgd.seed.to_string()),
+        ("--standardize", options.standardize.to_string()),
+    ];
+    identity.extend(options.weighting.identity());
+    if options.backend != Backend::Own {
+        identity.push(("instruction set", Isa::current().to_string()));
     }
+    let own = |(name, value): (&str, String)| (name.to_string(), value);
+    identity.into_iter().map(own).collect()
 }
 
 /// The learning rate, and 2/L where it is cheap (a product with K) or needed.
@@ -409,7 +537,7 @@ fn learning_rate<E: Engine>(
     kind: Kind,
 ) -> Result<(f64, Option<f64>)> {
     let curvature = (kind == Kind::Gram || sgd.lr == LearningRate::Auto)
-        .then(|| sgd.curvature(engine, objective, || train.x().largest_square()));
+        .then(|| sgd.curvature(engine, objective, |keep| train.x().largest_square(keep)));
     let lr = match (sgd.lr, curvature) {
         (LearningRate::Fixed(lr), _) => lr,
         (LearningRate::Auto, Some(curvature)) if curvature.is_finite() => 1.0 / curvature,
@@ -437,7 +565,7 @@ pub(crate) fn initial_model(init: &Init, samples: &Samples) -> Result<Model> {
         }
         Init::Zeros => Model::new(vec![0.0; outputs * features], vec![0.0; outputs]),
         Init::File(path) => {
-            let model = Model::load(path)?;
+            let mut model = Model::load(path)?;
             let found = (model.bias().len(), model.weight().cols());
             if found != (outputs, features) {
                 return Err(Error::format(
@@ -447,15 +575,11 @@ pub(crate) fn initial_model(init: &Init, samples: &Samples) -> Result<Model> {
                     format!("{outputs} x {features} as the data asks for"),
                 ));
             }
-            let values = model.weight().as_slice().iter().chain(model.bias());
-            if let Some(value) = values.into_iter().find(|value| !value.is_finite()) {
-                return Err(Error::format(
-                    path,
-                    "weight or bias",
-                    value,
-                    "finite numbers",
-                ));
-            }
+            // Of another fit's probabilities.
+            model.set_about(About {
+                temperature: None,
+                ..model.about().clone()
+            });
             Ok(model)
         }
     }

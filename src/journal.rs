@@ -10,7 +10,7 @@ use crate::engine::Real;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::model::Model;
-use crate::optim::descent::{Outcome, Point, Products, Status, Step, Watch};
+use crate::optim::descent::{MeasuredOn, Outcome, Point, Products, Status, Step, Watch};
 
 /// A search that came to its end.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -130,6 +130,11 @@ impl Journal {
         }
     }
 
+    /// Searches that were made before and are still to be passed.
+    pub fn ahead(&self) -> usize {
+        self.searched.len() - self.passed
+    }
+
     /// A search came to its end; its steps.
     pub fn record(&mut self, searched: Searched) -> Vec<Step> {
         self.searched.push(searched);
@@ -160,14 +165,16 @@ impl Journal {
     pub fn path_of_folds(&self) -> Vec<PathEntry> {
         let searched = self.searched.iter();
         let searched: Vec<&Searched> = searched.filter(|s| s.fold.is_some()).collect();
-        let count = searched.iter().filter(|s| s.fold == Some(0)).count();
+        // Folds may have been left out; those that were not have all penalties.
+        let first = searched.first().and_then(|s| s.fold);
+        let count = searched.iter().filter(|s| s.fold == first).count();
         let of_penalty = |i: usize| {
             let folds = searched.iter().skip(i).step_by(count);
             let scores: Vec<(f64, f64)> = folds.filter_map(|s| s.score).collect();
             let k = scores.len() as f64;
             let mean = scores.iter().map(|(loss, _)| loss).sum::<f64>() / k;
             let square = |(loss, _): &(f64, f64)| (loss - mean).powi(2);
-            let variance = scores.iter().map(square).sum::<f64>() / (k - 1.0);
+            let variance = scores.iter().map(square).sum::<f64>() / (k - 1.0).max(1.0);
             PathEntry {
                 val_loss: Some(mean),
                 val_loss_error: Some((variance / k).sqrt()),
@@ -309,7 +316,7 @@ fn steps_of(rows: &[f64]) -> Vec<Step> {
 }
 
 impl Searched {
-    const COLUMNS: usize = 14;
+    const COLUMNS: usize = 16;
 
     /// In numbers; NaN for what there is not.
     fn row(&self) -> [f64; Self::COLUMNS] {
@@ -330,16 +337,19 @@ impl Searched {
             products.solves as f64,
             loss,
             accuracy,
+            self.outcome.decrement.unwrap_or(f64::NAN),
+            self.outcome.separated_class.map_or(f64::NAN, f64::from),
         ]
     }
 
     /// `None` for numbers of nothing.
     fn of_row(row: &[f64]) -> Option<Searched> {
-        const STATUSES: [Status; 4] = [
+        const STATUSES: [Status; 5] = [
             Status::Converged,
             Status::IterationLimit,
-            Status::Stalled,
+            Status::PrecisionLimited,
             Status::Separable,
+            Status::QuasiSeparable,
         ];
         let some = |value: f64| (!value.is_nan()).then_some(value);
         let count = |value: f64| {
@@ -361,6 +371,8 @@ impl Searched {
             solves,
             val_loss,
             accuracy,
+            decrement,
+            separated_class,
         ] = row
         else {
             return None;
@@ -373,11 +385,17 @@ impl Searched {
             l2,
             outcome: Outcome {
                 status: *STATUSES.get(count(status)?)?,
+                measured_on: MeasuredOn::Coordinates,
                 objective,
                 loss,
                 gradient_norm,
                 initial_gradient_norm,
                 gap: some(gap),
+                decrement: some(decrement),
+                separated_class: match some(separated_class) {
+                    Some(class) => Some(count(class)? as u32),
+                    None => None,
+                },
                 iterations: count(iterations)?,
                 products: Products {
                     logits: count(logits)?,
@@ -402,11 +420,14 @@ mod tests {
             l2: 0.1,
             outcome: Outcome {
                 status: Status::Converged,
+                measured_on: MeasuredOn::Coordinates,
                 objective: 1.5,
                 loss: 1.25,
                 gradient_norm: 1e-9,
                 initial_gradient_norm: 2.0,
                 gap: Some(1e-12),
+                decrement: Some(1e-11),
+                separated_class: Some(2),
                 iterations: 17,
                 products: Products {
                     logits: 1,
@@ -419,17 +440,26 @@ mod tests {
         for status in [
             Status::Converged,
             Status::IterationLimit,
-            Status::Stalled,
+            Status::PrecisionLimited,
             Status::Separable,
+            Status::QuasiSeparable,
         ] {
             searched.outcome.status = status;
             assert_eq!(Searched::of_row(&searched.row()), Some(searched));
         }
         (searched.fold, searched.outcome.gap, searched.score) = (None, None, None);
+        (searched.outcome.decrement, searched.outcome.separated_class) = (None, None);
         let good = searched.row();
         assert_eq!(Searched::of_row(&good), Some(searched));
         assert_eq!(Searched::of_row(&good[1..]), None);
-        for (column, bad) in [(0, 0.5), (2, 4.0), (8, -1.0), (9, 1e300), (11, f64::NAN)] {
+        for (column, bad) in [
+            (0, 0.5),
+            (2, 5.0),
+            (8, -1.0),
+            (9, 1e300),
+            (11, f64::NAN),
+            (15, 0.5),
+        ] {
             let mut row = good;
             row[column] = bad;
             assert_eq!(Searched::of_row(&row), None, "{column}");

@@ -18,11 +18,11 @@
 //!
 //! # The way of the data
 //!
-//! [`data`] makes rows of photographs and maps them; [`fit`](fit::fit) chooses an
-//! [`engine`], which holds the weight and asks [`gemm`] for products, which asks the
+//! [`data`] makes rows of photographs and maps them; [`design`] puts their features on one
+//! scale, if asked to; [`fit`](fit::fit) chooses an [`engine`], which holds the weight and asks [`gemm`] for products, which asks the
 //! [`kernels`] or another library; the [`objective`] turns logits into loss and gradient; an
 //! optimizer of [`optim`] moves the weight; the [`monitor`] validates after every epoch; a
-//! [`Model`] comes out, is evaluated ([`eval`]), and [`run`] and [`report`] write it down.
+//! [`Model`] comes out, is calibrated ([`model::calibrate`]) and evaluated ([`eval`]), and [`run`] and [`report`] write it down.
 //! [`explain`] tells which rows push its predictions, [`export`] gives it to other tools.
 //!
 //! # Example
@@ -41,12 +41,12 @@
 #![deny(unsafe_code, missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
-pub mod calibration;
 pub mod checkpoint;
 #[doc(hidden)]
 pub mod cli;
 pub mod converge;
 pub mod data;
+pub mod design;
 pub mod engine;
 pub mod error;
 pub mod eval;
@@ -68,6 +68,7 @@ pub mod publish;
 pub mod recipe;
 pub mod report;
 pub mod run;
+mod solver;
 pub mod tensors;
 pub mod threads;
 pub mod torch_rng;

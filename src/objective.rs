@@ -85,6 +85,13 @@ impl Loss {
         (self.losses(z, labels, None, scratch), hits.count())
     }
 
+    /// The loss of each column of `z` (c x n), one label a column.
+    pub(crate) fn row_losses(self, z: MatRef, labels: &[u32], losses: &mut Vec<f64>) {
+        losses.clear();
+        losses.resize(labels.len(), 0.0);
+        self.of_columns(z, labels, 1.0, losses, None);
+    }
+
     fn losses(
         self,
         z: MatRef,

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::calibration::Calibration;
 use crate::converge::{ConvergeOptions, Converged, Optimizer};
+use crate::design::scaler::{Scaler, Standardize};
 use crate::engine::Kind;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::fit::{Fit, FitOptions, Timings};
 use crate::model::Model;
+use crate::model::calibrate::Calibration;
 use crate::optim::descent::Outcome;
 use crate::publish::Staging;
 
@@ -27,11 +28,19 @@ pub const TRAJECTORY: &str = "trajectory.npy";
 /// The model in Gram coordinates, if they were asked for: one row of [`TRAJECTORY`].
 pub const COORDINATES: &str = "coordinates.npy";
 
+/// Mean and deviation of the features that [`COORDINATES`] belong to, if they were standardized.
+pub const SCALING: &str = "scaling.safetensors";
+
 /// The penalties that were tried, if there were several.
 pub const PATH: &str = "path.json";
 
-/// `summary.json`. Losses are means over rows; `train_seconds` is fitting and nothing else;
-/// after `--resume`, of the last process only.
+/// `summary.json`. `train_seconds` is fitting and nothing else; after `--resume`, of the last
+/// process only.
+///
+/// Accuracies and losses of `train_` and `eval_` are means over the rows, in which a row of the
+/// split that was fitted counts by its sample weight; class weights and label smoothing do not
+/// enter. With `--calibrate`, `eval_loss` is of the probabilities that flowreg-predict and exports
+/// give, and `train_loss` (like `objective`) of those without the temperature.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)] // The field names say it; README explains the file.
 pub struct Summary {
@@ -50,7 +59,7 @@ pub struct Summary {
     pub class_weights: String,
     pub sample_weights: bool,
     pub label_smoothing: f64,
-    pub standardize: String,
+    pub standardize: Standardize,
     pub train_split: String,
     pub val_split: Option<String>,
     pub eval_split: String,
@@ -61,6 +70,9 @@ pub struct Summary {
     /// Share of rows whose label is among the five most probable classes.
     pub eval_top5: f64,
     pub eval_loss: f64,
+    /// With `--calibrate`: `eval_loss` without the temperature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_loss_uncalibrated: Option<f64>,
     pub eval_rows: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
@@ -187,6 +199,22 @@ pub struct Fitted {
     pub train_split: String,
     /// Classes that were fitted.
     pub classes: usize,
+    /// What `--standardize` did: none, center, scale or both.
+    #[serde(default)]
+    pub standardize: Standardize,
+}
+
+impl Fitted {
+    /// The scale of the features that the coordinates belong to; `None` if it is their own.
+    ///
+    /// # Errors
+    /// Those of [`Scaler::load`].
+    pub fn scaler(&self, run: &Path) -> Result<Option<Scaler>> {
+        match self.standardize {
+            Standardize::None => Ok(None),
+            _ => Scaler::load(run.join(SCALING)).map(Some),
+        }
+    }
 }
 
 /// Read the summary of a run directory.

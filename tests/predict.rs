@@ -175,7 +175,7 @@ fn an_explanation_adds_up_to_the_logit() {
             .first_classes(classes.parse().unwrap())
             .unwrap();
         let path = world.path("run/coordinates.npy");
-        let explainer = Explainer::open(&path, &train, model.bias().len()).unwrap();
+        let explainer = Explainer::open(&path, &train, None, model.bias().len()).unwrap();
         let x = train.x().contiguous().unwrap().rows_range(0..3);
         for class in 0..train.classes() as u32 {
             let pushes = explainer.contributions(x, &[class; 3]);
@@ -225,7 +225,7 @@ fn an_explanation_adds_up_to_the_logit() {
         // Coordinates of other rows are refused.
         let other = dataset.split("test").unwrap();
         let other = other.samples().unwrap();
-        let error = Explainer::open(&path, &other, model.bias().len());
+        let error = Explainer::open(&path, &other, None, model.bias().len());
         assert!(
             error
                 .unwrap_err()

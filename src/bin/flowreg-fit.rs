@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use flowreg::calibration::calibrate;
 use flowreg::cli::converged::{self, ConvergeArgs, WeightingArgs};
 use flowreg::converge::{ConvergeOptions, Converged, Optimizer, PathEntry, Progress, converge};
 use flowreg::data::dataset::Transform;
@@ -13,11 +12,12 @@ use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::npy;
 use flowreg::data::prep::{self, PrepOptions};
-use flowreg::data::standardize::{Scaler, Standardize};
+use flowreg::design::scaler::{Scaler, Standardize};
 use flowreg::engine::{self, Choice, Kind};
 use flowreg::gemm::{Backend, Gemm};
 use flowreg::kernels::Isa;
-use flowreg::model::About;
+use flowreg::model::calibrate::calibrate_logits;
+use flowreg::model::{About, Logits};
 use flowreg::optim::descent::Step;
 use flowreg::publish::{Overwrite, Staging, write_file};
 use flowreg::report::{self, Report};
@@ -333,6 +333,11 @@ impl Data {
         let eval = (args.eval_split.as_deref())
             .or(["test", "val"].into_iter().find(there))
             .unwrap_or(&args.train_split);
+        // Before the first of them is verified.
+        let validated = args.val_split.as_deref();
+        for name in [&*args.train_split, eval].into_iter().chain(validated) {
+            dataset.entry(name)?;
+        }
         let mut splits: Vec<(String, Split)> = Vec::new();
         let mut place = |name: &str| -> Result<usize> {
             if let Some(place) = splits.iter().position(|(known, _)| known == name) {
@@ -468,9 +473,12 @@ fn run(args: Args) -> Result<()> {
     // First: it may be why the fit failed.
     data.check_unchanged()?;
     let mut fitted = fitted?;
-    let calibration = match (&val, plan.calibrate) {
-        (Some(val), true) => Some(pool.install(|| calibrate(&fitted.model, val))?),
-        (None, true) => return Err(converged::no_rows_to_calibrate()),
+    let logits = match val.as_ref().filter(|_| plan.calibrate) {
+        Some(val) => Some(pool.install(|| fitted.model.logits(val))?),
+        None => None,
+    };
+    let calibration = match (&val, &logits) {
+        (Some(val), Some(logits)) => Some(pool.install(|| calibrate_logits(logits, val))?),
         _ => None,
     };
     fitted.model.set_about(About {
@@ -482,8 +490,17 @@ fn run(args: Args) -> Result<()> {
         temperature: calibration.map(|found| found.temperature),
     });
 
+    laps.end("calibration");
+    let weights = plan.weighting.samples.as_deref();
+    let known = logits.as_ref().filter(|_| data.val == Some(data.eval));
+    let eval_rows = (data.eval != data.train).then_some((&eval, known));
     let (on_train, scores) =
-        pool.install(|| evaluate(&staging, &fitted.model, (&train, &eval), &mut laps))?;
+        pool.install(|| evaluate(&staging, &fitted, (&train, weights), eval_rows, &mut laps))?;
+    // As during the fit: the temperature is for what comes after it.
+    let on_train = Evaluation {
+        loss: on_train.uncalibrated_loss,
+        ..on_train
+    };
     say_evaluation(data.name(data.train), on_train, None);
     // Five of five classes would say nothing.
     let scored = (train.classes() > 5).then_some(&scores);
@@ -505,7 +522,7 @@ fn run(args: Args) -> Result<()> {
         class_weights: plan.weighting.classes.to_string(),
         sample_weights: plan.weighting.samples.is_some(),
         label_smoothing: plan.weighting.label_smoothing,
-        standardize: plan.standardize.to_string(),
+        standardize: plan.standardize,
         train_split: data.name(data.train).to_string(),
         val_split: data.val.map(|val| data.name(val).to_string()),
         eval_split: data.name(data.eval).to_string(),
@@ -515,6 +532,7 @@ fn run(args: Args) -> Result<()> {
         eval_accuracy: scores.evaluation.accuracy,
         eval_top5: scores.top(5),
         eval_loss: scores.evaluation.loss,
+        eval_loss_uncalibrated: calibration.map(|_| scores.evaluation.uncalibrated_loss),
         eval_rows: scores.evaluation.rows,
         calibration,
     };
@@ -562,7 +580,6 @@ struct Plan {
     weighting: Weighting,
     standardize: Standardize,
     checkpoints: Option<Checkpoints>,
-    save_trajectory: bool,
     calibrate: bool,
 }
 
@@ -580,8 +597,30 @@ struct Fitted {
     seconds: f64,
     history: History,
     path: Vec<PathEntry>,
+    /// Logits of the rows fitted, where they are known.
+    logits: Option<Logits>,
     /// s, b, A, where the Gram engine fitted.
     coordinates: Option<Vec<f32>>,
+    /// The scale of the features that they belong to.
+    scaler: Option<Scaler>,
+}
+
+impl Fitted {
+    /// Why the rows that were fitted cannot be evaluated: after SGD, because it diverged.
+    fn refused(&self, error: Error) -> Error {
+        match (error, &self.history) {
+            (Error::Overflow { value, .. }, History::Epochs(epochs)) if !epochs.is_empty() => {
+                let last = epochs[epochs.len() - 1];
+                Error::Diverged {
+                    epoch: last.epoch,
+                    what: "logits",
+                    loss: value.into(),
+                    lr: last.lr,
+                }
+            }
+            (error, _) => error,
+        }
+    }
 }
 
 enum History {
@@ -611,6 +650,14 @@ impl Plan {
     fn new(args: &Args, out: &Path) -> Result<Plan> {
         let weighting = args.weighting.weighting()?;
         let (mut sgd, classes) = fit_options(args)?;
+        let standardize = Standardize::named(&args.weighting.standardize)?;
+        let validated = args.val_split.is_some() || args.x_val.is_some();
+        if args.weighting.calibrate && !validated {
+            return Err(converged::no_rows_to_calibrate());
+        }
+        if args.weighting.calibrate && args.converge.refit == "all" {
+            return Err(converged::all_rows_fitted());
+        }
         let checkpoints = checkpoints(args, out)?;
         let how = match args.optimizer.as_str() {
             "sgd" => {
@@ -620,6 +667,8 @@ impl Plan {
                 }
                 sgd.weighting = weighting.clone();
                 sgd.checkpoints = checkpoints.clone();
+                sgd.standardize = standardize;
+                sgd.check(validated)?;
                 Optimize::Sgd(sgd)
             }
             name => {
@@ -631,10 +680,10 @@ impl Plan {
                     _ => Optimizer::Newton,
                 };
                 let seed = args.seed.unwrap_or(0);
-                let validated = args.val_split.is_some() || args.x_val.is_some();
                 let options = &args.converge;
                 let options = options.options(optimizer, seed, validated, weighting.clone());
                 Optimize::Converge(ConvergeOptions {
+                    standardize,
                     engine: sgd.engine,
                     backend: sgd.backend,
                     checkpoints: checkpoints.clone(),
@@ -647,9 +696,8 @@ impl Plan {
             how,
             classes,
             weighting,
-            standardize: Standardize::named(&args.weighting.standardize)?,
+            standardize,
             checkpoints,
-            save_trajectory: args.save_trajectory,
             calibrate: args.weighting.calibrate,
         })
     }
@@ -667,36 +715,12 @@ impl Plan {
         self.weighting.of(train).map(|_| ())
     }
 
-    /// Fit, on one scale if that is asked for; the model is one of the rows as they are.
     fn fit(&self, splits: Splits, staging: &Staging, laps: &mut cli::Laps) -> Result<Fitted> {
-        if self.standardize == Standardize::None {
-            return self.fit_as_they_are(splits, staging, laps);
-        }
-        let scaler = Scaler::new(splits.train.x(), self.standardize);
-        let train = scaler.apply(splits.train)?;
-        let val = splits.validation.map(|val| scaler.apply(val)).transpose()?;
-        laps.end("features on one scale");
-        let val = val.as_ref().map(|val| val.samples()).transpose()?;
-        let scaled = Splits {
-            train: &train.samples()?,
-            validation: val.as_ref(),
-        };
-        let mut fitted = self.fit_as_they_are(scaled, staging, laps)?;
-        scaler.restore(&mut fitted.model);
-        Ok(fitted)
-    }
-
-    fn fit_as_they_are(
-        &self,
-        splits: Splits,
-        staging: &Staging,
-        laps: &mut cli::Laps,
-    ) -> Result<Fitted> {
         match &self.how {
             Optimize::Sgd(options) => {
                 let mut options = options.clone();
-                if self.save_trajectory {
-                    options.save_trajectory = Some(staging.dir().join(run::TRAJECTORY));
+                if let Some(path) = &mut options.save_trajectory {
+                    *path = staging.dir().join(&*path);
                 }
                 say_sgd(splits.train.rows(), &options);
                 let fit = fit_with_progress(splits, &options)?;
@@ -709,7 +733,9 @@ impl Plan {
                     model: fit.model,
                     history: History::Epochs(fit.history),
                     path: Vec::new(),
+                    logits: None,
                     coordinates: fit.coordinates,
+                    scaler: fit.scaler,
                 })
             }
             Optimize::Converge(options) => {
@@ -722,7 +748,9 @@ impl Plan {
                     model: fit.model,
                     history: History::Steps(fit.steps),
                     path: fit.path,
+                    logits: fit.logits,
                     coordinates: None,
+                    scaler: None,
                 })
             }
         }
@@ -755,11 +783,14 @@ fn of_sgd(args: &Args) -> Option<&'static str> {
 fn converge_with_progress(splits: Splits, options: &ConvergeOptions) -> Result<Converged> {
     let bar = cli::progress(splits.train.features() as u64, "K");
     let fit = converge(splits, options, &mut |progress| match progress {
-        Progress::Engine(engine) => cli::say(format_args!(
-            "  {engine}; {} threads, {}",
-            options.threads.unwrap_or_else(threads::available),
-            Isa::current()
-        )),
+        Progress::Engine(engine) => {
+            let threads = options.threads.unwrap_or_else(threads::available);
+            cli::say(format_args!(
+                "  {engine}; {threads} threads, {}",
+                Isa::current()
+            ));
+            converged::forecast(splits, options, threads);
+        }
         Progress::Columns(columns) => bar.set_position(columns as u64),
         Progress::Resumed { steps } => {
             cli::say(format_args!("  resumed: {steps} steps were done before"))
@@ -779,17 +810,19 @@ fn converge_with_progress(splits: Splits, options: &ConvergeOptions) -> Result<C
                 bar.suspend(|| converged::say_entry(&entry));
             }
         }
+        Progress::Warning(message) => bar.suspend(|| cli::warn(message)),
         _ => {}
     });
     bar.finish_and_clear();
     let fit = fit?;
-    converged::say_converged("flowreg-fit", &fit);
+    converged::say_converged(&fit, options);
     Ok(fit)
 }
 
 fn end_laps_of_fit(laps: &mut cli::Laps, fit: &Fit) {
     let seconds = fit.timings;
     let parts = [
+        ("features on one scale", seconds.scaling),
         ("W0, the initial weights", seconds.initial_weights),
         ("K = X Xᵀ", seconds.gram_matrix),
         ("Z0 = X W0ᵀ", seconds.initial_logits),
@@ -800,24 +833,49 @@ fn end_laps_of_fit(laps: &mut cli::Laps, fit: &Fit) {
     laps.end_with_parts(&parts, "the fit's rest (threads, memory)");
 }
 
-/// Evaluate the model on the rows fitted and score those of --eval-split; the disk takes the
-/// model meanwhile.
+/// Evaluate the model on the rows fitted, with their sample weights, and score those of
+/// --eval-split (of known logits, if there are any), `None` being the rows fitted: then one pass
+/// does both. The disk takes the model meanwhile.
 fn evaluate(
     staging: &Staging,
-    model: &Model,
-    (train, eval): (&Samples, &Samples),
+    fitted: &Fitted,
+    (train, weights): (&Samples, Option<&[f64]>),
+    eval: Option<(&Samples, Option<&Logits>)>,
     laps: &mut cli::Laps,
 ) -> Result<(Evaluation, Scores)> {
+    const ON_TRAIN: &str = "evaluation of the rows fitted";
+    let model = &fitted.model;
     std::thread::scope(|scope| {
         let writing = scope.spawn(|| run::write_model(staging, model));
-        let on_train = model.evaluate(train);
-        laps.end("evaluation of the rows fitted");
-        let scores = model.score(eval);
-        laps.end("evaluation of --eval-split");
+        let evaluated = match eval {
+            None => {
+                let scores = model.score_with(train, weights, fitted.logits.as_ref());
+                laps.end(ON_TRAIN);
+                scores
+                    .map_err(|error| fitted.refused(error))
+                    .map(|scores| (scores.evaluation, scores))
+            }
+            Some((eval, known)) => {
+                let on_train = match &fitted.logits {
+                    Some(known) => model
+                        .score_with(train, weights, Some(known))
+                        .map(|s| s.evaluation),
+                    None => model.evaluate_weighted(train, weights),
+                };
+                laps.end(ON_TRAIN);
+                let scores = match known {
+                    Some(logits) => model.score_logits(eval, logits),
+                    None => model.score(eval),
+                };
+                laps.end("evaluation of --eval-split");
+                let on_train = on_train.map_err(|error| fitted.refused(error));
+                on_train.and_then(|on_train| Ok((on_train, scores?)))
+            }
+        };
         let written = writing.join().unwrap_or_else(|panic| resume_unwind(panic));
         laps.end("model flushed, beyond evaluation");
         written?;
-        Ok((on_train?, scores?))
+        evaluated
     })
 }
 
@@ -842,6 +900,10 @@ fn write_files(
         let file = npy::f32_file(&[1, coordinates.len()], coordinates);
         staging.write(run::COORDINATES, &file)?;
         files.push(run::COORDINATES);
+        if let Some(scaler) = &fit.scaler {
+            staging.write(run::SCALING, &scaler.to_safetensors())?;
+            files.push(run::SCALING);
+        }
     }
     Ok(files)
 }
@@ -890,6 +952,7 @@ fn fit_options(args: &Args) -> Result<(FitOptions, Option<usize>)> {
     };
     options.backend = Backend::named(&args.gemm)?;
     options.early_stopping = args.early_stopping;
+    options.save_trajectory = args.save_trajectory.then(|| PathBuf::from(run::TRAJECTORY));
     let sgd = &mut options.sgd;
     sgd.lr = args.lr.unwrap_or(sgd.lr);
     sgd.schedule = schedule(args)?;

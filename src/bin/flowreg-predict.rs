@@ -122,6 +122,12 @@ fn predict(args: &Args) -> Result<()> {
             expected: "at least 1 class".to_string(),
         });
     }
+    if let Some(path) = &args.npy
+        && !args.force
+        && path.symlink_metadata().is_ok()
+    {
+        return Err(Error::Exists { path: path.clone() });
+    }
     let model = Model::load(run::model_file(&args.model))?;
     let matrices = matrices(&args.inputs, &model)?;
     let inputs = list(&args.inputs, &matrices, model.about().transform.as_ref())?;
@@ -135,7 +141,9 @@ fn predict(args: &Args) -> Result<()> {
     let explainer = (samples.as_ref())
         .map(|samples| {
             let path = args.model.join(run::COORDINATES);
-            Explainer::open(&path, samples, model.bias().len())
+            let summary = run::read_summary(&args.model)?;
+            let scaler = summary.scaler(&args.model)?;
+            Explainer::open(&path, samples, scaler, model.bias().len())
         })
         .transpose()?;
 
@@ -161,7 +169,23 @@ fn predict(args: &Args) -> Result<()> {
                 Err(error) => failures.push(error),
             }
         }
-        let probabilities = model.probabilities(&x)?;
+        let probabilities = loop {
+            match model.probabilities(&x) {
+                // This input is left out, as one that cannot be read is.
+                Err(Error::Overflow { row, value, .. }) => {
+                    failures.push(Error::Format {
+                        path: PathBuf::from(names.remove(row)),
+                        field: "logits".to_string(),
+                        found: value.to_string(),
+                        expected:
+                            "finite numbers: its features times the model's weights are beyond f32"
+                                .to_string(),
+                    });
+                    x.drain(row * features..(row + 1) * features);
+                }
+                probabilities => break probabilities?,
+            }
+        };
         let mut predictions: Vec<Prediction> = (names.iter())
             .zip(probabilities.chunks_exact(model.classes()))
             .map(|(name, p)| Prediction::new(name, p))

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::say;
-use crate::calibration::Calibration;
-use crate::converge::{ConvergeOptions, Converged, Folds, Optimizer, PathEntry, Penalty};
+use crate::converge::{ConvergeOptions, Converged, Folds, Limit, Optimizer, PathEntry, Penalty};
+use crate::data::samples::Splits;
+use crate::design::scaler::Standardize;
 use crate::engine::{Choice, Kind};
 use crate::error::{Error, Result};
-use crate::gemm::Backend;
-use crate::optim::descent::Status;
+use crate::gemm::{Backend, Gemm};
+use crate::model::calibrate::Calibration;
+use crate::optim::descent::{Outcome, Status};
 use crate::weighting::{ClassWeights, Weighting, read_weights};
 
 /// Options of `--optimizer newton` and `lbfgs`.
@@ -18,11 +20,15 @@ use crate::weighting::{ClassWeights, Weighting, read_weights};
 #[command(next_help_heading = "Converged fits (--optimizer newton or lbfgs)")]
 pub struct ConvergeArgs {
     /// Penalty of mean loss + (l2/2) |W|²: a number, or auto, chosen by --val-split or --cv
-    /// [default: auto where there is one of them, else 1/n, scikit-learn's C = 1]
-    #[arg(long, value_name = "VALUE|auto", value_parser = penalty, conflicts_with = "l2_path")]
+    /// [default: auto where there is one of them, else --C 1]
+    #[arg(long, value_name = "VALUE|auto", value_parser = penalty, conflicts_with_all = ["l2_path", "c"])]
     pub l2: Option<Penalty>,
-    /// So many penalties from one to the other in equal ratios, the strongest first; the best is
-    /// chosen by --val-split or --cv
+    /// The penalty as scikit-learn counts it: l2 = 1/(C n), or 1/(C times the sum of the rows'
+    /// weights)
+    #[arg(long = "C", value_name = "VALUE", value_parser = super::finite, conflicts_with = "l2_path")]
+    pub c: Option<f64>,
+    /// COUNT penalties, geometrically spaced from FROM down to TO, the strongest first; the best
+    /// is chosen by --val-split or --cv
     #[arg(long, value_name = "FROM:TO:COUNT", value_parser = path)]
     pub l2_path: Option<Penalty>,
     /// Choose by cross-validation with so many folds, stratified by class (--seed deals them)
@@ -61,8 +67,8 @@ pub struct WeightingArgs {
     /// the model is one of the features as they are
     #[arg(long, value_name = "HOW", default_value = "none")]
     pub standardize: String,
-    /// Find the temperature that makes probabilities on --val-split most likely, and store it
-    /// with the model
+    /// Find the temperature that makes the labels of --val-split most likely, and store it beside
+    /// the weights as they were fitted: flowreg-predict, exports, report and eval_loss go by it
     #[arg(long)]
     pub calibrate: bool,
 }
@@ -95,6 +101,7 @@ impl ConvergeArgs {
     pub fn given(&self) -> Option<&'static str> {
         let given = [
             ("--l2", self.l2.is_some()),
+            ("--C", self.c.is_some()),
             ("--l2-path", self.l2_path.is_some()),
             ("--cv", self.cv.is_some()),
             ("--refit", self.refit != "train"),
@@ -117,10 +124,12 @@ impl ConvergeArgs {
         let chosen = self.cv.is_some() || validated;
         ConvergeOptions {
             optimizer,
-            penalty: (self.l2.or(self.l2_path)).unwrap_or(match chosen {
-                true => Penalty::Auto,
-                false => default.penalty,
-            }),
+            penalty: (self.l2.or(self.c.map(Penalty::C)).or(self.l2_path)).unwrap_or(
+                match chosen {
+                    true => Penalty::Auto,
+                    false => default.penalty,
+                },
+            ),
             folds: self.cv.map(|count| Folds {
                 count,
                 seed,
@@ -128,6 +137,7 @@ impl ConvergeArgs {
             }),
             refit_all: self.refit == "all",
             weighting,
+            standardize: Standardize::None,
             tolerance: self.tolerance.unwrap_or(default.tolerance),
             max_iterations: self.max_iterations.unwrap_or(default.max_iterations),
             engine: Choice::Auto,
@@ -162,6 +172,27 @@ fn path(text: &str) -> std::result::Result<Penalty, String> {
     })
 }
 
+/// Say what the matrices of a long fit will take: K or the moments, once for all folds or, where
+/// each fold has a scale of its own, once more for each.
+pub fn forecast(splits: Splits, options: &ConvergeOptions, threads: usize) {
+    let (n, d) = (splits.train.rows() as f64, splits.train.features() as f64);
+    let scales = matches!(options.standardize, Standardize::Scale | Standardize::Both);
+    let folds = match options.folds {
+        Some(folds) if scales && n <= d => folds.count,
+        _ => 0,
+    };
+    let side = n.min(d);
+    let flop = (1 + folds) as f64 * n * d * side;
+    // Of what is this short, measuring the machine would take a share that shows.
+    if flop < 1e11 {
+        return;
+    }
+    // K is summed in f64, at half the speed; moments are in f32.
+    let slower = if n <= d { 2.0 } else { 1.0 };
+    let seconds = slower * flop / Gemm::new(options.backend, threads).rate();
+    super::forecast(seconds, 28.0 * side * side + 4.0 * n * d, 0.0);
+}
+
 /// A line for a penalty.
 pub fn say_entry(entry: &PathEntry) {
     let mut line = format!("l2 {:<10.4e}", entry.l2);
@@ -183,11 +214,12 @@ pub fn say_entry(entry: &PathEntry) {
 }
 
 /// What came of it, and on stderr what did not converge.
-pub fn say_converged(name: &str, fit: &Converged) {
+pub fn say_converged(fit: &Converged, options: &ConvergeOptions) {
     let outcome = &fit.outcome;
-    let gap = match outcome.gap {
-        Some(gap) => format!(", within {gap:.1e} of the optimum"),
-        None => String::new(),
+    let gap = match (outcome.gap, outcome.decrement) {
+        (Some(gap), _) => format!(", within {gap:.1e} of the optimum"),
+        (None, Some(left)) => format!(", about {left:.1e} left to gain"),
+        (None, None) => String::new(),
     };
     let objective = match outcome.objective {
         small if small < 1e-3 => format!("{small:.6e}"),
@@ -201,32 +233,120 @@ pub fn say_converged(name: &str, fit: &Converged) {
         outcome.iterations,
         fit.seconds
     ));
-    let advice = match outcome.status {
-        Status::Converged => return,
-        Status::IterationLimit => "give --max-iterations more, or a larger --tolerance",
-        Status::Stalled if fit.engine == Kind::Primal => {
-            "f32 products allow no more; with no more rows than features, --engine gram, in f64, \
-             goes further"
-        }
-        Status::Stalled => "rounding allows no more: this is as near as the engine comes",
-        Status::Separable => {
-            "the rows are told apart without error, so larger weights are always better: give --l2"
-        }
-    };
-    eprintln!("{name}: not converged ({}): {advice}", said(outcome.status));
+    if outcome.status != Status::Converged {
+        let status = said(outcome.status);
+        super::warn(format_args!(
+            "not converged ({status}): {}",
+            advice(fit, options)
+        ));
+    }
+    say_edge(fit);
 }
 
-/// Before and after.
+/// What a fit that is not converged lacks, and what would help.
+fn advice(fit: &Converged, options: &ConvergeOptions) -> String {
+    let outcome = &fit.outcome;
+    let lacks = lacks(outcome, options.tolerance);
+    match outcome.status {
+        Status::Converged => String::new(),
+        Status::IterationLimit => {
+            let most = options.max_iterations;
+            format!("{lacks} after {most} steps; raise --max-iterations or --tolerance")
+        }
+        Status::Separable => "the classes are separable and l2 is 0, so the loss has no minimum: \
+                              set --l2 above 0"
+            .to_string(),
+        Status::QuasiSeparable => {
+            let class = match outcome.separated_class {
+                Some(class) => format!("class {class} is"),
+                None => "some rows are".to_string(),
+            };
+            format!(
+                "{class} partly separated from the others and l2 is 0, so the loss has no \
+                 minimum: set --l2 above 0"
+            )
+        }
+        Status::PrecisionLimited => {
+            let scaled = options.standardize != Standardize::None;
+            match fit.limit {
+                Some(Limit::Model) if scaled => format!(
+                    "{lacks}: the model's f32 weights and bias, of the features as they are, hold \
+                     no better; subtract each feature's mean from the rows before they are stored"
+                ),
+                Some(Limit::Model) => format!(
+                    "{lacks}: the model's f32 weights and bias hold no better; --standardize both \
+                     or a larger --l2 brings them to one scale"
+                ),
+                _ if fit.engine == Kind::Primal && fit.gram_is_possible => {
+                    format!("{lacks}: products in f32 allow no better; --engine gram, in f64, does")
+                }
+                _ if !scaled => format!(
+                    "{lacks}: the precision of products allows no better; try --standardize both, \
+                     a larger --l2 or a larger --tolerance"
+                ),
+                _ => format!(
+                    "{lacks}: the precision of products allows no better; try a larger --l2 or a \
+                     larger --tolerance"
+                ),
+            }
+        }
+    }
+}
+
+/// What is too large.
+fn lacks(outcome: &Outcome, tolerance: f64) -> String {
+    let allowed = 100.0 * tolerance * outcome.objective;
+    let share = outcome.gradient_norm / outcome.initial_gradient_norm;
+    match (outcome.gap, outcome.decrement) {
+        (Some(gap), _) if gap > allowed => {
+            format!("the gap is {gap:.1e} where {allowed:.1e} was asked for")
+        }
+        (None, Some(left)) if left > allowed => {
+            format!("about {left:.1e} is left to gain where {allowed:.1e} was asked for")
+        }
+        _ => format!(
+            "the gradient is {share:.1e} of that at W = 0 where {tolerance:.1e} was asked for"
+        ),
+    }
+}
+
+/// A penalty at the end of its path may not be the best there is.
+fn say_edge(fit: &Converged) {
+    let scored = fit.path.iter().filter(|entry| entry.val_loss.is_some());
+    let (Some(first), Some(last)) = (scored.clone().next(), scored.clone().last()) else {
+        return;
+    };
+    let further = match fit.l2 {
+        _ if fit.path.len() < 2 => return,
+        l2 if l2 == first.l2 => "stronger",
+        l2 if l2 == last.l2 => "weaker",
+        _ => return,
+    };
+    super::warn(format_args!(
+        "the penalty chosen, l2 {:.4e}, is the last of its path: {further} ones may be better \
+         (--l2-path FROM:TO:COUNT)",
+        fit.l2
+    ));
+}
+
+/// Before and after, and on stderr why the temperature may say little.
 pub fn say_calibration(split: &str, found: &Calibration) {
-    let Calibration {
-        temperature,
-        before,
-        after,
-    } = found;
+    let (temperature, before, after) = (found.temperature, found.before, found.after);
     say(format_args!(
         "temperature {temperature:.4} on {split}: log-loss {:.4} -> {:.4}, calibration error {:.4} -> {:.4}",
         before.log_loss, after.log_loss, before.calibration_error, after.calibration_error
     ));
+    if found.separable {
+        super::warn(format_args!(
+            "temperature {temperature}: all rows of {split} are predicted right, so that they do \
+             not tell how sure to be; calibrate on more rows, or fit without --calibrate"
+        ));
+    } else if found.at_bound {
+        super::warn(format_args!(
+            "temperature {temperature} is an end of its range (0.01 to 100): the probabilities do \
+             not suit the labels of {split}; look at both, or fit without --calibrate"
+        ));
+    }
 }
 
 /// A status in words.
@@ -234,15 +354,23 @@ fn said(status: Status) -> &'static str {
     match status {
         Status::Converged => "converged",
         Status::IterationLimit => "iteration limit",
-        Status::Stalled => "stalled",
+        Status::PrecisionLimited => "precision limited",
         Status::Separable => "separable",
+        Status::QuasiSeparable => "quasi-separable",
     }
 }
 
 /// `--calibrate` without validation rows.
 pub fn no_rows_to_calibrate() -> Error {
-    let expected = "--val-split (or --x-val), whose rows it is found on";
+    let expected = "--val-split (or --x-val), whose rows the temperature is found on";
     Error::options("--calibrate", "no validation rows", expected)
+}
+
+/// `--calibrate` with `--refit all`, which leaves no row that is not fitted.
+pub fn all_rows_fitted() -> Error {
+    let expected = "--refit train: a temperature found on rows that were fitted makes the model \
+                    too sure";
+    Error::options("--calibrate", "--refit all", expected)
 }
 
 /// Refuse an option of SGD beside another optimizer.

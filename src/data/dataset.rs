@@ -294,17 +294,29 @@ impl Dataset {
         Ok(())
     }
 
+    /// What the manifest says of a split. No file is read.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if there is no such split: it names those that are there.
+    pub fn entry(&self, name: &str) -> Result<&SplitEntry> {
+        let splits = &self.manifest.splits;
+        splits
+            .iter()
+            .find(|split| split.name == name)
+            .ok_or_else(|| {
+                let names: Vec<&str> = splits.iter().map(|split| split.name.as_str()).collect();
+                Error::format(
+                    &self.dir.join(MANIFEST),
+                    "splits",
+                    format!("no split {name:?}"),
+                    format!("one of {}", names.join(", ")),
+                )
+            })
+    }
+
     /// The split with its labels verified and its features mapped.
     fn open_split(&self, name: &str) -> Result<Split> {
-        let Some(entry) = self.manifest.splits.iter().find(|s| s.name == name) else {
-            let names: Vec<&str> = (self.manifest.splits.iter().map(|s| s.name.as_str())).collect();
-            return Err(Error::format(
-                &self.dir.join(MANIFEST),
-                "splits",
-                format!("no split {name:?}"),
-                format!("one of {}", names.join(", ")),
-            ));
-        };
+        let entry = self.entry(name)?;
         let (rows, features) = (entry.rows, self.manifest.features);
         let x = MappedMatrix::open(&self.dir.join(x_file(name)))?;
         let shape = (x.view().rows(), x.view().cols());

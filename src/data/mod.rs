@@ -17,7 +17,6 @@ pub mod png;
 pub mod prep;
 pub mod resample;
 pub mod samples;
-pub mod standardize;
 pub mod store;
 
 /// Lower-case hexadecimal, as checksums are written.

@@ -374,11 +374,12 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// The largest |x_i|² of all rows. Cost: X is read once.
-    pub fn largest_square(&self) -> f64 {
+    /// The largest |x_i|² of the rows that `keep` keeps. Cost: they are read once.
+    pub fn largest_square(&self, keep: impl Fn(usize) -> bool + Sync) -> f64 {
         let square = |i| -> f64 { self.row(i).iter().map(|&x| f64::from(x).powi(2)).sum() };
         (0..self.len())
             .into_par_iter()
+            .filter(|&i| keep(i))
             .map(square)
             .reduce(|| 0.0, f64::max)
     }

@@ -6,7 +6,8 @@
 //! K = Kc + u 1ᵀ + 1 vᵀ,   Kc_ij = (x_i - μ)·(x_j - μ),   u_i = x_i·μ,   v_j = (x_j - μ)·μ
 //! ```
 //!
-//! Kc is f32, u and v are f64. Rows that have much in common (photographs are bright) make
+//! (any μ will do: of rows with sample weights it is the weighted mean, so that a row that does
+//! not count does not draw the centre away from those that do). Kc is f32, u and v are f64. Rows that have much in common (photographs are bright) make
 //! K nearly constant, and rounding its entries to f32 loses what tells the rows apart: a fit
 //! with a daring learning rate amplifies that. The centred entries are small, and so is
 //! their rounding. Where every feature is a byte over 255, as in photographs, the products
@@ -40,38 +41,46 @@ pub struct GramMatrix {
     row_parts: Vec<f64>,
     /// v: one a column.
     column_parts: Vec<f64>,
+    /// How much each row of X counts in μ, if they do not count alike.
+    weights: Option<Vec<f64>>,
 }
 
-/// Kc in f64, n x n, and v: what exact optimization needs of X Xᵀ.
+/// Kc in f64, n x n: what exact optimization needs of X Xᵀ.
 #[derive(Clone, Debug)]
 pub struct CentredGram {
     /// Kc, symmetric.
     pub values: Vec<f64>,
-    /// v_j = (x_j - μ)·μ.
-    pub column_parts: Vec<f64>,
+    /// n.
+    pub rows: usize,
 }
 
 impl CentredGram {
     /// The size of the eigenvalues that rounding may have made, as a share of the mean one.
     pub const NOISE: f64 = 1e-12;
 
-    /// Of X. Cost: n²d operations, with integers where every feature is a byte over 255, else
-    /// flop in f64; 12n² bytes, of which 8n² stay. `progress` hears how many columns of X are
-    /// done.
+    /// Of X, or of X with each feature over its `deviation`. Cost: n²d operations, with integers
+    /// where every feature is a byte over 255, else flop in f64; 12n² bytes, of which 8n² stay.
+    /// `progress` hears how many columns of X are done.
     ///
     /// # Errors
     /// [`Error::Shape`] if a feature is no finite number; [`Error::Memory`] if there is none for
     /// K; those of `progress`.
-    pub fn new(x: &Rows, gemm: Gemm, progress: Progress) -> Result<CentredGram> {
+    pub fn new(
+        x: &Rows,
+        deviation: Option<&[f64]>,
+        gemm: Gemm,
+        progress: Progress,
+    ) -> Result<CentredGram> {
         let n = x.len();
         let mut products = Products {
             y: None,
             x,
+            weights: None,
             gemm,
             sums: room(n, n)?,
             values: room(n, n)?,
         };
-        if gemm.has_bytes() && products.of_bytes(progress)? {
+        if deviation.is_none() && gemm.has_bytes() && products.of_bytes(progress)? {
             let (row_parts, column_parts) = products.parts(None);
             let rows = products.sums.par_chunks_exact_mut(n).zip(&row_parts);
             rows.for_each(|(sums, row_part)| {
@@ -82,14 +91,14 @@ impl CentredGram {
             mirror(&mut products.sums, n);
             return Ok(CentredGram {
                 values: products.sums,
-                column_parts,
+                rows: n,
             });
         }
         let Products {
             mut sums, values, ..
         } = products;
         drop(values);
-        let column_parts = of_wide_floats(x, &mut sums, progress)?;
+        of_wide_floats(x, deviation, &mut sums, progress)?;
         if !sums.par_iter().all(|sum| sum.is_finite()) {
             finite(x, "x")?;
         }
@@ -106,30 +115,52 @@ impl CentredGram {
         });
         Ok(CentredGram {
             values: sums,
-            column_parts,
+            rows: n,
         })
+    }
+
+    /// The mean of Kc's diagonal.
+    pub fn mean_square(&self) -> f64 {
+        let diagonal = self.values.iter().step_by(self.rows + 1);
+        diagonal.sum::<f64>() / self.rows as f64
     }
 }
 
-/// The lower triangle of `Xc Xcᵀ` added to `sums`, all in f64; v.
-fn of_wide_floats(x: &Rows, sums: &mut [f64], progress: Progress) -> Result<Vec<f64>> {
+/// The lower triangle of `Xc Xcᵀ` added to `sums`, all in f64.
+fn of_wide_floats(
+    x: &Rows,
+    deviation: Option<&[f64]>,
+    sums: &mut [f64],
+    progress: Progress,
+) -> Result<()> {
     /// Columns at a time.
     const SLAB: usize = 512;
     let (n, d) = (x.len(), x.features());
-    let mut column_parts = vec![0.0; n];
-    let (mut mean, mut slab) = (Vec::new(), Vec::new());
-    let subtract = |x: f32, mean: f32| f64::from(x) - f64::from(mean);
+    let (mut mean, mut slab) = (Vec::new(), vec![0.0; n * SLAB.min(d)]);
     for first in (0..d).step_by(SLAB) {
         let columns = first..(first + SLAB).min(d);
-        column_means(x, columns.clone(), &mut mean);
-        let parts = &mut column_parts;
-        let slab = centre(x, columns.clone(), &mean, subtract, &mut slab, parts);
-        let slab = faer::MatRef::from_row_major_slice(slab, n, columns.len());
+        let width = columns.len();
+        column_means(x, None, columns.clone(), &mut mean);
+        let slab = &mut slab[..n * width];
+        (slab.par_chunks_exact_mut(width).enumerate()).for_each(|(i, slab)| {
+            vectorised!(Isa::current(), || {
+                let values = x.row(i)[columns.clone()].iter().zip(&mean);
+                for (to, (&x, &mean)) in slab.iter_mut().zip(values) {
+                    *to = f64::from(x) - f64::from(mean);
+                }
+                if let Some(deviation) = deviation {
+                    for (to, deviation) in slab.iter_mut().zip(&deviation[columns.clone()]) {
+                        *to /= deviation;
+                    }
+                }
+            });
+        });
+        let slab = faer::MatRef::from_row_major_slice(slab, n, width);
         let sums = faer::MatMut::from_row_major_slice_mut(sums, n, n);
         lower_triangle(faer::Accum::Add, slab, sums, faer::Par::rayon(0));
         progress(columns.end)?;
     }
-    Ok(column_parts)
+    Ok(())
 }
 
 /// Who multiplies, and the room that [`GramMatrix::product`] uses, kept between calls.
@@ -167,7 +198,21 @@ impl GramMatrix {
     /// [`Error::Options`] if Kc exceeds the range of f32 and [`Error::Memory`] if there is none
     /// for it; those of `progress`.
     pub fn new(x: &Rows, gemm: Gemm, progress: Progress) -> Result<GramMatrix> {
-        Self::multiply(None, x, gemm, progress)
+        Self::weighted(x, None, gemm, progress)
+    }
+
+    /// [`GramMatrix::new`] of rows that count by their weights, one a row: the same K, rounded
+    /// less where the rows of large weight are.
+    ///
+    /// # Errors
+    /// As [`GramMatrix::new`].
+    pub fn weighted(
+        x: &Rows,
+        weights: Option<&[f64]>,
+        gemm: Gemm,
+        progress: Progress,
+    ) -> Result<GramMatrix> {
+        Self::multiply(None, x, weights, gemm, progress)
     }
 
     /// Y Xᵀ for other rows, m x n, centred by X's mean; `k` is X Xᵀ. Cost: 2mnd flop; 12mn
@@ -182,12 +227,13 @@ impl GramMatrix {
         gemm: Gemm,
         progress: Progress,
     ) -> Result<GramMatrix> {
-        Self::multiply(Some((y, k)), x, gemm, progress)
+        Self::multiply(Some((y, k)), x, k.weights.as_deref(), gemm, progress)
     }
 
     fn multiply(
         y: Option<(&Rows, &GramMatrix)>,
         x: &Rows,
+        weights: Option<&[f64]>,
         gemm: Gemm,
         progress: Progress,
     ) -> Result<GramMatrix> {
@@ -195,6 +241,7 @@ impl GramMatrix {
         let mut products = Products {
             y: y.map(|(y, _)| y),
             x,
+            weights,
             gemm,
             sums: room(rows, x.len())?,
             values: room(rows, x.len())?,
@@ -210,6 +257,7 @@ impl GramMatrix {
             centred: gemm.prepack(values, rows, x.len()),
             row_parts,
             column_parts,
+            weights: weights.map(<[f64]>::to_vec),
         })
     }
 
@@ -318,6 +366,8 @@ impl GramMatrix {
 struct Products<'a> {
     y: Option<&'a Rows<'a>>,
     x: &'a Rows<'a>,
+    /// How much each row of X counts in the mean; `None` is alike.
+    weights: Option<&'a [f64]>,
     gemm: Gemm,
     /// Sums over slabs of columns, zeros at first.
     sums: Vec<f64>,
@@ -343,7 +393,7 @@ impl Products<'_> {
         let (mut mean, mut x_slab, mut y_slab) = (Vec::new(), Vec::new(), Vec::new());
         for first in (0..d).step_by(SLAB) {
             let columns = first..(first + SLAB).min(d);
-            column_means(x, columns.clone(), &mut mean);
+            column_means(x, self.weights, columns.clone(), &mut mean);
             mean_squared += dot(&mean, &mean);
             let centred = |rows, slab, parts| {
                 let slab = centre(
@@ -473,6 +523,7 @@ impl Products<'_> {
             centred: self.gemm.prepack(self.values, row_parts.len(), n),
             row_parts,
             column_parts,
+            weights: self.weights.map(<[f64]>::to_vec),
         }
     }
 }
@@ -578,10 +629,11 @@ fn finite(x: &Rows, what: &'static str) -> Result<()> {
     Ok(())
 }
 
-/// The mean of these columns of X.
-fn column_means(x: &Rows, columns: Range<usize>, mean: &mut Vec<f32>) {
+/// The mean of these columns of X, by the rows' weights if there are any.
+fn column_means(x: &Rows, weights: Option<&[f64]>, columns: Range<usize>, mean: &mut Vec<f32>) {
     /// Columns a task: two cache lines of a row.
     const WIDTH: usize = 32;
+    let total = weights.map_or(x.len() as f64, |weights| weights.iter().sum());
     mean.clear();
     mean.resize(columns.len(), 0.0);
     let tasks = mean.par_chunks_mut(WIDTH).enumerate();
@@ -591,10 +643,11 @@ fn column_means(x: &Rows, columns: Range<usize>, mean: &mut Vec<f32>) {
         for i in 0..x.len() {
             let values = &x.row(i)[first..first + mean.len()];
             let sums = sums.iter_mut().zip(values);
-            sums.for_each(|(sum, &value)| *sum += f64::from(value));
+            let weight = weights.map_or(1.0, |weights| weights[i]);
+            sums.for_each(|(sum, &value)| *sum += weight * f64::from(value));
         }
         let means = mean.iter_mut().zip(sums);
-        means.for_each(|(mean, sum)| *mean = (sum / x.len() as f64) as f32);
+        means.for_each(|(mean, sum)| *mean = (sum / total) as f32);
     });
 }
 

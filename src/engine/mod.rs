@@ -23,8 +23,8 @@ pub use gram_matrix::{CentredGram, GramMatrix, Progress, Scratch};
 pub use gram_space::GramSpace;
 pub use primal::Primal;
 pub use primal_space::PrimalSpace;
-pub(crate) use space::axpby as axpby_real;
 pub use space::{Real, Space};
+pub(crate) use space::{axpby as axpby_real, dot as real_dot};
 pub use spectrum::largest_eigenvalue;
 
 use rayon::prelude::*;

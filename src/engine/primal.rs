@@ -13,12 +13,15 @@ use super::{Coordinates, Engine, Room};
 use crate::checkpoint::Fields;
 use crate::data::samples::{Batch, Rows};
 use crate::gemm::{Accum, Gemm};
+use crate::kernels::{Isa, vectorised};
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
 use crate::objective::Objective;
 
 /// Most bytes of X gathered at a time.
 const GATHER_BYTES: usize = 64 << 20;
+/// Most bytes of X centred at a time: they should still be in the cache when they are multiplied.
+const CENTER_BYTES: usize = 4 << 20;
 
 /// The primal engine.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub(super) struct Blocks<'a> {
     gathered: Gathered,
     /// A block's columns of Zᵀ or Gᵀ.
     columns: Vec<f32>,
+    /// Taken away from every row.
+    mean: Option<Vec<f32>>,
 }
 
 /// A copy of some rows of X.
@@ -108,15 +113,6 @@ impl<'a> Primal<'a> {
         (margins(&mut self.train), validation)
     }
 
-    /// The model `W = Aᵀ X` with this bias; Aᵀ is c x n.
-    pub(super) fn weight_of(x: &Rows, a: &[f32], bias: Vec<f32>, gemm: Gemm) -> Model {
-        let c = bias.len();
-        let mut weight = vec![0.0; c * x.features()];
-        let a = MatRef::new(a, c, x.len());
-        Blocks::new(x).pullback(gemm, 1.0, a, Batch::All, 0.0, &mut weight);
-        Model::new(weight, bias).expect("the shape of the data")
-    }
-
     /// The model `W = s·W0 + Aᵀ X` with this bias.
     pub(crate) fn combine(mut self, from: Coordinates) -> Model {
         let c = self.outputs();
@@ -139,19 +135,31 @@ impl<'a> Blocks<'a> {
             all_rows,
             gathered: Gathered::default(),
             columns: Vec::new(),
+            mean: None,
+        }
+    }
+
+    /// Rows less a mean, which are made anew, block by block, for every product.
+    pub(super) fn centered(x: &'a Rows<'a>, mean: &[f32]) -> Self {
+        Blocks {
+            all_rows: (0..x.len() as u32).collect(),
+            mean: Some(mean.to_vec()),
+            ..Blocks::new(x)
         }
     }
 
     /// Give `work` the batch's rows of X, in blocks, with each block's range in the batch.
     pub(super) fn each(&mut self, batch: Batch, mut work: impl FnMut(Range<usize>, MatRef)) {
-        let rows = match (batch, self.x.contiguous()) {
-            (Batch::All, Some(x)) => return work(0..x.rows(), x),
-            (Batch::All, None) => &self.all_rows,
-            (Batch::Rows(rows), _) => rows,
+        let mean = self.mean.as_deref();
+        let (rows, bytes) = match (batch, self.x.contiguous()) {
+            (Batch::All, Some(x)) if mean.is_none() => return work(0..x.rows(), x),
+            (Batch::All, Some(_)) => (&self.all_rows[..], CENTER_BYTES),
+            (Batch::All, None) => (&self.all_rows[..], GATHER_BYTES),
+            (Batch::Rows(rows), _) => (rows, GATHER_BYTES),
         };
-        let block = (GATHER_BYTES / (4 * self.x.features())).max(1);
+        let block = (bytes / (4 * self.x.features())).max(1);
         for (i, rows) in rows.chunks(block).enumerate() {
-            let x = self.gathered.load(self.x, rows);
+            let x = self.gathered.load(self.x, rows, mean);
             work(i * block..i * block + rows.len(), x);
         }
     }
@@ -223,7 +231,7 @@ impl<'a> Blocks<'a> {
 }
 
 impl Gathered {
-    fn load(&mut self, x: &Rows, rows: &[u32]) -> MatRef<'_> {
+    fn load(&mut self, x: &Rows, rows: &[u32], mean: Option<&[f32]>) -> MatRef<'_> {
         let features = x.features();
         if self.rows != rows {
             self.rows.clear();
@@ -231,7 +239,15 @@ impl Gathered {
             self.values.resize(rows.len() * features, 0.0);
             (self.values.par_chunks_exact_mut(features))
                 .zip(rows)
-                .for_each(|(to, &row)| to.copy_from_slice(x.row(row as usize)));
+                .for_each(|(to, &row)| match mean {
+                    None => to.copy_from_slice(x.row(row as usize)),
+                    Some(mean) => vectorised!(Isa::current(), || {
+                        let values = x.row(row as usize).iter().zip(mean);
+                        for (to, (x, mean)) in to.iter_mut().zip(values) {
+                            *to = x - mean;
+                        }
+                    }),
+                });
         }
         MatRef::new(&self.values, rows.len(), features)
     }

@@ -1,11 +1,15 @@
 //! [`Space`] in the weights themselves: W is c x d in f64, products with X are f32.
 //!
 //! The rows are centred on the fly, `Xc Wᵀ = X Wᵀ - 1 (W μ)ᵀ` and `Gᵀ Xc = Gᵀ X - (Gᵀ1) μᵀ`:
-//! X stays where it lies. M is that of the mean curvature h:
+//! X stays where it lies. Where means are so large beside the features' scales that f32 sums would
+//! lose what tells the rows apart, blocks of rows are centred before they are multiplied. Scaled
+//! features are weights over σ. M is that of the mean curvature h:
 //!
-//! - d <= n: `M = h Xcᵀ Xc + l2`, d x d, factored; a solve costs 2d²c flop;
-//! - d > n, with `S = h Kc + l2` (Woodbury 1950): `M⁻¹ r = (r - h Xcᵀ S⁻¹ Xc r)/l2`, whose
-//!   logits are `S⁻¹ Xc r`: two products with X more.
+//! - d <= n: `M = h Xcᵀ Xc + l2`, d x d, factored with its diagonal brought to 1, so that the
+//!   units of the features do not matter; a solve costs 2d²c flop;
+//! - d > n, with `S = h Kc + l2` (Woodbury 1950): `M⁻¹ r = (r - h Xcᵀ S⁻¹ Xc r)/l2`: two products
+//!   with X more. (Its logits would be `S⁻¹ Xc r`, but those of the rounded `M⁻¹ r` differ from
+//!   them by far more than rounding.)
 
 use faer::{Accum, Par};
 use rayon::prelude::*;
@@ -17,25 +21,29 @@ use super::primal::Blocks;
 use super::space::{Space, dot};
 use super::{CentredGram, Progress, sum};
 use crate::data::samples::{Batch, Rows};
+use crate::design::centered::Centered;
 use crate::error::Result;
 use crate::gemm::{Gemm, lower_triangle};
 use crate::kernels::{Isa, vectorised};
 use crate::mat::{MatMut, MatRef};
-use crate::model::Model;
 
-/// Least l2 of the preconditioner, as a share of its mean diagonal: as much as the rounding of
+/// Least l2 of the preconditioner, as a share of its diagonal: as much as the rounding of
 /// f32 sums may take away.
 const RIDGE: f64 = 1e-6;
+/// The largest mean, as a multiple of its column's deviation, of which f32 sums over the features
+/// as they are keep enough digits.
+const FAR: f64 = 100.0;
 
 /// Weights as they are.
 #[derive(Debug)]
 pub struct PrimalSpace<'a> {
     gemm: Gemm,
+    rows: &'a Rows<'a>,
     x: Blocks<'a>,
-    rows: usize,
-    features: usize,
-    /// μ, to f32.
+    /// μ, to f32; zeros where blocks are centred.
     mean: Vec<f32>,
+    /// σ, where features are scaled.
+    deviation: Option<Vec<f64>>,
     second_order: SecondOrder,
     /// Room for a weight in f32.
     weight: Vec<f32>,
@@ -44,54 +52,91 @@ pub struct PrimalSpace<'a> {
 /// What M is made of.
 #[derive(Debug)]
 enum SecondOrder {
-    /// d <= n: the lower triangle of Xcᵀ Xc, column-major, and M's factor.
-    Features { moments: Vec<f32>, factor: Factor },
+    /// d <= n: the lower triangle of Xcᵀ Xc (of the features as they are), column-major, what
+    /// brings M's diagonal to 1, and the factor.
+    Features {
+        moments: Vec<f32>,
+        scale: Vec<f64>,
+        factor: Factor,
+    },
     /// d > n: Kc, S's factor, and h.
     Samples {
-        gram: Vec<f64>,
+        gram: CentredGram,
         preconditioner: Preconditioner,
         curvature: f64,
     },
 }
 
 impl<'a> PrimalSpace<'a> {
-    /// Weights of any number of outputs on X. Cost: X is read once more than once, n²d or nd²
-    /// flop, whichever is less.
+    /// Weights of any number of outputs on X, with features over `deviation`. Cost: X is read
+    /// once more than once, n²d or nd² flop, whichever is less.
     ///
     /// # Errors
     /// As [`CentredGram::new`].
-    pub fn new(x: &'a Rows<'a>, gemm: Gemm, progress: Progress) -> Result<PrimalSpace<'a>> {
-        let (n, d) = (x.len(), x.features());
-        let mut blocks = Blocks::new(x);
-        let mut mean = vec![0.0; d];
-        let ones = vec![1.0; n];
-        let ones = MatRef::new(&ones, 1, n);
-        blocks.pullback(gemm, 1.0 / n as f32, ones, Batch::All, 0.0, &mut mean);
+    pub fn new(
+        design: &Centered<'a>,
+        deviation: Option<&[f64]>,
+        gemm: Gemm,
+        progress: Progress,
+    ) -> Result<PrimalSpace<'a>> {
+        let rows = design.x();
+        let (n, d) = (rows.len(), rows.features());
+        let columns = design.mean().iter().zip(design.scale());
+        let is_far =
+            |(&mean, &scale): (&f32, &f64)| f64::from(mean).abs() > FAR * scale && scale > 0.0;
+        let (mut x, mean) = match { columns }.any(is_far) {
+            true => (Blocks::centered(rows, design.mean()), vec![0.0; d]),
+            false => (Blocks::new(rows), design.mean().to_vec()),
+        };
         let second_order = match d <= n {
             true => SecondOrder::Features {
                 // The larger one first, in case that memory does not hold it.
                 factor: Factor::new(d)?,
-                moments: moments(&mut blocks, &mean, n, progress)?,
+                scale: vec![1.0; d],
+                moments: moments(&mut x, &mean, n, progress)?,
             },
             false => SecondOrder::Samples {
-                gram: CentredGram::new(x, gemm, progress)?.values,
+                gram: CentredGram::new(rows, deviation, gemm, progress)?,
                 preconditioner: Preconditioner::new(n)?,
                 curvature: 0.0,
             },
         };
         Ok(PrimalSpace {
             gemm,
-            x: blocks,
-            rows: n,
-            features: d,
+            rows,
+            x,
             mean,
+            deviation: deviation.map(<[f64]>::to_vec),
             second_order,
             weight: Vec::new(),
         })
     }
+
+    /// W of the features as they are, to f32, in `weight`.
+    fn load(&mut self, w: &[f64]) {
+        self.weight.clear();
+        match &self.deviation {
+            None => self.weight.extend(w.iter().map(|&w| w as f32)),
+            Some(deviation) => {
+                for w in w.chunks_exact(deviation.len()) {
+                    let values = w.iter().zip(deviation);
+                    self.weight.extend(values.map(|(w, s)| (w / s) as f32));
+                }
+            }
+        }
+    }
+
+    /// What [`PrimalSpace::load`] leaves of a weight.
+    fn rest(&self, w: &[f64]) -> Vec<f64> {
+        let d = self.mean.len();
+        let sigma = |at: usize| (self.deviation.as_ref()).map_or(1.0, |s| s[at % d]);
+        let values = w.iter().zip(&self.weight).enumerate();
+        let left = |(at, (&w, &loaded)): (usize, (&f64, &f32))| w - f64::from(loaded) * sigma(at);
+        values.map(left).collect()
+    }
 }
 
-/// The lower triangle of `Xᵀ X - n μ μᵀ`, column-major. Cost: nd² flop.
+/// The lower triangle of `Xᵀ X - n μ μᵀ` (μ = 0 where X is centred), column-major. Cost: nd² flop.
 fn moments(x: &mut Blocks, mean: &[f32], n: usize, progress: Progress) -> Result<Vec<f32>> {
     /// Rows at a time: enough for the product's speed, few enough to be broken off soon.
     const ROWS: usize = 1024;
@@ -126,11 +171,11 @@ impl Space for PrimalSpace<'_> {
     type Real = f32;
 
     fn rows(&self) -> usize {
-        self.rows
+        self.rows.len()
     }
 
     fn width(&self) -> usize {
-        self.features
+        self.mean.len()
     }
 
     fn noise(&self) -> f64 {
@@ -141,17 +186,16 @@ impl Space for PrimalSpace<'_> {
     /// not fall below their share, which is more than a weak penalty leaves. Cost: 4ncd flop.
     fn logits(&mut self, w: &[f64], z: &mut [f32]) {
         self.logits_of_direction(w, z);
-        let rest: Vec<f64> = w.iter().map(|&w| w - f64::from(w as f32)).collect();
+        let rest = self.rest(w);
         let mut z_of_rest = vec![0.0; z.len()];
         self.logits_of_direction(&rest, &mut z_of_rest);
         super::axpby_real(1.0, &z_of_rest, 1.0, z);
     }
 
     fn logits_of_direction(&mut self, w: &[f64], z: &mut [f32]) {
-        let (n, d) = (self.rows, self.features);
+        let (n, d) = (self.rows.len(), self.mean.len());
         let c = w.len() / d;
-        self.weight.clear();
-        self.weight.extend(w.iter().map(|&w| w as f32));
+        self.load(w);
         let rows = self.weight.chunks_exact(d);
         let shifts: Vec<f32> = rows.map(|w| -dot(w, &self.mean) as f32).collect();
         let weight = MatRef::new(&self.weight, c, d);
@@ -160,7 +204,7 @@ impl Space for PrimalSpace<'_> {
     }
 
     fn pullback(&mut self, g: &[f32], w: &mut [f64]) {
-        let (n, d) = (self.rows, self.features);
+        let (n, d) = (self.rows.len(), self.mean.len());
         let c = g.len() / n;
         self.weight.resize(c * d, 0.0);
         let g = MatRef::new(g, c, n);
@@ -173,9 +217,14 @@ impl Space for PrimalSpace<'_> {
             vectorised!(isa, || {
                 let of_mean = sum(g.row(j));
                 let values = w.iter_mut().zip(from).zip(&self.mean);
-                values.for_each(|((w, &from), &mean)| {
+                for ((w, &from), &mean) in values {
                     *w = f64::from(from) - of_mean * f64::from(mean);
-                });
+                }
+                if let Some(deviation) = &self.deviation {
+                    for (w, deviation) in w.iter_mut().zip(deviation) {
+                        *w /= deviation;
+                    }
+                }
             });
         });
     }
@@ -188,16 +237,59 @@ impl Space for PrimalSpace<'_> {
         dot(u, u)
     }
 
+    /// The moments stay those of all rows, of which M need not be exact.
+    fn fit_rows(
+        &mut self,
+        _rows: Option<Vec<u32>>,
+        deviation: Option<&[f64]>,
+        progress: Progress,
+    ) -> Result<()> {
+        if self.deviation.as_deref() != deviation {
+            if let SecondOrder::Samples { gram, .. } = &mut self.second_order {
+                gram.values = Vec::new();
+                *gram = CentredGram::new(self.rows, deviation, self.gemm, progress)?;
+            }
+            self.deviation = deviation.map(<[f64]>::to_vec);
+        }
+        Ok(())
+    }
+
     fn factor(&mut self, curvatures: &[f64], l2: f64) {
-        let d = self.features;
-        let h = (curvatures.iter().sum::<f64>() / self.rows as f64).max(f64::MIN_POSITIVE);
+        let (n, d) = (self.rows.len(), self.mean.len());
+        let h = (curvatures.iter().sum::<f64>() / n as f64).max(f64::MIN_POSITIVE);
         match &mut self.second_order {
-            SecondOrder::Features { moments, factor } => {
-                let trace: f64 = (0..d).map(|i| f64::from(moments[i * d + i])).sum();
-                let ridge = l2.max(RIDGE * h * trace / d as f64);
-                factor.factor(ridge.max(f64::MIN_POSITIVE), |j, to| {
-                    let values = to.iter_mut().zip(&moments[j * d..][j..d]);
-                    values.for_each(|(to, &value)| *to = h * f64::from(value));
+            SecondOrder::Features {
+                moments,
+                scale,
+                factor,
+            } => {
+                // diag(1/σ) (h moments + l2 σ²) diag(1/σ), its diagonal brought to 1.
+                let sigma = |i: usize| (self.deviation.as_ref()).map_or(1.0, |s| s[i]);
+                for (i, scale) in scale.iter_mut().enumerate() {
+                    let moment = f64::from(moments[i * d + i]).max(0.0) / sigma(i).powi(2);
+                    let diagonal = h * moment + l2;
+                    *scale = if diagonal > 0.0 {
+                        diagonal.sqrt().recip()
+                    } else {
+                        0.0
+                    };
+                }
+                factor.factor(RIDGE, |j, to| {
+                    let of_column = h * scale[j] / sigma(j);
+                    let values = to.iter_mut().zip(&moments[j * d..][j..d]).zip(&scale[j..]);
+                    match &self.deviation {
+                        None => {
+                            for ((to, &value), scale) in values {
+                                *to = of_column * scale * f64::from(value);
+                            }
+                        }
+                        Some(deviation) => {
+                            for (((to, &value), scale), sigma) in values.zip(&deviation[j..]) {
+                                *to = of_column * scale * f64::from(value) / sigma;
+                            }
+                        }
+                    }
+                    to[0] = to[0].max(0.0) + l2 * scale[j] * scale[j];
                 });
             }
             SecondOrder::Samples {
@@ -206,19 +298,27 @@ impl Space for PrimalSpace<'_> {
                 curvature,
             } => {
                 *curvature = h;
-                let (n, h) = (self.rows, std::iter::repeat_n(h, self.rows));
-                preconditioner.factor(|i| &gram[i * n..][..n], h, l2, 10.0 * RIDGE);
+                let h = std::iter::repeat_n(h, n);
+                preconditioner.factor(|i| &gram.values[i * n..][..n], h, l2, 10.0 * RIDGE);
             }
         }
     }
 
-    fn solve(&mut self, r: &[f64], w: &mut [f64], logits: &mut [f32]) {
-        if let SecondOrder::Features { factor, .. } = &self.second_order {
+    fn solve(&mut self, r: &[f64], w: &mut [f64], _logits: &mut [f32]) {
+        if let SecondOrder::Features { factor, scale, .. } = &self.second_order {
+            let rescale = |to: &mut [f64]| {
+                for row in to.chunks_exact_mut(scale.len()) {
+                    row.iter_mut().zip(scale).for_each(|(w, scale)| *w *= scale);
+                }
+            };
             w.copy_from_slice(r);
+            rescale(w);
             factor.solve(w);
+            rescale(w);
             return;
         }
-        self.logits_of_direction(r, logits);
+        let mut logits = vec![0.0; r.len() / self.mean.len() * self.rows.len()];
+        self.logits_of_direction(r, &mut logits);
         let SecondOrder::Samples {
             preconditioner,
             curvature,
@@ -233,19 +333,20 @@ impl Space for PrimalSpace<'_> {
         for (z, &value) in logits.iter_mut().zip(&of_samples) {
             *z = value as f32;
         }
-        self.pullback(logits, w);
+        self.pullback(&logits, w);
         super::axpby_real(1.0 / l2, r, -h / l2, w);
     }
 
     fn solves_logits(&self) -> bool {
-        matches!(self.second_order, SecondOrder::Samples { .. })
+        false
     }
 
-    fn model(&mut self, w: &[f64], bias: &[f64]) -> Model {
-        let rows = w.chunks_exact(self.features).zip(bias);
-        let bias = rows.map(|(w, bias)| (bias - dot(w, &self.mean)) as f32);
-        let bias = bias.collect();
-        let weight = w.iter().map(|&w| w as f32).collect();
-        Model::new(weight, bias).expect("the shape of the data")
+    fn weight(&mut self, w: &[f64], _design: &Centered, _exact: bool) -> Vec<f32> {
+        self.load(w);
+        self.weight.clone()
+    }
+
+    fn adjoint_square(&self, _g: &[f64]) -> Option<(f64, f64)> {
+        None
     }
 }

@@ -6,11 +6,15 @@
 //!
 //! With μ the mean row, `Z = (X - 1 μᵀ) Wᵀ + 1 bᵀ`: the same models and the same penalty as
 //! without μ (b takes μ·W up), but the bias hardly depends on W any more.
+//!
+//! Where features are scaled, by their deviations σ, Xc is `(X - 1 μᵀ) diag(1/σ)` and W that of
+//! the scaled features: the weight of the features as they are is W/σ. X is not copied.
 
+use super::Progress;
 use crate::checkpoint::Fields;
+use crate::design::centered::Centered;
 use crate::error::Result;
 use crate::kernels::{Isa, vectorised};
-use crate::model::Model;
 
 /// What logits are stored as; sums over them are f64.
 pub trait Real: Copy + Default + Send + Sync + Into<f64> + 'static {
@@ -75,16 +79,20 @@ pub trait Space {
     /// |U|².
     fn square(&mut self, u: &[f64]) -> f64;
 
-    /// From now on fit `rows` alone, in ascending order, or all with `None`: coordinates made
-    /// before mean nothing any more. The others have no share in any likelihood, and their
-    /// logits are those of the last [`Space::logits`]. A space whose products take all rows
-    /// anyway need not do anything.
+    /// From now on fit `rows` alone, in ascending order, or all with `None`, with features over
+    /// `deviation`: coordinates made before mean nothing any more. The others have no share in
+    /// any likelihood, and their logits are those of the last [`Space::logits`]. A space whose
+    /// products take all rows anyway need not leave any out. `progress` hears how many columns
+    /// are done, if a Gram matrix must be made anew.
     ///
     /// # Errors
-    /// [`Error::Memory`](crate::Error::Memory).
-    fn fit_rows(&mut self, _rows: Option<Vec<u32>>) -> Result<()> {
-        Ok(())
-    }
+    /// [`Error::Memory`](crate::Error::Memory); those of `progress`.
+    fn fit_rows(
+        &mut self,
+        rows: Option<Vec<u32>>,
+        deviation: Option<&[f64]>,
+        progress: Progress,
+    ) -> Result<()>;
 
     /// Make ready to solve with `M = Xcᵀ D Xc + l2`, D being the diagonal of the rows' average
     /// curvatures (or the mean of them), each at least 0.
@@ -97,8 +105,14 @@ pub trait Space {
     /// carry theirs along; where they do not, only a finished direction's are multiplied out.
     fn solves_logits(&self) -> bool;
 
-    /// W and b spelled out, for rows that are not centred.
-    fn model(&mut self, w: &[f64], bias: &[f64]) -> Model;
+    /// The weight of the features as they are stored, c x d in f32, of coordinates that fit all
+    /// rows. Gram coordinates are brought to minimum norm where they cancel; in f64 if that is
+    /// asked for, or if f32 would not do. Cost: in Gram coordinates 2ncd flop.
+    fn weight(&mut self, w: &[f64], design: &Centered, exact: bool) -> Vec<f32>;
+
+    /// |Gᵀ Xc|² and what rounding may have added to it, where that takes no product with X; Gᵀ
+    /// is c x n.
+    fn adjoint_square(&self, g: &[f64]) -> Option<(f64, f64)>;
 }
 
 /// Values a task of the loops below, whatever the number of threads.

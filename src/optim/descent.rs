@@ -5,41 +5,67 @@
 //! F(W, b) = Σ sᵢ lossᵢ(Z) + (l2/2) |W|²,     Z = Xc Wᵀ + 1 bᵀ,     b free
 //! ```
 
+use super::cg::NewtonDirection;
 use crate::checkpoint::{self, Fields};
 use crate::engine::{Real, Space, axpby_real as axpby};
 use crate::error::Result;
-use crate::likelihood::{At, Likelihood};
+use crate::likelihood::{At, Likelihood, MarginChanges};
+use crate::solver::bias;
 
 /// When to stop.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stop {
-    /// Gradient norm that is small enough, as a share of that at W = 0, b = 0; the certified
-    /// gap must also be below 100 times this share of the objective.
+    /// Gradient norm that is small enough, as a share of that at W = 0, b = 0. The gap (without
+    /// a penalty, the decrement) must also be below 100 times this share of the objective.
     pub tolerance: f64,
     /// Most iterations.
     pub iterations: usize,
 }
 
-/// How a search for the optimum ended.
+impl Stop {
+    /// The gap that is small enough at an objective.
+    pub(crate) fn largest_gap(self, objective: f64) -> f64 {
+        GAP * self.tolerance * objective.abs()
+    }
+}
+
+/// How a fit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// The gradient is as small as was asked for.
+    /// |∇F| is the tolerance's share of that at W = 0, or rounding; and the gap is below 100
+    /// times that share of F. Without a penalty the Newton decrement takes the gap's place.
     Converged,
     /// Out of iterations.
     IterationLimit,
-    /// Rounding allows no further progress.
-    Stalled,
-    /// The samples are told apart without error and nothing penalises larger weights: the
-    /// loss falls to 0 along the weights found, and has no optimum.
+    /// The precision of the features, of the products or of the model's f32 values allows no
+    /// better.
+    PrecisionLimited,
+    /// The classes are separable and nothing penalises larger weights: the loss falls to 0 along
+    /// the weights found, and has no minimum.
     Separable,
+    /// Some samples are separated and the others tied along a direction of the weights (Albert
+    /// and Anderson 1984), and nothing penalises larger weights: the loss has no minimum.
+    QuasiSeparable,
 }
 
-/// The end of a search.
+/// What an [`Outcome`] was computed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MeasuredOn {
+    /// The f32 weights and bias of the model, over the rows as they are stored.
+    Model,
+    /// The optimizer's own coordinates, from which a model would be rounded.
+    Coordinates,
+}
+
+/// The end of a fit.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Outcome {
     /// How it ended.
     pub status: Status,
+    /// What the numbers below belong to.
+    pub measured_on: MeasuredOn,
     /// F.
     pub objective: f64,
     /// The data's part of F.
@@ -52,6 +78,13 @@ pub struct Outcome {
     /// rounding (F is l2-strongly convex in W). `None` without a penalty, or where b
     /// still leaves more than rounding to gain.
     pub gap: Option<f64>,
+    /// Without a penalty: half the square of the Newton decrement, what the quadratic model at
+    /// the end promises to be left to gain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decrement: Option<f64>,
+    /// Of quasi-separable classes the one whose samples are separated furthest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub separated_class: Option<u32>,
     /// Steps.
     pub iterations: usize,
     /// Products.
@@ -82,9 +115,9 @@ pub struct Products {
 
 /// A weight and bias with the weight's logits.
 #[derive(Clone, Debug)]
-pub struct Point<T> {
+pub struct Point<T, W = f64> {
     /// Coordinates of W.
-    pub w: Vec<f64>,
+    pub w: Vec<W>,
     /// b.
     pub b: Vec<f64>,
     /// `Xc Wᵀ`, transposed; empty where they are not kept.
@@ -159,6 +192,23 @@ impl Slope {
     }
 }
 
+/// Without a penalty, what all outputs have in common changes no probability: a slope along it is
+/// rounding.
+fn center_outputs(l2: f64, slope: &mut Slope) {
+    let c = slope.b.len();
+    if l2 > 0.0 || c == 1 {
+        return;
+    }
+    for values in [&mut slope.w, &mut slope.b] {
+        let width = values.len() / c;
+        for k in 0..width {
+            let mean = values[k..].iter().step_by(width).sum::<f64>() / c as f64;
+            let of_outputs = values[k..].iter_mut().step_by(width);
+            of_outputs.for_each(|value| *value -= mean);
+        }
+    }
+}
+
 /// Σ a·b of biases.
 fn inner(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
@@ -203,15 +253,26 @@ impl<S: Space, M: Method<S>> checkpoint::State<Point<S::Real>> for Underway<'_, 
     fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
         let Descent {
             point,
-            products,
+            last_moves,
+            saved_products: products,
             iteration,
             factored,
             factored_bias,
             best,
+            lowest,
             moves,
             blind,
             ..
         } = &mut *self.descent;
+        fields.group("search.lowest.");
+        lowest.at.fields(fields);
+        fields.f64("objective", std::slice::from_mut(&mut lowest.objective));
+        fields.f64("norm", std::slice::from_mut(&mut lowest.gradient_norm));
+        if !last_moves.1.is_empty() {
+            fields.group("search.last_moves.");
+            fields.f64("b", &mut last_moves.1);
+            S::Real::field(fields, "z", &mut last_moves.0);
+        }
         fields.group("search.");
         point.fields(fields);
         fields.count("iteration", iteration);
@@ -255,6 +316,24 @@ pub(super) struct Descent<'a, S: Space> {
     pub moves: usize,
     /// Steps in a row that promised less than rounding.
     blind: usize,
+    /// The best point so far.
+    lowest: Lowest,
+    /// Products up to the last step's end.
+    saved_products: Products,
+    /// See [`Outcome`].
+    decrement: Option<f64>,
+    separated_class: Option<u32>,
+    /// How the last steps changed logits and bias, each counting half of the next, where that is
+    /// looked at: without a penalty.
+    last_moves: (Vec<S::Real>, Vec<f64>),
+}
+
+/// A point with its objective: of the lowest objective or, within rounding of it, of the
+/// smallest gradient.
+struct Lowest {
+    at: Slope,
+    objective: f64,
+    gradient_norm: f64,
 }
 
 /// Steps without halving the gradient, where the objective tells nothing any more, that end
@@ -276,6 +355,15 @@ const SEPARATED: f64 = 1.0;
 const GAP: f64 = 100.0;
 /// Shortest step tried.
 const SHORTEST: f64 = 1e-12;
+/// What a Newton direction leaves of the gradient where it tells whether there is a minimum.
+const CHECK: f64 = 1e-3;
+/// A change of margins by steps that does not die out: along a direction without a minimum
+/// Newton's steps change them by 1, as the loss falls like e⁻ᵗ.
+const RUNNING: f64 = 0.1;
+/// A share of the largest change of margins that may be none: the others of such a direction.
+const NEARLY_TIED: f64 = 0.05;
+/// A share of the largest change of margins that counts as none.
+const TIED: f64 = 1e-6;
 
 /// The objective at a point of a line.
 #[derive(Clone, Copy, Debug)]
@@ -341,6 +429,23 @@ fn search(start: OnLine, at: impl Fn(f64) -> OnLine) -> Option<f64> {
     best.map(|best| best.t)
 }
 
+/// Half the square of the Newton decrement of the loss, without a penalty, at some logits (c x n,
+/// the bias included): what the quadratic model there promises to be left to gain.
+pub(crate) fn decrement<S: Space>(
+    space: &mut S,
+    likelihood: &Likelihood,
+    logits: &[f64],
+    stop: Stop,
+) -> f64 {
+    let start = Point::zero(space, likelihood.outputs());
+    let mut descent = Descent::new(space, likelihood, 0.0, start, stop);
+    let values = descent.point.z.iter_mut().zip(logits);
+    values.for_each(|(z, &logit)| *z = S::Real::of(logit));
+    descent.evaluate();
+    descent.factor();
+    NewtonDirection::new(&descent).solve(&mut descent, CHECK)
+}
+
 impl<'a, S: Space> Descent<'a, S> {
     /// Begin at a point.
     pub fn new(
@@ -373,7 +478,20 @@ impl<'a, S: Space> Descent<'a, S> {
             best: (f64::INFINITY, 0),
             moves: 0,
             blind: 0,
+            lowest: Lowest {
+                at: Slope::default(),
+                objective: f64::INFINITY,
+                gradient_norm: f64::INFINITY,
+            },
+            saved_products: Products::default(),
+            decrement: None,
+            separated_class: None,
+            last_moves: (Vec::new(), Vec::new()),
         };
+        if l2 == 0.0 && likelihood.is_one_hot() {
+            descent.last_moves = (descent.point.z.clone(), vec![0.0; c]);
+        }
+        descent.lowest.at = descent.gradient_like();
         descent.evaluate();
         descent.initial_norm = descent.gradient_norm;
         if !at_start_of_all {
@@ -401,12 +519,24 @@ impl<'a, S: Space> Descent<'a, S> {
             self.go_on();
         }
         let mut moved = true;
+        let mut newton = None;
         loop {
+            self.saved_products = self.products;
+            self.keep_lowest();
             let mut ended = self.ended(moved, M::BLIND);
-            let mut left = None;
-            if ended == Some(Status::Converged) {
-                left = self.settle();
-                ended = self.ended(moved, M::BLIND);
+            let (mut left, mut follow) = (None, false);
+            match ended {
+                Some(Status::Converged) if self.l2 > 0.0 => {
+                    left = self.settle();
+                    ended = self.ended(moved, M::BLIND);
+                }
+                Some(Status::Converged | Status::PrecisionLimited) if self.l2 == 0.0 => {
+                    let stalled = self.stalled(moved, M::BLIND);
+                    let direction = newton.get_or_insert_with(|| NewtonDirection::new(&self));
+                    ended = self.without_penalty(direction, stalled);
+                    follow = ended.is_none();
+                }
+                _ => {}
             }
             let step = Step {
                 iteration: self.iteration,
@@ -421,13 +551,128 @@ impl<'a, S: Space> Descent<'a, S> {
             if let Some(status) = ended {
                 return Ok(self.finish(status, left));
             }
-            moved = method.step(&mut self);
+            moved = match &newton {
+                Some(direction) if follow => {
+                    let moved = self.go(&direction.p).is_some();
+                    self.evaluate();
+                    moved
+                }
+                _ => method.step(&mut self),
+            };
             self.iteration += 1;
             self.best = match self.gradient_norm <= 0.5 * self.best.0 {
                 true => (self.gradient_norm, 0),
                 false => (self.best.0, self.best.1 + 1),
             };
         }
+    }
+
+    fn gradient_like(&self) -> Slope {
+        Slope::zero(self.space, self.likelihood.outputs())
+    }
+
+    /// Whether the point is better than the best one so far.
+    fn is_lowest(&self) -> bool {
+        let Lowest {
+            objective,
+            gradient_norm,
+            ..
+        } = self.lowest;
+        let noise = self.unmeasurable();
+        match (self.objective - objective).abs() <= noise {
+            true => self.gradient_norm < gradient_norm,
+            false => self.objective < objective,
+        }
+    }
+
+    fn keep_lowest(&mut self) {
+        if self.is_lowest() {
+            self.lowest.at.w.copy_from_slice(&self.point.w);
+            self.lowest.at.b.copy_from_slice(&self.point.b);
+            self.lowest.objective = self.objective;
+            self.lowest.gradient_norm = self.gradient_norm;
+        }
+    }
+
+    /// Go back to the best point, if it is another.
+    fn restore_lowest(&mut self) {
+        if !self.is_lowest() && self.gradient_norm != self.lowest.gradient_norm {
+            self.point.w.copy_from_slice(&self.lowest.at.w);
+            self.point.b.copy_from_slice(&self.lowest.at.b);
+            self.refresh();
+        }
+    }
+
+    /// Where there is no penalty and the gradient is small, or rounding: whether that is a
+    /// minimum, or none exists. `None` if the Newton direction, which is then to be followed,
+    /// still leads on.
+    fn without_penalty(
+        &mut self,
+        direction: &mut NewtonDirection<S::Real>,
+        stalled: bool,
+    ) -> Option<Status> {
+        if self.moves > 0 {
+            self.refresh();
+        }
+        self.factor();
+        let decrement = direction.solve(self, CHECK);
+        self.decrement = Some(decrement);
+        if !self.last_moves.1.is_empty() {
+            let (z, b) = &self.last_moves;
+            let moved = self.likelihood.margin_changes(z, b);
+            if moved.largest >= RUNNING {
+                self.separated_class = self.runs_away(direction, moved);
+                if self.separated_class.is_some() {
+                    return Some(Status::QuasiSeparable);
+                }
+                // Steps become small where there is a minimum, unless they do already.
+                if decrement > self.unmeasurable() {
+                    // The way on was overwritten.
+                    direction.solve(self, CHECK);
+                    return self.limit(stalled);
+                }
+            }
+        }
+        let small = decrement <= self.stop.largest_gap(self.objective);
+        match small && (self.is_small() || stalled) {
+            true => Some(Status::Converged),
+            false => self.limit(stalled),
+        }
+    }
+
+    /// The class whose samples are separated furthest along the last steps, if there is a
+    /// direction near it along which no margin shrinks and some grow: margins that nearly stay are
+    /// made to stay, by least squares, and all are looked at again.
+    fn runs_away(
+        &mut self,
+        room: &mut NewtonDirection<S::Real>,
+        moved: MarginChanges,
+    ) -> Option<u32> {
+        let nearly = NEARLY_TIED * moved.largest;
+        if moved.smallest < -nearly {
+            return None;
+        }
+        let (mut z, mut b) = self.last_moves.clone();
+        let tied = self.likelihood.tied(&z, &b, nearly);
+        room.fix_ties(self, (&mut z, &mut b), &tied);
+        let fixed = self.likelihood.margin_changes(&z, &b);
+        let rounding = TIED.max(10.0 * self.space.noise()) * fixed.largest;
+        if fixed.largest < 0.5 * RUNNING || fixed.smallest < -rounding {
+            return None;
+        }
+        let classes = (0u32..).zip(&fixed.of_classes);
+        let (output, _) = classes.max_by(|a, b| a.1.total_cmp(b.1))?;
+        Some(match self.likelihood.present() {
+            Some(present) => present[output as usize],
+            None => output,
+        })
+    }
+
+    fn limit(&self, stalled: bool) -> Option<Status> {
+        if stalled {
+            return Some(Status::PrecisionLimited);
+        }
+        (self.iteration >= self.stop.iterations).then_some(Status::IterationLimit)
     }
 
     /// Compute again what belongs to the fields that were put in.
@@ -455,6 +700,7 @@ impl<'a, S: Space> Descent<'a, S> {
         self.products.pullbacks += 1;
         axpby(self.l2, w, 1.0, &mut self.gradient.w);
         self.gradient.b.copy_from_slice(&self.at.bias);
+        center_outputs(self.l2, &mut self.gradient);
         let bias = inner(&self.gradient.b, &self.gradient.b);
         self.gradient_norm = (self.space.square(&self.gradient.w) + bias).sqrt();
     }
@@ -465,6 +711,11 @@ impl<'a, S: Space> Descent<'a, S> {
         self.products.logits += 1;
         self.moves = 0;
         self.evaluate();
+    }
+
+    /// Whether the last step promised less than rounding.
+    pub fn is_blind(&self) -> bool {
+        self.blind > 0
     }
 
     /// |∇F| as a share of that at the origin.
@@ -508,6 +759,7 @@ impl<'a, S: Space> Descent<'a, S> {
         self.space.pullback(room, &mut q.w);
         self.products.pullbacks += 1;
         axpby(self.l2, &d.w, 1.0, &mut q.w);
+        center_outputs(self.l2, q);
     }
 
     /// Go along a direction of descent, to about where the objective is lowest; how often the
@@ -540,6 +792,10 @@ impl<'a, S: Space> Descent<'a, S> {
             false => 1.0,
         };
         self.point.axpby(t, direction, 1.0);
+        if !self.last_moves.1.is_empty() {
+            axpby(t, &direction.z, 0.5, &mut self.last_moves.0);
+            axpby(t, &direction.b, 0.5, &mut self.last_moves.1);
+        }
         self.moves += 1;
         self.blind = match -slope < self.unmeasurable() {
             true => self.blind + 1,
@@ -567,20 +823,20 @@ impl<'a, S: Space> Descent<'a, S> {
     /// Why the search ends here, if it does; `moved` is false if the last step found nothing
     /// better, `blind` its method's [`Method::BLIND`].
     fn ended(&self, moved: bool, blind: usize) -> Option<Status> {
-        let flat = self.gradient_norm * self.gradient_norm
-            <= self.unmeasurable() * self.l2.max(f64::MIN_POSITIVE);
         if self.l2 == 0.0 && self.likelihood.is_one_hot() && self.at.smallest_margin > SEPARATED {
             Some(Status::Separable)
         } else if self.is_small() {
             Some(Status::Converged)
-        } else if !moved || flat && self.best.1 >= PATIENCE || self.best.1.min(self.blind) >= blind
-        {
-            Some(Status::Stalled)
-        } else if self.iteration >= self.stop.iterations {
-            Some(Status::IterationLimit)
         } else {
-            None
+            self.limit(self.stalled(moved, blind))
         }
+    }
+
+    /// Whether rounding lets nothing further be found.
+    fn stalled(&self, moved: bool, blind: usize) -> bool {
+        let flat = self.gradient_norm * self.gradient_norm
+            <= self.unmeasurable() * self.l2.max(f64::MIN_POSITIVE);
+        !moved || flat && self.best.1 >= PATIENCE || self.best.1.min(self.blind) >= blind
     }
 
     /// The point as it is: its logits multiplied out and, with a penalty, the bias at its own
@@ -589,11 +845,21 @@ impl<'a, S: Space> Descent<'a, S> {
         if self.moves > 0 {
             self.refresh();
         }
-        (self.l2 > 0.0).then(|| self.polish_bias())
+        (self.l2 > 0.0).then(|| {
+            let noise = self.unmeasurable();
+            let Point { b, z, .. } = &mut self.point;
+            let left = bias::settle(self.likelihood, z, b, &mut self.at, noise);
+            self.evaluate();
+            left
+        })
     }
 
     /// The end; `left` is what [`Descent::settle`] said, if it was called.
     fn finish(mut self, mut status: Status, left: Option<f64>) -> (Point<S::Real>, Outcome) {
+        let cut_short = matches!(status, Status::PrecisionLimited | Status::IterationLimit);
+        if cut_short {
+            self.restore_lowest();
+        }
         let left = match status {
             Status::Converged => left,
             _ => self.settle(),
@@ -603,16 +869,26 @@ impl<'a, S: Space> Descent<'a, S> {
             let of_weight = (self.gradient_norm.powi(2) - bias).max(0.0);
             (left <= self.unmeasurable()).then_some(of_weight / (2.0 * self.l2))
         });
-        if status != Status::Separable && self.is_small() {
-            status = Status::Converged;
+        if cut_short && self.l2 > 0.0 {
+            // A gradient that is rounding is as good as a small one.
+            let rounding = self
+                .unmeasurable()
+                .min(self.stop.largest_gap(self.objective));
+            let is_rounding = status == Status::PrecisionLimited;
+            if self.is_small() || is_rounding && gap.is_some_and(|gap| gap <= rounding) {
+                status = Status::Converged;
+            }
         }
         let outcome = Outcome {
             status,
+            measured_on: MeasuredOn::Coordinates,
             objective: self.objective,
             loss: self.at.loss,
             gradient_norm: self.gradient_norm,
             initial_gradient_norm: self.initial_norm,
             gap,
+            decrement: self.decrement.filter(|_| self.l2 == 0.0),
+            separated_class: self.separated_class,
             iterations: self.iteration,
             products: self.products,
         };
@@ -620,78 +896,8 @@ impl<'a, S: Space> Descent<'a, S> {
     }
 
     /// What is too little of F to be told from rounding.
-    fn unmeasurable(&self) -> f64 {
+    pub fn unmeasurable(&self) -> f64 {
         self.space.noise() * self.objective.abs()
-    }
-
-    /// Newton's method on b alone, by conjugate gradients: passes over the logits, and a gradient
-    /// a round. What b still leaves to gain, to second order: `gᵀ H⁻¹ g`, the square of the Newton
-    /// decrement.
-    fn polish_bias(&mut self) -> f64 {
-        const ROUNDS: usize = 10;
-        let nowhere = vec![S::Real::default(); self.point.z.len()];
-        let mut room = nowhere.clone();
-        for _ in 0..ROUNDS {
-            let (step, gain) = self.bias_step(&nowhere, &mut room);
-            if gain <= self.unmeasurable() {
-                return gain;
-            }
-            let before = (self.point.b.clone(), self.objective);
-            axpby(1.0, &step, 1.0, &mut self.point.b);
-            self.evaluate();
-            let worse = self.objective > before.1 + self.unmeasurable();
-            if worse || self.objective.is_nan() {
-                self.point.b = before.0;
-                self.evaluate();
-                return gain;
-            }
-        }
-        self.bias_step(&nowhere, &mut room).1
-    }
-
-    /// `-H⁻¹ g` for the bias, and `gᵀ H⁻¹ g`, by conjugate gradients preconditioned with H's
-    /// diagonal: a class that hardly has rows counts as much as the others.
-    fn bias_step(&self, nowhere: &[S::Real], room: &mut [S::Real]) -> (Vec<f64>, f64) {
-        const MOST: usize = 30;
-        const LEAVE: f64 = 1e-8;
-        let c = self.point.b.len();
-        // H 1 = 0 for softmax: rounding along 1 must not be divided by it.
-        let centred = |mut r: Vec<f64>| -> Vec<f64> {
-            let mean = if c > 1 {
-                r.iter().sum::<f64>() / c as f64
-            } else {
-                0.0
-            };
-            r.iter_mut().for_each(|r| *r -= mean);
-            r
-        };
-        let scaled = |r: &[f64]| -> Vec<f64> {
-            let curvatures = r.iter().zip(&self.at.bias_curvatures);
-            let scaled = curvatures.map(|(r, h)| r / h.max(f64::MIN_POSITIVE));
-            scaled.collect()
-        };
-        let mut r = centred(self.gradient.b.iter().map(|g| -g).collect());
-        let (mut step, mut gain, mut q) = (vec![0.0; c], 0.0, vec![0.0; c]);
-        let mut d = scaled(&r);
-        let mut rho = inner(&r, &d);
-        let first = rho;
-        for _ in 0..MOST {
-            (self.likelihood).hessian(&self.at, nowhere, &d, room, &mut q);
-            let curvature = inner(&d, &q);
-            if rho <= LEAVE * first || curvature.is_nan() || curvature <= 0.0 {
-                break;
-            }
-            let alpha = rho / curvature;
-            gain += alpha * rho;
-            axpby(alpha, &d, 1.0, &mut step);
-            axpby(-alpha, &q, 1.0, &mut r);
-            r = centred(r);
-            let solved = scaled(&r);
-            let next = inner(&r, &solved);
-            axpby(1.0, &solved, next / rho, &mut d);
-            rho = next;
-        }
-        (step, gain)
     }
 }
 

@@ -151,52 +151,44 @@ impl Sgd {
     /// L, a bound on the curvature of the loss of any batch:
     ///
     /// ```text
-    /// full batch:   h · λ/n + weight_decay
-    /// mini-batches: h · min(λ/smallest batch, max_i(|x_i|² + 1)) + weight_decay
+    /// full batch:   h · λ/T + weight_decay
+    /// mini-batches: h · min(λ/T, max_i (mᵢ/tᵢ) · max_i (|x_i|² + 1)) + weight_decay
+    /// λ = λmax(√D (X Xᵀ + 1 1ᵀ) √D),   D = diag(mᵢ)
     /// ```
     ///
-    /// with λ = λmax(X Xᵀ + 1 1ᵀ) and h, the loss's own curvature in the logits, 1/2 for softmax
-    /// and 1/4 for logistic (Böhning 1992). A full-batch step without momentum lowers the loss if
-    /// lr < 2/L.
+    /// with h, the loss's own curvature in the logits, 1/2 for softmax and 1/4 for logistic
+    /// (Böhning 1992), tᵢ = sᵢ w_yᵢ the weights of the rows and mᵢ those of their curvatures (see
+    /// [`Weighting`](crate::weighting::Weighting); both are 1 without weights), and T the least
+    /// Σ tᵢ that a batch can have: n for a full batch without weights, else the size of the
+    /// smallest. Rows with mᵢ = 0 are left out. A full-batch step without momentum lowers the
+    /// loss if lr < 2/L.
     ///
-    /// Where rows do not count alike, λ is that of √D (X Xᵀ + 1 1ᵀ) √D, D = diag(mᵢ n/T) with
-    /// the weights mᵢ of the rows' curvatures and T = Σ sᵢ w_yᵢ (see
-    /// [`Weighting`](crate::weighting::Weighting)); a batch is as small as its Σ sᵢ w_yᵢ n/T can
-    /// be, and the last maximum is multiplied by max_i mᵢ/(sᵢ w_yᵢ).
-    ///
-    /// `largest_square` is max_i |x_i|²; it is asked for only where mini-batches need it.
+    /// `largest_square` gives the largest |x_i|² of the rows that its argument keeps; it is asked
+    /// for only where mini-batches need it.
     pub fn curvature<E: Engine>(
         &self,
         engine: &mut E,
         objective: &Objective,
-        largest_square: impl FnOnce() -> f64,
+        largest_square: impl FnOnce(&(dyn Fn(usize) -> bool + Sync)) -> f64,
     ) -> f64 {
         let n = objective.rows();
         let (masses, mut weights) = objective.masses();
-        let per_mean = n as f64 / weights.iter().sum::<f64>();
-        let ratio = |(mass, weight): (&f64, &f64)| if *mass > 0.0 { mass / weight } else { 0.0 };
-        let largest_ratio = masses.iter().zip(&weights).map(ratio).fold(0.0, f64::max);
-        let roots: Vec<f32> = (masses.iter())
-            .map(|mass| (mass * per_mean).sqrt() as f32)
-            .collect();
-        let mut scaled = vec![0.0; n];
-        let largest = engine::largest_eigenvalue(n, |v, out| {
-            for ((scaled, v), root) in scaled.iter_mut().zip(v).zip(&roots) {
-                *scaled = v * root;
-            }
-            engine.curvature(&scaled, out);
-            for (out, root) in out.iter_mut().zip(&roots) {
-                *out *= root;
-            }
-        });
+        let heaviest = masses.iter().copied().fold(0.0, f64::max);
+        let roots: Vec<f64> = masses.iter().map(|m| (m / heaviest).sqrt()).collect();
+        let largest = largest_weighted(engine, &roots) * heaviest;
         let of_logits = match self.batch_size {
             Some(size) if size < n => {
-                let rows = (n - 1) % size + 1;
+                let ratio = |(mass, weight): (&f64, &f64)| match mass {
+                    0.0 => 0.0,
+                    mass => mass / weight,
+                };
+                let ratio = masses.iter().zip(&weights).map(ratio).fold(0.0, f64::max);
+                let longest = largest_square(&|i| masses[i] > 0.0) + 1.0;
                 weights.sort_by(f64::total_cmp);
-                let smallest = weights[..rows].iter().sum::<f64>() * per_mean;
-                f64::min(largest / smallest, largest_ratio * (largest_square() + 1.0))
+                let least: f64 = weights[..(n - 1) % size + 1].iter().sum();
+                f64::min(largest / least, ratio * longest)
             }
-            _ => largest / n as f64,
+            _ => largest / weights.iter().sum::<f64>(),
         };
         objective.loss().curvature() * of_logits + self.weight_decay
     }
@@ -256,6 +248,20 @@ impl Sgd {
         }
         Ok(state.point)
     }
+}
+
+/// λmax of R (X Xᵀ + 1 1ᵀ) R, R being diagonal with these `roots`. Rows whose root is 0 are as
+/// good as not there, in the iteration's start as well.
+fn largest_weighted<E: Engine>(engine: &mut E, roots: &[f64]) -> f64 {
+    let counted: Vec<usize> = (0..roots.len()).filter(|&i| roots[i] > 0.0).collect();
+    let (mut all, mut product) = (vec![0.0; roots.len()], vec![0.0; roots.len()]);
+    engine::largest_eigenvalue(counted.len(), |v, out| {
+        let values = counted.iter().zip(v);
+        values.for_each(|(&i, &v)| all[i] = (roots[i] * f64::from(v)) as f32);
+        engine.curvature(&all, &mut product);
+        let values = counted.iter().zip(out);
+        values.for_each(|(&i, out)| *out = (roots[i] * f64::from(product[i])) as f32);
+    })
 }
 
 /// The parameters and what belongs to them; allocated once.

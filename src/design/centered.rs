@@ -1,0 +1,341 @@
+//! The design matrix with its mean row taken away, in products precise enough to certify a
+//! model by.
+//!
+//! With μ the mean row, Xc = X - 1 μᵀ. Entries of Xc are small where rows have much in common, and
+//! so is the rounding of products with them:
+//!
+//! ```text
+//! logits    Zᵀ = W Xcᵀ      adjoint   Gᵀ Xc
+//! ```
+//!
+//! Columns are taken in slabs: within one products are summed in f32 or f64, over slabs always in
+//! f64. Nothing of the size of X is copied; the bits do not depend on the number of threads.
+
+use faer::linalg::matmul::matmul;
+use faer::traits::ComplexField;
+use faer::{Accum, MatMut, MatRef, Par};
+use rayon::prelude::*;
+
+use crate::data::samples::Rows;
+use crate::engine::{Real, axpby_real as axpby};
+use crate::kernels::{Isa, columns, vectorised};
+
+/// Most columns of a slab: so many products are summed in the precision asked for.
+const SLAB: usize = 512;
+/// Rows of a task.
+const ROWS: usize = 128;
+
+/// What products within a slab are computed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// f32: twice as fast.
+    Single,
+    /// f64.
+    Double,
+}
+
+impl Precision {
+    /// Size of the rounding of a sum of a slab's products, as a share of the product of the
+    /// factors' norms: u √k. Each of k additions rounds by u of a partial sum at most, either way
+    /// (Higham and Mary 2019, "A new approach to probabilistic rounding error analysis").
+    pub fn rounding(self) -> f64 {
+        let unit = match self {
+            Precision::Single => f64::from(f32::EPSILON) / 2.0,
+            Precision::Double => f64::EPSILON / 2.0,
+        };
+        unit * (SLAB as f64).sqrt()
+    }
+}
+
+/// X less its mean row.
+#[derive(Debug)]
+pub struct Centered<'a> {
+    x: &'a Rows<'a>,
+    mean: Vec<f32>,
+    scale: Vec<f64>,
+}
+
+impl<'a> Centered<'a> {
+    /// Of all rows. Cost: X is read once.
+    pub fn new(x: &'a Rows<'a>) -> Centered<'a> {
+        let (mean, scale) = moments(x);
+        Centered { x, mean, scale }
+    }
+
+    /// X.
+    pub fn x(&self) -> &'a Rows<'a> {
+        self.x
+    }
+
+    /// μ, to f32: what is taken away, exactly.
+    pub fn mean(&self) -> &[f32] {
+        &self.mean
+    }
+
+    /// The root mean square of each column of Xc.
+    pub fn scale(&self) -> &[f64] {
+        &self.scale
+    }
+
+    /// W μ, one an output; the weight is c x d.
+    pub fn shifts(&self, weight: &[f32]) -> Vec<f64> {
+        let rows = weight.par_chunks_exact(self.mean.len());
+        rows.map(|w| {
+            let products = w.iter().zip(&self.mean);
+            products
+                .map(|(&w, &mean)| f64::from(w) * f64::from(mean))
+                .sum()
+        })
+        .collect()
+    }
+
+    /// `Zᵀ = W Xcᵀ`, c x n. Cost: 2ncd flop.
+    pub fn logits(&self, weight: &[f32], precision: Precision) -> Vec<f64> {
+        match precision {
+            Precision::Single => self.logits_in::<f32>(weight),
+            Precision::Double => {
+                let wide: Vec<f64> = weight.par_iter().map(|&w| w.into()).collect();
+                self.logits_in::<f64>(&wide)
+            }
+        }
+    }
+
+    /// `Gᵀ Xc`, c x d; Gᵀ is c x n. Cost: 2ncd flop.
+    pub fn adjoint(&self, g: &[f64], precision: Precision) -> Vec<f64> {
+        match precision {
+            Precision::Single => {
+                let narrow: Vec<f32> = g.par_iter().map(|&g| g as f32).collect();
+                self.adjoint_in::<f32>(&narrow)
+            }
+            Precision::Double => self.adjoint_in::<f64>(g),
+        }
+    }
+
+    fn logits_in<T: Real + ComplexField>(&self, weight: &[T]) -> Vec<f64> {
+        let (n, d) = (self.x.len(), self.mean.len());
+        let c = weight.len() / d;
+        let weight = MatRef::from_row_major_slice(weight, c, d);
+        let mut z = vec![0.0; c * n];
+        columns::blocks_of(&mut z, n, ROWS).for_each(|mut block| {
+            let rows = block.range();
+            let m = rows.len();
+            let mut slab = vec![T::default(); m * SLAB.min(d)];
+            let mut product = vec![T::default(); c * m];
+            for first in (0..d).step_by(SLAB) {
+                let width = SLAB.min(d - first);
+                let slab = &mut slab[..m * width];
+                for (i, to) in rows.clone().zip(slab.chunks_exact_mut(width)) {
+                    self.center(i, first, to);
+                }
+                matmul(
+                    MatMut::from_row_major_slice_mut(&mut product, c, m),
+                    Accum::Replace,
+                    weight.subcols(first, width),
+                    MatRef::from_row_major_slice(slab, m, width).transpose(),
+                    faer::traits::math_utils::one(),
+                    Par::Seq,
+                );
+                for (j, product) in product.chunks_exact(m).enumerate() {
+                    add(product, block.row(j));
+                }
+            }
+        });
+        z
+    }
+
+    fn adjoint_in<T: Real + ComplexField>(&self, g: &[T]) -> Vec<f64> {
+        let (n, d) = (self.x.len(), self.mean.len());
+        let c = g.len() / n;
+        let g = MatRef::from_row_major_slice(g, c, n);
+        let mut w = vec![0.0; c * d];
+        // Enough tasks for all threads where features are few.
+        let width = (d.div_ceil(16)).next_multiple_of(16).min(SLAB);
+        columns::blocks_of(&mut w, d, width).for_each(|mut block| {
+            let range = block.range();
+            let mut slab = vec![T::default(); ROWS.min(n) * range.len()];
+            let mut product = vec![T::default(); c * range.len()];
+            for first in (0..n).step_by(ROWS) {
+                let m = ROWS.min(n - first);
+                let slab = &mut slab[..m * range.len()];
+                for (i, to) in slab.chunks_exact_mut(range.len()).enumerate() {
+                    self.center(first + i, range.start, to);
+                }
+                matmul(
+                    MatMut::from_row_major_slice_mut(&mut product, c, range.len()),
+                    Accum::Replace,
+                    g.subcols(first, m),
+                    MatRef::from_row_major_slice(slab, m, range.len()),
+                    faer::traits::math_utils::one(),
+                    Par::Seq,
+                );
+                for (j, product) in product.chunks_exact(range.len()).enumerate() {
+                    add(product, block.row(j));
+                }
+            }
+        });
+        w
+    }
+
+    /// Row `i` of Xc from column `first` on: each value rounded once.
+    fn center<T: Real>(&self, i: usize, first: usize, to: &mut [T]) {
+        let width = to.len();
+        let values = self.x.row(i)[first..][..width].iter();
+        let values = values.zip(&self.mean[first..][..width]).zip(to);
+        vectorised!(Isa::current(), || {
+            for ((&x, &mean), to) in values {
+                *to = T::of(f64::from(x) - f64::from(mean));
+            }
+        });
+    }
+
+    /// The norm of each row of Xc over `scale`. Cost: X is read once.
+    pub fn row_norms(&self, scale: &[f64]) -> Vec<f64> {
+        let inverse: Vec<f64> = scale
+            .iter()
+            .map(|s| if *s > 0.0 { 1.0 / s } else { 0.0 })
+            .collect();
+        let norm = |i: usize| {
+            let values = self.x.row(i).iter().zip(&self.mean).zip(&inverse);
+            let mut sums = [0.0f64; 8];
+            vectorised!(Isa::current(), || {
+                for (k, ((&x, &mean), inverse)) in values.enumerate() {
+                    let value = (f64::from(x) - f64::from(mean)) * inverse;
+                    sums[k % 8] += value * value;
+                }
+            });
+            sums.iter().sum::<f64>().sqrt()
+        };
+        (0..self.x.len()).into_par_iter().map(norm).collect()
+    }
+}
+
+/// `y += x`.
+fn add<T: Real>(x: &[T], y: &mut [f64]) {
+    vectorised!(Isa::current(), || {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y += x.into();
+        }
+    });
+}
+
+/// Mean and standard deviation of each column, by sums about the first row: good for scales and
+/// bounds. Cost: X is read once.
+fn moments(x: &Rows) -> (Vec<f32>, Vec<f64>) {
+    /// Rows and columns of a task.
+    const ROWS: usize = 1024;
+    const COLUMNS: usize = 2048;
+    let (n, d) = (x.len(), x.features());
+    let (bands, strips) = (n.div_ceil(ROWS), d.div_ceil(COLUMNS));
+    let origin = x.row(0);
+    let of_task = |task: usize| {
+        let (rows, first) = (task / strips * ROWS, task % strips * COLUMNS);
+        let width = COLUMNS.min(d - first);
+        let (mut sums, mut squares) = (vec![0.0f64; width], vec![0.0f64; width]);
+        for i in rows..(rows + ROWS).min(n) {
+            let values = x.row(i)[first..][..width]
+                .iter()
+                .zip(&origin[first..][..width]);
+            let values = values.zip(sums.iter_mut().zip(&mut squares));
+            vectorised!(Isa::current(), || {
+                for ((&x, &origin), (sum, square)) in values {
+                    let value = f64::from(x) - f64::from(origin);
+                    *sum += value;
+                    *square += value * value;
+                }
+            });
+        }
+        (sums, squares)
+    };
+    let tasks: Vec<_> = (0..bands * strips).into_par_iter().map(of_task).collect();
+    let (mut sums, mut squares) = (vec![0.0; d], vec![0.0; d]);
+    for (task, (of_sums, of_squares)) in tasks.iter().enumerate() {
+        let first = task % strips * COLUMNS;
+        axpby(1.0, of_sums, 1.0, &mut sums[first..][..of_sums.len()]);
+        axpby(
+            1.0,
+            of_squares,
+            1.0,
+            &mut squares[first..][..of_squares.len()],
+        );
+    }
+    let mut mean = Vec::with_capacity(d);
+    let mut scale = Vec::with_capacity(d);
+    for ((sum, square), &origin) in sums.iter().zip(&squares).zip(origin) {
+        let shift = sum / n as f64;
+        mean.push((f64::from(origin) + shift) as f32);
+        scale.push((square / n as f64 - shift * shift).max(0.0).sqrt());
+    }
+    (mean, scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mat;
+    use proptest::prelude::*;
+
+    fn values(len: usize, seed: u32) -> Vec<f32> {
+        let mut rng = rand_mt::Mt::new(seed);
+        let mut value = || (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0;
+        (0..len).map(|_| value()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// Against the definition in f64, within the rounding that is promised, however far the
+        /// mean lies from 0 and however unlike the columns' scales are.
+        #[test]
+        fn products_are_those_of_the_centered_rows(
+            n in prop_oneof![1usize..12, 120usize..140, 250usize..400],
+            d in prop_oneof![1usize..20, 500usize..530, 1000usize..1100],
+            c in 1usize..4, offset in prop_oneof![Just(0.0f32), Just(1e4)], spread in 0i32..4, seed in any::<u32>(),
+        ) {
+            let scale_of = |k: usize| 10f32.powi(spread * (k % 3) as i32 - spread);
+            let x: Vec<f32> = (values(n * d, seed).iter().enumerate())
+                .map(|(at, v)| scale_of(at % d) * (v + offset))
+                .collect();
+            let rows = Rows::new(mat::MatRef::new(&x, n, d));
+            let design = Centered::new(&rows);
+            let weight: Vec<f32> = (values(c * d, seed ^ 1).iter().enumerate())
+                .map(|(at, v)| v / scale_of(at % d))
+                .collect();
+            let g: Vec<f64> = values(c * n, seed ^ 2).iter().map(|&g| g.into()).collect();
+            let xc = |i: usize, k: usize| f64::from(x[i * d + k]) - f64::from(design.mean()[k]);
+            for k in 0..d {
+                let mean = (0..n).map(|i| f64::from(x[i * d + k])).sum::<f64>() / n as f64;
+                prop_assert!((mean - f64::from(design.mean()[k])).abs() <= 1e-7 * mean.abs() + 1e-12);
+                let square = (0..n).map(|i| xc(i, k).powi(2)).sum::<f64>() / n as f64;
+                let off = (square.sqrt() - design.scale()[k]).abs();
+                prop_assert!(off <= 1e-3 * square.sqrt() + 1e-6 * f64::from(scale_of(k)), "{off}");
+            }
+            let ones: Vec<f64> = (0..d).map(|k| scale_of(k).into()).collect();
+            let norms = design.row_norms(&ones);
+            for precision in [Precision::Single, Precision::Double] {
+                let z = design.logits(&weight, precision);
+                for j in 0..c {
+                    let w = |k: usize| f64::from(weight[j * d + k]);
+                    let size = (0..d).map(|k| (w(k) * ones[k]).powi(2)).sum::<f64>().sqrt();
+                    for i in 0..n {
+                        let expected: f64 = (0..d).map(|k| xc(i, k) * w(k)).sum();
+                        let bound = precision.rounding() * norms[i] * size + 1e-12 * expected.abs();
+                        let off = (z[j * n + i] - expected).abs();
+                        prop_assert!(off <= bound, "{precision:?} {off} {bound}");
+                    }
+                }
+                let w = design.adjoint(&g, precision);
+                for j in 0..c {
+                    let g = &g[j * n..][..n];
+                    let size = g.iter().map(|g| g * g).sum::<f64>().sqrt();
+                    for k in 0..d {
+                        let expected: f64 = (0..n).map(|i| g[i] * xc(i, k)).sum();
+                        let column = (0..n).map(|i| xc(i, k).powi(2)).sum::<f64>().sqrt();
+                        let bound = precision.rounding() * size * column + 1e-12 * expected.abs();
+                        let off = (w[j * d + k] - expected).abs();
+                        prop_assert!(off <= bound, "{precision:?} {off} {bound}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,551 @@
+//! A trained model: weight, bias, and what the numbers mean.
+
+pub mod calibrate;
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::dataset::Transform;
+use crate::data::samples::{Rows, Samples, position};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::gemm::{Accum, Backend, Gemm};
+use crate::mat::{MatMut, MatRef};
+use crate::objective::Loss;
+use crate::tensors::{self, Dtype, Numbers, Tensor};
+
+/// Rows whose logits are computed together: enough for the product to be efficient.
+const BLOCK_ROWS: usize = 1024;
+
+/// A linear classifier: logits `Z = X Wᵀ + 1 bᵀ`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    features: usize,
+    about: About,
+}
+
+/// What the numbers mean; stored in the model file's metadata.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// Name of each class, by label; empty if unknown.
+    pub class_names: Vec<String>,
+    /// How a photograph becomes a row; `None` if the rows were given as arrays.
+    pub transform: Option<Transform>,
+    /// Logits are divided by it before they become probabilities: see [`calibrate`]. W and b stay
+    /// those that were fitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+}
+
+/// How well a model does on some rows.
+///
+/// Means over the rows, in which a row counts by its sample weight if it has one; class weights
+/// and label smoothing do not enter.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Number of rows.
+    pub rows: usize,
+    /// Share of rows whose most probable class is the label.
+    pub accuracy: f64,
+    /// Mean of -ln p of the label's probability as [`Model::probabilities`] gives it, by the
+    /// model's temperature if it has one: cross-entropy, or binary cross-entropy with logits for
+    /// two classes.
+    pub loss: f64,
+    /// The same by the logits as they were fitted, without the temperature.
+    pub uncalibrated_loss: f64,
+}
+
+/// The logits of some rows, as they were fitted (no temperature).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logits {
+    outputs: usize,
+    /// Blocks of rows, each outputs x its rows.
+    blocks: Vec<Vec<f32>>,
+}
+
+impl Logits {
+    /// Of values outputs x rows.
+    pub(crate) fn new(outputs: usize, values: Vec<f32>) -> Logits {
+        Logits {
+            outputs,
+            blocks: vec![values],
+        }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        let values: usize = self.blocks.iter().map(Vec::len).sum();
+        values / self.outputs
+    }
+
+    /// Number of outputs: 1 for two classes.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// The logits of each row in order.
+    fn each_row(&self) -> impl Iterator<Item = Vec<f32>> {
+        self.blocks.iter().flat_map(|block| {
+            let rows = block.len() / self.outputs;
+            (0..rows).map(move |i| block[i..].iter().step_by(rows).copied().collect())
+        })
+    }
+}
+
+impl Model {
+    /// From a weight (outputs x features, row-major) and a bias (outputs).
+    ///
+    /// One output is a logistic model of two classes; c > 2 outputs are a softmax.
+    pub fn new(weight: Vec<f32>, bias: Vec<f32>) -> Result<Model> {
+        let outputs = bias.len();
+        let features = weight.len().checked_div(outputs).unwrap_or(0);
+        if features == 0 || features * outputs != weight.len() || outputs == 2 {
+            return Err(Error::shape(
+                "weight and bias",
+                format!("{} and {} values", weight.len(), outputs),
+                "outputs x features and outputs, where outputs is 1 (two classes) or above 2",
+            ));
+        }
+        Ok(Model {
+            weight,
+            bias,
+            features,
+            about: About::default(),
+        })
+    }
+
+    /// The first number of W and b that is none, and its place.
+    pub(crate) fn non_finite(&self) -> Option<(String, f32)> {
+        if let Some(at) = position(&self.weight, f32::is_finite) {
+            let place = format!("weight[{}, {}]", at / self.features, at % self.features);
+            return Some((place, self.weight[at]));
+        }
+        let at = position(&self.bias, f32::is_finite)?;
+        Some((format!("bias[{at}]"), self.bias[at]))
+    }
+
+    /// Checksum of W and b.
+    pub(crate) fn crc32(&self) -> u32 {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(bytemuck::cast_slice(&self.weight));
+        crc.update(bytemuck::cast_slice(&self.bias));
+        crc.finalize()
+    }
+
+    /// W and b, to be changed.
+    pub(crate) fn values_mut(&mut self) -> (&mut [f32], &mut [f32]) {
+        (&mut self.weight, &mut self.bias)
+    }
+
+    /// W: c x d.
+    pub fn weight(&self) -> MatRef<'_> {
+        MatRef::new(&self.weight, self.bias.len(), self.features)
+    }
+
+    /// b: c values.
+    pub fn bias(&self) -> &[f32] {
+        &self.bias
+    }
+
+    /// Number of classes: 2 for one output.
+    pub fn classes(&self) -> usize {
+        self.bias.len().max(2)
+    }
+
+    /// The loss that this model was made for.
+    pub fn loss(&self) -> Loss {
+        Loss::for_classes(self.classes())
+    }
+
+    /// What the numbers mean.
+    pub fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// Say what the numbers mean.
+    pub fn set_about(&mut self, about: About) {
+        self.about = about;
+    }
+
+    /// The model of W/T and b/T, which gives the same probabilities without a temperature T: for
+    /// tools that know none.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a number is beyond f32 then.
+    pub fn calibrated(&self) -> Result<Cow<'_, Model>> {
+        let Some(temperature) = self.about.temperature else {
+            return Ok(Cow::Borrowed(self));
+        };
+        let mut model = self.clone();
+        model.about.temperature = None;
+        for value in model.weight.iter_mut().chain(&mut model.bias) {
+            *value = (f64::from(*value) / temperature) as f32;
+        }
+        match model.non_finite() {
+            None => Ok(Cow::Owned(model)),
+            Some((place, value)) => Err(Error::shape(
+                "the model divided by its temperature",
+                format!("{value} at {place}"),
+                "finite numbers: fit with a penalty, or without --calibrate",
+            )),
+        }
+    }
+
+    /// Class probabilities of `rows x features` values: `rows x classes`, row-major; those of the
+    /// logits divided by the model's temperature, if it has one.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the values are not whole rows of this model's features;
+    /// [`Error::Overflow`] for a row whose logits f32 does not hold.
+    pub fn probabilities(&self, x: &[f32]) -> Result<Vec<f32>> {
+        let x = self.rows_of(x)?;
+        let classes = self.classes();
+        let mut out = vec![0.0; x.len() * classes];
+        self.for_logits(&x, |range, z| {
+            let out = &mut out[range.start * classes..range.end * classes];
+            self.temper(z);
+            self.loss().probabilities(z.as_ref(), out);
+        })?;
+        Ok(out)
+    }
+
+    /// The most probable class of each row of `rows x features` values.
+    ///
+    /// # Errors
+    /// As [`Model::probabilities`].
+    pub fn predict(&self, x: &[f32]) -> Result<Vec<u32>> {
+        let x = self.rows_of(x)?;
+        let mut out = Vec::with_capacity(x.len());
+        self.for_logits(&x, |_, z| out.extend(self.loss().predictions(z.as_ref())))?;
+        Ok(out)
+    }
+
+    /// The logits of rows. Cost: 2ndc flop, 4nc bytes.
+    ///
+    /// # Errors
+    /// As [`Model::evaluate`].
+    pub fn logits(&self, samples: &Samples) -> Result<Logits> {
+        self.check_shape(samples)?;
+        let mut blocks = Vec::new();
+        self.for_logits(samples.x(), |_, z| blocks.push(z.as_mut_slice().to_vec()))?;
+        let outputs = self.bias.len();
+        Ok(Logits { outputs, blocks })
+    }
+
+    /// Accuracy and mean loss on labelled rows, on all cores.
+    ///
+    /// Cost: 2ndc flop; X is streamed once and not copied.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if features or classes differ from the model's, [`Error::Overflow`] for a
+    /// row whose logits f32 does not hold.
+    pub fn evaluate(&self, samples: &Samples) -> Result<Evaluation> {
+        self.evaluate_weighted(samples, None)
+    }
+
+    /// [`Model::evaluate`] where row i counts `weights[i]` times.
+    ///
+    /// # Errors
+    /// As [`Model::evaluate`]; [`Error::Shape`] if there is not one weight a row.
+    ///
+    /// ```
+    /// let x = [1.0, -1.0, 3.0];
+    /// let rows = flowreg::Samples::new(&x, 1, &[1, 0, 0], 2)?;
+    /// let model = flowreg::Model::new(vec![2.0], vec![0.0])?;
+    /// let without_the_last = model.evaluate_weighted(&rows, Some(&[1.0, 1.0, 0.0]))?;
+    /// assert_eq!(without_the_last.accuracy, 1.0);
+    /// # Ok::<(), flowreg::Error>(())
+    /// ```
+    pub fn evaluate_weighted(
+        &self,
+        samples: &Samples,
+        weights: Option<&[f64]>,
+    ) -> Result<Evaluation> {
+        self.evaluate_with(samples, weights, None, |_, _| ())
+    }
+
+    /// [`Model::evaluate_weighted`], and what `see` makes of each block of logits (c x its rows)
+    /// as they were fitted; of `known` logits of these rows, if there are any.
+    pub(crate) fn evaluate_with(
+        &self,
+        samples: &Samples,
+        weights: Option<&[f64]>,
+        known: Option<&Logits>,
+        mut see: impl FnMut(Range<usize>, MatRef),
+    ) -> Result<Evaluation> {
+        self.check_shape(samples)?;
+        let rows = samples.rows();
+        if let Some(weights) = weights.filter(|weights| weights.len() != rows) {
+            let found = format!("{} weights", weights.len());
+            return Err(Error::shape("weights", found, format!("{rows}: one a row")));
+        }
+        let weight = |i: usize| weights.map_or(1.0, |weights| weights[i]);
+        let (mut loss, mut uncalibrated_loss, mut hits) = (0.0, 0.0, 0.0);
+        let mut losses = Vec::new();
+        let mut sum = |z: MatRef, range: Range<usize>| -> f64 {
+            let labels = &samples.labels()[range.clone()];
+            self.loss().row_losses(z, labels, &mut losses);
+            losses
+                .iter()
+                .zip(range)
+                .map(|(loss, i)| weight(i) * loss)
+                .sum()
+        };
+        let evaluate = |range: Range<usize>, z: &mut MatMut| {
+            let predictions = self.loss().predictions(z.as_ref());
+            let right = predictions.iter().zip(range.clone());
+            let right = right.filter(|(class, i)| **class == samples.labels()[*i]);
+            hits += right.map(|(_, i)| weight(i)).sum::<f64>();
+            let of_block = sum(z.as_ref(), range.clone());
+            uncalibrated_loss += of_block;
+            see(range.clone(), z.as_ref());
+            loss += match self.about.temperature {
+                None => of_block,
+                Some(_) => {
+                    self.temper(z);
+                    sum(z.as_ref(), range)
+                }
+            };
+        };
+        match known {
+            None => self.for_logits(samples.x(), evaluate)?,
+            Some(known) => self.for_known(known, rows, evaluate)?,
+        }
+        let total = match weights {
+            None => rows as f64,
+            Some(weights) => weights.iter().sum(),
+        };
+        Ok(Evaluation {
+            rows,
+            accuracy: hits / total,
+            loss: loss / total,
+            uncalibrated_loss: uncalibrated_loss / total,
+        })
+    }
+
+    fn check_shape(&self, samples: &Samples) -> Result<()> {
+        let shape = |features, classes| format!("{features} features, {classes} classes");
+        let found = shape(samples.features(), samples.classes());
+        let expected = shape(self.features, self.classes());
+        if found == expected {
+            Ok(())
+        } else {
+            let expected = format!("{expected} as the model");
+            Err(Error::shape("samples", found, expected))
+        }
+    }
+
+    /// Divide logits (c x n) by the temperature. The largest of a row is subtracted first, which
+    /// changes no probability, so that nothing overflows.
+    fn temper(&self, z: &mut MatMut) {
+        let Some(temperature) = self.about.temperature else {
+            return;
+        };
+        let n = z.cols();
+        let largest = match self.loss() {
+            Loss::Logistic => vec![0.0; n],
+            Loss::Softmax => {
+                let mut largest = vec![f32::NEG_INFINITY; n];
+                for row in z.as_mut_slice().chunks_exact(n) {
+                    let values = largest.iter_mut().zip(row);
+                    values.for_each(|(largest, &z)| *largest = largest.max(z));
+                }
+                largest
+            }
+        };
+        for row in z.as_mut_slice().chunks_exact_mut(n) {
+            for (z, &largest) in row.iter_mut().zip(&largest) {
+                let divided = (f64::from(*z) - f64::from(largest)) / temperature;
+                *z = divided.clamp(f32::MIN.into(), f32::MAX.into()) as f32;
+            }
+        }
+    }
+
+    fn rows_of<'x>(&self, x: &'x [f32]) -> Result<Rows<'x>> {
+        if !x.len().is_multiple_of(self.features) {
+            return Err(Error::shape(
+                "x",
+                format!("{} values", x.len()),
+                format!("rows of {} features", self.features),
+            ));
+        }
+        let rows = x.len() / self.features;
+        Ok(Rows::new(MatRef::new(x, rows, self.features)))
+    }
+
+    /// Compute logits (outputs x block) block by block and hand each block on. The next block
+    /// is touched meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] for the first logit that is not finite.
+    fn for_logits(
+        &self,
+        rows: &Rows,
+        mut use_logits: impl FnMut(Range<usize>, &mut MatMut),
+    ) -> Result<()> {
+        let len = rows.len();
+        let outputs = self.bias.len();
+        let gemm = Gemm::new(Backend::default(), rayon::current_num_threads());
+        let mut gathered = Vec::new();
+        let mut logits = vec![0.0; BLOCK_ROWS.min(len) * outputs];
+        for start in (0..len).step_by(BLOCK_ROWS) {
+            let range = start..(start + BLOCK_ROWS).min(len);
+            let next = range.end..(range.end + BLOCK_ROWS).min(len);
+            std::thread::scope(|scope| {
+                if !next.is_empty() {
+                    scope.spawn(|| rows.touch(next));
+                }
+                let x = rows.block(range.clone(), &mut gathered);
+                let logits = &mut logits[..range.len() * outputs];
+                let biases = logits.chunks_exact_mut(range.len()).zip(&self.bias);
+                biases.for_each(|(row, &bias)| row.fill(bias));
+                let mut z = MatMut::new(logits, outputs, range.len());
+                gemm.a_bt(1.0, self.weight(), x, Accum::Add, z.reborrow());
+                if let Some(at) = position(z.as_mut_slice(), f32::is_finite) {
+                    return Err(Error::Overflow {
+                        row: range.start + at % range.len(),
+                        output: at / range.len(),
+                        value: z.as_mut_slice()[at],
+                    });
+                }
+                use_logits(range, &mut z);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// [`Model::for_logits`] of logits that were kept.
+    fn for_known(
+        &self,
+        known: &Logits,
+        rows: usize,
+        mut use_logits: impl FnMut(Range<usize>, &mut MatMut),
+    ) -> Result<()> {
+        let (found, expected) = ((known.rows(), known.outputs), (rows, self.bias.len()));
+        if found != expected {
+            let text = |(rows, outputs)| format!("{rows} rows x {outputs} outputs");
+            return Err(Error::shape("logits", text(found), text(expected)));
+        }
+        let mut start = 0;
+        for block in &known.blocks {
+            let rows = block.len() / known.outputs;
+            let mut block = block.clone();
+            let mut z = MatMut::new(&mut block, known.outputs, rows);
+            use_logits(start..start + rows, &mut z);
+            start += rows;
+        }
+        Ok(())
+    }
+
+    /// The bytes of `model.safetensors`: `weight`, `bias`, and [`About`] with a checksum as
+    /// metadata.
+    ///
+    /// `torch.nn.Linear.load_state_dict(safetensors.torch.load_file(path))` reads them; a
+    /// logistic model has one output.
+    pub fn to_safetensors(&self) -> Vec<u8> {
+        let tensor = |name: &str, shape, data| Tensor {
+            name: name.to_string(),
+            shape,
+            numbers: Numbers::F32(Cow::Borrowed(data)),
+        };
+        let outputs = self.bias.len();
+        let weight = tensor("weight", vec![outputs, self.features], &*self.weight);
+        let bias = tensor("bias", vec![outputs], &self.bias);
+        let about = serde_json::to_value(&self.about).expect("plain data");
+        tensors::write(&[weight, bias], about)
+    }
+
+    /// Write and flush `model.safetensors`, the bytes of [`Model::to_safetensors`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be written; [`Error::Format`] for a weight or bias that is
+    /// not finite: such a file could not be read again.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.refuse_non_finite(path.as_ref())?;
+        files::write(path.as_ref(), &self.to_safetensors())
+    }
+
+    fn refuse_non_finite(&self, path: &Path) -> Result<()> {
+        match self.non_finite() {
+            None => Ok(()),
+            Some((place, value)) => {
+                let expected = "finite numbers: the fit diverged, fit again with a smaller \
+                                learning rate or a penalty";
+                Err(Error::format(path, place, value, expected))
+            }
+        }
+    }
+
+    /// Read a model file, of flowreg or of torch (`weight` and `bias` in f32).
+    ///
+    /// # Errors
+    /// [`Error::Tensors`]; [`Error::Format`] for shapes that are no model's, and for the first
+    /// weight or bias that is not finite; [`Error::Io`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Model> {
+        let path = path.as_ref();
+        let bytes = files::read(path, "read the model", u64::MAX)?;
+        Self::parse(path, &bytes)
+    }
+
+    /// Read the bytes of a model file; the path is for messages.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Model> {
+        let expected = [("weight", Dtype::F32), ("bias", Dtype::F32)];
+        let (tensors, about) = tensors::read(bytes, &expected).map_err(Error::tensors(path))?;
+        let bad = |field: &str, found: String, expected: &str| {
+            Err(Error::format(path, field, found, expected))
+        };
+        let shapes = [&tensors[0].shape, &tensors[1].shape];
+        let (&[outputs, _], &[biases]) = (&**shapes[0], &**shapes[1]) else {
+            let found = format!("shapes {:?} and {:?}", shapes[0], shapes[1]);
+            return bad("weight and bias", found, "two dimensions and one");
+        };
+        if outputs != biases {
+            let expected = format!("{outputs} outputs as weight has");
+            return bad("bias", format!("{biases} values"), &expected);
+        }
+        let weight_shape = format!("{:?}", shapes[0]);
+        let mut values = tensors.into_iter().map(|tensor| match tensor.numbers {
+            Numbers::F32(values) => values.into_owned(),
+            Numbers::F64(_) => unreachable!("f32 was asked for"),
+        });
+        let mut next = || values.next().expect("two tensors were asked for");
+        let Ok(mut model) = Model::new(next(), next()) else {
+            let expected = "outputs x features, outputs being 1 or above 2";
+            return bad("weight", weight_shape, expected);
+        };
+        model.refuse_non_finite(path)?;
+        if let Some(about) = about {
+            let positive = |t: f64| t.is_finite() && t > 0.0;
+            model.about = match serde_json::from_value::<About>(about) {
+                Ok(about) if !about.temperature.is_none_or(positive) => {
+                    let found = format!("{:?}", about.temperature);
+                    return bad("metadata flowreg.temperature", found, "a number above 0");
+                }
+                Ok(about)
+                    if about
+                        .transform
+                        .as_ref()
+                        .is_some_and(|t| !t.makes(model.features)) =>
+                {
+                    let found = format!("{:?}", about.transform);
+                    let expected = format!("a size of which 3 x size² are {}", model.features);
+                    return bad("metadata flowreg.transform", found, &expected);
+                }
+                Ok(about) => about,
+                Err(error) => {
+                    return bad("metadata flowreg", error.to_string(), "what flowreg writes");
+                }
+            };
+        }
+        Ok(model)
+    }
+}

@@ -1,0 +1,194 @@
+//! The certificate of a model: objective, gradient and gap of its f32 values, over the rows as
+//! they are stored.
+//!
+//! A fit ends in coordinates of its own, in f64; the model is rounded from them, and only the model
+//! leaves the house. With Z the logits of its weight, G their gradient at the best bias, σ the
+//! features' deviations (1 if they are not scaled) and Xc the centred rows over σ, weak duality
+//! gives for any W
+//!
+//! ```text
+//! F(W, b) - min F <= F(W, b) - F(W, b*) + |Gᵀ Xc + l2 Wσ|² / (2 l2)
+//!                  = F(W, b) - F(W, b*) + (l2/2) |Wσ|² + ⟨G, Z⟩ + |Gᵀ Xc|² / (2 l2)
+//! ```
+//!
+//! (`loss(Z) - ⟨G, Z⟩ - |Gᵀ Xc|²/(2 l2)` is the dual objective at G, which is feasible, as Gᵀ1 = 0 at
+//! the best bias.) The second form takes no product with X but that of the logits where Kc is at
+//! hand. What rounding may have moved the logits by is added.
+
+use rayon::prelude::*;
+
+use super::bias;
+use crate::design::centered::{Centered, Precision};
+use crate::engine::real_dot as dot;
+use crate::likelihood::{At, Likelihood};
+
+/// A share of the gap allowed that rounding of Kc may take.
+const OF_GRAM: f64 = 0.01;
+
+/// The problem that a model is held to.
+pub(crate) struct Certifier<'a> {
+    pub design: &'a Centered<'a>,
+    /// σ.
+    pub deviation: Option<&'a [f64]>,
+    pub likelihood: &'a Likelihood<'a>,
+    pub l2: f64,
+    /// The gap that is small enough, as a share of the objective.
+    pub tolerance: f64,
+}
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Certificate {
+    /// b, for rows that are not centred: the best one, rounded.
+    pub bias: Vec<f32>,
+    /// F.
+    pub objective: f64,
+    /// The data's part of F.
+    pub loss: f64,
+    /// |∇F|; its part in W at the best bias.
+    pub gradient_norm: f64,
+    /// F is above its minimum by no more than this, rounding included. `None` without a penalty.
+    pub gap: Option<f64>,
+    /// The smallest margin of a sample with a share, less what rounding may have added.
+    pub smallest_margin: f64,
+    /// Zᵀ, c x n, the bias included.
+    pub logits: Vec<f64>,
+}
+
+impl Certifier<'_> {
+    /// Measure the weight (c x d, of features as they are) with its best bias, looked for from
+    /// `bias` on (of centred rows). `adjoint_square` gives |Gᵀ Xc|² and its rounding, if it can.
+    /// Cost: 2ncd flop for the logits; as much again where `adjoint_square` gives nothing.
+    pub fn certify(
+        &self,
+        weight: &[f32],
+        bias: &[f64],
+        precision: Precision,
+        adjoint_square: impl Fn(&[f64]) -> Option<(f64, f64)>,
+    ) -> Certificate {
+        let n = self.design.x().len();
+        let c = bias.len();
+        let mut logits = self.design.logits(weight, precision);
+        let (mut b, mut at) = (bias.to_vec(), At::new(c, n));
+        self.likelihood.evaluate(&logits, &b, &mut at);
+        let penalty = 0.5 * self.l2 * self.square(weight);
+        let noise = 1e-15 * (at.loss + penalty);
+        let left = bias::settle(self.likelihood, &logits, &mut b, &mut at, noise);
+        let at_best = at.loss;
+        let (of_loss, of_margin) = self.rounding(weight, &at.g, precision);
+        let gap_allowed = self.tolerance * (at_best + penalty);
+
+        let of_gram = match self.l2 > 0.0 {
+            true => adjoint_square(&at.g)
+                .filter(|(_, rounding)| *rounding <= OF_GRAM * gap_allowed * 2.0 * self.l2),
+            false => None,
+        };
+        let (gradient, gap_of_weight) = match of_gram {
+            Some((square, rounding)) => {
+                let dual = penalty + dot(&at.g, &logits) + square / (2.0 * self.l2);
+                let gap = dual.max(0.0) + rounding / (2.0 * self.l2);
+                ((2.0 * self.l2 * gap).sqrt(), gap)
+            }
+            None => {
+                // Kc is too coarse for this G, or there is none.
+                let adjoint = self.design.adjoint(&at.g, precision);
+                let (norm, rounding) = self.gradient(&adjoint, weight, &at.g, precision);
+                (norm, (norm + rounding).powi(2) / (2.0 * self.l2))
+            }
+        };
+
+        let shifts = self.design.shifts(weight);
+        let of_rows = b.iter().zip(&shifts);
+        let bias: Vec<f32> = of_rows.map(|(b, shift)| (b - shift) as f32).collect();
+        let written = bias.iter().zip(&shifts);
+        let written: Vec<f64> = written.map(|(&b, shift)| f64::from(b) + shift).collect();
+        self.likelihood.evaluate(&logits, &written, &mut at);
+        let excess = (at.loss - at_best).max(0.0);
+        let gap = gap_of_weight + excess + 2.0 * left.max(0.0) + of_loss;
+        for (z, b) in logits.chunks_exact_mut(n).zip(&written) {
+            z.iter_mut().for_each(|z| *z += b);
+        }
+        let of_bias: f64 = at.bias.iter().map(|g| g * g).sum();
+        Certificate {
+            bias,
+            objective: at.loss + penalty,
+            loss: at.loss,
+            gradient_norm: (gradient * gradient + of_bias).sqrt(),
+            gap: (self.l2 > 0.0 && gap.is_finite()).then_some(gap),
+            smallest_margin: at.smallest_margin - of_margin,
+            logits,
+        }
+    }
+
+    /// |Wσ|².
+    fn square(&self, weight: &[f32]) -> f64 {
+        let Some(deviation) = self.deviation else {
+            return dot(weight, weight);
+        };
+        let rows = weight.par_chunks_exact(deviation.len());
+        let square = |w: &[f32]| -> f64 {
+            let values = w.iter().zip(deviation);
+            values.map(|(&w, s)| (f64::from(w) * s).powi(2)).sum()
+        };
+        rows.map(square).collect::<Vec<_>>().iter().sum()
+    }
+
+    /// |Gᵀ Xc/σ + l2 Wσ|, and what rounding may have made of it.
+    fn gradient(
+        &self,
+        adjoint: &[f64],
+        weight: &[f32],
+        g: &[f64],
+        precision: Precision,
+    ) -> (f64, f64) {
+        let d = self.design.mean().len();
+        let n = self.design.x().len();
+        let sigma = |k: usize| self.deviation.map_or(1.0, |s| s[k]);
+        let rows = adjoint.par_chunks_exact(d).zip(weight.par_chunks_exact(d));
+        let square = |(adjoint, w): (&[f64], &[f32])| -> f64 {
+            let values = adjoint.iter().zip(w).enumerate();
+            let value = |(k, (a, &w)): (usize, (&f64, &f32))| {
+                (a / sigma(k) + self.l2 * f64::from(w) * sigma(k)).powi(2)
+            };
+            values.map(value).sum()
+        };
+        let square: f64 = rows.map(square).collect::<Vec<_>>().iter().sum();
+        // Of column k of Gᵀ Xc: u √k |G| times that column's norm.
+        let columns = self.design.scale().iter().enumerate();
+        let of_columns: f64 = columns.map(|(k, s)| (s / sigma(k)).powi(2)).sum();
+        let rounding = precision.rounding() * (dot(g, g) * n as f64 * of_columns).sqrt();
+        (square.sqrt(), rounding)
+    }
+
+    /// What rounding may have moved the loss by, and a margin.
+    fn rounding(&self, weight: &[f32], g: &[f64], precision: Precision) -> (f64, f64) {
+        let (n, d) = (self.design.x().len(), self.design.mean().len());
+        let unit = precision.rounding();
+        // With every column brought to a mean square of 1 the bound does not know its units.
+        let scale = self.design.scale();
+        let norms = match precision {
+            Precision::Single => self.design.row_norms(scale),
+            // As large as they can be: in f64 that is small enough.
+            Precision::Double => vec![(n as f64 * d as f64).sqrt(); n],
+        };
+        let rows = weight.chunks_exact(d);
+        let weights: Vec<f64> = rows
+            .map(|w| {
+                let values = w.iter().zip(scale);
+                let square: f64 = values.map(|(&w, s)| (f64::from(w) * s).powi(2)).sum();
+                square.sqrt()
+            })
+            .collect();
+        let largest = weights.iter().copied().fold(0.0, f64::max);
+        let (mut first, mut second, mut margin) = (0.0, 0.0, 0.0f64);
+        for (i, norm) in norms.iter().enumerate() {
+            let of_outputs = weights.iter().enumerate();
+            first += unit * norm * of_outputs.map(|(j, w)| g[j * n + i].abs() * w).sum::<f64>();
+            let most = unit * norm * largest;
+            // The loss's curvature is 1/2 at most.
+            second += 0.25 * self.likelihood.shares()[i] * most * most;
+            margin = margin.max(2.0 * most);
+        }
+        (first + second, margin)
+    }
+}
