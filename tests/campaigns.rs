@@ -722,8 +722,10 @@ fn flipped(bytes: &[u8], bit: usize) -> Vec<u8> {
     bytes
 }
 
+type RunBytes = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
+
 /// Model, history and, where there is one, path of penalties; `None` if they are not there.
-fn of_run(run: &Path) -> Option<(Vec<u8>, Vec<u8>, Option<Vec<u8>>)> {
+fn of_run(run: &Path) -> Option<RunBytes> {
     let read = |name| fs::read(run.join(name)).ok();
     let path = read("path.json");
     Some((read("model.safetensors")?, read("history.jsonl")?, path))

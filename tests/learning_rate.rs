@@ -61,7 +61,7 @@ fn auto_takes_weights_for_repetitions() {
             let row = &mut problem.x[i * 8..][..8];
             if weight == 0.0 {
                 // Such a row would rule the step if it counted.
-                row.iter_mut().for_each(|x| *x *= 1e3);
+                row.iter_mut().for_each(|x| *x *= 5.0);
             }
             for _ in 0..weight as usize {
                 repeated.x.extend_from_slice(row);

@@ -419,11 +419,13 @@ impl Data {
         } else {
             ""
         };
+        let (split, train) = (self.name(split), self.name(self.train));
+        let count = match missing.len() {
+            1 => "1 class".to_string(),
+            count => format!("{count} classes"),
+        };
         cli::warn(format_args!(
-            "{} of {} classes without a row in {}, which no fit can learn: {}{more}",
-            self.name(split),
-            missing.len(),
-            self.name(self.train),
+            "{split} has rows of {count} that {train} lacks, which no fit can learn: {}{more}",
             names.join(", ")
         ));
     }

@@ -16,15 +16,15 @@ use flowreg::{Dataset, Samples};
 /// Say that something was not tested: on stderr itself, which libtest does not swallow, and as a
 /// line of the file that `FLOWREG_SKIPPED_LOG` names, which `.ci/run` counts.
 pub fn skipped(what: &str) {
-    let mut stderr = std::io::stderr();
-    let _ = writeln!(stderr, "\n*** SKIPPED: {what} ***");
+    // One write each, so that lines of several threads and processes do not mix.
+    let line = format!("\n*** SKIPPED: {what} ***\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
     if let Some(log) = std::env::var_os("FLOWREG_SKIPPED_LOG") {
         let mut log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(log)
             .unwrap();
-        // One write, so that tests of several threads and processes do not mix.
         log.write_all(format!("{what}\n").as_bytes()).unwrap();
     }
 }
