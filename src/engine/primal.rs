@@ -16,6 +16,7 @@ use crate::gemm::{Accum, Gemm};
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
 use crate::objective::Objective;
+use crate::threads::{Share, Work};
 
 /// Most bytes of X gathered at a time.
 const GATHER_BYTES: usize = 64 << 20;
@@ -229,8 +230,10 @@ impl Gathered {
             self.rows.clear();
             self.rows.extend_from_slice(rows);
             self.values.resize(rows.len() * features, 0.0);
+            let work = Work::bytes(2 * size_of_val(&self.values[..]));
             (self.values.par_chunks_exact_mut(features))
                 .zip(rows)
+                .share(work)
                 .for_each(|(to, &row)| to.copy_from_slice(x.row(row as usize)));
         }
         MatRef::new(&self.values, rows.len(), features)
