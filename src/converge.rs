@@ -25,7 +25,7 @@ use crate::optim::descent::{self, MeasuredOn, Outcome, Point, Status, Step, Stop
 use crate::optim::lbfgs::lbfgs;
 use crate::optim::newton::newton;
 use crate::solver::certificate::{Certificate, Certifier};
-use crate::threads;
+use crate::threads::{self, Share, Work};
 use crate::torch_rng::TorchRng;
 use crate::weighting::{RowWeights, Weighting};
 
@@ -823,7 +823,7 @@ impl<'a, S: Space> Search<'a, S> {
         let lowest = likelihood.lowest_maximum(&logits.z, &logits.b);
         let train = self.splits.train;
         let all = of_all_classes(&logits, likelihood, train.classes(), lowest);
-        let of_outputs = all.z.par_chunks_exact(train.rows()).zip(&all.b);
+        let of_outputs = all.z.chunks_exact(train.rows()).zip(&all.b);
         let narrow: Vec<Vec<f32>> = of_outputs
             .map(|(z, b)| z.iter().map(|z| (z + b) as f32).collect())
             .collect();
@@ -1159,7 +1159,8 @@ fn correct<T: Real>(z: &[T], bias: &[f64], labels: &[u32], weights: &[f64]) -> f
             false => 0.0,
         }
     };
-    let of_rows: Vec<f64> = (0..n).into_par_iter().map(of_row).collect();
+    let rows = (0..n).into_par_iter().share(Work::exponentials(n * c));
+    let of_rows: Vec<f64> = rows.map(of_row).collect();
     of_rows.iter().sum()
 }
 

@@ -8,6 +8,7 @@ use crate::data::samples::Samples;
 use crate::error::Result;
 use crate::mat::MatRef;
 use crate::model::{Evaluation, Logits, Model};
+use crate::threads::{Share, Work};
 
 /// Samples a task: it should outlast the cost of handing it out.
 const TASK: usize = 256;
@@ -163,6 +164,7 @@ impl Model {
             let tasks = rows[range]
                 .par_chunks_mut(TASK)
                 .zip(labels.par_chunks(TASK));
+            let tasks = tasks.share(Work::exponentials(8 * z.as_slice().len()));
             tasks.enumerate().for_each(|(task, (rows, labels))| {
                 for (i, (row, &label)) in rows.iter_mut().zip(labels).enumerate() {
                     *row = score(z, task * TASK + i, label, temperature);

@@ -19,6 +19,7 @@ use crate::kernels::columns::{self, Columns};
 use crate::kernels::gemm::{self as kernels, Packed, Strided};
 pub use crate::kernels::gemm::{Accum, Part};
 use crate::mat::{MatMut, MatRef};
+use crate::threads::{self, Share, Work};
 
 /// Who multiplies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -201,7 +202,8 @@ impl Gemm {
     ) {
         match b {
             Prepacked::Plain { values, rows, cols } => {
-                let blocks = columns::blocks(c.as_mut_slice(), *rows);
+                let work = Work::bytes(8 * c.rows() * c.cols());
+                let blocks = columns::blocks(c.as_mut_slice(), *rows).share(work);
                 blocks.for_each(|mut block| begin(&mut block));
                 self.a_bt(alpha, a, MatRef::new(values, *rows, *cols), Accum::Add, c);
             }
@@ -227,7 +229,8 @@ impl Gemm {
             }
             Backend::Faer => {
                 let c = FaerMut::from_row_major_slice_mut(c.as_mut_slice(), n, n);
-                lower_triangle(FaerAccum::Replace, Operand::new(x).to_faer(), c, self.par());
+                let par = self.par(n * n * x.cols());
+                lower_triangle(FaerAccum::Replace, Operand::new(x).to_faer(), c, par);
             }
             Backend::Matrixmultiply => {
                 /// Rows of a panel, whose product ends at the diagonal.
@@ -288,10 +291,11 @@ impl Gemm {
         }
     }
 
-    fn par(&self) -> Par {
+    /// What faer is told of threads for a product of `flop`.
+    fn par(&self, flop: usize) -> Par {
         match self.threads {
             1 => Par::Seq,
-            n => Par::rayon(n),
+            _ => threads::par(Work::flop(flop)),
         }
     }
 
@@ -313,7 +317,8 @@ impl Gemm {
                     1 => faer_vector(alpha, a, b, accum, c),
                     _ => {
                         let c = FaerMut::from_row_major_slice_mut(c, rows, cols);
-                        matmul(c, accum, a, b, alpha, self.par());
+                        let par = self.par(2 * rows * cols * a.ncols());
+                        matmul(c, accum, a, b, alpha, par);
                     }
                 }
             }
@@ -350,7 +355,8 @@ impl Gemm {
         let side = if by_rows { m } else { n };
         let panel = side.div_ceil(self.threads).next_multiple_of(TILE).max(TILE);
         let start = Start(c.as_mut_ptr());
-        (0..side.div_ceil(panel)).into_par_iter().for_each(|i| {
+        let panels = (0..side.div_ceil(panel)).into_par_iter();
+        panels.share(Work::flop(2 * m * n * k)).for_each(|i| {
             let start = &start;
             let (first, len) = (i * panel, panel.min(side - i * panel));
             let (row, rows, col, cols) = match by_rows {
@@ -387,7 +393,10 @@ impl Gemm {
 fn faer_vector(alpha: f32, a: FaerRef<f32>, b: FaerRef<f32>, accum: FaerAccum, c: &mut [f32]) {
     /// Values of a part, whatever the number of threads.
     const PART: usize = 128;
-    c.par_chunks_mut(PART).enumerate().for_each(|(part, c)| {
+    // The matrix is read once.
+    let work = Work::bytes(4 * a.nrows() * a.ncols() * b.ncols());
+    let parts = c.par_chunks_mut(PART).share(work);
+    parts.enumerate().for_each(|(part, c)| {
         let (first, len) = (part * PART, c.len());
         let (a, b, rows) = match a.nrows() {
             1 => (a, b.subcols(first, len), 1),

@@ -32,6 +32,7 @@ use crate::kernels::{
     vectorised,
 };
 use crate::objective::Loss;
+use crate::threads::{Share, Work};
 
 /// Labels with their shares and targets.
 #[derive(Clone, Debug)]
@@ -315,7 +316,9 @@ impl<'a> Likelihood<'a> {
             .zip(at.margins.par_chunks_mut(WIDTH))
             .zip(at.tops.par_chunks_mut(WIDTH))
             .zip(at.of_blocks.par_chunks_mut(2 * c));
-        blocks.zip(samples).for_each(
+        // An exponential a logit; a logarithm and the margins a sample.
+        let work = Work::exponentials(2 * n * (c + 4));
+        blocks.zip(samples).share(work).for_each(
             |((mut g, mut p), ((((losses, curvatures), margins), tops), of_block))| {
                 vectorised!(isa, || {
                     let block = self.block(g.range());
@@ -365,6 +368,7 @@ impl<'a> Likelihood<'a> {
         };
         let of_blocks: Vec<(f64, f64)> = (0..n.div_ceil(WIDTH))
             .into_par_iter()
+            .share(Work::exponentials(2 * n * (self.outputs + 4)))
             .map(|i| {
                 let block = self.block(i * WIDTH..((i + 1) * WIDTH).min(n));
                 vectorised!(isa, || block.along(&logits))
@@ -388,6 +392,7 @@ impl<'a> Likelihood<'a> {
         let mut of_blocks = vec![0.0; n.div_ceil(WIDTH) * c];
         columns::blocks_of(h, n, WIDTH)
             .zip(of_blocks.par_chunks_mut(c))
+            .share(Work::exponentials(n * (c + 1)))
             .for_each(|(mut h, of_block)| {
                 vectorised!(isa, || {
                     let block = self.block(h.range());

@@ -20,6 +20,7 @@ use crate::data::samples::{Batch, Samples};
 use crate::error::Result;
 use crate::kernels::{Isa, softmax};
 use crate::mat::{MatMut, MatRef};
+use crate::threads::{Share, Work};
 use crate::weighting::{RowWeights, Weighting};
 
 /// Which loss; the number of outputs follows from it.
@@ -121,7 +122,9 @@ impl Loss {
             Loss::Softmax => softmax::columns(Isa::current(), z, labels, scale, losses, g),
             Loss::Logistic => {
                 let samples = (z.par_iter().zip(labels)).zip(losses.par_iter_mut());
+                // An exponential and a logarithm.
                 let samples = samples.with_min_len(TASK);
+                let samples = samples.share(Work::exponentials(8 * labels.len()));
                 let of_sample = |((&z, &label), loss): ((&f32, &u32), &mut f64)| {
                     let (value, g) = logistic(z, label, scale);
                     *loss = value;
@@ -149,7 +152,8 @@ impl Loss {
                 logits.for_each(|(best, &z)| *best = u32::from(z > 0.0));
             }
             Loss::Softmax => {
-                let tasks = best.par_chunks_mut(TASK).enumerate();
+                let work = Work::bytes(2 * size_of_val(z.as_slice()));
+                let tasks = best.par_chunks_mut(TASK).share(work).enumerate();
                 tasks.for_each(|(task, best)| {
                     let columns = task * TASK..task * TASK + best.len();
                     let mut largest = [f32::NEG_INFINITY; TASK];

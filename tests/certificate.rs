@@ -196,7 +196,9 @@ impl Awkward {
     fn logit(&self, model: &Model, i: usize, j: usize) -> f64 {
         let x = &self.x[i * self.d..][..self.d];
         let products = model.weight().row(j).iter().zip(x);
-        products.map(|(&w, &x)| f64::from(w) * f64::from(x)).sum::<f64>()
+        products
+            .map(|(&w, &x)| f64::from(w) * f64::from(x))
+            .sum::<f64>()
             + f64::from(model.bias()[j])
     }
 

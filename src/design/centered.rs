@@ -17,8 +17,9 @@ use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use crate::data::samples::Rows;
-use crate::engine::{Real, axpby_real as axpby};
+use crate::engine::{Real, axpby_real as axpby, real_dot as dot};
 use crate::kernels::{Isa, columns, vectorised};
+use crate::threads::{Share, Work};
 
 /// Most columns of a slab: so many products are summed in the precision asked for.
 const SLAB: usize = 512;
@@ -79,14 +80,8 @@ impl<'a> Centered<'a> {
 
     /// W μ, one an output; the weight is c x d.
     pub fn shifts(&self, weight: &[f32]) -> Vec<f64> {
-        let rows = weight.par_chunks_exact(self.mean.len());
-        rows.map(|w| {
-            let products = w.iter().zip(&self.mean);
-            products
-                .map(|(&w, &mean)| f64::from(w) * f64::from(mean))
-                .sum()
-        })
-        .collect()
+        let rows = weight.chunks_exact(self.mean.len());
+        rows.map(|w| dot(w, &self.mean)).collect()
     }
 
     /// `Zᵀ = W Xcᵀ`, c x n. Cost: 2ncd flop.
@@ -94,7 +89,7 @@ impl<'a> Centered<'a> {
         match precision {
             Precision::Single => self.logits_in::<f32>(weight),
             Precision::Double => {
-                let wide: Vec<f64> = weight.par_iter().map(|&w| w.into()).collect();
+                let wide: Vec<f64> = weight.iter().map(|&w| w.into()).collect();
                 self.logits_in::<f64>(&wide)
             }
         }
@@ -104,7 +99,7 @@ impl<'a> Centered<'a> {
     pub fn adjoint(&self, g: &[f64], precision: Precision) -> Vec<f64> {
         match precision {
             Precision::Single => {
-                let narrow: Vec<f32> = g.par_iter().map(|&g| g as f32).collect();
+                let narrow: Vec<f32> = g.iter().map(|&g| g as f32).collect();
                 self.adjoint_in::<f32>(&narrow)
             }
             Precision::Double => self.adjoint_in::<f64>(g),
@@ -116,7 +111,8 @@ impl<'a> Centered<'a> {
         let c = weight.len() / d;
         let weight = MatRef::from_row_major_slice(weight, c, d);
         let mut z = vec![0.0; c * n];
-        columns::blocks_of(&mut z, n, ROWS).for_each(|mut block| {
+        let tasks = columns::blocks_of(&mut z, n, ROWS).share(product::<T>(c, n, d));
+        tasks.for_each(|mut block| {
             let rows = block.range();
             let m = rows.len();
             let mut slab = vec![T::default(); m * SLAB.min(d)];
@@ -150,7 +146,8 @@ impl<'a> Centered<'a> {
         let mut w = vec![0.0; c * d];
         // Enough tasks for all threads where features are few.
         let width = (d.div_ceil(16)).next_multiple_of(16).min(SLAB);
-        columns::blocks_of(&mut w, d, width).for_each(|mut block| {
+        let tasks = columns::blocks_of(&mut w, d, width).share(product::<T>(c, n, d));
+        tasks.for_each(|mut block| {
             let range = block.range();
             let mut slab = vec![T::default(); ROWS.min(n) * range.len()];
             let mut product = vec![T::default(); c * range.len()];
@@ -205,8 +202,19 @@ impl<'a> Centered<'a> {
             });
             sums.iter().sum::<f64>().sqrt()
         };
-        (0..self.x.len()).into_par_iter().map(norm).collect()
+        let rows = (0..self.x.len()).into_par_iter();
+        rows.share(pass(self.x)).map(norm).collect()
     }
+}
+
+/// A product of c x d with n x d values, which are centred first.
+fn product<T>(c: usize, n: usize, d: usize) -> Work {
+    Work::flop(2 * c * n * d * (size_of::<T>() / size_of::<f32>())).max(Work::bytes(4 * n * d))
+}
+
+/// A pass over X.
+fn pass(x: &Rows) -> Work {
+    Work::bytes(4 * x.len() * x.features())
 }
 
 /// `y += x`.
@@ -246,7 +254,8 @@ fn moments(x: &Rows) -> (Vec<f32>, Vec<f64>) {
         }
         (sums, squares)
     };
-    let tasks: Vec<_> = (0..bands * strips).into_par_iter().map(of_task).collect();
+    let tasks = (0..bands * strips).into_par_iter().share(pass(x));
+    let tasks: Vec<_> = tasks.map(of_task).collect();
     let (mut sums, mut squares) = (vec![0.0; d], vec![0.0; d]);
     for (task, (of_sums, of_squares)) in tasks.iter().enumerate() {
         let first = task % strips * COLUMNS;

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::gram_matrix::room;
 use crate::error::Result;
 use crate::kernels::{Isa, vectorised};
+use crate::threads::{self, Share, Work};
 
 /// Most right-hand sides solved together by one thread.
 const TOGETHER: usize = 64;
@@ -36,7 +37,9 @@ impl Factor {
     /// depend on the number of threads.
     pub fn factor(&mut self, ridge: f64, column: impl Fn(usize, &mut [f64]) + Sync) -> f64 {
         let n = self.n;
-        let (isa, par) = (Isa::current(), Par::rayon(0));
+        let isa = Isa::current();
+        // n³/3 flop of f64.
+        let par = threads::par(Work::flop(n * n * n / 3 * 2));
         let mut scratch = MemBuffer::new(llt::factor::cholesky_in_place_scratch::<f64>(
             n,
             par,
@@ -44,8 +47,9 @@ impl Factor {
         ));
         let mut ridge = ridge;
         loop {
-            let columns = self.values.par_chunks_exact_mut(n).enumerate();
-            columns.for_each(|(j, values)| {
+            let work = Work::bytes(size_of_val(&self.values[..]));
+            let columns = self.values.par_chunks_exact_mut(n).share(work);
+            columns.enumerate().for_each(|(j, values)| {
                 vectorised!(isa, || column(j, &mut values[j..]));
                 values[j] += ridge;
             });
@@ -70,7 +74,10 @@ impl Factor {
         // Even shares, whatever the number of threads.
         let count = sides.len() / n;
         let together = count.div_ceil(count.div_ceil(TOGETHER).max(1)).max(1);
-        sides.par_chunks_mut(together * n).for_each(|sides| {
+        // 2n² flop of f64 a side.
+        let work = Work::flop(4 * n * n * count);
+        let tasks = sides.par_chunks_mut(together * n).share(work);
+        tasks.for_each(|sides| {
             let count = sides.len() / n;
             llt::solve::solve_in_place(
                 factor,

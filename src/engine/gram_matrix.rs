@@ -24,6 +24,7 @@ use crate::gemm::{Accum, Gemm, Part, Prepacked, lower_triangle};
 use crate::kernels::columns::{self, Columns};
 use crate::kernels::{Isa, pixels, vectorised};
 use crate::mat::{MatMut, MatRef};
+use crate::threads::{self, Share, Work};
 
 /// Columns of X multiplied at a time in floats: so many products are summed in f32, the rest
 /// in f64.
@@ -82,8 +83,9 @@ impl CentredGram {
         };
         if deviation.is_none() && gemm.has_bytes() && products.of_bytes(progress)? {
             let (row_parts, column_parts) = products.parts(None);
+            let work = pass(&products.sums);
             let rows = products.sums.par_chunks_exact_mut(n).zip(&row_parts);
-            rows.for_each(|(sums, row_part)| {
+            rows.share(work).for_each(|(sums, row_part)| {
                 let parts = sums.iter_mut().zip(&column_parts);
                 parts.for_each(|(sum, part)| *sum = *sum - row_part - part);
             });
@@ -99,17 +101,18 @@ impl CentredGram {
         } = products;
         drop(values);
         of_wide_floats(x, deviation, &mut sums, progress)?;
-        if !sums.par_iter().all(|sum| sum.is_finite()) {
+        let work = pass(&sums);
+        if !sums.par_iter().share(work).all(|sum| sum.is_finite()) {
             finite(x, "x")?;
         }
         mirror(&mut sums, n);
         // Means were rounded to f32: what they left is taken away, so that Kc 1 = 0.
-        let means: Vec<f64> = (sums.par_chunks_exact(n))
+        let means: Vec<f64> = (sums.par_chunks_exact(n).share(work))
             .map(|row| row.iter().sum::<f64>() / n as f64)
             .collect();
         let mean = means.iter().sum::<f64>() / n as f64;
         let rows = sums.par_chunks_exact_mut(n).zip(&means);
-        rows.for_each(|(row, of_row)| {
+        rows.share(work).for_each(|(row, of_row)| {
             let values = row.iter_mut().zip(&means);
             values.for_each(|(value, of_column)| *value -= of_row + of_column - mean);
         });
@@ -142,7 +145,8 @@ fn of_wide_floats(
         let width = columns.len();
         column_means(x, None, columns.clone(), &mut mean);
         let slab = &mut slab[..n * width];
-        (slab.par_chunks_exact_mut(width).enumerate()).for_each(|(i, slab)| {
+        let work = pass(slab);
+        (slab.par_chunks_exact_mut(width).share(work).enumerate()).for_each(|(i, slab)| {
             vectorised!(Isa::current(), || {
                 let values = x.row(i)[columns.clone()].iter().zip(&mean);
                 for (to, (&x, &mean)) in slab.iter_mut().zip(values) {
@@ -157,7 +161,8 @@ fn of_wide_floats(
         });
         let slab = faer::MatRef::from_row_major_slice(slab, n, width);
         let sums = faer::MatMut::from_row_major_slice_mut(sums, n, n);
-        lower_triangle(faer::Accum::Add, slab, sums, faer::Par::rayon(0));
+        let par = threads::par(Work::flop(2 * n * n * columns.len()));
+        lower_triangle(faer::Accum::Add, slab, sums, par);
         progress(columns.end)?;
     }
     Ok(())
@@ -312,7 +317,9 @@ impl GramMatrix {
         let isa = Isa::current();
         let blocks = g.cols().div_ceil(columns::WIDTH);
         of_blocks.resize(blocks * 2 * outputs, 0.0);
-        (of_blocks.par_chunks_exact_mut(2 * outputs).enumerate()).for_each(|(block, sums)| {
+        let tasks = of_blocks.par_chunks_exact_mut(2 * outputs);
+        let tasks = tasks.share(pass(g.as_slice())).enumerate();
+        tasks.for_each(|(block, sums)| {
             let first = block * columns::WIDTH;
             let range = first..(first + columns::WIDTH).min(g.cols());
             vectorised!(isa, || {
@@ -349,7 +356,9 @@ impl GramMatrix {
         match batch {
             Batch::All => gemm.a_prepacked_t(alpha, g, &self.centred, z, begin),
             Batch::Rows(batch) => {
-                columns::blocks(z.as_mut_slice(), rows).for_each(|mut block| begin(&mut block));
+                let blocks = columns::blocks(z.as_mut_slice(), rows);
+                let blocks = blocks.share(Work::bytes(8 * outputs * rows));
+                blocks.for_each(|mut block| begin(&mut block));
                 gathered.clear();
                 for &i in batch {
                     self.centred.push_column(i as usize, gathered);
@@ -418,11 +427,14 @@ impl Products<'_> {
             add_slab(&mut self.sums, &self.values, n, &used);
             progress(columns.end)?;
         }
+        let work = pass(&self.sums);
         let both = (self.values.par_chunks_exact_mut(n)).zip(self.sums.par_chunks_exact(n));
-        both.enumerate().for_each(|(i, (values, sums))| {
-            let used = values[..used(i)].iter_mut().zip(sums);
-            used.for_each(|(value, &sum)| *value = sum as f32);
-        });
+        both.share(work)
+            .enumerate()
+            .for_each(|(i, (values, sums))| {
+                let used = values[..used(i)].iter_mut().zip(sums);
+                used.for_each(|(value, &sum)| *value = sum as f32);
+            });
         if self.y.is_none() {
             mirror(&mut self.values, n);
             row_parts.copy_from_slice(&column_parts);
@@ -469,11 +481,14 @@ impl Products<'_> {
             totals.for_each(|(total, slab)| *total += slab);
             progress(columns.end)?;
         }
+        let work = pass(&self.sums);
         let rows = self.sums.par_chunks_exact_mut(n).zip(&row_totals);
-        rows.enumerate().for_each(|(i, (sums, &total))| {
-            let total = (128 * total) as f64;
-            sums[..used(i)].iter_mut().for_each(|sum| *sum += total);
-        });
+        rows.share(work)
+            .enumerate()
+            .for_each(|(i, (sums, &total))| {
+                let total = (128 * total) as f64;
+                sums[..used(i)].iter_mut().for_each(|sum| *sum += total);
+            });
         Ok(true)
     }
 
@@ -485,7 +500,8 @@ impl Products<'_> {
             mirror(&mut self.sums, n);
         }
         let scale = 1.0 / (255.0 * 255.0);
-        let rows = self.sums.par_chunks_exact_mut(n);
+        let work = pass(&self.sums);
+        let rows = self.sums.par_chunks_exact_mut(n).share(work);
         let row_parts: Vec<f64> = rows
             .map(|sums| {
                 sums.iter_mut().for_each(|sum| *sum *= scale);
@@ -508,7 +524,8 @@ impl Products<'_> {
         let (row_parts, column_parts) = self.parts(k);
         let rows = (self.values.par_chunks_exact_mut(n)).zip(self.sums.par_chunks_exact(n));
         let isa = Isa::current();
-        rows.zip(&row_parts).for_each(|((values, sums), row_part)| {
+        let rows = rows.zip(&row_parts).share(pass(&self.sums));
+        rows.for_each(|((values, sums), row_part)| {
             vectorised!(isa, || {
                 let parts = values.iter_mut().zip(sums.iter().zip(&column_parts));
                 parts.for_each(|(value, (sum, part))| *value = (sum - row_part - part) as f32);
@@ -535,14 +552,17 @@ fn add_slab<T: Copy + Sync + Into<f64>>(
     n: usize,
     used: &(impl Fn(usize) -> usize + Sync),
 ) {
+    let work = pass(sums);
     let rows = sums.par_chunks_exact_mut(n).zip(values.par_chunks_exact(n));
     let isa = Isa::current();
-    rows.enumerate().for_each(|(i, (sums, values))| {
-        vectorised!(isa, || {
-            let used = sums[..used(i)].iter_mut().zip(values);
-            used.for_each(|(sum, &value)| *sum += value.into());
+    rows.share(work)
+        .enumerate()
+        .for_each(|(i, (sums, values))| {
+            vectorised!(isa, || {
+                let used = sums[..used(i)].iter_mut().zip(values);
+                used.for_each(|(sum, &value)| *sum += value.into());
+            });
         });
-    });
 }
 
 /// Columns of X whose bytes are multiplied at a time.
@@ -570,9 +590,12 @@ impl ByteSlab {
         self.unsigned.resize(rows.len() * width, 0.0);
         self.signed.resize(rows.len() * width, 0.0);
         self.totals.resize(rows.len(), 0);
+        // Four bytes of X a byte.
+        let work = Work::bytes(6 * size_of_val(&self.unsigned[..]));
         (self.unsigned.par_chunks_exact_mut(width))
             .zip(self.signed.par_chunks_exact_mut(width))
             .zip(&mut self.totals)
+            .share(work)
             .enumerate()
             .all(|(i, ((unsigned, signed), total))| {
                 let unsigned: &mut [u8] = bytemuck::cast_slice_mut(unsigned);
@@ -591,7 +614,8 @@ impl ByteSlab {
 
 /// Refuse inner products beyond the range of f32, and features that are no finite numbers.
 fn in_range(values: &[f32], x: &Rows, y: Option<&Rows>) -> Result<()> {
-    let Some(value) = values.par_iter().find_any(|value| !value.is_finite()) else {
+    let all = values.par_iter().share(pass(values));
+    let Some(value) = all.find_any(|value| !value.is_finite()) else {
         return Ok(());
     };
     finite(x, "x")?;
@@ -601,6 +625,11 @@ fn in_range(values: &[f32], x: &Rows, y: Option<&Rows>) -> Result<()> {
         format!("gram, where the inner products of rows hold {value}"),
         "primal, or features so small that their products are within f32",
     ))
+}
+
+/// A pass that reads these values and writes as many.
+fn pass<T>(values: &[T]) -> Work {
+    Work::bytes(2 * size_of_val(values))
 }
 
 /// Zeros, one for each of rows x cols.
@@ -636,7 +665,8 @@ fn column_means(x: &Rows, weights: Option<&[f64]>, columns: Range<usize>, mean: 
     let total = weights.map_or(x.len() as f64, |weights| weights.iter().sum());
     mean.clear();
     mean.resize(columns.len(), 0.0);
-    let tasks = mean.par_chunks_mut(WIDTH).enumerate();
+    let work = Work::bytes(4 * x.len() * columns.len());
+    let tasks = mean.par_chunks_mut(WIDTH).share(work).enumerate();
     tasks.for_each(|(task, mean)| {
         let first = columns.start + task * WIDTH;
         let mut sums = [0.0f64; WIDTH];
@@ -664,8 +694,10 @@ fn centre<'a, T: Copy + Default + Send + Sync + Into<f64>>(
     let width = columns.len();
     slab.resize(x.len() * width, T::default());
     let isa = Isa::current();
+    let work = pass(slab);
     (slab.par_chunks_exact_mut(width))
         .zip(parts)
+        .share(work)
         .enumerate()
         .for_each(|(i, (slab, part))| {
             vectorised!(isa, || {
@@ -691,7 +723,8 @@ fn mirror<T: Copy + Send + Sync>(k: &mut [T], n: usize) {
                 tile[j * n + first + i] = tile[i * n + first + j];
             }
         }
-        let rows = tile.par_chunks_mut(TASK * n).enumerate();
+        let work = Work::bytes(2 * size_of_val(below) / n * (last - first));
+        let rows = tile.par_chunks_mut(TASK * n).share(work).enumerate();
         rows.for_each(|(task, rows)| {
             for (i, from) in below.chunks_exact(n).enumerate() {
                 let from = &from[first + task * TASK..];

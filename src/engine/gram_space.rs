@@ -18,8 +18,8 @@
 //! it cancels in Kc A, but not in Aᵀ X, rounded to f32. The weight is that of the coordinates of
 //! minimum norm with the same logits.
 
+use faer::Accum;
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Par};
 use rayon::prelude::*;
 
 use super::factor::Factor;
@@ -31,6 +31,7 @@ use crate::design::centered::{Centered, Precision};
 use crate::error::Result;
 use crate::gemm::Gemm;
 use crate::kernels::{Isa, vectorised};
+use crate::threads::{self, Share, Work};
 
 /// Curvatures below this share of their mean are raised to it: D must be inverted.
 const SMALLEST: f64 = 1e-3;
@@ -73,15 +74,18 @@ impl Fitted {
     fn new(rows: Vec<u32>, all: &[f64], n: usize) -> Result<Fitted> {
         let m = rows.len();
         let mut gram = room(n, m)?;
+        let work = Work::bytes(16 * n * m);
         (gram.par_chunks_exact_mut(m))
             .zip(all.par_chunks_exact(n))
+            .share(work)
             .for_each(|(to, from)| gather(&rows, from, to));
         let mean = |row: &[f64]| row.iter().sum::<f64>() / m as f64;
-        let means: Vec<f64> = gram.par_chunks_exact(m).map(mean).collect();
+        let means: Vec<f64> = gram.par_chunks_exact(m).share(work).map(mean).collect();
         let of_columns: Vec<f64> = rows.iter().map(|&row| means[row as usize]).collect();
         let of_all = mean(&of_columns);
         (gram.par_chunks_exact_mut(m))
             .zip(&means)
+            .share(work)
             .for_each(|(values, of_row)| {
                 let values = values.iter_mut().zip(&of_columns);
                 values.for_each(|(value, of_column)| *value -= of_row + of_column - of_all);
@@ -259,7 +263,7 @@ impl Space for GramSpace<'_> {
             faer::MatRef::from_row_major_slice(a, c, m),
             faer::MatRef::from_row_major_slice(gram, n, m).transpose(),
             1.0,
-            Par::rayon(0),
+            threads::par(Work::flop(4 * c * n * m)),
         );
     }
 
@@ -269,6 +273,7 @@ impl Space for GramSpace<'_> {
             None => a.copy_from_slice(g),
             Some(fitted) => (a.par_chunks_exact_mut(m))
                 .zip(g.par_chunks_exact(n))
+                .share(Work::bytes(16 * g.len()))
                 .for_each(|(a, g)| gather(&fitted.rows, g, a)),
         }
         centre(a, m);
@@ -280,7 +285,8 @@ impl Space for GramSpace<'_> {
         };
         let outputs = u
             .par_chunks_exact(self.width())
-            .zip(logits.par_chunks_exact(self.x.len()));
+            .zip(logits.par_chunks_exact(self.x.len()))
+            .share(Work::bytes(16 * logits.len()));
         let of_outputs = outputs.map(|(u, logits)| -> f64 {
             let values = u.iter().zip(&fitted.rows);
             values.map(|(u, &row)| u * logits[row as usize]).sum()
@@ -336,8 +342,9 @@ impl Space for GramSpace<'_> {
     fn solve(&mut self, r: &[f64], a: &mut [f64], logits: &mut [f64]) {
         let (n, m) = (self.x.len(), self.width());
         let (roots, l2) = (self.preconditioner.roots(), self.preconditioner.l2());
+        let work = Work::bytes(24 * r.len());
         let outputs = a.par_chunks_exact_mut(m).zip(r.par_chunks_exact(m));
-        outputs.for_each(|(a, r)| {
+        outputs.share(work).for_each(|(a, r)| {
             let values = a.iter_mut().zip(r).zip(roots);
             values.for_each(|((a, r), root)| *a = r / root);
         });
@@ -346,6 +353,7 @@ impl Space for GramSpace<'_> {
         let outputs = a.par_chunks_exact_mut(m).zip(r.par_chunks_exact(m));
         outputs
             .zip(logits.par_chunks_exact_mut(n))
+            .share(work)
             .for_each(|((a, r), logits)| {
                 let values = a.iter_mut().zip(r).zip(roots);
                 let logit_of = |((a, r), root): ((&mut f64, &f64), &f64)| {
@@ -389,10 +397,10 @@ impl Space for GramSpace<'_> {
         let weight = design.adjoint(a, precision);
         drop(shortest);
         let Some(deviation) = &self.deviation else {
-            return weight.par_iter().map(|&w| w as f32).collect();
+            return weight.iter().map(|&w| w as f32).collect();
         };
         // Once for the rows that A is of, once for the features that W is of.
-        let values = weight.par_iter().enumerate();
+        let values = weight.iter().enumerate();
         let of_raw = |(at, &w): (usize, &f64)| (w / deviation[at % d].powi(2)) as f32;
         values.map(of_raw).collect()
     }
@@ -407,7 +415,7 @@ impl Space for GramSpace<'_> {
             faer::MatRef::from_row_major_slice(g, c, n),
             faer::MatRef::from_row_major_slice(&self.gram.values, n, n).transpose(),
             1.0,
-            Par::rayon(0),
+            threads::par(Work::flop(4 * c * n * n)),
         );
         let rounding = CentredGram::NOISE * self.gram.mean_square() * dot(g, g);
         Some((dot(g, &z).max(0.0), rounding))
@@ -418,7 +426,8 @@ impl Space for GramSpace<'_> {
 /// rounding in Kc must not meet a large constant.
 fn centre(a: &mut [f64], n: usize) {
     let isa = Isa::current();
-    a.par_chunks_exact_mut(n).for_each(|a| {
+    let work = Work::bytes(3 * size_of_val(a));
+    a.par_chunks_exact_mut(n).share(work).for_each(|a| {
         vectorised!(isa, || {
             let mean = sum(a) / n as f64;
             a.iter_mut().for_each(|a| *a -= mean);

@@ -36,6 +36,7 @@ use crate::kernels::{Isa, vectorised};
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
 use crate::objective::Objective;
+use crate::threads::{Share, Work};
 
 /// A representation of the weight, with the products that training needs.
 pub trait Engine: Sized {
@@ -148,8 +149,11 @@ const CHUNK: usize = 16 << 10;
 /// `y = alpha · x + beta · y`, each rounded once; with `beta` = 0, `y` is not read.
 fn axpby(alpha: f64, x: &[f32], beta: f64, y: &mut [f32]) {
     let isa = Isa::current();
+    let work = Work::bytes(2 * size_of_val(y) + size_of_val(x));
     let chunks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
-    chunks.for_each(|(y, x)| vectorised!(isa, || axpby_part(alpha, x, beta, y)));
+    chunks
+        .share(work)
+        .for_each(|(y, x)| vectorised!(isa, || axpby_part(alpha, x, beta, y)));
 }
 
 /// [`axpby`] by one thread.
@@ -167,9 +171,13 @@ fn scale(beta: f64, values: &mut [f32]) -> Accum {
     match beta {
         0.0 => return Accum::Replace,
         1.0 => {}
-        _ => values.par_chunks_mut(CHUNK).for_each(|values| {
-            (values.iter_mut()).for_each(|value| *value = (beta * f64::from(*value)) as f32);
-        }),
+        _ => {
+            let work = Work::bytes(2 * size_of_val(values));
+            let chunks = values.par_chunks_mut(CHUNK).share(work);
+            chunks.for_each(|values| {
+                (values.iter_mut()).for_each(|value| *value = (beta * f64::from(*value)) as f32);
+            });
+        }
     }
     Accum::Add
 }

@@ -11,6 +11,7 @@ use crate::data::samples::Batch;
 use crate::kernels::{Isa, narrow, vectorised};
 use crate::mat::{MatMut, MatRef};
 use crate::objective::Objective;
+use crate::threads::{Share, Work};
 
 /// Most outputs.
 const OUTPUTS: usize = 16;
@@ -77,7 +78,11 @@ impl OnePass {
             let of_parts = (losses.par_chunks_mut(self.part))
                 .zip(self.gradients.par_chunks_exact_mut(size))
                 .zip(self.sums.par_chunks_exact_mut(c));
+            // X is read from memory, or its products take longer.
+            let (x_bytes, flop) = (size_of_val(x.as_slice()), 4 * c * x.as_slice().len());
+            let work = Work::bytes(x_bytes).max(Work::flop(flop));
             of_parts
+                .share(work)
                 .enumerate()
                 .for_each(|(part, ((losses, gradient), sums))| {
                     gradient.fill(0.0);
@@ -108,6 +113,7 @@ impl OnePass {
         let isa = Isa::current();
         weight
             .par_chunks_exact_mut(d)
+            .share(Work::bytes(size_of_val(&self.gradients[..])))
             .enumerate()
             .for_each(|(j, weight)| {
                 let mut total = vec![0.0; d];

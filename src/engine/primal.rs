@@ -17,6 +17,7 @@ use crate::kernels::{Isa, vectorised};
 use crate::mat::{MatMut, MatRef};
 use crate::model::Model;
 use crate::objective::Objective;
+use crate::threads::{Share, Work};
 
 /// Most bytes of X gathered at a time.
 const GATHER_BYTES: usize = 64 << 20;
@@ -237,8 +238,10 @@ impl Gathered {
             self.rows.clear();
             self.rows.extend_from_slice(rows);
             self.values.resize(rows.len() * features, 0.0);
+            let work = Work::bytes(2 * size_of_val(&self.values[..]));
             (self.values.par_chunks_exact_mut(features))
                 .zip(rows)
+                .share(work)
                 .for_each(|(to, &row)| match mean {
                     None => to.copy_from_slice(x.row(row as usize)),
                     Some(mean) => vectorised!(Isa::current(), || {

@@ -11,7 +11,7 @@
 //!   with X more. (Its logits would be `S⁻¹ Xc r`, but those of the rounded `M⁻¹ r` differ from
 //!   them by far more than rounding.)
 
-use faer::{Accum, Par};
+use faer::Accum;
 use rayon::prelude::*;
 
 use super::factor::Factor;
@@ -26,6 +26,7 @@ use crate::error::Result;
 use crate::gemm::{Gemm, lower_triangle};
 use crate::kernels::{Isa, vectorised};
 use crate::mat::{MatMut, MatRef};
+use crate::threads::{self, Share, Work};
 
 /// Least l2 of the preconditioner, as a share of its diagonal: as much as the rounding of
 /// f32 sums may take away.
@@ -151,7 +152,8 @@ fn moments(x: &mut Blocks, mean: &[f32], n: usize, progress: Progress) -> Result
             let x = x.rows_range(first..(first + ROWS).min(x.rows()));
             let block = faer::MatRef::from_row_major_slice(x.as_slice(), x.rows(), d);
             let moments = faer::MatMut::from_column_major_slice_mut(&mut moments, d, d);
-            lower_triangle(Accum::Add, block.transpose(), moments, Par::rayon(0));
+            let par = threads::par(Work::flop(x.rows() * d * d));
+            lower_triangle(Accum::Add, block.transpose(), moments, par);
             rows += x.rows();
             // As if they were columns, as elsewhere.
             going_on = progress(rows * d / n);
@@ -213,6 +215,9 @@ impl Space for PrimalSpace<'_> {
             .par_chunks_exact_mut(d)
             .zip(self.weight.par_chunks_exact(d));
         let isa = Isa::current();
+        // G is summed and W written.
+        let work = Work::bytes(size_of_val(g.as_slice()) + 3 * c * d * 8);
+        let rows = rows.share(work);
         rows.enumerate().for_each(|(j, (w, from))| {
             vectorised!(isa, || {
                 let of_mean = sum(g.row(j));

@@ -15,6 +15,7 @@ use crate::checkpoint::Fields;
 use crate::design::centered::Centered;
 use crate::error::Result;
 use crate::kernels::{Isa, vectorised};
+use crate::threads::{Share, Work};
 
 /// What logits are stored as; sums over them are f64.
 pub trait Real: Copy + Default + Send + Sync + Into<f64> + 'static {
@@ -137,7 +138,8 @@ pub(crate) fn dot<A: Real, B: Real>(a: &[A], b: &[B]) -> f64 {
             sums.iter().sum::<f64>() + rest
         })
     };
-    let chunks = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK));
+    let work = Work::bytes(size_of_val(a) + size_of_val(b));
+    let chunks = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)).share(work);
     let parts: Vec<f64> = chunks.map(of_chunk).collect();
     parts.iter().sum()
 }
@@ -147,7 +149,8 @@ pub(crate) fn axpby<X: Real, Y: Real>(alpha: f64, x: &[X], beta: f64, y: &mut [Y
     use rayon::prelude::*;
     assert_eq!(x.len(), y.len(), "lengths");
     let isa = Isa::current();
-    let chunks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
+    let work = Work::bytes(2 * size_of_val(y) + size_of_val(x));
+    let chunks = (y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK))).share(work);
     chunks.for_each(|(y, x)| {
         vectorised!(isa, || {
             let values = y.iter_mut().zip(x);

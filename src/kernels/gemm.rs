@@ -38,6 +38,7 @@ use super::columns::{self, Columns};
 use super::isa::Isa;
 use super::lines::{self, Line};
 use super::simd::{Simd, Task};
+use crate::threads::{Share, Work};
 
 /// What the values are.
 #[derive(Clone, Copy)]
@@ -126,7 +127,9 @@ impl Packed {
         let (rows, cols) = (b.rows, b.cols);
         let mut values = Vec::new();
         let panels = lines::resize(&mut values, rows * cols.next_multiple_of(nr));
+        let work = Work::bytes(8 * rows * cols);
         (panels.par_chunks_exact_mut((rows * nr).max(1)))
+            .share(work)
             .enumerate()
             .for_each(|(i, to)| {
                 let columns = i * nr..((i + 1) * nr).min(cols);
@@ -380,10 +383,9 @@ fn inner_products(isa: Isa, alpha: f32, a: Strided, b: Strided, add: bool, c: &m
                     to,
                 });
             };
-            match m * n * k < WORTH_SHARING {
-                true => to.chunks_mut(PACK * width).enumerate().for_each(pack),
-                false => (to.par_chunks_mut(PACK * width).enumerate()).for_each(pack),
-            }
+            let work = Work::bytes(8 * columns.len() * len);
+            let parts = to.par_chunks_mut(PACK * width).share(work).enumerate();
+            parts.for_each(pack);
         }
         each(long.rows.div_ceil(strip), m * n * k, |i| {
             let start = &start;
@@ -451,16 +453,11 @@ thread_local! {
     static PACKED_B: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
-/// Products below this many multiply-adds are one thread's work: waking another would take
-/// longer (measured: 5 µs, and 0.25 µs for each 2^16 of them).
-const WORTH_SHARING: usize = 1 << 19;
-
-/// Do the tasks, on the current rayon pool if their `products` are worth it.
-fn each(tasks: usize, products: usize, work: impl Fn(usize) + Sync + Send) {
-    match products < WORTH_SHARING {
-        true => (0..tasks).for_each(work),
-        false => (0..tasks).into_par_iter().for_each(work),
-    }
+/// Do the tasks of a product of so many multiply-adds, on the current rayon pool if they are
+/// worth it.
+fn each(tasks: usize, products: usize, task: impl Fn(usize) + Sync + Send) {
+    let tasks = (0..tasks).into_par_iter();
+    tasks.share(Work::flop(2 * products)).for_each(task);
 }
 
 /// The start of C, for disjoint panels.

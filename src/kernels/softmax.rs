@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::Isa;
 use super::columns::{self, Columns, WIDTH};
 use super::simd::{Simd, Task};
+use crate::threads::{Share, Work};
 
 /// Classes that are summed in f32 before they are added in f64.
 const PARTIAL: usize = 8;
@@ -48,7 +49,8 @@ pub fn columns(
         });
         EXPS.set(exps);
     };
-    let losses = losses.par_chunks_mut(WIDTH);
+    let work = Work::exponentials(z.len());
+    let losses = losses.par_chunks_mut(WIDTH).share(work);
     match g {
         Some(g) => columns::blocks(g, n)
             .zip(losses)

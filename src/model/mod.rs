@@ -19,6 +19,8 @@ use crate::tensors::{self, Dtype, Numbers, Tensor};
 
 /// Rows whose logits are computed together: enough for the product to be efficient.
 const BLOCK_ROWS: usize = 1024;
+/// Bytes of rows that are read ahead of a product at least.
+const READ_AHEAD: usize = 8 << 20;
 
 /// A linear classifier: logits `Z = X Wᵀ + 1 bᵀ`.
 #[derive(Clone, Debug, PartialEq)]
@@ -378,8 +380,8 @@ impl Model {
         Ok(Rows::new(MatRef::new(x, rows, self.features)))
     }
 
-    /// Compute logits (outputs x block) block by block and hand each block on. The next block
-    /// is touched meanwhile.
+    /// Compute logits (outputs x block) block by block and hand each block on. What follows is
+    /// read from the disk meanwhile, by a thread for every few megabytes.
     ///
     /// # Errors
     /// [`Error::Overflow`] for the first logit that is not finite.
@@ -393,27 +395,32 @@ impl Model {
         let gemm = Gemm::new(Backend::default(), rayon::current_num_threads());
         let mut gathered = Vec::new();
         let mut logits = vec![0.0; BLOCK_ROWS.min(len) * outputs];
-        for start in (0..len).step_by(BLOCK_ROWS) {
-            let range = start..(start + BLOCK_ROWS).min(len);
-            let next = range.end..(range.end + BLOCK_ROWS).min(len);
+        let stretch = (READ_AHEAD / (4 * self.features)).max(1);
+        let stretch = stretch.next_multiple_of(BLOCK_ROWS);
+        for first in (0..len).step_by(stretch) {
+            let end = (first + stretch).min(len);
+            let next = end..(end + stretch).min(len);
             std::thread::scope(|scope| {
                 if !next.is_empty() {
                     scope.spawn(|| rows.touch(next));
                 }
-                let x = rows.block(range.clone(), &mut gathered);
-                let logits = &mut logits[..range.len() * outputs];
-                let biases = logits.chunks_exact_mut(range.len()).zip(&self.bias);
-                biases.for_each(|(row, &bias)| row.fill(bias));
-                let mut z = MatMut::new(logits, outputs, range.len());
-                gemm.a_bt(1.0, self.weight(), x, Accum::Add, z.reborrow());
-                if let Some(at) = position(z.as_mut_slice(), f32::is_finite) {
-                    return Err(Error::Overflow {
-                        row: range.start + at % range.len(),
-                        output: at / range.len(),
-                        value: z.as_mut_slice()[at],
-                    });
+                for start in (first..end).step_by(BLOCK_ROWS) {
+                    let range = start..(start + BLOCK_ROWS).min(end);
+                    let x = rows.block(range.clone(), &mut gathered);
+                    let logits = &mut logits[..range.len() * outputs];
+                    let biases = logits.chunks_exact_mut(range.len()).zip(&self.bias);
+                    biases.for_each(|(row, &bias)| row.fill(bias));
+                    let mut z = MatMut::new(logits, outputs, range.len());
+                    gemm.a_bt(1.0, self.weight(), x, Accum::Add, z.reborrow());
+                    if let Some(at) = position(z.as_mut_slice(), f32::is_finite) {
+                        return Err(Error::Overflow {
+                            row: range.start + at % range.len(),
+                            output: at / range.len(),
+                            value: z.as_mut_slice()[at],
+                        });
+                    }
+                    use_logits(range, &mut z);
                 }
-                use_logits(range, &mut z);
                 Ok(())
             })?;
         }

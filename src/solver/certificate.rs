@@ -15,8 +15,6 @@
 //! the best bias.) The second form takes no product with X but that of the logits where Kc is at
 //! hand. What rounding may have moved the logits by is added.
 
-use rayon::prelude::*;
-
 use super::bias;
 use crate::design::centered::{Centered, Precision};
 use crate::engine::real_dot as dot;
@@ -125,12 +123,12 @@ impl Certifier<'_> {
         let Some(deviation) = self.deviation else {
             return dot(weight, weight);
         };
-        let rows = weight.par_chunks_exact(deviation.len());
+        let rows = weight.chunks_exact(deviation.len());
         let square = |w: &[f32]| -> f64 {
             let values = w.iter().zip(deviation);
             values.map(|(&w, s)| (f64::from(w) * s).powi(2)).sum()
         };
-        rows.map(square).collect::<Vec<_>>().iter().sum()
+        rows.map(square).sum()
     }
 
     /// |Gᵀ Xc/σ + l2 Wσ|, and what rounding may have made of it.
@@ -144,7 +142,7 @@ impl Certifier<'_> {
         let d = self.design.mean().len();
         let n = self.design.x().len();
         let sigma = |k: usize| self.deviation.map_or(1.0, |s| s[k]);
-        let rows = adjoint.par_chunks_exact(d).zip(weight.par_chunks_exact(d));
+        let rows = adjoint.chunks_exact(d).zip(weight.chunks_exact(d));
         let square = |(adjoint, w): (&[f64], &[f32])| -> f64 {
             let values = adjoint.iter().zip(w).enumerate();
             let value = |(k, (a, &w)): (usize, (&f64, &f32))| {
@@ -152,7 +150,7 @@ impl Certifier<'_> {
             };
             values.map(value).sum()
         };
-        let square: f64 = rows.map(square).collect::<Vec<_>>().iter().sum();
+        let square: f64 = rows.map(square).sum();
         // Of column k of Gᵀ Xc: u √k |G| times that column's norm.
         let columns = self.design.scale().iter().enumerate();
         let of_columns: f64 = columns.map(|(k, s)| (s / sigma(k)).powi(2)).sum();
