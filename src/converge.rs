@@ -642,7 +642,8 @@ impl<'a, S: Space> Search<'a, S> {
                 let Some(validation) = search.splits.validation else {
                     return Ok(None);
                 };
-                let model = found.model.insert(search.model(&likelihood, &found.point));
+                let model = search.model(&likelihood, &found.point)?;
+                let model = found.model.insert(model);
                 let score = model.evaluate(validation)?;
                 Ok(Some((score.loss, score.accuracy)))
             })?;
@@ -678,7 +679,7 @@ impl<'a, S: Space> Search<'a, S> {
         // Without one, all searches were made before: there would be no checkpoint.
         let found = found.ok_or_else(|| self.journal.foreign())?;
         let weight = found.model.map(|model| model.weight().as_slice().to_vec());
-        let certified = self.certify(likelihood, &found.point, (l2, outcome), weight);
+        let certified = self.certify(likelihood, &found.point, (l2, outcome), weight)?;
         Ok(Converged {
             model: certified.model,
             l2,
@@ -715,9 +716,9 @@ impl<'a, S: Space> Search<'a, S> {
     }
 
     /// The model of a point, its bias as the point has it.
-    fn model(&mut self, likelihood: &Likelihood, point: &Point<S::Real>) -> Model {
+    fn model(&mut self, likelihood: &Likelihood, point: &Point<S::Real>) -> Result<Model> {
         let exact = self.is_small(likelihood);
-        let weight = self.space.weight(&point.w, self.design, exact);
+        let weight = self.space.weight(&point.w, self.design, exact)?;
         let shifts = self.design.shifts(&weight);
         let bias = point
             .b
@@ -725,7 +726,7 @@ impl<'a, S: Space> Search<'a, S> {
             .zip(shifts)
             .map(|(b, shift)| (b - shift) as f32);
         let lowest = likelihood.lowest_maximum(&point.z, &point.b);
-        self.of_all_classes(likelihood, weight, bias.collect(), lowest)
+        Ok(self.of_all_classes(likelihood, weight, bias.collect(), lowest))
     }
 
     /// A model with an output for every class; `lowest` is the smallest over the samples of the
@@ -755,7 +756,7 @@ impl<'a, S: Space> Search<'a, S> {
         point: &Point<S::Real>,
         (l2, found): (f64, Outcome),
         weight: Option<Vec<f32>>,
-    ) -> Certified {
+    ) -> Result<Certified> {
         let stop = Stop {
             tolerance: self.options.tolerance,
             iterations: self.options.max_iterations,
@@ -767,15 +768,18 @@ impl<'a, S: Space> Search<'a, S> {
             l2,
             tolerance: stop.largest_gap(1.0),
         };
-        let measure = |space: &mut S, weight: Option<Vec<f32>>, exact: bool| {
-            let weight = weight.unwrap_or_else(|| space.weight(&point.w, self.design, exact));
+        let measure = |space: &mut S, weight: Option<Vec<f32>>, exact: bool| -> Result<_> {
+            let weight = match weight {
+                Some(weight) => weight,
+                None => space.weight(&point.w, self.design, exact)?,
+            };
             let precision = match exact {
                 true => Precision::Double,
                 false => Precision::Single,
             };
             let square = |g: &[f64]| space.adjoint_square(g);
             let certificate = certifier.certify(&weight, &point.b, precision, square);
-            (weight, certificate)
+            Ok((weight, certificate))
         };
         let falls_short = |certificate: &Certificate| match found.status {
             Status::Converged if l2 > 0.0 => {
@@ -788,9 +792,9 @@ impl<'a, S: Space> Search<'a, S> {
         let present = likelihood.present();
         let weight = weight.map(|weight| of_present(weight, self.design.mean().len(), present));
         let small = self.is_small(likelihood);
-        let (mut weight, mut certificate) = measure(self.space, weight, small);
+        let (mut weight, mut certificate) = measure(self.space, weight, small)?;
         if !small && falls_short(&certificate) {
-            (weight, certificate) = measure(self.space, None, true);
+            (weight, certificate) = measure(self.space, None, true)?;
         }
         let mut outcome = Outcome {
             measured_on: MeasuredOn::Model,
@@ -827,12 +831,12 @@ impl<'a, S: Space> Search<'a, S> {
         let narrow: Vec<Vec<f32>> = of_outputs
             .map(|(z, b)| z.iter().map(|z| (z + b) as f32).collect())
             .collect();
-        Certified {
+        Ok(Certified {
             model: self.of_all_classes(likelihood, weight, certificate.bias, lowest),
             outcome,
             limit,
             logits: Logits::new(all.b.len(), narrow.concat()),
-        }
+        })
     }
 
     fn likelihood(&self, weights: &RowWeights) -> Likelihood<'a> {

@@ -53,14 +53,14 @@ impl Precision {
 pub struct Centered<'a> {
     x: &'a Rows<'a>,
     mean: Vec<f32>,
+    rest: Vec<f32>,
     scale: Vec<f64>,
 }
 
 impl<'a> Centered<'a> {
     /// Of all rows. Cost: X is read once.
     pub fn new(x: &'a Rows<'a>) -> Centered<'a> {
-        let (mean, scale) = moments(x);
-        Centered { x, mean, scale }
+        moments(x)
     }
 
     /// X.
@@ -71,6 +71,11 @@ impl<'a> Centered<'a> {
     /// μ, to f32: what is taken away, exactly.
     pub fn mean(&self) -> &[f32] {
         &self.mean
+    }
+
+    /// What its rounding left of the mean: the mean of Xc's rows.
+    pub fn rest(&self) -> &[f32] {
+        &self.rest
     }
 
     /// The root mean square of each column of Xc.
@@ -228,7 +233,7 @@ fn add<T: Real>(x: &[T], y: &mut [f64]) {
 
 /// The mean of each column, rounded, and the root mean square about that, by sums about the first
 /// row: good for scales and bounds. Cost: X is read once.
-fn moments(x: &Rows) -> (Vec<f32>, Vec<f64>) {
+fn moments<'a>(x: &'a Rows<'a>) -> Centered<'a> {
     /// Rows and columns of a task.
     const ROWS: usize = 1024;
     const COLUMNS: usize = 2048;
@@ -267,16 +272,24 @@ fn moments(x: &Rows) -> (Vec<f32>, Vec<f64>) {
             &mut squares[first..][..of_squares.len()],
         );
     }
-    let mut mean = Vec::with_capacity(d);
-    let mut scale = Vec::with_capacity(d);
+    let mut design = Centered {
+        x,
+        mean: Vec::with_capacity(d),
+        rest: Vec::with_capacity(d),
+        scale: Vec::with_capacity(d),
+    };
     for ((sum, square), &origin) in sums.iter().zip(&squares).zip(origin) {
         let shift = sum / n as f64;
         let rounded = (f64::from(origin) + shift) as f32;
-        let rest = f64::from(origin) + shift - f64::from(rounded);
-        mean.push(rounded);
-        scale.push(((square / n as f64 - shift * shift).max(0.0) + rest * rest).sqrt());
+        // Not by the sum above, which is rounded itself.
+        let rest = f64::from(origin) - f64::from(rounded) + shift;
+        design.mean.push(rounded);
+        design.rest.push(rest as f32);
+        design
+            .scale
+            .push(((square / n as f64 - shift * shift).max(0.0) + rest * rest).sqrt());
     }
-    (mean, scale)
+    design
 }
 
 #[cfg(test)]

@@ -57,6 +57,8 @@ pub struct GramSpace<'a> {
     /// `None`: all rows are.
     fitted: Option<Fitted>,
     preconditioner: Preconditioner,
+    /// Kc + ε of the rows fitted, where coordinates of minimum norm were needed.
+    range: Option<Preconditioner>,
     /// Room for one set of logits.
     room: Vec<f64>,
 }
@@ -198,6 +200,7 @@ impl<'a> GramSpace<'a> {
             deviation: deviation.map(<[f64]>::to_vec),
             fitted: None,
             preconditioner: Preconditioner::new(n)?,
+            range: None,
             room: Vec::new(),
         })
     }
@@ -212,27 +215,53 @@ impl<'a> GramSpace<'a> {
     }
 
     /// The coordinates of minimum norm with the logits of `a`, to what Kc's rounding allows:
-    /// (Kc + ε)⁻¹ Kc A, refined. Cost: n³/3 + 10n²c flop.
-    fn minimum_norm(&mut self, a: &[f64]) -> Vec<f64> {
+    /// (Kc + ε)⁻¹ Kc A, refined. Cost: n³/3 flop the first time, 10n²c flop.
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory) if there is none for the factor.
+    fn minimum_norm(&mut self, a: &[f64]) -> Result<Vec<f64>> {
         const REFINEMENTS: usize = 2;
-        let n = self.gram.rows;
+        let (n, m) = (self.gram.rows, self.width());
+        let mut of_rows = vec![0.0; a.len() / m * n];
+        self.logits(a, &mut of_rows);
         let mut z = vec![0.0; a.len()];
-        self.logits(a, &mut z);
-        let gram = &self.gram.values;
-        let ones = std::iter::repeat_n(1.0, n);
-        let least = RIDGE * CentredGram::NOISE;
-        (self.preconditioner).factor(|i| &gram[i * n..][..n], ones, 0.0, least);
-        let mut shortest = z.clone();
-        self.preconditioner.solve(&mut shortest);
-        let mut rest = vec![0.0; a.len()];
-        for _ in 0..REFINEMENTS {
-            self.logits(&shortest, &mut rest);
-            super::axpby_real(1.0, &z, -1.0, &mut rest);
-            self.preconditioner.solve(&mut rest);
+        self.gather_fitted(&of_rows, &mut z);
+        if self.range.is_none() {
+            let fitted = self.fitted.as_ref();
+            let place = |i: usize| fitted.map_or(i, |fitted| fitted.rows[i] as usize);
+            let (gram, m) = columns(&self.gram, fitted);
+            let row = |i: usize| &gram[place(i) * m..][..m];
+            let mut range = Preconditioner::new(m)?;
+            let ones = std::iter::repeat_n(1.0, m);
+            range.factor(row, ones, 0.0, RIDGE * CentredGram::NOISE);
+            self.range = Some(range);
+        }
+        let mut shortest = vec![0.0; a.len()];
+        let mut rest = z.clone();
+        for round in 0..=REFINEMENTS {
+            if round > 0 {
+                self.logits(&shortest, &mut of_rows);
+                self.gather_fitted(&of_rows, &mut rest);
+                super::axpby_real(1.0, &z, -1.0, &mut rest);
+            }
+            let range = self.range.as_ref().expect("made above");
+            range.solve(&mut rest);
             super::axpby_real(1.0, &rest, 1.0, &mut shortest);
         }
-        centre(&mut shortest, n);
-        shortest
+        centre(&mut shortest, m);
+        Ok(shortest)
+    }
+
+    /// The logits of the rows that are fitted.
+    fn gather_fitted(&self, z: &[f64], to: &mut [f64]) {
+        match &self.fitted {
+            None => to.copy_from_slice(z),
+            Some(Fitted { rows, .. }) => {
+                let outputs = z.chunks_exact(self.gram.rows);
+                let outputs = outputs.zip(to.chunks_exact_mut(rows.len()));
+                outputs.for_each(|(z, to)| gather(rows, z, to));
+            }
+        }
     }
 }
 
@@ -311,6 +340,7 @@ impl Space for GramSpace<'_> {
     ) -> Result<()> {
         let n = self.x.len();
         self.fitted = None;
+        self.range = None;
         if self.deviation.as_deref() != deviation {
             // One Gram matrix at a time.
             self.gram.values = Vec::new();
@@ -379,13 +409,21 @@ impl Space for GramSpace<'_> {
         true
     }
 
-    fn weight(&mut self, a: &[f64], design: &Centered, exact: bool) -> Vec<f32> {
+    fn shorten(&mut self, a: &mut [f64]) -> Result<()> {
+        if self.cancellation(a) > CANCELLATION {
+            let shortest = self.minimum_norm(a)?;
+            a.copy_from_slice(&shortest);
+        }
+        Ok(())
+    }
+
+    fn weight(&mut self, a: &[f64], design: &Centered, exact: bool) -> Result<Vec<f32>> {
         assert!(self.fitted.is_none(), "a weight of all rows");
         let mut cancellation = self.cancellation(a);
         let mut shortest = Vec::new();
         let mut a = a;
         if cancellation > CANCELLATION || cancellation.is_nan() {
-            shortest = self.minimum_norm(a);
+            shortest = self.minimum_norm(a)?;
             a = &shortest;
             cancellation = self.cancellation(a);
         }
@@ -397,12 +435,12 @@ impl Space for GramSpace<'_> {
         let weight = design.adjoint(a, precision);
         drop(shortest);
         let Some(deviation) = &self.deviation else {
-            return weight.iter().map(|&w| w as f32).collect();
+            return Ok(weight.iter().map(|&w| w as f32).collect());
         };
         // Once for the rows that A is of, once for the features that W is of.
         let values = weight.iter().enumerate();
         let of_raw = |(at, &w): (usize, &f64)| (w / deviation[at % d].powi(2)) as f32;
-        values.map(of_raw).collect()
+        Ok(values.map(of_raw).collect())
     }
 
     fn adjoint_square(&self, g: &[f64]) -> Option<(f64, f64)> {

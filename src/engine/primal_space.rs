@@ -41,7 +41,7 @@ pub struct PrimalSpace<'a> {
     gemm: Gemm,
     rows: &'a Rows<'a>,
     x: Blocks<'a>,
-    /// μ, to f32; zeros where blocks are centred.
+    /// μ, to f32; what that leaves of it where blocks are centred.
     mean: Vec<f32>,
     /// σ, where features are scaled.
     deviation: Option<Vec<f64>>,
@@ -86,7 +86,10 @@ impl<'a> PrimalSpace<'a> {
         let is_far =
             |(&mean, &scale): (&f32, &f64)| f64::from(mean).abs() > FAR * scale && scale > 0.0;
         let (mut x, mean) = match { columns }.any(is_far) {
-            true => (Blocks::centered(rows, design.mean()), vec![0.0; d]),
+            true => (
+                Blocks::centered(rows, design.mean()),
+                design.rest().to_vec(),
+            ),
             false => (Blocks::new(rows), design.mean().to_vec()),
         };
         let second_order = match d <= n {
@@ -346,9 +349,9 @@ impl Space for PrimalSpace<'_> {
         false
     }
 
-    fn weight(&mut self, w: &[f64], _design: &Centered, _exact: bool) -> Vec<f32> {
+    fn weight(&mut self, w: &[f64], _design: &Centered, _exact: bool) -> Result<Vec<f32>> {
         self.load(w);
-        self.weight.clone()
+        Ok(self.weight.clone())
     }
 
     fn adjoint_square(&self, _g: &[f64]) -> Option<(f64, f64)> {

@@ -106,10 +106,21 @@ pub trait Space {
     /// carry theirs along; where they do not, only a finished direction's are multiplied out.
     fn solves_logits(&self) -> bool;
 
+    /// Bring coordinates of a direction to minimum norm, if most of them cancels.
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory).
+    fn shorten(&mut self, _w: &mut [f64]) -> Result<()> {
+        Ok(())
+    }
+
     /// The weight of the features as they are stored, c x d in f32, of coordinates that fit all
     /// rows. Gram coordinates are brought to minimum norm where they cancel; in f64 if that is
     /// asked for, or if f32 would not do. Cost: in Gram coordinates 2ncd flop.
-    fn weight(&mut self, w: &[f64], design: &Centered, exact: bool) -> Vec<f32>;
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory).
+    fn weight(&mut self, w: &[f64], design: &Centered, exact: bool) -> Result<Vec<f32>>;
 
     /// |Gᵀ Xc|² and what rounding may have added to it, where that takes no product with X; Gᵀ
     /// is c x n.

@@ -222,7 +222,10 @@ pub(super) trait Method<S: Space> {
 
     /// Go one step and leave objective and gradient evaluated there; whether something better
     /// was found.
-    fn step(&mut self, descent: &mut Descent<S>) -> bool;
+    ///
+    /// # Errors
+    /// Those of the space.
+    fn step(&mut self, descent: &mut Descent<S>) -> Result<bool>;
 
     /// What later steps depend on, beside the descent's own, for a checkpoint.
     fn fields<'a>(&'a mut self, fields: &mut Fields<'a>);
@@ -558,7 +561,7 @@ impl<'a, S: Space> Descent<'a, S> {
                     self.evaluate();
                     moved
                 }
-                _ => method.step(&mut self),
+                _ => method.step(&mut self)?,
             };
             self.iteration += 1;
             self.best = match self.gradient_norm <= 0.5 * self.best.0 {
@@ -701,6 +704,10 @@ impl<'a, S: Space> Descent<'a, S> {
         let Point { w, b, z } = &self.point;
         self.likelihood.evaluate(z, b, &mut self.at);
         self.square = self.space.dot(w, w, z);
+        if self.square < 0.0 && self.moves > 0 {
+            // The logits carried are not those of the weight any more.
+            return self.refresh();
+        }
         self.objective = self.at.loss + 0.5 * self.l2 * self.square;
         self.space.pullback(&self.at.g, &mut self.gradient.w);
         self.products.pullbacks += 1;
@@ -744,9 +751,22 @@ impl<'a, S: Space> Descent<'a, S> {
     /// The logits of a direction made of solutions.
     pub fn multiply_out(&mut self, direction: &mut Point<S::Real>) {
         if !self.space.solves_logits() {
-            (self.space).logits_of_direction(&direction.w, &mut direction.z);
-            self.products.logits += 1;
+            self.multiply_out_anew(direction);
         }
+    }
+
+    /// Bring a direction's coordinates to minimum norm, if most of them cancels.
+    ///
+    /// # Errors
+    /// Those of the space.
+    pub fn shorten(&mut self, direction: &mut Point<S::Real>) -> Result<()> {
+        self.space.shorten(&mut direction.w)
+    }
+
+    /// The same whatever it carries.
+    pub fn multiply_out_anew(&mut self, direction: &mut Point<S::Real>) {
+        (self.space).logits_of_direction(&direction.w, &mut direction.z);
+        self.products.logits += 1;
     }
 
     /// The preconditioned slope: `M⁻¹ r`.

@@ -60,7 +60,7 @@ struct Memory<T> {
 impl<S: Space> Method<S> for Memory<S::Real> {
     const BLIND: usize = 60;
 
-    fn step(&mut self, descent: &mut Descent<S>) -> bool {
+    fn step(&mut self, descent: &mut Descent<S>) -> Result<bool> {
         let Memory {
             pairs,
             direction,
@@ -87,7 +87,10 @@ impl<S: Space> Method<S> for Memory<S::Real> {
             let beta = pair.rho * descent.along(&pair.y, direction);
             direction.axpby(alpha - beta, &pair.s, 1.0);
         }
-        descent.multiply_out(direction);
+        // Pairs may be nearly parallel, and what they carry of logits rounding alone; what cancels
+        // in them grows from step to step.
+        descent.shorten(direction)?;
+        descent.multiply_out_anew(direction);
 
         let mut pair = pairs.pop_front().expect("MEMORY of them");
         pair.y.axpby(-1.0, &descent.gradient, 0.0);
@@ -103,7 +106,7 @@ impl<S: Space> Method<S> for Memory<S::Real> {
             pair.rho = 0.0;
             pairs.push_front(pair);
         }
-        moved.is_some()
+        Ok(moved.is_some())
     }
 
     fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {

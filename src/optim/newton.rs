@@ -46,7 +46,7 @@ impl<S: Space> Method<S> for Work<S::Real> {
     /// A step promises to leave a quarter at most.
     const BLIND: usize = 4;
 
-    fn step(&mut self, descent: &mut Descent<S>) -> bool {
+    fn step(&mut self, descent: &mut Descent<S>) -> Result<bool> {
         descent.factor();
         let share = self.ask(descent);
         self.direction.solve(descent, share);
@@ -55,7 +55,7 @@ impl<S: Space> Method<S> for Work<S::Real> {
             true => descent.evaluate(),
             false => descent.refresh(),
         }
-        moved
+        Ok(moved)
     }
 
     /// The rest is made anew in every step.

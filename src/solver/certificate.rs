@@ -23,6 +23,9 @@ use crate::likelihood::{At, Likelihood};
 /// A share of the gap allowed that rounding of Kc may take.
 const OF_GRAM: f64 = 0.01;
 
+/// A share of the gap allowed that the bias may leave to gain.
+const OF_BIAS: f64 = 0.1;
+
 /// The problem that a model is held to.
 pub(crate) struct Certifier<'a> {
     pub design: &'a Centered<'a>,
@@ -45,7 +48,8 @@ pub(crate) struct Certificate {
     pub loss: f64,
     /// |∇F|; its part in W at the best bias.
     pub gradient_norm: f64,
-    /// F is above its minimum by no more than this, rounding included. `None` without a penalty.
+    /// F is above its minimum by no more than this, rounding included. `None` without a penalty, or
+    /// if the best bias could not be found.
     pub gap: Option<f64>,
     /// The smallest margin of a sample with a share, less what rounding may have added.
     pub smallest_margin: f64,
@@ -73,6 +77,9 @@ impl Certifier<'_> {
         let noise = 1e-15 * (at.loss + penalty);
         let left = bias::settle(self.likelihood, &logits, &mut b, &mut at, noise);
         let at_best = at.loss;
+        // Gᵀ1 is 0 but for rounding, which large biases would show.
+        let infeasible = b.iter().zip(&at.bias).map(|(b, g)| (b * g).abs());
+        let infeasible: f64 = infeasible.sum();
         let (of_loss, of_margin) = self.rounding(weight, &at.g, precision);
         let gap_allowed = self.tolerance * (at_best + penalty);
 
@@ -102,7 +109,8 @@ impl Certifier<'_> {
         let written: Vec<f64> = written.map(|(&b, shift)| f64::from(b) + shift).collect();
         self.likelihood.evaluate(&logits, &written, &mut at);
         let excess = (at.loss - at_best).max(0.0);
-        let gap = gap_of_weight + excess + 2.0 * left.max(0.0) + of_loss;
+        let gap = gap_of_weight + excess + 2.0 * left.max(0.0) + infeasible + of_loss;
+        let is_settled = left <= OF_BIAS * gap_allowed;
         for (z, b) in logits.chunks_exact_mut(n).zip(&written) {
             z.iter_mut().for_each(|z| *z += b);
         }
@@ -112,7 +120,7 @@ impl Certifier<'_> {
             objective: at.loss + penalty,
             loss: at.loss,
             gradient_norm: (gradient * gradient + of_bias).sqrt(),
-            gap: (self.l2 > 0.0 && gap.is_finite()).then_some(gap),
+            gap: (self.l2 > 0.0 && is_settled && gap.is_finite()).then_some(gap),
             smallest_margin: at.smallest_margin - of_margin,
             logits,
         }
