@@ -83,7 +83,7 @@ impl<'a> Centered<'a> {
         &self.scale
     }
 
-    /// W μ, one an output; the weight is c x d.
+    /// W μ, one an output; the weight is c x d. Its rounding is about an ε of f64 of |W| |μ|.
     pub fn shifts(&self, weight: &[f32]) -> Vec<f64> {
         let rows = weight.chunks_exact(self.mean.len());
         rows.map(|w| dot(w, &self.mean)).collect()

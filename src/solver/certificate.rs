@@ -109,21 +109,41 @@ impl Certifier<'_> {
         let written: Vec<f64> = written.map(|(&b, shift)| f64::from(b) + shift).collect();
         self.likelihood.evaluate(&logits, &written, &mut at);
         let excess = (at.loss - at_best).max(0.0);
-        let gap = gap_of_weight + excess + 2.0 * left.max(0.0) + infeasible + of_loss;
+        let of_shifts: f64 = self
+            .rounding_of_shifts(weight)
+            .iter()
+            .zip(&at.bias)
+            .map(|(moved, g)| moved * (g.abs() + moved))
+            .sum();
+        let of_bias = excess + 2.0 * left.max(0.0) + infeasible + of_shifts;
+        let gap = gap_of_weight + of_bias + of_loss;
         let is_settled = left <= OF_BIAS * gap_allowed;
         for (z, b) in logits.chunks_exact_mut(n).zip(&written) {
             z.iter_mut().for_each(|z| *z += b);
         }
-        let of_bias: f64 = at.bias.iter().map(|g| g * g).sum();
+        let square_of_bias: f64 = at.bias.iter().map(|g| g * g).sum();
         Certificate {
             bias,
             objective: at.loss + penalty,
             loss: at.loss,
-            gradient_norm: (gradient * gradient + of_bias).sqrt(),
+            gradient_norm: (gradient * gradient + square_of_bias).sqrt(),
             gap: (self.l2 > 0.0 && is_settled && gap.is_finite()).then_some(gap),
             smallest_margin: at.smallest_margin - of_margin,
             logits,
         }
+    }
+
+    /// What rounding may have moved W μ by, one an output.
+    fn rounding_of_shifts(&self, weight: &[f32]) -> Vec<f64> {
+        let mean = self.design.mean();
+        let size = |w: &[f32]| -> f64 {
+            let products = w.iter().zip(mean);
+            products
+                .map(|(&w, &mean)| (f64::from(w) * f64::from(mean)).abs())
+                .sum()
+        };
+        let rows = weight.chunks_exact(mean.len());
+        rows.map(|w| 2.0 * f64::EPSILON * size(w)).collect()
     }
 
     /// |Wσ|².
