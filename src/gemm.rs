@@ -472,6 +472,7 @@ mod tests {
 
     #[test]
     fn same_bits_for_any_number_of_threads() {
+        threads::share_short_loops();
         let shapes = [
             (150, 37, 3000),
             (1, 530, 1100),

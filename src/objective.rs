@@ -633,6 +633,7 @@ mod tests {
 
     #[test]
     fn same_bits_for_any_number_of_threads() {
+        crate::threads::share_short_loops();
         let z: Vec<f32> = (0..1000 * 7)
             .map(|i| ((i * 37) % 101) as f32 / 9.0)
             .collect();

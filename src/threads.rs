@@ -41,8 +41,9 @@ pub fn available() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Nanoseconds of the shortest loop that is shared. Waking a thread takes about 5 µs if it
-/// still looks for work, 50 µs if it sleeps.
+/// Nanoseconds of the shortest loop that is shared. Measured on two Zen 4 cores, eight tasks:
+/// 20 µs of work take 12 µs if the other thread still looks for work and 26 µs if it sleeps; 40 µs
+/// take 22 and 36 µs.
 const SHORTEST_SHARED: u64 = 20_000;
 
 static SHORTEST: AtomicU64 = AtomicU64::new(SHORTEST_SHARED);

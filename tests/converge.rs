@@ -197,6 +197,7 @@ proptest! {
 /// The same bits for any number of threads.
 #[test]
 fn threads_change_no_bit() {
+    flowreg::threads::share_short_loops();
     // With one output and enough rows libraries choose other ways.
     for (n, d, classes) in [(90, 400, 5), (400, 60, 5), (300, 320, 2)] {
         let problem = Problem::random(n, d, classes, 3);

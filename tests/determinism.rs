@@ -34,6 +34,7 @@ const BACKENDS: [Backend; 4] = [
 
 #[test]
 fn threads_do_not_change_a_bit() {
+    flowreg::threads::share_short_loops();
     for classes in [2, 3, 5] {
         // Several blocks of rows and of features, none of them full.
         let (problem, other) = (

@@ -11,6 +11,7 @@ use flowreg::{Dataset, Error, Event, FitOptions, Recipe, Samples};
 use proptest::prelude::*;
 
 fn on<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
+    flowreg::threads::share_short_loops();
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()

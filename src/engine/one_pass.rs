@@ -310,6 +310,7 @@ mod tests {
 
     #[test]
     fn same_bits_for_any_number_of_threads() {
+        crate::threads::share_short_loops();
         for (classes, weighted) in [(2, false), (2, true), (5, false), (10, true), (16, false)] {
             let problem = Problem::new(1000, 83, classes, weighted, weighted, 7);
             let on = |threads| {

@@ -1249,6 +1249,7 @@ mod tests {
             transposed in any::<bool>(), padding in 0usize..3, add in any::<bool>(),
             alpha in -2.0f32..2.0, seed in any::<u32>(), threads in 1usize..4,
         ) {
+            crate::threads::share_short_loops();
             let a = Made::new(m, k, false, padding, seed);
             let b = Made::new(k, n, transposed, padding, seed ^ 1);
             let (accum, old) = match add {
