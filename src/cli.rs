@@ -40,6 +40,11 @@ static VOICE: OnceLock<Voice> = OnceLock::new();
 /// The program's name, which begins its lines on stderr.
 static NAME: OnceLock<&'static str> = OnceLock::new();
 
+/// Whether everything is said as JSON.
+pub fn is_json() -> bool {
+    voice() == Voice::Json
+}
+
 fn voice() -> Voice {
     *VOICE.get().unwrap_or(&Voice::Lines)
 }

@@ -25,6 +25,7 @@ use crate::optim::descent::{self, MeasuredOn, Outcome, Point, Status, Step, Stop
 use crate::optim::lbfgs::lbfgs;
 use crate::optim::newton::newton;
 use crate::solver::certificate::{Certificate, Certifier};
+use crate::solver::decrement::decrement;
 use crate::threads::{self, Share, Work};
 use crate::torch_rng::TorchRng;
 use crate::weighting::{RowWeights, Weighting};
@@ -143,7 +144,7 @@ pub struct PathEntry {
     #[serde(flatten)]
     pub outcome: Outcome,
     /// Mean loss on rows that were not fitted: a row counts by its sample weight, if it has one;
-    /// class weights and smoothing do not enter.
+    /// class weights and smoothing do not enter. Of folds, the mean of each fold's mean.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
     /// Standard error of that mean over the folds.
@@ -258,6 +259,11 @@ pub fn converge<'a>(
     let started = Instant::now();
     let splits = data.into();
     check(splits, options)?;
+    if let Some(weights) = &options.weighting.samples
+        && weights.contains(&0.0)
+    {
+        return without_weightless(splits, weights, options, observe);
+    }
     Isa::chosen()?;
     let pool = threads::pool(options.threads)?;
     pool.install(|| {
@@ -290,7 +296,47 @@ pub fn converge<'a>(
     })
 }
 
-fn check(splits: Splits, options: &ConvergeOptions) -> Result<()> {
+/// The fit of the rows that have a weight: the others do not even enter means and scales.
+fn without_weightless(
+    splits: Splits,
+    weights: &[f64],
+    options: &ConvergeOptions,
+    observe: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Converged> {
+    let train = splits.train.keep(|row| weights[row] > 0.0);
+    let kept = weights.iter().copied().filter(|&weight| weight > 0.0);
+    let weighting = Weighting {
+        samples: Some(kept.collect()),
+        ..options.weighting.clone()
+    };
+    let options = ConvergeOptions {
+        weighting,
+        ..options.clone()
+    };
+    let splits = Splits {
+        train: &train,
+        validation: splits.validation,
+    };
+    let fit = converge(splits, &options, observe)?;
+    // Those of some rows only.
+    Ok(Converged {
+        logits: None,
+        ..fit
+    })
+}
+
+impl ConvergeOptions {
+    /// Refuse options that make no sense, whatever the rows; `validated` tells whether there are
+    /// validation rows.
+    ///
+    /// # Errors
+    /// [`Error::Options`].
+    pub fn check(&self, validated: bool) -> Result<()> {
+        check_options(self, validated)
+    }
+}
+
+fn check_options(options: &ConvergeOptions, validated: bool) -> Result<()> {
     let positive = |option, value: f64| match value.is_finite() && value > 0.0 {
         true => Ok(()),
         false => Err(Error::options(option, value, "a finite number above 0")),
@@ -311,31 +357,16 @@ fn check(splits: Splits, options: &ConvergeOptions) -> Result<()> {
         Penalty::C(c) => positive("--C", c)?,
         _ => {}
     }
-    let (n, d) = (splits.train.rows(), splits.train.features());
-    if let Some(folds) = options.folds
-        && !(2..=n).contains(&folds.count)
-    {
-        let expected = format!("2 to {n}, the rows of the training split");
-        return Err(Error::options("--cv", folds.count, expected));
-    }
-    if options.engine == Choice::Gram && n > d {
-        // Nothing tells what of a gradient lies in K's null space from rounding.
-        return Err(Error::options(
-            "--engine",
-            format!("gram, for {n} rows of {d} features"),
-            "primal (or auto), whose matrices are smaller where rows outnumber features",
-        ));
-    }
     positive("--tolerance", options.tolerance)?;
     let several = matches!(options.penalty, Penalty::Path { .. } | Penalty::Auto);
-    if several && options.folds.is_none() && splits.validation.is_none() {
+    if several && options.folds.is_none() && !validated {
         return Err(Error::options(
             "--l2",
             "several penalties and no rows to choose by",
             "--val-split or --cv, which choose one, or one --l2",
         ));
     }
-    if options.refit_all && splits.validation.is_none() {
+    if options.refit_all && !validated {
         let expected = "--val-split, whose rows it adds";
         return Err(Error::options("--refit", "all", expected));
     }
@@ -344,6 +375,26 @@ fn check(splits: Splits, options: &ConvergeOptions) -> Result<()> {
             "--refit",
             "all with --sample-weight, which has no weights for the validation rows",
             "train",
+        ));
+    }
+    Ok(())
+}
+
+fn check(splits: Splits, options: &ConvergeOptions) -> Result<()> {
+    options.check(splits.validation.is_some())?;
+    let (n, d) = (splits.train.rows(), splits.train.features());
+    if let Some(folds) = options.folds
+        && !(2..=n).contains(&folds.count)
+    {
+        let expected = format!("2 to {}, the rows of the training split", n.max(2));
+        return Err(Error::options("--cv", folds.count, expected));
+    }
+    if options.engine == Choice::Gram && n > d {
+        // Nothing tells what of a gradient lies in K's null space from rounding.
+        return Err(Error::options(
+            "--engine",
+            format!("gram, for {n} rows of {d} features"),
+            "primal (or auto), whose matrices are smaller where rows outnumber features",
         ));
     }
     options.weighting.resolve(splits.train, None)?;
@@ -560,15 +611,27 @@ impl<'a, S: Space> Search<'a, S> {
     fn penalties(&mut self) -> Result<Vec<f64>> {
         let total: f64 = self.weights.rows.iter().sum();
         Ok(match self.options.penalty {
-            Penalty::C(c) => vec![1.0 / (c * total)],
+            Penalty::C(c) => {
+                let l2 = 1.0 / (c * total);
+                if !(l2.is_finite() && l2 > 0.0) {
+                    let found = format!(
+                        "{c}, which is l2 = {l2}: the weights of the rows add up to {total}"
+                    );
+                    return Err(Error::options(
+                        "--C",
+                        found,
+                        "a value whose l2 is a number above 0",
+                    ));
+                }
+                vec![l2]
+            }
             Penalty::Value(l2) => vec![l2],
             Penalty::Path { from, to, count } => ratios(from.max(to), from.min(to), count),
             Penalty::Auto => {
                 let strongest = self.curvature();
                 if !(strongest.is_finite() && strongest > 0.0) {
-                    let found = format!("auto, where the features' curvature is {strongest}");
-                    let expected = "numbers of your own: --l2 or --l2-path";
-                    return Err(Error::options("--l2", found, expected));
+                    let found = "auto, and all features are constant (or their products overflow)";
+                    return Err(Error::options("--l2", found, "--l2 VALUE or --l2-path"));
                 }
                 ratios(strongest, AUTO_RANGE * strongest, AUTO_COUNT)
             }
@@ -725,7 +788,7 @@ impl<'a, S: Space> Search<'a, S> {
             .iter()
             .zip(shifts)
             .map(|(b, shift)| (b - shift) as f32);
-        let lowest = likelihood.lowest_maximum(&point.z, &point.b);
+        let lowest = lowest_maximum(likelihood, &point.z, &point.b);
         Ok(self.of_all_classes(likelihood, weight, bias.collect(), lowest))
     }
 
@@ -804,12 +867,27 @@ impl<'a, S: Space> Search<'a, S> {
             gap: certificate.gap,
             ..found
         };
-        if l2 == 0.0 && matches!(found.status, Status::Converged | Status::PrecisionLimited) {
-            let left = descent::decrement(self.space, likelihood, &certificate.logits, stop);
-            outcome.decrement = left;
+        let is_end = !matches!(found.status, Status::Separable | Status::IterationLimit);
+        if l2 == 0.0 && is_end {
             let allowed = descent::SURE * stop.largest_gap(outcome.objective);
-            if left.is_none_or(|left| left > allowed) {
+            let logits = &certificate.logits;
+            if found.status != Status::QuasiSeparable {
                 outcome.status = Status::PrecisionLimited;
+            }
+            if let Some(exact) = decrement(self.design, likelihood, logits) {
+                outcome.decrement = Some(exact.gain);
+                outcome.separated_class = exact.separated_class;
+                if exact.separated_class.is_some() {
+                    outcome.status = Status::QuasiSeparable;
+                } else if exact.gain <= allowed && exact.step < descent::RUNNING {
+                    outcome.status = Status::Converged;
+                }
+            } else if found.status != Status::QuasiSeparable {
+                let left = descent::decrement(self.space, likelihood, logits, stop);
+                outcome.decrement = left;
+                if left.is_some_and(|left| left <= allowed) {
+                    outcome.status = found.status;
+                }
             }
         }
         if falls_short(&certificate) {
@@ -824,7 +902,7 @@ impl<'a, S: Space> Search<'a, S> {
             b: vec![0.0; likelihood.outputs()],
             z: certificate.logits,
         };
-        let lowest = likelihood.lowest_maximum(&logits.z, &logits.b);
+        let lowest = lowest_maximum(likelihood, &logits.z, &logits.b);
         let train = self.splits.train;
         let all = of_all_classes(&logits, likelihood, train.classes(), lowest);
         let of_outputs = all.z.chunks_exact(train.rows()).zip(&all.b);
@@ -931,7 +1009,7 @@ impl<'a, S: Space> Search<'a, S> {
             // A search ends with the logits of all rows multiplied out.
             let score = |found: &Found<S::Real>| {
                 let Point { b, z, .. } = &found.point;
-                let lowest = likelihood.lowest_maximum(z, b);
+                let lowest = lowest_maximum(&likelihood, z, b);
                 let all = of_all_classes(&found.point, &likelihood, train.classes(), lowest);
                 score(train, &held, &all.z, &all.b)
             };
@@ -996,7 +1074,7 @@ impl<'a, S: Space> Search<'a, S> {
         classes.sort_unstable();
         classes.dedup();
         let why = if classes.len() < 2 {
-            format!("its training rows have {} class(es)", classes.len())
+            "its training rows are not of two classes".to_string()
         } else if held.iter().all(|&weight| weight == 0.0) {
             "its held-out rows have no weight".to_string()
         } else {
@@ -1067,6 +1145,14 @@ fn score<T: Real>(samples: &Samples, weights: &[f64], z: &[T], b: &[f64]) -> (f6
     (loss, hits / weights.iter().sum::<f64>())
 }
 
+/// The smallest over the samples of the largest logit, where some class is not fitted.
+fn lowest_maximum<T: Real>(likelihood: &Likelihood, z: &[T], b: &[f64]) -> f64 {
+    match likelihood.present() {
+        Some(_) => likelihood.lowest_maximum(z, b),
+        None => 0.0,
+    }
+}
+
 /// Numbers with an output for every class: one that is not fitted has W = 0, and a bias at which
 /// its probability of every row is below e⁻³⁷, where f64 sums no longer see it. `lowest` is the
 /// smallest over the samples of the largest logit.
@@ -1084,7 +1170,8 @@ fn of_all_classes<'p, W: Copy + Default, T: Real>(
     let outputs = Loss::for_classes(classes).outputs(classes);
     let mut all = Point {
         w: vec![W::default(); outputs * width],
-        b: vec![lowest - NEVER; outputs],
+        // Rounded to f32 it must not be above.
+        b: vec![lowest - NEVER - 1e-6 * lowest.abs(); outputs],
         z: vec![T::default(); outputs * rows],
     };
     if outputs == 1 {

@@ -285,8 +285,8 @@ fn what_makes_no_sense_is_refused() {
     world.refuses(64, "--val-split or --cv", &newton(&["--l2", "auto"]));
     world.refuses(
         64,
-        "the rows of the smallest class",
-        &newton(&["--cv", "6"]),
+        "the rows of the training split",
+        &newton(&["--cv", "600"]),
     );
     world.refuses(
         64,

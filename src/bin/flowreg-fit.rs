@@ -682,14 +682,16 @@ impl Plan {
                 let seed = args.seed.unwrap_or(0);
                 let options = &args.converge;
                 let options = options.options(optimizer, seed, validated, weighting.clone());
-                Optimize::Converge(ConvergeOptions {
+                let options = ConvergeOptions {
                     standardize,
                     engine: sgd.engine,
                     backend: sgd.backend,
                     checkpoints: checkpoints.clone(),
                     threads: args.threads,
                     ..options
-                })
+                };
+                options.check(validated)?;
+                Optimize::Converge(options)
             }
         };
         Ok(Plan {

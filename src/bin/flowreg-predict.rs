@@ -358,7 +358,7 @@ impl Prediction {
             .iter()
             .take(args.top)
             .map(|&label| (label, class(label), self.probabilities[label]));
-        if args.json {
+        if args.json || cli::is_json() && !args.csv {
             let predictions: Vec<Value> = shown
                 .map(|(label, class, p)| json!({"class": class, "label": label, "probability": p}))
                 .collect();

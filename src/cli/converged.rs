@@ -270,12 +270,12 @@ fn advice(fit: &Converged, options: &ConvergeOptions) -> String {
             let scaled = options.standardize != Standardize::None;
             match fit.limit {
                 Some(Limit::Model) if scaled => format!(
-                    "{lacks}: the model's f32 weights and bias, of the features as they are, hold \
-                     no better; subtract each feature's mean from the rows before they are stored"
+                    "{lacks}: rounding the model, which is one of the features as they are, to f32 \
+                     limits it; subtract each feature's mean before the rows are stored"
                 ),
                 Some(Limit::Model) => format!(
-                    "{lacks}: the model's f32 weights and bias hold no better; --standardize both \
-                     or a larger --l2 brings them to one scale"
+                    "{lacks}: rounding the model to f32 limits it; try --standardize both or a larger \
+                     --l2"
                 ),
                 _ if fit.engine == Kind::Primal && fit.gram_is_possible => {
                     format!("{lacks}: products in f32 allow no better; --engine gram, in f64, does")
@@ -296,7 +296,6 @@ fn advice(fit: &Converged, options: &ConvergeOptions) -> String {
 /// What is too large.
 fn lacks(outcome: &Outcome, tolerance: f64) -> String {
     let allowed = 100.0 * tolerance * outcome.objective;
-    let share = outcome.gradient_norm / outcome.initial_gradient_norm;
     match (outcome.gap, outcome.decrement) {
         (Some(gap), _) if gap > allowed => {
             format!("the gap is {gap:.1e} where {allowed:.1e} was asked for")
@@ -304,9 +303,14 @@ fn lacks(outcome: &Outcome, tolerance: f64) -> String {
         (None, Some(left)) if left > allowed => {
             format!("about {left:.1e} is left to gain where {allowed:.1e} was asked for")
         }
-        _ => format!(
-            "the gradient is {share:.1e} of that at W = 0 where {tolerance:.1e} was asked for"
-        ),
+        _ => {
+            let of_start = tolerance * outcome.initial_gradient_norm;
+            format!(
+                "the gradient norm ends at {:.1e}; --tolerance asks for {of_start:.1e} and a gap of \
+                 {allowed:.1e}",
+                outcome.gradient_norm
+            )
+        }
     }
 }
 
@@ -318,13 +322,13 @@ fn say_edge(fit: &Converged) {
     };
     let further = match fit.l2 {
         _ if fit.path.len() < 2 => return,
-        l2 if l2 == first.l2 => "stronger",
-        l2 if l2 == last.l2 => "weaker",
+        l2 if l2 == first.l2 => ("strongest", "upwards"),
+        l2 if l2 == last.l2 => ("weakest", "downwards"),
         _ => return,
     };
+    let (which, way) = further;
     super::warn(format_args!(
-        "the penalty chosen, l2 {:.4e}, is the last of its path: {further} ones may be better \
-         (--l2-path FROM:TO:COUNT)",
+        "the penalty chosen, l2 {:.4e}, is the {which} of its path: extend it {way} by --l2-path",
         fit.l2
     ));
 }

@@ -238,6 +238,18 @@ impl<'a> Samples<'a> {
         missing
     }
 
+    /// The rows that are to be kept, by number.
+    pub(crate) fn keep(&self, keep: impl Fn(usize) -> bool) -> Samples<'a> {
+        let kept: Vec<u32> = (0..self.rows() as u32)
+            .filter(|&row| keep(row as usize))
+            .collect();
+        Samples {
+            x: self.x.choose(&kept),
+            labels: kept.iter().map(|&row| self.labels[row as usize]).collect(),
+            classes: self.classes,
+        }
+    }
+
     /// These samples and others after them, copied. Cost: 4(n + m)d bytes.
     ///
     /// # Errors

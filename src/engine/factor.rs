@@ -67,6 +67,11 @@ impl Factor {
         }
     }
 
+    /// The squares of L's diagonal: what each column has that those before it have not.
+    pub fn pivots(&self) -> impl Iterator<Item = f64> {
+        self.values.iter().step_by(self.n + 1).map(|l| l * l)
+    }
+
     /// Solve for right-hand sides of n values each, in place. Cost: 2n² flop each.
     pub fn solve(&self, sides: &mut [f64]) {
         let n = self.n;

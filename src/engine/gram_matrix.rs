@@ -53,6 +53,9 @@ pub struct CentredGram {
     pub values: Vec<f64>,
     /// n.
     pub rows: usize,
+    /// What |Xc| may be off by: of bytes over 255, Kc is that of the quotients before they were
+    /// rounded to f32.
+    pub unrounded: f64,
 }
 
 impl CentredGram {
@@ -94,6 +97,7 @@ impl CentredGram {
             return Ok(CentredGram {
                 values: products.sums,
                 rows: n,
+                unrounded: f64::from(f32::EPSILON) / 4.0 * (n as f64 * x.features() as f64).sqrt(),
             });
         }
         let Products {
@@ -119,6 +123,7 @@ impl CentredGram {
         Ok(CentredGram {
             values: sums,
             rows: n,
+            unrounded: 0.0,
         })
     }
 

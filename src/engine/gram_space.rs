@@ -409,12 +409,14 @@ impl Space for GramSpace<'_> {
         true
     }
 
-    fn shorten(&mut self, a: &mut [f64]) -> Result<()> {
-        if self.cancellation(a) > CANCELLATION {
+    fn shorten(&mut self, a: &mut [f64], logits: &[f64]) -> Result<bool> {
+        let square = self.dot(a, a, logits);
+        let cancels = dot(a, a) * self.gram.mean_square() > CANCELLATION.powi(2) * square;
+        if cancels {
             let shortest = self.minimum_norm(a)?;
             a.copy_from_slice(&shortest);
         }
-        Ok(())
+        Ok(cancels)
     }
 
     fn weight(&mut self, a: &[f64], design: &Centered, exact: bool) -> Result<Vec<f32>> {
@@ -455,8 +457,12 @@ impl Space for GramSpace<'_> {
             1.0,
             threads::par(Work::flop(4 * c * n * n)),
         );
-        let rounding = CentredGram::NOISE * self.gram.mean_square() * dot(g, g);
-        Some((dot(g, &z).max(0.0), rounding))
+        let (norm, square) = (dot(g, g), dot(g, &z).max(0.0));
+        // |Gᵀ(Xc + D)|² with |D| known.
+        let unrounded = self.gram.unrounded * norm.sqrt();
+        let rounding = CentredGram::NOISE * self.gram.mean_square() * norm
+            + unrounded * (2.0 * square.sqrt() + unrounded);
+        Some((square, rounding))
     }
 }
 

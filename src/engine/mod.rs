@@ -18,6 +18,7 @@ mod space;
 mod spectrum;
 
 pub use choice::{Choice, Kind, Plan, Shape, available_memory};
+pub(crate) use factor::Factor;
 pub use gram::{Coordinates, Gram};
 pub use gram_matrix::{CentredGram, GramMatrix, Progress, Scratch};
 pub use gram_space::GramSpace;

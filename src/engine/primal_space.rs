@@ -31,6 +31,8 @@ use crate::threads::{self, Share, Work};
 /// Least l2 of the preconditioner, as a share of its diagonal: as much as the rounding of
 /// f32 sums may take away.
 const RIDGE: f64 = 1e-6;
+/// The least pivot of M, as a multiple of RIDGE, that is no rounding.
+const TOLD: f64 = 100.0;
 /// The largest mean, as a multiple of its column's deviation, of which f32 sums over the features
 /// as they are keep enough digits.
 const FAR: f64 = 30.0;
@@ -43,6 +45,8 @@ pub struct PrimalSpace<'a> {
     x: Blocks<'a>,
     /// μ, to f32; what that leaves of it where blocks are centred.
     mean: Vec<f32>,
+    /// Features that have one value in all rows: their gradient would be rounding.
+    constant: Vec<usize>,
     /// σ, where features are scaled.
     deviation: Option<Vec<f64>>,
     second_order: SecondOrder,
@@ -110,6 +114,7 @@ impl<'a> PrimalSpace<'a> {
             rows,
             x,
             mean,
+            constant: (0..d).filter(|&k| design.scale()[k] == 0.0).collect(),
             deviation: deviation.map(<[f64]>::to_vec),
             second_order,
             weight: Vec::new(),
@@ -227,6 +232,9 @@ impl Space for PrimalSpace<'_> {
                 let values = w.iter_mut().zip(from).zip(&self.mean);
                 for ((w, &from), &mean) in values {
                     *w = f64::from(from) - of_mean * f64::from(mean);
+                }
+                for &k in &self.constant {
+                    w[k] = 0.0;
                 }
                 if let Some(deviation) = &self.deviation {
                     for (w, deviation) in w.iter_mut().zip(deviation) {
@@ -347,6 +355,17 @@ impl Space for PrimalSpace<'_> {
 
     fn solves_logits(&self) -> bool {
         false
+    }
+
+    /// Not where columns are nearly dependent, or more than rows.
+    fn tells_curvatures(&self) -> bool {
+        match &self.second_order {
+            SecondOrder::Samples { .. } => false,
+            SecondOrder::Features { scale, factor, .. } => {
+                let pivots = factor.pivots().zip(scale);
+                { pivots }.all(|(pivot, &scale)| scale == 0.0 || pivot >= TOLD * RIDGE)
+            }
+        }
     }
 
     fn weight(&mut self, w: &[f64], _design: &Centered, _exact: bool) -> Result<Vec<f32>> {

@@ -106,12 +106,19 @@ pub trait Space {
     /// carry theirs along; where they do not, only a finished direction's are multiplied out.
     fn solves_logits(&self) -> bool;
 
-    /// Bring coordinates of a direction to minimum norm, if most of them cancels.
+    /// Whether products are precise enough to tell small curvatures of the last factored matrix
+    /// from none.
+    fn tells_curvatures(&self) -> bool {
+        true
+    }
+
+    /// Bring coordinates of a direction, whose logits it carries, to minimum norm, if most of
+    /// them cancels; whether that was so.
     ///
     /// # Errors
     /// [`Error::Memory`](crate::Error::Memory).
-    fn shorten(&mut self, _w: &mut [f64]) -> Result<()> {
-        Ok(())
+    fn shorten(&mut self, _w: &mut [f64], _logits: &[Self::Real]) -> Result<bool> {
+        Ok(false)
     }
 
     /// The weight of the features as they are stored, c x d in f32, of coordinates that fit all

@@ -7,6 +7,19 @@ use crate::engine::{Real, Space, axpby_real as axpby};
 /// Most steps.
 const MAX_CG: usize = 500;
 
+/// One over a curvature, beside the preconditioner's, that nothing has shown yet: of samples that
+/// are nearly sure.
+const FLATTEST: f64 = 1e5;
+
+/// When conjugate gradients have gone far enough.
+#[derive(Clone, Copy)]
+enum Until {
+    /// The residual is this share of the right-hand side, as the preconditioner measures both.
+    Share(f64),
+    /// What the residual still hides of the gain is little of it, or below this.
+    Gain(f64),
+}
+
 /// The direction, and room for the way to it.
 pub(super) struct NewtonDirection<T> {
     /// p.
@@ -36,32 +49,34 @@ impl<T: Real> NewtonDirection<T> {
     /// Solve `∇²F p = -∇F` at the descent's point, whose preconditioner is factored, until the
     /// residual, as the preconditioner measures it, is `share` of the gradient.
     pub fn solve<S: Space<Real = T>>(&mut self, descent: &mut Descent<S>, share: f64) {
-        self.solve_newton(descent, share, (0.0, f64::INFINITY));
+        self.solve_newton(descent, Until::Share(share), f64::INFINITY);
     }
 
-    /// The same far enough to tell whether anything is left to gain: the gain along p that the
-    /// quadratic model promises, `gᵀ H⁻¹ g / 2`, half the square of the Newton decrement. `None`
+    /// The same far enough to tell what is left to gain: the gain along p that the quadratic model
+    /// promises, `gᵀ H⁻¹ g / 2`, half the square of the Newton decrement, and a little more. `None`
     /// where rounding keeps the equation from being solved.
     pub fn decrement<S: Space<Real = T>>(&mut self, descent: &mut Descent<S>) -> Option<f64> {
-        /// What may be left of the gradient.
-        const SHARE: f64 = 1e-3;
+        if descent.l2 == 0.0 && !descent.space.tells_curvatures() {
+            self.solve(descent, 1e-3);
+            return None;
+        }
         let noise = descent.unmeasurable();
         // Without a penalty H may be singular: what rounding left there must not be divided by it.
         let most = descent.objective.abs().max(noise);
-        self.solve_newton(descent, SHARE, (1e-4 * noise, most))
+        self.solve_newton(descent, Until::Gain(1e-3 * noise), most)
     }
 
     fn solve_newton<S: Space<Real = T>>(
         &mut self,
         descent: &mut Descent<S>,
-        share: f64,
-        limits: (f64, f64),
+        until: Until,
+        most: f64,
     ) -> Option<f64> {
         self.r.axpby(-1.0, &descent.gradient, 0.0);
         let product = |descent: &mut Descent<S>, d: &Point<T>, room: &mut [T], q: &mut Slope| {
             descent.hessian(d, room, q);
         };
-        self.solve_by(descent, share, limits, product)
+        self.solve_by(descent, until, most, product)
     }
 
     /// The direction `d` (its logits and bias) moved as little as the preconditioner sees, so that
@@ -82,51 +97,57 @@ impl<T: Real> NewtonDirection<T> {
             likelihood.tied_gradient(tied, (&d.z, &d.b), room, &mut q.b);
             descent.space.pullback(room, &mut q.w);
         };
-        self.solve_by(descent, 1e-10, (0.0, squares), product);
+        self.solve_by(descent, Until::Share(1e-10), squares, product);
         axpby(1.0, &self.p.z, 1.0, d);
         axpby(1.0, &self.p.b, 1.0, d_bias);
     }
 
     /// Solve `H p = r`, H given by its product; the gain `rᵀ H⁻¹ r / 2`, if that was reached. Ends,
-    /// too, where the residual's square falls below `floor`, and before the gain is above `most`:
-    /// that would be rounding, divided by what is singular in H.
+    /// too, before the gain is above `most`: that would be rounding, divided by what is singular
+    /// in H.
     fn solve_by<S: Space<Real = T>>(
         &mut self,
         descent: &mut Descent<S>,
-        share: f64,
-        (floor, most): (f64, f64),
+        until: Until,
+        most: f64,
         mut product: impl FnMut(&mut Descent<S>, &Point<T>, &mut [T], &mut Slope),
     ) -> Option<f64> {
-        /// A residual's square, as a share of the first, that may be all rounding.
-        const ROUNDING: f64 = 0.01;
         self.p.axpby(0.0, &self.d, 0.0);
         descent.precondition(&self.r, &mut self.solved);
         let mut rho = descent.along(&self.r, &self.solved);
         let (first, mut gain) = (rho, 0.0);
+        // The longest step: one over the least curvature beside the preconditioner's, so far.
+        let mut longest: f64 = 0.0;
         self.d.axpby(1.0, &self.solved, 0.0);
         for _ in 0..MAX_CG {
+            if rho == 0.0 {
+                // Nothing is left, or the preconditioner underflows.
+                return (first > 0.0 || descent.gradient_norm == 0.0).then_some(gain);
+            }
             descent.multiply_out(&mut self.d);
             product(descent, &self.d, &mut self.room, &mut self.q);
             let curvature = descent.along(&self.q, &self.d);
-            if rho <= floor {
-                // Below 0 the preconditioner is rounding, too.
-                return (rho >= 0.0).then_some(gain);
-            }
             let alpha = rho / curvature;
-            let is_rounding = curvature <= 0.0 || gain + 0.5 * alpha * rho > most;
-            if is_rounding || curvature.is_nan() {
-                return (rho <= ROUNDING * first).then_some(gain);
+            // Below 0 the preconditioner is rounding, too.
+            let is_rounding = curvature <= 0.0 || rho < 0.0 || gain + 0.5 * alpha * rho > most;
+            if is_rounding || alpha.is_nan() {
+                return None;
             }
             gain += 0.5 * alpha * rho;
+            longest = longest.max(alpha);
             self.p.axpby(alpha, &self.d, 1.0);
             self.r.axpby(-alpha, &self.q, 1.0);
             descent.precondition(&self.r, &mut self.solved);
             let next = descent.along(&self.r, &self.solved);
-            if next <= share * share * first {
-                return Some(gain);
-            }
-            if next.is_nan() {
-                break;
+            let left = 0.5 * next * longest;
+            let hidden = 0.5 * next * longest.max(FLATTEST);
+            match until {
+                Until::Share(share) if next <= share * share * first => return Some(gain),
+                Until::Gain(noise) if left <= 0.05 * gain || hidden <= noise => {
+                    return Some(gain + left.max(0.0));
+                }
+                _ if next.is_nan() => return None,
+                _ => {}
             }
             self.d.axpby(1.0, &self.solved, next / rho);
             rho = next;

@@ -74,9 +74,10 @@ pub struct Outcome {
     pub gradient_norm: f64,
     /// |∇F| at W = 0, b = 0.
     pub initial_gradient_norm: f64,
-    /// F is above its minimum by no more than this: |∇_W F|²/(2 l2), where ∇_b F = 0 but for
-    /// rounding (F is l2-strongly convex in W). `None` without a penalty, or where b
-    /// still leaves more than rounding to gain.
+    /// F is above its minimum by no more than this. Of coordinates |∇_W F|²/(2 l2), where ∇_b F = 0
+    /// but for rounding (F is l2-strongly convex in W); of a model with what the rounded bias
+    /// loses and an estimate of the measurement's own rounding. `None` without a penalty, or where
+    /// b still leaves more than rounding to gain.
     pub gap: Option<f64>,
     /// Without a penalty: half the square of the Newton decrement, what the quadratic model at
     /// the end promises to be left to gain.
@@ -360,12 +361,12 @@ const GAP: f64 = 100.0;
 const SHORTEST: f64 = 1e-12;
 /// A change of margins by steps that does not die out: along a direction without a minimum
 /// Newton's steps change them by 1, as the loss falls like e⁻ᵗ.
-const RUNNING: f64 = 0.1;
+pub(crate) const RUNNING: f64 = 0.1;
 /// The share of the decrement allowed that is surely small enough: where margins change by less
 /// than [`RUNNING`] the loss is its quadratic model to about e⁰·¹.
 pub(crate) const SURE: f64 = 0.8;
 /// A share of the largest change of margins that may be none: the others of such a direction.
-const NEARLY_TIED: f64 = 0.05;
+pub(crate) const NEARLY_TIED: f64 = 0.05;
 /// A share of the largest change of margins that counts as none.
 const TIED: f64 = 1e-6;
 
@@ -622,22 +623,24 @@ impl<'a, S: Space> Descent<'a, S> {
         self.decrement = direction.decrement(self);
         if !self.last_moves.1.is_empty() {
             let next = (direction.p.z.clone(), direction.p.b.clone());
-            let mut running = false;
+            let (mut running, mut overwritten) = (false, false);
             for way in [self.last_moves.clone(), next] {
                 let moved = self.likelihood.margin_changes(&way.0, &way.1);
                 if moved.largest < RUNNING {
                     continue;
                 }
                 running = true;
+                overwritten = true;
                 self.separated_class = self.runs_away(direction, way, moved);
                 if self.separated_class.is_some() {
                     return Some(Status::QuasiSeparable);
                 }
             }
             // Steps become small where there is a minimum, unless they do already.
-            if running && self.decrement.is_none_or(|left| left > self.unmeasurable()) {
-                // The way on was overwritten.
+            if overwritten {
                 direction.decrement(self);
+            }
+            if running && self.decrement.is_none_or(|left| left > self.unmeasurable()) {
                 return self.limit(stalled);
             }
         }
@@ -666,7 +669,8 @@ impl<'a, S: Space> Descent<'a, S> {
         room.fix_ties(self, (&mut z, &mut b), &tied);
         let fixed = self.likelihood.margin_changes(&z, &b);
         let rounding = TIED.max(10.0 * self.space.noise()) * fixed.largest;
-        if fixed.largest < 0.5 * RUNNING || fixed.smallest < -rounding {
+        // A direction of which the ties leave little was none.
+        if fixed.largest < 0.5 * moved.largest || fixed.smallest < -rounding {
             return None;
         }
         let classes = (0u32..).zip(&fixed.of_classes);
@@ -686,12 +690,11 @@ impl<'a, S: Space> Descent<'a, S> {
 
     /// Compute again what belongs to the fields that were put in.
     fn go_on(&mut self) {
-        let products = self.products;
         self.evaluate();
         if self.iteration > 0 {
             self.space.factor(&self.factored, self.l2);
         }
-        self.products = products;
+        self.products = self.saved_products;
     }
 
     /// The inner product of a slope and a point.
@@ -755,12 +758,13 @@ impl<'a, S: Space> Descent<'a, S> {
         }
     }
 
-    /// Bring a direction's coordinates to minimum norm, if most of them cancels.
+    /// Bring a direction's coordinates to minimum norm, if most of them cancels; whether that
+    /// was so.
     ///
     /// # Errors
     /// Those of the space.
-    pub fn shorten(&mut self, direction: &mut Point<S::Real>) -> Result<()> {
-        self.space.shorten(&mut direction.w)
+    pub fn shorten(&mut self, direction: &mut Point<S::Real>) -> Result<bool> {
+        self.space.shorten(&mut direction.w, &direction.z)
     }
 
     /// The same whatever it carries.

@@ -89,8 +89,10 @@ impl<S: Space> Method<S> for Memory<S::Real> {
         }
         // Pairs may be nearly parallel, and what they carry of logits rounding alone; what cancels
         // in them grows from step to step.
-        descent.shorten(direction)?;
-        descent.multiply_out_anew(direction);
+        match descent.shorten(direction)? {
+            true => descent.multiply_out_anew(direction),
+            false => descent.multiply_out(direction),
+        }
 
         let mut pair = pairs.pop_front().expect("MEMORY of them");
         pair.y.axpby(-1.0, &descent.gradient, 0.0);

@@ -5,6 +5,8 @@ use crate::likelihood::{At, Likelihood};
 
 /// Most Newton steps.
 const ROUNDS: usize = 40;
+/// A share of the loss that is rounding where it does not fall any more.
+const ROUNDING: f64 = 1e-10;
 /// Most halvings of a step.
 const HALVINGS: usize = 60;
 
@@ -23,8 +25,11 @@ pub(crate) fn settle<T: Real>(
     let mut gain = f64::INFINITY;
     for _ in 0..ROUNDS {
         let step;
+        let before = gain;
         (step, gain) = newton_step(likelihood, at, &nowhere, &mut room);
-        if gain.is_nan() || gain <= noise {
+        // Near the end the gain falls with its square, until it is rounding.
+        let is_rounding = gain <= ROUNDING * at.loss.abs() && gain > 0.25 * before;
+        if gain.is_nan() || gain <= noise || is_rounding {
             break;
         }
         let (start, before) = (b.clone(), at.loss);
@@ -75,6 +80,7 @@ fn newton_step<T: Real>(
     let mut d = scaled(&r);
     let mut rho = dot(&r, &d);
     let first = rho;
+    let mut moved = rho == 0.0;
     for _ in 0..MAX_STEPS {
         likelihood.hessian(at, nowhere, &d, room, &mut q);
         let curvature = dot(&d, &q);
@@ -82,6 +88,7 @@ fn newton_step<T: Real>(
             break;
         }
         let alpha = rho / curvature;
+        moved = true;
         gain += alpha * rho;
         axpby(alpha, &d, 1.0, &mut step);
         axpby(-alpha, &q, 1.0, &mut r);
@@ -91,7 +98,8 @@ fn newton_step<T: Real>(
         axpby(1.0, &solved, next / rho, &mut d);
         rho = next;
     }
-    (step, gain)
+    // What cannot be looked for is not known to be little.
+    (step, if moved { gain } else { f64::INFINITY })
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {

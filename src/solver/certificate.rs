@@ -1,8 +1,8 @@
 //! The certificate of a model: objective, gradient and gap of its f32 values, over the rows as
 //! they are stored.
 //!
-//! A fit ends in coordinates of its own, in f64; the model is rounded from them, and only the model
-//! leaves the house. With Z the logits of its weight, G their gradient at the best bias, σ the
+//! A fit ends in coordinates of its own, in f64; the model is rounded from them, and only the f32
+//! model is written. With Z the logits of its weight, G their gradient at the best bias, σ the
 //! features' deviations (1 if they are not scaled) and Xc the centred rows over σ, weak duality
 //! gives for any W
 //!
@@ -20,10 +20,10 @@ use crate::design::centered::{Centered, Precision};
 use crate::engine::real_dot as dot;
 use crate::likelihood::{At, Likelihood};
 
-/// A share of the gap allowed that rounding of Kc may take.
-const OF_GRAM: f64 = 0.01;
+/// The largest share of the allowed gap that Kc's rounding may use.
+const OF_GRAM: f64 = 0.05;
 
-/// A share of the gap allowed that the bias may leave to gain.
+/// The largest share of the allowed gap that the bias may leave to gain.
 const OF_BIAS: f64 = 0.1;
 
 /// The problem that a model is held to.
@@ -72,9 +72,15 @@ impl Certifier<'_> {
         let c = bias.len();
         let mut logits = self.design.logits(weight, precision);
         let (mut b, mut at) = (bias.to_vec(), At::new(c, n));
+        if c > 1 {
+            // What all biases have in common changes nothing, but f32 must not hold it.
+            let mean = b.iter().sum::<f64>() / c as f64;
+            b.iter_mut().for_each(|b| *b -= mean);
+        }
         self.likelihood.evaluate(&logits, &b, &mut at);
         let penalty = 0.5 * self.l2 * self.square(weight);
-        let noise = 1e-15 * (at.loss + penalty);
+        // A slope that is left would count times the way to the best bias, however long that is.
+        let noise = 1e-16 * (at.loss + penalty);
         let left = bias::settle(self.likelihood, &logits, &mut b, &mut at, noise);
         let at_best = at.loss;
         // Gᵀ1 is 0 but for rounding, which large biases would show.
@@ -207,9 +213,11 @@ impl Certifier<'_> {
             .collect();
         let largest = weights.iter().copied().fold(0.0, f64::max);
         let (mut first, mut second, mut margin) = (0.0, 0.0, 0.0f64);
+        for (g, weight) in g.chunks_exact(n).zip(&weights) {
+            let products = g.iter().zip(&norms).map(|(g, norm)| g.abs() * norm);
+            first += unit * weight * products.sum::<f64>();
+        }
         for (i, norm) in norms.iter().enumerate() {
-            let of_outputs = weights.iter().enumerate();
-            first += unit * norm * of_outputs.map(|(j, w)| g[j * n + i].abs() * w).sum::<f64>();
             let most = unit * norm * largest;
             // The loss's curvature is 1/2 at most.
             second += 0.25 * self.likelihood.shares()[i] * most * most;

@@ -2,3 +2,4 @@
 
 pub(crate) mod bias;
 pub(crate) mod certificate;
+pub(crate) mod decrement;

@@ -1,0 +1,137 @@
+//! What is left to gain without a penalty, in f64: the Newton decrement with the whole Hessian.
+//!
+//! With g and H the gradient and Hessian of the loss in (W, b), of columns brought to one scale, the
+//! quadratic model promises `gᵀ H⁻¹ g / 2`. It may be believed where the Newton step changes no
+//! margin by much.
+
+use crate::design::centered::Centered;
+use crate::engine::{Factor, real_dot as dot};
+use crate::likelihood::{At, Likelihood};
+use crate::optim::descent::{NEARLY_TIED, RUNNING};
+
+/// FLOP up to which the whole Hessian is made: some tens of milliseconds.
+const MAX_FLOP: f64 = 1e9;
+/// Least ridge, as a share of the diagonal, with which H is factored.
+const RIDGE: f64 = 1e-15;
+
+/// The end of a fit, as the quadratic model has it.
+pub(crate) struct Decrement {
+    /// Half the square of the Newton decrement.
+    pub gain: f64,
+    /// The largest change of a margin by the Newton step.
+    pub step: f64,
+    /// Where there is a direction along which no margin shrinks and some grow, the class whose
+    /// samples are separated furthest.
+    pub separated_class: Option<u32>,
+}
+
+/// A share of the largest change that is rounding.
+const TIED: f64 = 1e-9;
+
+/// At some logits (c x n, the bias included). `None` where the Hessian is too large. Cost: about
+/// 2n c² (d + 1)² flop.
+pub(crate) fn decrement(
+    design: &Centered,
+    likelihood: &Likelihood,
+    logits: &[f64],
+) -> Option<Decrement> {
+    let (n, d, c) = (design.x().len(), design.mean().len(), likelihood.outputs());
+    let (m, size) = (d + 1, c * (d + 1));
+    if 2.0 * n as f64 * (size as f64).powi(2) > MAX_FLOP {
+        return None;
+    }
+    // Columns of (Xc/scale, 1), one after the other.
+    let mut x = vec![1.0; m * n];
+    for (k, (mean, scale)) in design.mean().iter().zip(design.scale()).enumerate() {
+        let inverse = if *scale > 0.0 { scale.recip() } else { 0.0 };
+        for (i, to) in x[k * n..][..n].iter_mut().enumerate() {
+            *to = (f64::from(design.x().row(i)[k]) - f64::from(*mean)) * inverse;
+        }
+    }
+    let column = |k: usize| &x[k * n..][..n];
+    let no_bias = vec![0.0; c];
+    let mut at = At::new(c, n);
+    likelihood.evaluate(logits, &no_bias, &mut at);
+    let gradient: Vec<f64> = (0..size)
+        .map(|at_| dot(&at.g[at_ / m * n..][..n], column(at_ % m)))
+        .collect();
+    let mut hessian = vec![0.0; size * size];
+    let (mut v, mut h, mut sums) = (vec![0.0; c * n], vec![0.0; c * n], vec![0.0; c]);
+    for (j, values) in hessian.chunks_exact_mut(size).enumerate() {
+        v.fill(0.0);
+        v[j / m * n..][..n].copy_from_slice(column(j % m));
+        likelihood.hessian(&at, &v, &no_bias, &mut h, &mut sums);
+        for (i, value) in values.iter_mut().enumerate().skip(j) {
+            *value = dot(&h[i / m * n..][..n], column(i % m));
+        }
+    }
+    let largest = (0..size).map(|i| hessian[i * size + i]).fold(0.0, f64::max);
+    let mut factor = Factor::new(size).ok()?;
+    factor.factor((RIDGE * largest).max(f64::MIN_POSITIVE), |j, to| {
+        to.copy_from_slice(&hessian[j * size + j..(j + 1) * size]);
+    });
+    let mut step: Vec<f64> = gradient.iter().map(|g| -g).collect();
+    factor.solve(&mut step);
+    let logits_of = |step: &[f64]| {
+        let mut moved = vec![0.0; c * n];
+        for (j, moved) in moved.chunks_exact_mut(n).enumerate() {
+            for k in 0..m {
+                let along = step[j * m + k];
+                let values = moved.iter_mut().zip(column(k));
+                values.for_each(|(z, x)| *z += along * x);
+            }
+        }
+        moved
+    };
+    let moved = logits_of(&step);
+    let changes = likelihood.margin_changes(&moved, &no_bias);
+    let mut found = Decrement {
+        gain: -0.5 * dot(&gradient, &step),
+        step: changes.largest,
+        separated_class: None,
+    };
+    let nearly = NEARLY_TIED * changes.largest;
+    if !likelihood.is_one_hot() || changes.largest < RUNNING || changes.smallest < -nearly {
+        return Some(found);
+    }
+    // Margins that nearly stay are made to stay, by least squares.
+    let tied = likelihood.tied(&moved, &no_bias, nearly);
+    let products = |g: &[f64], to: &mut [f64]| {
+        for (i, value) in to.iter_mut().enumerate() {
+            *value = dot(&g[i / m * n..][..n], column(i % m));
+        }
+    };
+    for (j, values) in hessian.chunks_exact_mut(size).enumerate() {
+        v.fill(0.0);
+        v[j / m * n..][..n].copy_from_slice(column(j % m));
+        likelihood.tied_gradient(&tied, (&v, &no_bias), &mut h, &mut sums);
+        products(&h, values);
+    }
+    let largest = (0..size).map(|i| hessian[i * size + i]).fold(0.0, f64::max);
+    factor.factor((RIDGE * largest).max(f64::MIN_POSITIVE), |j, to| {
+        to.copy_from_slice(&hessian[j * size + j..(j + 1) * size]);
+    });
+    let mut fixed = moved;
+    for _ in 0..2 {
+        likelihood.tied_gradient(&tied, (&fixed, &no_bias), &mut h, &mut sums);
+        let mut correction = vec![0.0; size];
+        products(&h, &mut correction);
+        factor.solve(&mut correction);
+        let moved = logits_of(&correction);
+        fixed
+            .iter_mut()
+            .zip(&moved)
+            .for_each(|(z, moved)| *z -= moved);
+    }
+    let fixed = likelihood.margin_changes(&fixed, &no_bias);
+    // A direction of which the ties leave little was none.
+    if fixed.largest >= 0.5 * changes.largest && fixed.smallest >= -TIED * fixed.largest {
+        let classes = (0u32..).zip(&fixed.of_classes);
+        let furthest = classes.max_by(|a, b| a.1.total_cmp(b.1));
+        found.separated_class = furthest.map(|(output, _)| match likelihood.present() {
+            Some(present) => present[output as usize],
+            None => output,
+        });
+    }
+    Some(found)
+}
