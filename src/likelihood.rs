@@ -558,8 +558,8 @@ impl Block<'_> {
             }
             Loss::Logistic => {
                 let d = logits.direction.row(0, &self.range);
-                for i in 0..width {
-                    slopes[i] = self.logistic_gradient(i, sums.others[i]) * d(i);
+                for (i, slope) in slopes[..width].iter_mut().enumerate() {
+                    *slope = self.logistic_gradient(i, sums.others[i]) * d(i);
                 }
             }
         }

@@ -138,7 +138,7 @@ impl Awkward {
         let mut weights = weights;
         (weights[0], weights[1]) = (1.0, 1.0);
         // Rows without a weight may hold anything.
-        if seed % 5 == 0 {
+        if seed.is_multiple_of(5) {
             for i in (0..n).filter(|&i| weights[i] == 0.0) {
                 x[i * d..(i + 1) * d]
                     .iter_mut()
@@ -328,8 +328,11 @@ impl Awkward {
                     .map(|(theta, step)| theta + t * step)
                     .collect()
             };
-            // Written so that a number that is none does not pass.
-            while t > 1e-12 && !(f(&moved(t)) <= lowest - 1e-4 * t * decrement + 1e-17) {
+            let fell = |t: f64| {
+                let here = f(&moved(t));
+                here.is_finite() && here <= lowest - 1e-4 * t * decrement + 1e-17
+            };
+            while t > 1e-12 && !fell(t) {
                 t /= 2.0;
             }
             if t <= 1e-12 {

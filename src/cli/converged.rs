@@ -317,7 +317,7 @@ fn lacks(outcome: &Outcome, tolerance: f64) -> String {
 /// A penalty at the end of its path may not be the best there is.
 fn say_edge(fit: &Converged) {
     let scored = fit.path.iter().filter(|entry| entry.val_loss.is_some());
-    let (Some(first), Some(last)) = (scored.clone().next(), scored.clone().last()) else {
+    let (Some(first), Some(last)) = (scored.clone().next(), scored.clone().next_back()) else {
         return;
     };
     let further = match fit.l2 {

@@ -16,7 +16,7 @@ const HALVINGS: usize = 60;
 pub(crate) fn settle<T: Real>(
     likelihood: &Likelihood,
     z: &[T],
-    b: &mut Vec<f64>,
+    b: &mut [f64],
     at: &mut At<T>,
     noise: f64,
 ) -> f64 {
@@ -32,7 +32,7 @@ pub(crate) fn settle<T: Real>(
         if gain.is_nan() || gain <= noise || is_rounding {
             break;
         }
-        let (start, before) = (b.clone(), at.loss);
+        let (start, before) = (b.to_vec(), at.loss);
         let mut length = 1.0;
         let fell = (0..HALVINGS).any(|_| {
             b.copy_from_slice(&start);
