@@ -871,22 +871,20 @@ impl<'a, S: Space> Search<'a, S> {
         if l2 == 0.0 && is_end {
             let allowed = descent::SURE * stop.largest_gap(outcome.objective);
             let logits = &certificate.logits;
-            if found.status != Status::QuasiSeparable {
-                outcome.status = Status::PrecisionLimited;
-            }
             if let Some(exact) = decrement(self.design, likelihood, logits) {
                 outcome.decrement = Some(exact.gain);
                 outcome.separated_class = exact.separated_class;
-                if exact.separated_class.is_some() {
-                    outcome.status = Status::QuasiSeparable;
-                } else if exact.gain <= allowed && exact.step < descent::RUNNING {
-                    outcome.status = Status::Converged;
-                }
+                let is_minimum = exact.gain <= allowed && exact.step < descent::RUNNING;
+                outcome.status = match exact.separated_class {
+                    Some(_) => Status::QuasiSeparable,
+                    None if is_minimum => Status::Converged,
+                    None => Status::PrecisionLimited,
+                };
             } else if found.status != Status::QuasiSeparable {
                 let left = descent::decrement(self.space, likelihood, logits, stop);
                 outcome.decrement = left;
-                if left.is_some_and(|left| left <= allowed) {
-                    outcome.status = found.status;
+                if left.is_none_or(|left| left > allowed) {
+                    outcome.status = Status::PrecisionLimited;
                 }
             }
         }

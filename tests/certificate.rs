@@ -438,3 +438,359 @@ proptest! {
         }
     }
 }
+
+/// Gaussian numbers.
+fn normal(seed: u32) -> impl FnMut() -> f64 {
+    let mut uniform = uniform(seed);
+    move || {
+        let (a, b) = (f64::from(uniform()).max(1e-12), f64::from(uniform()));
+        (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
+    }
+}
+
+impl Awkward {
+    /// These rows, which count alike.
+    fn of(x: Vec<f64>, d: usize, labels: Vec<i64>) -> Awkward {
+        let classes = *labels.iter().max().unwrap() as usize + 1;
+        Awkward {
+            n: labels.len(),
+            d,
+            classes,
+            x: x.iter().map(|&x| x as f32).collect(),
+            weights: vec![1.0; labels.len()],
+            labels,
+        }
+    }
+
+    /// The status of a fit, after everything was held to the definition.
+    fn status(&self, optimizer: Optimizer, l2: f64, standardize: Standardize) -> Status {
+        let options = ConvergeOptions {
+            optimizer,
+            standardize,
+            penalty: Penalty::Value(l2),
+            ..ConvergeOptions::default()
+        };
+        let optimum = self.optimum(l2, &self.deviation(standardize));
+        hold(self, &options, l2, optimum).unwrap();
+        self.fit(&options).outcome.status
+    }
+}
+
+const BOTH: [Optimizer; 2] = [Optimizer::Newton, Optimizer::Lbfgs];
+
+/// Spectra: 100 rows that are mixtures of 8 peaks, of large values. The file is what was certified.
+#[test]
+fn nearly_dependent_rows_give_the_model_that_was_certified() {
+    let mut normal = normal(1);
+    let (n, d) = (60, 200);
+    let peak = |p: usize, k: usize| {
+        let at = 0.1 + 0.1 * p as f64;
+        (-((k as f64 / d as f64 - at) / 0.05).powi(2)).exp()
+    };
+    let amounts: Vec<f64> = (0..n * 8).map(|_| normal().abs() + 0.2).collect();
+    let x: Vec<f64> = (0..n * d)
+        .map(|at| {
+            (0..8)
+                .map(|p| 1000.0 * amounts[at / d * 8 + p] * peak(p, at % d))
+                .sum()
+        })
+        .collect();
+    let labels: Vec<i64> = (0..n)
+        .map(|i| {
+            let score = |j: usize| amounts[i * 8 + j] + 1.5 * ((i * 7 + j * 3) % 5) as f64 / 5.0;
+            (0..3)
+                .max_by(|&a, &b| score(a).total_cmp(&score(b)))
+                .unwrap() as i64
+        })
+        .collect();
+    let problem = Awkward::of(x, d, labels);
+    for optimizer in BOTH {
+        let fit = problem.fit(&ConvergeOptions {
+            optimizer,
+            penalty: Penalty::Value(0.01),
+            ..ConvergeOptions::default()
+        });
+        let file = problem.objective(&fit.model, 0.01, &vec![1.0; d]);
+        assert_eq!(fit.outcome.status, Status::Converged, "{:?}", fit.outcome);
+        assert!(
+            (file / fit.outcome.objective - 1.0).abs() < 1e-6,
+            "{file} {:?}",
+            fit.outcome
+        );
+        // Three classes of mixtures: something can be learnt.
+        assert!(file < 1.0, "{file}");
+    }
+}
+
+/// One row repeated under another label, of large values, with a penalty and without.
+#[test]
+fn a_repeated_row_is_no_separation() {
+    let mut normal = normal(2);
+    let (n, d) = (24, 100);
+    for (classes, scale) in [(2, 1.0), (3, 1000.0)] {
+        let mut x: Vec<f64> = (0..n * d).map(|_| scale * normal()).collect();
+        let mut labels: Vec<i64> = (0..n as i64).map(|i| i % classes).collect();
+        x.copy_within(0..d, (n - 1) * d);
+        labels[n - 1] = (labels[0] + 1) % classes;
+        let problem = Awkward::of(x, d, labels);
+        for optimizer in BOTH {
+            for l2 in [0.0, 1.0 / n as f64] {
+                let fit = problem.fit(&ConvergeOptions {
+                    optimizer,
+                    penalty: Penalty::Value(l2),
+                    ..ConvergeOptions::default()
+                });
+                let file = problem.objective(&fit.model, l2, &vec![1.0; d]);
+                let outcome = fit.outcome;
+                assert!(
+                    (file / outcome.objective - 1.0).abs() < 1e-6,
+                    "{file} {outcome:?}"
+                );
+                let ended = match l2 {
+                    0.0 => {
+                        let no_minimum = [Status::QuasiSeparable, Status::PrecisionLimited];
+                        no_minimum.contains(&outcome.status)
+                    }
+                    _ => outcome.status == Status::Converged,
+                };
+                assert!(ended, "{outcome:?}");
+                // Two rows cannot be told apart.
+                assert!(file > 1.38 / n as f64, "{file}");
+            }
+        }
+    }
+}
+
+/// Where the mean is a million deviations, f32 weights of the features as they are lose digits.
+#[test]
+fn a_model_that_f32_cannot_hold_says_so() {
+    let mut normal = normal(3);
+    let (n, d) = (400, 5);
+    let z: Vec<f64> = (0..n * d).map(|_| normal()).collect();
+    let labels = (0..n).map(|i| i64::from(z[i * d] + 0.5 * z[i * d + 1] + 0.3 * normal() > 0.0));
+    let labels = labels.collect();
+    let problem = Awkward::of(z.iter().map(|z| 1e6 + z).collect(), d, labels);
+    problem.status(Optimizer::Newton, 1e-4, Standardize::Both);
+}
+
+/// The units of the features change nothing, with l2 0 either.
+#[test]
+fn units_do_not_decide_what_is_converged() {
+    let mut normal = normal(4);
+    let (n, d) = (500, 7);
+    let z: Vec<f64> = (0..n * d).map(|_| normal()).collect();
+    let labels: Vec<i64> = (0..n)
+        .map(|i| i64::from(z[i * d..][..d].iter().sum::<f64>() + 2.0 * normal() > 0.0))
+        .collect();
+    let scale = |k: usize| 10f64.powi(2 * k as i32 - 6);
+    let x = z
+        .iter()
+        .enumerate()
+        .map(|(at, z)| z * scale(at % d))
+        .collect();
+    let (scaled, plain) = (Awkward::of(x, d, labels.clone()), Awkward::of(z, d, labels));
+    for optimizer in BOTH {
+        for problem in [&scaled, &plain] {
+            let status = problem.status(optimizer, 0.0, Standardize::None);
+            assert_eq!(status, Status::Converged, "{optimizer:?}");
+        }
+    }
+}
+
+/// Albert and Anderson's three cases, and data that only look like them.
+#[test]
+fn separation_is_told_from_overlap() {
+    let mut normal = normal(5);
+    let tie: Vec<f64> = (0..60).map(|i| (i % 5) as f64 - 2.0).collect();
+    let of_tie = |(i, x): (usize, &f64)| {
+        if *x == 0.0 {
+            (i / 5 % 2) as i64
+        } else {
+            i64::from(*x > 0.0)
+        }
+    };
+    let labels = tie.iter().enumerate().map(of_tie).collect();
+    let ties = Awkward::of(tie, 1, labels);
+    // A column that is 1 only where the label is.
+    let (mut x, mut labels) = (Vec::new(), Vec::new());
+    for i in 0..200 {
+        let value = normal();
+        let label = i64::from(value + normal() > 0.0);
+        labels.push(label);
+        x.extend([value, f64::from(u8::from(label == 1 && i % 9 == 0))]);
+    }
+    let dummy = Awkward::of(x, 2, labels);
+    // One class of three.
+    let (mut x, mut labels) = (Vec::new(), Vec::new());
+    for i in 0..150 {
+        let third = i % 3 == 2;
+        labels.push(if third { 2 } else { i64::from(normal() > 0.0) });
+        x.extend([
+            normal(),
+            normal(),
+            if third {
+                2.0 + normal().abs()
+            } else {
+                -normal().abs()
+            },
+        ]);
+    }
+    let one_class = Awkward::of(x, 3, labels);
+    // Small whole numbers: margins 0, 0, 0, 3 along (0, 1) and b = 3.
+    let whole = Awkward::of(
+        vec![1.0, -3.0, 2.0, -3.0, -2.0, -3.0, 3.0, 0.0],
+        2,
+        vec![1, 0, 0, 1],
+    );
+    for (name, problem) in [
+        ("tie", &ties),
+        ("dummy", &dummy),
+        ("one", &one_class),
+        ("whole", &whole),
+    ] {
+        for optimizer in BOTH {
+            let status = problem.status(optimizer, 0.0, Standardize::None);
+            assert_eq!(status, Status::QuasiSeparable, "{name} {optimizer:?}");
+        }
+    }
+    let fit = one_class.fit(&ConvergeOptions {
+        penalty: Penalty::Value(0.0),
+        ..ConvergeOptions::default()
+    });
+    assert_eq!(fit.outcome.separated_class, Some(2));
+    // Labels that interleave, beside one row far away.
+    let interleaved = |far: f64| {
+        Awkward::of(
+            vec![far, 1.0, 2.0, 3.0, 4.0, 0.0, -1.0, 5.0],
+            1,
+            vec![1, 0, 1, 0, 1, 0, 1, 0],
+        )
+    };
+    for far in [1e2, 1e4, 1e6] {
+        for optimizer in BOTH {
+            let status = interleaved(far).status(optimizer, 0.0, Standardize::None);
+            let denied = matches!(status, Status::Separable | Status::QuasiSeparable);
+            assert!(!denied, "{far} {optimizer:?} {status:?}");
+        }
+    }
+}
+
+/// Nothing to learn is an optimum; constant features stay out of the model.
+#[test]
+fn an_optimum_at_the_start_is_converged() {
+    let zeros = Awkward::of(vec![0.0; 120], 3, (0..40).map(|i| i * i % 3).collect());
+    let mut normal = normal(6);
+    let rows: Vec<f64> = (0..80).map(|_| normal()).collect();
+    let every = (0..80)
+        .flat_map(|i| rows[i / 4 * 4..][..4].to_vec())
+        .collect();
+    let every_label = Awkward::of(every, 4, (0..80).map(|i| i % 4).collect());
+    let one_value = Awkward::of(vec![14.62; 4], 1, vec![0, 1, 0, 0]);
+    for problem in [&zeros, &every_label, &one_value] {
+        for optimizer in BOTH {
+            for l2 in [0.0, 0.1] {
+                let status = problem.status(optimizer, l2, Standardize::None);
+                assert_eq!(status, Status::Converged, "{optimizer:?} {l2}");
+            }
+        }
+    }
+    let mut x = Vec::new();
+    for _ in 0..40 {
+        x.extend([normal(), normal(), 1e6]);
+    }
+    let labels = (0..40)
+        .map(|i| i64::from(x[i * 3] + normal() > 0.0))
+        .collect();
+    let constant = Awkward::of(x, 3, labels);
+    for standardize in [Standardize::None, Standardize::Both] {
+        for optimizer in BOTH {
+            let status = constant.status(optimizer, 1e-6, standardize);
+            assert_eq!(status, Status::Converged, "{optimizer:?} {standardize:?}");
+        }
+    }
+}
+
+/// Nearly sure rows: the optimum of 1e-8 is reached by products in f32.
+#[test]
+fn weak_penalties_on_separable_rows_reach_their_optimum() {
+    let mut normal = normal(7);
+    let labels: Vec<i64> = (0..60).map(|i| i % 3).collect();
+    let x: Vec<f64> = (0..360)
+        .map(|at| normal() + if at % 6 == at / 6 % 3 { 4.0 } else { 0.0 })
+        .collect();
+    let problem = Awkward::of(x, 6, labels);
+    let optimum = problem.optimum(1e-10, &[1.0; 6]);
+    for optimizer in BOTH {
+        let fit = problem.fit(&ConvergeOptions {
+            optimizer,
+            penalty: Penalty::Value(1e-10),
+            ..ConvergeOptions::default()
+        });
+        let file = problem.objective(&fit.model, 1e-10, &[1.0; 6]);
+        assert!(
+            file <= optimum * (1.0 + 1e-3),
+            "{file:e} {optimum:e} {:?}",
+            fit.outcome
+        );
+    }
+}
+
+/// Asking for more gives no less, where products in f32 end the way.
+#[test]
+fn a_tighter_tolerance_gives_no_worse_model() {
+    for seed in 0..8 {
+        let mut uniform = uniform(seed);
+        let x = (0..15 * 30).map(|_| f64::from(uniform())).collect();
+        let labels = (0..15).map(|i| (i * 7 + seed as i64) % 3).collect();
+        let problem = Awkward::of(x, 30, labels);
+        let file = |tolerance: f64| {
+            let fit = problem.fit(&ConvergeOptions {
+                engine: Choice::Primal,
+                tolerance,
+                ..ConvergeOptions::default()
+            });
+            problem.objective(&fit.model, 1.0 / 15.0, &[1.0; 30])
+        };
+        let [loose, tight] = [1e-7, 1e-9].map(file);
+        // Weights are rounded to f32 either way.
+        assert!(tight <= loose * (1.0 + 1e-10), "{tight:e} {loose:e}");
+    }
+}
+
+/// Rows without a weight are not there, whatever they hold.
+#[test]
+fn rows_of_weight_0_are_not_there() {
+    let mut normal = normal(8);
+    for (n, d) in [(60, 4), (20, 40)] {
+        let x: Vec<f64> = (0..n * d).map(|_| normal()).collect();
+        let labels: Vec<i64> = (0..n)
+            .map(|i| i64::from(x[i * d] + normal() > 0.0))
+            .collect();
+        let alone = Awkward::of(x.clone(), d, labels.clone());
+        for far in [1e3, 1e9] {
+            let mut with = Awkward::of(
+                [x.clone(), vec![far; 2 * d]].concat(),
+                d,
+                [labels.clone(), vec![0, 1]].concat(),
+            );
+            with.weights[n..].fill(0.0);
+            for optimizer in BOTH {
+                for standardize in [Standardize::None, Standardize::Both] {
+                    let options = ConvergeOptions {
+                        optimizer,
+                        standardize,
+                        ..ConvergeOptions::default()
+                    };
+                    let (a, b) = (alone.fit(&options), with.fit(&options));
+                    assert_eq!(a.outcome.status, Status::Converged);
+                    let off = (a.outcome.objective / b.outcome.objective - 1.0).abs();
+                    assert!(
+                        off < 1e-9 && a.outcome.status == b.outcome.status,
+                        "{far} {:?}",
+                        b.outcome
+                    );
+                }
+            }
+        }
+    }
+}

@@ -290,6 +290,9 @@ impl Space for PrimalSpace<'_> {
                         0.0
                     };
                 }
+                for &k in &self.constant {
+                    scale[k] = 0.0;
+                }
                 factor.factor(RIDGE, |j, to| {
                     let of_column = h * scale[j] / sigma(j);
                     let values = to.iter_mut().zip(&moments[j * d..][j..d]).zip(&scale[j..]);
