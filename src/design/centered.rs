@@ -23,8 +23,10 @@ use crate::threads::{Share, Work};
 
 /// Most columns of a slab: so many products are summed in the precision asked for.
 const SLAB: usize = 512;
-/// Rows of a task.
+/// Rows of a task of logits.
 const ROWS: usize = 128;
+/// Rows of a block of an adjoint: enough products a sum for the kernels' speed.
+const DEEP: usize = 512;
 
 /// What products within a slab are computed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +83,15 @@ impl<'a> Centered<'a> {
     /// The root mean square of each column of Xc.
     pub fn scale(&self) -> &[f64] {
         &self.scale
+    }
+
+    /// Whether a mean is so large beside its column's scale that f32 sums over the rows as they are
+    /// would lose what tells them apart.
+    pub fn is_far(&self) -> bool {
+        /// As a multiple of the scale.
+        const FAR: f64 = 30.0;
+        let mut columns = self.mean.iter().zip(&self.scale);
+        columns.any(|(&mean, &scale)| f64::from(mean).abs() > FAR * scale && scale > 0.0)
     }
 
     /// W μ, one an output; the weight is c x d. Its rounding is about an ε of f64 of |W| |μ|.
@@ -154,10 +165,10 @@ impl<'a> Centered<'a> {
         let tasks = columns::blocks_of(&mut w, d, width).share(product::<T>(c, n, d));
         tasks.for_each(|mut block| {
             let range = block.range();
-            let mut slab = vec![T::default(); ROWS.min(n) * range.len()];
+            let mut slab = vec![T::default(); DEEP.min(n) * range.len()];
             let mut product = vec![T::default(); c * range.len()];
-            for first in (0..n).step_by(ROWS) {
-                let m = ROWS.min(n - first);
+            for first in (0..n).step_by(DEEP) {
+                let m = DEEP.min(n - first);
                 let slab = &mut slab[..m * range.len()];
                 for (i, to) in slab.chunks_exact_mut(range.len()).enumerate() {
                     self.center(first + i, range.start, to);
@@ -196,13 +207,19 @@ impl<'a> Centered<'a> {
             .iter()
             .map(|s| if *s > 0.0 { 1.0 / s } else { 0.0 })
             .collect();
+        const LANES: usize = 16;
         let norm = |i: usize| {
-            let values = self.x.row(i).iter().zip(&self.mean).zip(&inverse);
-            let mut sums = [0.0f64; 8];
+            let values = self.x.row(i).chunks(LANES).zip(self.mean.chunks(LANES));
+            let values = values.zip(inverse.chunks(LANES));
+            let mut sums = [0.0f64; LANES];
             vectorised!(Isa::current(), || {
-                for (k, ((&x, &mean), inverse)) in values.enumerate() {
-                    let value = (f64::from(x) - f64::from(mean)) * inverse;
-                    sums[k % 8] += value * value;
+                for ((x, mean), inverse) in values {
+                    for (sum, ((&x, &mean), inverse)) in
+                        sums.iter_mut().zip(x.iter().zip(mean).zip(inverse))
+                    {
+                        let value = (f64::from(x) - f64::from(mean)) * inverse;
+                        *sum += value * value;
+                    }
                 }
             });
             sums.iter().sum::<f64>().sqrt()

@@ -24,13 +24,15 @@ use rayon::prelude::*;
 
 use super::factor::Factor;
 use super::gram_matrix::room;
+use super::primal::Blocks;
 use super::space::{Space, dot};
 use super::{CentredGram, Progress, sum};
-use crate::data::samples::Rows;
+use crate::data::samples::{Batch, Rows};
 use crate::design::centered::{Centered, Precision};
 use crate::error::Result;
 use crate::gemm::Gemm;
 use crate::kernels::{Isa, vectorised};
+use crate::mat::MatRef;
 use crate::threads::{self, Share, Work};
 
 /// Curvatures below this share of their mean are raised to it: D must be inverted.
@@ -45,7 +47,7 @@ const RIDGE: f64 = 10.0;
 const SOLVED: f64 = 1e-9;
 /// How much coordinates may cancel, |A| √(tr Kc/n) / |W|, before their norm is minimised, and
 /// before products with them are f64.
-const CANCELLATION: f64 = 100.0;
+const CANCELLATION: f64 = 1000.0;
 
 /// Gram coordinates in f64.
 #[derive(Debug)]
@@ -422,27 +424,38 @@ impl Space for GramSpace<'_> {
     fn weight(&mut self, a: &[f64], design: &Centered, exact: bool) -> Result<Vec<f32>> {
         assert!(self.fitted.is_none(), "a weight of all rows");
         let mut cancellation = self.cancellation(a);
-        let mut shortest = Vec::new();
+        let shortest;
         let mut a = a;
         if cancellation > CANCELLATION || cancellation.is_nan() {
             shortest = self.minimum_norm(a)?;
             a = &shortest;
             cancellation = self.cancellation(a);
         }
-        let precision = match exact || cancellation > CANCELLATION {
-            true => Precision::Double,
-            false => Precision::Single,
-        };
         let d = design.x().features();
-        let weight = design.adjoint(a, precision);
-        drop(shortest);
-        let Some(deviation) = &self.deviation else {
-            return Ok(weight.iter().map(|&w| w as f32).collect());
+        let of_raw = |at: usize, w: f64| match &self.deviation {
+            None => w as f32,
+            // Once for the rows that A is of, once for the features that W is of.
+            Some(deviation) => (w / deviation[at % d].powi(2)) as f32,
         };
-        // Once for the rows that A is of, once for the features that W is of.
-        let values = weight.iter().enumerate();
-        let of_raw = |(at, &w): (usize, &f64)| (w / deviation[at % d].powi(2)) as f32;
-        Ok(values.map(of_raw).collect())
+        if exact || cancellation > CANCELLATION || design.is_far() {
+            let weight = design.adjoint(a, Precision::Double);
+            return Ok(weight
+                .iter()
+                .enumerate()
+                .map(|(at, &w)| of_raw(at, w))
+                .collect());
+        }
+        // Aᵀ Xc = Aᵀ X, as coordinates are centred.
+        let narrow: Vec<f32> = a.iter().map(|&a| a as f32).collect();
+        let (c, n) = (a.len() / self.gram.rows, self.gram.rows);
+        let mut weight = vec![0.0; c * d];
+        let a = MatRef::new(&narrow, c, n);
+        Blocks::new(self.x).pullback(self.gemm, 1.0, a, Batch::All, 0.0, &mut weight);
+        if self.deviation.is_some() {
+            let values = weight.iter_mut().enumerate();
+            values.for_each(|(at, w)| *w = of_raw(at, f64::from(*w)));
+        }
+        Ok(weight)
     }
 
     fn adjoint_square(&self, g: &[f64]) -> Option<(f64, f64)> {

@@ -33,9 +33,6 @@ use crate::threads::{self, Share, Work};
 const RIDGE: f64 = 1e-6;
 /// The least pivot of M, as a multiple of RIDGE, that is no rounding.
 const TOLD: f64 = 100.0;
-/// The largest mean, as a multiple of its column's deviation, of which f32 sums over the features
-/// as they are keep enough digits.
-const FAR: f64 = 30.0;
 
 /// Weights as they are.
 #[derive(Debug)]
@@ -86,10 +83,7 @@ impl<'a> PrimalSpace<'a> {
     ) -> Result<PrimalSpace<'a>> {
         let rows = design.x();
         let (n, d) = (rows.len(), rows.features());
-        let columns = design.mean().iter().zip(design.scale());
-        let is_far =
-            |(&mean, &scale): (&f32, &f64)| f64::from(mean).abs() > FAR * scale && scale > 0.0;
-        let (mut x, mean) = match { columns }.any(is_far) {
+        let (mut x, mean) = match design.is_far() {
             true => (
                 Blocks::centered(rows, design.mean()),
                 design.rest().to_vec(),
