@@ -111,6 +111,31 @@ impl<'a> Centered<'a> {
         }
     }
 
+    /// The logits of some rows, each c, in f64. Cost: 2cd flop a row.
+    pub fn logits_of_rows(&self, weight: &[f32], rows: &[usize]) -> Vec<Vec<f64>> {
+        let d = self.mean.len();
+        let of_row = |&i: &usize| {
+            let mut row = vec![0.0f64; d];
+            self.center(i, 0, &mut row);
+            let weights = weight.chunks_exact(d);
+            weights
+                .map(|w| {
+                    let mut sums = [0.0f64; 16];
+                    vectorised!(Isa::current(), || {
+                        for (w, x) in w.chunks(16).zip(row.chunks(16)) {
+                            for (sum, (&w, x)) in sums.iter_mut().zip(w.iter().zip(x)) {
+                                *sum += f64::from(w) * x;
+                            }
+                        }
+                    });
+                    sums.iter().sum()
+                })
+                .collect()
+        };
+        let work = Work::flop(4 * rows.len() * weight.len());
+        rows.par_iter().share(work).map(of_row).collect()
+    }
+
     /// `Gᵀ Xc`, c x d; Gᵀ is c x n. Cost: 2ncd flop.
     pub fn adjoint(&self, g: &[f64], precision: Precision) -> Vec<f64> {
         match precision {
@@ -352,8 +377,14 @@ mod tests {
             }
             let ones: Vec<f64> = (0..d).map(|k| scale_of(k).into()).collect();
             let norms = design.row_norms(&ones);
+            let of_rows = design.logits_of_rows(&weight, &[0, n - 1]);
             for precision in [Precision::Single, Precision::Double] {
                 let z = design.logits(&weight, precision);
+                if precision == Precision::Double {
+                    for (j, exact) in of_rows[1].iter().enumerate() {
+                        prop_assert!((z[j * n + n - 1] - exact).abs() <= 1e-9 * (1.0 + exact.abs()));
+                    }
+                }
                 for j in 0..c {
                     let w = |k: usize| f64::from(weight[j * d + k]);
                     let size = (0..d).map(|k| (w(k) * ones[k]).powi(2)).sum::<f64>().sqrt();

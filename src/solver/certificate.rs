@@ -86,7 +86,7 @@ impl Certifier<'_> {
         // Gᵀ1 is 0 but for rounding, which large biases would show.
         let infeasible = b.iter().zip(&at.bias).map(|(b, g)| (b * g).abs());
         let infeasible: f64 = infeasible.sum();
-        let (of_loss, of_margin) = self.rounding(weight, &at.g, precision);
+        let (of_loss, of_margin) = self.rounding(weight, &at.g, &logits, precision);
         let gap_allowed = self.tolerance * (at_best + penalty);
 
         let of_gram = match self.l2 > 0.0 {
@@ -192,10 +192,20 @@ impl Certifier<'_> {
         (square.sqrt(), rounding)
     }
 
-    /// What rounding may have moved the loss by, and a margin.
-    fn rounding(&self, weight: &[f32], g: &[f64], precision: Precision) -> (f64, f64) {
+    /// What rounding may have moved the loss by, and a margin. In f32 that is a multiple of what it
+    /// did to some rows, whose logits are computed again in f64: the bound for any rows is far
+    /// above it.
+    fn rounding(
+        &self,
+        weight: &[f32],
+        g: &[f64],
+        logits: &[f64],
+        precision: Precision,
+    ) -> (f64, f64) {
+        /// Rows looked at, and how much worse others may be.
+        const ROWS: usize = 16;
+        const WORSE: f64 = 8.0;
         let (n, d) = (self.design.x().len(), self.design.mean().len());
-        let unit = precision.rounding();
         // With every column brought to a mean square of 1 the bound does not know its units.
         let scale = self.design.scale();
         let norms = match precision {
@@ -212,6 +222,23 @@ impl Certifier<'_> {
             })
             .collect();
         let largest = weights.iter().copied().fold(0.0, f64::max);
+        let unit = match precision {
+            Precision::Double => precision.rounding(),
+            Precision::Single => {
+                let rows: Vec<usize> = (0..ROWS.min(n)).map(|k| k * n / ROWS.min(n)).collect();
+                let exact = self.design.logits_of_rows(weight, &rows);
+                let mut worst = 0.0f64;
+                for (&i, exact) in rows.iter().zip(&exact) {
+                    for (j, (exact, weight)) in exact.iter().zip(&weights).enumerate() {
+                        let size = norms[i] * weight;
+                        if size > 0.0 {
+                            worst = worst.max((logits[j * n + i] - exact).abs() / size);
+                        }
+                    }
+                }
+                (WORSE * worst).clamp(f64::EPSILON, precision.rounding())
+            }
+        };
         let (mut first, mut second, mut margin) = (0.0, 0.0, 0.0f64);
         for (g, weight) in g.chunks_exact(n).zip(&weights) {
             let products = g.iter().zip(&norms).map(|(g, norm)| g.abs() * norm);
