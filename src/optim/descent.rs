@@ -533,6 +533,8 @@ impl<'a, S: Space> Descent<'a, S> {
             match ended {
                 Some(Status::Converged) if self.l2 > 0.0 => {
                     left = self.settle();
+                    // A fit that goes on from here does not settle again.
+                    self.saved_products = self.products;
                     ended = self.ended(moved, M::BLIND);
                 }
                 Some(Status::Converged | Status::PrecisionLimited) if self.l2 == 0.0 => {
