@@ -332,52 +332,48 @@ impl ConvergeOptions {
     /// # Errors
     /// [`Error::Options`].
     pub fn check(&self, validated: bool) -> Result<()> {
-        check_options(self, validated)
-    }
-}
-
-fn check_options(options: &ConvergeOptions, validated: bool) -> Result<()> {
-    let positive = |option, value: f64| match value.is_finite() && value > 0.0 {
-        true => Ok(()),
-        false => Err(Error::options(option, value, "a finite number above 0")),
-    };
-    match options.penalty {
-        Penalty::Value(l2) if !(l2.is_finite() && l2 >= 0.0) => {
-            let expected = "a finite number, 0 or above";
-            return Err(Error::options("--l2", l2, expected));
-        }
-        Penalty::Path { from, to, count } => {
-            positive("--l2-path", from)?;
-            positive("--l2-path", to)?;
-            if !(2..=10_000).contains(&count) {
-                let expected = "2 to 10000 penalties";
-                return Err(Error::options("--l2-path", count, expected));
+        let positive = |option, value: f64| match value.is_finite() && value > 0.0 {
+            true => Ok(()),
+            false => Err(Error::options(option, value, "a finite number above 0")),
+        };
+        match self.penalty {
+            Penalty::Value(l2) if !(l2.is_finite() && l2 >= 0.0) => {
+                let expected = "a finite number, 0 or above";
+                return Err(Error::options("--l2", l2, expected));
             }
+            Penalty::Path { from, to, count } => {
+                positive("--l2-path", from)?;
+                positive("--l2-path", to)?;
+                if !(2..=10_000).contains(&count) {
+                    let expected = "2 to 10000 penalties";
+                    return Err(Error::options("--l2-path", count, expected));
+                }
+            }
+            Penalty::C(c) => positive("--C", c)?,
+            _ => {}
         }
-        Penalty::C(c) => positive("--C", c)?,
-        _ => {}
+        positive("--tolerance", self.tolerance)?;
+        let several = matches!(self.penalty, Penalty::Path { .. } | Penalty::Auto);
+        if several && self.folds.is_none() && !validated {
+            return Err(Error::options(
+                "--l2",
+                "several penalties and no rows to choose by",
+                "--val-split or --cv, which choose one, or one --l2",
+            ));
+        }
+        if self.refit_all && !validated {
+            let expected = "--val-split, whose rows it adds";
+            return Err(Error::options("--refit", "all", expected));
+        }
+        if self.refit_all && self.weighting.samples.is_some() {
+            return Err(Error::options(
+                "--refit",
+                "all with --sample-weight, which has no weights for the validation rows",
+                "train",
+            ));
+        }
+        Ok(())
     }
-    positive("--tolerance", options.tolerance)?;
-    let several = matches!(options.penalty, Penalty::Path { .. } | Penalty::Auto);
-    if several && options.folds.is_none() && !validated {
-        return Err(Error::options(
-            "--l2",
-            "several penalties and no rows to choose by",
-            "--val-split or --cv, which choose one, or one --l2",
-        ));
-    }
-    if options.refit_all && !validated {
-        let expected = "--val-split, whose rows it adds";
-        return Err(Error::options("--refit", "all", expected));
-    }
-    if options.refit_all && options.weighting.samples.is_some() {
-        return Err(Error::options(
-            "--refit",
-            "all with --sample-weight, which has no weights for the validation rows",
-            "train",
-        ));
-    }
-    Ok(())
 }
 
 fn check(splits: Splits, options: &ConvergeOptions) -> Result<()> {
@@ -489,10 +485,20 @@ fn on_space(
     let weights = options.weighting.resolve(splits.train, None)?;
     let design = Centered::new(x);
     let deviation = deviation(splits.train, options.standardize, &weights.samples)?;
-    let scale = deviation.as_deref();
+    let scale = deviation.clone();
+    let scale = scale.as_deref();
+    let given = Given {
+        splits,
+        options,
+        design: &design,
+        deviation,
+        weights,
+        journal,
+        observe,
+    };
     let mut columns = |columns| {
-        observe(Progress::Columns(columns));
-        journal.check()
+        (given.observe)(Progress::Columns(columns));
+        given.journal.check()
     };
     if engine == Kind::Gram {
         match CentredGram::new(x, scale, gemm, &mut columns) {
@@ -500,38 +506,42 @@ fn on_space(
             Err(Error::Memory { .. }) if options.engine == Choice::Auto => engine = Kind::Primal,
             gram => {
                 let mut space = GramSpace::new(x, gram?, scale, gemm)?;
-                let search = Search {
-                    splits,
-                    options,
-                    engine,
-                    design: &design,
-                    deviation,
-                    space: &mut space,
-                    weights,
-                    journal,
-                    observe,
-                    last: None,
-                    best: None,
-                };
-                return search.run(l2);
+                return given.search(engine, &mut space).run(l2);
             }
         }
     }
     let mut space = PrimalSpace::new(&design, scale, gemm, &mut columns)?;
-    let search = Search {
-        splits,
-        options,
-        engine,
-        design: &design,
-        deviation,
-        space: &mut space,
-        weights,
-        journal,
-        observe,
-        last: None,
-        best: None,
-    };
-    search.run(l2)
+    given.search(engine, &mut space).run(l2)
+}
+
+/// All that a search needs, whatever its space.
+struct Given<'a> {
+    splits: Splits<'a>,
+    options: &'a ConvergeOptions,
+    design: &'a Centered<'a>,
+    /// σ of the training rows.
+    deviation: Option<Vec<f64>>,
+    weights: RowWeights,
+    journal: &'a mut Journal,
+    observe: &'a mut (dyn FnMut(Progress) + Send),
+}
+
+impl<'a> Given<'a> {
+    fn search<S: Space>(self, engine: Kind, space: &'a mut S) -> Search<'a, S> {
+        Search {
+            splits: self.splits,
+            options: self.options,
+            engine,
+            design: self.design,
+            deviation: self.deviation,
+            space,
+            weights: self.weights,
+            journal: self.journal,
+            observe: self.observe,
+            last: None,
+            best: None,
+        }
+    }
 }
 
 /// σ of the rows that these sample weights leave, where features are scaled.

@@ -172,23 +172,6 @@ impl Weighting {
         Ok(self.resolve(samples, None)?.rows)
     }
 
-    /// As [`Weighting::of`] with the sample weights multiplied by `keep`, one factor a row: 0
-    /// takes a row out, also out of what `Balanced` counts.
-    ///
-    /// # Errors
-    /// As [`Weighting::resolve`].
-    pub fn of_rows(&self, samples: &Samples, keep: &[f64]) -> Result<Vec<f64>> {
-        Ok(self.resolve(samples, Some(keep))?.rows)
-    }
-
-    /// w_c, the weight of each class.
-    ///
-    /// # Errors
-    /// As [`Weighting::resolve`].
-    pub fn class_weights(&self, samples: &Samples) -> Result<Vec<f64>> {
-        Ok(self.resolve(samples, None)?.classes)
-    }
-
     /// The weights of classes and rows, the sample weights being multiplied by `keep` if it is
     /// given. Cost: O(n + C).
     ///
@@ -344,7 +327,7 @@ mod tests {
             let plain = Weighting { classes: ClassWeights::Balanced, ..Weighting::default() };
             let weighted = Weighting { samples: Some(weights.clone()), ..plain.clone() };
             let found = weighted.resolve(&samples, None).unwrap();
-            let expected = plain.class_weights(&all).unwrap();
+            let expected = plain.resolve(&all, None).unwrap().classes;
             prop_assert_eq!(&found, &plain.resolve(&samples, Some(&weights)).unwrap());
             prop_assert_eq!(&found.samples, &weights);
             let present = (0..classes as i64).filter(|class| repeated.contains(class)).count();
