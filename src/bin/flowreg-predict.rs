@@ -9,7 +9,7 @@ use flowreg::data::dataset::{Transform, USABLE, is_usable};
 use flowreg::data::folder::{entries, is_photograph};
 use flowreg::data::jpeg::Warnings;
 use flowreg::data::npy;
-use flowreg::data::photographs::{load_planes, pixel_to_f32};
+use flowreg::data::photographs::Loader;
 use flowreg::data::store::MappedMatrix;
 use flowreg::explain::Explainer;
 use flowreg::mat::MatRef;
@@ -342,8 +342,10 @@ fn row(input: &Input, matrices: &BTreeMap<usize, MappedMatrix>, model: &Model) -
         }
         From::Photograph(path) => {
             let transform = model.about().transform.as_ref().expect("checked by list");
-            let planes = load_planes(path, transform.size, Warnings::Refuse)?;
-            Ok(planes.into_iter().map(pixel_to_f32).collect())
+            let mut row = vec![0.0; 3 * transform.size * transform.size];
+            let size = transform.size;
+            Loader::default().load_file(path, size, Warnings::Refuse, &mut row)?;
+            Ok(row)
         }
     }
 }

@@ -11,7 +11,7 @@ use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::folder::{self, Shares};
 use flowreg::data::jpeg::Warnings;
-use flowreg::data::photographs::Photographs;
+use flowreg::data::photographs::{Loader, Photographs};
 use flowreg::data::prep::{self, PrepOptions};
 use flowreg::data::{arrays, download, libsvm};
 use flowreg::publish::{Overwrite, Staging};
@@ -317,9 +317,11 @@ fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) ->
     let rows = all.clone().count();
     let started = Instant::now();
     let mut tried = 0;
+    let mut loader = Loader::default();
+    let mut row = vec![0.0; 3 * options.size * options.size];
     for (photograph, _) in all.step_by((rows / TRIED).max(1)).take(TRIED) {
-        match photograph.planes(options.size, options.warnings) {
-            Ok(_) => tried += 1,
+        match loader.load(photograph, options.size, options.warnings, &mut row) {
+            Ok(()) => tried += 1,
             Err(Error::Image { .. }) => {}
             Err(error) => return Err(error),
         }

@@ -361,6 +361,7 @@ mod tests {
     use super::*;
     use crate::data::flowers102::Verify;
     use crate::data::jpeg::Warnings;
+    use crate::data::photographs::Loader;
 
     const SMALL: DemoOptions = DemoOptions {
         classes: 3,
@@ -402,8 +403,12 @@ mod tests {
         );
         for split in &photographs.splits {
             for (photograph, _) in &split.rows {
-                let planes = photograph.planes(16, Warnings::Refuse).unwrap();
-                assert_eq!(planes.len(), 3 * 16 * 16);
+                let mut row = vec![0.0; 3 * 16 * 16];
+                let mut loader = Loader::default();
+                loader
+                    .load(photograph, 16, Warnings::Refuse, &mut row)
+                    .unwrap();
+                assert!(row.iter().any(|&value| value > 0.0));
             }
         }
         assert!(flowers102::open(dir.path(), Verify::Official).is_err());

@@ -151,7 +151,11 @@ pub fn resize_to_planes(rgb: &[u8], width: usize, height: usize, size: usize) ->
     assert_eq!(rgb.len(), width * height * 3, "image length");
     let mut resizer = Resizer::default();
     let pixels = resizer.pixels(&mut rgb.to_vec(), width, height, size);
-    let plane = |channel: u32| pixels.iter().map(move |pixel| (pixel >> (8 * channel)) as u8);
+    let plane = |channel: u32| {
+        pixels
+            .iter()
+            .map(move |pixel| (pixel >> (8 * channel)) as u8)
+    };
     (0..3).flat_map(plane).collect()
 }
 

@@ -55,7 +55,12 @@ impl Weights {
         let part = |pair: &[u32], part: fn(u32) -> u32| part(pair[0]) | part(pair[1]) << 16;
         let pairs = new.weights.chunks_exact(2);
         new.pairs = pairs
-            .map(|pair| [part(pair, |w| w >> LOW), part(pair, |w| w & ((1 << LOW) - 1))])
+            .map(|pair| {
+                [
+                    part(pair, |w| w >> LOW),
+                    part(pair, |w| w & ((1 << LOW) - 1)),
+                ]
+            })
             .collect();
         new
     }
@@ -84,7 +89,10 @@ impl Weights {
 /// If the lengths do not fit.
 pub fn rows(isa: Isa, rgb: &[u8], weights: &Weights, out: &mut [u32]) {
     let outputs = weights.outputs();
-    assert!(outputs > 0 && out.len().is_multiple_of(outputs), "whole rows");
+    assert!(
+        outputs > 0 && out.len().is_multiple_of(outputs),
+        "whole rows"
+    );
     let height = out.len() / outputs;
     assert_eq!(rgb.len(), 3 * weights.inputs * height + PADDING, "pixels");
     assert!(weights.inputs <= 1 << PRECISION, "the sums fit");
@@ -167,7 +175,10 @@ impl Rows<'_> {
 /// If the lengths do not fit.
 pub fn columns(isa: Isa, bytes: &[u8], weights: &Weights, out: &mut [u8]) {
     let outputs = weights.outputs();
-    assert!(outputs > 0 && out.len().is_multiple_of(outputs), "whole rows");
+    assert!(
+        outputs > 0 && out.len().is_multiple_of(outputs),
+        "whole rows"
+    );
     let len = out.len() / outputs;
     assert_eq!(bytes.len(), len * weights.inputs, "rows of one length");
     assert!(weights.inputs <= 1 << PRECISION, "the sums fit");
@@ -280,8 +291,9 @@ mod tests {
     /// As it is written down: sums in 64 bits.
     fn weighted(weights: &Weights, i: usize, value: impl Fn(usize) -> u8) -> u8 {
         let (first, count) = weights.windows[i];
-        let products = (0..count)
-            .map(|t| u64::from(value(first + t)) * u64::from(weights.weights[i * weights.taps + t]));
+        let products = (0..count).map(|t| {
+            u64::from(value(first + t)) * u64::from(weights.weights[i * weights.taps + t])
+        });
         let sum = products.sum::<u64>() + (1 << (PRECISION - 1));
         (sum >> PRECISION).min(255) as u8
     }
@@ -346,7 +358,11 @@ mod tests {
                 planes(isa, &pixels[..len], &mut found);
                 for (at, found) in found.into_iter().enumerate() {
                     let byte = pixels[at % len].to_le_bytes()[at / len];
-                    assert_eq!(found.to_bits(), (f32::from(byte) / 255.0).to_bits(), "{isa}");
+                    assert_eq!(
+                        found.to_bits(),
+                        (f32::from(byte) / 255.0).to_bits(),
+                        "{isa}"
+                    );
                 }
             }
         }
