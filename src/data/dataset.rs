@@ -67,6 +67,9 @@ pub struct Transform {
     pub layout: String,
     /// `"u8/255"`, in f32.
     pub scale: String,
+    /// `"exif"` if the photograph is turned as its EXIF says; absent if it is left as stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orientation: Option<String>,
 }
 
 impl Transform {
@@ -83,6 +86,7 @@ impl Transform {
             filter: "bilinear-antialias".to_string(),
             layout: "chw".to_string(),
             scale: "u8/255".to_string(),
+            orientation: None,
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod libsvm;
 pub mod mat5;
 pub mod npy;
 pub mod photographs;
+pub mod pictures;
 pub mod png;
 pub mod prep;
 pub mod resample;

@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 
 use super::blocks::Blocks;
 use super::dataset::{MANIFEST, Manifest, SplitEntry, files_file, x_file, y_file};
-use super::jpeg::Warnings;
 use super::npy::{Dtype, Header};
 use super::photographs::{Photograph, PhotographSplit, Photographs, pixel_to_f32};
+use super::pictures::DecodeOptions;
 use crate::error::{Error, Result};
 use crate::files::{self, NewFile};
 use crate::interrupt;
@@ -27,8 +27,8 @@ const BLOCK_BYTES: usize = 32 << 20;
 pub struct PrepOptions {
     /// Side of the square that they are resized to, in pixels.
     pub size: usize,
-    /// What to do where libjpeg warns of broken data.
-    pub warnings: Warnings,
+    /// How photographs are decoded.
+    pub decode: DecodeOptions,
     /// Leave out what cannot be used, and list it in the manifest, instead of refusing all.
     pub skip_bad: bool,
 }
@@ -38,7 +38,7 @@ impl Default for PrepOptions {
     fn default() -> Self {
         PrepOptions {
             size: 128,
-            warnings: Warnings::Refuse,
+            decode: DecodeOptions::default(),
             skip_bad: false,
         }
     }
@@ -65,12 +65,18 @@ pub fn prepare(
     if !(1..=MAX_SIZE).contains(&size) {
         return Err(Error::options("--size", size, format!("1..={MAX_SIZE}")));
     }
+    options.decode.check()?;
     let staging = Staging::begin(out, overwrite)?;
     let mut manifest = Manifest::of_photographs(
         photographs.source.clone(),
         photographs.class_names.clone(),
         size,
     );
+    if options.decode.exif
+        && let Some(transform) = &mut manifest.transform
+    {
+        transform.orientation = Some("exif".to_string());
+    }
     for split in &photographs.splits {
         let skipped = &mut manifest.skipped;
         let entry = prepare_split(split, options, staging.dir(), skipped, progress)?;
@@ -218,7 +224,7 @@ fn decode(
     (block.par_chunks_exact_mut(features).zip(photographs))
         .map(|(row, (photograph, _))| {
             interrupt::check()?;
-            let planes = photograph.planes(options.size, options.warnings)?;
+            let planes = photograph.planes(options.size, &options.decode)?;
             for (value, byte) in row.iter_mut().zip(planes) {
                 *value = lut[usize::from(byte)];
             }
