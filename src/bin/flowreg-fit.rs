@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use flowreg::cli::converged::{self, ConvergeArgs, WeightingArgs};
 use flowreg::converge::{ConvergeOptions, Converged, Optimizer, PathEntry, Progress, converge};
-use flowreg::data::dataset::Transform;
+use flowreg::data::checks;
+use flowreg::data::dataset::{NumberFormat, Transform};
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::npy;
@@ -285,7 +286,15 @@ fn overwrite(force: bool) -> Overwrite {
 
 fn compare(args: &Compare) -> Result<()> {
     let page = report::compare(&args.runs)?;
-    write_file(&args.out, page.as_bytes(), overwrite(args.force))?;
+    let runs: Vec<&Path> = args.runs.iter().map(PathBuf::as_path).collect();
+    let overwrite = overwrite(args.force);
+    write_file(
+        &args.out,
+        report::SIGNATURE,
+        page.as_bytes(),
+        overwrite,
+        &runs,
+    )?;
     cli::say(format_args!(
         "{}: {} runs",
         args.out.display(),
@@ -296,7 +305,7 @@ fn compare(args: &Compare) -> Result<()> {
 
 fn export(args: &Export) -> Result<()> {
     let model = Model::load(run::model_file(&args.model))?;
-    let staging = Staging::begin(&args.out, overwrite(args.force))?;
+    let staging = Staging::begin(&args.out, overwrite(args.force), &[&args.model])?;
     export::write(&staging, &model)?;
     staging.publish()?;
     let files = [export::ONNX, export::WEIGHT, export::BIAS];
@@ -309,6 +318,7 @@ struct Data {
     source: String,
     class_names: Vec<String>,
     transform: Option<Transform>,
+    numbers: Option<NumberFormat>,
     /// Name and rows.
     splits: Vec<(String, Split)>,
     /// Places in `splits`.
@@ -353,6 +363,7 @@ impl Data {
             source: manifest.source.clone(),
             class_names: manifest.class_names.clone(),
             transform: manifest.transform.clone(),
+            numbers: manifest.numbers.clone(),
             splits,
         })
     }
@@ -368,6 +379,7 @@ impl Data {
             source: name.into_owned(),
             class_names: Vec::new(),
             transform: None,
+            numbers: None,
             train: 0,
             val: val.is_some().then_some(1),
             eval: usize::from(val.is_some()),
@@ -448,13 +460,19 @@ fn run(args: Args) -> Result<()> {
     let memory = args.timings.then(cli::PeakMemory::watch);
     let out = args.out.as_deref().expect("clap requires it");
     let mut plan = Plan::new(&args, out)?;
-    let staging = Staging::begin(out, overwrite(args.force))?;
+    let staging = Staging::begin(out, overwrite(args.force), &sources(&args))?;
     let pool = threads::pool(args.threads)?;
     let data = pool.install(|| Data::open(&args, &staging))?;
     let classes = data.classes(plan.classes)?;
     let train = data.samples(data.train, classes)?;
     let val = (data.val.map(|val| data.samples(val, classes))).transpose()?;
     let eval = data.samples(data.eval, classes)?;
+    let labels_path = data.splits[data.train].1.labels_path();
+    checks::refuse_one_class(labels_path, train.labels())?;
+    let names = &data.class_names;
+    if let Some(sentence) = checks::absent_classes(train.labels(), classes, names) {
+        cli::warn(sentence);
+    }
     plan.weigh(&args, data.splits[data.train].1.labels(), &train)?;
     if let (Some(place), Some(val)) = (data.val, &val) {
         data.warn_of_missing_classes(&train, place, val);
@@ -487,6 +505,7 @@ fn run(args: Args) -> Result<()> {
             .cloned()
             .collect(),
         transform: data.transform.clone(),
+        numbers: data.numbers.clone(),
         temperature: calibration.map(|found| found.temperature),
     });
 
@@ -915,6 +934,23 @@ fn say_written(out: &Path, args: &Args, files: &[&str], summary: &Summary) {
         let page = out.join(report::REPORT);
         cli::say(format_args!("to look at it, open {}", page.display()));
     }
+}
+
+/// The files and directories that a run is made of.
+fn sources(args: &Args) -> Vec<&Path> {
+    let init = (args.init.as_deref()).filter(|init| !["torch", "zeros"].contains(init));
+    let paths = [
+        &args.dataset,
+        &args.x,
+        &args.y,
+        &args.x_val,
+        &args.y_val,
+        &args.weighting.class_weight,
+        &args.weighting.sample_weight,
+    ];
+    (paths.into_iter().filter_map(|path| path.as_deref()))
+        .chain(init.map(Path::new))
+        .collect()
 }
 
 /// Where to save the state, if that was asked for. A checkpoint that is neither continued nor
