@@ -90,6 +90,19 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Read a file of at most `most` bytes.
 pub(crate) fn read(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    read_into(path, doing, most, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// [`read`], in place of what `bytes` holds.
+pub(crate) fn read_into(
+    path: &Path,
+    doing: &'static str,
+    most: u64,
+    bytes: &mut Vec<u8>,
+) -> Result<()> {
+    bytes.clear();
     let file = (refusal().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
     let len = (refusal().and_then(|()| file.metadata()))
         .map_err(Error::io(path, "read the length of"))?
@@ -103,14 +116,13 @@ pub(crate) fn read(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8
         ));
     }
     // One byte more than it had: whatever grows meanwhile is refused by its reader.
-    let mut bytes = Vec::new();
     usize::try_from(len)
         .map_or(Err(()), |len| bytes.try_reserve(len + 1).map_err(|_| ()))
         .map_err(|()| Error::io(path, "hold in memory")(io::ErrorKind::OutOfMemory.into()))?;
     (Failing(&file).take(len + 1))
-        .read_to_end(&mut bytes)
+        .read_to_end(bytes)
         .map_err(Error::io(path, "read"))?;
-    Ok(bytes)
+    Ok(())
 }
 
 /// Hand on a file of any length, piece by piece.

@@ -8,7 +8,7 @@ use clap::Parser;
 use flowreg::data::dataset::{Transform, USABLE, is_usable};
 use flowreg::data::folder::{entries, is_photograph};
 use flowreg::data::npy;
-use flowreg::data::photographs::{load_planes, pixel_to_f32};
+use flowreg::data::photographs::Loader;
 use flowreg::data::pictures::DecodeOptions;
 use flowreg::data::store::MappedMatrix;
 use flowreg::explain::Explainer;
@@ -349,8 +349,10 @@ fn row(input: &Input, matrices: &BTreeMap<usize, MappedMatrix>, model: &Model) -
                 exif: transform.orientation.is_some(),
                 ..DecodeOptions::default()
             };
-            let planes = load_planes(path, transform.size, &decode)?;
-            Ok(planes.into_iter().map(pixel_to_f32).collect())
+            let mut row = vec![0.0; 3 * transform.size * transform.size];
+            let size = transform.size;
+            Loader::default().load_file(path, size, &decode, &mut row)?;
+            Ok(row)
         }
     }
 }

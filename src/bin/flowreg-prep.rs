@@ -10,7 +10,7 @@ use flowreg::data::dataset::{Manifest, TRAIN};
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::folder::{self, Shares};
-use flowreg::data::photographs::Photographs;
+use flowreg::data::photographs::{Loader, Photographs};
 use flowreg::data::pictures::DecodeOptions;
 use flowreg::data::prep::{self, PrepOptions};
 use flowreg::data::{arrays, download, libsvm};
@@ -340,9 +340,11 @@ fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) ->
     let rows = all.clone().count();
     let started = Instant::now();
     let mut tried = 0;
+    let mut loader = Loader::default();
+    let mut row = vec![0.0; 3 * options.size * options.size];
     for (photograph, _) in all.step_by((rows / TRIED).max(1)).take(TRIED) {
-        match photograph.planes(options.size, &options.decode) {
-            Ok(_) => tried += 1,
+        match loader.load(photograph, options.size, &options.decode, &mut row) {
+            Ok(()) => tried += 1,
             Err(Error::Image { .. }) => {}
             Err(error) => return Err(error),
         }
