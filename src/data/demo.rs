@@ -360,8 +360,8 @@ fn mix(a: u32, b: u32) -> u32 {
 mod tests {
     use super::*;
     use crate::data::flowers102::Verify;
-    use crate::data::jpeg::Warnings;
     use crate::data::photographs::Loader;
+    use crate::data::pictures::DecodeOptions;
 
     const SMALL: DemoOptions = DemoOptions {
         classes: 3,
@@ -406,7 +406,7 @@ mod tests {
                 let mut row = vec![0.0; 3 * 16 * 16];
                 let mut loader = Loader::default();
                 loader
-                    .load(photograph, 16, Warnings::Refuse, &mut row)
+                    .load(photograph, 16, &DecodeOptions::default(), &mut row)
                     .unwrap();
                 assert!(row.iter().any(|&value| value > 0.0));
             }

@@ -2,13 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::pictures::{self, DecodeOptions, Rgb};
 use super::resample::Resizer;
-use super::{jpeg, jpeg::Rgb, jpeg::Warnings, png};
 use crate::error::{Error, Result};
 use crate::files;
-
-/// Largest photograph file accepted, in bytes.
-pub(crate) const MAX_FILE: u64 = 32 << 20;
 
 /// Labelled photographs in named splits.
 #[derive(Clone, Debug)]
@@ -49,7 +46,8 @@ pub struct Photograph {
 /// ones nothing is allocated for a photograph but what its decoder allocates itself.
 ///
 /// The rows are equal to torchvision's `Resize((size, size))` and `ToTensor` of
-/// `Image.open(path).convert("RGB")`, to the bit. As there, EXIF's orientation is not obeyed.
+/// `Image.open(path).convert("RGB")`, to the bit. EXIF's orientation is
+/// not obeyed, as there, unless [`DecodeOptions::exif`] is set.
 #[derive(Debug, Default)]
 pub struct Loader {
     file: Vec<u8>,
@@ -68,12 +66,12 @@ impl Loader {
         &mut self,
         photograph: &Photograph,
         size: usize,
-        warnings: Warnings,
+        options: &DecodeOptions,
         row: &mut [f32],
     ) -> Result<()> {
         match &photograph.bytes {
-            Some(bytes) => self.decode(&photograph.path, bytes, size, warnings, row),
-            None => self.load_file(&photograph.path, size, warnings, row),
+            Some(bytes) => self.decode(&photograph.path, bytes, size, options, row),
+            None => self.load_file(&photograph.path, size, options, row),
         }
     }
 
@@ -85,18 +83,20 @@ impl Loader {
         &mut self,
         path: &Path,
         size: usize,
-        warnings: Warnings,
+        options: &DecodeOptions,
         row: &mut [f32],
     ) -> Result<()> {
         let mut file = std::mem::take(&mut self.file);
-        let read = files::read_into(path, "open the photograph", MAX_FILE, &mut file);
+        let read = files::read_into(path, "open the photograph", options.max_file(), &mut file);
         let loaded = match read {
-            Ok(()) => self.decode(path, &file, size, warnings, row),
+            Ok(()) => self.decode(path, &file, size, options, row),
             Err(Error::Format {
                 found, expected, ..
             }) => Err(Error::Image {
                 path: path.to_path_buf(),
-                reason: format!("found {found}, expected {expected}"),
+                reason: format!(
+                    "found {found}, expected {expected}: 4 for each pixel that --max-pixels allows"
+                ),
             }),
             Err(error) => Err(error),
         };
@@ -109,18 +109,14 @@ impl Loader {
         path: &Path,
         bytes: &[u8],
         size: usize,
-        warnings: Warnings,
+        options: &DecodeOptions,
         row: &mut [f32],
     ) -> Result<()> {
-        let decoded = match bytes.starts_with(png::SIGNATURE) {
-            true => png::decode_rgb(bytes),
-            false => jpeg::decode_rgb(bytes, warnings),
-        };
         let Rgb {
             width,
             height,
             mut values,
-        } = decoded.map_err(|reason| Error::Image {
+        } = pictures::decode_rgb(bytes, options).map_err(|reason| Error::Image {
             path: path.to_path_buf(),
             reason,
         })?;

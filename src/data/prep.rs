@@ -7,9 +7,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use super::checks;
 use super::dataset::{Manifest, SplitEntry, TRAIN, x_file};
 use super::dataset_writer::{ArrayFile, finish_split, publish};
-use super::jpeg::Warnings;
 use super::npy::Dtype;
 use super::photographs::{Loader, PhotographSplit, Photographs};
+use super::pictures::DecodeOptions;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::publish::{Overwrite, Staging};
@@ -24,8 +24,8 @@ const MAX_WAITING: usize = 64 << 20;
 pub struct PrepOptions {
     /// Side of the square that they are resized to, in pixels.
     pub size: usize,
-    /// What to do where libjpeg warns of broken data.
-    pub warnings: Warnings,
+    /// How photographs are decoded.
+    pub decode: DecodeOptions,
     /// Leave out what cannot be used, and list it in the manifest, instead of refusing all.
     pub skip_bad: bool,
 }
@@ -35,7 +35,7 @@ impl Default for PrepOptions {
     fn default() -> Self {
         PrepOptions {
             size: 128,
-            warnings: Warnings::Refuse,
+            decode: DecodeOptions::default(),
             skip_bad: false,
         }
     }
@@ -63,12 +63,14 @@ pub fn prepare(
     if !(1..=MAX_SIZE).contains(&size) {
         return Err(Error::options("--size", size, format!("1..={MAX_SIZE}")));
     }
+    options.decode.check()?;
     let staging = Staging::begin(out, overwrite, &[&photographs.root])?;
     let mut manifest = Manifest::of_photographs(
         photographs.source.clone(),
         photographs.class_names.clone(),
         size,
     );
+    options.decode.check()?;
     manifest.left_out = photographs.left_out.clone();
     for split in &photographs.splits {
         let skipped = &mut manifest.skipped;
@@ -99,7 +101,7 @@ fn prepare_split(
         let (photograph, _) = &split.rows[i];
         let mut row = lock(&emptied).pop().unwrap_or_default();
         row.resize(features, 0.0);
-        loader.load(photograph, options.size, options.warnings, &mut row)?;
+        loader.load(photograph, options.size, &options.decode, &mut row)?;
         progress(1);
         Ok(row)
     };
