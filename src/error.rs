@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "photographs")]
 use crate::data::mat5::Mat5Error;
 use crate::data::npy::NpyError;
 use crate::tensors::TensorsError;
@@ -46,6 +47,7 @@ pub enum Error {
         source: NpyError,
     },
     /// A MATLAB file is not the small integer arrays that Flowers102 ships.
+    #[cfg(feature = "photographs")]
     #[error("{}: {source}", path.display())]
     Mat5 {
         /// File concerned.
@@ -235,14 +237,24 @@ impl Error {
         }
     }
 
+    /// Whether one input cannot be read, so that others may still be used.
+    pub(crate) fn is_of_input(&self) -> bool {
+        match self {
+            Error::Image { .. } => true,
+            Error::Io { source, .. } => source.kind() != io::ErrorKind::OutOfMemory,
+            _ => false,
+        }
+    }
+
     /// Exit code of the binaries: 64 usage, 65 bad data, 70 no usable result, 71 no memory,
     /// 73 output exists or is being written, 74 input or output failed, 75 input changed, 128 + signal.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Options { .. } => 64,
+            #[cfg(feature = "photographs")]
+            Error::Mat5 { .. } => 65,
             Error::Format { .. }
             | Error::Npy { .. }
-            | Error::Mat5 { .. }
             | Error::Tensors { .. }
             | Error::Image { .. }
             | Error::Overflow { .. }

@@ -9,6 +9,7 @@ use md5::{Digest, Md5};
 use ureq::http::{StatusCode, header};
 use ureq::{Agent, Body};
 
+use super::flowers102::Remote;
 use crate::error::{Error, Result};
 use crate::files::{self, NewFile, parent_of};
 use crate::interrupt;
@@ -20,17 +21,6 @@ const ATTEMPTS: u32 = 5;
 const REQUEST: Duration = Duration::from_secs(300);
 const CONNECT: Duration = Duration::from_secs(20);
 const BUFFER: usize = 1 << 18;
-
-/// A file of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remote {
-    /// Its name, there and here.
-    pub name: &'static str,
-    /// The md5 that it must have.
-    pub md5: &'static str,
-    /// More bytes than it can have.
-    pub max_bytes: u64,
-}
 
 /// Bytes there so far, and in all if the server says.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>);

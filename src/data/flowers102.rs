@@ -8,7 +8,6 @@ use std::path::Path;
 
 use md5::{Digest, Md5};
 
-use super::download::Remote;
 use super::photographs::{Photograph, PhotographSplit, Photographs};
 use super::{archive, mat5};
 use crate::error::{Error, Result};
@@ -25,6 +24,17 @@ const SPLITS_MD5: &str = "a5357ecc9cb78c4bef273ce3793fc85c";
 const ARCHIVE_MD5: &str = "52808999861908f626f3c1f4e79d11fa";
 /// Where the three official files lie.
 pub const URL: &str = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/";
+/// A file of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Its name, there and here.
+    pub name: &'static str,
+    /// The md5 that it must have.
+    pub md5: &'static str,
+    /// More bytes than it can have.
+    pub max_bytes: u64,
+}
+
 /// The official files, the small ones first.
 pub const OFFICIAL: [Remote; 3] = [
     Remote {
@@ -153,6 +163,8 @@ pub fn open(root: &Path, verify: Verify) -> Result<Photographs> {
     };
     Ok(Photographs {
         source: "Oxford Flowers102".to_string(),
+        root: root.to_path_buf(),
+        left_out: Vec::new(),
         splits: VARIABLES
             .iter()
             .map(|(name, variable)| split(name, variable))

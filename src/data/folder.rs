@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::photographs::{Photograph, PhotographSplit, Photographs};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::{files, publish};
 use crate::torch_rng::TorchRng;
 
 /// Usual names of split folders, in lower case.
@@ -53,6 +53,13 @@ pub struct Shares {
     pub test: f64,
     /// Seed of the draw.
     pub seed: u32,
+}
+
+impl std::fmt::Display for Shares {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let Shares { val, test, seed } = self;
+        write!(f, "each class is split by seed {seed}, {val} for val, {test} for test")
+    }
 }
 
 impl Shares {
@@ -157,8 +164,7 @@ pub fn open(root: &Path, options: &FolderOptions) -> Result<Found> {
                     names.join(", "),
                 );
             }
-            let Shares { val, test, seed } = options.shares;
-            layout += &format!("; each is split by seed {seed}, {val} for val, {test} for test");
+            layout += &format!("; {}", options.shares);
             (layout, names, drawn(classes, options.shares))
         }
     };
@@ -384,7 +390,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Read a folder; `above` are those that it lies in.
-    fn folder(&mut self, path: &Path, above: &mut Vec<files::Id>) -> Result<Tree> {
+    fn folder(&mut self, path: &Path, above: &mut Vec<files::FolderId>) -> Result<Tree> {
         self.folders += 1;
         if self.folders > MAX_FOLDERS {
             let expected = "fewer; links to folders that hold links multiply: remove some";
@@ -402,7 +408,7 @@ impl<'a> Walk<'a> {
             }
             entries => entries?,
         };
-        above.push(files::id(path)?);
+        above.push(files::folder_id(path)?);
         for entry in entries {
             let path = entry.path();
             if entry.file_name().as_encoded_bytes().starts_with(b".") {
@@ -421,7 +427,7 @@ impl<'a> Walk<'a> {
                 }
             } else if is_output(&path) {
                 self.leave_out(Kind::Output, &path);
-            } else if files::id(&path).is_ok_and(|id| above.contains(&id)) {
+            } else if files::folder_id(&path).is_ok_and(|id| above.contains(&id)) {
                 self.leave_out(Kind::Circle, &path);
             } else {
                 let below = self.folder(&path, above)?;
@@ -471,9 +477,9 @@ fn is_signature(begin: &[u8]) -> bool {
         || starts(b"BM") && begin.get(6..10) == Some(&[0; 4])
 }
 
-/// Whether a folder was written by flowreg, by this version or an earlier one, which left no list
-/// of its entries.
+/// Whether a folder was written by flowreg.
 fn is_output(folder: &Path) -> bool {
+    // Outputs of earlier builds have no list of their entries.
     let has = |name: &str, keys: &[&str]| {
         let path = folder.join(name);
         path.is_file()
@@ -482,7 +488,8 @@ fn is_output(folder: &Path) -> bool {
                 .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
                 .is_some_and(|json| keys.iter().all(|key| json.get(key).is_some()))
     };
-    has(super::dataset::MANIFEST, &["version", "class_names", "crc32"])
+    publish::is_output(folder)
+        || has(super::dataset::MANIFEST, &["version", "class_names", "crc32"])
         || has(crate::run::SUMMARY, &["flowreg", "train_split", "eval_loss"])
 }
 
@@ -535,7 +542,10 @@ fn splits<'a>(
             0 | 1 => "",
             _ => "; or --layout classes, which makes each folder a class",
         };
-        let found = if all.is_empty() { "no pictures" } else { &all };
+        let found = match all.is_empty() {
+            true => "no pictures",
+            false => &all,
+        };
         let expected = format!(
             "a folder train with a folder for each class in it (--split-names train=FOLDER,... \
              gives its name){classes}"

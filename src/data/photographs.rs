@@ -15,6 +15,10 @@ pub(crate) const MAX_FILE: u64 = 32 << 20;
 pub struct Photographs {
     /// Where they come from, for the manifest.
     pub source: String,
+    /// The file or folder that was given: no output may contain it or lie in it.
+    pub root: PathBuf,
+    /// What lies there and is passed over, a sentence each.
+    pub left_out: Vec<String>,
     /// Name of each class; a label is an index into it.
     pub class_names: Vec<String>,
     /// The splits, in the order in which they are prepared.
@@ -59,7 +63,7 @@ impl Photograph {
 /// # Errors
 /// [`Error::Image`] for content that cannot be used, [`Error::Io`].
 pub fn load_planes(path: &Path, size: usize, warnings: Warnings) -> Result<Vec<u8>> {
-    let bytes = match files::read(path, "open the photograph", MAX_FILE) {
+    let bytes = match files::read_regular(path, "open the photograph", MAX_FILE) {
         Err(Error::Format {
             found, expected, ..
         }) => {
