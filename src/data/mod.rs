@@ -28,6 +28,8 @@ pub mod photographs;
 pub mod png;
 #[cfg(feature = "photographs")]
 pub mod prep;
+#[cfg(feature = "download")]
+mod proxy;
 #[cfg(feature = "photographs")]
 pub mod resample;
 pub mod samples;

@@ -69,7 +69,14 @@ pub fn prepare(
     manifest.left_out = photographs.left_out.clone();
     for split in &photographs.splits {
         let skipped = &mut manifest.skipped;
-        let entry = prepare_split(photographs, split, options, staging.dir(), skipped, progress)?;
+        let entry = prepare_split(
+            photographs,
+            split,
+            options,
+            staging.dir(),
+            skipped,
+            progress,
+        )?;
         manifest.splits.push(entry);
     }
     publish(staging, manifest)
