@@ -18,6 +18,8 @@ pub mod folder;
 #[cfg(feature = "photographs")]
 pub mod jpeg;
 pub mod libsvm;
+#[cfg(all(feature = "photographs", feature = "formats"))]
+pub mod list;
 #[cfg(feature = "photographs")]
 pub mod mat5;
 pub mod npy;
@@ -29,6 +31,8 @@ pub mod pictures;
 pub mod png;
 #[cfg(feature = "photographs")]
 pub mod prep;
+#[cfg(feature = "download")]
+mod proxy;
 #[cfg(feature = "photographs")]
 pub mod resample;
 pub mod samples;
