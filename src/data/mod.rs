@@ -2,8 +2,12 @@
 
 #[cfg(feature = "photographs")]
 pub mod archive;
+mod array_file;
 pub mod arrays;
 pub mod blocks;
+mod columns;
+#[cfg(feature = "formats")]
+pub mod csv_text;
 pub mod dataset;
 pub(crate) mod dataset_writer;
 #[cfg(feature = "photographs")]
@@ -16,10 +20,13 @@ pub mod flowers102;
 pub mod folder;
 #[cfg(feature = "photographs")]
 pub mod jpeg;
+mod labels;
 pub mod libsvm;
 #[cfg(feature = "photographs")]
 pub mod mat5;
 pub mod npy;
+#[cfg(feature = "formats")]
+mod npz;
 #[cfg(feature = "photographs")]
 pub mod photographs;
 #[cfg(feature = "photographs")]
@@ -28,6 +35,7 @@ pub mod png;
 pub mod prep;
 #[cfg(feature = "photographs")]
 pub mod resample;
+pub mod rows;
 pub mod samples;
 pub mod store;
 
