@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use flowreg::cli::converged::{self, ConvergeArgs, WeightingArgs};
 use flowreg::converge::{ConvergeOptions, Converged, Optimizer, PathEntry, Progress, converge};
 use flowreg::data::arrays;
+use flowreg::data::checks;
 use flowreg::data::dataset::{NumberFormat, Transform};
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
@@ -390,7 +391,7 @@ impl Data {
             labels_from: args.labels_from.unwrap_or(0),
             center: args.center,
         };
-        let loaded = arrays::load(&parts, options, &|m| cli::warn(m), &|path, bytes| {
+        let loaded = arrays::load(&parts, options, &|path, bytes| {
             let bytes = cli::bytes(bytes as f64);
             cli::say(format_args!("{}: converted to f32 in memory, {bytes}", path.display()));
         })?;
@@ -487,6 +488,12 @@ fn run(args: Args) -> Result<()> {
     let train = data.samples(data.train, classes)?;
     let val = (data.val.map(|val| data.samples(val, classes))).transpose()?;
     let eval = data.samples(data.eval, classes)?;
+    let labels_path = data.splits[data.train].1.labels_path();
+    checks::refuse_one_class(labels_path, train.labels())?;
+    let names = &data.class_names;
+    if let Some(sentence) = checks::absent_classes(train.labels(), classes, names) {
+        cli::warn(sentence);
+    }
     plan.weigh(&args, data.splits[data.train].1.labels(), &train)?;
     if let (Some(place), Some(val)) = (data.val, &val) {
         data.warn_of_missing_classes(&train, place, val);

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::array_file::{ArrayFile, Role};
+use super::checks;
 use super::columns::Columns;
 use super::dataset::{BYTES, MAX_CLASSES, Manifest, NumberFormat, Split};
 use super::dataset_writer::{BLOCK_BYTES, publish, write_split};
@@ -56,8 +57,7 @@ pub struct Loaded {
 /// Convert arrays into the dataset directory `out`, which appears complete or not at all.
 ///
 /// The first part is the one that is fitted. Numbers are rounded to f32; bytes (`|u1`) are taken
-/// for pixels and divided by 255. `progress` is told the rows done since its last call, `warn`
-/// what the user should know. Cost: one pass over the files, one more over the first with
+/// for pixels and divided by 255. `progress` is told the rows done since its last call. Cost: one pass over the files, one more over the first with
 /// `center`; memory: a block of 32 MB, and labels; a compressed array in Fortran order is
 /// unpacked in memory.
 ///
@@ -72,7 +72,6 @@ pub fn prepare(
     out: &Path,
     overwrite: Overwrite,
     progress: &dyn Fn(u64),
-    warn: &dyn Fn(&str),
 ) -> Result<Manifest> {
     let sources: Vec<PathBuf> = (parts.iter())
         .flat_map(|part| [place(&part.x), place(&part.y)])
@@ -83,14 +82,14 @@ pub fn prepare(
         features: mut readers,
         numbered,
         numbers,
-    } = Opened::of(parts, options, MAX_CLASSES as i64, warn)?;
+    } = Opened::of(parts, options, MAX_CLASSES as i64)?;
     let features = readers[0].features;
     let source = parts[0].x.file_name().unwrap_or_default();
     let source = source.to_string_lossy().into_owned();
     let names = numbered.names(options.labels_from);
     let mut manifest = Manifest::of_numbers(source, names, features);
     for ((part, reader), labels) in parts.iter().zip(&mut readers).zip(&numbered.labels) {
-        let entry = write_split(staging.dir(), part.name, features, labels, |rows, values| {
+        let entry = write_split(staging.dir(), part.name, &part.y, features, labels, |rows, values| {
             progress(rows.len() as u64);
             reader.read(values).map(drop)
         })?;
@@ -102,15 +101,14 @@ pub fn prepare(
 }
 
 /// Rows to fit without a dataset: features that can be mapped are (`<f4` in C order), others are
-/// converted in memory. `warn` is told what the user should know, `forecast` the bytes of memory
-/// that an array will take, before it takes them.
+/// converted in memory. `forecast` is told the bytes of memory that an array will take, before it
+/// takes them.
 ///
 /// # Errors
 /// As [`prepare`]; [`Error::Memory`] for arrays beyond the memory at hand.
 pub fn load(
     parts: &[Part],
     options: ArrayOptions,
-    warn: &dyn Fn(&str),
     forecast: &dyn Fn(&Path, u64),
 ) -> Result<Loaded> {
     let most = match options.labels_from {
@@ -121,7 +119,7 @@ pub fn load(
         features: readers,
         numbered,
         numbers,
-    } = Opened::of(parts, options, most, warn)?;
+    } = Opened::of(parts, options, most)?;
     let class_names = match (&numbered.names, options.labels_from) {
         (None, 0) => Vec::new(),
         _ => numbered.names(options.labels_from),
@@ -176,7 +174,6 @@ impl Opened {
         parts: &[Part],
         options: ArrayOptions,
         most_classes: i64,
-        warn: &dyn Fn(&str),
     ) -> Result<Opened> {
         let (mut features, mut labels) = (Vec::new(), Vec::new());
         for part in parts {
@@ -187,10 +184,8 @@ impl Opened {
         let first = &features[0];
         let (name, of_bytes) = (&first.array.path, first.is_bytes());
         for x in &features[1..] {
-            if x.features != first.features {
-                let expected = format!("{} as {}", first.features, name.display());
-                return Err(Error::format(&x.array.path, "features", x.features, expected));
-            }
+            let whose = name.display().to_string();
+            checks::refuse_width(&x.array.path, x.features, first.features, &whose)?;
             if x.is_bytes() != of_bytes {
                 let expected = match of_bytes {
                     true => format!("|u1 as {}, which is divided by 255", name.display()),
@@ -203,7 +198,6 @@ impl Opened {
             }
         }
         let numbered = labels::number(labels, options.labels_from, most_classes)?;
-        numbered.check(&parts[0].y, options.labels_from, warn)?;
         let mut numbers = NumberFormat {
             scale: of_bytes.then(|| BYTES.to_string()),
             ..NumberFormat::default()
@@ -255,10 +249,7 @@ impl Features {
             };
             return Err(Error::format(path, "shape", format!("{shape:?}"), expected));
         };
-        if rows == 0 || features == 0 {
-            let expected = "at least one row and one feature";
-            return Err(Error::format(path, "shape", format!("{rows} x {features}"), expected));
-        }
+        checks::refuse_empty(path, rows, features)?;
         if !array.header.dtype.is_number() {
             let found = format!("{} (text)", array.header.descr());
             let expected = "numbers: numpy's astype('f4') makes them of text that has them";
@@ -432,7 +423,11 @@ impl RowReader for Features {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use super::super::npy::Header;
     use crate::Dataset;
+    use half::f16;
+
+    const AS_THEY_ARE: ArrayOptions = ArrayOptions { labels_from: 0, center: false };
 
     fn npy(dtype: Dtype, shape: &[usize], data: Vec<u8>) -> Vec<u8> {
         let mut bytes = Header::encode(dtype, shape);
@@ -465,7 +460,7 @@ mod tests {
                 x: path("x.npy"),
                 y: path("y.npy"),
             };
-            prepare(&[part], &path("out"), Overwrite::Replace, &|_| {}).unwrap();
+            prepare(&[part], AS_THEY_ARE, &path("out"), Overwrite::Replace, &|_| {}).unwrap();
             let dataset = Dataset::open(path("out")).unwrap();
             assert_eq!(dataset.manifest().class_names.len(), 3);
             assert_eq!(dataset.manifest().transform, None);
@@ -497,7 +492,7 @@ mod tests {
             x: path("x.npy"),
             y: path(y),
         });
-        let manifest = prepare(&parts, &path("out"), Overwrite::Never, &|_| {}).unwrap();
+        let manifest = prepare(&parts, AS_THEY_ARE, &path("out"), Overwrite::Never, &|_| {}).unwrap();
         assert_eq!(manifest.class_names.len(), 13);
         let dataset = Dataset::open(path("out")).unwrap();
         assert_eq!(dataset.split("train").unwrap().labels(), [0, 9]);
@@ -536,12 +531,12 @@ mod tests {
             (
                 npy(Dtype::F32, &[4], floats([0.0; 4])),
                 npy(Dtype::U8, &[4], vec![0; 4]),
-                "two dimensions",
+                "reshape(-1, 1)",
             ),
             (
-                npy(Dtype::I32, &[2, 2], floats([0.0; 4])),
+                npy(Dtype::Bytes(4), &[2, 2], floats([0.0; 4])),
                 npy(Dtype::U8, &[2], vec![0, 1]),
-                "<i4",
+                "|S4 (text), expected numbers",
             ),
         ];
         for (x, y, part) in cases {
@@ -552,7 +547,7 @@ mod tests {
                 x: path("x.npy"),
                 y: path("y.npy"),
             }];
-            let error = prepare(&parts, &path("out"), Overwrite::Never, &|_| {}).unwrap_err();
+            let error = prepare(&parts, AS_THEY_ARE, &path("out"), Overwrite::Never, &|_| {}).unwrap_err();
             assert!(error.to_string().contains(part), "{error}");
             assert!(!path("out").exists());
         }

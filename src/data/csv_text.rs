@@ -15,9 +15,9 @@ use std::time::SystemTime;
 
 use csv::{ByteRecord, ReaderBuilder, Trim};
 
+use super::checks;
 use super::dataset::{MAX_CLASSES, Manifest, NumberFormat};
 use super::dataset_writer::{publish, write_split};
-use super::labels::Numbered;
 use super::rows::{Finish, RowReader};
 use super::store::{check_state, state};
 use crate::error::{Error, Result};
@@ -73,7 +73,6 @@ pub fn prepare(
     out: &Path,
     overwrite: Overwrite,
     progress: &dyn Fn(u64),
-    warn: &dyn Fn(&str),
 ) -> Result<Manifest> {
     let sources: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
     let staging = Staging::begin(out, overwrite, &sources)?;
@@ -96,10 +95,7 @@ pub fn prepare(
         while table.read(&mut row)? > 0 {
             of_rows.push(classes.place(&part.path, table.line, &table.labels[0])?);
         }
-        if of_rows.is_empty() {
-            let expected = "rows below the header";
-            return Err(Error::format(&part.path, "rows", "none", expected));
-        }
+        checks::refuse_empty(&part.path, of_rows.len(), table.features())?;
         if first && let Some(seen) = &table.finish.seen {
             match options.center {
                 true => format.shift = seen.shift(),
@@ -109,22 +105,15 @@ pub fn prepare(
         looked.push((part, of_rows, before));
     }
     let (names, places) = classes.sorted();
-    let labels = (looked.iter())
-        .map(|(_, of_rows, _)| of_rows.iter().map(|&class| places[class as usize]).collect());
-    let numbered = Numbered {
-        labels: labels.collect(),
-        classes: names.len(),
-        names: Some(names.clone()),
-    };
-    numbered.check(&parts[0].path, 0, warn)?;
     let source = parts[0].path.file_name().unwrap_or_default();
     let source = source.to_string_lossy().into_owned();
     let features = format.columns.as_ref().map_or(0, Vec::len);
     let mut manifest = Manifest::of_numbers(source, names, features);
-    for ((part, _, before), labels) in looked.iter().zip(&numbered.labels) {
+    for (part, of_rows, before) in &looked {
+        let labels: Vec<i64> = of_rows.iter().map(|&class| places[class as usize]).collect();
         let mut table = open(part, &format)?;
         let mut written = 0;
-        let entry = write_split(staging.dir(), part.name, features, labels, |rows, values| {
+        let entry = write_split(staging.dir(), part.name, &part.path, features, &labels, |rows, values| {
             progress(rows.len() as u64);
             written += table.read(values)?;
             Ok(())

@@ -21,6 +21,8 @@ use super::store::{MappedMatrix, Matrix, read_labels};
 use crate::error::{Error, Result};
 use crate::files;
 
+/// Name of the split to train on.
+pub const TRAIN: &str = "train";
 /// File name of the manifest.
 pub const MANIFEST: &str = "dataset.json";
 /// Version of the format that this crate writes.
@@ -384,6 +386,14 @@ impl Dataset {
             })
     }
 
+    /// The labels of a split, verified. No matrix is read.
+    ///
+    /// # Errors
+    /// As [`Dataset::split`].
+    pub fn labels(&self, name: &str) -> Result<Vec<i64>> {
+        self.open_split(name).map(|split| split.y)
+    }
+
     /// The split with its labels verified and its features mapped.
     fn open_split(&self, name: &str) -> Result<Split> {
         let entry = self.entry(name)?;
@@ -493,6 +503,11 @@ impl Split {
             return Err(Error::format(&self.y_path, "labels", found, expected));
         }
         Samples::of_any_classes(x, &self.y, self.classes)?.first_classes(classes)
+    }
+
+    /// The file of the labels.
+    pub fn labels_path(&self) -> &Path {
+        &self.y_path
     }
 
     /// The label of each row.

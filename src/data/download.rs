@@ -9,7 +9,7 @@ use md5::{Digest, Md5};
 use ureq::http::{StatusCode, header};
 use ureq::{Agent, Body};
 
-use super::flowers102::Remote;
+use super::flowers102::{Remote, md5_of};
 use crate::error::{Error, Result};
 use crate::files::{self, NewFile, parent_of};
 use crate::interrupt;
@@ -71,13 +71,6 @@ pub fn fetch(base: &str, remote: &Remote, into: &Path, progress: Progress) -> Re
     }
     download.finish(&path)?;
     Ok(true)
-}
-
-/// md5 of a file, as text.
-pub fn md5_of(path: &Path) -> Result<String> {
-    let mut hash = Md5::new();
-    files::read_pieces(path, |piece| hash.update(piece))?;
-    Ok(super::hex(&hash.finalize()))
 }
 
 /// Why a request ended early, and whether another one is of no use.

@@ -1,6 +1,6 @@
 //! Labels that other tools saved: whole numbers of any type, or the names of classes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::array_file::{ArrayFile, Role};
@@ -206,47 +206,6 @@ impl Numbered {
                 .map(|class| format!("class {}", class + usize::from(from)))
                 .collect(),
         }
-    }
-
-    /// Refuse rows of one class only in the first file, which is fitted; warn of classes that
-    /// have no rows anywhere.
-    pub fn check(&self, path: &Path, from: u8, warn: &dyn Fn(&str)) -> Result<()> {
-        let fitted = &self.labels[0];
-        if fitted.iter().all(|label| *label == fitted[0]) {
-            let class = match &self.names {
-                Some(names) => names[fitted[0] as usize].clone(),
-                None => (fitted[0] + i64::from(from)).to_string(),
-            };
-            let found = format!("only one class, {class}, in all {} rows", fitted.len());
-            let expected = "rows of at least two classes";
-            return Err(Error::format(path, "labels", found, expected));
-        }
-        if let Some(absent) = self.absent(from) {
-            warn(&absent);
-        }
-        Ok(())
-    }
-
-    /// A sentence about classes without rows.
-    fn absent(&self, from: u8) -> Option<String> {
-        const NAMED: usize = 8;
-        let there: BTreeSet<i64> = self.labels.iter().flatten().copied().collect();
-        let count = self.classes - there.len();
-        let absent = (0..self.classes as i64).filter(|label| !there.contains(label));
-        let named: Vec<String> = (absent.take(NAMED))
-            .map(|label| (label + i64::from(from)).to_string())
-            .collect();
-        let first = named.first()?;
-        let one = from == 0 && first == "0" && self.names.is_none();
-        let hint = match one {
-            true => "; labels seem to begin at 1: --labels-from 1 counts them so",
-            false => "",
-        };
-        let more = if count > NAMED { ", ..." } else { "" };
-        Some(match count {
-            1 => format!("class {first} has no rows{hint}"),
-            _ => format!("{count} classes have no rows: {}{more}{hint}", named.join(", ")),
-        })
     }
 }
 

@@ -5,6 +5,7 @@ pub mod archive;
 mod array_file;
 pub mod arrays;
 pub mod blocks;
+pub mod checks;
 mod columns;
 #[cfg(feature = "formats")]
 pub mod csv_text;

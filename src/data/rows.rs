@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::arrays::Features;
+use super::checks;
 use super::columns::Columns;
 use super::dataset::{BYTES, Dataset, MANIFEST, NumberFormat, USABLE, is_usable};
 use crate::error::{Error, Result};
@@ -49,11 +50,7 @@ pub fn open(path: &Path, format: &NumberFormat, features: usize) -> Result<Box<d
             Box::new(Features::open(path)?.formatted(format))
         }
     };
-    let found = reader.features();
-    if found != features {
-        let expected = format!("{features} as the model has");
-        return Err(Error::format(path, "features", found, expected));
-    }
+    checks::refuse_width(path, reader.features(), features, "the model")?;
     Ok(reader)
 }
 
