@@ -481,7 +481,9 @@ fn run(args: Args) -> Result<()> {
     let memory = args.timings.then(cli::PeakMemory::watch);
     let out = args.out.as_deref().expect("clap requires it");
     let mut plan = Plan::new(&args, out)?;
-    let staging = Staging::begin(out, overwrite(args.force), &sources(&args))?;
+    let sources = sources(&args);
+    let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
+    let staging = Staging::begin(out, overwrite(args.force), &sources)?;
     let pool = threads::pool(args.threads)?;
     let data = pool.install(|| Data::open(&args, &staging))?;
     let classes = data.classes(plan.classes)?;
@@ -507,7 +509,7 @@ fn run(args: Args) -> Result<()> {
     };
     laps.end("options, dataset verified");
 
-    say_header(&data.source, data.name(data.train), splits);
+    say_header(&data, splits);
     let fitted = pool.install(|| plan.fit(splits, &staging, &mut laps));
     // First: it may be why the fit failed.
     data.check_unchanged()?;
@@ -958,19 +960,17 @@ fn say_written(out: &Path, args: &Args, files: &[&str], summary: &Summary) {
 }
 
 /// The files and directories that a run is made of.
-fn sources(args: &Args) -> Vec<&Path> {
+fn sources(args: &Args) -> Vec<PathBuf> {
     let init = (args.init.as_deref()).filter(|init| !["torch", "zeros"].contains(init));
-    let paths = [
+    let arrays = [&args.x, &args.y, &args.x_val, &args.y_val];
+    let others = [
         &args.dataset,
-        &args.x,
-        &args.y,
-        &args.x_val,
-        &args.y_val,
         &args.weighting.class_weight,
         &args.weighting.sample_weight,
     ];
-    (paths.into_iter().filter_map(|path| path.as_deref()))
-        .chain(init.map(Path::new))
+    (arrays.into_iter().flatten().map(|path| arrays::file(path)))
+        .chain(others.into_iter().flatten().cloned())
+        .chain(init.map(PathBuf::from))
         .collect()
 }
 
@@ -1075,7 +1075,12 @@ fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     Ok(dataset)
 }
 
-fn say_header(source: &str, split: &str, splits: Splits) {
+fn say_header(data: &Data, splits: Splits) {
+    let (source, split) = (&data.source, data.name(data.train));
+    let place = match data.splits[data.train].1.is_mapped() {
+        true => "mapped",
+        false => "in memory",
+    };
     let train = splits.train;
     let (n, d, classes) = (train.rows(), train.features(), train.classes());
     let loss = Loss::for_classes(classes);
@@ -1089,7 +1094,7 @@ fn say_header(source: &str, split: &str, splits: Splits) {
         env!("CARGO_PKG_VERSION"),
     ));
     cli::say(format_args!(
-        "  X {n} x {d} f32, mapped ({:.1} MB); W {c} x {d}",
+        "  X {n} x {d} f32, {place} ({:.1} MB); W {c} x {d}",
         (n * d * 4) as f64 / 1e6
     ));
 }

@@ -74,7 +74,7 @@ pub fn prepare(
     progress: &dyn Fn(u64),
 ) -> Result<Manifest> {
     let sources: Vec<PathBuf> = (parts.iter())
-        .flat_map(|part| [place(&part.x), place(&part.y)])
+        .flat_map(|part| [file(&part.x), file(&part.y)])
         .collect();
     let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
     let staging = Staging::begin(out, overwrite, &sources)?;
@@ -154,8 +154,8 @@ pub fn load(
     })
 }
 
-/// The file of an address such as `FILE.npz:NAME`.
-fn place(path: &Path) -> PathBuf {
+/// The file of an address such as `FILE.npz:NAME`, or of a plain path.
+pub fn file(path: &Path) -> PathBuf {
     #[cfg(feature = "formats")]
     return super::npz::locate(path).0;
     #[cfg(not(feature = "formats"))]

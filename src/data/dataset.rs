@@ -473,6 +473,11 @@ impl Split {
         })
     }
 
+    /// Whether the features are mapped from their file, not held in memory.
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.x, Matrix::Mapped(_))
+    }
+
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.classes
