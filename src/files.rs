@@ -24,10 +24,10 @@ impl NewFile {
     pub fn create(path: &Path) -> Result<NewFile> {
         (refusal().and_then(|()| File::create(path)))
             .map(|file| NewFile {
-                path: path.to_path_buf(),
+                path: published(path),
                 file,
             })
-            .map_err(Error::io(path, "create"))
+            .map_err(Error::io(&published(path), "create"))
     }
 
     /// Go on with what an earlier process began, if it is there.
@@ -36,10 +36,10 @@ impl NewFile {
         let open = || File::options().append(true).create(true).open(path);
         (refusal().and_then(|()| open()))
             .map(|file| NewFile {
-                path: path.to_path_buf(),
+                path: published(path),
                 file,
             })
-            .map_err(Error::io(path, "create"))
+            .map_err(Error::io(&published(path), "create"))
     }
 
     /// Begin anew, with a file of [`NewFile::resume`].
@@ -90,6 +90,19 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Read a file of at most `most` bytes.
 pub(crate) fn read(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    read_into(path, doing, most, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// [`read`], in place of what `bytes` holds.
+pub(crate) fn read_into(
+    path: &Path,
+    doing: &'static str,
+    most: u64,
+    bytes: &mut Vec<u8>,
+) -> Result<()> {
+    bytes.clear();
     let file = (refusal().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
     let len = (refusal().and_then(|()| file.metadata()))
         .map_err(Error::io(path, "read the length of"))?
@@ -103,14 +116,13 @@ pub(crate) fn read(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8
         ));
     }
     // One byte more than it had: whatever grows meanwhile is refused by its reader.
-    let mut bytes = Vec::new();
     usize::try_from(len)
         .map_or(Err(()), |len| bytes.try_reserve(len + 1).map_err(|_| ()))
         .map_err(|()| Error::io(path, "hold in memory")(io::ErrorKind::OutOfMemory.into()))?;
     (Failing(&file).take(len + 1))
-        .read_to_end(&mut bytes)
+        .read_to_end(bytes)
         .map_err(Error::io(path, "read"))?;
-    Ok(bytes)
+    Ok(())
 }
 
 /// Hand on a file of any length, piece by piece.
@@ -150,7 +162,8 @@ pub(crate) fn exchange(a: &Path, b: &Path) -> Result<()> {
 
 /// Create a directory whose parent exists.
 pub(crate) fn create_dir(path: &Path) -> Result<()> {
-    (refusal().and_then(|()| fs::create_dir(path))).map_err(Error::io(path, "create the directory"))
+    (refusal().and_then(|()| fs::create_dir(path)))
+        .map_err(Error::io(&published(path), "create the directory"))
 }
 
 /// Create a directory and those above it.
@@ -202,6 +215,19 @@ pub(crate) fn sibling(path: &Path, what: &str) -> Result<PathBuf> {
     sibling.push(".");
     sibling.push(what);
     Ok(parent_of(path).join(sibling))
+}
+
+/// A path as its user knows it: what is written below `.NAME.partial` will appear below NAME.
+fn published(path: &Path) -> PathBuf {
+    let name = |part: &std::ffi::OsStr| -> Option<std::ffi::OsString> {
+        let name = part.to_str()?.strip_prefix('.')?.strip_suffix(".partial")?;
+        (!name.is_empty()).then(|| name.into())
+    };
+    let parts = path.components().map(|part| {
+        let part = part.as_os_str();
+        name(part).unwrap_or_else(|| part.to_owned())
+    });
+    parts.collect()
 }
 
 /// A file whose reads and writes can be made to fail.

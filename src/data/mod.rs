@@ -31,6 +31,8 @@ mod npz;
 #[cfg(feature = "photographs")]
 pub mod photographs;
 #[cfg(feature = "photographs")]
+pub mod pictures;
+#[cfg(feature = "photographs")]
 pub mod png;
 #[cfg(feature = "photographs")]
 pub mod prep;
