@@ -303,11 +303,8 @@ impl Campaign {
             let kept = self.absent_or_complete("out");
             trials.tried(kept, || format!("{moment:?}"));
         }
-        assert!(
-            finish(self.prep("out", "64", &["--force"]))
-                .status
-                .success()
-        );
+        let output = finish(self.prep("out", "64", &["--force"]));
+        assert!(output.status.success(), "{output:?}");
         let clean = self.absent_or_complete("out") && self.remains(".out.").is_empty();
         trials.lost += usize::from(!clean);
         self.end(
