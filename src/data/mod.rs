@@ -17,7 +17,9 @@ pub mod png;
 pub mod prep;
 pub mod resample;
 pub mod samples;
+pub mod source;
 pub mod store;
+pub mod text;
 
 /// Lower-case hexadecimal, as checksums are written.
 pub(crate) fn hex(bytes: &[u8]) -> String {
