@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "photographs")]
 use crate::data::mat5::Mat5Error;
 use crate::data::npy::NpyError;
 use crate::tensors::TensorsError;
@@ -46,6 +47,7 @@ pub enum Error {
         source: NpyError,
     },
     /// A MATLAB file is not the small integer arrays that Flowers102 ships.
+    #[cfg(feature = "photographs")]
     #[error("{}: {source}", path.display())]
     Mat5 {
         /// File concerned.
@@ -240,9 +242,10 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Options { .. } => 64,
+            #[cfg(feature = "photographs")]
+            Error::Mat5 { .. } => 65,
             Error::Format { .. }
             | Error::Npy { .. }
-            | Error::Mat5 { .. }
             | Error::Tensors { .. }
             | Error::Image { .. }
             | Error::Overflow { .. }

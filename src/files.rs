@@ -31,6 +31,7 @@ impl NewFile {
     }
 
     /// Go on with what an earlier process began, if it is there.
+    #[cfg(feature = "download")]
     pub fn resume(path: &Path) -> Result<NewFile> {
         let open = || File::options().append(true).create(true).open(path);
         (refusal().and_then(|()| open()))
@@ -42,6 +43,7 @@ impl NewFile {
     }
 
     /// Begin anew, with a file of [`NewFile::resume`].
+    #[cfg(feature = "download")]
     pub fn empty(&mut self) -> Result<()> {
         (refusal().and_then(|()| self.file.set_len(0))).map_err(Error::io(&self.path, "empty"))
     }
@@ -112,6 +114,7 @@ pub(crate) fn read(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8
 }
 
 /// Hand on a file of any length, piece by piece.
+#[cfg(feature = "photographs")]
 pub(crate) fn read_pieces(path: &Path, mut each: impl FnMut(&[u8])) -> Result<()> {
     let file = (refusal().and_then(|()| File::open(path))).map_err(Error::io(path, "open"))?;
     let mut buffer = vec![0; 1 << 18];

@@ -4,11 +4,8 @@
 //! Whoever works long calls [`check`] now and then: a fit after every epoch, a preparation
 //! after every photograph. Reading the flag is one relaxed load.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
-
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
 
 use crate::error::{Error, Result};
 
@@ -19,7 +16,13 @@ static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 ///
 /// # Errors
 /// [`Error::Io`] if the operating system refuses.
+#[cfg(feature = "cli")]
 pub fn listen() -> Result<()> {
+    use std::sync::atomic::AtomicBool;
+
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::flag;
+
     let listen = || -> std::io::Result<()> {
         let armed = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {

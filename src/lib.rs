@@ -42,6 +42,7 @@
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 pub mod checkpoint;
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 pub mod converge;
@@ -66,6 +67,7 @@ pub mod objective;
 pub mod optim;
 pub mod publish;
 pub mod recipe;
+#[cfg(feature = "cli")]
 pub mod report;
 pub mod run;
 mod solver;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use flowreg::cli::converged::{self, ConvergeArgs, WeightingArgs};
 use flowreg::converge::{ConvergeOptions, Converged, Optimizer, PathEntry, Progress, converge};
-use flowreg::data::dataset::Transform;
+use flowreg::data::dataset::{NumberFormat, Transform};
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::npy;
@@ -285,7 +285,15 @@ fn overwrite(force: bool) -> Overwrite {
 
 fn compare(args: &Compare) -> Result<()> {
     let page = report::compare(&args.runs)?;
-    write_file(&args.out, page.as_bytes(), overwrite(args.force))?;
+    let runs: Vec<&Path> = args.runs.iter().map(PathBuf::as_path).collect();
+    let overwrite = overwrite(args.force);
+    write_file(
+        &args.out,
+        report::SIGNATURE,
+        page.as_bytes(),
+        overwrite,
+        &runs,
+    )?;
     cli::say(format_args!(
         "{}: {} runs",
         args.out.display(),
@@ -296,7 +304,7 @@ fn compare(args: &Compare) -> Result<()> {
 
 fn export(args: &Export) -> Result<()> {
     let model = Model::load(run::model_file(&args.model))?;
-    let staging = Staging::begin(&args.out, overwrite(args.force))?;
+    let staging = Staging::begin(&args.out, overwrite(args.force), &[&args.model])?;
     export::write(&staging, &model)?;
     staging.publish()?;
     let files = [export::ONNX, export::WEIGHT, export::BIAS];
@@ -309,6 +317,7 @@ struct Data {
     source: String,
     class_names: Vec<String>,
     transform: Option<Transform>,
+    numbers: Option<NumberFormat>,
     /// Name and rows.
     splits: Vec<(String, Split)>,
     /// Places in `splits`.
@@ -353,6 +362,7 @@ impl Data {
             source: manifest.source.clone(),
             class_names: manifest.class_names.clone(),
             transform: manifest.transform.clone(),
+            numbers: manifest.numbers.clone(),
             splits,
         })
     }
@@ -368,6 +378,7 @@ impl Data {
             source: name.into_owned(),
             class_names: Vec::new(),
             transform: None,
+            numbers: None,
             train: 0,
             val: val.is_some().then_some(1),
             eval: usize::from(val.is_some()),
@@ -448,7 +459,7 @@ fn run(args: Args) -> Result<()> {
     let memory = args.timings.then(cli::PeakMemory::watch);
     let out = args.out.as_deref().expect("clap requires it");
     let mut plan = Plan::new(&args, out)?;
-    let staging = Staging::begin(out, overwrite(args.force))?;
+    let staging = Staging::begin(out, overwrite(args.force), &sources(&args))?;
     let pool = threads::pool(args.threads)?;
     let data = pool.install(|| Data::open(&args, &staging))?;
     let classes = data.classes(plan.classes)?;
@@ -487,6 +498,7 @@ fn run(args: Args) -> Result<()> {
             .cloned()
             .collect(),
         transform: data.transform.clone(),
+        numbers: data.numbers.clone(),
         temperature: calibration.map(|found| found.temperature),
     });
 
@@ -915,6 +927,23 @@ fn say_written(out: &Path, args: &Args, files: &[&str], summary: &Summary) {
         let page = out.join(report::REPORT);
         cli::say(format_args!("to look at it, open {}", page.display()));
     }
+}
+
+/// The files and directories that a run is made of.
+fn sources(args: &Args) -> Vec<&Path> {
+    let init = (args.init.as_deref()).filter(|init| !["torch", "zeros"].contains(init));
+    let paths = [
+        &args.dataset,
+        &args.x,
+        &args.y,
+        &args.x_val,
+        &args.y_val,
+        &args.weighting.class_weight,
+        &args.weighting.sample_weight,
+    ];
+    (paths.into_iter().filter_map(|path| path.as_deref()))
+        .chain(init.map(Path::new))
+        .collect()
 }
 
 /// Where to save the state, if that was asked for. A checkpoint that is neither continued nor

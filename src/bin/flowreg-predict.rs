@@ -230,7 +230,20 @@ fn predict(args: &Args) -> Result<()> {
             false => Overwrite::Never,
         };
         let shape = [all.len() / model.classes(), model.classes()];
-        write_file(path, &npy::f32_file(&shape, &all), overwrite)?;
+        let mut sources = vec![args.model.as_path()];
+        sources.extend(
+            args.inputs
+                .iter()
+                .chain(&args.explain)
+                .map(PathBuf::as_path),
+        );
+        write_file(
+            path,
+            npy::MAGIC,
+            &npy::f32_file(&shape, &all),
+            overwrite,
+            &sources,
+        )?;
     }
     Ok(())
 }

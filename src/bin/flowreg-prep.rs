@@ -227,7 +227,11 @@ fn flowers102(args: &Flowers102) -> Result<()> {
         false => Verify::Official,
     };
     // Known before 0.35 GB are fetched: whether there is anything to do.
-    drop(Staging::begin(&args.output.out, args.output.overwrite())?);
+    drop(Staging::begin(
+        &args.output.out,
+        args.output.overwrite(),
+        &[&args.root],
+    )?);
     if args.download {
         fetch(&args.root)?;
     }
@@ -426,7 +430,7 @@ fn draw(args: &Demo) -> Result<()> {
         seed: args.seed,
         ..DemoOptions::default()
     };
-    let staging = Staging::begin(&args.output.out, args.output.overwrite())?;
+    let staging = Staging::begin(&args.output.out, args.output.overwrite(), &[])?;
     let bar = cli::progress(options.photographs() as u64, "draw");
     demo::write_photographs(staging.dir(), &options, &|n| bar.inc(n))?;
     bar.finish_and_clear();

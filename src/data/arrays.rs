@@ -9,8 +9,8 @@ use std::time::SystemTime;
 use half::f16;
 
 use super::dataset::{MAX_CLASSES, Manifest, USABLE, check_labels, is_usable};
+use super::dataset_writer::{publish, write_split};
 use super::npy::{Dtype, Header};
-use super::prep::{self, write_split};
 use super::samples::position;
 use super::store::{check_state, read_header, read_labels, state};
 use crate::error::{Error, Result};
@@ -63,7 +63,10 @@ pub fn prepare(
     }
     let largest = opened.iter().flat_map(|(_, _, labels)| labels).max();
     let classes = largest.map_or(2, |largest| (largest + 1).max(2));
-    let staging = Staging::begin(out, overwrite)?;
+    let sources: Vec<&Path> = (parts.iter())
+        .flat_map(|part| [part.x.as_path(), &part.y])
+        .collect();
+    let staging = Staging::begin(out, overwrite, &sources)?;
     let source = opened[0]
         .0
         .x
@@ -81,7 +84,7 @@ pub fn prepare(
         check_state(&x.path, &x.file, x.state)?;
         manifest.splits.push(entry);
     }
-    prep::publish(staging, manifest)
+    publish(staging, manifest)
 }
 
 /// A features file, read front to back.

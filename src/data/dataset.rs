@@ -23,10 +23,12 @@ use crate::files;
 
 /// File name of the manifest.
 pub const MANIFEST: &str = "dataset.json";
-/// Version of the format that this crate writes and reads.
-const VERSION: u32 = 2;
-/// Manifests are small; more is refused before it is read.
-const MAX_MANIFEST: u64 = 16 << 20;
+/// Version of the format that this crate writes.
+const VERSION: u32 = 3;
+/// Oldest version that it reads: 2 is 3 without [`Manifest::numbers`] and [`Manifest::left_out`].
+const OLDEST: u32 = 2;
+/// A manifest of millions of column names is as long; more is refused before it is read.
+const MAX_MANIFEST: u64 = 256 << 20;
 /// As is a list of names.
 const MAX_FILES: u64 = 1 << 30;
 /// Most classes whose names fit a manifest, at up to 30 bytes each.
@@ -36,13 +38,16 @@ pub(crate) const MAX_CLASSES: usize = 1 << 19;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of the format: 2.
+    /// Version of the format: 3.
     pub version: u32,
     /// Where the photographs came from.
     pub source: String,
     /// How a photograph became a row; absent if the rows were given as numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transform: Option<Transform>,
+    /// How numbers became a row; absent if they are stored as they were given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numbers: Option<NumberFormat>,
     /// d: values a row.
     pub features: usize,
     /// Name of each class, by label.
@@ -51,6 +56,9 @@ pub struct Manifest {
     pub splits: Vec<SplitEntry>,
     /// Photographs that were left out, each with its reason.
     pub skipped: Vec<String>,
+    /// What lay beside the data and was passed over, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// CRC-32 of the compact JSON of everything above, this being empty.
     pub crc32: String,
 }
@@ -67,6 +75,60 @@ pub struct Transform {
     pub layout: String,
     /// `"u8/255"`, in f32.
     pub scale: String,
+    /// `"exif"` if the photograph is turned as its EXIF says; absent if it is left as stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orientation: Option<String>,
+}
+
+/// How numbers of a user's file become a row: value j is stored as `f32(scale(v_j) - shift_j)`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NumberFormat {
+    /// `"u8/255"` if bytes were divided by 255; absent if values are taken as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<String>,
+    /// Number of the first feature in LIBSVM's text: 0 or 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_index: Option<u8>,
+    /// Names of the columns of a table, in the order of the features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
+    /// What is subtracted from each feature, in f64, before it is rounded to f32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shift: Option<Vec<f64>>,
+}
+
+/// `scale` of bytes divided by 255.
+pub const BYTES: &str = "u8/255";
+
+impl NumberFormat {
+    /// The first field that cannot be of rows of so many features: its name, what was found and
+    /// what was expected.
+    pub fn contradiction(&self, features: usize) -> Option<(&'static str, String, String)> {
+        if let Some(scale) = self.scale.as_ref().filter(|scale| *scale != BYTES) {
+            return Some(("scale", format!("{scale:?}"), format!("{BYTES:?}")));
+        }
+        if let Some(first) = self.first_index.filter(|&first| first > 1) {
+            return Some(("first_index", first.to_string(), "0 or 1".to_string()));
+        }
+        let lengths = [
+            ("columns", self.columns.as_ref().map(Vec::len)),
+            ("shift", self.shift.as_ref().map(Vec::len)),
+        ];
+        for (field, length) in lengths {
+            if let Some(length) = length.filter(|&length| length != features) {
+                let expected = format!("{features}: one a feature");
+                return Some((field, format!("{length} entries"), expected));
+            }
+        }
+        let shift = self.shift.iter().flatten().enumerate();
+        let (j, value) = shift.into_iter().find(|(_, value)| !value.is_finite())?;
+        Some((
+            "shift",
+            format!("{value} of feature {j}"),
+            "finite numbers".to_string(),
+        ))
+    }
 }
 
 impl Transform {
@@ -77,12 +139,14 @@ impl Transform {
     }
 
     /// The one transform there is, at this size.
+    #[cfg(feature = "photographs")]
     pub(crate) fn of_photographs(size: usize) -> Transform {
         Transform {
             size,
             filter: "bilinear-antialias".to_string(),
             layout: "chw".to_string(),
-            scale: "u8/255".to_string(),
+            scale: BYTES.to_string(),
+            orientation: None,
         }
     }
 }
@@ -108,6 +172,7 @@ pub struct SplitEntry {
 
 impl Manifest {
     /// A manifest without splits, for photographs resized to `size`.
+    #[cfg(feature = "photographs")]
     pub(crate) fn of_photographs(
         source: String,
         class_names: Vec<String>,
@@ -129,10 +194,12 @@ impl Manifest {
             version: VERSION,
             source,
             transform: None,
+            numbers: None,
             features,
             class_names,
             splits: Vec::new(),
             skipped: Vec::new(),
+            left_out: Vec::new(),
             crc32: String::new(),
         }
     }
@@ -162,9 +229,8 @@ impl Manifest {
         let of_version = format!("a manifest of version {VERSION}");
         let json = |error: serde_json::Error| Error::format(path, "json", error, &*of_version);
         let Versioned { version } = serde_json::from_slice(bytes).map_err(json)?;
-        if version != VERSION {
-            let expected =
-                format!("{VERSION}; this flowreg is of another time, prepare the dataset again");
+        if !(OLDEST..=VERSION).contains(&version) {
+            let expected = format!("{OLDEST} to {VERSION}; prepare the dataset again");
             return bad("version", version.to_string(), expected);
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(json)?;
@@ -174,6 +240,10 @@ impl Manifest {
             let found = format!("{} beside {} features", transform.size, manifest.features);
             let expected = "features of 3 x size x size values".to_string();
             return bad("transform.size", found, expected);
+        }
+        let contradiction = |numbers: &NumberFormat| numbers.contradiction(manifest.features);
+        if let Some((field, found, expected)) = manifest.numbers.as_ref().and_then(contradiction) {
+            return bad(&format!("numbers.{field}"), found, expected);
         }
         let names: Vec<&str> = manifest.splits.iter().map(|s| s.name.as_str()).collect();
         for (i, split) in manifest.splits.iter().enumerate() {

@@ -9,6 +9,7 @@ use md5::{Digest, Md5};
 use ureq::http::{StatusCode, header};
 use ureq::{Agent, Body};
 
+use super::flowers102::{Remote, md5_of};
 use crate::error::{Error, Result};
 use crate::files::{self, NewFile, parent_of};
 use crate::interrupt;
@@ -20,17 +21,6 @@ const ATTEMPTS: u32 = 5;
 const REQUEST: Duration = Duration::from_secs(300);
 const CONNECT: Duration = Duration::from_secs(20);
 const BUFFER: usize = 1 << 18;
-
-/// A file of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remote {
-    /// Its name, there and here.
-    pub name: &'static str,
-    /// The md5 that it must have.
-    pub md5: &'static str,
-    /// More bytes than it can have.
-    pub max_bytes: u64,
-}
 
 /// Bytes there so far, and in all if the server says.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>);
@@ -81,13 +71,6 @@ pub fn fetch(base: &str, remote: &Remote, into: &Path, progress: Progress) -> Re
     }
     download.finish(&path)?;
     Ok(true)
-}
-
-/// md5 of a file, as text.
-pub fn md5_of(path: &Path) -> Result<String> {
-    let mut hash = Md5::new();
-    files::read_pieces(path, |piece| hash.update(piece))?;
-    Ok(super::hex(&hash.finalize()))
 }
 
 /// Why a request ended early, and whether another one is of no use.

@@ -8,7 +8,6 @@ use std::path::Path;
 
 use md5::{Digest, Md5};
 
-use super::download::Remote;
 use super::photographs::{Photograph, PhotographSplit, Photographs};
 use super::{archive, mat5};
 use crate::error::{Error, Result};
@@ -25,6 +24,17 @@ const SPLITS_MD5: &str = "a5357ecc9cb78c4bef273ce3793fc85c";
 const ARCHIVE_MD5: &str = "52808999861908f626f3c1f4e79d11fa";
 /// Where the three official files lie.
 pub const URL: &str = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/";
+/// A file of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Its name, there and here.
+    pub name: &'static str,
+    /// The md5 that it must have.
+    pub md5: &'static str,
+    /// More bytes than it can have.
+    pub max_bytes: u64,
+}
+
 /// The official files, the small ones first.
 pub const OFFICIAL: [Remote; 3] = [
     Remote {
@@ -84,7 +94,7 @@ pub fn open(root: &Path, verify: Verify) -> Result<Photographs> {
         false => {
             let path = root.join(ARCHIVE);
             if verify == Verify::Official {
-                check_md5(&path, &super::download::md5_of(&path)?, ARCHIVE_MD5)?;
+                check_md5(&path, &md5_of(&path)?, ARCHIVE_MD5)?;
             }
             let wanted = |name: &str| name.starts_with("jpg/image_") && name.ends_with(".jpg");
             Some(archive::read_files(&path, wanted, &mut |_| {})?)
@@ -153,6 +163,8 @@ pub fn open(root: &Path, verify: Verify) -> Result<Photographs> {
     };
     Ok(Photographs {
         source: "Oxford Flowers102".to_string(),
+        root: root.to_path_buf(),
+        left_out: Vec::new(),
         splits: VARIABLES
             .iter()
             .map(|(name, variable)| split(name, variable))
@@ -193,6 +205,13 @@ fn read(path: &Path, md5: &str, verify: Verify) -> Result<Vec<u8>> {
         check_md5(path, &super::hex(&Md5::digest(&bytes)), md5)?;
     }
     Ok(bytes)
+}
+
+/// md5 of a file, as text.
+pub fn md5_of(path: &Path) -> Result<String> {
+    let mut hash = Md5::new();
+    files::read_pieces(path, |piece| hash.update(piece))?;
+    Ok(super::hex(&hash.finalize()))
 }
 
 fn check_md5(path: &Path, found: &str, md5: &str) -> Result<()> {

@@ -101,6 +101,8 @@ pub fn open(root: &Path, shares: Shares) -> Result<Found> {
             source: (root.file_name()).map_or("photographs".to_string(), |name| {
                 name.to_string_lossy().into_owned()
             }),
+            root: root.to_path_buf(),
+            left_out: Vec::new(),
             class_names,
             splits,
         },

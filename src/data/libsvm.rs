@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::dataset::{MAX_CLASSES, Manifest, USABLE, is_usable};
-use super::prep::{self, write_split};
+use super::dataset_writer::{publish, write_split};
 use super::store::{check_state, state};
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -44,7 +44,8 @@ pub fn prepare(
     overwrite: Overwrite,
     progress: &dyn Fn(u64),
 ) -> Result<Manifest> {
-    let staging = Staging::begin(out, overwrite)?;
+    let sources: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
+    let staging = Staging::begin(out, overwrite, &sources)?;
     let mut features = 0;
     let mut counted = Vec::new();
     for part in parts {
@@ -95,7 +96,7 @@ pub fn prepare(
         check_state(&part.path, lines.from.get_ref(), state)?;
         manifest.splits.push(entry);
     }
-    prep::publish(staging, manifest)
+    publish(staging, manifest)
 }
 
 /// A text, line by line.

@@ -1,24 +1,39 @@
 //! What becomes rows: photographs, their preparation, and the dataset on the disk.
 
+#[cfg(feature = "photographs")]
 pub mod archive;
 pub mod arrays;
 pub mod blocks;
 pub mod dataset;
+pub(crate) mod dataset_writer;
+#[cfg(feature = "photographs")]
 pub mod demo;
+#[cfg(feature = "download")]
 pub mod download;
+#[cfg(feature = "photographs")]
 pub mod flowers102;
+#[cfg(feature = "photographs")]
 pub mod folder;
+#[cfg(feature = "photographs")]
 pub mod jpeg;
+#[cfg(feature = "formats")]
 pub mod libsvm;
+#[cfg(feature = "photographs")]
 pub mod mat5;
 pub mod npy;
+#[cfg(feature = "photographs")]
 pub mod photographs;
+#[cfg(feature = "photographs")]
 pub mod png;
+#[cfg(feature = "photographs")]
 pub mod prep;
+#[cfg(feature = "photographs")]
 pub mod resample;
 pub mod samples;
+#[cfg(feature = "formats")]
 pub mod source;
 pub mod store;
+#[cfg(feature = "formats")]
 pub mod text;
 
 /// Lower-case hexadecimal, as checksums are written.

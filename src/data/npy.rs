@@ -112,7 +112,8 @@ impl std::fmt::Display for Expected {
     }
 }
 
-const MAGIC: &[u8; 6] = b"\x93NUMPY";
+/// The first bytes of every file.
+pub const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// No header of ours is longer; more is a lie or another format.
 pub const MAX_HEADER: usize = 4096;
 

@@ -15,6 +15,10 @@ pub(crate) const MAX_FILE: u64 = 32 << 20;
 pub struct Photographs {
     /// Where they come from, for the manifest.
     pub source: String,
+    /// The file or folder that was given: no output may contain it or lie in it.
+    pub root: PathBuf,
+    /// What lies there and is passed over, a sentence each.
+    pub left_out: Vec<String>,
     /// Name of each class; a label is an index into it.
     pub class_names: Vec<String>,
     /// The splits, in the order in which they are prepared.

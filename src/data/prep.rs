@@ -1,26 +1,21 @@
 //! Photographs to dataset: decode and resize in parallel, write and hash behind.
 
-use std::ops::Range;
 use std::path::Path;
 use std::sync::mpsc;
 
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
-use super::blocks::Blocks;
-use super::dataset::{MANIFEST, Manifest, SplitEntry, files_file, x_file, y_file};
+use super::dataset::{Manifest, SplitEntry, x_file};
+use super::dataset_writer::{ArrayFile, BLOCK_BYTES, finish_split, publish};
 use super::jpeg::Warnings;
-use super::npy::{Dtype, Header};
+use super::npy::Dtype;
 use super::photographs::{Photograph, PhotographSplit, Photographs, pixel_to_f32};
 use crate::error::{Error, Result};
-use crate::files::{self, NewFile};
 use crate::interrupt;
 use crate::publish::{Overwrite, Staging};
 
 /// Largest side accepted: rows of 3 · 2048² values.
 pub const MAX_SIZE: usize = 2048;
-/// Bytes of rows decoded together; two such blocks are in memory at a time.
-const BLOCK_BYTES: usize = 32 << 20;
 
 /// How photographs become rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,27 +60,19 @@ pub fn prepare(
     if !(1..=MAX_SIZE).contains(&size) {
         return Err(Error::options("--size", size, format!("1..={MAX_SIZE}")));
     }
-    let staging = Staging::begin(out, overwrite)?;
+    let staging = Staging::begin(out, overwrite, &[&photographs.root])?;
     let mut manifest = Manifest::of_photographs(
         photographs.source.clone(),
         photographs.class_names.clone(),
         size,
     );
+    manifest.left_out = photographs.left_out.clone();
     for split in &photographs.splits {
         let skipped = &mut manifest.skipped;
         let entry = prepare_split(split, options, staging.dir(), skipped, progress)?;
         manifest.splits.push(entry);
     }
     publish(staging, manifest)
-}
-
-/// Seal and write the manifest, and let the dataset appear.
-pub(crate) fn publish(staging: Staging, manifest: Manifest) -> Result<Manifest> {
-    let manifest = manifest.sealed();
-    let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
-    staging.write(MANIFEST, &json)?;
-    staging.publish()?;
-    Ok(manifest)
 }
 
 fn prepare_split(
@@ -153,58 +140,6 @@ fn prepare_split(
     finish_split(dir, &split.name, x, features, &labels, Some(&names))
 }
 
-/// Write a split of `rows x features` numbers: `fill` is asked for one block of rows after
-/// another.
-pub(crate) fn write_split(
-    dir: &Path,
-    name: &str,
-    features: usize,
-    labels: &[i64],
-    mut fill: impl FnMut(Range<usize>, &mut [f32]) -> Result<()>,
-) -> Result<SplitEntry> {
-    let rows = labels.len();
-    let mut x = ArrayFile::create(&dir.join(x_file(name)), Dtype::F32)?;
-    let block_rows = (BLOCK_BYTES / features.saturating_mul(4)).max(1);
-    let mut block = Vec::new();
-    for start in (0..rows).step_by(block_rows) {
-        interrupt::check()?;
-        let range = start..(start + block_rows).min(rows);
-        block.resize(range.len() * features, 0.0);
-        fill(range, &mut block)?;
-        x.append(bytemuck::cast_slice(&block))?;
-    }
-    finish_split(dir, name, x, features, labels, None)
-}
-
-/// Finish the matrix and write what belongs to it: the labels and, of photographs, the names.
-fn finish_split(
-    dir: &Path,
-    name: &str,
-    x: ArrayFile,
-    features: usize,
-    labels: &[i64],
-    names: Option<&[&str]>,
-) -> Result<SplitEntry> {
-    let rows = labels.len();
-    let (x_sha256, x_crc32) = x.finish(&[rows, features])?;
-    let mut y = ArrayFile::create(&dir.join(y_file(name)), Dtype::I64)?;
-    y.append(bytemuck::cast_slice(labels))?;
-    let (y_sha256, _) = y.finish(&[rows])?;
-    let write_names = |names: &[&str]| {
-        let json = serde_json::to_vec(names).expect("names are text");
-        files::write(&dir.join(files_file(name)), &json)?;
-        Ok(super::hex(&Sha256::digest(&json)))
-    };
-    Ok(SplitEntry {
-        name: name.to_string(),
-        rows,
-        x_sha256,
-        x_crc32,
-        y_sha256,
-        files_sha256: names.map(write_names).transpose()?,
-    })
-}
-
 /// Decode and resize photographs in parallel, one to a row of the block.
 fn decode(
     photographs: &[(Photograph, u32)],
@@ -227,44 +162,3 @@ fn decode(
         })
         .collect()
 }
-
-/// A `.npy` file being written front to back and hashed on the way.
-struct ArrayFile {
-    file: NewFile,
-    dtype: Dtype,
-    sha256: Sha256,
-    crc32: Blocks,
-}
-
-impl ArrayFile {
-    /// Begin; the shape is known at the end.
-    fn create(path: &Path, dtype: Dtype) -> Result<Self> {
-        let mut file = NewFile::create(path)?;
-        file.append(&[0; HEADER])?;
-        Ok(ArrayFile {
-            file,
-            dtype,
-            sha256: Sha256::new(),
-            crc32: Blocks::default(),
-        })
-    }
-
-    fn append(&mut self, data: &[u8]) -> Result<()> {
-        self.file.append(data)?;
-        self.sha256.update(data);
-        self.crc32.update(data);
-        Ok(())
-    }
-
-    /// Put the header in and flush to the disk; SHA-256 and CRC-32 of the data.
-    fn finish(mut self, shape: &[usize]) -> Result<(String, String)> {
-        let header = Header::encode(self.dtype, shape);
-        assert_eq!(header.len(), HEADER, "two numbers of 20 digits fit");
-        self.file.overwrite_start(&header)?;
-        self.file.finish()?;
-        Ok((super::hex(&self.sha256.finalize()), self.crc32.to_hex()))
-    }
-}
-
-/// Length of every header of one or two dimensions.
-const HEADER: usize = 128;

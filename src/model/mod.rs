@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::dataset::Transform;
+use crate::data::dataset::{NumberFormat, Transform};
 use crate::data::samples::{Rows, Samples, position};
 use crate::error::{Error, Result};
 use crate::files;
@@ -38,6 +38,9 @@ pub struct About {
     pub class_names: Vec<String>,
     /// How a photograph becomes a row; `None` if the rows were given as arrays.
     pub transform: Option<Transform>,
+    /// How numbers become a row; `None` if they are taken as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numbers: Option<NumberFormat>,
     /// Logits are divided by it before they become probabilities: see [`calibrate`]. W and b stay
     /// those that were fitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -547,7 +550,15 @@ impl Model {
                     let expected = format!("a size of which 3 x size² are {}", model.features);
                     return bad("metadata flowreg.transform", found, &expected);
                 }
-                Ok(about) => about,
+                Ok(about) => match (about.numbers.as_ref())
+                    .and_then(|numbers| numbers.contradiction(model.features))
+                {
+                    Some((field, found, expected)) => {
+                        let field = format!("metadata flowreg.numbers.{field}");
+                        return bad(&field, found, &expected);
+                    }
+                    None => about,
+                },
                 Err(error) => {
                     return bad("metadata flowreg", error.to_string(), "what flowreg writes");
                 }

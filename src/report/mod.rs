@@ -255,6 +255,9 @@ fn run(name: &str, summary: &impl Serialize, history: &[Epoch]) -> Value {
     json!({"name": name, "summary": summary, "history": history})
 }
 
+/// The first bytes of every page.
+pub const SIGNATURE: &[u8] = b"<!doctype html><!-- flowreg -->";
+
 /// The template with its data. Inside a script element only `<` could end it.
 fn page(data: &Value) -> String {
     let data = data.to_string().replace('<', "\\u003c");
