@@ -183,6 +183,20 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Bytes that the disk of this directory has for us; `None` if the system does not tell.
+pub(crate) fn free_space(dir: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let about = rustix::fs::statvfs(dir).ok()?;
+        about.f_bavail.checked_mul(about.f_frsize)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = dir;
+        None
+    }
+}
+
 /// The directory that holds `path`.
 pub(crate) fn parent_of(path: &Path) -> &Path {
     match path.parent() {

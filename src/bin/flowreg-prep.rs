@@ -10,6 +10,7 @@ use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::folder::{self, Shares};
 use flowreg::data::jpeg::Warnings;
+use flowreg::data::libsvm::{Found, LibsvmOptions};
 use flowreg::data::photographs::Photographs;
 use flowreg::data::prep::{self, PrepOptions};
 use flowreg::data::{arrays, download, libsvm};
@@ -28,6 +29,7 @@ Examples:
   flowreg-prep folder --root ~/my-photographs --out mine
   flowreg-prep npy --x x.npy --y y.npy --x-test xt.npy --y-test yt.npy --out arrays
   flowreg-prep libsvm --train a9a --test a9a.t --out a9a-data
+  curl https://example.org/a9a.xz | flowreg-prep libsvm --train - --out a9a-data
   flowreg-prep demo --out photographs
   flowreg-prep flowers102 --root photographs --no-verify --out demo-data
   flowreg-prep verify flowers
@@ -53,7 +55,7 @@ enum Command {
     Folder(Folder),
     /// Arrays of other tools: .npy features (<f8, <f4, <f2; |u1 is divided by 255) and labels
     Npy(Npy),
-    /// LIBSVM's text: LABEL INDEX:VALUE ...
+    /// LIBSVM's text: LABEL [qid:N] INDEX:VALUE ...; plain, .gz, .bz2 or .xz
     Libsvm(Libsvm),
     /// Draw the demo's synthetic photographs, in Flowers102's layout
     Demo(Demo),
@@ -169,7 +171,7 @@ struct Npy {
 
 #[derive(Args)]
 struct Libsvm {
-    /// Text to train on
+    /// Text to train on: plain, .gz, .bz2 or .xz; - for standard input
     #[arg(long, value_name = "FILE")]
     train: PathBuf,
     /// Text of the split val
@@ -178,6 +180,12 @@ struct Libsvm {
     /// Text of the split test
     #[arg(long, value_name = "FILE")]
     test: Option<PathBuf>,
+    /// Index of the first feature, 0 or 1; 0 if any line has index 0, else 1, if not given
+    #[arg(long, value_name = "I")]
+    first_index: Option<u8>,
+    /// Number of features; as many as the largest index needs if not given
+    #[arg(long, value_name = "N")]
+    features: Option<usize>,
     #[command(flatten)]
     output: Output,
 }
@@ -369,9 +377,37 @@ fn libsvm(args: &Libsvm) -> Result<()> {
             path: path.clone(),
         })
         .collect();
+    let options = LibsvmOptions {
+        first_index: args.first_index,
+        features: args.features,
+    };
     convert(&args.output, |progress| {
-        libsvm::prepare(&parts, &args.output.out, args.output.overwrite(), progress)
+        let overwrite = args.output.overwrite();
+        let progress = |step| match step {
+            libsvm::Progress::Read(_) => {}
+            libsvm::Progress::Found(found) => say_found(&found),
+            libsvm::Progress::Written(rows) => progress(rows),
+        };
+        libsvm::prepare(&parts, options, &args.output.out, overwrite, &progress)
     })
+}
+
+fn say_found(found: &Found) {
+    let Found {
+        rows,
+        features,
+        values,
+        first_index,
+        queries,
+        bytes,
+    } = found;
+    if *queries > 0 {
+        cli::say(format_args!("qid: of {queries} lines is passed over"));
+    }
+    cli::say(format_args!(
+        "{rows} rows x {features} features, numbered from {first_index}: {bytes} bytes on the disk \
+         with the zeros; the texts hold {values} values"
+    ));
 }
 
 fn convert(output: &Output, prepare: impl FnOnce(&dyn Fn(u64)) -> Result<Manifest>) -> Result<()> {
