@@ -10,7 +10,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use common::world::{PREP, World};
-use flowreg::data::download::{Remote, fetch};
+use flowreg::data::download::fetch;
+use flowreg::data::flowers102::Remote;
 use md5::{Digest, Md5};
 
 /// How a server behaves.

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 pub use line::{Head, MAX_FEATURES, Refusal, parse_line, whole_label};
 use spool::Spool;
 
-use super::dataset::{MAX_CLASSES, Manifest, NumberFormat};
+use super::checks;
+use super::dataset::{MAX_CLASSES, Manifest, NumberFormat, TRAIN};
 use super::dataset_writer::{publish, write_split};
 use super::source::is_standard_input;
 use super::text::{Text, open_text};
@@ -114,14 +115,15 @@ pub fn prepare(
         found,
         ..
     } = reading.finish()?;
-    progress(Progress::Found(found));
     let features = found.features;
-    let classes: Vec<i64> = classes.into_iter().collect();
-    if features == 0 || classes.len() < 2 {
-        let found = format!("{} classes, {features} features", classes.len());
-        let expected = format!("2..={MAX_CLASSES} classes and at least one feature");
-        return Err(Error::format(&parts[0].path, "labels", found, expected));
+    for (part, labels) in parts.iter().zip(&labels) {
+        checks::refuse_empty(&part.path, labels.len(), features)?;
+        if part.name == TRAIN {
+            checks::refuse_one_class(&part.path, labels)?;
+        }
     }
+    progress(Progress::Found(found));
+    let classes: Vec<i64> = classes.into_iter().collect();
     let names = classes.iter().map(i64::to_string).collect();
     let mut manifest = Manifest::of_numbers(name_of(&parts[0].path), names, features);
     manifest.numbers = Some(NumberFormat {
@@ -146,7 +148,14 @@ pub fn prepare(
             }
             Ok(())
         };
-        let entry = write_split(staging.dir(), part.name, features, &labels, write)?;
+        let entry = write_split(
+            staging.dir(),
+            part.name,
+            &part.path,
+            features,
+            &labels,
+            write,
+        )?;
         manifest.splits.push(entry);
     }
     rows.remove()?;
@@ -459,9 +468,9 @@ mod tests {
             (b"1 1:1\n1,2 1:1\n", "line 2: found \"1,2\""),
             (b"1 1:1\n1:1 2:1\n", "line 2: found a value first"),
             (b"1 2:1 2:1\n", "ascend"),
-            (b"1 1:1\n1 2:1\n", "1 classes"),
-            (b"1\n2\n", "0 features"),
-            (b"", "0 classes"),
+            (b"7 1:1\n7 2:1\n", "one: label 7 in all 2 rows"),
+            (b"1\n2\n", "features: found 0"),
+            (b"", "rows: found 0"),
             (b"\xFF\xFE1\0", "UTF-16"),
         ] {
             let (_dir, made) = prepared(&[text], LibsvmOptions::default());
