@@ -19,6 +19,8 @@ pub mod folder;
 pub mod jpeg;
 #[cfg(feature = "formats")]
 pub mod libsvm;
+#[cfg(all(feature = "photographs", feature = "formats"))]
+pub mod list;
 #[cfg(feature = "photographs")]
 pub mod mat5;
 pub mod npy;

@@ -63,7 +63,7 @@ impl Photograph {
 /// # Errors
 /// [`Error::Image`] for content that cannot be used, [`Error::Io`].
 pub fn load_planes(path: &Path, size: usize, warnings: Warnings) -> Result<Vec<u8>> {
-    let bytes = match files::read(path, "open the photograph", MAX_FILE) {
+    let bytes = match files::read_regular(path, "open the photograph", MAX_FILE) {
         Err(Error::Format {
             found, expected, ..
         }) => {

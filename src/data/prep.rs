@@ -70,14 +70,14 @@ pub fn prepare(
     manifest.left_out = photographs.left_out.clone();
     for split in &photographs.splits {
         let skipped = &mut manifest.skipped;
-        let (dir, root) = (staging.dir(), &photographs.root);
-        let entry = prepare_split(split, options, dir, root, skipped, progress)?;
+        let entry = prepare_split(photographs, split, options, staging.dir(), skipped, progress)?;
         manifest.splits.push(entry);
     }
     publish(staging, manifest)
 }
 
 fn prepare_split(
+    photographs: &Photographs,
     split: &PhotographSplit,
     options: &PrepOptions,
     dir: &Path,
@@ -117,7 +117,7 @@ fn prepare_split(
                         labels.push(i64::from(*label));
                         names.push(photograph.name.as_str());
                     }
-                    Err(error @ Error::Image { .. }) if options.skip_bad => {
+                    Err(error) if options.skip_bad && error.is_of_input() => {
                         skipped.push(format!("{}: {error}", split.name));
                     }
                     Err(error) => return Err(error),
@@ -134,14 +134,18 @@ fn prepare_split(
 
     if labels.is_empty() {
         return Err(Error::format(
-            root,
+            &photographs.root,
             format!("split {}", split.name),
-            format!("{} photographs, none usable", split.rows.len()),
-            "at least one",
+            format!(
+                "{} photographs, none of which can be used (the last: {})",
+                split.rows.len(),
+                skipped.last().map_or("", String::as_str)
+            ),
+            "at least one; replace them, or take the split away",
         ));
     }
     if split.name == TRAIN {
-        checks::refuse_one_class(root, &labels)?;
+        checks::refuse_one_class(&photographs.root, &labels)?;
     }
     finish_split(dir, &split.name, x, features, &labels, Some(&names))
 }
