@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use flowreg::data::dataset::{Transform, USABLE, is_usable};
 use flowreg::data::folder::pictures_below;
-use flowreg::data::jpeg::Warnings;
 use flowreg::data::npy;
 use flowreg::data::photographs::{load_planes, pixel_to_f32};
+use flowreg::data::pictures::DecodeOptions;
 use flowreg::data::store::MappedMatrix;
 use flowreg::explain::Explainer;
 use flowreg::mat::MatRef;
@@ -336,7 +336,11 @@ fn row(input: &Input, matrices: &BTreeMap<usize, MappedMatrix>, model: &Model) -
         }
         From::Photograph(path) => {
             let transform = model.about().transform.as_ref().expect("checked by list");
-            let planes = load_planes(path, transform.size, Warnings::Refuse)?;
+            let decode = DecodeOptions {
+                exif: transform.orientation.is_some(),
+                ..DecodeOptions::default()
+            };
+            let planes = load_planes(path, transform.size, &decode)?;
             Ok(planes.into_iter().map(pixel_to_f32).collect())
         }
     }

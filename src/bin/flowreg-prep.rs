@@ -10,9 +10,9 @@ use flowreg::data::dataset::{Manifest, TRAIN};
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::folder::{self, FolderOptions, Layout, Shares};
-use flowreg::data::jpeg::Warnings;
 use flowreg::data::libsvm::{Found, LibsvmOptions};
 use flowreg::data::photographs::Photographs;
+use flowreg::data::pictures::DecodeOptions;
 use flowreg::data::prep::{self, PrepOptions};
 use flowreg::data::{arrays, download, libsvm, list};
 use flowreg::publish::{Overwrite, Staging};
@@ -168,9 +168,30 @@ struct Pictures {
     /// Side of the square that photographs are resized to, in pixels
     #[arg(long, default_value_t = 128)]
     size: usize,
-    /// Accept photographs that libjpeg finds damaged, with the pixels that it invents
-    #[arg(long)]
+    /// Accept damaged photographs that still give pixels
+    #[arg(
+        long,
+        long_help = "Accept damaged photographs that still give pixels: JPEGs, with the pixels that \
+                     libjpeg invents for what is missing, and PNGs that lack only their end or have \
+                     wrong checksums"
+    )]
     lenient: bool,
+    /// Turn photographs as EXIF's orientation says; stored, and done by flowreg-predict too
+    #[arg(
+        long,
+        long_help = "Turn and mirror photographs as EXIF's orientation (or XMP's) says, as Pillow's \
+                     ImageOps.exif_transpose does. It is stored in the dataset and in models fitted \
+                     to it, and flowreg-predict does the same. Without it pixels are taken as stored, \
+                     as torchvision's ImageFolder takes them. Example: \
+                     flowreg-prep folder --root mine --exif --out mine-data"
+    )]
+    exif: bool,
+    /// Most pixels of a photograph; a file may have 4 bytes for each, and 32 MiB at least
+    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_pixels)]
+    max_pixels: usize,
+    /// Longest side of a photograph, in pixels
+    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_side)]
+    max_side: usize,
     /// Leave out photographs that cannot be used, and list them, instead of refusing all
     #[arg(long)]
     skip_bad: bool,
@@ -183,9 +204,11 @@ impl Pictures {
     fn options(&self) -> PrepOptions {
         PrepOptions {
             size: self.size,
-            warnings: match self.lenient {
-                true => Warnings::Accept,
-                false => Warnings::Refuse,
+            decode: DecodeOptions {
+                lenient: self.lenient,
+                exif: self.exif,
+                max_pixels: self.max_pixels,
+                max_side: self.max_side,
             },
             skip_bad: self.skip_bad,
         }
@@ -377,7 +400,7 @@ fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) ->
     let started = Instant::now();
     let mut tried = 0;
     for (photograph, _) in all.step_by((rows / TRIED).max(1)).take(TRIED) {
-        match photograph.planes(options.size, options.warnings) {
+        match photograph.planes(options.size, &options.decode) {
             Ok(_) => tried += 1,
             Err(error @ Error::Interrupted { .. }) => return Err(error),
             Err(_) => {}

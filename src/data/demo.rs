@@ -341,7 +341,7 @@ fn mix(a: u32, b: u32) -> u32 {
 mod tests {
     use super::*;
     use crate::data::flowers102::Verify;
-    use crate::data::jpeg::Warnings;
+    use crate::data::pictures::DecodeOptions;
 
     const SMALL: DemoOptions = DemoOptions {
         classes: 3,
@@ -383,7 +383,7 @@ mod tests {
         );
         for split in &photographs.splits {
             for (photograph, _) in &split.rows {
-                let planes = photograph.planes(16, Warnings::Refuse).unwrap();
+                let planes = photograph.planes(16, &DecodeOptions::default()).unwrap();
                 assert_eq!(planes.len(), 3 * 16 * 16);
             }
         }

@@ -27,6 +27,8 @@ pub mod npy;
 #[cfg(feature = "photographs")]
 pub mod photographs;
 #[cfg(feature = "photographs")]
+pub mod pictures;
+#[cfg(feature = "photographs")]
 pub mod png;
 #[cfg(feature = "photographs")]
 pub mod prep;

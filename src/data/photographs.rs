@@ -2,13 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::pictures::{self, DecodeOptions, Rgb};
 use super::resample::resize_to_planes;
-use super::{jpeg, jpeg::Rgb, jpeg::Warnings, png};
 use crate::error::{Error, Result};
 use crate::files;
-
-/// Largest photograph file accepted, in bytes.
-pub(crate) const MAX_FILE: u64 = 32 << 20;
 
 /// Labelled photographs in named splits.
 #[derive(Clone, Debug)]
@@ -47,46 +44,44 @@ pub struct Photograph {
 
 impl Photograph {
     /// Read, decode and resize: see [`load_planes`].
-    pub fn planes(&self, size: usize, warnings: Warnings) -> Result<Vec<u8>> {
+    pub fn planes(&self, size: usize, options: &DecodeOptions) -> Result<Vec<u8>> {
         match &self.bytes {
-            Some(bytes) => planes(&self.path, bytes, size, warnings),
-            None => load_planes(&self.path, size, warnings),
+            Some(bytes) => planes(&self.path, bytes, size, options),
+            None => load_planes(&self.path, size, options),
         }
     }
 }
 
-/// Read, decode and resize one JPEG or PNG photograph to `3 x size x size` bytes.
+/// Read, decode and resize one photograph of any [`pictures::Kind`] to `3 x size x size` bytes.
 ///
 /// Equal to torchvision's `Resize((size, size))` on `Image.open(path).convert("RGB")`,
-/// to the bit. As there, EXIF's orientation is not obeyed.
+/// to the bit; EXIF's orientation is not obeyed, as there, unless [`DecodeOptions::exif`] is set.
 ///
 /// # Errors
 /// [`Error::Image`] for content that cannot be used, [`Error::Io`].
-pub fn load_planes(path: &Path, size: usize, warnings: Warnings) -> Result<Vec<u8>> {
-    let bytes = match files::read_regular(path, "open the photograph", MAX_FILE) {
+pub fn load_planes(path: &Path, size: usize, options: &DecodeOptions) -> Result<Vec<u8>> {
+    let bytes = match files::read_regular(path, "open the photograph", options.max_file()) {
         Err(Error::Format {
             found, expected, ..
         }) => {
             return Err(Error::Image {
                 path: path.to_path_buf(),
-                reason: format!("found {found}, expected {expected}"),
+                reason: format!(
+                    "found {found}, expected {expected}: 4 for each pixel that --max-pixels allows"
+                ),
             });
         }
         read => read?,
     };
-    planes(path, &bytes, size, warnings)
+    planes(path, &bytes, size, options)
 }
 
-fn planes(path: &Path, bytes: &[u8], size: usize, warnings: Warnings) -> Result<Vec<u8>> {
-    let decoded = match bytes.starts_with(png::SIGNATURE) {
-        true => png::decode_rgb(bytes),
-        false => jpeg::decode_rgb(bytes, warnings),
-    };
+fn planes(path: &Path, bytes: &[u8], size: usize, options: &DecodeOptions) -> Result<Vec<u8>> {
     let Rgb {
         width,
         height,
         values,
-    } = decoded.map_err(|reason| Error::Image {
+    } = pictures::decode_rgb(bytes, options).map_err(|reason| Error::Image {
         path: path.to_path_buf(),
         reason,
     })?;

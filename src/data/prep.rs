@@ -8,9 +8,9 @@ use rayon::prelude::*;
 use super::checks;
 use super::dataset::{Manifest, SplitEntry, TRAIN, x_file};
 use super::dataset_writer::{ArrayFile, BLOCK_BYTES, finish_split, publish};
-use super::jpeg::Warnings;
 use super::npy::Dtype;
 use super::photographs::{Photograph, PhotographSplit, Photographs, pixel_to_f32};
+use super::pictures::DecodeOptions;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::publish::{Overwrite, Staging};
@@ -23,8 +23,8 @@ pub const MAX_SIZE: usize = 2048;
 pub struct PrepOptions {
     /// Side of the square that they are resized to, in pixels.
     pub size: usize,
-    /// What to do where libjpeg warns of broken data.
-    pub warnings: Warnings,
+    /// How photographs are decoded.
+    pub decode: DecodeOptions,
     /// Leave out what cannot be used, and list it in the manifest, instead of refusing all.
     pub skip_bad: bool,
 }
@@ -34,7 +34,7 @@ impl Default for PrepOptions {
     fn default() -> Self {
         PrepOptions {
             size: 128,
-            warnings: Warnings::Refuse,
+            decode: DecodeOptions::default(),
             skip_bad: false,
         }
     }
@@ -61,12 +61,14 @@ pub fn prepare(
     if !(1..=MAX_SIZE).contains(&size) {
         return Err(Error::options("--size", size, format!("1..={MAX_SIZE}")));
     }
+    options.decode.check()?;
     let staging = Staging::begin(out, overwrite, &[&photographs.root])?;
     let mut manifest = Manifest::of_photographs(
         photographs.source.clone(),
         photographs.class_names.clone(),
         size,
     );
+    options.decode.check()?;
     manifest.left_out = photographs.left_out.clone();
     for split in &photographs.splits {
         let skipped = &mut manifest.skipped;
@@ -163,7 +165,7 @@ fn decode(
     (block.par_chunks_exact_mut(features).zip(photographs))
         .map(|(row, (photograph, _))| {
             interrupt::check()?;
-            let planes = photograph.planes(options.size, options.warnings)?;
+            let planes = photograph.planes(options.size, &options.decode)?;
             for (value, byte) in row.iter_mut().zip(planes) {
                 *value = lut[usize::from(byte)];
             }
