@@ -85,8 +85,16 @@ fn every_form_tells_the_models_probabilities() {
         world.run(PREDICT, &["run", "data/test.x.npy", "--npy", "p.npy"])
     });
 
-    // A folder is its photographs in order.
-    let table = succeeds(&world.run(PREDICT, &["run", "photographs", "--top", "2"]));
+    // A folder is its photographs in order; what is passed over is said.
+    let output = world.run(PREDICT, &["run", "photographs", "--top", "2"]);
+    assert!(output.status.success());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(
+        stderr.contains("imagelabels.mat, setid.mat"),
+        "{stderr}"
+    );
+    let table = String::from_utf8(output.stdout).unwrap();
     assert_eq!(table.lines().count(), 28 * 3);
     assert!(
         table.starts_with("photographs/jpg/image_00001.jpg\n"),

@@ -68,7 +68,6 @@ pub fn prepare(
         photographs.class_names.clone(),
         size,
     );
-    options.decode.check()?;
     manifest.left_out = photographs.left_out.clone();
     for split in &photographs.splits {
         let skipped = &mut manifest.skipped;
@@ -83,7 +82,6 @@ fn prepare_split(
     split: &PhotographSplit,
     options: &PrepOptions,
     dir: &Path,
-    root: &Path,
     skipped: &mut Vec<String>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<SplitEntry> {

@@ -27,8 +27,6 @@ pub struct Source {
 pub enum Kind {
     /// Nothing at all.
     Empty,
-    /// A picture, by the name of its format.
-    Picture(&'static str),
     /// A `.npy` array.
     Npy,
     /// An archive: a `.npz` if it holds arrays.
@@ -44,27 +42,6 @@ impl Kind {
     pub fn of(head: &[u8]) -> Kind {
         match head {
             [] => Kind::Empty,
-            [0xFF, 0xD8, 0xFF, ..] => Kind::Picture("JPEG"),
-            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => Kind::Picture("PNG"),
-            [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Kind::Picture("GIF"),
-            [
-                b'R',
-                b'I',
-                b'F',
-                b'F',
-                _,
-                _,
-                _,
-                _,
-                b'W',
-                b'E',
-                b'B',
-                b'P',
-                ..,
-            ] => Kind::Picture("WebP"),
-            [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => Kind::Picture("TIFF"),
-            // A text may begin with BM, but not with zeros in it.
-            [b'B', b'M', _, _, _, _, 0, 0, 0, 0, ..] => Kind::Picture("BMP"),
             [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Kind::Npy,
             [b'P', b'K', 3 | 5, 4 | 6, ..] => Kind::Zip,
             [0x1F, 0x8B, ..] => Kind::Packed(".gz"),
@@ -124,6 +101,11 @@ impl Source {
     /// Its path, or "standard input": for messages.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its first bytes, or all of a short one.
+    pub fn head(&self) -> &[u8] {
+        &self.head
     }
 
     /// What its first bytes say that it is.

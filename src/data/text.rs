@@ -35,6 +35,50 @@ pub struct Text {
     number: u64,
 }
 
+/// What the first line of a text that says anything looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextKind {
+    /// LIBSVM's text: `INDEX:VALUE` among its words.
+    Libsvm,
+    /// A table: commas, semicolons or tabs, or one word that is no number.
+    Table,
+    /// One number, which may be a row of either.
+    Number,
+    /// None of them.
+    Other,
+}
+
+impl TextKind {
+    /// Of the beginning of a text. Blank lines, and lines that begin with `#`, say nothing.
+    pub fn of(start: &[u8]) -> TextKind {
+        let says = |line: &&[u8]| !line.trim_ascii().is_empty() && !line.starts_with(b"#");
+        let Some(line) = start.split(|&byte| byte == b'\n').find(says) else {
+            return TextKind::Other;
+        };
+        if line.contains(&0) {
+            return TextKind::Other;
+        }
+        let is_pair = |word: &[u8]| match word.iter().position(|&byte| byte == b':') {
+            None | Some(0) => false,
+            Some(colon) => word[..colon].iter().all(u8::is_ascii_digit) || &word[..colon] == b"qid",
+        };
+        let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0B;
+        let mut words = line.split(is_blank).filter(|word| !word.is_empty());
+        let first = words.next().unwrap_or_default();
+        if is_pair(first) || words.next().is_some_and(is_pair) {
+            return TextKind::Libsvm;
+        }
+        let one = line.trim_ascii();
+        let is_number = || std::str::from_utf8(one).is_ok_and(|word| word.parse::<f64>().is_ok());
+        match () {
+            () if line.iter().any(|byte| b",;\t".contains(byte)) => TextKind::Table,
+            () if one.len() > first.len() => TextKind::Other,
+            () if is_number() => TextKind::Number,
+            () => TextKind::Table,
+        }
+    }
+}
+
 /// Open a text: a file, a pipe, or `-` for standard input. A byte order mark of UTF-8 is skipped.
 ///
 /// # Errors
@@ -142,6 +186,21 @@ impl Text {
             }
         }
         Ok(&self.ahead[self.taken..])
+    }
+
+    /// What it looks like, by its first line that says anything; nothing is taken.
+    ///
+    /// # Errors
+    /// As [`Text::peek`].
+    pub fn kind(&mut self) -> Result<TextKind> {
+        // Two words decide, wherever the line ends.
+        let whole = |bytes: &[u8]| {
+            let lines = bytes.split_inclusive(|&byte| byte == b'\n');
+            let says = |line: &&[u8]| !line.trim_ascii().is_empty() && !line.starts_with(b"#");
+            let line = lines.into_iter().find(says);
+            line.is_some_and(|line| line.ends_with(b"\n") || line.len() > 1 << 12)
+        };
+        Ok(TextKind::of(self.peek(whole)?))
     }
 
     /// The next line, with its end; `None` where the text ends.
@@ -299,6 +358,32 @@ mod tests {
         for bytes in [&b"\xFF\xFE1\0"[..], b"\xFE\xFF\x001"] {
             let error = of(bytes).unwrap_err().to_string();
             assert!(error.contains("UTF-16"), "{error}");
+        }
+    }
+
+    #[test]
+    fn texts_are_told_by_their_first_line() {
+        use TextKind::*;
+        for (text, kind) in [
+            (&b"1 1:0.5 3:2\n"[..], Libsvm),
+            (b"# a comment\n\n-1 qid:3 1:2", Libsvm),
+            (b"1:0.5 2:1\n", Libsvm),
+            (b"1,2 4:1\n", Libsvm),
+            (b"+1\t3:1\r\n", Libsvm),
+            (b"+1\r\n", Number),
+            (b"a,b,label\n1,2,x\n", Table),
+            (b"time:utc;b\n", Table),
+            (b"BMI\n20\n", Table),
+            (b"a\tb\n", Table),
+            (b"1 2 3\n", Other),
+            (b"dear reader\n", Other),
+            (b"PK\x05\x06\0\0", Other),
+            (b"", Other),
+            (b"# nothing else", Other),
+        ] {
+            assert_eq!(TextKind::of(text), kind, "{:?}", String::from_utf8_lossy(text));
+            let mut text = Text::of_bytes(Path::new("text"), text.to_vec()).unwrap();
+            assert_eq!(text.kind().unwrap(), kind);
         }
     }
 
