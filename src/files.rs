@@ -24,10 +24,10 @@ impl NewFile {
     pub fn create(path: &Path) -> Result<NewFile> {
         (refusal().and_then(|()| File::create(path)))
             .map(|file| NewFile {
-                path: path.to_path_buf(),
+                path: published(path),
                 file,
             })
-            .map_err(Error::io(path, "create"))
+            .map_err(Error::io(&published(path), "create"))
     }
 
     /// Go on with what an earlier process began, if it is there.
@@ -36,10 +36,10 @@ impl NewFile {
         let open = || File::options().append(true).create(true).open(path);
         (refusal().and_then(|()| open()))
             .map(|file| NewFile {
-                path: path.to_path_buf(),
+                path: published(path),
                 file,
             })
-            .map_err(Error::io(path, "create"))
+            .map_err(Error::io(&published(path), "create"))
     }
 
     /// Begin anew, with a file of [`NewFile::resume`].
@@ -124,15 +124,24 @@ fn kind_of(kind: fs::FileType) -> &'static str {
     if kind.is_dir() { "a folder" } else { "no file" }
 }
 
-/// Read a regular file of at most `most` bytes; see [`open_regular`].
-pub(crate) fn read_regular(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8>> {
-    read_opened(open_regular(path, doing)?, path, most)
+/// Read a regular file of at most `most` bytes in place of what `bytes` holds; see
+/// [`open_regular`].
+#[cfg(feature = "photographs")]
+pub(crate) fn read_regular(
+    path: &Path,
+    doing: &'static str,
+    most: u64,
+    bytes: &mut Vec<u8>,
+) -> Result<()> {
+    read_opened(open_regular(path, doing)?, path, most, bytes)
 }
 
 /// Read a file of at most `most` bytes.
 pub(crate) fn read(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8>> {
     let file = (refusal().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
-    read_opened(file, path, most)
+    let mut bytes = Vec::new();
+    read_opened(file, path, most, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// Read all of a file or pipe of at most `most` bytes.
@@ -149,7 +158,8 @@ pub(crate) fn read_stream(path: &Path, doing: &'static str, most: u64) -> Result
     Ok(bytes)
 }
 
-fn read_opened(file: File, path: &Path, most: u64) -> Result<Vec<u8>> {
+fn read_opened(file: File, path: &Path, most: u64, bytes: &mut Vec<u8>) -> Result<()> {
+    bytes.clear();
     let len = (refusal().and_then(|()| file.metadata()))
         .map_err(Error::io(path, "read the length of"))?
         .len();
@@ -162,14 +172,13 @@ fn read_opened(file: File, path: &Path, most: u64) -> Result<Vec<u8>> {
         ));
     }
     // One byte more than it had: whatever grows meanwhile is refused by its reader.
-    let mut bytes = Vec::new();
     usize::try_from(len)
         .map_or(Err(()), |len| bytes.try_reserve(len + 1).map_err(|_| ()))
         .map_err(|()| Error::io(path, "hold in memory")(io::ErrorKind::OutOfMemory.into()))?;
     (Failing(&file).take(len + 1))
-        .read_to_end(&mut bytes)
+        .read_to_end(bytes)
         .map_err(Error::io(path, "read"))?;
-    Ok(bytes)
+    Ok(())
 }
 
 /// Hand on a file of any length, piece by piece.
@@ -237,7 +246,8 @@ pub(crate) fn exchange(a: &Path, b: &Path) -> Result<()> {
 
 /// Create a directory whose parent exists.
 pub(crate) fn create_dir(path: &Path) -> Result<()> {
-    (refusal().and_then(|()| fs::create_dir(path))).map_err(Error::io(path, "create the directory"))
+    (refusal().and_then(|()| fs::create_dir(path)))
+        .map_err(Error::io(&published(path), "create the directory"))
 }
 
 /// Create a directory and those above it.
@@ -303,6 +313,19 @@ pub(crate) fn sibling(path: &Path, what: &str) -> Result<PathBuf> {
     sibling.push(".");
     sibling.push(what);
     Ok(parent_of(path).join(sibling))
+}
+
+/// A path as its user knows it: what is written below `.NAME.partial` will appear below NAME.
+fn published(path: &Path) -> PathBuf {
+    let name = |part: &std::ffi::OsStr| -> Option<std::ffi::OsString> {
+        let name = part.to_str()?.strip_prefix('.')?.strip_suffix(".partial")?;
+        (!name.is_empty()).then(|| name.into())
+    };
+    let parts = path.components().map(|part| {
+        let part = part.as_os_str();
+        name(part).unwrap_or_else(|| part.to_owned())
+    });
+    parts.collect()
 }
 
 /// A file whose reads and writes can be made to fail.

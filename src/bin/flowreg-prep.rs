@@ -11,10 +11,10 @@ use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::folder::{self, FolderOptions, Layout, Shares};
 use flowreg::data::libsvm::{Found, LibsvmOptions};
-use flowreg::data::photographs::Photographs;
+use flowreg::data::photographs::{Loader, Photographs};
 use flowreg::data::pictures::DecodeOptions;
 use flowreg::data::prep::{self, PrepOptions};
-use flowreg::data::{arrays, download, libsvm, list};
+use flowreg::data::{arrays, csv_text, download, libsvm, list};
 use flowreg::publish::{Overwrite, Staging};
 use flowreg::{Dataset, Error, Result, cli, threads};
 
@@ -31,6 +31,8 @@ Examples:
   flowreg-prep folder --root ~/my-photographs --split-names train=learn,val=check --out mine
   flowreg-prep folder --list labels.csv --root ~/all-photographs --out mine
   flowreg-prep npy --x x.npy --y y.npy --x-test xt.npy --y-test yt.npy --out arrays
+  flowreg-prep npy --x data.npz:x_train --y data.npz:y_train --labels-from 1 --out arrays
+  flowreg-prep csv --label species --train iris.csv --test more.csv --out iris
   flowreg-prep libsvm --train a9a --test a9a.t --out a9a-data
   curl https://example.org/a9a.xz | flowreg-prep libsvm --train - --out a9a-data
   flowreg-prep demo --out photographs
@@ -56,8 +58,25 @@ enum Command {
     Flowers102(Flowers102),
     /// Your photographs: a folder for each class, or a list of files and labels
     Folder(Folder),
-    /// Arrays of other tools: .npy features (<f8, <f4, <f2; |u1 is divided by 255) and labels
+    /// Arrays of other tools: .npy or .npz features and labels
+    #[command(
+        long_about = "Arrays of other tools: .npy or .npz features and labels.\n\n\
+        FILE.npz:NAME is an array of an archive; without a name, its only array, or the one called x \
+        (y for labels). Features are bool, whole numbers or floats, in C or Fortran order; they are \
+        taken as they are and rounded to f32, except that bytes (|u1) are divided by 255, as pixels are. \
+        A column whose differences f32 would lose (such as Unix times) is refused, or shifted with \
+        --center. Labels are whole numbers from 0 (of any type, floats too if they are whole), or text: \
+        then classes are in the order of numpy.unique."
+    )]
     Npy(Npy),
+    /// Tables with a header: comma-, semicolon- or tab-separated values
+    #[command(
+        long_about = "Tables with a header: comma-, semicolon- or tab-separated values.\n\n\
+        The first line names the columns; the one of --label has the label, a whole number or the name \
+        of a class, all others have numbers (or True and False) and are features. The tables of a \
+        dataset have the same columns, in any order."
+    )]
+    Csv(Csv),
     /// LIBSVM's text: LABEL [qid:N] INDEX:VALUE ...; plain, .gz, .bz2 or .xz
     Libsvm(Libsvm),
     /// Draw the demo's synthetic photographs, in Flowers102's layout
@@ -220,7 +239,7 @@ struct Npy {
     /// Features to train on (rows x features)
     #[arg(long, value_name = "FILE")]
     x: PathBuf,
-    /// Their labels (<i8, <i4 or |u1), classes numbered from 0
+    /// Their labels: whole numbers from 0, or text
     #[arg(long, value_name = "FILE")]
     y: PathBuf,
     /// Features of the split val
@@ -235,6 +254,38 @@ struct Npy {
     /// Their labels
     #[arg(long, value_name = "FILE", requires = "x_test")]
     y_test: Option<PathBuf>,
+    /// Label of the first class: 0 or 1
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
+    labels_from: u8,
+    /// Subtract a number near the mean from each column whose differences f32 would lose; it is
+    /// stored, and subtracted from what flowreg-predict reads, too
+    #[arg(long)]
+    center: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct Csv {
+    /// Name of the column that has the label
+    #[arg(long, value_name = "COLUMN")]
+    label: String,
+    /// Table to train on
+    #[arg(long, value_name = "FILE")]
+    train: PathBuf,
+    /// Table of the split val
+    #[arg(long, value_name = "FILE")]
+    val: Option<PathBuf>,
+    /// Table of the split test
+    #[arg(long, value_name = "FILE")]
+    test: Option<PathBuf>,
+    /// What stands between values: one character, or tab [default: found in the header]
+    #[arg(long, value_name = "CHARACTER", value_parser = cli::delimiter)]
+    delimiter: Option<u8>,
+    /// Subtract a number near the mean from each column whose differences f32 would lose; it is
+    /// stored, and subtracted from what flowreg-predict reads, too
+    #[arg(long)]
+    center: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -293,6 +344,7 @@ fn main() -> ExitCode {
         Command::Flowers102(args) => flowers102(&args),
         Command::Folder(args) => folder(&args),
         Command::Npy(args) => npy(&args),
+        Command::Csv(args) => csv(&args),
         Command::Libsvm(args) => libsvm(&args),
         Command::Demo(args) => draw(&args),
         Command::Verify(args) => verify(&args),
@@ -399,9 +451,11 @@ fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) ->
     let rows = all.clone().count();
     let started = Instant::now();
     let mut tried = 0;
+    let mut loader = Loader::default();
+    let mut row = vec![0.0; 3 * options.size * options.size];
     for (photograph, _) in all.step_by((rows / TRIED).max(1)).take(TRIED) {
-        match photograph.planes(options.size, &options.decode) {
-            Ok(_) => tried += 1,
+        match loader.load(photograph, options.size, &options.decode, &mut row) {
+            Ok(()) => tried += 1,
             Err(error @ Error::Interrupted { .. }) => return Err(error),
             Err(_) => {}
         }
@@ -436,8 +490,34 @@ fn npy(args: &Npy) -> Result<()> {
             parts.push(arrays::Part { name, x, y });
         }
     }
+    let options = arrays::ArrayOptions {
+        labels_from: args.labels_from,
+        center: args.center,
+    };
     convert(&args.output, |progress| {
-        arrays::prepare(&parts, &args.output.out, args.output.overwrite(), progress)
+        let (out, overwrite) = (&args.output.out, args.output.overwrite());
+        arrays::prepare(&parts, options, out, overwrite, progress)
+    })
+}
+
+fn csv(args: &Csv) -> Result<()> {
+    let files = [
+        ("train", Some(&args.train)),
+        ("val", args.val.as_ref()),
+        ("test", args.test.as_ref()),
+    ];
+    let parts: Vec<csv_text::Part> = (files.into_iter())
+        .filter_map(|(name, path)| Some((name, path?.clone())))
+        .map(|(name, path)| csv_text::Part { name, path })
+        .collect();
+    let options = csv_text::CsvOptions {
+        label: args.label.clone(),
+        delimiter: args.delimiter,
+        center: args.center,
+    };
+    convert(&args.output, |progress| {
+        let (out, overwrite) = (&args.output.out, args.output.overwrite());
+        csv_text::prepare(&parts, &options, out, overwrite, progress)
     })
 }
 

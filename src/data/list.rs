@@ -13,7 +13,13 @@ use crate::files;
 
 /// Names of the columns in a header.
 const PATH: [&str; 7] = [
-    "path", "file", "filename", "file_name", "filepath", "file_path", "image",
+    "path",
+    "file",
+    "filename",
+    "file_name",
+    "filepath",
+    "file_path",
+    "image",
 ];
 const LABEL: [&str; 2] = ["label", "class"];
 const SPLIT: [&str; 1] = ["split"];
@@ -97,7 +103,12 @@ pub fn open(list: &Path, root: Option<&Path>, shares: Shares, skip_bad: bool) ->
     }
     let rows = photographs.into_iter().zip(labels);
     let (splits_by, splits) = if entries.iter().any(|entry| entry.split.is_some()) {
-        check_train(list, &entries, &class_names, rows.clone().map(|(_, label)| label))?;
+        check_train(
+            list,
+            &entries,
+            &class_names,
+            rows.clone().map(|(_, label)| label),
+        )?;
         let mut splits = SPLITS.map(|name| PhotographSplit {
             name: name.to_string(),
             rows: Vec::new(),
@@ -157,7 +168,10 @@ fn check_train(
 
 /// Names of the classes in order, and the class of each row.
 fn classes(entries: &[Entry]) -> (Vec<String>, Vec<u32>) {
-    fn numbered<T: Ord + Clone>(labels: &[T], name: impl Fn(&T) -> String) -> (Vec<String>, Vec<u32>) {
+    fn numbered<T: Ord + Clone>(
+        labels: &[T],
+        name: impl Fn(&T) -> String,
+    ) -> (Vec<String>, Vec<u32>) {
         let mut classes = labels.to_vec();
         classes.sort();
         classes.dedup();
@@ -189,6 +203,11 @@ pub fn parse(list: &Path, bytes: &[u8]) -> Result<(Vec<Entry>, Vec<String>)> {
         .trim(Trim::All)
         .from_reader(bytes);
     let mut record = ByteRecord::new();
+    let mut lines = Lines {
+        bytes,
+        at: 0,
+        line: 1,
+    };
     let mut columns: Option<Columns> = None;
     let mut left_out = Vec::new();
     let mut entries: Vec<Entry> = Vec::new();
@@ -197,7 +216,8 @@ pub fn parse(list: &Path, bytes: &[u8]) -> Result<(Vec<Entry>, Vec<String>)> {
         if !more.map_err(|error| Error::format(list, "csv", error, "a list in CSV"))? {
             break;
         }
-        let line = record.position().map_or(0, |position| position.line());
+        let start = record.position().map_or(0, |position| position.byte());
+        let line = lines.at(start as usize);
         if record.iter().all(<[u8]>::is_empty) {
             continue;
         }
@@ -226,7 +246,12 @@ pub fn parse(list: &Path, bytes: &[u8]) -> Result<(Vec<Entry>, Vec<String>)> {
         entries.push(columns.entry(list, line, &record)?);
     }
     if entries.is_empty() {
-        return Err(Error::format(list, "rows", "none", "a picture in each line"));
+        return Err(Error::format(
+            list,
+            "rows",
+            "none",
+            "a picture in each line",
+        ));
     }
     let split = entries.iter().filter(|entry| entry.split.is_some()).count();
     if let Some(without) = (entries.iter()).find(|entry| split > 0 && entry.split.is_none()) {
@@ -235,6 +260,29 @@ pub fn parse(list: &Path, bytes: &[u8]) -> Result<(Vec<Entry>, Vec<String>)> {
         return Err(refusal(list, without.line, found, expected));
     }
     Ok((entries, left_out))
+}
+
+/// Numbers of lines. The reader's own are too low by one after `\r\n`, of which it takes the
+/// second byte for the beginning of the next record.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line of the record that begins at a byte, or after the line ends that are there.
+    fn at(&mut self, start: usize) -> u64 {
+        while let Some(&byte) = self.bytes.get(self.at) {
+            if self.at >= start && byte != b'\n' && byte != b'\r' {
+                break;
+            }
+            self.at += 1;
+            let is_end = byte == b'\n' || byte == b'\r' && self.bytes.get(self.at) != Some(&b'\n');
+            self.line += u64::from(is_end);
+        }
+        self.line
+    }
 }
 
 /// Where the fields of a list are.
@@ -292,7 +340,11 @@ impl Columns {
             1 => "column",
             _ => "columns",
         };
-        Some(format!("{} {what} of the list ({})", others.len(), others.join(", ")))
+        Some(format!(
+            "{} {what} of the list ({})",
+            others.len(),
+            others.join(", ")
+        ))
     }
 
     fn entry(&self, list: &Path, line: u64, record: &ByteRecord) -> Result<Entry> {
@@ -310,7 +362,10 @@ impl Columns {
             Ok(label) => Ok(label.to_string()),
             Err(error) => Err(format!("a label that is not UTF-8 ({error})")),
         };
-        let split = match self.split.map(|column| String::from_utf8_lossy(&record[column])) {
+        let split = match self
+            .split
+            .map(|column| String::from_utf8_lossy(&record[column]))
+        {
             None => None,
             Some(name) if name.is_empty() => None,
             Some(name) => Some(usual_split(&name).ok_or_else(|| {
@@ -340,4 +395,246 @@ fn path_of(bytes: &[u8]) -> PathBuf {
 
 fn refusal(list: &Path, line: u64, found: impl ToString, expected: impl Into<String>) -> Error {
     Error::format(list, format!("line {line}"), found, expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use csv::{QuoteStyle, Terminator, WriterBuilder};
+    use proptest::prelude::*;
+
+    const SHARES: Shares = Shares {
+        val: 0.0,
+        test: 0.0,
+        seed: 0,
+    };
+
+    fn parsed(
+        text: &[u8],
+    ) -> std::result::Result<Vec<(u64, String, String, Option<&str>)>, String> {
+        let (entries, _) = parse(Path::new("l.csv"), text).map_err(|error| error.to_string())?;
+        let row = |entry: Entry| {
+            (
+                entry.line,
+                entry.path.display().to_string(),
+                entry.label,
+                entry.split,
+            )
+        };
+        Ok(entries.into_iter().map(row).collect())
+    }
+
+    #[test]
+    fn headers_quotes_and_line_ends() {
+        let row = |line, path: &str, label: &str, split| {
+            (line, path.to_string(), label.to_string(), split)
+        };
+        let plain = || vec![row(1, "a.jpg", "rose", None), row(2, "b.jpg", "lily", None)];
+        let second = |split| {
+            vec![
+                row(2, "a.jpg", "rose", split),
+                row(3, "b.jpg", "lily", split),
+            ]
+        };
+        for (text, expected) in [
+            (&b"a.jpg,rose\nb.jpg,lily\n"[..], plain()),
+            (b"a.jpg,rose\r\nb.jpg,lily", plain()),
+            (b"a.jpg,rose\rb.jpg,lily\r", plain()),
+            (
+                b"\n\r\npath,label\r\n\r\na.jpg,rose\r\n",
+                vec![row(5, "a.jpg", "rose", None)],
+            ),
+            (b"\xef\xbb\xbfa.jpg,rose\r\nb.jpg , \"lily\"\n", plain()),
+            (b"path,label\na.jpg,rose\nb.jpg,lily\n", second(None)),
+            (
+                b"\xef\xbb\xbfFilename, Class \na.jpg,rose\nb.jpg,lily\n\n",
+                second(None),
+            ),
+            (
+                b"label,width,image\nrose,1,a.jpg\nlily,2,b.jpg\n",
+                second(None),
+            ),
+            (
+                b"split,file,label\nTest,a.jpg,rose\ntesting,b.jpg,lily\n",
+                second(Some("test")),
+            ),
+            (
+                b"path,label,split\na.jpg,rose,\nb.jpg,lily,\n",
+                second(None),
+            ),
+            (
+                b"a.jpg,rose,train\n b.jpg,lily,dev\n",
+                vec![
+                    row(1, "a.jpg", "rose", Some("train")),
+                    row(2, "b.jpg", "lily", Some("val")),
+                ],
+            ),
+            (
+                b"\"a, \"\"b\"\".jpg\",\"x\ny\"\nb.jpg,z\n",
+                vec![
+                    row(1, "a, \"b\".jpg", "x\ny", None),
+                    row(3, "b.jpg", "z", None),
+                ],
+            ),
+        ] {
+            assert_eq!(
+                parsed(text).unwrap(),
+                expected,
+                "{}",
+                String::from_utf8_lossy(text)
+            );
+        }
+        let (_, left_out) = parse(Path::new("l"), b"label,width,image,\nrose,1,a.jpg,2\n").unwrap();
+        assert_eq!(left_out, ["2 columns of the list (width, )"]);
+        for (text, part) in [
+            (&b""[..], "rows: found none"),
+            (b"path,label\n", "rows: found none"),
+            (b"a.jpg\n", "line 1: found 1 field(s)"),
+            (b"a.jpg;rose\n", "with commas between"),
+            (b"a.jpg,rose\nb, c.jpg,lily\n", "line 2: found 3 field(s)"),
+            (b"a.jpg,rose,train,4\n", "line 1: found 4 field(s)"),
+            (
+                b"a.jpg,rose,train\nb.jpg,lily,holdout\n",
+                "line 2: found split \"holdout\"",
+            ),
+            (b"a.jpg,rose,train\nb.jpg,lily,\n", "line 2: found no split"),
+            (b"a.jpg,rose\nb.jpg,\n", "line 2: found no label"),
+            (b"a.jpg,rose\n,lily\n", "line 2: found no path"),
+            (b"a.jpg,\xff\n", "line 1: found a label that is not UTF-8"),
+            (b"a.jpg,rose\n\"b.jpg,lily\nc.jpg,lily\n", "line 2: found"),
+            (
+                b"path,file,label\na,b,c\n",
+                "line 1: found the columns path and file",
+            ),
+        ] {
+            let error = parsed(text).unwrap_err();
+            assert!(
+                error.contains(part),
+                "{}: {error}",
+                String::from_utf8_lossy(text)
+            );
+        }
+        #[cfg(unix)]
+        assert!(parsed(b"\xff.jpg,rose\n").is_ok());
+    }
+
+    proptest! {
+        /// Whatever a writer of CSV writes is read, however it quotes.
+        #[test]
+        fn what_is_written_is_read(
+            rows in prop::collection::vec(("[ -~é]{0,8}[!-~é]\\.png", "[ -~é\n]{0,4}[!-~é]"), 1..20),
+            quotes in 0..2usize,
+            terminator in 0..2usize,
+            bom: bool,
+        ) {
+            let mut text = if bom { b"\xef\xbb\xbf".to_vec() } else { Vec::new() };
+            let mut writer = WriterBuilder::new()
+                .quote_style([QuoteStyle::Necessary, QuoteStyle::Always][quotes])
+                .terminator([Terminator::CRLF, Terminator::Any(b'\n')][terminator])
+                .from_writer(&mut text);
+            writer.write_record(["path", "label"]).unwrap();
+            for (path, label) in &rows {
+                writer.write_record([path, label]).unwrap();
+            }
+            drop(writer);
+            let found: Vec<(String, String)> = (parsed(&text).unwrap().into_iter())
+                .map(|(_, path, label, _)| (path, label))
+                .collect();
+            let trimmed = |text: &str| text.trim_matches(|c: char| c.is_ascii_whitespace()).to_string();
+            let rows: Vec<(String, String)> = (rows.iter())
+                .map(|(path, label)| (trimmed(path), trimmed(label)))
+                .collect();
+            prop_assert_eq!(found, rows);
+        }
+    }
+
+    #[test]
+    fn a_list_makes_classes_and_splits() {
+        let dir = tempfile::tempdir().unwrap();
+        let pictures = dir.path().join("pictures");
+        fs::create_dir(&pictures).unwrap();
+        for name in ["a.jpg", "b.jpg", "c.jpg", "d.jpg"] {
+            fs::write(pictures.join(name), b"").unwrap();
+        }
+        let list = dir.path().join("list.csv");
+        let found = |text: &str, skip_bad| {
+            fs::write(&list, text).unwrap();
+            let found = open(&list, Some(&pictures), SHARES, skip_bad)
+                .map_err(|error| error.to_string())?;
+            let splits = found.photographs.splits.into_iter();
+            let rows = splits.flat_map(|split| {
+                let name = split.name.clone();
+                split
+                    .rows
+                    .into_iter()
+                    .map(move |(picture, label)| format!("{name} {} {label}", picture.name))
+            });
+            Ok::<_, String>((
+                found.photographs.class_names.join(" "),
+                rows.collect::<Vec<_>>().join(", "),
+            ))
+        };
+        for (text, classes, rows) in [
+            // In the order of bytes, as ImageFolder.
+            (
+                "a.jpg,é\nb.jpg,a\nc.jpg,B\n",
+                "B a é",
+                "train c.jpg 0, train b.jpg 1, train a.jpg 2",
+            ),
+            (
+                "a.jpg,10\nb.jpg,9\nc.jpg,-1\n",
+                "-1 9 10",
+                "train c.jpg 0, train b.jpg 1, train a.jpg 2",
+            ),
+            (
+                "a.jpg,10\nb.jpg,9\nc.jpg,x\n",
+                "10 9 x",
+                "train a.jpg 0, train b.jpg 1, train c.jpg 2",
+            ),
+            // One number, however it is written.
+            (
+                "a.jpg,01\nb.jpg,1\nc.jpg,2\n",
+                "1 2",
+                "train a.jpg 0, train b.jpg 0, train c.jpg 1",
+            ),
+            (
+                "d.jpg,x,test\na.jpg,y,train\nb.jpg,x,val\nc.jpg,x,train\n",
+                "x y",
+                "train a.jpg 1, train c.jpg 0, val b.jpg 0, test d.jpg 0",
+            ),
+        ] {
+            let expected = (classes.to_string(), rows.to_string());
+            assert_eq!(found(text, false), Ok(expected), "{text}");
+        }
+        let missing = "a.jpg,x\nb.jpg,y\nabsent.jpg,x\n";
+        let error = found(missing, false).unwrap_err();
+        assert!(
+            error.contains("line 3: found") && error.contains("absent.jpg: No such file"),
+            "{error}"
+        );
+        // It is left out when it is read.
+        assert!(found(missing, true).is_ok());
+        for (text, part) in [
+            ("image,breed\na.jpg,x\n", "a line of column names"),
+            (
+                "a.jpg,x\n./a.jpg,y\n",
+                "line 2: found ./a.jpg, which line 1 has",
+            ),
+            (".,x\na.jpg,y\n", "a folder"),
+            ("a.jpg,x\nb.jpg,x\n", "classes: found 1 in 2 rows"),
+            (
+                "a.jpg,x,train\nb.jpg,y,val\nc.jpg,z,train\n",
+                "line 2: found class \"y\" without a row of train",
+            ),
+            (
+                "a.jpg,x,val\nb.jpg,y,val\n",
+                "line 1: found class \"x\" without",
+            ),
+        ] {
+            let error = found(text, false).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        fs::write(&list, "pictures/a.jpg,x\npictures/b.jpg,y\n").unwrap();
+        assert!(open(&list, None, SHARES, false).is_ok());
+    }
 }
