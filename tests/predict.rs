@@ -90,10 +90,7 @@ fn every_form_tells_the_models_probabilities() {
     assert!(output.status.success());
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    assert!(
-        stderr.contains("imagelabels.mat, setid.mat"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("imagelabels.mat, setid.mat"), "{stderr}");
     let table = String::from_utf8(output.stdout).unwrap();
     assert_eq!(table.lines().count(), 28 * 3);
     assert!(

@@ -39,7 +39,8 @@ fn write(world: &World, name: &str, bytes: impl AsRef<[u8]>) {
 fn array(descr: &str, column_major: bool, shape: [usize; 2], data: Vec<u8>) -> Vec<u8> {
     let order = if column_major { "True" } else { "False" };
     let [n, d] = shape;
-    let mut text = format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': ({n}, {d}), }}");
+    let mut text =
+        format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': ({n}, {d}), }}");
     while (10 + text.len() + 1) % 64 != 0 {
         text.push(' ');
     }
@@ -55,7 +56,11 @@ fn libsvm(x: &[f32], features: usize, first: usize, labels: &[&str]) -> String {
     let lines = x.chunks(features).enumerate().map(|(i, row)| {
         let values = row.iter().enumerate().filter(|(_, value)| **value != 0.0);
         let values = values.map(|(j, value)| format!(" {}:{value}", j + first));
-        format!("{}{}\n", labels[i % labels.len()], values.collect::<String>())
+        format!(
+            "{}{}\n",
+            labels[i % labels.len()],
+            values.collect::<String>()
+        )
     });
     lines.collect()
 }
@@ -89,7 +94,9 @@ fn piped(world: &World, args: &[&str], bytes: &[u8]) -> Output {
 
 fn json(output: &Output) -> Vec<Value> {
     let text = succeeds(output);
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 proptest! {
@@ -176,7 +183,12 @@ fn whole_numbers_of_every_type_are_read() {
         "|b1", "|i1", "|u1", "<i2", ">i2", "<u2", "<i4", ">u4", "<i8", ">i8", "<u8",
     ] {
         let size = descr[2..].parse().unwrap();
-        let bytes = array(descr, false, [rows, features], of(size, descr.starts_with('>')));
+        let bytes = array(
+            descr,
+            false,
+            [rows, features],
+            of(size, descr.starts_with('>')),
+        );
         write(&world, "x", bytes);
         let args = ["m", "x", "--npy", "p.npy", "--force"];
         succeeds(&world.run(PREDICT, &args));
@@ -193,20 +205,37 @@ fn rows_are_made_as_the_model_says() {
         let model = model(2, &["a", "b", "c"], Some(numbers));
         model.save(world.path("m")).unwrap();
         succeeds(&world.run(PREDICT, &["m", name, "--npy", "p.npy", "--force"]));
-        assert_eq!(read_npy(&world, "p.npy").1, model.probabilities(x).unwrap(), "{name}");
+        assert_eq!(
+            read_npy(&world, "p.npy").1,
+            model.probabilities(x).unwrap(),
+            "{name}"
+        );
     };
     let bytes = NumberFormat {
         scale: Some("u8/255".to_string()),
         ..NumberFormat::default()
     };
-    write(&world, "u1", array("|u1", false, [2, 2], vec![0, 51, 255, 7]));
-    let divided: Vec<f32> = [0.0f32, 51.0, 255.0, 7.0].iter().map(|v| v / 255.0).collect();
+    write(
+        &world,
+        "u1",
+        array("|u1", false, [2, 2], vec![0, 51, 255, 7]),
+    );
+    let divided: Vec<f32> = [0.0f32, 51.0, 255.0, 7.0]
+        .iter()
+        .map(|v| v / 255.0)
+        .collect();
     probabilities(bytes.clone(), &divided, "u1");
     write(&world, "f4", npy::f32_file(&[2, 2], &divided));
     probabilities(bytes.clone(), &divided, "f4");
     // Whole numbers that were not divided are refused, not silently taken for quotients.
-    write(&world, "i2", array("<i2", false, [1, 2], vec![51, 0, 255, 0]));
-    model(2, &["a", "b", "c"], Some(bytes)).save(world.path("m")).unwrap();
+    write(
+        &world,
+        "i2",
+        array("<i2", false, [1, 2], vec![51, 0, 255, 0]),
+    );
+    model(2, &["a", "b", "c"], Some(bytes))
+        .save(world.path("m"))
+        .unwrap();
     world.refuses(65, &["i2", "divided by 255"], |world| {
         world.run(PREDICT, &["m", "i2"])
     });
@@ -220,7 +249,11 @@ fn rows_are_made_as_the_model_says() {
     write(&world, "times", array("<f8", false, [2, 2], data));
     let shifted = [1.0, 0.5, 3599.0, -0.5];
     probabilities(shift.clone(), &shifted, "times");
-    write(&world, "times.txt", "1 1:1700000001 2:0.5\n2 1:1700003599 2:-.5\n");
+    write(
+        &world,
+        "times.txt",
+        "1 1:1700000001 2:0.5\n2 1:1700003599 2:-.5\n",
+    );
     probabilities(shift, &shifted, "times.txt");
 
     let zero = NumberFormat {
@@ -230,7 +263,9 @@ fn rows_are_made_as_the_model_says() {
     write(&world, "zero.txt", "1 0:3\n2 1:4\n");
     probabilities(zero, &[3.0, 0.0, 0.0, 4.0], "zero.txt");
     // Of a model that knows nothing of indices, 0 is a mistake, and can be told.
-    model(2, &["a", "b", "c"], None).save(world.path("m")).unwrap();
+    model(2, &["a", "b", "c"], None)
+        .save(world.path("m"))
+        .unwrap();
     world.refuses(65, &["line 1", "--first-index 0"], |world| {
         world.run(PREDICT, &["m", "zero.txt"])
     });
@@ -249,16 +284,26 @@ fn unreadable_rows_are_nan_and_named() {
     write(&world, "t.csv", "p,q\n1,2\n3\n1,x\n3,4\n");
     write(&world, "wide.npy", npy::f32_file(&[1, 3], &[1.0; 3]));
     let inputs = ["x.npy", "absent.npy", "t.txt", "wide.npy", "t.csv", "x.npy"];
-    let args = [&["m"], &inputs[..], &["--npy", "p.npy", "--csv", "--top", "1"]].concat();
+    let args = [
+        &["m"],
+        &inputs[..],
+        &["--npy", "p.npy", "--csv", "--top", "1"],
+    ]
+    .concat();
     let good = model.probabilities(&[1.0, 2.0, 3.0, 4.0]).unwrap();
     let (first, last) = good.split_at(3);
     let nan = [f32::NAN; 3];
     let expected = [
-        first, &nan, last, &nan, first, &nan, &nan, last, &nan, first, &nan, &nan, last, first, &nan, last,
+        first, &nan, last, &nan, first, &nan, &nan, last, &nan, first, &nan, &nan, last, first,
+        &nan, last,
     ]
     .concat();
     for (skip, code) in [(false, 65), (true, 0)] {
-        let skip: &[&str] = if skip { &["--skip-bad", "--force"] } else { &[] };
+        let skip: &[&str] = if skip {
+            &["--skip-bad", "--force"]
+        } else {
+            &[]
+        };
         let output = world.run(PREDICT, &[&args[..], skip].concat());
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{stderr}");
@@ -281,7 +326,10 @@ fn unreadable_rows_are_nan_and_named() {
             values.iter().map(bits).collect()
         };
         assert_eq!(bits(&found), bits(&expected));
-        assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1 + 8);
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap().lines().count(),
+            1 + 8
+        );
     }
 }
 
@@ -291,16 +339,27 @@ fn unreadable_rows_are_nan_and_named() {
 fn overflowing_rows_are_left_out_one_by_one() {
     let world = folder();
     let weight = vec![1e30, 0.0, 0.0, 1e30, -1e30, 0.0];
-    Model::new(weight, vec![0.0; 3]).unwrap().save(world.path("m")).unwrap();
+    Model::new(weight, vec![0.0; 3])
+        .unwrap()
+        .save(world.path("m"))
+        .unwrap();
     let rows = 20_000;
-    let x: Vec<f32> = (0..rows).flat_map(|i| [if i % 100 == 0 { 1.0 } else { 1e12 }, 1.0]).collect();
+    let x: Vec<f32> = (0..rows)
+        .flat_map(|i| [if i % 100 == 0 { 1.0 } else { 1e12 }, 1.0])
+        .collect();
     write(&world, "x.npy", npy::f32_file(&[rows, 2], &x));
-    let output = world.run(PREDICT, &["m", "x.npy", "--skip-bad", "--csv", "--top", "1"]);
+    let output = world.run(
+        PREDICT,
+        &["m", "x.npy", "--skip-bad", "--csv", "--top", "1"],
+    );
     assert!(output.status.success());
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(stderr.lines().count(), rows - rows / 100);
     assert!(stderr.contains("x.npy[1]: logits") && stderr.contains("x.npy[19999]: logits"));
-    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1 + rows / 100);
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap().lines().count(),
+        1 + rows / 100
+    );
 }
 
 /// Accuracy, loss and confusion are those of the library, wherever the labels come from.
@@ -316,15 +375,24 @@ fn labels_are_met_as_the_library_says() {
         let rows = 50;
         let mut uniform = common::uniform(3);
         let x: Vec<f32> = (0..3 * rows).map(|_| 4.0 * uniform() - 2.0).collect();
-        let labels: Vec<i64> = (0..rows as i64).map(|i| i * i % classes.len() as i64).collect();
+        let labels: Vec<i64> = (0..rows as i64)
+            .map(|i| i * i % classes.len() as i64)
+            .collect();
         let samples = Samples::new(&x, 3, &labels, classes.len()).unwrap();
         let expected = model.evaluate(&samples).unwrap();
-        let written: Vec<&str> = labels.iter().map(|&label| classes[label as usize]).collect();
+        let written: Vec<&str> = labels
+            .iter()
+            .map(|&label| classes[label as usize])
+            .collect();
 
         write(&world, "t.txt", libsvm(&x, 3, 1, &written));
         write(&world, "x.npy", npy::f32_file(&[rows, 3], &x));
         let mut y = Header::encode(Dtype::I64, &[rows]);
-        y.extend(written.iter().flat_map(|l| l.parse::<i64>().unwrap().to_le_bytes()));
+        y.extend(
+            written
+                .iter()
+                .flat_map(|l| l.parse::<i64>().unwrap().to_le_bytes()),
+        );
         write(&world, "y.npy", y);
         let mut table = "p,sort,q,r\n".to_string();
         for (row, label) in x.chunks(3).zip(&written) {
@@ -342,14 +410,21 @@ fn labels_are_met_as_the_library_says() {
             assert_eq!(found["rows"], rows);
             assert_eq!(found["accuracy"].as_f64().unwrap(), expected.accuracy);
             let loss = found["loss"].as_f64().unwrap();
-            assert!((loss - expected.loss).abs() < 1e-12, "{loss} {}", expected.loss);
+            assert!(
+                (loss - expected.loss).abs() < 1e-12,
+                "{loss} {}",
+                expected.loss
+            );
             // What is counted is what is printed.
-            let correct = lines[..rows].iter().zip(&written).filter(|(line, label)| {
-                line["predictions"][0]["class"] == ***label
-            });
+            let correct = lines[..rows]
+                .iter()
+                .zip(&written)
+                .filter(|(line, label)| line["predictions"][0]["class"] == ***label);
             assert_eq!(correct.count() as f64 / rows as f64, expected.accuracy);
             let confusion = found["confusion"].as_array().unwrap();
-            let counts = confusion.iter().map(|entry| entry["rows"].as_u64().unwrap());
+            let counts = confusion
+                .iter()
+                .map(|entry| entry["rows"].as_u64().unwrap());
             assert_eq!(counts.sum::<u64>(), rows as u64);
         }
         let said = succeeds(&world.run(PREDICT, &["m", "t.txt", "--top", "1"]));
@@ -358,14 +433,24 @@ fn labels_are_met_as_the_library_says() {
         assert_eq!(said.lines().count(), 2 * rows + 2 + classes.len());
         // Values between commas stay such.
         let output = world.run(PREDICT, &["m", "t.txt", "--csv", "--top", "1"]);
-        assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), rows + 1);
-        assert!(String::from_utf8(output.stderr).unwrap().contains(&accuracy));
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap().lines().count(),
+            rows + 1
+        );
+        assert!(
+            String::from_utf8(output.stderr)
+                .unwrap()
+                .contains(&accuracy)
+        );
     }
     // A label that is no class of the model is counted and named; a line may have none.
     write(&world, "t.txt", "1 1:1\n9 1:1\n1:1 2:2\nrose 1:1\n");
     let output = world.run(PREDICT, &["m", "t.txt", "--json"]);
     let stderr = String::from_utf8(output.stderr.clone()).unwrap();
-    assert!(stderr.contains("2 rows") && stderr.contains("(9, rose)"), "{stderr}");
+    assert!(
+        stderr.contains("2 rows") && stderr.contains("(9, rose)"),
+        "{stderr}"
+    );
     let text = String::from_utf8(output.stdout).unwrap();
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(last["evaluation"]["rows"], 1);
@@ -378,7 +463,11 @@ fn labels_are_met_as_the_library_says() {
         let args = [&["m"], inputs, &["--y", "y.npy", "--npy", "p.npy"]].concat();
         let output = world.run(PREDICT, &args);
         assert_eq!(output.status.code(), Some(65));
-        assert!(String::from_utf8(output.stderr).unwrap().contains("3 labels"));
+        assert!(
+            String::from_utf8(output.stderr)
+                .unwrap()
+                .contains("3 labels")
+        );
         assert!(!world.path("p.npy").exists());
     }
 }
@@ -394,7 +483,9 @@ fn logits_are_those_of_the_fit() {
         model.save(world.path("m")).unwrap();
         let x = [1.0, 2.0, -3.0, 0.5];
         write(&world, "x.npy", npy::f32_file(&[2, 2], &x));
-        let args = ["m", "x.npy", "--logits", "--npy", "z.npy", "--json", "--force"];
+        let args = [
+            "m", "x.npy", "--logits", "--npy", "z.npy", "--json", "--force",
+        ];
         let lines = json(&world.run(PREDICT, &args));
         let (shape, found) = read_npy(&world, "z.npy");
         assert_eq!(shape, [2, model.bias().len()]);
@@ -429,9 +520,17 @@ fn standard_input_is_any_input() {
         b"p,q\n1,2\n3,4\n",
     ];
     for bytes in inputs {
-        let names: &[&str] = if cfg!(unix) { &["-", "/dev/stdin"] } else { &["-"] };
+        let names: &[&str] = if cfg!(unix) {
+            &["-", "/dev/stdin"]
+        } else {
+            &["-"]
+        };
         for name in names {
-            let output = piped(&world, &["m", name, "--npy", "p.npy", "--force", "--csv"], bytes);
+            let output = piped(
+                &world,
+                &["m", name, "--npy", "p.npy", "--force", "--csv"],
+                bytes,
+            );
             let said = succeeds(&output);
             assert!(said.contains("\"standard input[1]\",1,"), "{said}");
             assert_eq!(read_npy(&world, "p.npy").1, expected);
@@ -449,7 +548,9 @@ fn standard_input_is_any_input() {
 #[test]
 fn what_is_no_rows_is_called_what_it_is() {
     let world = folder();
-    model(2, &["a", "b", "c"], None).save(world.path("m")).unwrap();
+    model(2, &["a", "b", "c"], None)
+        .save(world.path("m"))
+        .unwrap();
     std::fs::create_dir(world.path("folder")).unwrap();
     write(&world, "p", include_bytes!("pictures/rgb.png"));
     write(&world, "letter.txt", "dear reader\nall is well\n");
@@ -469,8 +570,14 @@ fn what_is_no_rows_is_called_what_it_is() {
     ] {
         let output = world.run(PREDICT, &["m", name]);
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!([Some(65), Some(74)].contains(&output.status.code()), "{stderr}");
-        assert!(stderr.contains(part) && stderr.contains(name), "{part}: {stderr}");
+        assert!(
+            [Some(65), Some(74)].contains(&output.status.code()),
+            "{stderr}"
+        );
+        assert!(
+            stderr.contains(part) && stderr.contains(name),
+            "{part}: {stderr}"
+        );
         assert!(!stderr.contains("found a photograph"), "{stderr}");
     }
     // Features that the model never saw are left out, and that is said.
@@ -478,20 +585,24 @@ fn what_is_no_rows_is_called_what_it_is() {
     let output = world.run(PREDICT, &["m", "wide.txt", "--csv"]);
     assert!(output.status.success());
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.contains("2 values") && stderr.contains("line 1 (index 5)"), "{stderr}");
+    assert!(
+        stderr.contains("2 values") && stderr.contains("line 1 (index 5)"),
+        "{stderr}"
+    );
 }
 
 /// `--force` replaces an array of predictions and nothing else.
 #[test]
 fn inputs_and_models_are_never_overwritten() {
     let world = folder();
-    model(2, &["a", "b", "c"], None).save(world.path("m")).unwrap();
+    model(2, &["a", "b", "c"], None)
+        .save(world.path("m"))
+        .unwrap();
     write(&world, "x.npy", npy::f32_file(&[2, 2], &[1.0; 4]));
     write(&world, "notes.npy", "no array");
     std::fs::create_dir(world.path("folder")).unwrap();
-    let predict = |world: &World, file: &str| {
-        world.run(PREDICT, &["m", "x.npy", "--npy", file, "--force"])
-    };
+    let predict =
+        |world: &World, file: &str| world.run(PREDICT, &["m", "x.npy", "--npy", file, "--force"]);
     #[cfg(unix)]
     std::os::unix::fs::symlink("x.npy", world.path("link.npy")).unwrap();
     let files = ["m", "x.npy", "./folder/../x.npy", "notes.npy", "folder"];
@@ -506,7 +617,17 @@ fn inputs_and_models_are_never_overwritten() {
     assert_eq!(read_npy(&world, "p.npy").0, [2, 3]);
     // Nothing that flowreg wrote as part of another output either.
     std::fs::create_dir(world.path("run")).unwrap();
-    write(&world, "run/.flowreg.json", r#"{"flowreg": "0", "entries": ["coordinates.npy"]}"#);
-    write(&world, "run/coordinates.npy", npy::f32_file(&[1, 1], &[1.0]));
-    world.refuses(65, &["coordinates.npy"], |world| predict(world, "run/coordinates.npy"));
+    write(
+        &world,
+        "run/.flowreg.json",
+        r#"{"flowreg": "0", "entries": ["coordinates.npy"]}"#,
+    );
+    write(
+        &world,
+        "run/coordinates.npy",
+        npy::f32_file(&[1, 1], &[1.0]),
+    );
+    world.refuses(65, &["coordinates.npy"], |world| {
+        predict(world, "run/coordinates.npy")
+    });
 }

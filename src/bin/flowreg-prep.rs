@@ -307,6 +307,10 @@ struct Libsvm {
     /// Number of features; as many as the largest index needs if not given
     #[arg(long, value_name = "N")]
     features: Option<usize>,
+    /// Subtract a number near the mean from each feature whose differences f32 would lose; it is
+    /// stored, and subtracted from what flowreg-predict reads, too
+    #[arg(long)]
+    center: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -535,6 +539,7 @@ fn libsvm(args: &Libsvm) -> Result<()> {
     let options = LibsvmOptions {
         first_index: args.first_index,
         features: args.features,
+        center: args.center,
     };
     convert(&args.output, |progress| {
         let overwrite = args.output.overwrite();

@@ -21,7 +21,7 @@ pub mod flowers102;
 pub mod folder;
 #[cfg(feature = "photographs")]
 pub mod jpeg;
-mod labels;
+pub(crate) mod labels;
 #[cfg(feature = "formats")]
 pub mod libsvm;
 #[cfg(all(feature = "photographs", feature = "formats"))]
@@ -30,7 +30,7 @@ pub mod list;
 pub mod mat5;
 pub mod npy;
 #[cfg(feature = "formats")]
-mod npz;
+pub(crate) mod npz;
 #[cfg(feature = "photographs")]
 pub mod photographs;
 #[cfg(feature = "photographs")]

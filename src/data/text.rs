@@ -381,7 +381,12 @@ mod tests {
             (b"", Other),
             (b"# nothing else", Other),
         ] {
-            assert_eq!(TextKind::of(text), kind, "{:?}", String::from_utf8_lossy(text));
+            assert_eq!(
+                TextKind::of(text),
+                kind,
+                "{:?}",
+                String::from_utf8_lossy(text)
+            );
             let mut text = Text::of_bytes(Path::new("text"), text.to_vec()).unwrap();
             assert_eq!(text.kind().unwrap(), kind);
         }

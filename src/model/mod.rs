@@ -262,7 +262,9 @@ impl Model {
             let out = &mut all.probabilities[range.start * classes..range.end * classes];
             self.temper(z);
             self.loss().probabilities(z.as_ref(), out);
-            let of_rows = out.chunks_exact_mut(classes).zip(logits.chunks_exact(outputs));
+            let of_rows = out
+                .chunks_exact_mut(classes)
+                .zip(logits.chunks_exact(outputs));
             for (out, logits) in of_rows {
                 if !logits.iter().all(|z| z.is_finite()) {
                     out.fill(f32::NAN);

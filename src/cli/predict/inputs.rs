@@ -11,15 +11,16 @@ use tempfile::NamedTempFile;
 use super::Args;
 use super::labels::{Classes, Label};
 use crate::cli;
+use crate::data::checks;
 use crate::data::csv_text::Table;
 use crate::data::dataset::{BYTES, NumberFormat, Transform};
 use crate::data::folder::pictures_below;
 use crate::data::libsvm::LibsvmRows;
 use crate::data::npz;
-use crate::data::photographs::{Photograph, pixel_to_f32};
+use crate::data::photographs::{Loader, Photograph};
 use crate::data::pictures::{self, DecodeOptions};
 use crate::data::rows::{self, RowReader};
-use crate::data::source::{Kind, Source, is_standard_input};
+use crate::data::source::{Kind, Source, Watched, is_standard_input};
 use crate::data::text::{Text, TextKind};
 use crate::{Error, Model, Result, interrupt};
 
@@ -243,8 +244,12 @@ impl Reading<'_> {
             return Err(refused(&name, "an empty file"));
         }
         if let Some(kind) = pictures::kind(source.head()) {
-            return Err(refused(&name, &format!("a {} picture", format!("{kind:?}").to_uppercase())));
+            return Err(refused(
+                &name,
+                &format!("a {} picture", format!("{kind:?}").to_uppercase()),
+            ));
         }
+        let watched = source.watch()?;
         let mut text = Text::of(source)?;
         let reader: Box<dyn RowReader> = match text.kind()? {
             TextKind::Libsvm => Box::new(LibsvmRows::new(text, &self.format, self.features)),
@@ -256,31 +261,42 @@ impl Reading<'_> {
                 let table =
                     Table::of_reader(&name, Box::new(text), self.label, None, &self.format)?;
                 let found = table.features();
-                crate::data::checks::refuse_width(&name, found, self.features, "the model")?;
+                checks::refuse_width(&name, found, self.features, "the model")?;
                 Box::new(table)
             }
             TextKind::Other => return Err(refused(&name, "something else")),
         };
-        Ok(Found::Rows(OpenRows::new(name, reader, None)))
+        Ok(Found::Rows(OpenRows {
+            watched,
+            ..OpenRows::new(name, reader, None)
+        }))
     }
 
     fn decode(&self, pictures: Vec<Result<Photograph, (String, Error)>>) -> Result<Block> {
         let size = self.transform.map_or(0, |transform| transform.size);
-        let decoded: Vec<_> = pictures
-            .into_par_iter()
-            .map(|picture| match picture {
+        let mut block = Block {
+            x: vec![0.0; pictures.len() * self.features],
+            rows: Vec::with_capacity(pictures.len()),
+        };
+        let decoded: Vec<_> = (pictures.into_par_iter())
+            .zip(block.x.par_chunks_exact_mut(self.features))
+            .map_init(Loader::default, |loader, (picture, row)| match picture {
                 Ok(photograph) => {
-                    let planes = photograph.planes(size, &self.decode);
-                    (photograph.name, interrupt::check().and(planes))
+                    let stopped = interrupt::check();
+                    let loaded =
+                        stopped.and_then(|()| loader.load(&photograph, size, &self.decode, row));
+                    (photograph.name, loaded)
                 }
                 Err((name, error)) => (name, Err(error)),
             })
             .collect();
-        let mut block = Block::default();
-        for (name, planes) in decoded {
-            let state = match planes {
-                Ok(planes) => {
-                    block.x.extend(planes.into_iter().map(pixel_to_f32));
+        let mut usable = 0;
+        for (i, (name, loaded)) in decoded.into_iter().enumerate() {
+            let state = match loaded {
+                Ok(()) => {
+                    let from = i * self.features..(i + 1) * self.features;
+                    block.x.copy_within(from, usable * self.features);
+                    usable += 1;
                     State::Usable
                 }
                 Err(error) if ends_the_work(&error) => return Err(error),
@@ -292,6 +308,7 @@ impl Reading<'_> {
                 state,
             });
         }
+        block.x.truncate(usable * self.features);
         Ok(block)
     }
 }
@@ -344,6 +361,8 @@ struct OpenRows {
     reader: Box<dyn RowReader>,
     /// What a pipe brought; gone when it has been read.
     file: Option<NamedTempFile>,
+    /// The text, to be compared at its end.
+    watched: Option<Watched>,
     /// Rows that were handed on.
     at: usize,
     /// Rows that cannot be read any more, if reading ended early.
@@ -356,6 +375,7 @@ impl OpenRows {
             name,
             reader,
             file,
+            watched: None,
             at: 0,
             lost: None,
         }
@@ -373,13 +393,20 @@ impl OpenRows {
             return Ok(block);
         }
         let features = reading.features;
-        let most = self.reader.rows().map_or(most, |rows| most.min(rows - self.at + 1));
+        let most = self
+            .reader
+            .rows()
+            .map_or(most, |rows| most.min(rows - self.at + 1));
         block.x = vec![0.0; most * features];
         let mut failed = BTreeMap::new();
         let read = self.reader.read_each(&mut block.x, &mut |row, error| {
             failed.insert(row, error);
         });
-        let rows = match read {
+        let whole = |rows: usize| match &self.watched {
+            Some(watched) if rows == 0 => watched.check_unchanged().map(|()| rows),
+            _ => Ok(rows),
+        };
+        let rows = match read.and_then(whole) {
             Ok(rows) => rows,
             Err(error) => {
                 let error = self.under_its_name(error);
@@ -409,10 +436,7 @@ impl OpenRows {
         let mut usable = 0;
         for row in 0..rows {
             let label = labels.get(row).cloned().flatten();
-            let label = label.map(|label| match reading.classes.find(&label) {
-                Some(class) => Label::Class(class),
-                None => Label::Unknown(label),
-            });
+            let label = label.map(|label| reading.classes.label(label.into()));
             let state = match failed.remove(&row) {
                 Some(error) => State::Failed(self.under_its_name(error)),
                 None => {

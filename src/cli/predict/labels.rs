@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::Model;
+use crate::{Model, Result, data};
 
 /// Unknown labels that are named.
 const NAMED: usize = 8;
@@ -53,6 +54,23 @@ impl Classes {
         &self.names[class]
     }
 
+    /// What the labels of an array mean.
+    ///
+    /// # Errors
+    /// Those of an array that holds no labels.
+    pub fn read(&self, path: &Path) -> Result<Vec<Label>> {
+        let labels = data::labels::read(path, None)?;
+        Ok(labels.texts().map(|label| self.label(label)).collect())
+    }
+
+    /// What a label means.
+    pub fn label(&self, label: Cow<str>) -> Label {
+        match self.find(&label) {
+            Some(class) => Label::Class(class),
+            None => Label::Unknown(label.into_owned()),
+        }
+    }
+
     /// The class that a label means: by its name, or as a whole number however it is written.
     pub fn find(&self, label: &str) -> Option<u32> {
         let whole = || {
@@ -93,7 +111,10 @@ impl Tally {
                 self.rows += 1;
                 self.correct += u64::from(*label as usize == predicted);
                 self.loss += loss;
-                *self.confusion.entry((*label, predicted as u32)).or_insert(0) += 1;
+                *self
+                    .confusion
+                    .entry((*label, predicted as u32))
+                    .or_insert(0) += 1;
             }
             Label::Unknown(name) => {
                 self.unknown += 1;
@@ -148,7 +169,7 @@ impl Tally {
         if self.rows == 0 {
             return String::new();
         }
-        let name = |class: u32| super::super::escaped(classes.name(class as usize));
+        let name = |class: u32| crate::cli::escaped(classes.name(class as usize));
         let mut text = format!(
             "accuracy {:.4} ({} of {} rows), loss {:.4}\n",
             self.accuracy(),
@@ -160,8 +181,17 @@ impl Tally {
             let all = 0..classes.count() as u32;
             let names: Vec<Cow<str>> = all.clone().map(name).collect();
             let width = |text: &str| text.chars().count();
-            let largest = self.confusion.values().max().map_or(1, |n| n.to_string().len());
-            let first = names.iter().map(|name| width(name)).max().unwrap_or(0).max(19);
+            let largest = self
+                .confusion
+                .values()
+                .max()
+                .map_or(1, |n| n.to_string().len());
+            let first = names
+                .iter()
+                .map(|name| width(name))
+                .max()
+                .unwrap_or(0)
+                .max(19);
             text += &format!("{:first$}", "label \\ predicted as");
             for name in &names {
                 text += &format!("  {name:>largest$}");
@@ -183,7 +213,11 @@ impl Tally {
             .collect();
         mistakes.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
         for ((label, predicted), rows) in mistakes.iter().take(MISTAKES) {
-            text += &format!("  {rows} x {} predicted as {}\n", name(*label), name(*predicted));
+            text += &format!(
+                "  {rows} x {} predicted as {}\n",
+                name(*label),
+                name(*predicted)
+            );
         }
         if mistakes.len() > MISTAKES {
             text += &format!("  ... ({} more pairs)\n", mistakes.len() - MISTAKES);
@@ -235,21 +269,35 @@ mod tests {
     fn rows_are_counted() {
         let classes = classes(&["a", "b", "c"], 3);
         let mut tally = Tally::default();
-        assert_eq!((tally.to_json(&classes), tally.to_text(&classes)), (None, String::new()));
+        assert_eq!(
+            (tally.to_json(&classes), tally.to_text(&classes)),
+            (None, String::new())
+        );
         tally.add(&Label::Class(0), 0, 0.25);
         tally.add(&Label::Class(0), 2, 1.75);
         tally.add(&Label::Unknown("z".to_string()), 2, 9.0);
         let value = tally.to_json(&classes).unwrap();
         let value = &value["evaluation"];
-        assert_eq!((&value["rows"], &value["accuracy"]), (&json!(2), &json!(0.5)));
-        assert_eq!((&value["loss"], &value["rows_of_unknown_labels"]), (&json!(1.0), &json!(1)));
+        assert_eq!(
+            (&value["rows"], &value["accuracy"]),
+            (&json!(2), &json!(0.5))
+        );
+        assert_eq!(
+            (&value["loss"], &value["rows_of_unknown_labels"]),
+            (&json!(1.0), &json!(1))
+        );
         assert_eq!(
             value["confusion"],
             json!([{"class": "a", "predicted": "a", "rows": 1}, {"class": "a", "predicted": "c", "rows": 1}])
         );
         let text = tally.to_text(&classes);
-        assert!(text.starts_with("accuracy 0.5000 (1 of 2 rows), loss 1.0000\n"), "{text}");
+        assert!(
+            text.starts_with("accuracy 0.5000 (1 of 2 rows), loss 1.0000\n"),
+            "{text}"
+        );
         assert_eq!(text.lines().count(), 5, "{text}");
-        assert!(tally.unknown().unwrap().contains("1 rows") && tally.unknown().unwrap().contains("(z)"));
+        assert!(
+            tally.unknown().unwrap().contains("1 rows") && tally.unknown().unwrap().contains("(z)")
+        );
     }
 }

@@ -20,7 +20,7 @@ use crate::cli;
 use crate::data::pictures::DecodeOptions;
 use crate::model::RowPredictions;
 use crate::publish::Overwrite;
-use crate::{Error, Model, Result, data, interrupt, run, threads};
+use crate::{Error, Model, Result, interrupt, run, threads};
 
 /// Bytes of rows, or of what is predicted for them, that are made together.
 const BLOCK_BYTES: usize = 64 << 20;
@@ -163,12 +163,23 @@ fn predict(args: &Args) -> Result<()> {
             false => Overwrite::Never,
         };
         let others = args.inputs.iter().chain(&args.y).chain(&args.explain);
-        NpyFile::begin(path, columns, overwrite, &npy_file::sources(&model_file, others))
+        NpyFile::begin(
+            path,
+            columns,
+            overwrite,
+            &npy_file::sources(&model_file, others),
+        )
     };
     let file = args.npy.as_ref().map(begin).transpose()?;
-    let labels = args.y.as_deref().map(|path| classes.read(path)).transpose()?;
+    let labels = args
+        .y
+        .as_deref()
+        .map(|path| classes.read(path))
+        .transpose()?;
     let fitted = args.explain.as_deref();
-    let fitted = fitted.map(|dataset| Fitted::open(&args.model, dataset)).transpose()?;
+    let fitted = fitted
+        .map(|dataset| Fitted::open(&args.model, dataset))
+        .transpose()?;
     let samples = fitted.as_ref().map(Fitted::samples).transpose()?;
     let explainer = (fitted.as_ref().zip(samples.as_ref()))
         .map(|(fitted, samples)| fitted.explainer(&args.model, samples, &model))
@@ -244,8 +255,9 @@ impl Predicting<'_> {
         let values = self.values(&found);
         let count = self.model.classes();
         let top = self.printer.top();
-        let orders: Vec<Vec<usize>> =
-            (values.par_chunks_exact(count)).map(|values| largest(values, top)).collect();
+        let orders: Vec<Vec<usize>> = (values.par_chunks_exact(count))
+            .map(|values| largest(values, top))
+            .collect();
         let pushes = self.explainer.as_ref().map(|explainer| {
             let classes: Vec<u32> = orders.iter().map(|order| order[0] as u32).collect();
             explainer.strongest(&block.x, &classes)
@@ -276,7 +288,11 @@ impl Predicting<'_> {
                             }
                             if let Some(file) = &mut self.file {
                                 let logits = self.args.logits;
-                                let values = if logits { &found.logits[at * outputs..k * outputs] } else { values };
+                                let values = if logits {
+                                    &found.logits[at * outputs..k * outputs]
+                                } else {
+                                    values
+                                };
                                 file.append(Some(values))?;
                             }
                             continue;
@@ -317,7 +333,9 @@ impl Predicting<'_> {
     fn values<'v>(&self, found: &'v RowPredictions) -> std::borrow::Cow<'v, [f32]> {
         match (self.args.logits, self.model.bias().len()) {
             (false, _) => (&found.probabilities).into(),
-            (true, 1) => (found.logits.iter()).flat_map(|&logit| [0.0, logit]).collect(),
+            (true, 1) => (found.logits.iter())
+                .flat_map(|&logit| [0.0, logit])
+                .collect(),
             (true, _) => (&found.logits).into(),
         }
     }
@@ -356,7 +374,8 @@ fn beyond_f32(name: &str, logit: f32) -> Error {
         path: PathBuf::from(name),
         field: "logits".to_string(),
         found: logit.to_string(),
-        expected: "finite numbers: its features times the model's weights are beyond f32".to_string(),
+        expected: "finite numbers: its features times the model's weights are beyond f32"
+            .to_string(),
     }
 }
 

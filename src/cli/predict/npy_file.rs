@@ -53,7 +53,9 @@ impl NpyFile {
     pub fn append(&mut self, row: Option<&[f32]>) -> Result<()> {
         match row {
             Some(row) => self.buffer.extend_from_slice(row),
-            None => self.buffer.extend(std::iter::repeat_n(f32::NAN, self.columns)),
+            None => self
+                .buffer
+                .extend(std::iter::repeat_n(f32::NAN, self.columns)),
         }
         self.rows += 1;
         match self.buffer.len() >= BUFFER {
@@ -80,10 +82,7 @@ impl NpyFile {
 
 /// The files and directories that are never replaced: the inputs and the model, with the run
 /// that it belongs to.
-pub fn sources<'a>(
-    model: &'a Path,
-    inputs: impl Iterator<Item = &'a PathBuf>,
-) -> Vec<&'a Path> {
+pub fn sources<'a>(model: &'a Path, inputs: impl Iterator<Item = &'a PathBuf>) -> Vec<&'a Path> {
     let run = files::parent_of(model);
     let run = is_output(run).then_some(run);
     let inputs = inputs.map(PathBuf::as_path);

@@ -92,9 +92,16 @@ impl<'a> Printer<'a> {
             }
             Form::Csv => {
                 let name = quoted(prediction.name);
-                shown.enumerate().try_for_each(|(rank, (label, class, value))| {
-                    writeln!(lines, "{name},{},{},{label},{value}", rank + 1, quoted(class))
-                })
+                shown
+                    .enumerate()
+                    .try_for_each(|(rank, (label, class, value))| {
+                        writeln!(
+                            lines,
+                            "{name},{},{},{label},{value}",
+                            rank + 1,
+                            quoted(class)
+                        )
+                    })
             }
             Form::Lines => self.add_lines(prediction, lines),
         };

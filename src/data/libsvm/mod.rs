@@ -1,7 +1,9 @@
 //! LIBSVM's text to dataset: a line is `LABEL INDEX:VALUE ...`, indices ascending from 1 or 0.
 //! Rows are written out whole: zeros that the text leaves out are stored.
 
+mod full;
 mod line;
+mod rows;
 mod spool;
 
 use std::collections::BTreeSet;
@@ -9,7 +11,9 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use full::FullColumns;
 pub use line::{Head, MAX_FEATURES, Refusal, parse_line, whole_label};
+pub use rows::LibsvmRows;
 use spool::Spool;
 
 use super::checks;
@@ -43,6 +47,9 @@ pub struct LibsvmOptions {
     pub first_index: Option<u8>,
     /// Number of features; `None` for as many as the largest index of all texts needs.
     pub features: Option<usize>,
+    /// Subtract a number near the mean, in f64, of features whose differences f32 would lose, and
+    /// store it with the data; if not set, such features are refused.
+    pub center: bool,
 }
 
 /// How far a conversion is.
@@ -77,10 +84,11 @@ pub struct Found {
 ///
 /// Classes are the labels of all texts in numerical order, and keep them as names. Cost: one pass
 /// over the texts, one over the sparse rows; on the disk 4 bytes for every row and feature, and
-/// while it works 8 for every value in the texts; memory: a block of 32 MB and 8 bytes a row.
+/// while it works 12 for every value in the texts; memory: a block of 32 MB and 8 bytes a row.
 ///
 /// # Errors
-/// [`Error::Format`] names file and line of what is no such text; [`Error::Options`] for fewer
+/// [`Error::Format`] names file and line of what is no such text, and features whose differences
+/// f32 would lose; [`Error::Options`] for fewer
 /// features than there are; [`Error::Io`] if the disk has not the bytes that the rows will take;
 /// [`Error::Memory`], [`Error::Exists`], [`Error::Locked`], [`Error::Changed`],
 /// [`Error::Interrupted`].
@@ -101,6 +109,7 @@ pub fn prepare(
         spool: Spool::create(&staging.dir().join(SPOOL))?,
         classes: BTreeSet::new(),
         labels: Vec::new(),
+        full: None,
         first: usize::MAX,
         end: 0,
         found: Found::default(),
@@ -112,6 +121,7 @@ pub fn prepare(
         spool,
         classes,
         labels,
+        full,
         found,
         ..
     } = reading.finish()?;
@@ -122,12 +132,19 @@ pub fn prepare(
             checks::refuse_one_class(&part.path, labels)?;
         }
     }
+    let first = usize::from(found.first_index);
+    let shift = match full {
+        Some(full) if options.center => full.shift(first, features),
+        Some(full) => full.refuse_loss(&parts[0].path).map(|()| None)?,
+        None => None,
+    };
     progress(Progress::Found(found));
     let classes: Vec<i64> = classes.into_iter().collect();
     let names = classes.iter().map(i64::to_string).collect();
     let mut manifest = Manifest::of_numbers(name_of(&parts[0].path), names, features);
     manifest.numbers = Some(NumberFormat {
         first_index: Some(found.first_index),
+        shift: shift.clone(),
         ..NumberFormat::default()
     });
     if found.queries > 0 {
@@ -135,7 +152,11 @@ pub fn prepare(
         manifest.left_out.push(queries);
     }
     let mut rows = spool.read()?;
-    let first = u32::from(found.first_index);
+    let shift = shift.unwrap_or_default();
+    let shifted = |column: usize, value: f64| (value - shift.get(column).unwrap_or(&0.0)) as f32;
+    let empty: Vec<f32> = (0..shift.len())
+        .map(|column| shifted(column, 0.0))
+        .collect();
     for (part, mut labels) in parts.iter().zip(labels) {
         for label in &mut labels {
             *label = classes.partition_point(|class| class < label) as i64;
@@ -144,7 +165,11 @@ pub fn prepare(
             progress(Progress::Written(range.len() as u64));
             values.fill(0.0);
             for row in values.chunks_exact_mut(features) {
-                rows.next(|index, value| row[(index - first) as usize] = value)?;
+                row[..empty.len()].copy_from_slice(&empty);
+                rows.next(|index, value| {
+                    let column = index as usize - first;
+                    row[column] = shifted(column, value);
+                })?;
             }
             Ok(())
         };
@@ -201,6 +226,8 @@ struct Reading<'a> {
     classes: BTreeSet<i64>,
     /// Of each part.
     labels: Vec<Vec<i64>>,
+    /// Of the first part.
+    full: Option<FullColumns>,
     /// The lowest index.
     first: usize,
     /// The largest index and one.
@@ -215,7 +242,7 @@ impl Reading<'_> {
         let mut said = 0;
         loop {
             values.clear();
-            let mut keep = |index, value| values.push((index as u32, value as f32));
+            let mut keep = |index, value| values.push((index as u32, value));
             let Some((label, query)) = next_row(&mut text, &mut keep)? else {
                 break;
             };
@@ -230,6 +257,10 @@ impl Reading<'_> {
                 return Err(text.refuse(format!("one more label, {label}"), expected));
             }
             self.spool.append(&values)?;
+            if self.labels.is_empty() {
+                let full = || FullColumns::new(&values);
+                self.full.get_or_insert_with(full).observe(&values);
+            }
             self.found.values += values.len() as u64;
             self.found.queries += u64::from(query);
             labels.push(label);
@@ -241,6 +272,9 @@ impl Reading<'_> {
             }
         }
         text.check_unchanged()?;
+        if let Some(full) = self.full.as_mut().filter(|_| self.labels.is_empty()) {
+            full.end();
+        }
         self.found.rows += labels.len() - said;
         progress(Progress::Read((labels.len() - said) as u64));
         self.labels.push(labels);
@@ -408,7 +442,7 @@ mod tests {
         for (first_index, features) in [(0, 3), (1, 2)] {
             let told = LibsvmOptions {
                 first_index: Some(first_index),
-                features: None,
+                ..LibsvmOptions::default()
             };
             let (_dir, made) = prepared(&texts[..1], told);
             let (dataset, found) = made.unwrap();
@@ -423,8 +457,8 @@ mod tests {
     fn features_may_be_more_than_are_seen() {
         let texts: [&[u8]; 1] = [b"1 1:1\n2 2:1\n"];
         let of = |features| LibsvmOptions {
-            first_index: None,
             features: Some(features),
+            ..LibsvmOptions::default()
         };
         let (_dir, made) = prepared(&texts, of(4));
         let (dataset, _) = made.unwrap();
@@ -480,11 +514,59 @@ mod tests {
         }
         let told = LibsvmOptions {
             first_index: Some(1),
-            features: None,
+            ..LibsvmOptions::default()
         };
         let (_dir, made) = prepared(&[b"1 1:1\n2 0:1\n"], told);
         let error = made.unwrap_err().to_string();
         assert!(error.contains("line 2: found index 0"), "{error}");
+    }
+
+    /// Differences that f32 would lose are refused, or kept by a shift that the manifest has.
+    #[test]
+    fn times_keep_their_digits() {
+        let mut text = String::new();
+        for i in 0..100 {
+            text += &format!(
+                "{} 1:{} 3:{}\n",
+                i % 2,
+                1_700_000_000 + 10 * i,
+                0.1 * f64::from(i)
+            );
+        }
+        let (_dir, made) = prepared(&[text.as_bytes()], LibsvmOptions::default());
+        let error = made.unwrap_err().to_string();
+        assert!(
+            error.contains("index 1:") && error.contains("--center"),
+            "{error}"
+        );
+        let center = LibsvmOptions {
+            center: true,
+            ..LibsvmOptions::default()
+        };
+        let (_dir, made) = prepared(&[text.as_bytes(), b"1 3:1\n"], center);
+        let (dataset, _) = made.unwrap();
+        let shift = dataset.manifest().numbers.clone().unwrap().shift.unwrap();
+        assert_eq!((shift[1], shift[2]), (0.0, 0.0));
+        let (x, _) = rows(&dataset, "train");
+        for (i, row) in x.chunks(3).enumerate() {
+            assert_eq!(f64::from(row[0]) + shift[0], 1.7e9 + 10.0 * i as f64);
+            assert_eq!(row[2], (0.1 * i as f64) as f32);
+        }
+        // Where the text leaves it out, it is 0 before the shift.
+        assert_eq!(rows(&dataset, "test").0, [-shift[0] as f32, 0.0, 1.0]);
+        // A column with a zero somewhere has nothing to lose.
+        text += "0 2:1\n";
+        let (_dir, made) = prepared(&[text.as_bytes()], LibsvmOptions::default());
+        assert!(
+            made.unwrap()
+                .0
+                .manifest()
+                .numbers
+                .clone()
+                .unwrap()
+                .shift
+                .is_none()
+        );
     }
 
     /// Rows whose dense form no disk holds are refused, with the bytes, while the text is read:

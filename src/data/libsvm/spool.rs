@@ -9,8 +9,6 @@ use crate::files::{self, NewFile};
 
 /// Bytes that are written together.
 const BUFFER: usize = 1 << 18;
-/// Bytes of an index or a value.
-const WORD: usize = 4;
 
 /// Rows being written: for each the number of its values, then each index and value.
 pub struct Spool {
@@ -25,22 +23,22 @@ impl Spool {
         Ok(Spool {
             path: path.to_path_buf(),
             file: NewFile::create(path)?,
-            buffer: Vec::with_capacity(BUFFER + WORD),
+            buffer: Vec::with_capacity(BUFFER + 16),
         })
     }
 
     /// Add a row.
-    pub fn append(&mut self, values: &[(u32, f32)]) -> Result<()> {
-        self.append_word((values.len() as u32).to_le_bytes())?;
+    pub fn append(&mut self, values: &[(u32, f64)]) -> Result<()> {
+        self.buffer.extend((values.len() as u32).to_le_bytes());
         for (index, value) in values {
-            self.append_word(index.to_le_bytes())?;
-            self.append_word(value.to_le_bytes())?;
+            self.buffer.extend(index.to_le_bytes());
+            self.buffer.extend(value.to_le_bytes());
+            self.flush_full()?;
         }
-        Ok(())
+        self.flush_full()
     }
 
-    fn append_word(&mut self, word: [u8; WORD]) -> Result<()> {
-        self.buffer.extend(word);
+    fn flush_full(&mut self) -> Result<()> {
         if self.buffer.len() >= BUFFER {
             self.file.append(&self.buffer)?;
             self.buffer.clear();
@@ -67,16 +65,16 @@ pub struct SpooledRows {
 
 impl SpooledRows {
     /// The next row: `value` is given each index and value.
-    pub fn next(&mut self, mut value: impl FnMut(u32, f32)) -> Result<()> {
+    pub fn next(&mut self, mut value: impl FnMut(u32, f64)) -> Result<()> {
         for _ in 0..u32::from_le_bytes(self.word()?) {
             let index = u32::from_le_bytes(self.word()?);
-            value(index, f32::from_le_bytes(self.word()?));
+            value(index, f64::from_le_bytes(self.word()?));
         }
         Ok(())
     }
 
-    fn word(&mut self) -> Result<[u8; WORD]> {
-        let mut word = [0; WORD];
+    fn word<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut word = [0; N];
         (self.file.read_exact(&mut word)).map_err(Error::io(&self.path, "read"))?;
         Ok(word)
     }
