@@ -19,6 +19,9 @@ pub const LARGEST_SIDE: usize = 65_535;
 /// Most pixels that [`DecodeOptions::max_pixels`] may allow.
 pub const LARGEST_PIXELS: usize = 1 << 30;
 
+/// Bytes that a decoder may allocate for what is beside the pixels, however few are allowed.
+pub(super) const MIN_MEMORY: usize = 16 << 20;
+
 /// What a file holds, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
