@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use flowreg::data::dataset::{Transform, USABLE, is_usable};
-use flowreg::data::folder::{entries, is_photograph};
+use flowreg::data::folder::pictures_below;
 use flowreg::data::npy;
-use flowreg::data::photographs::{load_planes, pixel_to_f32};
+use flowreg::data::photographs::Loader;
 use flowreg::data::pictures::DecodeOptions;
 use flowreg::data::store::MappedMatrix;
 use flowreg::explain::Explainer;
@@ -126,7 +126,10 @@ fn predict(args: &Args) -> Result<()> {
         && !args.force
         && path.symlink_metadata().is_ok()
     {
-        return Err(Error::Exists { path: path.clone() });
+        return Err(Error::Exists {
+            path: path.clone(),
+            replaceable: true,
+        });
     }
     let model = Model::load(run::model_file(&args.model))?;
     let matrices = matrices(&args.inputs, &model)?;
@@ -294,7 +297,13 @@ fn list(
             });
         }
         let photographs = match path.is_dir() {
-            true => photographs_below(path)?,
+            true => {
+                let (pictures, left_out) = pictures_below(path, false)?;
+                if !left_out.is_empty() && !pictures.is_empty() {
+                    cli::warn(format_args!("{name}: left out: {}", left_out.join("; ")));
+                }
+                pictures
+            }
             false => vec![path.clone()],
         };
         if photographs.is_empty() {
@@ -302,7 +311,7 @@ fn list(
                 path: path.clone(),
                 field: "folder".to_string(),
                 found: "no photograph".to_string(),
-                expected: "files that end in .jpg, .jpeg or .png".to_string(),
+                expected: "files that are pictures".to_string(),
             });
         }
         inputs.extend(photographs.into_iter().map(|path| Input {
@@ -311,18 +320,6 @@ fn list(
         }));
     }
     Ok(inputs)
-}
-
-fn photographs_below(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for path in entries(folder)? {
-        match path.is_dir() && !path.is_symlink() {
-            true => found.extend(photographs_below(&path)?),
-            false if is_photograph(&path) => found.push(path),
-            false => {}
-        }
-    }
-    Ok(found)
 }
 
 fn row(input: &Input, matrices: &BTreeMap<usize, MappedMatrix>, model: &Model) -> Result<Vec<f32>> {
@@ -346,8 +343,10 @@ fn row(input: &Input, matrices: &BTreeMap<usize, MappedMatrix>, model: &Model) -
                 exif: transform.orientation.is_some(),
                 ..DecodeOptions::default()
             };
-            let planes = load_planes(path, transform.size, &decode)?;
-            Ok(planes.into_iter().map(pixel_to_f32).collect())
+            let mut row = vec![0.0; 3 * transform.size * transform.size];
+            let size = transform.size;
+            Loader::default().load_file(path, size, &decode, &mut row)?;
+            Ok(row)
         }
     }
 }

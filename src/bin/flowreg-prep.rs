@@ -9,11 +9,11 @@ use flowreg::data::checks;
 use flowreg::data::dataset::{Manifest, TRAIN};
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
-use flowreg::data::folder::{self, Shares};
-use flowreg::data::photographs::Photographs;
+use flowreg::data::folder::{self, FolderOptions, Layout, Shares};
+use flowreg::data::photographs::{Loader, Photographs};
 use flowreg::data::pictures::DecodeOptions;
 use flowreg::data::prep::{self, PrepOptions};
-use flowreg::data::{arrays, download, libsvm};
+use flowreg::data::{arrays, csv_text, download, libsvm, list};
 use flowreg::publish::{Overwrite, Staging};
 use flowreg::{Dataset, Error, Result, cli, threads};
 
@@ -27,7 +27,11 @@ Examples:
   flowreg-prep flowers102 --root ~/flowers-102 --download --out flowers
   flowreg-prep flowers102 --root ~/flowers-102 --out flowers64 --size 64
   flowreg-prep folder --root ~/my-photographs --out mine
+  flowreg-prep folder --root ~/my-photographs --split-names train=learn,val=check --out mine
+  flowreg-prep folder --list labels.csv --root ~/all-photographs --out mine
   flowreg-prep npy --x x.npy --y y.npy --x-test xt.npy --y-test yt.npy --out arrays
+  flowreg-prep npy --x data.npz:x_train --y data.npz:y_train --labels-from 1 --out arrays
+  flowreg-prep csv --label species --train iris.csv --test more.csv --out iris
   flowreg-prep libsvm --train a9a --test a9a.t --out a9a-data
   flowreg-prep demo --out photographs
   flowreg-prep flowers102 --root photographs --no-verify --out demo-data
@@ -50,10 +54,27 @@ struct Prep {
 enum Command {
     /// Oxford Flowers102: a folder with jpg/ or 102flowers.tgz, imagelabels.mat and setid.mat
     Flowers102(Flowers102),
-    /// Your photographs (JPEG, PNG): a folder for each class
+    /// Your photographs: a folder for each class, or a list of files and labels
     Folder(Folder),
-    /// Arrays of other tools: .npy features (<f8, <f4, <f2; |u1 is divided by 255) and labels
+    /// Arrays of other tools: .npy or .npz features and labels
+    #[command(
+        long_about = "Arrays of other tools: .npy or .npz features and labels.\n\n\
+        FILE.npz:NAME is an array of an archive; without a name, its only array, or the one called x \
+        (y for labels). Features are bool, whole numbers or floats, in C or Fortran order; they are \
+        taken as they are and rounded to f32, except that bytes (|u1) are divided by 255, as pixels are. \
+        A column whose differences f32 would lose (such as Unix times) is refused, or shifted with \
+        --center. Labels are whole numbers from 0 (of any type, floats too if they are whole), or text: \
+        then classes are in the order of numpy.unique."
+    )]
     Npy(Npy),
+    /// Tables with a header: comma-, semicolon- or tab-separated values
+    #[command(
+        long_about = "Tables with a header: comma-, semicolon- or tab-separated values.\n\n\
+        The first line names the columns; the one of --label has the label, a whole number or the name \
+        of a class, all others have numbers (or True and False) and are features. The tables of a \
+        dataset have the same columns, in any order."
+    )]
+    Csv(Csv),
     /// LIBSVM's text: LABEL INDEX:VALUE ...
     Libsvm(Libsvm),
     /// Draw the demo's synthetic photographs, in Flowers102's layout
@@ -98,12 +119,40 @@ struct Flowers102 {
 #[derive(Args)]
 struct Folder {
     /// Folder with one folder for each class, or with train/, val/ and test/ that have them
-    #[arg(long, value_name = "DIR")]
-    root: PathBuf,
-    /// Share of each class for val, where folders make no splits
+    #[arg(long, value_name = "DIR", required_unless_present = "list")]
+    root: Option<PathBuf>,
+    /// CSV of path,label[,split] instead: paths in --root, or else in the list's folder
+    #[arg(
+        long,
+        value_name = "FILE",
+        long_help = "CSV of path,label[,split] instead: paths in --root, or else in the list's folder. A first \
+                     line with the names of the columns (path, file, filename or image; label or class; \
+                     split) may give another order. Labels that are all whole numbers make classes in \
+                     numeric order, others by name. Example: --list labels.csv --root photographs"
+    )]
+    list: Option<PathBuf>,
+    /// What the folders in --root are, if not as they look: classes, or splits with classes in them
+    #[arg(
+        long,
+        value_name = "classes|splits",
+        value_parser = layout,
+        conflicts_with_all = ["list", "split_names"],
+        long_help = "What the folders in --root are. If not given, they are splits if all that hold pictures \
+                     have names such as train, val and test, and train holds folders; else classes"
+    )]
+    layout: Option<Layout>,
+    /// Names of the split folders in --root, such as train=learn,val=check
+    #[arg(
+        long,
+        value_name = "SPLIT=FOLDER,...",
+        value_parser = split_names,
+        conflicts_with = "list"
+    )]
+    split_names: Option<SplitNames>,
+    /// Share of each class for val, where neither folders nor a list make the splits
     #[arg(long, value_name = "SHARE", default_value_t = 0.15)]
     val_share: f64,
-    /// Share of each class for test, where folders make no splits
+    /// Share of each class for test, where neither folders nor a list make the splits
     #[arg(long, value_name = "SHARE", default_value_t = 0.15)]
     test_share: f64,
     /// Seed of that draw
@@ -113,6 +162,22 @@ struct Folder {
     pictures: Pictures,
     #[command(flatten)]
     output: Output,
+}
+
+/// A type of its own, as clap would take a plain Vec for a repeated option.
+#[derive(Clone)]
+struct SplitNames(Vec<(String, String)>);
+
+fn split_names(text: &str) -> std::result::Result<SplitNames, String> {
+    folder::parse_split_names(text).map(SplitNames)
+}
+
+fn layout(text: &str) -> std::result::Result<Layout, String> {
+    match text {
+        "classes" => Ok(Layout::Classes),
+        "splits" => Ok(Layout::Splits),
+        _ => Err("expected classes or splits".to_string()),
+    }
 }
 
 #[derive(Args)]
@@ -172,7 +237,7 @@ struct Npy {
     /// Features to train on (rows x features)
     #[arg(long, value_name = "FILE")]
     x: PathBuf,
-    /// Their labels (<i8, <i4 or |u1), classes numbered from 0
+    /// Their labels: whole numbers from 0, or text
     #[arg(long, value_name = "FILE")]
     y: PathBuf,
     /// Features of the split val
@@ -187,6 +252,38 @@ struct Npy {
     /// Their labels
     #[arg(long, value_name = "FILE", requires = "x_test")]
     y_test: Option<PathBuf>,
+    /// Label of the first class: 0 or 1
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
+    labels_from: u8,
+    /// Subtract a number near the mean from each column whose differences f32 would lose; it is
+    /// stored, and subtracted from what flowreg-predict reads, too
+    #[arg(long)]
+    center: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct Csv {
+    /// Name of the column that has the label
+    #[arg(long, value_name = "COLUMN")]
+    label: String,
+    /// Table to train on
+    #[arg(long, value_name = "FILE")]
+    train: PathBuf,
+    /// Table of the split val
+    #[arg(long, value_name = "FILE")]
+    val: Option<PathBuf>,
+    /// Table of the split test
+    #[arg(long, value_name = "FILE")]
+    test: Option<PathBuf>,
+    /// What stands between values: one character, or tab [default: found in the header]
+    #[arg(long, value_name = "CHARACTER", value_parser = cli::delimiter)]
+    delimiter: Option<u8>,
+    /// Subtract a number near the mean from each column whose differences f32 would lose; it is
+    /// stored, and subtracted from what flowreg-predict reads, too
+    #[arg(long)]
+    center: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -239,6 +336,7 @@ fn main() -> ExitCode {
         Command::Flowers102(args) => flowers102(&args),
         Command::Folder(args) => folder(&args),
         Command::Npy(args) => npy(&args),
+        Command::Csv(args) => csv(&args),
         Command::Libsvm(args) => libsvm(&args),
         Command::Demo(args) => draw(&args),
         Command::Verify(args) => verify(&args),
@@ -290,18 +388,23 @@ fn folder(args: &Folder) -> Result<()> {
         test: args.test_share,
         seed: args.seed,
     };
-    let found = folder::open(&args.root, shares)?;
-    if found.passed_over > 0 {
-        cli::say(format_args!(
-            "{} files passed over: their names end in none of .jpg, .jpeg and .png, or they lie in no class",
-            found.passed_over
-        ));
-    }
-    if !found.split_by_folders {
-        cli::say(format_args!(
-            "no folder train: each class is split by seed {}, {} for val, {} for test",
-            shares.seed, shares.val, shares.test
-        ));
+    let skip_bad = args.pictures.skip_bad;
+    let found = match (&args.list, &args.root) {
+        (Some(list), root) => list::open(list, root.as_deref(), shares, skip_bad)?,
+        (None, root) => {
+            let options = FolderOptions {
+                layout: args.layout,
+                split_names: args.split_names.clone().map_or(Vec::new(), |names| names.0),
+                shares,
+                skip_bad,
+            };
+            folder::open(root.as_deref().expect("clap requires it"), &options)?
+        }
+    };
+    cli::say(&found.layout);
+    let left_out = &found.photographs.left_out;
+    if !left_out.is_empty() {
+        cli::say(format_args!("left out: {}", left_out.join("; ")));
     }
     prepare(&found.photographs, &args.pictures, &args.output)?;
     say_next(&args.output.out, "--lr auto --epochs 500");
@@ -340,11 +443,13 @@ fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) ->
     let rows = all.clone().count();
     let started = Instant::now();
     let mut tried = 0;
+    let mut loader = Loader::default();
+    let mut row = vec![0.0; 3 * options.size * options.size];
     for (photograph, _) in all.step_by((rows / TRIED).max(1)).take(TRIED) {
-        match photograph.planes(options.size, &options.decode) {
-            Ok(_) => tried += 1,
-            Err(Error::Image { .. }) => {}
-            Err(error) => return Err(error),
+        match loader.load(photograph, options.size, &options.decode, &mut row) {
+            Ok(()) => tried += 1,
+            Err(error @ Error::Interrupted { .. }) => return Err(error),
+            Err(_) => {}
         }
     }
     let each = started.elapsed().as_secs_f64() / f64::from(tried.max(1));
@@ -377,8 +482,34 @@ fn npy(args: &Npy) -> Result<()> {
             parts.push(arrays::Part { name, x, y });
         }
     }
+    let options = arrays::ArrayOptions {
+        labels_from: args.labels_from,
+        center: args.center,
+    };
     convert(&args.output, |progress| {
-        arrays::prepare(&parts, &args.output.out, args.output.overwrite(), progress)
+        let (out, overwrite) = (&args.output.out, args.output.overwrite());
+        arrays::prepare(&parts, options, out, overwrite, progress)
+    })
+}
+
+fn csv(args: &Csv) -> Result<()> {
+    let files = [
+        ("train", Some(&args.train)),
+        ("val", args.val.as_ref()),
+        ("test", args.test.as_ref()),
+    ];
+    let parts: Vec<csv_text::Part> = (files.into_iter())
+        .filter_map(|(name, path)| Some((name, path?.clone())))
+        .map(|(name, path)| csv_text::Part { name, path })
+        .collect();
+    let options = csv_text::CsvOptions {
+        label: args.label.clone(),
+        delimiter: args.delimiter,
+        center: args.center,
+    };
+    convert(&args.output, |progress| {
+        let (out, overwrite) = (&args.output.out, args.output.overwrite());
+        csv_text::prepare(&parts, &options, out, overwrite, progress)
     })
 }
 

@@ -2,9 +2,13 @@
 
 #[cfg(feature = "photographs")]
 pub mod archive;
+mod array_file;
 pub mod arrays;
 pub mod blocks;
 pub mod checks;
+mod columns;
+#[cfg(feature = "formats")]
+pub mod csv_text;
 pub mod dataset;
 pub(crate) mod dataset_writer;
 #[cfg(feature = "photographs")]
@@ -17,10 +21,15 @@ pub mod flowers102;
 pub mod folder;
 #[cfg(feature = "photographs")]
 pub mod jpeg;
+mod labels;
 pub mod libsvm;
+#[cfg(all(feature = "photographs", feature = "formats"))]
+pub mod list;
 #[cfg(feature = "photographs")]
 pub mod mat5;
 pub mod npy;
+#[cfg(feature = "formats")]
+mod npz;
 #[cfg(feature = "photographs")]
 pub mod photographs;
 #[cfg(feature = "photographs")]
@@ -29,8 +38,11 @@ pub mod pictures;
 pub mod png;
 #[cfg(feature = "photographs")]
 pub mod prep;
+#[cfg(feature = "download")]
+mod proxy;
 #[cfg(feature = "photographs")]
 pub mod resample;
+pub mod rows;
 pub mod samples;
 pub mod store;
 
