@@ -2,11 +2,12 @@
 
 pub mod converged;
 
-use std::io::Write;
+use std::borrow::Cow;
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::OnceLock;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,12 +18,14 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::Every;
 use crate::data::store;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::optim::sgd::LearningRate;
 
 /// Exit code for a command line that cannot be understood.
 const USAGE: u8 = 64;
+/// Exit code for output that could not be written.
+const OUTPUT: u8 = 74;
 /// Exit code for a bug: a panic.
 const BUG: u8 = 70;
 /// Work that takes longer, in seconds, is announced with its forecast.
@@ -37,6 +40,17 @@ enum Voice {
 }
 
 static VOICE: OnceLock<Voice> = OnceLock::new();
+/// What became of standard output.
+static STDOUT: Mutex<Stdout> = Mutex::new(Stdout::Open);
+
+/// What became of standard output.
+enum Stdout {
+    Open,
+    /// Its reader has gone away.
+    Closed,
+    /// A line could not be written.
+    Failed(io::Error),
+}
 /// The program's name, which begins its lines on stderr.
 static NAME: OnceLock<&'static str> = OnceLock::new();
 
@@ -60,7 +74,7 @@ pub fn main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) ->
         let _ = VOICE.set(Voice::Json);
     }
     std::panic::set_hook(Box::new(move |panic| {
-        complain(&format!("bug: {panic}"), BUG);
+        complain(&format!("bug: {}", in_one_line(&panic.to_string())), BUG);
     }));
     // Of the signal's handler, which may not make a line itself.
     store::exit_on_truncation(|message| line_of_error(message, store::CUT_SHORT));
@@ -77,7 +91,11 @@ pub fn main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) ->
             Ok(())
         }
     };
-    match result {
+    let printed = || match &*stdout_state() {
+        Stdout::Failed(error) => Err((not_written(error).to_string(), OUTPUT)),
+        Stdout::Open | Stdout::Closed => Ok(()),
+    };
+    match result.and_then(|()| printed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err((message, code)) => {
             complain(&message, code);
@@ -92,7 +110,7 @@ pub fn complain(message: &str, code: u8) {
 }
 
 fn line_of_error(message: &str, code: u8) -> String {
-    let message = one_line(message);
+    let message = escaped(message);
     line(
         &message,
         &json!({"event": "error", "message": message, "code": code}),
@@ -102,7 +120,7 @@ fn line_of_error(message: &str, code: u8) -> String {
 /// A warning as one line on stderr: `flowreg-fit: MESSAGE`, or with `--json-logs`
 /// `{"event":"warning","message":MESSAGE}`. `--quiet` does not silence it.
 pub fn warn(message: impl std::fmt::Display) {
-    let message = one_line(&message.to_string());
+    let message = escaped(&message.to_string()).into_owned();
     let line = line(&message, &json!({"event": "warning", "message": message}));
     let _ = writeln!(std::io::stderr(), "{line}");
 }
@@ -188,18 +206,72 @@ fn print_about_itself(command: &mut Command, name: &str, matches: &ArgMatches) -
     true
 }
 
-/// Print a line that was asked for, a result; a reader that has gone away is no reason to fail.
+/// Print a line that was asked for, a result, on standard output.
+///
+/// A reader that has gone away ends the printing and nothing else. Where a line cannot be
+/// written (a full disk), nothing more is, and [`main`] ends with exit code 74 when the work is
+/// done.
 pub fn print(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    print_text(&format!("{line}\n"));
+}
+
+/// [`print`] for whole lines, in one write.
+pub fn print_text(lines: &str) {
+    let mut state = stdout_state();
+    if let Stdout::Open = *state {
+        let mut stdout = io::stdout().lock();
+        let written = stdout.write_all(lines.as_bytes());
+        *state = match written.and_then(|()| stdout.flush()) {
+            Ok(()) => Stdout::Open,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Stdout::Closed,
+            Err(error) => Stdout::Failed(error),
+        };
+    }
+}
+
+/// Whether somebody reads standard output.
+///
+/// # Errors
+/// [`Error::Io`] once a line could not be written.
+pub fn is_read() -> Result<bool> {
+    match &*stdout_state() {
+        Stdout::Open => Ok(true),
+        Stdout::Closed => Ok(false),
+        Stdout::Failed(error) => Err(not_written(error)),
+    }
+}
+
+fn stdout_state() -> MutexGuard<'static, Stdout> {
+    STDOUT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn not_written(error: &io::Error) -> Error {
+    let error = io::Error::new(error.kind(), error.to_string());
+    Error::io("standard output".as_ref(), "write")(error)
+}
+
+/// A name with its control characters written out (`\x1b`), so that none reaches a terminal.
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |c: char| match c {
+        '\n' => "\\n".to_string(),
+        '\t' => "\\t".to_string(),
+        '\r' => "\\r".to_string(),
+        c if c.is_control() => format!("\\x{:02x}", u32::from(c)),
+        c => c.to_string(),
+    };
+    Cow::Owned(text.chars().map(escape).collect())
 }
 
 /// Print a line about what goes on, unless `--quiet`.
 pub fn say(line: impl std::fmt::Display) {
     match voice() {
-        Voice::Lines => print(line),
+        Voice::Lines => print(escaped(&line.to_string())),
         Voice::Quiet => {}
         Voice::Json => {
-            let message = one_line(&line.to_string());
+            let message = escaped(&line.to_string()).into_owned();
             print(json!({"event": "message", "message": message}));
         }
     }
@@ -408,9 +480,20 @@ fn bar(steps: u64, what: &'static str, template: &str) -> ProgressBar {
 /// clap's message without its pointer to `--help` and its colours.
 fn first_paragraph(message: &str) -> String {
     let paragraph = message.split("\n\n").next().unwrap_or(message);
-    paragraph.trim_start_matches("error: ").to_string()
+    in_one_line(paragraph.trim_start_matches("error: "))
 }
 
-fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+fn in_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_written_out() {
+        assert_eq!(escaped("rose.jpg"), "rose.jpg");
+        assert_eq!(escaped("a\x1b[31m\n\u{85}é"), "a\\x1b[31m\\n\\x85é");
+    }
 }

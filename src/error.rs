@@ -80,10 +80,12 @@ pub enum Error {
         reason: String,
     },
     /// The output exists and may not be replaced.
-    #[error("{}: already exists; choose another path, or give --force to replace it", path.display())]
+    #[error("{}: already exists; choose another path{}", path.display(), if *replaceable { ", or give --force to replace it" } else { ": flowreg did not write all of it, so --force would not replace it" })]
     Exists {
         /// The existing output.
         path: PathBuf,
+        /// Whether it may be replaced if that is asked for.
+        replaceable: bool,
     },
     /// An unfinished fit is there that would be lost.
     #[error("{}: an unfinished fit is there; give --resume to continue it, or --force to give it up", path.display())]

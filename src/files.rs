@@ -24,10 +24,10 @@ impl NewFile {
     pub fn create(path: &Path) -> Result<NewFile> {
         (refusal().and_then(|()| File::create(path)))
             .map(|file| NewFile {
-                path: path.to_path_buf(),
+                path: published(path),
                 file,
             })
-            .map_err(Error::io(path, "create"))
+            .map_err(Error::io(&published(path), "create"))
     }
 
     /// Go on with what an earlier process began, if it is there.
@@ -36,10 +36,10 @@ impl NewFile {
         let open = || File::options().append(true).create(true).open(path);
         (refusal().and_then(|()| open()))
             .map(|file| NewFile {
-                path: path.to_path_buf(),
+                path: published(path),
                 file,
             })
-            .map_err(Error::io(path, "create"))
+            .map_err(Error::io(&published(path), "create"))
     }
 
     /// Begin anew, with a file of [`NewFile::resume`].
@@ -237,7 +237,8 @@ pub(crate) fn exchange(a: &Path, b: &Path) -> Result<()> {
 
 /// Create a directory whose parent exists.
 pub(crate) fn create_dir(path: &Path) -> Result<()> {
-    (refusal().and_then(|()| fs::create_dir(path))).map_err(Error::io(path, "create the directory"))
+    (refusal().and_then(|()| fs::create_dir(path)))
+        .map_err(Error::io(&published(path), "create the directory"))
 }
 
 /// Create a directory and those above it.
@@ -289,6 +290,19 @@ pub(crate) fn sibling(path: &Path, what: &str) -> Result<PathBuf> {
     sibling.push(".");
     sibling.push(what);
     Ok(parent_of(path).join(sibling))
+}
+
+/// A path as its user knows it: what is written below `.NAME.partial` will appear below NAME.
+fn published(path: &Path) -> PathBuf {
+    let name = |part: &std::ffi::OsStr| -> Option<std::ffi::OsString> {
+        let name = part.to_str()?.strip_prefix('.')?.strip_suffix(".partial")?;
+        (!name.is_empty()).then(|| name.into())
+    };
+    let parts = path.components().map(|part| {
+        let part = part.as_os_str();
+        name(part).unwrap_or_else(|| part.to_owned())
+    });
+    parts.collect()
 }
 
 /// A file whose reads and writes can be made to fail.

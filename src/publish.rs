@@ -351,11 +351,18 @@ fn refuse_existing_as(
     if is_dir && fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none()) {
         return Ok(BTreeSet::new());
     }
-    if overwrite == Overwrite::Never {
-        return Err(Error::Exists {
+    let replaceable = own_entries(target, name, is_dir);
+    match overwrite {
+        Overwrite::Replace => replaceable,
+        Overwrite::Never => Err(Error::Exists {
             path: name.to_path_buf(),
-        });
+            replaceable: replaceable.is_ok(),
+        }),
     }
+}
+
+/// The entries of a target that holds nothing else.
+fn own_entries(target: &Path, name: &Path, is_dir: bool) -> Result<BTreeSet<String>> {
     if !is_dir {
         let expected = format!("a directory; {KEPT}");
         return Err(Error::format(name, "output", "no directory", expected));
@@ -438,14 +445,14 @@ fn refuse_file(path: &Path, signature: &[u8], overwrite: Overwrite) -> Result<()
     if path.symlink_metadata().is_err() {
         return Ok(());
     }
-    if overwrite == Overwrite::Never {
-        return Err(Error::Exists {
+    let replaceable = begins(path, signature)?;
+    match overwrite {
+        Overwrite::Replace if replaceable => Ok(()),
+        Overwrite::Never => Err(Error::Exists {
             path: path.to_path_buf(),
-        });
-    }
-    match begins(path, signature)? {
-        true => Ok(()),
-        false => {
+            replaceable,
+        }),
+        Overwrite::Replace => {
             let found = "a file of another kind";
             let expected =
                 "one that flowreg could have written; move it away, or choose another name";

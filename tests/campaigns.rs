@@ -275,11 +275,8 @@ impl Campaign {
     fn kills_of_prep(&mut self) {
         let mut trials = Trials::of("kill -9 of prep");
         let began = Instant::now();
-        assert!(
-            finish(self.prep("out", "64", &["--force"]))
-                .status
-                .success()
-        );
+        let output = finish(self.prep("out", "64", &["--force"]));
+        assert!(output.status.success(), "{output:?}");
         let whole = began.elapsed().as_secs_f32();
         let mut caught = 0;
         while trials.tried < self.times(1000, 20) {

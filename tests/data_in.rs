@@ -446,11 +446,7 @@ fn a_list_gives_what_folders_give() {
         let samples = split.samples().unwrap();
         let mut rows: Vec<(Vec<u32>, u32)> = (0..samples.rows())
             .map(|i| {
-                let row = samples
-                    .features()
-                    .row(i)
-                    .iter()
-                    .map(|value| value.to_bits());
+                let row = samples.x().row(i).iter().map(|value| value.to_bits());
                 (row.collect(), samples.labels()[i])
             })
             .collect();

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use flowreg::cli::converged::{self, ConvergeArgs, WeightingArgs};
 use flowreg::converge::{ConvergeOptions, Converged, Optimizer, PathEntry, Progress, converge};
+use flowreg::data::checks;
 use flowreg::data::dataset::{NumberFormat, Transform};
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
@@ -466,6 +467,12 @@ fn run(args: Args) -> Result<()> {
     let train = data.samples(data.train, classes)?;
     let val = (data.val.map(|val| data.samples(val, classes))).transpose()?;
     let eval = data.samples(data.eval, classes)?;
+    let labels_path = data.splits[data.train].1.labels_path();
+    checks::refuse_one_class(labels_path, train.labels())?;
+    let names = &data.class_names;
+    if let Some(sentence) = checks::absent_classes(train.labels(), classes, names) {
+        cli::warn(sentence);
+    }
     plan.weigh(&args, data.splits[data.train].1.labels(), &train)?;
     if let (Some(place), Some(val)) = (data.val, &val) {
         data.warn_of_missing_classes(&train, place, val);

@@ -126,7 +126,10 @@ fn predict(args: &Args) -> Result<()> {
         && !args.force
         && path.symlink_metadata().is_ok()
     {
-        return Err(Error::Exists { path: path.clone() });
+        return Err(Error::Exists {
+            path: path.clone(),
+            replaceable: true,
+        });
     }
     let model = Model::load(run::model_file(&args.model))?;
     let matrices = matrices(&args.inputs, &model)?;

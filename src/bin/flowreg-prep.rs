@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
-use flowreg::data::dataset::Manifest;
+use flowreg::data::checks;
+use flowreg::data::dataset::{Manifest, TRAIN};
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::folder::{self, FolderOptions, Layout, Shares};
@@ -356,7 +357,7 @@ fn prepare(photographs: &Photographs, pictures: &Pictures, output: &Output) -> R
         prep::prepare(photographs, &options, out, overwrite, &|n| bar.inc(n))
     })?;
     bar.finish_and_clear();
-    say_done(out, &manifest, started);
+    say_done(out, &manifest, started)?;
     Ok(())
 }
 
@@ -435,12 +436,12 @@ fn convert(output: &Output, prepare: impl FnOnce(&dyn Fn(u64)) -> Result<Manifes
         bar.set_position(rows.get());
     })?;
     bar.finish_and_clear();
-    say_done(&output.out, &manifest, started);
+    say_done(&output.out, &manifest, started)?;
     say_next(&output.out, "--lr auto --epochs 2000");
     Ok(())
 }
 
-fn say_done(out: &Path, manifest: &Manifest, started: Instant) {
+fn say_done(out: &Path, manifest: &Manifest, started: Instant) -> Result<()> {
     for split in &manifest.splits {
         cli::say(format_args!("  {:5} {:5} rows", split.name, split.rows));
     }
@@ -454,6 +455,12 @@ fn say_done(out: &Path, manifest: &Manifest, started: Instant) {
         out.display(),
         seconds * 1e3 / rows as f64
     ));
+    let labels = Dataset::open(out)?.labels(TRAIN)?;
+    let names = &manifest.class_names;
+    if let Some(sentence) = checks::absent_classes(&labels, names.len(), names) {
+        cli::warn(sentence);
+    }
+    Ok(())
 }
 
 fn verify(args: &Dir) -> Result<()> {

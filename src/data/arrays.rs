@@ -80,7 +80,7 @@ pub fn prepare(
             progress(rows.len() as u64);
             x.read(rows, values)
         };
-        let entry = write_split(staging.dir(), part.name, features, &labels, fill)?;
+        let entry = write_split(staging.dir(), part.name, &part.y, features, &labels, fill)?;
         check_state(&x.path, &x.file, x.state)?;
         manifest.splits.push(entry);
     }

@@ -15,12 +15,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::blocks::{self, BLOCK};
+use super::checks;
 use super::npy::{Dtype, Header};
 use super::samples::{Samples, beyond_memory, position};
 use super::store::{MappedMatrix, read_labels};
 use crate::error::{Error, Result};
 use crate::files;
 
+/// Name of the split to train on.
+pub const TRAIN: &str = "train";
 /// File name of the manifest.
 pub const MANIFEST: &str = "dataset.json";
 /// Version of the format that this crate writes.
@@ -384,6 +387,14 @@ impl Dataset {
             })
     }
 
+    /// The labels of a split, verified. No matrix is read.
+    ///
+    /// # Errors
+    /// As [`Dataset::split`].
+    pub fn labels(&self, name: &str) -> Result<Vec<i64>> {
+        self.open_split(name).map(|split| split.y)
+    }
+
     /// The split with its labels verified and its features mapped.
     fn open_split(&self, name: &str) -> Result<Split> {
         let entry = self.entry(name)?;
@@ -449,15 +460,7 @@ impl Split {
     pub fn of_arrays(x_path: &Path, y_path: &Path) -> Result<Split> {
         let x = MappedMatrix::open(x_path)?;
         let (rows, features) = (x.view().rows(), x.view().cols());
-        if rows == 0 || features == 0 {
-            let expected = "at least one row and one feature";
-            return Err(Error::format(
-                x_path,
-                "shape",
-                format!("{rows} x {features}"),
-                expected,
-            ));
-        }
+        checks::refuse_empty(x_path, rows, features)?;
         let y = read_labels(y_path, rows)?.values;
         let most = i64::from(u32::MAX);
         let expected = || format!("0..{most}: classes are numbered from 0");
@@ -506,6 +509,11 @@ impl Split {
             return Err(Error::format(&self.y_path, "labels", found, expected));
         }
         Samples::of_any_classes(x, &self.y, self.classes)?.first_classes(classes)
+    }
+
+    /// The file of the labels.
+    pub fn labels_path(&self) -> &Path {
+        &self.y_path
     }
 
     /// The label of each row.

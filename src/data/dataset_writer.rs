@@ -6,7 +6,8 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::blocks::Blocks;
-use super::dataset::{MANIFEST, Manifest, SplitEntry, files_file, x_file, y_file};
+use super::checks;
+use super::dataset::{MANIFEST, Manifest, SplitEntry, TRAIN, files_file, x_file, y_file};
 use super::npy::{Dtype, Header};
 use crate::error::Result;
 use crate::files::{self, NewFile};
@@ -26,15 +27,23 @@ pub(crate) fn publish(staging: Staging, manifest: Manifest) -> Result<Manifest> 
 }
 
 /// Write a split of `rows x features` numbers: `fill` is asked for one block of rows after
-/// another.
+/// another. `source` is the file of the labels, for messages.
+///
+/// # Errors
+/// [`Error::Format`](crate::Error::Format) for a split without rows or features, and for one class to train on.
 pub(crate) fn write_split(
     dir: &Path,
     name: &str,
+    source: &Path,
     features: usize,
     labels: &[i64],
     mut fill: impl FnMut(Range<usize>, &mut [f32]) -> Result<()>,
 ) -> Result<SplitEntry> {
     let rows = labels.len();
+    checks::refuse_empty(source, rows, features)?;
+    if name == TRAIN {
+        checks::refuse_one_class(source, labels)?;
+    }
     let mut x = ArrayFile::create(&dir.join(x_file(name)), Dtype::F32)?;
     let block_rows = (BLOCK_BYTES / features.saturating_mul(4)).max(1);
     let mut block = Vec::new();

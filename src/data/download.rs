@@ -11,7 +11,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body};
 
-use super::flowers102::Remote;
+use super::flowers102::{Remote, md5_of};
 use super::proxy::{self, Forwarding};
 use crate::error::{Error, Result};
 use crate::files::{self, NewFile, parent_of};
@@ -96,13 +96,6 @@ fn interrupted() -> Result<()> {
     }
 }
 
-/// md5 of a file, as text.
-pub fn md5_of(path: &Path) -> Result<String> {
-    let mut hash = Md5::new();
-    files::read_pieces(path, |piece| hash.update(piece))?;
-    Ok(super::hex(&hash.finalize()))
-}
-
 /// Why a request ended early, whether another one is of no use, and when it is.
 struct Failure {
     reason: String,
@@ -179,7 +172,10 @@ struct Download<'a> {
 
 impl<'a> Download<'a> {
     fn begin(base: &str, remote: &'a Remote, into: &Path) -> Result<Download<'a>> {
-        let url = format!("{}/{}", base.trim_end_matches('/'), remote.name);
+        let url = match base.ends_with('/') {
+            true => format!("{base}{}", remote.name),
+            false => format!("{base}/{}", remote.name),
+        };
         let refused = |reason| Error::Download {
             url: url.clone(),
             reason,

@@ -94,7 +94,7 @@ pub fn open(root: &Path, verify: Verify) -> Result<Photographs> {
         false => {
             let path = root.join(ARCHIVE);
             if verify == Verify::Official {
-                check_md5(&path, &super::download::md5_of(&path)?, ARCHIVE_MD5)?;
+                check_md5(&path, &md5_of(&path)?, ARCHIVE_MD5)?;
             }
             let wanted = |name: &str| name.starts_with("jpg/image_") && name.ends_with(".jpg");
             Some(archive::read_files(&path, wanted, &mut |_| {})?)
@@ -205,6 +205,13 @@ fn read(path: &Path, md5: &str, verify: Verify) -> Result<Vec<u8>> {
         check_md5(path, &super::hex(&Md5::digest(&bytes)), md5)?;
     }
     Ok(bytes)
+}
+
+/// md5 of a file, as text.
+pub fn md5_of(path: &Path) -> Result<String> {
+    let mut hash = Md5::new();
+    files::read_pieces(path, |piece| hash.update(piece))?;
+    Ok(super::hex(&hash.finalize()))
 }
 
 fn check_md5(path: &Path, found: &str, md5: &str) -> Result<()> {

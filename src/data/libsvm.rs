@@ -92,7 +92,14 @@ pub fn prepare(
             }
             Ok(())
         };
-        let entry = write_split(staging.dir(), part.name, features, &numbers, write)?;
+        let entry = write_split(
+            staging.dir(),
+            part.name,
+            &part.path,
+            features,
+            &numbers,
+            write,
+        )?;
         check_state(&part.path, lines.from.get_ref(), state)?;
         manifest.splits.push(entry);
     }

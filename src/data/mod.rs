@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod arrays;
 pub mod blocks;
+pub mod checks;
 pub mod dataset;
 pub(crate) mod dataset_writer;
 #[cfg(feature = "photographs")]

@@ -5,7 +5,8 @@ use std::sync::mpsc;
 
 use rayon::prelude::*;
 
-use super::dataset::{Manifest, SplitEntry, x_file};
+use super::checks;
+use super::dataset::{Manifest, SplitEntry, TRAIN, x_file};
 use super::dataset_writer::{ArrayFile, BLOCK_BYTES, finish_split, publish};
 use super::jpeg::Warnings;
 use super::npy::Dtype;
@@ -69,24 +70,18 @@ pub fn prepare(
     manifest.left_out = photographs.left_out.clone();
     for split in &photographs.splits {
         let skipped = &mut manifest.skipped;
-        let entry = prepare_split(
-            photographs,
-            split,
-            options,
-            staging.dir(),
-            skipped,
-            progress,
-        )?;
+        let (dir, root) = (staging.dir(), &photographs.root);
+        let entry = prepare_split(split, options, dir, root, skipped, progress)?;
         manifest.splits.push(entry);
     }
     publish(staging, manifest)
 }
 
 fn prepare_split(
-    photographs: &Photographs,
     split: &PhotographSplit,
     options: &PrepOptions,
     dir: &Path,
+    root: &Path,
     skipped: &mut Vec<String>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<SplitEntry> {
@@ -139,7 +134,7 @@ fn prepare_split(
 
     if labels.is_empty() {
         return Err(Error::format(
-            &photographs.root,
+            root,
             format!("split {}", split.name),
             format!(
                 "{} photographs, none of which can be used (the last: {})",
@@ -148,6 +143,9 @@ fn prepare_split(
             ),
             "at least one; replace them, or take the split away",
         ));
+    }
+    if split.name == TRAIN {
+        checks::refuse_one_class(root, &labels)?;
     }
     finish_split(dir, &split.name, x, features, &labels, Some(&names))
 }

@@ -1,0 +1,128 @@
+//! What no classifier can be fitted to, and what its user should know of: the same at every door.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Most classes that a sentence names.
+const NAMED: usize = 8;
+
+/// Refuse rows that are none or have no features; `path` is for the message.
+///
+/// # Errors
+/// [`Error::Format`].
+pub fn refuse_empty(path: &Path, rows: usize, features: usize) -> Result<()> {
+    for (field, count) in [("rows", rows), ("features", features)] {
+        if count == 0 {
+            return Err(Error::format(path, field, 0, "at least one"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuse labels that name fewer than two classes; `path` is for the message. Cost: O(n).
+///
+/// # Errors
+/// [`Error::Format`].
+pub fn refuse_one_class<L: Copy + PartialEq + Into<i64>>(path: &Path, labels: &[L]) -> Result<()> {
+    let first = labels.first();
+    if first.is_some_and(|first| labels.iter().any(|label| label != first)) {
+        return Ok(());
+    }
+    let found = match first {
+        Some(&label) => format!("one: label {} in all {} rows", label.into(), labels.len()),
+        None => "none: no rows".to_string(),
+    };
+    let expected = "rows of at least two to train on";
+    Err(Error::format(path, "classes", found, expected))
+}
+
+/// Refuse rows of another width than `whose` rows, as in `"the model"`.
+///
+/// # Errors
+/// [`Error::Format`].
+pub fn refuse_width(path: &Path, found: usize, expected: usize, whose: &str) -> Result<()> {
+    match found == expected {
+        true => Ok(()),
+        false => {
+            let expected = format!("{expected} as {whose} has");
+            Err(Error::format(path, "features", found, expected))
+        }
+    }
+}
+
+/// A sentence on the classes `0..classes` that no label to train on names; none if there are
+/// none. `names` may be fewer than the classes. Cost: O(n + classes).
+pub fn absent_classes<L: Copy + TryInto<usize>>(
+    labels: &[L],
+    classes: usize,
+    names: &[String],
+) -> Option<String> {
+    let mut present = vec![false; classes];
+    for &label in labels {
+        if let Some(seen) = label.try_into().ok().and_then(|l| present.get_mut(l)) {
+            *seen = true;
+        }
+    }
+    let absent: Vec<usize> = (0..classes).filter(|&class| !present[class]).collect();
+    let name = |&class: &usize| match names.get(class) {
+        Some(name) => name.clone(),
+        None => format!("class {class}"),
+    };
+    let listed: Vec<String> = absent.iter().take(NAMED).map(name).collect();
+    let listed = listed.join(", ");
+    match absent.as_slice() {
+        [] => None,
+        [0] if classes > 2 && name(&0) == "class 0" => Some(
+            "class 0 has no rows to train on; labels seem to begin at 1: if so, give --labels-from 1"
+                .to_string(),
+        ),
+        [_] => Some(format!("{listed} has no rows to train on")),
+        _ => {
+            let more = if absent.len() > NAMED { ", ..." } else { "" };
+            let count = absent.len();
+            Some(format!(
+                "{count} of {classes} classes have no rows to train on: {listed}{more}"
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn degenerate_data_is_refused_in_the_same_words() {
+        let path = Path::new("y.npy");
+        let said = |result: Result<()>| result.unwrap_err().to_string();
+        assert!(refuse_empty(path, 1, 1).is_ok());
+        assert_eq!(
+            said(refuse_empty(path, 0, 3)),
+            "y.npy: rows: found 0, expected at least one"
+        );
+        assert!(said(refuse_empty(path, 3, 0)).contains("features: found 0"));
+        assert!(refuse_one_class(path, &[1u32, 1, 0]).is_ok());
+        assert!(said(refuse_one_class(path, &[4i64; 20])).contains("label 4 in all 20 rows"));
+        assert!(said(refuse_one_class::<i64>(path, &[])).contains("no rows"));
+        assert!(refuse_width(path, 3, 3, "the model").is_ok());
+        let said = said(refuse_width(path, 3, 4, "the model"));
+        assert_eq!(
+            said,
+            "y.npy: features: found 3, expected 4 as the model has"
+        );
+    }
+
+    #[test]
+    fn absent_classes_are_named() {
+        assert_eq!(absent_classes(&[0u32, 1, 2], 3, &[]), None);
+        let from_one = absent_classes(&[1i64, 2, 3], 4, &[]).unwrap();
+        assert!(from_one.contains("class 0") && from_one.contains("--labels-from 1"));
+        let names = ["rose", "lily", "iris"].map(String::from);
+        let named = absent_classes(&[1i64, 2], 3, &names).unwrap();
+        assert_eq!(named, "rose has no rows to train on");
+        let many = absent_classes(&[20u32], 21, &[]).unwrap();
+        assert!(many.starts_with("20 of 21 classes"), "{many}");
+        assert!(many.ends_with("class 7, ..."), "{many}");
+    }
+}

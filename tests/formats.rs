@@ -1,0 +1,56 @@
+//! Files of every version of the formats are read as they were meant. `tests/golden` was written
+//! by the programs of its time: datasets of version 2 and 3, and models before and since
+//! [`About::numbers`](flowreg::model::About).
+
+use std::path::{Path, PathBuf};
+
+use flowreg::{Dataset, Model};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
+}
+
+const ROWS: [f32; 18] = [
+    0.0, 1.0, 2.0, 3.0, -1.0, 0.5, 1.0, 1.0, 1.0, -2.0, 0.0, 4.0, 0.25, 2.0, 2.0, 1.0, 0.0, 3.0,
+];
+
+#[test]
+fn dataset_version_2() {
+    let dataset = Dataset::open(golden("dataset-2")).unwrap();
+    dataset.verify().unwrap();
+    assert_eq!(dataset.manifest().version, 2);
+    assert_eq!(dataset.manifest().numbers, None);
+    let split = dataset.split("train").unwrap();
+    assert_eq!(split.labels(), [0, 1, 2, 0, 1, 2]);
+    let samples = split.samples().unwrap();
+    assert_eq!(samples.x().contiguous().unwrap().as_slice(), ROWS);
+
+    let dataset = Dataset::open(golden("photographs-2")).unwrap();
+    dataset.verify().unwrap();
+    let transform = dataset.manifest().transform.clone().unwrap();
+    assert_eq!((transform.size, transform.orientation), (2, None));
+    let split = dataset.split("train").unwrap();
+    assert_eq!(split.files().unwrap()[0], "a/0.png");
+}
+
+#[test]
+fn model_before_number_formats() {
+    let model = Model::load(golden("model-1.safetensors")).unwrap();
+    assert_eq!(model.about().numbers, None);
+    let found = model.probabilities(&ROWS).unwrap();
+    for (found, expected) in found.iter().zip(PROBABILITIES) {
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+    }
+    let model = Model::load(golden("model-1-photographs.safetensors")).unwrap();
+    assert_eq!(model.about().transform.as_ref().unwrap().size, 2);
+    assert_eq!(model.about().class_names, ["a", "b"]);
+}
+
+/// What flowreg-predict of that time printed of the rows.
+const PROBABILITIES: [f32; 18] = [
+    0.33064708, 0.25414824, 0.41520464, 0.2945424, 0.32428524, 0.38117233, 0.36425692, 0.19112043,
+    0.44462267, 0.20086694, 0.5587543, 0.24037871, 0.3437557, 0.15376088, 0.5024834, 0.23104535,
+    0.37733337, 0.39162126,
+];
