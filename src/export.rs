@@ -93,7 +93,12 @@ pub fn to_onnx(model: &Model) -> Result<Vec<u8>> {
             (value("x", of, &[features]), made)
         }
     };
-    step("Gemm", &[features, "weight", "bias"], "logits", &[("transB", 1)]);
+    step(
+        "Gemm",
+        &[features, "weight", "bias"],
+        "logits",
+        &[("transB", 1)],
+    );
     match model.loss() {
         Loss::Softmax => graph.message(
             1,
@@ -110,8 +115,24 @@ pub fn to_onnx(model: &Model) -> Result<Vec<u8>> {
     }
     graph.text(2, "flowreg");
     let dims = [outputs, weight.cols() as u64];
-    graph.message(5, &tensor("weight", FLOAT, &dims, bytemuck::cast_slice(weight.as_slice())));
-    graph.message(5, &tensor("bias", FLOAT, &[outputs], bytemuck::cast_slice(model.bias())));
+    graph.message(
+        5,
+        &tensor(
+            "weight",
+            FLOAT,
+            &dims,
+            bytemuck::cast_slice(weight.as_slice()),
+        ),
+    );
+    graph.message(
+        5,
+        &tensor(
+            "bias",
+            FLOAT,
+            &[outputs],
+            bytemuck::cast_slice(model.bias()),
+        ),
+    );
     if model.about().transform.is_some() || bytes {
         let largest = match wide {
             DOUBLE => 255f64.to_le_bytes().to_vec(),
@@ -121,7 +142,10 @@ pub fn to_onnx(model: &Model) -> Result<Vec<u8>> {
     }
     if let Some(shift) = shift {
         let dims = [shift.len() as u64];
-        graph.message(5, &tensor("shift", DOUBLE, &dims, bytemuck::cast_slice(shift)));
+        graph.message(
+            5,
+            &tensor("shift", DOUBLE, &dims, bytemuck::cast_slice(shift)),
+        );
     }
     graph.message(11, &input);
     graph.message(12, &value("logits", FLOAT, &[outputs]));

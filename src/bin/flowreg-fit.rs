@@ -393,7 +393,10 @@ impl Data {
         };
         let loaded = arrays::load(&parts, options, &|path, bytes| {
             let bytes = cli::bytes(bytes as f64);
-            cli::say(format_args!("{}: converted to f32 in memory, {bytes}", path.display()));
+            cli::say(format_args!(
+                "{}: converted to f32 in memory, {bytes}",
+                path.display()
+            ));
         })?;
         let name = x.file_name().unwrap_or_default().to_string_lossy();
         let val = parts.len() - 1;

@@ -55,19 +55,23 @@ enum Command {
     /// Your photographs (JPEG, PNG): a folder for each class
     Folder(Folder),
     /// Arrays of other tools: .npy or .npz features and labels
-    #[command(long_about = "Arrays of other tools: .npy or .npz features and labels.\n\n\
+    #[command(
+        long_about = "Arrays of other tools: .npy or .npz features and labels.\n\n\
         FILE.npz:NAME is an array of an archive; without a name, its only array, or the one called x \
         (y for labels). Features are bool, whole numbers or floats, in C or Fortran order; they are \
         taken as they are and rounded to f32, except that bytes (|u1) are divided by 255, as pixels are. \
         A column whose differences f32 would lose (such as Unix times) is refused, or shifted with \
         --center. Labels are whole numbers from 0 (of any type, floats too if they are whole), or text: \
-        then classes are in the order of numpy.unique.")]
+        then classes are in the order of numpy.unique."
+    )]
     Npy(Npy),
     /// Tables with a header: comma-, semicolon- or tab-separated values
-    #[command(long_about = "Tables with a header: comma-, semicolon- or tab-separated values.\n\n\
+    #[command(
+        long_about = "Tables with a header: comma-, semicolon- or tab-separated values.\n\n\
         The first line names the columns; the one of --label has the label, a whole number or the name \
         of a class, all others have numbers (or True and False) and are features. The tables of a \
-        dataset have the same columns, in any order.")]
+        dataset have the same columns, in any order."
+    )]
     Csv(Csv),
     /// LIBSVM's text: LABEL INDEX:VALUE ...
     Libsvm(Libsvm),

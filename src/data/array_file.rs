@@ -9,7 +9,6 @@ use super::npy::Header;
 #[cfg(feature = "formats")]
 use super::npz::{self, Inflated, Member};
 use super::store::{check_state, parse_header, state};
-#[cfg(feature = "formats")]
 use crate::engine::available_memory;
 use crate::error::{Error, Result};
 
@@ -95,7 +94,10 @@ impl ArrayFile {
         let mut file = File::open(&place).map_err(Error::io(path, "open"))?;
         let state = state(path, &file)?;
         let mut start = Vec::new();
-        (&file).take(4).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
+        (&file)
+            .take(4)
+            .read_to_end(&mut start)
+            .map_err(Error::io(path, "read"))?;
         #[cfg(feature = "formats")]
         if npz::has_magic(&start) || name.is_some() {
             let member = Member::find(path, &file, name.as_deref(), role.usual())?;
@@ -142,8 +144,8 @@ impl ArrayFile {
             false => {
                 file.seek(SeekFrom::Start(member.start))
                     .map_err(Error::io(&path, "read"))?;
-                let head = read_head(&mut (&file).take(member.size))
-                    .map_err(Error::io(&path, "read"))?;
+                let head =
+                    read_head(&mut (&file).take(member.size)).map_err(Error::io(&path, "read"))?;
                 let at = member.start + head.len() as u64;
                 (head, Source::Plain(at))
             }
@@ -172,11 +174,16 @@ impl ArrayFile {
     /// compared.
     pub fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
         let read = match &mut self.source {
-            Source::Plain(_) => self.file.read_exact(bytes).map_err(Error::io(&self.path, "read")),
+            Source::Plain(_) => self
+                .file
+                .read_exact(bytes)
+                .map_err(Error::io(&self.path, "read")),
             #[cfg(feature = "formats")]
             Source::Inflated(inflated) => inflated.read_exact(bytes).map_err(damaged(&self.path)),
             #[cfg(feature = "formats")]
-            Source::Held(held) => held.read_exact(bytes).map_err(Error::io(&self.path, "read")),
+            Source::Held(held) => held
+                .read_exact(bytes)
+                .map_err(Error::io(&self.path, "read")),
         };
         // A file that was cut short meanwhile is told so.
         if read.is_err() {
@@ -197,14 +204,10 @@ impl ArrayFile {
     /// The rest of the data.
     ///
     /// # Errors
-    /// As [`ArrayFile::read`]; [`Error::Io`] if memory cannot hold it.
+    /// As [`ArrayFile::read`]; [`Error::Format`] if it is more than the memory at hand.
     pub fn read_rest(&mut self) -> Result<Vec<u8>> {
+        refuse_beyond_memory(&self.path, "length", self.left)?;
         let mut all = Vec::new();
-        usize::try_from(self.left)
-            .map_or(Err(()), |left| all.try_reserve_exact(left).map_err(|_| ()))
-            .map_err(|()| {
-                Error::io(&self.path, "hold in memory")(io::ErrorKind::OutOfMemory.into())
-            })?;
         // Piece by piece: memory is taken as bytes come, not as they are promised.
         while self.left > 0 {
             let start = all.len();
@@ -220,9 +223,7 @@ impl ArrayFile {
             return Ok(());
         };
         let longer = match &mut self.source {
-            Source::Inflated(inflated) => {
-                inflated.read(&mut [0]).map_err(damaged(&self.path))? > 0
-            }
+            Source::Inflated(inflated) => inflated.read(&mut [0]).map_err(damaged(&self.path))? > 0,
             _ => false,
         };
         let (found, expected) = (packed.crc32.clone().finalize(), packed.member.crc32);
@@ -265,21 +266,11 @@ impl ArrayFile {
     /// checksum of a stored one compared.
     ///
     /// # Errors
-    /// As [`ArrayFile::read_rest`]; [`Error::Memory`] for a deflated member beyond the memory at
-    /// hand.
+    /// As [`ArrayFile::read_rest`].
     pub fn seekable(&mut self) -> Result<()> {
         #[cfg(feature = "formats")]
         if self.packed.is_some() {
             if let Source::Inflated(_) = self.source {
-                let most = available_memory().unwrap_or(u64::MAX);
-                if self.left > most {
-                    return Err(Error::format(
-                        &self.path,
-                        "fortran_order",
-                        format!("a compressed array of {} bytes in Fortran order", self.left),
-                        format!("at most the {most} bytes of memory at hand, or C order: numpy.ascontiguousarray"),
-                    ));
-                }
                 let held = self.read_rest()?;
                 self.source = Source::Held(io::Cursor::new(held));
             } else {
@@ -316,7 +307,8 @@ impl ArrayFile {
     /// Whether the array is a file of its own.
     pub fn is_whole_file(&self) -> bool {
         #[cfg(feature = "formats")]
-        return self.packed.is_none() && matches!(self.source, Source::Plain(at) if at == self.header.data_offset as u64);
+        return self.packed.is_none()
+            && matches!(self.source, Source::Plain(at) if at == self.header.data_offset as u64);
         #[cfg(not(feature = "formats"))]
         true
     }
@@ -331,6 +323,24 @@ impl ArrayFile {
     pub fn check_unchanged(&self) -> Result<()> {
         check_state(&self.path, &self.file, self.state)
     }
+}
+
+/// Refuse bytes that memory does not hold; `field` is what asks for them.
+///
+/// # Errors
+/// [`Error::Format`].
+pub(crate) fn refuse_beyond_memory(path: &Path, field: &str, bytes: u64) -> Result<()> {
+    /// Less is taken without a look.
+    const ALWAYS: u64 = 256 << 20;
+    let memory = available_memory().unwrap_or(u64::MAX);
+    if bytes <= ALWAYS || bytes <= memory {
+        return Ok(());
+    }
+    let found = format!("{bytes} bytes that must be in memory");
+    let expected = format!(
+        "at most the {memory} bytes at hand; save a smaller or plainer array (C order, not compressed)"
+    );
+    Err(Error::format(path, field, found, expected))
 }
 
 /// Exactly the bytes of a header, as far as they are there.
@@ -354,7 +364,8 @@ fn read_head(from: &mut impl Read) -> io::Result<Vec<u8>> {
 #[cfg(feature = "formats")]
 fn damaged(path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |error| {
-        let expected = "as many bytes as the archive's directory says; it is damaged, save it again";
+        let expected =
+            "as many bytes as the archive's directory says; it is damaged, save it again";
         Error::format(path, "member", error, expected)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::array_file::{ArrayFile, Role};
+use super::array_file::{ArrayFile, Role, refuse_beyond_memory};
 use super::checks;
 use super::columns::Columns;
 use super::dataset::{BYTES, MAX_CLASSES, Manifest, NumberFormat, Split};
@@ -89,10 +89,17 @@ pub fn prepare(
     let names = numbered.names(options.labels_from);
     let mut manifest = Manifest::of_numbers(source, names, features);
     for ((part, reader), labels) in parts.iter().zip(&mut readers).zip(&numbered.labels) {
-        let entry = write_split(staging.dir(), part.name, &part.y, features, labels, |rows, values| {
-            progress(rows.len() as u64);
-            reader.read(values).map(drop)
-        })?;
+        let entry = write_split(
+            staging.dir(),
+            part.name,
+            &part.y,
+            features,
+            labels,
+            |rows, values| {
+                progress(rows.len() as u64);
+                reader.read(values).map(drop)
+            },
+        )?;
         reader.end()?;
         manifest.splits.push(entry);
     }
@@ -170,11 +177,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn of(
-        parts: &[Part],
-        options: ArrayOptions,
-        most_classes: i64,
-    ) -> Result<Opened> {
+    fn of(parts: &[Part], options: ArrayOptions, most_classes: i64) -> Result<Opened> {
         let (mut features, mut labels) = (Vec::new(), Vec::new());
         for part in parts {
             let x = Features::open(&part.x)?;
@@ -194,7 +197,12 @@ impl Opened {
                         name.display()
                     ),
                 };
-                return Err(Error::format(&x.array.path, "descr", x.array.header.descr(), expected));
+                return Err(Error::format(
+                    &x.array.path,
+                    "descr",
+                    x.array.header.descr(),
+                    expected,
+                ));
             }
         }
         let numbered = labels::number(labels, options.labels_from, most_classes)?;
@@ -244,12 +252,16 @@ impl Features {
         let shape = &array.header.shape;
         let &[rows, features] = shape.as_slice() else {
             let expected = match shape.len() {
-                0 | 1 => "rows x features: numpy's reshape(-1, 1) makes one column of them, reshape(1, -1) one row",
+                0 | 1 => {
+                    "rows x features: numpy's reshape(-1, 1) makes one column of them, reshape(1, -1) one row"
+                }
                 _ => "rows x features: numpy's reshape(len(x), -1) makes a row of each",
             };
             return Err(Error::format(path, "shape", format!("{shape:?}"), expected));
         };
         checks::refuse_empty(path, rows, features)?;
+        // A row of f32, and its numbers before.
+        refuse_beyond_memory(path, "a row", (features as u64).saturating_mul(20))?;
         if !array.header.dtype.is_number() {
             let found = format!("{} (text)", array.header.descr());
             let expected = "numbers: numpy's astype('f4') makes them of text that has them";
@@ -304,7 +316,9 @@ impl Features {
 
     /// Bytes of the features in f32.
     fn bytes(&self) -> Option<u64> {
-        (self.rows as u64).checked_mul(self.features as u64)?.checked_mul(4)
+        (self.rows as u64)
+            .checked_mul(self.features as u64)?
+            .checked_mul(4)
     }
 
     /// Look at all values once, and begin again.
@@ -365,8 +379,9 @@ impl Features {
             let rows = values.chunks_exact_mut(self.features);
             for (row, numbers) in rows.zip(self.numbers.chunks_exact(self.features)) {
                 for (column, (value, &number)) in row.iter_mut().zip(numbers).enumerate() {
-                    *value = (self.finish.value(column, number))
-                        .map_err(|expected| self.array.refused((self.at, column), number, expected))?;
+                    *value = (self.finish.value(column, number)).map_err(|expected| {
+                        self.array.refused((self.at, column), number, expected)
+                    })?;
                 }
                 self.at += 1;
             }
@@ -387,7 +402,8 @@ impl Features {
             let values = values[column..].iter_mut().step_by(self.features);
             for (row, (value, &number)) in values.zip(&self.numbers).enumerate() {
                 *value = (self.finish.value(column, number)).map_err(|expected| {
-                    self.array.refused((self.at + row, column), number, expected)
+                    self.array
+                        .refused((self.at + row, column), number, expected)
                 })?;
             }
         }
@@ -407,13 +423,16 @@ impl RowReader for Features {
 
     fn read(&mut self, values: &mut [f32]) -> Result<usize> {
         let rows = (values.len() / self.features).min(self.rows - self.at);
+        if rows == 0 {
+            return Ok(0);
+        }
         let values = &mut values[..rows * self.features];
         if self.array.header.is_column_major() {
             self.read_columns(values)?;
         } else {
             self.read_rows(values)?;
         }
-        if rows > 0 && self.at == self.rows {
+        if self.at == self.rows {
             self.array.check_unchanged()?;
         }
         Ok(rows)
@@ -422,12 +441,15 @@ impl RowReader for Features {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::npy::Header;
+    use super::*;
     use crate::Dataset;
     use half::f16;
 
-    const AS_THEY_ARE: ArrayOptions = ArrayOptions { labels_from: 0, center: false };
+    const AS_THEY_ARE: ArrayOptions = ArrayOptions {
+        labels_from: 0,
+        center: false,
+    };
 
     fn npy(dtype: Dtype, shape: &[usize], data: Vec<u8>) -> Vec<u8> {
         let mut bytes = Header::encode(dtype, shape);
@@ -460,7 +482,14 @@ mod tests {
                 x: path("x.npy"),
                 y: path("y.npy"),
             };
-            prepare(&[part], AS_THEY_ARE, &path("out"), Overwrite::Replace, &|_| {}).unwrap();
+            prepare(
+                &[part],
+                AS_THEY_ARE,
+                &path("out"),
+                Overwrite::Replace,
+                &|_| {},
+            )
+            .unwrap();
             let dataset = Dataset::open(path("out")).unwrap();
             assert_eq!(dataset.manifest().class_names.len(), 3);
             assert_eq!(dataset.manifest().transform, None);
@@ -492,7 +521,8 @@ mod tests {
             x: path("x.npy"),
             y: path(y),
         });
-        let manifest = prepare(&parts, AS_THEY_ARE, &path("out"), Overwrite::Never, &|_| {}).unwrap();
+        let manifest =
+            prepare(&parts, AS_THEY_ARE, &path("out"), Overwrite::Never, &|_| {}).unwrap();
         assert_eq!(manifest.class_names.len(), 13);
         let dataset = Dataset::open(path("out")).unwrap();
         assert_eq!(dataset.split("train").unwrap().labels(), [0, 9]);
@@ -547,7 +577,8 @@ mod tests {
                 x: path("x.npy"),
                 y: path("y.npy"),
             }];
-            let error = prepare(&parts, AS_THEY_ARE, &path("out"), Overwrite::Never, &|_| {}).unwrap_err();
+            let error =
+                prepare(&parts, AS_THEY_ARE, &path("out"), Overwrite::Never, &|_| {}).unwrap_err();
             assert!(error.to_string().contains(part), "{error}");
             assert!(!path("out").exists());
         }

@@ -96,11 +96,7 @@ impl Columns {
     }
 
     /// Refuse columns that lose digits; `name` is what messages call a column.
-    pub fn refuse_loss(
-        &self,
-        path: &Path,
-        name: impl Fn(usize) -> String,
-    ) -> Result<(), Error> {
+    pub fn refuse_loss(&self, path: &Path, name: impl Fn(usize) -> String) -> Result<(), Error> {
         let mut losing = (0..self.0.len()).filter(|&j| self.0[j].loses_digits());
         let Some(first) = losing.next() else {
             return Ok(());
@@ -137,9 +133,14 @@ mod tests {
     fn only_columns_whose_differences_f32_loses_are_shifted() {
         let hour = of((0..3600).map(|s| 1.7e9 + f64::from(s)));
         assert_eq!(hour.shift(), Some(vec![1_700_002_000.0]));
-        let error = hour.refuse_loss("x.npy".as_ref(), |j| format!("column {j}")).unwrap_err();
+        let error = hour
+            .refuse_loss("x.npy".as_ref(), |j| format!("column {j}"))
+            .unwrap_err();
         let message = error.to_string();
-        assert!(message.contains("x.npy: column 0: found values about 1700002000 of"), "{message}");
+        assert!(
+            message.contains("x.npy: column 0: found values about 1700002000 of"),
+            "{message}"
+        );
         assert!(message.contains("--center"), "{message}");
         for kept in [
             // Ten years of days; years; pixels; a constant; a constant with the rounding of f64.
@@ -151,7 +152,8 @@ mod tests {
             of([]),
         ] {
             assert_eq!(kept.shift(), None);
-            kept.refuse_loss("x.npy".as_ref(), |j| j.to_string()).unwrap();
+            kept.refuse_loss("x.npy".as_ref(), |j| j.to_string())
+                .unwrap();
         }
     }
 

@@ -99,7 +99,9 @@ pub fn prepare(
         if first && let Some(seen) = &table.finish.seen {
             match options.center {
                 true => format.shift = seen.shift(),
-                false => seen.refuse_loss(&part.path, |j| format!("column {:?}", table.columns[j]))?,
+                false => {
+                    seen.refuse_loss(&part.path, |j| format!("column {:?}", table.columns[j]))?
+                }
             }
         }
         looked.push((part, of_rows, before));
@@ -110,14 +112,24 @@ pub fn prepare(
     let features = format.columns.as_ref().map_or(0, Vec::len);
     let mut manifest = Manifest::of_numbers(source, names, features);
     for (part, of_rows, before) in &looked {
-        let labels: Vec<i64> = of_rows.iter().map(|&class| places[class as usize]).collect();
+        let labels: Vec<i64> = of_rows
+            .iter()
+            .map(|&class| places[class as usize])
+            .collect();
         let mut table = open(part, &format)?;
         let mut written = 0;
-        let entry = write_split(staging.dir(), part.name, &part.path, features, &labels, |rows, values| {
-            progress(rows.len() as u64);
-            written += table.read(values)?;
-            Ok(())
-        })?;
+        let entry = write_split(
+            staging.dir(),
+            part.name,
+            &part.path,
+            features,
+            &labels,
+            |rows, values| {
+                progress(rows.len() as u64);
+                written += table.read(values)?;
+                Ok(())
+            },
+        )?;
         if file_state(&part.path)? != *before || written != labels.len() {
             return Err(Error::Changed {
                 path: part.path.clone(),
@@ -186,7 +198,9 @@ impl Classes {
         };
         match numbers {
             Some(numbers) => of(&numbers),
-            None => number_keys(labels.into_iter().map(|(label, _)| label).collect(), |l| l.clone()),
+            None => number_keys(labels.into_iter().map(|(label, _)| label).collect(), |l| {
+                l.clone()
+            }),
         }
     }
 }
@@ -311,9 +325,17 @@ impl Table {
         if !more {
             return Ok(false);
         }
-        self.line = self.record.position().map_or(self.line, csv::Position::line);
+        self.line = self
+            .record
+            .position()
+            .map_or(self.line, csv::Position::line);
         let refuse = |field: String, found: String, expected: &str| {
-            Error::format(&self.path, format!("line {}{field}", self.line), found, expected)
+            Error::format(
+                &self.path,
+                format!("line {}{field}", self.line),
+                found,
+                expected,
+            )
         };
         if self.record.len() != self.features.len() {
             let found = format!("{} fields", self.record.len());
@@ -321,9 +343,19 @@ impl Table {
             return Err(refuse(String::new(), found, &expected));
         }
         for (text, &feature) in self.record.iter().zip(&self.features) {
-            let shown = || format!("{:?}", String::from_utf8_lossy(text).chars().take(40).collect::<String>());
+            let shown = || {
+                format!(
+                    "{:?}",
+                    String::from_utf8_lossy(text)
+                        .chars()
+                        .take(40)
+                        .collect::<String>()
+                )
+            };
             let Some(feature) = feature else {
-                let label = std::str::from_utf8(text).ok().filter(|label| !is_missing(label));
+                let label = std::str::from_utf8(text)
+                    .ok()
+                    .filter(|label| !is_missing(label));
                 let Some(label) = label else {
                     let expected = "a label in UTF-8; fill in or drop what is missing";
                     return Err(refuse(", the label".to_string(), shown(), expected));
@@ -337,7 +369,11 @@ impl Table {
             });
             let value = value.and_then(|value| self.finish.value(feature, value));
             row[feature] = value.map_err(|expected| {
-                refuse(format!(", column {:?}", self.columns[feature]), shown(), expected)
+                refuse(
+                    format!(", column {:?}", self.columns[feature]),
+                    shown(),
+                    expected,
+                )
             })?;
         }
         Ok(true)
@@ -391,7 +427,10 @@ fn look<R: BufRead>(path: &Path, mut from: R) -> Result<(Vec<u8>, R)> {
 fn delimiter_of(start: &[u8]) -> u8 {
     let mut counts = [(b',', 0), (b';', 0), (b'\t', 0)];
     let mut quoted = false;
-    for &byte in start.iter().take_while(|&&byte| !matches!(byte, b'\n' | b'\r')) {
+    for &byte in start
+        .iter()
+        .take_while(|&&byte| !matches!(byte, b'\n' | b'\r'))
+    {
         quoted ^= byte == b'"';
         for (delimiter, count) in &mut counts {
             *count += usize::from(byte == *delimiter && !quoted);
@@ -413,7 +452,8 @@ fn header(path: &Path, record: &ByteRecord) -> Result<Vec<String>> {
         };
         if name.is_empty() {
             let found = format!("no name for column {}", i + 1);
-            let expected = "a name for each (pandas writes its index without one: to_csv(index=False))";
+            let expected =
+                "a name for each (pandas writes its index without one: to_csv(index=False))";
             return bad(found, expected);
         }
         names.push(name.to_string());
@@ -438,11 +478,19 @@ fn place_of_label(path: &Path, names: &[String], label: &str, delimiter: u8) -> 
     let at = names.iter().position(|name| name == label.trim());
     at.ok_or_else(|| {
         let hint = match names.len() {
-            1 => format!(", divided by {:?} (--delimiter names another)", char::from(delimiter)),
+            1 => format!(
+                ", divided by {:?} (--delimiter names another)",
+                char::from(delimiter)
+            ),
             _ => String::new(),
         };
         let found = format!("the columns {}{hint}", listed(names));
-        Error::format(path, "header", found, format!("a column {label:?}, the label"))
+        Error::format(
+            path,
+            "header",
+            found,
+            format!("a column {label:?}, the label"),
+        )
     })
 }
 
@@ -478,10 +526,14 @@ fn features(
         }
         let Some(&feature) = place.get(name.as_str()) else {
             let found = format!("the column {name:?}");
-            let expected = format!("only the columns of the rows that are fitted: {}; leave it out{}", listed(&columns), match label {
-                Some(_) => "",
-                None => ", or give --label if it is the label",
-            });
+            let expected = format!(
+                "only the columns of the rows that are fitted: {}; leave it out{}",
+                listed(&columns),
+                match label {
+                    Some(_) => "",
+                    None => ", or give --label if it is the label",
+                }
+            );
             return Err(Error::format(path, "header", found, expected));
         };
         missing[feature] = false;
@@ -489,7 +541,10 @@ fn features(
     }
     if let Some(missing) = missing.iter().position(|&missing| missing) {
         let found = format!("no column {:?}", columns[missing]);
-        let expected = format!("all columns of the rows that are fitted: {}", listed(&columns));
+        let expected = format!(
+            "all columns of the rows that are fitted: {}",
+            listed(&columns)
+        );
         return Err(Error::format(path, "header", found, expected));
     }
     Ok((columns, features))
@@ -513,11 +568,19 @@ fn is_missing(text: &str) -> bool {
 
 fn of_csv(path: &Path, error: csv::Error) -> Error {
     match error.into_kind() {
-        csv::ErrorKind::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
-            Error::format(path, "record", source, "records of at most 64 MiB; is a quote left open?")
-        }
+        csv::ErrorKind::Io(source) if source.kind() == io::ErrorKind::InvalidData => Error::format(
+            path,
+            "record",
+            source,
+            "records of at most 64 MiB; is a quote left open?",
+        ),
         csv::ErrorKind::Io(source) => Error::io(path, "read")(source),
-        other => Error::format(path, "record", format!("{other:?}"), "comma-separated values"),
+        other => Error::format(
+            path,
+            "record",
+            format!("{other:?}"),
+            "comma-separated values",
+        ),
     }
 }
 

@@ -563,8 +563,7 @@ impl Split {
 }
 
 /// What a feature must be.
-pub const USABLE: &str =
-    "a number between -1e15 and 1e15, whose square f32 can hold; fill in or drop what is missing, scale what is larger";
+pub const USABLE: &str = "a number between -1e15 and 1e15, whose square f32 can hold; fill in or drop what is missing, scale what is larger";
 
 /// Whether a feature is so.
 pub fn is_usable(value: f32) -> bool {

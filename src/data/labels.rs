@@ -52,7 +52,12 @@ pub(crate) fn read(path: &Path, rows: usize) -> Result<Labels> {
             _ => "",
         };
         let expected = format!("one label a row, {rows}{hint}");
-        return Err(Error::format(&path, "shape", format!("{shape:?}"), expected));
+        return Err(Error::format(
+            &path,
+            "shape",
+            format!("{shape:?}"),
+            expected,
+        ));
     }
     let data = array.read_rest()?;
     array.check_unchanged()?;
@@ -66,28 +71,42 @@ pub(crate) fn read(path: &Path, rows: usize) -> Result<Labels> {
         // Beyond f64's whole numbers.
         Dtype::I64 | Dtype::U64 => {
             let signed = header.dtype == Dtype::I64;
-            let words = data.as_chunks::<8>().0.iter().map(|word| match header.big_endian {
-                true => u64::from_be_bytes(*word),
-                false => u64::from_le_bytes(*word),
-            });
-            let numbers = words.enumerate().map(|(row, word)| match i64::try_from(word) {
-                _ if signed => Ok(word as i64),
-                Ok(number) => Ok(number),
-                Err(_) => Err(refuse(row, word.to_string(), "a label below 2^63")),
-            });
+            let words = data
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .map(|word| match header.big_endian {
+                    true => u64::from_be_bytes(*word),
+                    false => u64::from_le_bytes(*word),
+                });
+            let numbers = words
+                .enumerate()
+                .map(|(row, word)| match i64::try_from(word) {
+                    _ if signed => Ok(word as i64),
+                    Ok(number) => Ok(number),
+                    Err(_) => Err(refuse(row, word.to_string(), "a label below 2^63")),
+                });
             Values::Numbers(numbers.collect::<Result<_>>()?)
         }
         _ => {
             let mut numbers = Vec::new();
             header.decode(&data, &mut numbers);
-            let whole = |(row, &number): (usize, &f64)| match number.fract() == 0.0 && number.abs() < 1e15 {
+            let whole = |(row, &number): (usize, &f64)| match number.fract() == 0.0
+                && number.abs() < 1e15
+            {
                 true => Ok(number as i64),
                 false => {
                     let expected = "a whole number, the class; drop rows without a label";
                     Err(refuse(row, number.to_string(), expected))
                 }
             };
-            Values::Numbers(numbers.iter().enumerate().map(whole).collect::<Result<_>>()?)
+            Values::Numbers(
+                numbers
+                    .iter()
+                    .enumerate()
+                    .map(whole)
+                    .collect::<Result<_>>()?,
+            )
         }
     };
     Ok(Labels { path, values })
@@ -109,7 +128,11 @@ fn names(data: &[u8], dtype: Dtype, big_endian: bool) -> std::result::Result<Val
                     (row, "bytes that are no text".to_string(), expected)
                 })?;
                 if name.is_empty() {
-                    return Err((row, "no text".to_string(), "the name of a class; drop rows without a label"));
+                    return Err((
+                        row,
+                        "no text".to_string(),
+                        "the name of a class; drop rows without a label",
+                    ));
                 }
                 if list.len() == MAX_CLASSES {
                     let found = format!("the {}th name", MAX_CLASSES + 1);
@@ -129,10 +152,14 @@ fn names(data: &[u8], dtype: Dtype, big_endian: bool) -> std::result::Result<Val
 fn text(bytes: &[u8], dtype: Dtype, big_endian: bool) -> Option<String> {
     let text = match dtype {
         Dtype::Unicode(_) => {
-            let characters = bytes.as_chunks::<4>().0.iter().map(|word| match big_endian {
-                true => u32::from_be_bytes(*word),
-                false => u32::from_le_bytes(*word),
-            });
+            let characters = bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|word| match big_endian {
+                    true => u32::from_be_bytes(*word),
+                    false => u32::from_le_bytes(*word),
+                });
             characters.map(char::from_u32).collect::<Option<String>>()?
         }
         _ => std::str::from_utf8(bytes).ok()?.to_string(),
@@ -156,12 +183,19 @@ pub(crate) fn number(files: Vec<Labels>, from: u8, most: i64) -> Result<Numbered
     for (place, number) in all.values_mut().enumerate() {
         *number = place as i64;
     }
-    let numbers = files.iter().find(|file| matches!(file.values, Values::Numbers(_)));
+    let numbers = files
+        .iter()
+        .find(|file| matches!(file.values, Values::Numbers(_)));
     if !all.is_empty()
         && let Some(numbers) = numbers
     {
         let expected = "names of classes, as the other labels are";
-        return Err(Error::format(&numbers.path, "descr", "whole numbers", expected));
+        return Err(Error::format(
+            &numbers.path,
+            "descr",
+            "whole numbers",
+            expected,
+        ));
     }
     if !all.is_empty() && from != 0 {
         let expected = "no such option: labels that are names are not counted";
@@ -211,8 +245,8 @@ impl Numbered {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::npy::Header;
+    use super::*;
 
     #[test]
     fn names_are_numbered_as_numpy_unique_does() {
@@ -230,7 +264,10 @@ mod tests {
             }
             super::names(&data, Dtype::Unicode(width), true).unwrap()
         }
-        let files = vec![of(&["rose", "Ähre", "rose", "aster"]), of(&["zinnia", "aster", "Rose"])];
+        let files = vec![
+            of(&["rose", "Ähre", "rose", "aster"]),
+            of(&["zinnia", "aster", "Rose"]),
+        ];
         let numbered = number(files, 0, 100).unwrap();
         let names = ["Rose", "aster", "rose", "zinnia", "Ähre"].map(String::from);
         assert_eq!(numbered.names.as_deref(), Some(&names[..]));
@@ -250,7 +287,10 @@ mod tests {
         read(&path, 2).unwrap();
         for rows in [1, 3, 1 << 61, usize::MAX] {
             let error = read(&path, rows).unwrap_err().to_string();
-            assert!(error.contains(&format!("one label a row, {rows}")), "{error}");
+            assert!(
+                error.contains(&format!("one label a row, {rows}")),
+                "{error}"
+            );
         }
     }
 }

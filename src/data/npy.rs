@@ -492,7 +492,10 @@ fn parse_descr(value: Value, spelled: &str) -> Result<(Dtype, bool), NpyError> {
         }
     };
     // A byte has no order; NumPy writes '|'.
-    Ok((dtype, big_endian && dtype.size() > 1 && !matches!(dtype, Dtype::Bytes(_))))
+    Ok((
+        dtype,
+        big_endian && dtype.size() > 1 && !matches!(dtype, Dtype::Bytes(_)),
+    ))
 }
 
 /// What to do about a type that is neither number nor text.
@@ -504,9 +507,7 @@ fn refused_descr(spelled: &str) -> NpyError {
             "plain numbers: numpy.lib.recfunctions.structured_to_unstructured makes columns of the fields"
         }
         Some('c') => "real numbers: x.real, x.imag or abs(x)",
-        Some('O') => {
-            "numbers or text: x.astype('f4') makes numbers of objects, y.astype('U') text"
-        }
+        Some('O') => "numbers or text: x.astype('f4') makes numbers of objects, y.astype('U') text",
         Some('M' | 'm') => "numbers: astype('i8') makes them of times",
         Some('f') => "bool, a whole number of up to 8 bytes, or a float of 2, 4 or 8: astype('f8')",
         _ => "bool, a whole number, a float or text: astype('f4') makes numbers",
@@ -585,7 +586,10 @@ mod tests {
         for (descr, hint) in [
             ("'<c8'", "x.real"),
             ("'|O'", "astype"),
-            ("[('a', '<f4'), ('b', '<i4', (2, 3))]", "structured_to_unstructured"),
+            (
+                "[('a', '<f4'), ('b', '<i4', (2, 3))]",
+                "structured_to_unstructured",
+            ),
             ("'<M8[ns]'", "astype('i8')"),
             ("'<f16'", "astype('f8')"),
             ("'|V2'", "astype('f4')"),
@@ -600,8 +604,20 @@ mod tests {
             assert!(error.to_string().contains(hint), "{descr}: {error}");
         }
         for shape in [
-            "(3)", "(-1,)", "(+1,)", "(1,,2)", "(,)", "[1]", "(1.0,)", "(1 2)", "(True,)", "('1',)",
-            "((1,),)", "99999999999999999999999,", "(99999999999999999999999,)", "(1,",
+            "(3)",
+            "(-1,)",
+            "(+1,)",
+            "(1,,2)",
+            "(,)",
+            "[1]",
+            "(1.0,)",
+            "(1 2)",
+            "(True,)",
+            "('1',)",
+            "((1,),)",
+            "99999999999999999999999,",
+            "(99999999999999999999999,)",
+            "(1,",
         ] {
             let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
             assert!(
@@ -628,14 +644,28 @@ mod tests {
     fn what_other_writers_and_older_numpys_write_is_read() {
         let of = |text: &str, data| parse_text(text, data).unwrap();
         // Another order of keys, double quotes, no last comma; Python 2's long integers.
-        let header = of(r#"{"shape":(2L, 3L),"fortran_order":True,"descr":">i2"}"#, 12);
+        let header = of(
+            r#"{"shape":(2L, 3L),"fortran_order":True,"descr":">i2"}"#,
+            12,
+        );
         assert_eq!(
-            (header.dtype, header.big_endian, header.fortran_order, &*header.shape),
+            (
+                header.dtype,
+                header.big_endian,
+                header.fortran_order,
+                &*header.shape
+            ),
             (Dtype::I16, true, true, &[2, 3][..])
         );
-        let header = of("{'descr': '|b1', 'fortran_order': False, 'shape': ( 4 , ) , }", 4);
+        let header = of(
+            "{'descr': '|b1', 'fortran_order': False, 'shape': ( 4 , ) , }",
+            4,
+        );
         assert_eq!((header.dtype, &*header.shape), (Dtype::Bool, &[4][..]));
-        let header = of("{'descr': '>U3', 'fortran_order': False, 'shape': (2, 1, 1), }", 24);
+        let header = of(
+            "{'descr': '>U3', 'fortran_order': False, 'shape': (2, 1, 1), }",
+            24,
+        );
         assert_eq!((header.dtype, header.big_endian), (Dtype::Unicode(3), true));
         let header = of("{'descr': '|S3', 'fortran_order': False, 'shape': (), }", 3);
         assert_eq!((header.dtype, header.shape.len()), (Dtype::Bytes(3), 0));

@@ -52,7 +52,14 @@ impl Member {
         };
         let mut archive = ZipArchive::new(BufReader::new(file)).map_err(broken)?;
         let names: Vec<String> = (0..archive.len())
-            .map(|i| Ok(archive.by_index_raw(i).map_err(broken)?.name().map_err(broken)?.into_owned()))
+            .map(|i| {
+                Ok(archive
+                    .by_index_raw(i)
+                    .map_err(broken)?
+                    .name()
+                    .map_err(broken)?
+                    .into_owned())
+            })
             .collect::<Result<_>>()?;
         let plain = |name: &str| name.strip_suffix(".npy").unwrap_or(name).to_string();
         let arrays: Vec<usize> = (0..names.len())
@@ -79,7 +86,10 @@ impl Member {
                 Some(name) => format!("{name:?}, or give another name after the colon"),
                 None => {
                     let first = members.first().map_or("NAME", String::as_str);
-                    format!("one array, or the name of one after a colon: {}:{first}", path.display())
+                    format!(
+                        "one array, or the name of one after a colon: {}:{first}",
+                        path.display()
+                    )
                 }
             };
             return Err(Error::format(path, "archive", there, expected));
@@ -101,9 +111,15 @@ impl Member {
             }
         };
         let (compressed, size) = (entry.compressed_size(), entry.size());
-        let length = file.metadata().map_err(Error::io(path, "read the length of"))?.len();
-        let start = (entry.data_start())
-            .filter(|start| start.checked_add(compressed).is_some_and(|end| end <= length));
+        let length = file
+            .metadata()
+            .map_err(Error::io(path, "read the length of"))?
+            .len();
+        let start = (entry.data_start()).filter(|start| {
+            start
+                .checked_add(compressed)
+                .is_some_and(|end| end <= length)
+        });
         let Some(start) = start.filter(|_| deflated || compressed == size) else {
             let found = format!("{compressed} bytes for {size}");
             return refuse(found, "bytes that lie in the archive; save it again");

@@ -95,7 +95,10 @@ fn is_stored(path: &Path, format: &NumberFormat) -> Result<bool> {
     if !manifest.splits.iter().any(|entry| entry.name == split) {
         return Ok(false);
     }
-    let shift = manifest.numbers.as_ref().and_then(|numbers| numbers.shift.as_ref());
+    let shift = manifest
+        .numbers
+        .as_ref()
+        .and_then(|numbers| numbers.shift.as_ref());
     match shift == format.shift.as_ref() {
         true => Ok(true),
         false => Err(Error::format(
@@ -164,7 +167,11 @@ impl Finish {
             seen.observe(column, value);
         }
         if self.looking {
-            return if value.is_finite() { Ok(0.0) } else { Err(USABLE) };
+            return if value.is_finite() {
+                Ok(0.0)
+            } else {
+                Err(USABLE)
+            };
         }
         if self.quotients && !(0.0..=1.0).contains(&value) {
             return Err(QUOTIENT);
@@ -174,6 +181,10 @@ impl Finish {
             Some(shift) => scaled - shift[column],
             None => scaled,
         } as f32;
-        if is_usable(feature) { Ok(feature) } else { Err(USABLE) }
+        if is_usable(feature) {
+            Ok(feature)
+        } else {
+            Err(USABLE)
+        }
     }
 }

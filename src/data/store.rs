@@ -60,7 +60,11 @@ impl MappedMatrix {
         };
         if !header.is_mappable() {
             let order = if header.fortran_order { "Fortran" } else { "C" };
-            let found = format!("{} in {order} order, from byte {}", header.descr(), header.data_offset);
+            let found = format!(
+                "{} in {order} order, from byte {}",
+                header.descr(),
+                header.data_offset
+            );
             let expected = "<f4 in C order from a multiple of 4: only that is mapped as it lies";
             return Err(Error::format(path, "header", found, expected));
         }
