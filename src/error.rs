@@ -239,6 +239,15 @@ impl Error {
         }
     }
 
+    /// Whether one input cannot be read, so that others may still be used.
+    pub(crate) fn is_of_input(&self) -> bool {
+        match self {
+            Error::Image { .. } => true,
+            Error::Io { source, .. } => source.kind() != io::ErrorKind::OutOfMemory,
+            _ => false,
+        }
+    }
+
     /// Exit code of the binaries: 64 usage, 65 bad data, 70 no usable result, 71 no memory,
     /// 73 output exists or is being written, 74 input or output failed, 75 input changed, 128 + signal.
     pub fn exit_code(&self) -> u8 {

@@ -88,22 +88,78 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_dir(parent_of(path))
 }
 
-/// Read a file of at most `most` bytes.
-pub(crate) fn read(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    read_into(path, doing, most, &mut bytes)?;
-    Ok(bytes)
+/// Open a regular file to read. Others are refused ([`Error::Format`]) without being opened: a
+/// FIFO would wait for a writer, and a device may do anything.
+pub(crate) fn open_regular(path: &Path, doing: &'static str) -> Result<File> {
+    let check = |metadata: io::Result<fs::Metadata>| {
+        let kind = metadata.map_err(Error::io(path, doing))?.file_type();
+        match kind.is_file() {
+            true => Ok(()),
+            false => Err(Error::format(path, "kind", kind_of(kind), "a regular file")),
+        }
+    };
+    check(refusal().and_then(|()| fs::metadata(path)))?;
+    let mut options = File::options();
+    options.read(true);
+    // What has the name now may be another file than a moment ago.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    let file = (refusal().and_then(|()| options.open(path))).map_err(Error::io(path, doing))?;
+    check(file.metadata())?;
+    Ok(file)
 }
 
-/// [`read`], in place of what `bytes` holds.
-pub(crate) fn read_into(
+fn kind_of(kind: fs::FileType) -> &'static str {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            return "a pipe (FIFO)";
+        } else if kind.is_socket() {
+            return "a socket";
+        } else if kind.is_block_device() || kind.is_char_device() {
+            return "a device";
+        }
+    }
+    if kind.is_dir() { "a folder" } else { "no file" }
+}
+
+/// Read a regular file of at most `most` bytes in place of what `bytes` holds; see
+/// [`open_regular`].
+#[cfg(feature = "photographs")]
+pub(crate) fn read_regular(
     path: &Path,
     doing: &'static str,
     most: u64,
     bytes: &mut Vec<u8>,
 ) -> Result<()> {
-    bytes.clear();
+    read_opened(open_regular(path, doing)?, path, most, bytes)
+}
+
+/// Read a file of at most `most` bytes.
+pub(crate) fn read(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8>> {
     let file = (refusal().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
+    let mut bytes = Vec::new();
+    read_opened(file, path, most, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Read all of a file or pipe of at most `most` bytes.
+pub(crate) fn read_stream(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8>> {
+    let file = (refusal().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
+    let mut bytes = Vec::new();
+    (Failing(&file).take(most.saturating_add(1)))
+        .read_to_end(&mut bytes)
+        .map_err(Error::io(path, "read"))?;
+    if bytes.len() as u64 > most {
+        let (found, expected) = (format!("more than {most} bytes"), "no more");
+        return Err(Error::format(path, "length", found, expected));
+    }
+    Ok(bytes)
+}
+
+fn read_opened(file: File, path: &Path, most: u64, bytes: &mut Vec<u8>) -> Result<()> {
+    bytes.clear();
     let len = (refusal().and_then(|()| file.metadata()))
         .map_err(Error::io(path, "read the length of"))?
         .len();
@@ -138,6 +194,34 @@ pub(crate) fn read_pieces(path: &Path, mut each: impl FnMut(&[u8])) -> Result<()
             Err(error) => return Err(Error::io(path, "read")(error)),
         }
     }
+}
+
+/// What lies in a folder, in the order of the names' bytes.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
+    let read = || {
+        let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+        entries.sort_by_cached_key(|entry| entry.file_name().into_encoded_bytes());
+        Ok(entries)
+    };
+    (refusal().and_then(|()| read())).map_err(Error::io(folder, "read the folder"))
+}
+
+/// What tells a folder from all others, by whatever name it is reached.
+#[cfg(unix)]
+pub(crate) type FolderId = (u64, u64);
+#[cfg(not(unix))]
+pub(crate) type FolderId = PathBuf;
+
+/// The identity of a folder.
+pub(crate) fn folder_id(folder: &Path) -> Result<FolderId> {
+    #[cfg(unix)]
+    let id = fs::metadata(folder).map(|metadata| {
+        use std::os::unix::fs::MetadataExt;
+        (metadata.dev(), metadata.ino())
+    });
+    #[cfg(not(unix))]
+    let id = fs::canonicalize(folder);
+    id.map_err(Error::io(folder, "read the folder"))
 }
 
 /// Give a file or directory another name.

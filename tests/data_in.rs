@@ -154,7 +154,10 @@ fn a_folder_of_photographs_to_a_prediction() {
     let prep = ["folder", "--root", "mine", "--out", "own", "--size", "8"];
     let said = succeeds(&world.run(PREP, &prep));
     assert!(
-        said.contains("1 files passed over") && said.contains("next: flowreg-fit own"),
+        said.contains("left out: 1 file that is no picture (flower 0/notes.txt)\n")
+            && said
+                .contains("layout: a folder for each of 4 classes; each class is split by seed 0")
+            && said.contains("next: flowreg-fit own"),
         "{said}"
     );
     succeeds(&world.run(
@@ -218,6 +221,290 @@ fn a_png_that_cannot_be_used_is_named_or_left_out() {
         .map(|split| split.rows)
         .sum();
     assert_eq!(rows, 8);
+}
+
+/// Two classes of pictures in `mine`, and the arguments that prepare them without splits.
+fn two_classes(world: &World) -> [&'static str; 11] {
+    for name in ["a/0.png", "a/1.png", "b/0.png", "b/1.png"] {
+        let path = world.path("mine").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, include_bytes!("pictures/rgb.png")).unwrap();
+    }
+    [
+        "folder",
+        "--root",
+        "mine",
+        "--out",
+        "own",
+        "--size",
+        "8",
+        "--val-share",
+        "0",
+        "--test-share",
+        "0",
+    ]
+}
+
+/// Whatever cannot be read is refused at once, or left out by --skip-bad: a broken link, a pipe, a
+/// folder, nothing, too much, and what has a picture's name and is none.
+#[cfg(unix)]
+#[test]
+fn files_that_cannot_be_read_are_refused_or_left_out() {
+    use std::os::unix::net::UnixListener;
+    let world = World::new();
+    let prep = two_classes(&world);
+    let put = |name: &str| world.path("mine/a").join(name);
+    let fifo = || {
+        let made = std::process::Command::new("mkfifo")
+            .arg(put("bad.png"))
+            .status();
+        assert!(made.unwrap().success());
+    };
+    let kinds: [(&str, &dyn Fn(), i32); 7] = [
+        (
+            "bad.png: cannot open",
+            &|| std::os::unix::fs::symlink("/nowhere", put("bad.png")).unwrap(),
+            74,
+        ),
+        ("bad.png: found a pipe", &fifo, 65),
+        (
+            "bad.png: found a socket",
+            &|| drop(UnixListener::bind(put("bad.png")).unwrap()),
+            65,
+        ),
+        (
+            "bad.png: found a device",
+            &|| std::os::unix::fs::symlink("/dev/zero", put("bad.png")).unwrap(),
+            65,
+        ),
+        (
+            "bad.png: found no ",
+            &|| std::fs::write(put("bad.png"), "").unwrap(),
+            65,
+        ),
+        (
+            "bad.png: found no ",
+            &|| std::fs::write(put("bad.png"), "text").unwrap(),
+            65,
+        ),
+        (
+            "bad.png: found",
+            &|| {
+                std::fs::File::create(put("bad.png"))
+                    .unwrap()
+                    .set_len(1 << 33)
+                    .unwrap()
+            },
+            65,
+        ),
+    ];
+    for (part, make, code) in kinds {
+        make();
+        world.refuses(code, &[part], |world| world.run(PREP, &prep));
+        succeeds(&world.run(PREP, &[&prep[..], &["--skip-bad", "--force"]].concat()));
+        let dataset = Dataset::open(world.path("own")).unwrap();
+        let manifest = dataset.manifest();
+        assert_eq!(manifest.splits[0].rows, 4);
+        assert!(
+            manifest.skipped[0].contains("bad.png"),
+            "{:?}",
+            manifest.skipped
+        );
+        assert_eq!(manifest.skipped.len(), 1);
+        std::fs::remove_file(put("bad.png")).unwrap();
+        std::fs::remove_dir_all(world.path("own")).unwrap();
+    }
+}
+
+/// A folder that the system refuses to list, whichever it is: an error, or left out and named.
+#[cfg(debug_assertions)]
+#[test]
+fn folders_that_cannot_be_read_are_refused_or_left_out() {
+    let world = World::new();
+    let prep = two_classes(&world);
+    std::fs::create_dir_all(world.path("mine/a/deep")).unwrap();
+    std::fs::write(
+        world.path("mine/a/deep/2.png"),
+        include_bytes!("pictures/rgb.png"),
+    )
+    .unwrap();
+    let run = |call: usize, more: &[&str]| {
+        let mut command = std::process::Command::new(PREP);
+        command.args(prep).args(more).current_dir(world.0.path());
+        command.env("FLOWREG_FAIL_IO", format!("{call}:eio"));
+        command.output().unwrap()
+    };
+    for (call, folder) in ["mine", "mine/a", "mine/a/deep"].iter().enumerate() {
+        world.refuses(74, &[folder, "cannot read the folder"], |_| run(call, &[]));
+    }
+    world.refuses(74, &["mine: cannot read the folder"], |_| {
+        run(0, &["--skip-bad"])
+    });
+    let said = succeeds(&run(2, &["--skip-bad"]));
+    assert!(
+        said.contains("left out: 1 folder that cannot be read (a/deep)\n"),
+        "{said}"
+    );
+    let left_out = Dataset::open(world.path("own"))
+        .unwrap()
+        .manifest()
+        .left_out
+        .clone();
+    assert_eq!(left_out, ["1 folder that cannot be read (a/deep)"]);
+}
+
+/// A split of which nothing can be used is named by the folder that was given.
+#[test]
+fn an_empty_split_is_named_by_what_was_given() {
+    let world = World::new();
+    for name in ["train/a/1.png", "train/b/1.png", "val/a/2.png"] {
+        let path = world.path("mine").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let bytes = include_bytes!("pictures/rgb.png");
+        let bytes = if name.starts_with("val") {
+            &[][..]
+        } else {
+            bytes
+        };
+        std::fs::write(path, bytes).unwrap();
+    }
+    let prep = [
+        "folder",
+        "--root",
+        "mine",
+        "--out",
+        "own",
+        "--size",
+        "8",
+        "--skip-bad",
+    ];
+    world.refuses(
+        65,
+        &["mine: split val: found 1 photographs", "val/a/2.png"],
+        |world| {
+            let output = world.run(PREP, &prep);
+            assert!(!String::from_utf8_lossy(&output.stderr).contains(".partial"));
+            output
+        },
+    );
+}
+
+/// Runs and datasets that lie among photographs are neither prepared nor predicted.
+#[test]
+fn outputs_among_photographs_are_passed_over() {
+    let world = World::new();
+    let prep = two_classes(&world);
+    succeeds(&world.run(PREP, &prep));
+    succeeds(&world.run(FIT, &["own", "--epochs", "2", "--out", "mine/run"]));
+    assert!(world.path("mine/run/weights.png").exists());
+    std::fs::rename(world.path("own"), world.path("mine/a/own")).unwrap();
+    let said = succeeds(&world.run(PREP, &prep));
+    assert!(
+        said.contains("left out: 2 outputs of flowreg (a/own, run)"),
+        "{said}"
+    );
+    let dataset = Dataset::open(world.path("own")).unwrap();
+    assert_eq!(dataset.manifest().class_names, ["a", "b"]);
+    assert_eq!(
+        dataset.manifest().left_out,
+        ["2 outputs of flowreg (a/own, run)"]
+    );
+    let output = world.run(PREDICT, &["mine/run", "mine", "--csv", "--top", "1"]);
+    assert!(output.status.success());
+    let csv = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(csv.lines().count(), 5, "{csv}");
+    assert!(!csv.contains("mine/run"), "{csv}");
+}
+
+/// A list gives what the same layout in folders gives, to the byte, and is refused by its line.
+#[test]
+fn a_list_gives_what_folders_give() {
+    let world = World::new();
+    let mut list = "split,label,file\r\n".to_string();
+    for i in 1..=12 {
+        let (split, class) = (
+            ["train", "train", "test"][i % 3],
+            ["lily", "tulip, red"][i % 2],
+        );
+        let name = format!("image_{i:05}.jpg");
+        let folder = world.path("mine").join(split).join(class);
+        std::fs::create_dir_all(&folder).unwrap();
+        let from = world.path("photographs/jpg").join(&name);
+        std::fs::copy(from, folder.join(&name)).unwrap();
+        list += &format!("{split},\"{class}\",jpg/{name}\r\n");
+    }
+    std::fs::write(world.path("list.csv"), &list).unwrap();
+    let size = ["--size", "8"];
+    let run = |how: &[&str]| world.run(PREP, &[&["folder"], how, &size].concat());
+    succeeds(&run(&["--root", "mine", "--out", "folders"]));
+    let listed = ["--list", "list.csv", "--root", "photographs"];
+    succeeds(&run(&[&listed[..], &["--out", "listed"]].concat()));
+    let rows = |dataset: &str, split: &str| {
+        let dataset = Dataset::open(world.path(dataset)).unwrap();
+        let classes = dataset.manifest().class_names.clone();
+        let split = dataset.split(split).unwrap();
+        let samples = split.samples().unwrap();
+        let mut rows: Vec<(Vec<u32>, u32)> = (0..samples.rows())
+            .map(|i| {
+                let row = samples.x().row(i).iter().map(|value| value.to_bits());
+                (row.collect(), samples.labels()[i])
+            })
+            .collect();
+        rows.sort();
+        (classes, rows)
+    };
+    for split in ["train", "test"] {
+        assert_eq!(rows("folders", split), rows("listed", split));
+    }
+    std::fs::write(
+        world.path("bad.csv"),
+        list.replace("image_00007", "image_x"),
+    )
+    .unwrap();
+    world.refuses(
+        65,
+        &["bad.csv: line 8", "jpg/image_x.jpg", "--skip-bad"],
+        |world| {
+            world.run(
+                PREP,
+                &[
+                    "folder",
+                    "--list",
+                    "bad.csv",
+                    "--root",
+                    "photographs",
+                    "--out",
+                    "x",
+                ],
+            )
+        },
+    );
+    let skipped = [
+        "--list",
+        "bad.csv",
+        "--root",
+        "photographs",
+        "--out",
+        "skipped",
+        "--skip-bad",
+    ];
+    succeeds(&run(&skipped));
+    for args in [
+        &["--list", "list.csv", "--layout", "classes"][..],
+        &[
+            "--root",
+            "mine",
+            "--layout",
+            "splits",
+            "--split-names",
+            "train=a",
+        ],
+        &["--root", "mine", "--layout", "some"],
+        &["--root", "mine", "--split-names", "train"],
+        &[],
+    ] {
+        world.refuses(64, &["--"], |_| run(&[args, &["--out", "x"]].concat()));
+    }
 }
 
 #[test]
@@ -327,9 +614,15 @@ fn classes_may_be_without_rows() {
         let model = flowreg::Model::load(world.path("run/model.safetensors")).unwrap();
         model.bias().len()
     };
-    succeeds(&fit("few", &["--classes", "10"]));
+    let warned = |output: std::process::Output, count: &str| {
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && stderr.lines().count() == 1, "{stderr}");
+        let part = format!("{count} classes have no rows to train on: class ");
+        assert!(stderr.contains(&part), "{stderr}");
+    };
+    warned(fit("few", &["--classes", "10"]), "7 of 10");
     assert_eq!(outputs(), 10);
-    succeeds(&fit("gap", &[]));
+    warned(fit("gap", &[]), "4 of 10");
     assert_eq!(outputs(), 10);
     succeeds(&fit("gap", &["--classes", "4"]));
     assert_eq!(outputs(), 4);
@@ -337,7 +630,8 @@ fn classes_may_be_without_rows() {
     assert!(output.status.success());
     assert_eq!(outputs(), 12);
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert_eq!(stderr.lines().count(), 2, "{stderr}");
+    assert!(stderr.contains("6 of 12 classes have no rows"), "{stderr}");
     assert!(
         stderr.contains("val") && stderr.contains("2 classes"),
         "{stderr}"
@@ -347,7 +641,10 @@ fn classes_may_be_without_rows() {
     let prep = [
         "npy", "--x", "xgap", "--y", "ygap", "--x-val", "xval", "--y-val", "yval",
     ];
-    succeeds(&world.run(PREP, &[&prep[..], &["--out", "set"]].concat()));
+    warned(
+        world.run(PREP, &[&prep[..], &["--out", "set"]].concat()),
+        "6 of 12",
+    );
     let options = [
         "--val-split",
         "val",
@@ -360,10 +657,13 @@ fn classes_may_be_without_rows() {
     let output = world.run(FIT, &[&["set"], &options[..]].concat());
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{stderr}");
-    let warning: serde_json::Value = serde_json::from_str(stderr.trim()).unwrap();
-    assert_eq!(warning["event"], "warning");
-    let message = warning["message"].as_str().unwrap();
-    assert!(message.ends_with("class 5, class 11"), "{message}");
+    for (line, end) in stderr.lines().zip(["class 11", "class 5, class 11"]) {
+        let warning: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(warning["event"], "warning");
+        let message = warning["message"].as_str().unwrap();
+        assert!(message.ends_with(end), "{message}");
+    }
+    assert_eq!(stderr.lines().count(), 2, "{stderr}");
 }
 
 /// A weight for each row of the split, whatever `--classes` keeps; another number is refused

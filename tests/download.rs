@@ -8,6 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use common::world::{PREP, World};
 use flowreg::data::download::fetch;
@@ -21,8 +22,12 @@ struct Manners {
     cuts: Vec<usize>,
     /// It answers a range with the whole.
     ignores_ranges: bool,
-    /// It answers so instead.
-    status: Option<&'static str>,
+    /// It answers so instead: to each request the next one, then as it should.
+    statuses: Vec<&'static str>,
+    /// Parts that it sends begin here, whatever was asked for.
+    part_at: Option<usize>,
+    /// It answers a request for the whole with a part, too.
+    only_parts: bool,
     /// It claims so many bytes.
     claims: Option<usize>,
 }
@@ -35,8 +40,10 @@ fn serve(body: Vec<u8>, manners: Manners) -> (String, Arc<Mutex<Vec<String>>>) {
     let seen = heads.clone();
     std::thread::spawn(move || {
         let mut cuts = manners.cuts.clone().into_iter();
+        let mut statuses = manners.statuses.iter().copied();
         for stream in listener.incoming() {
-            let _ = answer(stream.unwrap(), &body, &manners, &mut cuts, &seen);
+            let status = statuses.next();
+            let _ = answer(stream.unwrap(), &body, &manners, status, &mut cuts, &seen);
         }
     });
     (address, heads)
@@ -46,6 +53,7 @@ fn answer(
     stream: TcpStream,
     body: &[u8],
     manners: &Manners,
+    status: Option<&str>,
     cuts: &mut impl Iterator<Item = usize>,
     seen: &Mutex<Vec<String>>,
 ) -> std::io::Result<()> {
@@ -62,7 +70,7 @@ fn answer(
     let asked = lower.split("range: bytes=").nth(1);
     let start = asked.map_or(0, |range| range.split('-').next().unwrap().parse().unwrap());
     let start = if manners.ignores_ranges { 0 } else { start };
-    if let Some(status) = manners.status {
+    if let Some(status) = status {
         return write!(
             stream,
             "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -74,9 +82,14 @@ fn answer(
             "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         );
     }
+    let start = match start {
+        0 if !manners.only_parts => 0,
+        asked => manners.part_at.unwrap_or(asked),
+    };
     let rest = &body[start..];
-    let status = match start {
-        0 => "200 OK".to_string(),
+    let status = match asked {
+        None if !manners.only_parts => "200 OK".to_string(),
+        _ if manners.ignores_ranges => "200 OK".to_string(),
         _ => format!(
             "206 Partial Content\r\nContent-Range: bytes {start}-{}/{}",
             body.len() - 1,
@@ -192,49 +205,273 @@ fn what_is_not_the_file_is_refused_and_deleted() {
         ..Manners::default()
     };
     assert!(refusal(body(), claims).contains("more than 400000 bytes"));
-    let status = |status| Manners {
-        status: Some(status),
-        ..Manners::default()
-    };
-    assert!(refusal(body(), status("404 Not Found")).contains("404"));
-    assert!(refusal(body(), status("503 Service Unavailable")).contains("run the command again"));
     // Another file of that name is nobody's to replace.
     std::fs::write(dir.path().join("file"), "mine").unwrap();
     assert!(refusal(body(), Manners::default()).contains("delete the file"));
     assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), b"mine");
 }
 
+/// A server that sends another part than was asked for: the part that is here is thrown away and
+/// the whole is asked for, but not for ever.
 #[test]
-fn the_command_refuses_a_wrong_file_and_uses_a_proxy() {
-    let world = World::new();
-    let run = |name: &str, value: &str, url: &str| {
-        let mut command = Command::new(PREP);
-        command.args([
-            "flowers102",
-            "--root",
-            "official",
-            "--download",
-            "--out",
-            "flowers",
-        ]);
-        command.env("FLOWREG_FLOWERS102_URL", url).env(name, value);
-        command.env("NO_PROXY", "nowhere").env_remove("no_proxy");
-        command.current_dir(world.0.path()).output().unwrap()
+fn a_part_that_was_not_asked_for_is_not_the_end() {
+    let fetch_beside_a_part = |manners: Manners| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file.part"), &body()[..120_000]).unwrap();
+        let (address, heads) = serve(body(), manners);
+        let fetched = fetch(&address, &remote(&body()), dir.path(), &mut |_, _| {});
+        let heads = heads.lock().unwrap();
+        let ranges = heads.iter().map(|head| {
+            let head = head.to_ascii_lowercase();
+            let range = head
+                .lines()
+                .find_map(|line| line.strip_prefix("range: bytes="));
+            range.map(str::to_string)
+        });
+        (fetched, ranges.collect::<Vec<_>>())
     };
+    for part_at in [0, 119_999, 120_001] {
+        let manners = Manners {
+            part_at: Some(part_at),
+            ..Manners::default()
+        };
+        let (fetched, ranges) = fetch_beside_a_part(manners.clone());
+        assert!(fetched.unwrap(), "{part_at}");
+        assert_eq!(ranges, [Some("120000-".to_string()), None], "{part_at}");
+        let (fetched, ranges) = fetch_beside_a_part(Manners {
+            only_parts: true,
+            ..manners
+        });
+        // What begins at 0 is the whole, whatever it is called.
+        assert_eq!(fetched.is_ok(), part_at == 0, "{part_at}");
+        assert!(ranges.len() <= 4, "{ranges:?}");
+    }
+    // Cut again and again before the byte that was there: no progress, and an end.
+    let manners = Manners {
+        cuts: vec![10; 20],
+        ignores_ranges: true,
+        ..Manners::default()
+    };
+    let (fetched, ranges) = fetch_beside_a_part(manners);
+    assert!(fetched.unwrap_err().to_string().contains("broke off"));
+    assert_eq!(ranges.len(), 5);
+}
+
+#[test]
+fn a_busy_server_is_asked_again_and_a_hopeless_one_is_not() {
+    let fetch_from = |statuses: &[&'static str]| {
+        let dir = tempfile::tempdir().unwrap();
+        let manners = Manners {
+            statuses: statuses.to_vec(),
+            ..Manners::default()
+        };
+        let (address, heads) = serve(body(), manners);
+        let started = Instant::now();
+        let fetched = fetch(&address, &remote(&body()), dir.path(), &mut |_, _| {});
+        let heads = heads.lock().unwrap().len();
+        (
+            fetched.map_err(|error| error.to_string()),
+            heads,
+            started.elapsed(),
+        )
+    };
+    for busy in [
+        "408 Timeout",
+        "429 Too Many",
+        "500 Bug",
+        "502 Bad",
+        "503 Busy",
+        "504 Late",
+    ] {
+        assert_eq!(fetch_from(&[busy]).0, Ok(true), "{busy}");
+    }
+    let (fetched, heads, took) = fetch_from(&["429 Too Many\r\nRetry-After: 2"]);
+    assert_eq!((fetched, heads), (Ok(true), 2));
+    assert!((2.0..20.0).contains(&took.as_secs_f64()), "{took:?}");
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(3));
+    let dated = format!("503 Busy\r\nRetry-After: {date}").leak();
+    let (fetched, _, took) = fetch_from(&[dated]);
+    assert_eq!(fetched, Ok(true));
+    assert!((1.5..20.0).contains(&took.as_secs_f64()), "{took:?}");
+    // Nonsense is no pause at all.
+    assert_eq!(fetch_from(&["503 Busy\r\nRetry-After: -1"]).0, Ok(true));
+
+    for (status, part) in [
+        ("404 Not Found", "404"),
+        ("403 Forbidden", "403"),
+        ("304 Not Modified", "304"),
+        ("429 Too Many\r\nRetry-After: 3600", "a pause of 3600 s"),
+        (
+            "503 Busy\r\nRetry-After: Fri, 31 Dec 9999 23:59:59 GMT",
+            "a pause of",
+        ),
+        ("302 Found\r\nLocation: /again", "redirects"),
+    ] {
+        let (fetched, heads, took) = fetch_from(&[status; 30]);
+        let error = fetched.unwrap_err();
+        assert!(error.contains(part), "{error}");
+        let most = if status.starts_with("302") { 11 } else { 1 };
+        assert!(
+            heads <= most && took.as_secs() < 5,
+            "{status}: {heads} in {took:?}"
+        );
+    }
+    let (fetched, heads, _) = fetch_from(&["503 Busy"; 30]);
+    assert!(fetched.unwrap_err().contains("run the command again"));
+    assert_eq!(heads, 5);
+}
+
+#[test]
+fn addresses_that_lead_nowhere_are_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let there = dir.path().join("a mirror");
+    std::fs::create_dir(&there).unwrap();
+    std::fs::write(there.join("file"), body()).unwrap();
+    let mirror = there.to_str().unwrap().replace(' ', "%20");
+    for (i, host) in ["", "localhost"].iter().enumerate() {
+        let into = dir.path().join(i.to_string());
+        let url = format!("file://{host}{mirror}/");
+        assert!(fetch(&url, &remote(&body()), &into, &mut |_, _| {}).unwrap());
+        assert_eq!(std::fs::read(into.join("file")).unwrap(), body());
+    }
+    for (url, part) in [
+        ("ftp://127.0.0.1/x".to_string(), "expected https://"),
+        ("127.0.0.1/x".to_string(), "expected https://"),
+        (there.display().to_string(), "file:///FOLDER"),
+        ("file://elsewhere/x".to_string(), "another host"),
+        (format!("file://{mirror}/absent"), "No such file"),
+        ("http://".to_string(), "check the address"),
+        ("http://a b/".to_string(), "check the address"),
+        ("http://no-such-host.invalid".to_string(), "check the host"),
+    ] {
+        let started = Instant::now();
+        let error = fetch(&url, &remote(&body()), dir.path(), &mut |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains(part), "{url}: {error}");
+        assert!(started.elapsed().as_secs() < 5, "{url}");
+    }
+}
+
+/// The command, with what it should find in the environment.
+fn download(world: &World, url: &str, env: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = Command::new(PREP);
+    let root = ["--root", "official", "--download", "--out", "flowers"];
+    command.arg("flowers102").args(root);
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        command
+            .env_remove(name)
+            .env_remove(name.to_ascii_uppercase());
+    }
+    command
+        .env_remove("SSL_CERT_FILE")
+        .env_remove("SSL_CERT_DIR");
+    command
+        .env("FLOWREG_FLOWERS102_URL", url)
+        .envs(env.iter().copied());
+    let output = command.current_dir(world.0.path()).output().unwrap();
+    (
+        output.status.code(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+#[test]
+fn the_command_refuses_a_wrong_file() {
+    let world = World::new();
     let (address, _) = serve(body(), Manners::default());
-    let output = run("UNUSED", "", &address);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(74), "{stderr}");
+    let (code, stderr) = download(&world, &address, &[]);
+    assert_eq!(code, Some(74), "{stderr}");
     assert!(stderr.contains("setid.mat: found md5"), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(names(&world.path("official")).is_empty() && !world.path("flowers").exists());
+}
 
-    let (proxy, heads) = serve(body(), Manners::default());
-    let output = run("ALL_PROXY", &proxy, "http://mirror.invalid/102");
-    assert_eq!(output.status.code(), Some(74));
-    let heads = heads.lock().unwrap().concat();
-    assert!(
-        heads.contains("mirror.invalid") && heads.contains("/setid.mat"),
-        "{heads}"
-    );
+/// Plain http is forwarded in the absolute form, https is tunnelled; each by its own variable.
+#[test]
+fn proxies_are_asked_as_curl_asks_them() {
+    let world = World::new();
+    let heads_of = |url: &str, variable: &str, more: &[(&str, &str)]| {
+        let (proxy, heads) = serve(body(), Manners::default());
+        let proxy = proxy.replace("//", "//user:pass%20word@");
+        let env = [&[(variable, proxy.as_str())], more].concat();
+        let (code, stderr) = download(&world, url, &env);
+        assert_eq!(code, Some(74), "{stderr}");
+        heads.lock().unwrap().concat()
+    };
+    let (http, https) = ("http://mirror.invalid:81/102", "https://mirror.invalid/102");
+    for variable in ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"] {
+        let heads = heads_of(http, variable, &[("NO_PROXY", "nowhere")]);
+        let line = "GET http://mirror.invalid:81/102/setid.mat HTTP/1.1\r\n";
+        assert!(heads.starts_with(line), "{variable}: {heads}");
+        let lower = heads.to_ascii_lowercase();
+        assert!(lower.contains("\r\nhost: mirror.invalid:81\r\n"), "{heads}");
+        assert!(heads.contains("Basic dXNlcjpwYXNzIHdvcmQ="), "{heads}");
+        assert!(!heads.contains("CONNECT"), "{heads}");
+    }
+    for variable in ["https_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
+        let heads = heads_of(https, variable, &[]);
+        assert!(
+            heads.starts_with("CONNECT mirror.invalid:443 HTTP/1.1\r\n"),
+            "{heads}"
+        );
+    }
+    for (url, variable, no_proxy) in [
+        (http, "HTTPS_PROXY", ""),
+        (https, "HTTP_PROXY", ""),
+        (http, "HTTP_PROXY", "example.org,mirror.invalid"),
+        (https, "ALL_PROXY", ".invalid"),
+    ] {
+        assert_eq!(heads_of(url, variable, &[("NO_PROXY", no_proxy)]), "");
+    }
+    let (code, stderr) = download(&world, http, &[("ALL_PROXY", "gopher://x")]);
+    assert_eq!(code, Some(74));
+    assert!(stderr.contains("ALL_PROXY is \"gopher://x\""), "{stderr}");
+}
+
+/// A server whose authority nobody but `SSL_CERT_FILE` knows.
+#[test]
+fn servers_are_trusted_by_the_environments_certificates() {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+    use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
+    let read = |name: &str| std::fs::read(tls.join(name)).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(read("server.key.der")));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![CertificateDer::from(read("server.der"))], key);
+    let config = Arc::new(config.unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("https://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = ServerConnection::new(config.clone()).unwrap();
+            let mut stream = StreamOwned::new(connection, stream.unwrap());
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nhere";
+            if read_head(&mut BufReader::new(&mut stream)).is_ok() {
+                let _ = stream.write_all(answer);
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        }
+    });
+    let world = World::new();
+    let authority = tls.join("authority.pem");
+    let empty = world.path("empty.pem");
+    std::fs::write(&empty, "").unwrap();
+    for (file, part) in [
+        (Some(authority.to_str().unwrap()), "found md5"),
+        (None, "SSL_CERT_FILE"),
+        (Some(empty.to_str().unwrap()), "SSL_CERT_FILE: found"),
+        (Some("/absent.pem"), "/absent.pem"),
+    ] {
+        let env: Vec<(&str, &str)> = file.iter().map(|file| ("SSL_CERT_FILE", *file)).collect();
+        let started = Instant::now();
+        let (code, stderr) = download(&world, &address, &env);
+        assert_eq!(code, Some(74), "{stderr}");
+        assert!(stderr.contains(part), "{file:?}: {stderr}");
+        assert!(started.elapsed().as_secs() < 5, "{file:?}: {stderr}");
+    }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use flowreg::data::dataset::{Transform, USABLE, is_usable};
-use flowreg::data::folder::{entries, is_photograph};
+use flowreg::data::folder::pictures_below;
 use flowreg::data::npy;
 use flowreg::data::photographs::Loader;
 use flowreg::data::pictures::DecodeOptions;
@@ -297,7 +297,13 @@ fn list(
             });
         }
         let photographs = match path.is_dir() {
-            true => photographs_below(path)?,
+            true => {
+                let (pictures, left_out) = pictures_below(path, false)?;
+                if !left_out.is_empty() && !pictures.is_empty() {
+                    cli::warn(format_args!("{name}: left out: {}", left_out.join("; ")));
+                }
+                pictures
+            }
             false => vec![path.clone()],
         };
         if photographs.is_empty() {
@@ -305,7 +311,7 @@ fn list(
                 path: path.clone(),
                 field: "folder".to_string(),
                 found: "no photograph".to_string(),
-                expected: "files that end in .jpg, .jpeg or .png".to_string(),
+                expected: "files that are pictures".to_string(),
             });
         }
         inputs.extend(photographs.into_iter().map(|path| Input {
@@ -314,18 +320,6 @@ fn list(
         }));
     }
     Ok(inputs)
-}
-
-fn photographs_below(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for path in entries(folder)? {
-        match path.is_dir() && !path.is_symlink() {
-            true => found.extend(photographs_below(&path)?),
-            false if is_photograph(&path) => found.push(path),
-            false => {}
-        }
-    }
-    Ok(found)
 }
 
 fn row(input: &Input, matrices: &BTreeMap<usize, MappedMatrix>, model: &Model) -> Result<Vec<f32>> {

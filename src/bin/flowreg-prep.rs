@@ -9,11 +9,11 @@ use flowreg::data::checks;
 use flowreg::data::dataset::{Manifest, TRAIN};
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
-use flowreg::data::folder::{self, Shares};
+use flowreg::data::folder::{self, FolderOptions, Layout, Shares};
 use flowreg::data::photographs::{Loader, Photographs};
 use flowreg::data::pictures::DecodeOptions;
 use flowreg::data::prep::{self, PrepOptions};
-use flowreg::data::{arrays, csv_text, download, libsvm};
+use flowreg::data::{arrays, csv_text, download, libsvm, list};
 use flowreg::publish::{Overwrite, Staging};
 use flowreg::{Dataset, Error, Result, cli, threads};
 
@@ -27,6 +27,8 @@ Examples:
   flowreg-prep flowers102 --root ~/flowers-102 --download --out flowers
   flowreg-prep flowers102 --root ~/flowers-102 --out flowers64 --size 64
   flowreg-prep folder --root ~/my-photographs --out mine
+  flowreg-prep folder --root ~/my-photographs --split-names train=learn,val=check --out mine
+  flowreg-prep folder --list labels.csv --root ~/all-photographs --out mine
   flowreg-prep npy --x x.npy --y y.npy --x-test xt.npy --y-test yt.npy --out arrays
   flowreg-prep npy --x data.npz:x_train --y data.npz:y_train --labels-from 1 --out arrays
   flowreg-prep csv --label species --train iris.csv --test more.csv --out iris
@@ -52,7 +54,7 @@ struct Prep {
 enum Command {
     /// Oxford Flowers102: a folder with jpg/ or 102flowers.tgz, imagelabels.mat and setid.mat
     Flowers102(Flowers102),
-    /// Your photographs (JPEG, PNG): a folder for each class
+    /// Your photographs: a folder for each class, or a list of files and labels
     Folder(Folder),
     /// Arrays of other tools: .npy or .npz features and labels
     #[command(
@@ -117,12 +119,40 @@ struct Flowers102 {
 #[derive(Args)]
 struct Folder {
     /// Folder with one folder for each class, or with train/, val/ and test/ that have them
-    #[arg(long, value_name = "DIR")]
-    root: PathBuf,
-    /// Share of each class for val, where folders make no splits
+    #[arg(long, value_name = "DIR", required_unless_present = "list")]
+    root: Option<PathBuf>,
+    /// CSV of path,label[,split] instead: paths in --root, or else in the list's folder
+    #[arg(
+        long,
+        value_name = "FILE",
+        long_help = "CSV of path,label[,split] instead: paths in --root, or else in the list's folder. A first \
+                     line with the names of the columns (path, file, filename or image; label or class; \
+                     split) may give another order. Labels that are all whole numbers make classes in \
+                     numeric order, others by name. Example: --list labels.csv --root photographs"
+    )]
+    list: Option<PathBuf>,
+    /// What the folders in --root are, if not as they look: classes, or splits with classes in them
+    #[arg(
+        long,
+        value_name = "classes|splits",
+        value_parser = layout,
+        conflicts_with_all = ["list", "split_names"],
+        long_help = "What the folders in --root are. If not given, they are splits if all that hold pictures \
+                     have names such as train, val and test, and train holds folders; else classes"
+    )]
+    layout: Option<Layout>,
+    /// Names of the split folders in --root, such as train=learn,val=check
+    #[arg(
+        long,
+        value_name = "SPLIT=FOLDER,...",
+        value_parser = split_names,
+        conflicts_with = "list"
+    )]
+    split_names: Option<SplitNames>,
+    /// Share of each class for val, where neither folders nor a list make the splits
     #[arg(long, value_name = "SHARE", default_value_t = 0.15)]
     val_share: f64,
-    /// Share of each class for test, where folders make no splits
+    /// Share of each class for test, where neither folders nor a list make the splits
     #[arg(long, value_name = "SHARE", default_value_t = 0.15)]
     test_share: f64,
     /// Seed of that draw
@@ -132,6 +162,22 @@ struct Folder {
     pictures: Pictures,
     #[command(flatten)]
     output: Output,
+}
+
+/// A type of its own, as clap would take a plain Vec for a repeated option.
+#[derive(Clone)]
+struct SplitNames(Vec<(String, String)>);
+
+fn split_names(text: &str) -> std::result::Result<SplitNames, String> {
+    folder::parse_split_names(text).map(SplitNames)
+}
+
+fn layout(text: &str) -> std::result::Result<Layout, String> {
+    match text {
+        "classes" => Ok(Layout::Classes),
+        "splits" => Ok(Layout::Splits),
+        _ => Err("expected classes or splits".to_string()),
+    }
 }
 
 #[derive(Args)]
@@ -342,18 +388,23 @@ fn folder(args: &Folder) -> Result<()> {
         test: args.test_share,
         seed: args.seed,
     };
-    let found = folder::open(&args.root, shares)?;
-    if found.passed_over > 0 {
-        cli::say(format_args!(
-            "{} files passed over: their names end in none of .jpg, .jpeg and .png, or they lie in no class",
-            found.passed_over
-        ));
-    }
-    if !found.split_by_folders {
-        cli::say(format_args!(
-            "no folder train: each class is split by seed {}, {} for val, {} for test",
-            shares.seed, shares.val, shares.test
-        ));
+    let skip_bad = args.pictures.skip_bad;
+    let found = match (&args.list, &args.root) {
+        (Some(list), root) => list::open(list, root.as_deref(), shares, skip_bad)?,
+        (None, root) => {
+            let options = FolderOptions {
+                layout: args.layout,
+                split_names: args.split_names.clone().map_or(Vec::new(), |names| names.0),
+                shares,
+                skip_bad,
+            };
+            folder::open(root.as_deref().expect("clap requires it"), &options)?
+        }
+    };
+    cli::say(&found.layout);
+    let left_out = &found.photographs.left_out;
+    if !left_out.is_empty() {
+        cli::say(format_args!("left out: {}", left_out.join("; ")));
     }
     prepare(&found.photographs, &args.pictures, &args.output)?;
     say_next(&args.output.out, "--lr auto --epochs 500");
@@ -397,8 +448,8 @@ fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) ->
     for (photograph, _) in all.step_by((rows / TRIED).max(1)).take(TRIED) {
         match loader.load(photograph, options.size, &options.decode, &mut row) {
             Ok(()) => tried += 1,
-            Err(Error::Image { .. }) => {}
-            Err(error) => return Err(error),
+            Err(error @ Error::Interrupted { .. }) => return Err(error),
+            Err(_) => {}
         }
     }
     let each = started.elapsed().as_secs_f64() / f64::from(tried.max(1));

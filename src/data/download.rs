@@ -1,15 +1,18 @@
 //! Files from the network whose md5 is known: resumed where they broke off, and never under
 //! their own name before they are whole and right.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use md5::{Digest, Md5};
-use ureq::http::{StatusCode, header};
+use ureq::http::{HeaderMap, StatusCode, header};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body};
 
 use super::flowers102::{Remote, md5_of};
+use super::proxy::{self, Forwarding};
 use crate::error::{Error, Result};
 use crate::files::{self, NewFile, parent_of};
 use crate::interrupt;
@@ -20,16 +23,26 @@ const ATTEMPTS: u32 = 5;
 /// Longest that one request may take; a longer download goes on with the next one.
 const REQUEST: Duration = Duration::from_secs(300);
 const CONNECT: Duration = Duration::from_secs(20);
+/// Longest pause that a server is granted.
+const PAUSE: Duration = Duration::from_secs(60);
+/// How often a part may be thrown away because the server sends another.
+const RESTARTS: u32 = 2;
 const BUFFER: usize = 1 << 18;
 
 /// Bytes there so far, and in all if the server says.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>);
 
-/// Fetch `remote` from below the address `base` into the folder `into`; false if it is there
-/// already. What has come of a broken download stays as `NAME.part`, and the next one goes on
-/// from there if the server can.
+/// Fetch `remote` from below the address `base` (`https://`, `http://` or `file://`) into the
+/// folder `into`; false if it is there already. What has come of a broken download stays as
+/// `NAME.part`, and the next one goes on from there if the server can.
 ///
-/// A proxy is taken from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`).
+/// A proxy is taken from the environment as curl does it: `HTTPS_PROXY` or `HTTP_PROXY` by the
+/// scheme, else `ALL_PROXY`; not for hosts in `NO_PROXY`. Servers are trusted whose certificates
+/// the system trusts, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`; Mozilla's where the system
+/// has none.
+///
+/// A server that is busy (408, 429, 5xx) is asked again, after the pause that `Retry-After` names
+/// if that is at most a minute. What no repetition can mend ends at once.
 ///
 /// # Errors
 /// [`Error::Download`] if the server refuses, breaks off five times in a row without a byte, or
@@ -51,42 +64,52 @@ pub fn fetch(base: &str, remote: &Remote, into: &Path, progress: Progress) -> Re
     }
     let mut download = Download::begin(base, remote, into)?;
     let mut barren = 0;
-    while !download.complete {
-        let before = download.length;
-        if let Err(failure) = download.request(progress) {
-            if let Some(signal) = interrupt::signal() {
-                let kept = "what has come is kept: the same command goes on from there".to_string();
-                return Err(Error::Interrupted { signal, kept });
-            }
-            barren = if download.length > before {
-                1
-            } else {
-                barren + 1
-            };
-            if failure.is_final || barren >= ATTEMPTS {
-                return Err(download.error(failure.reason));
-            }
-            std::thread::sleep(Duration::from_millis(200 << barren));
+    while let Err(failure) = download.request(progress) {
+        interrupted()?;
+        // Only what was never here before is progress, or the same bytes could come for ever.
+        barren = match download.length > download.most {
+            true => 1,
+            false => barren + 1,
+        };
+        download.most = download.most.max(download.length);
+        if failure.is_final || barren >= ATTEMPTS {
+            return Err(download.error(failure.reason));
+        }
+        let pause = Duration::from_millis(200 << barren).max(failure.pause);
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            interrupted()?;
+            std::thread::sleep((until - Instant::now()).min(Duration::from_millis(100)));
         }
     }
     download.finish(&path)?;
     Ok(true)
 }
 
-/// Why a request ended early, and whether another one is of no use.
+fn interrupted() -> Result<()> {
+    match interrupt::signal() {
+        None => Ok(()),
+        Some(signal) => {
+            let kept = "what has come is kept: the same command goes on from there".to_string();
+            Err(Error::Interrupted { signal, kept })
+        }
+    }
+}
+
+/// Why a request ended early, whether another one is of no use, and when it is.
 struct Failure {
     reason: String,
     is_final: bool,
+    pause: Duration,
 }
 
 impl Failure {
     fn passing(reason: impl ToString) -> Failure {
+        let reason = reason.to_string();
         Failure {
-            reason: format!(
-                "{}; run the command again to go on from here",
-                reason.to_string()
-            ),
+            reason: format!("{reason}; run the command again to go on from here"),
             is_final: false,
+            pause: Duration::ZERO,
         }
     }
 
@@ -94,32 +117,67 @@ impl Failure {
         Failure {
             reason: reason.to_string(),
             is_final: true,
+            pause: Duration::ZERO,
+        }
+    }
+
+    /// What a request ended with that got no answer.
+    fn of(error: ureq::Error) -> Failure {
+        let text = error.to_string();
+        let last = |next: &str| Failure::last(format!("{text}; {next}"));
+        match &error {
+            ureq::Error::HostNotFound => last(HOST),
+            // The standard library has no kind for a failed lookup.
+            ureq::Error::Io(_) if text.contains("failed to lookup") => last(HOST),
+            // That is how rustls's errors come out of a handshake.
+            ureq::Error::Io(error) if error.kind() == ErrorKind::InvalidData => last(CERTIFICATE),
+            ureq::Error::Rustls(_) | ureq::Error::Tls(_) => last(CERTIFICATE),
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) => last(ADDRESS),
+            ureq::Error::TooManyRedirects | ureq::Error::RedirectFailed => last(ADDRESS),
+            ureq::Error::ConnectProxyFailed(_) => last(
+                "check the proxy that HTTPS_PROXY or ALL_PROXY names, or put the host into NO_PROXY",
+            ),
+            _ => Failure::passing(text),
         }
     }
 }
 
+/// What to do about failures that stay.
+const ADDRESS: &str = "check the address, or fetch the file by hand, or from a mirror";
+const HOST: &str = "check the host's name and the network (a proxy is taken from HTTPS_PROXY, \
+                    HTTP_PROXY or ALL_PROXY), or fetch the file by hand, or from a mirror";
+const CERTIFICATE: &str = "if the server can be trusted, name a file with its authority's \
+                           certificate (PEM) in SSL_CERT_FILE";
+
+/// Where a file comes from.
+enum From {
+    Server(Agent),
+    /// A file here, by a `file://` address.
+    File(PathBuf),
+}
+
 /// A file on its way.
 struct Download<'a> {
-    agent: Agent,
+    from: From,
     url: String,
     remote: &'a Remote,
     part: PathBuf,
     file: NewFile,
     hash: Md5,
     length: u64,
-    complete: bool,
+    /// The most that `length` was.
+    most: u64,
+    restarts: u32,
 }
 
 impl<'a> Download<'a> {
     fn begin(base: &str, remote: &'a Remote, into: &Path) -> Result<Download<'a>> {
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(CONNECT))
-            .timeout_recv_body(Some(REQUEST))
-            .user_agent(concat!("flowreg/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
+        let url = format!("{}/{}", base.trim_end_matches('/'), remote.name);
+        let refused = |reason| Error::Download {
+            url: url.clone(),
+            reason,
+        };
+        let from = from(&url).map_err(refused)?;
         let part = into.join(format!("{}.part", remote.name));
         let file = NewFile::resume(&part)?;
         let (mut hash, mut length) = (Md5::new(), 0);
@@ -128,65 +186,77 @@ impl<'a> Download<'a> {
             length += piece.len() as u64;
         })?;
         Ok(Download {
-            agent,
-            url: format!("{}/{}", base.trim_end_matches('/'), remote.name),
+            from,
+            url,
             remote,
             part,
             file,
             hash,
             length,
-            complete: false,
+            most: length,
+            restarts: 0,
         })
     }
 
-    /// Ask for what is missing and append what comes.
+    /// Ask for what is missing and append what comes; then it is complete.
     fn request(&mut self, progress: Progress) -> std::result::Result<(), Failure> {
-        let mut request = self.agent.get(&self.url);
+        let agent = match &self.from {
+            From::Server(agent) => agent,
+            From::File(path) => {
+                let file = files::open_regular(path, "open").map_err(Failure::last)?;
+                let of = file.metadata().ok().map(|metadata| metadata.len());
+                self.start_over()?;
+                return self.receive(file, of, progress);
+            }
+        };
+        let mut request = agent.get(&self.url);
         if self.length > 0 {
             request = request.header(header::RANGE, format!("bytes={}-", self.length));
         }
-        let response = request.call().map_err(Failure::passing)?;
+        let response = request.call().map_err(Failure::of)?;
         let status = response.status();
+        let left = response.body().content_length();
+        let mut of = left.map(|left| self.length.saturating_add(left));
         match status {
-            StatusCode::PARTIAL_CONTENT if starts_at(&response, self.length) => {}
-            // The server sends all of it; or it has nothing after what is here, which is then
-            // the whole file or not it.
-            StatusCode::OK => self.start_over()?,
+            StatusCode::OK => {
+                self.start_over()?;
+                of = left;
+            }
+            StatusCode::PARTIAL_CONTENT => match content_range(response.headers()) {
+                Some((start, whole)) if start == self.length => of = whole.or(of),
+                _ => return Err(self.ask_anew("the server sent another part than was asked for")),
+            },
             StatusCode::RANGE_NOT_SATISFIABLE if self.length > 0 => {
-                if super::hex(&self.hash.clone().finalize()) != self.remote.md5 {
-                    return self.start_over();
+                if super::hex(&self.hash.clone().finalize()) == self.remote.md5 {
+                    return Ok(());
                 }
-                self.complete = true;
-                return Ok(());
+                return Err(self.ask_anew("the server has nothing after the part that is here"));
             }
-            _ if status.is_server_error() => {
-                return Err(Failure::passing(format!("the server answered {status}")));
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+                return Err(busy(status, response.headers()));
             }
+            _ if status.is_server_error() => return Err(busy(status, response.headers())),
             _ => {
-                let reason = format!(
-                    "the server answered {status}; fetch the file by hand, or from a mirror"
-                );
-                return Err(Failure::last(reason));
+                return Err(Failure::last(format!(
+                    "the server answered {status}; {ADDRESS}"
+                )));
             }
         }
-        let of = response
-            .body()
-            .content_length()
-            .map(|left| self.length.saturating_add(left));
         if of.is_some_and(|of| of > self.remote.max_bytes) {
             return Err(self.too_long());
         }
-        self.receive(response.into_body(), of, progress)
+        // The limit is ours: it holds for all requests together.
+        let body: Body = response.into_body();
+        let body = body.into_with_config().limit(u64::MAX).reader();
+        self.receive(body, of, progress)
     }
 
     fn receive(
         &mut self,
-        body: Body,
+        mut body: impl Read,
         of: Option<u64>,
         progress: Progress,
     ) -> std::result::Result<(), Failure> {
-        // The limit is ours: it holds for all requests together.
-        let mut body = body.into_with_config().limit(u64::MAX).reader();
         let mut buffer = vec![0; BUFFER];
         loop {
             let read = body.read(&mut buffer).map_err(Failure::passing)?;
@@ -203,14 +273,24 @@ impl<'a> Download<'a> {
             progress(self.length, of);
         }
         match of {
-            Some(of) if of != self.length => Err(Failure::passing(format!(
+            Some(of) if of > self.length => Err(Failure::passing(format!(
                 "the server broke off after {} of {of} bytes",
                 self.length
             ))),
-            _ => {
-                self.complete = true;
-                Ok(())
-            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Throw the part away, so that the next request is for the whole; not again and again.
+    fn ask_anew(&mut self, reason: &str) -> Failure {
+        if let Err(failure) = self.start_over() {
+            return failure;
+        }
+        self.most = 0;
+        self.restarts += 1;
+        match self.restarts > RESTARTS {
+            true => Failure::last(format!("{reason}; {ADDRESS}")),
+            false => Failure::passing(reason),
         }
     }
 
@@ -253,9 +333,102 @@ impl<'a> Download<'a> {
     }
 }
 
-/// Whether a partial answer goes on from byte `length`.
-fn starts_at(response: &ureq::http::Response<Body>, length: u64) -> bool {
-    let range = response.headers().get(header::CONTENT_RANGE);
-    let range = range.and_then(|range| range.to_str().ok());
-    range.is_some_and(|range| range.starts_with(&format!("bytes {length}-")))
+/// Where the part of a partial answer begins, and the bytes of the whole if the server says.
+fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
+    let range = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
+    let (part, whole) = range.strip_prefix("bytes ")?.split_once('/')?;
+    let start = part.split_once('-')?.0.trim().parse().ok()?;
+    Some((start, whole.trim().parse().ok()))
+}
+
+/// A server that may answer later, and when it asks to be asked again.
+fn busy(status: StatusCode, headers: &HeaderMap) -> Failure {
+    let after = headers.get(header::RETRY_AFTER);
+    let after = after.and_then(|after| after.to_str().ok()).map(str::trim);
+    let pause = after.and_then(|after| match after.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => {
+            let date = httpdate::parse_http_date(after).ok()?;
+            Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+        }
+    });
+    let pause = pause.unwrap_or_default();
+    let answered = format!("the server answered {status}");
+    match pause > PAUSE {
+        true => Failure::last(format!(
+            "{answered} and asks for a pause of {} s; run the command again after that",
+            pause.as_secs()
+        )),
+        false => Failure {
+            pause,
+            ..Failure::passing(answered)
+        },
+    }
+}
+
+/// The way to an address; what is wrong with it if there is none.
+fn from(url: &str) -> std::result::Result<From, String> {
+    let expected = "expected https://HOST/.., http://HOST/.. or file:///FOLDER";
+    let (scheme, rest) = (url.split_once("://")).ok_or(format!("found no scheme, {expected}"))?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "https" | "http" => agent(url).map(From::Server),
+        "file" => {
+            let path = rest.strip_prefix("localhost").unwrap_or(rest);
+            if !path.starts_with('/') {
+                return Err(format!("found a file of another host, {expected}"));
+            }
+            Ok(From::File(decoded(path)))
+        }
+        _ => Err(format!("found the scheme {scheme:?}, {expected}")),
+    }
+}
+
+/// A path of an address, in which `%20` is a space.
+fn decoded(path: &str) -> PathBuf {
+    let bytes: Vec<u8> = percent_encoding::percent_decode_str(path).collect();
+    #[cfg(unix)]
+    return <std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(bytes).into();
+    #[cfg(not(unix))]
+    String::from_utf8_lossy(&bytes).into_owned().into()
+}
+
+fn agent(url: &str) -> std::result::Result<Agent, String> {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_connect(Some(CONNECT))
+        .timeout_recv_response(Some(CONNECT))
+        .timeout_recv_body(Some(REQUEST))
+        .user_agent(concat!("flowreg/", env!("CARGO_PKG_VERSION")))
+        .proxy(proxy::of(url, |name| std::env::var(name).ok())?)
+        .tls_config(TlsConfig::builder().root_certs(root_certs()?).build())
+        .build();
+    let (connector, resolver) = (Forwarding::default(), DefaultResolver::default());
+    Ok(Agent::with_parts(config, connector, resolver))
+}
+
+/// The certificates that the system trusts, or the environment's.
+fn root_certs() -> std::result::Result<RootCerts, String> {
+    let found = rustls_native_certs::load_native_certs();
+    let own = ["SSL_CERT_FILE", "SSL_CERT_DIR"]
+        .into_iter()
+        .find(|name| std::env::var_os(name).is_some());
+    match own {
+        Some(name) if found.certs.is_empty() => {
+            let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+            let found = match errors.join(", ") {
+                errors if errors.is_empty() => "no certificate".to_string(),
+                errors => errors,
+            };
+            Err(format!(
+                "{name}: found {found}, expected certificates in PEM; correct or unset it"
+            ))
+        }
+        None if found.certs.is_empty() => Ok(RootCerts::WebPki),
+        _ => {
+            let certs: Vec<Certificate> = (found.certs.iter())
+                .map(|cert| Certificate::from_der(cert).to_owned())
+                .collect();
+            Ok(RootCerts::new_with_certs(&certs))
+        }
+    }
 }

@@ -23,6 +23,8 @@ pub mod folder;
 pub mod jpeg;
 mod labels;
 pub mod libsvm;
+#[cfg(all(feature = "photographs", feature = "formats"))]
+pub mod list;
 #[cfg(feature = "photographs")]
 pub mod mat5;
 pub mod npy;
@@ -36,6 +38,8 @@ pub mod pictures;
 pub mod png;
 #[cfg(feature = "photographs")]
 pub mod prep;
+#[cfg(feature = "download")]
+mod proxy;
 #[cfg(feature = "photographs")]
 pub mod resample;
 pub mod rows;

@@ -87,7 +87,7 @@ impl Loader {
         row: &mut [f32],
     ) -> Result<()> {
         let mut file = std::mem::take(&mut self.file);
-        let read = files::read_into(path, "open the photograph", options.max_file(), &mut file);
+        let read = files::read_regular(path, "open the photograph", options.max_file(), &mut file);
         let loaded = match read {
             Ok(()) => self.decode(path, &file, size, options, row),
             Err(Error::Format {

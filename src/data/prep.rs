@@ -114,7 +114,7 @@ fn prepare_split(
                 labels.push(i64::from(*label));
                 names.push(photograph.name.as_str());
             }
-            Err(error @ Error::Image { .. }) if options.skip_bad => {
+            Err(error) if options.skip_bad && error.is_of_input() => {
                 skipped.push(format!("{}: {error}", split.name));
             }
             Err(error) => return Err(error),
@@ -127,8 +127,12 @@ fn prepare_split(
         return Err(Error::format(
             root,
             format!("split {}", split.name),
-            format!("{} photographs, none usable", split.rows.len()),
-            "at least one",
+            format!(
+                "{} photographs, none of which can be used (the last: {})",
+                split.rows.len(),
+                skipped.last().map_or("", String::as_str)
+            ),
+            "at least one; replace them, or take the split away",
         ));
     }
     if split.name == TRAIN {
