@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::array_file::{ArrayFile, Role};
+use super::array_file::{ArrayFile, Role, refuse_beyond_memory};
 use super::checks;
 use super::columns::Columns;
 use super::dataset::{BYTES, MAX_CLASSES, Manifest, NumberFormat, Split};
@@ -260,6 +260,8 @@ impl Features {
             return Err(Error::format(path, "shape", format!("{shape:?}"), expected));
         };
         checks::refuse_empty(path, rows, features)?;
+        // A row of f32, and its numbers before.
+        refuse_beyond_memory(path, "a row", (features as u64).saturating_mul(20))?;
         if !array.header.dtype.is_number() {
             let found = format!("{} (text)", array.header.descr());
             let expected = "numbers: numpy's astype('f4') makes them of text that has them";
@@ -443,13 +445,16 @@ impl RowReader for Features {
         refuse: &mut dyn FnMut(usize, Error),
     ) -> Result<usize> {
         let rows = (values.len() / self.features).min(self.rows - self.at);
+        if rows == 0 {
+            return Ok(0);
+        }
         let values = &mut values[..rows * self.features];
         if self.array.header.is_column_major() {
             self.read_columns(values, refuse)?;
         } else {
             self.read_rows(values, refuse)?;
         }
-        if rows > 0 && self.at == self.rows {
+        if self.at == self.rows {
             self.array.check_unchanged()?;
         }
         Ok(rows)
