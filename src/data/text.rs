@@ -38,12 +38,10 @@ pub struct Text {
 /// What the first line of a text that says anything looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextKind {
-    /// LIBSVM's text: `INDEX:VALUE` among its words.
+    /// LIBSVM's text: `INDEX:VALUE` among its words, or a number alone.
     Libsvm,
     /// A table: commas, semicolons or tabs, or one word that is no number.
     Table,
-    /// One number, which may be a row of either.
-    Number,
     /// None of them.
     Other,
 }
@@ -73,7 +71,7 @@ impl TextKind {
         match () {
             () if line.iter().any(|byte| b",;\t".contains(byte)) => TextKind::Table,
             () if one.len() > first.len() => TextKind::Other,
-            () if is_number() => TextKind::Number,
+            () if is_number() => TextKind::Libsvm,
             () => TextKind::Table,
         }
     }
@@ -370,7 +368,7 @@ mod tests {
             (b"1:0.5 2:1\n", Libsvm),
             (b"1,2 4:1\n", Libsvm),
             (b"+1\t3:1\r\n", Libsvm),
-            (b"+1\r\n", Number),
+            (b"+1\r\n", Libsvm),
             (b"a,b,label\n1,2,x\n", Table),
             (b"time:utc;b\n", Table),
             (b"BMI\n20\n", Table),

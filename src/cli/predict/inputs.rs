@@ -210,17 +210,24 @@ impl Reading<'_> {
             return Err(refused(path, "a folder"));
         }
         let (pictures, left_out) = pictures_below(path, self.skip_bad)?;
+        let left_out = match left_out.join("; ") {
+            left_out if left_out.is_empty() => left_out,
+            left_out => format!("left out: {left_out}"),
+        };
+        if pictures.is_empty() {
+            let found = format!("no photograph; {left_out}");
+            let expected = "a folder with pictures in it or below it";
+            return Err(Error::format(
+                path,
+                "folder",
+                found.trim_end_matches("; "),
+                expected,
+            ));
+        }
         if !left_out.is_empty() {
-            let left_out = left_out.join("; ");
-            cli::warn(format_args!("{}: left out: {left_out}", path.display()));
+            cli::warn(format_args!("{}: {left_out}", path.display()));
         }
-        match pictures.is_empty() {
-            false => Ok(Found::Folder(pictures)),
-            true => {
-                let expected = "a folder with pictures in it or below it";
-                Err(Error::format(path, "folder", "no photograph", expected))
-            }
-        }
+        Ok(Found::Folder(pictures))
     }
 
     /// An array, in a file or from a pipe.
@@ -253,11 +260,7 @@ impl Reading<'_> {
         let mut text = Text::of(source)?;
         let reader: Box<dyn RowReader> = match text.kind()? {
             TextKind::Libsvm => Box::new(LibsvmRows::new(text, &self.format, self.features)),
-            // A table of one column has no sign of it.
-            TextKind::Number if self.format.columns.is_none() => {
-                Box::new(LibsvmRows::new(text, &self.format, self.features))
-            }
-            TextKind::Table | TextKind::Number => {
+            TextKind::Table => {
                 let table =
                     Table::of_reader(&name, Box::new(text), self.label, None, &self.format)?;
                 let found = table.features();

@@ -129,7 +129,7 @@ impl Tally {
     pub fn unknown(&self) -> Option<String> {
         (self.unknown > 0).then(|| {
             format!(
-                "{} rows have labels that the model does not know ({}): they are predicted but not \
+                "rows with labels that the model does not know: {} ({}); they are predicted but not \
                  counted",
                 self.unknown,
                 self.unknown_names.join(", ")
@@ -296,8 +296,6 @@ mod tests {
             "{text}"
         );
         assert_eq!(text.lines().count(), 5, "{text}");
-        assert!(
-            tally.unknown().unwrap().contains("1 rows") && tally.unknown().unwrap().contains("(z)")
-        );
+        assert!(tally.unknown().unwrap().contains("know: 1 (z)"));
     }
 }
