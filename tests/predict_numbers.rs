@@ -280,7 +280,7 @@ fn unreadable_rows_are_nan_and_named() {
     model.save(world.path("m")).unwrap();
     let x = [1.0, 2.0, f32::NAN, 0.0, 3.0, 4.0];
     write(&world, "x.npy", npy::f32_file(&[3, 2], &x));
-    write(&world, "t.txt", "1 1:1 2:2\n1 1:1 x\n1 1:inf\n-1 1:3 2:4\n");
+    write(&world, "t.txt", "1:1 2:2\n1:1 x\n1:inf\n1:3 2:4\n");
     write(&world, "t.csv", "p,q\n1,2\n3\n1,x\n3,4\n");
     write(&world, "wide.npy", npy::f32_file(&[1, 3], &[1.0; 3]));
     let inputs = ["x.npy", "absent.npy", "t.txt", "wide.npy", "t.csv", "x.npy"];
@@ -513,7 +513,7 @@ fn standard_input_is_any_input() {
     let expected = model.probabilities(&x).unwrap();
     let inputs: [&[u8]; 3] = [
         &npy::f32_file(&[2, 2], &x),
-        b"1 1:1 2:2\n2 1:3 2:4\n",
+        b"1:1 2:2\n1:3 2:4\n",
         b"p,q\n1,2\n3,4\n",
     ];
     for bytes in inputs {

@@ -50,7 +50,7 @@ Examples:
   flowreg-predict run rose.jpg --explain flowers
 
 Where labels are given (LIBSVM's own, --y, --label), accuracy, loss and confusion of what is
-printed follow: on stdout, with --csv on stderr. An explanation needs a run that was fitted with
+printed follow; with --csv accuracy and loss on stderr. An explanation needs a run that was fitted with
 --save-coordinates, and its dataset.
 
 An input that cannot be read is named on stderr and left out; --npy has NaN for it.
@@ -354,7 +354,12 @@ impl Predicting<'_> {
         }
         match self.printer.form() {
             Form::Lines => cli::print_text(&self.tally.to_text(classes)),
-            Form::Csv => self.tally.to_text(classes).lines().for_each(cli::warn),
+            Form::Csv => self
+                .tally
+                .to_text(classes)
+                .lines()
+                .take(1)
+                .for_each(cli::warn),
             Form::Json => {
                 if let Some(value) = self.tally.to_json(classes) {
                     cli::print(value);
