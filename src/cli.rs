@@ -29,7 +29,7 @@ const OUTPUT: u8 = 74;
 /// Exit code for a bug: a panic.
 const BUG: u8 = 70;
 /// Work that takes longer, in seconds, is announced with its forecast.
-const WORTH_A_FORECAST: f64 = 10.0;
+pub const WORTH_A_FORECAST: f64 = 10.0;
 
 /// How a binary speaks; chosen once, by the arguments.
 #[derive(Clone, Copy, PartialEq)]
@@ -334,6 +334,18 @@ pub fn finite(text: &str) -> std::result::Result<f64, String> {
         Ok(value) if value.is_finite() => Ok(value),
         Ok(value) => Err(format!("found {value}, expected a finite number")),
         Err(_) => Err("expected a number such as 0.01 or 1e-4".to_string()),
+    }
+}
+
+/// What stands between the values of a table, for clap: one character, or `tab`.
+pub fn delimiter(text: &str) -> std::result::Result<u8, String> {
+    match text.as_bytes() {
+        b"tab" | b"\\t" => Ok(b'\t'),
+        [b'"' | b'\r' | b'\n' | b'0'..=b'9' | b'.' | b'+' | b'-'] => {
+            Err("expected a character that is part of no number and no quote".to_string())
+        }
+        [byte] if byte.is_ascii() => Ok(*byte),
+        _ => Err("expected one character such as ; or tab".to_string()),
     }
 }
 

@@ -1,12 +1,13 @@
 //! A model for other tools: ONNX and `.npy`.
 
+use crate::data::dataset::BYTES;
 use crate::data::npy;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::objective::Loss;
 use crate::publish::Staging;
 
-/// The model with its scaling of pixels, for any ONNX runtime.
+/// The model with what is done to pixels and numbers before, for any ONNX runtime.
 pub const ONNX: &str = "model.onnx";
 /// W: c x d, divided by the model's temperature if it has one.
 pub const WEIGHT: &str = "weight.npy";
@@ -21,6 +22,7 @@ const OPSET: u64 = 13;
 /// `TensorProto.DataType`.
 const FLOAT: u64 = 1;
 const UINT8: u64 = 2;
+const DOUBLE: u64 = 11;
 
 /// Write the three files into an output in the making. They give the probabilities of
 /// [`Model::probabilities`]: W and b are divided by the temperature, if there is one.
@@ -38,8 +40,10 @@ pub fn write(staging: &Staging, model: &Model) -> Result<()> {
 
 /// The bytes of an ONNX model.
 ///
-/// Of photographs its input is `pixels`, u8 of N x 3 x S x S, which it divides by 255 itself;
-/// else `x`, f32 of N x d. Its outputs are `logits` (N x c, divided by the model's temperature if
+/// Of photographs its input is `pixels`, u8 of N x 3 x S x S, which it divides by 255 itself; else
+/// `x` of N x d, of the numbers that the model's rows were made of: u8, divided by 255 here; f64,
+/// from which the model's shift is subtracted before it is rounded to f32; f32 if neither was
+/// done. Its outputs are `logits` (N x c, divided by the model's temperature if
 /// it has one) and `probabilities` (N x classes), those of [`Model::probabilities`]. The names of the classes are metadata under the key `class_names`, as a JSON list.
 ///
 /// # Errors
@@ -58,19 +62,42 @@ pub fn to_onnx(model: &Model) -> Result<Vec<u8>> {
     }
     let (outputs, features) = (weight.rows() as u64, weight.cols() as u64);
     let mut graph = Message::default();
-    let input = match &model.about().transform {
-        Some(transform) => {
-            graph.message(1, &node("Cast", &["pixels"], "bytes", &[("to", FLOAT)]));
-            graph.message(1, &node("Div", &["bytes", "largest"], "scaled", &[]));
-            graph.message(1, &node("Flatten", &["scaled"], "x", &[("axis", 1)]));
-            let size = transform.size as u64;
-            value("pixels", UINT8, &[3, size, size])
-        }
-        None => value("x", FLOAT, &[features]),
+    let numbers = model.about().numbers.as_ref();
+    let bytes = numbers.is_some_and(|numbers| numbers.scale.as_deref() == Some(BYTES));
+    let shift = numbers.and_then(|numbers| numbers.shift.as_deref());
+    // The precision of what is done before the product.
+    let wide = if shift.is_some() { DOUBLE } else { FLOAT };
+    let mut step = |operator, inputs: &[&str], output: &'static str, attributes: &[(&str, u64)]| {
+        graph.message(1, &node(operator, inputs, output, attributes));
+        output
     };
-    graph.message(
-        1,
-        &node("Gemm", &["x", "weight", "bias"], "logits", &[("transB", 1)]),
+    let (input, features) = match &model.about().transform {
+        Some(transform) => {
+            step("Cast", &["pixels"], "bytes", &[("to", FLOAT)]);
+            step("Div", &["bytes", "largest"], "scaled", &[]);
+            step("Flatten", &["scaled"], "x", &[("axis", 1)]);
+            let size = transform.size as u64;
+            (value("pixels", UINT8, &[3, size, size]), "x")
+        }
+        None => {
+            let mut made = "x";
+            if bytes {
+                step("Cast", &["x"], "bytes", &[("to", wide)]);
+                made = step("Div", &["bytes", "largest"], "scaled", &[]);
+            }
+            if shift.is_some() {
+                step("Sub", &[made, "shift"], "shifted", &[]);
+                made = step("Cast", &["shifted"], "features", &[("to", FLOAT)]);
+            }
+            let of = if bytes { UINT8 } else { wide };
+            (value("x", of, &[features]), made)
+        }
+    };
+    step(
+        "Gemm",
+        &[features, "weight", "bias"],
+        "logits",
+        &[("transB", 1)],
     );
     match model.loss() {
         Loss::Softmax => graph.message(
@@ -87,13 +114,38 @@ pub fn to_onnx(model: &Model) -> Result<Vec<u8>> {
         }
     }
     graph.text(2, "flowreg");
+    let dims = [outputs, weight.cols() as u64];
     graph.message(
         5,
-        &tensor("weight", &[outputs, features], weight.as_slice()),
+        &tensor(
+            "weight",
+            FLOAT,
+            &dims,
+            bytemuck::cast_slice(weight.as_slice()),
+        ),
     );
-    graph.message(5, &tensor("bias", &[outputs], model.bias()));
-    if model.about().transform.is_some() {
-        graph.message(5, &tensor("largest", &[], &[255.0]));
+    graph.message(
+        5,
+        &tensor(
+            "bias",
+            FLOAT,
+            &[outputs],
+            bytemuck::cast_slice(model.bias()),
+        ),
+    );
+    if model.about().transform.is_some() || bytes {
+        let largest = match wide {
+            DOUBLE => 255f64.to_le_bytes().to_vec(),
+            _ => 255f32.to_le_bytes().to_vec(),
+        };
+        graph.message(5, &tensor("largest", wide, &[], &largest));
+    }
+    if let Some(shift) = shift {
+        let dims = [shift.len() as u64];
+        graph.message(
+            5,
+            &tensor("shift", DOUBLE, &dims, bytemuck::cast_slice(shift)),
+        );
     }
     graph.message(11, &input);
     graph.message(12, &value("logits", FLOAT, &[outputs]));
@@ -158,13 +210,13 @@ fn value(name: &str, of: u64, dims: &[u64]) -> Message {
     value
 }
 
-/// `TensorProto` of f32.
-fn tensor(name: &str, dims: &[u64], values: &[f32]) -> Message {
+/// `TensorProto` of a type, by its values' little-endian bytes.
+fn tensor(name: &str, of: u64, dims: &[u64], values: &[u8]) -> Message {
     let mut tensor = Message::default();
     dims.iter().for_each(|&dim| tensor.number(1, dim));
-    tensor.number(2, FLOAT);
+    tensor.number(2, of);
     tensor.text(8, name);
-    tensor.bytes(9, bytemuck::cast_slice(values));
+    tensor.bytes(9, values);
     tensor
 }
 

@@ -88,6 +88,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_dir(parent_of(path))
 }
 
+#[cfg(feature = "photographs")]
 /// Open a regular file to read. Others are refused ([`Error::Format`]) without being opened: a
 /// FIFO would wait for a writer, and a device may do anything.
 pub(crate) fn open_regular(path: &Path, doing: &'static str) -> Result<File> {
@@ -109,6 +110,7 @@ pub(crate) fn open_regular(path: &Path, doing: &'static str) -> Result<File> {
     Ok(file)
 }
 
+#[cfg(feature = "photographs")]
 fn kind_of(kind: fs::FileType) -> &'static str {
     #[cfg(unix)]
     {
@@ -124,17 +126,27 @@ fn kind_of(kind: fs::FileType) -> &'static str {
     if kind.is_dir() { "a folder" } else { "no file" }
 }
 
-/// Read a regular file of at most `most` bytes; see [`open_regular`].
-pub(crate) fn read_regular(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8>> {
-    read_opened(open_regular(path, doing)?, path, most)
+/// Read a regular file of at most `most` bytes in place of what `bytes` holds; see
+/// [`open_regular`].
+#[cfg(feature = "photographs")]
+pub(crate) fn read_regular(
+    path: &Path,
+    doing: &'static str,
+    most: u64,
+    bytes: &mut Vec<u8>,
+) -> Result<()> {
+    read_opened(open_regular(path, doing)?, path, most, bytes)
 }
 
 /// Read a file of at most `most` bytes.
 pub(crate) fn read(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8>> {
     let file = (refusal().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
-    read_opened(file, path, most)
+    let mut bytes = Vec::new();
+    read_opened(file, path, most, &mut bytes)?;
+    Ok(bytes)
 }
 
+#[cfg(all(feature = "photographs", feature = "formats"))]
 /// Read all of a file or pipe of at most `most` bytes.
 pub(crate) fn read_stream(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8>> {
     let file = (refusal().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
@@ -149,7 +161,8 @@ pub(crate) fn read_stream(path: &Path, doing: &'static str, most: u64) -> Result
     Ok(bytes)
 }
 
-fn read_opened(file: File, path: &Path, most: u64) -> Result<Vec<u8>> {
+fn read_opened(file: File, path: &Path, most: u64, bytes: &mut Vec<u8>) -> Result<()> {
+    bytes.clear();
     let len = (refusal().and_then(|()| file.metadata()))
         .map_err(Error::io(path, "read the length of"))?
         .len();
@@ -162,14 +175,13 @@ fn read_opened(file: File, path: &Path, most: u64) -> Result<Vec<u8>> {
         ));
     }
     // One byte more than it had: whatever grows meanwhile is refused by its reader.
-    let mut bytes = Vec::new();
     usize::try_from(len)
         .map_or(Err(()), |len| bytes.try_reserve(len + 1).map_err(|_| ()))
         .map_err(|()| Error::io(path, "hold in memory")(io::ErrorKind::OutOfMemory.into()))?;
     (Failing(&file).take(len + 1))
-        .read_to_end(&mut bytes)
+        .read_to_end(bytes)
         .map_err(Error::io(path, "read"))?;
-    Ok(bytes)
+    Ok(())
 }
 
 /// Hand on a file of any length, piece by piece.
@@ -187,6 +199,7 @@ pub(crate) fn read_pieces(path: &Path, mut each: impl FnMut(&[u8])) -> Result<()
     }
 }
 
+#[cfg(feature = "photographs")]
 /// What lies in a folder, in the order of the names' bytes.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
     let read = || {
@@ -198,11 +211,12 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
 }
 
 /// What tells a folder from all others, by whatever name it is reached.
-#[cfg(unix)]
+#[cfg(all(feature = "photographs", unix))]
 pub(crate) type FolderId = (u64, u64);
-#[cfg(not(unix))]
+#[cfg(all(feature = "photographs", not(unix)))]
 pub(crate) type FolderId = PathBuf;
 
+#[cfg(feature = "photographs")]
 /// The identity of a folder.
 pub(crate) fn folder_id(folder: &Path) -> Result<FolderId> {
     #[cfg(unix)]

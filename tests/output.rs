@@ -117,7 +117,6 @@ fn a_link_is_followed_to_the_output() {
 /// Each program with everything that it can print.
 fn printing(world: &World) -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
     succeeds(&world.fit(FAST));
-    succeeds(&world.run(PREP, &["demo", "--out", "drawn"]));
     let prep = vec![
         "flowers102",
         "--no-verify",

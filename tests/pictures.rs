@@ -1,28 +1,189 @@
-//! Photographs of every kind become the pixels that Pillow's `convert("RGB")` gives:
-//! `tests/pictures`, drawn by `tools/pillow_pictures.py`.
+//! Pictures of every kind become the pixels that Pillow's `convert("RGB")` gives, plain and after
+//! `ImageOps.exif_transpose`: `tests/pictures`, drawn by `tools/pillow_pictures.py`.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use flowreg::data::jpeg::{self, Warnings};
-use flowreg::data::png;
+use flowreg::data::pictures::{DecodeOptions, FIRST_BYTES, Kind, Rgb, decode_rgb, kind};
+
+/// Name and bytes of each picture.
+fn pictures() -> Vec<(PathBuf, Vec<u8>)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures");
+    let paths = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| path.extension().is_some_and(|extension| extension != "rgb"))
+        .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+        .collect()
+}
+
+fn decode(bytes: &[u8], exif: bool) -> Result<Rgb, String> {
+    let options = DecodeOptions {
+        exif,
+        ..DecodeOptions::default()
+    };
+    decode_rgb(bytes, &options)
+}
 
 #[test]
 fn pixels_are_pillows() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures");
-    let mut seen = 0;
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let bytes = std::fs::read(&path).unwrap();
-        let decoded = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("jpg") => jpeg::decode_rgb(&bytes, Warnings::Refuse),
-            Some("png") => png::decode_rgb(&bytes),
-            _ => continue,
-        };
-        let rgb = decoded.unwrap();
-        assert_eq!((rgb.width, rgb.height), (17, 13), "{}", path.display());
-        let expected = std::fs::read(format!("{}.rgb", path.display())).unwrap();
-        assert!(rgb.values == expected, "{}", path.display());
-        seen += 1;
+    let mut seen = BTreeMap::new();
+    for (path, bytes) in pictures() {
+        let name = path.display();
+        let plain = std::fs::read(format!("{name}.rgb")).unwrap();
+        let obeyed = std::fs::read(format!("{name}.exif.rgb")).unwrap_or(plain.clone());
+        for (exif, expected) in [(false, plain), (true, obeyed)] {
+            let rgb = decode(&bytes, exif).unwrap_or_else(|reason| panic!("{name}: {reason}"));
+            let sides = (rgb.width.min(rgb.height), rgb.width.max(rgb.height));
+            assert_eq!(sides, (13, 17), "{name}");
+            assert!(rgb.values == expected, "{name}, exif: {exif}");
+        }
+        *seen
+            .entry(format!("{:?}", kind(&bytes).unwrap()))
+            .or_insert(0) += 1;
     }
-    assert_eq!(seen, 12);
+    let expected = [
+        ("Bmp", 11),
+        ("Gif", 6),
+        ("Jpeg", 6),
+        ("Png", 20),
+        ("Tiff", 16),
+        ("Webp", 6),
+    ];
+    assert_eq!(
+        seen,
+        expected
+            .map(|(kind, count)| (kind.to_string(), count))
+            .into()
+    );
+}
+
+#[test]
+fn the_kind_is_told_by_the_first_bytes() {
+    for (path, bytes) in pictures() {
+        let expected = match path.extension().unwrap().to_str().unwrap() {
+            "jpg" => Kind::Jpeg,
+            "png" => Kind::Png,
+            "gif" => Kind::Gif,
+            "bmp" => Kind::Bmp,
+            "webp" => Kind::Webp,
+            "tif" => Kind::Tiff,
+            other => panic!("{other}"),
+        };
+        assert_eq!(kind(&bytes[..FIRST_BYTES]), Some(expected));
+    }
+    let texts: [&[u8]; 6] = [
+        b"",
+        b"BM",
+        b"BMW is a car, no picture",
+        b"GIF",
+        b"RIFF\0\0\0\0WAVEfmt ",
+        b"II*",
+    ];
+    for text in texts {
+        assert_eq!(kind(text), None);
+        let refusal = decode(text, false).unwrap_err();
+        assert!(refusal.contains("expected"), "{refusal}");
+    }
+}
+
+/// A picture that is cut short is refused, or complete already.
+#[test]
+fn a_cut_picture_is_refused_or_whole() {
+    for (path, bytes) in pictures() {
+        let whole = decode(&bytes, false).unwrap();
+        for end in 0..bytes.len() {
+            if let Ok(rgb) = decode(&bytes[..end], false) {
+                assert!(
+                    rgb.values == whole.values,
+                    "{} cut at {end}",
+                    path.display()
+                );
+            }
+        }
+    }
+}
+
+/// A hint at `--lenient` is there where it helps, and only there.
+#[test]
+fn lenient_is_advised_where_it_helps() {
+    let lenient = DecodeOptions {
+        lenient: true,
+        ..DecodeOptions::default()
+    };
+    let mut advised = BTreeMap::new();
+    for (path, bytes) in pictures() {
+        for end in [bytes.len() - 3, bytes.len() - 12, bytes.len() / 2, 20] {
+            let Err(refusal) = decode(&bytes[..end], false) else {
+                continue;
+            };
+            let helps = decode_rgb(&bytes[..end], &lenient).is_ok();
+            assert_eq!(refusal.contains("--lenient"), helps, "{refusal}");
+            if helps {
+                let kind = path.extension().unwrap().to_str().unwrap().to_string();
+                *advised.entry(kind).or_insert(0) += 1;
+            }
+        }
+    }
+    let kinds: Vec<&str> = advised.keys().map(String::as_str).collect();
+    assert_eq!(kinds, ["jpg", "png"]);
+}
+
+/// Limits hold for every kind, are named with what lifts them, and that lifts them.
+#[test]
+fn limits_hold_and_can_be_raised() {
+    for (path, bytes) in pictures() {
+        let name = path.display();
+        let low = DecodeOptions {
+            max_pixels: 220,
+            ..DecodeOptions::default()
+        };
+        let refusal = decode_rgb(&bytes, &low).unwrap_err();
+        assert!(
+            refusal.ends_with("--max-pixels 221 accepts it"),
+            "{name}: {refusal}"
+        );
+        let narrow = DecodeOptions {
+            max_side: 16,
+            ..DecodeOptions::default()
+        };
+        let refusal = decode_rgb(&bytes, &narrow).unwrap_err();
+        assert!(
+            refusal.ends_with("--max-side 17 accepts it"),
+            "{name}: {refusal}"
+        );
+        let enough = DecodeOptions {
+            max_pixels: 221,
+            max_side: 17,
+            ..DecodeOptions::default()
+        };
+        assert!(decode_rgb(&bytes, &enough).is_ok(), "{name}");
+    }
+}
+
+/// Any few bytes changed: pixels of the size that the header tells, or a reason; never a panic.
+#[test]
+fn changed_bytes_end_in_pixels_or_a_reason() {
+    let options = DecodeOptions {
+        max_pixels: 1 << 16,
+        ..DecodeOptions::default()
+    };
+    let mut random = rand_mt::Mt::new(16);
+    for (path, bytes) in pictures() {
+        for _ in 0..300 {
+            let mut changed = bytes.clone();
+            for _ in 0..1 + random.next_u32() % 4 {
+                let at = random.next_u32() as usize % changed.len();
+                changed[at] = random.next_u32() as u8;
+            }
+            for lenient in [false, true] {
+                let options = DecodeOptions { lenient, ..options };
+                match decode_rgb(&changed, &options) {
+                    Ok(rgb) => assert_eq!(rgb.values.len(), 3 * rgb.width * rgb.height),
+                    Err(reason) => assert!(!reason.is_empty(), "{}", path.display()),
+                }
+            }
+        }
+    }
 }

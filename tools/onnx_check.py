@@ -3,8 +3,8 @@
     flowreg-fit export RUN --out EXPORTED
     python tools/onnx_check.py EXPORTED RUN DATASET
 
-The model is checked by onnx itself. Rows of photographs are given back as bytes, since the model
-has its scaling inside. Accuracy and loss must be those of summary.json; weight.npy and bias.npy
+The model is checked by onnx itself. Rows of photographs are given back as bytes, and shifted
+rows as they were before, since the model has its scaling and shift inside. Accuracy and loss must be those of summary.json; weight.npy and bias.npy
 must give the same logits.
 
 Needs numpy, onnx and onnxruntime.
@@ -35,6 +35,8 @@ def main():
     split = summary["eval_split"]
     x = np.load(args.dataset / f"{split}.x.npy", mmap_mode="r")
     y = np.load(args.dataset / f"{split}.y.npy")
+    numbers = json.loads((args.dataset / "dataset.json").read_text()).get("numbers", {})
+    shift = np.array(numbers.get("shift", 0), np.float64)
     kept = np.flatnonzero(y < summary["classes"])
     hits, loss, apart = 0, 0.0, 0.0
     for rows in np.array_split(kept, max(1, len(kept) // 512)):
@@ -42,6 +44,8 @@ def main():
         plain = batch @ weight.T + bias
         if given.type == "tensor(uint8)":
             batch = np.rint(batch * 255).astype(np.uint8).reshape(-1, *given.shape[1:])
+        elif given.type == "tensor(double)":
+            batch = batch + shift
         z, p = session.run(["logits", "probabilities"], {given.name: batch})
         apart = max(apart, np.abs(z - plain).max() / np.abs(plain).max())
         assert np.allclose(p.sum(1), 1, atol=1e-5)

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use flowreg::cli::converged::{self, ConvergeArgs, WeightingArgs};
 use flowreg::converge::{ConvergeOptions, Converged, Optimizer, PathEntry, Progress, converge};
+use flowreg::data::arrays;
 use flowreg::data::checks;
 use flowreg::data::dataset::{NumberFormat, Transform};
 use flowreg::data::demo::{self, DemoOptions};
@@ -104,10 +105,11 @@ struct Args {
     #[arg(long)]
     no_report: bool,
 
-    /// Features to fit instead of a dataset: a .npy file (<f4, rows x features), mapped
+    /// Features to fit instead of a dataset (rows x features): FILE.npy, or FILE.npz:NAME. <f4 in C
+    /// order is mapped, other numbers are converted in memory (bytes are divided by 255)
     #[arg(long, value_name = "FILE", requires = "y", conflicts_with_all = ["demo", "train_split", "val_split", "eval_split"], help_heading = "Arrays")]
     x: Option<PathBuf>,
-    /// Their labels: a .npy file (<i8, <i4 or |u1), classes numbered from 0
+    /// Their labels: whole numbers from 0, or text (classes in the order of numpy.unique)
     #[arg(long, value_name = "FILE", requires = "x", help_heading = "Arrays")]
     y: Option<PathBuf>,
     /// Features to validate on after every epoch, and to evaluate
@@ -116,6 +118,13 @@ struct Args {
     /// Their labels
     #[arg(long, value_name = "FILE", requires_all = ["x_val"], help_heading = "Arrays")]
     y_val: Option<PathBuf>,
+    /// Label of the first class: 0 or 1 [default: 0]
+    #[arg(long, value_name = "N", requires = "x", value_parser = clap::value_parser!(u8).range(0..=1), help_heading = "Arrays")]
+    labels_from: Option<u8>,
+    /// Subtract a number near the mean from each column whose differences f32 would lose; the
+    /// model stores it, and flowreg-predict subtracts it, too
+    #[arg(long, requires = "x", help_heading = "Arrays")]
+    center: bool,
 
     /// binary-slow, binary-fast, softmax-slow or softmax-fast; options below override it
     #[arg(long, value_name = "NAME", help_heading = "What to fit")]
@@ -369,23 +378,38 @@ impl Data {
     }
 
     fn of_arrays(x: &Path, y: &Path, args: &Args) -> Result<Data> {
-        let train = Split::of_arrays(x, y)?;
-        let val = match (&args.x_val, &args.y_val) {
-            (Some(x), Some(y)) => Some(Split::of_arrays(x, y)?),
-            _ => None,
+        let part = |name, x: &Path, y: &Path| arrays::Part {
+            name,
+            x: x.to_path_buf(),
+            y: y.to_path_buf(),
         };
+        let mut parts = vec![part("train", x, y)];
+        if let (Some(x), Some(y)) = (&args.x_val, &args.y_val) {
+            parts.push(part("val", x, y));
+        }
+        let options = arrays::ArrayOptions {
+            labels_from: args.labels_from.unwrap_or(0),
+            center: args.center,
+        };
+        let loaded = arrays::load(&parts, options, &|path, bytes| {
+            let bytes = cli::bytes(bytes as f64);
+            cli::say(format_args!(
+                "{}: converted to f32 in memory, {bytes}",
+                path.display()
+            ));
+        })?;
         let name = x.file_name().unwrap_or_default().to_string_lossy();
+        let val = parts.len() - 1;
+        let names = parts.iter().map(|part| part.name.to_string());
         Ok(Data {
             source: name.into_owned(),
-            class_names: Vec::new(),
+            class_names: loaded.class_names,
             transform: None,
-            numbers: None,
+            numbers: Some(loaded.numbers).filter(|numbers| *numbers != NumberFormat::default()),
             train: 0,
-            val: val.is_some().then_some(1),
-            eval: usize::from(val.is_some()),
-            splits: (std::iter::once(("train".to_string(), train)))
-                .chain(val.map(|val| ("val".to_string(), val)))
-                .collect(),
+            val: (val > 0).then_some(val),
+            eval: val,
+            splits: names.zip(loaded.splits).collect(),
         })
     }
 
@@ -460,7 +484,9 @@ fn run(args: Args) -> Result<()> {
     let memory = args.timings.then(cli::PeakMemory::watch);
     let out = args.out.as_deref().expect("clap requires it");
     let mut plan = Plan::new(&args, out)?;
-    let staging = Staging::begin(out, overwrite(args.force), &sources(&args))?;
+    let sources = sources(&args);
+    let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
+    let staging = Staging::begin(out, overwrite(args.force), &sources)?;
     let pool = threads::pool(args.threads)?;
     let data = pool.install(|| Data::open(&args, &staging))?;
     let classes = data.classes(plan.classes)?;
@@ -486,7 +512,7 @@ fn run(args: Args) -> Result<()> {
     };
     laps.end("options, dataset verified");
 
-    say_header(&data.source, data.name(data.train), splits);
+    say_header(&data, splits);
     let fitted = pool.install(|| plan.fit(splits, &staging, &mut laps));
     // First: it may be why the fit failed.
     data.check_unchanged()?;
@@ -937,19 +963,17 @@ fn say_written(out: &Path, args: &Args, files: &[&str], summary: &Summary) {
 }
 
 /// The files and directories that a run is made of.
-fn sources(args: &Args) -> Vec<&Path> {
+fn sources(args: &Args) -> Vec<PathBuf> {
     let init = (args.init.as_deref()).filter(|init| !["torch", "zeros"].contains(init));
-    let paths = [
+    let arrays = [&args.x, &args.y, &args.x_val, &args.y_val];
+    let others = [
         &args.dataset,
-        &args.x,
-        &args.y,
-        &args.x_val,
-        &args.y_val,
         &args.weighting.class_weight,
         &args.weighting.sample_weight,
     ];
-    (paths.into_iter().filter_map(|path| path.as_deref()))
-        .chain(init.map(Path::new))
+    (arrays.into_iter().flatten().map(|path| arrays::file(path)))
+        .chain(others.into_iter().flatten().cloned())
+        .chain(init.map(PathBuf::from))
         .collect()
 }
 
@@ -960,14 +984,22 @@ fn checkpoints(args: &Args, out: &Path) -> Result<Option<Checkpoints>> {
     path.push(".checkpoint");
     let path = PathBuf::from(path);
     let wanted = args.resume || args.checkpoint_every.is_some();
-    if wanted && !args.resume && !args.force && path.exists() {
-        return Err(Error::Checkpoint { path });
+    if !wanted {
+        return Ok(None);
     }
-    Ok(wanted.then_some(Checkpoints {
+    let checkpoints = Checkpoints {
         path,
         every: args.checkpoint_every,
         resume: args.resume,
-    }))
+    };
+    if !args.resume {
+        checkpoints.refuse_foreign()?;
+        if !args.force && checkpoints.path.exists() {
+            let path = checkpoints.path;
+            return Err(Error::Checkpoint { path });
+        }
+    }
+    Ok(Some(checkpoints))
 }
 
 /// A recipe's options with those given put over them, and the number of classes.
@@ -1054,7 +1086,12 @@ fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     Ok(dataset)
 }
 
-fn say_header(source: &str, split: &str, splits: Splits) {
+fn say_header(data: &Data, splits: Splits) {
+    let (source, split) = (&data.source, data.name(data.train));
+    let place = match data.splits[data.train].1.is_mapped() {
+        true => "mapped",
+        false => "in memory",
+    };
     let train = splits.train;
     let (n, d, classes) = (train.rows(), train.features(), train.classes());
     let loss = Loss::for_classes(classes);
@@ -1068,7 +1105,7 @@ fn say_header(source: &str, split: &str, splits: Splits) {
         env!("CARGO_PKG_VERSION"),
     ));
     cli::say(format_args!(
-        "  X {n} x {d} f32, mapped ({:.1} MB); W {c} x {d}",
+        "  X {n} x {d} f32, {place} ({:.1} MB); W {c} x {d}",
         (n * d * 4) as f64 / 1e6
     ));
 }

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use flowreg::data::dataset::{Transform, USABLE, is_usable};
 use flowreg::data::folder::pictures_below;
-use flowreg::data::jpeg::Warnings;
 use flowreg::data::npy;
-use flowreg::data::photographs::{load_planes, pixel_to_f32};
+use flowreg::data::photographs::Loader;
+use flowreg::data::pictures::DecodeOptions;
 use flowreg::data::store::MappedMatrix;
 use flowreg::explain::Explainer;
 use flowreg::mat::MatRef;
@@ -339,8 +339,14 @@ fn row(input: &Input, matrices: &BTreeMap<usize, MappedMatrix>, model: &Model) -
         }
         From::Photograph(path) => {
             let transform = model.about().transform.as_ref().expect("checked by list");
-            let planes = load_planes(path, transform.size, Warnings::Refuse)?;
-            Ok(planes.into_iter().map(pixel_to_f32).collect())
+            let decode = DecodeOptions {
+                exif: transform.orientation.is_some(),
+                ..DecodeOptions::default()
+            };
+            let mut row = vec![0.0; 3 * transform.size * transform.size];
+            let size = transform.size;
+            Loader::default().load_file(path, size, &decode, &mut row)?;
+            Ok(row)
         }
     }
 }

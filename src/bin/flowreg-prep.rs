@@ -10,10 +10,11 @@ use flowreg::data::dataset::{Manifest, TRAIN};
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::folder::{self, FolderOptions, Layout, Shares};
-use flowreg::data::jpeg::Warnings;
-use flowreg::data::photographs::Photographs;
+use flowreg::data::jpeg;
+use flowreg::data::photographs::{Loader, Photographs};
+use flowreg::data::pictures::DecodeOptions;
 use flowreg::data::prep::{self, PrepOptions};
-use flowreg::data::{arrays, download, libsvm, list};
+use flowreg::data::{arrays, csv_text, download, libsvm, list};
 use flowreg::publish::{Overwrite, Staging};
 use flowreg::{Dataset, Error, Result, cli, threads};
 
@@ -30,6 +31,8 @@ Examples:
   flowreg-prep folder --root ~/my-photographs --split-names train=learn,val=check --out mine
   flowreg-prep folder --list labels.csv --root ~/all-photographs --out mine
   flowreg-prep npy --x x.npy --y y.npy --x-test xt.npy --y-test yt.npy --out arrays
+  flowreg-prep npy --x data.npz:x_train --y data.npz:y_train --labels-from 1 --out arrays
+  flowreg-prep csv --label species --train iris.csv --test more.csv --out iris
   flowreg-prep libsvm --train a9a --test a9a.t --out a9a-data
   flowreg-prep demo --out photographs
   flowreg-prep flowers102 --root photographs --no-verify --out demo-data
@@ -54,8 +57,25 @@ enum Command {
     Flowers102(Flowers102),
     /// Your photographs: a folder for each class, or a list of files and labels
     Folder(Folder),
-    /// Arrays of other tools: .npy features (<f8, <f4, <f2; |u1 is divided by 255) and labels
+    /// Arrays of other tools: .npy or .npz features and labels
+    #[command(
+        long_about = "Arrays of other tools: .npy or .npz features and labels.\n\n\
+        FILE.npz:NAME is an array of an archive; without a name, its only array, or the one called x \
+        (y for labels). Features are bool, whole numbers or floats, in C or Fortran order; they are \
+        taken as they are and rounded to f32, except that bytes (|u1) are divided by 255, as pixels are. \
+        A column whose differences f32 would lose (such as Unix times) is refused, or shifted with \
+        --center. Labels are whole numbers from 0 (of any type, floats too if they are whole), or text: \
+        then classes are in the order of numpy.unique."
+    )]
     Npy(Npy),
+    /// Tables with a header: comma-, semicolon- or tab-separated values
+    #[command(
+        long_about = "Tables with a header: comma-, semicolon- or tab-separated values.\n\n\
+        The first line names the columns; the one of --label has the label, a whole number or the name \
+        of a class, all others have numbers (or True and False) and are features. The tables of a \
+        dataset have the same columns, in any order."
+    )]
+    Csv(Csv),
     /// LIBSVM's text: LABEL INDEX:VALUE ...
     Libsvm(Libsvm),
     /// Draw the demo's synthetic photographs, in Flowers102's layout
@@ -166,9 +186,30 @@ struct Pictures {
     /// Side of the square that photographs are resized to, in pixels
     #[arg(long, default_value_t = 128)]
     size: usize,
-    /// Accept photographs that libjpeg finds damaged, with the pixels that it invents
-    #[arg(long)]
+    /// Accept damaged photographs that still give pixels
+    #[arg(
+        long,
+        long_help = "Accept damaged photographs that still give pixels: JPEGs, with the pixels that \
+                     libjpeg invents for what is missing, and PNGs that lack only their end or have \
+                     wrong checksums"
+    )]
     lenient: bool,
+    /// Turn photographs as EXIF's orientation says; stored, and done by flowreg-predict too
+    #[arg(
+        long,
+        long_help = "Turn and mirror photographs as EXIF's orientation (or XMP's) says, as Pillow's \
+                     ImageOps.exif_transpose does. It is stored in the dataset and in models fitted \
+                     to it, and flowreg-predict does the same. Without it pixels are taken as stored, \
+                     as torchvision's ImageFolder takes them. Example: \
+                     flowreg-prep folder --root mine --exif --out mine-data"
+    )]
+    exif: bool,
+    /// Most pixels of a photograph; a file may have 4 bytes for each, and 32 MiB at least
+    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_pixels)]
+    max_pixels: usize,
+    /// Longest side of a photograph, in pixels
+    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_side)]
+    max_side: usize,
     /// Leave out photographs that cannot be used, and list them, instead of refusing all
     #[arg(long)]
     skip_bad: bool,
@@ -181,9 +222,11 @@ impl Pictures {
     fn options(&self) -> PrepOptions {
         PrepOptions {
             size: self.size,
-            warnings: match self.lenient {
-                true => Warnings::Accept,
-                false => Warnings::Refuse,
+            decode: DecodeOptions {
+                lenient: self.lenient,
+                exif: self.exif,
+                max_pixels: self.max_pixels,
+                max_side: self.max_side,
             },
             skip_bad: self.skip_bad,
         }
@@ -195,7 +238,7 @@ struct Npy {
     /// Features to train on (rows x features)
     #[arg(long, value_name = "FILE")]
     x: PathBuf,
-    /// Their labels (<i8, <i4 or |u1), classes numbered from 0
+    /// Their labels: whole numbers from 0, or text
     #[arg(long, value_name = "FILE")]
     y: PathBuf,
     /// Features of the split val
@@ -210,6 +253,38 @@ struct Npy {
     /// Their labels
     #[arg(long, value_name = "FILE", requires = "x_test")]
     y_test: Option<PathBuf>,
+    /// Label of the first class: 0 or 1
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
+    labels_from: u8,
+    /// Subtract a number near the mean from each column whose differences f32 would lose; it is
+    /// stored, and subtracted from what flowreg-predict reads, too
+    #[arg(long)]
+    center: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct Csv {
+    /// Name of the column that has the label
+    #[arg(long, value_name = "COLUMN")]
+    label: String,
+    /// Table to train on
+    #[arg(long, value_name = "FILE")]
+    train: PathBuf,
+    /// Table of the split val
+    #[arg(long, value_name = "FILE")]
+    val: Option<PathBuf>,
+    /// Table of the split test
+    #[arg(long, value_name = "FILE")]
+    test: Option<PathBuf>,
+    /// What stands between values: one character, or tab [default: found in the header]
+    #[arg(long, value_name = "CHARACTER", value_parser = cli::delimiter)]
+    delimiter: Option<u8>,
+    /// Subtract a number near the mean from each column whose differences f32 would lose; it is
+    /// stored, and subtracted from what flowreg-predict reads, too
+    #[arg(long)]
+    center: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -262,6 +337,7 @@ fn main() -> ExitCode {
         Command::Flowers102(args) => flowers102(&args),
         Command::Folder(args) => folder(&args),
         Command::Npy(args) => npy(&args),
+        Command::Csv(args) => csv(&args),
         Command::Libsvm(args) => libsvm(&args),
         Command::Demo(args) => draw(&args),
         Command::Verify(args) => verify(&args),
@@ -368,9 +444,11 @@ fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) ->
     let rows = all.clone().count();
     let started = Instant::now();
     let mut tried = 0;
+    let mut loader = Loader::default();
+    let mut row = vec![0.0; 3 * options.size * options.size];
     for (photograph, _) in all.step_by((rows / TRIED).max(1)).take(TRIED) {
-        match photograph.planes(options.size, options.warnings) {
-            Ok(_) => tried += 1,
+        match loader.load(photograph, options.size, &options.decode, &mut row) {
+            Ok(()) => tried += 1,
             Err(error @ Error::Interrupted { .. }) => return Err(error),
             Err(_) => {}
         }
@@ -381,12 +459,15 @@ fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) ->
         .filter_map(|(photograph, _)| Some(photograph.bytes.as_ref()?.len()))
         .sum();
     let row = 4.0 * 3.0 * (options.size * options.size) as f64;
-    let memory = 2.0 * row.max(32e6) + archive as f64;
-    cli::forecast(
-        each * rows as f64 / threads as f64,
-        memory,
-        row * rows as f64,
-    );
+    let memory = row.max(64e6) + archive as f64;
+    let seconds = each * rows as f64 / threads as f64;
+    cli::forecast(seconds, memory, row * rows as f64);
+    if seconds >= cli::WORTH_A_FORECAST && cfg!(target_arch = "x86_64") && !jpeg::has_simd() {
+        cli::say(
+            "  libjpeg was built without SIMD: with it this takes about half the time. Install nasm \
+             and build flowreg again (in a checkout after `cargo clean -p mozjpeg-sys`)",
+        );
+    }
     Ok(())
 }
 
@@ -405,8 +486,34 @@ fn npy(args: &Npy) -> Result<()> {
             parts.push(arrays::Part { name, x, y });
         }
     }
+    let options = arrays::ArrayOptions {
+        labels_from: args.labels_from,
+        center: args.center,
+    };
     convert(&args.output, |progress| {
-        arrays::prepare(&parts, &args.output.out, args.output.overwrite(), progress)
+        let (out, overwrite) = (&args.output.out, args.output.overwrite());
+        arrays::prepare(&parts, options, out, overwrite, progress)
+    })
+}
+
+fn csv(args: &Csv) -> Result<()> {
+    let files = [
+        ("train", Some(&args.train)),
+        ("val", args.val.as_ref()),
+        ("test", args.test.as_ref()),
+    ];
+    let parts: Vec<csv_text::Part> = (files.into_iter())
+        .filter_map(|(name, path)| Some((name, path?.clone())))
+        .map(|(name, path)| csv_text::Part { name, path })
+        .collect();
+    let options = csv_text::CsvOptions {
+        label: args.label.clone(),
+        delimiter: args.delimiter,
+        center: args.center,
+    };
+    convert(&args.output, |progress| {
+        let (out, overwrite) = (&args.output.out, args.output.overwrite());
+        csv_text::prepare(&parts, &options, out, overwrite, progress)
     })
 }
 

@@ -9,12 +9,13 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 use tar::Archive;
 
-use super::photographs::MAX_FILE;
 use crate::error::{Error, Result};
 use crate::interrupt;
 
 /// Most bytes that an archive may hold, unpacked: Flowers102's takes 0.35 GB.
 const MAX_BYTES: u64 = 4 << 30;
+/// Longest file taken out of it, in bytes.
+const MAX_FILE: u64 = 32 << 20;
 
 /// The bytes of the regular files whose name `wanted` accepts, by name; of a name that comes
 /// twice the first. All else (folders, links, devices) is passed over.

@@ -1,180 +1,455 @@
-//! Arrays of other tools to dataset: `.npy` features of any float or of bytes, and labels.
+//! Arrays of other tools to dataset, or to rows in memory: `.npy` and `.npz` features of any type
+//! of number, and labels.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use half::f16;
-
-use super::dataset::{MAX_CLASSES, Manifest, USABLE, check_labels, is_usable};
-use super::dataset_writer::{publish, write_split};
-use super::npy::{Dtype, Header};
-use super::samples::position;
-use super::store::{check_state, read_header, read_labels, state};
+use super::array_file::{ArrayFile, Role, refuse_beyond_memory};
+use super::checks;
+use super::columns::Columns;
+use super::dataset::{BYTES, MAX_CLASSES, Manifest, NumberFormat, Split};
+use super::dataset_writer::{BLOCK_BYTES, publish, write_split};
+use super::labels::{self, Numbered};
+use super::npy::Dtype;
+use super::rows::{Finish, RowReader};
+use super::samples::room;
+use super::store::{MappedMatrix, Matrix};
+use crate::engine::available_memory;
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::publish::{Overwrite, Staging};
+
+/// Values that are converted together.
+const GROUP: usize = 1 << 16;
 
 /// One split to be: features (n x d) and labels (n).
 #[derive(Clone, Debug)]
 pub struct Part {
     /// `train`, `val` or `test`.
     pub name: &'static str,
-    /// The features' file: `<f8`, `<f4`, `<f2` or `|u1`.
+    /// The features' file: `FILE.npy`, `FILE.npz` or `FILE.npz:NAME`, of bool, whole numbers or
+    /// floats.
     pub x: PathBuf,
-    /// The labels' file: `<i8`, `<i4` or `|u1`, classes numbered from 0.
+    /// The labels' file, likewise: whole numbers, or text.
     pub y: PathBuf,
+}
+
+/// What to make of arrays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ArrayOptions {
+    /// The label of the first class: 0 or 1.
+    pub labels_from: u8,
+    /// Subtract a number near the mean of the first part from each column whose differences f32
+    /// would lose, instead of refusing it.
+    pub center: bool,
+}
+
+/// Rows in memory or mapped, for a fit without a dataset.
+#[derive(Debug)]
+pub struct Loaded {
+    /// One for each part.
+    pub splits: Vec<Split>,
+    /// Names of the classes; empty if labels are numbers from 0.
+    pub class_names: Vec<String>,
+    /// How the numbers became rows.
+    pub numbers: NumberFormat,
 }
 
 /// Convert arrays into the dataset directory `out`, which appears complete or not at all.
 ///
-/// Floats are rounded to f32; bytes are taken for pixels and divided by 255. `progress` is told
-/// the rows done since its last call. Cost: one pass over the files; memory: a block of 32 MB.
+/// The first part is the one that is fitted. Numbers are rounded to f32; bytes (`|u1`) are taken
+/// for pixels and divided by 255. `progress` is told the rows done since its last call. Cost: one pass over the files, one more over the first with
+/// `center`; memory: a block of 32 MB, and labels; a compressed array in Fortran order is
+/// unpacked in memory.
 ///
 /// # Errors
-/// [`Error::Format`] for arrays that do not fit together, labels below 0 or above 524,287, and values beyond 10¹⁵ or that are no numbers; [`Error::Exists`], [`Error::Locked`],
+/// [`Error::Format`] for arrays that do not fit together, for labels that are no classes, for
+/// rows of one class only, for values beyond 10¹⁵ or that are no numbers, and for columns whose
+/// differences f32 would lose (unless `center`); [`Error::Exists`], [`Error::Locked`],
 /// [`Error::Npy`], [`Error::Changed`], [`Error::Io`], [`Error::Interrupted`].
 pub fn prepare(
     parts: &[Part],
+    options: ArrayOptions,
     out: &Path,
     overwrite: Overwrite,
     progress: &dyn Fn(u64),
 ) -> Result<Manifest> {
-    let mut opened = Vec::new();
-    for part in parts {
-        let x = Features::open(&part.x)?;
-        let labels = read_labels(&part.y, x.rows)?.values;
-        opened.push((part, x, labels));
-    }
-    let features = opened[0].1.features;
-    let most = MAX_CLASSES as i64;
-    for (part, x, labels) in &opened {
-        if x.features != features {
-            let expected = format!("{features} as {}", opened[0].0.x.display());
-            return Err(Error::format(&part.x, "features", x.features, expected));
-        }
-        let expected = || {
-            format!(
-                "0..{most}: classes are numbered from 0, and a dataset has names for at most {most}"
-            )
-        };
-        check_labels(&part.y, labels, most, expected)?;
-    }
-    let largest = opened.iter().flat_map(|(_, _, labels)| labels).max();
-    let classes = largest.map_or(2, |largest| (largest + 1).max(2));
-    let sources: Vec<&Path> = (parts.iter())
-        .flat_map(|part| [part.x.as_path(), &part.y])
+    let sources: Vec<PathBuf> = (parts.iter())
+        .flat_map(|part| [file(&part.x), file(&part.y)])
         .collect();
+    let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
     let staging = Staging::begin(out, overwrite, &sources)?;
-    let source = opened[0]
-        .0
-        .x
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy();
-    let names = (0..classes).map(|class| format!("class {class}")).collect();
-    let mut manifest = Manifest::of_numbers(source.into_owned(), names, features);
-    for (part, mut x, labels) in opened {
-        let fill = |rows: Range<usize>, values: &mut [f32]| {
-            progress(rows.len() as u64);
-            x.read(rows, values)
-        };
-        let entry = write_split(staging.dir(), part.name, &part.y, features, &labels, fill)?;
-        check_state(&x.path, &x.file, x.state)?;
+    let Opened {
+        features: mut readers,
+        numbered,
+        numbers,
+    } = Opened::of(parts, options, MAX_CLASSES as i64)?;
+    let features = readers[0].features;
+    let source = parts[0].x.file_name().unwrap_or_default();
+    let source = source.to_string_lossy().into_owned();
+    let names = numbered.names(options.labels_from);
+    let mut manifest = Manifest::of_numbers(source, names, features);
+    for ((part, reader), labels) in parts.iter().zip(&mut readers).zip(&numbered.labels) {
+        let entry = write_split(
+            staging.dir(),
+            part.name,
+            &part.y,
+            features,
+            labels,
+            |rows, values| {
+                progress(rows.len() as u64);
+                reader.read(values).map(drop)
+            },
+        )?;
+        reader.end()?;
         manifest.splits.push(entry);
     }
+    manifest.numbers = Some(numbers).filter(|numbers| *numbers != NumberFormat::default());
     publish(staging, manifest)
 }
 
-/// A features file, read front to back.
-struct Features {
-    path: PathBuf,
-    file: File,
-    state: (u64, SystemTime),
-    dtype: Dtype,
+/// Rows to fit without a dataset: features that can be mapped are (`<f4` in C order), others are
+/// converted in memory. `forecast` is told the bytes of memory that an array will take, before it
+/// takes them.
+///
+/// # Errors
+/// As [`prepare`]; [`Error::Memory`] for arrays beyond the memory at hand.
+pub fn load(
+    parts: &[Part],
+    options: ArrayOptions,
+    forecast: &dyn Fn(&Path, u64),
+) -> Result<Loaded> {
+    let most = match options.labels_from {
+        0 => i64::from(u32::MAX),
+        _ => MAX_CLASSES as i64, // They get names.
+    };
+    let Opened {
+        features: readers,
+        numbered,
+        numbers,
+    } = Opened::of(parts, options, most)?;
+    let class_names = match (&numbered.names, options.labels_from) {
+        (None, 0) => Vec::new(),
+        _ => numbered.names(options.labels_from),
+    };
+    let held = readers.iter().filter(|reader| !reader.is_mappable());
+    let bytes = held.map(|reader| reader.bytes().unwrap_or(u64::MAX));
+    let bytes = bytes.fold(0, u64::saturating_add);
+    let memory = available_memory().unwrap_or(u64::MAX);
+    if bytes > memory {
+        let found = format!("arrays of {bytes} bytes in f32");
+        let expected = format!(
+            "at most the {memory} bytes of memory at hand: flowreg-prep npy makes a dataset of \
+             them, which is mapped"
+        );
+        return Err(Error::memory("--x", found, expected));
+    }
+    let mut splits = Vec::new();
+    for ((part, reader), labels) in parts.iter().zip(readers).zip(numbered.labels) {
+        let x = match reader.is_mappable() {
+            true => Matrix::Mapped(MappedMatrix::open(&part.x)?),
+            false => {
+                forecast(&reader.array.path, reader.bytes().unwrap_or(u64::MAX));
+                reader.hold()?
+            }
+        };
+        splits.push(Split::of_matrix(x, labels, &part.y, numbered.classes)?);
+    }
+    Ok(Loaded {
+        splits,
+        class_names,
+        numbers,
+    })
+}
+
+/// The file of an address such as `FILE.npz:NAME`, or of a plain path.
+pub fn file(path: &Path) -> PathBuf {
+    #[cfg(feature = "formats")]
+    return super::npz::locate(path).0;
+    #[cfg(not(feature = "formats"))]
+    path.to_path_buf()
+}
+
+/// Parts that were checked and are ready to be read.
+struct Opened {
+    features: Vec<Features>,
+    numbered: Numbered,
+    numbers: NumberFormat,
+}
+
+impl Opened {
+    fn of(parts: &[Part], options: ArrayOptions, most_classes: i64) -> Result<Opened> {
+        let (mut features, mut labels) = (Vec::new(), Vec::new());
+        for part in parts {
+            let x = Features::open(&part.x)?;
+            labels.push(labels::read(&part.y, x.rows)?);
+            features.push(x);
+        }
+        let first = &features[0];
+        let (name, of_bytes) = (&first.array.path, first.is_bytes());
+        for x in &features[1..] {
+            let whose = name.display().to_string();
+            checks::refuse_width(&x.array.path, x.features, first.features, &whose)?;
+            if x.is_bytes() != of_bytes {
+                let expected = match of_bytes {
+                    true => format!("|u1 as {}, which is divided by 255", name.display()),
+                    false => format!(
+                        "numbers as {} (bytes would be divided by 255: numpy's astype('f4'))",
+                        name.display()
+                    ),
+                };
+                return Err(Error::format(
+                    &x.array.path,
+                    "descr",
+                    x.array.header.descr(),
+                    expected,
+                ));
+            }
+        }
+        let numbered = labels::number(labels, options.labels_from, most_classes)?;
+        let mut numbers = NumberFormat {
+            scale: of_bytes.then(|| BYTES.to_string()),
+            ..NumberFormat::default()
+        };
+        if features[0].may_lose_digits() {
+            if options.center {
+                numbers.shift = features[0].look()?.shift();
+            } else {
+                features[0].finish.seen = Some(Columns::new(features[0].features));
+            }
+        }
+        let features = features.into_iter().map(|x| x.formatted(&numbers));
+        Ok(Opened {
+            features: features.collect(),
+            numbered,
+            numbers,
+        })
+    }
+}
+
+/// Features in a `.npy` or `.npz` file, read front to back.
+#[derive(Debug)]
+pub struct Features {
+    array: ArrayFile,
     rows: usize,
     features: usize,
+    /// The next row.
+    at: usize,
+    finish: Finish,
     bytes: Vec<u8>,
+    numbers: Vec<f64>,
 }
 
 impl Features {
-    fn open(path: &Path) -> Result<Features> {
-        let mut file = File::open(path).map_err(Error::io(path, "open"))?;
-        let state = state(path, &file)?;
-        let Header {
-            dtype,
-            shape,
-            data_offset,
-        } = read_header(path, &file, state.0)?;
+    /// Open an array of rows x features, of bool, whole numbers or floats. Bytes are divided by
+    /// 255 and other numbers taken as they are, unless [`Features::formatted`] says otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Npy`]; [`Error::Format`] for another shape or type, and for a kind of file or
+    /// archive that has no such array; [`Error::Io`].
+    pub fn open(path: &Path) -> Result<Features> {
+        let mut array = ArrayFile::open(path, Role::Features)?;
+        let path = &array.path;
+        let shape = &array.header.shape;
         let &[rows, features] = shape.as_slice() else {
-            let expected =
-                "two dimensions, rows x features (numpy's reshape(len(x), -1) makes them)";
+            let expected = match shape.len() {
+                0 | 1 => {
+                    "rows x features: numpy's reshape(-1, 1) makes one column of them, reshape(1, -1) one row"
+                }
+                _ => "rows x features: numpy's reshape(len(x), -1) makes a row of each",
+            };
             return Err(Error::format(path, "shape", format!("{shape:?}"), expected));
         };
-        if rows == 0 || features == 0 {
-            let expected = "at least one row and one feature";
-            return Err(Error::format(
-                path,
-                "shape",
-                format!("{rows} x {features}"),
-                expected,
-            ));
+        checks::refuse_empty(path, rows, features)?;
+        // A row of f32, and its numbers before.
+        refuse_beyond_memory(path, "a row", (features as u64).saturating_mul(20))?;
+        if !array.header.dtype.is_number() {
+            let found = format!("{} (text)", array.header.descr());
+            let expected = "numbers: numpy's astype('f4') makes them of text that has them";
+            return Err(Error::format(path, "descr", found, expected));
         }
-        if matches!(dtype, Dtype::I64 | Dtype::I32) {
-            let expected = "<f8, <f4, <f2 or |u1 (numpy's astype('f4') makes whole numbers so)";
-            return Err(Error::format(path, "descr", dtype.descr(), expected));
+        if array.header.is_column_major() {
+            array.seekable()?;
         }
-        file.seek(SeekFrom::Start(data_offset as u64))
-            .map_err(Error::io(path, "read"))?;
+        let finish = match array.header.dtype {
+            Dtype::U8 => Finish::of_bytes(&NumberFormat {
+                scale: Some(BYTES.to_string()),
+                ..NumberFormat::default()
+            }),
+            _ => Finish::default(),
+        };
         Ok(Features {
-            path: path.to_path_buf(),
-            file,
-            state,
-            dtype,
+            array,
             rows,
             features,
+            at: 0,
+            finish,
             bytes: Vec::new(),
+            numbers: Vec::new(),
         })
     }
 
-    /// The next rows, which are `range`.
-    fn read(&mut self, range: Range<usize>, values: &mut [f32]) -> Result<()> {
-        self.bytes.resize(values.len() * self.dtype.size(), 0);
-        (self.file.read_exact(&mut self.bytes)).map_err(Error::io(&self.path, "read"))?;
-        fn spread<const N: usize>(bytes: &[u8], values: &mut [f32], of: impl Fn([u8; N]) -> f32) {
-            for (value, bytes) in values.iter_mut().zip(bytes.chunks_exact(N)) {
-                *value = of(bytes.try_into().expect("chunks of N"));
+    /// As the rows of a format.
+    pub(crate) fn formatted(self, format: &NumberFormat) -> Features {
+        let mut finish = match self.array.header.dtype {
+            Dtype::U8 => Finish::of_bytes(format),
+            _ => Finish::of_numbers(format),
+        };
+        finish.seen = self.finish.seen;
+        Features { finish, ..self }
+    }
+
+    fn is_bytes(&self) -> bool {
+        self.array.header.dtype == Dtype::U8
+    }
+
+    /// Whether there are numbers of the type that f32 does not hold.
+    fn may_lose_digits(&self) -> bool {
+        use Dtype::*;
+        matches!(self.array.header.dtype, F64 | I32 | I64 | U32 | U64)
+    }
+
+    /// Whether the features can be used as they lie in the file.
+    fn is_mappable(&self) -> bool {
+        let plain = self.array.is_whole_file() && self.array.header.is_mappable();
+        plain && self.finish.is_identity()
+    }
+
+    /// Bytes of the features in f32.
+    fn bytes(&self) -> Option<u64> {
+        (self.rows as u64)
+            .checked_mul(self.features as u64)?
+            .checked_mul(4)
+    }
+
+    /// Look at all values once, and begin again.
+    fn look(&mut self) -> Result<Columns> {
+        let before = std::mem::replace(&mut self.finish, Finish::only_looking(self.features));
+        let mut block = vec![0.0; self.group() * self.features];
+        while self.read(&mut block)? > 0 {
+            interrupt::check()?;
+        }
+        let seen = std::mem::replace(&mut self.finish, before).seen;
+        self.at = 0;
+        self.array.rewind()?;
+        Ok(seen.expect("it was looking"))
+    }
+
+    /// Rows of a block of 32 MB, at least one.
+    fn group(&self) -> usize {
+        (BLOCK_BYTES / 4 / self.features).clamp(1, self.rows)
+    }
+
+    /// All rows, in memory.
+    fn hold(mut self) -> Result<Matrix> {
+        let mut values = room(self.rows.saturating_mul(self.features))?;
+        while self.at < self.rows {
+            interrupt::check()?;
+            let start = values.len();
+            let rows = self.group().min(self.rows - self.at);
+            values.resize(start + rows * self.features, 0.0);
+            self.read(&mut values[start..])?;
+        }
+        self.end()?;
+        Ok(Matrix::Held {
+            path: self.array.path,
+            values,
+            rows: self.rows,
+            cols: self.features,
+        })
+    }
+
+    /// To be asked after the last row: whether the file is as it was, and digits were lost.
+    fn end(&mut self) -> Result<()> {
+        self.array.check_unchanged()?;
+        match self.finish.seen.take() {
+            Some(seen) => seen.refuse_loss(&self.array.path, |j| format!("column {j}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Rows that lie in the file one after another.
+    fn read_rows(&mut self, values: &mut [f32]) -> Result<()> {
+        let size = self.array.header.dtype.size();
+        let together = (GROUP / self.features).max(1);
+        for values in values.chunks_mut(together * self.features) {
+            self.bytes.resize(values.len() * size, 0);
+            self.array.read(&mut self.bytes)?;
+            self.numbers.clear();
+            self.array.header.decode(&self.bytes, &mut self.numbers);
+            let rows = values.chunks_exact_mut(self.features);
+            for (row, numbers) in rows.zip(self.numbers.chunks_exact(self.features)) {
+                for (column, (value, &number)) in row.iter_mut().zip(numbers).enumerate() {
+                    *value = (self.finish.value(column, number)).map_err(|expected| {
+                        self.array.refused((self.at, column), number, expected)
+                    })?;
+                }
+                self.at += 1;
             }
         }
-        let bytes = &self.bytes;
-        match self.dtype {
-            Dtype::F64 => spread(bytes, values, |b| f64::from_le_bytes(b) as f32),
-            Dtype::F32 => spread(bytes, values, f32::from_le_bytes),
-            Dtype::F16 => spread(bytes, values, |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::U8 => spread(bytes, values, |b: [u8; 1]| f32::from(b[0]) / 255.0),
-            Dtype::I64 | Dtype::I32 => unreachable!("refused when it was opened"),
+        Ok(())
+    }
+
+    /// Rows whose values lie a column apart.
+    fn read_columns(&mut self, values: &mut [f32]) -> Result<()> {
+        let size = self.array.header.dtype.size();
+        let rows = values.len() / self.features;
+        self.bytes.resize(rows * size, 0);
+        for column in 0..self.features {
+            let first = (column * self.rows + self.at) * size;
+            self.array.read_at(first as u64, &mut self.bytes)?;
+            self.numbers.clear();
+            self.array.header.decode(&self.bytes, &mut self.numbers);
+            let values = values[column..].iter_mut().step_by(self.features);
+            for (row, (value, &number)) in values.zip(&self.numbers).enumerate() {
+                *value = (self.finish.value(column, number)).map_err(|expected| {
+                    self.array
+                        .refused((self.at + row, column), number, expected)
+                })?;
+            }
         }
-        match position(values, is_usable) {
-            None => Ok(()),
-            Some(i) => Err(Error::format(
-                &self.path,
-                format!(
-                    "row {}, column {}",
-                    range.start + i / self.features,
-                    i % self.features
-                ),
-                values[i],
-                USABLE,
-            )),
+        self.at += rows;
+        Ok(())
+    }
+}
+
+impl RowReader for Features {
+    fn features(&self) -> usize {
+        self.features
+    }
+
+    fn rows(&self) -> Option<usize> {
+        Some(self.rows)
+    }
+
+    fn read(&mut self, values: &mut [f32]) -> Result<usize> {
+        let rows = (values.len() / self.features).min(self.rows - self.at);
+        if rows == 0 {
+            return Ok(0);
         }
+        let values = &mut values[..rows * self.features];
+        if self.array.header.is_column_major() {
+            self.read_columns(values)?;
+        } else {
+            self.read_rows(values)?;
+        }
+        if self.at == self.rows {
+            self.array.check_unchanged()?;
+        }
+        Ok(rows)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::npy::Header;
     use super::*;
     use crate::Dataset;
+    use half::f16;
+
+    const AS_THEY_ARE: ArrayOptions = ArrayOptions {
+        labels_from: 0,
+        center: false,
+    };
 
     fn npy(dtype: Dtype, shape: &[usize], data: Vec<u8>) -> Vec<u8> {
         let mut bytes = Header::encode(dtype, shape);
@@ -207,7 +482,14 @@ mod tests {
                 x: path("x.npy"),
                 y: path("y.npy"),
             };
-            prepare(&[part], &path("out"), Overwrite::Replace, &|_| {}).unwrap();
+            prepare(
+                &[part],
+                AS_THEY_ARE,
+                &path("out"),
+                Overwrite::Replace,
+                &|_| {},
+            )
+            .unwrap();
             let dataset = Dataset::open(path("out")).unwrap();
             assert_eq!(dataset.manifest().class_names.len(), 3);
             assert_eq!(dataset.manifest().transform, None);
@@ -239,7 +521,8 @@ mod tests {
             x: path("x.npy"),
             y: path(y),
         });
-        let manifest = prepare(&parts, &path("out"), Overwrite::Never, &|_| {}).unwrap();
+        let manifest =
+            prepare(&parts, AS_THEY_ARE, &path("out"), Overwrite::Never, &|_| {}).unwrap();
         assert_eq!(manifest.class_names.len(), 13);
         let dataset = Dataset::open(path("out")).unwrap();
         assert_eq!(dataset.split("train").unwrap().labels(), [0, 9]);
@@ -278,12 +561,12 @@ mod tests {
             (
                 npy(Dtype::F32, &[4], floats([0.0; 4])),
                 npy(Dtype::U8, &[4], vec![0; 4]),
-                "two dimensions",
+                "reshape(-1, 1)",
             ),
             (
-                npy(Dtype::I32, &[2, 2], floats([0.0; 4])),
+                npy(Dtype::Bytes(4), &[2, 2], floats([0.0; 4])),
                 npy(Dtype::U8, &[2], vec![0, 1]),
-                "<i4",
+                "|S4 (text), expected numbers",
             ),
         ];
         for (x, y, part) in cases {
@@ -294,7 +577,8 @@ mod tests {
                 x: path("x.npy"),
                 y: path("y.npy"),
             }];
-            let error = prepare(&parts, &path("out"), Overwrite::Never, &|_| {}).unwrap_err();
+            let error =
+                prepare(&parts, AS_THEY_ARE, &path("out"), Overwrite::Never, &|_| {}).unwrap_err();
             assert!(error.to_string().contains(part), "{error}");
             assert!(!path("out").exists());
         }

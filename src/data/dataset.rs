@@ -15,10 +15,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::blocks::{self, BLOCK};
-use super::checks;
 use super::npy::{Dtype, Header};
 use super::samples::{Samples, beyond_memory, position};
-use super::store::{MappedMatrix, read_labels};
+use super::store::{MappedMatrix, Matrix, read_labels};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -309,7 +308,7 @@ pub struct Dataset {
 /// One split of a dataset, memory-mapped and verified.
 #[derive(Debug)]
 pub struct Split {
-    x: MappedMatrix,
+    x: Matrix,
     x_crc32: String,
     y: Vec<i64>,
     y_path: PathBuf,
@@ -416,9 +415,9 @@ impl Dataset {
         check_sha256(&y_path, &labels.data, &entry.y_sha256)?;
         let classes = self.manifest.class_names.len();
         let expected = || format!("0..{classes}, the classes of {MANIFEST}");
-        check_labels(&y_path, &labels.values, classes as i64, expected)?;
+        check_labels(&y_path, &labels.values, 0..classes as i64, expected)?;
         Ok(Split {
-            x,
+            x: Matrix::Mapped(x),
             x_crc32: entry.x_crc32.clone(),
             y: labels.values,
             y_path,
@@ -448,24 +447,19 @@ impl Dataset {
 }
 
 impl Split {
-    /// Map `<f4` features (n x d) and read labels (n) that some other tool saved.
+    /// Features that some other tool saved, and their labels, each below `classes`.
     ///
-    /// There are as many classes as the labels, from 0, need, and at least two. Cost: as
-    /// [`Dataset::split`]; the checksums are those of now, for [`Split::check_unchanged`].
+    /// Cost: as [`Dataset::split`]; the checksums are those of now, for
+    /// [`Split::check_unchanged`].
     ///
     /// # Errors
-    /// [`Error::Npy`] and [`Error::Format`] if the files are not such arrays, if the rows and
-    /// labels are not as many, if a feature is no number of at most 10¹⁵, or if a label is below
-    /// 0 or not below 2³² - 1.
-    pub fn of_arrays(x_path: &Path, y_path: &Path) -> Result<Split> {
-        let x = MappedMatrix::open(x_path)?;
-        let (rows, features) = (x.view().rows(), x.view().cols());
-        checks::refuse_empty(x_path, rows, features)?;
-        let y = read_labels(y_path, rows)?.values;
-        let most = i64::from(u32::MAX);
-        let expected = || format!("0..{most}: classes are numbered from 0");
-        check_labels(y_path, &y, most, expected)?;
-        let classes = y.iter().max().map_or(2, |largest| (largest + 1).max(2));
+    /// [`Error::Format`] for a feature that is no number of at most 10¹⁵.
+    pub(crate) fn of_matrix(
+        x: Matrix,
+        y: Vec<i64>,
+        y_path: &Path,
+        classes: usize,
+    ) -> Result<Split> {
         let unusable = Unusable::default();
         let x_crc32 = blocks::checksums(x.data(), |range, data| unusable.look(range, data));
         unusable.refuse(&x)?;
@@ -474,9 +468,14 @@ impl Split {
             x_crc32,
             y,
             y_path: y_path.to_path_buf(),
-            classes: classes as usize,
+            classes,
             files: None,
         })
+    }
+
+    /// Whether the features are mapped from their file, not held in memory.
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.x, Matrix::Mapped(_))
     }
 
     /// Number of classes.
@@ -564,8 +563,7 @@ impl Split {
 }
 
 /// What a feature must be.
-pub const USABLE: &str =
-    "a number between -1e15 and 1e15, whose square f32 can hold; fill in or drop what is missing";
+pub const USABLE: &str = "a number between -1e15 and 1e15, whose square f32 can hold; fill in or drop what is missing, scale what is larger";
 
 /// Whether a feature is so.
 pub fn is_usable(value: f32) -> bool {
@@ -589,7 +587,7 @@ impl Unusable {
         }
     }
 
-    fn refuse(self, x: &MappedMatrix) -> Result<()> {
+    fn refuse(self, x: &Matrix) -> Result<()> {
         match self.0.into_inner() {
             usize::MAX => Ok(()),
             at => {
@@ -602,14 +600,14 @@ impl Unusable {
     }
 }
 
-/// Refuse a label that is not in `0..classes`; `expected` says why not.
+/// Refuse a label that is not one of the classes; `expected` says why not.
 pub(crate) fn check_labels(
     path: &Path,
     labels: &[i64],
-    classes: i64,
+    classes: Range<i64>,
     expected: impl FnOnce() -> String,
 ) -> Result<()> {
-    match (labels.iter().enumerate()).find(|(_, label)| !(0..classes).contains(label)) {
+    match (labels.iter().enumerate()).find(|(_, label)| !classes.contains(label)) {
         None => Ok(()),
         Some((row, label)) => {
             let field = format!("label of row {row}");

@@ -90,7 +90,7 @@ pub fn write_photographs(
                 height,
                 values,
             } = draw(&classes[image / each], &mut Random::new(seed));
-            let bytes = jpeg::encode_rgb(&values, width, height, 88.0)
+            let bytes = jpeg::encode_rgb(&values, width, height, QUALITY)
                 .map_err(Error::io(&path, "encode"))?;
             // Not flushed one by one: what a power cut takes can be drawn again.
             NewFile::create(&path)?.append(&bytes)?;
@@ -115,6 +115,9 @@ pub fn class_names(options: &DemoOptions) -> Vec<String> {
     }
     names
 }
+
+/// Quality of the JPEG files.
+const QUALITY: f32 = 88.0;
 
 type Rgb = [f32; 3];
 
@@ -199,6 +202,18 @@ struct Photograph {
     values: Vec<u8>,
 }
 
+/// A class of the demo as a JPEG of these sides, in pixels: for benchmarks, which want
+/// photographs as large as people's own.
+///
+/// # Panics
+/// If a side is 0 or above 65,535, or `image` is not below [`DemoOptions::photographs`].
+pub fn photograph(options: &DemoOptions, image: usize, width: usize, height: usize) -> Vec<u8> {
+    let class = image / options.per_class.iter().sum::<usize>();
+    let mut random = Random::new(mix(options.seed, image as u32 + 1));
+    let drawn = paint(&classes(options)[class], &mut random, width, height);
+    jpeg::encode_rgb(&drawn.values, width, height, QUALITY).expect("a Vec takes all bytes")
+}
+
 fn draw(class: &Class, random: &mut Random) -> Photograph {
     let short = 200 + random.below(60) as usize;
     let long = short + random.below(80) as usize;
@@ -206,7 +221,11 @@ fn draw(class: &Class, random: &mut Random) -> Photograph {
         0 => (short, long),
         _ => (long, short),
     };
-    let side = short as f32;
+    paint(class, random, width, height)
+}
+
+fn paint(class: &Class, random: &mut Random, width: usize, height: usize) -> Photograph {
+    let side = width.min(height) as f32;
     let radius = side * class.radius * random.between(0.85, 1.15);
     let centre = (
         width as f32 * 0.5 + side * random.between(-0.07, 0.07),
@@ -341,7 +360,8 @@ fn mix(a: u32, b: u32) -> u32 {
 mod tests {
     use super::*;
     use crate::data::flowers102::Verify;
-    use crate::data::jpeg::Warnings;
+    use crate::data::photographs::Loader;
+    use crate::data::pictures::DecodeOptions;
 
     const SMALL: DemoOptions = DemoOptions {
         classes: 3,
@@ -383,8 +403,12 @@ mod tests {
         );
         for split in &photographs.splits {
             for (photograph, _) in &split.rows {
-                let planes = photograph.planes(16, Warnings::Refuse).unwrap();
-                assert_eq!(planes.len(), 3 * 16 * 16);
+                let mut row = vec![0.0; 3 * 16 * 16];
+                let mut loader = Loader::default();
+                loader
+                    .load(photograph, 16, &DecodeOptions::default(), &mut row)
+                    .unwrap();
+                assert!(row.iter().any(|&value| value > 0.0));
             }
         }
         assert!(flowers102::open(dir.path(), Verify::Official).is_err());

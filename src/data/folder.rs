@@ -12,6 +12,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::photographs::{Photograph, PhotographSplit, Photographs};
+use super::pictures;
 use crate::error::{Error, Result};
 use crate::torch_rng::TorchRng;
 use crate::{files, publish};
@@ -458,22 +459,12 @@ fn file_kind(path: &Path, kind: Option<FileType>) -> Option<Kind> {
 
 fn begins_as_a_picture(path: &Path) -> bool {
     let mut begin = Vec::new();
-    files::open_regular(path, "open")
-        .is_ok_and(|file| file.take(16).read_to_end(&mut begin).is_ok() && is_signature(&begin))
-}
-
-/// Whether these are the first bytes of a picture.
-fn is_signature(begin: &[u8]) -> bool {
-    let starts = |bytes: &[u8]| begin.starts_with(bytes);
-    starts(b"\xff\xd8\xff")
-        || starts(super::png::SIGNATURE)
-        || starts(b"GIF87a")
-        || starts(b"GIF89a")
-        || starts(b"RIFF") && begin.get(8..12) == Some(b"WEBP")
-        || starts(b"II*\0")
-        || starts(b"MM\0*")
-        // Text may begin with these two letters; the reserved bytes of a bitmap are 0.
-        || starts(b"BM") && begin.get(6..10) == Some(&[0; 4])
+    files::open_regular(path, "open").is_ok_and(|file| {
+        file.take(pictures::FIRST_BYTES as u64)
+            .read_to_end(&mut begin)
+            .is_ok()
+            && pictures::kind(&begin).is_some()
+    })
 }
 
 /// Whether a folder was written by flowreg.

@@ -7,103 +7,153 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use mozjpeg::{ColorSpace, Compress, Decompress};
 use mozjpeg_sys::{jpeg_common_struct, jpeg_error_mgr, jpeg_std_error};
 
-/// Longest side accepted, in pixels.
-pub const MAX_SIDE: usize = 8192;
-/// Most pixels accepted.
-pub const MAX_PIXELS: usize = 40_000_000;
+use super::pictures::exif::{self, Orientation};
+use super::pictures::{DecodeOptions, Rgb, rgb_of_cmyk};
 
 /// Most scans of a progressive photograph; encoders write about ten.
 const MAX_SCANS: usize = 100;
-/// Most pixels times scans: every scan goes over all pixels, however few bytes it has. This
-/// bounds the time of a file (measured: 0.7 s for 10 MB, 10 scans of 39.7 megapixels) by what
-/// is in it, not by a clock, so that the same file is refused or accepted on every machine.
-const MAX_WORK: usize = 10 * MAX_PIXELS;
-
-/// What to do where libjpeg warns: it does where data is broken, and then invents pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Warnings {
-    /// Refuse the photograph.
-    Refuse,
-    /// Take what libjpeg makes of it.
-    Accept,
-}
-
-/// A decoded photograph: `height x width x 3`, interleaved.
-#[derive(Debug)]
-pub struct Rgb {
-    /// Pixels a row.
-    pub width: usize,
-    /// Rows.
-    pub height: usize,
-    /// `width * height * 3` values.
-    pub values: Vec<u8>,
-}
+/// Most scans over a picture of as many pixels as the options allow: every scan goes over all
+/// pixels, however few bytes it has. This bounds the time of a file (measured: 0.7 s for 10 MB,
+/// 10 scans of 39.7 megapixels) by what is in it, not by a clock, so that the same file is
+/// refused or accepted on every machine.
+const MAX_FULL_SCANS: usize = 10;
 
 /// What libjpeg said, carried by the unwinding.
 struct LibjpegSays(String);
 
 /// Decode a grey, colour or CMYK JPEG as Pillow's `convert("RGB")` does: accurate integer DCT,
-/// smooth chroma upsampling; CMYK inverted, as Adobe writes it. EXIF's orientation is not
-/// obeyed. The reason for a refusal comes back as one phrase.
-pub fn decode_rgb(bytes: &[u8], warnings: Warnings) -> Result<Rgb, String> {
-    if !bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
-        return Err(
-            "found no JPEG or PNG signature, expected a JPEG or PNG photograph".to_string(),
-        );
-    }
+/// smooth chroma upsampling; CMYK inverted, as Adobe writes it. What lies behind the end of the
+/// picture (videos of phones, further pictures) is ignored. The orientation by EXIF or XMP comes
+/// back beside the pixels; the reason for a refusal comes back as one phrase. `room` is memory for
+/// the pixels, whatever is in it.
+pub fn decode_rgb(
+    bytes: &[u8],
+    options: &DecodeOptions,
+    room: Vec<u8>,
+) -> Result<(Rgb, Option<Orientation>), String> {
+    let outline = Outline::of(bytes);
+    let picture = &bytes[..outline.end];
     // No state outlives the closure, so unwinding cannot leave any half-changed.
-    catch_unwind(AssertUnwindSafe(|| decode(bytes, warnings))).unwrap_or_else(|payload| {
-        match payload.downcast::<LibjpegSays>() {
-            Ok(says) => Err(format!(
-                "broken JPEG ({}); replace the file with a whole copy",
-                says.0
-            )),
-            Err(bug) => resume_unwind(bug),
-        }
-    })
+    let decode = || decode(picture, outline.scans, options, room);
+    let decoded = catch_unwind(AssertUnwindSafe(decode));
+    let rgb = decoded.unwrap_or_else(|payload| match payload.downcast::<LibjpegSays>() {
+        Ok(says) => Err(broken(says.0)),
+        Err(bug) => resume_unwind(bug),
+    })?;
+    let exif = (!outline.exif.is_empty()).then_some(&outline.exif[..]);
+    Ok((rgb, exif::orientation(exif, outline.xmp)))
 }
 
-fn decode(bytes: &[u8], warnings: Warnings) -> Result<Rgb, String> {
-    let fail = |error: std::io::Error| format!("broken JPEG ({error})");
-    let header = Decompress::builder()
-        .with_err(error_manager(warnings))
-        .from_mem(bytes)
-        .map_err(fail)?;
-    let (width, height) = header.size();
-    // Before anything of that size is allocated.
-    if width > MAX_SIDE || height > MAX_SIDE || width * height > MAX_PIXELS {
-        return Err(format!(
-            "found {width}x{height} pixels, expected at most {MAX_SIDE} a side and {MAX_PIXELS} in all"
-        ));
+fn broken(reason: impl Display) -> String {
+    format!("broken JPEG ({reason}); replace the file with a whole copy")
+}
+
+/// What the markers of a JPEG tell.
+struct Outline<'a> {
+    /// Length of the picture: up to its end of image, or the whole of a file that has none.
+    end: usize,
+    /// Scans in it.
+    scans: usize,
+    /// EXIF, of one segment or several.
+    exif: Vec<u8>,
+    /// XMP.
+    xmp: Option<&'a [u8]>,
+}
+
+impl<'a> Outline<'a> {
+    /// Walk from marker to marker as libjpeg does: segments are passed over by their lengths;
+    /// between them, and in a scan's data, everything is passed over that is no marker. libjpeg
+    /// meets no start of scan that is not met here. Cost: O(bytes).
+    fn of(bytes: &'a [u8]) -> Self {
+        const START_OF_SCAN: u8 = 0xDA;
+        const END_OF_IMAGE: u8 = 0xD9;
+        const APP1: u8 = 0xE1;
+        let mut outline = Outline {
+            end: bytes.len(),
+            scans: 0,
+            exif: Vec::new(),
+            xmp: None,
+        };
+        let mut at = 2;
+        while let Some(found) = bytes
+            .get(at..)
+            .and_then(|rest| rest.iter().position(|&b| b == 0xFF))
+        {
+            // Any number of fill bytes may stand before a marker's code.
+            at += found;
+            let Some(fill) = bytes[at..].iter().position(|&b| b != 0xFF) else {
+                break;
+            };
+            at += fill + 1;
+            let code = bytes[at - 1];
+            match code {
+                END_OF_IMAGE => {
+                    outline.end = at;
+                    break;
+                }
+                // A byte 0xFF of a scan, a restart, and what stands without a length.
+                0x00..=0xBF | 0xD0..=0xD8 => continue,
+                _ => {}
+            }
+            outline.scans += usize::from(code == START_OF_SCAN);
+            let Some(&[high, low]) = bytes.get(at..at + 2) else {
+                break;
+            };
+            let next = at + usize::from(u16::from_be_bytes([high, low])).max(2);
+            if code == APP1 && outline.scans == 0 {
+                let data = &bytes[at + 2..next.min(bytes.len())];
+                if let Some(exif) = data.strip_prefix(b"Exif\0\0") {
+                    outline.exif.extend(exif);
+                } else if let Some(xmp) = data.strip_prefix(b"http://ns.adobe.com/xap/1.0/\0") {
+                    outline.xmp = Some(xmp);
+                }
+            }
+            at = next;
+        }
+        outline
     }
-    let scans = bytes
-        .windows(2)
-        .filter(|marker| marker == b"\xFF\xDA")
-        .count();
-    if scans > MAX_SCANS || scans * width * height > MAX_WORK {
+}
+
+fn decode(
+    bytes: &[u8],
+    scans: usize,
+    options: &DecodeOptions,
+    mut room: Vec<u8>,
+) -> Result<Rgb, String> {
+    let header = Decompress::builder()
+        .with_err(error_manager(options.lenient))
+        .from_mem(bytes)
+        .map_err(broken)?;
+    let (width, height) = header.size();
+    options.check_size(width, height)?;
+    let work = MAX_FULL_SCANS * options.max_pixels;
+    if scans > MAX_SCANS || scans * width * height > work {
         return Err(format!(
-            "found {scans} scans of {width}x{height} pixels, expected at most {MAX_SCANS}, and {MAX_WORK} pixels in all of them"
+            "found {scans} scans of {width}x{height} pixels, expected at most {MAX_SCANS}, and {work} pixels in all of them"
         ));
     }
     let values = match header.color_space() {
         ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr | ColorSpace::JCS_RGB => {
-            let mut image = header.rgb().map_err(fail)?;
-            let mut values = vec![0; width * height * 3];
-            image.read_scanlines_into(&mut values).map_err(fail)?;
-            image.finish().map_err(fail)?;
-            values
+            let mut image = header.rgb().map_err(broken)?;
+            room.resize(width * height * 3, 0);
+            image.read_scanlines_into(&mut room).map_err(broken)?;
+            image.finish().map_err(broken)?;
+            room
         }
         ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => {
-            let mut image = header.to_colorspace(ColorSpace::JCS_CMYK).map_err(fail)?;
+            let mut image = header.to_colorspace(ColorSpace::JCS_CMYK).map_err(broken)?;
             let mut values = vec![0; width * height * 4];
-            image.read_scanlines_into(&mut values).map_err(fail)?;
-            image.finish().map_err(fail)?;
-            rgb_of_inverted_cmyk(&values)
+            image.read_scanlines_into(&mut values).map_err(broken)?;
+            image.finish().map_err(broken)?;
+            (values.chunks_exact(4))
+                .flat_map(|p| rgb_of_cmyk([255 - p[0], 255 - p[1], 255 - p[2], 255 - p[3]]))
+                .collect()
         }
         other => {
             return Err(format!(
@@ -116,19 +166,6 @@ fn decode(bytes: &[u8], warnings: Warnings) -> Result<Rgb, String> {
         height,
         values,
     })
-}
-
-/// Pillow's CMYK to RGB, of values that count ink from 255 down: K - (255 - C)·K/255, rounded.
-fn rgb_of_inverted_cmyk(values: &[u8]) -> Vec<u8> {
-    let pixels = values.chunks_exact(4);
-    let rgb = pixels.flat_map(|pixel| {
-        let paper = u32::from(pixel[3]);
-        [0, 1, 2].map(|channel| {
-            let ink = u32::from(255 - pixel[channel]) * paper + 128;
-            (paper - (((ink >> 8) + ink) >> 8)) as u8
-        })
-    });
-    rgb.collect()
 }
 
 /// Encode `height x width x 3` interleaved values as a JPEG of this quality (0 to 100).
@@ -152,9 +189,20 @@ pub fn encode_rgb(
     started.finish()
 }
 
+/// Whether libjpeg was built with SIMD, and this processor has it: decoding then takes about half
+/// the time. On x86-64 the build needs the assembler nasm for it, and does without where there is
+/// none; the pixels are the same.
+pub fn has_simd() -> bool {
+    unsafe extern "C" {
+        fn jsimd_can_idct_islow() -> c_int;
+    }
+    // SAFETY: libjpeg's own, in every build of it: it looks at the processor and nothing else.
+    unsafe { jsimd_can_idct_islow() != 0 }
+}
+
 /// libjpeg's standard manager, silent, with fatal errors turned into unwinding, and warnings
 /// too if they are to be refused.
-fn error_manager(warnings: Warnings) -> jpeg_error_mgr {
+fn error_manager(lenient: bool) -> jpeg_error_mgr {
     // SAFETY: the struct is plain data with nullable function pointers, for which zero is
     // valid, and `jpeg_std_error` fills every field that libjpeg reads.
     let mut manager = unsafe {
@@ -163,9 +211,9 @@ fn error_manager(warnings: Warnings) -> jpeg_error_mgr {
         manager
     };
     manager.error_exit = Some(unwind);
-    manager.emit_message = Some(match warnings {
-        Warnings::Refuse => unwind_on_warning,
-        Warnings::Accept => ignore,
+    manager.emit_message = Some(match lenient {
+        false => unwind_on_warning,
+        true => ignore,
     });
     manager
 }
@@ -202,4 +250,91 @@ fn message(cinfo: &mut jpeg_common_struct) -> String {
     }
     let end = text.iter().position(|&b| b == 0).unwrap_or(text.len());
     String::from_utf8_lossy(&text[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture() -> Vec<u8> {
+        let values: Vec<u8> = (0..24 * 16 * 3).map(|i| (i * 7) as u8).collect();
+        encode_rgb(&values, 24, 16, 90.0).unwrap()
+    }
+
+    fn decode(bytes: &[u8], lenient: bool) -> Result<Vec<u8>, String> {
+        let options = DecodeOptions {
+            lenient,
+            ..DecodeOptions::default()
+        };
+        decode_rgb(bytes, &options, Vec::new()).map(|(rgb, _)| rgb.values)
+    }
+
+    #[test]
+    fn a_jpeg_ends_where_its_picture_ends() {
+        let alone = picture();
+        let expected = decode(&alone, false).unwrap();
+        let scans: Vec<u8> = b"ftypmp42\xFF\xDA\0\x08".repeat(10_000);
+        for behind in [&scans[..], &alone, b"\0", b"\xFF\xD8\xFF\xDA"] {
+            let found = decode(&[&alone, behind].concat(), false).unwrap();
+            assert!(found == expected);
+        }
+    }
+
+    /// What a phone puts before the picture (a preview with scans and an end of its own) is
+    /// passed over by its length.
+    #[test]
+    fn a_preview_is_not_the_picture() {
+        let alone = picture();
+        let expected = decode(&alone, false).unwrap();
+        let preview = [&alone[..], &b"\xFF\xDA".repeat(200)].concat();
+        let length = (preview.len() as u16 + 2).to_be_bytes();
+        let with = [&alone[..2], b"\xFF\xE2", &length, &preview, &alone[2..]].concat();
+        assert!(decode(&with, false).unwrap() == expected);
+    }
+
+    #[test]
+    fn a_bomb_of_scans_is_refused_before_it_is_decoded() {
+        let alone = picture();
+        let start = alone.windows(2).position(|w| w == b"\xFF\xDA").unwrap();
+        let (header, scan) = (&alone[..start], &alone[start..alone.len() - 2]);
+        let hidden: [&[u8]; 5] = [
+            b"",
+            b"\xFF\xFF\xFF",                  // fill bytes before the marker
+            b"\xFF\x02\xFF\xFF",              // a marker without a meaning, and no length
+            b"\xFF\xD3garbage\xFF\0\xFF\x01", // between segments
+            b"\xFF\xE5\0\x04\xFF\xD9",        // an end of image inside a segment
+        ];
+        for before in hidden {
+            let more = [before, scan].concat().repeat(100);
+            let bomb = [header, scan, &more, b"\xFF\xD9"].concat();
+            for lenient in [false, true] {
+                let refusal = decode(&bomb, lenient).unwrap_err();
+                assert!(refusal.contains("101 scans"), "{refusal}");
+            }
+        }
+    }
+
+    #[test]
+    fn scans_are_limited_by_the_pixels_allowed() {
+        let alone = picture();
+        let start = alone.windows(2).position(|w| w == b"\xFF\xDA").unwrap();
+        let (header, scan) = (&alone[..start], &alone[start..alone.len() - 2]);
+        let twenty = [header, &scan.repeat(20), b"\xFF\xD9"].concat();
+        let options = DecodeOptions {
+            max_pixels: 24 * 16,
+            lenient: true,
+            ..DecodeOptions::default()
+        };
+        let refusal = decode_rgb(&twenty, &options, Vec::new()).unwrap_err();
+        assert!(refusal.contains("20 scans of 24x16"), "{refusal}");
+    }
+
+    #[test]
+    fn any_cut_ends_in_a_reason_or_in_pixels() {
+        let alone = picture();
+        for end in 0..alone.len() {
+            assert!(decode(&alone[..end], false).is_err(), "{end}");
+            let _ = decode(&alone[..end], true);
+        }
+    }
 }

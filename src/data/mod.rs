@@ -2,9 +2,13 @@
 
 #[cfg(feature = "photographs")]
 pub mod archive;
+mod array_file;
 pub mod arrays;
 pub mod blocks;
 pub mod checks;
+mod columns;
+#[cfg(feature = "formats")]
+pub mod csv_text;
 pub mod dataset;
 pub(crate) mod dataset_writer;
 #[cfg(feature = "photographs")]
@@ -17,14 +21,19 @@ pub mod flowers102;
 pub mod folder;
 #[cfg(feature = "photographs")]
 pub mod jpeg;
+mod labels;
 pub mod libsvm;
 #[cfg(all(feature = "photographs", feature = "formats"))]
 pub mod list;
 #[cfg(feature = "photographs")]
 pub mod mat5;
 pub mod npy;
+#[cfg(feature = "formats")]
+mod npz;
 #[cfg(feature = "photographs")]
 pub mod photographs;
+#[cfg(feature = "photographs")]
+pub mod pictures;
 #[cfg(feature = "photographs")]
 pub mod png;
 #[cfg(feature = "photographs")]
@@ -33,6 +42,7 @@ pub mod prep;
 mod proxy;
 #[cfg(feature = "photographs")]
 pub mod resample;
+pub mod rows;
 pub mod samples;
 pub mod store;
 

@@ -1,46 +1,92 @@
-//! NumPy's `.npy` header, version 1.0: the subset that flowreg writes and reads.
+//! NumPy's `.npy` header, versions 1.0 to 3.0.
 //!
-//! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
-//! Pure functions on bytes; lengths are compared before anything is allocated.
+//! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>. Numbers of
+//! every kind and both byte orders, text, and C or Fortran order are read; what flowreg writes is
+//! version 1.0, little-endian, in C order. Pure functions on bytes; lengths are compared before
+//! anything is allocated.
 
-/// Element type of an array.
+use half::f16;
+
+/// Element type of an array, without its byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dtype {
-    /// `<f8`: little-endian f64.
+    /// `f8`: f64.
     F64,
-    /// `<f4`: little-endian f32.
+    /// `f4`: f32.
     F32,
-    /// `<f2`: little-endian half precision.
+    /// `f2`: half precision.
     F16,
-    /// `|u1`: a byte.
+    /// `b1`: a byte, 0 or 1.
+    Bool,
+    /// `u1`: a byte.
     U8,
-    /// `<i8`: little-endian i64.
-    I64,
-    /// `<i4`: little-endian i32.
+    /// `u2`: u16.
+    U16,
+    /// `u4`: u32.
+    U32,
+    /// `u8`: u64.
+    U64,
+    /// `i1`: i8.
+    I8,
+    /// `i2`: i16.
+    I16,
+    /// `i4`: i32.
     I32,
+    /// `i8`: i64.
+    I64,
+    /// `Un`: text of at most n characters, 4 bytes each, padded with zeros.
+    Unicode(usize),
+    /// `Sn`: text of at most n bytes, padded with zeros.
+    Bytes(usize),
 }
 
 impl Dtype {
-    /// NumPy's spelling.
-    pub fn descr(self) -> &'static str {
-        match self {
-            Dtype::F64 => "<f8",
-            Dtype::F32 => "<f4",
-            Dtype::F16 => "<f2",
-            Dtype::U8 => "|u1",
-            Dtype::I64 => "<i8",
-            Dtype::I32 => "<i4",
-        }
+    /// NumPy's spelling, little-endian.
+    pub fn descr(self) -> String {
+        self.spelled(false)
+    }
+
+    fn spelled(self, big_endian: bool) -> String {
+        let (kind, size) = match self {
+            Dtype::F64 => ("f", 8),
+            Dtype::F32 => ("f", 4),
+            Dtype::F16 => ("f", 2),
+            Dtype::Bool => ("b", 1),
+            Dtype::U8 => ("u", 1),
+            Dtype::U16 => ("u", 2),
+            Dtype::U32 => ("u", 4),
+            Dtype::U64 => ("u", 8),
+            Dtype::I8 => ("i", 1),
+            Dtype::I16 => ("i", 2),
+            Dtype::I32 => ("i", 4),
+            Dtype::I64 => ("i", 8),
+            Dtype::Unicode(characters) => ("U", characters),
+            Dtype::Bytes(bytes) => ("S", bytes),
+        };
+        let order = match (self, big_endian) {
+            (Dtype::Bytes(_), _) => '|',
+            _ if self.size() == 1 => '|',
+            (_, false) => '<',
+            (_, true) => '>',
+        };
+        format!("{order}{kind}{size}")
     }
 
     /// Bytes per element.
     pub fn size(self) -> usize {
         match self {
-            Dtype::F64 | Dtype::I64 => 8,
-            Dtype::F32 | Dtype::I32 => 4,
-            Dtype::F16 => 2,
-            Dtype::U8 => 1,
+            Dtype::F64 | Dtype::I64 | Dtype::U64 => 8,
+            Dtype::F32 | Dtype::I32 | Dtype::U32 => 4,
+            Dtype::F16 | Dtype::I16 | Dtype::U16 => 2,
+            Dtype::Bool | Dtype::U8 | Dtype::I8 => 1,
+            Dtype::Unicode(characters) => 4 * characters,
+            Dtype::Bytes(bytes) => bytes,
         }
+    }
+
+    /// Whether elements are numbers (or bool), not text.
+    pub fn is_number(self) -> bool {
+        !matches!(self, Dtype::Unicode(_) | Dtype::Bytes(_))
     }
 }
 
@@ -49,9 +95,13 @@ impl Dtype {
 pub struct Header {
     /// Element type.
     pub dtype: Dtype,
-    /// One or two dimensions, C order.
+    /// Whether the first byte of an element is its most significant one.
+    pub big_endian: bool,
+    /// Whether the first index changes fastest (columns after one another).
+    pub fortran_order: bool,
+    /// Length of each dimension; none for a single number.
     pub shape: Vec<usize>,
-    /// Where the data starts: a multiple of 64.
+    /// Where the data starts.
     pub data_offset: usize,
 }
 
@@ -62,7 +112,7 @@ pub enum NpyError {
     #[error("magic: found other bytes, expected \\x93NUMPY at the start of the file")]
     Magic,
     /// A version this reader does not know.
-    #[error("version: found {0}.{1}, expected 1.0")]
+    #[error("version: found {0}.{1}, expected 1.0, 2.0 or 3.0; numpy.save writes 1.0")]
     Version(u8, u8),
     /// The file ends inside the header.
     #[error("header: found {found} bytes, expected {expected}; the file is cut short")]
@@ -72,23 +122,23 @@ pub enum NpyError {
         /// Bytes the header claims.
         expected: usize,
     },
+    /// A header longer than any of an array of numbers.
+    #[error("header: found a length of {0} bytes, expected at most {MAX_HEADER}")]
+    TooLong(u64),
     /// The header is not the dictionary that NumPy writes.
     #[error("header: found {0:?}, expected a dictionary of descr, fortran_order and shape")]
     Dictionary(String),
-    /// Another element type.
-    #[error(
-        "descr: found {0:?}, expected '<f4', '<f8', '<f2', '|u1', '<i8' or '<i4' (numpy's astype makes it so)"
-    )]
-    Descr(String),
-    /// Column-major data.
-    #[error("fortran_order: found True, expected False (numpy.ascontiguousarray makes it so)")]
-    FortranOrder,
-    /// No shape of one or two dimensions.
-    #[error("shape: found {0:?}, expected one or two whole numbers")]
+    /// An element type that is neither number nor text.
+    #[error("descr: found {found}, expected {expected}")]
+    Descr {
+        /// The type, as the file spells it.
+        found: String,
+        /// What makes numbers of it.
+        expected: &'static str,
+    },
+    /// No tuple of lengths.
+    #[error("shape: found {0:?}, expected a tuple of whole numbers such as (3, 2) or (3,)")]
     Shape(String),
-    /// Data that would not be aligned when mapped.
-    #[error("header: data starts at byte {0}, expected a multiple of 64")]
-    Alignment(usize),
     /// The file's length is not what the shape says.
     #[error("length: found {found} bytes, expected {expected} from the header")]
     Length {
@@ -114,10 +164,22 @@ impl std::fmt::Display for Expected {
 
 /// The first bytes of every file.
 pub const MAGIC: &[u8; 6] = b"\x93NUMPY";
-/// No header of ours is longer; more is a lie or another format.
-pub const MAX_HEADER: usize = 4096;
+/// Longest header that is read: any of version 1.0, with what stands before it.
+pub const MAX_HEADER: usize = (1 << 16) + 10;
+/// Most dimensions that NumPy knows.
+const MAX_DIMENSIONS: usize = 64;
 
 impl Header {
+    /// Whether the file begins as an `.npy` file does.
+    pub fn has_magic(bytes: &[u8]) -> bool {
+        bytes.starts_with(MAGIC)
+    }
+
+    /// NumPy's spelling of the element type.
+    pub fn descr(&self) -> String {
+        self.dtype.spelled(self.big_endian)
+    }
+
     /// Total file length, if it fits 64 bits.
     fn file_len(&self) -> Option<u64> {
         self.shape
@@ -131,31 +193,34 @@ impl Header {
     /// Parse the header at the start of `bytes` (the first [`MAX_HEADER`] bytes of the
     /// file suffice) and hold it against the length of the whole file.
     pub fn parse(bytes: &[u8], file_len: u64) -> Result<Header, NpyError> {
-        if bytes.len() < MAGIC.len() || &bytes[..MAGIC.len()] != MAGIC {
+        if !Header::has_magic(bytes) {
             return Err(NpyError::Magic);
         }
-        let &[_, _, _, _, _, _, major, minor, low, high, ..] = bytes else {
-            return Err(NpyError::Truncated {
-                found: bytes.len(),
-                expected: 10,
-            });
+        let cut = |expected| NpyError::Truncated {
+            found: bytes.len(),
+            expected,
         };
-        if (major, minor) != (1, 0) {
-            return Err(NpyError::Version(major, minor));
-        }
-        let data_offset = 10 + usize::from(u16::from_le_bytes([low, high]));
-        let Some(text) = bytes.get(10..data_offset) else {
-            return Err(NpyError::Truncated {
-                found: bytes.len(),
-                expected: data_offset,
-            });
+        let &[major, minor, ref rest @ ..] = &bytes[MAGIC.len()..] else {
+            return Err(cut(10));
         };
-        if data_offset % 64 != 0 {
-            return Err(NpyError::Alignment(data_offset));
+        let (start, length) = match (major, minor, rest) {
+            (1, 0, &[a, b, ..]) => (10, u32::from(u16::from_le_bytes([a, b]))),
+            (2 | 3, 0, &[a, b, c, d, ..]) => (12, u32::from_le_bytes([a, b, c, d])),
+            (1..=3, 0, _) => return Err(cut(if major == 1 { 10 } else { 12 })),
+            _ => return Err(NpyError::Version(major, minor)),
+        };
+        if length as usize > MAX_HEADER - start {
+            return Err(NpyError::TooLong(length.into()));
         }
-        let (dtype, shape) = parse_dictionary(text)?;
+        let data_offset = start + length as usize;
+        let text = bytes
+            .get(start..data_offset)
+            .ok_or_else(|| cut(data_offset))?;
+        let (dtype, big_endian, fortran_order, shape) = parse_dictionary(text)?;
         let header = Header {
             dtype,
+            big_endian,
+            fortran_order,
             shape,
             data_offset,
         };
@@ -167,6 +232,55 @@ impl Header {
             });
         }
         Ok(header)
+    }
+
+    /// Append the numbers of some elements' bytes, each the nearest f64 (whole numbers beyond 2^53
+    /// are rounded).
+    ///
+    /// # Panics
+    /// If the elements are text.
+    pub fn decode(&self, bytes: &[u8], into: &mut Vec<f64>) {
+        fn words<const N: usize>(
+            (bytes, big_endian): (&[u8], bool),
+            into: &mut Vec<f64>,
+            of: impl Fn([u8; N]) -> f64,
+        ) {
+            let words = bytes.as_chunks::<N>().0.iter();
+            match big_endian {
+                false => into.extend(words.map(|&word| of(word))),
+                true => into.extend(words.map(|&(mut word)| {
+                    word.reverse();
+                    of(word)
+                })),
+            }
+        }
+        let from = (bytes, self.big_endian);
+        match self.dtype {
+            Dtype::F64 => words(from, into, f64::from_le_bytes),
+            Dtype::F32 => words(from, into, |b| f32::from_le_bytes(b).into()),
+            Dtype::F16 => words(from, into, |b| f16::from_le_bytes(b).to_f64()),
+            Dtype::Bool => words(from, into, |[b]| f64::from(u8::from(b != 0))),
+            Dtype::U8 => words(from, into, |[b]| b.into()),
+            Dtype::U16 => words(from, into, |b| u16::from_le_bytes(b).into()),
+            Dtype::U32 => words(from, into, |b| u32::from_le_bytes(b).into()),
+            Dtype::U64 => words(from, into, |b| u64::from_le_bytes(b) as f64),
+            Dtype::I8 => words(from, into, |b| i8::from_le_bytes(b).into()),
+            Dtype::I16 => words(from, into, |b| i16::from_le_bytes(b).into()),
+            Dtype::I32 => words(from, into, |b| i32::from_le_bytes(b).into()),
+            Dtype::I64 => words(from, into, |b| i64::from_le_bytes(b) as f64),
+            Dtype::Unicode(_) | Dtype::Bytes(_) => panic!("text has no numbers"),
+        }
+    }
+
+    /// Whether the bytes of the data are, as they lie in the file, the rows of an f32 matrix.
+    pub fn is_mappable(&self) -> bool {
+        let plain = self.dtype == Dtype::F32 && !self.big_endian && !self.is_column_major();
+        plain && self.shape.len() == 2 && self.data_offset.is_multiple_of(size_of::<f32>())
+    }
+
+    /// Whether a matrix lies column after column. Of one row or column both orders are one.
+    pub fn is_column_major(&self) -> bool {
+        self.fortran_order && self.shape.iter().all(|&dim| dim > 1)
     }
 
     /// The header's bytes, as `numpy.save` writes them.
@@ -212,103 +326,208 @@ pub fn f32_file(shape: &[usize], values: &[f32]) -> Vec<u8> {
     bytes
 }
 
-/// Accepts the three keys in any order, each once, and nothing else.
-fn parse_dictionary(text: &[u8]) -> Result<(Dtype, Vec<usize>), NpyError> {
+/// The three keys in any order, each once, and nothing else.
+fn parse_dictionary(text: &[u8]) -> Result<(Dtype, bool, bool, Vec<usize>), NpyError> {
     let printable = String::from_utf8_lossy(text);
     let bad = || NpyError::Dictionary(printable.trim().chars().take(120).collect());
-    let inner = printable
-        .trim()
-        .strip_prefix('{')
-        .and_then(|t| t.strip_suffix('}'))
-        .ok_or_else(bad)?;
-    let (mut dtype, mut order, mut shape) = (None, None, None);
-    let mut rest = inner.trim();
-    while !rest.is_empty() {
-        let (key, after) = rest
-            .strip_prefix('\'')
-            .and_then(|t| t.split_once('\''))
-            .ok_or_else(bad)?;
-        let after = after
-            .trim_start()
-            .strip_prefix(':')
-            .ok_or_else(bad)?
-            .trim_start();
-        // A value ends at the next comma, or, for a tuple, at its bracket.
-        let end = match after.strip_prefix('(') {
-            Some(tuple) => tuple.find(')').ok_or_else(bad)? + 2,
-            None => after.find(',').unwrap_or(after.len()),
+    let mut literal = Literal::new(&printable);
+    let (mut descr, mut order, mut shape) = (None, None, None);
+    literal.expect('{').ok_or_else(bad)?;
+    while !literal.take('}') {
+        let Some(Value::Text(key)) = literal.value(0) else {
+            return Err(bad());
         };
-        let (value, after) = after.split_at(end);
-        let value = value.trim();
-        let repeated = match key {
-            "descr" => dtype.replace(parse_descr(value)?).is_some(),
-            "fortran_order" => order.replace(parse_order(value, &bad)?).is_some(),
-            "shape" => shape.replace(parse_shape(value)?).is_some(),
+        literal.expect(':').ok_or_else(bad)?;
+        let start = literal.rest;
+        let value = literal.value(0);
+        let spelled = &start[..start.len() - literal.rest.len()];
+        let repeated = match (key, value) {
+            ("descr", value) => {
+                // A type that cannot be used is named, whatever is wrong with the rest.
+                let value = value.ok_or_else(|| refused_descr(spelled))?;
+                descr.replace(parse_descr(value, spelled)?).is_some()
+            }
+            ("fortran_order", Some(Value::Bool(value))) => order.replace(value).is_some(),
+            ("shape", value) => {
+                let dims = value.and_then(parse_shape).ok_or_else(|| {
+                    NpyError::Shape(start.trim_start().chars().take(40).collect())
+                })?;
+                shape.replace(dims).is_some()
+            }
             _ => return Err(bad()),
         };
-        if repeated {
+        if repeated || !literal.take(',') && !literal.rest.trim_start().starts_with('}') {
             return Err(bad());
         }
-        let after = after.trim_start();
-        rest = match after.strip_prefix(',') {
-            Some(more) => more.trim_start(),
-            None if after.is_empty() => after,
-            None => return Err(bad()),
-        };
     }
-    match (dtype, order, shape) {
-        (Some(dtype), Some(()), Some(shape)) => Ok((dtype, shape)),
+    match (descr, order, shape) {
+        (Some((dtype, big_endian)), Some(fortran_order), Some(shape))
+            if literal.rest.trim().is_empty() =>
+        {
+            Ok((dtype, big_endian, fortran_order, shape))
+        }
         _ => Err(bad()),
     }
 }
 
-fn parse_descr(value: &str) -> Result<Dtype, NpyError> {
-    match value {
-        "'<f8'" => Ok(Dtype::F64),
-        "'<f4'" => Ok(Dtype::F32),
-        "'<f2'" => Ok(Dtype::F16),
-        "'|u1'" => Ok(Dtype::U8),
-        "'<i8'" => Ok(Dtype::I64),
-        "'<i4'" => Ok(Dtype::I32),
-        _ => Err(NpyError::Descr(value.chars().take(40).collect())),
-    }
+/// A Python literal of a header.
+enum Value<'a> {
+    Text(&'a str),
+    Bool(bool),
+    Number(usize),
+    Tuple(Vec<Value<'a>>),
+    List,
 }
 
-fn parse_order(value: &str, bad: &impl Fn() -> NpyError) -> Result<(), NpyError> {
-    match value {
-        "False" => Ok(()),
-        "True" => Err(NpyError::FortranOrder),
-        _ => Err(bad()),
-    }
+/// Reads Python literals from the front of a text.
+struct Literal<'a> {
+    rest: &'a str,
 }
 
-fn parse_shape(value: &str) -> Result<Vec<usize>, NpyError> {
-    let bad = || NpyError::Shape(value.chars().take(40).collect());
-    let inner = value
-        .strip_prefix('(')
-        .and_then(|t| t.strip_suffix(')'))
-        .ok_or_else(bad)?;
-    // "(3)" is a number in brackets, not a tuple; NumPy writes "(3,)".
-    let inner = match inner.trim().strip_suffix(',') {
-        Some(one) if !one.contains(',') => one,
-        None if inner.contains(',') => inner,
-        _ => return Err(bad()),
-    };
-    let shape = inner
-        .split(',')
-        .map(|dim| {
-            let dim = dim.trim();
-            // `parse` would also take a sign.
-            if dim.is_empty() || !dim.bytes().all(|b| b.is_ascii_digit()) {
-                return Err(bad());
+impl<'a> Literal<'a> {
+    fn new(rest: &'a str) -> Self {
+        Literal { rest }
+    }
+
+    /// Take this character, if it is next.
+    fn take(&mut self, character: char) -> bool {
+        match self.rest.trim_start().strip_prefix(character) {
+            Some(rest) => {
+                self.rest = rest;
+                true
             }
-            dim.parse().map_err(|_| bad())
-        })
-        .collect::<Result<Vec<usize>, _>>()?;
-    if shape.len() > 2 {
-        return Err(bad());
+            None => false,
+        }
     }
-    Ok(shape)
+
+    fn expect(&mut self, character: char) -> Option<()> {
+        self.take(character).then_some(())
+    }
+
+    /// The next value, if there is one that headers have; `depth` is how deep it is nested.
+    fn value(&mut self, depth: usize) -> Option<Value<'a>> {
+        const DEEPEST: usize = 16;
+        if depth > DEEPEST {
+            return None;
+        }
+        self.rest = self.rest.trim_start();
+        let first = self.rest.chars().next()?;
+        match first {
+            '\'' | '"' => {
+                let (text, rest) = self.rest[1..].split_once(first)?;
+                self.rest = rest;
+                Some(Value::Text(text))
+            }
+            '(' | '[' => {
+                self.rest = &self.rest[1..];
+                let close = if first == '(' { ')' } else { ']' };
+                let (mut items, mut commas) = (Vec::new(), 0);
+                while !self.take(close) {
+                    if items.len() > commas {
+                        return None;
+                    }
+                    items.push(self.value(depth + 1)?);
+                    commas += usize::from(self.take(','));
+                }
+                match first {
+                    '[' => Some(Value::List),
+                    // "(3)" is a number in brackets, not a tuple; NumPy writes "(3,)".
+                    _ if items.len() == 1 && commas == 0 => items.pop(),
+                    _ => Some(Value::Tuple(items)),
+                }
+            }
+            _ => {
+                let end = |c: char| !c.is_ascii_alphanumeric() && c != '_';
+                let end = self.rest.find(end).unwrap_or(self.rest.len());
+                let (word, rest) = self.rest.split_at(end);
+                self.rest = rest;
+                match word {
+                    "True" => Some(Value::Bool(true)),
+                    "False" => Some(Value::Bool(false)),
+                    _ => {
+                        // Python 2 wrote "3L". `parse` would also take a sign.
+                        let digits = word.strip_suffix('L').unwrap_or(word);
+                        let all = digits.bytes().all(|b| b.is_ascii_digit());
+                        all.then(|| digits.parse().ok().map(Value::Number))?
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Element type and whether it is big-endian.
+fn parse_descr(value: Value, spelled: &str) -> Result<(Dtype, bool), NpyError> {
+    let refused = || refused_descr(spelled);
+    let Value::Text(text) = value else {
+        return Err(refused());
+    };
+    let (big_endian, code) = match text.strip_prefix(['<', '>', '|', '=']) {
+        Some(code) => (text.starts_with('>'), code),
+        None => (false, text),
+    };
+    let dtype = match code {
+        "f8" => Dtype::F64,
+        "f4" => Dtype::F32,
+        "f2" => Dtype::F16,
+        "b1" | "?" => Dtype::Bool,
+        "u1" => Dtype::U8,
+        "u2" => Dtype::U16,
+        "u4" => Dtype::U32,
+        "u8" => Dtype::U64,
+        "i1" => Dtype::I8,
+        "i2" => Dtype::I16,
+        "i4" => Dtype::I32,
+        "i8" => Dtype::I64,
+        _ => {
+            let length = |digits: &str| {
+                let all = digits.bytes().all(|b| b.is_ascii_digit());
+                // No text is so long; with 0 any number of rows would be no bytes.
+                let length = all.then(|| digits.parse().ok()).flatten();
+                length.filter(|length| (1..=1 << 20).contains(length))
+            };
+            let unicode = (code.strip_prefix('U').and_then(length)).map(Dtype::Unicode);
+            let bytes = || (code.strip_prefix('S').and_then(length)).map(Dtype::Bytes);
+            unicode.or_else(bytes).ok_or_else(refused)?
+        }
+    };
+    // A byte has no order; NumPy writes '|'.
+    Ok((
+        dtype,
+        big_endian && dtype.size() > 1 && !matches!(dtype, Dtype::Bytes(_)),
+    ))
+}
+
+/// What to do about a type that is neither number nor text.
+fn refused_descr(spelled: &str) -> NpyError {
+    let spelled = spelled.trim();
+    let code = spelled.trim_start_matches(['\'', '"', '<', '>', '|', '=']);
+    let expected = match code.chars().next() {
+        _ if spelled.starts_with('[') => {
+            "plain numbers: numpy.lib.recfunctions.structured_to_unstructured makes columns of the fields"
+        }
+        Some('c') => "real numbers: x.real, x.imag or abs(x)",
+        Some('O') => "numbers or text: x.astype('f4') makes numbers of objects, y.astype('U') text",
+        Some('M' | 'm') => "numbers: astype('i8') makes them of times",
+        Some('f') => "bool, a whole number of up to 8 bytes, or a float of 2, 4 or 8: astype('f8')",
+        _ => "bool, a whole number, a float or text: astype('f4') makes numbers",
+    };
+    NpyError::Descr {
+        found: spelled.chars().take(40).collect(),
+        expected,
+    }
+}
+
+fn parse_shape(value: Value) -> Option<Vec<usize>> {
+    let Value::Tuple(dims) = value else {
+        return None;
+    };
+    let dims = dims.into_iter().map(|dim| match dim {
+        Value::Number(dim) => Some(dim),
+        _ => None,
+    });
+    let dims: Vec<usize> = dims.collect::<Option<_>>()?;
+    (dims.len() <= MAX_DIMENSIONS).then_some(dims)
 }
 
 #[cfg(test)]
@@ -353,10 +572,9 @@ mod tests {
         ));
         let mut version = good.clone();
         version[6] = 2;
-        assert_eq!(Header::parse(&version, len), Err(E::Version(2, 0)));
-        let mut odd = good.clone();
-        odd[8] -= 1;
-        assert_eq!(Header::parse(&odd, len), Err(E::Alignment(127)));
+        assert!(matches!(Header::parse(&version, len), Err(E::TooLong(_))));
+        version[6] = 4;
+        assert_eq!(Header::parse(&version, len), Err(E::Version(4, 0)));
         assert!(matches!(
             Header::parse(&good, len - 1),
             Err(E::Length { .. })
@@ -365,26 +583,42 @@ mod tests {
             Header::parse(&good, len + 1),
             Err(E::Length { .. })
         ));
-        for (text, data) in [
+        for (descr, hint) in [
+            ("'<c8'", "x.real"),
+            ("'|O'", "astype"),
             (
-                "{'descr': '>f4', 'fortran_order': False, 'shape': (1,), }",
-                4,
+                "[('a', '<f4'), ('b', '<i4', (2, 3))]",
+                "structured_to_unstructured",
             ),
-            (
-                "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }",
-                4,
-            ),
+            ("'<M8[ns]'", "astype('i8')"),
+            ("'<f16'", "astype('f8')"),
+            ("'|V2'", "astype('f4')"),
+            ("'<U0'", "astype"),
+            ("'|S99999999999999999999'", "astype"),
+            ("'<f4 '", "float"),
+            ("3", "number"),
         ] {
-            assert!(matches!(parse_text(text, data), Err(E::Descr(_))), "{text}");
+            let text = format!("{{'descr': {descr}, 'fortran_order': False, 'shape': (1,), }}");
+            let error = parse_text(&text, 4).unwrap_err();
+            assert!(matches!(error, E::Descr { .. }), "{descr}: {error}");
+            assert!(error.to_string().contains(hint), "{descr}: {error}");
         }
-        assert_eq!(
-            parse_text(
-                "{'descr': '<f4', 'fortran_order': True, 'shape': (1,), }",
-                4
-            ),
-            Err(E::FortranOrder)
-        );
-        for shape in ["(3)", "()", "(-1,)", "(+1,)", "(1,2,3)", "(1,,2)", "[1]"] {
+        for shape in [
+            "(3)",
+            "(-1,)",
+            "(+1,)",
+            "(1,,2)",
+            "(,)",
+            "[1]",
+            "(1.0,)",
+            "(1 2)",
+            "(True,)",
+            "('1',)",
+            "((1,),)",
+            "99999999999999999999999,",
+            "(99999999999999999999999,)",
+            "(1,",
+        ] {
             let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
             assert!(
                 matches!(parse_text(&text, 4), Err(E::Shape(_) | E::Dictionary(_))),
@@ -404,6 +638,52 @@ mod tests {
         // A product beyond 2^64 must not wrap round to the real length.
         let text = "{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296), }";
         assert!(matches!(parse_text(text, 0), Err(E::Length { .. })));
+    }
+
+    #[test]
+    fn what_other_writers_and_older_numpys_write_is_read() {
+        let of = |text: &str, data| parse_text(text, data).unwrap();
+        // Another order of keys, double quotes, no last comma; Python 2's long integers.
+        let header = of(
+            r#"{"shape":(2L, 3L),"fortran_order":True,"descr":">i2"}"#,
+            12,
+        );
+        assert_eq!(
+            (
+                header.dtype,
+                header.big_endian,
+                header.fortran_order,
+                &*header.shape
+            ),
+            (Dtype::I16, true, true, &[2, 3][..])
+        );
+        let header = of(
+            "{'descr': '|b1', 'fortran_order': False, 'shape': ( 4 , ) , }",
+            4,
+        );
+        assert_eq!((header.dtype, &*header.shape), (Dtype::Bool, &[4][..]));
+        let header = of(
+            "{'descr': '>U3', 'fortran_order': False, 'shape': (2, 1, 1), }",
+            24,
+        );
+        assert_eq!((header.dtype, header.big_endian), (Dtype::Unicode(3), true));
+        let header = of("{'descr': '|S3', 'fortran_order': False, 'shape': (), }", 3);
+        assert_eq!((header.dtype, header.shape.len()), (Dtype::Bytes(3), 0));
+        // Versions 2 and 3 have a length of four bytes; any alignment will do.
+        for version in [2, 3] {
+            let text = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}\n";
+            let mut bytes = [&MAGIC[..], &[version, 0]].concat();
+            bytes.extend((text.len() as u32).to_le_bytes());
+            bytes.extend(text);
+            let header = Header::parse(&bytes, bytes.len() as u64 + 4).unwrap();
+            assert_eq!(header.data_offset, bytes.len());
+            for cut in 0..bytes.len() {
+                assert!(Header::parse(&bytes[..cut], 100).is_err());
+            }
+        }
+        // Nesting ends, however deep.
+        let deep = format!("{{'shape': {}", "(".repeat(10_000));
+        assert!(parse_text(&deep, 4).is_err());
     }
 
     proptest! {

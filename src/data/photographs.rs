@@ -2,13 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::resample::resize_to_planes;
-use super::{jpeg, jpeg::Rgb, jpeg::Warnings, png};
+use super::pictures::{self, DecodeOptions, Rgb};
+use super::resample::Resizer;
 use crate::error::{Error, Result};
 use crate::files;
-
-/// Largest photograph file accepted, in bytes.
-pub(crate) const MAX_FILE: u64 = 32 << 20;
 
 /// Labelled photographs in named splits.
 #[derive(Clone, Debug)]
@@ -45,55 +42,88 @@ pub struct Photograph {
     pub bytes: Option<Vec<u8>>,
 }
 
-impl Photograph {
-    /// Read, decode and resize: see [`load_planes`].
-    pub fn planes(&self, size: usize, warnings: Warnings) -> Result<Vec<u8>> {
-        match &self.bytes {
-            Some(bytes) => planes(&self.path, bytes, size, warnings),
-            None => load_planes(&self.path, size, warnings),
+/// Reads, decodes and resizes photographs, one after the other in the same room: after the first
+/// ones nothing is allocated for a photograph but what its decoder allocates itself.
+///
+/// The rows are equal to torchvision's `Resize((size, size))` and `ToTensor` of
+/// `Image.open(path).convert("RGB")`, to the bit. EXIF's orientation is
+/// not obeyed, as there, unless [`DecodeOptions::exif`] is set.
+#[derive(Debug, Default)]
+pub struct Loader {
+    file: Vec<u8>,
+    rgb: Vec<u8>,
+    resizer: Resizer,
+}
+
+impl Loader {
+    /// A photograph as `3 x size x size` values (channel first): byte / 255.
+    ///
+    /// # Errors
+    /// [`Error::Image`] for content that cannot be used, [`Error::Io`].
+    ///
+    /// # Panics
+    /// If the row has another length.
+    pub fn load(
+        &mut self,
+        photograph: &Photograph,
+        size: usize,
+        options: &DecodeOptions,
+        row: &mut [f32],
+    ) -> Result<()> {
+        match &photograph.bytes {
+            Some(bytes) => self.decode(&photograph.path, bytes, size, options, row),
+            None => self.load_file(&photograph.path, size, options, row),
         }
     }
-}
 
-/// Read, decode and resize one JPEG or PNG photograph to `3 x size x size` bytes.
-///
-/// Equal to torchvision's `Resize((size, size))` on `Image.open(path).convert("RGB")`,
-/// to the bit. As there, EXIF's orientation is not obeyed.
-///
-/// # Errors
-/// [`Error::Image`] for content that cannot be used, [`Error::Io`].
-pub fn load_planes(path: &Path, size: usize, warnings: Warnings) -> Result<Vec<u8>> {
-    let bytes = match files::read_regular(path, "open the photograph", MAX_FILE) {
-        Err(Error::Format {
-            found, expected, ..
-        }) => {
-            return Err(Error::Image {
+    /// [`Loader::load`] of a file.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_file(
+        &mut self,
+        path: &Path,
+        size: usize,
+        options: &DecodeOptions,
+        row: &mut [f32],
+    ) -> Result<()> {
+        let mut file = std::mem::take(&mut self.file);
+        let read = files::read_regular(path, "open the photograph", options.max_file(), &mut file);
+        let loaded = match read {
+            Ok(()) => self.decode(path, &file, size, options, row),
+            Err(Error::Format {
+                found, expected, ..
+            }) => Err(Error::Image {
                 path: path.to_path_buf(),
-                reason: format!("found {found}, expected {expected}"),
-            });
-        }
-        read => read?,
-    };
-    planes(path, &bytes, size, warnings)
-}
+                reason: format!(
+                    "found {found}, expected {expected}: 4 for each pixel that --max-pixels allows"
+                ),
+            }),
+            Err(error) => Err(error),
+        };
+        self.file = file;
+        loaded
+    }
 
-fn planes(path: &Path, bytes: &[u8], size: usize, warnings: Warnings) -> Result<Vec<u8>> {
-    let decoded = match bytes.starts_with(png::SIGNATURE) {
-        true => png::decode_rgb(bytes),
-        false => jpeg::decode_rgb(bytes, warnings),
-    };
-    let Rgb {
-        width,
-        height,
-        values,
-    } = decoded.map_err(|reason| Error::Image {
-        path: path.to_path_buf(),
-        reason,
-    })?;
-    Ok(resize_to_planes(&values, width, height, size))
-}
-
-/// `ToTensor`'s value of a byte: u8 / 255 in f32.
-pub fn pixel_to_f32(value: u8) -> f32 {
-    f32::from(value) / 255.0
+    fn decode(
+        &mut self,
+        path: &Path,
+        bytes: &[u8],
+        size: usize,
+        options: &DecodeOptions,
+        row: &mut [f32],
+    ) -> Result<()> {
+        let room = std::mem::take(&mut self.rgb);
+        let Rgb {
+            width,
+            height,
+            values,
+        } = pictures::decode_rgb_in(bytes, options, room).map_err(|reason| Error::Image {
+            path: path.to_path_buf(),
+            reason,
+        })?;
+        self.rgb = values;
+        (self.resizer).planes(&mut self.rgb, width, height, size, row);
+        Ok(())
+    }
 }

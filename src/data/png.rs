@@ -3,45 +3,55 @@
 use std::fmt::Display;
 use std::io::Cursor;
 
-use png::{ColorType, Decoder, Limits, Transformations};
+use png::{Adam7Info, BitDepth, ColorType, Decoder, Info, Limits, Reader, Transformations};
 
-use super::jpeg::{MAX_PIXELS, MAX_SIDE, Rgb};
-
-/// The first bytes of every PNG.
-pub const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
+use super::pictures::exif::{self, Orientation};
+use super::pictures::{DecodeOptions, MIN_MEMORY, Rgb};
 
 /// Decode any PNG as Pillow's `convert("RGB")` does: palettes and fewer bits spread out, alpha
-/// dropped; of 16 bits the upper 8 (Pillow clips grey ones instead). Of an animation the
-/// default image. The reason for a refusal comes back as one phrase.
-pub fn decode_rgb(bytes: &[u8]) -> Result<Rgb, String> {
+/// dropped; of 16 bits the upper 8, but of grey ones of 16 bits without alpha everything above
+/// 255 is 255, as there. Of an animation the default image. The orientation by EXIF or XMP comes
+/// back beside the pixels; the reason for a refusal comes back as one phrase.
+pub fn decode_rgb(
+    bytes: &[u8],
+    options: &DecodeOptions,
+) -> Result<(Rgb, Option<Orientation>), String> {
     let limits = Limits {
-        bytes: 8 * MAX_PIXELS,
+        bytes: (8 * options.max_pixels).max(MIN_MEMORY),
     };
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), limits);
-    decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
+    decoder.set_transformations(Transformations::EXPAND);
+    decoder.ignore_checksums(options.lenient);
     let header = decoder.read_header_info().map_err(broken)?;
     let (width, height) = (header.width as usize, header.height as usize);
-    // Before anything of that size is allocated.
-    if width > MAX_SIDE || height > MAX_SIDE || width * height > MAX_PIXELS {
-        return Err(format!(
-            "found {width}x{height} pixels, expected at most {MAX_SIDE} a side and {MAX_PIXELS} in all"
-        ));
-    }
+    options.check_size(width, height)?;
     let mut reader = decoder.read_info().map_err(broken)?;
-    // The crate checks no more than the chunk's length, and panics on part of a colour.
     let info = reader.info();
+    // The crate checks no more than the chunk's length, and panics on part of a colour.
     let palette = info.palette.as_ref().map_or(0, |palette| palette.len());
     if info.color_type == ColorType::Indexed && !palette.is_multiple_of(3) {
         let found = format!("found a palette of {palette} bytes, expected three a colour");
         return Err(broken(found));
     }
-    let size = reader.output_buffer_size();
-    let mut values = vec![0; size.ok_or("found more pixels than memory holds")?];
-    let frame = reader.next_frame(&mut values).map_err(broken)?;
-    reader.finish().map_err(broken)?;
-    values.truncate(frame.buffer_size());
+    let clipped = info.color_type == ColorType::Grayscale && info.bit_depth == BitDepth::Sixteen;
+    let values = rows(&mut reader)?;
+    let finished = reader.finish();
+    if !options.lenient {
+        finished.map_err(broken)?;
+    }
+    let (colour, depth) = reader.output_color_type();
+    let values = match depth {
+        BitDepth::Sixteen => (values.chunks_exact(2))
+            .map(|value| match (clipped, value[0]) {
+                (true, 0) => value[1],
+                (true, _) => 255,
+                (false, high) => high,
+            })
+            .collect(),
+        _ => values,
+    };
     let grey = |step: usize| values.iter().step_by(step).flat_map(|&v| [v; 3]).collect();
-    let values = match frame.color_type {
+    let values = match colour {
         ColorType::Rgb => values,
         ColorType::Rgba => values
             .chunks_exact(4)
@@ -51,11 +61,101 @@ pub fn decode_rgb(bytes: &[u8]) -> Result<Rgb, String> {
         ColorType::GrayscaleAlpha => grey(2),
         ColorType::Indexed => return Err("found a palette that was not spread out".to_string()),
     };
-    Ok(Rgb {
+    let rgb = Rgb {
         width,
         height,
         values,
+    };
+    Ok((rgb, orientation(reader.info())))
+}
+
+/// All rows of the image, whatever comes behind them.
+fn rows(reader: &mut Reader<Cursor<&[u8]>>) -> Result<Vec<u8>, String> {
+    let size = reader.output_buffer_size();
+    let mut values = vec![0; size.ok_or("found more pixels than memory holds")?];
+    let (width, height) = reader.info().size();
+    let (colour, depth) = reader.output_color_type();
+    let stride = reader
+        .output_line_size(width)
+        .ok_or("found more pixels than memory holds")?;
+    if !reader.info().interlaced {
+        for row in values.chunks_exact_mut(stride) {
+            reader.read_row(row).map_err(broken)?;
+        }
+        return Ok(values);
+    }
+    let bits = colour.samples() as u8 * depth as u8;
+    for row in interlaced_rows(width, height) {
+        if let Some(data) = reader.next_row().map_err(broken)? {
+            png::expand_interlaced_row(&mut values, stride, data.data(), &row, bits);
+        }
+    }
+    Ok(values)
+}
+
+/// The rows of all seven passes, in the order of the file; a pass without a column has none.
+fn interlaced_rows(width: u32, height: u32) -> impl Iterator<Item = Adam7Info> {
+    /// First column and row of each pass, and the distance of its rows.
+    const PASSES: [[u32; 3]; 7] = [
+        [0, 0, 8],
+        [4, 0, 8],
+        [0, 4, 8],
+        [2, 0, 4],
+        [0, 2, 4],
+        [1, 0, 2],
+        [0, 1, 2],
+    ];
+    (1..).zip(PASSES).flat_map(move |(pass, [x, y, step])| {
+        let lines = match width > x {
+            true => height.saturating_sub(y).div_ceil(step),
+            false => 0,
+        };
+        (0..lines).map(move |line| Adam7Info::new(pass, line, width))
     })
+}
+
+/// By the chunk eXIf, by text as ImageMagick writes EXIF, or by XMP.
+fn orientation(info: &Info) -> Option<Orientation> {
+    const RAW: &str = "Raw profile type exif";
+    const XMP: &str = "XML:com.adobe.xmp";
+    let raw = || {
+        let plain = info
+            .uncompressed_latin1_text
+            .iter()
+            .find(|text| text.keyword == RAW);
+        let packed = info
+            .compressed_latin1_text
+            .iter()
+            .find(|text| text.keyword == RAW);
+        let text = match (plain, packed) {
+            (Some(text), _) => text.text.clone(),
+            (None, packed) => packed?.get_text().ok()?,
+        };
+        unhex(&text)
+    };
+    let exif = info
+        .exif_metadata
+        .as_ref()
+        .map(|exif| exif.to_vec())
+        .or_else(raw);
+    let xmp = info.utf8_text.iter().find(|text| text.keyword == XMP);
+    let xmp = xmp.and_then(|text| text.get_text().ok());
+    exif::orientation(exif.as_deref(), xmp.as_ref().map(|xmp| xmp.as_bytes()))
+}
+
+/// The bytes of `\nexif\n  LENGTH\nHEX...`.
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = (text.split('\n').skip(3))
+        .flat_map(str::bytes)
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .map(|byte| char::from(byte).to_digit(16).map(|digit| digit as u8))
+        .collect::<Option<_>>()?;
+    Some(
+        digits
+            .chunks_exact(2)
+            .map(|pair| 16 * pair[0] + pair[1])
+            .collect(),
+    )
 }
 
 fn broken(reason: impl Display) -> String {
@@ -65,8 +165,12 @@ fn broken(reason: impl Display) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use png::{BitDepth, Encoder};
+    use png::Encoder;
     use proptest::prelude::*;
+
+    fn decode(bytes: &[u8]) -> Result<Rgb, String> {
+        decode_rgb(bytes, &DecodeOptions::default()).map(|(rgb, _)| rgb)
+    }
 
     fn encode(colour: ColorType, depth: BitDepth, data: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -114,16 +218,93 @@ mod tests {
             (
                 ColorType::Grayscale,
                 Sixteen,
-                &[7, 200, 8, 3],
-                [7, 7, 7, 8, 8, 8],
+                &[0, 200, 8, 3],
+                [200, 200, 200, 255, 255, 255],
             ),
             (ColorType::Indexed, One, &[0b1000_0000], [4, 5, 6, 1, 2, 3]),
         ];
         for (colour, depth, data, expected) in cases {
-            let rgb = decode_rgb(&encode(colour, depth, data)).unwrap();
+            let rgb = decode(&encode(colour, depth, data)).unwrap();
             assert_eq!((rgb.width, rgb.height), (2, 1));
             assert_eq!(rgb.values, expected, "{colour:?} {depth:?}");
         }
+    }
+
+    /// Pixels that are all there are taken leniently, whatever comes behind them or instead.
+    #[test]
+    fn an_end_that_is_amiss_is_accepted_leniently() {
+        let lenient = DecodeOptions {
+            lenient: true,
+            ..DecodeOptions::default()
+        };
+        for (interlaced, depth) in [(false, 8), (false, 16), (true, 8), (true, 16)] {
+            let whole = checks(interlaced, depth);
+            let expected = decode(&whole).unwrap().values;
+            let end = whole.len() - 12;
+            let garbage = [&whole[..end], &[7; 30]].concat();
+            let mut checksum = whole.clone();
+            checksum[end - 1] ^= 1;
+            for damaged in [
+                &whole[..end],
+                &whole[..end + 5],
+                &whole[..end - 4],
+                &garbage,
+                &checksum,
+            ] {
+                assert!(decode(damaged).is_err());
+                let (rgb, _) = decode_rgb(damaged, &lenient).unwrap();
+                assert!(rgb.values == expected);
+            }
+            // Rows that are not there are invented by nobody.
+            assert!(decode_rgb(&whole[..end - 30], &lenient).is_err());
+        }
+    }
+
+    /// 17 x 13 noisy pixels in RGB.
+    fn checks(interlaced: bool, depth: u8) -> Vec<u8> {
+        let rows: [(u32, u32, u32, u32); 7] = [
+            (0, 0, 8, 8),
+            (4, 0, 8, 8),
+            (0, 4, 4, 8),
+            (2, 0, 4, 4),
+            (0, 2, 2, 4),
+            (1, 0, 2, 2),
+            (0, 1, 1, 2),
+        ];
+        let mut raw = Vec::new();
+        let passes = if interlaced {
+            &rows[..]
+        } else {
+            &[(0, 0, 1, 1)]
+        };
+        let mut noise = 1u32;
+        for &(x, y, dx, dy) in passes {
+            for _ in (y..13).step_by(dy as usize) {
+                raw.push(0);
+                for _ in (x..17).step_by(dx as usize) {
+                    for _ in 0..3 * depth / 8 {
+                        noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                        raw.push((noise >> 24) as u8);
+                    }
+                }
+            }
+        }
+        let header = [0, 0, 0, 17, 0, 0, 0, 13, depth, 2, 0, 0, interlaced as u8];
+        let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
+        let mut chunk = |name: &[u8], data: &[u8]| {
+            bytes.extend((data.len() as u32).to_be_bytes());
+            let at = bytes.len();
+            bytes.extend([name, data].concat());
+            let mut crc = flate2::Crc::new();
+            crc.update(&bytes[at..]);
+            bytes.extend(crc.sum().to_be_bytes());
+        };
+        chunk(b"IHDR", &header);
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut zlib, &raw).unwrap();
+        chunk(b"IDAT", &zlib.finish().unwrap());
+        chunk(b"IEND", b"");
+        bytes
     }
 
     #[test]
@@ -133,7 +314,7 @@ mod tests {
         let mut crc = flate2::Crc::new();
         crc.update(&bytes[12..29]);
         bytes[29..33].copy_from_slice(&crc.sum().to_be_bytes());
-        let refusal = decode_rgb(&bytes).unwrap_err();
+        let refusal = decode(&bytes).unwrap_err();
         assert!(refusal.contains("65536x65536"), "{refusal}");
     }
 
@@ -147,7 +328,7 @@ mod tests {
             let mut writer = encoder.write_header().unwrap();
             writer.write_image_data(&[0, 0]).unwrap();
             writer.finish().unwrap();
-            let refusal = decode_rgb(&bytes).unwrap_err();
+            let refusal = decode(&bytes).unwrap_err();
             assert!(refusal.contains(&format!("{length} bytes")), "{refusal}");
         }
     }
@@ -157,10 +338,10 @@ mod tests {
         fn broken_bytes_end_in_a_reason(at in 8usize..60, to in any::<u8>(), cut in 8usize..70) {
             let mut bytes = encode(ColorType::Rgb, BitDepth::Eight, &[1, 2, 3, 4, 5, 6]);
             let cut = cut.min(bytes.len());
-            prop_assert!(decode_rgb(&bytes[..cut]).is_err() || cut + 12 >= bytes.len());
+            prop_assert!(decode(&bytes[..cut]).is_err() || cut + 12 >= bytes.len());
             let at = at.min(bytes.len() - 1);
             bytes[at] = to;
-            let _ = decode_rgb(&bytes);
+            let _ = decode(&bytes);
         }
     }
 }

@@ -1,30 +1,31 @@
-//! Photographs to dataset: decode and resize in parallel, write and hash behind.
+//! Photographs to dataset: decoded and resized in parallel, hashed and written in order.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc;
-
-use rayon::prelude::*;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::checks;
 use super::dataset::{Manifest, SplitEntry, TRAIN, x_file};
-use super::dataset_writer::{ArrayFile, BLOCK_BYTES, finish_split, publish};
-use super::jpeg::Warnings;
+use super::dataset_writer::{ArrayFile, finish_split, publish};
 use super::npy::Dtype;
-use super::photographs::{Photograph, PhotographSplit, Photographs, pixel_to_f32};
+use super::photographs::{Loader, PhotographSplit, Photographs};
+use super::pictures::DecodeOptions;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::publish::{Overwrite, Staging};
 
 /// Largest side accepted: rows of 3 · 2048² values.
 pub const MAX_SIZE: usize = 2048;
+/// Bytes of rows that wait for those before them.
+const MAX_WAITING: usize = 64 << 20;
 
 /// How photographs become rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrepOptions {
     /// Side of the square that they are resized to, in pixels.
     pub size: usize,
-    /// What to do where libjpeg warns of broken data.
-    pub warnings: Warnings,
+    /// How photographs are decoded.
+    pub decode: DecodeOptions,
     /// Leave out what cannot be used, and list it in the manifest, instead of refusing all.
     pub skip_bad: bool,
 }
@@ -34,7 +35,7 @@ impl Default for PrepOptions {
     fn default() -> Self {
         PrepOptions {
             size: 128,
-            warnings: Warnings::Refuse,
+            decode: DecodeOptions::default(),
             skip_bad: false,
         }
     }
@@ -43,8 +44,9 @@ impl Default for PrepOptions {
 /// Prepare `photographs` into the dataset directory `out`, which appears complete or not at
 /// all; its manifest comes back.
 ///
-/// `progress` is told the number of photographs finished since its last call. Cost: about
-/// 5 ms a core for a 500 x 667 photograph; memory: two blocks of 32 MB (one row at least).
+/// `progress` is told the number of photographs finished since its last call. Cost: 2 to 4 ms a
+/// core for a 500 x 667 photograph; memory: 64 MB of rows (one at least), and for each thread a
+/// photograph's pixels.
 ///
 /// # Errors
 /// [`Error::Exists`], [`Error::Locked`], [`Error::Image`] for the first photograph that cannot
@@ -61,12 +63,14 @@ pub fn prepare(
     if !(1..=MAX_SIZE).contains(&size) {
         return Err(Error::options("--size", size, format!("1..={MAX_SIZE}")));
     }
+    options.decode.check()?;
     let staging = Staging::begin(out, overwrite, &[&photographs.root])?;
     let mut manifest = Manifest::of_photographs(
         photographs.source.clone(),
         photographs.class_names.clone(),
         size,
     );
+    options.decode.check()?;
     manifest.left_out = photographs.left_out.clone();
     for split in &photographs.splits {
         let skipped = &mut manifest.skipped;
@@ -86,51 +90,38 @@ fn prepare_split(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<SplitEntry> {
     let features = 3 * options.size * options.size;
-    let block_rows = (BLOCK_BYTES / (4 * features)).max(1);
     let mut x = ArrayFile::create(&dir.join(x_file(&split.name)), Dtype::F32)?;
     let (mut labels, mut names) = (Vec::new(), Vec::new());
 
-    // One thread writes and hashes a block while the pool decodes the next.
-    let (full, to_write) = mpsc::sync_channel::<Vec<f32>>(0);
-    let (emptied, reuse) = mpsc::channel::<Vec<f32>>();
-    let x = std::thread::scope(|scope| -> Result<ArrayFile> {
-        let writer = scope.spawn(move || -> Result<ArrayFile> {
-            for block in to_write {
-                x.append(bytemuck::cast_slice(&block))?;
-                // The decoder may be gone already; then the block is just dropped.
-                let _ = emptied.send(block);
+    // Rows go back to be filled again. As many as make 64 MB, or four a thread, wait for others.
+    let emptied = Mutex::new(Vec::<Vec<f32>>::new());
+    let ahead = (MAX_WAITING / (4 * features)).clamp(1, 4 * rayon::current_num_threads());
+    let load = |loader: &mut Loader, i: usize| -> Result<Vec<f32>> {
+        interrupt::check()?;
+        let (photograph, _) = &split.rows[i];
+        let mut row = lock(&emptied).pop().unwrap_or_default();
+        row.resize(features, 0.0);
+        loader.load(photograph, options.size, &options.decode, &mut row)?;
+        progress(1);
+        Ok(row)
+    };
+    let write = |i: usize, loaded: Result<Vec<f32>>| {
+        let (photograph, label) = &split.rows[i];
+        match loaded {
+            Ok(row) => {
+                x.append(bytemuck::cast_slice(&row))?;
+                lock(&emptied).push(row);
+                labels.push(i64::from(*label));
+                names.push(photograph.name.as_str());
             }
-            Ok(x)
-        });
-        for photographs in split.rows.chunks(block_rows) {
-            let mut block = reuse.try_recv().unwrap_or_default();
-            let decoded = decode(photographs, options, features, &mut block, progress);
-            // In row order, so that the same photograph is named every time.
-            let mut kept = 0;
-            for (row, (result, (photograph, label))) in
-                decoded.into_iter().zip(photographs).enumerate()
-            {
-                match result {
-                    Ok(()) => {
-                        block.copy_within(row * features..(row + 1) * features, kept * features);
-                        kept += 1;
-                        labels.push(i64::from(*label));
-                        names.push(photograph.name.as_str());
-                    }
-                    Err(error) if options.skip_bad && error.is_of_input() => {
-                        skipped.push(format!("{}: {error}", split.name));
-                    }
-                    Err(error) => return Err(error),
-                }
+            Err(error) if options.skip_bad && error.is_of_input() => {
+                skipped.push(format!("{}: {error}", split.name));
             }
-            block.truncate(kept * features);
-            if full.send(block).is_err() {
-                break; // The writer has failed; its result says why.
-            }
+            Err(error) => return Err(error),
         }
-        drop(full);
-        writer.join().expect("the writer does not panic")
-    })?;
+        Ok(())
+    };
+    in_order(split.rows.len(), ahead, Loader::default, load, write)?;
 
     if labels.is_empty() {
         return Err(Error::format(
@@ -150,25 +141,167 @@ fn prepare_split(
     finish_split(dir, &split.name, x, features, &labels, Some(&names))
 }
 
-/// Decode and resize photographs in parallel, one to a row of the block.
-fn decode(
-    photographs: &[(Photograph, u32)],
-    options: &PrepOptions,
-    features: usize,
-    block: &mut Vec<f32>,
-    progress: &(dyn Fn(u64) + Sync),
-) -> Vec<Result<()>> {
-    let lut: [f32; 256] = std::array::from_fn(|value| pixel_to_f32(value as u8));
-    block.resize(photographs.len() * features, 0.0);
-    (block.par_chunks_exact_mut(features).zip(photographs))
-        .map(|(row, (photograph, _))| {
-            interrupt::check()?;
-            let planes = photograph.planes(options.size, options.warnings)?;
-            for (value, byte) in row.iter_mut().zip(planes) {
-                *value = lut[usize::from(byte)];
+/// Make `count` things on all threads of the pool and use them in order: whoever has made the
+/// next one uses it, and those after it that are there, while the others make more. `local` is
+/// what each thread keeps from one thing to the next.
+///
+/// Nobody begins a thing `ahead` or more beyond the next to be used, so that never more than
+/// `ahead` are in memory.
+///
+/// # Errors
+/// The first error of `using`, in order; then nothing more is used.
+///
+/// # Panics
+/// If `make` or `using` does, once all threads have stopped.
+fn in_order<L, T: Send>(
+    count: usize,
+    ahead: usize,
+    local: impl Fn() -> L + Sync,
+    make: impl Fn(&mut L, usize) -> T + Sync,
+    using: impl FnMut(usize, T) -> Result<()> + Send,
+) -> Result<()> {
+    struct State<T, U> {
+        begun: usize,
+        used: usize,
+        made: BTreeMap<usize, T>,
+        /// Taken while somebody uses things.
+        using: Option<U>,
+        stopped: bool,
+        result: Result<()>,
+    }
+    let state = Mutex::new(State {
+        begun: 0,
+        used: 0,
+        made: BTreeMap::new(),
+        using: Some(using),
+        stopped: false,
+        result: Ok(()),
+    });
+    let changed = Condvar::new();
+    /// Lets nobody wait for a thread that panics.
+    struct OnPanic<F: Fn()>(F);
+    impl<F: Fn()> Drop for OnPanic<F> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                (self.0)();
             }
-            progress(1);
-            Ok(())
-        })
-        .collect()
+        }
+    }
+    rayon::broadcast(|_| {
+        let _stop = OnPanic(|| {
+            lock(&state).stopped = true;
+            changed.notify_all();
+        });
+        let mut local = local();
+        loop {
+            let mut now = lock(&state);
+            while !now.stopped && now.begun < count && now.begun >= now.used + ahead {
+                now = changed.wait(now).unwrap_or_else(PoisonError::into_inner);
+            }
+            if now.stopped || now.begun == count {
+                return;
+            }
+            let i = now.begun;
+            now.begun += 1;
+            drop(now);
+            let made = make(&mut local, i);
+
+            let mut now = lock(&state);
+            now.made.insert(i, made);
+            let Some(mut using) = now.using.take() else {
+                continue; // Who has it looks again before leaving.
+            };
+            while !now.stopped
+                && let at = now.used
+                && let Some(made) = now.made.remove(&at)
+            {
+                drop(now);
+                let result = using(at, made);
+                now = lock(&state);
+                now.used += 1;
+                if result.is_err() {
+                    now.result = result;
+                    now.stopped = true;
+                }
+                changed.notify_all();
+            }
+            now.using = Some(using);
+        }
+    });
+    state
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .result
+}
+
+/// No state here is left half-changed by a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::panic::AssertUnwindSafe;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever takes how long: used in order, each once, never more than `ahead` at a time, and
+        /// after the first error nothing.
+        #[test]
+        fn things_are_used_in_order(
+            count in 0usize..60, ahead in 1usize..8, threads in 1usize..5,
+            delays in prop::collection::vec(0u64..200, 60), fails in 0usize..80,
+        ) {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let alive = AtomicUsize::new(0);
+            let most = AtomicUsize::new(0);
+            let mut used = Vec::new();
+            let make = |made: &mut usize, i: usize| {
+                most.fetch_max(alive.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_micros(delays[i]));
+                *made += 1;
+                (i, *made)
+            };
+            let using = |at: usize, (i, made): (usize, usize)| {
+                assert!(at == i && made > 0);
+                used.push(at);
+                alive.fetch_sub(1, Ordering::SeqCst);
+                match at == fails {
+                    true => Err(Error::options("thing", at, "another")),
+                    false => Ok(()),
+                }
+            };
+            let result = pool.install(|| in_order(count, ahead, || 0, make, using));
+            let whole = fails >= count;
+            prop_assert_eq!(result.is_ok(), whole);
+            let expected: Vec<usize> = (0..if whole { count } else { fails + 1 }).collect();
+            prop_assert_eq!(used, expected);
+            prop_assert!(most.load(Ordering::SeqCst) <= ahead);
+        }
+    }
+
+    /// A thread that panics takes the others with it: nobody waits for what never comes.
+    #[test]
+    fn a_panic_stops_all_threads() {
+        for threads in [1, 2, 4] {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            let caught = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                let make = |(): &mut (), i: usize| match i {
+                    // Not by `panic!`, which prints.
+                    9 => std::panic::resume_unwind(Box::new("nine")),
+                    i => i,
+                };
+                pool.install(|| in_order(100, 3, || (), make, |_, _| Ok(())))
+            }));
+            assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"nine"));
+        }
+    }
 }

@@ -50,10 +50,6 @@ impl MappedMatrix {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
         let state = state(path, &file)?;
         let header = read_header(path, &file, state.0)?;
-        if header.dtype != Dtype::F32 {
-            let expected = "<f4, which is mapped as it is (flowreg-prep npy converts others)";
-            return Err(Error::format(path, "descr", header.dtype.descr(), expected));
-        }
         let &[rows, cols] = header.shape.as_slice() else {
             return Err(Error::format(
                 path,
@@ -62,6 +58,16 @@ impl MappedMatrix {
                 "two dimensions (rows, features)",
             ));
         };
+        if !header.is_mappable() {
+            let order = if header.fortran_order { "Fortran" } else { "C" };
+            let found = format!(
+                "{} in {order} order, from byte {}",
+                header.descr(),
+                header.data_offset
+            );
+            let expected = "<f4 in C order from a multiple of 4: only that is mapped as it lies";
+            return Err(Error::format(path, "header", found, expected));
+        }
         // SAFETY: the file is opened read-only and the map is private to this value; the
         // module comment says what happens if somebody else changes the file.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map into memory"))?;
@@ -89,7 +95,7 @@ impl MappedMatrix {
 
     /// The matrix. Cost: none; pages are read when touched.
     pub fn view(&self) -> MatRef<'_> {
-        // `offset` is a multiple of 64 and maps start at a page: the cast cannot fail.
+        // `offset` is a multiple of 4 and maps start at a page: the cast cannot fail.
         MatRef::new(bytemuck::cast_slice(self.data()), self.rows, self.cols)
     }
 
@@ -151,14 +157,14 @@ pub(crate) fn read_header(path: &Path, file: &File, len: u64) -> Result<Header> 
     parse_header(path, &head, len)
 }
 
-fn parse_header(path: &Path, head: &[u8], len: u64) -> Result<Header> {
+pub(crate) fn parse_header(path: &Path, head: &[u8], len: u64) -> Result<Header> {
     Header::parse(head, len).map_err(|source| Error::Npy {
         path: path.to_path_buf(),
         source,
     })
 }
 
-/// The labels of so many rows, as they were written and as numbers.
+/// The labels of so many rows of a dataset, as they were written and as numbers.
 #[derive(Debug)]
 pub(crate) struct Labels {
     pub header: Vec<u8>,
@@ -166,37 +172,79 @@ pub(crate) struct Labels {
     pub values: Vec<i64>,
 }
 
-/// Read a whole one-dimensional file of `rows` whole numbers (`<i8`, `<i4` or `|u1`).
+/// Read the whole file of a dataset's labels: `<i8` of one dimension.
 pub(crate) fn read_labels(path: &Path, rows: usize) -> Result<Labels> {
     let most = (rows as u64).saturating_mul(8);
     let most = most.saturating_add(MAX_HEADER as u64);
     let mut bytes = files::read(path, "open", most)?;
     let header = parse_header(path, &bytes, bytes.len() as u64)?;
-    if header.shape != [rows] {
-        let expected = format!("one label a row, {rows}");
-        return Err(Error::format(
-            path,
-            "shape",
-            format!("{:?}", header.shape),
-            expected,
-        ));
+    let plain = header.dtype == Dtype::I64 && !header.big_endian;
+    if !plain || header.shape != [rows] {
+        let found = format!("{} of shape {:?}", header.descr(), header.shape);
+        let expected = format!("<i8 of one label a row, {rows}");
+        return Err(Error::format(path, "header", found, expected));
     }
     let data = bytes.split_off(header.data_offset);
-    let of_value: fn(&[u8]) -> i64 = match header.dtype {
-        Dtype::I64 => |b| i64::from_le_bytes(b.try_into().expect("chunks of 8")),
-        Dtype::I32 => |b| i32::from_le_bytes(b.try_into().expect("chunks of 4")).into(),
-        Dtype::U8 => |b| b[0].into(),
-        Dtype::F64 | Dtype::F32 | Dtype::F16 => {
-            let expected = "whole numbers: <i8, <i4 or |u1 (numpy's astype makes them)";
-            return Err(Error::format(path, "descr", header.dtype.descr(), expected));
-        }
-    };
-    let values = data.chunks_exact(header.dtype.size()).map(of_value);
+    let words = data.as_chunks::<8>().0.iter();
     Ok(Labels {
-        values: values.collect(),
+        values: words.map(|&word| i64::from_le_bytes(word)).collect(),
         header: bytes,
         data,
     })
+}
+
+/// Features in a file that is mapped, or in memory.
+#[derive(Debug)]
+pub enum Matrix {
+    /// As they lie in the file.
+    Mapped(MappedMatrix),
+    /// Made of what a file holds, row-major.
+    Held {
+        /// The file.
+        path: PathBuf,
+        /// rows x cols.
+        values: Vec<f32>,
+        /// n.
+        rows: usize,
+        /// d.
+        cols: usize,
+    },
+}
+
+impl Matrix {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Matrix::Mapped(map) => map.path(),
+            Matrix::Held { path, .. } => path,
+        }
+    }
+
+    /// The matrix. Cost: none.
+    pub fn view(&self) -> MatRef<'_> {
+        match self {
+            Matrix::Mapped(map) => map.view(),
+            Matrix::Held {
+                values, rows, cols, ..
+            } => MatRef::new(values, *rows, *cols),
+        }
+    }
+
+    /// The matrix as bytes.
+    pub fn data(&self) -> &[u8] {
+        match self {
+            Matrix::Mapped(map) => map.data(),
+            Matrix::Held { values, .. } => bytemuck::cast_slice(values),
+        }
+    }
+
+    /// As [`MappedMatrix::check_unchanged`]; what is in memory does not change.
+    pub fn check_unchanged(&self) -> Result<()> {
+        match self {
+            Matrix::Mapped(map) => map.check_unchanged(),
+            Matrix::Held { .. } => Ok(()),
+        }
+    }
 }
 
 /// Exit code of a process whose mapped file was cut short: that of [`Error::Changed`].
@@ -331,28 +379,5 @@ mod sigbus {
         // Not ours: the next try of the same access ends the process as it would have.
         // SAFETY: `signal` with a default is allowed in a handler.
         unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// No number of rows makes the arithmetic of lengths wrap.
-    #[test]
-    fn labels_of_any_number_of_rows_are_compared() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("y.npy");
-        let mut file = Header::encode(Dtype::U8, &[2]);
-        file.extend([0, 1]);
-        std::fs::write(&path, file).unwrap();
-        assert_eq!(read_labels(&path, 2).unwrap().values, [0, 1]);
-        for rows in [1, 3, 1 << 61, usize::MAX] {
-            let error = read_labels(&path, rows).unwrap_err().to_string();
-            assert!(
-                error.contains(&format!("one label a row, {rows}")),
-                "{error}"
-            );
-        }
     }
 }

@@ -112,6 +112,47 @@ impl Simd for Neon {
         // SAFETY: as above.
         unsafe { (vzip1q_f32(a, b), vzip2q_f32(a, b)) }
     }
+
+    /// The first pixel in the lower half, the second in the upper: eight 16-bit numbers.
+    #[inline(always)]
+    unsafe fn pixels(from: *const u8, _: usize) -> (float32x4_t, float32x4_t) {
+        const O: u8 = 255;
+        const FIRST: [u8; 16] = [0, O, 1, O, 2, O, O, O, 3, O, 4, O, 5, O, O, O];
+        const SECOND: [u8; 16] = [6, O, 7, O, 8, O, O, O, 9, O, 10, O, 11, O, O, O];
+        // SAFETY: as above; 16 bytes of the row.
+        unsafe {
+            let row = vld1q_u8(from);
+            (
+                vreinterpretq_f32_u8(vqtbl1q_u8(row, vld1q_u8(FIRST.as_ptr()))),
+                vreinterpretq_f32_u8(vqtbl1q_u8(row, vld1q_u8(SECOND.as_ptr()))),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn weigh(pixels: float32x4_t, weights: u32, sum: float32x4_t) -> float32x4_t {
+        // SAFETY: as above.
+        unsafe {
+            let pixels = vreinterpretq_s16_f32(pixels);
+            let sum = vreinterpretq_s32_f32(sum);
+            let sum = vmlal_n_s16(sum, vget_low_s16(pixels), weights as i16);
+            let sum = vmlal_n_s16(sum, vget_high_s16(pixels), (weights >> 16) as i16);
+            vreinterpretq_f32_s32(sum)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_pixels(high: float32x4_t, low: float32x4_t, to: *mut u8, _: usize) {
+        // SAFETY: as above; 4 bytes of the row.
+        unsafe {
+            let high = vshlq_n_u32::<11>(vreinterpretq_u32_f32(high));
+            let sum = vaddq_u32(high, vreinterpretq_u32_f32(low));
+            let words = vqmovn_u32(vshrq_n_u32::<22>(sum));
+            let bytes = vqmovn_u16(vcombine_u16(words, words));
+            let bytes = vget_lane_u32::<0>(vreinterpret_u32_u8(bytes));
+            to.cast::<u32>().write_unaligned(bytes);
+        }
+    }
 }
 
 /// Sums of neighbouring products: 8 products of 16 bits, 4 sums of 32.

@@ -18,6 +18,7 @@ mod isa;
 mod lines;
 pub mod narrow;
 pub mod pixels;
+pub mod resample;
 mod simd;
 pub mod softmax;
 #[cfg(target_arch = "x86_64")]

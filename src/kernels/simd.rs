@@ -46,6 +46,16 @@ pub trait Simd {
     unsafe fn add_integers(a: Self::V, b: Self::V) -> Self::V;
     /// Interleave: `a0 b0 a1 b1 ...`, in two vectors.
     unsafe fn zip(a: Self::V, b: Self::V) -> (Self::V, Self::V);
+    /// Four lanes, a group, for each of `LANES / 4` rows of RGB pixels: red, green, blue and
+    /// nothing of the first two pixels at `from`, and of the two after them, for [`Simd::weigh`].
+    /// Row g is at `from + g · stride`; 16 bytes of each are read.
+    unsafe fn pixels(from: *const u8, stride: usize) -> (Self::V, Self::V);
+    /// Lanes as integers: `sum` + the first pixel's value · `weights`' low half + the second
+    /// one's · its high half, the halves being 16 bits, signed.
+    unsafe fn weigh(pixels: Self::V, weights: u32, sum: Self::V) -> Self::V;
+    /// The bytes of each group at `to + g · stride`: lanes of `(high · 2¹¹ + low) / 2²²` as
+    /// unsigned integers, at most 255.
+    unsafe fn store_pixels(high: Self::V, low: Self::V, to: *mut u8, stride: usize);
 }
 
 /// Work that is written once and compiled for every instruction set.
@@ -155,5 +165,43 @@ impl Simd for Portable {
             std::array::from_fn(at),
             std::array::from_fn(|i| at(i + LANES)),
         )
+    }
+
+    #[inline(always)]
+    unsafe fn pixels(from: *const u8, stride: usize) -> (Self::V, Self::V) {
+        let pair = |lane: usize, first: usize| {
+            let (group, channel) = (lane / 4, lane % 4);
+            if channel == 3 {
+                return 0.0;
+            }
+            // SAFETY: the caller's promise; the last of the bytes is the 12th.
+            let at = |pixel: usize| unsafe { *from.add(group * stride + 3 * pixel + channel) };
+            f32::from_bits(u32::from(at(first)) | u32::from(at(first + 1)) << 16)
+        };
+        (
+            std::array::from_fn(|lane| pair(lane, 0)),
+            std::array::from_fn(|lane| pair(lane, 2)),
+        )
+    }
+
+    #[inline(always)]
+    unsafe fn weigh(pixels: Self::V, weights: u32, sum: Self::V) -> Self::V {
+        let product = |pixel: u32, weight: u32| (pixel as i16 as i32) * (weight as i16 as i32);
+        std::array::from_fn(|i| {
+            let pixels = pixels[i].to_bits();
+            let first = product(pixels, weights);
+            let second = product(pixels >> 16, weights >> 16);
+            let sum = sum[i].to_bits() as i32;
+            f32::from_bits(sum.wrapping_add(first).wrapping_add(second) as u32)
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn store_pixels(high: Self::V, low: Self::V, to: *mut u8, stride: usize) {
+        for lane in 0..LANES {
+            let sum = (high[lane].to_bits() << 11).wrapping_add(low[lane].to_bits());
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(lane / 4 * stride + lane % 4) = (sum >> 22).min(255) as u8 };
+        }
     }
 }

@@ -130,6 +130,48 @@ impl Simd for Avx512 {
             )
         }
     }
+
+    #[inline(always)]
+    unsafe fn pixels(from: *const u8, stride: usize) -> (__m512, __m512) {
+        // SAFETY: as above; 16 bytes of each row.
+        unsafe {
+            let row = |g: usize| _mm_loadu_si128(from.add(g * stride).cast());
+            let rows = _mm512_castsi128_si512(row(0));
+            let rows = _mm512_inserti32x4::<1>(rows, row(1));
+            let rows = _mm512_inserti32x4::<2>(rows, row(2));
+            let rows = _mm512_inserti32x4::<3>(rows, row(3));
+            let [first, second] = pixel_pairs().map(|pair| _mm512_broadcast_i32x4(pair));
+            (
+                _mm512_castsi512_ps(_mm512_shuffle_epi8(rows, first)),
+                _mm512_castsi512_ps(_mm512_shuffle_epi8(rows, second)),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn weigh(pixels: __m512, weights: u32, sum: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe {
+            let weights = _mm512_set1_epi32(weights as i32);
+            let (pixels, sum) = (_mm512_castps_si512(pixels), _mm512_castps_si512(sum));
+            _mm512_castsi512_ps(_mm512_dpwssd_epi32(sum, pixels, weights))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_pixels(high: __m512, low: __m512, to: *mut u8, stride: usize) {
+        // SAFETY: as above; 4 bytes of each row.
+        unsafe {
+            let high = _mm512_slli_epi32::<11>(_mm512_castps_si512(high));
+            let sum = _mm512_add_epi32(high, _mm512_castps_si512(low));
+            let bytes = _mm512_cvtusepi32_epi8(_mm512_srli_epi32::<22>(sum));
+            let at = |g: usize| to.add(g * stride).cast::<i32>();
+            at(0).write_unaligned(_mm_extract_epi32::<0>(bytes));
+            at(1).write_unaligned(_mm_extract_epi32::<1>(bytes));
+            at(2).write_unaligned(_mm_extract_epi32::<2>(bytes));
+            at(3).write_unaligned(_mm_extract_epi32::<3>(bytes));
+        }
+    }
 }
 
 impl Simd for Avx2 {
@@ -255,10 +297,64 @@ impl Simd for Avx2 {
             )
         }
     }
+
+    #[inline(always)]
+    unsafe fn pixels(from: *const u8, stride: usize) -> (__m256, __m256) {
+        // SAFETY: as above; 16 bytes of each row.
+        unsafe {
+            let row = |g: usize| _mm_loadu_si128(from.add(g * stride).cast());
+            let rows = _mm256_set_m128i(row(1), row(0));
+            let [first, second] = pixel_pairs().map(|pair| _mm256_broadcastsi128_si256(pair));
+            (
+                _mm256_castsi256_ps(_mm256_shuffle_epi8(rows, first)),
+                _mm256_castsi256_ps(_mm256_shuffle_epi8(rows, second)),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn weigh(pixels: __m256, weights: u32, sum: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe {
+            let weights = _mm256_set1_epi32(weights as i32);
+            let products = _mm256_madd_epi16(_mm256_castps_si256(pixels), weights);
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sum), products))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_pixels(high: __m256, low: __m256, to: *mut u8, stride: usize) {
+        // SAFETY: as above; 4 bytes of each row.
+        unsafe {
+            let high = _mm256_slli_epi32::<11>(_mm256_castps_si256(high));
+            let sum = _mm256_add_epi32(high, _mm256_castps_si256(low));
+            // At most 1023, so that both steps see it as it is, and the second cuts it to 255.
+            let words = _mm256_srli_epi32::<22>(sum);
+            let words = _mm256_packus_epi32(words, words);
+            let bytes = _mm256_packus_epi16(words, words);
+            let at = |g: usize| to.add(g * stride).cast::<i32>();
+            at(0).write_unaligned(_mm256_extract_epi32::<0>(bytes));
+            at(1).write_unaligned(_mm256_extract_epi32::<4>(bytes));
+        }
+    }
+}
+
+/// Which bytes of four RGB pixels go where in [`Simd::pixels`]: to the low byte of each half of
+/// four lanes; the first two pixels', and the other two's.
+#[inline(always)]
+unsafe fn pixel_pairs() -> [__m128i; 2] {
+    const O: i8 = -1;
+    // SAFETY: as above.
+    unsafe {
+        [
+            _mm_setr_epi8(0, O, 3, O, 1, O, 4, O, 2, O, 5, O, O, O, O, O),
+            _mm_setr_epi8(6, O, 9, O, 7, O, 10, O, 8, O, 11, O, O, O, O, O),
+        ]
+    }
 }
 
 /// [`Task::run`] on AVX-512.
-#[target_feature(enable = "avx512f,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub fn run_avx512(task: &mut impl Task) {
     // SAFETY: the instruction set is enabled here. 4 of the 32 registers beside 6 x 4 sums.
     unsafe { task.run::<Avx512, 4>() }

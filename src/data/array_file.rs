@@ -1,0 +1,371 @@
+//! An array in a file, ready to be read: a `.npy` file, or a member of an `.npz` archive.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::npy::Header;
+#[cfg(feature = "formats")]
+use super::npz::{self, Inflated, Member};
+use super::store::{check_state, parse_header, state};
+use crate::engine::available_memory;
+use crate::error::{Error, Result};
+
+/// Bytes that are read together where nothing else says how many.
+const PIECE: usize = 1 << 20;
+
+/// What an array is for: it decides by which name it is looked for in an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Features,
+    Labels,
+}
+
+#[cfg(feature = "formats")]
+impl Role {
+    /// Names of members, for archives of several arrays; `arr_0` and `arr_1` are those of
+    /// `numpy.savez(file, x, y)`.
+    fn usual(self) -> &'static [&'static str] {
+        match self {
+            Role::Features => &["x", "X", "features", "data", "arr_0"],
+            Role::Labels => &["y", "Y", "labels", "label", "target", "targets", "arr_1"],
+        }
+    }
+}
+
+/// An array in a file. It is read front to back, or, if [`ArrayFile::seekable`], anywhere.
+#[derive(Debug)]
+pub(crate) struct ArrayFile {
+    /// As it was given: for messages.
+    pub path: PathBuf,
+    pub header: Header,
+    file: File,
+    state: (u64, SystemTime),
+    source: Source,
+    /// Bytes of the data, and those that are still to be read front to back.
+    length: u64,
+    left: u64,
+    #[cfg(feature = "formats")]
+    packed: Option<Packed>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// The file from this byte on.
+    Plain(u64),
+    #[cfg(feature = "formats")]
+    Inflated(Box<Inflated>),
+    #[cfg(feature = "formats")]
+    Held(io::Cursor<Vec<u8>>),
+}
+
+/// A member and the checksum of what was read of it.
+#[cfg(feature = "formats")]
+#[derive(Debug)]
+struct Packed {
+    member: Member,
+    of_head: crc32fast::Hasher,
+    crc32: crc32fast::Hasher,
+}
+
+impl ArrayFile {
+    /// Open `FILE.npy`, `FILE.npz` or `FILE.npz:NAME` and read the header. Formats are told by
+    /// their first bytes.
+    ///
+    /// # Errors
+    /// [`Error::Npy`]; [`Error::Format`] for a pipe or directory, and for archives without the
+    /// array; [`Error::Io`].
+    pub fn open(path: &Path, role: Role) -> Result<ArrayFile> {
+        #[cfg(feature = "formats")]
+        let (place, name) = npz::locate(path);
+        #[cfg(not(feature = "formats"))]
+        let place = path;
+        // Before it is opened, which waits for the writer of a pipe.
+        let kind = std::fs::metadata(&place).map_err(Error::io(path, "open"))?;
+        if !kind.is_file() {
+            let found = match kind.is_dir() {
+                true => "a directory",
+                false => "a pipe or device",
+            };
+            let expected = "an array's file: its length is held against its header; save it first";
+            return Err(Error::format(path, "kind of file", found, expected));
+        }
+        let mut file = File::open(&place).map_err(Error::io(path, "open"))?;
+        let state = state(path, &file)?;
+        let mut start = Vec::new();
+        (&file)
+            .take(4)
+            .read_to_end(&mut start)
+            .map_err(Error::io(path, "read"))?;
+        #[cfg(feature = "formats")]
+        if npz::has_magic(&start) || name.is_some() {
+            let member = Member::find(path, &file, name.as_deref(), role.usual())?;
+            return ArrayFile::of_member(path, file, state, member);
+        }
+        let _ = role;
+        file.rewind().map_err(Error::io(path, "read"))?;
+        let head = read_head(&mut &file).map_err(Error::io(path, "read"))?;
+        let header = parse_header(path, &head, state.0)?;
+        let at = header.data_offset as u64;
+        Ok(ArrayFile {
+            path: path.to_path_buf(),
+            file,
+            state,
+            source: Source::Plain(at),
+            length: state.0 - at,
+            left: state.0 - at,
+            header,
+            #[cfg(feature = "formats")]
+            packed: None,
+        })
+    }
+
+    #[cfg(feature = "formats")]
+    fn of_member(
+        path: &Path,
+        mut file: File,
+        state: (u64, SystemTime),
+        member: Member,
+    ) -> Result<ArrayFile> {
+        let mut path = path.as_os_str().to_os_string();
+        // The whole address, whichever part of it was given.
+        if npz::locate(Path::new(&path)).1.is_none() {
+            path.push(":");
+            path.push(&member.name);
+        }
+        let path = PathBuf::from(path);
+        let (head, source) = match member.deflated {
+            true => {
+                let mut inflated = member.inflate(&path, &file)?;
+                let head = read_head(&mut inflated).map_err(damaged(&path))?;
+                (head, Source::Inflated(Box::new(inflated)))
+            }
+            false => {
+                file.seek(SeekFrom::Start(member.start))
+                    .map_err(Error::io(&path, "read"))?;
+                let head =
+                    read_head(&mut (&file).take(member.size)).map_err(Error::io(&path, "read"))?;
+                let at = member.start + head.len() as u64;
+                (head, Source::Plain(at))
+            }
+        };
+        let header = parse_header(&path, &head, member.size)?;
+        let mut of_head = crc32fast::Hasher::new();
+        of_head.update(&head);
+        let length = member.size - header.data_offset as u64;
+        Ok(ArrayFile {
+            path,
+            file,
+            state,
+            source,
+            length,
+            left: length,
+            header,
+            packed: Some(Packed {
+                member,
+                crc32: of_head.clone(),
+                of_head,
+            }),
+        })
+    }
+
+    /// The next bytes of the data, which are that many. At the end of a member its checksum is
+    /// compared.
+    pub fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
+        let read = match &mut self.source {
+            Source::Plain(_) => self
+                .file
+                .read_exact(bytes)
+                .map_err(Error::io(&self.path, "read")),
+            #[cfg(feature = "formats")]
+            Source::Inflated(inflated) => inflated.read_exact(bytes).map_err(damaged(&self.path)),
+            #[cfg(feature = "formats")]
+            Source::Held(held) => held
+                .read_exact(bytes)
+                .map_err(Error::io(&self.path, "read")),
+        };
+        // A file that was cut short meanwhile is told so.
+        if read.is_err() {
+            self.check_unchanged()?;
+        }
+        read?;
+        self.left -= bytes.len() as u64;
+        #[cfg(feature = "formats")]
+        if let Some(packed) = &mut self.packed {
+            packed.crc32.update(bytes);
+            if self.left == 0 {
+                self.check_member()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rest of the data.
+    ///
+    /// # Errors
+    /// As [`ArrayFile::read`]; [`Error::Format`] if it is more than the memory at hand.
+    pub fn read_rest(&mut self) -> Result<Vec<u8>> {
+        refuse_beyond_memory(&self.path, "length", self.left)?;
+        let mut all = Vec::new();
+        // Piece by piece: memory is taken as bytes come, not as they are promised.
+        while self.left > 0 {
+            let start = all.len();
+            all.resize(start + self.left.min(PIECE as u64) as usize, 0);
+            self.read(&mut all[start..])?;
+        }
+        Ok(all)
+    }
+
+    #[cfg(feature = "formats")]
+    fn check_member(&mut self) -> Result<()> {
+        let Some(packed) = &self.packed else {
+            return Ok(());
+        };
+        let longer = match &mut self.source {
+            Source::Inflated(inflated) => inflated.read(&mut [0]).map_err(damaged(&self.path))? > 0,
+            _ => false,
+        };
+        let (found, expected) = (packed.crc32.clone().finalize(), packed.member.crc32);
+        if found != expected || longer {
+            let found = match longer {
+                true => "more bytes than the archive's directory says".to_string(),
+                false => format!("{found:08x}"),
+            };
+            let expected = format!("{expected:08x}; the archive is damaged, save it again");
+            return Err(Error::format(&self.path, "crc32", found, expected));
+        }
+        Ok(())
+    }
+
+    /// Begin again at the first byte of the data.
+    pub fn rewind(&mut self) -> Result<()> {
+        match &mut self.source {
+            Source::Plain(at) => {
+                (self.file.seek(SeekFrom::Start(*at))).map_err(Error::io(&self.path, "read"))?;
+            }
+            #[cfg(feature = "formats")]
+            Source::Held(held) => held.set_position(0),
+            #[cfg(feature = "formats")]
+            Source::Inflated(inflated) => {
+                if let Some(packed) = &self.packed {
+                    **inflated = packed.member.inflate(&self.path, &self.file)?;
+                    read_head(inflated).map_err(damaged(&self.path))?;
+                }
+            }
+        }
+        #[cfg(feature = "formats")]
+        if let Some(packed) = &mut self.packed {
+            packed.crc32 = packed.of_head.clone();
+        }
+        self.left = self.length;
+        Ok(())
+    }
+
+    /// Make [`ArrayFile::read_at`] possible: a deflated member is unpacked into memory, and the
+    /// checksum of a stored one compared.
+    ///
+    /// # Errors
+    /// As [`ArrayFile::read_rest`].
+    pub fn seekable(&mut self) -> Result<()> {
+        #[cfg(feature = "formats")]
+        if self.packed.is_some() {
+            if let Source::Inflated(_) = self.source {
+                let held = self.read_rest()?;
+                self.source = Source::Held(io::Cursor::new(held));
+            } else {
+                let mut piece = vec![0; PIECE];
+                while self.left > 0 {
+                    let next = self.left.min(PIECE as u64) as usize;
+                    self.read(&mut piece[..next])?;
+                }
+            }
+            self.packed = None;
+        }
+        Ok(())
+    }
+
+    /// Bytes of the data from `at` on. Only after [`ArrayFile::seekable`].
+    pub fn read_at(&mut self, at: u64, bytes: &mut [u8]) -> Result<()> {
+        let read = match &mut self.source {
+            Source::Plain(start) => (self.file.seek(SeekFrom::Start(*start + at)))
+                .and_then(|_| self.file.read_exact(bytes)),
+            #[cfg(feature = "formats")]
+            Source::Held(held) => {
+                held.set_position(at);
+                held.read_exact(bytes)
+            }
+            #[cfg(feature = "formats")]
+            Source::Inflated(_) => unreachable!("seekable comes first"),
+        };
+        if read.is_err() {
+            self.check_unchanged()?;
+        }
+        read.map_err(Error::io(&self.path, "read"))
+    }
+
+    /// Whether the array is a file of its own.
+    pub fn is_whole_file(&self) -> bool {
+        #[cfg(feature = "formats")]
+        return self.packed.is_none()
+            && matches!(self.source, Source::Plain(at) if at == self.header.data_offset as u64);
+        #[cfg(not(feature = "formats"))]
+        true
+    }
+
+    /// The error of a number that cannot be a feature.
+    pub fn refused(&self, (row, column): (usize, usize), found: f64, expected: &str) -> Error {
+        let field = format!("row {row}, column {column}");
+        Error::format(&self.path, field, found, expected)
+    }
+
+    /// Refuse if somebody wrote to the file since it was opened.
+    pub fn check_unchanged(&self) -> Result<()> {
+        check_state(&self.path, &self.file, self.state)
+    }
+}
+
+/// Refuse bytes that memory does not hold; `field` is what asks for them.
+///
+/// # Errors
+/// [`Error::Format`].
+pub(crate) fn refuse_beyond_memory(path: &Path, field: &str, bytes: u64) -> Result<()> {
+    /// Less is taken without a look.
+    const ALWAYS: u64 = 256 << 20;
+    let memory = available_memory().unwrap_or(u64::MAX);
+    if bytes <= ALWAYS || bytes <= memory {
+        return Ok(());
+    }
+    let found = format!("{bytes} bytes that must be in memory");
+    let expected = format!(
+        "at most the {memory} bytes at hand; save a smaller or plainer array (C order, not compressed)"
+    );
+    Err(Error::format(path, field, found, expected))
+}
+
+/// Exactly the bytes of a header, as far as they are there.
+fn read_head(from: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    from.take(12).read_to_end(&mut head)?;
+    let rest = match *head {
+        [_, _, _, _, _, _, 1, 0, a, b, ..] => 10 + usize::from(u16::from_le_bytes([a, b])),
+        [_, _, _, _, _, _, 2 | 3, 0, a, b, c, d] => {
+            let length = u32::from_le_bytes([a, b, c, d]) as usize;
+            12 + length.min(super::npy::MAX_HEADER)
+        }
+        _ => 0,
+    };
+    // A header of version 1.0 is longer than 2 bytes, or no dictionary.
+    let rest = rest.saturating_sub(head.len()) as u64;
+    from.take(rest).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+#[cfg(feature = "formats")]
+fn damaged(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |error| {
+        let expected =
+            "as many bytes as the archive's directory says; it is damaged, save it again";
+        Error::format(path, "member", error, expected)
+    }
+}

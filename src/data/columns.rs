@@ -1,0 +1,179 @@
+//! What rounding to f32 leaves of each column of numbers, and what to subtract where it leaves
+//! too little.
+//!
+//! Features are stored in f32, whose neighbours are 6e-8 of a number apart. Of Unix times, about
+//! 1.7e9, that is 128 seconds: an hour of them becomes 29 values. A column *loses digits* if
+//! the root mean square of `x - f32(x)` is above 1e-4 of its standard deviation. Subtracting a
+//! number near the mean first, in f64, keeps them.
+
+use std::path::Path;
+
+use crate::error::Error;
+
+/// Largest rounding, as a share of the standard deviation, at which nothing is said.
+const MOST_LOST: f64 = 1e-4;
+/// A standard deviation below this share of the largest value is f64's own rounding: a column
+/// such as 0.1 computed in several ways, which has nothing to lose.
+const NOISE: f64 = 64.0 * f64::EPSILON;
+
+/// Mean, deviation and rounding of columns, from one pass over their values.
+#[derive(Clone, Debug)]
+pub(crate) struct Columns(Vec<Column>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Column {
+    values: f64,
+    /// The sums are of what values differ from the first.
+    first: f64,
+    sum: f64,
+    squares: f64,
+    largest: f64,
+    /// Sum of (x - f32(x))².
+    rounding: f64,
+}
+
+impl Column {
+    fn mean(&self) -> f64 {
+        self.first + self.sum / self.values
+    }
+
+    fn deviation(&self) -> f64 {
+        let mean = self.sum / self.values;
+        (self.squares / self.values - mean * mean).max(0.0).sqrt()
+    }
+
+    fn rounding(&self) -> f64 {
+        (self.rounding / self.values).sqrt()
+    }
+
+    fn loses_digits(&self) -> bool {
+        let deviation = self.deviation();
+        deviation > NOISE * self.largest && self.rounding() > MOST_LOST * deviation
+    }
+
+    /// The mean, rounded to a power of ten of at most the deviation: whole numbers that are more
+    /// than 1 apart stay whole.
+    fn shift(&self) -> f64 {
+        let (mean, power) = (self.mean(), self.deviation().log10().floor() as i32);
+        let step = 10f64.powi(power.abs());
+        let short = match power >= 0 {
+            true => (mean / step).round() * step,
+            false => (mean * step).round() / step,
+        };
+        if short.is_finite() { short } else { mean }
+    }
+}
+
+impl Columns {
+    /// Of so many columns, without values.
+    pub fn new(columns: usize) -> Columns {
+        Columns(vec![Column::default(); columns])
+    }
+
+    /// Take note of a value of a column.
+    pub fn observe(&mut self, column: usize, value: f64) {
+        let column = &mut self.0[column];
+        if column.values == 0.0 {
+            column.first = value;
+        }
+        column.values += 1.0;
+        let apart = value - column.first;
+        column.sum += apart;
+        column.squares += apart * apart;
+        column.largest = column.largest.max(value.abs());
+        let rounding = value - f64::from(value as f32);
+        column.rounding += rounding * rounding;
+    }
+
+    /// What to subtract from each column: 0 from those that f32 holds; `None` if it holds all.
+    pub fn shift(&self) -> Option<Vec<f64>> {
+        let shift = |column: &Column| match column.loses_digits() {
+            true => column.shift(),
+            false => 0.0,
+        };
+        let any = self.0.iter().any(Column::loses_digits);
+        any.then(|| self.0.iter().map(shift).collect())
+    }
+
+    /// Refuse columns that lose digits; `name` is what messages call a column.
+    pub fn refuse_loss(&self, path: &Path, name: impl Fn(usize) -> String) -> Result<(), Error> {
+        let mut losing = (0..self.0.len()).filter(|&j| self.0[j].loses_digits());
+        let Some(first) = losing.next() else {
+            return Ok(());
+        };
+        let column = &self.0[first];
+        let others = match losing.count() {
+            0 => String::new(),
+            1 => ", and 1 other column is alike".to_string(),
+            others => format!(", and {others} other columns are alike"),
+        };
+        let found = format!(
+            "values about {} of standard deviation {:.3e}, which f32 rounds by {:.1e}{others}",
+            column.shift(),
+            column.deviation(),
+            column.rounding(),
+        );
+        let expected = "differences that f32 keeps: --center subtracts a number near the mean of such columns and stores it with the data and the model, or round them yourself to 7 digits";
+        Err(Error::format(path, name(first), found, expected))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn of(values: impl IntoIterator<Item = f64>) -> Columns {
+        let mut columns = Columns::new(1);
+        values.into_iter().for_each(|x| columns.observe(0, x));
+        columns
+    }
+
+    #[test]
+    fn only_columns_whose_differences_f32_loses_are_shifted() {
+        let hour = of((0..3600).map(|s| 1.7e9 + f64::from(s)));
+        assert_eq!(hour.shift(), Some(vec![1_700_002_000.0]));
+        let error = hour
+            .refuse_loss("x.npy".as_ref(), |j| format!("column {j}"))
+            .unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("x.npy: column 0: found values about 1700002000 of"),
+            "{message}"
+        );
+        assert!(message.contains("--center"), "{message}");
+        for kept in [
+            // Ten years of days; years; pixels; a constant; a constant with the rounding of f64.
+            of((0..3650).map(|day| 1.4e9 + 86_400.0 * f64::from(day))),
+            of((0..30).map(|year| 1990.0 + f64::from(year))),
+            of((0..256).map(|pixel| f64::from(pixel) / 255.0)),
+            of([0.1; 10]),
+            of([0.1, 0.1 + 3e-17, 0.3 - 0.2, 0.1]),
+            of([]),
+        ] {
+            assert_eq!(kept.shift(), None);
+            kept.refuse_loss("x.npy".as_ref(), |j| j.to_string())
+                .unwrap();
+        }
+    }
+
+    proptest! {
+        /// What is left after the shift is rounded by less than a millionth of the deviation.
+        #[test]
+        fn a_shifted_column_keeps_its_digits(
+            mean in prop::num::f64::NORMAL.prop_filter("finite in f32", |m| m.abs() < 1e14 && m.abs() > 1e-9),
+            share in -11.0f64..-4.5,
+            values in prop::collection::vec(-1.0f64..1.0, 3..50),
+        ) {
+            let values: Vec<f64> = values.iter().map(|v| mean * (1.0 + v * 10f64.powf(share))).collect();
+            let columns = of(values.iter().copied());
+            if let Some(shift) = columns.shift() {
+                let deviation = columns.0[0].deviation();
+                let after = of(values.iter().map(|v| v - shift[0]));
+                prop_assert!(after.0[0].rounding() < 1e-6 * deviation.max(after.0[0].deviation()));
+                prop_assert!((after.0[0].deviation() - deviation).abs() < 1e-3 * deviation);
+                prop_assert!(shift[0].to_string().len() <= values[0].to_string().len().max(24));
+            }
+        }
+    }
+}

@@ -1,0 +1,602 @@
+//! Tables with a header, as text: comma-, semicolon- or tab-separated values to rows of numbers
+//! and labels. Fields are split by the `csv` crate.
+//!
+//! The first line names the columns; one of them may hold the label, all others are features.
+//! Quotes, CRLF and a byte-order mark are understood. `True` and `False` are 1 and 0, as pandas
+//! writes them; what is missing or no number is refused by line and column.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use csv::{ByteRecord, ReaderBuilder, Trim};
+
+use super::checks;
+use super::dataset::{MAX_CLASSES, Manifest, NumberFormat};
+use super::dataset_writer::{publish, write_split};
+use super::rows::{Finish, RowReader};
+use super::store::{check_state, state};
+use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::publish::{Overwrite, Staging};
+
+/// Longest record that is read, in bytes of text.
+const MAX_RECORD: u64 = 64 << 20;
+/// Bytes of the header in which the delimiter is looked for.
+const MAX_LOOK: u64 = 1 << 20;
+/// Columns that a message names.
+const NAMED: usize = 12;
+/// What stands for a missing value or label, beside nothing at all.
+const MISSING: [&str; 4] = ["na", "n/a", "nan", "null"];
+/// What stands for a missing value, but may be a label.
+const NO_VALUE: [&str; 4] = ["none", "nil", "?", "-"];
+
+/// One split to be.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// `train`, `val` or `test`.
+    pub name: &'static str,
+    /// The table.
+    pub path: PathBuf,
+}
+
+/// How tables are read.
+#[derive(Clone, Debug, Default)]
+pub struct CsvOptions {
+    /// Name of the column that holds the label.
+    pub label: String,
+    /// What stands between fields; found in the header if it is not given.
+    pub delimiter: Option<u8>,
+    /// As [`super::arrays::ArrayOptions::center`].
+    pub center: bool,
+}
+
+/// Convert tables into the dataset directory `out`, which appears complete or not at all.
+///
+/// The first part is the one that is fitted. Features are all columns but the label's, in the
+/// order of the first table; the other tables have the same columns in any order. Classes are
+/// the labels of all tables: in numerical order if all are whole numbers, else in the order of
+/// their names. `progress` is told the rows written since its last call. Cost: two passes over
+/// the tables; memory: a block of 32 MB, 4 bytes a row, and the names.
+///
+/// # Errors
+/// [`Error::Format`] names file, line and column of what cannot be used; also for columns whose
+/// differences f32 would lose (unless `center`), and for one class only; [`Error::Exists`],
+/// [`Error::Locked`], [`Error::Changed`], [`Error::Io`], [`Error::Interrupted`].
+pub fn prepare(
+    parts: &[Part],
+    options: &CsvOptions,
+    out: &Path,
+    overwrite: Overwrite,
+    progress: &dyn Fn(u64),
+) -> Result<Manifest> {
+    let sources: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
+    let staging = Staging::begin(out, overwrite, &sources)?;
+    let mut format = NumberFormat::default();
+    let mut classes = Classes::default();
+    let mut looked = Vec::new();
+    let open = |part: &Part, format: &NumberFormat| {
+        let from = open_file(&part.path)?;
+        let label = Some(options.label.as_str());
+        Table::of_reader(&part.path, Box::new(from), label, options.delimiter, format)
+    };
+    for part in parts {
+        let before = file_state(&part.path)?;
+        let mut table = open(part, &format)?;
+        let first = format.columns.is_none();
+        format.columns = Some(table.columns.clone());
+        table.finish = Finish::only_looking(table.features());
+        let mut row = vec![0.0; table.features()];
+        let mut of_rows = Vec::new();
+        while table.read(&mut row)? > 0 {
+            of_rows.push(classes.place(&part.path, table.line, &table.labels[0])?);
+        }
+        checks::refuse_empty(&part.path, of_rows.len(), table.features())?;
+        if first && let Some(seen) = &table.finish.seen {
+            match options.center {
+                true => format.shift = seen.shift(),
+                false => {
+                    seen.refuse_loss(&part.path, |j| format!("column {:?}", table.columns[j]))?
+                }
+            }
+        }
+        looked.push((part, of_rows, before));
+    }
+    let (names, places) = classes.sorted();
+    let source = parts[0].path.file_name().unwrap_or_default();
+    let source = source.to_string_lossy().into_owned();
+    let features = format.columns.as_ref().map_or(0, Vec::len);
+    let mut manifest = Manifest::of_numbers(source, names, features);
+    for (part, of_rows, before) in &looked {
+        let labels: Vec<i64> = of_rows
+            .iter()
+            .map(|&class| places[class as usize])
+            .collect();
+        let mut table = open(part, &format)?;
+        let mut written = 0;
+        let entry = write_split(
+            staging.dir(),
+            part.name,
+            &part.path,
+            features,
+            &labels,
+            |rows, values| {
+                progress(rows.len() as u64);
+                written += table.read(values)?;
+                Ok(())
+            },
+        )?;
+        if file_state(&part.path)? != *before || written != labels.len() {
+            return Err(Error::Changed {
+                path: part.path.clone(),
+                what: "it was written to".to_string(),
+            });
+        }
+        manifest.splits.push(entry);
+    }
+    manifest.numbers = Some(format);
+    publish(staging, manifest)
+}
+
+/// Length and time of the last write of a regular file.
+fn file_state(path: &Path) -> Result<(u64, SystemTime)> {
+    let file = File::open(path).map_err(Error::io(path, "open"))?;
+    state(path, &file)
+}
+
+fn open_file(path: &Path) -> Result<File> {
+    // Before it is opened, which waits for the writer of a pipe.
+    let kind = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
+    if !kind.is_file() {
+        let found = match kind.is_dir() {
+            true => "a directory",
+            false => "a pipe or device",
+        };
+        let expected = "a file, which is read twice; save it first";
+        return Err(Error::format(path, "kind of file", found, expected));
+    }
+    File::open(path).map_err(Error::io(path, "open"))
+}
+
+/// The different labels, in the order in which they came.
+#[derive(Debug, Default)]
+struct Classes {
+    known: HashMap<String, u32>,
+}
+
+impl Classes {
+    fn place(&mut self, path: &Path, line: u64, label: &str) -> Result<u32> {
+        if let Some(&place) = self.known.get(label) {
+            return Ok(place);
+        }
+        if self.known.len() == MAX_CLASSES {
+            let found = format!("the {}th different label", MAX_CLASSES + 1);
+            let expected = format!("at most {MAX_CLASSES} classes; is it the column of labels?");
+            return Err(Error::format(path, format!("line {line}"), found, expected));
+        }
+        let place = self.known.len() as u32;
+        self.known.insert(label.to_string(), place);
+        Ok(place)
+    }
+
+    /// The names of the classes in order, and for each label its class.
+    fn sorted(self) -> (Vec<String>, Vec<i64>) {
+        let mut labels: Vec<(String, u32)> = self.known.into_iter().collect();
+        labels.sort_unstable_by_key(|label| label.1);
+        let whole = |label: &str| {
+            let number = label.parse::<f64>().ok();
+            number.filter(|n| n.fract() == 0.0 && n.abs() < 1e15)
+        };
+        let numbers: Option<Vec<f64>> = labels.iter().map(|(label, _)| whole(label)).collect();
+        let of = |numbers: &[f64]| {
+            let keys = numbers.iter().map(|&number| number as i64);
+            number_keys(keys.collect(), |key| key.to_string())
+        };
+        match numbers {
+            Some(numbers) => of(&numbers),
+            None => number_keys(labels.into_iter().map(|(label, _)| label).collect(), |l| {
+                l.clone()
+            }),
+        }
+    }
+}
+
+/// The different keys in order, named, and for each key its place.
+fn number_keys<K: Ord + Clone>(
+    keys: Vec<K>,
+    name: impl Fn(&K) -> String,
+) -> (Vec<String>, Vec<i64>) {
+    let mut places: BTreeMap<K, i64> = keys.iter().map(|key| (key.clone(), 0)).collect();
+    for (place, number) in places.values_mut().enumerate() {
+        *number = place as i64;
+    }
+    let of_keys = keys.iter().map(|key| places[key]).collect();
+    (places.keys().map(name).collect(), of_keys)
+}
+
+/// A table with a header, read row by row.
+pub struct Table {
+    path: PathBuf,
+    /// Names of the features, in the order of the rows that are given out.
+    columns: Vec<String>,
+    /// For each field of a record its feature; `None` is the label.
+    features: Vec<Option<usize>>,
+    reader: csv::Reader<Bounded>,
+    /// Set to 0 when a record begins.
+    read: Arc<AtomicU64>,
+    record: ByteRecord,
+    line: u64,
+    labels: Vec<String>,
+    finish: Finish,
+    /// To be compared at the end, where the table is a file.
+    file: Option<(File, (u64, SystemTime))>,
+}
+
+impl Table {
+    /// Open a file for a model whose rows were made by `format`, as [`Table::of_reader`] does.
+    ///
+    /// # Errors
+    /// As [`Table::of_reader`]; [`Error::Io`].
+    pub fn open(
+        path: &Path,
+        label: Option<&str>,
+        delimiter: Option<u8>,
+        format: &NumberFormat,
+    ) -> Result<Table> {
+        let file = open_file(path)?;
+        let before = state(path, &file)?;
+        let from = Box::new(file.try_clone().map_err(Error::io(path, "open"))?);
+        let table = Table::of_reader(path, from, label, delimiter, format)?;
+        Ok(Table {
+            file: Some((file, before)),
+            ..table
+        })
+    }
+
+    /// Read the header of a table. Its columns, but the label's, are the features: those that
+    /// the format names, in the format's order, or all where it names none. `path` is for
+    /// messages.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for a header without the label's column, with a name twice or without
+    /// one, or with other columns than the format's; [`Error::Io`].
+    pub fn of_reader(
+        path: &Path,
+        from: Box<dyn Read + Send>,
+        label: Option<&str>,
+        delimiter: Option<u8>,
+        format: &NumberFormat,
+    ) -> Result<Table> {
+        let (start, from) = look(path, BufReader::new(from))?;
+        let delimiter = delimiter.unwrap_or_else(|| delimiter_of(&start));
+        let read = Arc::new(AtomicU64::new(0));
+        let bounded = Bounded {
+            from: Box::new(Cursor::new(start).chain(from)),
+            read: Arc::clone(&read),
+        };
+        let mut reader = ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .delimiter(delimiter)
+            .trim(Trim::All)
+            .from_reader(bounded);
+        let mut record = ByteRecord::new();
+        reader
+            .read_byte_record(&mut record)
+            .map_err(|error| of_csv(path, error))?;
+        let names = header(path, &record)?;
+        let label_at = label.map(|label| place_of_label(path, &names, label, delimiter));
+        let label_at = label_at.transpose()?;
+        let (columns, features) = features(path, &names, label_at, format.columns.as_deref())?;
+        Ok(Table {
+            path: path.to_path_buf(),
+            columns,
+            features,
+            reader,
+            read,
+            record,
+            line: 1,
+            labels: Vec::new(),
+            finish: Finish::of_numbers(format),
+            file: None,
+        })
+    }
+
+    /// Names of the features, in their order.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// The labels of the rows that were read last, as they are written; none without a column
+    /// of labels.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// Read a record into a row; false at the end.
+    fn next(&mut self, row: &mut [f32]) -> Result<bool> {
+        self.read.store(0, Ordering::Relaxed);
+        let more = (self.reader.read_byte_record(&mut self.record))
+            .map_err(|error| of_csv(&self.path, error))?;
+        if !more {
+            return Ok(false);
+        }
+        self.line = self
+            .record
+            .position()
+            .map_or(self.line, csv::Position::line);
+        let refuse = |field: String, found: String, expected: &str| {
+            Error::format(
+                &self.path,
+                format!("line {}{field}", self.line),
+                found,
+                expected,
+            )
+        };
+        if self.record.len() != self.features.len() {
+            let found = format!("{} fields", self.record.len());
+            let expected = format!("{} as the header has", self.features.len());
+            return Err(refuse(String::new(), found, &expected));
+        }
+        for (text, &feature) in self.record.iter().zip(&self.features) {
+            let shown = || {
+                format!(
+                    "{:?}",
+                    String::from_utf8_lossy(text)
+                        .chars()
+                        .take(40)
+                        .collect::<String>()
+                )
+            };
+            let Some(feature) = feature else {
+                let label = std::str::from_utf8(text)
+                    .ok()
+                    .filter(|label| !is_missing(label));
+                let Some(label) = label else {
+                    let expected = "a label in UTF-8; fill in or drop what is missing";
+                    return Err(refuse(", the label".to_string(), shown(), expected));
+                };
+                self.labels.push(label.to_string());
+                continue;
+            };
+            let value = number(text).ok_or(match std::str::from_utf8(text) {
+                Ok(text) if is_missing(text) || NO_VALUE.contains(&&*text.to_ascii_lowercase()) => "a number; fill in or drop what is missing",
+                _ => "a number such as -1.5 or 2e-3; leave out the column, or write numbers for its words",
+            });
+            let value = value.and_then(|value| self.finish.value(feature, value));
+            row[feature] = value.map_err(|expected| {
+                refuse(
+                    format!(", column {:?}", self.columns[feature]),
+                    shown(),
+                    expected,
+                )
+            })?;
+        }
+        Ok(true)
+    }
+}
+
+impl RowReader for Table {
+    fn features(&self) -> usize {
+        self.columns.len()
+    }
+
+    fn rows(&self) -> Option<usize> {
+        None
+    }
+
+    fn read(&mut self, values: &mut [f32]) -> Result<usize> {
+        interrupt::check()?;
+        self.labels.clear();
+        let mut rows = 0;
+        for row in values.chunks_exact_mut(self.columns.len()) {
+            if !self.next(row)? {
+                if let Some((file, before)) = &self.file {
+                    check_state(&self.path, file, *before)?;
+                }
+                break;
+            }
+            rows += 1;
+        }
+        Ok(rows)
+    }
+}
+
+/// The first line of a text, without its byte-order mark, and what follows.
+fn look<R: BufRead>(path: &Path, mut from: R) -> Result<(Vec<u8>, R)> {
+    let mut start = Vec::new();
+    (&mut from)
+        .take(MAX_LOOK)
+        .read_until(b'\n', &mut start)
+        .map_err(Error::io(path, "read"))?;
+    if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
+        let expected = "UTF-8; save the table so";
+        return Err(Error::format(path, "encoding", "UTF-16", expected));
+    }
+    if start.starts_with(b"\xef\xbb\xbf") {
+        start.drain(..3);
+    }
+    Ok((start, from))
+}
+
+/// Of comma, semicolon and tab the one that is most frequent in the header, outside of quotes.
+fn delimiter_of(start: &[u8]) -> u8 {
+    let mut counts = [(b',', 0), (b';', 0), (b'\t', 0)];
+    let mut quoted = false;
+    for &byte in start
+        .iter()
+        .take_while(|&&byte| !matches!(byte, b'\n' | b'\r'))
+    {
+        quoted ^= byte == b'"';
+        for (delimiter, count) in &mut counts {
+            *count += usize::from(byte == *delimiter && !quoted);
+        }
+    }
+    // Of equals the first.
+    let most = counts.iter().rev().max_by_key(|(_, count)| *count);
+    most.map_or(b',', |(delimiter, _)| *delimiter)
+}
+
+/// The names of the columns.
+fn header(path: &Path, record: &ByteRecord) -> Result<Vec<String>> {
+    let bad = |found: String, expected: &str| Err(Error::format(path, "header", found, expected));
+    let mut names: Vec<String> = Vec::new();
+    for (i, name) in record.iter().enumerate() {
+        let Ok(name) = std::str::from_utf8(name) else {
+            let found = format!("{:?}, which is not UTF-8", String::from_utf8_lossy(name));
+            return bad(found, "names of columns in UTF-8; save the table so");
+        };
+        if name.is_empty() {
+            let found = format!("no name for column {}", i + 1);
+            let expected =
+                "a name for each (pandas writes its index without one: to_csv(index=False))";
+            return bad(found, expected);
+        }
+        names.push(name.to_string());
+    }
+    if names.is_empty() {
+        return bad("nothing".to_string(), "a line that names the columns");
+    }
+    if names.iter().all(|name| number(name.as_bytes()).is_some()) {
+        let found = format!("numbers only ({})", listed(&names));
+        return bad(found, "a first line that names the columns");
+    }
+    let mut sorted: Vec<&String> = names.iter().collect();
+    sorted.sort_unstable();
+    if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        let found = format!("the column {:?} twice", twice[0]);
+        return bad(found, "each name once; rename or leave out one of them");
+    }
+    Ok(names)
+}
+
+fn place_of_label(path: &Path, names: &[String], label: &str, delimiter: u8) -> Result<usize> {
+    let at = names.iter().position(|name| name == label.trim());
+    at.ok_or_else(|| {
+        let hint = match names.len() {
+            1 => format!(
+                ", divided by {:?} (--delimiter names another)",
+                char::from(delimiter)
+            ),
+            _ => String::new(),
+        };
+        let found = format!("the columns {}{hint}", listed(names));
+        Error::format(
+            path,
+            "header",
+            found,
+            format!("a column {label:?}, the label"),
+        )
+    })
+}
+
+fn listed(names: &[String]) -> String {
+    let more = if names.len() > NAMED { ", ..." } else { "" };
+    let first = names.iter().take(NAMED).map(String::as_str);
+    first.collect::<Vec<_>>().join(", ") + more
+}
+
+/// Names of the features, and for each column its feature.
+fn features(
+    path: &Path,
+    names: &[String],
+    label: Option<usize>,
+    wanted: Option<&[String]>,
+) -> Result<(Vec<String>, Vec<Option<usize>>)> {
+    let others = || names.iter().enumerate().filter(|(i, _)| Some(*i) != label);
+    let all: Vec<String> = others().map(|(_, name)| name.clone()).collect();
+    if all.is_empty() {
+        let expected = "at least one column beside the label";
+        return Err(Error::format(path, "header", "no features", expected));
+    }
+    let columns = wanted.map_or(all, <[String]>::to_vec);
+    let place: HashMap<&str, usize> = (columns.iter().enumerate())
+        .map(|(place, name)| (name.as_str(), place))
+        .collect();
+    let mut missing = vec![true; columns.len()];
+    let mut features = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        if Some(i) == label {
+            features.push(None);
+            continue;
+        }
+        let Some(&feature) = place.get(name.as_str()) else {
+            let found = format!("the column {name:?}");
+            let expected = format!(
+                "only the columns of the rows that are fitted: {}; leave it out{}",
+                listed(&columns),
+                match label {
+                    Some(_) => "",
+                    None => ", or give --label if it is the label",
+                }
+            );
+            return Err(Error::format(path, "header", found, expected));
+        };
+        missing[feature] = false;
+        features.push(Some(feature));
+    }
+    if let Some(missing) = missing.iter().position(|&missing| missing) {
+        let found = format!("no column {:?}", columns[missing]);
+        let expected = format!(
+            "all columns of the rows that are fitted: {}",
+            listed(&columns)
+        );
+        return Err(Error::format(path, "header", found, expected));
+    }
+    Ok((columns, features))
+}
+
+/// A number, or a truth value.
+fn number(text: &[u8]) -> Option<f64> {
+    let text = std::str::from_utf8(text).ok()?;
+    match text {
+        "True" | "true" | "TRUE" => Some(1.0),
+        "False" | "false" | "FALSE" => Some(0.0),
+        // `parse` also takes "inf", "infinity" and "nan".
+        _ if text.bytes().any(|byte| byte.is_ascii_digit()) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+fn is_missing(text: &str) -> bool {
+    text.is_empty() || MISSING.contains(&text.to_ascii_lowercase().as_str())
+}
+
+fn of_csv(path: &Path, error: csv::Error) -> Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(source) if source.kind() == io::ErrorKind::InvalidData => Error::format(
+            path,
+            "record",
+            source,
+            "records of at most 64 MiB; is a quote left open?",
+        ),
+        csv::ErrorKind::Io(source) => Error::io(path, "read")(source),
+        other => Error::format(
+            path,
+            "record",
+            format!("{other:?}"),
+            "comma-separated values",
+        ),
+    }
+}
+
+/// A reader that refuses to give more bytes than a record may have.
+struct Bounded {
+    from: Box<dyn Read + Send>,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Bounded {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(into)?;
+        let before = self.read.fetch_add(read as u64, Ordering::Relaxed);
+        match before > MAX_RECORD {
+            true => Err(io::Error::new(io::ErrorKind::InvalidData, "a longer one")),
+            false => Ok(read),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! `.npz` archives, as `numpy.savez` and `numpy.savez_compressed` write them: zip files whose
+//! members are `.npy` files, stored or deflated. The directory is read by the `zip` crate.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom, Take};
+use std::path::{Path, PathBuf};
+
+use flate2::read::DeflateDecoder;
+use zip::{CompressionMethod, ZipArchive};
+
+use crate::error::{Error, Result};
+
+/// The first bytes of a zip file that has members, and of one that has none.
+const MAGICS: [&[u8; 4]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
+/// Members that a message names.
+const NAMED: usize = 12;
+
+/// Whether a file begins as a zip file does.
+pub fn has_magic(bytes: &[u8]) -> bool {
+    MAGICS.iter().any(|magic| bytes.starts_with(*magic))
+}
+
+/// Where the bytes of a member lie.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its name without `.npy`.
+    pub name: String,
+    /// Its first byte in the file, and how many there are.
+    pub start: u64,
+    pub compressed: u64,
+    pub deflated: bool,
+    /// Bytes and CRC-32 of what is in it.
+    pub size: u64,
+    pub crc32: u32,
+}
+
+/// A reader of what is in a deflated member.
+pub type Inflated = DeflateDecoder<BufReader<Take<File>>>;
+
+impl Member {
+    /// The member of this name (with or without `.npy`); without a name, the only one, else the
+    /// only one whose name is among the usual ones. `path` is for messages. Nothing is unpacked.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for no zip file, no such member, several that could be meant (they are
+    /// named), a member that is encrypted or packed by another method than deflate, or that does
+    /// not lie in the file.
+    pub fn find(path: &Path, file: &File, name: Option<&str>, usual: &[&str]) -> Result<Member> {
+        let broken = |error: zip::result::ZipError| {
+            let expected = "an .npz archive as numpy.savez writes it; save it again";
+            Error::format(path, "archive", error, expected)
+        };
+        let mut archive = ZipArchive::new(BufReader::new(file)).map_err(broken)?;
+        let names: Vec<String> = (0..archive.len())
+            .map(|i| {
+                Ok(archive
+                    .by_index_raw(i)
+                    .map_err(broken)?
+                    .name()
+                    .map_err(broken)?
+                    .into_owned())
+            })
+            .collect::<Result<_>>()?;
+        let plain = |name: &str| name.strip_suffix(".npy").unwrap_or(name).to_string();
+        let arrays: Vec<usize> = (0..names.len())
+            .filter(|&i| names[i].ends_with(".npy"))
+            .collect();
+        let at = |wanted: &str| names.iter().position(|n| n == wanted || plain(n) == wanted);
+        let found = match name {
+            Some(name) => at(name),
+            None if arrays.len() == 1 => Some(arrays[0]),
+            None => {
+                let there: Vec<usize> = usual.iter().filter_map(|&name| at(name)).collect();
+                (there.len() == 1).then(|| there[0])
+            }
+        };
+        let Some(index) = found else {
+            let mut members: Vec<String> = arrays.iter().map(|&i| plain(&names[i])).collect();
+            let more = if members.len() > NAMED { ", ..." } else { "" };
+            members.truncate(NAMED);
+            let there = match members.is_empty() {
+                true => "no array".to_string(),
+                false => format!("the arrays {}{more}", members.join(", ")),
+            };
+            let expected = match name {
+                Some(name) => format!("{name:?}, or give another name after the colon"),
+                None => {
+                    let first = members.first().map_or("NAME", String::as_str);
+                    format!(
+                        "one array, or the name of one after a colon: {}:{first}",
+                        path.display()
+                    )
+                }
+            };
+            return Err(Error::format(path, "archive", there, expected));
+        };
+        let entry = archive.by_index_raw(index).map_err(broken)?;
+        let refuse = |found: String, expected: &str| {
+            let field = format!("member {:?}", names[index]);
+            Err(Error::format(path, field, found, expected))
+        };
+        let deflated = match entry.compression() {
+            _ if entry.encrypted() => {
+                return refuse("encryption".to_string(), "none; save it again without");
+            }
+            CompressionMethod::Stored => false,
+            CompressionMethod::Deflated => true,
+            other => {
+                let expected = "stored or deflated, as numpy.savez and savez_compressed do";
+                return refuse(format!("{other:?}"), expected);
+            }
+        };
+        let (compressed, size) = (entry.compressed_size(), entry.size());
+        let length = file
+            .metadata()
+            .map_err(Error::io(path, "read the length of"))?
+            .len();
+        let start = (entry.data_start()).filter(|start| {
+            start
+                .checked_add(compressed)
+                .is_some_and(|end| end <= length)
+        });
+        let Some(start) = start.filter(|_| deflated || compressed == size) else {
+            let found = format!("{compressed} bytes for {size}");
+            return refuse(found, "bytes that lie in the archive; save it again");
+        };
+        Ok(Member {
+            name: plain(&names[index]),
+            start,
+            compressed,
+            deflated,
+            size,
+            crc32: entry.crc32(),
+        })
+    }
+
+    /// What is in a deflated member, from its beginning. It never gives more than is asked for.
+    pub fn inflate(&self, path: &Path, file: &File) -> Result<Inflated> {
+        let mut file = file.try_clone().map_err(Error::io(path, "open"))?;
+        file.seek(SeekFrom::Start(self.start))
+            .map_err(Error::io(path, "read"))?;
+        let packed = BufReader::with_capacity(1 << 16, file.take(self.compressed));
+        Ok(DeflateDecoder::new(packed))
+    }
+}
+
+/// `ARCHIVE:NAME` as archive and name, where no file is called so; else the path itself.
+pub fn locate(path: &Path) -> (PathBuf, Option<String>) {
+    let whole = || (path.to_path_buf(), None);
+    if path.symlink_metadata().is_ok() {
+        return whole();
+    }
+    let Some(text) = path.to_str() else {
+        return whole();
+    };
+    // From the right: names of members rarely have colons.
+    let mut cuts = text.rmatch_indices(':');
+    let cut = cuts.find(|&(at, _)| Path::new(&text[..at]).is_file() && at + 1 < text.len());
+    match cut {
+        Some((at, _)) => (PathBuf::from(&text[..at]), Some(text[at + 1..].to_string())),
+        None => whole(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_colon_divides_only_what_is_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in ["a.npz", "b:c.npz", "d.npz:x"] {
+            std::fs::write(path(name), "").unwrap();
+        }
+        let name = |name: &str| Some(name.to_string());
+        assert_eq!(locate(&path("a.npz")), (path("a.npz"), None));
+        assert_eq!(locate(&path("a.npz:x")), (path("a.npz"), name("x")));
+        assert_eq!(locate(&path("a.npz:x:y")), (path("a.npz"), name("x:y")));
+        assert_eq!(locate(&path("b:c.npz")), (path("b:c.npz"), None));
+        assert_eq!(locate(&path("b:c.npz:x")), (path("b:c.npz"), name("x")));
+        assert_eq!(locate(&path("d.npz:x")), (path("d.npz:x"), None));
+        assert_eq!(locate(&path("e.npz:x")), (path("e.npz:x"), None));
+        assert_eq!(locate(&path("a.npz:")), (path("a.npz:"), None));
+    }
+}

@@ -1,0 +1,65 @@
+//! GIF by the `gif` crate: the first frame, as Pillow opens it.
+
+use std::fmt::Display;
+use std::num::NonZeroU64;
+
+use gif::{ColorOutput, MemoryLimit};
+
+use super::{DecodeOptions, MIN_MEMORY, Rgb};
+
+/// Decode the first frame: on the whole screen, which grows where the frame reaches beyond it;
+/// what the frame leaves open has the transparent colour if there is one, else colour 0. A
+/// transparent pixel has its colour of the palette. A colour beyond the palette is black.
+///
+/// The reason for a refusal comes back as one phrase.
+pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> {
+    let mut reading = gif::DecodeOptions::new();
+    reading.set_color_output(ColorOutput::Indexed);
+    reading.allow_unknown_blocks(true);
+    let limit = options.max_pixels.max(MIN_MEMORY) as u64;
+    let limit = NonZeroU64::new(limit).unwrap_or(NonZeroU64::MIN);
+    reading.set_memory_limit(MemoryLimit::Bytes(limit));
+    let mut decoder = reading.read_info(bytes).map_err(broken)?;
+    let screen = (usize::from(decoder.width()), usize::from(decoder.height()));
+    let frame = decoder.next_frame_info().map_err(broken)?;
+    let frame = frame.ok_or_else(|| broken("it holds no picture"))?;
+    let (left, top) = (usize::from(frame.left), usize::from(frame.top));
+    let (across, down) = (usize::from(frame.width), usize::from(frame.height));
+    let open = frame.transparent.unwrap_or(0);
+    let width = screen.0.max(left + across);
+    let height = screen.1.max(top + down);
+    options.check_size(width, height)?;
+
+    let mut indices = vec![0; decoder.buffer_size()];
+    decoder.read_into_buffer(&mut indices).map_err(broken)?;
+    let palette = decoder.palette().map_err(broken)?;
+    let colour = |index: u8| match palette.get(3 * usize::from(index)..) {
+        // Pillow takes a ramp of greys for no palette, so that it has no end.
+        _ if is_ramp(palette) => [index; 3],
+        Some(&[red, green, blue, ..]) => [red, green, blue],
+        _ => [0; 3],
+    };
+    let mut values = colour(open).repeat(width * height);
+    if across > 0 {
+        let rows = values.chunks_exact_mut(3 * width).skip(top);
+        for (row, indices) in rows.zip(indices.chunks_exact(across)) {
+            for (pixel, &index) in row[3 * left..].chunks_exact_mut(3).zip(indices) {
+                pixel.copy_from_slice(&colour(index));
+            }
+        }
+    }
+    Ok(Rgb {
+        width,
+        height,
+        values,
+    })
+}
+
+fn is_ramp(palette: &[u8]) -> bool {
+    let mut colours = (0..=u8::MAX).zip(palette.chunks_exact(3));
+    colours.all(|(grey, colour)| colour == [grey; 3])
+}
+
+fn broken(reason: impl Display) -> String {
+    format!("broken GIF ({reason}); replace the file with a whole copy")
+}
