@@ -10,6 +10,7 @@ use flowreg::data::dataset::{Manifest, TRAIN};
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::folder::{self, FolderOptions, Layout, Shares};
+use flowreg::data::jpeg;
 use flowreg::data::photographs::{Loader, Photographs};
 use flowreg::data::pictures::DecodeOptions;
 use flowreg::data::prep::{self, PrepOptions};
@@ -458,12 +459,15 @@ fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) ->
         .filter_map(|(photograph, _)| Some(photograph.bytes.as_ref()?.len()))
         .sum();
     let row = 4.0 * 3.0 * (options.size * options.size) as f64;
-    let memory = 2.0 * row.max(32e6) + archive as f64;
-    cli::forecast(
-        each * rows as f64 / threads as f64,
-        memory,
-        row * rows as f64,
-    );
+    let memory = row.max(64e6) + archive as f64;
+    let seconds = each * rows as f64 / threads as f64;
+    cli::forecast(seconds, memory, row * rows as f64);
+    if seconds >= cli::WORTH_A_FORECAST && cfg!(target_arch = "x86_64") && !jpeg::has_simd() {
+        cli::say(
+            "  libjpeg was built without SIMD: with it this takes about half the time. Install nasm \
+             and build flowreg again (in a checkout after `cargo clean -p mozjpeg-sys`)",
+        );
+    }
     Ok(())
 }
 

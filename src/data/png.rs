@@ -6,7 +6,7 @@ use std::io::Cursor;
 use png::{Adam7Info, BitDepth, ColorType, Decoder, Info, Limits, Reader, Transformations};
 
 use super::pictures::exif::{self, Orientation};
-use super::pictures::{DecodeOptions, Rgb};
+use super::pictures::{DecodeOptions, MIN_MEMORY, Rgb};
 
 /// Decode any PNG as Pillow's `convert("RGB")` does: palettes and fewer bits spread out, alpha
 /// dropped; of 16 bits the upper 8, but of grey ones of 16 bits without alpha everything above
@@ -17,7 +17,7 @@ pub fn decode_rgb(
     options: &DecodeOptions,
 ) -> Result<(Rgb, Option<Orientation>), String> {
     let limits = Limits {
-        bytes: 8 * options.max_pixels,
+        bytes: (8 * options.max_pixels).max(MIN_MEMORY),
     };
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), limits);
     decoder.set_transformations(Transformations::EXPAND);

@@ -8,7 +8,7 @@ use tiff::decoder::{ChunkType, Decoder, Limits};
 use tiff::tags::Tag;
 
 use super::exif::{self, Orientation};
-use super::{DecodeOptions, Rgb, rgb_of_cmyk};
+use super::{DecodeOptions, MIN_MEMORY, Rgb, rgb_of_cmyk};
 
 const GREY_INVERTED: u16 = 0;
 const GREY: u16 = 1;
@@ -32,7 +32,7 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
         _ => (Cow::Borrowed(bytes), false),
     };
     let mut limits = Limits::default();
-    limits.decoding_buffer_size = 16 * options.max_pixels;
+    limits.decoding_buffer_size = (16 * options.max_pixels).max(MIN_MEMORY);
     limits.intermediate_buffer_size = options.max_file() as usize;
     let mut decoder = Decoder::new(Cursor::new(&*bytes))
         .map_err(broken)?
@@ -198,15 +198,18 @@ impl Format {
         if planar && samples > 1 && tiled {
             return unknown("tiles of one colour each".to_string());
         }
-        // The crate drops samples that are neither colour nor alpha, and differences with them.
+        // The crate drops samples that are neither colour nor alpha, and goes wrong in tiles and
+        // with differences then.
         let channels = match (photometric, &extra[..]) {
             (RGB, [1 | 2, ..]) => 4,
             (RGB, [0 | 3.., ..]) => 3,
             (CMYK, _) => 4,
             _ => samples,
         };
-        if predicted && channels < samples && !planar {
-            return unknown(format!("differences (a predictor) of {samples} samples"));
+        if channels < samples && !planar && (predicted || tiled) {
+            return unknown(format!(
+                "{samples} samples a pixel in tiles or as differences"
+            ));
         }
         if photometric == PALETTE && palette.len() != 3 << bits {
             return Err(broken(format!("its palette has {} values", palette.len())));
