@@ -231,11 +231,18 @@ pub(crate) fn number(files: Vec<Labels>, from: u8, most: i64) -> Result<Numbered
             }
             Values::Numbers(numbers) => {
                 let first = i64::from(from);
-                let expected = format!(
-                    "{first}..{}: classes are numbered from {first} (numpy.unique(y, return_inverse=True)[1] numbers others from 0)",
-                    most + first
-                );
-                check_labels(&file.path, &numbers, first..most + first, || expected)?;
+                let classes = first..most + first;
+                let expected = match from {
+                    0 => format!(
+                        "0..{most}: classes are numbered from 0 (numpy.unique(y, \
+                         return_inverse=True)[1] numbers others so)"
+                    ),
+                    _ => format!(
+                        "{}..{}, as --labels-from {from} says; leave it out if labels begin at 0",
+                        classes.start, classes.end
+                    ),
+                };
+                check_labels(&file.path, &numbers, classes, || expected)?;
                 numbers.into_iter().map(|label| label - first).collect()
             }
         });

@@ -142,6 +142,9 @@ fn is_stored(path: &Path, format: &NumberFormat) -> Result<bool> {
 /// What a number must be where bytes were divided by 255.
 const QUOTIENT: &str = "numbers from 0 to 1, as the model was fitted to bytes divided by 255: give the bytes (numpy's astype('u1')), or divide";
 
+/// What a number must be, where it is too large.
+const TOO_LARGE: &str = "a number between -1e15 and 1e15, whose square f32 can hold; divide larger ones by a power of ten (and give --center if they are times)";
+
 /// How a number of a file becomes a feature.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Finish {
@@ -210,10 +213,10 @@ impl Finish {
             Some(shift) => scaled - shift[column],
             None => scaled,
         } as f32;
-        if is_usable(feature) {
-            Ok(feature)
-        } else {
-            Err(USABLE)
+        match is_usable(feature) {
+            true => Ok(feature),
+            false if value.is_finite() => Err(TOO_LARGE),
+            false => Err(USABLE),
         }
     }
 }
