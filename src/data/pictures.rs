@@ -177,9 +177,10 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
             lenient: true,
             ..*options
         };
-        match options.lenient || decode(kind, bytes, &lenient).is_err() {
-            true => reason,
-            false => format!("{reason}, or accept it as it is with --lenient"),
+        if options.lenient || decode(kind, bytes, &lenient).is_err() {
+            reason
+        } else {
+            format!("{reason}, or accept it as it is with --lenient")
         }
     })
 }
