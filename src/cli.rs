@@ -1,6 +1,7 @@
 //! What the binaries share: arguments to exit code, printing, progress, forecasts.
 
 pub mod converged;
+pub mod predict;
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -29,7 +30,7 @@ const OUTPUT: u8 = 74;
 /// Exit code for a bug: a panic.
 const BUG: u8 = 70;
 /// Work that takes longer, in seconds, is announced with its forecast.
-const WORTH_A_FORECAST: f64 = 10.0;
+pub const WORTH_A_FORECAST: f64 = 10.0;
 
 /// How a binary speaks; chosen once, by the arguments.
 #[derive(Clone, Copy, PartialEq)]

@@ -30,15 +30,18 @@ struct LibjpegSays(String);
 /// Decode a grey, colour or CMYK JPEG as Pillow's `convert("RGB")` does: accurate integer DCT,
 /// smooth chroma upsampling; CMYK inverted, as Adobe writes it. What lies behind the end of the
 /// picture (videos of phones, further pictures) is ignored. The orientation by EXIF or XMP comes
-/// back beside the pixels; the reason for a refusal comes back as one phrase.
+/// back beside the pixels; the reason for a refusal comes back as one phrase. `room` is memory for
+/// the pixels, whatever is in it.
 pub fn decode_rgb(
     bytes: &[u8],
     options: &DecodeOptions,
+    room: Vec<u8>,
 ) -> Result<(Rgb, Option<Orientation>), String> {
     let outline = Outline::of(bytes);
     let picture = &bytes[..outline.end];
     // No state outlives the closure, so unwinding cannot leave any half-changed.
-    let decoded = catch_unwind(AssertUnwindSafe(|| decode(picture, outline.scans, options)));
+    let decode = || decode(picture, outline.scans, options, room);
+    let decoded = catch_unwind(AssertUnwindSafe(decode));
     let rgb = decoded.unwrap_or_else(|payload| match payload.downcast::<LibjpegSays>() {
         Ok(says) => Err(broken(says.0)),
         Err(bug) => resume_unwind(bug),
@@ -117,7 +120,12 @@ impl<'a> Outline<'a> {
     }
 }
 
-fn decode(bytes: &[u8], scans: usize, options: &DecodeOptions) -> Result<Rgb, String> {
+fn decode(
+    bytes: &[u8],
+    scans: usize,
+    options: &DecodeOptions,
+    mut room: Vec<u8>,
+) -> Result<Rgb, String> {
     let header = Decompress::builder()
         .with_err(error_manager(options.lenient))
         .from_mem(bytes)
@@ -133,10 +141,10 @@ fn decode(bytes: &[u8], scans: usize, options: &DecodeOptions) -> Result<Rgb, St
     let values = match header.color_space() {
         ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr | ColorSpace::JCS_RGB => {
             let mut image = header.rgb().map_err(broken)?;
-            let mut values = vec![0; width * height * 3];
-            image.read_scanlines_into(&mut values).map_err(broken)?;
+            room.resize(width * height * 3, 0);
+            image.read_scanlines_into(&mut room).map_err(broken)?;
             image.finish().map_err(broken)?;
-            values
+            room
         }
         ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => {
             let mut image = header.to_colorspace(ColorSpace::JCS_CMYK).map_err(broken)?;
@@ -179,6 +187,17 @@ pub fn encode_rgb(
     let mut started = jpeg.start_compress(Vec::new())?;
     started.write_scanlines(values)?;
     started.finish()
+}
+
+/// Whether libjpeg was built with SIMD, and this processor has it: decoding then takes about half
+/// the time. On x86-64 the build needs the assembler nasm for it, and does without where there is
+/// none; the pixels are the same.
+pub fn has_simd() -> bool {
+    unsafe extern "C" {
+        fn jsimd_can_idct_islow() -> c_int;
+    }
+    // SAFETY: libjpeg's own, in every build of it: it looks at the processor and nothing else.
+    unsafe { jsimd_can_idct_islow() != 0 }
 }
 
 /// libjpeg's standard manager, silent, with fatal errors turned into unwinding, and warnings
@@ -244,7 +263,7 @@ mod tests {
             lenient,
             ..DecodeOptions::default()
         };
-        decode_rgb(bytes, &options).map(|(rgb, _)| rgb.values)
+        decode_rgb(bytes, &options, Vec::new()).map(|(rgb, _)| rgb.values)
     }
 
     #[test]
@@ -303,7 +322,7 @@ mod tests {
             lenient: true,
             ..DecodeOptions::default()
         };
-        let refusal = decode_rgb(&twenty, &options).unwrap_err();
+        let refusal = decode_rgb(&twenty, &options, Vec::new()).unwrap_err();
         assert!(refusal.contains("20 scans of 24x16"), "{refusal}");
     }
 

@@ -51,6 +51,7 @@ pub struct Photograph {
 #[derive(Debug, Default)]
 pub struct Loader {
     file: Vec<u8>,
+    rgb: Vec<u8>,
     resizer: Resizer,
 }
 
@@ -112,15 +113,17 @@ impl Loader {
         options: &DecodeOptions,
         row: &mut [f32],
     ) -> Result<()> {
+        let room = std::mem::take(&mut self.rgb);
         let Rgb {
             width,
             height,
-            mut values,
-        } = pictures::decode_rgb(bytes, options).map_err(|reason| Error::Image {
+            values,
+        } = pictures::decode_rgb_in(bytes, options, room).map_err(|reason| Error::Image {
             path: path.to_path_buf(),
             reason,
         })?;
-        self.resizer.planes(&mut values, width, height, size, row);
+        self.rgb = values;
+        (self.resizer).planes(&mut self.rgb, width, height, size, row);
         Ok(())
     }
 }
