@@ -685,6 +685,13 @@ fn a_dataset_that_lies_is_refused() {
         ("\"rows\": 12", "\"rows\": 120000", "splits[0].x_crc32"),
         ("\"size\": 8", "\"size\": 3037000500", "transform.size"),
         ("\"features\": 192", "\"features\": 0", "transform.size"),
+        ("bilinear-antialias", "nearest", "transform.filter"),
+        ("\"chw\"", "\"hwc\"", "transform.layout"),
+        (
+            "\"layout\"",
+            "\"orientation\": \"xmp\",\"layout\"",
+            "transform.orientation",
+        ),
         (
             "\"name\": \"val\"",
             "\"name\": \"../val\"",

@@ -106,9 +106,10 @@ fn interlaced_rows(width: u32, height: u32) -> impl Iterator<Item = Adam7Info> {
         [0, 1, 2],
     ];
     (1..).zip(PASSES).flat_map(move |(pass, [x, y, step])| {
-        let lines = match width > x {
-            true => height.saturating_sub(y).div_ceil(step),
-            false => 0,
+        let lines = if width > x {
+            height.saturating_sub(y).div_ceil(step)
+        } else {
+            0
         };
         (0..lines).map(move |line| Adam7Info::new(pass, line, width))
     })
