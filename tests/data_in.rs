@@ -616,7 +616,10 @@ fn classes_may_be_without_rows() {
     };
     let warned = |output: std::process::Output, count: &str| {
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success() && stderr.lines().count() == 1, "{stderr}");
+        assert!(
+            output.status.success() && stderr.lines().count() == 1,
+            "{stderr}"
+        );
         let part = format!("{count} classes have no rows to train on: class ");
         assert!(stderr.contains(&part), "{stderr}");
     };

@@ -194,12 +194,7 @@ pub(super) fn decode_rgb_in(
     })
 }
 
-fn decode(
-    kind: Kind,
-    bytes: &[u8],
-    options: &DecodeOptions,
-    room: Vec<u8>,
-) -> Result<Rgb, String> {
+fn decode(kind: Kind, bytes: &[u8], options: &DecodeOptions, room: Vec<u8>) -> Result<Rgb, String> {
     let (rgb, orientation) = match kind {
         Kind::Jpeg => jpeg::decode_rgb(bytes, options, room)?,
         Kind::Png => png::decode_rgb(bytes, options)?,
