@@ -1010,14 +1010,22 @@ fn checkpoints(args: &Args, out: &Path) -> Result<Option<Checkpoints>> {
     path.push(".checkpoint");
     let path = PathBuf::from(path);
     let wanted = args.resume || args.checkpoint_every.is_some();
-    if wanted && !args.resume && !args.force && path.exists() {
-        return Err(Error::Checkpoint { path });
+    if !wanted {
+        return Ok(None);
     }
-    Ok(wanted.then_some(Checkpoints {
+    let checkpoints = Checkpoints {
         path,
         every: args.checkpoint_every,
         resume: args.resume,
-    }))
+    };
+    if !args.resume {
+        checkpoints.refuse_foreign()?;
+        if !args.force && checkpoints.path.exists() {
+            let path = checkpoints.path;
+            return Err(Error::Checkpoint { path });
+        }
+    }
+    Ok(Some(checkpoints))
 }
 
 /// A recipe's options with those given put over them, and the number of classes.

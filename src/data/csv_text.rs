@@ -19,6 +19,7 @@ use super::checks;
 use super::dataset::{MAX_CLASSES, Manifest, NumberFormat};
 use super::dataset_writer::{publish, write_split};
 use super::rows::{Finish, RowReader};
+use super::source::stopped_or;
 use super::store::{check_state, state};
 use crate::error::{Error, Result};
 use crate::files;
@@ -94,7 +95,12 @@ pub fn prepare(
         let mut row = vec![0.0; table.features()];
         let mut of_rows = Vec::new();
         while table.read(&mut row)? > 0 {
-            of_rows.push(classes.place(&part.path, table.line, &table.labels[0])?);
+            let Some(label) = &table.labels[0] else {
+                let field = format!("line {}, the label", table.line);
+                let expected = "a label in UTF-8; fill in or drop what is missing";
+                return Err(Error::format(&part.path, field, "none", expected));
+            };
+            of_rows.push(classes.place(&part.path, table.line, label)?);
         }
         checks::refuse_empty(&part.path, of_rows.len(), table.features())?;
         if first && let Some(seen) = &table.finish.seen {
@@ -222,7 +228,9 @@ pub struct Table {
     read: Arc<AtomicU64>,
     record: ByteRecord,
     line: u64,
-    labels: Vec<String>,
+    labels: Vec<Option<String>>,
+    /// Why reading ended, once the rows before have been given out.
+    ended: Option<Error>,
     finish: Finish,
     /// To be compared at the end, where the table is a file.
     file: Option<(File, (u64, SystemTime))>,
@@ -293,6 +301,7 @@ impl Table {
             record,
             line: 1,
             labels: Vec::new(),
+            ended: None,
             finish: Finish::of_numbers(format),
             file: None,
         })
@@ -303,24 +312,18 @@ impl Table {
         &self.columns
     }
 
-    /// The labels of the rows that were read last, as they are written; none without a column
-    /// of labels.
-    pub fn labels(&self) -> &[String] {
-        &self.labels
-    }
-
-    /// Read a record into a row; false at the end.
-    fn next(&mut self, row: &mut [f32]) -> Result<bool> {
+    /// Read the next record; false at the end.
+    fn next(&mut self) -> Result<bool> {
         self.read.store(0, Ordering::Relaxed);
         let more = (self.reader.read_byte_record(&mut self.record))
             .map_err(|error| of_csv(&self.path, error))?;
-        if !more {
-            return Ok(false);
-        }
-        self.line = self
-            .record
-            .position()
-            .map_or(self.line, csv::Position::line);
+        let at = self.record.position().filter(|_| more);
+        self.line = at.map_or(self.line, csv::Position::line);
+        Ok(more)
+    }
+
+    /// The label and the features of the record, or what is wrong with it.
+    fn fill(&mut self, row: &mut [f32]) -> Result<()> {
         let refuse = |field: String, found: String, expected: &str| {
             Error::format(
                 &self.path,
@@ -348,11 +351,7 @@ impl Table {
                 let label = std::str::from_utf8(text)
                     .ok()
                     .filter(|label| !is_missing(label));
-                let Some(label) = label else {
-                    let expected = "a label in UTF-8; fill in or drop what is missing";
-                    return Err(refuse(", the label".to_string(), shown(), expected));
-                };
-                self.labels.push(label.to_string());
+                self.labels.push(label.map(str::to_string));
                 continue;
             };
             let value = number(text).ok_or(match std::str::from_utf8(text) {
@@ -368,7 +367,19 @@ impl Table {
                 )
             })?;
         }
-        Ok(true)
+        Ok(())
+    }
+
+    fn has_labels(&self) -> bool {
+        self.features.contains(&None)
+    }
+
+    /// Refuse a file that was written to since it was opened.
+    fn check_unchanged(&self) -> Result<()> {
+        match &self.file {
+            Some((file, before)) => check_state(&self.path, file, *before),
+            None => Ok(()),
+        }
     }
 }
 
@@ -381,20 +392,43 @@ impl RowReader for Table {
         None
     }
 
-    fn read(&mut self, values: &mut [f32]) -> Result<usize> {
+    fn read_each(
+        &mut self,
+        values: &mut [f32],
+        refuse: &mut dyn FnMut(usize, Error),
+    ) -> Result<usize> {
         interrupt::check()?;
         self.labels.clear();
+        if let Some(error) = self.ended.take() {
+            return Err(error);
+        }
         let mut rows = 0;
         for row in values.chunks_exact_mut(self.columns.len()) {
-            if !self.next(row)? {
-                if let Some((file, before)) = &self.file {
-                    check_state(&self.path, file, *before)?;
+            match self.next() {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.check_unchanged()?;
+                    break;
                 }
-                break;
+                Err(error) if rows == 0 => return Err(error),
+                Err(error) => {
+                    self.ended = Some(error);
+                    break;
+                }
+            }
+            if let Err(error) = self.fill(row) {
+                refuse(rows, error);
             }
             rows += 1;
+            if self.has_labels() {
+                self.labels.resize(rows, None);
+            }
         }
         Ok(rows)
+    }
+
+    fn labels(&self) -> &[Option<String>] {
+        &self.labels
     }
 }
 
@@ -566,6 +600,13 @@ fn of_csv(path: &Path, error: csv::Error) -> Error {
             source,
             "records of at most 64 MiB; is a quote left open?",
         ),
+        // Not of the operating system: of what unpacks a packed table.
+        csv::ErrorKind::Io(source) if source.raw_os_error().is_none() => {
+            let expected = "a whole file: fetch it or pack it again";
+            stopped_or(source, |source| {
+                Error::format(path, "content", source, expected)
+            })
+        }
         csv::ErrorKind::Io(source) => Error::io(path, "read")(source),
         other => Error::format(
             path,
