@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,34 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
+    /// Refuse a file of that name that is no checkpoint: it is somebody else's, and not to be
+    /// written over. No file is fine.
+    ///
+    /// # Errors
+    /// [`Error::Format`], [`Error::Io`].
+    pub fn refuse_foreign(&self) -> Result<()> {
+        /// The beginning of the metadata, behind eight bytes of length.
+        const START: &[u8] = br#"{"__metadata__":{"flowreg":"{\"about\":{\"checkpoint\":"#;
+        let path = &self.path;
+        if path.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        let mut start = Vec::new();
+        if path.is_file() {
+            std::fs::File::open(path)
+                .and_then(|file| file.take(8 + START.len() as u64).read_to_end(&mut start))
+                .map_err(Error::io(path, "open the checkpoint"))?;
+        }
+        match start.get(8..) == Some(START) {
+            true => Ok(()),
+            false => {
+                let found = "something that is no checkpoint";
+                let expected = "nothing of this name; move it away, or choose another --out";
+                Err(Error::format(path, "content", found, expected))
+            }
+        }
+    }
+
     /// Remove the file, of which there is no more need once the fit's output is published.
     ///
     /// # Errors
@@ -378,6 +407,29 @@ impl Saved {
                 "a field",
                 "none of that name, which this fit does not have",
             )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_told_from_other_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints {
+            path: dir.path().join("run.checkpoint"),
+            every: None,
+            resume: false,
+        };
+        assert!(checkpoints.refuse_foreign().is_ok());
+        let mut saver = Saver::new(checkpoints.clone(), Identity::new(), "epochs");
+        saver.save(Fields::default(), 3).unwrap();
+        assert!(checkpoints.refuse_foreign().is_ok());
+        for foreign in [&b""[..], b"days of work", &[0; 200]] {
+            std::fs::write(&checkpoints.path, foreign).unwrap();
+            assert!(checkpoints.refuse_foreign().is_err());
         }
     }
 }

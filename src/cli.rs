@@ -1,6 +1,7 @@
 //! What the binaries share: arguments to exit code, printing, progress, forecasts.
 
 pub mod converged;
+pub mod predict;
 
 use std::borrow::Cow;
 use std::io::{self, Write};

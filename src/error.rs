@@ -240,6 +240,7 @@ impl Error {
     }
 
     /// Whether one input cannot be read, so that others may still be used.
+    #[cfg(feature = "photographs")]
     pub(crate) fn is_of_input(&self) -> bool {
         match self {
             Error::Image { .. } => true,

@@ -89,6 +89,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_dir(parent_of(path))
 }
 
+#[cfg(feature = "photographs")]
 /// Open a regular file to read. Others are refused ([`Error::Format`]) without being opened: a
 /// FIFO would wait for a writer, and a device may do anything.
 pub(crate) fn open_regular(path: &Path, doing: &'static str) -> Result<File> {
@@ -110,6 +111,7 @@ pub(crate) fn open_regular(path: &Path, doing: &'static str) -> Result<File> {
     Ok(file)
 }
 
+#[cfg(feature = "photographs")]
 fn kind_of(kind: fs::FileType) -> &'static str {
     #[cfg(unix)]
     {
@@ -145,6 +147,7 @@ pub(crate) fn read(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8
     Ok(bytes)
 }
 
+#[cfg(all(feature = "photographs", feature = "formats"))]
 /// Read all of a file or pipe of at most `most` bytes.
 pub(crate) fn read_stream(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8>> {
     let file = (refusal().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
@@ -229,6 +232,7 @@ pub(crate) fn read_pieces(path: &Path, mut each: impl FnMut(&[u8])) -> Result<()
     }
 }
 
+#[cfg(feature = "photographs")]
 /// What lies in a folder, in the order of the names' bytes.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
     let read = || {
@@ -240,11 +244,12 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
 }
 
 /// What tells a folder from all others, by whatever name it is reached.
-#[cfg(unix)]
+#[cfg(all(feature = "photographs", unix))]
 pub(crate) type FolderId = (u64, u64);
-#[cfg(not(unix))]
+#[cfg(all(feature = "photographs", not(unix)))]
 pub(crate) type FolderId = PathBuf;
 
+#[cfg(feature = "photographs")]
 /// The identity of a folder.
 pub(crate) fn folder_id(folder: &Path) -> Result<FolderId> {
     #[cfg(unix)]
@@ -311,6 +316,20 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     #[cfg(unix)]
     (refusal().and_then(|()| File::open(dir)?.sync_all())).map_err(Error::io(dir, "flush"))?;
     Ok(())
+}
+
+/// Bytes that the disk of this directory has for us; `None` if the system does not tell.
+pub(crate) fn free_space(dir: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let about = rustix::fs::statvfs(dir).ok()?;
+        about.f_bavail.checked_mul(about.f_frsize)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = dir;
+        None
+    }
 }
 
 /// The directory that holds `path`.

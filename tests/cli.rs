@@ -553,7 +553,16 @@ fn checkpoints_are_not_lost_by_mistake() {
     succeeds(&world.fit(&often));
     assert!(!world.path("run.checkpoint").exists());
     std::fs::remove_dir_all(world.path("run")).unwrap();
+    // Of somebody else: kept, whatever is given.
     std::fs::write(world.path("run.checkpoint"), b"days of work").unwrap();
+    for force in [&often[..], &[&often[..], &["--force"]].concat()] {
+        let parts = ["run.checkpoint", "no checkpoint", "another --out"];
+        world.refuses(65, &parts, |world| world.fit(force));
+    }
+    // One of a fit, cut short.
+    let start = br#"{"__metadata__":{"flowreg":"{\"about\":{\"checkpoint\":"#;
+    let cut = [&[0; 8], &start[..]].concat();
+    std::fs::write(world.path("run.checkpoint"), cut).unwrap();
     world.refuses(73, &["run.checkpoint", "--resume", "--force"], |world| {
         world.fit(&often)
     });
@@ -676,6 +685,13 @@ fn a_dataset_that_lies_is_refused() {
         ("\"rows\": 12", "\"rows\": 120000", "splits[0].x_crc32"),
         ("\"size\": 8", "\"size\": 3037000500", "transform.size"),
         ("\"features\": 192", "\"features\": 0", "transform.size"),
+        ("bilinear-antialias", "nearest", "transform.filter"),
+        ("\"chw\"", "\"hwc\"", "transform.layout"),
+        (
+            "\"layout\"",
+            "\"orientation\": \"xmp\",\"layout\"",
+            "transform.orientation",
+        ),
         (
             "\"name\": \"val\"",
             "\"name\": \"../val\"",

@@ -614,9 +614,18 @@ fn classes_may_be_without_rows() {
         let model = flowreg::Model::load(world.path("run/model.safetensors")).unwrap();
         model.bias().len()
     };
-    succeeds(&fit("few", &["--classes", "10"]));
+    let warned = |output: std::process::Output, count: &str| {
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.success() && stderr.lines().count() == 1,
+            "{stderr}"
+        );
+        let part = format!("{count} classes have no rows to train on: class ");
+        assert!(stderr.contains(&part), "{stderr}");
+    };
+    warned(fit("few", &["--classes", "10"]), "7 of 10");
     assert_eq!(outputs(), 10);
-    succeeds(&fit("gap", &[]));
+    warned(fit("gap", &[]), "4 of 10");
     assert_eq!(outputs(), 10);
     succeeds(&fit("gap", &["--classes", "4"]));
     assert_eq!(outputs(), 4);
@@ -624,7 +633,8 @@ fn classes_may_be_without_rows() {
     assert!(output.status.success());
     assert_eq!(outputs(), 12);
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert_eq!(stderr.lines().count(), 2, "{stderr}");
+    assert!(stderr.contains("6 of 12 classes have no rows"), "{stderr}");
     assert!(
         stderr.contains("val") && stderr.contains("2 classes"),
         "{stderr}"
@@ -634,7 +644,10 @@ fn classes_may_be_without_rows() {
     let prep = [
         "npy", "--x", "xgap", "--y", "ygap", "--x-val", "xval", "--y-val", "yval",
     ];
-    succeeds(&world.run(PREP, &[&prep[..], &["--out", "set"]].concat()));
+    warned(
+        world.run(PREP, &[&prep[..], &["--out", "set"]].concat()),
+        "6 of 12",
+    );
     let options = [
         "--val-split",
         "val",
@@ -647,10 +660,13 @@ fn classes_may_be_without_rows() {
     let output = world.run(FIT, &[&["set"], &options[..]].concat());
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{stderr}");
-    let warning: serde_json::Value = serde_json::from_str(stderr.trim()).unwrap();
-    assert_eq!(warning["event"], "warning");
-    let message = warning["message"].as_str().unwrap();
-    assert!(message.ends_with("class 5, class 11"), "{message}");
+    for (line, end) in stderr.lines().zip(["class 11", "class 5, class 11"]) {
+        let warning: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(warning["event"], "warning");
+        let message = warning["message"].as_str().unwrap();
+        assert!(message.ends_with(end), "{message}");
+    }
+    assert_eq!(stderr.lines().count(), 2, "{stderr}");
 }
 
 /// A weight for each row of the split, whatever `--classes` keeps; another number is refused

@@ -85,8 +85,13 @@ fn every_form_tells_the_models_probabilities() {
         world.run(PREDICT, &["run", "data/test.x.npy", "--npy", "p.npy"])
     });
 
-    // A folder is its photographs in order.
-    let table = succeeds(&world.run(PREDICT, &["run", "photographs", "--top", "2"]));
+    // A folder is its photographs in order; what is passed over is said.
+    let output = world.run(PREDICT, &["run", "photographs", "--top", "2"]);
+    assert!(output.status.success());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains("imagelabels.mat, setid.mat"), "{stderr}");
+    let table = String::from_utf8(output.stdout).unwrap();
     assert_eq!(table.lines().count(), 28 * 3);
     assert!(
         table.starts_with("photographs/jpg/image_00001.jpg\n"),
@@ -112,8 +117,7 @@ fn what_cannot_be_read_is_named_and_the_rest_predicted() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(stderr.lines().count(), 2);
     assert!(
-        stderr.contains("notes.jpg: found no JPEG or PNG signature")
-            && stderr.contains("absent.jpg"),
+        stderr.contains("notes.jpg: found no picture") && stderr.contains("absent.jpg"),
         "{stderr}"
     );
     let lines = json(&String::from_utf8(output.stdout).unwrap());
@@ -126,7 +130,7 @@ fn what_cannot_be_read_is_named_and_the_rest_predicted() {
     world.refuses(64, &["--top"], |world| {
         world.run(PREDICT, &["run", "photographs", "--top", "0"])
     });
-    world.refuses(65, &["test.y.npy", "<i8"], |world| {
+    world.refuses(65, &["test.y.npy", "rows x features"], |world| {
         world.run(PREDICT, &["run", "data/test.y.npy"])
     });
     world.refuses(74, &["coordinates.npy"], |world| {

@@ -378,7 +378,7 @@ def random_tiff(rng, h, w):
             return f"tiff-lzw-{mode}", saved(image, "TIFF", compression="tiff_lzw", tiffinfo={317: predictor})
         compression = 8
     planar = samples > 1 and kind in ("rgb", "rgba") and bits == 8 and compression != 1 and rng.random() < 0.3
-    layout = {"tile": 16} if rng.random() < 0.3 and not planar else {"rows": int(rng.integers(1, h + 1))}
+    layout = {"tile": 16} if rng.random() < 0.3 and not planar and kind != "rgbx" else {"rows": int(rng.integers(1, h + 1))}
     big = bool(rng.random() < 0.5)
     name = f"tiff-{kind}-{bits}-{compression}{'-planar' if planar else ''}{'-tiles' if 'tile' in layout else ''}{'-big' if big else ''}"
     return name, tiff(values, photometric, bits, extra, big, compression=compression, predictor=predictor, planar=planar, palette=palette, orientation=orientation, **layout)

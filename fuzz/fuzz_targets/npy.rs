@@ -1,4 +1,5 @@
-//! Any bytes: a header or an error; a header that is accepted fits its file.
+//! Any bytes: a header or an error; a header that is accepted fits its file, and its elements
+//! are numbers or text.
 #![no_main]
 
 use flowreg::data::npy::Header;
@@ -9,6 +10,11 @@ fuzz_target!(|bytes: &[u8]| {
         let values: usize = header.shape.iter().product();
         let end = header.data_offset + values * header.dtype.size();
         assert_eq!(end, bytes.len());
+        if header.dtype.is_number() {
+            let mut numbers = Vec::new();
+            header.decode(&bytes[header.data_offset..], &mut numbers);
+            assert_eq!(numbers.len(), values);
+        }
         // What flowreg writes for it is read as the same.
         let mut again = Header::encode(header.dtype, &header.shape);
         again.resize(again.len() + values * header.dtype.size(), 0);

@@ -11,6 +11,7 @@ use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::folder::{self, FolderOptions, Layout, Shares};
 use flowreg::data::jpeg;
+use flowreg::data::libsvm::{Found, LibsvmOptions};
 use flowreg::data::photographs::{Loader, Photographs};
 use flowreg::data::pictures::DecodeOptions;
 use flowreg::data::prep::{self, PrepOptions};
@@ -34,6 +35,7 @@ Examples:
   flowreg-prep npy --x data.npz:x_train --y data.npz:y_train --labels-from 1 --out arrays
   flowreg-prep csv --label species --train iris.csv --test more.csv --out iris
   flowreg-prep libsvm --train a9a --test a9a.t --out a9a-data
+  curl https://example.org/a9a.xz | flowreg-prep libsvm --train - --out a9a-data
   flowreg-prep demo --out photographs
   flowreg-prep flowers102 --root photographs --no-verify --out demo-data
   flowreg-prep verify flowers
@@ -76,7 +78,7 @@ enum Command {
         dataset have the same columns, in any order."
     )]
     Csv(Csv),
-    /// LIBSVM's text: LABEL INDEX:VALUE ...
+    /// LIBSVM's text: LABEL [qid:N] INDEX:VALUE ...; plain, .gz, .bz2 or .xz
     Libsvm(Libsvm),
     /// Draw the demo's synthetic photographs, in Flowers102's layout
     Demo(Demo),
@@ -291,7 +293,7 @@ struct Csv {
 
 #[derive(Args)]
 struct Libsvm {
-    /// Text to train on
+    /// Text to train on: plain, .gz, .bz2 or .xz; - for standard input
     #[arg(long, value_name = "FILE")]
     train: PathBuf,
     /// Text of the split val
@@ -300,6 +302,16 @@ struct Libsvm {
     /// Text of the split test
     #[arg(long, value_name = "FILE")]
     test: Option<PathBuf>,
+    /// Index of the first feature, 0 or 1; 0 if any line has index 0, else 1, if not given
+    #[arg(long, value_name = "I")]
+    first_index: Option<u8>,
+    /// Number of features; as many as the largest index needs if not given
+    #[arg(long, value_name = "N")]
+    features: Option<usize>,
+    /// Subtract a number near the mean from each feature whose differences f32 would lose; it is
+    /// stored, and subtracted from what flowreg-predict reads, too
+    #[arg(long)]
+    center: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -529,9 +541,38 @@ fn libsvm(args: &Libsvm) -> Result<()> {
             path: path.clone(),
         })
         .collect();
+    let options = LibsvmOptions {
+        first_index: args.first_index,
+        features: args.features,
+        center: args.center,
+    };
     convert(&args.output, |progress| {
-        libsvm::prepare(&parts, &args.output.out, args.output.overwrite(), progress)
+        let overwrite = args.output.overwrite();
+        let progress = |step| match step {
+            libsvm::Progress::Read(_) => {}
+            libsvm::Progress::Found(found) => say_found(&found),
+            libsvm::Progress::Written(rows) => progress(rows),
+        };
+        libsvm::prepare(&parts, options, &args.output.out, overwrite, &progress)
     })
+}
+
+fn say_found(found: &Found) {
+    let Found {
+        rows,
+        features,
+        values,
+        first_index,
+        queries,
+        bytes,
+    } = found;
+    if *queries > 0 {
+        cli::say(format_args!("qid: of {queries} lines is passed over"));
+    }
+    cli::say(format_args!(
+        "{rows} rows x {features} features, numbered from {first_index}: {bytes} bytes on the disk \
+         with the zeros; the texts hold {values} values"
+    ));
 }
 
 fn convert(output: &Output, prepare: impl FnOnce(&dyn Fn(u64)) -> Result<Manifest>) -> Result<()> {

@@ -9,9 +9,9 @@ use super::npy::Header;
 #[cfg(feature = "formats")]
 use super::npz::{self, Inflated, Member};
 use super::store::{check_state, parse_header, state};
-#[cfg(feature = "formats")]
 use crate::engine::available_memory;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Bytes that are read together where nothing else says how many.
 const PIECE: usize = 1 << 20;
@@ -81,18 +81,8 @@ impl ArrayFile {
         #[cfg(feature = "formats")]
         let (place, name) = npz::locate(path);
         #[cfg(not(feature = "formats"))]
-        let place = path;
-        // Before it is opened, which waits for the writer of a pipe.
-        let kind = std::fs::metadata(&place).map_err(Error::io(path, "open"))?;
-        if !kind.is_file() {
-            let found = match kind.is_dir() {
-                true => "a directory",
-                false => "a pipe or device",
-            };
-            let expected = "an array's file: its length is held against its header; save it first";
-            return Err(Error::format(path, "kind of file", found, expected));
-        }
-        let mut file = File::open(&place).map_err(Error::io(path, "open"))?;
+        let place = path.to_path_buf();
+        let mut file = files::open_regular(&place, "open")?;
         let state = state(path, &file)?;
         let mut start = Vec::new();
         (&file)
@@ -205,14 +195,10 @@ impl ArrayFile {
     /// The rest of the data.
     ///
     /// # Errors
-    /// As [`ArrayFile::read`]; [`Error::Io`] if memory cannot hold it.
+    /// As [`ArrayFile::read`]; [`Error::Format`] if it is more than the memory at hand.
     pub fn read_rest(&mut self) -> Result<Vec<u8>> {
+        refuse_beyond_memory(&self.path, "length", self.left)?;
         let mut all = Vec::new();
-        usize::try_from(self.left)
-            .map_or(Err(()), |left| all.try_reserve_exact(left).map_err(|_| ()))
-            .map_err(|()| {
-                Error::io(&self.path, "hold in memory")(io::ErrorKind::OutOfMemory.into())
-            })?;
         // Piece by piece: memory is taken as bytes come, not as they are promised.
         while self.left > 0 {
             let start = all.len();
@@ -271,23 +257,11 @@ impl ArrayFile {
     /// checksum of a stored one compared.
     ///
     /// # Errors
-    /// As [`ArrayFile::read_rest`]; [`Error::Memory`] for a deflated member beyond the memory at
-    /// hand.
+    /// As [`ArrayFile::read_rest`].
     pub fn seekable(&mut self) -> Result<()> {
         #[cfg(feature = "formats")]
         if self.packed.is_some() {
             if let Source::Inflated(_) = self.source {
-                let most = available_memory().unwrap_or(u64::MAX);
-                if self.left > most {
-                    return Err(Error::format(
-                        &self.path,
-                        "fortran_order",
-                        format!("a compressed array of {} bytes in Fortran order", self.left),
-                        format!(
-                            "at most the {most} bytes of memory at hand, or C order: numpy.ascontiguousarray"
-                        ),
-                    ));
-                }
                 let held = self.read_rest()?;
                 self.source = Source::Held(io::Cursor::new(held));
             } else {
@@ -340,6 +314,24 @@ impl ArrayFile {
     pub fn check_unchanged(&self) -> Result<()> {
         check_state(&self.path, &self.file, self.state)
     }
+}
+
+/// Refuse bytes that memory does not hold; `field` is what asks for them.
+///
+/// # Errors
+/// [`Error::Format`].
+pub(crate) fn refuse_beyond_memory(path: &Path, field: &str, bytes: u64) -> Result<()> {
+    /// Less is taken without a look.
+    const ALWAYS: u64 = 256 << 20;
+    let memory = available_memory().unwrap_or(u64::MAX);
+    if bytes <= ALWAYS || bytes <= memory {
+        return Ok(());
+    }
+    let found = format!("{bytes} bytes that must be in memory");
+    let expected = format!(
+        "at most the {memory} bytes at hand; save a smaller or plainer array (C order, not compressed)"
+    );
+    Err(Error::format(path, field, found, expected))
 }
 
 /// Exactly the bytes of a header, as far as they are there.

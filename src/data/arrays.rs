@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::array_file::{ArrayFile, Role};
+use super::array_file::{ArrayFile, Role, refuse_beyond_memory};
 use super::checks;
 use super::columns::Columns;
 use super::dataset::{BYTES, MAX_CLASSES, Manifest, NumberFormat, Split};
@@ -181,7 +181,7 @@ impl Opened {
         let (mut features, mut labels) = (Vec::new(), Vec::new());
         for part in parts {
             let x = Features::open(&part.x)?;
-            labels.push(labels::read(&part.y, x.rows)?);
+            labels.push(labels::read(&part.y, Some(x.rows))?);
             features.push(x);
         }
         let first = &features[0];
@@ -260,6 +260,8 @@ impl Features {
             return Err(Error::format(path, "shape", format!("{shape:?}"), expected));
         };
         checks::refuse_empty(path, rows, features)?;
+        // A row of f32, and its numbers before.
+        refuse_beyond_memory(path, "a row", (features as u64).saturating_mul(20))?;
         if !array.header.dtype.is_number() {
             let found = format!("{} (text)", array.header.descr());
             let expected = "numbers: numpy's astype('f4') makes them of text that has them";
@@ -366,8 +368,12 @@ impl Features {
     }
 
     /// Rows that lie in the file one after another.
-    fn read_rows(&mut self, values: &mut [f32]) -> Result<()> {
-        let size = self.array.header.dtype.size();
+    fn read_rows(
+        &mut self,
+        values: &mut [f32],
+        refuse: &mut dyn FnMut(usize, Error),
+    ) -> Result<()> {
+        let (size, first) = (self.array.header.dtype.size(), self.at);
         let together = (GROUP / self.features).max(1);
         for values in values.chunks_mut(together * self.features) {
             self.bytes.resize(values.len() * size, 0);
@@ -377,9 +383,14 @@ impl Features {
             let rows = values.chunks_exact_mut(self.features);
             for (row, numbers) in rows.zip(self.numbers.chunks_exact(self.features)) {
                 for (column, (value, &number)) in row.iter_mut().zip(numbers).enumerate() {
-                    *value = (self.finish.value(column, number)).map_err(|expected| {
-                        self.array.refused((self.at, column), number, expected)
-                    })?;
+                    match self.finish.value(column, number) {
+                        Ok(feature) => *value = feature,
+                        Err(expected) => {
+                            let place = (self.at, column);
+                            refuse(self.at - first, self.array.refused(place, number, expected));
+                            break;
+                        }
+                    }
                 }
                 self.at += 1;
             }
@@ -388,10 +399,15 @@ impl Features {
     }
 
     /// Rows whose values lie a column apart.
-    fn read_columns(&mut self, values: &mut [f32]) -> Result<()> {
+    fn read_columns(
+        &mut self,
+        values: &mut [f32],
+        refuse: &mut dyn FnMut(usize, Error),
+    ) -> Result<()> {
         let size = self.array.header.dtype.size();
         let rows = values.len() / self.features;
         self.bytes.resize(rows * size, 0);
+        let mut refused = vec![false; rows];
         for column in 0..self.features {
             let first = (column * self.rows + self.at) * size;
             self.array.read_at(first as u64, &mut self.bytes)?;
@@ -399,10 +415,14 @@ impl Features {
             self.array.header.decode(&self.bytes, &mut self.numbers);
             let values = values[column..].iter_mut().step_by(self.features);
             for (row, (value, &number)) in values.zip(&self.numbers).enumerate() {
-                *value = (self.finish.value(column, number)).map_err(|expected| {
-                    self.array
-                        .refused((self.at + row, column), number, expected)
-                })?;
+                match self.finish.value(column, number) {
+                    Ok(feature) => *value = feature,
+                    Err(expected) if !std::mem::replace(&mut refused[row], true) => {
+                        let place = (self.at + row, column);
+                        refuse(row, self.array.refused(place, number, expected));
+                    }
+                    Err(_) => {}
+                }
             }
         }
         self.at += rows;
@@ -419,15 +439,22 @@ impl RowReader for Features {
         Some(self.rows)
     }
 
-    fn read(&mut self, values: &mut [f32]) -> Result<usize> {
+    fn read_each(
+        &mut self,
+        values: &mut [f32],
+        refuse: &mut dyn FnMut(usize, Error),
+    ) -> Result<usize> {
         let rows = (values.len() / self.features).min(self.rows - self.at);
+        if rows == 0 {
+            return Ok(0);
+        }
         let values = &mut values[..rows * self.features];
         if self.array.header.is_column_major() {
-            self.read_columns(values)?;
+            self.read_columns(values, refuse)?;
         } else {
-            self.read_rows(values)?;
+            self.read_rows(values, refuse)?;
         }
-        if rows > 0 && self.at == self.rows {
+        if self.at == self.rows {
             self.array.check_unchanged()?;
         }
         Ok(rows)

@@ -85,6 +85,11 @@ impl Columns {
         column.rounding += rounding * rounding;
     }
 
+    /// Take a column for one that has nothing to lose.
+    pub fn forget(&mut self, column: usize) {
+        self.0[column] = Column::default();
+    }
+
     /// What to subtract from each column: 0 from those that f32 holds; `None` if it holds all.
     pub fn shift(&self) -> Option<Vec<f64>> {
         let shift = |column: &Column| match column.loses_digits() {

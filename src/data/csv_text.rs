@@ -19,8 +19,10 @@ use super::checks;
 use super::dataset::{MAX_CLASSES, Manifest, NumberFormat};
 use super::dataset_writer::{publish, write_split};
 use super::rows::{Finish, RowReader};
+use super::source::stopped_or;
 use super::store::{check_state, state};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::interrupt;
 use crate::publish::{Overwrite, Staging};
 
@@ -80,7 +82,7 @@ pub fn prepare(
     let mut classes = Classes::default();
     let mut looked = Vec::new();
     let open = |part: &Part, format: &NumberFormat| {
-        let from = open_file(&part.path)?;
+        let from = files::open_regular(&part.path, "open")?;
         let label = Some(options.label.as_str());
         Table::of_reader(&part.path, Box::new(from), label, options.delimiter, format)
     };
@@ -93,7 +95,12 @@ pub fn prepare(
         let mut row = vec![0.0; table.features()];
         let mut of_rows = Vec::new();
         while table.read(&mut row)? > 0 {
-            of_rows.push(classes.place(&part.path, table.line, &table.labels[0])?);
+            let Some(label) = &table.labels[0] else {
+                let field = format!("line {}, the label", table.line);
+                let expected = "a label in UTF-8; fill in or drop what is missing";
+                return Err(Error::format(&part.path, field, "none", expected));
+            };
+            of_rows.push(classes.place(&part.path, table.line, label)?);
         }
         checks::refuse_empty(&part.path, of_rows.len(), table.features())?;
         if first && let Some(seen) = &table.finish.seen {
@@ -144,22 +151,7 @@ pub fn prepare(
 
 /// Length and time of the last write of a regular file.
 fn file_state(path: &Path) -> Result<(u64, SystemTime)> {
-    let file = File::open(path).map_err(Error::io(path, "open"))?;
-    state(path, &file)
-}
-
-fn open_file(path: &Path) -> Result<File> {
-    // Before it is opened, which waits for the writer of a pipe.
-    let kind = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
-    if !kind.is_file() {
-        let found = match kind.is_dir() {
-            true => "a directory",
-            false => "a pipe or device",
-        };
-        let expected = "a file, which is read twice; save it first";
-        return Err(Error::format(path, "kind of file", found, expected));
-    }
-    File::open(path).map_err(Error::io(path, "open"))
+    state(path, &files::open_regular(path, "open")?)
 }
 
 /// The different labels, in the order in which they came.
@@ -172,6 +164,12 @@ impl Classes {
     fn place(&mut self, path: &Path, line: u64, label: &str) -> Result<u32> {
         if let Some(&place) = self.known.get(label) {
             return Ok(place);
+        }
+        let number = label.parse::<f64>().ok();
+        if number.is_some_and(|number| number.is_finite() && number.fract() != 0.0) {
+            let (field, found) = (format!("line {line}, the label"), format!("{label:?}"));
+            let expected = "a whole number or the name of a class; is it the column of labels?";
+            return Err(Error::format(path, field, found, expected));
         }
         if self.known.len() == MAX_CLASSES {
             let found = format!("the {}th different label", MAX_CLASSES + 1);
@@ -230,7 +228,9 @@ pub struct Table {
     read: Arc<AtomicU64>,
     record: ByteRecord,
     line: u64,
-    labels: Vec<String>,
+    labels: Vec<Option<String>>,
+    /// Why reading ended, once the rows before have been given out.
+    ended: Option<Error>,
     finish: Finish,
     /// To be compared at the end, where the table is a file.
     file: Option<(File, (u64, SystemTime))>,
@@ -247,7 +247,7 @@ impl Table {
         delimiter: Option<u8>,
         format: &NumberFormat,
     ) -> Result<Table> {
-        let file = open_file(path)?;
+        let file = files::open_regular(path, "open")?;
         let before = state(path, &file)?;
         let from = Box::new(file.try_clone().map_err(Error::io(path, "open"))?);
         let table = Table::of_reader(path, from, label, delimiter, format)?;
@@ -301,6 +301,7 @@ impl Table {
             record,
             line: 1,
             labels: Vec::new(),
+            ended: None,
             finish: Finish::of_numbers(format),
             file: None,
         })
@@ -311,24 +312,18 @@ impl Table {
         &self.columns
     }
 
-    /// The labels of the rows that were read last, as they are written; none without a column
-    /// of labels.
-    pub fn labels(&self) -> &[String] {
-        &self.labels
-    }
-
-    /// Read a record into a row; false at the end.
-    fn next(&mut self, row: &mut [f32]) -> Result<bool> {
+    /// Read the next record; false at the end.
+    fn next(&mut self) -> Result<bool> {
         self.read.store(0, Ordering::Relaxed);
         let more = (self.reader.read_byte_record(&mut self.record))
             .map_err(|error| of_csv(&self.path, error))?;
-        if !more {
-            return Ok(false);
-        }
-        self.line = self
-            .record
-            .position()
-            .map_or(self.line, csv::Position::line);
+        let at = self.record.position().filter(|_| more);
+        self.line = at.map_or(self.line, csv::Position::line);
+        Ok(more)
+    }
+
+    /// The label and the features of the record, or what is wrong with it.
+    fn fill(&mut self, row: &mut [f32]) -> Result<()> {
         let refuse = |field: String, found: String, expected: &str| {
             Error::format(
                 &self.path,
@@ -356,11 +351,7 @@ impl Table {
                 let label = std::str::from_utf8(text)
                     .ok()
                     .filter(|label| !is_missing(label));
-                let Some(label) = label else {
-                    let expected = "a label in UTF-8; fill in or drop what is missing";
-                    return Err(refuse(", the label".to_string(), shown(), expected));
-                };
-                self.labels.push(label.to_string());
+                self.labels.push(label.map(str::to_string));
                 continue;
             };
             let value = number(text).ok_or(match std::str::from_utf8(text) {
@@ -376,7 +367,19 @@ impl Table {
                 )
             })?;
         }
-        Ok(true)
+        Ok(())
+    }
+
+    fn has_labels(&self) -> bool {
+        self.features.contains(&None)
+    }
+
+    /// Refuse a file that was written to since it was opened.
+    fn check_unchanged(&self) -> Result<()> {
+        match &self.file {
+            Some((file, before)) => check_state(&self.path, file, *before),
+            None => Ok(()),
+        }
     }
 }
 
@@ -389,20 +392,43 @@ impl RowReader for Table {
         None
     }
 
-    fn read(&mut self, values: &mut [f32]) -> Result<usize> {
+    fn read_each(
+        &mut self,
+        values: &mut [f32],
+        refuse: &mut dyn FnMut(usize, Error),
+    ) -> Result<usize> {
         interrupt::check()?;
         self.labels.clear();
+        if let Some(error) = self.ended.take() {
+            return Err(error);
+        }
         let mut rows = 0;
         for row in values.chunks_exact_mut(self.columns.len()) {
-            if !self.next(row)? {
-                if let Some((file, before)) = &self.file {
-                    check_state(&self.path, file, *before)?;
+            match self.next() {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.check_unchanged()?;
+                    break;
                 }
-                break;
+                Err(error) if rows == 0 => return Err(error),
+                Err(error) => {
+                    self.ended = Some(error);
+                    break;
+                }
+            }
+            if let Err(error) = self.fill(row) {
+                refuse(rows, error);
             }
             rows += 1;
+            if self.has_labels() {
+                self.labels.resize(rows, None);
+            }
         }
         Ok(rows)
+    }
+
+    fn labels(&self) -> &[Option<String>] {
+        &self.labels
     }
 }
 
@@ -574,6 +600,13 @@ fn of_csv(path: &Path, error: csv::Error) -> Error {
             source,
             "records of at most 64 MiB; is a quote left open?",
         ),
+        // Not of the operating system: of what unpacks a packed table.
+        csv::ErrorKind::Io(source) if source.raw_os_error().is_none() => {
+            let expected = "a whole file: fetch it or pack it again";
+            stopped_or(source, |source| {
+                Error::format(path, "content", source, expected)
+            })
+        }
         csv::ErrorKind::Io(source) => Error::io(path, "read")(source),
         other => Error::format(
             path,

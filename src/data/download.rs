@@ -172,7 +172,10 @@ struct Download<'a> {
 
 impl<'a> Download<'a> {
     fn begin(base: &str, remote: &'a Remote, into: &Path) -> Result<Download<'a>> {
-        let url = format!("{}/{}", base.trim_end_matches('/'), remote.name);
+        let url = match base.ends_with('/') {
+            true => format!("{base}{}", remote.name),
+            false => format!("{base}/{}", remote.name),
+        };
         let refused = |reason| Error::Download {
             url: url.clone(),
             reason,

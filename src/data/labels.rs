@@ -1,5 +1,6 @@
 //! Labels that other tools saved: whole numbers of any type, or the names of classes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,20 @@ enum Values {
     Names(Vec<u32>, Vec<String>),
 }
 
+impl Labels {
+    /// Each label as text: a number, or a name.
+    pub fn texts(&self) -> Box<dyn Iterator<Item = Cow<'_, str>> + '_> {
+        match &self.values {
+            Values::Numbers(numbers) => Box::new(numbers.iter().map(|n| n.to_string().into())),
+            Values::Names(places, names) => Box::new(
+                places
+                    .iter()
+                    .map(|&place| names[place as usize].as_str().into()),
+            ),
+        }
+    }
+}
+
 /// Labels of several files, numbered alike.
 #[derive(Debug)]
 pub(crate) struct Numbered {
@@ -33,25 +48,27 @@ pub(crate) struct Numbered {
     pub names: Option<Vec<String>>,
 }
 
-/// Read an array of one label a row: bool, whole numbers, floats that are whole, or text; of one
+/// Read an array of one label a row, of so many rows if that is known: bool, whole numbers, floats that are whole, or text; of one
 /// dimension or of one column.
 ///
 /// # Errors
 /// [`Error::Npy`]; [`Error::Format`] for another shape, for numbers that are not whole (named by
 /// row) and for more different names than a dataset has classes.
-pub(crate) fn read(path: &Path, rows: usize) -> Result<Labels> {
+pub(crate) fn read(path: &Path, rows: Option<usize>) -> Result<Labels> {
     let mut array = ArrayFile::open(path, Role::Labels)?;
     let path = array.path.clone();
     let shape = &array.header.shape;
-    if !matches!(**shape, [n] | [n, 1] if n == rows) {
+    let is_right = |n: usize| rows.is_none_or(|rows| n == rows);
+    if !matches!(**shape, [n] | [n, 1] if is_right(n)) {
         let hint = match **shape {
-            [n, columns] if n == rows && columns > 1 => {
+            [n, columns] if is_right(n) && columns > 1 => {
                 " (numpy's y.argmax(1) makes labels of rows with a 1 for the class)"
             }
-            [1, n] if n == rows => " (numpy's reshape(-1))",
+            [1, n] if is_right(n) => " (numpy's reshape(-1))",
             _ => "",
         };
-        let expected = format!("one label a row, {rows}{hint}");
+        let rows = rows.map_or(String::new(), |rows| format!(", {rows}"));
+        let expected = format!("one label a row{rows}{hint}");
         return Err(Error::format(
             &path,
             "shape",
@@ -214,11 +231,18 @@ pub(crate) fn number(files: Vec<Labels>, from: u8, most: i64) -> Result<Numbered
             }
             Values::Numbers(numbers) => {
                 let first = i64::from(from);
-                let expected = format!(
-                    "{first}..{}: classes are numbered from {first} (numpy.unique(y, return_inverse=True)[1] numbers others from 0)",
-                    most + first
-                );
-                check_labels(&file.path, &numbers, first..most + first, || expected)?;
+                let classes = first..most + first;
+                let expected = match from {
+                    0 => format!(
+                        "0..{most}: classes are numbered from 0 (numpy.unique(y, \
+                         return_inverse=True)[1] numbers others so)"
+                    ),
+                    _ => format!(
+                        "{}..{}, as --labels-from {from} says; leave it out if labels begin at 0",
+                        classes.start, classes.end
+                    ),
+                };
+                check_labels(&file.path, &numbers, classes, || expected)?;
                 numbers.into_iter().map(|label| label - first).collect()
             }
         });
@@ -284,9 +308,9 @@ mod tests {
         let mut file = Header::encode(Dtype::U8, &[2]);
         file.extend([0, 1]);
         std::fs::write(&path, file).unwrap();
-        read(&path, 2).unwrap();
+        read(&path, Some(2)).unwrap();
         for rows in [1, 3, 1 << 61, usize::MAX] {
-            let error = read(&path, rows).unwrap_err().to_string();
+            let error = read(&path, Some(rows)).unwrap_err().to_string();
             assert!(
                 error.contains(&format!("one label a row, {rows}")),
                 "{error}"

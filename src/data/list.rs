@@ -444,7 +444,7 @@ mod tests {
                 b"\n\r\npath,label\r\n\r\na.jpg,rose\r\n",
                 vec![row(5, "a.jpg", "rose", None)],
             ),
-            (b"\xef\xbb\xbfa.jpg,rose\r\nb.jpg , \"lily\"\n", plain()),
+            (b"\xef\xbb\xbfa.jpg,rose\r\nb.jpg , lily \n", plain()),
             (b"path,label\na.jpg,rose\nb.jpg,lily\n", second(None)),
             (
                 b"\xef\xbb\xbfFilename, Class \na.jpg,rose\nb.jpg,lily\n\n",

@@ -21,7 +21,8 @@ pub mod flowers102;
 pub mod folder;
 #[cfg(feature = "photographs")]
 pub mod jpeg;
-mod labels;
+pub(crate) mod labels;
+#[cfg(feature = "formats")]
 pub mod libsvm;
 #[cfg(all(feature = "photographs", feature = "formats"))]
 pub mod list;
@@ -29,7 +30,7 @@ pub mod list;
 pub mod mat5;
 pub mod npy;
 #[cfg(feature = "formats")]
-mod npz;
+pub(crate) mod npz;
 #[cfg(feature = "photographs")]
 pub mod photographs;
 #[cfg(feature = "photographs")]
@@ -44,7 +45,11 @@ mod proxy;
 pub mod resample;
 pub mod rows;
 pub mod samples;
+#[cfg(feature = "formats")]
+pub mod source;
 pub mod store;
+#[cfg(feature = "formats")]
+pub mod text;
 
 /// Lower-case hexadecimal, as checksums are written.
 pub(crate) fn hex(bytes: &[u8]) -> String {

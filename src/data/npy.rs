@@ -109,7 +109,9 @@ pub struct Header {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NpyError {
     /// Not an `.npy` file.
-    #[error("magic: found other bytes, expected \\x93NUMPY at the start of the file")]
+    #[error(
+        "magic: found other bytes, expected \\x93NUMPY, with which numpy.save begins (flowreg-prep csv and libsvm read text)"
+    )]
     Magic,
     /// A version this reader does not know.
     #[error("version: found {0}.{1}, expected 1.0, 2.0 or 3.0; numpy.save writes 1.0")]

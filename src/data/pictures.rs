@@ -19,6 +19,9 @@ pub const LARGEST_SIDE: usize = 65_535;
 /// Most pixels that [`DecodeOptions::max_pixels`] may allow.
 pub const LARGEST_PIXELS: usize = 1 << 30;
 
+/// Bytes that a decoder may allocate for what is beside the pixels, however few are allowed.
+pub(super) const MIN_MEMORY: usize = 16 << 20;
+
 /// What a file holds, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -184,9 +187,10 @@ pub(super) fn decode_rgb_in(
             lenient: true,
             ..*options
         };
-        match options.lenient || decode(kind, bytes, &lenient, Vec::new()).is_err() {
-            true => reason,
-            false => format!("{reason}, or accept it as it is with --lenient"),
+        if options.lenient || decode(kind, bytes, &lenient, Vec::new()).is_err() {
+            reason
+        } else {
+            format!("{reason}, or accept it as it is with --lenient")
         }
     })
 }

@@ -6,7 +6,7 @@ use std::io::Cursor;
 use png::{Adam7Info, BitDepth, ColorType, Decoder, Info, Limits, Reader, Transformations};
 
 use super::pictures::exif::{self, Orientation};
-use super::pictures::{DecodeOptions, Rgb};
+use super::pictures::{DecodeOptions, MIN_MEMORY, Rgb};
 
 /// Decode any PNG as Pillow's `convert("RGB")` does: palettes and fewer bits spread out, alpha
 /// dropped; of 16 bits the upper 8, but of grey ones of 16 bits without alpha everything above
@@ -17,7 +17,7 @@ pub fn decode_rgb(
     options: &DecodeOptions,
 ) -> Result<(Rgb, Option<Orientation>), String> {
     let limits = Limits {
-        bytes: 8 * options.max_pixels,
+        bytes: (8 * options.max_pixels).max(MIN_MEMORY),
     };
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), limits);
     decoder.set_transformations(Transformations::EXPAND);
@@ -106,9 +106,10 @@ fn interlaced_rows(width: u32, height: u32) -> impl Iterator<Item = Adam7Info> {
         [0, 1, 2],
     ];
     (1..).zip(PASSES).flat_map(move |(pass, [x, y, step])| {
-        let lines = match width > x {
-            true => height.saturating_sub(y).div_ceil(step),
-            false => 0,
+        let lines = if width > x {
+            height.saturating_sub(y).div_ceil(step)
+        } else {
+            0
         };
         (0..lines).map(move |line| Adam7Info::new(pass, line, width))
     })

@@ -19,12 +19,41 @@ pub trait RowReader {
     fn rows(&self) -> Option<usize>;
 
     /// Fill `values`, whole rows, from the front; the number of rows that were filled, 0 at the
-    /// end.
+    /// end. `refuse` is given the place of each row that cannot be used, among these, and what is
+    /// wrong with it, by row and column; the values of such a row mean nothing.
     ///
     /// # Errors
-    /// [`Error::Format`] names the row and column of what cannot be used; [`Error::Io`];
-    /// [`Error::Changed`] if the file is not as it was when it was opened.
-    fn read(&mut self, values: &mut [f32]) -> Result<usize>;
+    /// [`Error::Format`] where the file is damaged beyond a row; [`Error::Io`];
+    /// [`Error::Changed`] if it is not as it was when it was opened. The rows before were given
+    /// out.
+    fn read_each(
+        &mut self,
+        values: &mut [f32],
+        refuse: &mut dyn FnMut(usize, Error),
+    ) -> Result<usize>;
+
+    /// [`RowReader::read_each`], where each row must be one that can be used.
+    ///
+    /// # Errors
+    /// Those of the first row that cannot, and of [`RowReader::read_each`].
+    fn read(&mut self, values: &mut [f32]) -> Result<usize> {
+        let mut first = None;
+        let rows = self.read_each(values, &mut |_, error| {
+            first.get_or_insert(error);
+        })?;
+        first.map_or(Ok(rows), Err)
+    }
+
+    /// The labels of the rows that were read last, as they are written; empty if the file has
+    /// none.
+    fn labels(&self) -> &[Option<String>] {
+        &[]
+    }
+
+    /// What there is to say at the end: a sentence on each thing that was passed over.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Open rows of `features` numbers for a model whose rows were made by `format`: an array
@@ -113,6 +142,9 @@ fn is_stored(path: &Path, format: &NumberFormat) -> Result<bool> {
 /// What a number must be where bytes were divided by 255.
 const QUOTIENT: &str = "numbers from 0 to 1, as the model was fitted to bytes divided by 255: give the bytes (numpy's astype('u1')), or divide";
 
+/// What a number must be, where it is too large.
+const TOO_LARGE: &str = "a number between -1e15 and 1e15, whose square f32 can hold; divide larger ones by a power of ten (and give --center if they are times)";
+
 /// How a number of a file becomes a feature.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Finish {
@@ -181,10 +213,10 @@ impl Finish {
             Some(shift) => scaled - shift[column],
             None => scaled,
         } as f32;
-        if is_usable(feature) {
-            Ok(feature)
-        } else {
-            Err(USABLE)
+        match is_usable(feature) {
+            true => Ok(feature),
+            false if value.is_finite() => Err(TOO_LARGE),
+            false => Err(USABLE),
         }
     }
 }

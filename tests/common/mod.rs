@@ -1,6 +1,7 @@
 //! What the tests share: the reference data, random problems, comparators.
 #![allow(dead_code)] // Each test file uses a part of it.
 
+pub mod onnx;
 pub mod process;
 pub mod world;
 

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 
 use gif::{ColorOutput, MemoryLimit};
 
-use super::{DecodeOptions, Rgb};
+use super::{DecodeOptions, MIN_MEMORY, Rgb};
 
 /// Decode the first frame: on the whole screen, which grows where the frame reaches beyond it;
 /// what the frame leaves open has the transparent colour if there is one, else colour 0. A
@@ -16,7 +16,8 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
     let mut reading = gif::DecodeOptions::new();
     reading.set_color_output(ColorOutput::Indexed);
     reading.allow_unknown_blocks(true);
-    let limit = NonZeroU64::new(options.max_pixels as u64).unwrap_or(NonZeroU64::MIN);
+    let limit = options.max_pixels.max(MIN_MEMORY) as u64;
+    let limit = NonZeroU64::new(limit).unwrap_or(NonZeroU64::MIN);
     reading.set_memory_limit(MemoryLimit::Bytes(limit));
     let mut decoder = reading.read_info(bytes).map_err(broken)?;
     let screen = (usize::from(decoder.width()), usize::from(decoder.height()));

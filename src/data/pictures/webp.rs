@@ -114,7 +114,6 @@ fn decode_stream(stream: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
     let (width, height) = decoder.dimensions();
     let (width, height) = (width as usize, height as usize);
     options.check_size(width, height)?;
-    decoder.set_memory_limit(4 * options.max_pixels);
     let channels = if decoder.has_alpha() { 4 } else { 3 };
     let mut values = vec![0; channels * width * height];
     decoder.read_image(&mut values).map_err(broken)?;

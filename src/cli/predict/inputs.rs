@@ -1,0 +1,473 @@
+//! What is to be predicted: pictures, folders of them, and rows of numbers, each told by its
+//! content.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use tempfile::NamedTempFile;
+
+use super::Args;
+use super::labels::{Classes, Label};
+use crate::cli;
+use crate::data::checks;
+use crate::data::csv_text::Table;
+use crate::data::dataset::{BYTES, NumberFormat, Transform};
+use crate::data::folder::pictures_below;
+use crate::data::libsvm::LibsvmRows;
+use crate::data::npz;
+use crate::data::photographs::{Loader, Photograph};
+use crate::data::pictures::{self, DecodeOptions};
+use crate::data::rows::{self, RowReader};
+use crate::data::source::{Kind, Source, Watched, is_standard_input};
+use crate::data::text::{Text, TextKind};
+use crate::{Error, Model, Result, interrupt};
+
+/// What inputs of numbers may be.
+const ROWS: &str = "rows of numbers: .npy, .npz, a table with a header (CSV) or LIBSVM's text";
+
+/// All inputs, in order, block by block.
+pub struct Inputs<'a> {
+    reading: Reading<'a>,
+    items: VecDeque<Item>,
+    open: Option<OpenRows>,
+}
+
+/// Rows that were read together.
+#[derive(Debug, Default)]
+pub struct Block {
+    /// Features of the rows that can be used.
+    pub x: Vec<f32>,
+    /// All rows, in order.
+    pub rows: Vec<Row>,
+}
+
+/// An input, or a row of one.
+#[derive(Debug)]
+pub struct Row {
+    pub name: String,
+    /// The label that its file gives it.
+    pub label: Option<Label>,
+    pub state: State,
+}
+
+/// Whether a row can be used.
+#[derive(Debug)]
+pub enum State {
+    Usable,
+    /// It cannot, and this is why.
+    Failed(Error),
+    /// It comes after a failure that was named.
+    Lost,
+}
+
+enum Item {
+    /// As it was given.
+    Given(PathBuf),
+    /// Of a folder.
+    Picture(PathBuf),
+}
+
+/// What an input is.
+enum Found {
+    Picture(Photograph),
+    Folder(Vec<PathBuf>),
+    Rows(OpenRows),
+}
+
+impl<'a> Inputs<'a> {
+    /// # Errors
+    /// [`Error::Options`] for standard input given twice and limits of pictures out of range.
+    pub fn new(args: &'a Args, model: &'a Model, classes: &'a Classes) -> Result<Inputs<'a>> {
+        let piped = (args.inputs.iter()).filter(|path| is_standard_input(path));
+        if piped.count() > 1 {
+            let expected = "standard input once: it is read once";
+            return Err(Error::options("INPUT", "- twice", expected));
+        }
+        let transform = model.about().transform.as_ref();
+        let decode = DecodeOptions {
+            lenient: args.lenient,
+            exif: transform.is_some_and(|transform| transform.orientation.is_some()),
+            max_pixels: args.max_pixels,
+            max_side: args.max_side,
+        };
+        decode.check()?;
+        let mut format = model.about().numbers.clone().unwrap_or_default();
+        if let Some(transform) = transform {
+            format.scale = (transform.scale == BYTES).then(|| BYTES.to_string());
+        }
+        format.first_index = args.first_index.or(format.first_index);
+        Ok(Inputs {
+            reading: Reading {
+                features: model.weight().cols(),
+                transform,
+                format,
+                decode,
+                label: args.label.as_deref(),
+                skip_bad: args.skip_bad,
+                classes,
+            },
+            items: args.inputs.iter().cloned().map(Item::Given).collect(),
+            open: None,
+        })
+    }
+
+    /// The next rows, at most so many; `None` at the end.
+    ///
+    /// # Errors
+    /// Those that end the work: a signal, memory. What is wrong with an input is the state of
+    /// its row.
+    pub fn next(&mut self, most: usize) -> Result<Option<Block>> {
+        loop {
+            interrupt::check()?;
+            if let Some(open) = &mut self.open {
+                let block = open.read(most, &self.reading)?;
+                if !block.rows.is_empty() {
+                    return Ok(Some(block));
+                }
+                self.open = None;
+            }
+            let mut pictures = Vec::new();
+            while pictures.len() < most && self.open.is_none() {
+                let Some(item) = self.items.pop_front() else {
+                    break;
+                };
+                let (Item::Given(path) | Item::Picture(path)) = &item;
+                match self.reading.look(&item) {
+                    Ok(Found::Picture(photograph)) => pictures.push(Ok(photograph)),
+                    Ok(Found::Rows(rows)) => self.open = Some(rows),
+                    Ok(Found::Folder(found)) => {
+                        let found = found.into_iter().rev().map(Item::Picture);
+                        found.for_each(|item| self.items.push_front(item));
+                    }
+                    Err(error) if ends_the_work(&error) => return Err(error),
+                    Err(error) => pictures.push(Err((path.display().to_string(), error))),
+                }
+            }
+            if !pictures.is_empty() {
+                return self.reading.decode(pictures).map(Some);
+            }
+            if self.open.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Whether a failure is not one of the input alone.
+pub fn ends_the_work(error: &Error) -> bool {
+    match error {
+        Error::Interrupted { .. } | Error::Memory { .. } | Error::Options { .. } => true,
+        Error::Io { source, .. } => source.kind() == io::ErrorKind::OutOfMemory,
+        _ => false,
+    }
+}
+
+/// How inputs are read.
+struct Reading<'a> {
+    features: usize,
+    transform: Option<&'a Transform>,
+    format: NumberFormat,
+    decode: DecodeOptions,
+    /// Column of the labels.
+    label: Option<&'a str>,
+    skip_bad: bool,
+    classes: &'a Classes,
+}
+
+impl Reading<'_> {
+    fn look(&self, item: &Item) -> Result<Found> {
+        let path = match item {
+            Item::Picture(path) => return Ok(Found::Picture(photograph(path, None))),
+            Item::Given(path) => path,
+        };
+        if npz::locate(path).1.is_some() {
+            return self.array(path, None);
+        }
+        if path.is_dir() {
+            return self.folder(path);
+        }
+        let source = Source::open(path)?;
+        let again = source.is_file() && !is_standard_input(path);
+        match source.kind() {
+            Kind::Npy | Kind::Zip if again => self.array(path, None),
+            Kind::Npy | Kind::Zip => self.array(path, Some(source)),
+            _ if self.transform.is_some() => {
+                let path = source.path().to_path_buf();
+                let bytes = match again {
+                    true => None,
+                    false => Some(source.read_all(self.decode.max_file())?),
+                };
+                Ok(Found::Picture(photograph(&path, bytes)))
+            }
+            kind => self.text(source, kind),
+        }
+    }
+
+    fn folder(&self, path: &Path) -> Result<Found> {
+        if self.transform.is_none() {
+            return Err(refused(path, "a folder"));
+        }
+        let (pictures, left_out) = pictures_below(path, self.skip_bad)?;
+        let left_out = match left_out.join("; ") {
+            left_out if left_out.is_empty() => left_out,
+            left_out => format!("left out: {left_out}"),
+        };
+        if pictures.is_empty() {
+            let found = format!("no photograph; {left_out}");
+            let expected = "a folder with pictures in it or below it";
+            return Err(Error::format(
+                path,
+                "folder",
+                found.trim_end_matches("; "),
+                expected,
+            ));
+        }
+        if !left_out.is_empty() {
+            cli::warn(format_args!("{}: {left_out}", path.display()));
+        }
+        Ok(Found::Folder(pictures))
+    }
+
+    /// An array, in a file or from a pipe.
+    fn array(&self, path: &Path, piped: Option<Source>) -> Result<Found> {
+        let (name, file) = match piped {
+            None => (path.to_path_buf(), None),
+            Some(source) => {
+                let name = source.path().to_path_buf();
+                (name, Some(spooled(source)?))
+            }
+        };
+        let at = file.as_ref().map_or(path, |file| file.path());
+        let reader = rows::open(at, &self.format, self.features)
+            .map_err(|error| renamed(error, at, &name))?;
+        Ok(Found::Rows(OpenRows::new(name, reader, file)))
+    }
+
+    fn text(&self, source: Source, kind: Kind) -> Result<Found> {
+        let name = source.path().to_path_buf();
+        if kind == Kind::Empty {
+            return Err(refused(&name, "an empty file"));
+        }
+        if let Some(kind) = pictures::kind(source.head()) {
+            return Err(refused(
+                &name,
+                &format!("a {} picture", format!("{kind:?}").to_uppercase()),
+            ));
+        }
+        let watched = source.watch()?;
+        let mut text = Text::of(source)?;
+        let reader: Box<dyn RowReader> = match text.kind()? {
+            TextKind::Libsvm => Box::new(LibsvmRows::new(text, &self.format, self.features)),
+            TextKind::Table => {
+                let table =
+                    Table::of_reader(&name, Box::new(text), self.label, None, &self.format)?;
+                let found = table.features();
+                checks::refuse_width(&name, found, self.features, "the model")?;
+                Box::new(table)
+            }
+            TextKind::Other => return Err(refused(&name, "something else")),
+        };
+        Ok(Found::Rows(OpenRows {
+            watched,
+            ..OpenRows::new(name, reader, None)
+        }))
+    }
+
+    fn decode(&self, pictures: Vec<Result<Photograph, (String, Error)>>) -> Result<Block> {
+        let size = self.transform.map_or(0, |transform| transform.size);
+        let mut block = Block {
+            x: vec![0.0; pictures.len() * self.features],
+            rows: Vec::with_capacity(pictures.len()),
+        };
+        let decoded: Vec<_> = (pictures.into_par_iter())
+            .zip(block.x.par_chunks_exact_mut(self.features))
+            .map_init(Loader::default, |loader, (picture, row)| match picture {
+                Ok(photograph) => {
+                    let stopped = interrupt::check();
+                    let loaded =
+                        stopped.and_then(|()| loader.load(&photograph, size, &self.decode, row));
+                    (photograph.name, loaded)
+                }
+                Err((name, error)) => (name, Err(error)),
+            })
+            .collect();
+        let mut usable = 0;
+        for (i, (name, loaded)) in decoded.into_iter().enumerate() {
+            let state = match loaded {
+                Ok(()) => {
+                    let from = i * self.features..(i + 1) * self.features;
+                    block.x.copy_within(from, usable * self.features);
+                    usable += 1;
+                    State::Usable
+                }
+                Err(error) if ends_the_work(&error) => return Err(error),
+                Err(error) => State::Failed(error),
+            };
+            block.rows.push(Row {
+                name,
+                label: None,
+                state,
+            });
+        }
+        block.x.truncate(usable * self.features);
+        Ok(block)
+    }
+}
+
+fn photograph(path: &Path, bytes: Option<Vec<u8>>) -> Photograph {
+    Photograph {
+        path: path.to_path_buf(),
+        name: path.display().to_string(),
+        bytes,
+    }
+}
+
+/// An input that a model of numbers cannot use.
+fn refused(path: &Path, found: &str) -> Error {
+    let hint = match found.ends_with("picture") {
+        true => "; the model was fitted to numbers and knows no transform for photographs",
+        false => "",
+    };
+    Error::format(path, "input", found, format!("{ROWS}{hint}"))
+}
+
+/// What a pipe brings, as a file that can be read in any order.
+fn spooled(source: Source) -> Result<NamedTempFile> {
+    let name = source.path().to_path_buf();
+    let mut file = NamedTempFile::new().map_err(Error::io(&name, "keep in a temporary file"))?;
+    io::copy(&mut source.into_reader(), &mut file)
+        .map_err(Error::io(&name, "keep in a temporary file"))?;
+    Ok(file)
+}
+
+/// The error of a file under another name.
+fn renamed(mut error: Error, from: &Path, to: &Path) -> Error {
+    match &mut error {
+        Error::Io { path, .. }
+        | Error::Format { path, .. }
+        | Error::Npy { path, .. }
+        | Error::Changed { path, .. }
+            if path == from =>
+        {
+            *path = to.to_path_buf();
+        }
+        _ => {}
+    }
+    error
+}
+
+/// Rows of numbers that are being read.
+struct OpenRows {
+    name: PathBuf,
+    reader: Box<dyn RowReader>,
+    /// What a pipe brought; gone when it has been read.
+    file: Option<NamedTempFile>,
+    /// The text, to be compared at its end.
+    watched: Option<Watched>,
+    /// Rows that were handed on.
+    at: usize,
+    /// Rows that cannot be read any more, if reading ended early.
+    lost: Option<usize>,
+}
+
+impl OpenRows {
+    fn new(name: PathBuf, reader: Box<dyn RowReader>, file: Option<NamedTempFile>) -> OpenRows {
+        OpenRows {
+            name,
+            reader,
+            file,
+            watched: None,
+            at: 0,
+            lost: None,
+        }
+    }
+
+    /// The next rows; none at the end.
+    fn read(&mut self, most: usize, reading: &Reading) -> Result<Block> {
+        let mut block = Block::default();
+        if let Some(lost) = &mut self.lost {
+            let rows = most.min(*lost);
+            *lost -= rows;
+            for _ in 0..rows {
+                self.push(&mut block, None, State::Lost);
+            }
+            return Ok(block);
+        }
+        let features = reading.features;
+        let most = self
+            .reader
+            .rows()
+            .map_or(most, |rows| most.min(rows - self.at + 1));
+        block.x = vec![0.0; most * features];
+        let mut failed = BTreeMap::new();
+        let read = self.reader.read_each(&mut block.x, &mut |row, error| {
+            failed.insert(row, error);
+        });
+        let whole = |rows: usize| match &self.watched {
+            Some(watched) if rows == 0 => watched.check_unchanged().map(|()| rows),
+            _ => Ok(rows),
+        };
+        let rows = match read.and_then(whole) {
+            Ok(rows) => rows,
+            Err(error) => {
+                let error = self.under_its_name(error);
+                if ends_the_work(&error) {
+                    return Err(error);
+                }
+                // One row stands for all that follow, where nobody knows how many they are.
+                let lost = self.reader.rows().map_or(1, |rows| rows - self.at);
+                self.lost = Some(lost.saturating_sub(1));
+                block.x.clear();
+                self.push(&mut block, None, State::Failed(error));
+                return Ok(block);
+            }
+        };
+        if rows == 0 {
+            block.x.clear();
+            for remark in self.reader.remarks() {
+                cli::warn(format_args!("{}: {remark}", self.name.display()));
+            }
+            if self.at == 0 {
+                let error = Error::format(&self.name, "rows", 0, "at least one");
+                self.push(&mut block, None, State::Failed(error));
+            }
+            return Ok(block);
+        }
+        let labels = self.reader.labels().to_vec();
+        let mut usable = 0;
+        for row in 0..rows {
+            let label = labels.get(row).cloned().flatten();
+            let label = label.map(|label| reading.classes.label(label.into()));
+            let state = match failed.remove(&row) {
+                Some(error) => State::Failed(self.under_its_name(error)),
+                None => {
+                    let from = row * features..(row + 1) * features;
+                    block.x.copy_within(from, usable * features);
+                    usable += 1;
+                    State::Usable
+                }
+            };
+            self.push(&mut block, label, state);
+        }
+        block.x.truncate(usable * features);
+        Ok(block)
+    }
+
+    fn push(&mut self, block: &mut Block, label: Option<Label>, state: State) {
+        block.rows.push(Row {
+            name: format!("{}[{}]", self.name.display(), self.at),
+            label,
+            state,
+        });
+        self.at += 1;
+    }
+
+    fn under_its_name(&self, error: Error) -> Error {
+        match &self.file {
+            Some(file) => renamed(error, file.path(), &self.name),
+            None => error,
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Labels that come with the inputs, and how well the predictions meet them.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::{Model, Result, data};
+
+/// Unknown labels that are named.
+const NAMED: usize = 8;
+/// Most classes whose confusion is printed as a table.
+const TABLE: usize = 12;
+/// Most frequent mistakes that are printed of more classes.
+const MISTAKES: usize = 10;
+
+/// The classes of a model, by number and by name.
+#[derive(Debug)]
+pub struct Classes {
+    names: Vec<String>,
+    numbers: HashMap<String, u32>,
+    count: usize,
+}
+
+impl Classes {
+    pub fn of(model: &Model) -> Classes {
+        let count = model.classes();
+        let mut names = model.about().class_names.clone();
+        names.truncate(count);
+        names.extend((names.len()..count).map(|class| format!("class {class}")));
+        let mut numbers = HashMap::new();
+        for (number, name) in names.iter().enumerate() {
+            numbers.insert(name.clone(), number as u32);
+        }
+        // Labels of classes without names are numbers.
+        for (number, name) in names.iter().enumerate() {
+            if let Some(label) = name.strip_prefix("class ") {
+                numbers.entry(label.to_string()).or_insert(number as u32);
+            }
+        }
+        Classes {
+            names,
+            numbers,
+            count,
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    pub fn name(&self, class: usize) -> &str {
+        &self.names[class]
+    }
+
+    /// What the labels of an array mean.
+    ///
+    /// # Errors
+    /// Those of an array that holds no labels.
+    pub fn read(&self, path: &Path) -> Result<Vec<Label>> {
+        let labels = data::labels::read(path, None)?;
+        Ok(labels.texts().map(|label| self.label(label)).collect())
+    }
+
+    /// What a label means.
+    pub fn label(&self, label: Cow<str>) -> Label {
+        match self.find(&label) {
+            Some(class) => Label::Class(class),
+            None => Label::Unknown(label.into_owned()),
+        }
+    }
+
+    /// The class that a label means: by its name, or as a whole number however it is written.
+    pub fn find(&self, label: &str) -> Option<u32> {
+        let whole = || {
+            let number = label.parse::<f64>().ok()?;
+            let is_whole = number.fract() == 0.0 && number.abs() < 1e15;
+            is_whole.then(|| (number as i64).to_string())
+        };
+        let by_name = self.numbers.get(label).copied();
+        by_name.or_else(|| self.numbers.get(&whole()?).copied())
+    }
+}
+
+/// A label of an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Label {
+    /// A class of the model.
+    Class(u32),
+    /// None of them.
+    Unknown(String),
+}
+
+/// Predictions beside labels, counted.
+#[derive(Debug, Default)]
+pub struct Tally {
+    rows: u64,
+    correct: u64,
+    loss: f64,
+    confusion: BTreeMap<(u32, u32), u64>,
+    unknown: u64,
+    unknown_names: Vec<String>,
+}
+
+impl Tally {
+    /// Count a row that was predicted.
+    pub fn add(&mut self, label: &Label, predicted: usize, loss: f64) {
+        match label {
+            Label::Class(label) => {
+                self.rows += 1;
+                self.correct += u64::from(*label as usize == predicted);
+                self.loss += loss;
+                *self
+                    .confusion
+                    .entry((*label, predicted as u32))
+                    .or_insert(0) += 1;
+            }
+            Label::Unknown(name) => {
+                self.unknown += 1;
+                if self.unknown_names.len() < NAMED && !self.unknown_names.contains(name) {
+                    self.unknown_names.push(name.clone());
+                }
+            }
+        }
+    }
+
+    /// A sentence on labels that are no class of the model.
+    pub fn unknown(&self) -> Option<String> {
+        (self.unknown > 0).then(|| {
+            format!(
+                "rows with labels that the model does not know: {} ({}); they are predicted but not \
+                 counted",
+                self.unknown,
+                self.unknown_names.join(", ")
+            )
+        })
+    }
+
+    fn accuracy(&self) -> f64 {
+        self.correct as f64 / self.rows as f64
+    }
+
+    fn mean_loss(&self) -> f64 {
+        self.loss / self.rows as f64
+    }
+
+    /// One object; `None` if no row has a label.
+    pub fn to_json(&self, classes: &Classes) -> Option<Value> {
+        let confusion = self.confusion.iter().map(|(&(label, predicted), &rows)| {
+            let name = |class: u32| classes.name(class as usize);
+            json!({"class": name(label), "predicted": name(predicted), "rows": rows})
+        });
+        (self.rows + self.unknown > 0).then(|| {
+            json!({
+                "evaluation": {
+                    "rows": self.rows,
+                    "accuracy": if self.rows > 0 { json!(self.accuracy()) } else { Value::Null },
+                    "loss": if self.rows > 0 { json!(self.mean_loss()) } else { Value::Null },
+                    "confusion": confusion.collect::<Vec<_>>(),
+                    "rows_of_unknown_labels": self.unknown,
+                }
+            })
+        })
+    }
+
+    /// Lines for people; none if no row has a label that the model knows.
+    pub fn to_text(&self, classes: &Classes) -> String {
+        if self.rows == 0 {
+            return String::new();
+        }
+        let name = |class: u32| crate::cli::escaped(classes.name(class as usize));
+        let mut text = format!(
+            "accuracy {:.4} ({} of {} rows), loss {:.4}\n",
+            self.accuracy(),
+            self.correct,
+            self.rows,
+            self.mean_loss()
+        );
+        if classes.count() <= TABLE {
+            let all = 0..classes.count() as u32;
+            let names: Vec<Cow<str>> = all.clone().map(name).collect();
+            let width = |text: &str| text.chars().count();
+            let largest = self
+                .confusion
+                .values()
+                .max()
+                .map_or(1, |n| n.to_string().len());
+            let first = names
+                .iter()
+                .map(|name| width(name))
+                .max()
+                .unwrap_or(0)
+                .max(19);
+            text += &format!("{:first$}", "label \\ predicted as");
+            for name in &names {
+                text += &format!("  {name:>largest$}");
+            }
+            text += "\n";
+            for label in all.clone() {
+                text += &format!("{:first$}", names[label as usize]);
+                for predicted in all.clone() {
+                    let rows = self.confusion.get(&(label, predicted)).unwrap_or(&0);
+                    let column = width(&names[predicted as usize]).max(largest);
+                    text += &format!("  {rows:>column$}");
+                }
+                text += "\n";
+            }
+            return text;
+        }
+        let mut mistakes: Vec<_> = (self.confusion.iter())
+            .filter(|((label, predicted), _)| label != predicted)
+            .collect();
+        mistakes.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+        for ((label, predicted), rows) in mistakes.iter().take(MISTAKES) {
+            text += &format!(
+                "  {rows} x {} predicted as {}\n",
+                name(*label),
+                name(*predicted)
+            );
+        }
+        if mistakes.len() > MISTAKES {
+            text += &format!("  ... ({} more pairs)\n", mistakes.len() - MISTAKES);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classes(names: &[&str], count: usize) -> Classes {
+        let outputs = if count == 2 { 1 } else { count };
+        let mut model = Model::new(vec![0.0; outputs], vec![0.0; outputs]).unwrap();
+        let mut about = model.about().clone();
+        about.class_names = names.iter().map(ToString::to_string).collect();
+        model.set_about(about);
+        Classes::of(&model)
+    }
+
+    #[test]
+    fn labels_are_found_however_they_are_written() {
+        let signs = classes(&["-1", "1"], 2);
+        for (label, class) in [
+            ("+1", Some(1)),
+            ("1.0", Some(1)),
+            ("-1", Some(0)),
+            ("0", None),
+            ("2", None),
+            ("1.5", None),
+            ("one", None),
+        ] {
+            assert_eq!(signs.find(label), class, "{label}");
+        }
+        for names in [&[][..], &["class 0", "class 1", "class 2"]] {
+            let numbered = classes(names, 3);
+            assert_eq!(numbered.find("2"), Some(2));
+            assert_eq!(numbered.find("class 2"), Some(2));
+            assert_eq!(numbered.find("3"), None);
+            assert_eq!(numbered.name(1), "class 1");
+        }
+        // Names of more classes than the model has are no classes of it.
+        assert_eq!(classes(&["a", "b", "c"], 2).find("c"), None);
+        assert_eq!(classes(&["a"], 2).find("1"), Some(1));
+    }
+
+    #[test]
+    fn rows_are_counted() {
+        let classes = classes(&["a", "b", "c"], 3);
+        let mut tally = Tally::default();
+        assert_eq!(
+            (tally.to_json(&classes), tally.to_text(&classes)),
+            (None, String::new())
+        );
+        tally.add(&Label::Class(0), 0, 0.25);
+        tally.add(&Label::Class(0), 2, 1.75);
+        tally.add(&Label::Unknown("z".to_string()), 2, 9.0);
+        let value = tally.to_json(&classes).unwrap();
+        let value = &value["evaluation"];
+        assert_eq!(
+            (&value["rows"], &value["accuracy"]),
+            (&json!(2), &json!(0.5))
+        );
+        assert_eq!(
+            (&value["loss"], &value["rows_of_unknown_labels"]),
+            (&json!(1.0), &json!(1))
+        );
+        assert_eq!(
+            value["confusion"],
+            json!([{"class": "a", "predicted": "a", "rows": 1}, {"class": "a", "predicted": "c", "rows": 1}])
+        );
+        let text = tally.to_text(&classes);
+        assert!(
+            text.starts_with("accuracy 0.5000 (1 of 2 rows), loss 1.0000\n"),
+            "{text}"
+        );
+        assert_eq!(text.lines().count(), 5, "{text}");
+        assert!(tally.unknown().unwrap().contains("know: 1 (z)"));
+    }
+}

@@ -1,0 +1,406 @@
+//! `flowreg-predict`: a model and inputs to names and probabilities.
+
+mod inputs;
+mod labels;
+mod npy_file;
+mod print;
+mod pushes;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use rayon::prelude::*;
+
+use self::inputs::{Block, Inputs, State, ends_the_work};
+use self::labels::{Classes, Label, Tally};
+use self::npy_file::NpyFile;
+use self::print::{Form, Prediction, Printer, largest};
+use self::pushes::{Fitted, Pushes};
+use crate::cli;
+use crate::data::pictures::DecodeOptions;
+use crate::model::RowPredictions;
+use crate::publish::Overwrite;
+use crate::{Error, Model, Result, interrupt, run, threads};
+
+/// Bytes of rows, or of what is predicted for them, that are made together.
+const BLOCK_BYTES: usize = 64 << 20;
+/// Most rows that are predicted together.
+const BLOCK_ROWS: usize = 1 << 16;
+
+/// Name what pictures show, or rows of numbers are, by a model that flowreg-fit wrote.
+///
+/// Inputs are told by their content: pictures (JPEG, PNG, GIF, BMP, WebP, TIFF), folders of them,
+/// .npy and .npz arrays of any type, tables with a header (CSV), LIBSVM's text (plain, .gz, .bz2,
+/// .xz); - is standard input. They become rows as the model's training rows did: pictures by its
+/// transform, bytes divided by 255, columns by their names, LIBSVM's indices from 0 or 1, as the
+/// model says.
+#[derive(Parser)]
+#[command(
+    name = "flowreg-predict",
+    version,
+    after_help = "\
+Examples:
+  flowreg-predict run rose.jpg tulip.png
+  flowreg-predict run holiday/ --csv --skip-bad > names.csv
+  flowreg-predict run/model.safetensors rose.jpg --json --top 3
+  flowreg-predict run flowers/test.x.npy --npy probabilities.npy --quiet
+  flowreg-predict run x.npy --y y.npy --logits --npy logits.npy
+  flowreg-predict run patients.csv --label diagnosis --csv > predicted.csv
+  curl https://example.org/a9a.t | flowreg-predict run - --json
+  flowreg-predict run rose.jpg --explain flowers
+
+Where labels are given (LIBSVM's own, --y, --label), accuracy, loss and confusion of what is
+printed follow; with --csv accuracy and loss on stderr. An explanation needs a run that was fitted with
+--save-coordinates, and its dataset.
+
+An input that cannot be read is named on stderr and left out; --npy has NaN for it.
+
+Exit codes: 0 done, 64 wrong usage, 65 bad input data (what could be read is predicted
+nevertheless), 70 a bug, 71 no memory, 73 the output exists or another process is writing it,
+74 a file could not be read or written, 75 a file changed while it was in use, 130 and 143
+stopped by Ctrl-C or SIGTERM (a second one stops at once)."
+)]
+pub struct Args {
+    /// Run directory, or a model.safetensors file
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Pictures, folders of them, or files of rows (.npy, .npz, CSV, LIBSVM); - for standard input
+    #[arg(value_name = "INPUT", required = true)]
+    inputs: Vec<PathBuf>,
+    /// Threads; one for each core if not given
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+
+    /// Leave out what cannot be read, name it, and exit with 0
+    #[arg(long, help_heading = "What to read")]
+    skip_bad: bool,
+    /// Accept damaged pictures that still give pixels
+    #[arg(long, help_heading = "What to read")]
+    lenient: bool,
+    /// Most pixels of a picture
+    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_pixels, help_heading = "What to read")]
+    max_pixels: usize,
+    /// Longest side of a picture, in pixels
+    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_side, help_heading = "What to read")]
+    max_side: usize,
+    /// Labels of all inputs in order (.npy, .npz)
+    #[arg(long, value_name = "FILE", help_heading = "What to read")]
+    y: Option<PathBuf>,
+    /// Column of a table that holds the label
+    #[arg(
+        long,
+        value_name = "COLUMN",
+        conflicts_with = "y",
+        help_heading = "What to read"
+    )]
+    label: Option<String>,
+    /// Index of the first feature in LIBSVM's text, 0 or 1; as the model says if not given
+    #[arg(long, value_name = "I", value_parser = clap::value_parser!(u8).range(0..=1), help_heading = "What to read")]
+    first_index: Option<u8>,
+
+    /// Classes to name for each input
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 5,
+        help_heading = "What to say"
+    )]
+    top: usize,
+    /// One JSON object a line: input, and class, label and probability of each prediction
+    #[arg(long, conflicts_with = "csv", help_heading = "What to say")]
+    json: bool,
+    /// Comma-separated values: input, rank, class, label, probability
+    #[arg(long, help_heading = "What to say")]
+    csv: bool,
+    /// Logits instead of probabilities, as they were fitted (no temperature)
+    #[arg(
+        long,
+        help_heading = "What to say",
+        long_help = "Logits instead of probabilities: x·W + b as they were fitted, not divided by the \
+                     temperature of --calibrate. Of a model of two classes, which has one output, \
+                     that is the logit of the second class, and 0 of the first; --npy then has one \
+                     column. Example: flowreg-predict run x.npy --logits --npy logits.npy"
+    )]
+    logits: bool,
+    /// Write all probabilities (<f4, a row for each input in order, NaN where it cannot be read)
+    #[arg(long, value_name = "FILE", help_heading = "What to say")]
+    npy: Option<PathBuf>,
+    /// Replace the .npy file of --npy if it exists
+    #[arg(long, requires = "npy", help_heading = "What to say")]
+    force: bool,
+    /// Name the training photographs that push each prediction most
+    #[arg(
+        long,
+        value_name = "DATASET",
+        conflicts_with = "csv",
+        help_heading = "What to say"
+    )]
+    explain: Option<PathBuf>,
+}
+
+/// Predict all inputs and print what comes out.
+///
+/// # Errors
+/// The last of those of the inputs, unless `--skip-bad`; those of the model and of the outputs.
+pub fn run(args: &Args) -> Result<()> {
+    threads::pool(args.threads)?.install(|| predict(args))
+}
+
+fn predict(args: &Args) -> Result<()> {
+    if args.top == 0 {
+        return Err(Error::options("--top", 0, "at least 1 class"));
+    }
+    let model_file = run::model_file(&args.model);
+    let model = Model::load(&model_file)?;
+    let classes = Classes::of(&model);
+    let columns = match args.logits {
+        true => model.bias().len(),
+        false => classes.count(),
+    };
+    let begin = |path: &PathBuf| {
+        let overwrite = match args.force {
+            true => Overwrite::Replace,
+            false => Overwrite::Never,
+        };
+        let others = args.inputs.iter().chain(&args.y).chain(&args.explain);
+        NpyFile::begin(
+            path,
+            columns,
+            overwrite,
+            &npy_file::sources(&model_file, others),
+        )
+    };
+    let file = args.npy.as_ref().map(begin).transpose()?;
+    let labels = args
+        .y
+        .as_deref()
+        .map(|path| classes.read(path))
+        .transpose()?;
+    let fitted = args.explain.as_deref();
+    let fitted = fitted
+        .map(|dataset| Fitted::open(&args.model, dataset))
+        .transpose()?;
+    let samples = fitted.as_ref().map(Fitted::samples).transpose()?;
+    let explainer = (fitted.as_ref().zip(samples.as_ref()))
+        .map(|(fitted, samples)| fitted.explainer(&args.model, samples, &model))
+        .transpose()?;
+    let mut inputs = Inputs::new(args, &model, &classes)?;
+
+    let mut work = Predicting {
+        args,
+        model: &model,
+        printer: Printer::new(args, &classes),
+        explainer,
+        labels,
+        file,
+        row: 0,
+        tally: Tally::default(),
+        failures: Failures {
+            skip: args.skip_bad,
+            last: None,
+        },
+    };
+    cli::print_text(&work.printer.header());
+    let bar = cli::progress(0, "predict");
+    let most = BLOCK_BYTES / (4 * model.weight().cols().max(classes.count()));
+    let most = most.clamp(1, BLOCK_ROWS);
+    while let Some(block) = inputs.next(most)? {
+        interrupt::check()?;
+        bar.inc_length(block.rows.len() as u64);
+        bar.inc(block.rows.len() as u64);
+        let lines = bar.suspend(|| work.block(block))?;
+        bar.suspend(|| cli::print_text(&lines));
+        // Whoever read it has seen enough.
+        if !cli::is_read()? && args.npy.is_none() {
+            return Ok(());
+        }
+    }
+    bar.finish_and_clear();
+    if let Some(fitted) = &fitted {
+        fitted.check_unchanged()?;
+    }
+    work.finish(&classes)
+}
+
+/// Predictions being made and written down.
+struct Predicting<'a> {
+    args: &'a Args,
+    model: &'a Model,
+    printer: Printer<'a>,
+    explainer: Option<Pushes<'a>>,
+    /// Of `--y`.
+    labels: Option<Vec<Label>>,
+    file: Option<NpyFile>,
+    /// Number of the next row.
+    row: usize,
+    tally: Tally,
+    failures: Failures,
+}
+
+impl Predicting<'_> {
+    /// Predict a block: the lines to be printed.
+    fn block(&mut self, block: Block) -> Result<String> {
+        let rows = self.labelled(block.rows)?;
+        let usable = || rows.iter().filter(|row| matches!(row.state, State::Usable));
+        // A row without a label has a loss that nobody asks for.
+        let class = |label: &Option<Label>| match label {
+            Some(Label::Class(class)) => *class,
+            _ => 0,
+        };
+        let labels: Vec<u32> = match rows.iter().any(|row| row.label.is_some()) {
+            true => usable().map(|row| class(&row.label)).collect(),
+            false => Vec::new(),
+        };
+        let found = self.model.predict_rows(&block.x, &labels)?;
+        let values = self.values(&found);
+        let count = self.model.classes();
+        let top = self.printer.top();
+        let orders: Vec<Vec<usize>> = (values.par_chunks_exact(count))
+            .map(|values| largest(values, top))
+            .collect();
+        let pushes = self.explainer.as_ref().map(|explainer| {
+            let classes: Vec<u32> = orders.iter().map(|order| order[0] as u32).collect();
+            explainer.strongest(&block.x, &classes)
+        });
+
+        let outputs = self.model.bias().len();
+        let (mut lines, mut k) = (String::new(), 0);
+        for row in rows {
+            let error = match row.state {
+                State::Usable => {
+                    k += 1;
+                    let at = k - 1;
+                    let logits = &found.logits[at * outputs..k * outputs];
+                    let values = &values[at * count..k * count];
+                    match logits.iter().find(|logit| !logit.is_finite()) {
+                        None => {
+                            self.printer.add(
+                                &Prediction {
+                                    name: &row.name,
+                                    values,
+                                    order: &orders[at],
+                                    pushed_by: pushes.as_ref().map_or(&[], |pushes| &pushes[at]),
+                                },
+                                &mut lines,
+                            );
+                            if let Some(label) = &row.label {
+                                self.tally.add(label, orders[at][0], found.losses[at]);
+                            }
+                            if let Some(file) = &mut self.file {
+                                let logits = self.args.logits;
+                                let values = if logits {
+                                    &found.logits[at * outputs..k * outputs]
+                                } else {
+                                    values
+                                };
+                                file.append(Some(values))?;
+                            }
+                            continue;
+                        }
+                        Some(logit) => Some(beyond_f32(&row.name, *logit)),
+                    }
+                }
+                State::Failed(error) => Some(error),
+                State::Lost => None,
+            };
+            if let Some(error) = error {
+                self.failures.add(error)?;
+            }
+            if let Some(file) = &mut self.file {
+                file.append(None)?;
+            }
+        }
+        Ok(lines)
+    }
+
+    /// The rows with their labels of `--y`.
+    fn labelled(&mut self, mut rows: Vec<inputs::Row>) -> Result<Vec<inputs::Row>> {
+        if let (Some(labels), Some(path)) = (&self.labels, &self.args.y) {
+            for (row, i) in rows.iter_mut().zip(self.row..) {
+                let Some(label) = labels.get(i) else {
+                    let found = format!("{} labels", labels.len());
+                    let expected = "one for each input and row of one: there are more";
+                    return Err(Error::format(path, "labels", found, expected));
+                };
+                row.label = Some(label.clone());
+            }
+        }
+        self.row += rows.len();
+        Ok(rows)
+    }
+
+    /// What is printed of each class: rows x classes.
+    fn values<'v>(&self, found: &'v RowPredictions) -> std::borrow::Cow<'v, [f32]> {
+        match (self.args.logits, self.model.bias().len()) {
+            (false, _) => (&found.probabilities).into(),
+            (true, 1) => (found.logits.iter())
+                .flat_map(|&logit| [0.0, logit])
+                .collect(),
+            (true, _) => (&found.logits).into(),
+        }
+    }
+
+    /// Say how well labels were met, let the file appear, and end with the last failure.
+    fn finish(self, classes: &Classes) -> Result<()> {
+        if let (Some(labels), Some(path)) = (&self.labels, &self.args.y)
+            && labels.len() != self.row
+        {
+            let expected = format!("one for each input and row of one, {}", self.row);
+            let found = format!("{} labels", labels.len());
+            return Err(Error::format(path, "labels", found, expected));
+        }
+        if let Some(unknown) = self.tally.unknown() {
+            cli::warn(unknown);
+        }
+        match self.printer.form() {
+            Form::Lines => cli::print_text(&self.tally.to_text(classes)),
+            Form::Csv => self
+                .tally
+                .to_text(classes)
+                .lines()
+                .take(1)
+                .for_each(cli::warn),
+            Form::Json => {
+                if let Some(value) = self.tally.to_json(classes) {
+                    cli::print(value);
+                }
+            }
+        }
+        if let Some(file) = self.file {
+            file.publish()?;
+        }
+        self.failures.last.map_or(Ok(()), Err)
+    }
+}
+
+/// The refusal of a row whose logits f32 does not hold.
+fn beyond_f32(name: &str, logit: f32) -> Error {
+    Error::Format {
+        path: PathBuf::from(name),
+        field: "logits".to_string(),
+        found: logit.to_string(),
+        expected: "finite numbers: its features times the model's weights are beyond f32"
+            .to_string(),
+    }
+}
+
+/// Inputs that could not be read.
+struct Failures {
+    skip: bool,
+    /// To be returned at the end; those before have been said.
+    last: Option<Error>,
+}
+
+impl Failures {
+    fn add(&mut self, error: Error) -> Result<()> {
+        if ends_the_work(&error) {
+            return Err(error);
+        }
+        if self.skip {
+            cli::warn(format_args!("left out: {error}"));
+        } else if let Some(before) = self.last.replace(error) {
+            cli::complain(&before.to_string(), before.exit_code());
+        }
+        Ok(())
+    }
+}

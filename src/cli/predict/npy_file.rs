@@ -1,0 +1,90 @@
+//! `--npy`: what is predicted as an array, one row for each input.
+
+use std::path::{Path, PathBuf};
+
+use crate::data::npy::{Dtype, Header, MAGIC};
+use crate::publish::{OutputFile, Overwrite, is_output};
+use crate::{Error, Result, files};
+
+/// Values that are written together.
+const BUFFER: usize = 1 << 16;
+
+/// An array that is written row by row and appears whole or not at all.
+pub struct NpyFile {
+    file: OutputFile,
+    buffer: Vec<f32>,
+    rows: usize,
+    columns: usize,
+    /// Bytes of the header: those of every shape of so few digits.
+    header: usize,
+}
+
+impl NpyFile {
+    /// Begin an array of so many columns; see [`OutputFile::begin`].
+    ///
+    /// # Errors
+    /// Those of [`OutputFile::begin`]; [`Error::Format`] for a file inside an output of flowreg
+    /// that would be replaced.
+    pub fn begin(
+        path: &Path,
+        columns: usize,
+        overwrite: Overwrite,
+        sources: &[&Path],
+    ) -> Result<NpyFile> {
+        let directory = files::parent_of(path);
+        if overwrite == Overwrite::Replace && path.exists() && is_output(directory) {
+            let found = format!("a file in {}, an output of flowreg", directory.display());
+            let expected = "a place outside of it; choose another one";
+            return Err(Error::format(path, "--npy", found, expected));
+        }
+        let mut file = OutputFile::begin(path, MAGIC, overwrite, sources)?;
+        let header = Header::encode(Dtype::F32, &[0, columns]);
+        file.append(&header)?;
+        Ok(NpyFile {
+            file,
+            buffer: Vec::new(),
+            rows: 0,
+            columns,
+            header: header.len(),
+        })
+    }
+
+    /// Add a row, or NaNs where there is none.
+    pub fn append(&mut self, row: Option<&[f32]>) -> Result<()> {
+        match row {
+            Some(row) => self.buffer.extend_from_slice(row),
+            None => self
+                .buffer
+                .extend(std::iter::repeat_n(f32::NAN, self.columns)),
+        }
+        self.rows += 1;
+        match self.buffer.len() >= BUFFER {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.file.append(bytemuck::cast_slice(&self.buffer))?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Let it appear.
+    pub fn publish(mut self) -> Result<()> {
+        self.flush()?;
+        let header = Header::encode(Dtype::F32, &[self.rows, self.columns]);
+        assert_eq!(header.len(), self.header, "two numbers of 20 digits fit");
+        self.file.overwrite_start(&header)?;
+        self.file.publish()
+    }
+}
+
+/// The files and directories that are never replaced: the inputs and the model, with the run
+/// that it belongs to.
+pub fn sources<'a>(model: &'a Path, inputs: impl Iterator<Item = &'a PathBuf>) -> Vec<&'a Path> {
+    let run = files::parent_of(model);
+    let run = is_output(run).then_some(run);
+    let inputs = inputs.map(PathBuf::as_path);
+    [model].into_iter().chain(run).chain(inputs).collect()
+}

@@ -1,0 +1,588 @@
+//! LIBSVM's text to dataset: a line is `LABEL INDEX:VALUE ...`, indices ascending from 1 or 0.
+//! Rows are written out whole: zeros that the text leaves out are stored.
+
+mod full;
+mod line;
+mod rows;
+mod spool;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use full::FullColumns;
+pub use line::{Head, MAX_FEATURES, Refusal, parse_line, whole_label};
+pub use rows::LibsvmRows;
+use spool::Spool;
+
+use super::checks;
+use super::dataset::{MAX_CLASSES, Manifest, NumberFormat, TRAIN};
+use super::dataset_writer::{publish, write_split};
+use super::source::is_standard_input;
+use super::text::{Text, open_text};
+use crate::engine::available_memory;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::publish::{Overwrite, Staging};
+
+/// Rows between two looks at what the dense rows take.
+const LOOK: usize = 1 << 12;
+/// The sparse rows, in the directory in the making.
+const SPOOL: &str = "rows.spool";
+
+/// One split to be.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// `train`, `val` or `test`.
+    pub name: &'static str,
+    /// The text: a file, a pipe, or `-` for standard input; plain, `.gz`, `.bz2` or `.xz`.
+    pub path: PathBuf,
+}
+
+/// How texts are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LibsvmOptions {
+    /// The lowest index, 0 or 1; `None` for 0 if any line has index 0, else 1.
+    pub first_index: Option<u8>,
+    /// Number of features; `None` for as many as the largest index of all texts needs.
+    pub features: Option<usize>,
+    /// Subtract a number near the mean, in f64, of features whose differences f32 would lose, and
+    /// store it with the data; if not set, such features are refused.
+    pub center: bool,
+}
+
+/// How far a conversion is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// More rows have been read.
+    Read(u64),
+    /// All texts have been read.
+    Found(Found),
+    /// More rows have been written.
+    Written(u64),
+}
+
+/// What the texts hold, and what it will take on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Rows of all parts.
+    pub rows: usize,
+    /// d.
+    pub features: usize,
+    /// Values in the texts; all others are 0.
+    pub values: u64,
+    /// The lowest index: 0 or 1.
+    pub first_index: u8,
+    /// Lines whose `qid:` was passed over.
+    pub queries: u64,
+    /// Bytes of the dense rows and their labels.
+    pub bytes: u128,
+}
+
+/// Convert texts into the dataset directory `out`, which appears complete or not at all.
+///
+/// Classes are the labels of all texts in numerical order, and keep them as names. Cost: one pass
+/// over the texts, one over the sparse rows; on the disk 4 bytes for every row and feature, and
+/// while it works 12 for every value in the texts; memory: a block of 32 MB and 8 bytes a row.
+///
+/// # Errors
+/// [`Error::Format`] names file and line of what is no such text, and features whose differences
+/// f32 would lose; [`Error::Options`] for fewer
+/// features than there are; [`Error::Io`] if the disk has not the bytes that the rows will take;
+/// [`Error::Memory`], [`Error::Exists`], [`Error::Locked`], [`Error::Changed`],
+/// [`Error::Interrupted`].
+pub fn prepare(
+    parts: &[Part],
+    options: LibsvmOptions,
+    out: &Path,
+    overwrite: Overwrite,
+    progress: &dyn Fn(Progress),
+) -> Result<Manifest> {
+    refuse_options(parts, options)?;
+    let sources: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
+    let staging = Staging::begin(out, overwrite, &sources)?;
+    let mut reading = Reading {
+        out,
+        options,
+        free: files::free_space(staging.dir()),
+        spool: Spool::create(&staging.dir().join(SPOOL))?,
+        classes: BTreeSet::new(),
+        labels: Vec::new(),
+        full: None,
+        first: usize::MAX,
+        end: 0,
+        found: Found::default(),
+    };
+    for part in parts {
+        reading.read(&part.path, progress)?;
+    }
+    let Reading {
+        spool,
+        classes,
+        labels,
+        full,
+        found,
+        ..
+    } = reading.finish()?;
+    let features = found.features;
+    for (part, labels) in parts.iter().zip(&labels) {
+        checks::refuse_empty(&part.path, labels.len(), features)?;
+        if part.name == TRAIN {
+            checks::refuse_one_class(&part.path, labels)?;
+        }
+    }
+    let first = usize::from(found.first_index);
+    let shift = match full {
+        Some(full) if options.center => full.shift(first, features),
+        Some(full) => full.refuse_loss(&parts[0].path).map(|()| None)?,
+        None => None,
+    };
+    progress(Progress::Found(found));
+    let classes: Vec<i64> = classes.into_iter().collect();
+    let names = classes.iter().map(i64::to_string).collect();
+    let mut manifest = Manifest::of_numbers(name_of(&parts[0].path), names, features);
+    manifest.numbers = Some(NumberFormat {
+        first_index: Some(found.first_index),
+        shift: shift.clone(),
+        ..NumberFormat::default()
+    });
+    if found.queries > 0 {
+        let queries = format!("qid: of {} lines, which names their query", found.queries);
+        manifest.left_out.push(queries);
+    }
+    let mut rows = spool.read()?;
+    let shift = shift.unwrap_or_default();
+    let shifted = |column: usize, value: f64| (value - shift.get(column).unwrap_or(&0.0)) as f32;
+    let empty: Vec<f32> = (0..shift.len())
+        .map(|column| shifted(column, 0.0))
+        .collect();
+    for (part, mut labels) in parts.iter().zip(labels) {
+        for label in &mut labels {
+            *label = classes.partition_point(|class| class < label) as i64;
+        }
+        let write = |range: Range<usize>, values: &mut [f32]| {
+            progress(Progress::Written(range.len() as u64));
+            values.fill(0.0);
+            for row in values.chunks_exact_mut(features) {
+                row[..empty.len()].copy_from_slice(&empty);
+                rows.next(|index, value| {
+                    let column = index as usize - first;
+                    row[column] = shifted(column, value);
+                })?;
+            }
+            Ok(())
+        };
+        let entry = write_split(
+            staging.dir(),
+            part.name,
+            &part.path,
+            features,
+            &labels,
+            write,
+        )?;
+        manifest.splits.push(entry);
+    }
+    rows.remove()?;
+    publish(staging, manifest)
+}
+
+fn refuse_options(parts: &[Part], options: LibsvmOptions) -> Result<()> {
+    if let Some(first) = options.first_index.filter(|&first| first > 1) {
+        return Err(Error::options("--first-index", first, "0 or 1"));
+    }
+    if let Some(features) = options.features.filter(|n| !(1..=MAX_FEATURES).contains(n)) {
+        let expected = format!("1..={MAX_FEATURES}");
+        return Err(Error::options("--features", features, expected));
+    }
+    let piped = parts.iter().filter(|part| is_standard_input(&part.path));
+    match piped.count() {
+        0 | 1 => Ok(()),
+        _ => {
+            let expected = "standard input for one split: it is read once";
+            Err(Error::options(
+                "--train, --val, --test",
+                "- twice",
+                expected,
+            ))
+        }
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    match is_standard_input(path) {
+        true => "standard input".to_string(),
+        false => (path.file_name().unwrap_or_default().to_string_lossy()).into_owned(),
+    }
+}
+
+/// Texts being read into the spool.
+struct Reading<'a> {
+    out: &'a Path,
+    options: LibsvmOptions,
+    /// Bytes that the disk has, if that is known.
+    free: Option<u64>,
+    spool: Spool,
+    classes: BTreeSet<i64>,
+    /// Of each part.
+    labels: Vec<Vec<i64>>,
+    /// Of the first part.
+    full: Option<FullColumns>,
+    /// The lowest index.
+    first: usize,
+    /// The largest index and one.
+    end: usize,
+    found: Found,
+}
+
+impl Reading<'_> {
+    fn read(&mut self, path: &Path, progress: &dyn Fn(Progress)) -> Result<()> {
+        let mut text = open_text(path)?;
+        let (mut labels, mut values) = (Vec::new(), Vec::new());
+        let mut said = 0;
+        loop {
+            values.clear();
+            let mut keep = |index, value| values.push((index as u32, value));
+            let Some((label, query)) = next_row(&mut text, &mut keep)? else {
+                break;
+            };
+            if let (Some((first, _)), Some((last, _))) = (values.first(), values.last()) {
+                self.first = self.first.min(*first as usize);
+                self.end = self.end.max(*last as usize + 1);
+            }
+            self.refuse_indices(&text)?;
+            self.classes.insert(label);
+            if self.classes.len() > MAX_CLASSES {
+                let expected = format!("at most {MAX_CLASSES} classes in all");
+                return Err(text.refuse(format!("one more label, {label}"), expected));
+            }
+            self.spool.append(&values)?;
+            if self.labels.is_empty() {
+                let full = || FullColumns::new(&values);
+                self.full.get_or_insert_with(full).observe(&values);
+            }
+            self.found.values += values.len() as u64;
+            self.found.queries += u64::from(query);
+            labels.push(label);
+            if labels.len().is_multiple_of(LOOK) {
+                self.found.rows += labels.len() - said;
+                progress(Progress::Read((labels.len() - said) as u64));
+                said = labels.len();
+                self.refuse_size()?;
+            }
+        }
+        text.check_unchanged()?;
+        if let Some(full) = self.full.as_mut().filter(|_| self.labels.is_empty()) {
+            full.end();
+        }
+        self.found.rows += labels.len() - said;
+        progress(Progress::Read((labels.len() - said) as u64));
+        self.labels.push(labels);
+        Ok(())
+    }
+
+    /// The lowest index that is allowed, by what is known.
+    fn first_index(&self) -> usize {
+        match self.options.first_index {
+            Some(first) => usize::from(first),
+            None => usize::from(self.first > 0),
+        }
+    }
+
+    fn refuse_indices(&self, text: &Text) -> Result<()> {
+        if self.first < self.first_index() {
+            let expected = "indices from 1, as --first-index says; leave it out, or give 0";
+            return Err(text.refuse("index 0", expected));
+        }
+        match self.options.features {
+            Some(features) if self.end.saturating_sub(self.first_index()) > features => {
+                let found = format!("index {} beyond --features {features}", self.end - 1);
+                let needed = self.end - self.first_index();
+                Err(text.refuse(
+                    found,
+                    format!("--features {needed} at least, or without it"),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuse rows that the disk or memory cannot hold: those read up to now.
+    fn refuse_size(&mut self) -> Result<()> {
+        let features = match self.options.features {
+            Some(features) => features,
+            None => self.end.saturating_sub(self.first_index()),
+        };
+        let rows = self.found.rows;
+        self.found.features = features;
+        self.found.first_index = self.first_index() as u8;
+        self.found.bytes = rows as u128 * (4 * features as u128 + 8);
+        let bytes = self.found.bytes;
+        if let Some(free) = self.free.filter(|&free| bytes > u128::from(free)) {
+            let needed = format!(
+                "{rows} rows x {features} features take {bytes} bytes and the disk has {free}: \
+                 choose an --out on a larger disk, or select or hash features before"
+            );
+            let source = io::Error::new(io::ErrorKind::StorageFull, needed);
+            return Err(Error::io(self.out, "write the dataset")(source));
+        }
+        let labels = rows as u64 * 8;
+        match available_memory().filter(|&memory| labels > memory) {
+            None => Ok(()),
+            Some(memory) => Err(Error::memory(
+                "labels",
+                format!("{rows} rows, {labels} bytes"),
+                format!("at most the {memory} bytes of memory at hand: fewer rows"),
+            )),
+        }
+    }
+
+    fn finish(mut self) -> Result<Self> {
+        self.refuse_size()?;
+        Ok(self)
+    }
+}
+
+/// The label of the next row and whether it names a query; `value` is given each value with its
+/// index as it is written.
+fn next_row(text: &mut Text, value: &mut dyn FnMut(usize, f64)) -> Result<Option<(i64, bool)>> {
+    let refusal = loop {
+        let Some(line) = text.next_line()? else {
+            return Ok(None);
+        };
+        let head = parse_line(line, value);
+        match head.and_then(|head| {
+            head.map(|head| Ok((whole_label(head.label)?, head.query)))
+                .transpose()
+        }) {
+            Ok(None) => {}
+            Ok(row) => return Ok(row),
+            Err(refusal) => break refusal,
+        }
+    };
+    let (found, expected) = refusal;
+    Err(text.refuse(found, expected))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Dataset;
+    use std::cell::RefCell;
+
+    /// Parts as texts, the manifest of their dataset `out`, and what was found.
+    fn prepared(
+        texts: &[&[u8]],
+        options: LibsvmOptions,
+    ) -> (tempfile::TempDir, Result<(Dataset, Found)>) {
+        let dir = tempfile::tempdir().unwrap();
+        let parts: Vec<Part> = (["train", "test"].into_iter().zip(texts))
+            .map(|(name, text)| {
+                let path = dir.path().join(name);
+                std::fs::write(&path, text).unwrap();
+                Part { name, path }
+            })
+            .collect();
+        let found = RefCell::new(Found::default());
+        let out = dir.path().join("out");
+        let made = prepare(&parts, options, &out, Overwrite::Never, &|progress| {
+            if let Progress::Found(all) = progress {
+                *found.borrow_mut() = all;
+            }
+        });
+        let made = made.map(|_| (Dataset::open(&out).unwrap(), found.into_inner()));
+        assert_eq!(made.is_ok(), out.exists());
+        assert!(!out.join(SPOOL).exists());
+        (dir, made)
+    }
+
+    fn rows(dataset: &Dataset, name: &str) -> (Vec<f32>, Vec<u32>) {
+        let split = dataset.split(name).unwrap();
+        let samples = split.samples().unwrap();
+        let x = samples.x().contiguous().unwrap().as_slice().to_vec();
+        (x, samples.labels().to_vec())
+    }
+
+    #[test]
+    fn text_becomes_rows() {
+        let train = b"+1 1:0.5 3:-2 # a comment\n\n-1 2:1e1\n+1\n";
+        let (_dir, made) = prepared(&[train, b"-1 4:7\n0 1:2\n"], LibsvmOptions::default());
+        let (dataset, found) = made.unwrap();
+        // A class that only the test rows have is a class.
+        assert_eq!(dataset.manifest().class_names, ["-1", "0", "1"]);
+        let x = vec![0.5, 0.0, -2.0, 0.0, 0.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+        assert_eq!(rows(&dataset, "train"), (x, vec![2, 0, 2]));
+        let x = vec![0.0, 0.0, 0.0, 7.0, 2.0, 0.0, 0.0, 0.0];
+        assert_eq!(rows(&dataset, "test"), (x, vec![0, 1]));
+        let expected = Found {
+            rows: 5,
+            features: 4,
+            values: 5,
+            first_index: 1,
+            queries: 0,
+            bytes: 5 * (4 * 4 + 8),
+        };
+        assert_eq!(found, expected);
+    }
+
+    /// One index 0 in any part makes all of them zero-based; the choice is stored.
+    #[test]
+    fn indices_from_0_are_seen_in_any_part() {
+        let first = |dataset: &Dataset| dataset.manifest().numbers.clone().unwrap().first_index;
+        let texts: [&[u8]; 2] = [b"1 1:1\n2 2:1\n", b"1 qid:4 0:3\n"];
+        let (_dir, made) = prepared(&texts, LibsvmOptions::default());
+        let (dataset, found) = made.unwrap();
+        assert_eq!(
+            (found.features, found.queries, first(&dataset)),
+            (3, 1, Some(0))
+        );
+        assert!(dataset.manifest().left_out[0].contains("qid: of 1 lines"));
+        assert_eq!(rows(&dataset, "train").0, [0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(rows(&dataset, "test").0, [3.0, 0.0, 0.0]);
+        for (first_index, features) in [(0, 3), (1, 2)] {
+            let told = LibsvmOptions {
+                first_index: Some(first_index),
+                ..LibsvmOptions::default()
+            };
+            let (_dir, made) = prepared(&texts[..1], told);
+            let (dataset, found) = made.unwrap();
+            assert_eq!(
+                (found.features, first(&dataset)),
+                (features, Some(first_index))
+            );
+        }
+    }
+
+    #[test]
+    fn features_may_be_more_than_are_seen() {
+        let texts: [&[u8]; 1] = [b"1 1:1\n2 2:1\n"];
+        let of = |features| LibsvmOptions {
+            features: Some(features),
+            ..LibsvmOptions::default()
+        };
+        let (_dir, made) = prepared(&texts, of(4));
+        let (dataset, _) = made.unwrap();
+        assert_eq!(
+            rows(&dataset, "train").0,
+            [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
+        );
+        let (_dir, made) = prepared(&texts, of(1));
+        let error = made.unwrap_err().to_string();
+        assert!(
+            error.contains("line 2") && error.contains("--features 2"),
+            "{error}"
+        );
+        for features in [0, MAX_FEATURES + 1] {
+            let (_dir, made) = prepared(&texts, of(features));
+            assert_eq!(made.unwrap_err().exit_code(), 64);
+        }
+    }
+
+    #[test]
+    fn packed_texts_and_marks_of_byte_order_give_the_same() {
+        use std::io::Write;
+        let plain = b"1 1:1\r\n2 2:1\r\n".to_vec();
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(&plain).unwrap();
+        let marked = [b"\xEF\xBB\xBF", &plain[..]].concat();
+        let (_dir, expected) = prepared(&[&plain], LibsvmOptions::default());
+        let expected = rows(&expected.unwrap().0, "train");
+        for text in [gz.finish().unwrap(), marked] {
+            let (_dir, made) = prepared(&[&text], LibsvmOptions::default());
+            assert_eq!(rows(&made.unwrap().0, "train"), expected);
+        }
+    }
+
+    #[test]
+    fn text_that_lies_is_refused_by_its_line() {
+        for (text, part) in [
+            (&b"1 1:1\n\xff\xfe 1:1\n"[..], "line 2"),
+            (b"1 1:1\nx 1:1\n", "line 2: found \"x\""),
+            (b"1.5 1:1\n", "line 1"),
+            (b"1 1:1\n1,2 1:1\n", "line 2: found \"1,2\""),
+            (b"1 1:1\n1:1 2:1\n", "line 2: found a value first"),
+            (b"1 2:1 2:1\n", "ascend"),
+            (b"7 1:1\n7 2:1\n", "one: label 7 in all 2 rows"),
+            (b"1\n2\n", "features: found 0"),
+            (b"", "rows: found 0"),
+            (b"\xFF\xFE1\0", "UTF-16"),
+        ] {
+            let (_dir, made) = prepared(&[text], LibsvmOptions::default());
+            let error = made.unwrap_err();
+            assert!(error.to_string().contains(part), "{error}");
+            assert_eq!(error.exit_code(), 65);
+        }
+        let told = LibsvmOptions {
+            first_index: Some(1),
+            ..LibsvmOptions::default()
+        };
+        let (_dir, made) = prepared(&[b"1 1:1\n2 0:1\n"], told);
+        let error = made.unwrap_err().to_string();
+        assert!(error.contains("line 2: found index 0"), "{error}");
+    }
+
+    /// Differences that f32 would lose are refused, or kept by a shift that the manifest has.
+    #[test]
+    fn times_keep_their_digits() {
+        let mut text = String::new();
+        for i in 0..100 {
+            text += &format!(
+                "{} 1:{} 3:{}\n",
+                i % 2,
+                1_700_000_000 + 10 * i,
+                0.1 * f64::from(i)
+            );
+        }
+        let (_dir, made) = prepared(&[text.as_bytes()], LibsvmOptions::default());
+        let error = made.unwrap_err().to_string();
+        assert!(
+            error.contains("index 1:") && error.contains("--center"),
+            "{error}"
+        );
+        let center = LibsvmOptions {
+            center: true,
+            ..LibsvmOptions::default()
+        };
+        let (_dir, made) = prepared(&[text.as_bytes(), b"1 3:1\n"], center);
+        let (dataset, _) = made.unwrap();
+        let shift = dataset.manifest().numbers.clone().unwrap().shift.unwrap();
+        assert_eq!((shift[1], shift[2]), (0.0, 0.0));
+        let (x, _) = rows(&dataset, "train");
+        for (i, row) in x.chunks(3).enumerate() {
+            assert_eq!(f64::from(row[0]) + shift[0], 1.7e9 + 10.0 * i as f64);
+            assert_eq!(row[2], (0.1 * i as f64) as f32);
+        }
+        // Where the text leaves it out, it is 0 before the shift.
+        assert_eq!(rows(&dataset, "test").0, [-shift[0] as f32, 0.0, 1.0]);
+        // A column with a zero somewhere has nothing to lose.
+        text += "0 2:1\n";
+        let (_dir, made) = prepared(&[text.as_bytes()], LibsvmOptions::default());
+        assert!(
+            made.unwrap()
+                .0
+                .manifest()
+                .numbers
+                .clone()
+                .unwrap()
+                .shift
+                .is_none()
+        );
+    }
+
+    /// Rows whose dense form no disk holds are refused, with the bytes, while the text is read:
+    /// also where it never ends by itself, as of a packed file of nothing but rows.
+    #[test]
+    fn dense_rows_beyond_the_disk_are_refused_early() {
+        let mut text = b"1 1:1\n2 16777216:1\n".to_vec();
+        for _ in 0..1 << 21 {
+            text.extend(b"1\n");
+        }
+        let (_dir, made) = prepared(&[&text], LibsvmOptions::default());
+        let error = made.unwrap_err();
+        assert_eq!(error.exit_code(), 74);
+        assert!(
+            error.to_string().contains("x 16777216 features take"),
+            "{error}"
+        );
+    }
+}

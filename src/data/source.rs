@@ -1,0 +1,256 @@
+//! Bytes that somebody gives: a file, a pipe or standard input, told apart by their first bytes.
+
+use std::fs::File;
+use std::io::{self, Cursor, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::store::{check_state, state};
+use crate::error::{Error, Result};
+use crate::interrupt;
+
+/// First bytes that are looked at: more than every signature has.
+const HEAD: u64 = 64;
+
+/// An opened input whose first bytes are known. A pipe is read once and never waited for twice.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    head: Vec<u8>,
+    file: File,
+    /// Length and time of the last write; `None` if it is no regular file.
+    state: Option<(u64, SystemTime)>,
+}
+
+/// What the first bytes of an input say that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing at all.
+    Empty,
+    /// A `.npy` array.
+    Npy,
+    /// An archive: a `.npz` if it holds arrays.
+    Zip,
+    /// A packed file, by the ending that such files have.
+    Packed(&'static str),
+    /// None of these: perhaps text.
+    Other,
+}
+
+impl Kind {
+    /// Of the first bytes of an input.
+    pub fn of(head: &[u8]) -> Kind {
+        match head {
+            [] => Kind::Empty,
+            [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Kind::Npy,
+            [b'P', b'K', 3 | 5, 4 | 6, ..] => Kind::Zip,
+            [0x1F, 0x8B, ..] => Kind::Packed(".gz"),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Kind::Packed(".bz2"),
+            [0xFD, b'7', b'z', b'X', b'Z', 0, ..] => Kind::Packed(".xz"),
+            _ => Kind::Other,
+        }
+    }
+}
+
+/// Whether a path stands for standard input.
+pub fn is_standard_input(path: &Path) -> bool {
+    path == Path::new("-") || path == Path::new("/dev/stdin")
+}
+
+impl Source {
+    /// Open a file, a pipe or a terminal; `-` is standard input.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Format`] for a folder and for a device, which may have no end.
+    pub fn open(path: &Path) -> Result<Source> {
+        let doing = "open";
+        if is_standard_input(path) {
+            let file = standard_input().map_err(Error::io(path, doing))?;
+            return Source::of_file(Path::new("standard input"), file);
+        }
+        Source::of_file(path, File::open(path).map_err(Error::io(path, doing))?)
+    }
+
+    fn of_file(path: &Path, mut file: File) -> Result<Source> {
+        let metadata = (file.metadata()).map_err(Error::io(path, "read the length of"))?;
+        let refuse = |found: &str| {
+            let expected = "a file or a pipe";
+            Err(Error::format(path, "input", found, expected))
+        };
+        if metadata.is_dir() {
+            return refuse("a folder");
+        }
+        if is_device(&metadata) && !file.is_terminal() {
+            return refuse("a device");
+        }
+        let state = match metadata.is_file() {
+            true => Some(state(path, &file)?),
+            false => None,
+        };
+        let mut head = Vec::new();
+        (Waiting(&mut file).take(HEAD).read_to_end(&mut head))
+            .map_err(|error| stopped_or(error, |error| Error::io(path, "read")(error)))?;
+        Ok(Source {
+            path: path.to_path_buf(),
+            head,
+            file,
+            state,
+        })
+    }
+
+    /// Its path, or "standard input": for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its first bytes, or all of a short one.
+    pub fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// What its first bytes say that it is.
+    pub fn kind(&self) -> Kind {
+        Kind::of(&self.head)
+    }
+
+    /// Whether it is a regular file, which can be opened again.
+    pub fn is_file(&self) -> bool {
+        self.state.is_some()
+    }
+
+    /// All its bytes, at most so many.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Format`] if there are more.
+    pub fn read_all(self, most: u64) -> Result<Vec<u8>> {
+        let (path, mut bytes) = (self.path.clone(), Vec::new());
+        let limit = most.saturating_add(1);
+        (self.into_reader().take(limit).read_to_end(&mut bytes))
+            .map_err(|error| stopped_or(error, |error| Error::io(&path, "read")(error)))?;
+        match bytes.len() as u64 <= most {
+            true => Ok(bytes),
+            false => Err(Error::format(
+                &path,
+                "length",
+                format!("more than {most} bytes"),
+                format!("at most {most}"),
+            )),
+        }
+    }
+
+    /// All its bytes in order, from the first.
+    pub(crate) fn into_reader(self) -> impl Read + Send {
+        Cursor::new(self.head).chain(Waiting(self.file))
+    }
+
+    /// What tells later whether the file has been changed; `None` for a pipe.
+    pub(crate) fn watch(&self) -> Result<Option<Watched>> {
+        let Some(state) = self.state else {
+            return Ok(None);
+        };
+        let file = (self.file.try_clone()).map_err(Error::io(&self.path, "open"))?;
+        Ok(Some(Watched {
+            path: self.path.clone(),
+            file,
+            state,
+        }))
+    }
+}
+
+/// A regular file as it was when it was opened.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    path: PathBuf,
+    file: File,
+    state: (u64, SystemTime),
+}
+
+impl Watched {
+    /// Refuse if it was written to.
+    ///
+    /// # Errors
+    /// [`Error::Changed`].
+    pub fn check_unchanged(&self) -> Result<()> {
+        check_state(&self.path, &self.file, self.state)
+    }
+}
+
+/// A failure of reading, unless a signal is what ended it.
+pub(crate) fn stopped_or(error: io::Error, other: impl FnOnce(io::Error) -> Error) -> Error {
+    match interrupt::check() {
+        Err(stopped) => stopped,
+        Ok(()) => other(error),
+    }
+}
+
+/// Reads that end where a signal asks the process to stop, also while a pipe brings nothing.
+struct Waiting<F>(F);
+
+impl<F: Read + WaitsFor> Read for Waiting<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while !self.0.is_ready()? {
+            if interrupt::signal().is_some() {
+                return Err(io::Error::other("stopped by a signal"));
+            }
+        }
+        self.0.read(buffer)
+    }
+}
+
+/// What can be asked whether a read would wait.
+trait WaitsFor {
+    /// Whether a read would not wait; looks for a tenth of a second.
+    fn is_ready(&self) -> io::Result<bool>;
+}
+
+impl WaitsFor for File {
+    #[cfg(unix)]
+    fn is_ready(&self) -> io::Result<bool> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        const LOOK: Timespec = Timespec {
+            tv_sec: 0,
+            tv_nsec: 100_000_000,
+        };
+        let mut fds = [PollFd::new(self, PollFlags::IN)];
+        match poll(&mut fds, Some(&LOOK)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn is_ready(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+}
+
+impl WaitsFor for &mut File {
+    fn is_ready(&self) -> io::Result<bool> {
+        (**self).is_ready()
+    }
+}
+
+#[cfg(unix)]
+fn standard_input() -> io::Result<File> {
+    use std::os::fd::AsFd;
+    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
+}
+
+#[cfg(windows)]
+fn standard_input() -> io::Result<File> {
+    use std::os::windows::io::AsHandle;
+    Ok(File::from(io::stdin().as_handle().try_clone_to_owned()?))
+}
+
+#[cfg(unix)]
+fn is_device(metadata: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = metadata.file_type();
+    kind.is_char_device() || kind.is_block_device()
+}
+
+#[cfg(not(unix))]
+fn is_device(_: &std::fs::Metadata) -> bool {
+    false
+}

@@ -1,0 +1,413 @@
+//! Text of any origin, line by line: a file, a pipe or standard input; plain, or packed as
+//! `.gz`, `.bz2` or `.xz`, which its first bytes tell.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use bzip2::bufread::MultiBzDecoder;
+use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
+
+use super::source::{Kind, Source, Watched, stopped_or};
+use crate::error::{Error, Result};
+use crate::interrupt;
+
+/// Longest line that is read, in bytes.
+pub const MAX_LINE: u64 = 256 << 20;
+/// Most bytes that are read ahead to see what a text is.
+const MAX_PEEK: usize = 1 << 20;
+/// Most memory for unpacking `.xz`, in KiB: what `xz -9` asks for is 65 MiB.
+const XZ_MEMORY: u32 = 512 << 10;
+/// Bytes of a read.
+const BUFFER: usize = 1 << 17;
+
+/// An opened text. Memory: a buffer and the longest line.
+pub struct Text {
+    path: PathBuf,
+    input: Box<dyn BufRead + Send>,
+    watched: Option<Watched>,
+    /// `.gz`, `.bz2` or `.xz`.
+    packed: Option<&'static str>,
+    /// Read already, and how much of it was handed on.
+    ahead: Vec<u8>,
+    taken: usize,
+    line: Vec<u8>,
+    number: u64,
+}
+
+/// What the first line of a text that says anything looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextKind {
+    /// LIBSVM's text: `INDEX:VALUE` among its words, or a number alone.
+    Libsvm,
+    /// A table: commas, semicolons or tabs, or one word that is no number.
+    Table,
+    /// None of them.
+    Other,
+}
+
+impl TextKind {
+    /// Of the beginning of a text. Blank lines, and lines that begin with `#`, say nothing.
+    pub fn of(start: &[u8]) -> TextKind {
+        let says = |line: &&[u8]| !line.trim_ascii().is_empty() && !line.starts_with(b"#");
+        let Some(line) = start.split(|&byte| byte == b'\n').find(says) else {
+            return TextKind::Other;
+        };
+        if line.contains(&0) {
+            return TextKind::Other;
+        }
+        let is_pair = |word: &[u8]| match word.iter().position(|&byte| byte == b':') {
+            None | Some(0) => false,
+            Some(colon) => word[..colon].iter().all(u8::is_ascii_digit) || &word[..colon] == b"qid",
+        };
+        let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0B;
+        let mut words = line.split(is_blank).filter(|word| !word.is_empty());
+        let first = words.next().unwrap_or_default();
+        if is_pair(first) || words.next().is_some_and(is_pair) {
+            return TextKind::Libsvm;
+        }
+        let one = line.trim_ascii();
+        let is_number = || std::str::from_utf8(one).is_ok_and(|word| word.parse::<f64>().is_ok());
+        match () {
+            () if line.iter().any(|byte| b",;\t".contains(byte)) => TextKind::Table,
+            () if one.len() > first.len() => TextKind::Other,
+            () if is_number() => TextKind::Libsvm,
+            () => TextKind::Table,
+        }
+    }
+}
+
+/// Open a text: a file, a pipe, or `-` for standard input. A byte order mark of UTF-8 is skipped.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] for a folder, a device, a damaged packed file, and UTF-16.
+pub fn open_text(path: &Path) -> Result<Text> {
+    Text::of(Source::open(path)?)
+}
+
+impl Text {
+    /// Of an input that is open already; see [`open_text`].
+    ///
+    /// # Errors
+    /// As [`open_text`].
+    pub fn of(source: Source) -> Result<Text> {
+        let (path, kind, watched) = (source.path().to_path_buf(), source.kind(), source.watch()?);
+        Text::of_reader(path, kind, watched, source.into_reader())
+    }
+
+    /// Of bytes in memory; the path is for messages.
+    ///
+    /// # Errors
+    /// As [`open_text`].
+    pub fn of_bytes(path: &Path, bytes: Vec<u8>) -> Result<Text> {
+        let kind = Kind::of(&bytes);
+        Text::of_reader(path.to_path_buf(), kind, None, io::Cursor::new(bytes))
+    }
+
+    fn of_reader(
+        path: PathBuf,
+        kind: Kind,
+        watched: Option<Watched>,
+        reader: impl Read + Send + 'static,
+    ) -> Result<Text> {
+        let reader = BufReader::with_capacity(BUFFER, reader);
+        let buffered = |reader: Box<dyn Read + Send>| BufReader::with_capacity(BUFFER, reader);
+        let (input, packed): (Box<dyn BufRead + Send>, _) = match kind {
+            Kind::Packed(".gz") => {
+                let reader = buffered(Box::new(MultiGzDecoder::new(reader)));
+                (Box::new(reader), Some(".gz"))
+            }
+            Kind::Packed(".bz2") => {
+                let reader = buffered(Box::new(MultiBzDecoder::new(reader)));
+                (Box::new(reader), Some(".bz2"))
+            }
+            Kind::Packed(".xz") => {
+                let reader = XzReader::new_mem_limit(reader, true, XZ_MEMORY);
+                (Box::new(buffered(Box::new(reader))), Some(".xz"))
+            }
+            _ => (Box::new(reader), None),
+        };
+        let mut text = Text {
+            path,
+            input,
+            watched,
+            packed,
+            ahead: Vec::new(),
+            taken: 0,
+            line: Vec::new(),
+            number: 0,
+        };
+        let utf16 = match text.peek(|bytes| bytes.len() >= 3)? {
+            [0xEF, 0xBB, 0xBF, ..] => {
+                text.taken = 3;
+                false
+            }
+            [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => true,
+            _ => false,
+        };
+        match utf16 {
+            false => Ok(text),
+            true => Err(Error::format(
+                &text.path,
+                "text",
+                "UTF-16",
+                "UTF-8 (iconv -f UTF-16 -t UTF-8 makes it so)",
+            )),
+        }
+    }
+
+    /// The path, or "standard input": for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What comes next, without taking it: at least as much as makes `enough` true, unless the
+    /// text ends before, or 1 MiB.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Format`] for a damaged packed file.
+    pub fn peek(&mut self, enough: impl Fn(&[u8]) -> bool) -> Result<&[u8]> {
+        while !enough(&self.ahead[self.taken..]) && self.ahead.len() < MAX_PEEK {
+            let read = match self.input.fill_buf() {
+                Ok(bytes) => {
+                    let room = MAX_PEEK - self.ahead.len();
+                    let bytes = &bytes[..bytes.len().min(room)];
+                    self.ahead.extend_from_slice(bytes);
+                    bytes.len()
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.error(error)),
+            };
+            self.input.consume(read);
+            if read == 0 {
+                break;
+            }
+        }
+        Ok(&self.ahead[self.taken..])
+    }
+
+    /// What it looks like, by its first line that says anything; nothing is taken.
+    ///
+    /// # Errors
+    /// As [`Text::peek`].
+    pub fn kind(&mut self) -> Result<TextKind> {
+        // Two words decide, wherever the line ends.
+        let whole = |bytes: &[u8]| {
+            let lines = bytes.split_inclusive(|&byte| byte == b'\n');
+            let says = |line: &&[u8]| !line.trim_ascii().is_empty() && !line.starts_with(b"#");
+            let line = lines.into_iter().find(says);
+            line.is_some_and(|line| line.ends_with(b"\n") || line.len() > 1 << 12)
+        };
+        Ok(TextKind::of(self.peek(whole)?))
+    }
+
+    /// The next line, with its end; `None` where the text ends.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Interrupted`]; [`Error::Format`] for a damaged packed file or a
+    /// line of 256 MiB.
+    pub fn next_line(&mut self) -> Result<Option<&[u8]>> {
+        interrupt::check()?;
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        let read = self.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
+        self.line = line;
+        match read {
+            Err(error) => Err(self.error(error)),
+            Ok(0) => Ok(None),
+            Ok(read) if read as u64 == MAX_LINE => {
+                self.number += 1;
+                let expected = format!("less than {MAX_LINE} bytes");
+                Err(self.refuse("a longer one", expected))
+            }
+            Ok(_) => {
+                self.number += 1;
+                Ok(Some(&self.line))
+            }
+        }
+    }
+
+    /// Number of the line that was read last, from 1.
+    pub fn line_number(&self) -> u64 {
+        self.number
+    }
+
+    /// A refusal of the line that was read last.
+    pub fn refuse(&self, found: impl ToString, expected: impl Into<String>) -> Error {
+        Error::format(&self.path, format!("line {}", self.number), found, expected)
+    }
+
+    /// Refuse if the file was written to since it was opened.
+    ///
+    /// # Errors
+    /// [`Error::Changed`].
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.watched
+            .as_ref()
+            .map_or(Ok(()), Watched::check_unchanged)
+    }
+
+    /// What a failure of reading means: a signal, the operating system, or damage to a packed
+    /// file.
+    pub fn error(&self, error: io::Error) -> Error {
+        stopped_or(error, |error| match self.packed {
+            Some(ending) if error.raw_os_error().is_none() => {
+                let (found, expected) = match error.kind() {
+                    io::ErrorKind::OutOfMemory => (
+                        format!("a dictionary that takes more than {XZ_MEMORY} KiB"),
+                        "one that takes less: pack it again, by xz -9 or less".to_string(),
+                    ),
+                    _ => (
+                        error.to_string(),
+                        format!("a whole {ending} file: fetch it or pack it again"),
+                    ),
+                };
+                Error::format(&self.path, ending, found, expected)
+            }
+            _ => Error::io(&self.path, "read")(error),
+        })
+    }
+}
+
+impl Read for Text {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.fill_buf()?;
+        let read = bytes.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&bytes[..read]);
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl BufRead for Text {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match self.taken < self.ahead.len() {
+            true => Ok(&self.ahead[self.taken..]),
+            false => self.input.fill_buf(),
+        }
+    }
+
+    fn consume(&mut self, amount: usize) {
+        match self.taken < self.ahead.len() {
+            true => self.taken += amount,
+            false => self.input.consume(amount),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn lines(text: Result<Text>) -> Result<Vec<String>> {
+        let mut text = text?;
+        let mut all = Vec::new();
+        while let Some(line) = text.next_line()? {
+            all.push(String::from_utf8_lossy(line).into_owned());
+        }
+        Ok(all)
+    }
+
+    fn packed(text: &[u8]) -> [(&'static str, Vec<u8>); 3] {
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(text).unwrap();
+        let mut bz2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        bz2.write_all(text).unwrap();
+        // printf '1 1:2\n2 1:3\n' | xz, of xz 5.4.
+        let xz = include_bytes!("../../tests/texts/two_lines.xz").to_vec();
+        [
+            (".gz", gz.finish().unwrap()),
+            (".bz2", bz2.finish().unwrap()),
+            (".xz", xz),
+        ]
+    }
+
+    #[test]
+    fn every_packing_is_told_by_its_bytes_and_damage_is_named() {
+        let path = Path::new("text");
+        let plain = b"1 1:2\n2 1:3\n";
+        for (ending, bytes) in packed(plain) {
+            let of = |bytes: &[u8]| lines(Text::of_bytes(path, bytes.to_vec()));
+            assert_eq!(of(&bytes).unwrap(), ["1 1:2\n", "2 1:3\n"], "{ending}");
+            // Several in one file, as cat makes them.
+            let twice = [&bytes[..], &bytes].concat();
+            assert_eq!(of(&twice).unwrap().len(), 4, "{ending}");
+            // Cut short anywhere beyond the signature.
+            for len in 6..bytes.len() {
+                let error = of(&bytes[..len]).unwrap_err();
+                assert_eq!(error.exit_code(), 65, "{len}: {error}");
+                assert!(error.to_string().contains(ending), "{len}: {error}");
+            }
+            let mut flipped = bytes.clone();
+            let middle = bytes.len() * 2 / 3;
+            flipped[middle] ^= 0x10;
+            assert_eq!(of(&flipped).unwrap_err().exit_code(), 65, "{ending}");
+        }
+    }
+
+    #[test]
+    fn marks_of_byte_order_are_obeyed() {
+        let path = Path::new("text");
+        let of = |bytes: &[u8]| lines(Text::of_bytes(path, bytes.to_vec()));
+        assert_eq!(of(b"\xEF\xBB\xBF1 1:2\r\n").unwrap(), ["1 1:2\r\n"]);
+        assert_eq!(of(b"\xEF\xBB").unwrap().len(), 1);
+        assert!(of(b"").unwrap().is_empty());
+        for bytes in [&b"\xFF\xFE1\0"[..], b"\xFE\xFF\x001"] {
+            let error = of(bytes).unwrap_err().to_string();
+            assert!(error.contains("UTF-16"), "{error}");
+        }
+    }
+
+    #[test]
+    fn texts_are_told_by_their_first_line() {
+        use TextKind::*;
+        for (text, kind) in [
+            (&b"1 1:0.5 3:2\n"[..], Libsvm),
+            (b"# a comment\n\n-1 qid:3 1:2", Libsvm),
+            (b"1:0.5 2:1\n", Libsvm),
+            (b"1,2 4:1\n", Libsvm),
+            (b"+1\t3:1\r\n", Libsvm),
+            (b"+1\r\n", Libsvm),
+            (b"a,b,label\n1,2,x\n", Table),
+            (b"time:utc;b\n", Table),
+            (b"BMI\n20\n", Table),
+            (b"a\tb\n", Table),
+            (b"1 2 3\n", Other),
+            (b"dear reader\n", Other),
+            (b"PK\x05\x06\0\0", Other),
+            (b"", Other),
+            (b"# nothing else", Other),
+        ] {
+            assert_eq!(
+                TextKind::of(text),
+                kind,
+                "{:?}",
+                String::from_utf8_lossy(text)
+            );
+            let mut text = Text::of_bytes(Path::new("text"), text.to_vec()).unwrap();
+            assert_eq!(text.kind().unwrap(), kind);
+        }
+    }
+
+    #[test]
+    fn what_was_looked_at_is_read_again() {
+        let mut text = Text::of_bytes(Path::new("text"), b"one\ntwo\n".to_vec()).unwrap();
+        assert_eq!(text.peek(|bytes| bytes.len() > 100).unwrap(), b"one\ntwo\n");
+        assert_eq!(text.next_line().unwrap(), Some(&b"one\n"[..]));
+        assert_eq!(text.peek(|bytes| bytes.len() > 100).unwrap(), b"two\n");
+        assert_eq!(text.next_line().unwrap(), Some(&b"two\n"[..]));
+        assert_eq!(text.line_number(), 2);
+        assert_eq!(text.next_line().unwrap(), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn folders_and_devices_are_no_text() {
+        for (path, found) in [("/dev/zero", "a device"), ("/", "a folder")] {
+            let error = open_text(Path::new(path)).map(drop).unwrap_err();
+            assert_eq!(error.exit_code(), 65);
+            assert!(error.to_string().contains(found), "{error}");
+        }
+    }
+}

@@ -1,0 +1,996 @@
+//! Arrays and tables of other tools: what numpy and others write is read, and nothing else.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::world::{FIT, PREP, World, succeeds};
+use flowreg::data::arrays::{ArrayOptions, Part, load, prepare};
+use flowreg::data::csv_text::{self, CsvOptions};
+use flowreg::data::dataset::{Manifest, NumberFormat};
+use flowreg::data::rows::{self, RowReader};
+use flowreg::publish::Overwrite;
+use flowreg::{Dataset, Model, Result};
+use half::f16;
+use proptest::prelude::*;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/arrays")
+        .join(name)
+}
+
+/// All rows of a reader, a few at a time.
+fn read_all(mut reader: Box<dyn RowReader>, together: usize) -> Result<Vec<f32>> {
+    let features = reader.features();
+    let (mut all, mut block) = (Vec::new(), vec![0.0; together * features]);
+    loop {
+        match reader.read(&mut block)? {
+            0 => return Ok(all),
+            rows => all.extend_from_slice(&block[..rows * features]),
+        }
+    }
+}
+
+fn rows_of(path: &Path, features: usize) -> Result<Vec<f32>> {
+    read_all(rows::open(path, &NumberFormat::default(), features)?, 2)
+}
+
+fn part(x: &Path, y: &Path) -> Part {
+    Part {
+        name: "train",
+        x: x.to_path_buf(),
+        y: y.to_path_buf(),
+    }
+}
+
+/// The first part as a dataset: its manifest, rows and labels.
+fn prepared(parts: &[Part], options: ArrayOptions) -> Result<(Manifest, Vec<f32>, Vec<u32>)> {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    prepare(parts, options, &out, Overwrite::Never, &|_| {})?;
+    Ok(of_dataset(&out))
+}
+
+fn of_dataset(out: &Path) -> (Manifest, Vec<f32>, Vec<u32>) {
+    let dataset = Dataset::open(out).unwrap();
+    let split = dataset.split("train").unwrap();
+    let samples = split.samples().unwrap();
+    let x = samples.x().contiguous().unwrap().as_slice().to_vec();
+    let labels = samples.labels().to_vec();
+    (dataset.manifest().clone(), x, labels)
+}
+
+/// What tools/arrays_golden.py saves, by its formula.
+fn expected(kind: &str) -> Vec<f32> {
+    let numbers = (0..5).flat_map(|i| (0..4).map(move |j| (7 * i - 3 * j) as f32));
+    let of = |x: f32| match kind {
+        _ if kind.starts_with("float") => x / 8.0,
+        _ if kind.starts_with("uint") => x.abs(),
+        "bool" => f32::from(u8::from(x > 0.0)),
+        _ => x,
+    };
+    numbers.map(of).collect()
+}
+
+#[test]
+fn what_numpy_saves_is_read() {
+    let mut read = 0;
+    for entry in std::fs::read_dir(golden("")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_string();
+        let Some(kind) = name.strip_prefix("big_").or(name.strip_prefix("little_")) else {
+            continue;
+        };
+        let kind = kind.trim_end_matches("_fortran");
+        assert_eq!(rows_of(&path, 4).unwrap(), expected(kind), "{name}");
+        let as_bytes = if kind == "uint8" { 255.0 } else { 1.0 };
+        let stored: Vec<f32> = expected(kind).iter().map(|x| x / as_bytes).collect();
+        let parts = [part(&path, &golden("y.npy"))];
+        let (manifest, x, labels) = prepared(&parts, ArrayOptions::default()).unwrap();
+        assert_eq!(x, stored, "{name}");
+        assert_eq!(labels, [0, 1, 2, 0, 1], "{name}");
+        let scale = manifest.numbers.and_then(|numbers| numbers.scale);
+        assert_eq!(scale.is_some(), kind == "uint8", "{name}");
+        // The same in memory or mapped.
+        let loaded = load(&parts, ArrayOptions::default(), &|_, _| ()).unwrap();
+        let samples = loaded.splits[0].samples().unwrap();
+        assert_eq!(
+            samples.x().contiguous().unwrap().as_slice(),
+            stored,
+            "{name}"
+        );
+        assert_eq!(
+            loaded.splits[0].is_mapped(),
+            name == "little_float32",
+            "{name}"
+        );
+        read += 1;
+    }
+    assert_eq!(read, 42);
+    for version in 1..=3 {
+        let path = golden(&format!("version_{version}.npy"));
+        assert_eq!(rows_of(&path, 4).unwrap(), expected("float32"));
+    }
+}
+
+#[test]
+fn members_of_archives_are_read_by_name_or_where_only_one_can_be_meant() {
+    let of = |address: &str| rows_of(&golden(address), 4);
+    for address in [
+        "single.npz",
+        "single.npz:weights",
+        "single.npz:weights.npy",
+        "positional.npz",
+        "stored.npz",
+        "stored.npz:x",
+        "stored.npz:turned",
+        "deflated.npz",
+        "deflated.npz:turned",
+    ] {
+        assert_eq!(of(address).unwrap(), expected("float64"), "{address}");
+    }
+    for archive in ["stored.npz", "deflated.npz", "positional.npz"] {
+        let parts = [part(&golden(archive), &golden(archive))];
+        for center in [false, true] {
+            let options = ArrayOptions {
+                center,
+                ..ArrayOptions::default()
+            };
+            let (_, x, labels) = prepared(&parts, options).unwrap();
+            assert_eq!((x, &*labels), (expected("float64"), &[0, 1, 2, 0, 1][..]));
+        }
+    }
+    for (address, parts) in [
+        ("stored.npz:z", &["the arrays x, y, turned", "\"z\""][..]),
+        (
+            "stored.npz:y",
+            &["stored.npz:y: shape: found [5]", "reshape(-1, 1)"],
+        ),
+        ("none.npz:x", &["none.npz:x: cannot open"]),
+    ] {
+        let error = of(address).unwrap_err().to_string();
+        for part in parts {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let several = dir.path().join("several.npz");
+    std::fs::write(
+        &several,
+        zip(&[("a.npy", b"", false), ("b.npy", b"", false)]),
+    )
+    .unwrap();
+    let error = rows_of(&several, 4).unwrap_err().to_string();
+    assert!(
+        error.contains("the arrays a, b") && error.contains("several.npz:a"),
+        "{error}"
+    );
+}
+
+#[test]
+fn labels_of_any_kind_are_numbered() {
+    let x = golden("little_float32.npy");
+    let of = |y: &str| prepared(&[part(&x, &golden(y))], ArrayOptions::default());
+    for y in ["y.npy", "y_column.npy", "y_float.npy", "stored.npz:y"] {
+        let (manifest, _, labels) = of(y).unwrap();
+        assert_eq!(labels, [0, 1, 2, 0, 1], "{y}");
+        assert_eq!(manifest.class_names, ["class 0", "class 1", "class 2"]);
+    }
+    for y in ["y_names.npy", "y_names_big.npy", "y_bytes.npy"] {
+        // As numpy.unique(y, return_inverse=True) numbers rose, aster, Ähre.
+        let (manifest, _, labels) = of(y).unwrap();
+        assert_eq!(labels, [1, 0, 2, 1, 0], "{y}");
+        assert_eq!(manifest.class_names, ["aster", "rose", "Ähre"]);
+    }
+    let parts = [part(&x, &golden("y_names.npy")), part(&x, &golden("y.npy"))];
+    let error = prepared(&parts, ArrayOptions::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("y.npy: descr: found whole numbers"),
+        "{error}"
+    );
+}
+
+/// A `.npy` file by hand: header of a version, padded to a multiple.
+fn npy(version: u8, align: usize, dictionary: &str, data: &[u8]) -> Vec<u8> {
+    let before = if version == 1 { 10 } else { 12 };
+    let length = (before + dictionary.len() + 1).next_multiple_of(align) - before;
+    let mut bytes = [b"\x93NUMPY", &[version, 0][..]].concat();
+    match version {
+        1 => bytes.extend((length as u16).to_le_bytes()),
+        _ => bytes.extend((length as u32).to_le_bytes()),
+    }
+    bytes.extend(dictionary.as_bytes());
+    bytes.resize(before + length - 1, b' ');
+    bytes.push(b'\n');
+    bytes.extend(data);
+    bytes
+}
+
+/// A zip file by hand: name, content, and whether it is deflated.
+fn zip(members: &[(&str, &[u8], bool)]) -> Vec<u8> {
+    use std::io::Write;
+    let (mut file, mut directory) = (Vec::new(), Vec::new());
+    for &(name, content, deflated) in members {
+        let data = match deflated {
+            false => content.to_vec(),
+            true => {
+                let mut deflate =
+                    flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+                deflate.write_all(content).unwrap();
+                deflate.finish().unwrap()
+            }
+        };
+        let mut crc = flate2::Crc::new();
+        crc.update(content);
+        let mut common = vec![20, 0, 0, 0, if deflated { 8 } else { 0 }, 0, 0, 0, 33, 0];
+        for number in [crc.sum(), data.len() as u32, content.len() as u32] {
+            common.extend(number.to_le_bytes());
+        }
+        common.extend((name.len() as u16).to_le_bytes());
+        common.extend([0, 0]);
+        directory.extend(*b"PK\x01\x02\x14\x00");
+        directory.extend(&common);
+        directory.extend([0; 10]);
+        directory.extend((file.len() as u32).to_le_bytes());
+        directory.extend(name.as_bytes());
+        file.extend(*b"PK\x03\x04");
+        file.extend(&common);
+        file.extend(name.as_bytes());
+        file.extend(data);
+    }
+    let start = file.len() as u32;
+    file.extend(&directory);
+    file.extend(*b"PK\x05\x06\0\0\0\0");
+    file.extend([members.len() as u8, 0, members.len() as u8, 0]);
+    file.extend((directory.len() as u32).to_le_bytes());
+    file.extend(start.to_le_bytes());
+    file.extend([0, 0]);
+    file
+}
+
+/// A number as an element of a type, little-endian, and as f32.
+fn element(kind: &str, n: i64) -> (Vec<u8>, f32) {
+    let bytes = match kind {
+        "b1" => vec![u8::from(n & 1 == 1)],
+        "i1" => (n as i8).to_le_bytes().to_vec(),
+        "u1" => (n as u8).to_le_bytes().to_vec(),
+        "i2" => (n as i16).to_le_bytes().to_vec(),
+        "u2" => (n as u16).to_le_bytes().to_vec(),
+        "i4" => (n as i32).to_le_bytes().to_vec(),
+        "u4" => (n as u32).to_le_bytes().to_vec(),
+        "i8" => n.to_le_bytes().to_vec(),
+        "u8" => n.unsigned_abs().to_le_bytes().to_vec(),
+        "f2" => f16::from_f32((n % 2048) as f32).to_le_bytes().to_vec(),
+        "f4" => (n as f32 / 3.0).to_le_bytes().to_vec(),
+        _ => (n as f64 / 3.0).to_le_bytes().to_vec(),
+    };
+    let value = match kind {
+        "b1" => (n & 1) as f32,
+        "i1" => f32::from(n as i8),
+        "u1" => f32::from(n as u8),
+        "i2" => f32::from(n as i16),
+        "u2" => f32::from(n as u16),
+        "i4" => n as i32 as f32,
+        "u4" => n as u32 as f32,
+        "i8" => n as f32,
+        "u8" => n.unsigned_abs() as f32,
+        "f2" => (n % 2048) as f32,
+        "f4" => n as f32 / 3.0,
+        _ => (n as f64 / 3.0) as f32,
+    };
+    (bytes, value)
+}
+
+const KINDS: [&str; 12] = [
+    "b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Arrays of every type, order and version, plain or packed, are the numbers that were put
+    /// into them.
+    #[test]
+    fn any_array_is_read(
+        kind in prop::sample::select(&KINDS[..]),
+        (rows, columns) in (1usize..7, 1usize..6),
+        seed in any::<u64>(),
+        (big, fortran, quotes) in any::<(bool, bool, bool)>(),
+        (version, align) in (1u8..=3, prop::sample::select(&[1usize, 16, 64][..])),
+        packing in 0..3,
+        together in 1usize..4,
+    ) {
+        let n = |i: usize| {
+            let mixed = (seed ^ (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)).rotate_left(31);
+            (mixed.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 14) as i64 - (1 << 49)
+        };
+        let elements: Vec<_> = (0..rows * columns).map(|i| element(kind, n(i))).collect();
+        let places: Vec<usize> = match fortran {
+            false => (0..rows * columns).collect(),
+            true => (0..columns).flat_map(|j| (0..rows).map(move |i| i * columns + j)).collect(),
+        };
+        let mut data = Vec::new();
+        for place in places {
+            let mut bytes = elements[place].0.clone();
+            if big {
+                bytes.reverse();
+            }
+            data.extend(bytes);
+        }
+        let order = match (kind.ends_with('1'), big) {
+            (true, _) => '|',
+            (false, false) => '<',
+            (false, true) => '>',
+        };
+        let fortran = if fortran { "True" } else { "False" };
+        let mut text = format!(
+            "{{'shape': ({rows}, {columns}), 'fortran_order': {fortran}, 'descr': '{order}{kind}'}}"
+        );
+        if quotes {
+            text = text.replace('\'', "\"");
+        }
+        let file = npy(version, align, &text, &data);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        match packing {
+            0 => std::fs::write(&path, file).unwrap(),
+            packing => {
+                let members = [("y.npy", &b"other"[..], false), ("x.npy", &file, packing == 2)];
+                std::fs::write(&path, zip(&members)).unwrap();
+            }
+        }
+        let reader = rows::open(&path, &NumberFormat::default(), columns).unwrap();
+        prop_assert_eq!(reader.rows(), Some(rows));
+        let found = read_all(reader, together).unwrap();
+        let expected: Vec<f32> = elements.iter().map(|element| element.1).collect();
+        prop_assert_eq!(found, expected);
+    }
+
+    /// Whatever is in a file, it is rows or a refusal.
+    #[test]
+    fn any_bytes_end_in_a_result(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        kind in 0..4,
+        at in any::<prop::sample::Index>(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let text = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }";
+        let whole = npy(1, 64, text, &[0; 16]);
+        let packed = zip(&[("x.npy", &whole, true), ("z.npy", &whole, false)]);
+        let file = match kind {
+            0 => bytes,
+            1 => [b"PK\x03\x04", &bytes[..]].concat(),
+            kind => {
+                let mut file = if kind == 2 { packed } else { whole };
+                let at = at.index(file.len());
+                let end = (at + bytes.len().min(6)).min(file.len());
+                file[at..end].copy_from_slice(&bytes[..end - at]);
+                file
+            }
+        };
+        std::fs::write(&path, file).unwrap();
+        let _ = rows_of(&path, 2);
+    }
+}
+
+/// Every byte of a member counts: its checksum is compared, its length bounded.
+#[test]
+fn damaged_and_lying_archives_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.npz");
+    let values: Vec<u8> = (0..400).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let text = "{'descr': '<f4', 'fortran_order': False, 'shape': (100, 4), }";
+    let turned = text.replace("False", "True");
+    for (deflated, text) in [
+        (false, text),
+        (true, text),
+        (false, &*turned),
+        (true, &*turned),
+    ] {
+        let good = zip(&[("x.npy", &npy(1, 64, text, &values), deflated)]);
+        std::fs::write(&path, &good).unwrap();
+        assert_eq!(rows_of(&path, 4).unwrap().len(), 400);
+        // Within the data: behind the local header (35 bytes) and the array's own.
+        for at in (200..good.len() - 100).step_by(97) {
+            let mut bad = good.clone();
+            bad[at] ^= 0x40;
+            std::fs::write(&path, &bad).unwrap();
+            let error = rows_of(&path, 4).unwrap_err();
+            assert_eq!(error.exit_code(), 65, "{at}: {error}");
+            assert!(error.to_string().contains("x.npz:x"), "{error}");
+        }
+        // Cut short.
+        for len in (0..good.len()).step_by(29) {
+            std::fs::write(&path, &good[..len]).unwrap();
+            assert!(rows_of(&path, 4).is_err(), "{len}");
+        }
+    }
+    // A member that claims 2 GiB and holds a hundred bytes; memory does not follow the claim.
+    let huge = "{'descr': '<f4', 'fortran_order': False, 'shape': (131072, 4096), }";
+    let mut lie = zip(&[("x.npy", &npy(1, 64, huge, &[0; 100]), true)]);
+    let size = ((1u32 << 31) + 128).to_le_bytes();
+    let directory = lie.windows(4).rposition(|w| w == b"PK\x01\x02").unwrap();
+    for at in [22, directory + 24] {
+        lie[at..at + 4].copy_from_slice(&size);
+    }
+    std::fs::write(&path, &lie).unwrap();
+    let error = rows_of(&path, 4096).unwrap_err();
+    assert_eq!(error.exit_code(), 65, "{error}");
+    let mut secret = zip(&[("x.npy", &npy(1, 64, text, &values), false)]);
+    let directory = secret.windows(4).rposition(|w| w == b"PK\x01\x02").unwrap();
+    for at in [6, directory + 8] {
+        secret[at] |= 1;
+    }
+    std::fs::write(&path, &secret).unwrap();
+    let error = rows_of(&path, 4).unwrap_err().to_string();
+    assert!(error.contains("encryption"), "{error}");
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let array = |name: &str, descr: &str, shape: &str, data: &[u8]| {
+        let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+        std::fs::write(path(name), npy(1, 64, &text, data)).unwrap();
+        path(name)
+    };
+    let y = array("y", "|u1", "(2,)", &[0, 1]);
+    let good = array("x", "<f4", "(2, 1)", &[0; 8]);
+    let of = |x: &Path, y: &Path| {
+        let error = prepared(&[part(x, y)], ArrayOptions::default()).unwrap_err();
+        assert_eq!(error.exit_code(), 65, "{error}");
+        error.to_string()
+    };
+    for (descr, shape, data, advice) in [
+        ("<f4", "(2, 2, 2)", 32, "reshape(len(x), -1)"),
+        ("<f4", "(2,)", 8, "reshape(-1, 1)"),
+        ("<f4", "()", 4, "reshape(-1, 1)"),
+        ("<f4", "(0, 2)", 0, "at least one"),
+        ("<f4", "(2, 0)", 0, "at least one"),
+        ("<c8", "(2, 1)", 16, "x.real"),
+        ("<U1", "(2, 1)", 8, "astype('f4')"),
+        ("<f4", "(2, 1)", 7, "expected 136 from the header"),
+    ] {
+        let x = array("bad", descr, shape, &vec![0; data]);
+        let error = of(&x, &y);
+        assert!(error.contains(advice), "{error}");
+    }
+    for (descr, shape, data, advice) in [
+        (
+            "<f8",
+            "(2,)",
+            [0.0f64, 0.5].map(f64::to_le_bytes).concat(),
+            "row 1: found 0.5, expected a whole number",
+        ),
+        (
+            "<f8",
+            "(2,)",
+            [0.0, f64::NAN].map(f64::to_le_bytes).concat(),
+            "row 1: found NaN",
+        ),
+        (
+            "<i8",
+            "(2,)",
+            [0i64, -1].map(i64::to_le_bytes).concat(),
+            "row 1: found -1, expected 0..524288",
+        ),
+        (
+            "<u8",
+            "(2,)",
+            [0, u64::MAX].map(u64::to_le_bytes).concat(),
+            "18446744073709551615",
+        ),
+        (
+            "<i8",
+            "(2,)",
+            [3i64, 3].map(i64::to_le_bytes).concat(),
+            "one: label 3 in all 2 rows",
+        ),
+        ("|u1", "(2, 3)", vec![0; 6], "argmax(1)"),
+        ("|u1", "(1, 2)", vec![0; 2], "reshape(-1)"),
+        ("|u1", "(3,)", vec![0; 3], "one label a row, 2"),
+        (
+            "|S2",
+            "(2,)",
+            vec![b'a', 0, 0xff, 0xfe],
+            "row 1: found bytes that are no text",
+        ),
+        ("|S2", "(2,)", vec![b'a', 0, 0, 0], "row 1: found no text"),
+        (
+            "<U1",
+            "(2,)",
+            [65u32, 0xD800].map(u32::to_le_bytes).concat(),
+            "row 1: found bytes that are no text",
+        ),
+        ("<c8", "(2,)", vec![0; 16], "abs(x)"),
+    ] {
+        let y = array("bad", descr, shape, &data);
+        let error = of(&good, &y);
+        assert!(error.contains(advice), "{error}");
+    }
+    // Bytes beside numbers: only one of them would be divided by 255.
+    let bytes = array("bytes", "|u1", "(2, 1)", &[0, 1]);
+    let error = prepared(
+        &[part(&good, &y), part(&bytes, &y)],
+        ArrayOptions::default(),
+    );
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("bytes: descr: found |u1") && error.contains("astype('f4')"),
+        "{error}"
+    );
+    for folder in [of(dir.path(), &y), of(&good, dir.path())] {
+        assert!(
+            folder.contains("found a folder, expected a regular file"),
+            "{folder}"
+        );
+    }
+    // Labels from 1.
+    let from_1 = array("from", "<i2", "(2,)", &[1, 0, 2, 0]);
+    let options = ArrayOptions {
+        labels_from: 1,
+        center: false,
+    };
+    let (manifest, _, labels) = prepared(&[part(&good, &from_1)], options).unwrap();
+    assert_eq!(
+        (labels, manifest.class_names),
+        (vec![0, 1], vec!["class 1".into(), "class 2".into()])
+    );
+    let error = prepared(&[part(&good, &y)], options)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("row 0: found 0, expected 1.."), "{error}");
+}
+
+/// Unix times of an hour, and what they decide.
+fn times(dir: &Path) -> (PathBuf, PathBuf) {
+    let (mut x, mut y) = (Vec::new(), Vec::new());
+    for i in 0..360u32 {
+        let second = f64::from(i * 7919 % 3600);
+        x.extend(
+            [f64::from(i % 5), 1.7e9 + second]
+                .map(f64::to_le_bytes)
+                .concat(),
+        );
+        y.push(u8::from(second > 1234.0));
+    }
+    let x_text = "{'descr': '<f8', 'fortran_order': False, 'shape': (360, 2), }";
+    let y_text = "{'descr': '|u1', 'fortran_order': False, 'shape': (360,), }";
+    std::fs::write(dir.join("times.npy"), npy(1, 64, x_text, &x)).unwrap();
+    std::fs::write(dir.join("late.npy"), npy(1, 64, y_text, &y)).unwrap();
+    (dir.join("times.npy"), dir.join("late.npy"))
+}
+
+#[test]
+fn columns_that_f32_would_lose_are_refused_or_shifted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (x, y) = times(dir.path());
+    let parts = [part(&x, &y)];
+    for refused in [
+        prepared(&parts, ArrayOptions::default()).map(drop),
+        load(&parts, ArrayOptions::default(), &|_, _| ()).map(drop),
+    ] {
+        let error = refused.unwrap_err();
+        assert_eq!(error.exit_code(), 65);
+        let error = error.to_string();
+        assert!(
+            error.contains("times.npy: column 1: found values about"),
+            "{error}"
+        );
+        assert!(error.contains("--center"), "{error}");
+    }
+    let options = ArrayOptions {
+        center: true,
+        ..ArrayOptions::default()
+    };
+    let (manifest, stored, _) = prepared(&parts, options).unwrap();
+    let shift = manifest.numbers.as_ref().unwrap().shift.clone().unwrap();
+    assert_eq!(shift[0], 0.0, "nothing is lost of the other column");
+    for (i, row) in stored.chunks(2).enumerate() {
+        let second = f64::from(i as u32 * 7919 % 3600);
+        assert_eq!(f64::from(row[1]), 1.7e9 + second - shift[1]);
+        assert_eq!(row[0], (i % 5) as f32);
+    }
+    let loaded = load(&parts, options, &|_, _| ()).unwrap();
+    assert_eq!(Some(&loaded.numbers), manifest.numbers.as_ref());
+    let samples = loaded.splits[0].samples().unwrap();
+    assert_eq!(samples.x().contiguous().unwrap().as_slice(), stored);
+    // What a model with this format reads of the same file.
+    let read = rows::open(&x, &loaded.numbers, 2).unwrap();
+    assert_eq!(read_all(read, 100).unwrap(), stored);
+}
+
+/// The rows of a dataset are stored with their shift, which is not subtracted again.
+#[test]
+fn the_rows_of_a_dataset_are_read_as_they_are_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let (x, y) = times(dir.path());
+    let options = ArrayOptions {
+        center: true,
+        ..ArrayOptions::default()
+    };
+    let out = dir.path().join("out");
+    let parts = [part(&x, &y)];
+    let manifest = prepare(&parts, options, &out, Overwrite::Never, &|_| {}).unwrap();
+    let mut format = manifest.numbers.unwrap();
+    let stored = of_dataset(&out).1;
+    let file = out.join("train.x.npy");
+    let read = rows::open(&file, &format, 2).unwrap();
+    assert_eq!(read_all(read, 7).unwrap(), stored);
+    format.shift = Some(vec![0.0, 1.0]);
+    let error = rows::open(&file, &format, 2)
+        .map(drop)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("another shift"), "{error}");
+}
+
+/// A model of bytes divided by 255 takes the bytes, or quotients, and nothing else.
+#[test]
+fn numbers_beyond_1_are_no_bytes_divided_by_255() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.npy");
+    let format = NumberFormat {
+        scale: Some("u8/255".to_string()),
+        ..NumberFormat::default()
+    };
+    let of = |kind: &str, data: &[u8]| {
+        let text = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': (1, 2), }}");
+        std::fs::write(&path, npy(1, 64, &text, data)).unwrap();
+        read_all(rows::open(&path, &format, 2)?, 1)
+    };
+    let bytes = of("|u1", &[51, 255]).unwrap();
+    assert_eq!(bytes, [51.0 / 255.0, 1.0]);
+    let quotients = bytes.iter().flat_map(|v| v.to_le_bytes());
+    assert_eq!(of("<f4", &quotients.collect::<Vec<u8>>()).unwrap(), bytes);
+    let error = of("<i2", &[1, 0, 200, 0]).unwrap_err().to_string();
+    assert!(
+        error.contains("row 0, column 1: found 200, expected numbers from 0 to 1"),
+        "{error}"
+    );
+}
+
+fn table(dir: &Path, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    std::fs::write(dir.join(name), text).unwrap();
+    dir.join(name)
+}
+
+fn of_tables(
+    parts: &[(&'static str, &Path)],
+    options: &CsvOptions,
+) -> Result<(Manifest, Vec<f32>, Vec<u32>)> {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let parts: Vec<csv_text::Part> = (parts.iter())
+        .map(|&(name, path)| csv_text::Part {
+            name,
+            path: path.to_path_buf(),
+        })
+        .collect();
+    csv_text::prepare(&parts, options, &out, Overwrite::Never, &|_| {})?;
+    Ok(of_dataset(&out))
+}
+
+#[test]
+fn tables_of_every_spelling_are_the_same_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = CsvOptions {
+        label: "species".to_string(),
+        ..CsvOptions::default()
+    };
+    for (name, text) in [
+        (
+            "plain",
+            "length,species,wide\n1.5,rose,True\n-2e3,aster,False\n.25,rose,1\n",
+        ),
+        (
+            "windows",
+            "\u{feff}length,species,wide\r\n1.5,rose,1\r\n-2000,aster,0\r\n0.25,rose,1\r\n",
+        ),
+        (
+            "mac",
+            "length,species,wide\r1.5,rose,1\r-2000,aster,0\r0.25,rose,1\r",
+        ),
+        (
+            "semicolons",
+            "length;species;wide\n1.5;rose;1\n-2000;aster;0\n0.25;rose;1",
+        ),
+        (
+            "tabs",
+            "length\tspecies\twide\n1.5\trose\t1\n\n-2000\taster\t0\n0.25\trose\t1\n",
+        ),
+        (
+            "quotes",
+            "\"length\",\"species\",\"wide\"\n\"1.5\",\"rose\",1\n\"-2000\",\"aster\",\"0\"\n 0.25 , rose ,+1\n",
+        ),
+    ] {
+        let path = table(dir.path(), name, text);
+        let (manifest, x, labels) = of_tables(&[("train", &path)], &options).unwrap();
+        assert_eq!(x, [1.5, 1.0, -2000.0, 0.0, 0.25, 1.0], "{name}");
+        assert_eq!(labels, [1, 0, 1], "{name}");
+        assert_eq!(manifest.class_names, ["aster", "rose"]);
+        let numbers = manifest.numbers.unwrap();
+        assert_eq!(
+            numbers.columns,
+            Some(vec!["length".to_string(), "wide".to_string()])
+        );
+        // For a model of these columns, in another order and without the label.
+        let path = table(dir.path(), "ask", "wide,length\n0,7\n");
+        let read = rows::open(&path, &numbers, 2).unwrap();
+        assert_eq!(read_all(read, 5).unwrap(), [7.0, 0.0]);
+    }
+    // Labels in numerical order, if all are whole numbers; quoted commas, quotes and line ends.
+    let text = "a,\"say \"\"b\"\",\nor c\",y\n1,2,10\n3,4,9\n5,6,-1\n7,8,10.0\n";
+    let path = table(dir.path(), "numbers", text);
+    let options = CsvOptions {
+        label: "y".to_string(),
+        ..CsvOptions::default()
+    };
+    let (manifest, x, labels) = of_tables(&[("train", &path)], &options).unwrap();
+    assert_eq!(manifest.class_names, ["-1", "9", "10"]);
+    assert_eq!(labels, [2, 1, 0, 2]);
+    assert_eq!(x, (1..9).map(|i| i as f32).collect::<Vec<_>>());
+    assert_eq!(
+        manifest.numbers.unwrap().columns.unwrap()[1],
+        "say \"b\",\nor c"
+    );
+    // Other splits by the names of their columns.
+    let (a, b) = (
+        table(dir.path(), "a", "p,q,y\n1,2,u\n3,4,v\n"),
+        table(dir.path(), "b", "y;q;p\nw;2;1\n"),
+    );
+    let (manifest, ..) = of_tables(&[("train", &a), ("test", &b)], &options).unwrap();
+    assert_eq!(manifest.class_names, ["u", "v", "w"]);
+    assert_eq!(manifest.splits.len(), 2);
+}
+
+#[test]
+fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = CsvOptions {
+        label: "y".to_string(),
+        ..CsvOptions::default()
+    };
+    let refused = |text: &[u8]| {
+        let path = table(dir.path(), "t.csv", text);
+        let error = of_tables(&[("train", &path)], &options).unwrap_err();
+        assert_eq!(error.exit_code(), 65, "{error}");
+        error.to_string()
+    };
+    for (text, advice) in [
+        (
+            &b"a,y\n1,0\n,1\n"[..],
+            "line 3, column \"a\": found \"\", expected a number; fill in",
+        ),
+        (
+            b"a,y\n1,0\nNaN,1\n",
+            "line 3, column \"a\": found \"NaN\", expected a number; fill in",
+        ),
+        (b"a,y\n1,0\n?,1\n", "fill in or drop"),
+        (b"a,y\n1,0\ninf,1\n", "line 3, column \"a\": found \"inf\""),
+        (b"a,y\n1,0\n1e16,1\n", "1e15"),
+        (
+            b"a,y\n1,0\nred,1\n",
+            "line 3, column \"a\": found \"red\", expected a number such as",
+        ),
+        (b"a;y\n1;0\n\"1,5\";1\n", "found \"1,5\""),
+        (b"a,y\n1,0\n2,\n", "line 3, the label: found \"\""),
+        (b"a,y\n1,0\n2,NaN\n", "line 3, the label"),
+        (
+            b"a,y\n1,0\n2,0.5\n",
+            "line 3, the label: found \"0.5\", expected a whole number or",
+        ),
+        (b"a,y\n1,0\n1,2,3\n", "line 3: found 3 fields, expected 2"),
+        (b"a,y\n\"1\n2\",0\n", "line 2"),
+        (
+            b"a,b\n1,0\n",
+            "found the columns a, b, expected a column \"y\"",
+        ),
+        (b"a|y\n1|0\n", "--delimiter"),
+        (
+            b"1.5,2\n1,0\n",
+            "numbers only (1.5, 2), expected a first line that names",
+        ),
+        (b",a,y\n0,1,0\n", "to_csv(index=False)"),
+        (b"a,a,y\n0,1,0\n", "the column \"a\" twice"),
+        (b"y\n0\n1\n", "no features"),
+        (b"", "a line that names the columns"),
+        (b"a,y\n", "rows: found 0"),
+        (b"a,y\n1,0\n2,0\n", "label 0 in all 2 rows"),
+        (b"\xff\xfea\0,\0y\0", "UTF-16"),
+        (b"\xe4,y\n1,0\n", "UTF-8"),
+        (b"a,y\n1,\xe4\n", "UTF-8"),
+        (
+            b"t,y\n1700000000.5,0\n1700000001.25,1\n1700000002.75,1\n",
+            "column \"t\": found values about 1700000001",
+        ),
+    ] {
+        let error = refused(text);
+        assert!(
+            error.contains(advice),
+            "{:?}: {error}",
+            String::from_utf8_lossy(text)
+        );
+    }
+    let train = table(dir.path(), "train", "a,b,y\n1,2,0\n3,4,1\n");
+    for (text, advice) in [
+        ("a,y\n1,0\n", "no column \"b\", expected all columns"),
+        (
+            "a,b,c,y\n1,2,3,0\n",
+            "the column \"c\", expected only the columns",
+        ),
+        ("a,b,y\n", "rows: found 0"),
+    ] {
+        let test = table(dir.path(), "test", text);
+        let error = of_tables(&[("train", &train), ("test", &test)], &options)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(advice), "{error}");
+    }
+    // A quote that is never closed does not fill the memory.
+    let open = [b"a,y\n1,0\n\"".to_vec(), vec![b'x'; 80 << 20]].concat();
+    let error = refused(&open);
+    assert!(error.contains("64 MiB"), "{error}");
+    let centered = CsvOptions {
+        center: true,
+        ..options
+    };
+    let text = "t,y\n1700000000.5,0\n1700000001.25,1\n1700000002.75,1\n";
+    let path = table(dir.path(), "times", text);
+    let (manifest, x, _) = of_tables(&[("train", &path)], &centered).unwrap();
+    let shift = manifest.numbers.unwrap().shift.unwrap();
+    assert_eq!(x[2] - x[0], 2.25);
+    assert_eq!(f64::from(x[0]) + shift[0], 1_700_000_000.5);
+}
+
+/// The same model of the same numbers, however they are stored.
+#[test]
+fn fits_of_converted_arrays_are_those_of_mapped_ones() {
+    let world = World::new();
+    let fit = |x: &str, y: &str, out: &str, more: &[&str]| {
+        let common = [
+            "--x",
+            x,
+            "--y",
+            y,
+            "--out",
+            out,
+            "--epochs",
+            "20",
+            "--threads",
+            "1",
+        ];
+        succeeds(&world.run(FIT, &[&common[..], more].concat()))
+    };
+    let file = |name: &str| golden(name).to_str().unwrap().to_string();
+    let said = fit(&file("little_float32.npy"), &file("y.npy"), "mapped", &[]);
+    assert!(
+        said.contains("mapped") && !said.contains("converted"),
+        "{said}"
+    );
+    let weight = |run: &str| {
+        let model = Model::load(world.path(run).join("model.safetensors")).unwrap();
+        model.weight().as_slice().to_vec()
+    };
+    for (i, (x, y)) in [
+        ("big_float64.npy", "y_column.npy"),
+        ("big_float16_fortran.npy", "y_float.npy"),
+        ("deflated.npz", "deflated.npz"),
+        ("stored.npz:turned", "positional.npz"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = format!("run{i}");
+        let said = fit(&file(x), &file(y), &out, &[]);
+        assert!(
+            said.contains("converted to f32 in memory") && said.contains("in memory ("),
+            "{said}"
+        );
+        assert_eq!(weight(&out), weight("mapped"), "{x}");
+    }
+    fit(
+        &file("little_float32.npy"),
+        &file("y_names.npy"),
+        "named",
+        &[],
+    );
+    let model = Model::load(world.path("named/model.safetensors")).unwrap();
+    assert_eq!(model.about().class_names, ["aster", "rose", "Ähre"]);
+    fit(&file("little_uint8.npy"), &file("y.npy"), "bytes", &[]);
+    let model = Model::load(world.path("bytes/model.safetensors")).unwrap();
+    let numbers = model.about().numbers.clone().unwrap();
+    assert_eq!(numbers.scale.as_deref(), Some("u8/255"));
+    // What a file of its own is called wins over an address.
+    std::fs::copy(golden("little_float32.npy"), world.path("a.npz:x")).unwrap();
+    fit("a.npz:x", &file("y.npy"), "colon", &[]);
+    assert_eq!(weight("colon"), weight("mapped"));
+}
+
+/// A shift goes from the command line through dataset and model to ONNX.
+#[test]
+fn a_shift_is_kept_by_dataset_model_and_onnx() {
+    let world = World::new();
+    let (x, _) = times(&world.path(""));
+    let arrays = ["--x", "times.npy", "--y", "late.npy"];
+    for refused in [
+        world.run(PREP, &[&["npy"], &arrays[..], &["--out", "set"]].concat()),
+        world.run(FIT, &[&arrays[..], &["--out", "run"]].concat()),
+    ] {
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(65), "{stderr}");
+        assert!(
+            stderr.contains("column 1") && stderr.contains("--center"),
+            "{stderr}"
+        );
+    }
+    succeeds(&world.run(
+        PREP,
+        &[&["npy"], &arrays[..], &["--center", "--out", "set"]].concat(),
+    ));
+    let newton = [
+        "--optimizer",
+        "newton",
+        "--l2",
+        "1e-8",
+        "--standardize",
+        "both",
+    ];
+    succeeds(&world.run(FIT, &[&["set"], &newton[..], &["--out", "of-set"]].concat()));
+    let centered = [&arrays[..], &["--center"], &newton[..], &["--out", "of-x"]].concat();
+    succeeds(&world.run(FIT, &centered));
+    let model = |run: &str| Model::load(world.path(run).join("model.safetensors")).unwrap();
+    assert_eq!(model("of-set"), {
+        let mut model = model("of-x");
+        let about = flowreg::model::About {
+            class_names: vec!["class 0".to_string(), "class 1".to_string()],
+            ..model.about().clone()
+        };
+        model.set_about(about);
+        model
+    });
+    let summary = common::json(&world.path("of-x/summary.json"));
+    assert!(
+        summary["train_accuracy"].as_f64().unwrap() > 0.99,
+        "{summary}"
+    );
+    // A start of the same shift is one; a model of other rows is none.
+    let again = [
+        "--init",
+        "of-x/model.safetensors",
+        "--epochs",
+        "1",
+        "--lr",
+        "1e-9",
+        "--out",
+    ];
+    succeeds(&world.run(FIT, &[&["set"], &again[..], &["more"]].concat()));
+    world.refuses(65, &["of-x/model.safetensors", "another shift"], |world| {
+        let golden = |name| golden(name).to_str().unwrap().to_string();
+        let (x, y) = (golden("little_float32.npy"), golden("y.npy"));
+        let rows = ["--x", &x, "--y", &y, "--classes", "2"];
+        world.run(FIT, &[&rows[..], &again[..], &["other"]].concat())
+    });
+    succeeds(&world.run(FIT, &["export", "of-x", "--out", "exported"]));
+    let model = model("of-x");
+    let numbers = model.about().numbers.clone().unwrap();
+    let rows = read_all(rows::open(&x, &numbers, 2).unwrap(), 360).unwrap();
+    let expected = model.probabilities(&rows).unwrap();
+    let raw: Vec<f64> = (std::fs::read(&x).unwrap()[128..].chunks(8))
+        .map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap()))
+        .collect();
+    let onnx = std::fs::read(world.path("exported/model.onnx")).unwrap();
+    let found = common::onnx::probabilities(&onnx, &raw);
+    let found: Vec<f32> = found.into_iter().map(|p| p as f32).collect();
+    assert!(
+        common::largest_difference(
+            &found,
+            &expected.iter().map(|&p| p.into()).collect::<Vec<f64>>()
+        ) < 1e-5
+    );
+}

@@ -1,0 +1,631 @@
+//! `flowreg-predict` on rows of numbers: of any file, type and writer, as the model's training
+//! rows were made; with labels; from pipes; and what it never overwrites.
+
+mod common;
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use common::world::{PREDICT, World, succeeds};
+use flowreg::data::dataset::NumberFormat;
+use flowreg::data::npy::{self, Dtype, Header};
+use flowreg::{Model, Samples};
+use proptest::prelude::*;
+use serde_json::Value;
+
+/// An empty folder.
+fn folder() -> World {
+    World(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap())
+}
+
+/// A model of so many features and classes, with weights of about 1.
+fn model(features: usize, classes: &[&str], numbers: Option<NumberFormat>) -> Model {
+    let outputs = if classes.len() == 2 { 1 } else { classes.len() };
+    let mut uniform = common::uniform(7);
+    let mut draw = |count| -> Vec<f32> { (0..count).map(|_| uniform() - 0.5).collect() };
+    let mut model = Model::new(draw(outputs * features), draw(outputs)).unwrap();
+    let mut about = model.about().clone();
+    about.class_names = classes.iter().map(ToString::to_string).collect();
+    about.numbers = numbers;
+    model.set_about(about);
+    model
+}
+
+fn write(world: &World, name: &str, bytes: impl AsRef<[u8]>) {
+    std::fs::write(world.path(name), bytes).unwrap();
+}
+
+/// The header of an array, as NumPy writes it, and its data.
+fn array(descr: &str, column_major: bool, shape: [usize; 2], data: Vec<u8>) -> Vec<u8> {
+    let order = if column_major { "True" } else { "False" };
+    let [n, d] = shape;
+    let mut text =
+        format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': ({n}, {d}), }}");
+    while (10 + text.len() + 1) % 64 != 0 {
+        text.push(' ');
+    }
+    text.push('\n');
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((text.len() as u16).to_le_bytes());
+    bytes.extend(text.as_bytes());
+    bytes.extend(data);
+    bytes
+}
+
+fn libsvm(x: &[f32], features: usize, first: usize, labels: &[&str]) -> String {
+    let lines = x.chunks(features).enumerate().map(|(i, row)| {
+        let values = row.iter().enumerate().filter(|(_, value)| **value != 0.0);
+        let values = values.map(|(j, value)| format!(" {}:{value}", j + first));
+        format!(
+            "{}{}\n",
+            labels[i % labels.len()],
+            values.collect::<String>()
+        )
+    });
+    lines.collect()
+}
+
+fn read_npy(world: &World, name: &str) -> (Vec<usize>, Vec<f32>) {
+    let bytes = std::fs::read(world.path(name)).unwrap();
+    let header = Header::parse(&bytes, bytes.len() as u64).unwrap();
+    let data = bytes[header.data_offset..].chunks_exact(4);
+    let values = data.map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+    (header.shape, values.collect())
+}
+
+/// Run with this on standard input, from a pipe.
+fn piped(world: &World, args: &[&str], bytes: &[u8]) -> Output {
+    let mut child = Command::new(PREDICT)
+        .args(args)
+        .current_dir(world.0.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let bytes = bytes.to_vec();
+    // It may end before it has read all.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&bytes)));
+    let output = common::process::bounded(child);
+    writer.join().unwrap();
+    output
+}
+
+fn json(output: &Output) -> Vec<Value> {
+    let text = succeeds(output);
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// One matrix in files of every kind has one prediction, to the bit.
+    #[test]
+    fn one_matrix_in_any_file_has_one_prediction(
+        rows in 1usize..20,
+        features in 1usize..9,
+        classes in 2usize..5,
+        values in prop::collection::vec(
+            prop_oneof![2 => Just(0.0f32), 3 => -1e3f32..1e3, 1 => -1e-3f32..1e-3], 160),
+        rotation in 0usize..9,
+    ) {
+        let world = folder();
+        let x: Vec<f32> = values[..rows * features].to_vec();
+        let names = ["1", "2", "c", "d"];
+        let columns: Vec<String> = (0..features).map(|j| format!("column, \"{j}\"")).collect();
+        let numbers = NumberFormat { columns: Some(columns.clone()), ..NumberFormat::default() };
+        let model = model(features, &names[..classes], Some(numbers));
+        model.save(world.path("m.safetensors")).unwrap();
+        let expected = model.probabilities(&x).unwrap();
+
+        let shape = [rows, features];
+        let bytes = |of: &dyn Fn(f32) -> Vec<u8>| x.iter().flat_map(|v| of(*v)).collect::<Vec<u8>>();
+        let columnwise: Vec<u8> = (0..features)
+            .flat_map(|j| x[j..].iter().step_by(features))
+            .flat_map(|v| f64::from(*v).to_le_bytes())
+            .collect();
+        let mut table = String::new();
+        let order: Vec<usize> = (0..features).map(|j| (j + rotation) % features).collect();
+        let line = |fields: Vec<String>| fields.join(",") + "\r\n";
+        table += &line(order.iter().map(|&j| format!("\"{}\"", columns[j].replace('"', "\"\""))).collect());
+        for row in x.chunks(features) {
+            table += &line(order.iter().map(|&j| row[j].to_string()).collect());
+        }
+        let text = libsvm(&x, features, 1, &["1", "+1", "2.0"]);
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(text.as_bytes()).unwrap();
+        // The names say nothing: content decides.
+        let files: [(&str, Vec<u8>); 7] = [
+            ("f4.txt", npy::f32_file(&shape, &x)),
+            ("f4_big.npy", array(">f4", false, shape, bytes(&|v| v.to_be_bytes().to_vec()))),
+            ("F8.NPY", array("<f8", false, shape, bytes(&|v| f64::from(v).to_le_bytes().to_vec()))),
+            ("f8_columns.npy", array("<f8", true, shape, columnwise)),
+            ("table.data", table.into_bytes()),
+            ("text.csv", text.into_bytes()),
+            ("packed", gz.finish().unwrap()),
+        ];
+        let mut args = vec!["m.safetensors", "--npy", "p.npy", "--quiet"];
+        for (name, bytes) in &files {
+            write(&world, name, bytes);
+            args.push(name);
+        }
+        let output = world.run(PREDICT, &args);
+        prop_assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let (shape, found) = read_npy(&world, "p.npy");
+        prop_assert_eq!(shape, vec![files.len() * rows, classes]);
+        for ((name, _), found) in files.iter().zip(found.chunks(rows * classes)) {
+            prop_assert_eq!(found, &expected[..], "{}", name);
+        }
+    }
+}
+
+#[test]
+fn whole_numbers_of_every_type_are_read() {
+    let world = folder();
+    let (rows, features) = (3, 4);
+    let values = [0u8, 1, 1, 0, 1, 0, 1, 1, 0, 0, 0, 1];
+    let x: Vec<f32> = values.iter().map(|&v| v.into()).collect();
+    let of = |size: usize, big: bool| -> Vec<u8> {
+        let word = |value: u8| {
+            let mut word = vec![0; size];
+            word[if big { size - 1 } else { 0 }] = value;
+            word
+        };
+        values.iter().flat_map(|&value| word(value)).collect()
+    };
+    let model = model(features, &["a", "b", "c"], None);
+    model.save(world.path("m")).unwrap();
+    let expected = model.probabilities(&x).unwrap();
+    for descr in [
+        "|b1", "|i1", "|u1", "<i2", ">i2", "<u2", "<i4", ">u4", "<i8", ">i8", "<u8",
+    ] {
+        let size = descr[2..].parse().unwrap();
+        let bytes = array(
+            descr,
+            false,
+            [rows, features],
+            of(size, descr.starts_with('>')),
+        );
+        write(&world, "x", bytes);
+        let args = ["m", "x", "--npy", "p.npy", "--force"];
+        succeeds(&world.run(PREDICT, &args));
+        assert_eq!(read_npy(&world, "p.npy").1, expected, "{descr}");
+    }
+}
+
+/// Rows are made as the model says that its training rows were: bytes over 255, a shift in f64,
+/// indices from 0.
+#[test]
+fn rows_are_made_as_the_model_says() {
+    let world = folder();
+    let probabilities = |numbers: NumberFormat, x: &[f32], name: &str| {
+        let model = model(2, &["1", "2", "-1"], Some(numbers));
+        model.save(world.path("m")).unwrap();
+        succeeds(&world.run(PREDICT, &["m", name, "--npy", "p.npy", "--force"]));
+        assert_eq!(
+            read_npy(&world, "p.npy").1,
+            model.probabilities(x).unwrap(),
+            "{name}"
+        );
+    };
+    let bytes = NumberFormat {
+        scale: Some("u8/255".to_string()),
+        ..NumberFormat::default()
+    };
+    write(
+        &world,
+        "u1",
+        array("|u1", false, [2, 2], vec![0, 51, 255, 7]),
+    );
+    let divided: Vec<f32> = [0.0f32, 51.0, 255.0, 7.0]
+        .iter()
+        .map(|v| v / 255.0)
+        .collect();
+    probabilities(bytes.clone(), &divided, "u1");
+    write(&world, "f4", npy::f32_file(&[2, 2], &divided));
+    probabilities(bytes.clone(), &divided, "f4");
+    // Whole numbers that were not divided are refused, not silently taken for quotients.
+    write(
+        &world,
+        "i2",
+        array("<i2", false, [1, 2], vec![51, 0, 255, 0]),
+    );
+    model(2, &["1", "2", "-1"], Some(bytes))
+        .save(world.path("m"))
+        .unwrap();
+    world.refuses(65, &["i2", "divided by 255"], |world| {
+        world.run(PREDICT, &["m", "i2"])
+    });
+
+    let shift = NumberFormat {
+        shift: Some(vec![1.7e9, 0.0]),
+        ..NumberFormat::default()
+    };
+    let times = [1.7e9 + 1.0, 0.5, 1.7e9 + 3599.0, -0.5];
+    let data = times.iter().flat_map(|v: &f64| v.to_le_bytes()).collect();
+    write(&world, "times", array("<f8", false, [2, 2], data));
+    let shifted = [1.0, 0.5, 3599.0, -0.5];
+    probabilities(shift.clone(), &shifted, "times");
+    write(
+        &world,
+        "times.txt",
+        "1 1:1700000001 2:0.5\n2 1:1700003599 2:-.5\n",
+    );
+    probabilities(shift, &shifted, "times.txt");
+
+    let zero = NumberFormat {
+        first_index: Some(0),
+        ..NumberFormat::default()
+    };
+    write(&world, "zero.txt", "1 0:3\n2 1:4\n");
+    probabilities(zero, &[3.0, 0.0, 0.0, 4.0], "zero.txt");
+    // Of a model that knows nothing of indices, 0 is a mistake, and can be told.
+    model(2, &["1", "2", "-1"], None)
+        .save(world.path("m"))
+        .unwrap();
+    world.refuses(65, &["line 1", "--first-index 0"], |world| {
+        world.run(PREDICT, &["m", "zero.txt"])
+    });
+    succeeds(&world.run(PREDICT, &["m", "zero.txt", "--first-index", "0"]));
+}
+
+/// Every input has a row of --npy, in order; what cannot be read is named, and its row is NaN.
+#[test]
+fn unreadable_rows_are_nan_and_named() {
+    let world = folder();
+    let model = model(2, &["1", "2", "-1"], None);
+    model.save(world.path("m")).unwrap();
+    let x = [1.0, 2.0, f32::NAN, 0.0, 3.0, 4.0];
+    write(&world, "x.npy", npy::f32_file(&[3, 2], &x));
+    write(&world, "t.txt", "1:1 2:2\n1:1 x\n1:inf\n1:3 2:4\n");
+    write(&world, "t.csv", "p,q\n1,2\n3\n1,x\n3,4\n");
+    write(&world, "wide.npy", npy::f32_file(&[1, 3], &[1.0; 3]));
+    let inputs = ["x.npy", "absent.npy", "t.txt", "wide.npy", "t.csv", "x.npy"];
+    let args = [
+        &["m"],
+        &inputs[..],
+        &["--npy", "p.npy", "--csv", "--top", "1"],
+    ]
+    .concat();
+    let good = model.probabilities(&[1.0, 2.0, 3.0, 4.0]).unwrap();
+    let (first, last) = good.split_at(3);
+    let nan = [f32::NAN; 3];
+    let expected = [
+        first, &nan, last, &nan, first, &nan, &nan, last, &nan, first, &nan, &nan, last, first,
+        &nan, last,
+    ]
+    .concat();
+    for (skip, code) in [(false, 65), (true, 0)] {
+        let skip: &[&str] = if skip {
+            &["--skip-bad", "--force"]
+        } else {
+            &[]
+        };
+        let output = world.run(PREDICT, &[&args[..], skip].concat());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        for part in [
+            "x.npy: row 1, column 0",
+            "absent.npy",
+            "t.txt: line 2",
+            "t.txt: line 3",
+            "wide.npy",
+            "t.csv: line 3",
+            "t.csv: line 4",
+        ] {
+            assert!(stderr.contains(part), "{part}: {stderr}");
+        }
+        assert_eq!(stderr.lines().count(), 8, "{stderr}");
+        let (shape, found) = read_npy(&world, "p.npy");
+        assert_eq!(shape, [16, 3]);
+        let bits = |values: &[f32]| -> Vec<Option<u32>> {
+            let bits = |v: &f32| (!v.is_nan()).then(|| v.to_bits());
+            values.iter().map(bits).collect()
+        };
+        assert_eq!(bits(&found), bits(&expected));
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap().lines().count(),
+            1 + 8
+        );
+    }
+}
+
+/// However many rows have logits that f32 does not hold, each is named once and costs no more
+/// than others.
+#[test]
+fn overflowing_rows_are_left_out_one_by_one() {
+    let world = folder();
+    let weight = vec![1e30, 0.0, 0.0, 1e30, -1e30, 0.0];
+    Model::new(weight, vec![0.0; 3])
+        .unwrap()
+        .save(world.path("m"))
+        .unwrap();
+    let rows = 20_000;
+    let x: Vec<f32> = (0..rows)
+        .flat_map(|i| [if i % 100 == 0 { 1.0 } else { 1e12 }, 1.0])
+        .collect();
+    write(&world, "x.npy", npy::f32_file(&[rows, 2], &x));
+    let output = world.run(
+        PREDICT,
+        &["m", "x.npy", "--skip-bad", "--csv", "--top", "1"],
+    );
+    assert!(output.status.success());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.lines().count(), rows - rows / 100);
+    assert!(stderr.contains("x.npy[1]: logits") && stderr.contains("x.npy[19999]: logits"));
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap().lines().count(),
+        1 + rows / 100
+    );
+}
+
+/// Accuracy, loss and confusion are those of the library, wherever the labels come from.
+#[test]
+fn labels_are_met_as_the_library_says() {
+    let world = folder();
+    for classes in [&["-1", "1"][..], &["-1", "1", "4"]] {
+        let mut model = model(3, classes, None);
+        let mut about = model.about().clone();
+        about.temperature = Some(1.7);
+        model.set_about(about);
+        model.save(world.path("m")).unwrap();
+        let rows = 50;
+        let mut uniform = common::uniform(3);
+        let x: Vec<f32> = (0..3 * rows).map(|_| 4.0 * uniform() - 2.0).collect();
+        let labels: Vec<i64> = (0..rows as i64)
+            .map(|i| i * i % classes.len() as i64)
+            .collect();
+        let samples = Samples::new(&x, 3, &labels, classes.len()).unwrap();
+        let expected = model.evaluate(&samples).unwrap();
+        let written: Vec<&str> = labels
+            .iter()
+            .map(|&label| classes[label as usize])
+            .collect();
+
+        write(&world, "t.txt", libsvm(&x, 3, 1, &written));
+        write(&world, "x.npy", npy::f32_file(&[rows, 3], &x));
+        let mut y = Header::encode(Dtype::I64, &[rows]);
+        y.extend(
+            written
+                .iter()
+                .flat_map(|l| l.parse::<i64>().unwrap().to_le_bytes()),
+        );
+        write(&world, "y.npy", y);
+        let mut table = "p,sort,q,r\n".to_string();
+        for (row, label) in x.chunks(3).zip(&written) {
+            table += &format!("{},{label},{},{}\n", row[0], row[1], row[2]);
+        }
+        write(&world, "t.csv", table);
+        for args in [
+            &["t.txt"][..],
+            &["x.npy", "--y", "y.npy"],
+            &["t.csv", "--label", "sort"],
+        ] {
+            let lines = json(&world.run(PREDICT, &[&["m", "--json"], args].concat()));
+            assert_eq!(lines.len(), rows + 1);
+            let found = &lines[rows]["evaluation"];
+            assert_eq!(found["rows"], rows);
+            assert_eq!(found["accuracy"].as_f64().unwrap(), expected.accuracy);
+            let loss = found["loss"].as_f64().unwrap();
+            assert!(
+                (loss - expected.loss).abs() < 1e-12,
+                "{loss} {}",
+                expected.loss
+            );
+            // What is counted is what is printed.
+            let correct = lines[..rows]
+                .iter()
+                .zip(&written)
+                .filter(|(line, label)| line["predictions"][0]["class"] == ***label);
+            assert_eq!(correct.count() as f64 / rows as f64, expected.accuracy);
+            let confusion = found["confusion"].as_array().unwrap();
+            let counts = confusion
+                .iter()
+                .map(|entry| entry["rows"].as_u64().unwrap());
+            assert_eq!(counts.sum::<u64>(), rows as u64);
+        }
+        let said = succeeds(&world.run(PREDICT, &["m", "t.txt", "--top", "1"]));
+        let accuracy = format!("accuracy {:.4} (", expected.accuracy);
+        assert!(said.contains(&accuracy), "{said}");
+        assert_eq!(said.lines().count(), 2 * rows + 2 + classes.len());
+        // Values between commas stay such.
+        let output = world.run(PREDICT, &["m", "t.txt", "--csv", "--top", "1"]);
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap().lines().count(),
+            rows + 1
+        );
+        assert!(
+            String::from_utf8(output.stderr)
+                .unwrap()
+                .contains(&accuracy)
+        );
+    }
+    // A label that is no class of the model is counted and named; a line may have none.
+    write(&world, "t.txt", "1 1:1\n9 1:1\n1:1 2:2\nrose 1:1\n");
+    let output = world.run(PREDICT, &["m", "t.txt", "--json"]);
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(stderr.contains("know: 2 (9, rose)"), "{stderr}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(last["evaluation"]["rows"], 1);
+    assert_eq!(last["evaluation"]["rows_of_unknown_labels"], 2);
+    // Another number of labels than rows is no result.
+    let mut y = Header::encode(Dtype::U8, &[3]);
+    y.extend([1, 1, 1]);
+    write(&world, "y.npy", y);
+    for inputs in [&["x.npy"][..], &["t.txt"]] {
+        let args = [&["m"], inputs, &["--y", "y.npy", "--npy", "p.npy"]].concat();
+        let output = world.run(PREDICT, &args);
+        assert_eq!(output.status.code(), Some(65));
+        assert!(
+            String::from_utf8(output.stderr)
+                .unwrap()
+                .contains("3 labels")
+        );
+        assert!(!world.path("p.npy").exists());
+    }
+}
+
+#[test]
+fn logits_are_those_of_the_fit() {
+    let world = folder();
+    for classes in [&["a", "b"][..], &["a", "b", "c"]] {
+        let mut model = model(2, classes, None);
+        let mut about = model.about().clone();
+        about.temperature = Some(3.0);
+        model.set_about(about);
+        model.save(world.path("m")).unwrap();
+        let x = [1.0, 2.0, -3.0, 0.5];
+        write(&world, "x.npy", npy::f32_file(&[2, 2], &x));
+        let args = [
+            "m", "x.npy", "--logits", "--npy", "z.npy", "--json", "--force",
+        ];
+        let lines = json(&world.run(PREDICT, &args));
+        let (shape, found) = read_npy(&world, "z.npy");
+        assert_eq!(shape, [2, model.bias().len()]);
+        for (i, x) in x.chunks(2).enumerate() {
+            for (k, &b) in model.bias().iter().enumerate() {
+                let w = model.weight().row(k).to_vec();
+                let expected = w[0] * x[0] + w[1] * x[1] + b;
+                let logit = found[i * model.bias().len() + k];
+                assert!((logit - expected).abs() < 1e-5);
+                let class = if model.bias().len() == 1 { 1 } else { k };
+                let predictions = lines[i]["predictions"].as_array().unwrap();
+                let said = predictions.iter().find(|p| p["label"] == class).unwrap();
+                assert_eq!(said["logit"].as_f64().unwrap() as f32, logit);
+            }
+        }
+        let said = succeeds(&world.run(PREDICT, &["m", "x.npy", "--logits", "--csv"]));
+        assert!(said.starts_with("input,rank,class,label,logit\n"), "{said}");
+    }
+}
+
+/// A pipe is read as a file is.
+#[test]
+fn standard_input_is_any_input() {
+    let world = folder();
+    let model = model(2, &["1", "2", "-1"], None);
+    model.save(world.path("m")).unwrap();
+    let x = [1.0, 2.0, 3.0, 4.0];
+    let expected = model.probabilities(&x).unwrap();
+    let inputs: [&[u8]; 3] = [
+        &npy::f32_file(&[2, 2], &x),
+        b"1:1 2:2\n1:3 2:4\n",
+        b"p,q\n1,2\n3,4\n",
+    ];
+    for bytes in inputs {
+        let names: &[&str] = if cfg!(unix) {
+            &["-", "/dev/stdin"]
+        } else {
+            &["-"]
+        };
+        for name in names {
+            let output = piped(
+                &world,
+                &["m", name, "--npy", "p.npy", "--force", "--csv"],
+                bytes,
+            );
+            let said = succeeds(&output);
+            assert!(said.contains("\"standard input[1]\",1,"), "{said}");
+            assert_eq!(read_npy(&world, "p.npy").1, expected);
+        }
+    }
+    // What is wrong with it is said of it, not of a file that nobody gave.
+    let output = piped(&world, &["m", "-"], &npy::f32_file(&[1, 3], &[1.0; 3]));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("standard input: features"), "{stderr}");
+    let output = piped(&world, &["m", "-", "-"], b"");
+    assert_eq!(output.status.code(), Some(64));
+}
+
+/// Whatever a model of numbers cannot read is called what it is.
+#[test]
+fn what_is_no_rows_is_called_what_it_is() {
+    let world = folder();
+    model(2, &["1", "2", "-1"], None)
+        .save(world.path("m"))
+        .unwrap();
+    std::fs::create_dir(world.path("folder")).unwrap();
+    write(&world, "p", include_bytes!("pictures/rgb.png"));
+    write(&world, "letter.txt", "dear reader\nall is well\n");
+    write(&world, "empty", "");
+    write(&world, "comments.txt", "# 1 1:2\n");
+    write(&world, "header.csv", "p,q\n");
+    write(&world, "cut.npy", &npy::f32_file(&[2, 2], &[1.0; 4])[..135]);
+    for (name, part) in [
+        ("folder", "found a folder"),
+        ("p", "found a PNG picture"),
+        ("letter.txt", "LIBSVM"),
+        ("empty", "empty"),
+        ("comments.txt", "something else"),
+        ("header.csv", "rows: found 0"),
+        ("cut.npy", "cut.npy"),
+        ("letter.npz:x", "letter.npz"),
+    ] {
+        let output = world.run(PREDICT, &["m", name]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            [Some(65), Some(74)].contains(&output.status.code()),
+            "{stderr}"
+        );
+        assert!(
+            stderr.contains(part) && stderr.contains(name),
+            "{part}: {stderr}"
+        );
+        assert!(!stderr.contains("found a photograph"), "{stderr}");
+    }
+    // Features that the model never saw are left out, and that is said.
+    write(&world, "wide.txt", "1 1:1 5:2\n1 3:1\n");
+    let output = world.run(PREDICT, &["m", "wide.txt", "--csv"]);
+    assert!(output.status.success());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("2 values") && stderr.contains("line 1 (index 5)"),
+        "{stderr}"
+    );
+}
+
+/// `--force` replaces an array of predictions and nothing else.
+#[test]
+fn inputs_and_models_are_never_overwritten() {
+    let world = folder();
+    model(2, &["1", "2", "-1"], None)
+        .save(world.path("m"))
+        .unwrap();
+    write(&world, "x.npy", npy::f32_file(&[2, 2], &[1.0; 4]));
+    write(&world, "notes.npy", "no array");
+    std::fs::create_dir(world.path("folder")).unwrap();
+    let predict =
+        |world: &World, file: &str| world.run(PREDICT, &["m", "x.npy", "--npy", file, "--force"]);
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("x.npy", world.path("link.npy")).unwrap();
+    let files = ["m", "x.npy", "./folder/../x.npy", "notes.npy", "folder"];
+    for file in files.into_iter().chain(cfg!(unix).then_some("link.npy")) {
+        let read = || files.map(|file| std::fs::read(world.path(file)).ok());
+        let before = read();
+        let name = file.replace("link", "x");
+        world.refuses(65, &[&name], |world| predict(world, file));
+        assert_eq!(read(), before, "{file}");
+    }
+    succeeds(&predict(&world, "p.npy"));
+    succeeds(&predict(&world, "p.npy"));
+    assert_eq!(read_npy(&world, "p.npy").0, [2, 3]);
+    // Nothing that flowreg wrote as part of another output either.
+    std::fs::create_dir(world.path("run")).unwrap();
+    write(
+        &world,
+        "run/.flowreg.json",
+        r#"{"flowreg": "0", "entries": ["coordinates.npy"]}"#,
+    );
+    write(
+        &world,
+        "run/coordinates.npy",
+        npy::f32_file(&[1, 1], &[1.0]),
+    );
+    world.refuses(65, &["coordinates.npy"], |world| {
+        predict(world, "run/coordinates.npy")
+    });
+}
