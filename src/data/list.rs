@@ -415,9 +415,10 @@ mod tests {
         seed: 0,
     };
 
-    fn parsed(
-        text: &[u8],
-    ) -> std::result::Result<Vec<(u64, String, String, Option<&str>)>, String> {
+    /// Line, path, label and split.
+    type Row = (u64, String, String, Option<&'static str>);
+
+    fn parsed(text: &[u8]) -> std::result::Result<Vec<Row>, String> {
         let (entries, _) = parse(Path::new("l.csv"), text).map_err(|error| error.to_string())?;
         let row = |entry: Entry| {
             (
