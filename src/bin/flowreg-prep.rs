@@ -207,7 +207,14 @@ struct Pictures {
     )]
     exif: bool,
     /// Most pixels of a photograph; a file may have 4 bytes for each, and 32 MiB at least
-    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_pixels)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = DecodeOptions::default().max_pixels,
+        long_help = "Most pixels of a photograph; larger ones are refused by their header. A file may \
+                     have 4 bytes for each pixel allowed, and 32 MiB at least. Example, of scans: \
+                     flowreg-prep folder --root scans --max-pixels 120000000 --max-side 20000 --out scans-data"
+    )]
     max_pixels: usize,
     /// Longest side of a photograph, in pixels
     #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_side)]
