@@ -461,8 +461,9 @@ fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) ->
     for (photograph, _) in all.step_by((rows / TRIED).max(1)).take(TRIED) {
         match loader.load(photograph, options.size, &options.decode, &mut row) {
             Ok(()) => tried += 1,
-            Err(error @ Error::Interrupted { .. }) => return Err(error),
-            Err(_) => {}
+            Err(Error::Image { .. }) => {}
+            Err(Error::Io { .. }) if options.skip_bad => {}
+            Err(error) => return Err(error),
         }
     }
     let each = started.elapsed().as_secs_f64() / f64::from(tried.max(1));
