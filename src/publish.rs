@@ -141,7 +141,8 @@ impl Staging {
     pub fn publish(mut self) -> Result<()> {
         let mut entries = BTreeSet::new();
         list(&self.dir, "", &mut entries)?;
-        self.write(ENTRIES, &Entries::to_json(Some(entries)))?;
+        // In one step: a process that dies here leaves one list or the other.
+        files::replace(&self.dir.join(ENTRIES), &Entries::to_json(Some(entries)))?;
         // Checked again: the work in between may have taken hours.
         refuse_existing(&self.target, self.overwrite)?;
         files::sync_dir(&self.dir)?;
@@ -432,12 +433,24 @@ fn remove_remains(dir: &Path) -> Result<()> {
     if dir.symlink_metadata().is_err() || fs::remove_dir(dir).is_ok() {
         return Ok(());
     }
-    if !is_output(dir) {
+    if !is_output(dir) && !is_beginning(dir) {
         let found = "something that flowreg did not write";
         let expected = "nothing of this name; move it away, or choose another --out";
         return Err(Error::format(dir, "content", found, expected));
     }
     files::remove_dir_all(dir)
+}
+
+/// Whether a directory holds the beginning of its list and nothing else: that of a process that
+/// was killed while it wrote the list.
+fn is_beginning(dir: &Path) -> bool {
+    let path = dir.join(ENTRIES);
+    let mut there = BTreeSet::new();
+    list(dir, "", &mut there).is_ok()
+        && there.is_empty()
+        && path.symlink_metadata().is_ok_and(|list| list.is_file())
+        && files::read(&path, "open", MAX_ENTRIES)
+            .is_ok_and(|bytes| Entries::to_json(None).starts_with(&bytes))
 }
 
 /// Refuse a file that exists and may not be replaced by one that begins with `signature`.
@@ -594,6 +607,28 @@ mod tests {
         let staging = Staging::begin(out, Overwrite::Replace, sources)?;
         staging.write("summary.json", b"2")?;
         staging.publish()
+    }
+
+    /// Killed at any moment of writing the list, which comes first.
+    #[test]
+    fn the_beginning_of_a_list_is_removed_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let (out, partial) = (root.path().join("out"), root.path().join(".out.partial"));
+        let list = Entries::to_json(None);
+        for len in 0..=list.len() {
+            fs::create_dir(&partial).unwrap();
+            fs::write(partial.join(ENTRIES), &list[..len]).unwrap();
+            drop(Staging::begin(&out, Overwrite::Never, &[]).unwrap());
+            assert!(!partial.exists(), "{len}");
+        }
+        for (name, bytes) in [(ENTRIES, "other"), ("thesis.tex", "")] {
+            fs::create_dir(&partial).unwrap();
+            fs::write(partial.join(ENTRIES), "").unwrap();
+            fs::write(partial.join(name), bytes).unwrap();
+            assert!(Staging::begin(&out, Overwrite::Never, &[]).is_err());
+            assert_eq!(fs::read(partial.join(name)).unwrap(), bytes.as_bytes());
+            fs::remove_dir_all(&partial).unwrap();
+        }
     }
 
     #[test]
