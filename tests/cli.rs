@@ -422,7 +422,7 @@ fn bad_photographs_are_refused() {
     let mut taller = good.clone();
     taller[height] += 1; // 256 rows more than the scan holds
     let cases: [(&str, &[u8], &str); 7] = [
-        ("empty", &[], "no JPEG or PNG signature"),
+        ("empty", &[], "found an empty file"),
         ("half a PNG", b"\x89PNG\r\n\x1a\n", "broken PNG"),
         ("cut in half", &good[..good.len() / 2], "broken JPEG"),
         ("without its end", &good[..good.len() - 2], "broken JPEG"),
@@ -468,7 +468,7 @@ fn bad_photographs_are_skipped_or_taken_when_told_to() {
         world.run(PREP, &[&args[..], &["--out", "out"], more].concat())
     };
     world.refuses(65, &["image_00002.jpg", "broken JPEG"], |_| prep(&[]));
-    world.refuses(65, &["image_00006.jpg", "signature"], |_| {
+    world.refuses(65, &["image_00006.jpg", "found an empty file"], |_| {
         prep(&["--lenient"])
     });
 
@@ -671,11 +671,11 @@ fn a_dataset_that_lies_is_refused() {
 
     for (from, to, part) in [
         (
-            "\"version\": 2",
+            "\"version\": 3",
             "\"version\": 1",
             "prepare the dataset again",
         ),
-        ("\"version\": 2,", "", "version"),
+        ("\"version\": 3,", "", "version"),
         (
             "\"rows\": 12",
             "\"rows\": 9223372036854775807",
