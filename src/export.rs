@@ -25,7 +25,8 @@ const UINT8: u64 = 2;
 const DOUBLE: u64 = 11;
 
 /// Write the three files into an output in the making. They give the probabilities of
-/// [`Model::probabilities`]: W and b are divided by the temperature, if there is one.
+/// [`Model::probabilities`]: W and b are divided by the temperature, if there is one. W and b alone
+/// are of rows as they are stored, divided by 255 or shifted; the ONNX model does that itself.
 ///
 /// # Errors
 /// Those of [`to_onnx`]; [`Error::Io`].

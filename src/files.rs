@@ -9,6 +9,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::error::{Error, Result};
 
@@ -163,9 +164,8 @@ pub(crate) fn read_stream(path: &Path, doing: &'static str, most: u64) -> Result
 
 fn read_opened(file: File, path: &Path, most: u64, bytes: &mut Vec<u8>) -> Result<()> {
     bytes.clear();
-    let len = (refusal().and_then(|()| file.metadata()))
-        .map_err(Error::io(path, "read the length of"))?
-        .len();
+    let before = state(path, &file)?;
+    let len = before.0;
     if len > most {
         return Err(Error::format(
             path,
@@ -174,14 +174,47 @@ fn read_opened(file: File, path: &Path, most: u64, bytes: &mut Vec<u8>) -> Resul
             format!("at most {most}"),
         ));
     }
-    // One byte more than it had: whatever grows meanwhile is refused by its reader.
+    // One byte more than it had shows whether it grew.
     usize::try_from(len)
         .map_or(Err(()), |len| bytes.try_reserve(len + 1).map_err(|_| ()))
         .map_err(|()| Error::io(path, "hold in memory")(io::ErrorKind::OutOfMemory.into()))?;
     (Failing(&file).take(len + 1))
         .read_to_end(bytes)
         .map_err(Error::io(path, "read"))?;
-    Ok(())
+    match bytes.len() as u64 == len {
+        true => check_state(path, &file, before),
+        false => Err(changed(path, len, bytes.len() as u64)),
+    }
+}
+
+/// Length and time of the last write.
+pub(crate) fn state(path: &Path, file: &File) -> Result<(u64, SystemTime)> {
+    (refusal().and_then(|()| file.metadata()))
+        .and_then(|metadata| Ok((metadata.len(), metadata.modified()?)))
+        .map_err(Error::io(path, "read length and time of"))
+}
+
+/// Refuse if the file is not as it was: by its [`state`].
+pub(crate) fn check_state(path: &Path, file: &File, before: (u64, SystemTime)) -> Result<()> {
+    let (len, written) = state(path, file)?;
+    if len != before.0 {
+        return Err(changed(path, before.0, len));
+    }
+    match written == before.1 {
+        true => Ok(()),
+        false => Err(Error::Changed {
+            path: path.to_path_buf(),
+            what: "it was written to".to_string(),
+        }),
+    }
+}
+
+/// A file that had `before` bytes and has `now`.
+pub(crate) fn changed(path: &Path, before: u64, now: u64) -> Error {
+    Error::Changed {
+        path: path.to_path_buf(),
+        what: format!("from {before} to {now} bytes"),
+    }
 }
 
 /// Hand on a file of any length, piece by piece.
@@ -232,6 +265,32 @@ pub(crate) fn folder_id(folder: &Path) -> Result<FolderId> {
 /// Give a file or directory another name.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
     (refusal().and_then(|()| fs::rename(from, to))).map_err(Error::io(to, "rename to"))
+}
+
+/// Give a file a name that nothing has.
+///
+/// # Errors
+/// [`Error::Exists`].
+pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
+    let exists = || Error::Exists {
+        path: to.to_path_buf(),
+        replaceable: false,
+    };
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        refusal().map_err(Error::io(to, "rename to"))?;
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::EXIST) => return Err(exists()),
+            // Not every file system can: then what came since the last look is replaced.
+            Err(_) => {}
+        }
+    }
+    match to.symlink_metadata() {
+        Ok(_) => Err(exists()),
+        Err(_) => rename(from, to),
+    }
 }
 
 /// Let two directories change names, in one step that nothing can interrupt.
@@ -312,7 +371,7 @@ pub(crate) fn parent_of(path: &Path) -> &Path {
 pub(crate) fn sibling(path: &Path, what: &str) -> Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| {
         let expected = "a path that ends in a name";
-        Error::options("--out", path.display(), expected)
+        Error::format(path, "output", "no name", expected)
     })?;
     let mut sibling = std::ffi::OsString::from(".");
     sibling.push(name);

@@ -525,7 +525,10 @@ fn refusals_say_what_to_do() {
         "{error}"
     );
     for folder in [of(dir.path(), &y), of(&good, dir.path())] {
-        assert!(folder.contains("found a directory"), "{folder}");
+        assert!(
+            folder.contains("found a folder, expected a regular file"),
+            "{folder}"
+        );
     }
     // Labels from 1.
     let from_1 = array("from", "<i2", "(2,)", &[1, 0, 2, 0]);
@@ -778,6 +781,10 @@ fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
         (b"a;y\n1;0\n\"1,5\";1\n", "found \"1,5\""),
         (b"a,y\n1,0\n2,\n", "line 3, the label: found \"\""),
         (b"a,y\n1,0\n2,NaN\n", "line 3, the label"),
+        (
+            b"a,y\n1,0\n2,0.5\n",
+            "line 3, the label: found \"0.5\", expected a whole number or",
+        ),
         (b"a,y\n1,0\n1,2,3\n", "line 3: found 3 fields, expected 2"),
         (b"a,y\n\"1\n2\",0\n", "line 2"),
         (
@@ -952,6 +959,23 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
         summary["train_accuracy"].as_f64().unwrap() > 0.99,
         "{summary}"
     );
+    // A start of the same shift is one; a model of other rows is none.
+    let again = [
+        "--init",
+        "of-x/model.safetensors",
+        "--epochs",
+        "1",
+        "--lr",
+        "1e-9",
+        "--out",
+    ];
+    succeeds(&world.run(FIT, &[&["set"], &again[..], &["more"]].concat()));
+    world.refuses(65, &["of-x/model.safetensors", "another shift"], |world| {
+        let golden = |name| golden(name).to_str().unwrap().to_string();
+        let (x, y) = (golden("little_float32.npy"), golden("y.npy"));
+        let rows = ["--x", &x, "--y", &y, "--classes", "2"];
+        world.run(FIT, &[&rows[..], &again[..], &["other"]].concat())
+    });
     succeeds(&world.run(FIT, &["export", "of-x", "--out", "exported"]));
     let model = model("of-x");
     let numbers = model.about().numbers.clone().unwrap();

@@ -6,6 +6,12 @@
 //! directory.
 
 mod common;
+#[path = "campaigns/force.rs"]
+mod force;
+#[path = "campaigns/sources.rs"]
+mod sources;
+#[path = "campaigns/stdout.rs"]
+mod stdout;
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -21,6 +27,7 @@ use flowreg::{Dataset, Model};
 
 const PREP: &str = env!("CARGO_BIN_EXE_flowreg-prep");
 const FIT: &str = env!("CARGO_BIN_EXE_flowreg-fit");
+const PREDICT: &str = env!("CARGO_BIN_EXE_flowreg-predict");
 
 fn main() {
     let full = std::env::args().any(|arg| arg == "--full");
@@ -33,6 +40,10 @@ fn main() {
     c.races();
     c.full_disks();
     c.small_files();
+    c.standard_output();
+    c.foreign_files();
+    c.changing_sources();
+    c.changing_photographs();
     c.cuts_and_bits();
     c.bits_of_a_matrix();
     c.plantings();
@@ -292,11 +303,8 @@ impl Campaign {
             let kept = self.absent_or_complete("out");
             trials.tried(kept, || format!("{moment:?}"));
         }
-        assert!(
-            finish(self.prep("out", "64", &["--force"]))
-                .status
-                .success()
-        );
+        let output = finish(self.prep("out", "64", &["--force"]));
+        assert!(output.status.success(), "{output:?}");
         let clean = self.absent_or_complete("out") && self.remains(".out.").is_empty();
         trials.lost += usize::from(!clean);
         self.end(

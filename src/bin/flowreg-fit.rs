@@ -299,7 +299,7 @@ fn compare(args: &Compare) -> Result<()> {
     let overwrite = overwrite(args.force);
     write_file(
         &args.out,
-        report::SIGNATURE,
+        |start| start.starts_with(report::SIGNATURE),
         page.as_bytes(),
         overwrite,
         &runs,
@@ -474,6 +474,26 @@ impl Data {
         Some(kept.map(|(file, _)| file.clone()).collect())
     }
 
+    /// Refuse to begin at a model whose rows were shifted otherwise: its bias is of its own shift.
+    fn check_init(&self, args: &Args) -> Result<()> {
+        let Some(path) = init_file(args) else {
+            return Ok(());
+        };
+        let model = Model::load(path)?;
+        let shift = |numbers: &Option<NumberFormat>| numbers.as_ref()?.shift.clone();
+        if model.about() == &About::default()
+            || shift(&model.about().numbers) == shift(&self.numbers)
+        {
+            return Ok(());
+        }
+        Err(Error::Format {
+            path: path.to_path_buf(),
+            field: "metadata flowreg.numbers.shift".to_string(),
+            found: "another shift than the rows have".to_string(),
+            expected: "a model of this dataset, or another start (--init torch)".to_string(),
+        })
+    }
+
     fn check_unchanged(&self) -> Result<()> {
         (self.splits.iter()).try_for_each(|(_, split)| split.check_unchanged())
     }
@@ -489,6 +509,7 @@ fn run(args: Args) -> Result<()> {
     let staging = Staging::begin(out, overwrite(args.force), &sources)?;
     let pool = threads::pool(args.threads)?;
     let data = pool.install(|| Data::open(&args, &staging))?;
+    data.check_init(&args)?;
     let classes = data.classes(plan.classes)?;
     let train = data.samples(data.train, classes)?;
     let val = (data.val.map(|val| data.samples(val, classes))).transpose()?;
@@ -962,9 +983,14 @@ fn say_written(out: &Path, args: &Args, files: &[&str], summary: &Summary) {
     }
 }
 
+/// The model file that a fit begins at, if it does.
+fn init_file(args: &Args) -> Option<&Path> {
+    let init = (args.init.as_deref()).filter(|init| !["torch", "zeros"].contains(init));
+    init.map(Path::new)
+}
+
 /// The files and directories that a run is made of.
 fn sources(args: &Args) -> Vec<PathBuf> {
-    let init = (args.init.as_deref()).filter(|init| !["torch", "zeros"].contains(init));
     let arrays = [&args.x, &args.y, &args.x_val, &args.y_val];
     let others = [
         &args.dataset,
@@ -973,7 +999,7 @@ fn sources(args: &Args) -> Vec<PathBuf> {
     ];
     (arrays.into_iter().flatten().map(|path| arrays::file(path)))
         .chain(others.into_iter().flatten().cloned())
-        .chain(init.map(PathBuf::from))
+        .chain(init_file(args).map(Path::to_path_buf))
         .collect()
 }
 

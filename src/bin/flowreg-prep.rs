@@ -207,7 +207,14 @@ struct Pictures {
     )]
     exif: bool,
     /// Most pixels of a photograph; a file may have 4 bytes for each, and 32 MiB at least
-    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_pixels)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = DecodeOptions::default().max_pixels,
+        long_help = "Most pixels of a photograph; larger ones are refused by their header. A file may \
+                     have 4 bytes for each pixel allowed, and 32 MiB at least. Example, of scans: \
+                     flowreg-prep folder --root scans --max-pixels 120000000 --max-side 20000 --out scans-data"
+    )]
     max_pixels: usize,
     /// Longest side of a photograph, in pixels
     #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_side)]
@@ -461,8 +468,9 @@ fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) ->
     for (photograph, _) in all.step_by((rows / TRIED).max(1)).take(TRIED) {
         match loader.load(photograph, options.size, &options.decode, &mut row) {
             Ok(()) => tried += 1,
-            Err(error @ Error::Interrupted { .. }) => return Err(error),
-            Err(_) => {}
+            Err(Error::Image { .. }) => {}
+            Err(Error::Io { .. }) if options.skip_bad => {}
+            Err(error) => return Err(error),
         }
     }
     let each = started.elapsed().as_secs_f64() / f64::from(tried.max(1));

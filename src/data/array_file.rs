@@ -11,6 +11,7 @@ use super::npz::{self, Inflated, Member};
 use super::store::{check_state, parse_header, state};
 use crate::engine::available_memory;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Bytes that are read together where nothing else says how many.
 const PIECE: usize = 1 << 20;
@@ -80,18 +81,8 @@ impl ArrayFile {
         #[cfg(feature = "formats")]
         let (place, name) = npz::locate(path);
         #[cfg(not(feature = "formats"))]
-        let place = path;
-        // Before it is opened, which waits for the writer of a pipe.
-        let kind = std::fs::metadata(&place).map_err(Error::io(path, "open"))?;
-        if !kind.is_file() {
-            let found = match kind.is_dir() {
-                true => "a directory",
-                false => "a pipe or device",
-            };
-            let expected = "an array's file: its length is held against its header; save it first";
-            return Err(Error::format(path, "kind of file", found, expected));
-        }
-        let mut file = File::open(&place).map_err(Error::io(path, "open"))?;
+        let place = path.to_path_buf();
+        let mut file = files::open_regular(&place, "open")?;
         let state = state(path, &file)?;
         let mut start = Vec::new();
         (&file)

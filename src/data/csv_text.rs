@@ -22,6 +22,7 @@ use super::rows::{Finish, RowReader};
 use super::source::stopped_or;
 use super::store::{check_state, state};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::interrupt;
 use crate::publish::{Overwrite, Staging};
 
@@ -81,7 +82,7 @@ pub fn prepare(
     let mut classes = Classes::default();
     let mut looked = Vec::new();
     let open = |part: &Part, format: &NumberFormat| {
-        let from = open_file(&part.path)?;
+        let from = files::open_regular(&part.path, "open")?;
         let label = Some(options.label.as_str());
         Table::of_reader(&part.path, Box::new(from), label, options.delimiter, format)
     };
@@ -150,22 +151,7 @@ pub fn prepare(
 
 /// Length and time of the last write of a regular file.
 fn file_state(path: &Path) -> Result<(u64, SystemTime)> {
-    let file = File::open(path).map_err(Error::io(path, "open"))?;
-    state(path, &file)
-}
-
-fn open_file(path: &Path) -> Result<File> {
-    // Before it is opened, which waits for the writer of a pipe.
-    let kind = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
-    if !kind.is_file() {
-        let found = match kind.is_dir() {
-            true => "a directory",
-            false => "a pipe or device",
-        };
-        let expected = "a file, which is read twice; save it first";
-        return Err(Error::format(path, "kind of file", found, expected));
-    }
-    File::open(path).map_err(Error::io(path, "open"))
+    state(path, &files::open_regular(path, "open")?)
 }
 
 /// The different labels, in the order in which they came.
@@ -178,6 +164,12 @@ impl Classes {
     fn place(&mut self, path: &Path, line: u64, label: &str) -> Result<u32> {
         if let Some(&place) = self.known.get(label) {
             return Ok(place);
+        }
+        let number = label.parse::<f64>().ok();
+        if number.is_some_and(|number| number.is_finite() && number.fract() != 0.0) {
+            let (field, found) = (format!("line {line}, the label"), format!("{label:?}"));
+            let expected = "a whole number or the name of a class; is it the column of labels?";
+            return Err(Error::format(path, field, found, expected));
         }
         if self.known.len() == MAX_CLASSES {
             let found = format!("the {}th different label", MAX_CLASSES + 1);
@@ -255,7 +247,7 @@ impl Table {
         delimiter: Option<u8>,
         format: &NumberFormat,
     ) -> Result<Table> {
-        let file = open_file(path)?;
+        let file = files::open_regular(path, "open")?;
         let before = state(path, &file)?;
         let from = Box::new(file.try_clone().map_err(Error::io(path, "open"))?);
         let table = Table::of_reader(path, from, label, delimiter, format)?;

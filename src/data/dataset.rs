@@ -102,6 +102,12 @@ pub struct NumberFormat {
 
 /// `scale` of bytes divided by 255.
 pub const BYTES: &str = "u8/255";
+/// `filter` of photographs.
+const FILTER: &str = "bilinear-antialias";
+/// `layout` of photographs.
+const LAYOUT: &str = "chw";
+/// `orientation` of photographs that are turned as their EXIF says.
+pub(crate) const EXIF: &str = "exif";
 
 impl NumberFormat {
     /// The first field that cannot be of rows of so many features: its name, what was found and
@@ -140,13 +146,33 @@ impl Transform {
         self.size > 0 && values == Some(features)
     }
 
+    /// The first field that cannot be of rows of so many features: its name, what was found and
+    /// what was expected.
+    pub(crate) fn contradiction(&self, features: usize) -> Option<(&'static str, String, String)> {
+        if !self.makes(features) {
+            let found = format!("{} beside {features} features", self.size);
+            let expected = "features of 3 x size x size values".to_string();
+            return Some(("size", found, expected));
+        }
+        let fields = [
+            ("filter", Some(&self.filter), FILTER),
+            ("layout", Some(&self.layout), LAYOUT),
+            ("scale", Some(&self.scale), BYTES),
+            ("orientation", self.orientation.as_ref(), EXIF),
+        ];
+        let known = |found: Option<&String>, expected| found.is_none_or(|found| found == expected);
+        let (field, found, expected) =
+            (fields.into_iter()).find(|&(_, found, expected)| !known(found, expected))?;
+        Some((field, format!("{:?}", found?), format!("{expected:?}")))
+    }
+
     /// The one transform there is, at this size.
     #[cfg(feature = "photographs")]
     pub(crate) fn of_photographs(size: usize) -> Transform {
         Transform {
             size,
-            filter: "bilinear-antialias".to_string(),
-            layout: "chw".to_string(),
+            filter: FILTER.to_string(),
+            layout: LAYOUT.to_string(),
             scale: BYTES.to_string(),
             orientation: None,
         }
@@ -236,12 +262,10 @@ impl Manifest {
             return bad("version", version.to_string(), expected);
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(json)?;
-        if let Some(transform) = &manifest.transform
-            && !transform.makes(manifest.features)
+        let contradiction = |transform: &Transform| transform.contradiction(manifest.features);
+        if let Some((field, found, expected)) = manifest.transform.as_ref().and_then(contradiction)
         {
-            let found = format!("{} beside {} features", transform.size, manifest.features);
-            let expected = "features of 3 x size x size values".to_string();
-            return bad("transform.size", found, expected);
+            return bad(&format!("transform.{field}"), found, expected);
         }
         let contradiction = |numbers: &NumberFormat| numbers.contradiction(manifest.features);
         if let Some((field, found, expected)) = manifest.numbers.as_ref().and_then(contradiction) {

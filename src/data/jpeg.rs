@@ -211,10 +211,7 @@ fn error_manager(lenient: bool) -> jpeg_error_mgr {
         manager
     };
     manager.error_exit = Some(unwind);
-    manager.emit_message = Some(match lenient {
-        false => unwind_on_warning,
-        true => ignore,
-    });
+    manager.emit_message = Some(if lenient { ignore } else { unwind_on_warning });
     manager
 }
 

@@ -79,11 +79,12 @@ impl Member {
             let more = if members.len() > NAMED { ", ..." } else { "" };
             members.truncate(NAMED);
             let there = match members.is_empty() {
-                true => "no array".to_string(),
+                true => "no .npy array".to_string(),
                 false => format!("the arrays {}{more}", members.join(", ")),
             };
             let expected = match name {
                 Some(name) => format!("{name:?}, or give another name after the colon"),
+                None if members.is_empty() => "those that numpy.savez writes".to_string(),
                 None => {
                     let first = members.first().map_or("NAME", String::as_str);
                     format!(

@@ -96,7 +96,7 @@ impl Loader {
             }) => Err(Error::Image {
                 path: path.to_path_buf(),
                 reason: format!(
-                    "found {found}, expected {expected}: 4 for each pixel that --max-pixels allows"
+                    "found {found}, expected {expected}: 4 for each pixel that --max-pixels allows; raise that"
                 ),
             }),
             Err(error) => Err(error),

@@ -187,9 +187,10 @@ pub(super) fn decode_rgb_in(
             lenient: true,
             ..*options
         };
-        match options.lenient || decode(kind, bytes, &lenient, Vec::new()).is_err() {
-            true => reason,
-            false => format!("{reason}, or accept it as it is with --lenient"),
+        if options.lenient || decode(kind, bytes, &lenient, Vec::new()).is_err() {
+            reason
+        } else {
+            format!("{reason}, or accept it as it is with --lenient")
         }
     })
 }

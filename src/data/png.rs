@@ -106,9 +106,10 @@ fn interlaced_rows(width: u32, height: u32) -> impl Iterator<Item = Adam7Info> {
         [0, 1, 2],
     ];
     (1..).zip(PASSES).flat_map(move |(pass, [x, y, step])| {
-        let lines = match width > x {
-            true => height.saturating_sub(y).div_ceil(step),
-            false => 0,
+        let lines = if width > x {
+            height.saturating_sub(y).div_ceil(step)
+        } else {
+            0
         };
         (0..lines).map(move |line| Adam7Info::new(pass, line, width))
     })
@@ -280,7 +281,7 @@ mod tests {
         let mut noise = 1u32;
         for &(x, y, dx, dy) in passes {
             for _ in (y..13).step_by(dy as usize) {
-                raw.push(0);
+                raw.extend([0]); // no filter
                 for _ in (x..17).step_by(dx as usize) {
                     for _ in 0..3 * depth / 8 {
                         noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

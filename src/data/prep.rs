@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::checks;
-use super::dataset::{Manifest, SplitEntry, TRAIN, x_file};
+use super::dataset::{EXIF, Manifest, SplitEntry, TRAIN, x_file};
 use super::dataset_writer::{ArrayFile, finish_split, publish};
 use super::npy::Dtype;
 use super::photographs::{Loader, PhotographSplit, Photographs};
@@ -70,7 +70,9 @@ pub fn prepare(
         photographs.class_names.clone(),
         size,
     );
-    options.decode.check()?;
+    if let (true, Some(transform)) = (options.decode.exif, &mut manifest.transform) {
+        transform.orientation = Some(EXIF.to_string());
+    }
     manifest.left_out = photographs.left_out.clone();
     for split in &photographs.splits {
         let skipped = &mut manifest.skipped;

@@ -23,7 +23,8 @@ use memmap2::Mmap;
 
 use super::npy::{Dtype, Header, MAX_HEADER};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, changed};
+pub(crate) use crate::files::{check_state, state};
 use crate::mat::MatRef;
 
 #[cfg(target_endian = "big")]
@@ -116,35 +117,6 @@ impl MappedMatrix {
     /// [`Error::Changed`].
     pub fn check_unchanged(&self) -> Result<()> {
         check_state(&self.path, &self.file, self.state)
-    }
-}
-
-/// Refuse if the file is not as it was.
-pub(crate) fn check_state(path: &Path, file: &File, before: (u64, SystemTime)) -> Result<()> {
-    let (len, written) = state(path, file)?;
-    if len != before.0 {
-        return Err(changed(path, before.0, len));
-    }
-    match written == before.1 {
-        true => Ok(()),
-        false => Err(Error::Changed {
-            path: path.to_path_buf(),
-            what: "it was written to".to_string(),
-        }),
-    }
-}
-
-/// Length and time of the last write.
-pub(crate) fn state(path: &Path, file: &File) -> Result<(u64, SystemTime)> {
-    (file.metadata())
-        .and_then(|metadata| Ok((metadata.len(), metadata.modified()?)))
-        .map_err(Error::io(path, "read length and time of"))
-}
-
-fn changed(path: &Path, before: u64, now: u64) -> Error {
-    Error::Changed {
-        path: path.to_path_buf(),
-        what: format!("from {before} to {now} bytes"),
     }
 }
 

@@ -612,25 +612,19 @@ impl Model {
                     let found = format!("{:?}", about.temperature);
                     return bad("metadata flowreg.temperature", found, "a number above 0");
                 }
-                Ok(about)
-                    if about
-                        .transform
-                        .as_ref()
-                        .is_some_and(|t| !t.makes(model.features)) =>
-                {
-                    let found = format!("{:?}", about.transform);
-                    let expected = format!("a size of which 3 x size² are {}", model.features);
-                    return bad("metadata flowreg.transform", found, &expected);
-                }
-                Ok(about) => match (about.numbers.as_ref())
-                    .and_then(|numbers| numbers.contradiction(model.features))
-                {
-                    Some((field, found, expected)) => {
-                        let field = format!("metadata flowreg.numbers.{field}");
+                Ok(about) => {
+                    let transform = about.transform.as_ref().and_then(|transform| {
+                        Some(("transform", transform.contradiction(model.features)?))
+                    });
+                    let numbers = about.numbers.as_ref().and_then(|numbers| {
+                        Some(("numbers", numbers.contradiction(model.features)?))
+                    });
+                    if let Some((of, (field, found, expected))) = transform.or(numbers) {
+                        let field = format!("metadata flowreg.{of}.{field}");
                         return bad(&field, found, &expected);
                     }
-                    None => about,
-                },
+                    about
+                }
                 Err(error) => {
                     return bad("metadata flowreg", error.to_string(), "what flowreg writes");
                 }

@@ -47,11 +47,12 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
             });
         }
     };
-    match header.from_top {
-        true => rows
-            .zip(data.chunks_exact(stride))
-            .for_each(|(row, data)| put(row, data)),
-        false => (rows.zip(data.chunks_exact(stride).rev())).for_each(|(row, data)| put(row, data)),
+    let data_rows = data.chunks_exact(stride);
+    if header.from_top {
+        rows.zip(data_rows).for_each(|(row, data)| put(row, data));
+    } else {
+        rows.zip(data_rows.rev())
+            .for_each(|(row, data)| put(row, data));
     }
     Ok(Rgb {
         width,
@@ -92,21 +93,12 @@ impl<'a> Header<'a> {
         };
         let size = u32_at(14)? as usize;
         let os2 = size == 12;
-        let (width, height, bits, compression, colours) = match os2 {
-            true => (
-                u32::from(u16_at(18)?),
-                u32::from(u16_at(20)?),
-                u16_at(24)?,
-                0,
-                0,
-            ),
-            false => (
-                u32_at(18)?,
-                u32_at(22)?,
-                u16_at(28)?,
-                u32_at(30)?,
-                u32_at(46)?,
-            ),
+        let (width, height, bits, compression, colours) = if os2 {
+            let (width, height) = (u16_at(18)?, u16_at(20)?);
+            (u32::from(width), u32::from(height), u16_at(24)?, 0, 0)
+        } else {
+            let (compression, colours) = (u32_at(30)?, u32_at(46)?);
+            (u32_at(18)?, u32_at(22)?, u16_at(28)?, compression, colours)
         };
         // A negative height counts from the top. Pillow knows it by its highest byte.
         let from_top = !os2 && height >> 24 == 0xFF;
@@ -242,9 +234,10 @@ fn unpack_runs(
                 let size = if nibbles { taken.div_ceil(2) } else { taken };
                 for _ in 0..size {
                     let byte = rest.next().ok_or_else(cut)?;
-                    match nibbles {
-                        true => pixels.extend([byte >> 4, byte & 15]),
-                        false => pixels.push(byte),
+                    if nibbles {
+                        pixels.extend([byte >> 4, byte & 15]);
+                    } else {
+                        pixels.push(byte);
                     }
                 }
                 if nibbles && taken % 2 == 1 {

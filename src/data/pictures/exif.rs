@@ -37,9 +37,10 @@ impl Orientation {
     pub fn apply(self, picture: Rgb) -> Rgb {
         let (width, height) = (picture.width, picture.height);
         let across = matches!(self, Transpose | Turn90 | Transverse | Turn270);
-        let (new_width, new_height) = match across {
-            true => (height, width),
-            false => (width, height),
+        let (new_width, new_height) = if across {
+            (height, width)
+        } else {
+            (width, height)
         };
         let mut values = Vec::with_capacity(picture.values.len());
         for y in 0..new_height {
@@ -94,9 +95,10 @@ pub(super) fn whole_number(tiff: &[u8], wanted: u16) -> Option<(usize, u32)> {
     let number = |at: usize, len: usize| {
         let bytes = tiff.get(at..at.checked_add(len)?)?.iter();
         let append = |number: u32, &byte: &u8| number << 8 | u32::from(byte);
-        Some(match big_endian {
-            true => bytes.fold(0, append),
-            false => bytes.rev().fold(0, append),
+        Some(if big_endian {
+            bytes.fold(0, append)
+        } else {
+            bytes.rev().fold(0, append)
         })
     };
     let directory = number(4, 4)? as usize;
@@ -141,13 +143,19 @@ mod tests {
 
     /// EXIF with one entry.
     fn exif(big_endian: bool, kind: u16, count: u32, value: u32) -> Vec<u8> {
-        let short = |v: u16| match big_endian {
-            true => v.to_be_bytes(),
-            false => v.to_le_bytes(),
+        let short = |v: u16| {
+            if big_endian {
+                v.to_be_bytes()
+            } else {
+                v.to_le_bytes()
+            }
         };
-        let long = |v: u32| match big_endian {
-            true => v.to_be_bytes(),
-            false => v.to_le_bytes(),
+        let long = |v: u32| {
+            if big_endian {
+                v.to_be_bytes()
+            } else {
+                v.to_le_bytes()
+            }
         };
         let mut bytes = if big_endian { b"MM" } else { b"II" }.to_vec();
         bytes.extend(short(42));

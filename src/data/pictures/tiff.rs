@@ -83,9 +83,10 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
                 CMYK => rgb_of_cmyk([0, 1, 2, 3].map(|channel| sample(x, y, channel))),
                 _ => {
                     let rgb = [0, 1, 2].map(|channel| sample(x, y, channel));
-                    match format.multiplied {
-                        true => divided(rgb, sample(x, y, 3)),
-                        false => rgb,
+                    if format.multiplied {
+                        divided(rgb, sample(x, y, 3))
+                    } else {
+                        rgb
                     }
                 }
             });
@@ -125,12 +126,12 @@ fn check_chunks(
     );
     let padded = |side: usize, chunk: usize| side.div_ceil(chunk.max(1)).saturating_mul(chunk);
     let pixels = padded(width, across).saturating_mul(padded(height, down));
-    match pixels <= options.max_pixels.saturating_mul(4) {
-        true => Ok(()),
-        false => Err(format!(
-            "found tiles of {across}x{down} pixels for {width}x{height}, expected tiles not much larger than the picture"
-        )),
+    if pixels > options.max_pixels.saturating_mul(4) {
+        return Err(format!(
+            "found tiles of {across}x{down} pixels for {width}x{height}, expected tiles not much larger than the picture; save it as PNG"
+        ));
     }
+    Ok(())
 }
 
 struct Format {
@@ -155,9 +156,10 @@ impl Format {
             Ok::<u16, String>(list(tag, &[default])?.first().copied().unwrap_or(default))
         };
         let compression = one(Tag::Compression, 1)?;
-        let photometric = match indexed {
-            true => PALETTE,
-            false => one(Tag::PhotometricInterpretation, u16::MAX)?,
+        let photometric = if indexed {
+            PALETTE
+        } else {
+            one(Tag::PhotometricInterpretation, u16::MAX)?
         };
         let samples = one(Tag::SamplesPerPixel, 1)?;
         let bits = one(Tag::BitsPerSample, 1)?;
@@ -180,15 +182,15 @@ impl Format {
             return unknown(format!("sample format {format}, fill order {fill_order}"));
         }
         let colours = usize::from(samples).checked_sub(extra.len());
-        let known = match (photometric, colours, bits, &extra[..]) {
-            (GREY | GREY_INVERTED | PALETTE, Some(1), 1 | 2 | 4 | 8, []) => true,
-            (GREY | PALETTE, Some(1), 8, [0 | 2]) => true,
-            (GREY, Some(1), 16, []) => true,
-            (RGB, Some(3), 8 | 16, [] | [_] | [_, _] | [_, _, _]) => true,
-            (RGB, Some(4), 8 | 16, []) => true,
-            (CMYK, Some(4), 8 | 16, [] | [0] | [0, 0]) => true,
-            _ => false,
-        };
+        let known = matches!(
+            (photometric, colours, bits, &extra[..]),
+            (GREY | GREY_INVERTED | PALETTE, Some(1), 1 | 2 | 4 | 8, [])
+                | (GREY | PALETTE, Some(1), 8, [0 | 2])
+                | (GREY, Some(1), 16, [])
+                | (RGB, Some(3), 8 | 16, [] | [_] | [_, _] | [_, _, _])
+                | (RGB, Some(4), 8 | 16, [])
+                | (CMYK, Some(4), 8 | 16, [] | [0] | [0, 0])
+        );
         if !known {
             return unknown(format!(
                 "interpretation {photometric}, {samples} samples of {bits} bits, of them {extra:?} beside the colours"
