@@ -345,6 +345,7 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
 }
 
 /// Bytes that the disk of this directory has for us; `None` if the system does not tell.
+#[cfg(feature = "formats")]
 pub(crate) fn free_space(dir: &Path) -> Option<u64> {
     #[cfg(unix)]
     {
