@@ -85,10 +85,15 @@ fn a_fit_writes_what_it_promises() {
     assert_eq!(model.about().class_names.len(), 4);
     assert_eq!(model.about().transform.as_ref().unwrap().size, 8);
 
-    // It goes on where it stopped, replaces only when told to.
+    // It goes on where it stopped, replaces only when told to, and never what it starts from.
+    let again = ["--init", "run/model.safetensors", "--force"];
+    world.refuses(65, &["model.safetensors", "source"], |world| {
+        world.fit(&again)
+    });
+    world.copy("run", "start");
     let again = [
         "--init",
-        "run/model.safetensors",
+        "start/model.safetensors",
         "--force",
         "--epochs",
         "5",
@@ -346,9 +351,11 @@ fn existing_output_is_kept() {
     std::fs::create_dir(world.path("run")).unwrap();
     std::fs::write(world.path("run/thesis.tex"), "years").unwrap();
     world.refuses(73, &["run", "--force"], |world| world.fit(&[]));
-    world.refuses(65, &["run", "did not write"], |world| {
-        world.fit(&["--force"])
-    });
+    world.refuses(
+        65,
+        &["run", "--force replaces only what flowreg wrote"],
+        |world| world.fit(&["--force"]),
+    );
     world.refuses(73, &["data", "--force"], |world| {
         world.prep("photographs", "data")
     });

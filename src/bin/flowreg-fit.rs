@@ -299,7 +299,7 @@ fn compare(args: &Compare) -> Result<()> {
     let overwrite = overwrite(args.force);
     write_file(
         &args.out,
-        report::SIGNATURE,
+        |start| start.starts_with(report::SIGNATURE),
         page.as_bytes(),
         overwrite,
         &runs,

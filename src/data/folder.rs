@@ -443,7 +443,7 @@ impl<'a> Walk<'a> {
                     None => tree.pictures.push(path),
                     Some(kind) => self.leave_out(kind, &path),
                 }
-            } else if is_output(&path) {
+            } else if publish::is_output(&path) {
                 self.leave_out(Kind::Output, &path);
             } else if files::folder_id(&path).is_ok_and(|id| above.contains(&id)) {
                 self.leave_out(Kind::Circle, &path);
@@ -483,28 +483,6 @@ fn begins_as_a_picture(path: &Path) -> bool {
             .is_ok()
             && pictures::kind(&begin).is_some()
     })
-}
-
-/// Whether a folder was written by flowreg.
-fn is_output(folder: &Path) -> bool {
-    // Outputs of earlier builds have no list of their entries.
-    let has = |name: &str, keys: &[&str]| {
-        let path = folder.join(name);
-        path.is_file()
-            && files::read(&path, "open", 16 << 20)
-                .ok()
-                .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
-                .is_some_and(|json| keys.iter().all(|key| json.get(key).is_some()))
-    };
-    publish::is_output(folder)
-        || has(
-            super::dataset::MANIFEST,
-            &["version", "class_names", "crc32"],
-        )
-        || has(
-            crate::run::SUMMARY,
-            &["flowreg", "train_split", "eval_loss"],
-        )
 }
 
 /// A path below `root`, for people.
