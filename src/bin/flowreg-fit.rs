@@ -320,14 +320,15 @@ fn export(args: &Export) -> Result<()> {
     cli::say(format_args!("{}: {}", args.out.display(), files.join(", ")));
     let numbers = model.about().numbers.as_ref();
     if numbers.is_some_and(|numbers| numbers.scale.is_some()) {
-        let weight = export::WEIGHT;
-        cli::say(format_args!("  {weight} is for bytes divided by 255; {} divides them itself", export::ONNX));
+        let (weight, onnx) = (export::WEIGHT, export::ONNX);
+        cli::say(format_args!(
+            "  {weight} is for bytes divided by 255; {onnx} divides them itself"
+        ));
     }
     if files.contains(&export::SHIFT) {
-        let (weight, shift) = (export::WEIGHT, export::SHIFT);
+        let (weight, shift, onnx) = (export::WEIGHT, export::SHIFT, export::ONNX);
         cli::say(format_args!(
-            "  {weight} is for rows less {shift}, subtracted in f64; {} subtracts it itself",
-            export::ONNX
+            "  {weight} is for rows less {shift}, subtracted in f64; {onnx} subtracts it itself"
         ));
     }
     Ok(())
@@ -1236,4 +1237,48 @@ fn say_learning_rate(sgd: &Sgd, lr: f64, bound: Option<f64>) {
         } else {
             ""
         };
-        cli::say(format_args!("  lr {lr:.4e} = 
+        cli::say(format_args!("  lr {lr:.4e} = 1/L{why}"));
+    } else if lr > bound {
+        let what = if plain {
+            ", which guarantees descent"
+        } else {
+            ""
+        };
+        cli::say(format_args!(
+            "  lr {lr} is above {bound:.4e} = 2/L{what}: the loss may rise before it falls"
+        ));
+    }
+}
+
+fn say_epoch(epoch: Epoch) {
+    let validation = match (epoch.val_loss, epoch.val_accuracy) {
+        (Some(loss), Some(accuracy)) => format!("  val loss {loss:.4}  accuracy {accuracy:.4}"),
+        _ => String::new(),
+    };
+    cli::say(format_args!(
+        "epoch {:5}  loss {:.4}{validation}",
+        epoch.epoch, epoch.loss
+    ));
+}
+
+fn say_fitted(fit: &Fit) {
+    let seconds = fit.timings.total();
+    match fit.best_epoch {
+        None => cli::say(format_args!("fitted in {seconds:.3} s")),
+        Some(best) => cli::say(format_args!(
+            "fitted in {seconds:.3} s; {} epochs, the model is epoch {best}'s",
+            fit.history.len()
+        )),
+    }
+}
+
+fn say_evaluation(split: &str, evaluation: Evaluation, scores: Option<&Scores>) {
+    let top5 = match scores {
+        Some(scores) => format!(" (top-5 {:.4})", scores.top(5)),
+        None => String::new(),
+    };
+    cli::say(format_args!(
+        "{split:5} {:5} rows: accuracy {:.4}{top5}, loss {:.4}",
+        evaluation.rows, evaluation.accuracy, evaluation.loss
+    ));
+}
