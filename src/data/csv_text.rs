@@ -606,7 +606,7 @@ fn number(text: &[u8]) -> Option<f64> {
     }
 }
 
-fn is_missing(text: &str) -> bool {
+pub(super) fn is_missing(text: &str) -> bool {
     text.is_empty() || MISSING.contains(&text.to_ascii_lowercase().as_str())
 }
 

@@ -201,8 +201,8 @@ fn doubt(tree: &Tree, names: &[String]) -> String {
         .find(is_train)
     {
         return format!(
-            " ({}); {} is one although it holds folders: there are others beside it, and \
-             --layout splits would leave them out",
+            " ({}); {} is taken for a class, because folders beside it have no split's name; \
+             --layout splits would leave those out",
             names.join(", "),
             folder.name()
         );
@@ -457,8 +457,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Why a file is no row; None for a picture, which may be one that cannot be used. Nothing but a
-/// regular file is opened.
+/// Why a file is no row; None for a row. Files with a picture's extension are rows whatever is in
+/// them; of others the first bytes decide. Nothing but a regular file is opened.
 fn file_kind(path: &Path, kind: Option<FileType>) -> Option<Kind> {
     let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
     let extension = extension.to_ascii_lowercase();
@@ -969,7 +969,7 @@ mod tests {
             found.layout
         );
         let found = open(tree(&vehicles).path(), &auto).unwrap();
-        let doubt = "classes (bus, car, train); train is one although it holds folders";
+        let doubt = "classes (bus, car, train); train is taken for a class, because folders beside";
         assert!(found.layout.contains(doubt), "{}", found.layout);
         for text in ["", "train", "=a", "train=", "train=a,"] {
             assert!(parse_split_names(text).is_err(), "{text}");

@@ -5,7 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use csv::{ByteRecord, ReaderBuilder, Trim};
+use rayon::prelude::*;
 
+use super::csv_quotes::Records;
+use super::csv_text::is_missing;
 use super::folder::{Class, Found, Shares, drawn, source, usual_split};
 use super::photographs::{Photograph, PhotographSplit, Photographs};
 use crate::error::{Error, Result};
@@ -65,19 +68,20 @@ pub fn open(list: &Path, root: Option<&Path>, shares: Shares, skip_bad: bool) ->
     let root = root.unwrap_or_else(|| files::parent_of(list));
     let mut photographs = Vec::new();
     let mut lines = HashMap::new();
-    for entry in &entries {
-        let path = root.join(&entry.path);
+    // Where files are far away, most of the time is waiting for them.
+    let looked: Vec<(PathBuf, Option<String>)> = (entries.par_iter())
+        .map(|entry| {
+            let path = root.join(&entry.path);
+            let problem = if skip_bad { None } else { problem(&path) };
+            (path, problem)
+        })
+        .collect();
+    for (entry, (path, problem)) in entries.iter().zip(looked) {
         if let Some(first) = lines.insert(path.clone(), entry.line) {
             let found = format!("{}, which line {first} has", entry.path.display());
             return Err(refusal(list, entry.line, found, "each file once"));
         }
-        let metadata = fs::metadata(&path);
-        let problem = match &metadata {
-            Ok(metadata) if metadata.is_dir() => Some("a folder".to_string()),
-            Ok(_) => None,
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(problem) = problem.filter(|_| !skip_bad) {
+        if let Some(problem) = problem {
             let found = format!("{}: {problem}", path.display());
             let header = match entry.line {
                 1 => " (a line of column names has path, label and perhaps split)",
@@ -101,14 +105,12 @@ pub fn open(list: &Path, root: Option<&Path>, shares: Shares, skip_bad: bool) ->
         let found = format!("{} in {} rows", class_names.len(), entries.len());
         return Err(Error::format(list, "classes", found, "at least two"));
     }
+    let has_splits = entries.iter().any(|entry| entry.split.is_some());
+    if has_splits {
+        check_train(list, &entries, &class_names, &labels)?;
+    }
     let rows = photographs.into_iter().zip(labels);
-    let (splits_by, splits) = if entries.iter().any(|entry| entry.split.is_some()) {
-        check_train(
-            list,
-            &entries,
-            &class_names,
-            rows.clone().map(|(_, label)| label),
-        )?;
+    let (splits_by, splits) = if has_splits {
         let mut splits = SPLITS.map(|name| PhotographSplit {
             name: name.to_string(),
             rows: Vec::new(),
@@ -140,16 +142,25 @@ pub fn open(list: &Path, root: Option<&Path>, shares: Shares, skip_bad: bool) ->
     })
 }
 
+/// Why nothing can be read of a path.
+fn problem(path: &Path) -> Option<String> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Some("a folder".to_string()),
+        Ok(_) => None,
+        Err(error) => Some(error.to_string()),
+    }
+}
+
 /// Refuse a class of which no row is in train.
 fn check_train(
     list: &Path,
     entries: &[Entry],
     class_names: &[String],
-    labels: impl Iterator<Item = u32>,
+    labels: &[u32],
 ) -> Result<()> {
     let mut in_train = vec![false; class_names.len()];
     let mut first = vec![0; class_names.len()];
-    for (entry, label) in entries.iter().zip(labels) {
+    for (entry, &label) in entries.iter().zip(labels) {
         let label = label as usize;
         in_train[label] |= entry.split == Some("train");
         if first[label] == 0 {
@@ -209,11 +220,8 @@ pub fn parse(list: &Path, bytes: &[u8]) -> Result<(Vec<Entry>, Vec<String>)> {
         .trim(Trim::All)
         .from_reader(bytes);
     let mut record = ByteRecord::new();
-    let mut lines = Lines {
-        bytes,
-        at: 0,
-        line: 1,
-    };
+    let mut records = Records::new(b',');
+    records.feed(bytes);
     let mut columns: Option<Columns> = None;
     let mut left_out = Vec::new();
     let mut entries: Vec<Entry> = Vec::new();
@@ -222,8 +230,7 @@ pub fn parse(list: &Path, bytes: &[u8]) -> Result<(Vec<Entry>, Vec<String>)> {
         if !more.map_err(|error| Error::format(list, "csv", error, "a list in CSV"))? {
             break;
         }
-        let start = record.position().map_or(0, |position| position.byte());
-        let line = lines.at(start as usize);
+        let line = records.next(list)?;
         if record.iter().all(<[u8]>::is_empty) {
             continue;
         }
@@ -266,29 +273,6 @@ pub fn parse(list: &Path, bytes: &[u8]) -> Result<(Vec<Entry>, Vec<String>)> {
         return Err(refusal(list, without.line, found, expected));
     }
     Ok((entries, left_out))
-}
-
-/// Numbers of lines. The reader's own are too low by one after `\r\n`, of which it takes the
-/// second byte for the beginning of the next record.
-struct Lines<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    line: u64,
-}
-
-impl Lines<'_> {
-    /// The line of the record that begins at a byte, or after the line ends that are there.
-    fn at(&mut self, start: usize) -> u64 {
-        while let Some(&byte) = self.bytes.get(self.at) {
-            if self.at >= start && byte != b'\n' && byte != b'\r' {
-                break;
-            }
-            self.at += 1;
-            let is_end = byte == b'\n' || byte == b'\r' && self.bytes.get(self.at) != Some(&b'\n');
-            self.line += u64::from(is_end);
-        }
-        self.line
-    }
 }
 
 /// Where the fields of a list are.
@@ -339,7 +323,10 @@ impl Columns {
         let read = |i: usize| i == self.path || i == self.label || Some(i) == self.split;
         let others: Vec<_> = (header.iter().enumerate())
             .filter(|(i, _)| !read(*i))
-            .map(|(_, name)| String::from_utf8_lossy(name))
+            .map(|(_, name)| match name {
+                [] => "without a name".into(),
+                name => String::from_utf8_lossy(name),
+            })
             .collect();
         let what = match others.len() {
             0 => return None,
@@ -360,14 +347,26 @@ impl Columns {
                 [] => "no path".to_string(),
                 _ => format!("a path of {} bytes", path.len()),
             };
-            let expected = "the path of a picture; a quote that does not end may be before it";
+            let expected = "the path of a picture, in one line";
             return Err(refusal(list, line, found, expected));
         }
+        let refuse = |found: String, expected: &str| Err(refusal(list, line, found, expected));
         let label = match std::str::from_utf8(&record[self.label]) {
-            Ok("") => Err("no label".to_string()),
+            Ok("") => refuse(
+                "no label".to_string(),
+                "the name or number of a class; fill in or drop what is missing",
+            ),
+            Ok(label) if is_missing(label) => refuse(
+                format!("the label {label:?}"),
+                "the name or number of a class; fill in or drop what is missing, or rename the \
+                 class if it is called so",
+            ),
             Ok(label) => Ok(label.to_string()),
-            Err(error) => Err(format!("a label that is not UTF-8 ({error})")),
-        };
+            Err(error) => refuse(
+                format!("a label that is not UTF-8 ({error})"),
+                "a label in UTF-8; save the list so",
+            ),
+        }?;
         let split = match self
             .split
             .map(|column| String::from_utf8_lossy(&record[column]))
@@ -382,7 +381,7 @@ impl Columns {
         Ok(Entry {
             line,
             path: path_of(path),
-            label: label.map_err(|found| refusal(list, line, found, "the name of a class"))?,
+            label,
             split,
         })
     }
@@ -492,7 +491,7 @@ mod tests {
             );
         }
         let (_, left_out) = parse(Path::new("l"), b"label,width,image,\nrose,1,a.jpg,2\n").unwrap();
-        assert_eq!(left_out, ["2 columns of the list (width, )"]);
+        assert_eq!(left_out, ["2 columns of the list (width, without a name)"]);
         for (text, part) in [
             (&b""[..], "rows: found none"),
             (b"path,label\n", "rows: found none"),
@@ -508,7 +507,24 @@ mod tests {
             (b"a.jpg,rose\nb.jpg,\n", "line 2: found no label"),
             (b"a.jpg,rose\n,lily\n", "line 2: found no path"),
             (b"a.jpg,\xff\n", "line 1: found a label that is not UTF-8"),
-            (b"a.jpg,rose\n\"b.jpg,lily\nc.jpg,lily\n", "line 2: found"),
+            (
+                b"a.jpg,rose\n\"b.jpg,lily\nc.jpg,lily\n",
+                "line 2: found a quote that is never closed",
+            ),
+            (
+                b"path,label\r\na.jpg,rose\r\nb.jpg,\"rose\r\nc.jpg,lily\r\nd.jpg,lily\r\n",
+                "line 3: found a quote that is never closed",
+            ),
+            (
+                b"a.jpg,rose\nb.jpg,\"rose\nc.jpg,\"lily\"\nd.jpg,lily\n",
+                "line 2: found a field in quotes with text",
+            ),
+            (b"\"a\n.jpg\",rose\n", "line 1: found a path of 6 bytes"),
+            (
+                b"a.jpg,rose\nb.jpg,nan\n",
+                "line 2: found the label \"nan\"",
+            ),
+            (b"a.jpg,NA\nb.jpg,rose\n", "fill in or drop what is missing"),
             (
                 b"path,file,label\na,b,c\n",
                 "line 1: found the columns path and file",
@@ -582,6 +598,11 @@ mod tests {
             ))
         };
         for (text, classes, rows) in [
+            (
+                "a.jpg,1.0\nb.jpg,1\nc.jpg,2\n",
+                "1 2",
+                "train a.jpg 0, train b.jpg 0, train c.jpg 1",
+            ),
             // In the order of bytes, as ImageFolder.
             (
                 "a.jpg,é\nb.jpg,a\nc.jpg,B\n",
@@ -604,8 +625,8 @@ mod tests {
                 "train b.jpg 0, train a.jpg 1, train c.jpg 2",
             ),
             (
-                "a.jpg,1.5\nb.jpg,2\nc.jpg,nan\n",
-                "1.5 2 nan",
+                "a.jpg,1.5\nb.jpg,2\nc.jpg,nano\n",
+                "1.5 2 nano",
                 "train a.jpg 0, train b.jpg 1, train c.jpg 2",
             ),
             // One number, however it is written.
