@@ -57,6 +57,22 @@ pub fn is_standard_input(path: &Path) -> bool {
     path == Path::new("-") || path == Path::new("/dev/stdin")
 }
 
+/// Refuse standard input that is given twice. `option` is what the paths were given to.
+///
+/// # Errors
+/// [`Error::Options`].
+pub fn refuse_twice<'a>(
+    option: &'static str,
+    paths: impl IntoIterator<Item = &'a PathBuf>,
+) -> Result<()> {
+    let piped = paths.into_iter().filter(|path| is_standard_input(path));
+    if piped.count() > 1 {
+        let expected = "standard input once: it is read once";
+        return Err(Error::options(option, "- twice", expected));
+    }
+    Ok(())
+}
+
 impl Source {
     /// Open a file, a pipe or a terminal; `-` is standard input.
     ///
