@@ -88,7 +88,7 @@ pub enum Error {
         replaceable: bool,
     },
     /// An unfinished fit is there that would be lost.
-    #[error("{}: an unfinished fit is there; give --resume to continue it, or --force to give it up", path.display())]
+    #[error("{}: checkpoint of an unfinished fit; --resume continues it if the options and the data are the same, --force discards it; or choose another --out", path.display())]
     Checkpoint {
         /// Its checkpoint.
         path: PathBuf,

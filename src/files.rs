@@ -89,7 +89,6 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_dir(parent_of(path))
 }
 
-#[cfg(feature = "photographs")]
 /// Open a regular file to read. Others are refused ([`Error::Format`]) without being opened: a
 /// FIFO would wait for a writer, and a device may do anything.
 pub(crate) fn open_regular(path: &Path, doing: &'static str) -> Result<File> {
@@ -111,7 +110,6 @@ pub(crate) fn open_regular(path: &Path, doing: &'static str) -> Result<File> {
     Ok(file)
 }
 
-#[cfg(feature = "photographs")]
 fn kind_of(kind: fs::FileType) -> &'static str {
     #[cfg(unix)]
     {
@@ -345,6 +343,7 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
 }
 
 /// Bytes that the disk of this directory has for us; `None` if the system does not tell.
+#[cfg(feature = "formats")]
 pub(crate) fn free_space(dir: &Path) -> Option<u64> {
     #[cfg(unix)]
     {

@@ -156,3 +156,32 @@ fn the_options_are_obeyed_and_refused_by_name() {
         world.run(PREP, &["libsvm", "--train", "/dev/zero", "--out", "x"])
     });
 }
+
+/// Ctrl-C ends a program that waits for a pipe, and nothing is left over.
+#[cfg(unix)]
+#[test]
+fn a_pipe_that_brings_nothing_can_be_interrupted() {
+    use std::os::unix::process::ExitStatusExt;
+    let world = folder();
+    let mut child = Command::new(PREP)
+        .args(["libsvm", "--train", "-", "--out", "set"])
+        .current_dir(world.0.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdin = child.stdin.take().unwrap();
+    while !world.path(".set.partial").exists() {
+        assert_eq!(child.try_wait().unwrap(), None);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(common::process::signal(&child, "INT"));
+    let output = common::process::bounded(child);
+    assert_eq!(
+        (output.status.code(), output.status.signal()),
+        (Some(130), None)
+    );
+    assert!(world.listing().is_empty(), "{:?}", world.listing());
+    drop(stdin);
+}

@@ -81,9 +81,12 @@ fn every_form_tells_the_models_probabilities() {
     );
     let written = std::fs::read(world.path("p.npy")).unwrap();
     let header = npy::Header::parse(&written, written.len() as u64).unwrap();
-    assert_eq!(header.shape, [samples.rows(), 4]);
-    let bytes: Vec<u8> = expected.iter().flat_map(|v| v.to_le_bytes()).collect();
-    assert!(written[header.data_offset..] == bytes);
+    assert_eq!(
+        (header.dtype, header.shape),
+        (npy::Dtype::F32, vec![samples.rows(), 4])
+    );
+    let values: Vec<u8> = expected.iter().flat_map(|p| p.to_le_bytes()).collect();
+    assert!(written[header.data_offset..] == values);
     world.refuses(73, &["p.npy"], |world| {
         world.run(PREDICT, &["run", "data/test.x.npy", "--npy", "p.npy"])
     });

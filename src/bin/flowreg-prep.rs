@@ -278,7 +278,7 @@ struct Csv {
     /// Name of the column that has the label
     #[arg(long, value_name = "COLUMN")]
     label: String,
-    /// Table to train on
+    /// Table to train on: a file (.gz, .bz2 and .xz too), or - for standard input
     #[arg(long, value_name = "FILE")]
     train: PathBuf,
     /// Table of the split val

@@ -57,20 +57,24 @@ pub fn is_standard_input(path: &Path) -> bool {
     path == Path::new("-") || path == Path::new("/dev/stdin")
 }
 
-/// Refuse standard input that is given twice. `option` is what the paths were given to.
+/// Refuse standard input that is given twice: it is read once.
 ///
 /// # Errors
 /// [`Error::Options`].
-pub fn refuse_twice<'a>(
-    option: &'static str,
-    paths: impl IntoIterator<Item = &'a PathBuf>,
-) -> Result<()> {
-    let piped = paths.into_iter().filter(|path| is_standard_input(path));
-    if piped.count() > 1 {
-        let expected = "standard input once: it is read once";
-        return Err(Error::options(option, "- twice", expected));
+pub(crate) fn refuse_twice(paths: &[&Path]) -> Result<()> {
+    if paths.iter().filter(|path| is_standard_input(path)).count() > 1 {
+        let expected = "it once: it is read once";
+        return Err(Error::options("standard input", "- twice", expected));
     }
     Ok(())
+}
+
+/// What a dataset says that it was made of: the name of a file.
+pub(crate) fn name_of(path: &Path) -> String {
+    match is_standard_input(path) {
+        true => "standard input".to_string(),
+        false => (path.file_name().unwrap_or_default().to_string_lossy()).into_owned(),
+    }
 }
 
 impl Source {

@@ -110,7 +110,8 @@ impl<'a> Inputs<'a> {
     /// # Errors
     /// [`Error::Options`] for standard input given twice and limits of pictures out of range.
     pub fn new(args: &'a Args, model: &'a Model, classes: &'a Classes) -> Result<Inputs<'a>> {
-        refuse_twice("INPUT", &args.inputs)?;
+        let paths: Vec<&Path> = args.inputs.iter().map(PathBuf::as_path).collect();
+        refuse_twice(&paths)?;
         let transform = model.about().transform.as_ref();
         let decode = DecodeOptions {
             lenient: args.lenient,
