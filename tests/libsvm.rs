@@ -67,6 +67,9 @@ fn a_text_becomes_a_model_that_reads_it() {
         assert!(said.contains("qid: of 180 lines"), "{said}");
         let forecast = format!("180 rows x 20 features, numbered from {first}: {bytes} bytes");
         assert!(said.contains(&forecast), "{said}");
+        let values = (train.clone() + &test).matches(':').count() - 180;
+        let spool = format!("and {} more while", 180 * 4 + values * 12);
+        assert!(said.contains(&spool), "{spool}: {said}");
         let out = ["--test", "test", "--out", "piped"];
         let args = [&["libsvm", "--train", "-"], &out[..]].concat();
         succeeds(&piped(&world, PREP, &args, train.as_bytes()));

@@ -31,6 +31,15 @@ fn model(features: usize, classes: &[&str], numbers: Option<NumberFormat>) -> Mo
     model
 }
 
+/// Save a model again with numbers for the names of its classes.
+fn model_of_numbers(world: &World, from: &str, to: &str) {
+    let mut model = Model::load(world.path(from)).unwrap();
+    let mut about = model.about().clone();
+    about.class_names.clear();
+    model.set_about(about);
+    model.save(world.path(to)).unwrap();
+}
+
 fn write(world: &World, name: &str, bytes: impl AsRef<[u8]>) {
     std::fs::write(world.path(name), bytes).unwrap();
 }
@@ -498,6 +507,13 @@ fn logits_are_those_of_the_fit() {
                 assert_eq!(said["logit"].as_f64().unwrap() as f32, logit);
             }
         }
+        // The loss is one of probabilities, and says so.
+        write(&world, "t.txt", "0 1:1 2:2\n1 1:-3 2:0.5\n");
+        model_of_numbers(&world, "m", "n");
+        let said = succeeds(&world.run(PREDICT, &["n", "t.txt", "--logits"]));
+        assert!(said.contains(", loss of the probabilities "), "{said}");
+        let lines = json(&world.run(PREDICT, &["n", "t.txt", "--logits", "--json"]));
+        assert_eq!(lines[2]["evaluation"]["loss_of"], "probabilities");
         let said = succeeds(&world.run(PREDICT, &["m", "x.npy", "--logits", "--csv"]));
         assert!(said.starts_with("input,rank,class,label,logit\n"), "{said}");
     }
@@ -553,6 +569,7 @@ fn what_is_no_rows_is_called_what_it_is() {
     write(&world, "letter.txt", "dear reader\nall is well\n");
     write(&world, "empty", "");
     write(&world, "comments.txt", "# 1 1:2\n");
+    write(&world, "noise", [7, 0, 9, 200, 3, 0, 0, 1]);
     write(&world, "header.csv", "p,q\n");
     write(&world, "cut.npy", &npy::f32_file(&[2, 2], &[1.0; 4])[..135]);
     for (name, part) in [
@@ -560,7 +577,8 @@ fn what_is_no_rows_is_called_what_it_is() {
         ("p", "found a PNG picture"),
         ("letter.txt", "LIBSVM"),
         ("empty", "empty"),
-        ("comments.txt", "something else"),
+        ("comments.txt", "text that is neither CSV nor LIBSVM's"),
+        ("noise", "neither an array nor text"),
         ("header.csv", "rows: found 0"),
         ("cut.npy", "cut.npy"),
         ("letter.npz:x", "letter.npz"),
@@ -578,12 +596,12 @@ fn what_is_no_rows_is_called_what_it_is() {
         assert!(!stderr.contains("found a photograph"), "{stderr}");
     }
     // Features that the model never saw are left out, and that is said.
-    write(&world, "wide.txt", "1 1:1 5:2\n1 3:1\n");
+    write(&world, "wide.txt", "1 1:1 5:2 9:1\n1 3:1\n");
     let output = world.run(PREDICT, &["m", "wide.txt", "--csv"]);
     assert!(output.status.success());
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        stderr.contains("2 values") && stderr.contains("line 1 (index 5)"),
+        stderr.contains("left out 3 values") && stderr.contains("line 1 (index 5)"),
         "{stderr}"
     );
 }
@@ -602,7 +620,28 @@ fn inputs_and_models_are_never_overwritten() {
         |world: &World, file: &str| world.run(PREDICT, &["m", "x.npy", "--npy", file, "--force"]);
     #[cfg(unix)]
     std::os::unix::fs::symlink("x.npy", world.path("link.npy")).unwrap();
-    let files = ["m", "x.npy", "./folder/../x.npy", "notes.npy", "folder"];
+    // Arrays of others, in every respect but one as flowreg would have written them.
+    write(&world, "f8.npy", array("<f8", false, [3, 2], vec![0; 48]));
+    write(
+        &world,
+        "columns.npy",
+        array("<f4", true, [3, 2], vec![0; 24]),
+    );
+    write(
+        &world,
+        "numpy.npy",
+        array("<f4", false, [3, 3], vec![0; 36]),
+    );
+    let files = [
+        "m",
+        "x.npy",
+        "./folder/../x.npy",
+        "notes.npy",
+        "folder",
+        "f8.npy",
+        "columns.npy",
+        "numpy.npy",
+    ];
     for file in files.into_iter().chain(cfg!(unix).then_some("link.npy")) {
         let read = || files.map(|file| std::fs::read(world.path(file)).ok());
         let before = read();
@@ -628,4 +667,215 @@ fn inputs_and_models_are_never_overwritten() {
     world.refuses(65, &["coordinates.npy"], |world| {
         predict(world, "run/coordinates.npy")
     });
+    // Nor by another name of it, nor if it could be one of predictions.
+    std::fs::create_dir_all(world.path("run/sub")).unwrap();
+    std::fs::copy(world.path("p.npy"), world.path("run/sub/p.npy")).unwrap();
+    world.refuses(65, &["run"], |world| predict(world, "run/sub/p.npy"));
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("run/sub/p.npy", world.path("inner.npy")).unwrap();
+        let before = std::fs::read(world.path("run/sub/p.npy")).unwrap();
+        world.refuses(65, &["run"], |world| predict(world, "inner.npy"));
+        assert_eq!(std::fs::read(world.path("run/sub/p.npy")).unwrap(), before);
+    }
+}
+
+/// What is no file is no place for an array; that is said before any work.
+#[test]
+fn an_array_is_written_to_a_file() {
+    let world = folder();
+    model(2, &["1", "2", "-1"], None)
+        .save(world.path("m"))
+        .unwrap();
+    write(&world, "x.npy", npy::f32_file(&[2, 2], &[1.0; 4]));
+    let mut streams = vec!["-"];
+    #[cfg(unix)]
+    {
+        let fifo = Command::new("mkfifo").arg(world.path("fifo")).status();
+        assert!(fifo.unwrap().success());
+        streams.extend(["/dev/stdout", "/dev/fd/1", "/dev/null", "fifo"]);
+    }
+    for stream in streams {
+        let args = ["m", "x.npy", "--npy", stream, "--force"];
+        world.refuses(64, &["--npy", stream, "expected a file"], |world| {
+            world.run(PREDICT, &args)
+        });
+    }
+    succeeds(&world.run(PREDICT, &["m", "x.npy", "--npy", "./-"]));
+    assert_eq!(read_npy(&world, "-").0, [2, 3]);
+}
+
+/// A text packed as `.gz` of so many rows, and how many of them can be read of its first half.
+fn cut_text(rows: usize) -> (Vec<u8>, usize) {
+    use std::io::Read;
+    let mut uniform = common::uniform(5);
+    let text: String = (0..rows)
+        .map(|_| format!("1 1:{} 2:{}\n", uniform(), uniform()))
+        .collect();
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(text.as_bytes()).unwrap();
+    let mut bytes = gz.finish().unwrap();
+    bytes.truncate(bytes.len() / 2);
+    let mut read = Vec::new();
+    flate2::read::MultiGzDecoder::new(&bytes[..])
+        .read_to_end(&mut read)
+        .unwrap_err();
+    let whole = read.iter().filter(|&&byte| byte == b'\n').count();
+    (bytes, whole)
+}
+
+/// Where a text breaks off, one row stands for all that follow, which nothing excuses; labels of
+/// rows whose number is not known are not compared.
+#[test]
+fn a_text_that_breaks_off_is_never_a_success() {
+    let world = folder();
+    model(2, &["1", "2", "-1"], None)
+        .save(world.path("m"))
+        .unwrap();
+    let (bytes, whole) = cut_text(20_000);
+    write(&world, "cut", bytes);
+    write(&world, "x.npy", npy::f32_file(&[1, 2], &[1.0; 2]));
+    let mut y = Header::encode(Dtype::U8, &[20_001]);
+    y.extend([1; 20_001]);
+    write(&world, "y.npy", y);
+    let args = ["m", "cut", "x.npy", "--csv", "--top", "1", "--npy", "p.npy"];
+    for more in [&["--skip-bad"][..], &["--y", "y.npy", "--force"]] {
+        let output = world.run(PREDICT, &[&args[..], more].concat());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(65), "{stderr}");
+        let part = "this row and all after it are left out";
+        assert!(
+            stderr.contains(part) && stderr.contains("cut: .gz"),
+            "{stderr}"
+        );
+        let (shape, _) = read_npy(&world, "p.npy");
+        assert_eq!(shape, [whole + 2, 3]);
+        if more.contains(&"--y") {
+            let compared = format!("only the first {whole} labels");
+            assert!(stderr.contains(&compared), "{stderr}");
+            assert!(stderr.contains(&format!("of {whole} rows)")), "{stderr}");
+        }
+    }
+}
+
+/// One line that cannot be used costs one row.
+#[test]
+fn an_index_that_the_model_does_not_have_costs_one_row() {
+    let world = folder();
+    model(2, &["1", "2", "-1"], None)
+        .save(world.path("m"))
+        .unwrap();
+    write(&world, "t", "1 1:1\n1 0:1\n2 1:1\n");
+    let args = ["m", "t", "--npy", "p.npy", "--skip-bad", "--csv"];
+    let output = world.run(PREDICT, &args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("line 2: found index 0"), "{stderr}");
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains("\"t[2]\"")
+    );
+    let (shape, found) = read_npy(&world, "p.npy");
+    assert_eq!(shape, [3, 3]);
+    assert!(found[..3] == found[6..] && found[3..6].iter().all(|v| v.is_nan()));
+}
+
+/// Whatever ends the work, every input that could not be read has been named.
+#[test]
+fn the_last_failure_is_said_whatever_else_fails() {
+    let world = folder();
+    model(2, &["1", "2", "-1"], None)
+        .save(world.path("m"))
+        .unwrap();
+    write(&world, "x.npy", npy::f32_file(&[2, 2], &[1.0; 4]));
+    write(&world, "t.txt", "1 1:1\n1 1:x\n1 1:1\n");
+    for (rows, expected) in [(2, "there are more"), (9, "one for each")] {
+        let mut y = Header::encode(Dtype::U8, &[rows]);
+        y.extend(std::iter::repeat_n(1, rows));
+        write(&world, "y.npy", y);
+        for (input, named) in [("absent.npy", "absent.npy"), ("t.txt", "t.txt: line 2")] {
+            let args = ["m", input, "x.npy", "--y", "y.npy", "--csv"];
+            let output = world.run(PREDICT, &args);
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(65), "{stderr}");
+            assert!(
+                stderr.contains(named) && stderr.contains(expected),
+                "{stderr}"
+            );
+        }
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let full = || {
+            std::fs::File::options()
+                .write(true)
+                .open("/dev/full")
+                .unwrap()
+        };
+        let mut command = Command::new(PREDICT);
+        command.current_dir(world.0.path());
+        let output = command
+            .args(["m", "t.txt"])
+            .stdout(full())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(74), "{stderr}");
+        for part in ["t.txt: line 2", "standard output"] {
+            assert!(stderr.contains(part), "{part}: {stderr}");
+        }
+        // With --csv accuracy and loss are results on stderr.
+        write(&world, "t.txt", "1 1:1\n");
+        let mut command = Command::new(PREDICT);
+        command.current_dir(world.0.path()).stderr(full());
+        let output = command.args(["m", "t.txt", "--csv"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(74));
+    }
+}
+
+/// A file that changes while it is read ends the work without a result, and adds no row.
+#[test]
+fn a_text_that_changes_gives_no_array() {
+    use std::io::Read;
+    let world = folder();
+    model(1, &["1", "2", "-1"], None)
+        .save(world.path("m"))
+        .unwrap();
+    // More rows than are predicted together, so that the output blocks before the end is read.
+    let rows = 70_000;
+    write(&world, "t.txt", "1 1:1\n".repeat(rows));
+    write(&world, "t.csv", "p\n".to_string() + &"1\n".repeat(rows));
+    for input in ["t.txt", "t.csv"] {
+        let args = [
+            "m",
+            input,
+            "--csv",
+            "--top",
+            "1",
+            "--npy",
+            "p.npy",
+            "--skip-bad",
+        ];
+        let mut child = Command::new(PREDICT)
+            .args(args)
+            .current_dir(world.0.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let mut begun = [0; 100];
+        stdout.read_exact(&mut begun).unwrap();
+        let file = std::fs::File::options().write(true).open(world.path(input));
+        file.unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        let mut text = String::from_utf8(begun.to_vec()).unwrap();
+        stdout.read_to_string(&mut text).unwrap();
+        let output = common::process::bounded(child);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(75), "{stderr}");
+        assert!(stderr.contains(input), "{stderr}");
+        assert_eq!(text.lines().count(), rows + 1);
+        assert!(!world.path("p.npy").exists());
+    }
 }

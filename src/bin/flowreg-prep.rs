@@ -572,13 +572,14 @@ fn say_found(found: &Found) {
         first_index,
         queries,
         bytes,
+        spool,
     } = found;
     if *queries > 0 {
         cli::say(format_args!("qid: of {queries} lines is passed over"));
     }
     cli::say(format_args!(
         "{rows} rows x {features} features, numbered from {first_index}: {bytes} bytes on the disk \
-         with the zeros; the texts hold {values} values"
+         with the zeros, and {spool} more while they are written; the texts hold {values} values"
     ));
 }
 

@@ -57,19 +57,16 @@ pub fn is_standard_input(path: &Path) -> bool {
     path == Path::new("-") || path == Path::new("/dev/stdin")
 }
 
-/// Refuse standard input for more than one split: it is read once.
+/// Refuse standard input that is given twice: it is read once.
+///
+/// # Errors
+/// [`Error::Options`].
 pub(crate) fn refuse_twice(paths: &[&Path]) -> Result<()> {
-    match paths.iter().filter(|path| is_standard_input(path)).count() {
-        0 | 1 => Ok(()),
-        _ => {
-            let expected = "standard input for one split: it is read once";
-            Err(Error::options(
-                "--train, --val, --test",
-                "- twice",
-                expected,
-            ))
-        }
+    if paths.iter().filter(|path| is_standard_input(path)).count() > 1 {
+        let expected = "it once: it is read once";
+        return Err(Error::options("standard input", "- twice", expected));
     }
+    Ok(())
 }
 
 /// What a dataset says that it was made of: the name of a file.

@@ -2,8 +2,10 @@
 //! content.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use tempfile::NamedTempFile;
@@ -20,7 +22,7 @@ use crate::data::npz;
 use crate::data::photographs::{Loader, Photograph};
 use crate::data::pictures::{self, DecodeOptions};
 use crate::data::rows::{self, RowReader};
-use crate::data::source::{Kind, Source, Watched, is_standard_input};
+use crate::data::source::{Kind, Source, Watched, is_standard_input, refuse_twice};
 use crate::data::text::{Text, TextKind};
 use crate::{Error, Model, Result, interrupt};
 
@@ -32,6 +34,8 @@ pub struct Inputs<'a> {
     reading: Reading<'a>,
     items: VecDeque<Item>,
     open: Option<OpenRows>,
+    /// What ends the work, once the pictures before have been handed on.
+    ended: Option<Error>,
 }
 
 /// Rows that were read together.
@@ -46,10 +50,33 @@ pub struct Block {
 /// An input, or a row of one.
 #[derive(Debug)]
 pub struct Row {
-    pub name: String,
+    pub name: Name,
     /// The label that its file gives it.
     pub label: Option<Label>,
     pub state: State,
+}
+
+/// The name of an input, or of a row of one: `FILE[3]`.
+#[derive(Clone, Debug)]
+pub struct Name {
+    input: Arc<str>,
+    row: Option<usize>,
+}
+
+impl Name {
+    /// The input's.
+    pub fn input(&self) -> &str {
+        &self.input
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.row {
+            Some(row) => write!(f, "{}[{row}]", self.input),
+            None => f.write_str(&self.input),
+        }
+    }
 }
 
 /// Whether a row can be used.
@@ -60,6 +87,9 @@ pub enum State {
     Failed(Error),
     /// It comes after a failure that was named.
     Lost,
+    /// Neither it can nor any row that its file may have after it, and nobody knows how many
+    /// these are.
+    Ended(Error),
 }
 
 enum Item {
@@ -80,11 +110,8 @@ impl<'a> Inputs<'a> {
     /// # Errors
     /// [`Error::Options`] for standard input given twice and limits of pictures out of range.
     pub fn new(args: &'a Args, model: &'a Model, classes: &'a Classes) -> Result<Inputs<'a>> {
-        let piped = (args.inputs.iter()).filter(|path| is_standard_input(path));
-        if piped.count() > 1 {
-            let expected = "standard input once: it is read once";
-            return Err(Error::options("INPUT", "- twice", expected));
-        }
+        let paths: Vec<&Path> = args.inputs.iter().map(PathBuf::as_path).collect();
+        refuse_twice(&paths)?;
         let transform = model.about().transform.as_ref();
         let decode = DecodeOptions {
             lenient: args.lenient,
@@ -110,6 +137,7 @@ impl<'a> Inputs<'a> {
             },
             items: args.inputs.iter().cloned().map(Item::Given).collect(),
             open: None,
+            ended: None,
         })
     }
 
@@ -121,6 +149,9 @@ impl<'a> Inputs<'a> {
     pub fn next(&mut self, most: usize) -> Result<Option<Block>> {
         loop {
             interrupt::check()?;
+            if let Some(error) = self.ended.take() {
+                return Err(error);
+            }
             if let Some(open) = &mut self.open {
                 let block = open.read(most, &self.reading)?;
                 if !block.rows.is_empty() {
@@ -129,7 +160,7 @@ impl<'a> Inputs<'a> {
                 self.open = None;
             }
             let mut pictures = Vec::new();
-            while pictures.len() < most && self.open.is_none() {
+            while pictures.len() < most && self.open.is_none() && self.ended.is_none() {
                 let Some(item) = self.items.pop_front() else {
                     break;
                 };
@@ -141,14 +172,14 @@ impl<'a> Inputs<'a> {
                         let found = found.into_iter().rev().map(Item::Picture);
                         found.for_each(|item| self.items.push_front(item));
                     }
-                    Err(error) if ends_the_work(&error) => return Err(error),
+                    Err(error) if ends_the_work(&error) => self.ended = Some(error),
                     Err(error) => pictures.push(Err((path.display().to_string(), error))),
                 }
             }
             if !pictures.is_empty() {
                 return self.reading.decode(pictures).map(Some);
             }
-            if self.open.is_none() {
+            if self.open.is_none() && self.ended.is_none() {
                 return Ok(None);
             }
         }
@@ -195,9 +226,10 @@ impl Reading<'_> {
             Kind::Npy | Kind::Zip => self.array(path, Some(source)),
             _ if self.transform.is_some() => {
                 let path = source.path().to_path_buf();
-                let bytes = match again {
-                    true => None,
-                    false => Some(source.read_all(self.decode.max_file())?),
+                let bytes = if again {
+                    None
+                } else {
+                    Some(source.read_all(self.decode.max_file())?)
                 };
                 Ok(Found::Picture(photograph(&path, bytes)))
             }
@@ -258,21 +290,26 @@ impl Reading<'_> {
         }
         let watched = source.watch()?;
         let mut text = Text::of(source)?;
-        let reader: Box<dyn RowReader> = match text.kind()? {
-            TextKind::Libsvm => Box::new(LibsvmRows::new(text, &self.format, self.features)),
+        match text.kind()? {
+            TextKind::Libsvm => {
+                let rows = LibsvmRows::new(text, &self.format, self.features);
+                Ok(Found::Rows(OpenRows::new(name, Box::new(rows), None)))
+            }
             TextKind::Table => {
                 let table =
                     Table::of_reader(&name, Box::new(text), self.label, None, &self.format)?;
                 let found = table.features();
                 checks::refuse_width(&name, found, self.features, "the model")?;
-                Box::new(table)
+                Ok(Found::Rows(OpenRows {
+                    watched,
+                    ..OpenRows::new(name, Box::new(table), None)
+                }))
             }
-            TextKind::Other => return Err(refused(&name, "something else")),
-        };
-        Ok(Found::Rows(OpenRows {
-            watched,
-            ..OpenRows::new(name, reader, None)
-        }))
+            TextKind::Other if text.peek(|_| true)?.contains(&0) => {
+                Err(refused(&name, "bytes that are neither an array nor text"))
+            }
+            TextKind::Other => Err(refused(&name, "text that is neither CSV nor LIBSVM's")),
+        }
     }
 
     fn decode(&self, pictures: Vec<Result<Photograph, (String, Error)>>) -> Result<Block> {
@@ -305,8 +342,9 @@ impl Reading<'_> {
                 Err(error) if ends_the_work(&error) => return Err(error),
                 Err(error) => State::Failed(error),
             };
+            let input = name.into();
             block.rows.push(Row {
-                name,
+                name: Name { input, row: None },
                 label: None,
                 state,
             });
@@ -326,9 +364,10 @@ fn photograph(path: &Path, bytes: Option<Vec<u8>>) -> Photograph {
 
 /// An input that a model of numbers cannot use.
 fn refused(path: &Path, found: &str) -> Error {
-    let hint = match found.ends_with("picture") {
-        true => "; the model was fitted to numbers and knows no transform for photographs",
-        false => "",
+    let hint = if found.ends_with("picture") {
+        "; the model was fitted to numbers and knows no transform for photographs"
+    } else {
+        ""
     };
     Error::format(path, "input", found, format!("{ROWS}{hint}"))
 }
@@ -358,13 +397,29 @@ fn renamed(mut error: Error, from: &Path, to: &Path) -> Error {
     error
 }
 
+/// The error of a row behind which nothing can be read.
+fn and_all_after(mut error: Error) -> Error {
+    const LEFT_OUT: &str = "; this row and all after it are left out";
+    match &mut error {
+        Error::Io { source, .. } => {
+            *source = io::Error::new(source.kind(), format!("{source}{LEFT_OUT}"));
+        }
+        Error::Format { expected, .. } => *expected += LEFT_OUT,
+        _ => {}
+    }
+    error
+}
+
 /// Rows of numbers that are being read.
 struct OpenRows {
-    name: PathBuf,
+    path: PathBuf,
+    /// The same for people.
+    name: Arc<str>,
     reader: Box<dyn RowReader>,
     /// What a pipe brought; gone when it has been read.
     file: Option<NamedTempFile>,
-    /// The text, to be compared at its end.
+    /// The file of a reader that does not look itself whether it changed, to be compared at its
+    /// end.
     watched: Option<Watched>,
     /// Rows that were handed on.
     at: usize,
@@ -373,9 +428,10 @@ struct OpenRows {
 }
 
 impl OpenRows {
-    fn new(name: PathBuf, reader: Box<dyn RowReader>, file: Option<NamedTempFile>) -> OpenRows {
+    fn new(path: PathBuf, reader: Box<dyn RowReader>, file: Option<NamedTempFile>) -> OpenRows {
         OpenRows {
-            name,
+            name: path.display().to_string().into(),
+            path,
             reader,
             file,
             watched: None,
@@ -413,33 +469,44 @@ impl OpenRows {
             Ok(rows) => rows,
             Err(error) => {
                 let error = self.under_its_name(error);
-                if ends_the_work(&error) {
+                // What was read of a file that changes may be of neither state of it.
+                if ends_the_work(&error) || matches!(error, Error::Changed { .. }) {
                     return Err(error);
                 }
-                // One row stands for all that follow, where nobody knows how many they are.
-                let lost = self.reader.rows().map_or(1, |rows| rows - self.at);
-                self.lost = Some(lost.saturating_sub(1));
+                let rows = self.reader.rows();
+                let lost = rows.map_or(0, |rows| rows.saturating_sub(self.at + 1));
+                self.lost = Some(lost);
                 block.x.clear();
-                self.push(&mut block, None, State::Failed(error));
+                let error = and_all_after(error);
+                let state = match rows {
+                    Some(_) => State::Failed(error),
+                    None => State::Ended(error),
+                };
+                self.push(&mut block, None, state);
                 return Ok(block);
             }
         };
         if rows == 0 {
             block.x.clear();
             for remark in self.reader.remarks() {
-                cli::warn(format_args!("{}: {remark}", self.name.display()));
+                cli::warn(format_args!("{}: {remark}", self.name));
             }
             if self.at == 0 {
-                let error = Error::format(&self.name, "rows", 0, "at least one");
+                let error = Error::format(&self.path, "rows", 0, "at least one");
                 self.push(&mut block, None, State::Failed(error));
             }
             return Ok(block);
         }
-        let labels = self.reader.labels().to_vec();
+        let label = |label: &Option<String>| {
+            let label = label.as_deref()?;
+            Some(reading.classes.label(label.into()))
+        };
+        let mut labels = (self.reader.labels().iter().map(label))
+            .collect::<Vec<_>>()
+            .into_iter();
         let mut usable = 0;
         for row in 0..rows {
-            let label = labels.get(row).cloned().flatten();
-            let label = label.map(|label| reading.classes.label(label.into()));
+            let label = labels.next().flatten();
             let state = match failed.remove(&row) {
                 Some(error) => State::Failed(self.under_its_name(error)),
                 None => {
@@ -457,7 +524,10 @@ impl OpenRows {
 
     fn push(&mut self, block: &mut Block, label: Option<Label>, state: State) {
         block.rows.push(Row {
-            name: format!("{}[{}]", self.name.display(), self.at),
+            name: Name {
+                input: Arc::clone(&self.name),
+                row: Some(self.at),
+            },
             label,
             state,
         });
@@ -466,7 +536,7 @@ impl OpenRows {
 
     fn under_its_name(&self, error: Error) -> Error {
         match &self.file {
-            Some(file) => renamed(error, file.path(), &self.name),
+            Some(file) => renamed(error, file.path(), &self.path),
             None => error,
         }
     }

@@ -95,6 +95,8 @@ pub enum Label {
 /// Predictions beside labels, counted.
 #[derive(Debug, Default)]
 pub struct Tally {
+    /// Whether logits are printed, of which the loss is not.
+    logits: bool,
     rows: u64,
     correct: u64,
     loss: f64,
@@ -104,6 +106,13 @@ pub struct Tally {
 }
 
 impl Tally {
+    pub fn new(logits: bool) -> Tally {
+        Tally {
+            logits,
+            ..Tally::default()
+        }
+    }
+
     /// Count a row that was predicted.
     pub fn add(&mut self, label: &Label, predicted: usize, loss: f64) {
         match label {
@@ -152,7 +161,7 @@ impl Tally {
             json!({"class": name(label), "predicted": name(predicted), "rows": rows})
         });
         (self.rows + self.unknown > 0).then(|| {
-            json!({
+            let mut value = json!({
                 "evaluation": {
                     "rows": self.rows,
                     "accuracy": if self.rows > 0 { json!(self.accuracy()) } else { Value::Null },
@@ -160,7 +169,11 @@ impl Tally {
                     "confusion": confusion.collect::<Vec<_>>(),
                     "rows_of_unknown_labels": self.unknown,
                 }
-            })
+            });
+            if self.logits {
+                value["evaluation"]["loss_of"] = json!("probabilities");
+            }
+            value
         })
     }
 
@@ -171,10 +184,15 @@ impl Tally {
         }
         let name = |class: u32| crate::cli::escaped(classes.name(class as usize));
         let mut text = format!(
-            "accuracy {:.4} ({} of {} rows), loss {:.4}\n",
+            "accuracy {:.4} ({} of {} rows), loss{} {:.4}\n",
             self.accuracy(),
             self.correct,
             self.rows,
+            if self.logits {
+                " of the probabilities"
+            } else {
+                ""
+            },
             self.mean_loss()
         );
         if classes.count() <= TABLE {

@@ -6,6 +6,7 @@ mod npy_file;
 mod print;
 mod pushes;
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -49,11 +50,13 @@ Examples:
   curl https://example.org/a9a.t | flowreg-predict run - --json
   flowreg-predict run rose.jpg --explain flowers
 
-Where labels are given (LIBSVM's own, --y, --label), accuracy, loss and confusion of what is
-printed follow; with --csv accuracy and loss on stderr. An explanation needs a run that was fitted with
---save-coordinates, and its dataset.
+Where labels are given (LIBSVM's own, --y, --label), accuracy, loss and confusion follow; with
+--csv accuracy and loss on stderr. The loss is that of the probabilities, also with --logits. An
+explanation needs a run that was fitted with --save-coordinates, and its dataset.
 
-An input that cannot be read is named on stderr and left out; --npy has NaN for it.
+An input that cannot be read is named on stderr and left out; --npy has NaN for it. Where a text
+breaks off (a damaged .gz), one row of NaN stands for all that follow, however many they are, and
+the exit code is not 0 with --skip-bad either.
 
 Exit codes: 0 done, 64 wrong usage, 65 bad input data (what could be read is predicted
 nevertheless), 70 a bug, 71 no memory, 73 the output exists or another process is writing it,
@@ -71,7 +74,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 
-    /// Leave out what cannot be read, name it, and exit with 0
+    /// Leave out what cannot be read, name it, and exit with 0, unless a text breaks off
     #[arg(long, help_heading = "What to read")]
     skip_bad: bool,
     /// Accept damaged pictures that still give pixels
@@ -153,14 +156,17 @@ fn predict(args: &Args) -> Result<()> {
     let model_file = run::model_file(&args.model);
     let model = Model::load(&model_file)?;
     let classes = Classes::of(&model);
-    let columns = match args.logits {
-        true => model.bias().len(),
-        false => classes.count(),
+    let columns = if args.logits {
+        model.bias().len()
+    } else {
+        classes.count()
     };
     let begin = |path: &PathBuf| {
-        let overwrite = match args.force {
-            true => Overwrite::Replace,
-            false => Overwrite::Never,
+        npy_file::refuse_stream(path)?;
+        let overwrite = if args.force {
+            Overwrite::Replace
+        } else {
+            Overwrite::Never
         };
         let others = args.inputs.iter().chain(&args.y).chain(&args.explain);
         NpyFile::begin(
@@ -189,82 +195,106 @@ fn predict(args: &Args) -> Result<()> {
     let mut work = Predicting {
         args,
         model: &model,
+        classes: &classes,
         printer: Printer::new(args, &classes),
         explainer,
         labels,
         file,
         row: 0,
-        tally: Tally::default(),
+        tally: Tally::new(args.logits),
         failures: Failures {
             skip: args.skip_bad,
             last: None,
         },
     };
-    cli::print_text(&work.printer.header());
-    let bar = cli::progress(0, "predict");
-    let most = BLOCK_BYTES / (4 * model.weight().cols().max(classes.count()));
-    let most = most.clamp(1, BLOCK_ROWS);
-    while let Some(block) = inputs.next(most)? {
-        interrupt::check()?;
-        bar.inc_length(block.rows.len() as u64);
-        bar.inc(block.rows.len() as u64);
-        let lines = bar.suspend(|| work.block(block))?;
-        bar.suspend(|| cli::print_text(&lines));
-        // Whoever read it has seen enough.
-        if !cli::is_read()? && args.npy.is_none() {
-            return Ok(());
-        }
-    }
-    bar.finish_and_clear();
-    if let Some(fitted) = &fitted {
-        fitted.check_unchanged()?;
-    }
-    work.finish(&classes)
+    let done = work
+        .all(&mut inputs)
+        .and_then(|()| fitted.as_ref().map_or(Ok(()), Fitted::check_unchanged))
+        .and_then(|()| work.publish());
+    work.failures.end(done)
 }
 
 /// Predictions being made and written down.
 struct Predicting<'a> {
     args: &'a Args,
     model: &'a Model,
+    classes: &'a Classes,
     printer: Printer<'a>,
     explainer: Option<Pushes<'a>>,
     /// Of `--y`.
     labels: Option<Vec<Label>>,
     file: Option<NpyFile>,
-    /// Number of the next row.
+    /// Rows that have a label of `--y`.
     row: usize,
     tally: Tally,
     failures: Failures,
 }
 
 impl Predicting<'_> {
+    /// Predict all inputs and print what comes out.
+    fn all(&mut self, inputs: &mut Inputs) -> Result<()> {
+        cli::print_text(&self.printer.header());
+        let bar = cli::progress(0, "predict");
+        let most = BLOCK_BYTES / (4 * self.model.weight().cols().max(self.classes.count()));
+        let most = most.clamp(1, BLOCK_ROWS);
+        while let Some(block) = inputs.next(most)? {
+            interrupt::check()?;
+            bar.inc_length(block.rows.len() as u64);
+            bar.inc(block.rows.len() as u64);
+            let lines = bar.suspend(|| self.block(block))?;
+            bar.suspend(|| cli::print_text(&lines));
+            // Whoever read it has seen enough.
+            if !cli::is_read()? && self.file.is_none() {
+                return Ok(());
+            }
+        }
+        bar.finish_and_clear();
+        self.check_labels()?;
+        self.say_tally();
+        Ok(())
+    }
+
     /// Predict a block: the lines to be printed.
     fn block(&mut self, block: Block) -> Result<String> {
-        let rows = self.labelled(block.rows)?;
+        let mut rows = block.rows;
+        if let Err(error) = self.label(&mut rows) {
+            for row in rows {
+                if let State::Failed(failure) = row.state {
+                    self.failures.add(failure)?;
+                }
+            }
+            return Err(error);
+        }
         let usable = || rows.iter().filter(|row| matches!(row.state, State::Usable));
         // A row without a label has a loss that nobody asks for.
         let class = |label: &Option<Label>| match label {
             Some(Label::Class(class)) => *class,
             _ => 0,
         };
-        let labels: Vec<u32> = match rows.iter().any(|row| row.label.is_some()) {
-            true => usable().map(|row| class(&row.label)).collect(),
-            false => Vec::new(),
+        let labels: Vec<u32> = if rows.iter().any(|row| row.label.is_some()) {
+            usable().map(|row| class(&row.label)).collect()
+        } else {
+            Vec::new()
         };
         let found = self.model.predict_rows(&block.x, &labels)?;
         let values = self.values(&found);
         let count = self.model.classes();
         let top = self.printer.top();
-        let orders: Vec<Vec<usize>> = (values.par_chunks_exact(count))
-            .map(|values| largest(values, top))
-            .collect();
+        let mut orders = vec![0; values.len() / count * top];
+        (values
+            .par_chunks_exact(count)
+            .zip(orders.par_chunks_exact_mut(top)))
+        .for_each_init(Vec::new, |all, (values, order)| {
+            largest(values, order, all);
+        });
+        let orders: Vec<&[usize]> = orders.chunks_exact(top).collect();
         let pushes = self.explainer.as_ref().map(|explainer| {
             let classes: Vec<u32> = orders.iter().map(|order| order[0] as u32).collect();
             explainer.strongest(&block.x, &classes)
         });
 
         let outputs = self.model.bias().len();
-        let (mut lines, mut k) = (String::new(), 0);
+        let (mut lines, mut name, mut k) = (String::new(), String::new(), 0);
         for row in rows {
             let error = match row.state {
                 State::Usable => {
@@ -274,11 +304,14 @@ impl Predicting<'_> {
                     let values = &values[at * count..k * count];
                     match logits.iter().find(|logit| !logit.is_finite()) {
                         None => {
+                            name.clear();
+                            // Writing to a string does not fail.
+                            let _ = write!(name, "{}", row.name);
                             self.printer.add(
                                 &Prediction {
-                                    name: &row.name,
+                                    name: &name,
                                     values,
-                                    order: &orders[at],
+                                    order: orders[at],
                                     pushed_by: pushes.as_ref().map_or(&[], |pushes| &pushes[at]),
                                 },
                                 &mut lines,
@@ -297,10 +330,14 @@ impl Predicting<'_> {
                             }
                             continue;
                         }
-                        Some(logit) => Some(beyond_f32(&row.name, *logit)),
+                        Some(logit) => Some(beyond_f32(row.name.to_string(), *logit)),
                     }
                 }
                 State::Failed(error) => Some(error),
+                State::Ended(error) => {
+                    self.failures.keep(error);
+                    None
+                }
                 State::Lost => None,
             };
             if let Some(error) = error {
@@ -313,20 +350,44 @@ impl Predicting<'_> {
         Ok(lines)
     }
 
-    /// The rows with their labels of `--y`.
-    fn labelled(&mut self, mut rows: Vec<inputs::Row>) -> Result<Vec<inputs::Row>> {
-        if let (Some(labels), Some(path)) = (&self.labels, &self.args.y) {
-            for (row, i) in rows.iter_mut().zip(self.row..) {
-                let Some(label) = labels.get(i) else {
-                    let found = format!("{} labels", labels.len());
-                    let expected = "one for each input and row of one: there are more";
-                    return Err(Error::format(path, "labels", found, expected));
-                };
-                row.label = Some(label.clone());
+    /// Give the rows their labels of `--y`.
+    fn label(&mut self, rows: &mut [inputs::Row]) -> Result<()> {
+        let Some((labels, path)) = self.labels.as_ref().zip(self.args.y.as_ref()) else {
+            return Ok(());
+        };
+        for row in rows {
+            if let State::Ended(_) = row.state {
+                // Which rows the labels behind it belong to is not known.
+                cli::warn(format_args!(
+                    "{}: only the first {} labels are compared: nobody knows how many rows {} has",
+                    path.display(),
+                    self.row,
+                    row.name.input()
+                ));
+                self.labels = None;
+                return Ok(());
             }
+            let Some(label) = labels.get(self.row) else {
+                let found = format!("{} labels", labels.len());
+                let expected = "one for each input and row of one: there are more";
+                return Err(Error::format(path, "labels", found, expected));
+            };
+            row.label = Some(label.clone());
+            self.row += 1;
         }
-        self.row += rows.len();
-        Ok(rows)
+        Ok(())
+    }
+
+    /// Refuse more labels of `--y` than rows.
+    fn check_labels(&self) -> Result<()> {
+        match self.labels.as_ref().zip(self.args.y.as_ref()) {
+            Some((labels, path)) if labels.len() != self.row => {
+                let expected = format!("one for each input and row of one, {}", self.row);
+                let found = format!("{} labels", labels.len());
+                Err(Error::format(path, "labels", found, expected))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What is printed of each class: rows x classes.
@@ -340,41 +401,32 @@ impl Predicting<'_> {
         }
     }
 
-    /// Say how well labels were met, let the file appear, and end with the last failure.
-    fn finish(self, classes: &Classes) -> Result<()> {
-        if let (Some(labels), Some(path)) = (&self.labels, &self.args.y)
-            && labels.len() != self.row
-        {
-            let expected = format!("one for each input and row of one, {}", self.row);
-            let found = format!("{} labels", labels.len());
-            return Err(Error::format(path, "labels", found, expected));
-        }
+    /// Say how well labels were met.
+    fn say_tally(&self) {
         if let Some(unknown) = self.tally.unknown() {
             cli::warn(unknown);
         }
+        let text = || self.tally.to_text(self.classes);
         match self.printer.form() {
-            Form::Lines => cli::print_text(&self.tally.to_text(classes)),
-            Form::Csv => self
-                .tally
-                .to_text(classes)
-                .lines()
-                .take(1)
-                .for_each(cli::warn),
+            Form::Lines => cli::print_text(&text()),
+            Form::Csv => text().lines().take(1).for_each(cli::warn),
             Form::Json => {
-                if let Some(value) = self.tally.to_json(classes) {
-                    cli::print(value);
+                if let Some(value) = self.tally.to_json(self.classes) {
+                    cli::print_json(&value);
                 }
             }
         }
-        if let Some(file) = self.file {
-            file.publish()?;
-        }
-        self.failures.last.map_or(Ok(()), Err)
+    }
+
+    /// Let the file appear.
+    fn publish(&mut self) -> Result<()> {
+        let published = self.file.take().map_or(Ok(()), NpyFile::publish);
+        published.and_then(|()| cli::is_read().map(drop))
     }
 }
 
 /// The refusal of a row whose logits f32 does not hold.
-fn beyond_f32(name: &str, logit: f32) -> Error {
+fn beyond_f32(name: String, logit: f32) -> Error {
     Error::Format {
         path: PathBuf::from(name),
         field: "logits".to_string(),
@@ -398,9 +450,29 @@ impl Failures {
         }
         if self.skip {
             cli::warn(format_args!("left out: {error}"));
-        } else if let Some(before) = self.last.replace(error) {
-            cli::complain(&before.to_string(), before.exit_code());
+        } else {
+            self.keep(error);
         }
         Ok(())
+    }
+
+    /// Add what `--skip-bad` does not excuse.
+    fn keep(&mut self, error: Error) {
+        self.say_last();
+        self.last = Some(error);
+    }
+
+    /// What the work ends with: its own failure, or the last of the inputs.
+    fn end(mut self, done: Result<()>) -> Result<()> {
+        if done.is_err() {
+            self.say_last();
+        }
+        done.and(self.last.map_or(Ok(()), Err))
+    }
+
+    fn say_last(&mut self) {
+        if let Some(error) = self.last.take() {
+            cli::complain(&error.to_string(), error.exit_code());
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::data::npy::{Dtype, Header};
 use crate::publish::{OutputFile, Overwrite, is_output};
-use crate::{Result, files};
+use crate::{Error, Result, files};
 
 /// Values that are written together.
 const BUFFER: usize = 1 << 16;
@@ -59,10 +59,10 @@ impl NpyFile {
                 .extend(std::iter::repeat_n(f32::NAN, self.columns)),
         }
         self.rows += 1;
-        match self.buffer.len() >= BUFFER {
-            true => self.flush(),
-            false => Ok(()),
+        if self.buffer.len() >= BUFFER {
+            self.flush()?;
         }
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -79,6 +79,25 @@ impl NpyFile {
         self.file.overwrite_start(&header)?;
         self.file.publish()
     }
+}
+
+/// Refuse standard output and whatever else is no file: a header is put in last, when the number
+/// of rows is known.
+///
+/// # Errors
+/// [`Error::Options`].
+pub fn refuse_stream(path: &Path) -> Result<()> {
+    let streams = ["/dev/std", "/dev/fd/", "/proc/self/fd/"];
+    let shown = path.display().to_string();
+    let is_stream = || {
+        let metadata = path.metadata();
+        metadata.is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
+    };
+    if shown == "-" || streams.iter().any(|name| shown.starts_with(name)) || is_stream() {
+        let expected = "a file, whose beginning is written last: give its name, such as p.npy (./- is a file too)";
+        return Err(Error::options("--npy", shown, expected));
+    }
+    Ok(())
 }
 
 /// The files and directories that are never replaced: the inputs and the model, with the run

@@ -20,6 +20,8 @@ pub enum Form {
 pub struct Printer<'a> {
     form: Form,
     classes: &'a Classes,
+    /// Their names as fields, for [`Form::Csv`].
+    fields: Vec<String>,
     top: usize,
     /// "logit" or "probability".
     value: &'static str,
@@ -39,14 +41,18 @@ pub struct Prediction<'a> {
 
 impl<'a> Printer<'a> {
     pub fn new(args: &Args, classes: &'a Classes) -> Printer<'a> {
-        let form = match (args.csv, args.json || cli::is_json()) {
-            (true, _) => Form::Csv,
-            (_, true) => Form::Json,
-            _ => Form::Lines,
+        let (form, fields) = if args.csv {
+            let names = (0..classes.count()).map(|class| classes.name(class));
+            (Form::Csv, names.map(quoted).collect())
+        } else if args.json || cli::is_json() {
+            (Form::Json, Vec::new())
+        } else {
+            (Form::Lines, Vec::new())
         };
         Printer {
             form,
             classes,
+            fields,
             top: args.top.min(classes.count()),
             value: if args.logits { "logit" } else { "probability" },
             explained: args.explain.is_some(),
@@ -73,12 +79,13 @@ impl<'a> Printer<'a> {
     /// Add the lines of a prediction.
     pub fn add(&self, prediction: &Prediction, lines: &mut String) {
         let shown = prediction.order.iter();
-        let shown = shown.map(|&label| (label, self.classes.name(label), prediction.values[label]));
+        let shown = shown.map(|&label| (label, prediction.values[label]));
         // Writing to a string does not fail.
         let _ = match self.form {
             Form::Json => {
                 let predictions: Vec<Value> = shown
-                    .map(|(label, class, value)| {
+                    .map(|(label, value)| {
+                        let class = self.classes.name(label);
                         json!({"class": class, "label": label, self.value: value})
                     })
                     .collect();
@@ -88,20 +95,14 @@ impl<'a> Printer<'a> {
                     let pushes = pushes.map(|(file, push)| json!({"file": file, "logit": push}));
                     line["pushed_by"] = pushes.collect();
                 }
-                writeln!(lines, "{line}")
+                writeln!(lines, "{}", cli::json_line(&line))
             }
             Form::Csv => {
                 let name = quoted(prediction.name);
-                shown
-                    .enumerate()
-                    .try_for_each(|(rank, (label, class, value))| {
-                        writeln!(
-                            lines,
-                            "{name},{},{},{label},{value}",
-                            rank + 1,
-                            quoted(class)
-                        )
-                    })
+                shown.zip(1..).try_for_each(|((label, value), rank)| {
+                    let class = &self.fields[label];
+                    writeln!(lines, "{name},{rank},{class},{label},{value}")
+                })
             }
             Form::Lines => self.add_lines(prediction, lines),
         };
@@ -126,19 +127,27 @@ impl<'a> Printer<'a> {
 
 /// A field of comma-separated values, without control characters.
 fn quoted(text: &str) -> String {
-    format!("\"{}\"", escaped(text).replace('"', "\"\""))
+    let mut field = String::with_capacity(text.len() + 2);
+    for part in escaped(text).split('"') {
+        field.push('"');
+        field.push_str(part);
+        field.push('"');
+    }
+    field
 }
 
-/// The numbers of the `top` largest values, the largest first; of equals the first.
-pub fn largest(values: &[f32], top: usize) -> Vec<usize> {
+/// Fill `order` with the numbers of the largest values, the largest first; of equals the first.
+/// `all` is room that is used again.
+pub fn largest(values: &[f32], order: &mut [usize], all: &mut Vec<usize>) {
     let before = |a: &usize, b: &usize| values[*b].total_cmp(&values[*a]).then(a.cmp(b));
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    if top < order.len() {
-        order.select_nth_unstable_by(top, before);
-        order.truncate(top);
+    let top = order.len();
+    all.clear();
+    all.extend(0..values.len());
+    if top < all.len() {
+        all.select_nth_unstable_by(top, before);
     }
-    order.sort_unstable_by(before);
-    order
+    all[..top].sort_unstable_by(before);
+    order.copy_from_slice(&all[..top]);
 }
 
 #[cfg(test)]
@@ -148,9 +157,13 @@ mod tests {
     #[test]
     fn the_largest_come_first_and_of_equals_the_first() {
         let values = [0.1, 0.4, 0.1, 0.4, 0.0];
+        let mut all = Vec::new();
         for top in 0..=values.len() {
-            assert_eq!(largest(&values, top), [1, 3, 0, 2, 4][..top]);
+            let mut order = vec![9; top];
+            largest(&values, &mut order, &mut all);
+            assert_eq!(order, [1, 3, 0, 2, 4][..top]);
         }
         assert_eq!(quoted("a\x1b,\"b\""), "\"a\\x1b,\"\"b\"\"\"");
+        assert_eq!(quoted(""), "\"\"");
     }
 }

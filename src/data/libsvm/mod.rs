@@ -78,6 +78,31 @@ pub struct Found {
     pub queries: u64,
     /// Bytes of the dense rows and their labels.
     pub bytes: u128,
+    /// Bytes of the sparse rows, which are beside them on the disk while they are written.
+    pub spool: u64,
+}
+
+impl Found {
+    /// Refuse rows that a disk with so many free bytes, before any was written, cannot hold.
+    fn refuse_beyond(&self, free: u64, out: &Path) -> Result<()> {
+        let Found {
+            rows,
+            features,
+            bytes,
+            spool,
+            ..
+        } = self;
+        if bytes + u128::from(*spool) <= u128::from(free) {
+            return Ok(());
+        }
+        let needed = format!(
+            "{rows} rows x {features} features take {bytes} bytes, and {spool} more while they \
+             are written; the disk has {free}: choose an --out on a larger disk, or select or \
+             hash features before"
+        );
+        let source = io::Error::new(io::ErrorKind::StorageFull, needed);
+        Err(Error::io(out, "write the dataset")(source))
+    }
 }
 
 /// Convert texts into the dataset directory `out`, which appears complete or not at all.
@@ -300,14 +325,9 @@ impl Reading<'_> {
         self.found.features = features;
         self.found.first_index = self.first_index() as u8;
         self.found.bytes = rows as u128 * (4 * features as u128 + 8);
-        let bytes = self.found.bytes;
-        if let Some(free) = self.free.filter(|&free| bytes > u128::from(free)) {
-            let needed = format!(
-                "{rows} rows x {features} features take {bytes} bytes and the disk has {free}: \
-                 choose an --out on a larger disk, or select or hash features before"
-            );
-            let source = io::Error::new(io::ErrorKind::StorageFull, needed);
-            return Err(Error::io(self.out, "write the dataset")(source));
+        self.found.spool = spool::bytes(rows, self.found.values);
+        if let Some(free) = self.free {
+            self.found.refuse_beyond(free, self.out)?;
         }
         let labels = rows as u64 * 8;
         match available_memory().filter(|&memory| labels > memory) {
@@ -404,8 +424,32 @@ mod tests {
             first_index: 1,
             queries: 0,
             bytes: 5 * (4 * 4 + 8),
+            spool: 5 * 4 + 5 * 12,
         };
         assert_eq!(found, expected);
+    }
+
+    /// The sparse rows lie beside the dense ones until all are written; their length is known.
+    #[test]
+    fn the_disk_must_hold_the_sparse_rows_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows");
+        let mut spool = Spool::create(&path).unwrap();
+        spool.append(&[(1, 2.0), (7, 3.0)]).unwrap();
+        spool.append(&[]).unwrap();
+        spool.read().unwrap();
+        let length = std::fs::metadata(&path).unwrap().len();
+        assert_eq!(length, spool::bytes(2, 2));
+
+        let found = Found {
+            rows: 2,
+            bytes: 100,
+            spool: 32,
+            ..Found::default()
+        };
+        found.refuse_beyond(132, &path).unwrap();
+        let error = found.refuse_beyond(131, &path).unwrap_err().to_string();
+        assert!(error.contains("100 bytes, and 32 more"), "{error}");
     }
 
     /// One index 0 in any part makes all of them zero-based; the choice is stored.

@@ -19,7 +19,7 @@ pub struct LibsvmRows {
     labels: Vec<Option<String>>,
     /// A row without values.
     empty: Vec<f32>,
-    /// Values of features that the model does not have; line and index of the first.
+    /// Values of features that the model does not have, and line and index of the first.
     beyond: u64,
     first_beyond: (u64, usize),
     queries: u64,
@@ -50,19 +50,25 @@ impl LibsvmRows {
 
     /// Read a line that says anything into a row: what is wrong with it, or `None` at the end.
     fn next(&mut self, row: &mut [f32]) -> Result<Option<Result<(), Error>>> {
+        // A line that says nothing has no values, so that this stays.
+        row.copy_from_slice(&self.empty);
         loop {
-            row.copy_from_slice(&self.empty);
             let (first, features) = (self.first, self.features);
-            let (mut beyond, mut largest, mut zero) = (0, 0, false);
+            let (mut beyond, mut first_beyond) = (0, None);
             let mut refused = None;
             let finish = &mut self.finish;
             let Some(line) = self.text.next_line()? else {
                 return Ok(None);
             };
             let head = parse_line(line, &mut |index, value| match index.checked_sub(first) {
-                None => zero = true,
+                None => {
+                    let expected = "indices from 1, as the model's rows have; --first-index 0 \
+                                    reads indices from 0";
+                    refused = Some((format!("index {index}"), expected));
+                }
                 Some(column) if column >= features => {
-                    (beyond, largest) = (beyond + 1, index);
+                    beyond += 1;
+                    first_beyond.get_or_insert(index);
                 }
                 Some(column) => match finish.value(column, value) {
                     Ok(value) => row[column] = value,
@@ -82,13 +88,8 @@ impl LibsvmRows {
             };
             self.labels.push(head.label.map(str::to_string));
             self.queries += u64::from(head.query);
-            if zero {
-                let expected = "indices from 1, as the model's rows have; --first-index 0 reads \
-                                indices from 0";
-                return Err(self.text.refuse("index 0", expected));
-            }
-            if beyond > 0 && self.beyond == 0 {
-                self.first_beyond = (self.text.line_number(), largest);
+            if let Some(index) = first_beyond.filter(|_| self.beyond == 0) {
+                self.first_beyond = (self.text.line_number(), index);
             }
             self.beyond += beyond;
             let refused = refused.map(|(found, expected)| self.text.refuse(found, expected));
@@ -121,10 +122,9 @@ impl RowReader for LibsvmRows {
                 Ok(Some(Ok(()))) => {}
                 Ok(Some(Err(error))) => refuse(rows, error),
                 Ok(None) => {
-                    self.text.check_unchanged()?;
+                    self.ended = self.text.check_unchanged().err();
                     break;
                 }
-                Err(error) if rows == 0 => return Err(error),
                 Err(error) => {
                     self.ended = Some(error);
                     break;
@@ -132,8 +132,10 @@ impl RowReader for LibsvmRows {
             }
             rows += 1;
         }
-        self.labels.truncate(rows);
-        Ok(rows)
+        match self.ended.take_if(|_| rows == 0) {
+            Some(error) => Err(error),
+            None => Ok(rows),
+        }
     }
 
     fn labels(&self) -> &[Option<String>] {
@@ -148,11 +150,57 @@ impl RowReader for LibsvmRows {
         if self.beyond > 0 {
             let (line, index) = self.first_beyond;
             remarks.push(format!(
-                "{} values are of features beyond the model's {} and left out, the first in line \
-                 {line} (index {index}): the model saw none of them",
+                "left out {} values of features that the model does not have (it has {}), the \
+                 first in line {line} (index {index})",
                 self.beyond, self.features
             ));
         }
         remarks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::text::open_text;
+
+    /// A line that cannot be used is one row; the rows before a change are given out, and it adds
+    /// none.
+    #[test]
+    fn lines_are_rows_whatever_they_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t");
+        std::fs::write(&path, "7 1:1\n# none\n7 0:1\n\n7 2:3 9:1\n7 1:x\n").unwrap();
+        let mut rows = LibsvmRows::new(open_text(&path).unwrap(), &NumberFormat::default(), 2);
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        let (mut values, mut refused) = ([f32::NAN; 20], Vec::new());
+        let mut read = |rows: &mut LibsvmRows, values: &mut [f32]| {
+            rows.read_each(values, &mut |row, error| {
+                refused.push((row, error.to_string()))
+            })
+        };
+        assert_eq!(read(&mut rows, &mut values).unwrap(), 4);
+        assert_eq!(
+            (&values[..2], &values[4..6]),
+            (&[1.0, 0.0][..], &[0.0, 3.0][..])
+        );
+        assert_eq!(rows.labels().len(), 4);
+        assert!(
+            rows.remarks()[0].contains("left out 1 values"),
+            "{:?}",
+            rows.remarks()
+        );
+        let changed = read(&mut rows, &mut values).unwrap_err();
+        assert!(matches!(changed, Error::Changed { .. }), "{changed}");
+        assert_eq!(read(&mut rows, &mut values).unwrap(), 0);
+        assert_eq!(
+            refused.iter().map(|(row, _)| *row).collect::<Vec<_>>(),
+            [1, 3]
+        );
+        assert!(
+            refused[0].1.contains("line 3: found index 0"),
+            "{refused:?}"
+        );
     }
 }

@@ -10,6 +10,11 @@ use crate::files::{self, NewFile};
 /// Bytes that are written together.
 const BUFFER: usize = 1 << 18;
 
+/// Length of the file of so many rows with so many values.
+pub fn bytes(rows: usize, values: u64) -> u64 {
+    4 * rows as u64 + 12 * values
+}
+
 /// Rows being written: for each the number of its values, then each index and value.
 pub struct Spool {
     path: PathBuf,
