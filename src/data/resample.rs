@@ -214,15 +214,13 @@ mod tests {
         let mut rng = rand_mt::Mt::new(2);
         let mut side = || 1 + rng.next_u32() as usize % 90;
         let mut resizer = Resizer::default();
-        let mut found = Vec::new();
         for i in 0..4 * FILTERS {
             let (width, height, size) = (side(), side(), 1 + side() % 20);
             let mut rgb: Vec<u8> = (0..width * height * 3).map(|at| (at * i) as u8).collect();
             let expected = Resizer::default()
                 .pixels(&mut rgb.clone(), width, height, size)
                 .to_vec();
-            found.clear();
-            found.extend(resizer.pixels(&mut rgb, width, height, size));
+            let found = resizer.pixels(&mut rgb, width, height, size);
             assert_eq!(found, expected, "{width}x{height} to {size}");
             assert!(resizer.filters.len() <= FILTERS);
         }
