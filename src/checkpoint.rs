@@ -38,24 +38,29 @@ impl Checkpoints {
     pub fn refuse_foreign(&self) -> Result<()> {
         /// The beginning of the metadata, behind eight bytes of length.
         const START: &[u8] = br#"{"__metadata__":{"flowreg":"{\"about\":{\"checkpoint\":"#;
-        let path = &self.path;
-        if path.symlink_metadata().is_err() {
-            return Ok(());
-        }
-        let mut start = Vec::new();
-        if path.is_file() {
-            std::fs::File::open(path)
-                .and_then(|file| file.take(8 + START.len() as u64).read_to_end(&mut start))
-                .map_err(Error::io(path, "open the checkpoint"))?;
-        }
-        match start.get(8..) == Some(START) {
-            true => Ok(()),
-            false => {
+        // The file itself, and the one in which the next one is made.
+        for path in [&self.path, &files::sibling(&self.path, "partial")?] {
+            let Ok(metadata) = path.symlink_metadata() else {
+                continue;
+            };
+            let mut start = Vec::new();
+            if metadata.is_file() {
+                std::fs::File::open(path)
+                    .and_then(|file| file.take(8 + START.len() as u64).read_to_end(&mut start))
+                    .map_err(Error::io(path, "open the checkpoint"))?;
+            }
+            // A killed process leaves the beginning of one.
+            let cut = path != &self.path && metadata.is_file();
+            let begins = start
+                .get(8..)
+                .is_some_and(|start| start == START || cut && START.starts_with(start));
+            if !(begins || cut && start.len() < 8) {
                 let found = "something that is no checkpoint";
                 let expected = "nothing of this name; move it away, or choose another --out";
-                Err(Error::format(path, "content", found, expected))
+                return Err(Error::format(path, "content", found, expected));
             }
         }
+        Ok(())
     }
 
     /// Remove the file, of which there is no more need once the fit's output is published.
@@ -431,5 +436,11 @@ mod tests {
             std::fs::write(&checkpoints.path, foreign).unwrap();
             assert!(checkpoints.refuse_foreign().is_err());
         }
+        std::fs::remove_file(&checkpoints.path).unwrap();
+        let partial = dir.path().join(".run.checkpoint.partial");
+        std::fs::write(&partial, b"days of work").unwrap();
+        assert!(checkpoints.refuse_foreign().is_err());
+        std::fs::write(&partial, b"").unwrap();
+        assert!(checkpoints.refuse_foreign().is_ok());
     }
 }

@@ -41,17 +41,38 @@ enum Voice {
 }
 
 static VOICE: OnceLock<Voice> = OnceLock::new();
-/// What became of standard output.
-static STDOUT: Mutex<Stdout> = Mutex::new(Stdout::Open);
+/// What became of standard output and standard error.
+static STDOUT: Mutex<Stream> = Mutex::new(Stream::Open);
+static STDERR: Mutex<Stream> = Mutex::new(Stream::Open);
 
-/// What became of standard output.
-enum Stdout {
+/// What became of a stream that is written to.
+enum Stream {
     Open,
     /// Its reader has gone away.
     Closed,
     /// A line could not be written.
     Failed(io::Error),
 }
+
+impl Stream {
+    /// Write whole lines, unless some could not be written before.
+    fn write(stream: &'static Mutex<Stream>, mut to: impl Write, lines: &str) {
+        let mut state = lock(stream);
+        if let Stream::Open = *state {
+            let written = to.write_all(lines.as_bytes());
+            *state = match written.and_then(|()| to.flush()) {
+                Ok(()) => Stream::Open,
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Stream::Closed,
+                Err(error) => Stream::Failed(error),
+            };
+        }
+    }
+}
+
+fn lock(stream: &'static Mutex<Stream>) -> MutexGuard<'static, Stream> {
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The program's name, which begins its lines on stderr.
 static NAME: OnceLock<&'static str> = OnceLock::new();
 
@@ -92,9 +113,10 @@ pub fn main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) ->
             Ok(())
         }
     };
-    let printed = || match &*stdout_state() {
-        Stdout::Failed(error) => Err((not_written(error).to_string(), OUTPUT)),
-        Stdout::Open | Stdout::Closed => Ok(()),
+    let printed = || match (&*lock(&STDOUT), &*lock(&STDERR)) {
+        (Stream::Failed(error), _) => Err((not_written(error).to_string(), OUTPUT)),
+        (_, Stream::Failed(_)) => Err(("standard error: cannot write".to_string(), OUTPUT)),
+        _ => Ok(()),
     };
     match result.and_then(|()| printed()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -107,7 +129,7 @@ pub fn main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) ->
 
 /// An error as one line on stderr.
 pub fn complain(message: &str, code: u8) {
-    let _ = writeln!(std::io::stderr(), "{}", line_of_error(message, code));
+    note(line_of_error(message, code));
 }
 
 fn line_of_error(message: &str, code: u8) -> String {
@@ -123,13 +145,13 @@ fn line_of_error(message: &str, code: u8) -> String {
 pub fn warn(message: impl std::fmt::Display) {
     let message = escaped(&message.to_string()).into_owned();
     let line = line(&message, &json!({"event": "warning", "message": message}));
-    let _ = writeln!(std::io::stderr(), "{line}");
+    note(line);
 }
 
 /// A line for stderr: the program's name and the message, or with `--json-logs` the event.
 fn line(message: &str, event: &Value) -> String {
     match voice() {
-        Voice::Json => event.to_string(),
+        Voice::Json => json_line(event),
         Voice::Lines | Voice::Quiet => {
             format!("{}: {message}", NAME.get().unwrap_or(&"flowreg"))
         }
@@ -218,16 +240,31 @@ pub fn print(line: impl std::fmt::Display) {
 
 /// [`print`] for whole lines, in one write.
 pub fn print_text(lines: &str) {
-    let mut state = stdout_state();
-    if let Stdout::Open = *state {
-        let mut stdout = io::stdout().lock();
-        let written = stdout.write_all(lines.as_bytes());
-        *state = match written.and_then(|()| stdout.flush()) {
-            Ok(()) => Stdout::Open,
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Stdout::Closed,
-            Err(error) => Stdout::Failed(error),
-        };
+    Stream::write(&STDOUT, io::stdout().lock(), lines);
+}
+
+/// Print a value as one line of JSON on standard output, without control characters.
+pub fn print_json(value: &Value) {
+    print(json_line(value));
+}
+
+/// JSON escapes those below U+0020; the others only occur within strings, too.
+fn json_line(value: &Value) -> String {
+    let line = value.to_string();
+    if !line.contains(is_unprintable) {
+        return line;
     }
+    let escape = |c: char| match is_unprintable(c) {
+        true => format!("\\u{:04x}", u32::from(c)),
+        false => c.to_string(),
+    };
+    line.chars().map(escape).collect()
+}
+
+/// Print lines on standard error: a result that standard output has no place for. Where they
+/// cannot be written, [`main`] ends with exit code 74.
+pub fn note(line: impl std::fmt::Display) {
+    Stream::write(&STDERR, io::stderr().lock(), &format!("{line}\n"));
 }
 
 /// Whether somebody reads standard output.
@@ -235,15 +272,11 @@ pub fn print_text(lines: &str) {
 /// # Errors
 /// [`Error::Io`] once a line could not be written.
 pub fn is_read() -> Result<bool> {
-    match &*stdout_state() {
-        Stdout::Open => Ok(true),
-        Stdout::Closed => Ok(false),
-        Stdout::Failed(error) => Err(not_written(error)),
+    match &*lock(&STDOUT) {
+        Stream::Open => Ok(true),
+        Stream::Closed => Ok(false),
+        Stream::Failed(error) => Err(not_written(error)),
     }
-}
-
-fn stdout_state() -> MutexGuard<'static, Stdout> {
-    STDOUT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn not_written(error: &io::Error) -> Error {
@@ -251,9 +284,16 @@ fn not_written(error: &io::Error) -> Error {
     Error::io("standard output".as_ref(), "write")(error)
 }
 
-/// A name with its control characters written out (`\x1b`), so that none reaches a terminal.
+/// Whether a terminal takes the character for an order: control characters, and those that turn
+/// the direction of writing.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A name with the characters written out (`\x1b`) that a terminal takes for orders.
 pub fn escaped(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    if !text.contains(is_unprintable) {
         return Cow::Borrowed(text);
     }
     let escape = |c: char| match c {
@@ -261,6 +301,7 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
         '\t' => "\\t".to_string(),
         '\r' => "\\r".to_string(),
         c if c.is_control() => format!("\\x{:02x}", u32::from(c)),
+        c if is_unprintable(c) => format!("\\u{{{:x}}}", u32::from(c)),
         c => c.to_string(),
     };
     Cow::Owned(text.chars().map(escape).collect())
@@ -273,7 +314,7 @@ pub fn say(line: impl std::fmt::Display) {
         Voice::Quiet => {}
         Voice::Json => {
             let message = escaped(&line.to_string()).into_owned();
-            print(json!({"event": "message", "message": message}));
+            print_json(&json!({"event": "message", "message": message}));
         }
     }
 }
@@ -290,7 +331,7 @@ pub fn event(name: &str, data: &impl serde::Serialize) -> bool {
         Ok(value) => drop(line.insert("value".to_string(), value)),
         Err(_) => {}
     }
-    print(Value::Object(line));
+    print_json(&Value::Object(line));
     true
 }
 
@@ -507,6 +548,8 @@ mod tests {
     #[test]
     fn control_characters_are_written_out() {
         assert_eq!(escaped("rose.jpg"), "rose.jpg");
+        assert_eq!(escaped("a\u{202e}"), "a\\u{202e}");
+        assert_eq!(json_line(&json!("\u{9b}é\x1b")), r#""\u009bé\u001b""#);
         assert_eq!(escaped("a\x1b[31m\n\u{85}é"), "a\\x1b[31m\\n\\x85é");
     }
 }

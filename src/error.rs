@@ -80,7 +80,7 @@ pub enum Error {
         reason: String,
     },
     /// The output exists and may not be replaced.
-    #[error("{}: already exists; choose another path{}", path.display(), if *replaceable { ", or give --force to replace it" } else { ": flowreg did not write all of it, so --force would not replace it" })]
+    #[error("{}: already exists{}", path.display(), if *replaceable { "; choose another path, or give --force to replace it" } else { " and holds what flowreg did not write, which --force never replaces: choose another path" })]
     Exists {
         /// The existing output.
         path: PathBuf,
@@ -88,7 +88,7 @@ pub enum Error {
         replaceable: bool,
     },
     /// An unfinished fit is there that would be lost.
-    #[error("{}: an unfinished fit is there; give --resume to continue it, or --force to give it up", path.display())]
+    #[error("{}: checkpoint of an unfinished fit; --resume continues it if the options and the data are the same, --force discards it; or choose another --out", path.display())]
     Checkpoint {
         /// Its checkpoint.
         path: PathBuf,

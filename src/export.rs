@@ -24,19 +24,32 @@ const FLOAT: u64 = 1;
 const UINT8: u64 = 2;
 const DOUBLE: u64 = 11;
 
-/// Write the three files into an output in the making. They give the probabilities of
+/// File name of the shift of a model that has one: f64, one for each feature.
+pub const SHIFT: &str = "shift.npy";
+
+/// Write the files into an output in the making; their names. They give the probabilities of
 /// [`Model::probabilities`]: W and b are divided by the temperature, if there is one. W and b alone
-/// are of rows as they are stored, divided by 255 or shifted; the ONNX model does that itself.
+/// are of rows as they are stored, divided by 255 or less the shift; the ONNX model does that
+/// itself.
 ///
 /// # Errors
 /// Those of [`to_onnx`]; [`Error::Io`].
-pub fn write(staging: &Staging, model: &Model) -> Result<()> {
+pub fn write(staging: &Staging, model: &Model) -> Result<Vec<&'static str>> {
     let model = &*model.calibrated()?;
     let weight = model.weight();
     let shape = [weight.rows(), weight.cols()];
     staging.write(ONNX, &to_onnx(model)?)?;
     staging.write(WEIGHT, &npy::f32_file(&shape, weight.as_slice()))?;
-    staging.write(BIAS, &npy::f32_file(&[weight.rows()], model.bias()))
+    staging.write(BIAS, &npy::f32_file(&[weight.rows()], model.bias()))?;
+    let mut files = vec![ONNX, WEIGHT, BIAS];
+    let numbers = model.about().numbers.as_ref();
+    if let Some(shift) = numbers.and_then(|numbers| numbers.shift.as_deref()) {
+        let mut file = npy::Header::encode(npy::Dtype::F64, &[shift.len()]);
+        file.extend_from_slice(bytemuck::cast_slice(shift));
+        staging.write(SHIFT, &file)?;
+        files.push(SHIFT);
+    }
+    Ok(files)
 }
 
 /// The bytes of an ONNX model.

@@ -89,7 +89,6 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_dir(parent_of(path))
 }
 
-#[cfg(feature = "photographs")]
 /// Open a regular file to read. Others are refused ([`Error::Format`]) without being opened: a
 /// FIFO would wait for a writer, and a device may do anything.
 pub(crate) fn open_regular(path: &Path, doing: &'static str) -> Result<File> {
@@ -111,7 +110,6 @@ pub(crate) fn open_regular(path: &Path, doing: &'static str) -> Result<File> {
     Ok(file)
 }
 
-#[cfg(feature = "photographs")]
 fn kind_of(kind: fs::FileType) -> &'static str {
     #[cfg(unix)]
     {
@@ -267,6 +265,32 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
     (refusal().and_then(|()| fs::rename(from, to))).map_err(Error::io(to, "rename to"))
 }
 
+/// Give a file a name that nothing has.
+///
+/// # Errors
+/// [`Error::Exists`].
+pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
+    let exists = || Error::Exists {
+        path: to.to_path_buf(),
+        replaceable: false,
+    };
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        refusal().map_err(Error::io(to, "rename to"))?;
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::EXIST) => return Err(exists()),
+            // Not every file system can: then what came since the last look is replaced.
+            Err(_) => {}
+        }
+    }
+    match to.symlink_metadata() {
+        Ok(_) => Err(exists()),
+        Err(_) => rename(from, to),
+    }
+}
+
 /// Let two directories change names, in one step that nothing can interrupt.
 pub(crate) fn exchange(a: &Path, b: &Path) -> Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
@@ -319,6 +343,7 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
 }
 
 /// Bytes that the disk of this directory has for us; `None` if the system does not tell.
+#[cfg(feature = "formats")]
 pub(crate) fn free_space(dir: &Path) -> Option<u64> {
     #[cfg(unix)]
     {
@@ -344,7 +369,7 @@ pub(crate) fn parent_of(path: &Path) -> &Path {
 pub(crate) fn sibling(path: &Path, what: &str) -> Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| {
         let expected = "a path that ends in a name";
-        Error::options("--out", path.display(), expected)
+        Error::format(path, "output", "no name", expected)
     })?;
     let mut sibling = std::ffi::OsString::from(".");
     sibling.push(name);

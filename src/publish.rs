@@ -27,8 +27,10 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::dataset::MANIFEST;
 use crate::error::{Error, Result};
 use crate::files::{self, NewFile, parent_of, sibling};
+use crate::run::SUMMARY;
 
 /// What to do where the output exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,8 +47,7 @@ pub const ENTRIES: &str = ".flowreg.json";
 /// Longest list that is read.
 const MAX_ENTRIES: u64 = 1 << 30;
 /// Advice to whoever meets something that `--force` does not replace.
-const KEPT: &str =
-    "--force replaces only what flowreg wrote; move it away, or choose another --out";
+const KEPT: &str = "--force replaces only what flowreg wrote; move it away, or choose another path";
 
 /// [`ENTRIES`].
 #[derive(Debug, Serialize, Deserialize)]
@@ -76,10 +77,21 @@ impl Entries {
     }
 }
 
-/// Whether a directory is an output of flowreg: it has a list of its entries, whatever else it
-/// holds. False where it cannot be read.
+/// Whether a directory is an output of flowreg, whatever else it holds: it has a list of its
+/// entries or, of earlier builds, a manifest or a summary with their fields. False where it
+/// cannot be read.
 pub fn is_output(dir: &Path) -> bool {
+    const MAX_JSON: u64 = 16 << 20;
+    let has = |name: &str, fields: &[&str]| {
+        let path = dir.join(name);
+        path.is_file()
+            && (files::read(&path, "open", MAX_JSON).ok())
+                .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
+                .is_some_and(|json| fields.iter().all(|field| json.get(field).is_some()))
+    };
     Entries::of(dir).is_ok_and(|entries| entries.is_some())
+        || has(MANIFEST, &["version", "class_names", "crc32"])
+        || has(SUMMARY, &["flowreg", "train_split", "eval_loss"])
 }
 
 /// A directory in the making. Dropped without [`Staging::publish`], it vanishes.
@@ -141,8 +153,9 @@ impl Staging {
     pub fn publish(mut self) -> Result<()> {
         let mut entries = BTreeSet::new();
         list(&self.dir, "", &mut entries)?;
-        // In one step: a process that dies here leaves one list or the other.
-        files::replace(&self.dir.join(ENTRIES), &Entries::to_json(Some(entries)))?;
+        let list = Entries::to_json(Some(entries));
+        // Whole or not at all: what a killed process leaves is known by it.
+        files::replace(&self.dir.join(ENTRIES), &list)?;
         // Checked again: the work in between may have taken hours.
         refuse_existing(&self.target, self.overwrite)?;
         files::sync_dir(&self.dir)?;
@@ -152,18 +165,30 @@ impl Staging {
             return files::sync_dir(parent_of(&self.target));
         }
         files::exchange(&self.dir, &self.target)?;
-        // What was there is now called `dir`. Something foreign may have come at the last
-        // moment: then all is put back.
-        match refuse_existing_as(&self.dir, self.overwrite, &self.target) {
-            Ok(own) => remove_listed(&self.dir, &own),
-            Err(error) => {
-                files::exchange(&self.dir, &self.target)?;
-                return Err(error);
-            }
-        }
+        // What was there is now called `dir`, and no longer ours to remove.
         self.published = true;
-        files::sync_dir(parent_of(&self.target))
+        // Something foreign may have come at the last moment: then all is put back.
+        match refuse_existing_as(&self.dir, self.overwrite, &self.target) {
+            Ok(own) => {
+                files::sync_dir(parent_of(&self.target))?;
+                remove_listed(&self.dir, &own)
+            }
+            Err(error) => match files::exchange(&self.dir, &self.target) {
+                Ok(()) => {
+                    self.published = false;
+                    Err(error)
+                }
+                Err(_) => Err(kept_aside(&self.dir, error)),
+            },
+        }
     }
+}
+
+/// The new output is in place; what was there before is kept in `dir`.
+fn kept_aside(dir: &Path, why: impl ToString) -> Error {
+    let expected = "nothing foreign in the output that was replaced; the new output is complete, \
+                    and the old one is kept in this directory: move it away";
+    Error::format(dir, "content", why, expected)
 }
 
 impl Drop for Staging {
@@ -174,6 +199,9 @@ impl Drop for Staging {
     }
 }
 
+/// Bytes of a file by which it is known as flowreg's.
+pub const FIRST_BYTES: usize = 256;
+
 /// One file that appears complete or not at all. Dropped without [`OutputFile::publish`], it
 /// vanishes.
 #[derive(Debug)]
@@ -181,32 +209,33 @@ pub struct OutputFile {
     target: PathBuf,
     partial: PathBuf,
     overwrite: Overwrite,
-    signature: &'static [u8],
+    own: fn(&[u8]) -> bool,
     file: NewFile,
     _lock: Lock,
 }
 
 impl OutputFile {
-    /// Start writing `path`, whose bytes will begin with `signature`: a file that may be
-    /// replaced must begin so, too. A link is followed. `sources` are never replaced.
+    /// Start writing `path`. A link is followed. A file that is there may be replaced if `own`
+    /// takes its first [`FIRST_BYTES`] bytes for those of a file that flowreg wrote, and if it is
+    /// in no output of flowreg. `sources` are never replaced.
     ///
     /// # Errors
     /// [`Error::Exists`], [`Error::Locked`], [`Error::Io`]; [`Error::Format`] for what may not be
     /// replaced.
     pub fn begin(
         path: &Path,
-        signature: &'static [u8],
+        own: fn(&[u8]) -> bool,
         overwrite: Overwrite,
         sources: &[&Path],
     ) -> Result<OutputFile> {
         let target = resolve(path)?;
         refuse_overlap(&target, sources)?;
-        refuse_file(&target, signature, overwrite)?;
+        refuse_file(&target, own, overwrite)?;
         files::create_dir_all(parent_of(&target))?;
         let lock = Lock::take(&target)?;
         let partial = sibling(&target, "partial")?;
         // Of a killed process, if it begins as ours; nothing else is emptied.
-        if partial.symlink_metadata().is_ok() && !begins(&partial, signature)? {
+        if partial.symlink_metadata().is_ok() && !is_own(&partial, own)? {
             let found = "something that flowreg did not write";
             return Err(Error::format(
                 &partial,
@@ -220,7 +249,7 @@ impl OutputFile {
             target,
             partial,
             overwrite,
-            signature,
+            own,
             file,
             _lock: lock,
         })
@@ -242,8 +271,12 @@ impl OutputFile {
     /// Those of [`OutputFile::begin`]: the target may have changed meanwhile.
     pub fn publish(self) -> Result<()> {
         self.file.finish()?;
-        refuse_file(&self.target, self.signature, self.overwrite)?;
-        files::rename(&self.partial, &self.target)?;
+        refuse_file(&self.target, self.own, self.overwrite)?;
+        match self.overwrite {
+            Overwrite::Replace => files::rename(&self.partial, &self.target)?,
+            // Another program may have written it since it was looked for.
+            Overwrite::Never => files::rename_new(&self.partial, &self.target)?,
+        }
         files::sync_dir(parent_of(&self.target))
     }
 }
@@ -260,13 +293,13 @@ impl Drop for OutputFile {
 /// Those of [`OutputFile::begin`].
 pub fn write_file(
     path: &Path,
-    signature: &'static [u8],
+    own: fn(&[u8]) -> bool,
     bytes: &[u8],
     overwrite: Overwrite,
     sources: &[&Path],
 ) -> Result<()> {
-    debug_assert!(bytes.starts_with(signature));
-    let mut file = OutputFile::begin(path, signature, overwrite, sources)?;
+    debug_assert!(own(&bytes[..bytes.len().min(FIRST_BYTES)]));
+    let mut file = OutputFile::begin(path, own, overwrite, sources)?;
     file.append(bytes)?;
     file.publish()
 }
@@ -276,7 +309,7 @@ fn resolve(target: &Path) -> Result<PathBuf> {
     match target.symlink_metadata() {
         Ok(metadata) if metadata.is_symlink() => (target.canonicalize()).map_err(Error::io(
             target,
-            "follow the link (remove it, or choose another --out)",
+            "follow the link (remove it, or choose another path)",
         )),
         _ => Ok(target.to_path_buf()),
     }
@@ -413,8 +446,11 @@ fn list(dir: &Path, prefix: &str, into: &mut BTreeSet<String>) -> Result<()> {
     Ok(())
 }
 
-/// Remove these entries, the list of them and the directory; whatever else is there stays.
-fn remove_listed(dir: &Path, own: &BTreeSet<String>) {
+/// Remove these entries, the list of them and the directory.
+///
+/// # Errors
+/// [`Error::Format`] if something else is there, which stays.
+fn remove_listed(dir: &Path, own: &BTreeSet<String>) -> Result<()> {
     // In descending order: what is in a directory comes before the directory.
     for entry in own.iter().rev() {
         let path = dir.join(entry);
@@ -424,41 +460,43 @@ fn remove_listed(dir: &Path, own: &BTreeSet<String>) {
         };
     }
     let _ = fs::remove_file(dir.join(ENTRIES));
-    let _ = fs::remove_dir(dir);
+    match fs::remove_dir(dir) {
+        Err(error) if dir.symlink_metadata().is_ok() => Err(kept_aside(dir, error)),
+        _ => Ok(()),
+    }
 }
 
-/// Remove the directory that a killed process left, if it is one of flowreg's: it has a list or
-/// the beginning of one, or nothing.
+/// Remove the directory that a killed process left: one without a whole list was being written,
+/// and all of it is flowreg's; one with a list was an output, of which only that is.
+///
+/// # Errors
+/// [`Error::Format`] if something else is there, which stays.
 fn remove_remains(dir: &Path) -> Result<()> {
     if dir.symlink_metadata().is_err() || fs::remove_dir(dir).is_ok() {
         return Ok(());
     }
-    if !is_output(dir) && !is_beginning(dir) {
-        let found = "something that flowreg did not write";
-        let expected = "nothing of this name; move it away, or choose another --out";
-        return Err(Error::format(dir, "content", found, expected));
+    let start = match dir.join(ENTRIES).symlink_metadata() {
+        Ok(metadata) if metadata.is_file() => {
+            files::read(&dir.join(ENTRIES), "open", MAX_ENTRIES).ok()
+        }
+        _ => None,
+    };
+    let unfinished = Entries::to_json(None);
+    if start.is_some_and(|start| unfinished.starts_with(&start)) {
+        return files::remove_dir_all(dir);
     }
-    files::remove_dir_all(dir)
+    let own = own_entries(dir, dir, dir.is_dir())?;
+    remove_listed(dir, &own)
 }
 
-/// Whether a directory holds the beginning of its list and nothing else: that of a process that
-/// was killed while it wrote the list.
-fn is_beginning(dir: &Path) -> bool {
-    let path = dir.join(ENTRIES);
-    let mut there = BTreeSet::new();
-    list(dir, "", &mut there).is_ok()
-        && there.is_empty()
-        && path.symlink_metadata().is_ok_and(|list| list.is_file())
-        && files::read(&path, "open", MAX_ENTRIES)
-            .is_ok_and(|bytes| Entries::to_json(None).starts_with(&bytes))
-}
-
-/// Refuse a file that exists and may not be replaced by one that begins with `signature`.
-fn refuse_file(path: &Path, signature: &[u8], overwrite: Overwrite) -> Result<()> {
+/// Refuse a file that exists and may not be replaced.
+fn refuse_file(path: &Path, own: fn(&[u8]) -> bool, overwrite: Overwrite) -> Result<()> {
     if path.symlink_metadata().is_err() {
         return Ok(());
     }
-    let replaceable = begins(path, signature)?;
+    let output = absolute(path)?;
+    let output = output.ancestors().skip(1).find(|dir| is_output(dir));
+    let replaceable = output.is_none() && is_own(path, own)?;
     match overwrite {
         Overwrite::Replace if replaceable => Ok(()),
         Overwrite::Never => Err(Error::Exists {
@@ -466,16 +504,17 @@ fn refuse_file(path: &Path, signature: &[u8], overwrite: Overwrite) -> Result<()
             replaceable,
         }),
         Overwrite::Replace => {
-            let found = "a file of another kind";
-            let expected =
-                "one that flowreg could have written; move it away, or choose another name";
-            Err(Error::format(path, "output", found, expected))
+            let found = match output {
+                Some(dir) => format!("a file of {}, an output of flowreg", dir.display()),
+                None => "a file that flowreg did not write".to_string(),
+            };
+            Err(Error::format(path, "output", found, KEPT))
         }
     }
 }
 
-/// Whether it is a regular file that begins with these bytes, or an empty one.
-fn begins(path: &Path, signature: &[u8]) -> Result<bool> {
+/// Whether it is a regular file that `own` takes for flowreg's, or an empty one.
+fn is_own(path: &Path, own: fn(&[u8]) -> bool) -> Result<bool> {
     let metadata = path
         .symlink_metadata()
         .map_err(Error::io(path, "look at"))?;
@@ -484,9 +523,9 @@ fn begins(path: &Path, signature: &[u8]) -> Result<bool> {
     }
     let mut start = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(signature.len() as u64).read_to_end(&mut start))
+        .and_then(|file| file.take(FIRST_BYTES as u64).read_to_end(&mut start))
         .map_err(Error::io(path, "read"))?;
-    Ok(start.is_empty() || start == signature)
+    Ok(start.is_empty() || own(&start))
 }
 
 /// The right to write one output, held by one process; it ends with the process.
@@ -501,7 +540,7 @@ impl Lock {
         let path = sibling(target, "lock")?;
         loop {
             let file = (File::options().create(true).append(true).open(&path))
-                .map_err(Error::io(&path, "create"))?;
+                .map_err(Error::io(target, "lock (by a file beside it)"))?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -509,7 +548,7 @@ impl Lock {
                         path: target.to_path_buf(),
                     });
                 }
-                Err(TryLockError::Error(source)) => return Err(Error::io(&path, "lock")(source)),
+                Err(TryLockError::Error(source)) => return Err(Error::io(target, "lock")(source)),
             }
             // Its last holder may have removed it between our opening and our locking.
             if same_file(&file, &path) {
@@ -769,14 +808,15 @@ mod tests {
     fn a_file_replaces_only_one_of_its_kind() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("p.npy");
+        let numpy = |start: &[u8]| start.starts_with(b"\x93NUMPY");
         let write = |bytes: &[u8], sources: &[&Path]| {
-            write_file(&path, b"\x93NUMPY", bytes, Overwrite::Replace, sources)
+            write_file(&path, numpy, bytes, Overwrite::Replace, sources)
         };
         write(b"\x93NUMPY1", &[]).unwrap();
         write(b"\x93NUMPY2", &[]).unwrap();
         assert!(write(b"\x93NUMPY3", &[&path]).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"\x93NUMPY2");
-        let again = write_file(&path, b"\x93NUMPY", b"\x93NUMPY", Overwrite::Never, &[]);
+        let again = write_file(&path, numpy, b"\x93NUMPY", Overwrite::Never, &[]);
         assert!(matches!(again, Err(Error::Exists { .. })));
         fs::write(&path, b"a thesis").unwrap();
         assert!(write(b"\x93NUMPY3", &[]).is_err());
@@ -788,5 +828,54 @@ mod tests {
         fs::write(root.path().join(".p.npy.partial"), b"mine").unwrap();
         assert!(write(b"\x93NUMPY3", &[]).is_err());
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    /// What a killed process leaves: its own is removed, whatever else is there stays.
+    #[test]
+    fn remains_of_every_moment() {
+        let begin =
+            |root: &Path| Staging::begin(&root.join("out"), Overwrite::Replace, &[]).map(drop);
+        // Being written: the list empty, cut, or that of an unfinished output.
+        for length in [0, 9, usize::MAX] {
+            let root = tempfile::tempdir().unwrap();
+            let dir = root.path().join(".out.partial");
+            fs::create_dir(&dir).unwrap();
+            fs::write(dir.join("train.x.npy"), b"half").unwrap();
+            let list = Entries::to_json(None);
+            fs::write(dir.join(ENTRIES), &list[..length.min(list.len())]).unwrap();
+            begin(root.path()).unwrap();
+            assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+        }
+        // An old output, between the exchange and its removal; then with something foreign.
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join(".out.partial");
+        fs::rename(published(root.path()), &dir).unwrap();
+        begin(root.path()).unwrap();
+        assert!(!dir.exists());
+        fs::rename(published(root.path()), &dir).unwrap();
+        fs::write(dir.join("late"), b"mine").unwrap();
+        let error = begin(root.path()).unwrap_err();
+        assert!(error.to_string().contains("late"), "{error}");
+        assert_eq!(fs::read(dir.join("late")).unwrap(), b"mine");
+        assert!(dir.join("summary.json").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_of_an_output_is_not_replaced_by_a_link_to_it() {
+        let root = tempfile::tempdir().unwrap();
+        let out = published(root.path());
+        let link = root.path().join("p.npy");
+        std::os::unix::fs::symlink(out.join("jpg/1.jpg"), &link).unwrap();
+        for path in [&link, &out.join("summary.json")] {
+            let written = write_file(path, |_| true, b"2", Overwrite::Replace, &[]);
+            assert!(
+                written
+                    .unwrap_err()
+                    .to_string()
+                    .contains("an output of flowreg")
+            );
+        }
+        assert_eq!(fs::read(out.join("jpg/1.jpg")).unwrap(), b"1");
     }
 }

@@ -779,7 +779,7 @@ fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
             "line 3, column \"a\": found \"red\", expected a number such as",
         ),
         (b"a;y\n1;0\n\"1,5\";1\n", "found \"1,5\""),
-        (b"a,y\n1,0\n2,\n", "line 3, the label: found \"\""),
+        (b"a,y\n1,0\n2,\n", "line 3, the label: found none"),
         (b"a,y\n1,0\n2,NaN\n", "line 3, the label"),
         (
             b"a,y\n1,0\n2,0.5\n",
@@ -993,4 +993,68 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
             &expected.iter().map(|&p| p.into()).collect::<Vec<f64>>()
         ) < 1e-5
     );
+}
+
+/// Tables from pipes and packed ones; what a pipe brought is not left in the dataset.
+#[cfg(unix)]
+#[test]
+fn tables_are_read_packed_and_from_pipes() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    let world = World::new();
+    let text: String = (0..500)
+        .map(|i| format!("{},{i},c{}\n", i % 7, i % 3))
+        .collect();
+    let text = format!("a,b,y\n{text}");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(text.as_bytes()).unwrap();
+    let packed = gzip.finish().unwrap();
+    std::fs::write(world.path("t.csv"), &text).unwrap();
+    std::fs::write(world.path("t.csv.gz"), &packed).unwrap();
+    let prep = ["csv", "--label", "y", "--out"];
+    succeeds(&world.run(PREP, &[&prep[..], &["plain", "--train", "t.csv"]].concat()));
+    succeeds(&world.run(
+        PREP,
+        &[&prep[..], &["packed", "--train", "t.csv.gz"]].concat(),
+    ));
+    for (out, bytes) in [("pipe", text.as_bytes()), ("packed-pipe", &packed)] {
+        let mut child = (Command::new(PREP)
+            .args(prep)
+            .args([out, "--train", "-", "--test", "t.csv"]))
+        .current_dir(world.0.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+        child.stdin.take().unwrap().write_all(bytes).unwrap();
+        succeeds(&child.wait_with_output().unwrap());
+        assert!(!world.path(out).join("train.text").exists());
+        succeeds(&world.run(PREP, &["verify", out]));
+        assert_eq!(
+            of_dataset(&world.path(out)).1,
+            of_dataset(&world.path("plain")).1
+        );
+    }
+    assert_eq!(
+        of_dataset(&world.path("packed")).1,
+        of_dataset(&world.path("plain")).1
+    );
+    world.refuses(64, &["- twice", "read once"], |world| {
+        world.run(
+            PREP,
+            &[&prep[..], &["x", "--train", "-", "--test", "-"]].concat(),
+        )
+    });
+    std::fs::write(world.path("cut.csv.gz"), &packed[..packed.len() / 2]).unwrap();
+    world.refuses(65, &["cut.csv.gz"], |world| {
+        world.run(PREP, &[&prep[..], &["x", "--train", "cut.csv.gz"]].concat())
+    });
+    world.refuses(65, &["photographs", "found a folder"], |world| {
+        world.run(
+            PREP,
+            &[&prep[..], &["x", "--train", "photographs"]].concat(),
+        )
+    });
 }

@@ -85,10 +85,15 @@ fn a_fit_writes_what_it_promises() {
     assert_eq!(model.about().class_names.len(), 4);
     assert_eq!(model.about().transform.as_ref().unwrap().size, 8);
 
-    // It goes on where it stopped, replaces only when told to.
+    // It goes on where it stopped, replaces only when told to, and never what it starts from.
+    let again = ["--init", "run/model.safetensors", "--force"];
+    world.refuses(65, &["model.safetensors", "source"], |world| {
+        world.fit(&again)
+    });
+    world.copy("run", "start");
     let again = [
         "--init",
-        "run/model.safetensors",
+        "start/model.safetensors",
         "--force",
         "--epochs",
         "5",
@@ -346,9 +351,11 @@ fn existing_output_is_kept() {
     std::fs::create_dir(world.path("run")).unwrap();
     std::fs::write(world.path("run/thesis.tex"), "years").unwrap();
     world.refuses(73, &["run", "--force"], |world| world.fit(&[]));
-    world.refuses(65, &["run", "did not write"], |world| {
-        world.fit(&["--force"])
-    });
+    world.refuses(
+        65,
+        &["run", "--force replaces only what flowreg wrote"],
+        |world| world.fit(&["--force"]),
+    );
     world.refuses(73, &["data", "--force"], |world| {
         world.prep("photographs", "data")
     });
@@ -422,7 +429,7 @@ fn bad_photographs_are_refused() {
     let mut taller = good.clone();
     taller[height] += 1; // 256 rows more than the scan holds
     let cases: [(&str, &[u8], &str); 7] = [
-        ("empty", &[], "no JPEG or PNG signature"),
+        ("empty", &[], "found an empty file"),
         ("half a PNG", b"\x89PNG\r\n\x1a\n", "broken PNG"),
         ("cut in half", &good[..good.len() / 2], "broken JPEG"),
         ("without its end", &good[..good.len() - 2], "broken JPEG"),
@@ -468,7 +475,7 @@ fn bad_photographs_are_skipped_or_taken_when_told_to() {
         world.run(PREP, &[&args[..], &["--out", "out"], more].concat())
     };
     world.refuses(65, &["image_00002.jpg", "broken JPEG"], |_| prep(&[]));
-    world.refuses(65, &["image_00006.jpg", "signature"], |_| {
+    world.refuses(65, &["image_00006.jpg", "found an empty file"], |_| {
         prep(&["--lenient"])
     });
 
@@ -671,11 +678,11 @@ fn a_dataset_that_lies_is_refused() {
 
     for (from, to, part) in [
         (
-            "\"version\": 2",
+            "\"version\": 3",
             "\"version\": 1",
             "prepare the dataset again",
         ),
-        ("\"version\": 2,", "", "version"),
+        ("\"version\": 3,", "", "version"),
         (
             "\"rows\": 12",
             "\"rows\": 9223372036854775807",

@@ -278,12 +278,12 @@ fn files_that_cannot_be_read_are_refused_or_left_out() {
             65,
         ),
         (
-            "bad.png: found no ",
+            "bad.png: found",
             &|| std::fs::write(put("bad.png"), "").unwrap(),
             65,
         ),
         (
-            "bad.png: found no ",
+            "bad.png: found",
             &|| std::fs::write(put("bad.png"), "text").unwrap(),
             65,
         ),

@@ -117,7 +117,7 @@ fn a_link_is_followed_to_the_output() {
 /// Each program with everything that it can print.
 fn printing(world: &World) -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
     succeeds(&world.fit(FAST));
-    let prep = vec![
+    let prep = [
         "flowers102",
         "--no-verify",
         "--size",

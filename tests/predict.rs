@@ -80,7 +80,13 @@ fn every_form_tells_the_models_probabilities() {
         "{csv}"
     );
     let written = std::fs::read(world.path("p.npy")).unwrap();
-    assert!(written == npy::f32_file(&[samples.rows(), 4], &expected));
+    let header = npy::Header::parse(&written, written.len() as u64).unwrap();
+    assert_eq!(
+        (header.dtype, header.shape),
+        (npy::Dtype::F32, vec![samples.rows(), 4])
+    );
+    let values: Vec<u8> = expected.iter().flat_map(|p| p.to_le_bytes()).collect();
+    assert!(written[header.data_offset..] == values);
     world.refuses(73, &["p.npy"], |world| {
         world.run(PREDICT, &["run", "data/test.x.npy", "--npy", "p.npy"])
     });
@@ -254,4 +260,68 @@ fn a_transform_of_other_features_is_refused() {
             world.run(PREDICT, &["lie.safetensors", "photographs/jpg"])
         });
     }
+}
+
+/// What could be prepared can be predicted: damaged pictures with `--lenient`; others are left
+/// out with `--skip-bad`; each input has a row of --npy; a pipe is a picture.
+#[test]
+fn prediction_is_as_able_as_preparation() {
+    let world = world(&[]);
+    let photograph = std::fs::read(world.path("photographs/jpg/image_00001.jpg")).unwrap();
+    // Bytes too many before the end: libjpeg warns of them.
+    let (body, end) = photograph.split_at(photograph.len() - 2);
+    std::fs::create_dir(world.path("mine")).unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(world.path(name), bytes).unwrap();
+    write("mine/1.jpg", &photograph);
+    write("mine/2.jpg", &[body, &[0; 200], end].concat());
+    write("mine/3.jpg", b"");
+    let predict = |args: &[&str]| {
+        let all = [
+            "run", "mine", "--csv", "--top", "1", "--npy", "p.npy", "--force",
+        ];
+        let output = world.run(PREDICT, &[&all[..], args].concat());
+        let lines = String::from_utf8(output.stdout).unwrap().lines().count() - 1;
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let bytes = std::fs::read(world.path("p.npy")).unwrap();
+        let header = npy::Header::parse(&bytes, bytes.len() as u64).unwrap();
+        let values: Vec<f32> = (bytes[header.data_offset..].chunks_exact(4))
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect();
+        let rows = values.chunks(4).map(|row| !row[0].is_nan());
+        (
+            output.status.code(),
+            lines,
+            stderr,
+            rows.collect::<Vec<bool>>(),
+        )
+    };
+    let (code, lines, stderr, rows) = predict(&[]);
+    assert_eq!((code, lines), (Some(65), 1), "{stderr}");
+    assert_eq!(rows, [true, false, false]);
+    assert!(
+        stderr.contains("2.jpg") && stderr.contains("3.jpg"),
+        "{stderr}"
+    );
+    let (code, lines, stderr, rows) = predict(&["--skip-bad"]);
+    assert_eq!((code, lines, stderr.lines().count()), (Some(0), 1, 2));
+    assert_eq!(rows, [true, false, false]);
+    let (code, lines, stderr, rows) = predict(&["--skip-bad", "--lenient"]);
+    assert_eq!((code, lines, stderr.lines().count()), (Some(0), 2, 1));
+    assert_eq!(rows, [true, true, false]);
+    let (code, lines, stderr, _) = predict(&["--max-side", "8"]);
+    assert_eq!((code, lines), (Some(65), 0));
+    assert!(stderr.contains("--max-side"), "{stderr}");
+
+    let file = succeeds(&world.run(PREDICT, &["run", "mine/1.jpg"]));
+    let mut child = std::process::Command::new(PREDICT)
+        .args(["run", "-"])
+        .current_dir(world.0.path())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    use std::io::Write;
+    child.stdin.take().unwrap().write_all(&photograph).unwrap();
+    let piped = succeeds(&common::process::bounded(child));
+    assert_eq!(piped, file.replace("mine/1.jpg", "standard input"));
 }

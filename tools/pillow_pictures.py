@@ -414,7 +414,8 @@ def compare(rng, count, bin, side=48):
             names = json.load(open(out / "train.files.json"))
             refused += json.load(open(out / "dataset.json"))["skipped"]
             for row, name in zip(x, names):
-                image = Image.open(folder / "in" / name)
+                # Not by its name: Pillow 13 maps turned grey TIFFs as if they were not turned.
+                image = Image.open(io.BytesIO((folder / "in" / name).read_bytes()))
                 image = ImageOps.exif_transpose(image) if exif else image
                 want = np.asarray(image.convert("RGB").resize((side, side), Image.BILINEAR)).transpose(2, 0, 1).ravel()
                 found = np.rint(row * np.float32(255)).astype(np.uint8)

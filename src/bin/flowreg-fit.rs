@@ -299,7 +299,7 @@ fn compare(args: &Compare) -> Result<()> {
     let overwrite = overwrite(args.force);
     write_file(
         &args.out,
-        report::SIGNATURE,
+        |start| start.starts_with(report::SIGNATURE),
         page.as_bytes(),
         overwrite,
         &runs,
@@ -315,10 +315,22 @@ fn compare(args: &Compare) -> Result<()> {
 fn export(args: &Export) -> Result<()> {
     let model = Model::load(run::model_file(&args.model))?;
     let staging = Staging::begin(&args.out, overwrite(args.force), &[&args.model])?;
-    export::write(&staging, &model)?;
+    let files = export::write(&staging, &model)?;
     staging.publish()?;
-    let files = [export::ONNX, export::WEIGHT, export::BIAS];
     cli::say(format_args!("{}: {}", args.out.display(), files.join(", ")));
+    let numbers = model.about().numbers.as_ref();
+    if numbers.is_some_and(|numbers| numbers.scale.is_some()) {
+        let (weight, onnx) = (export::WEIGHT, export::ONNX);
+        cli::say(format_args!(
+            "  {weight} is for bytes divided by 255; {onnx} divides them itself"
+        ));
+    }
+    if files.contains(&export::SHIFT) {
+        let (weight, shift, onnx) = (export::WEIGHT, export::SHIFT, export::ONNX);
+        cli::say(format_args!(
+            "  {weight} is for rows less {shift}, subtracted in f64; {onnx} subtracts it itself"
+        ));
+    }
     Ok(())
 }
 

@@ -207,7 +207,14 @@ struct Pictures {
     )]
     exif: bool,
     /// Most pixels of a photograph; a file may have 4 bytes for each, and 32 MiB at least
-    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_pixels)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = DecodeOptions::default().max_pixels,
+        long_help = "Most pixels of a photograph; larger ones are refused by their header. A file may \
+                     have 4 bytes for each pixel allowed, and 32 MiB at least. Example, of scans: \
+                     flowreg-prep folder --root scans --max-pixels 120000000 --max-side 20000 --out scans-data"
+    )]
     max_pixels: usize,
     /// Longest side of a photograph, in pixels
     #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_side)]
@@ -271,7 +278,7 @@ struct Csv {
     /// Name of the column that has the label
     #[arg(long, value_name = "COLUMN")]
     label: String,
-    /// Table to train on
+    /// Table to train on: a file (.gz, .bz2 and .xz too), or - for standard input
     #[arg(long, value_name = "FILE")]
     train: PathBuf,
     /// Table of the split val

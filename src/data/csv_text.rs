@@ -6,7 +6,6 @@
 //! writes them; what is missing or no number is refused by line and column.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,10 +18,11 @@ use super::checks;
 use super::dataset::{MAX_CLASSES, Manifest, NumberFormat};
 use super::dataset_writer::{publish, write_split};
 use super::rows::{Finish, RowReader};
-use super::source::stopped_or;
-use super::store::{check_state, state};
+use super::source::{Source, Watched, is_standard_input, name_of, refuse_twice, stopped_or};
+use super::store::state;
+use super::text::{Text, open_text};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, NewFile};
 use crate::interrupt;
 use crate::publish::{Overwrite, Staging};
 
@@ -42,7 +42,7 @@ const NO_VALUE: [&str; 4] = ["none", "nil", "?", "-"];
 pub struct Part {
     /// `train`, `val` or `test`.
     pub name: &'static str,
-    /// The table.
+    /// The table: a file, a pipe, or `-` for standard input; plain, `.gz`, `.bz2` or `.xz`.
     pub path: PathBuf,
 }
 
@@ -77,18 +77,20 @@ pub fn prepare(
     progress: &dyn Fn(u64),
 ) -> Result<Manifest> {
     let sources: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
+    refuse_twice(&sources)?;
     let staging = Staging::begin(out, overwrite, &sources)?;
     let mut format = NumberFormat::default();
     let mut classes = Classes::default();
     let mut looked = Vec::new();
-    let open = |part: &Part, format: &NumberFormat| {
-        let from = files::open_regular(&part.path, "open")?;
+    let open = |part: &Part, at: &Path, format: &NumberFormat| {
+        let text = Box::new(open_text(at)?);
         let label = Some(options.label.as_str());
-        Table::of_reader(&part.path, Box::new(from), label, options.delimiter, format)
+        Table::of_reader(&part.path, text, label, options.delimiter, format)
     };
     for part in parts {
-        let before = file_state(&part.path)?;
-        let mut table = open(part, &format)?;
+        let at = kept(part, staging.dir())?;
+        let before = file_state(&at)?;
+        let mut table = open(part, &at, &format)?;
         let first = format.columns.is_none();
         format.columns = Some(table.columns.clone());
         table.finish = Finish::only_looking(table.features());
@@ -111,19 +113,18 @@ pub fn prepare(
                 }
             }
         }
-        looked.push((part, of_rows, before));
+        looked.push((part, of_rows, at, before));
     }
     let (names, places) = classes.sorted();
-    let source = parts[0].path.file_name().unwrap_or_default();
-    let source = source.to_string_lossy().into_owned();
+    let source = name_of(&parts[0].path);
     let features = format.columns.as_ref().map_or(0, Vec::len);
     let mut manifest = Manifest::of_numbers(source, names, features);
-    for (part, of_rows, before) in &looked {
+    for (part, of_rows, at, before) in looked {
         let labels: Vec<i64> = of_rows
             .iter()
             .map(|&class| places[class as usize])
             .collect();
-        let mut table = open(part, &format)?;
+        let mut table = open(part, &at, &format)?;
         let mut written = 0;
         let entry = write_split(
             staging.dir(),
@@ -137,16 +138,40 @@ pub fn prepare(
                 Ok(())
             },
         )?;
-        if file_state(&part.path)? != *before || written != labels.len() {
+        if file_state(&at)? != before || written != labels.len() {
             return Err(Error::Changed {
                 path: part.path.clone(),
                 what: "it was written to".to_string(),
             });
         }
+        if at != part.path {
+            files::remove_file(&at)?;
+        }
         manifest.splits.push(entry);
     }
     manifest.numbers = Some(format);
     publish(staging, manifest)
+}
+
+/// A file with the bytes of a part, which are read twice: its own, or what its pipe brings, kept
+/// in the directory in the making.
+fn kept(part: &Part, dir: &Path) -> Result<PathBuf> {
+    let source = Source::open(&part.path)?;
+    if source.is_file() && !is_standard_input(&part.path) {
+        return Ok(part.path.clone());
+    }
+    let path = dir.join(format!("{}.text", part.name));
+    let mut file = NewFile::create(&path)?;
+    let mut from = source.into_reader();
+    let mut piece = vec![0; 1 << 18];
+    loop {
+        interrupt::check()?;
+        let failed = |error| stopped_or(error, |error| Error::io(&part.path, "read")(error));
+        match from.read(&mut piece).map_err(failed)? {
+            0 => return Ok(path),
+            read => file.append(&piece[..read])?,
+        }
+    }
 }
 
 /// Length and time of the last write of a regular file.
@@ -232,8 +257,8 @@ pub struct Table {
     /// Why reading ended, once the rows before have been given out.
     ended: Option<Error>,
     finish: Finish,
-    /// To be compared at the end, where the table is a file.
-    file: Option<(File, (u64, SystemTime))>,
+    /// To be compared at the end, where the table is a file that was opened here.
+    watched: Option<Watched>,
 }
 
 impl Table {
@@ -247,13 +272,12 @@ impl Table {
         delimiter: Option<u8>,
         format: &NumberFormat,
     ) -> Result<Table> {
-        let file = files::open_regular(path, "open")?;
-        let before = state(path, &file)?;
-        let from = Box::new(file.try_clone().map_err(Error::io(path, "open"))?);
-        let table = Table::of_reader(path, from, label, delimiter, format)?;
+        let source = Source::open(path)?;
+        let watched = source.watch()?;
+        let text = Box::new(Text::of(source)?);
         Ok(Table {
-            file: Some((file, before)),
-            ..table
+            watched,
+            ..Table::of_reader(path, text, label, delimiter, format)?
         })
     }
 
@@ -303,7 +327,7 @@ impl Table {
             labels: Vec::new(),
             ended: None,
             finish: Finish::of_numbers(format),
-            file: None,
+            watched: None,
         })
     }
 
@@ -373,14 +397,6 @@ impl Table {
     fn has_labels(&self) -> bool {
         self.features.contains(&None)
     }
-
-    /// Refuse a file that was written to since it was opened.
-    fn check_unchanged(&self) -> Result<()> {
-        match &self.file {
-            Some((file, before)) => check_state(&self.path, file, *before),
-            None => Ok(()),
-        }
-    }
 }
 
 impl RowReader for Table {
@@ -407,7 +423,9 @@ impl RowReader for Table {
             match self.next() {
                 Ok(true) => {}
                 Ok(false) => {
-                    self.check_unchanged()?;
+                    self.watched
+                        .as_ref()
+                        .map_or(Ok(()), Watched::check_unchanged)?;
                     break;
                 }
                 Err(error) if rows == 0 => return Err(error),

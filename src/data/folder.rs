@@ -156,19 +156,15 @@ pub fn open(root: &Path, options: &FolderOptions) -> Result<Found> {
         None => {
             let classes = classes(root, &tree, &mut left_out)?;
             let names: Vec<String> = classes.iter().map(|(name, _)| name.clone()).collect();
-            let mut layout = format!("layout: a folder for each of {} classes", names.len());
-            let like_a_split = tree
-                .with_pictures()
-                .find(|folder| usual_split(&folder.name()).is_some() && folder.holds_classes());
-            if let Some(folder) = like_a_split.filter(|_| options.layout.is_none()) {
-                let name = folder.name();
-                layout += &format!(
-                    " ({}); {name} is one although it holds folders: there are others beside it, \
-                     and --layout splits would leave them out",
-                    names.join(", "),
-                );
-            }
-            layout += &format!("; {}", options.shares);
+            let doubt = match options.layout {
+                None => doubt(&tree, &names),
+                Some(_) => String::new(),
+            };
+            let layout = format!(
+                "layout: a folder for each of {} classes{doubt}; {}",
+                names.len(),
+                options.shares
+            );
             (layout, names, drawn(classes, options.shares))
         }
     };
@@ -194,6 +190,28 @@ pub fn open(root: &Path, options: &FolderOptions) -> Result<Found> {
         },
         layout,
     })
+}
+
+/// What speaks against folders being classes, for people; nothing if nothing does.
+fn doubt(tree: &Tree, names: &[String]) -> String {
+    let is_train = |folder: &&Tree| usual_split(&folder.name()) == Some("train");
+    if let Some(folder) = tree
+        .with_pictures()
+        .filter(|f| f.holds_classes())
+        .find(is_train)
+    {
+        return format!(
+            " ({}); {} is one although it holds folders: there are others beside it, and \
+             --layout splits would leave them out",
+            names.join(", "),
+            folder.name()
+        );
+    }
+    let below = tree.with_pictures().flat_map(Tree::with_pictures);
+    match below.into_iter().find(is_train) {
+        Some(folder) => format!("; {} in a class is no split", folder.name()),
+        None => String::new(),
+    }
 }
 
 /// All pictures below a folder, by the rules of [`open`], and what was left out.
@@ -425,7 +443,7 @@ impl<'a> Walk<'a> {
                     None => tree.pictures.push(path),
                     Some(kind) => self.leave_out(kind, &path),
                 }
-            } else if is_output(&path) {
+            } else if publish::is_output(&path) {
                 self.leave_out(Kind::Output, &path);
             } else if files::folder_id(&path).is_ok_and(|id| above.contains(&id)) {
                 self.leave_out(Kind::Circle, &path);
@@ -465,28 +483,6 @@ fn begins_as_a_picture(path: &Path) -> bool {
             .is_ok()
             && pictures::kind(&begin).is_some()
     })
-}
-
-/// Whether a folder was written by flowreg.
-fn is_output(folder: &Path) -> bool {
-    // Outputs of earlier builds have no list of their entries.
-    let has = |name: &str, keys: &[&str]| {
-        let path = folder.join(name);
-        path.is_file()
-            && files::read(&path, "open", 16 << 20)
-                .ok()
-                .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
-                .is_some_and(|json| keys.iter().all(|key| json.get(key).is_some()))
-    };
-    publish::is_output(folder)
-        || has(
-            super::dataset::MANIFEST,
-            &["version", "class_names", "crc32"],
-        )
-        || has(
-            crate::run::SUMMARY,
-            &["flowreg", "train_split", "eval_loss"],
-        )
 }
 
 /// A path below `root`, for people.
@@ -960,6 +956,21 @@ mod tests {
             let error = open(tree(files).path(), options).unwrap_err().to_string();
             assert!(error.contains(part), "{files:?}: {error}");
         }
+        let below = [
+            "a/train/1.png",
+            "a/test/2.png",
+            "b/train/3.png",
+            "b/test/4.png",
+        ];
+        let found = open(tree(&below).path(), &auto).unwrap();
+        assert!(
+            found.layout.contains("train in a class is no split"),
+            "{}",
+            found.layout
+        );
+        let found = open(tree(&vehicles).path(), &auto).unwrap();
+        let doubt = "classes (bus, car, train); train is one although it holds folders";
+        assert!(found.layout.contains(doubt), "{}", found.layout);
         for text in ["", "train", "=a", "train=", "train=a,"] {
             assert!(parse_split_names(text).is_err(), "{text}");
         }

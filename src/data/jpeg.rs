@@ -15,6 +15,7 @@ use mozjpeg_sys::{jpeg_common_struct, jpeg_error_mgr, jpeg_std_error};
 
 use super::pictures::exif::{self, Orientation};
 use super::pictures::{DecodeOptions, Rgb, rgb_of_cmyk};
+use super::resample::grow_for_pixels;
 
 /// Most scans of a progressive photograph; encoders write about ten.
 const MAX_SCANS: usize = 100;
@@ -141,7 +142,7 @@ fn decode(
     let values = match header.color_space() {
         ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr | ColorSpace::JCS_RGB => {
             let mut image = header.rgb().map_err(broken)?;
-            room.resize(width * height * 3, 0);
+            grow_for_pixels(&mut room, width * height * 3);
             image.read_scanlines_into(&mut room).map_err(broken)?;
             image.finish().map_err(broken)?;
             room
@@ -196,7 +197,9 @@ pub fn has_simd() -> bool {
     unsafe extern "C" {
         fn jsimd_can_idct_islow() -> c_int;
     }
-    // SAFETY: libjpeg's own, in every build of it: it looks at the processor and nothing else.
+    // SAFETY: libjpeg's own, in every build of it. It looks at the processor, and by `getenv` for
+    // the names of instruction sets (`JSIMD_FORCESSE2`, ..), as every decoder does: who changes the
+    // environment while other threads run has promised that none reads it.
     unsafe { jsimd_can_idct_islow() != 0 }
 }
 
@@ -264,6 +267,16 @@ mod tests {
             ..DecodeOptions::default()
         };
         decode_rgb(bytes, &options, Vec::new()).map(|(rgb, _)| rgb.values)
+    }
+
+    /// Room that is too short grows to what is needed, and with it that for the resizer.
+    #[test]
+    fn room_grows_to_what_is_needed() {
+        let alone = picture();
+        let room = vec![9; 24 * 16 * 3 - 1];
+        let (rgb, _) = decode_rgb(&alone, &DecodeOptions::default(), room).unwrap();
+        assert!(rgb.values == decode(&alone, false).unwrap());
+        assert!(rgb.values.capacity() < 24 * 16 * 3 + 100);
     }
 
     #[test]

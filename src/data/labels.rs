@@ -1,5 +1,6 @@
 //! Labels that other tools saved: whole numbers of any type, or the names of classes.
 
+#[cfg(feature = "cli")]
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ enum Values {
     Names(Vec<u32>, Vec<String>),
 }
 
+#[cfg(feature = "cli")]
 impl Labels {
     /// Each label as text: a number, or a name.
     pub fn texts(&self) -> Box<dyn Iterator<Item = Cow<'_, str>> + '_> {

@@ -179,7 +179,7 @@ fn classes(entries: &[Entry]) -> (Vec<String>, Vec<u32>) {
         let rows = labels.iter().map(class).collect();
         (classes.iter().map(name).collect(), rows)
     }
-    let numbers = entries.iter().map(|entry| entry.label.parse().ok());
+    let numbers = entries.iter().map(|entry| whole(&entry.label));
     match numbers.collect::<Option<Vec<i64>>>() {
         Some(numbers) => numbered(&numbers, i64::to_string),
         None => {
@@ -187,6 +187,12 @@ fn classes(entries: &[Entry]) -> (Vec<String>, Vec<u32>) {
             numbered(&labels, |name| name.to_string())
         }
     }
+}
+
+/// A whole number, also one that a program wrote as 3.0.
+fn whole(label: &str) -> Option<i64> {
+    let exact = |value: &f64| value.fract() == 0.0 && value.abs() <= (1_i64 << 53) as f64;
+    (label.parse().ok()).or_else(|| label.parse().ok().filter(exact).map(|value| value as i64))
 }
 
 /// The rows of a list, and what of it is left out, a sentence each. The path of the list is for
@@ -409,9 +415,10 @@ mod tests {
         seed: 0,
     };
 
-    fn parsed(
-        text: &[u8],
-    ) -> std::result::Result<Vec<(u64, String, String, Option<&str>)>, String> {
+    /// Line, path, label and split.
+    type Row = (u64, String, String, Option<&'static str>);
+
+    fn parsed(text: &[u8]) -> std::result::Result<Vec<Row>, String> {
         let (entries, _) = parse(Path::new("l.csv"), text).map_err(|error| error.to_string())?;
         let row = |entry: Entry| {
             (
@@ -589,6 +596,16 @@ mod tests {
             (
                 "a.jpg,10\nb.jpg,9\nc.jpg,x\n",
                 "10 9 x",
+                "train a.jpg 0, train b.jpg 1, train c.jpg 2",
+            ),
+            (
+                "a.jpg,10.0\nb.jpg,9.0\nc.jpg,1e2\n",
+                "9 10 100",
+                "train b.jpg 0, train a.jpg 1, train c.jpg 2",
+            ),
+            (
+                "a.jpg,1.5\nb.jpg,2\nc.jpg,nan\n",
+                "1.5 2 nan",
                 "train a.jpg 0, train b.jpg 1, train c.jpg 2",
             ),
             // One number, however it is written.

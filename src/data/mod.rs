@@ -8,6 +8,8 @@ pub mod blocks;
 pub mod checks;
 mod columns;
 #[cfg(feature = "formats")]
+pub(crate) mod csv_quotes;
+#[cfg(feature = "formats")]
 pub mod csv_text;
 pub mod dataset;
 pub(crate) mod dataset_writer;

@@ -287,6 +287,11 @@ impl Header {
 
     /// The header's bytes, as `numpy.save` writes them.
     pub fn encode(dtype: Dtype, shape: &[usize]) -> Vec<u8> {
+        Header::encode_padded(dtype, shape, 0)
+    }
+
+    /// [`Header::encode`] with spaces up to `length` bytes at least, which no reader minds.
+    pub fn encode_padded(dtype: Dtype, shape: &[usize], length: usize) -> Vec<u8> {
         let dims = match shape {
             [n] => format!("({n},)"),
             _ => format!(
@@ -303,10 +308,8 @@ impl Header {
             dtype.descr()
         );
         let unpadded = 10 + text.len() + 1;
-        text.extend(std::iter::repeat_n(
-            ' ',
-            unpadded.next_multiple_of(64) - unpadded,
-        ));
+        let length = unpadded.max(length).next_multiple_of(64);
+        text.extend(std::iter::repeat_n(' ', length - unpadded));
         text.push('\n');
         let mut bytes = MAGIC.to_vec();
         bytes.extend([1, 0]);

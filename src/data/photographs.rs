@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::pictures::{self, DecodeOptions, Rgb};
+use super::pictures::{self, DecodeOptions, LARGEST_PIXELS, Rgb};
 use super::resample::Resizer;
 use crate::error::{Error, Result};
 use crate::files;
+
+/// Most bytes of a file, and of pixels, that a [`Loader`] keeps as room for the next.
+const MAX_ROOM: usize = 128 << 20;
 
 /// Labelled photographs in named splits.
 #[derive(Clone, Debug)]
@@ -43,7 +46,8 @@ pub struct Photograph {
 }
 
 /// Reads, decodes and resizes photographs, one after the other in the same room: after the first
-/// ones nothing is allocated for a photograph but what its decoder allocates itself.
+/// ones nothing is allocated for a JPEG but what libjpeg allocates itself. Other pictures come in
+/// memory of their decoder's. Room beyond 128 MB (a photograph of 44 megapixels) is given back.
 ///
 /// The rows are equal to torchvision's `Resize((size, size))` and `ToTensor` of
 /// `Image.open(path).convert("RGB")`, to the bit. EXIF's orientation is
@@ -92,16 +96,26 @@ impl Loader {
         let loaded = match read {
             Ok(()) => self.decode(path, &file, size, options, row),
             Err(Error::Format {
-                found, expected, ..
-            }) => Err(Error::Image {
-                path: path.to_path_buf(),
-                reason: format!(
-                    "found {found}, expected {expected}: 4 for each pixel that --max-pixels allows"
-                ),
-            }),
+                field,
+                found,
+                expected,
+                ..
+            }) => {
+                let reason = format!("found {found}, expected {expected}");
+                let limit = match field.as_str() {
+                    "length" if options.max_pixels < LARGEST_PIXELS => format!(
+                        ": 4 for each pixel that --max-pixels allows; raise that, to {LARGEST_PIXELS} at most"
+                    ),
+                    _ => String::new(),
+                };
+                Err(Error::Image {
+                    path: path.to_path_buf(),
+                    reason: reason + &limit,
+                })
+            }
             Err(error) => Err(error),
         };
-        self.file = file;
+        self.file = kept(file);
         loaded
     }
 
@@ -117,13 +131,90 @@ impl Loader {
         let Rgb {
             width,
             height,
-            values,
+            mut values,
         } = pictures::decode_rgb_in(bytes, options, room).map_err(|reason| Error::Image {
             path: path.to_path_buf(),
             reason,
         })?;
-        self.rgb = values;
-        (self.resizer).planes(&mut self.rgb, width, height, size, row);
+        (self.resizer).planes(&mut values, width, height, size, row);
+        self.rgb = kept(values);
         Ok(())
+    }
+}
+
+/// Room for the next photograph, unless it is so much that every thread's together would be too
+/// much.
+fn kept(room: Vec<u8>) -> Vec<u8> {
+    if room.capacity() > MAX_ROOM {
+        Vec::new()
+    } else {
+        room
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+
+    fn load(path: &Path, max_pixels: usize) -> String {
+        let options = DecodeOptions {
+            max_pixels,
+            ..DecodeOptions::default()
+        };
+        let mut row = [0.0; 3];
+        let loaded = Loader::default().load_file(path, 1, &options, &mut row);
+        loaded.unwrap_err().to_string()
+    }
+
+    /// The option that allows longer files is named for them, and for nothing else.
+    #[test]
+    fn refusals_name_an_option_only_where_it_helps() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("long.jpg");
+        File::create(&path)
+            .unwrap()
+            .set_len((32 << 20) + 1)
+            .unwrap();
+        let refusal = load(&path, 1000);
+        assert!(
+            refusal.ends_with(
+                "found 33554433 bytes, expected at most 33554432: 4 for each pixel that \
+                 --max-pixels allows; raise that, to 1073741824 at most"
+            ),
+            "{refusal}"
+        );
+        File::create(&path).unwrap().set_len((4 << 30) + 1).unwrap();
+        let refusal = load(&path, LARGEST_PIXELS);
+        assert!(refusal.ends_with("at most 4294967296"), "{refusal}");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let refusal = load(&path, 1000);
+        assert!(
+            refusal.ends_with("found a folder, expected a regular file"),
+            "{refusal}"
+        );
+        #[cfg(unix)]
+        {
+            let refusal = load(Path::new("/dev/null"), 1000);
+            assert!(
+                refusal.ends_with("found a device, expected a regular file"),
+                "{refusal}"
+            );
+            fs::remove_dir(&path).unwrap();
+            let made = std::process::Command::new("mkfifo").arg(&path).status();
+            assert!(made.unwrap().success());
+            let refusal = load(&path, 1000);
+            assert!(
+                refusal.ends_with("found a pipe (FIFO), expected a regular file"),
+                "{refusal}"
+            );
+        }
+    }
+
+    #[test]
+    fn room_for_the_next_photograph_has_a_limit() {
+        assert_eq!(kept(Vec::with_capacity(MAX_ROOM)).capacity(), MAX_ROOM);
+        assert_eq!(kept(Vec::with_capacity(MAX_ROOM + 1)).capacity(), 0);
     }
 }

@@ -281,7 +281,7 @@ mod tests {
         let mut noise = 1u32;
         for &(x, y, dx, dy) in passes {
             for _ in (y..13).step_by(dy as usize) {
-                raw.push(0);
+                raw.extend([0]); // no filter
                 for _ in (x..17).step_by(dx as usize) {
                     for _ in 0..3 * depth / 8 {
                         noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

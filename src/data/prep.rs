@@ -16,7 +16,7 @@ use crate::publish::{Overwrite, Staging};
 
 /// Largest side accepted: rows of 3 · 2048² values.
 pub const MAX_SIZE: usize = 2048;
-/// Bytes of rows that wait for those before them.
+/// Bytes of rows that wait for those before them, where more than one a thread fit.
 const MAX_WAITING: usize = 64 << 20;
 
 /// How photographs become rows.
@@ -45,8 +45,8 @@ impl Default for PrepOptions {
 /// all; its manifest comes back.
 ///
 /// `progress` is told the number of photographs finished since its last call. Cost: 2 to 4 ms a
-/// core for a 500 x 667 photograph; memory: 64 MB of rows (one at least), and for each thread a
-/// photograph's pixels.
+/// core for a 500 x 667 photograph; memory: 64 MB of rows (one a thread and one more at least), and
+/// for each thread a photograph's pixels.
 ///
 /// # Errors
 /// [`Error::Exists`], [`Error::Locked`], [`Error::Image`] for the first photograph that cannot
@@ -95,9 +95,9 @@ fn prepare_split(
     let mut x = ArrayFile::create(&dir.join(x_file(&split.name)), Dtype::F32)?;
     let (mut labels, mut names) = (Vec::new(), Vec::new());
 
-    // Rows go back to be filled again. As many as make 64 MB, or four a thread, wait for others.
+    // Rows go back to be filled again.
     let emptied = Mutex::new(Vec::<Vec<f32>>::new());
-    let ahead = (MAX_WAITING / (4 * features)).clamp(1, 4 * rayon::current_num_threads());
+    let ahead = rows_ahead(features, rayon::current_num_threads());
     let load = |loader: &mut Loader, i: usize| -> Result<Vec<f32>> {
         interrupt::check()?;
         let (photograph, _) = &split.rows[i];
@@ -141,6 +141,12 @@ fn prepare_split(
         checks::refuse_one_class(root, &labels)?;
     }
     finish_split(dir, &split.name, x, features, &labels, Some(&names))
+}
+
+/// Rows in memory at a time: as many as make 64 MB, at most four a thread. One a thread and one
+/// more at least, so that no thread waits while another writes; a photograph takes more than that.
+fn rows_ahead(features: usize, threads: usize) -> usize {
+    (MAX_WAITING / (4 * features)).clamp(threads + 1, 4 * threads)
 }
 
 /// Make `count` things on all threads of the pool and use them in order: whoever has made the
@@ -211,7 +217,8 @@ fn in_order<L, T: Send>(
             let mut now = lock(&state);
             now.made.insert(i, made);
             let Some(mut using) = now.using.take() else {
-                continue; // Who has it looks again before leaving.
+                // Another thread is using things, and takes this one in the loop below.
+                continue;
             };
             while !now.stopped
                 && let at = now.used
@@ -284,6 +291,19 @@ mod tests {
             let expected: Vec<usize> = (0..if whole { count } else { fails + 1 }).collect();
             prop_assert_eq!(used, expected);
             prop_assert!(most.load(Ordering::SeqCst) <= ahead);
+        }
+    }
+
+    /// All threads work, however large the rows are.
+    #[test]
+    fn no_thread_waits_for_room() {
+        for size in [1, 128, 224, 512, 1024, MAX_SIZE] {
+            for threads in [1, 2, 4, 16, 64] {
+                let rows = rows_ahead(3 * size * size, threads);
+                assert!(rows > threads && rows <= 4 * threads, "{size}: {rows}");
+                let fits = 4 * 3 * size * size * rows <= MAX_WAITING;
+                assert!(fits || rows == threads + 1, "{size}: {rows}");
+            }
         }
     }
 

@@ -43,6 +43,19 @@ fn triangle(input: usize, output: usize) -> Weights {
     Weights::new(input, &windows)
 }
 
+/// Give room a length, and no more memory than that takes: `Vec::resize` alone takes twice what it
+/// had.
+fn grow<T: Clone + Default>(room: &mut Vec<T>, len: usize) {
+    room.reserve_exact(len.saturating_sub(room.len()));
+    room.resize(len, T::default());
+}
+
+/// Make room for the values of an image, and for what [`Resizer::pixels`] puts behind them.
+pub(super) fn grow_for_pixels(rgb: &mut Vec<u8>, len: usize) {
+    grow(rgb, len + PADDING);
+    rgb.truncate(len);
+}
+
 /// Resizes RGB images to squares. It keeps its filters and its room, so that one photograph
 /// after the other allocates nothing.
 #[derive(Debug)]
@@ -95,15 +108,15 @@ impl Resizer {
         let len = width * height * 3;
         assert!(rgb.len() >= len, "image length");
         let (across, down) = (self.filter(width, size), self.filter(height, size));
-        self.pixels.resize(size * size, 0);
+        grow(&mut self.pixels, size * size);
         if vertical_first(width, height, size) {
-            self.rows.resize(size * width * 3 + PADDING, 0);
+            grow(&mut self.rows, size * width * 3 + PADDING);
             let made = &mut self.rows[..size * width * 3];
             columns(self.isa, &rgb[..len], &down, made);
             rows(self.isa, &self.rows, &across, &mut self.pixels);
         } else {
-            rgb.resize(len + PADDING, 0);
-            self.halfway.resize(height * size, 0);
+            grow(rgb, len + PADDING);
+            grow(&mut self.halfway, height * size);
             rows(self.isa, rgb, &across, &mut self.halfway);
             let made = bytemuck::cast_slice(&self.halfway);
             let pixels = bytemuck::cast_slice_mut(&mut self.pixels);
@@ -224,6 +237,27 @@ mod tests {
             assert_eq!(found, expected, "{width}x{height} to {size}");
             assert!(resizer.filters.len() <= FILTERS);
         }
+    }
+
+    /// The room of a picture, and that between the passes, is as long as it must be, not twice.
+    #[test]
+    fn room_is_not_doubled() {
+        let mut resizer = Resizer::default();
+        let mut room = Vec::new();
+        for (width, height) in [(300, 200), (310, 210), (100, 900), (90, 1000)] {
+            let len = 3 * width * height;
+            grow_for_pixels(&mut room, len);
+            assert!((len + PADDING..len + 100).contains(&room.capacity()));
+            let before = room.as_ptr();
+            resizer.pixels(&mut room, width, height, 50);
+            assert_eq!(room.as_ptr(), before, "it has not moved");
+            // Of a decoder that made no room behind its values.
+            let mut exact = vec![7; len];
+            resizer.pixels(&mut exact, width, height, 50);
+            assert!(exact.capacity() < len + 100);
+        }
+        assert!(resizer.rows.capacity() < 50 * 100 * 3 + 100);
+        assert!(resizer.halfway.capacity() < 50 * 210 + 100);
     }
 
     proptest! {

@@ -57,6 +57,29 @@ pub fn is_standard_input(path: &Path) -> bool {
     path == Path::new("-") || path == Path::new("/dev/stdin")
 }
 
+/// Refuse standard input for more than one split: it is read once.
+pub(crate) fn refuse_twice(paths: &[&Path]) -> Result<()> {
+    match paths.iter().filter(|path| is_standard_input(path)).count() {
+        0 | 1 => Ok(()),
+        _ => {
+            let expected = "standard input for one split: it is read once";
+            Err(Error::options(
+                "--train, --val, --test",
+                "- twice",
+                expected,
+            ))
+        }
+    }
+}
+
+/// What a dataset says that it was made of: the name of a file.
+pub(crate) fn name_of(path: &Path) -> String {
+    match is_standard_input(path) {
+        true => "standard input".to_string(),
+        false => (path.file_name().unwrap_or_default().to_string_lossy()).into_owned(),
+    }
+}
+
 impl Source {
     /// Open a file, a pipe or a terminal; `-` is standard input.
     ///

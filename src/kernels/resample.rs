@@ -15,6 +15,13 @@ const HALF: u32 = 1 << (PRECISION - 1);
 const LOW: u32 = 11;
 /// Inputs that are weighted together.
 const QUAD: usize = 4;
+/// Bytes behind four pixels that are loaded with them.
+const BEHIND: usize = 4;
+
+/// Loads of four inputs that cover a window.
+fn quads(count: usize) -> usize {
+    count.div_ceil(QUAD)
+}
 
 /// For each output of an axis the inputs that it is made of, and their weights in fixed point.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +44,7 @@ impl Weights {
     /// 2²² + their number (each may be rounded up).
     pub fn new(inputs: usize, outputs: &[(usize, Vec<u32>)]) -> Weights {
         let most = outputs.iter().map(|(_, weights)| weights.len()).max();
-        let taps = most.unwrap_or(0).next_multiple_of(QUAD);
+        let taps = QUAD * quads(most.unwrap_or(0));
         let mut new = Weights {
             inputs,
             windows: Vec::with_capacity(outputs.len()),
@@ -47,6 +54,8 @@ impl Weights {
         };
         for (i, (first, weights)) in outputs.iter().enumerate() {
             assert!(first + weights.len() <= inputs, "a window of the inputs");
+            let end = first + QUAD * quads(weights.len());
+            assert!(3 * end + BEHIND <= 3 * inputs + PADDING, "room behind");
             let sum: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
             assert!(sum <= (1 << PRECISION) + weights.len() as u64, "a sum of 1");
             new.windows.push((*first, weights.len()));
@@ -140,18 +149,20 @@ impl Rows<'_> {
     #[inline(always)]
     unsafe fn group<S: Simd>(&mut self, row: usize, stride: usize, out_stride: usize) {
         let Weights { windows, pairs, .. } = self.weights;
-        let quads = self.weights.taps / QUAD;
-        // SAFETY: windows lie within the row; rounded up to whole quads they end at most 3 pixels
-        // behind it, and the last load of 16 bytes 4 behind them: 13 bytes of the padding.
+        let taps = self.weights.taps;
+        // SAFETY: each window lies within the row. As many quads as cover it are loaded, not those
+        // of the longest window: they end at most 3 pixels behind the row, and the last load of 16
+        // bytes 4 behind them: 13 bytes of the padding, which `Weights::new` holds them to. A window has
+        // at most `taps` weights, and so many pairs.
         unsafe {
             let from = self.rgb.as_ptr().add(row * 3 * self.weights.inputs);
             let to = self.out.as_mut_ptr().add(row * windows.len()).cast::<u8>();
-            for (i, &(first, _)) in windows.iter().enumerate() {
+            for (i, &(first, count)) in windows.iter().enumerate() {
                 let mut at = from.add(3 * first);
-                let mut pair = pairs.as_ptr().add(2 * quads * i);
+                let mut pair = pairs.as_ptr().add(taps / 2 * i);
                 let mut high = S::zero();
                 let mut low = S::splat(f32::from_bits(HALF));
-                for _ in 0..quads {
+                for _ in 0..quads(count) {
                     let (first, second) = S::pixels(at, stride);
                     let ([first_high, first_low], [second_high, second_low]) =
                         (*pair, *pair.add(1));
@@ -329,6 +340,44 @@ mod tests {
                 let mut out = vec![7; len * outputs];
                 columns(isa, &bytes, &weights, &mut out);
                 prop_assert_eq!(&out, &by_columns, "{}", isa);
+            }
+        }
+    }
+
+    /// Nothing behind the padding is touched: it ends where no page is that may be read. Windows
+    /// at the end of the row are shorter than others, as those of every picture that shrinks.
+    #[cfg(unix)]
+    #[test]
+    fn nothing_behind_the_padding_is_read() {
+        let page = 1 << 16; // a multiple of every machine's
+        let mut map = memmap2::MmapMut::map_anon(2 * page).unwrap();
+        // SAFETY: the second half of a map of our own, of which nothing uses that half.
+        let forbidden =
+            unsafe { libc::mprotect(map.as_mut_ptr().add(page).cast(), page, libc::PROT_NONE) };
+        assert_eq!(forbidden, 0);
+        let outputs = |inputs: usize| {
+            [inputs, 1, inputs.min(2), inputs.min(3), inputs.min(5)].map(|count| {
+                let weight = (1 << PRECISION) / count as u32;
+                (inputs - count, vec![weight; count])
+            })
+        };
+        for inputs in (1..40).chain([600]) {
+            let weights = Weights::new(inputs, &outputs(inputs));
+            for height in 1..10 {
+                let len = 3 * inputs * height + PADDING;
+                let rgb = &mut map[page - len..page];
+                rgb.copy_from_slice(&some_bytes(len, 1));
+                for isa in Isa::available() {
+                    let mut out = vec![0; height * weights.outputs()];
+                    rows(isa, rgb, &weights, &mut out);
+                    for (at, found) in out.into_iter().enumerate() {
+                        let (row, i) = (at / weights.outputs(), at % weights.outputs());
+                        let channel =
+                            |c: usize| weighted(&weights, i, |x| rgb[3 * (row * inputs + x) + c]);
+                        let expected = [channel(0), channel(1), channel(2), 0];
+                        assert_eq!(found.to_le_bytes(), expected, "{isa}");
+                    }
+                }
             }
         }
     }

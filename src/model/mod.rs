@@ -104,7 +104,7 @@ impl Logits {
 
 /// What a model says about rows, one after another.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct RowPredictions {
+pub struct RowPredictions {
     /// Rows x outputs, as they were fitted (no temperature).
     pub logits: Vec<f32>,
     /// Rows x classes.
@@ -236,7 +236,7 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Shape`] if the values are not whole rows of this model's features.
-    pub(crate) fn predict_rows(&self, x: &[f32], labels: &[u32]) -> Result<RowPredictions> {
+    pub fn predict_rows(&self, x: &[f32], labels: &[u32]) -> Result<RowPredictions> {
         let x = self.rows_of(x)?;
         let (rows, outputs, classes) = (x.len(), self.bias.len(), self.classes());
         let mut all = RowPredictions {

@@ -2,12 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::data::npy::{Dtype, Header, MAGIC};
+use crate::data::npy::{Dtype, Header};
 use crate::publish::{OutputFile, Overwrite, is_output};
-use crate::{Error, Result, files};
+use crate::{Result, files};
 
 /// Values that are written together.
 const BUFFER: usize = 1 << 16;
+
+/// Length of the header, by which a file of flowreg-predict is told from those of others: NumPy
+/// pads headers of two dimensions to 128 bytes at most.
+const HEADER: usize = 192;
+
+/// Whether a file that begins so was written here.
+fn is_own(start: &[u8]) -> bool {
+    let header = Header::encode_padded(Dtype::F32, &[0, 0], HEADER);
+    let known = header.iter().position(|&byte| byte == b'0').unwrap_or(0);
+    start.len() >= HEADER && start.starts_with(&header[..known])
+}
 
 /// An array that is written row by row and appears whole or not at all.
 pub struct NpyFile {
@@ -15,37 +26,27 @@ pub struct NpyFile {
     buffer: Vec<f32>,
     rows: usize,
     columns: usize,
-    /// Bytes of the header: those of every shape of so few digits.
-    header: usize,
 }
 
 impl NpyFile {
     /// Begin an array of so many columns; see [`OutputFile::begin`].
     ///
     /// # Errors
-    /// Those of [`OutputFile::begin`]; [`Error::Format`] for a file inside an output of flowreg
-    /// that would be replaced.
+    /// Those of [`OutputFile::begin`].
     pub fn begin(
         path: &Path,
         columns: usize,
         overwrite: Overwrite,
         sources: &[&Path],
     ) -> Result<NpyFile> {
-        let directory = files::parent_of(path);
-        if overwrite == Overwrite::Replace && path.exists() && is_output(directory) {
-            let found = format!("a file in {}, an output of flowreg", directory.display());
-            let expected = "a place outside of it; choose another one";
-            return Err(Error::format(path, "--npy", found, expected));
-        }
-        let mut file = OutputFile::begin(path, MAGIC, overwrite, sources)?;
-        let header = Header::encode(Dtype::F32, &[0, columns]);
+        let mut file = OutputFile::begin(path, is_own, overwrite, sources)?;
+        let header = Header::encode_padded(Dtype::F32, &[0, columns], HEADER);
         file.append(&header)?;
         Ok(NpyFile {
             file,
             buffer: Vec::new(),
             rows: 0,
             columns,
-            header: header.len(),
         })
     }
 
@@ -73,8 +74,8 @@ impl NpyFile {
     /// Let it appear.
     pub fn publish(mut self) -> Result<()> {
         self.flush()?;
-        let header = Header::encode(Dtype::F32, &[self.rows, self.columns]);
-        assert_eq!(header.len(), self.header, "two numbers of 20 digits fit");
+        let header = Header::encode_padded(Dtype::F32, &[self.rows, self.columns], HEADER);
+        assert_eq!(header.len(), HEADER, "two numbers of 20 digits fit");
         self.file.overwrite_start(&header)?;
         self.file.publish()
     }

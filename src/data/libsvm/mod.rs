@@ -19,7 +19,7 @@ use spool::Spool;
 use super::checks;
 use super::dataset::{MAX_CLASSES, Manifest, NumberFormat, TRAIN};
 use super::dataset_writer::{publish, write_split};
-use super::source::is_standard_input;
+use super::source::{name_of, refuse_twice};
 use super::text::{Text, open_text};
 use crate::engine::available_memory;
 use crate::error::{Error, Result};
@@ -195,25 +195,8 @@ fn refuse_options(parts: &[Part], options: LibsvmOptions) -> Result<()> {
         let expected = format!("1..={MAX_FEATURES}");
         return Err(Error::options("--features", features, expected));
     }
-    let piped = parts.iter().filter(|part| is_standard_input(&part.path));
-    match piped.count() {
-        0 | 1 => Ok(()),
-        _ => {
-            let expected = "standard input for one split: it is read once";
-            Err(Error::options(
-                "--train, --val, --test",
-                "- twice",
-                expected,
-            ))
-        }
-    }
-}
-
-fn name_of(path: &Path) -> String {
-    match is_standard_input(path) {
-        true => "standard input".to_string(),
-        false => (path.file_name().unwrap_or_default().to_string_lossy()).into_owned(),
-    }
+    let paths: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
+    refuse_twice(&paths)
 }
 
 /// Texts being read into the spool.

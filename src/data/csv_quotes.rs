@@ -1,0 +1,240 @@
+//! Where the records of a text in CSV begin, and which of them have quotes that do not fit.
+//!
+//! The `csv` crate reads on to the end of the text where a quote is never closed, and goes on
+//! without quotes where something follows a closed one. Both make one field of many lines. What
+//! it reads goes through [`Records`] as well, which sees the same records.
+
+use std::collections::VecDeque;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// The records of a text that is given piece by piece, as the `csv` crate finds them with its
+/// usual quotes and line ends.
+#[derive(Debug)]
+pub(crate) struct Records {
+    delimiter: u8,
+    state: State,
+    /// Of the next byte, from 1.
+    line: u64,
+    after_cr: bool,
+    /// Bytes of a byte-order mark that were seen; `None` where it has ended or is none.
+    mark: Option<usize>,
+    /// Line of the quote that was opened last.
+    opened: u64,
+    /// Those that were not asked for, the last of which may go on.
+    found: VecDeque<Record>,
+}
+
+#[derive(Debug)]
+struct Record {
+    line: u64,
+    /// Line of a quote that something follows.
+    followed: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    BeforeRecord,
+    BeforeField,
+    Plain,
+    Quoted,
+    /// Behind a quote that ends the field, or is the first of two.
+    Quote,
+    /// Only spaces may follow.
+    Closed,
+}
+
+impl Records {
+    /// Of fields that this byte divides.
+    pub fn new(delimiter: u8) -> Records {
+        Records {
+            delimiter,
+            state: State::BeforeRecord,
+            line: 1,
+            after_cr: false,
+            mark: Some(0),
+            opened: 0,
+            found: VecDeque::new(),
+        }
+    }
+
+    /// Take note of the next bytes.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.step(byte);
+        }
+    }
+
+    fn step(&mut self, byte: u8) {
+        let is_end = matches!(byte, b'\n' | b'\r');
+        if self.state == State::BeforeRecord && !is_end {
+            self.found.push_back(Record {
+                line: self.line,
+                followed: None,
+            });
+            self.state = State::BeforeField;
+        }
+        self.state = match self.state {
+            State::BeforeRecord => State::BeforeRecord,
+            State::Quoted if byte == b'"' => State::Quote,
+            State::Quoted => State::Quoted,
+            _ if is_end => State::BeforeRecord,
+            _ if byte == self.delimiter => State::BeforeField,
+            State::BeforeField if byte == b'"' => {
+                self.opened = self.line;
+                State::Quoted
+            }
+            State::Quote if byte == b'"' => State::Quoted,
+            State::Quote | State::Closed if byte.is_ascii_whitespace() => State::Closed,
+            State::Quote | State::Closed => {
+                if let Some(record) = self.found.back_mut() {
+                    record.followed.get_or_insert(self.opened);
+                }
+                State::Plain
+            }
+            State::BeforeField | State::Plain => State::Plain,
+        };
+        if byte == b'\n' && !self.after_cr || byte == b'\r' {
+            self.line += 1;
+        }
+        self.after_cr = byte == b'\r';
+        self.pass_mark(byte);
+    }
+
+    /// Take a byte-order mark at the start for nothing.
+    fn pass_mark(&mut self, byte: u8) {
+        const MARK: &[u8] = b"\xef\xbb\xbf";
+        let Some(seen) = self.mark else { return };
+        self.mark = (MARK[seen] == byte).then_some(seen + 1);
+        if self.mark == Some(MARK.len()) {
+            self.mark = None;
+            self.found.clear();
+            self.state = State::BeforeRecord;
+        }
+    }
+
+    /// The line, from 1, in which the next record begins. To be asked once for each record that
+    /// the `csv` crate gave, the header among them; the path is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for a record with a quote that is never closed, or that something but
+    /// the end of the field follows; it names the line in which the quote opens.
+    pub fn next(&mut self, path: &Path) -> Result<u64> {
+        let refuse = |line: u64, found: &str, expected: &str| {
+            Err(Error::format(path, format!("line {line}"), found, expected))
+        };
+        let Some(record) = self.found.pop_front() else {
+            return Ok(self.line);
+        };
+        if let Some(line) = record.followed {
+            let expected = "the end of the field behind the quote that closes it; close the field \
+                            where it ends, and write two quotes for one that is part of it";
+            return refuse(
+                line,
+                "a field in quotes with text behind its second quote",
+                expected,
+            );
+        }
+        // No text follows a record that was given out while its quote is open.
+        if self.found.is_empty() && self.state == State::Quoted {
+            let expected = "a second quote at the end of the field; is the file cut, or a quote \
+                            part of the field? (Write two for one, in a field in quotes)";
+            return refuse(self.opened, "a quote that is never closed", expected);
+        }
+        Ok(record.line)
+    }
+
+    /// Line of the quote that is open at the end of what was seen.
+    pub fn open_quote(&self) -> Option<u64> {
+        (self.state == State::Quoted).then_some(self.opened)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use csv::{ByteRecord, ReaderBuilder};
+    use proptest::prelude::*;
+
+    /// The lines of all records, or what is refused first.
+    fn lines(text: &[u8], piece: usize) -> std::result::Result<Vec<u64>, String> {
+        let mut records = Records::new(b',');
+        text.chunks(piece).for_each(|piece| records.feed(piece));
+        let mut reader = ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(text);
+        let (mut record, mut lines) = (ByteRecord::new(), Vec::new());
+        while reader.read_byte_record(&mut record).unwrap() {
+            let next = records.next("t.csv".as_ref());
+            lines.push(next.map_err(|error| error.to_string())?);
+        }
+        assert!(records.found.is_empty(), "{text:?}");
+        Ok(lines)
+    }
+
+    #[test]
+    fn lines_are_those_of_an_editor() {
+        for (text, expected) in [
+            ("a,b\n1,2\n3,4\n", &[1, 2, 3][..]),
+            ("a,b\r\n1,2\r\n3,4\r\n", &[1, 2, 3]),
+            ("a,b\r1,2\r3,4", &[1, 2, 3]),
+            ("\n\na,b\r\n\r\n\r\n1,2\n\n3,4", &[3, 6, 8]),
+            ("a,\"b\r\nc\"\r\n1,\"2\n\n\"\n3,4\n", &[1, 3, 6]),
+            ("\u{feff}\"a\n\",b\n1,2\n", &[1, 3]),
+            ("a,\"b\" \n1,\"say \"\"2\"\"\"\n", &[1, 2]),
+            ("a,b\" c\n1, \"2\n", &[1, 2]),
+            ("", &[]),
+        ] {
+            for piece in [1, 2, 100] {
+                assert_eq!(lines(text.as_bytes(), piece).unwrap(), expected, "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn quotes_that_do_not_fit_are_refused_by_the_line_where_they_open() {
+        for (text, said) in [
+            (
+                "a,b\n1,2\n3,\"4\n5,6\n7,8\n",
+                "line 3: found a quote that is never closed",
+            ),
+            (
+                "a,b\r\n1,2\r\n3,\"4",
+                "line 3: found a quote that is never closed",
+            ),
+            ("a,b\n1,\"2\n", "line 2: found a quote that is never closed"),
+            ("a,b\n1,2\n\"", "line 3: found a quote that is never closed"),
+            (
+                "a,b\n1,\"2\n3,\"4\"\n5,6\n",
+                "line 2: found a field in quotes with text",
+            ),
+            (
+                "a,\"b\"c\n1,2\n",
+                "line 1: found a field in quotes with text",
+            ),
+        ] {
+            let error = lines(text.as_bytes(), 3).unwrap_err();
+            assert!(error.contains(said), "{text:?}: {error}");
+        }
+    }
+
+    proptest! {
+        /// As many records as the csv crate finds, in whatever text.
+        #[test]
+        fn records_are_those_of_the_csv_crate(
+            text in prop::collection::vec(prop::sample::select(&b"a,\"\r\n \xef"[..]), 0..60),
+            piece in 1usize..9,
+        ) {
+            let mut records = Records::new(b',');
+            text.chunks(piece).for_each(|piece| records.feed(piece));
+            let mut reader = ReaderBuilder::new()
+                .has_headers(false)
+                .flexible(true)
+                .from_reader(&*text);
+            let found = reader.byte_records().count();
+            prop_assert_eq!(records.found.len(), found);
+        }
+    }
+}
