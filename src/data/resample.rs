@@ -211,6 +211,31 @@ mod tests {
             let planes = resize_to_planes(&rgb, width, height, size);
             let found = crate::data::hex(&Sha256::digest(&planes));
             assert_eq!(&found[..32], expected, "{width}x{height} to {size}");
+            let values: Vec<f32> = planes.iter().map(|&v| f32::from(v) / 255.0).collect();
+            for isa in Isa::available() {
+                let mut found = vec![0.0; values.len()];
+                let mut rgb = rgb.clone();
+                Resizer::new(isa).planes(&mut rgb, width, height, size, &mut found);
+                assert!(found == values, "{width}x{height} to {size}, {isa}");
+            }
+        }
+    }
+
+    /// What a resizer keeps from one image is nothing to the next.
+    #[test]
+    fn images_of_many_sizes_do_not_meet() {
+        let mut rng = rand_mt::Mt::new(2);
+        let mut side = || 1 + rng.next_u32() as usize % 90;
+        let mut resizer = Resizer::default();
+        for i in 0..4 * FILTERS {
+            let (width, height, size) = (side(), side(), 1 + side() % 20);
+            let mut rgb: Vec<u8> = (0..width * height * 3).map(|at| (at * i) as u8).collect();
+            let expected = Resizer::default()
+                .pixels(&mut rgb.clone(), width, height, size)
+                .to_vec();
+            let found = resizer.pixels(&mut rgb, width, height, size);
+            assert_eq!(found, expected, "{width}x{height} to {size}");
+            assert!(resizer.filters.len() <= FILTERS);
         }
     }
 

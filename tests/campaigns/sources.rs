@@ -14,7 +14,8 @@ use super::{Campaign, PREP, Trials, bounded, finish, spawn};
 
 const COLUMNS: usize = 16;
 
-/// Row i of a version: no value is in another version or row.
+/// No value is in another version, row or column. Texts write all with the same digits, so that
+/// part of one version and part of the other make a whole text.
 fn value(version: usize, row: usize, column: usize) -> u32 {
     (1 + 2 * (row * COLUMNS + column) + version) as u32
 }
@@ -31,7 +32,7 @@ fn csv(version: usize, rows: usize) -> Vec<u8> {
     let names: Vec<String> = (0..COLUMNS).map(|j| format!("x{j}")).collect();
     let mut text = format!("label,{}\n", names.join(","));
     for row in 0..rows {
-        let values = (0..COLUMNS).map(|j| value(version, row, j).to_string());
+        let values = (0..COLUMNS).map(|j| format!("{:07}", value(version, row, j)));
         let values: Vec<String> = values.collect();
         text += &format!("{},{}\n", row % 2, values.join(","));
     }
@@ -41,7 +42,7 @@ fn csv(version: usize, rows: usize) -> Vec<u8> {
 fn libsvm(version: usize, rows: usize) -> Vec<u8> {
     let mut text = String::new();
     for row in 0..rows {
-        let values = (0..COLUMNS).map(|j| format!(" {}:{}", j + 1, value(version, row, j)));
+        let values = (0..COLUMNS).map(|j| format!(" {}:{:07}", j + 1, value(version, row, j)));
         text += &format!("{}{}\n", row % 2, values.collect::<String>());
     }
     text.into_bytes()
