@@ -66,6 +66,16 @@ impl Member {
             .filter(|&i| names[i].ends_with(".npy"))
             .collect();
         let at = |wanted: &str| names.iter().position(|n| n == wanted || plain(n) == wanted);
+        // scipy.sparse.save_npz: whatever the kind, none of its arrays is the matrix.
+        if name.is_none() && ["format", "shape", "data"].iter().all(|&n| at(n).is_some()) {
+            let expected = "a dense one: X.toarray() makes it, if it fits memory";
+            return Err(Error::format(
+                path,
+                "archive",
+                "a sparse matrix of SciPy",
+                expected,
+            ));
+        }
         let found = match name {
             Some(name) => at(name),
             None if arrays.len() == 1 => Some(arrays[0]),

@@ -41,6 +41,7 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
     let (width, height) = (width as usize, height as usize);
     options.check_size(width, height)?;
     check_chunks(&decoder, width, height, options)?;
+    refuse_stray_predictor(&mut decoder)?;
     let format = Format::read(&mut decoder, indexed)?;
 
     let layout = decoder.image_buffer_layout().map_err(broken)?;
@@ -110,6 +111,21 @@ fn grey_in_place_of_palette(bytes: &[u8], at: usize) -> Cow<'_, [u8]> {
     let low = if bytes[0] == b'M' { at + 1 } else { at };
     bytes[low] = GREY as u8;
     Cow::Owned(bytes)
+}
+
+/// Refuse a predictor beside a compression that has none: libtiff ignores it there, and the crate
+/// applies it.
+fn refuse_stray_predictor(decoder: &mut Decoder<Cursor<&[u8]>>) -> Result<(), String> {
+    let mut tag = |tag| decoder.find_tag_unsigned::<u16>(tag).ok().flatten();
+    let predictor = tag(Tag::Predictor).unwrap_or(1);
+    let compression = tag(Tag::Compression).unwrap_or(1);
+    const LZW_AND_DEFLATE: [u16; 3] = [5, 8, 32_946];
+    match predictor == 1 || LZW_AND_DEFLATE.contains(&compression) {
+        true => Ok(()),
+        false => Err(format!(
+            "found predictor {predictor} with compression {compression}, expected LZW or deflate beside it; save it as PNG"
+        )),
+    }
 }
 
 /// Refuse tiles that hold far more than the picture: they would be unpacked all the same.

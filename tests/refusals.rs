@@ -1,0 +1,39 @@
+//! Files that another reader takes for something else than flowreg would: refused with what to do.
+//! `tests/golden` has them as SciPy and Pillow write them.
+
+use std::path::{Path, PathBuf};
+
+use flowreg::data::arrays::Features;
+use flowreg::data::pictures::{DecodeOptions, decode_rgb};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
+}
+
+#[test]
+fn a_sparse_matrix_of_scipy_is_no_array() {
+    for name in ["sparse-dia.npz", "sparse-csr.npz"] {
+        let Err(error) = Features::open(&golden(name)) else {
+            panic!("{name} was read");
+        };
+        let error = error.to_string();
+        assert!(
+            error.contains("sparse") && error.contains("toarray"),
+            "{error}"
+        );
+    }
+}
+
+/// libtiff ignores a predictor beside a compression that has none.
+#[test]
+fn a_stray_predictor_of_tiff_is_refused() {
+    let decode = |name: &str| {
+        let bytes = std::fs::read(golden(name)).unwrap();
+        decode_rgb(&bytes, &DecodeOptions::default())
+    };
+    let error = decode("predictor.tif").unwrap_err();
+    assert!(error.contains("predictor 2"), "{error}");
+    assert_eq!(decode("predictor-lzw.tif").unwrap().width, 5);
+}
