@@ -648,28 +648,6 @@ mod tests {
         staging.publish()
     }
 
-    /// Killed at any moment of writing the list, which comes first.
-    #[test]
-    fn the_beginning_of_a_list_is_removed_and_nothing_else() {
-        let root = tempfile::tempdir().unwrap();
-        let (out, partial) = (root.path().join("out"), root.path().join(".out.partial"));
-        let list = Entries::to_json(None);
-        for len in 0..=list.len() {
-            fs::create_dir(&partial).unwrap();
-            fs::write(partial.join(ENTRIES), &list[..len]).unwrap();
-            drop(Staging::begin(&out, Overwrite::Never, &[]).unwrap());
-            assert!(!partial.exists(), "{len}");
-        }
-        for (name, bytes) in [(ENTRIES, "other"), ("thesis.tex", "")] {
-            fs::create_dir(&partial).unwrap();
-            fs::write(partial.join(ENTRIES), "").unwrap();
-            fs::write(partial.join(name), bytes).unwrap();
-            assert!(Staging::begin(&out, Overwrite::Never, &[]).is_err());
-            assert_eq!(fs::read(partial.join(name)).unwrap(), bytes.as_bytes());
-            fs::remove_dir_all(&partial).unwrap();
-        }
-    }
-
     #[test]
     fn an_own_output_is_replaced_wholly() {
         let root = tempfile::tempdir().unwrap();
