@@ -807,7 +807,7 @@ fn tables_of_every_spelling_are_the_same_rows() {
         ),
         (
             "quotes",
-            "\"length\",\"species\",\"wide\"\n\"1.5\",\"rose\",1\n\"-2000\",\"aster\",\"0\"\n 0.25 ,\"rose\" ,+1\n",
+            "\"length\",\"species\",\"wide\"\n\"1.5\",\"rose\",1\n\"-2000\",\"aster\",\"0\"\n 0.25 ,\"rose\", +1\n",
         ),
     ] {
         let path = table(dir.path(), name, text);
@@ -1191,8 +1191,7 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
         little("little_int16.npy", &init)
     });
     world.refuses(65, &["of-x/model.safetensors", "another shift"], |world| {
-        let golden = |name| golden(name).to_str().unwrap().to_string();
-        let (x, y) = (golden("little_float32.npy"), golden("y.npy"));
+        let (x, y) = (golden_file("little_float32.npy"), golden_file("y.npy"));
         let rows = ["--x", &x, "--y", &y, "--classes", "2"];
         world.run(FIT, &[&rows[..], &again[..], &["other"]].concat())
     });
