@@ -102,6 +102,7 @@ impl Columns {
     }
 
     /// Take a column for one that has nothing to lose.
+    #[cfg(feature = "formats")]
     pub fn forget(&mut self, column: usize) {
         self.0[column] = Column::default();
     }

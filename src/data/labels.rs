@@ -1,5 +1,6 @@
 //! Labels that other tools saved: whole numbers of any type, or the names of classes.
 
+#[cfg(feature = "cli")]
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ enum Values {
 
 impl Labels {
     /// Each label as text: a number, or a name.
+    #[cfg(feature = "cli")]
     pub fn texts(&self) -> Box<dyn Iterator<Item = Cow<'_, str>> + '_> {
         match &self.values {
             Values::Numbers(numbers) => Box::new(numbers.iter().map(|n| n.to_string().into())),

@@ -113,6 +113,7 @@ impl Logits {
 }
 
 /// What a model says about rows, one after another.
+#[cfg(feature = "cli")]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RowPredictions {
     /// Rows x outputs, as they were fitted (no temperature).
@@ -254,6 +255,7 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Shape`] if the values are not whole rows of this model's features.
+    #[cfg(feature = "cli")]
     pub(crate) fn predict_rows(&self, x: &[f32], labels: &[u32]) -> Result<RowPredictions> {
         let x = self.rows_of(x)?;
         let (rows, outputs, classes) = (x.len(), self.bias.len(), self.classes());
