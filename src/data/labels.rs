@@ -27,6 +27,7 @@ enum Values {
 #[cfg(feature = "cli")]
 impl Labels {
     /// Each label as text: a number, or a name.
+    #[cfg(feature = "cli")]
     pub fn texts(&self) -> Box<dyn Iterator<Item = Cow<'_, str>> + '_> {
         match &self.values {
             Values::Numbers(numbers) => Box::new(numbers.iter().map(|n| n.to_string().into())),
