@@ -541,11 +541,16 @@ mod tests {
         assert!(parsed(b"\xff.jpg,rose\n").is_ok());
     }
 
+    fn label() -> impl Strategy<Value = String> {
+        let known = |label: &String| !is_missing(label.trim_ascii());
+        "[ -~é\n]{0,4}[!-~é]".prop_filter("stands for a missing one", known)
+    }
+
     proptest! {
         /// Whatever a writer of CSV writes is read, however it quotes.
         #[test]
         fn what_is_written_is_read(
-            rows in prop::collection::vec(("[ -~é]{0,8}[!-~é]\\.png", "[ -~é\n]{0,4}[!-~é]"), 1..20),
+            rows in prop::collection::vec(("[ -~é]{0,8}[!-~é]\\.png", label()), 1..20),
             quotes in 0..2usize,
             terminator in 0..2usize,
             bom: bool,
