@@ -108,7 +108,7 @@ impl Columns {
     }
 
     /// What to subtract from each column: 0 from those that f32 holds; `None` if it holds all.
-    pub fn shift(&self) -> Option<Vec<f64>> {
+    fn shift(&self) -> Option<Vec<f64>> {
         let shift = |column: &Column| match column.loses_digits() {
             true => column.shift(),
             false => 0.0,
@@ -136,7 +136,7 @@ impl Columns {
     }
 
     /// Refuse columns that lose digits; `name` is what messages call a column.
-    pub fn refuse_loss(&self, path: &Path, name: impl Fn(usize) -> String) -> Result<(), Error> {
+    fn refuse_loss(&self, path: &Path, name: impl Fn(usize) -> String) -> Result<(), Error> {
         self.refuse(Column::loses_digits, path, name)
     }
 

@@ -130,6 +130,7 @@ impl<'a> Inputs<'a> {
                 features: model.weight().cols(),
                 transform,
                 format,
+                described: model.about().numbers.is_some() || model.about().transform.is_some(),
                 decode,
                 label: args.label.as_deref(),
                 skip_bad: args.skip_bad,
@@ -200,6 +201,8 @@ struct Reading<'a> {
     features: usize,
     transform: Option<&'a Transform>,
     format: NumberFormat,
+    /// Whether the model says how its rows were made.
+    described: bool,
     decode: DecodeOptions,
     /// Column of the labels.
     label: Option<&'a str>,
@@ -272,8 +275,9 @@ impl Reading<'_> {
             }
         };
         let at = file.as_ref().map_or(path, |file| file.path());
-        let reader = rows::open(at, &self.format, self.features)
-            .map_err(|error| renamed(error, at, &name))?;
+        let format = self.described.then_some(&self.format);
+        let reader =
+            rows::open(at, format, self.features).map_err(|error| renamed(error, at, &name))?;
         Ok(Found::Rows(OpenRows::new(name, reader, file)))
     }
 

@@ -61,18 +61,26 @@ impl FullColumns {
         }
     }
 
-    /// What to subtract of each feature, if there is one that loses digits.
-    pub fn shift(&self, first_index: usize, features: usize) -> Option<Vec<f64>> {
-        let of_columns = self.columns.shift()?;
+    /// What to subtract of each feature, if there is one that loses digits and it may be
+    /// (`center`).
+    ///
+    /// # Errors
+    /// Those of [`Columns::settle`], with the index of the feature.
+    pub fn settle(
+        &self,
+        center: bool,
+        path: &Path,
+        first_index: usize,
+        features: usize,
+    ) -> Result<Option<Vec<f64>>> {
+        let name = |place: usize| format!("index {}", self.indices[place]);
+        let Some(of_columns) = self.columns.settle(center, path, name)? else {
+            return Ok(None);
+        };
         let mut shift = vec![0.0; features];
         for (&index, value) in self.indices.iter().zip(of_columns) {
             shift[index as usize - first_index] = value;
         }
-        Some(shift)
-    }
-
-    /// Refuse features that lose digits, the first by its index.
-    pub fn refuse_loss(&self, path: &Path) -> Result<()> {
-        (self.columns).refuse_loss(path, |place| format!("index {}", self.indices[place]))
+        Ok(Some(shift))
     }
 }

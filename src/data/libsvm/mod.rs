@@ -159,8 +159,7 @@ pub fn prepare(
     }
     let first = usize::from(found.first_index);
     let shift = match full {
-        Some(full) if options.center => full.shift(first, features),
-        Some(full) => full.refuse_loss(&parts[0].path).map(|()| None)?,
+        Some(full) => full.settle(options.center, &parts[0].path, first, features)?,
         None => None,
     };
     progress(Progress::Found(found));
