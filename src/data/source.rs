@@ -103,9 +103,10 @@ impl Source {
         if is_device(&metadata) && !file.is_terminal() {
             return refuse("a device");
         }
-        let state = match metadata.is_file() {
-            true => Some(state(path, &file)?),
-            false => None,
+        let state = if metadata.is_file() {
+            Some(state(path, &file)?)
+        } else {
+            None
         };
         let mut head = Vec::new();
         (Waiting(&mut file).take(HEAD).read_to_end(&mut head))
@@ -147,15 +148,16 @@ impl Source {
         let limit = most.saturating_add(1);
         (self.into_reader().take(limit).read_to_end(&mut bytes))
             .map_err(|error| stopped_or(error, |error| Error::io(&path, "read")(error)))?;
-        match bytes.len() as u64 <= most {
-            true => Ok(bytes),
-            false => Err(Error::format(
+        if bytes.len() as u64 > most {
+            let found = format!("more than {most} bytes");
+            return Err(Error::format(
                 &path,
                 "length",
-                format!("more than {most} bytes"),
+                found,
                 format!("at most {most}"),
-            )),
+            ));
         }
+        Ok(bytes)
     }
 
     /// All its bytes in order, from the first.

@@ -145,15 +145,11 @@ impl Text {
             [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => true,
             _ => false,
         };
-        match utf16 {
-            false => Ok(text),
-            true => Err(Error::format(
-                &text.path,
-                "text",
-                "UTF-16",
-                "UTF-8 (iconv -f UTF-16 -t UTF-8 makes it so)",
-            )),
+        if utf16 {
+            let expected = "UTF-8 (iconv -f UTF-16 -t UTF-8 makes it so)";
+            return Err(Error::format(&text.path, "text", "UTF-16", expected));
         }
+        Ok(text)
     }
 
     /// The path, or "standard input": for messages.
@@ -281,16 +277,18 @@ impl Read for Text {
 
 impl BufRead for Text {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        match self.taken < self.ahead.len() {
-            true => Ok(&self.ahead[self.taken..]),
-            false => self.input.fill_buf(),
+        if self.taken < self.ahead.len() {
+            Ok(&self.ahead[self.taken..])
+        } else {
+            self.input.fill_buf()
         }
     }
 
     fn consume(&mut self, amount: usize) {
-        match self.taken < self.ahead.len() {
-            true => self.taken += amount,
-            false => self.input.consume(amount),
+        if self.taken < self.ahead.len() {
+            self.taken += amount;
+        } else {
+            self.input.consume(amount);
         }
     }
 }

@@ -43,9 +43,10 @@ pub fn parse_line<'a>(
     let Some(first) = words.peek() else {
         return Ok(None);
     };
-    let label = match first.contains(':') {
-        true => None,
-        false => words.next(),
+    let label = if first.contains(':') {
+        None
+    } else {
+        words.next()
     };
     let is_query = |word: &&str| word.strip_prefix("qid:").is_some_and(is_whole);
     let query = words.next_if(is_query).is_some();
