@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use common::world::{FIT, PREP, World, succeeds};
 use flowreg::data::arrays::{ArrayOptions, Part, load, prepare};
-use flowreg::data::csv_text::{self, CsvOptions};
+use flowreg::data::csv_text::{self, CsvOptions, Table};
 use flowreg::data::dataset::{Manifest, NumberFormat};
 use flowreg::data::rows::{self, RowReader};
 use flowreg::publish::Overwrite;
@@ -630,6 +630,107 @@ fn the_rows_of_a_dataset_are_read_as_they_are_stored() {
     assert!(error.contains("another shift"), "{error}");
 }
 
+/// What was done to the rows of a dataset is compared with what the model wants, whatever leads
+/// to them.
+#[test]
+fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let (x, y) = times(dir.path());
+    let out = path("out");
+    let options = ArrayOptions {
+        center: true,
+        ..ArrayOptions::default()
+    };
+    let manifest = prepare(&[part(&x, &y)], options, &out, Overwrite::Never, &|_| {}).unwrap();
+    let format = manifest.numbers.unwrap();
+    let stored = of_dataset(&out).1;
+    let file = out.join("train.x.npy");
+    let refused = |path: &Path, format: Option<&NumberFormat>| {
+        let read = rows::open(path, format, 2).and_then(|rows| read_all(rows, 360));
+        read.unwrap_err().to_string()
+    };
+    // A model without a shift, or one that says nothing.
+    for format in [Some(&NumberFormat::default()), None] {
+        let error = refused(&file, format);
+        assert!(error.contains("another shift"), "{error}");
+    }
+    std::os::unix::fs::symlink(&file, path("link.npy")).unwrap();
+    let read = rows::open(&path("link.npy"), &format, 2).unwrap();
+    assert_eq!(read_all(read, 7).unwrap(), stored);
+    // The shift is not subtracted twice; nor is it where the numbers are raw ones in f4.
+    std::fs::copy(&file, path("copy.npy")).unwrap();
+    let error = refused(&path("copy.npy"), Some(&format));
+    assert!(
+        error.contains("copy.npy: row 0, column 1: found") && error.contains("dataset's own file"),
+        "{error}"
+    );
+    let raw = [0.0f32, 1.7e9, 1.0, 1.7001e9]
+        .map(f32::to_le_bytes)
+        .concat();
+    let text = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }";
+    std::fs::write(path("raw.npy"), npy(1, 64, text, &raw)).unwrap();
+    let read = rows::open(&path("raw.npy"), &format, 2).unwrap();
+    assert_eq!(read_all(read, 2).unwrap().len(), 4);
+    // Without the dataset the format comes along, or the rows are refused.
+    let loaded = load(&[part(&file, &y)], ArrayOptions::default(), &|_, _| ()).unwrap();
+    assert_eq!(loaded.numbers, format);
+    let val = Part {
+        name: "val",
+        ..part(&x, &y)
+    };
+    for parts in [
+        [part(&file, &y), val.clone()],
+        [
+            part(&x, &y),
+            Part {
+                x: file.clone(),
+                ..val
+            },
+        ],
+    ] {
+        let error = load(&parts, options, &|_, _| ()).unwrap_err().to_string();
+        assert!(error.contains("give the dataset"), "{error}");
+    }
+    // A dataset of bytes, for a model of numbers as they are.
+    let bytes = path("bytes");
+    let parts = [part(&golden("little_uint8.npy"), &golden("y.npy"))];
+    prepare(
+        &parts,
+        ArrayOptions::default(),
+        &bytes,
+        Overwrite::Never,
+        &|_| {},
+    )
+    .unwrap();
+    let error = rows::open(&bytes.join("train.x.npy"), &NumberFormat::default(), 4)
+        .map(drop)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("divided by 255"), "{error}");
+}
+
+/// Of bytes it must be known whether they are divided by 255.
+#[test]
+fn bytes_are_refused_where_the_model_does_not_say_what_they_are() {
+    let bytes = golden("little_uint8.npy");
+    let error = rows::open(&bytes, None, 4)
+        .map(drop)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("found |u1") && error.contains("astype('f4')"),
+        "{error}"
+    );
+    let floats = golden("little_float32.npy");
+    let read = read_all(rows::open(&floats, None, 4).unwrap(), 2).unwrap();
+    assert_eq!(read, rows_of(&floats, 4).unwrap());
+    // New datasets say it.
+    let parts = [part(&floats, &golden("y.npy"))];
+    let (manifest, ..) = prepared(&parts, ArrayOptions::default()).unwrap();
+    assert_eq!(manifest.numbers, Some(NumberFormat::default()));
+}
+
 /// A model of bytes divided by 255 takes the bytes, or quotients, and nothing else.
 #[test]
 fn numbers_beyond_1_are_no_bytes_divided_by_255() {
@@ -706,7 +807,7 @@ fn tables_of_every_spelling_are_the_same_rows() {
         ),
         (
             "quotes",
-            "\"length\",\"species\",\"wide\"\n\"1.5\",\"rose\",1\n\"-2000\",\"aster\",\"0\"\n 0.25 , rose ,+1\n",
+            "\"length\",\"species\",\"wide\"\n\"1.5\",\"rose\",1\n\"-2000\",\"aster\",\"0\"\n 0.25 ,\"rose\", +1\n",
         ),
     ] {
         let path = table(dir.path(), name, text);
@@ -721,8 +822,9 @@ fn tables_of_every_spelling_are_the_same_rows() {
         );
         // For a model of these columns, in another order and without the label.
         let path = table(dir.path(), "ask", "wide,length\n0,7\n");
-        let read = rows::open(&path, &numbers, 2).unwrap();
-        assert_eq!(read_all(read, 5).unwrap(), [7.0, 0.0]);
+        let from = Box::new(std::fs::File::open(&path).unwrap());
+        let read = Table::of_reader(&path, from, None, None, &numbers).unwrap();
+        assert_eq!(read_all(Box::new(read), 5).unwrap(), [7.0, 0.0]);
     }
     // Labels in numerical order, if all are whole numbers; quoted commas, quotes and line ends.
     let text = "a,\"say \"\"b\"\",\nor c\",y\n1,2,10\n3,4,9\n5,6,-1\n7,8,10.0\n";
@@ -772,15 +874,67 @@ fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
             "line 3, column \"a\": found \"NaN\", expected a number; fill in",
         ),
         (b"a,y\n1,0\n?,1\n", "fill in or drop"),
-        (b"a,y\n1,0\ninf,1\n", "line 3, column \"a\": found \"inf\""),
+        (
+            b"a,y\n1,0\ninf,1\n",
+            "line 3, column \"a\": found \"inf\", expected a number between -1e15 and",
+        ),
         (b"a,y\n1,0\n1e16,1\n", "1e15"),
         (
             b"a,y\n1,0\nred,1\n",
             "line 3, column \"a\": found \"red\", expected a number such as",
         ),
         (b"a;y\n1;0\n\"1,5\";1\n", "found \"1,5\""),
-        (b"a,y\n1,0\n2,\n", "line 3, the label: found \"\""),
-        (b"a,y\n1,0\n2,NaN\n", "line 3, the label"),
+        (
+            b"a,y\n1,0\n2,\n",
+            "line 3, the label: found \"\", expected the name or number of a class; fill in or drop",
+        ),
+        (
+            b"a,y\n1,0\n2,NA\n",
+            "line 3, the label: found \"NA\", expected the name or number of a class; fill in or drop what is missing, or rename",
+        ),
+        (
+            b"a,y\n1,0\n2,caf\xe9\n",
+            "line 3, the label: found \"caf\u{fffd}\", expected a label in UTF-8; save the table so",
+        ),
+        // Lines are an editor's, whatever ends them.
+        (b"a,y\r\n1,0\r\nred,1\r\n", "line 3, column \"a\""),
+        (b"a,y\r1,0\r\rred,1\r", "line 4, column \"a\""),
+        (b"\n\na,y\n1,0\n\n\nred,1\n", "line 7, column \"a\""),
+        (b"a,y\r\n1,\"u\r\nv\"\r\nred,1\r\n", "line 4, column \"a\""),
+        // A quote that is left open takes no rows with it.
+        (
+            b"a,y\n1,u\n2,v\n3,\"u\n4,v\n5,u\n",
+            "line 4: found a quote that is never closed, expected a second quote",
+        ),
+        (
+            b"a,y\n1,u\n2,\"v",
+            "line 3: found a quote that is never closed",
+        ),
+        (
+            b"a,y\n1,u\n2,\"u\n3,v\n4,\"v\"\n5,v\n",
+            "line 3: found a field in quotes with text behind",
+        ),
+        // No two classes are made one, and no class two, unsaid.
+        (
+            b"a,y\n5,\"u\"\n6,\"u \"\n7,v\n",
+            "line 3, the label: found \"u \", expected one spelling of a class: \"u\" came before, which differs by spaces only",
+        ),
+        (
+            b"a,y\n1,TRUE\n6,true\n5,False\n",
+            "line 3, the label: found \"true\", expected one spelling of a class: \"TRUE\" came before, which differs by capital letters only",
+        ),
+        (
+            b"a,y\n1e39,0\n6,1\n",
+            "line 2, column \"a\": found \"1e39\", expected a number between -1e15 and 1e15",
+        ),
+        (
+            b"a,y\n1e16,0\n6,1\n",
+            "expected a number between -1e15 and 1e15",
+        ),
+        (
+            b"a,y\n1e-50,0\n2e-50,1\n1e-50,1\n",
+            "column \"a\": found differences of about 4.7e-51, expected differences that f32 can hold",
+        ),
         (
             b"a,y\n1,0\n2,0.5\n",
             "line 3, the label: found \"0.5\", expected a whole number or",
@@ -835,11 +989,38 @@ fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
     // A quote that is never closed does not fill the memory.
     let open = [b"a,y\n1,0\n\"".to_vec(), vec![b'x'; 80 << 20]].concat();
     let error = refused(&open);
-    assert!(error.contains("64 MiB"), "{error}");
+    assert!(
+        error.contains("line 3: found a longer one") && error.contains("64 MiB"),
+        "{error}"
+    );
     let centered = CsvOptions {
         center: true,
         ..options
     };
+    for (text, advice) in [
+        (
+            "a,y\n1e39,0\n6,1\n",
+            "expected a number between -1e15 and 1e15",
+        ),
+        (
+            "a,y\n1e-50,0\n2e-50,1\n1e-50,1\n",
+            "multiply the column by a power of ten",
+        ),
+    ] {
+        let path = table(dir.path(), "centered", text);
+        let error = of_tables(&[("train", &path)], &centered)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(advice) && !error.contains("subtracts"),
+            "{error}"
+        );
+    }
+    // Numbers may stand among spaces.
+    let path = table(dir.path(), "numbers", "a, y\n1, 0\n2,1\n3, 1\n4,0\n");
+    let (manifest, _, labels) = of_tables(&[("train", &path)], &centered).unwrap();
+    assert_eq!(manifest.class_names, ["0", "1"]);
+    assert_eq!(labels, [0, 1, 1, 0]);
     let text = "t,y\n1700000000.5,0\n1700000001.25,1\n1700000002.75,1\n";
     let path = table(dir.path(), "times", text);
     let (manifest, x, _) = of_tables(&[("train", &path)], &centered).unwrap();
@@ -970,9 +1151,47 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
         "--out",
     ];
     succeeds(&world.run(FIT, &[&["set"], &again[..], &["more"]].concat()));
+    // A model of rows that were not shifted, which has nothing else to tell of, is none.
+    let golden_file = |name: &str| golden(name).to_str().unwrap().to_string();
+    let plain = [
+        "--x",
+        "plain.npy",
+        "--y",
+        "late.npy",
+        "--epochs",
+        "1",
+        "--out",
+        "plain",
+    ];
+    let zeros = "{'descr': '<f4', 'fortran_order': False, 'shape': (360, 2), }";
+    std::fs::write(world.path("plain.npy"), npy(1, 64, zeros, &[0; 2880])).unwrap();
+    succeeds(&world.run(FIT, &plain));
+    let found = Model::load(world.path("plain/model.safetensors")).unwrap();
+    assert_eq!(found.about().numbers, Some(NumberFormat::default()));
+    world.refuses(65, &["plain/model.safetensors", "another shift"], |world| {
+        let init = [
+            "--init",
+            "plain/model.safetensors",
+            "--epochs",
+            "1",
+            "--out",
+            "other",
+        ];
+        world.run(FIT, &[&["set"], &init[..]].concat())
+    });
+    // Nor is one of bytes for rows that were not divided.
+    let little = |x: &str, more: &[&str]| {
+        let (x, y) = (golden_file(x), golden_file("y.npy"));
+        let rows = ["--x", &x, "--y", &y, "--epochs", "1"];
+        world.run(FIT, &[&rows[..], more].concat())
+    };
+    succeeds(&little("little_uint8.npy", &["--out", "bytes"]));
+    world.refuses(65, &["bytes/model.safetensors", "another scale"], |_| {
+        let init = ["--init", "bytes/model.safetensors", "--out", "other"];
+        little("little_int16.npy", &init)
+    });
     world.refuses(65, &["of-x/model.safetensors", "another shift"], |world| {
-        let golden = |name| golden(name).to_str().unwrap().to_string();
-        let (x, y) = (golden("little_float32.npy"), golden("y.npy"));
+        let (x, y) = (golden_file("little_float32.npy"), golden_file("y.npy"));
         let rows = ["--x", &x, "--y", &y, "--classes", "2"];
         world.run(FIT, &[&rows[..], &again[..], &["other"]].concat())
     });

@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
+use flowreg::data::dataset::Manifest;
+use flowreg::tensors::{self, Numbers, Tensor};
 use flowreg::{Dataset, Model};
 
 fn golden(name: &str) -> PathBuf {
@@ -39,6 +41,7 @@ fn dataset_version_2() {
 fn model_before_number_formats() {
     let model = Model::load(golden("model-1.safetensors")).unwrap();
     assert_eq!(model.about().numbers, None);
+    assert!(model.is_described());
     let found = model.probabilities(&ROWS).unwrap();
     for (found, expected) in found.iter().zip(PROBABILITIES) {
         assert!((found - expected).abs() < 1e-6, "{found} {expected}");
@@ -46,6 +49,41 @@ fn model_before_number_formats() {
     let model = Model::load(golden("model-1-photographs.safetensors")).unwrap();
     assert_eq!(model.about().transform.as_ref().unwrap().size, 2);
     assert_eq!(model.about().class_names, ["a", "b"]);
+}
+
+/// A newer flowreg made it, and reads it: nothing needs to be made again.
+#[test]
+fn files_of_newer_versions_name_the_newer_program() {
+    let path = Path::new("dataset.json");
+    let error = Manifest::parse(path, br#"{"version": 99}"#)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("found 99") && error.contains("made by a newer flowreg"),
+        "{error}"
+    );
+    let error = Manifest::parse(path, br#"{"version": 1}"#)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("prepare the dataset again"), "{error}");
+    let model = Model::new(vec![0.0; 2], vec![0.0]).unwrap();
+    assert!(model.is_described());
+    let about = serde_json::json!({"class_names": [], "transform": null, "turned": true});
+    let tensor = |name: &str, shape: &[usize], values: Vec<f32>| Tensor {
+        name: name.to_string(),
+        shape: shape.to_vec(),
+        numbers: Numbers::F32(values.into()),
+    };
+    let tensors = [
+        tensor("weight", &[1, 2], vec![0.0; 2]),
+        tensor("bias", &[1], vec![0.0]),
+    ];
+    let error = Model::parse(Path::new("m"), &tensors::write(&tensors, about)).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("turned") && error.contains("made by a newer one"),
+        "{error}"
+    );
 }
 
 /// What flowreg-predict of that time printed of the rows.

@@ -405,7 +405,7 @@ impl Data {
             source: name.into_owned(),
             class_names: loaded.class_names,
             transform: None,
-            numbers: Some(loaded.numbers).filter(|numbers| *numbers != NumberFormat::default()),
+            numbers: Some(loaded.numbers),
             train: 0,
             val: (val > 0).then_some(val),
             eval: val,
@@ -474,22 +474,30 @@ impl Data {
         Some(kept.map(|(file, _)| file.clone()).collect())
     }
 
-    /// Refuse to begin at a model whose rows were shifted otherwise: its bias is of its own shift.
+    /// Refuse to begin at a model whose rows were made otherwise: its weight is of its own scale
+    /// and its bias of its own shift. A bare state dict does not say.
     fn check_init(&self, args: &Args) -> Result<()> {
         let Some(path) = init_file(args) else {
             return Ok(());
         };
         let model = Model::load(path)?;
+        let (known, rows) = (&model.about().numbers, &self.numbers);
         let shift = |numbers: &Option<NumberFormat>| numbers.as_ref()?.shift.clone();
-        if model.about() == &About::default()
-            || shift(&model.about().numbers) == shift(&self.numbers)
-        {
+        let other = if !model.is_described() {
             return Ok(());
-        }
+        } else if shift(known) != shift(rows) {
+            "shift"
+        } else if let (Some(known), Some(rows)) = (known, rows)
+            && known.scale != rows.scale
+        {
+            "scale"
+        } else {
+            return Ok(());
+        };
         Err(Error::Format {
             path: path.to_path_buf(),
-            field: "metadata flowreg.numbers.shift".to_string(),
-            found: "another shift than the rows have".to_string(),
+            field: format!("metadata flowreg.numbers.{other}"),
+            found: format!("another {other} than the rows have"),
             expected: "a model of this dataset, or another start (--init torch)".to_string(),
         })
     }
@@ -517,7 +525,11 @@ fn run(args: Args) -> Result<()> {
     let labels_path = data.splits[data.train].1.labels_path();
     checks::refuse_one_class(labels_path, train.labels())?;
     let names = &data.class_names;
-    if let Some(sentence) = checks::absent_classes(train.labels(), classes, names) {
+    let from_one = match args.dataset {
+        Some(_) => "prepare the dataset again with --labels-from 1",
+        None => "give --labels-from 1",
+    };
+    if let Some(sentence) = checks::absent_classes(train.labels(), classes, names, from_one) {
         cli::warn(sentence);
     }
     plan.weigh(&args, data.splits[data.train].1.labels(), &train)?;

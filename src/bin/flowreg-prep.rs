@@ -613,7 +613,8 @@ fn say_done(out: &Path, manifest: &Manifest, started: Instant) -> Result<()> {
     ));
     let labels = Dataset::open(out)?.labels(TRAIN)?;
     let names = &manifest.class_names;
-    if let Some(sentence) = checks::absent_classes(&labels, names.len(), names) {
+    let from_one = "give --labels-from 1";
+    if let Some(sentence) = checks::absent_classes(&labels, names.len(), names, from_one) {
         cli::warn(sentence);
     }
     Ok(())

@@ -10,7 +10,7 @@ use super::dataset::{BYTES, MAX_CLASSES, Manifest, NumberFormat, Split};
 use super::dataset_writer::{BLOCK_BYTES, publish, write_split};
 use super::labels::{self, Numbered};
 use super::npy::Dtype;
-use super::rows::{Finish, RowReader};
+use super::rows::{self, Finish, RowReader};
 use super::samples::room;
 use super::store::{MappedMatrix, Matrix};
 use crate::engine::available_memory;
@@ -103,7 +103,7 @@ pub fn prepare(
         reader.end()?;
         manifest.splits.push(entry);
     }
-    manifest.numbers = Some(numbers).filter(|numbers| *numbers != NumberFormat::default());
+    manifest.numbers = Some(numbers);
     publish(staging, manifest)
 }
 
@@ -169,6 +169,11 @@ pub fn file(path: &Path) -> PathBuf {
     path.to_path_buf()
 }
 
+/// What messages call a column.
+fn of_column(column: usize) -> String {
+    format!("column {column}")
+}
+
 /// Parts that were checked and are ready to be read.
 struct Opened {
     features: Vec<Features>,
@@ -179,10 +184,12 @@ struct Opened {
 impl Opened {
     fn of(parts: &[Part], options: ArrayOptions, most_classes: i64) -> Result<Opened> {
         let (mut features, mut labels) = (Vec::new(), Vec::new());
+        let mut stored: Vec<Option<NumberFormat>> = Vec::new();
         for part in parts {
             let x = Features::open(&part.x)?;
             labels.push(labels::read(&part.y, Some(x.rows))?);
             features.push(x);
+            stored.push(rows::stored(&part.x)?.and_then(|manifest| manifest.numbers));
         }
         let first = &features[0];
         let (name, of_bytes) = (&first.array.path, first.is_bytes());
@@ -206,13 +213,35 @@ impl Opened {
             }
         }
         let numbered = labels::number(labels, options.labels_from, most_classes)?;
+        let made = |format: &Option<NumberFormat>| {
+            let format = format.clone().unwrap_or_default();
+            (format.shift, format.scale)
+        };
+        if let Some(other) = stored
+            .iter()
+            .position(|format| made(format) != made(&stored[0]))
+        {
+            let found = "rows with another shift or scale than the first";
+            let expected = "rows of one dataset: give the dataset, or the numbers that it was \
+                            made of";
+            return Err(Error::format(&parts[other].x, "numbers", found, expected));
+        }
+        // Rows of a dataset are what they were made, and their format is the model's.
+        if let Some(numbers) = stored.swap_remove(0) {
+            return Ok(Opened {
+                features,
+                numbered,
+                numbers,
+            });
+        }
         let mut numbers = NumberFormat {
             scale: of_bytes.then(|| BYTES.to_string()),
             ..NumberFormat::default()
         };
         if features[0].may_lose_digits() {
             if options.center {
-                numbers.shift = features[0].look()?.shift();
+                let seen = features[0].look()?;
+                numbers.shift = seen.settle(true, &features[0].array.path, of_column)?;
             } else {
                 features[0].finish.seen = Some(Columns::new(features[0].features));
             }
@@ -292,14 +321,20 @@ impl Features {
     pub(crate) fn formatted(self, format: &NumberFormat) -> Features {
         let mut finish = match self.array.header.dtype {
             Dtype::U8 => Finish::of_bytes(format),
+            Dtype::F32 => Finish::of_floats(format),
             _ => Finish::of_numbers(format),
         };
         finish.seen = self.finish.seen;
         Features { finish, ..self }
     }
 
-    fn is_bytes(&self) -> bool {
+    pub(crate) fn is_bytes(&self) -> bool {
         self.array.header.dtype == Dtype::U8
+    }
+
+    /// The file, and the type of its numbers.
+    pub(crate) fn described(&self) -> (&Path, String) {
+        (&self.array.path, self.array.header.descr())
     }
 
     /// Whether there are numbers of the type that f32 does not hold.
@@ -362,7 +397,7 @@ impl Features {
     fn end(&mut self) -> Result<()> {
         self.array.check_unchanged()?;
         match self.finish.seen.take() {
-            Some(seen) => seen.refuse_loss(&self.array.path, |j| format!("column {j}")),
+            Some(seen) => seen.settle(false, &self.array.path, of_column).map(drop),
             None => Ok(()),
         }
     }

@@ -52,11 +52,13 @@ pub fn refuse_width(path: &Path, found: usize, expected: usize, whose: &str) -> 
 }
 
 /// A sentence on the classes `0..classes` that no label to train on names; none if there are
-/// none. `names` may be fewer than the classes. Cost: O(n + classes).
+/// none. `names` may be fewer than the classes; `from_one` is what to do if labels begin at 1.
+/// Cost: O(n + classes).
 pub fn absent_classes<L: Copy + TryInto<usize>>(
     labels: &[L],
     classes: usize,
     names: &[String],
+    from_one: &str,
 ) -> Option<String> {
     let mut present = vec![false; classes];
     for &label in labels {
@@ -73,10 +75,9 @@ pub fn absent_classes<L: Copy + TryInto<usize>>(
     let listed = listed.join(", ");
     match absent.as_slice() {
         [] => None,
-        [0] if classes > 2 && name(&0) == "class 0" => Some(
-            "class 0 has no rows to train on; labels seem to begin at 1: if so, give --labels-from 1"
-                .to_string(),
-        ),
+        [0] if classes > 2 && name(&0) == "class 0" => Some(format!(
+            "class 0 has no rows to train on; labels seem to begin at 1: if so, {from_one}"
+        )),
         [_] => Some(format!("{listed} has no rows to train on")),
         _ => {
             let more = if absent.len() > NAMED { ", ..." } else { "" };
@@ -115,13 +116,13 @@ mod tests {
 
     #[test]
     fn absent_classes_are_named() {
-        assert_eq!(absent_classes(&[0u32, 1, 2], 3, &[]), None);
-        let from_one = absent_classes(&[1i64, 2, 3], 4, &[]).unwrap();
-        assert!(from_one.contains("class 0") && from_one.contains("--labels-from 1"));
+        assert_eq!(absent_classes(&[0u32, 1, 2], 3, &[], ""), None);
+        let from_one = absent_classes(&[1i64, 2, 3], 4, &[], "subtract 1").unwrap();
+        assert!(from_one.starts_with("class 0 has") && from_one.ends_with("if so, subtract 1"));
         let names = ["rose", "lily", "iris"].map(String::from);
-        let named = absent_classes(&[1i64, 2], 3, &names).unwrap();
+        let named = absent_classes(&[1i64, 2], 3, &names, "").unwrap();
         assert_eq!(named, "rose has no rows to train on");
-        let many = absent_classes(&[20u32], 21, &[]).unwrap();
+        let many = absent_classes(&[20u32], 21, &[], "").unwrap();
         assert!(many.starts_with("20 of 21 classes"), "{many}");
         assert!(many.ends_with("class 7, ..."), "{many}");
     }

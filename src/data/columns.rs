@@ -4,7 +4,8 @@
 //! Features are stored in f32, whose neighbours are 6e-8 of a number apart. Of Unix times, about
 //! 1.7e9, that is 128 seconds: an hour of them becomes 29 values. A column *loses digits* if
 //! the root mean square of `x - f32(x)` is above 1e-4 of its standard deviation. Subtracting a
-//! number near the mean first, in f64, keeps them.
+//! number near the mean first, in f64, keeps them, unless they are below 1e-41: near 0 the
+//! neighbours of f32 are 1.4e-45 apart, whatever is subtracted.
 
 use std::path::Path;
 
@@ -12,6 +13,8 @@ use crate::error::Error;
 
 /// Largest rounding, as a share of the standard deviation, at which nothing is said.
 const MOST_LOST: f64 = 1e-4;
+/// A standard deviation below this is lost in f32 at any place.
+const LEAST: f64 = 1e-41;
 /// A standard deviation below this share of the largest value is f64's own rounding: a column
 /// such as 0.1 computed in several ways, which has nothing to lose.
 const NOISE: f64 = 64.0 * f64::EPSILON;
@@ -28,6 +31,8 @@ struct Column {
     sum: f64,
     squares: f64,
     largest: f64,
+    /// Largest difference from the first.
+    spread: f64,
     /// Sum of (x - f32(x))².
     rounding: f64,
 }
@@ -38,6 +43,10 @@ impl Column {
     }
 
     fn deviation(&self) -> f64 {
+        // Whose squares are 0 in f64.
+        if self.spread < 1e-150 {
+            return self.spread;
+        }
         let mean = self.sum / self.values;
         (self.squares / self.values - mean * mean).max(0.0).sqrt()
     }
@@ -48,7 +57,13 @@ impl Column {
 
     fn loses_digits(&self) -> bool {
         let deviation = self.deviation();
-        deviation > NOISE * self.largest && self.rounding() > MOST_LOST * deviation
+        let is_lost = self.rounding() > MOST_LOST * deviation || deviation < LEAST;
+        deviation > NOISE * self.largest && is_lost
+    }
+
+    /// Whether digits are lost with any shift.
+    fn is_too_small(&self) -> bool {
+        self.loses_digits() && self.deviation() < LEAST
     }
 
     /// The mean, rounded to a power of ten of at most the deviation: whole numbers that are more
@@ -80,6 +95,7 @@ impl Columns {
         let apart = value - column.first;
         column.sum += apart;
         column.squares += apart * apart;
+        column.spread = column.spread.max(apart.abs());
         column.largest = column.largest.max(value.abs());
         let rounding = value - f64::from(value as f32);
         column.rounding += rounding * rounding;
@@ -100,9 +116,36 @@ impl Columns {
         any.then(|| self.0.iter().map(shift).collect())
     }
 
+    /// What to subtract from each column, by [`Columns::shift`], if it may be (`center`).
+    ///
+    /// # Errors
+    /// [`Error::Format`] for a column that loses digits and is not shifted, or loses them still;
+    /// `name` is what messages call a column.
+    pub fn settle(
+        &self,
+        center: bool,
+        path: &Path,
+        name: impl Fn(usize) -> String,
+    ) -> Result<Option<Vec<f64>>, Error> {
+        if !center {
+            return self.refuse_loss(path, name).map(|()| None);
+        }
+        self.refuse(Column::is_too_small, path, name)?;
+        Ok(self.shift())
+    }
+
     /// Refuse columns that lose digits; `name` is what messages call a column.
     pub fn refuse_loss(&self, path: &Path, name: impl Fn(usize) -> String) -> Result<(), Error> {
-        let mut losing = (0..self.0.len()).filter(|&j| self.0[j].loses_digits());
+        self.refuse(Column::loses_digits, path, name)
+    }
+
+    fn refuse(
+        &self,
+        is_refused: impl Fn(&Column) -> bool,
+        path: &Path,
+        name: impl Fn(usize) -> String,
+    ) -> Result<(), Error> {
+        let mut losing = (0..self.0.len()).filter(|&j| is_refused(&self.0[j]));
         let Some(first) = losing.next() else {
             return Ok(());
         };
@@ -112,13 +155,19 @@ impl Columns {
             1 => ", and 1 other column is alike".to_string(),
             others => format!(", and {others} other columns are alike"),
         };
+        if column.is_too_small() {
+            let found = format!("differences of about {:.1e}{others}", column.deviation());
+            let expected =
+                "differences that f32 can hold, above 1e-41; multiply the column by a power of ten";
+            return Err(Error::format(path, name(first), found, expected));
+        }
         let found = format!(
             "values about {} of standard deviation {:.3e}, which f32 rounds by {:.1e}{others}",
             column.shift(),
             column.deviation(),
             column.rounding(),
         );
-        let expected = "differences that f32 keeps: --center subtracts a number near the mean of such columns and stores it with the data and the model, or round them yourself to 7 digits";
+        let expected = "differences that f32 keeps: --center subtracts a number near the mean of such columns and stores it with the data and the model; or round them to f32 yourself (numpy's astype('f4'))";
         Err(Error::format(path, name(first), found, expected))
     }
 }
@@ -155,10 +204,38 @@ mod tests {
             of([0.1; 10]),
             of([0.1, 0.1 + 3e-17, 0.3 - 0.2, 0.1]),
             of([]),
+            // Constants, and a difference that f32 still holds.
+            of([1e-50; 4]),
+            of([1e-200; 4]),
+            of([0.0, 1e-38, 2e-38]),
         ] {
             assert_eq!(kept.shift(), None);
             kept.refuse_loss("x.npy".as_ref(), |j| j.to_string())
                 .unwrap();
+        }
+    }
+
+    /// Subtracting does not help where differences are below those of f32's least numbers.
+    #[test]
+    fn differences_below_f32_are_refused_with_and_without_a_shift() {
+        let hour = of((0..3600).map(|s| 1.7e9 + f64::from(s)));
+        let path = Path::new("x.npy");
+        let name = |j: usize| format!("column {j}");
+        assert_eq!(hour.settle(true, path, name).unwrap(), hour.shift());
+        assert!(hour.settle(false, path, name).is_err());
+        for tiny in [1e-50, 1e-45, 1e-200, 1e-310] {
+            let columns = of([tiny, 2.0 * tiny, tiny, 3.0 * tiny]);
+            for center in [false, true] {
+                let error = columns.settle(center, path, name).unwrap_err().to_string();
+                assert!(
+                    error.contains("multiply the column by a power of ten"),
+                    "{error}"
+                );
+                assert!(!error.contains("--center"), "{error}");
+            }
+            let power = 1.0 / tiny.max(1e-300);
+            let larger = of([tiny, 2.0 * tiny, tiny, 3.0 * tiny].map(|x| x * power));
+            assert_eq!(larger.settle(false, path, name).unwrap(), None);
         }
     }
 

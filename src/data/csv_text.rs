@@ -6,21 +6,19 @@
 //! writes them; what is missing or no number is refused by line and column.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use csv::{ByteRecord, ReaderBuilder, Trim};
+use csv::{ByteRecord, ReaderBuilder};
 
 use super::checks;
+use super::csv_quotes::Records;
 use super::dataset::{MAX_CLASSES, Manifest, NumberFormat};
 use super::dataset_writer::{publish, write_split};
 use super::rows::{Finish, RowReader};
 use super::source::stopped_or;
-use super::store::{check_state, state};
+use super::store::state;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::interrupt;
@@ -95,21 +93,12 @@ pub fn prepare(
         let mut row = vec![0.0; table.features()];
         let mut of_rows = Vec::new();
         while table.read(&mut row)? > 0 {
-            let Some(label) = &table.labels[0] else {
-                let field = format!("line {}, the label", table.line);
-                let expected = "a label in UTF-8; fill in or drop what is missing";
-                return Err(Error::format(&part.path, field, "none", expected));
-            };
-            of_rows.push(classes.place(&part.path, table.line, label)?);
+            of_rows.push(classes.place(&part.path, table.line, table.label_field())?);
         }
         checks::refuse_empty(&part.path, of_rows.len(), table.features())?;
         if first && let Some(seen) = &table.finish.seen {
-            match options.center {
-                true => format.shift = seen.shift(),
-                false => {
-                    seen.refuse_loss(&part.path, |j| format!("column {:?}", table.columns[j]))?
-                }
-            }
+            let name = |j: usize| format!("column {:?}", table.columns[j]);
+            format.shift = seen.settle(options.center, &part.path, name)?;
         }
         looked.push((part, of_rows, before));
     }
@@ -157,48 +146,86 @@ fn file_state(path: &Path) -> Result<(u64, SystemTime)> {
 /// The different labels, in the order in which they came.
 #[derive(Debug, Default)]
 struct Classes {
-    known: HashMap<String, u32>,
+    /// For each spelling of a field its place in `found`.
+    spellings: HashMap<Vec<u8>, u32>,
+    /// For each label that no other may resemble its place.
+    places: HashMap<String, u32>,
+    found: Vec<Label>,
+}
+
+#[derive(Debug)]
+struct Label {
+    name: String,
+    /// As it stands in the table, spaces and all.
+    spelling: String,
 }
 
 impl Classes {
-    fn place(&mut self, path: &Path, line: u64, label: &str) -> Result<u32> {
-        if let Some(&place) = self.known.get(label) {
+    /// The place of the label of a field.
+    fn place(&mut self, path: &Path, line: u64, field: &[u8]) -> Result<u32> {
+        if let Some(&place) = self.spellings.get(field) {
             return Ok(place);
         }
+        let refuse = |found: String, expected: &str| {
+            Error::format(path, format!("line {line}, the label"), found, expected)
+        };
+        let label = label_of(field).map_err(|expected| refuse(shown(field), expected))?;
         let number = label.parse::<f64>().ok();
         if number.is_some_and(|number| number.is_finite() && number.fract() != 0.0) {
-            let (field, found) = (format!("line {line}, the label"), format!("{label:?}"));
             let expected = "a whole number or the name of a class; is it the column of labels?";
-            return Err(Error::format(path, field, found, expected));
+            return Err(refuse(shown(field), expected));
         }
-        if self.known.len() == MAX_CLASSES {
+        let key = match label.to_ascii_lowercase() {
+            truth if matches!(&*truth, "true" | "false") => truth,
+            _ => label.to_string(),
+        };
+        if let Some(&place) = self.places.get(&key) {
+            let before = &self.found[place as usize];
+            if number.is_none() {
+                let apart = match before.name == label {
+                    true => "spaces",
+                    false => "capital letters",
+                };
+                let expected = format!(
+                    "one spelling of a class: {:?} came before, which differs by {apart} only; \
+                     write both alike, or give them names of their own",
+                    before.spelling
+                );
+                return Err(refuse(shown(field), &expected));
+            }
+            self.spellings.insert(field.to_vec(), place);
+            return Ok(place);
+        }
+        if self.found.len() == MAX_CLASSES {
             let found = format!("the {}th different label", MAX_CLASSES + 1);
             let expected = format!("at most {MAX_CLASSES} classes; is it the column of labels?");
             return Err(Error::format(path, format!("line {line}"), found, expected));
         }
-        let place = self.known.len() as u32;
-        self.known.insert(label.to_string(), place);
+        let place = self.found.len() as u32;
+        self.spellings.insert(field.to_vec(), place);
+        self.places.insert(key, place);
+        self.found.push(Label {
+            name: label.to_string(),
+            spelling: String::from_utf8_lossy(field).into_owned(),
+        });
         Ok(place)
     }
 
     /// The names of the classes in order, and for each label its class.
     fn sorted(self) -> (Vec<String>, Vec<i64>) {
-        let mut labels: Vec<(String, u32)> = self.known.into_iter().collect();
-        labels.sort_unstable_by_key(|label| label.1);
+        let labels: Vec<String> = self.found.into_iter().map(|label| label.name).collect();
         let whole = |label: &str| {
             let number = label.parse::<f64>().ok();
             number.filter(|n| n.fract() == 0.0 && n.abs() < 1e15)
         };
-        let numbers: Option<Vec<f64>> = labels.iter().map(|(label, _)| whole(label)).collect();
+        let numbers: Option<Vec<f64>> = labels.iter().map(|label| whole(label)).collect();
         let of = |numbers: &[f64]| {
             let keys = numbers.iter().map(|&number| number as i64);
             number_keys(keys.collect(), |key| key.to_string())
         };
         match numbers {
             Some(numbers) => of(&numbers),
-            None => number_keys(labels.into_iter().map(|(label, _)| label).collect(), |l| {
-                l.clone()
-            }),
+            None => number_keys(labels, String::clone),
         }
     }
 }
@@ -224,39 +251,15 @@ pub struct Table {
     /// For each field of a record its feature; `None` is the label.
     features: Vec<Option<usize>>,
     reader: csv::Reader<Bounded>,
-    /// Set to 0 when a record begins.
-    read: Arc<AtomicU64>,
     record: ByteRecord,
     line: u64,
     labels: Vec<Option<String>>,
     /// Why reading ended, once the rows before have been given out.
     ended: Option<Error>,
     finish: Finish,
-    /// To be compared at the end, where the table is a file.
-    file: Option<(File, (u64, SystemTime))>,
 }
 
 impl Table {
-    /// Open a file for a model whose rows were made by `format`, as [`Table::of_reader`] does.
-    ///
-    /// # Errors
-    /// As [`Table::of_reader`]; [`Error::Io`].
-    pub fn open(
-        path: &Path,
-        label: Option<&str>,
-        delimiter: Option<u8>,
-        format: &NumberFormat,
-    ) -> Result<Table> {
-        let file = files::open_regular(path, "open")?;
-        let before = state(path, &file)?;
-        let from = Box::new(file.try_clone().map_err(Error::io(path, "open"))?);
-        let table = Table::of_reader(path, from, label, delimiter, format)?;
-        Ok(Table {
-            file: Some((file, before)),
-            ..table
-        })
-    }
-
     /// Read the header of a table. Its columns, but the label's, are the features: those that
     /// the format names, in the format's order, or all where it names none. `path` is for
     /// messages.
@@ -273,21 +276,18 @@ impl Table {
     ) -> Result<Table> {
         let (start, from) = look(path, BufReader::new(from))?;
         let delimiter = delimiter.unwrap_or_else(|| delimiter_of(&start));
-        let read = Arc::new(AtomicU64::new(0));
         let bounded = Bounded {
             from: Box::new(Cursor::new(start).chain(from)),
-            read: Arc::clone(&read),
+            read: 0,
+            records: Records::new(delimiter),
         };
         let mut reader = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
             .delimiter(delimiter)
-            .trim(Trim::All)
             .from_reader(bounded);
         let mut record = ByteRecord::new();
-        reader
-            .read_byte_record(&mut record)
-            .map_err(|error| of_csv(path, error))?;
+        next_record(path, &mut reader, &mut record)?;
         let names = header(path, &record)?;
         let label_at = label.map(|label| place_of_label(path, &names, label, delimiter));
         let label_at = label_at.transpose()?;
@@ -297,13 +297,11 @@ impl Table {
             columns,
             features,
             reader,
-            read,
             record,
             line: 1,
             labels: Vec::new(),
             ended: None,
             finish: Finish::of_numbers(format),
-            file: None,
         })
     }
 
@@ -314,12 +312,9 @@ impl Table {
 
     /// Read the next record; false at the end.
     fn next(&mut self) -> Result<bool> {
-        self.read.store(0, Ordering::Relaxed);
-        let more = (self.reader.read_byte_record(&mut self.record))
-            .map_err(|error| of_csv(&self.path, error))?;
-        let at = self.record.position().filter(|_| more);
-        self.line = at.map_or(self.line, csv::Position::line);
-        Ok(more)
+        let line = next_record(&self.path, &mut self.reader, &mut self.record)?;
+        self.line = line.unwrap_or(self.line);
+        Ok(line.is_some())
     }
 
     /// The label and the features of the record, or what is wrong with it.
@@ -338,22 +333,11 @@ impl Table {
             return Err(refuse(String::new(), found, &expected));
         }
         for (text, &feature) in self.record.iter().zip(&self.features) {
-            let shown = || {
-                format!(
-                    "{:?}",
-                    String::from_utf8_lossy(text)
-                        .chars()
-                        .take(40)
-                        .collect::<String>()
-                )
-            };
             let Some(feature) = feature else {
-                let label = std::str::from_utf8(text)
-                    .ok()
-                    .filter(|label| !is_missing(label));
-                self.labels.push(label.map(str::to_string));
+                self.labels.push(label_of(text).ok().map(str::to_string));
                 continue;
             };
+            let text = text.trim_ascii();
             let value = number(text).ok_or(match std::str::from_utf8(text) {
                 Ok(text) if is_missing(text) || NO_VALUE.contains(&&*text.to_ascii_lowercase()) => "a number; fill in or drop what is missing",
                 _ => "a number such as -1.5 or 2e-3; leave out the column, or write numbers for its words",
@@ -362,7 +346,7 @@ impl Table {
             row[feature] = value.map_err(|expected| {
                 refuse(
                     format!(", column {:?}", self.columns[feature]),
-                    shown(),
+                    shown(text),
                     expected,
                 )
             })?;
@@ -374,12 +358,10 @@ impl Table {
         self.features.contains(&None)
     }
 
-    /// Refuse a file that was written to since it was opened.
-    fn check_unchanged(&self) -> Result<()> {
-        match &self.file {
-            Some((file, before)) => check_state(&self.path, file, *before),
-            None => Ok(()),
-        }
+    /// The field of the label in the record that was read last.
+    fn label_field(&self) -> &[u8] {
+        let at = self.features.iter().position(Option::is_none);
+        at.and_then(|at| self.record.get(at)).unwrap_or_default()
     }
 }
 
@@ -406,10 +388,7 @@ impl RowReader for Table {
         for row in values.chunks_exact_mut(self.columns.len()) {
             match self.next() {
                 Ok(true) => {}
-                Ok(false) => {
-                    self.check_unchanged()?;
-                    break;
-                }
+                Ok(false) => break,
                 Err(error) if rows == 0 => return Err(error),
                 Err(error) => {
                     self.ended = Some(error);
@@ -471,7 +450,7 @@ fn delimiter_of(start: &[u8]) -> u8 {
 fn header(path: &Path, record: &ByteRecord) -> Result<Vec<String>> {
     let bad = |found: String, expected: &str| Err(Error::format(path, "header", found, expected));
     let mut names: Vec<String> = Vec::new();
-    for (i, name) in record.iter().enumerate() {
+    for (i, name) in record.iter().map(<[u8]>::trim_ascii).enumerate() {
         let Ok(name) = std::str::from_utf8(name) else {
             let found = format!("{:?}, which is not UTF-8", String::from_utf8_lossy(name));
             return bad(found, "names of columns in UTF-8; save the table so");
@@ -582,24 +561,57 @@ fn number(text: &[u8]) -> Option<f64> {
     match text {
         "True" | "true" | "TRUE" => Some(1.0),
         "False" | "false" | "FALSE" => Some(0.0),
-        // `parse` also takes "inf", "infinity" and "nan".
-        _ if text.bytes().any(|byte| byte.is_ascii_digit()) => text.parse().ok(),
-        _ => None,
+        // What is beyond the numbers is refused as such; `parse` also takes "nan".
+        _ => text.parse().ok().filter(|number: &f64| !number.is_nan()),
     }
+}
+
+/// The label in a field, or what was expected instead.
+fn label_of(field: &[u8]) -> std::result::Result<&str, &'static str> {
+    match std::str::from_utf8(field.trim_ascii()) {
+        Err(_) => Err("a label in UTF-8; save the table so"),
+        Ok("") => Err("the name or number of a class; fill in or drop what is missing"),
+        Ok(label) if is_missing(label) => Err(
+            "the name or number of a class; fill in or drop what is missing, or rename the class \
+             if it is called so",
+        ),
+        Ok(label) => Ok(label),
+    }
+}
+
+/// The beginning of a field, for messages.
+fn shown(field: &[u8]) -> String {
+    let text = String::from_utf8_lossy(field);
+    format!("{:?}", text.chars().take(40).collect::<String>())
 }
 
 pub(super) fn is_missing(text: &str) -> bool {
     text.is_empty() || MISSING.contains(&text.to_ascii_lowercase().as_str())
 }
 
-fn of_csv(path: &Path, error: csv::Error) -> Error {
+/// Read the next record; the line in which it begins, `None` at the end.
+fn next_record(
+    path: &Path,
+    reader: &mut csv::Reader<Bounded>,
+    record: &mut ByteRecord,
+) -> Result<Option<u64>> {
+    reader.get_mut().read = 0;
+    let more = reader.read_byte_record(record);
+    let records = &mut reader.get_mut().records;
+    let more = more.map_err(|error| of_csv(path, error, records.open_quote()))?;
+    more.then(|| records.next(path)).transpose()
+}
+
+/// The error of a record; `quote` is the line of a quote that is open.
+fn of_csv(path: &Path, error: csv::Error, quote: Option<u64>) -> Error {
     match error.into_kind() {
-        csv::ErrorKind::Io(source) if source.kind() == io::ErrorKind::InvalidData => Error::format(
-            path,
-            "record",
-            source,
-            "records of at most 64 MiB; is a quote left open?",
-        ),
+        csv::ErrorKind::Io(source) if source.kind() == io::ErrorKind::InvalidData => match quote {
+            None => Error::format(path, "record", source, "records of at most 64 MiB"),
+            Some(line) => {
+                let expected = "records of at most 64 MiB; is the quote that opens here closed?";
+                Error::format(path, format!("line {line}"), source, expected)
+            }
+        },
         // Not of the operating system: of what unpacks a packed table.
         csv::ErrorKind::Io(source) if source.raw_os_error().is_none() => {
             let expected = "a whole file: fetch it or pack it again";
@@ -620,16 +632,20 @@ fn of_csv(path: &Path, error: csv::Error) -> Error {
 /// A reader that refuses to give more bytes than a record may have.
 struct Bounded {
     from: Box<dyn Read + Send>,
-    read: Arc<AtomicU64>,
+    /// Since the record began.
+    read: u64,
+    records: Records,
 }
 
 impl Read for Bounded {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.from.read(into)?;
-        let before = self.read.fetch_add(read as u64, Ordering::Relaxed);
-        match before > MAX_RECORD {
-            true => Err(io::Error::new(io::ErrorKind::InvalidData, "a longer one")),
-            false => Ok(read),
+        if self.read > MAX_RECORD {
+            let error = "a longer one";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
+        let read = self.from.read(into)?;
+        self.read += read as u64;
+        self.records.feed(&into[..read]);
+        Ok(read)
     }
 }

@@ -47,7 +47,7 @@ pub struct Manifest {
     /// How a photograph became a row; absent if the rows were given as numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transform: Option<Transform>,
-    /// How numbers became a row; absent if they are stored as they were given.
+    /// How numbers became a row; absent of photographs, and in version 2, which did not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numbers: Option<NumberFormat>,
     /// d: values a row.
@@ -258,7 +258,11 @@ impl Manifest {
         let json = |error: serde_json::Error| Error::format(path, "json", error, &*of_version);
         let Versioned { version } = serde_json::from_slice(bytes).map_err(json)?;
         if !(OLDEST..=VERSION).contains(&version) {
-            let expected = format!("{OLDEST} to {VERSION}; prepare the dataset again");
+            let advice = match version > VERSION {
+                true => "it was made by a newer flowreg, which reads it",
+                false => "prepare the dataset again",
+            };
+            let expected = format!("{OLDEST} to {VERSION}; {advice}");
             return bad("version", version.to_string(), expected);
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(json)?;

@@ -113,7 +113,10 @@ pub(crate) fn read(path: &Path, rows: Option<usize>) -> Result<Labels> {
             {
                 true => Ok(number as i64),
                 false => {
-                    let expected = "a whole number, the class; drop rows without a label";
+                    let expected = match number.is_nan() {
+                        true => "a whole number, the class; drop rows without a label",
+                        false => "a whole number of at most 15 digits, the class",
+                    };
                     Err(refuse(row, number.to_string(), expected))
                 }
             };
@@ -215,7 +218,7 @@ pub(crate) fn number(files: Vec<Labels>, from: u8, most: i64) -> Result<Numbered
         ));
     }
     if !all.is_empty() && from != 0 {
-        let expected = "no such option: labels that are names are not counted";
+        let expected = "nothing: it is of labels that are numbers, these are names; leave it out";
         return Err(Error::options("--labels-from", from, expected));
     }
     if all.len() > MAX_CLASSES {
@@ -315,6 +318,27 @@ mod tests {
                 error.contains(&format!("one label a row, {rows}")),
                 "{error}"
             );
+        }
+    }
+
+    /// What is said of a number is true of it.
+    #[test]
+    fn floats_that_are_no_labels_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("y.npy");
+        for (label, said) in [
+            (f64::NAN, "drop rows without a label"),
+            (
+                0.5,
+                "found 0.5, expected a whole number of at most 15 digits",
+            ),
+            (1e18, "a whole number of at most 15 digits"),
+        ] {
+            let mut file = Header::encode(Dtype::F64, &[1]);
+            file.extend(label.to_le_bytes());
+            std::fs::write(&path, file).unwrap();
+            let error = read(&path, None).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Rows of numbers from files of other tools, as a model or dataset wants them: `.npy`, `.npz`
-//! and CSV give the same rows for the same numbers.
+//! Rows of numbers from files of other tools, as a model or dataset wants them: `.npy`, `.npz`,
+//! CSV and LIBSVM's text give the same rows for the same numbers.
 
 use std::path::Path;
 
 use super::arrays::Features;
 use super::checks;
 use super::columns::Columns;
-use super::dataset::{BYTES, Dataset, MANIFEST, NumberFormat, USABLE, is_usable};
+use super::dataset::{BYTES, Dataset, MANIFEST, Manifest, NumberFormat, USABLE, is_usable};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -56,87 +56,94 @@ pub trait RowReader {
     }
 }
 
-/// Open rows of `features` numbers for a model whose rows were made by `format`: an array
-/// (`FILE.npy`, `FILE.npz`, `FILE.npz:NAME`) or, by any other beginning, a table with a header.
+/// Open an array (`FILE.npy`, `FILE.npz`, `FILE.npz:NAME`) of `features` numbers a row for a model
+/// whose rows were made by `format`; `None` if the model does not say how.
 ///
 /// Bytes (`|u1`) are divided by 255 if the format says so; other numbers must then be such
 /// quotients, from 0 to 1. The shift is subtracted, except from the rows of a dataset
-/// (`SPLIT.x.npy` beside its manifest), which are stored without it.
+/// (`SPLIT.x.npy` beside its manifest, or a link to it), which are stored without it. Copies of
+/// them cannot be told by their place: of `<f4`, a number that is nearer to 0 than to the shift of
+/// its column is refused. A column is shifted where f32 rounds by more than 1e-4 of its standard
+/// deviation, so that such a number is more than 800 deviations from the shift.
 ///
 /// # Errors
-/// [`Error::Npy`]; [`Error::Format`] for another number of features, and a table whose columns
-/// are not the format's; [`Error::Io`].
-pub fn open(path: &Path, format: &NumberFormat, features: usize) -> Result<Box<dyn RowReader>> {
-    let reader: Box<dyn RowReader> = match is_table(path)? {
-        #[cfg(feature = "formats")]
-        true => Box::new(super::csv_text::Table::open(path, None, None, format)?),
-        _ => {
-            let stored = is_stored(path, format)?;
-            let format = match stored {
-                true => &NumberFormat::default(),
-                false => format,
-            };
-            Box::new(Features::open(path)?.formatted(format))
-        }
-    };
-    checks::refuse_width(path, reader.features(), features, "the model")?;
-    Ok(reader)
-}
-
-/// Whether a file is neither `.npy` nor `.npz`, by its first bytes.
-#[cfg(feature = "formats")]
-fn is_table(path: &Path) -> Result<bool> {
-    use std::io::Read;
-    let (place, name) = super::npz::locate(path);
-    if name.is_some() || !place.is_file() {
-        return Ok(false);
+/// [`Error::Npy`]; [`Error::Format`] for another number of features, for rows of a dataset with
+/// another shift or scale, and for bytes where nothing says what was made of them; [`Error::Io`].
+pub fn open<'a>(
+    path: &Path,
+    format: impl Into<Option<&'a NumberFormat>>,
+    features: usize,
+) -> Result<Box<dyn RowReader>> {
+    let format = format.into();
+    let rows = Features::open(path)?;
+    checks::refuse_width(path, rows.features(), features, "the model")?;
+    let stored = stored(path)?;
+    if let Some(manifest) = &stored {
+        refuse_other_rows(path, manifest, format)?;
     }
-    let mut start = Vec::new();
-    (std::fs::File::open(&place))
-        .and_then(|file| file.take(8).read_to_end(&mut start))
-        .map_err(Error::io(path, "open"))?;
-    Ok(!start.starts_with(super::npy::MAGIC) && !super::npz::has_magic(&start))
+    let Some(format) = format else {
+        if rows.is_bytes() {
+            let (path, found) = rows.described();
+            let expected = "floats: the model does not say whether it was fitted to bytes divided \
+                            by 255; give numpy's astype('f4'), divided by 255 if they were";
+            return Err(Error::format(path, "descr", found, expected));
+        }
+        return Ok(Box::new(rows));
+    };
+    let mut format = format.clone();
+    format.shift = format.shift.filter(|_| stored.is_none());
+    Ok(Box::new(rows.formatted(&format)))
 }
 
-#[cfg(not(feature = "formats"))]
-fn is_table(_: &Path) -> Result<bool> {
-    Ok(false)
-}
-
-/// Whether the file holds the rows of a split of a dataset, as they are stored.
+/// The manifest of the dataset of which the file is the rows of a split, as they are stored.
 ///
 /// # Errors
-/// [`Error::Format`] if another shift was subtracted from them than the format's.
-fn is_stored(path: &Path, format: &NumberFormat) -> Result<bool> {
-    if format.shift.is_none() {
-        return Ok(false);
+/// Those of [`Dataset::open`].
+pub(crate) fn stored(path: &Path) -> Result<Option<Manifest>> {
+    // Where links lead; an address within an archive is no file.
+    let Ok(path) = path.canonicalize() else {
+        return Ok(None);
+    };
+    let directory = files::parent_of(&path);
+    if !directory.join(MANIFEST).is_file() {
+        return Ok(None);
     }
     let name = path.file_name().and_then(|name| name.to_str());
     let Some(split) = name.and_then(|name| name.strip_suffix(".x.npy")) else {
-        return Ok(false);
+        return Ok(None);
     };
-    let directory = files::parent_of(path);
-    if !directory.join(MANIFEST).is_file() {
-        return Ok(false);
-    }
-    let dataset = Dataset::open(directory)?;
-    let manifest = dataset.manifest();
-    if !manifest.splits.iter().any(|entry| entry.name == split) {
-        return Ok(false);
-    }
-    let shift = manifest
-        .numbers
-        .as_ref()
-        .and_then(|numbers| numbers.shift.as_ref());
-    match shift == format.shift.as_ref() {
-        true => Ok(true),
-        false => Err(Error::format(
+    let manifest = Dataset::open(directory)?.manifest().clone();
+    let is_split = manifest.splits.iter().any(|entry| entry.name == split);
+    Ok(Some(manifest).filter(|_| is_split))
+}
+
+/// Refuse rows of a dataset that were made otherwise than the format says.
+fn refuse_other_rows(
+    path: &Path,
+    manifest: &Manifest,
+    format: Option<&NumberFormat>,
+) -> Result<()> {
+    let numbers = manifest.numbers.as_ref();
+    let shift = |numbers: Option<&NumberFormat>| numbers.and_then(|numbers| numbers.shift.clone());
+    if shift(numbers) != shift(format) {
+        return Err(Error::format(
             path,
             "numbers.shift",
             "rows of a dataset with another shift",
-            "the shift of the model: give the numbers that the dataset was made of",
-        )),
+            "the shift of the model, if any: give the numbers that the dataset was made of",
+        ));
     }
+    // Quotients are numbers as any others, where the model knows of no bytes.
+    let is_divided = numbers.is_some_and(|numbers| numbers.scale.is_some());
+    if is_divided && format.is_some_and(|format| format.scale.is_none()) {
+        return Err(Error::format(
+            path,
+            "numbers.scale",
+            "rows of a dataset of bytes, divided by 255",
+            "numbers that are not divided, as the model was fitted to: give the bytes",
+        ));
+    }
+    Ok(())
 }
 
 /// What a number must be where bytes were divided by 255.
@@ -144,6 +151,9 @@ const QUOTIENT: &str = "numbers from 0 to 1, as the model was fitted to bytes di
 
 /// What a number must be, where it is too large.
 const TOO_LARGE: &str = "a number between -1e15 and 1e15, whose square f32 can hold; divide larger ones by a power of ten (and give --center if they are times)";
+
+/// What a float must be where a shift is subtracted.
+const NEAR: &str = "a number nearer to the shift of its column than to 0: this one is over 800 standard deviations away, as a copy of a dataset's rows is, from which the shift is subtracted already; give the dataset's own file, or the numbers that it was made of";
 
 /// How a number of a file becomes a feature.
 #[derive(Clone, Debug, Default)]
@@ -153,6 +163,8 @@ pub(crate) struct Finish {
     bytes: bool,
     /// Only quotients of bytes are right.
     quotients: bool,
+    /// Only numbers near the shift are right.
+    near: bool,
     /// Features are not wanted, but what is seen.
     looking: bool,
     /// What was seen of each column, if that was asked for.
@@ -178,6 +190,14 @@ impl Finish {
         }
     }
 
+    /// By a format, of f32, which may be rows of a dataset.
+    pub fn of_floats(format: &NumberFormat) -> Finish {
+        Finish {
+            near: true,
+            ..Finish::of_numbers(format)
+        }
+    }
+
     /// For a look at so many columns.
     pub fn only_looking(columns: usize) -> Finish {
         Finish {
@@ -199,20 +219,21 @@ impl Finish {
             seen.observe(column, value);
         }
         if self.looking {
-            return if value.is_finite() {
-                Ok(0.0)
-            } else {
-                Err(USABLE)
+            return match (value as f32).is_finite() {
+                true => Ok(0.0),
+                false if value.is_finite() => Err(TOO_LARGE),
+                false => Err(USABLE),
             };
         }
         if self.quotients && !(0.0..=1.0).contains(&value) {
             return Err(QUOTIENT);
         }
         let scaled = if self.bytes { value / 255.0 } else { value };
-        let feature = match &self.shift {
-            Some(shift) => scaled - shift[column],
-            None => scaled,
-        } as f32;
+        let shift = self.shift.as_ref().map_or(0.0, |shift| shift[column]);
+        if self.near && value.abs() < (value - shift).abs() {
+            return Err(NEAR);
+        }
+        let feature = (scaled - shift) as f32;
         match is_usable(feature) {
             true => Ok(feature),
             false if value.is_finite() => Err(TOO_LARGE),

@@ -28,17 +28,27 @@ pub struct Model {
     weight: Vec<f32>,
     bias: Vec<f32>,
     features: usize,
-    about: About,
+    /// `None` if the file of the model says nothing.
+    about: Option<About>,
 }
+
+/// What is known of a model whose file says nothing.
+static UNKNOWN: About = About {
+    class_names: Vec::new(),
+    transform: None,
+    numbers: None,
+    temperature: None,
+};
 
 /// What the numbers mean; stored in the model file's metadata.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct About {
     /// Name of each class, by label; empty if unknown.
     pub class_names: Vec<String>,
     /// How a photograph becomes a row; `None` if the rows were given as arrays.
     pub transform: Option<Transform>,
-    /// How numbers become a row; `None` if they are taken as they are.
+    /// How numbers become a row; `None` of photographs, and in older models, which do not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numbers: Option<NumberFormat>,
     /// Logits are divided by it before they become probabilities: see [`calibrate`]. W and b stay
@@ -131,7 +141,7 @@ impl Model {
             weight,
             bias,
             features,
-            about: About::default(),
+            about: Some(About::default()),
         })
     }
 
@@ -178,14 +188,19 @@ impl Model {
         Loss::for_classes(self.classes())
     }
 
-    /// What the numbers mean.
+    /// What the numbers mean; nothing is known of a bare state dict.
     pub fn about(&self) -> &About {
-        &self.about
+        self.about.as_ref().unwrap_or(&UNKNOWN)
+    }
+
+    /// Whether something is known of it: not so of a bare state dict.
+    pub fn is_described(&self) -> bool {
+        self.about.is_some()
     }
 
     /// Say what the numbers mean.
     pub fn set_about(&mut self, about: About) {
-        self.about = about;
+        self.about = Some(about);
     }
 
     /// The model of W/T and b/T, which gives the same probabilities without a temperature T: for
@@ -194,11 +209,14 @@ impl Model {
     /// # Errors
     /// [`Error::Shape`] if a number is beyond f32 then.
     pub fn calibrated(&self) -> Result<Cow<'_, Model>> {
-        let Some(temperature) = self.about.temperature else {
+        let Some(temperature) = self.about().temperature else {
             return Ok(Cow::Borrowed(self));
         };
         let mut model = self.clone();
-        model.about.temperature = None;
+        model.set_about(About {
+            temperature: None,
+            ..self.about().clone()
+        });
         for value in model.weight.iter_mut().chain(&mut model.bias) {
             *value = (f64::from(*value) / temperature) as f32;
         }
@@ -369,7 +387,7 @@ impl Model {
             let of_block = sum(z.as_ref(), range.clone());
             uncalibrated_loss += of_block;
             see(range.clone(), z.as_ref());
-            loss += match self.about.temperature {
+            loss += match self.about().temperature {
                 None => of_block,
                 Some(_) => {
                     self.temper(z);
@@ -408,7 +426,7 @@ impl Model {
     /// Divide logits (c x n) by the temperature. The largest of a row is subtracted first, which
     /// changes no probability, so that nothing overflows.
     fn temper(&self, z: &mut MatMut) {
-        let Some(temperature) = self.about.temperature else {
+        let Some(temperature) = self.about().temperature else {
             return;
         };
         let n = z.cols();
@@ -539,7 +557,7 @@ impl Model {
         let outputs = self.bias.len();
         let weight = tensor("weight", vec![outputs, self.features], &*self.weight);
         let bias = tensor("bias", vec![outputs], &self.bias);
-        let about = serde_json::to_value(&self.about).expect("plain data");
+        let about = serde_json::to_value(self.about()).expect("plain data");
         tensors::write(&[weight, bias], about)
     }
 
@@ -605,6 +623,7 @@ impl Model {
             return bad("weight", weight_shape, expected);
         };
         model.refuse_non_finite(path)?;
+        model.about = None;
         if let Some(about) = about {
             let positive = |t: f64| t.is_finite() && t > 0.0;
             model.about = match serde_json::from_value::<About>(about) {
@@ -623,10 +642,17 @@ impl Model {
                         let field = format!("metadata flowreg.{of}.{field}");
                         return bad(&field, found, &expected);
                     }
-                    about
+                    Some(about)
                 }
                 Err(error) => {
-                    return bad("metadata flowreg", error.to_string(), "what flowreg writes");
+                    let found = error.to_string();
+                    let expected = match found.contains("unknown field") {
+                        true => {
+                            "what this flowreg writes; it was made by a newer one, which reads it"
+                        }
+                        false => "what flowreg writes",
+                    };
+                    return bad("metadata flowreg", found, expected);
                 }
             };
         }
