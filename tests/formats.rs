@@ -1,6 +1,6 @@
 //! Files of every version of the formats are read as they were meant. `tests/golden` was written
-//! by the programs of its time: datasets of version 2 and 3, and models before and since
-//! [`About::numbers`](flowreg::model::About).
+//! by the programs of its time (`tools/golden_formats.sh`): datasets of version 2 and 3, and models
+//! before and since [`About::numbers`](flowreg::model::About).
 
 use std::path::{Path, PathBuf};
 
@@ -35,6 +35,50 @@ fn dataset_version_2() {
     assert_eq!((transform.size, transform.orientation), (2, None));
     let split = dataset.split("train").unwrap();
     assert_eq!(split.files().unwrap()[0], "a/0.png");
+}
+
+#[test]
+fn dataset_version_3() {
+    let open = |name: &str| {
+        let dataset = Dataset::open(golden(name)).unwrap();
+        dataset.verify().unwrap();
+        assert_eq!(dataset.manifest().version, 3);
+        assert!(flowreg::publish::is_output(&golden(name)));
+        dataset
+    };
+    let table = open("table-3");
+    let numbers = table.manifest().numbers.clone().unwrap();
+    assert_eq!(numbers.columns.unwrap(), ["time", "size"]);
+    assert_eq!(numbers.shift.unwrap(), [1_700_000_090.0, 0.0]);
+    let split = table.split("train").unwrap();
+    let rows = split.samples().unwrap();
+    for i in 0..6 {
+        let size = (i % 4) as f32 + 0.5;
+        assert_eq!(rows.x().row(i), [37.0 * i as f32 - 90.0, size]);
+    }
+    let text = open("libsvm-3");
+    let numbers = text.manifest().numbers.clone().unwrap();
+    assert_eq!((numbers.first_index, numbers.shift), (Some(0), None));
+    let split = text.split("train").unwrap();
+    assert_eq!(split.samples().unwrap().x().row(0), [1.0, 0.0, 0.5]);
+    let photographs = open("photographs-3");
+    let transform = photographs.manifest().transform.clone().unwrap();
+    assert_eq!(transform.orientation.as_deref(), Some("exif"));
+}
+
+#[test]
+fn models_with_number_formats() {
+    let about = |name: &str| Model::load(golden(name)).unwrap().about().clone();
+    let table = about("model-2-table.safetensors");
+    assert_eq!(table.class_names, ["elm", "oak"]);
+    assert_eq!(
+        table.numbers.unwrap().shift.unwrap(),
+        [1_700_000_090.0, 0.0]
+    );
+    let text = about("model-2-libsvm.safetensors").numbers.unwrap();
+    assert_eq!(text.first_index, Some(0));
+    let transform = about("model-2-photographs.safetensors").transform.unwrap();
+    assert_eq!(transform.orientation.as_deref(), Some("exif"));
 }
 
 #[test]
