@@ -185,7 +185,7 @@ fn whole_numbers_of_every_type_are_read() {
         };
         values.iter().flat_map(|&value| word(value)).collect()
     };
-    let model = model(features, &["a", "b", "c"], None);
+    let model = model(features, &["a", "b", "c"], Some(NumberFormat::default()));
     model.save(world.path("m")).unwrap();
     let expected = model.probabilities(&x).unwrap();
     for descr in [
