@@ -515,12 +515,28 @@ fn bad_photographs_are_skipped_or_taken_when_told_to() {
     succeeds(&world.run(PREP, &["verify", "out"]));
     std::fs::remove_dir_all(world.path("out")).unwrap();
 
-    // A comment full of start-of-scan markers stands for as many scans.
-    let mut scans = good[..2].to_vec();
-    scans.extend([0xFF, 0xFE, 0x01, 0x92]);
-    scans.extend([0xFF, 0xDA].repeat(200));
-    scans.extend(&good[2..]);
-    write("image_00002.jpg", &scans);
+    // A comment full of start-of-scan markers holds no scan; the scan itself, 201 times, is refused.
+    let mut comment = good[..2].to_vec();
+    comment.extend([0xFF, 0xFE, 0x01, 0x92]);
+    comment.extend([0xFF, 0xDA].repeat(200));
+    comment.extend(&good[2..]);
+    write("image_00002.jpg", &comment);
+    succeeds(&prep(&[]));
+    let repaired = flowreg::Dataset::open(world.path("out")).unwrap();
+    let (a, b) = (
+        whole.split("train").unwrap(),
+        repaired.split("train").unwrap(),
+    );
+    let (a, b) = (a.samples().unwrap(), b.samples().unwrap());
+    assert_eq!(a.x().row(1), b.x().row(1));
+    std::fs::remove_dir_all(world.path("out")).unwrap();
+    let scan = good
+        .windows(2)
+        .position(|marker| marker == [0xFF, 0xDA])
+        .unwrap();
+    let (head, scan) = good[..good.len() - 2].split_at(scan);
+    let bomb = [head, &scan.repeat(201), &[0xFF, 0xD9]].concat();
+    write("image_00002.jpg", &bomb);
     world.refuses(65, &["image_00002.jpg", "201 scans"], |_| {
         prep(&["--lenient"])
     });

@@ -1,28 +1,10 @@
-//! Any bytes: pixels or a reason, strictly and leniently, within the limits.
+//! See `shared/pictures.rs`.
 #![no_main]
 
-use flowreg::data::pictures::{DecodeOptions, Kind, decode_rgb, kind};
+#[path = "shared/pictures.rs"]
+mod pictures;
+
+use flowreg::data::pictures::Kind;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
-    if kind(bytes) != Some(Kind::Tiff) {
-        return;
-    }
-    let strict = DecodeOptions {
-        exif: true,
-        max_pixels: 1 << 20,
-        ..DecodeOptions::default()
-    };
-    let lenient = DecodeOptions {
-        lenient: true,
-        ..strict
-    };
-    let taken = decode_rgb(bytes, &lenient);
-    if let Ok(image) = &taken {
-        assert!(image.width * image.height <= strict.max_pixels);
-        assert_eq!(image.values.len(), 3 * image.width * image.height);
-    }
-    if let Ok(image) = decode_rgb(bytes, &strict) {
-        assert_eq!(image.values, taken.expect("what is strictly right").values);
-    }
-});
+fuzz_target!(|bytes: &[u8]| pictures::decode(Kind::Tiff, bytes));

@@ -1016,13 +1016,9 @@ fn init_file(args: &Args) -> Option<&Path> {
 /// The files and directories that a run is made of.
 fn sources(args: &Args) -> Vec<PathBuf> {
     let arrays = [&args.x, &args.y, &args.x_val, &args.y_val];
-    let others = [
-        &args.dataset,
-        &args.weighting.class_weight,
-        &args.weighting.sample_weight,
-    ];
     (arrays.into_iter().flatten().map(|path| arrays::file(path)))
-        .chain(others.into_iter().flatten().cloned())
+        .chain(args.dataset.iter().cloned())
+        .chain(args.weighting.files().map(Path::to_path_buf))
         .chain(init_file(args).map(Path::to_path_buf))
         .collect()
 }

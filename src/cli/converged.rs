@@ -1,6 +1,6 @@
 //! The options of converged fits, and what is said of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -74,12 +74,23 @@ pub struct WeightingArgs {
 }
 
 impl WeightingArgs {
+    /// The file of the class weights, if they come from one.
+    fn class_file(&self) -> Option<&Path> {
+        let path = self.class_weight.as_deref();
+        path.filter(|path| path.as_os_str() != "balanced")
+    }
+
+    /// The files of weights.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        (self.class_file().into_iter()).chain(self.sample_weight.as_deref())
+    }
+
     /// As the library has them.
     pub fn weighting(&self) -> Result<Weighting> {
-        let classes = match &self.class_weight {
-            None => ClassWeights::Equal,
-            Some(path) if path.as_os_str() == "balanced" => ClassWeights::Balanced,
-            Some(path) => ClassWeights::Given(read_weights(path)?),
+        let classes = match (&self.class_weight, self.class_file()) {
+            (None, _) => ClassWeights::Equal,
+            (Some(_), None) => ClassWeights::Balanced,
+            (_, Some(path)) => ClassWeights::Given(read_weights(path)?),
         };
         let samples = self
             .sample_weight
