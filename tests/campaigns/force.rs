@@ -82,6 +82,7 @@ impl Campaign {
             self.prep("own-prep", "8", &["--force"]),
             self.fit("own-fit", &fit),
             self.export("own-fit", "own-export"),
+            self.predict_npy("own.npy"),
         ] {
             assert!(finish(made).status.success());
         }
@@ -143,8 +144,8 @@ impl Campaign {
     /// `flowreg-predict --npy FILE --force`.
     fn file_layout(&mut self, room: &Path) -> (Command, String, Expected) {
         let out = room.join("out.npy");
-        let array = self.path("own-prep/train.y.npy");
-        let (what, expected) = match self.index(8) {
+        let array = self.path("own.npy");
+        let (what, expected) = match self.index(9) {
             0 => ("nothing", Expected::Replaced),
             1 => {
                 fs::copy(array, &out).unwrap();
@@ -171,16 +172,24 @@ impl Campaign {
                 fs::copy(self.path("own-fit/model.safetensors"), &out).unwrap();
                 ("a model", Expected::Refused)
             }
+            7 => {
+                fs::copy(self.path("own-prep/train.y.npy"), &out).unwrap();
+                ("an array that predict did not write", Expected::Refused)
+            }
             _ => {
                 fs::create_dir(&out).unwrap();
                 ("a directory", Expected::Refused)
             }
         };
-        let mut command = Command::new(PREDICT);
-        command.args(["own-fit", "data/test.x.npy", "--force"]);
-        command.args(["--npy", "force/out.npy"]);
-        command.current_dir(self.dir.path());
+        let command = self.predict_npy("force/out.npy");
         (command, format!("predict over {what}"), expected)
+    }
+
+    fn predict_npy(&self, file: &str) -> Command {
+        let mut command = Command::new(PREDICT);
+        command.args(["own-fit", "data/test.x.npy", "--force", "--npy", file]);
+        command.current_dir(self.dir.path());
+        command
     }
 
     fn directory_layout(&mut self, room: &Path) -> (Command, String, Expected) {

@@ -78,7 +78,7 @@ impl Campaign {
         ];
         for (fault, file, made, args) in SOURCES {
             let mut trials = Trials::of(fault);
-            let rows = 20_000;
+            let rows = 5_000;
             let path = self.path(file);
             let versions = [made(0, rows), made(1, rows)];
             let labels: Vec<i64> = (0..rows as i64).map(|i| i % 2).collect();
@@ -92,7 +92,7 @@ impl Campaign {
             let before = fs::read(self.path("of-before/train.x.npy")).unwrap();
             let _ = fs::remove_dir_all(self.path("of-before"));
             let [mut complete, mut changed] = [0, 0];
-            for i in 0..self.times(60, 6) {
+            for i in 0..self.times(40, 6) {
                 fs::write(&path, &versions[0]).unwrap();
                 let child = spawn(self.prep_of(args, "of-changed"));
                 std::thread::sleep(self.moment(whole));
@@ -213,7 +213,7 @@ impl Campaign {
             rows
         });
         let [mut complete, mut changed] = [0, 0];
-        for i in 0..self.times(60, 6) {
+        for i in 0..self.times(40, 6) {
             write(&versions[0]);
             let child = spawn(self.prep_of(&args, "of-changed"));
             std::thread::sleep(self.moment(whole));
