@@ -318,11 +318,6 @@ pub(crate) fn create_dir_all(path: &Path) -> Result<()> {
         .map_err(Error::io(path, "create the directory"))
 }
 
-/// Remove a directory with all that is in it, if it is there.
-pub(crate) fn remove_dir_all(path: &Path) -> Result<()> {
-    gone(refusal().and_then(|()| fs::remove_dir_all(path))).map_err(Error::io(path, "remove"))
-}
-
 /// Remove a file, if it is there.
 pub(crate) fn remove_file(path: &Path) -> Result<()> {
     gone(refusal().and_then(|()| fs::remove_file(path))).map_err(Error::io(path, "remove"))

@@ -167,12 +167,12 @@ impl Staging {
         files::exchange(&self.dir, &self.target)?;
         // What was there is now called `dir`, and no longer ours to remove.
         self.published = true;
-        // Something foreign may have come at the last moment: then all is put back.
-        match refuse_existing_as(&self.dir, self.overwrite, &self.target) {
-            Ok(own) => {
-                files::sync_dir(parent_of(&self.target))?;
-                remove_listed(&self.dir, &own)
-            }
+        // Something foreign may have come at the last moment, or the exchange may not be on the
+        // disk: then all is put back.
+        let own = refuse_existing_as(&self.dir, self.overwrite, &self.target)
+            .and_then(|own| files::sync_dir(parent_of(&self.target)).map(|()| own));
+        match own {
+            Ok(own) => remove_listed(&self.dir, &own),
             Err(error) => match files::exchange(&self.dir, &self.target) {
                 Ok(()) => {
                     self.published = false;
@@ -194,7 +194,7 @@ fn kept_aside(dir: &Path, why: impl ToString) -> Error {
 impl Drop for Staging {
     fn drop(&mut self) {
         if !self.published {
-            let _ = fs::remove_dir_all(&self.dir);
+            let _ = remove_all(&self.dir);
         }
     }
 }
@@ -483,10 +483,18 @@ fn remove_remains(dir: &Path) -> Result<()> {
     };
     let unfinished = Entries::to_json(None);
     if start.is_some_and(|start| unfinished.starts_with(&start)) {
-        return files::remove_dir_all(dir);
+        return remove_all(dir);
     }
     let own = own_entries(dir, dir, dir.is_dir())?;
     remove_listed(dir, &own)
+}
+
+/// Remove an unfinished output, its list last: what a process leaves that is killed meanwhile is
+/// known by it, too.
+fn remove_all(dir: &Path) -> Result<()> {
+    let mut all = BTreeSet::new();
+    list(dir, "", &mut all)?;
+    remove_listed(dir, &all)
 }
 
 /// Refuse a file that exists and may not be replaced.
