@@ -270,7 +270,7 @@ pub struct Features {
 
 impl Features {
     /// Open an array of rows x features, of bool, whole numbers or floats. Bytes are divided by
-    /// 255 and other numbers taken as they are, unless [`Features::formatted`] says otherwise.
+    /// 255 and other numbers taken as they are.
     ///
     /// # Errors
     /// [`Error::Npy`]; [`Error::Format`] for another shape or type, and for a kind of file or
