@@ -78,7 +78,7 @@ enum Command {
         dataset have the same columns, in any order."
     )]
     Csv(Csv),
-    /// LIBSVM's text: LABEL [qid:N] INDEX:VALUE ...; plain, .gz, .bz2 or .xz
+    /// LIBSVM's text: LABEL INDEX:VALUE ..., with or without qid:N; plain, .gz, .bz2 or .xz
     Libsvm(Libsvm),
     /// Draw the demo's synthetic photographs, in Flowers102's layout
     Demo(Demo),
@@ -124,7 +124,7 @@ struct Folder {
     /// Folder with one folder for each class, or with train/, val/ and test/ that have them
     #[arg(long, value_name = "DIR", required_unless_present = "list")]
     root: Option<PathBuf>,
-    /// CSV of path,label[,split] instead: paths in --root, or else in the list's folder
+    /// CSV of path,label or path,label,split instead: paths in --root, or else in the list's folder
     #[arg(
         long,
         value_name = "FILE",
