@@ -18,7 +18,8 @@
 //! A published directory has a list of its own entries, [`ENTRIES`]. It is replaced only if it
 //! holds nothing else: an entry that is not on the list, or of another kind (file, directory,
 //! link), is refused by its name, as is a directory without a list. Contents are not compared.
-//! A single file is replaced only if it begins as the new one does.
+//! A single file is replaced only if its first bytes are those of a file that flowreg wrote, and it
+//! lies in no output.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
@@ -40,6 +41,17 @@ pub enum Overwrite {
     Never,
     /// Replace it, if flowreg wrote all of it.
     Replace,
+}
+
+impl Overwrite {
+    /// By `--force`.
+    pub fn forced(force: bool) -> Overwrite {
+        if force {
+            Overwrite::Replace
+        } else {
+            Overwrite::Never
+        }
+    }
 }
 
 /// File name of the list of a published directory's own entries.

@@ -1220,7 +1220,6 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
 #[test]
 fn tables_are_read_packed_and_from_pipes() {
     use std::io::Write;
-    use std::process::{Command, Stdio};
 
     let world = World::new();
     let text: String = (0..500)
@@ -1239,17 +1238,8 @@ fn tables_are_read_packed_and_from_pipes() {
         &[&prep[..], &["packed", "--train", "t.csv.gz"]].concat(),
     ));
     for (out, bytes) in [("pipe", text.as_bytes()), ("packed-pipe", &packed)] {
-        let mut child = (Command::new(PREP)
-            .args(prep)
-            .args([out, "--train", "-", "--test", "t.csv"]))
-        .current_dir(world.0.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-        child.stdin.take().unwrap().write_all(bytes).unwrap();
-        succeeds(&child.wait_with_output().unwrap());
+        let args = [&prep[..], &[out, "--train", "-", "--test", "t.csv"]].concat();
+        succeeds(&world.run_piped(PREP, &args, bytes));
         assert!(!world.path(out).join("train.text").exists());
         succeeds(&world.run(PREP, &["verify", out]));
         assert_eq!(

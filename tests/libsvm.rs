@@ -29,23 +29,6 @@ fn folder() -> World {
     World(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap())
 }
 
-fn piped(world: &World, program: &str, args: &[&str], bytes: &[u8]) -> std::process::Output {
-    let mut child = Command::new(program)
-        .args(args)
-        .current_dir(world.0.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let bytes = bytes.to_vec();
-    let writer = std::thread::spawn(move || drop(stdin.write_all(&bytes)));
-    let output = common::process::bounded(child);
-    writer.join().unwrap();
-    output
-}
-
 /// Packed, from a pipe and plain, the rows are the same; the fitted model reads the text as the
 /// preparation did, and finds the accuracy and loss that the fit reports.
 #[test]
@@ -72,7 +55,7 @@ fn a_text_becomes_a_model_that_reads_it() {
         assert!(said.contains(&spool), "{spool}: {said}");
         let out = ["--test", "test", "--out", "piped"];
         let args = [&["libsvm", "--train", "-"], &out[..]].concat();
-        succeeds(&piped(&world, PREP, &args, train.as_bytes()));
+        succeeds(&world.run_piped(PREP, &args, train.as_bytes()));
         let checksums = |name: &str| {
             let dataset = Dataset::open(world.path(name)).unwrap();
             dataset.verify().unwrap();

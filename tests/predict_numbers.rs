@@ -82,25 +82,6 @@ fn read_npy(world: &World, name: &str) -> (Vec<usize>, Vec<f32>) {
     (header.shape, values.collect())
 }
 
-/// Run with this on standard input, from a pipe.
-fn piped(world: &World, args: &[&str], bytes: &[u8]) -> Output {
-    let mut child = Command::new(PREDICT)
-        .args(args)
-        .current_dir(world.0.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let bytes = bytes.to_vec();
-    // It may end before it has read all.
-    let writer = std::thread::spawn(move || drop(stdin.write_all(&bytes)));
-    let output = common::process::bounded(child);
-    writer.join().unwrap();
-    output
-}
-
 fn json(output: &Output) -> Vec<Value> {
     let text = succeeds(output);
     text.lines()
@@ -539,8 +520,8 @@ fn standard_input_is_any_input() {
             &["-"]
         };
         for name in names {
-            let output = piped(
-                &world,
+            let output = world.run_piped(
+                PREDICT,
                 &["m", name, "--npy", "p.npy", "--force", "--csv"],
                 bytes,
             );
@@ -550,10 +531,10 @@ fn standard_input_is_any_input() {
         }
     }
     // What is wrong with it is said of it, not of a file that nobody gave.
-    let output = piped(&world, &["m", "-"], &npy::f32_file(&[1, 3], &[1.0; 3]));
+    let output = world.run_piped(PREDICT, &["m", "-"], &npy::f32_file(&[1, 3], &[1.0; 3]));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("standard input: features"), "{stderr}");
-    let output = piped(&world, &["m", "-", "-"], b"");
+    let output = world.run_piped(PREDICT, &["m", "-", "-"], b"");
     assert_eq!(output.status.code(), Some(64));
 }
 

@@ -286,17 +286,10 @@ fn main() -> ExitCode {
     })
 }
 
-fn overwrite(force: bool) -> Overwrite {
-    match force {
-        true => Overwrite::Replace,
-        false => Overwrite::Never,
-    }
-}
-
 fn compare(args: &Compare) -> Result<()> {
     let page = report::compare(&args.runs)?;
     let runs: Vec<&Path> = args.runs.iter().map(PathBuf::as_path).collect();
-    let overwrite = overwrite(args.force);
+    let overwrite = Overwrite::forced(args.force);
     write_file(
         &args.out,
         |start| start.starts_with(report::SIGNATURE),
@@ -314,7 +307,7 @@ fn compare(args: &Compare) -> Result<()> {
 
 fn export(args: &Export) -> Result<()> {
     let model = Model::load(run::model_file(&args.model))?;
-    let staging = Staging::begin(&args.out, overwrite(args.force), &[&args.model])?;
+    let staging = Staging::begin(&args.out, Overwrite::forced(args.force), &[&args.model])?;
     let files = export::write(&staging, &model)?;
     staging.publish()?;
     cli::say(format_args!("{}: {}", args.out.display(), files.join(", ")));
@@ -526,7 +519,7 @@ fn run(args: Args) -> Result<()> {
     let mut plan = Plan::new(&args, out)?;
     let sources = sources(&args);
     let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
-    let staging = Staging::begin(out, overwrite(args.force), &sources)?;
+    let staging = Staging::begin(out, Overwrite::forced(args.force), &sources)?;
     let pool = threads::pool(args.threads)?;
     let data = pool.install(|| Data::open(&args, &staging))?;
     data.check_init(&args)?;

@@ -344,10 +344,7 @@ struct Output {
 
 impl Output {
     fn overwrite(&self) -> Overwrite {
-        match self.force {
-            true => Overwrite::Replace,
-            false => Overwrite::Never,
-        }
+        Overwrite::forced(self.force)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The binaries in a folder of their own, with small drawn flowers.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use flowreg::data::dataset::Manifest;
 use flowreg::data::demo::{DemoOptions, write_photographs};
@@ -35,6 +36,25 @@ impl World {
         let mut command = Command::new(program);
         command.args(args).current_dir(self.0.path());
         command.output().unwrap()
+    }
+
+    /// [`World::run`] with these bytes on standard input, from a pipe.
+    pub fn run_piped(&self, program: &str, args: &[&str], bytes: &[u8]) -> Output {
+        let mut child = Command::new(program)
+            .args(args)
+            .current_dir(self.0.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let bytes = bytes.to_vec();
+        // It may end before it has read all.
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&bytes)));
+        let output = super::process::bounded(child);
+        writer.join().unwrap();
+        output
     }
 
     pub fn prep(&self, root: &str, out: &str) -> Output {

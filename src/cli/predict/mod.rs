@@ -163,16 +163,11 @@ fn predict(args: &Args) -> Result<()> {
     };
     let begin = |path: &PathBuf| {
         npy_file::refuse_stream(path)?;
-        let overwrite = if args.force {
-            Overwrite::Replace
-        } else {
-            Overwrite::Never
-        };
         let others = args.inputs.iter().chain(&args.y).chain(&args.explain);
         NpyFile::begin(
             path,
             columns,
-            overwrite,
+            Overwrite::forced(args.force),
             &npy_file::sources(&model_file, others),
         )
     };
