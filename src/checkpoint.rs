@@ -30,16 +30,21 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Refuse a file of that name that is no checkpoint: it is somebody else's, and not to be
-    /// written over. No file is fine.
+    /// Refuse a file of that name, or of the one in which the next checkpoint is made, that is no
+    /// checkpoint: it is somebody else's, and not to be written over. No file is fine. The file that
+    /// a fit resumes from is looked at as it is read.
     ///
     /// # Errors
     /// [`Error::Format`], [`Error::Io`].
     pub fn refuse_foreign(&self) -> Result<()> {
         /// The beginning of the metadata, behind eight bytes of length.
         const START: &[u8] = br#"{"__metadata__":{"flowreg":"{\"about\":{\"checkpoint\":"#;
-        // The file itself, and the one in which the next one is made.
-        for path in [&self.path, &files::sibling(&self.path, "partial")?] {
+        let partial = files::sibling(&self.path, "partial")?;
+        let read_anyway = self.resume.then_some(&self.path);
+        for path in [&self.path, &partial] {
+            if Some(path) == read_anyway {
+                continue;
+            }
             let Ok(metadata) = path.symlink_metadata() else {
                 continue;
             };
@@ -50,7 +55,7 @@ impl Checkpoints {
                     .map_err(Error::io(path, "open the checkpoint"))?;
             }
             // A killed process leaves the beginning of one.
-            let cut = path != &self.path && metadata.is_file();
+            let cut = path == &partial && metadata.is_file();
             let begins = start
                 .get(8..)
                 .is_some_and(|start| start == START || cut && START.starts_with(start));
@@ -440,6 +445,11 @@ mod tests {
         let partial = dir.path().join(".run.checkpoint.partial");
         std::fs::write(&partial, b"days of work").unwrap();
         assert!(checkpoints.refuse_foreign().is_err());
+        let resumed = Checkpoints {
+            resume: true,
+            ..checkpoints.clone()
+        };
+        assert!(resumed.refuse_foreign().is_err());
         std::fs::write(&partial, b"").unwrap();
         assert!(checkpoints.refuse_foreign().is_ok());
     }

@@ -1031,12 +1031,10 @@ fn checkpoints(args: &Args, out: &Path) -> Result<Option<Checkpoints>> {
         every: args.checkpoint_every,
         resume: args.resume,
     };
-    if !args.resume {
-        checkpoints.refuse_foreign()?;
-        if !args.force && checkpoints.path.exists() {
-            let path = checkpoints.path;
-            return Err(Error::Checkpoint { path });
-        }
+    checkpoints.refuse_foreign()?;
+    if !args.resume && !args.force && checkpoints.path.exists() {
+        let path = checkpoints.path;
+        return Err(Error::Checkpoint { path });
     }
     Ok(Some(checkpoints))
 }
