@@ -10,9 +10,10 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use flowreg::data::npy::{Dtype, Header};
-use flowreg::engine::Choice;
-use flowreg::{Dataset, Fit, Recipe, Samples, Timings, threads};
+use flowreg::design::plan::Choice;
+use flowreg::io::npy::{Dtype, Header};
+use flowreg::linalg::threads;
+use flowreg::{Dataset, Fit, Recipe, Samples, Timings};
 use support::shapes::{SOFTMAX, Shape};
 
 /// Fits on the Gram engine; the best and the median of each part count.

@@ -10,7 +10,7 @@ mod support;
 
 use std::time::Instant;
 
-use flowreg::engine::Choice;
+use flowreg::design::plan::Choice;
 use flowreg::{FitOptions, Samples, Timings};
 use support::shapes::{SOFTMAX, Shape};
 

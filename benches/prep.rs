@@ -17,8 +17,8 @@ use flowreg::data::photographs::{Photograph, PhotographSplit, Photographs};
 use flowreg::data::pictures::{DecodeOptions, decode_rgb};
 use flowreg::data::prep::{self, PrepOptions};
 use flowreg::data::resample::Resizer;
-use flowreg::publish::Overwrite;
-use flowreg::threads;
+use flowreg::io::publish::Overwrite;
+use flowreg::linalg::threads;
 use rayon::prelude::*;
 
 const WIDTH: usize = 667;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 #[cfg(feature = "photographs")]
 use crate::data::mat5::Mat5Error;
-use crate::data::npy::NpyError;
-use crate::tensors::TensorsError;
+use crate::io::npy::NpyError;
+use crate::io::tensors::TensorsError;
 
 /// Result with flowreg's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -41,52 +41,32 @@
 #![deny(unsafe_code, missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
-pub mod checkpoint;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
-pub mod converge;
 pub mod data;
 pub mod design;
-pub mod engine;
 pub mod error;
-pub mod eval;
-pub mod explain;
-pub mod export;
-mod files;
-pub mod fit;
-pub mod gemm;
 pub mod interrupt;
-mod journal;
+pub mod io;
 pub mod kernels;
-pub mod likelihood;
-pub mod mat;
+pub mod linalg;
+pub mod loss;
 pub mod model;
-pub mod monitor;
-pub mod objective;
-pub mod optim;
-pub mod publish;
-pub mod recipe;
-#[cfg(feature = "cli")]
-pub mod report;
-pub mod run;
-mod solver;
-pub mod tensors;
-pub mod threads;
-pub mod torch_rng;
-pub mod trajectory;
-pub mod weighting;
+pub mod path;
+pub mod sgd;
+pub mod solver;
 
-pub use checkpoint::{Checkpoints, Every};
 pub use data::dataset::{Dataset, Split};
-pub use data::samples::{Samples, Splits};
+pub use design::samples::{Samples, Splits};
 pub use error::{Error, Result};
-pub use eval::{Score, Scores};
-pub use fit::{Fit, FitOptions, Init, Timings, fit};
+pub use io::checkpoint::{Checkpoints, Every};
+pub use loss::{Loss, loss_to_probability, probability_to_loss};
+pub use model::evaluate::{Score, Scores};
 pub use model::{Evaluation, Model};
-pub use monitor::{Epoch, Event};
-pub use objective::{Loss, loss_to_probability, probability_to_loss};
-pub use optim::schedule::{Decay, Schedule};
-pub use optim::sgd::{LearningRate, Sgd};
-pub use recipe::{RECIPES, Recipe};
-pub use trajectory::Trajectory;
+pub use sgd::optimizer::{LearningRate, Sgd};
+pub use sgd::recipe::{RECIPES, Recipe};
+pub use sgd::schedule::{Decay, Schedule};
+pub use sgd::trainer::{Epoch, Event};
+pub use sgd::trajectory::Trajectory;
+pub use sgd::{Fit, FitOptions, Init, Timings, fit};

@@ -9,7 +9,7 @@ use flowreg::data::arrays::{ArrayOptions, Part, load, prepare};
 use flowreg::data::csv_text::{self, CsvOptions, Table};
 use flowreg::data::dataset::{Manifest, NumberFormat};
 use flowreg::data::rows::{self, RowReader};
-use flowreg::publish::Overwrite;
+use flowreg::io::publish::Overwrite;
 use flowreg::{Dataset, Model, Result};
 use half::f16;
 use proptest::prelude::*;

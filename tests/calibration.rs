@@ -8,7 +8,7 @@ use std::process::Output;
 
 use common::world::{FIT, PREDICT, succeeds};
 use common::{json, uniform};
-use flowreg::data::npy::{self, Dtype, Header};
+use flowreg::io::npy::{self, Dtype, Header};
 use flowreg::{Model, Samples};
 
 /// A folder with arrays: x.npy, y.npy and xv.npy, yv.npy.
@@ -91,7 +91,7 @@ fn text(bytes: &[u8]) -> String {
 const NEWTON: [&str; 4] = ["--optimizer", "newton", "--l2", "1e-4"];
 
 fn values(file: &Path) -> (Vec<f32>, usize) {
-    let matrix = flowreg::data::store::MappedMatrix::open(file).unwrap();
+    let matrix = flowreg::io::mmap::MappedMatrix::open(file).unwrap();
     (matrix.view().as_slice().to_vec(), matrix.view().cols())
 }
 

@@ -20,9 +20,9 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::process::{self, bounded, wait_for_line};
-use flowreg::data::blocks::Blocks;
 use flowreg::data::dataset::Manifest;
 use flowreg::data::demo::{DemoOptions, write_photographs};
+use flowreg::io::blocks::Blocks;
 use flowreg::{Dataset, Model};
 
 const PREP: &str = env!("CARGO_BIN_EXE_flowreg-prep");
@@ -738,7 +738,7 @@ fn of_run(run: &Path) -> Option<RunBytes> {
 
 /// Whether a checkpoint is absent, or there with every byte.
 fn absent_or_whole(checkpoint: &Path) -> bool {
-    let whole = |bytes: Vec<u8>| flowreg::tensors::read_all(&bytes).is_ok();
+    let whole = |bytes: Vec<u8>| flowreg::io::tensors::read_all(&bytes).is_ok();
     fs::read(checkpoint).map_or(!checkpoint.exists(), whole)
 }
 

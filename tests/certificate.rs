@@ -6,11 +6,11 @@ mod common;
 use common::uniform;
 use faer::linalg::solvers::Solve;
 use faer::{Mat, Side};
-use flowreg::converge::{ConvergeOptions, Converged, Optimizer, Penalty, converge};
+use flowreg::design::plan::Choice;
 use flowreg::design::scaler::{Scaler, Standardize};
-use flowreg::engine::Choice;
-use flowreg::optim::descent::{MeasuredOn, Status};
-use flowreg::weighting::Weighting;
+use flowreg::loss::weights::Weighting;
+use flowreg::path::{ConvergeOptions, Converged, Optimizer, Penalty, converge};
+use flowreg::solver::minimizer::{MeasuredOn, Status};
 use flowreg::{Model, Samples};
 use proptest::prelude::*;
 

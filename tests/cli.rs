@@ -8,8 +8,8 @@ use std::process::Command;
 use sha2::{Digest, Sha256};
 
 use common::world::{FIT, PREP, World, succeeds};
-use flowreg::data::blocks::Blocks;
 use flowreg::data::dataset::Manifest;
+use flowreg::io::blocks::Blocks;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -316,7 +316,7 @@ fn validation_stopping_schedules_and_the_trajectory() {
 #[cfg(target_os = "linux")] // Elsewhere the memory at hand is not known beforehand.
 #[test]
 fn a_gram_matrix_beyond_the_memory_is_refused() {
-    use flowreg::data::npy::{Dtype, Header};
+    use flowreg::io::npy::{Dtype, Header};
     const ROWS: usize = 300_000;
     let world = World::new();
     let mut x = Header::encode(Dtype::F32, &[ROWS, 192]);

@@ -5,7 +5,7 @@ mod common;
 
 use common::world::{FIT, PREDICT, PREP, World, succeeds};
 use flowreg::Dataset;
-use flowreg::data::npy::{self, Dtype, Header};
+use flowreg::io::npy::{self, Dtype, Header};
 
 #[test]
 fn arrays_are_fitted_as_the_dataset_that_they_come_from() {

@@ -4,9 +4,9 @@
 mod common;
 
 use common::Problem;
-use flowreg::data::samples::Splits;
-use flowreg::engine::Choice;
-use flowreg::gemm::Backend;
+use flowreg::design::plan::Choice;
+use flowreg::design::samples::Splits;
+use flowreg::linalg::gemm::Backend;
 use flowreg::{FitOptions, Init, LearningRate};
 
 /// A way to step.
@@ -34,7 +34,7 @@ const BACKENDS: [Backend; 4] = [
 
 #[test]
 fn threads_do_not_change_a_bit() {
-    flowreg::threads::share_short_loops();
+    flowreg::linalg::threads::share_short_loops();
     for classes in [2, 3, 5] {
         // Several blocks of rows and of features, none of them full.
         let (problem, other) = (

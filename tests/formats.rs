@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use flowreg::data::dataset::Manifest;
-use flowreg::tensors::{self, Numbers, Tensor};
+use flowreg::io::tensors::{self, Numbers, Tensor};
 use flowreg::{Dataset, Model};
 
 fn golden(name: &str) -> PathBuf {
@@ -43,7 +43,7 @@ fn dataset_version_3() {
         let dataset = Dataset::open(golden(name)).unwrap();
         dataset.verify().unwrap();
         assert_eq!(dataset.manifest().version, 3);
-        assert!(flowreg::publish::is_output(&golden(name)));
+        assert!(flowreg::io::publish::is_output(&golden(name)));
         dataset
     };
     let table = open("table-3");

@@ -3,11 +3,12 @@
 mod common;
 
 use common::{Problem, twin};
-use flowreg::data::samples::Batch;
-use flowreg::engine::{Engine, Primal};
-use flowreg::gemm::{Backend, Gemm};
-use flowreg::mat::MatMut;
-use flowreg::objective::Objective;
+use flowreg::design::samples::Batch;
+use flowreg::linalg::gemm::{Backend, Gemm};
+use flowreg::linalg::mat::MatMut;
+use flowreg::loss::Objective;
+use flowreg::sgd::dense::Primal;
+use flowreg::sgd::parameters::Engine;
 use flowreg::{Loss, Model};
 use proptest::prelude::*;
 

@@ -3,15 +3,16 @@
 mod common;
 
 use common::Problem;
-use flowreg::data::samples::{Batch, Rows};
-use flowreg::engine::{Choice, GramMatrix, Kind, Scratch};
-use flowreg::gemm::{Backend, Gemm};
-use flowreg::mat::{MatMut, MatRef};
+use flowreg::design::gram::{GramMatrix, Scratch};
+use flowreg::design::plan::{Choice, Kind};
+use flowreg::design::samples::{Batch, Rows};
+use flowreg::linalg::gemm::{Backend, Gemm};
+use flowreg::linalg::mat::{MatMut, MatRef};
 use flowreg::{Dataset, Error, Event, FitOptions, Recipe, Samples};
 use proptest::prelude::*;
 
 fn on<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
-    flowreg::threads::share_short_loops();
+    flowreg::linalg::threads::share_short_loops();
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::process::{bounded, signal as signal_to, wait_for_line};
-use flowreg::data::npy::{Dtype, Header};
+use flowreg::io::npy::{Dtype, Header};
 
 const FIT: &str = env!("CARGO_BIN_EXE_flowreg-fit");
 

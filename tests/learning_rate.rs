@@ -3,8 +3,8 @@
 mod common;
 
 use common::Problem;
-use flowreg::engine::Choice;
-use flowreg::weighting::{ClassWeights, Weighting};
+use flowreg::design::plan::Choice;
+use flowreg::loss::weights::{ClassWeights, Weighting};
 use flowreg::{Fit, FitOptions, Init, LearningRate, Sgd};
 use proptest::prelude::*;
 

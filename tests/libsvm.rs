@@ -85,7 +85,7 @@ fn a_text_becomes_a_model_that_reads_it() {
                 _ => &["--y", "names.npy"],
             };
             // The labels as they were written, 1 to 3.
-            let mut y = flowreg::data::npy::Header::encode(flowreg::data::npy::Dtype::U8, &[60]);
+            let mut y = flowreg::io::npy::Header::encode(flowreg::io::npy::Dtype::U8, &[60]);
             y.extend((0..60).map(|i| i % 3 + 1));
             std::fs::write(world.path("names.npy"), y).unwrap();
             let args = [&["run", input, "--json"], labels].concat();

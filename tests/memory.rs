@@ -6,7 +6,7 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use flowreg::data::npy::{Dtype, Header, f32_file};
+use flowreg::io::npy::{Dtype, Header, f32_file};
 
 /// flowreg-fit with so many bytes of private writable memory (RLIMIT_DATA: heap, stacks,
 /// everything but the maps of files), touched or not.

@@ -4,9 +4,9 @@
 mod common;
 
 use common::world::{FIT, PREDICT, World, succeeds};
-use flowreg::data::npy;
-use flowreg::explain::Explainer;
-use flowreg::mat::MatRef;
+use flowreg::io::npy;
+use flowreg::linalg::mat::MatRef;
+use flowreg::model::explain::Explainer;
 use flowreg::{Dataset, Model};
 use serde_json::Value;
 

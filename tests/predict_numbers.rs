@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use common::world::{PREDICT, World, succeeds};
 use flowreg::data::dataset::NumberFormat;
-use flowreg::data::npy::{self, Dtype, Header};
+use flowreg::io::npy::{self, Dtype, Header};
 use flowreg::{Model, Samples};
 use proptest::prelude::*;
 use serde_json::Value;

@@ -5,7 +5,7 @@ mod common;
 use flowreg::Dataset;
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::prep::{self, PrepOptions};
-use flowreg::publish::Overwrite;
+use flowreg::io::publish::Overwrite;
 use sha2::{Digest, Sha256};
 
 fn sha256(bytes: &[u8]) -> String {

@@ -9,10 +9,10 @@ mod shapes;
 
 use std::process::Command;
 
-use flowreg::gemm::{Backend, Gemm};
 use flowreg::kernels::Isa;
-use flowreg::threads;
-use flowreg::torch_rng::TorchRng;
+use flowreg::linalg::gemm::{Backend, Gemm};
+use flowreg::linalg::threads;
+use flowreg::sgd::torch_rng::TorchRng;
 use shapes::{SHAPES, Shape};
 
 /// Most flop a product, which leaves the notebook's shapes whole. Rows beyond are left out, and

@@ -8,13 +8,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use common::Problem;
-use flowreg::converge::{
-    ConvergeOptions, Converged, Folds, Optimizer, Penalty, Progress, converge,
-};
-use flowreg::data::samples::Splits;
-use flowreg::engine::Choice;
-use flowreg::tensors::{self, Numbers, Tensor};
-use flowreg::weighting::{ClassWeights, Weighting};
+use flowreg::design::plan::Choice;
+use flowreg::design::samples::Splits;
+use flowreg::io::tensors::{self, Numbers, Tensor};
+use flowreg::loss::weights::{ClassWeights, Weighting};
+use flowreg::path::{ConvergeOptions, Converged, Folds, Optimizer, Penalty, Progress, converge};
 use flowreg::{Checkpoints, Decay, Error, Event, Every, Fit, FitOptions, Result, Schedule};
 use proptest::prelude::*;
 
@@ -145,7 +143,9 @@ fn checkpoints_of_other_fits_are_refused_by_the_first_difference() {
         ("--init", |o| o.init = flowreg::Init::Zeros),
         ("--seed", |o| o.sgd.seed = 1),
         ("--weight-decay", |o| o.sgd.weight_decay = 1e-3),
-        ("--gemm", |o| o.backend = flowreg::gemm::Backend::Own),
+        ("--gemm", |o| {
+            o.backend = flowreg::linalg::gemm::Backend::Own
+        }),
         ("--class-weight", |o| {
             o.weighting.classes = ClassWeights::Balanced
         }),
@@ -454,7 +454,9 @@ fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
         }),
         ("--tolerance", |o| o.tolerance = 1e-6),
         ("--max-iterations", |o| o.max_iterations = 1001),
-        ("--gemm", |o| o.backend = flowreg::gemm::Backend::Own),
+        ("--gemm", |o| {
+            o.backend = flowreg::linalg::gemm::Backend::Own
+        }),
         ("--class-weight", |o| {
             o.weighting.classes = ClassWeights::Given(vec![1.0, 1.0, 2.0])
         }),

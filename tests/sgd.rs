@@ -3,8 +3,8 @@
 mod common;
 
 use common::{Problem, twin};
-use flowreg::engine::Choice;
-use flowreg::weighting::{ClassWeights, Weighting};
+use flowreg::design::plan::Choice;
+use flowreg::loss::weights::{ClassWeights, Weighting};
 use flowreg::{Decay, Error, FitOptions, Init, Schedule, Sgd};
 use proptest::prelude::*;
 
@@ -120,7 +120,7 @@ fn weigh(problem: &Problem, mut weighting: Weighting) -> Option<(Weighting, twin
 fn start(problem: &Problem, init: &Init) -> twin::Parameters {
     let (d, c) = (problem.d, problem.outputs());
     let (weight, bias) = match *init {
-        Init::Torch { seed } => flowreg::torch_rng::TorchRng::new(seed).linear(d, c),
+        Init::Torch { seed } => flowreg::sgd::torch_rng::TorchRng::new(seed).linear(d, c),
         _ => (vec![0.0; c * d], vec![0.0; c]),
     };
     let wide = |values: Vec<f32>| values.iter().map(|&v| f64::from(v)).collect();

@@ -4,12 +4,12 @@
 mod common;
 
 use common::Problem;
-use flowreg::data::npy;
+use flowreg::design::plan::Choice;
 use flowreg::design::scaler::{Scaler, Standardize};
-use flowreg::engine::Choice;
-use flowreg::explain::Explainer;
-use flowreg::mat::MatRef;
-use flowreg::weighting::{ClassWeights, Weighting};
+use flowreg::io::npy;
+use flowreg::linalg::mat::MatRef;
+use flowreg::loss::weights::{ClassWeights, Weighting};
+use flowreg::model::explain::Explainer;
 use flowreg::{
     Checkpoints, Error, Event, Every, Fit, FitOptions, Init, LearningRate, Samples, Sgd,
 };

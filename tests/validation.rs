@@ -3,7 +3,7 @@
 mod common;
 
 use common::Problem;
-use flowreg::engine::Choice;
+use flowreg::design::plan::Choice;
 use flowreg::{Error, FitOptions, Init, Sgd};
 use proptest::prelude::*;
 

@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::{CStr, c_char, c_int};
 
-use flowreg::mat::{MatMut, MatRef};
+use flowreg::linalg::mat::{MatMut, MatRef};
 use libloading::Library;
 
 /// Names a library file instead of the system's, such as the newer one inside NumPy's wheel.

@@ -1,9 +1,9 @@
 //! Whole products held to f64 without an f64 product: along a random direction r, `C r` is
 //! known from its factors in a pass over X.
 
-use flowreg::gemm::{Accum, Gemm};
-use flowreg::mat::{MatMut, MatRef};
-use flowreg::torch_rng::TorchRng;
+use flowreg::linalg::gemm::{Accum, Gemm};
+use flowreg::linalg::mat::{MatMut, MatRef};
+use flowreg::sgd::torch_rng::TorchRng;
 
 use super::shapes::Shape;
 

@@ -2,7 +2,7 @@
 #![no_main]
 
 use flowreg::Loss;
-use flowreg::mat::{MatMut, MatRef};
+use flowreg::linalg::mat::{MatMut, MatRef};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -2,7 +2,7 @@
 //! are numbers or text.
 #![no_main]
 
-use flowreg::data::npy::Header;
+use flowreg::io::npy::Header;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

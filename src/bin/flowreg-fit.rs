@@ -6,27 +6,29 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use flowreg::cli::converged::{self, ConvergeArgs, WeightingArgs};
-use flowreg::converge::{ConvergeOptions, Converged, Optimizer, PathEntry, Progress, converge};
+use flowreg::cli::report::{self, Report};
+use flowreg::cli::run_files::{self, How, Summary};
 use flowreg::data::arrays;
 use flowreg::data::checks;
 use flowreg::data::dataset::{NumberFormat, Transform};
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
-use flowreg::data::npy;
 use flowreg::data::prep::{self, PrepOptions};
+use flowreg::design::plan::{Choice, Kind};
 use flowreg::design::scaler::{Scaler, Standardize};
-use flowreg::engine::{self, Choice, Kind};
-use flowreg::gemm::{Backend, Gemm};
+use flowreg::io::npy;
+use flowreg::io::publish::{Overwrite, Staging, write_file};
 use flowreg::kernels::Isa;
+use flowreg::linalg::gemm::{Backend, Gemm};
+use flowreg::linalg::threads;
+use flowreg::loss::weights::Weighting;
 use flowreg::model::calibrate::calibrate_logits;
+use flowreg::model::export;
 use flowreg::model::{About, Logits};
-use flowreg::optim::descent::Step;
-use flowreg::publish::{Overwrite, Staging, write_file};
-use flowreg::report::{self, Report};
-use flowreg::run::{self, How, Summary};
-use flowreg::weighting::Weighting;
+use flowreg::path::{ConvergeOptions, Converged, Optimizer, PathEntry, Progress, converge};
+use flowreg::solver::minimizer::Step;
 use flowreg::{Checkpoints, Every};
-use flowreg::{Dataset, Model, Samples, Scores, Split, Splits, cli, export, threads};
+use flowreg::{Dataset, Model, Samples, Scores, Split, Splits, cli};
 use flowreg::{Decay, Epoch, Event, LearningRate, Schedule, Sgd};
 use flowreg::{Error, Evaluation, Fit, FitOptions, Init, Loss, Recipe, Result};
 
@@ -306,7 +308,7 @@ fn compare(args: &Compare) -> Result<()> {
 }
 
 fn export(args: &Export) -> Result<()> {
-    let model = Model::load(run::model_file(&args.model))?;
+    let model = Model::load(run_files::model_file(&args.model))?;
     let staging = Staging::begin(&args.out, Overwrite::forced(args.force), &[&args.model])?;
     let files = export::write(&staging, &model)?;
     staging.publish()?;
@@ -929,7 +931,7 @@ fn evaluate(
     const ON_TRAIN: &str = "evaluation of the rows fitted";
     let model = &fitted.model;
     std::thread::scope(|scope| {
-        let writing = scope.spawn(|| run::write_model(staging, model));
+        let writing = scope.spawn(|| run_files::write_model(staging, model));
         let evaluated = match eval {
             None => {
                 let scores = model.score_with(train, weights, fitted.logits.as_ref());
@@ -970,22 +972,22 @@ fn write_files(
     summary: &Summary,
 ) -> Result<Vec<&'static str>> {
     match &fit.history {
-        History::Epochs(epochs) => run::write(staging, epochs, summary)?,
-        History::Steps(steps) => run::write(staging, steps, summary)?,
+        History::Epochs(epochs) => run_files::write(staging, epochs, summary)?,
+        History::Steps(steps) => run_files::write(staging, steps, summary)?,
     }
-    let mut files = vec![run::MODEL, run::HISTORY, run::SUMMARY];
+    let mut files = vec![run_files::MODEL, run_files::HISTORY, run_files::SUMMARY];
     if fit.path.len() > 1 {
-        run::write_json(staging, run::PATH, &fit.path)?;
-        files.push(run::PATH);
+        run_files::write_json(staging, run_files::PATH, &fit.path)?;
+        files.push(run_files::PATH);
     }
-    files.extend(args.save_trajectory.then_some(run::TRAJECTORY));
+    files.extend(args.save_trajectory.then_some(run_files::TRAJECTORY));
     if let (true, Some(coordinates)) = (args.save_coordinates, &fit.coordinates) {
         let file = npy::f32_file(&[1, coordinates.len()], coordinates);
-        staging.write(run::COORDINATES, &file)?;
-        files.push(run::COORDINATES);
+        staging.write(run_files::COORDINATES, &file)?;
+        files.push(run_files::COORDINATES);
         if let Some(scaler) = &fit.scaler {
-            staging.write(run::SCALING, &scaler.to_safetensors())?;
-            files.push(run::SCALING);
+            staging.write(run_files::SCALING, &scaler.to_safetensors())?;
+            files.push(run_files::SCALING);
         }
     }
     Ok(files)
@@ -1057,7 +1059,9 @@ fn fit_options(args: &Args) -> Result<(FitOptions, Option<usize>)> {
     };
     options.backend = Backend::named(&args.gemm)?;
     options.early_stopping = args.early_stopping;
-    options.save_trajectory = args.save_trajectory.then(|| PathBuf::from(run::TRAJECTORY));
+    options.save_trajectory = args
+        .save_trajectory
+        .then(|| PathBuf::from(run_files::TRAJECTORY));
     let sgd = &mut options.sgd;
     sgd.lr = args.lr.unwrap_or(sgd.lr);
     sgd.schedule = schedule(args)?;
@@ -1203,7 +1207,7 @@ fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<Fit> {
     result
 }
 
-fn say_plan(plan: engine::Plan, options: &FitOptions, splits: Splits) {
+fn say_plan(plan: flowreg::design::plan::Plan, options: &FitOptions, splits: Splits) {
     let threads = options.threads.unwrap_or_else(threads::available);
     cli::say(format_args!(
         "  {plan}; {threads} threads, {}",

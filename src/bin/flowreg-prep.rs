@@ -16,8 +16,9 @@ use flowreg::data::photographs::{Loader, Photographs};
 use flowreg::data::pictures::DecodeOptions;
 use flowreg::data::prep::{self, PrepOptions};
 use flowreg::data::{arrays, csv_text, download, libsvm, list};
-use flowreg::publish::{Overwrite, Staging};
-use flowreg::{Dataset, Error, Result, cli, threads};
+use flowreg::io::publish::{Overwrite, Staging};
+use flowreg::linalg::threads;
+use flowreg::{Dataset, Error, Result, cli};
 
 /// Prepare data once into a memory-mapped f32 matrix.
 #[derive(Parser)]

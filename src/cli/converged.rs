@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::say;
-use crate::converge::{ConvergeOptions, Converged, Folds, Limit, Optimizer, PathEntry, Penalty};
-use crate::data::samples::Splits;
+use crate::cli::say;
+use crate::design::plan::{Choice, Kind};
+use crate::design::samples::Splits;
 use crate::design::scaler::Standardize;
-use crate::engine::{Choice, Kind};
 use crate::error::{Error, Result};
-use crate::gemm::{Backend, Gemm};
+use crate::linalg::gemm::{Backend, Gemm};
+use crate::loss::weights::{ClassWeights, Weighting, read_weights};
 use crate::model::calibrate::Calibration;
-use crate::optim::descent::{Outcome, Status};
-use crate::weighting::{ClassWeights, Weighting, read_weights};
+use crate::path::{ConvergeOptions, Converged, Folds, Limit, Optimizer, PathEntry, Penalty};
+use crate::solver::minimizer::{Outcome, Status};
 
 /// Options of `--optimizer newton` and `lbfgs`.
 #[derive(Args, Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct ConvergeArgs {
     pub l2: Option<Penalty>,
     /// The penalty as scikit-learn counts it: l2 = 1/(C n), or 1/(C times the sum of the rows'
     /// weights)
-    #[arg(long = "C", value_name = "VALUE", value_parser = super::finite, conflicts_with = "l2_path")]
+    #[arg(long = "C", value_name = "VALUE", value_parser = crate::cli::finite, conflicts_with = "l2_path")]
     pub c: Option<f64>,
     /// COUNT penalties, geometrically spaced from FROM down to TO, the strongest first; the best
     /// is chosen by --val-split or --cv
@@ -42,7 +42,7 @@ pub struct ConvergeArgs {
     pub refit: String,
     /// Gradient norm that is small enough, as a share of that at W = 0; the bound on what is left
     /// to gain must also be below 100 times this share of the objective [default: 1e-5]
-    #[arg(long, value_name = "SHARE", value_parser = super::finite)]
+    #[arg(long, value_name = "SHARE", value_parser = crate::cli::finite)]
     pub tolerance: Option<f64>,
     /// Most steps for one penalty [default: 1000]
     #[arg(long, value_name = "N")]
@@ -61,7 +61,7 @@ pub struct WeightingArgs {
     #[arg(long, value_name = "FILE")]
     pub sample_weight: Option<PathBuf>,
     /// Share of every target that is spread over all classes, as torch's label_smoothing
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = super::finite)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = crate::cli::finite)]
     pub label_smoothing: f64,
     /// Put the features on one scale for the fit (a copy of them): none, center, scale or both;
     /// the model is one of the features as they are
@@ -163,7 +163,7 @@ impl ConvergeArgs {
 fn penalty(text: &str) -> std::result::Result<Penalty, String> {
     match text {
         "auto" => Ok(Penalty::Auto),
-        _ => super::finite(text)
+        _ => crate::cli::finite(text)
             .map(Penalty::Value)
             .map_err(|why| format!("{why}, or auto")),
     }
@@ -177,8 +177,8 @@ fn path(text: &str) -> std::result::Result<Penalty, String> {
     };
     let count = count.parse();
     Ok(Penalty::Path {
-        from: super::finite(from)?,
-        to: super::finite(to)?,
+        from: crate::cli::finite(from)?,
+        to: crate::cli::finite(to)?,
         count: count.map_err(|_| "expected a whole number of penalties".to_string())?,
     })
 }
@@ -201,7 +201,7 @@ pub fn forecast(splits: Splits, options: &ConvergeOptions, threads: usize) {
     // K is summed in f64, at half the speed; moments are in f32.
     let slower = if n <= d { 2.0 } else { 1.0 };
     let seconds = slower * flop / Gemm::new(options.backend, threads).rate();
-    super::forecast(seconds, 28.0 * side * side + 4.0 * n * d, 0.0);
+    crate::cli::forecast(seconds, 28.0 * side * side + 4.0 * n * d, 0.0);
 }
 
 /// A line for a penalty.
@@ -246,7 +246,7 @@ pub fn say_converged(fit: &Converged, options: &ConvergeOptions) {
     ));
     if outcome.status != Status::Converged {
         let status = said(outcome.status);
-        super::warn(format_args!(
+        crate::cli::warn(format_args!(
             "not converged ({status}): {}",
             advice(fit, options)
         ));
@@ -338,7 +338,7 @@ fn say_edge(fit: &Converged) {
         _ => return,
     };
     let (which, way) = further;
-    super::warn(format_args!(
+    crate::cli::warn(format_args!(
         "the penalty chosen, l2 {:.4e}, is the {which} of its path: extend it {way} by --l2-path",
         fit.l2
     ));
@@ -352,12 +352,12 @@ pub fn say_calibration(split: &str, found: &Calibration) {
         before.log_loss, after.log_loss, before.calibration_error, after.calibration_error
     ));
     if found.separable {
-        super::warn(format_args!(
+        crate::cli::warn(format_args!(
             "temperature {temperature}: all rows of {split} are predicted right, so that they do \
              not tell how sure to be; calibrate on more rows, or fit without --calibrate"
         ));
     } else if found.at_bound {
-        super::warn(format_args!(
+        crate::cli::warn(format_args!(
             "temperature {temperature} is an end of its range (0.01 to 100): the probabilities do \
              not suit the labels of {split}; look at both, or fit without --calibrate"
         ));

@@ -5,13 +5,13 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::npy::{Dtype, Header};
 #[cfg(feature = "formats")]
-use super::npz::{self, Inflated, Member};
-use super::store::{check_state, parse_header, state};
-use crate::engine::available_memory;
+use crate::data::npz::{self, Inflated, Member};
+use crate::design::plan::available_memory;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::io::files;
+use crate::io::mmap::{check_state, parse_header, state};
+use crate::io::npy::{Dtype, Header};
 
 /// Bytes that are read together where nothing else says how many.
 const PIECE: usize = 1 << 20;
@@ -348,7 +348,7 @@ fn read_head(from: &mut impl Read) -> io::Result<Vec<u8>> {
         [_, _, _, _, _, _, 1, 0, a, b, ..] => 10 + usize::from(u16::from_le_bytes([a, b])),
         [_, _, _, _, _, _, 2 | 3, 0, a, b, c, d] => {
             let length = u32::from_le_bytes([a, b, c, d]) as usize;
-            12 + length.min(super::npy::MAX_HEADER)
+            12 + length.min(crate::io::npy::MAX_HEADER)
         }
         _ => 0,
     };

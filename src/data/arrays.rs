@@ -3,20 +3,20 @@
 
 use std::path::{Path, PathBuf};
 
-use super::array_file::{ArrayFile, Role, refuse_beyond_memory};
-use super::checks;
-use super::columns::Columns;
-use super::dataset::{BYTES, MAX_CLASSES, Manifest, NumberFormat, Split};
-use super::dataset_writer::{BLOCK_BYTES, publish, write_split};
-use super::labels::{self, Numbered};
-use super::npy::Dtype;
-use super::rows::{self, Finish, RowReader};
-use super::samples::room;
-use super::store::{MappedMatrix, Matrix};
-use crate::engine::available_memory;
+use crate::data::array_file::{ArrayFile, Role, refuse_beyond_memory};
+use crate::data::checks;
+use crate::data::columns::Columns;
+use crate::data::dataset::{BYTES, MAX_CLASSES, Manifest, NumberFormat, Split};
+use crate::data::dataset_writer::{BLOCK_BYTES, publish, write_split};
+use crate::data::labels::{self, Numbered};
+use crate::data::rows::{self, Finish, RowReader};
+use crate::design::plan::available_memory;
+use crate::design::samples::room;
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::publish::{Overwrite, Staging};
+use crate::io::mmap::{MappedMatrix, Matrix};
+use crate::io::npy::Dtype;
+use crate::io::publish::{Overwrite, Staging};
 
 /// Values that are converted together.
 const GROUP: usize = 1 << 16;
@@ -164,7 +164,7 @@ pub fn load(
 /// The file of an address such as `FILE.npz:NAME`, or of a plain path.
 pub fn file(path: &Path) -> PathBuf {
     #[cfg(feature = "formats")]
-    return super::npz::locate(path).0;
+    return crate::data::npz::locate(path).0;
     #[cfg(not(feature = "formats"))]
     path.to_path_buf()
 }
@@ -498,9 +498,9 @@ impl RowReader for Features {
 
 #[cfg(test)]
 mod tests {
-    use super::super::npy::Header;
     use super::*;
     use crate::Dataset;
+    use crate::io::npy::Header;
     use half::f16;
 
     const AS_THEY_ARE: ArrayOptions = ArrayOptions {

@@ -12,18 +12,18 @@ use std::time::SystemTime;
 
 use csv::{ByteRecord, ReaderBuilder};
 
-use super::checks;
-use super::csv_quotes::Records;
-use super::dataset::{MAX_CLASSES, Manifest, NumberFormat};
-use super::dataset_writer::{publish, write_split};
-use super::rows::{Finish, RowReader};
-use super::source::{Source, is_standard_input, name_of, refuse_twice, stopped_or};
-use super::store::state;
-use super::text::open_text;
+use crate::data::checks;
+use crate::data::csv_quotes::Records;
+use crate::data::dataset::{MAX_CLASSES, Manifest, NumberFormat};
+use crate::data::dataset_writer::{publish, write_split};
+use crate::data::rows::{Finish, RowReader};
+use crate::data::source::{Source, is_standard_input, name_of, refuse_twice, stopped_or};
+use crate::data::text::open_text;
 use crate::error::{Error, Result};
-use crate::files::{self, NewFile};
 use crate::interrupt;
-use crate::publish::{Overwrite, Staging};
+use crate::io::files::{self, NewFile};
+use crate::io::mmap::state;
+use crate::io::publish::{Overwrite, Staging};
 
 /// Longest record that is read, in bytes of text.
 const MAX_RECORD: u64 = 64 << 20;
@@ -52,7 +52,7 @@ pub struct CsvOptions {
     pub label: String,
     /// What stands between fields; found in the header if it is not given.
     pub delimiter: Option<u8>,
-    /// As [`super::arrays::ArrayOptions::center`].
+    /// As [`crate::data::arrays::ArrayOptions::center`].
     pub center: bool,
 }
 

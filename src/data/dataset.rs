@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::blocks::{self, BLOCK};
-use super::npy::{Dtype, Header};
-use super::samples::{Samples, beyond_memory, position};
-use super::store::{MappedMatrix, Matrix, read_labels};
+use crate::design::samples::{Samples, beyond_memory, position};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::io::blocks::{self, BLOCK};
+use crate::io::files;
+use crate::io::mmap::{MappedMatrix, Matrix, read_labels};
+use crate::io::npy::{Dtype, Header};
 
 /// Name of the split to train on.
 pub const TRAIN: &str = "train";
@@ -658,7 +658,7 @@ fn check_header(path: &Path, header: &[u8], dtype: Dtype, shape: &[usize]) -> Re
 }
 
 fn check_sha256(path: &Path, data: &[u8], expected: &str) -> Result<()> {
-    let found = super::hex(&Sha256::digest(data));
+    let found = crate::data::hex(&Sha256::digest(data));
     match found == expected {
         true => Ok(()),
         false => Err(Error::format(

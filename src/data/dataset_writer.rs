@@ -5,14 +5,14 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::blocks::Blocks;
-use super::checks;
-use super::dataset::{MANIFEST, Manifest, SplitEntry, TRAIN, files_file, x_file, y_file};
-use super::npy::{Dtype, Header};
+use crate::data::checks;
+use crate::data::dataset::{MANIFEST, Manifest, SplitEntry, TRAIN, files_file, x_file, y_file};
 use crate::error::Result;
-use crate::files::{self, NewFile};
 use crate::interrupt;
-use crate::publish::Staging;
+use crate::io::blocks::Blocks;
+use crate::io::files::{self, NewFile};
+use crate::io::npy::{Dtype, Header};
+use crate::io::publish::Staging;
 
 /// Bytes of rows that are made and written together.
 pub(crate) const BLOCK_BYTES: usize = 32 << 20;
@@ -74,7 +74,7 @@ pub(crate) fn finish_split(
     let write_names = |names: &[&str]| {
         let json = serde_json::to_vec(names).expect("names are text");
         files::write(&dir.join(files_file(name)), &json)?;
-        Ok(super::hex(&Sha256::digest(&json)))
+        Ok(crate::data::hex(&Sha256::digest(&json)))
     };
     Ok(SplitEntry {
         name: name.to_string(),
@@ -120,7 +120,10 @@ impl ArrayFile {
         assert_eq!(header.len(), HEADER, "two numbers of 20 digits fit");
         self.file.overwrite_start(&header)?;
         self.file.finish()?;
-        Ok((super::hex(&self.sha256.finalize()), self.crc32.to_hex()))
+        Ok((
+            crate::data::hex(&self.sha256.finalize()),
+            self.crc32.to_hex(),
+        ))
     }
 }
 

@@ -11,10 +11,10 @@ use std::path::Path;
 use rand_mt::Mt;
 use rayon::prelude::*;
 
-use super::{flowers102, jpeg, mat5};
+use crate::data::{flowers102, jpeg, mat5};
 use crate::error::{Error, Result};
-use crate::files::{self, NewFile};
 use crate::interrupt;
+use crate::io::files::{self, NewFile};
 
 /// How many flowers to draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

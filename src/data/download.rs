@@ -11,12 +11,12 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body};
 
-use super::flowers102::{Remote, md5_of};
-use super::proxy::{self, Forwarding};
+use crate::data::flowers102::{Remote, md5_of};
+use crate::data::proxy::{self, Forwarding};
 use crate::error::{Error, Result};
-use crate::files::{self, NewFile, parent_of};
 use crate::interrupt;
-use crate::publish::Lock;
+use crate::io::files::{self, NewFile, parent_of};
+use crate::io::publish::Lock;
 
 /// Requests in a row that may bring nothing.
 const ATTEMPTS: u32 = 5;
@@ -230,7 +230,7 @@ impl<'a> Download<'a> {
                 _ => return Err(self.ask_anew("the server sent another part than was asked for")),
             },
             StatusCode::RANGE_NOT_SATISFIABLE if self.length > 0 => {
-                if super::hex(&self.hash.clone().finalize()) == self.remote.md5 {
+                if crate::data::hex(&self.hash.clone().finalize()) == self.remote.md5 {
                     return Ok(());
                 }
                 return Err(self.ask_anew("the server has nothing after the part that is here"));
@@ -314,7 +314,7 @@ impl<'a> Download<'a> {
 
     /// Whole: let it appear if it is the right one.
     fn finish(self, path: &Path) -> Result<()> {
-        let found = super::hex(&self.hash.clone().finalize());
+        let found = crate::data::hex(&self.hash.clone().finalize());
         if found != self.remote.md5 {
             let _ = files::remove_file(&self.part);
             let expected = format!(

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use md5::{Digest, Md5};
 
-use super::photographs::{Photograph, PhotographSplit, Photographs};
-use super::{archive, mat5};
+use crate::data::photographs::{Photograph, PhotographSplit, Photographs};
+use crate::data::{archive, mat5};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::io::files;
 
 /// Names and md5 of the official files, as torchvision pins them.
 pub const LABELS: &str = "imagelabels.mat";
@@ -202,7 +202,7 @@ fn integers(path: &Path, bytes: &[u8], variable: &str) -> Result<Vec<i64>> {
 fn read(path: &Path, md5: &str, verify: Verify) -> Result<Vec<u8>> {
     let bytes = files::read(path, "open", MAX_MAT)?;
     if verify == Verify::Official {
-        check_md5(path, &super::hex(&Md5::digest(&bytes)), md5)?;
+        check_md5(path, &crate::data::hex(&Md5::digest(&bytes)), md5)?;
     }
     Ok(bytes)
 }
@@ -211,7 +211,7 @@ fn read(path: &Path, md5: &str, verify: Verify) -> Result<Vec<u8>> {
 pub fn md5_of(path: &Path) -> Result<String> {
     let mut hash = Md5::new();
     files::read_pieces(path, |piece| hash.update(piece))?;
-    Ok(super::hex(&hash.finalize()))
+    Ok(crate::data::hex(&hash.finalize()))
 }
 
 fn check_md5(path: &Path, found: &str, md5: &str) -> Result<()> {

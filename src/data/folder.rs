@@ -11,11 +11,11 @@ use std::fs::{self, FileType};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::photographs::{Photograph, PhotographSplit, Photographs};
-use super::pictures;
+use crate::data::photographs::{Photograph, PhotographSplit, Photographs};
+use crate::data::pictures;
 use crate::error::{Error, Result};
-use crate::torch_rng::TorchRng;
-use crate::{files, publish};
+use crate::io::{files, publish};
+use crate::sgd::torch_rng::TorchRng;
 
 /// Usual names of split folders, in lower case.
 const USUAL: [(&str, &str); 8] = [

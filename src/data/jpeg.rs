@@ -13,9 +13,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use mozjpeg::{ColorSpace, Compress, Decompress};
 use mozjpeg_sys::{jpeg_common_struct, jpeg_error_mgr, jpeg_std_error};
 
-use super::pictures::exif::{self, Orientation};
-use super::pictures::{DecodeOptions, Rgb, rgb_of_cmyk};
-use super::resample::grow_for_pixels;
+use crate::data::pictures::exif::{self, Orientation};
+use crate::data::pictures::{DecodeOptions, Rgb, rgb_of_cmyk};
+use crate::data::resample::grow_for_pixels;
 
 /// Most scans of a progressive photograph; encoders write about ten.
 const MAX_SCANS: usize = 100;

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::array_file::{ArrayFile, Role};
-use super::dataset::{MAX_CLASSES, check_labels};
-use super::npy::Dtype;
+use crate::data::array_file::{ArrayFile, Role};
+use crate::data::dataset::{MAX_CLASSES, check_labels};
 use crate::error::{Error, Result};
+use crate::io::npy::Dtype;
 
 /// The labels of one file, one a row.
 #[derive(Debug)]
@@ -275,8 +275,8 @@ impl Numbered {
 
 #[cfg(test)]
 mod tests {
-    use super::super::npy::Header;
     use super::*;
+    use crate::io::npy::Header;
 
     #[test]
     fn names_are_numbered_as_numpy_unique_does() {

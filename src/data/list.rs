@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use csv::{ByteRecord, ReaderBuilder, Trim};
 use rayon::prelude::*;
 
-use super::csv_quotes::Records;
-use super::csv_text::is_missing;
-use super::folder::{Class, Found, Shares, drawn, source, usual_split};
-use super::photographs::{Photograph, PhotographSplit, Photographs};
+use crate::data::csv_quotes::Records;
+use crate::data::csv_text::is_missing;
+use crate::data::folder::{Class, Found, Shares, drawn, source, usual_split};
+use crate::data::photographs::{Photograph, PhotographSplit, Photographs};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::io::files;
 
 /// Names of the columns in a header.
 const PATH: [&str; 7] = [

@@ -4,7 +4,6 @@
 pub mod archive;
 mod array_file;
 pub mod arrays;
-pub mod blocks;
 pub mod checks;
 mod columns;
 #[cfg(feature = "formats")]
@@ -30,7 +29,6 @@ pub mod libsvm;
 pub mod list;
 #[cfg(feature = "photographs")]
 pub mod mat5;
-pub mod npy;
 #[cfg(feature = "formats")]
 pub(crate) mod npz;
 #[cfg(feature = "photographs")]
@@ -46,10 +44,8 @@ mod proxy;
 #[cfg(feature = "photographs")]
 pub mod resample;
 pub mod rows;
-pub mod samples;
 #[cfg(feature = "formats")]
 pub mod source;
-pub mod store;
 #[cfg(feature = "formats")]
 pub mod text;
 

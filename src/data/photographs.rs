@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::pictures::{self, DecodeOptions, LARGEST_PIXELS, Rgb};
-use super::resample::Resizer;
+use crate::data::pictures::{self, DecodeOptions, LARGEST_PIXELS, Rgb};
+use crate::data::resample::Resizer;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::io::files;
 
 /// Most bytes of a file, and of pixels, that a [`Loader`] keeps as room for the next.
 const MAX_ROOM: usize = 128 << 20;

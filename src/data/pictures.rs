@@ -9,7 +9,7 @@ mod gif;
 mod tiff;
 mod webp;
 
-use super::{jpeg, png};
+use crate::data::{jpeg, png};
 use crate::error::Error;
 
 /// First bytes that [`kind`] needs.

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::checks;
-use super::dataset::{EXIF, Manifest, SplitEntry, TRAIN, x_file};
-use super::dataset_writer::{ArrayFile, finish_split, publish};
-use super::npy::Dtype;
-use super::photographs::{Loader, PhotographSplit, Photographs};
-use super::pictures::DecodeOptions;
+use crate::data::checks;
+use crate::data::dataset::{EXIF, Manifest, SplitEntry, TRAIN, x_file};
+use crate::data::dataset_writer::{ArrayFile, finish_split, publish};
+use crate::data::photographs::{Loader, PhotographSplit, Photographs};
+use crate::data::pictures::DecodeOptions;
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::publish::{Overwrite, Staging};
+use crate::io::npy::Dtype;
+use crate::io::publish::{Overwrite, Staging};
 
 /// Largest side accepted: rows of 3 · 2048² values.
 pub const MAX_SIZE: usize = 2048;

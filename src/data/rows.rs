@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use super::arrays::Features;
-use super::checks;
-use super::columns::Columns;
-use super::dataset::{BYTES, Dataset, MANIFEST, Manifest, NumberFormat, USABLE, is_usable};
+use crate::data::arrays::Features;
+use crate::data::checks;
+use crate::data::columns::Columns;
+use crate::data::dataset::{BYTES, Dataset, MANIFEST, Manifest, NumberFormat, USABLE, is_usable};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::io::files;
 
 /// Rows that are read front to back.
 pub trait RowReader {

@@ -5,9 +5,9 @@ use std::io::{self, Cursor, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::store::{check_state, state};
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::io::mmap::{check_state, state};
 
 /// First bytes that are looked at: more than every signature has.
 const HEAD: u64 = 64;

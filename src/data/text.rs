@@ -8,7 +8,7 @@ use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
 use lzma_rust2::XzReader;
 
-use super::source::{Kind, Source, Watched, stopped_or};
+use crate::data::source::{Kind, Source, Watched, stopped_or};
 use crate::error::{Error, Result};
 use crate::interrupt;
 

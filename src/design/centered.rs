@@ -16,10 +16,10 @@ use faer::traits::ComplexField;
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-use crate::data::samples::Rows;
-use crate::engine::{Real, axpby_real as axpby, real_dot as dot};
+use crate::design::samples::Rows;
 use crate::kernels::{Isa, columns, vectorised};
-use crate::threads::{Share, Work};
+use crate::linalg::threads::{Share, Work};
+use crate::linalg::vec::{Real, axpby, dot};
 
 /// Most columns of a slab: so many products are summed in the precision asked for.
 const SLAB: usize = 512;
@@ -337,7 +337,7 @@ fn moments<'a>(x: &'a Rows<'a>) -> Centered<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mat;
+    use crate::linalg::mat;
     use proptest::prelude::*;
 
     fn values(len: usize, seed: u32) -> Vec<f32> {

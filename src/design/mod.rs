@@ -1,4 +1,8 @@
-//! The design matrix: its scale, and its products about the mean row.
+//! The design matrix X: rows, their scale, their products and their Gram matrix.
 
 pub mod centered;
+pub(crate) mod dense;
+pub mod gram;
+pub mod plan;
+pub mod samples;
 pub mod scaler;

@@ -12,12 +12,12 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::data::samples::{OwnedSamples, Rows, Samples, room};
+use crate::design::samples::{OwnedSamples, Rows, Samples, room};
 use crate::error::{Error, Result};
-use crate::files;
-use crate::mat::MatRef;
+use crate::io::files;
+use crate::io::tensors::{self, Dtype, Numbers, Tensor};
+use crate::linalg::mat::MatRef;
 use crate::model::Model;
-use crate::tensors::{self, Dtype, Numbers, Tensor};
 
 /// What is done to every feature before the fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::simd::{Simd, Task};
+use crate::kernels::simd::{Simd, Task};
 
 /// 4 lanes.
 pub struct Neon;

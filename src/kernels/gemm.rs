@@ -34,11 +34,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::columns::{self, Columns};
-use super::isa::Isa;
-use super::lines::{self, Line};
-use super::simd::{Simd, Task};
-use crate::threads::{Share, Work};
+use crate::kernels::aligned::{self, Line};
+use crate::kernels::columns::{self, Columns};
+use crate::kernels::isa::Isa;
+use crate::kernels::simd::{Simd, Task};
+use crate::linalg::threads::{Share, Work};
 
 /// What the values are.
 #[derive(Clone, Copy)]
@@ -126,7 +126,7 @@ impl Packed {
         let nr = panel_width(isa);
         let (rows, cols) = (b.rows, b.cols);
         let mut values = Vec::new();
-        let panels = lines::resize(&mut values, rows * cols.next_multiple_of(nr));
+        let panels = aligned::resize(&mut values, rows * cols.next_multiple_of(nr));
         let work = Work::bytes(8 * rows * cols);
         (panels.par_chunks_exact_mut((rows * nr).max(1)))
             .share(work)
@@ -370,7 +370,7 @@ fn inner_products(isa: Isa, alpha: f32, a: Strided, b: Strided, add: bool, c: &m
     for first in (0..k).step_by(block) {
         let block = first..(first + block).min(k);
         let len = block.len();
-        let packed = lines::resize(&mut packed, width * len);
+        let packed = aligned::resize(&mut packed, width * len);
         for (panel, to) in packed.chunks_mut(nr * len).enumerate() {
             let columns = panel * nr..((panel + 1) * nr).min(short.cols);
             let width = to.len() / len;
@@ -392,7 +392,7 @@ fn inner_products(isa: Isa, alpha: f32, a: Strided, b: Strided, add: bool, c: &m
             let row = i * strip;
             let at = if transposed { row } else { row * n };
             let mut sums = PACKED_B.take();
-            let room = lines::resize(&mut sums, strip * width);
+            let room = aligned::resize(&mut sums, strip * width);
             isa.run(&mut Strip {
                 alpha,
                 a: &long.data[row * long.row_stride + first..],
@@ -533,7 +533,7 @@ impl Task for Panels<'_> {
         };
         let most = nr * KC.min(k.len());
         let mut packed = std::mem::take(self.packed_b);
-        let (mut this, mut next) = lines::resize(&mut packed, 2 * most).split_at_mut(most);
+        let (mut this, mut next) = aligned::resize(&mut packed, 2 * most).split_at_mut(most);
         let mut parts = parts.peekable();
         // SAFETY: `this` and `next` hold NR values for every step of a block; `Strided::check`
         // held the operand's size against its shape, and so the feed's rows, the operand's next
@@ -1249,7 +1249,7 @@ mod tests {
             transposed in any::<bool>(), padding in 0usize..3, add in any::<bool>(),
             alpha in -2.0f32..2.0, seed in any::<u32>(), threads in 1usize..4,
         ) {
-            crate::threads::share_short_loops();
+            crate::linalg::threads::share_short_loops();
             let a = Made::new(m, k, false, padding, seed);
             let b = Made::new(k, n, transposed, padding, seed ^ 1);
             let (accum, old) = match add {

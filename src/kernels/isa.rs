@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use super::simd::{Portable, Simd, Task};
 use crate::error::{Error, Result};
+use crate::kernels::simd::{Portable, Simd, Task};
 
 /// `vectorised!(isa, || work)`: do plain work, compiled for an instruction set: the compiler
 /// makes vectors of its loops. The results are those of any other, as Rust neither reorders nor
@@ -48,12 +48,12 @@ impl Isa {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Isa` of this kind exists only where the machine has it.
-            Kind::Avx512 => unsafe { super::x86_64::run_avx512(task) },
+            Kind::Avx512 => unsafe { crate::kernels::x86_64::run_avx512(task) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Kind::Avx2 => unsafe { super::x86_64::run_avx2(task) },
+            Kind::Avx2 => unsafe { crate::kernels::x86_64::run_avx2(task) },
             #[cfg(target_arch = "aarch64")]
-            Kind::Neon => super::aarch64::run_neon(task),
+            Kind::Neon => crate::kernels::aarch64::run_neon(task),
             // SAFETY: plain Rust needs no instruction set.
             Kind::Portable => unsafe { task.run::<Portable, 2>() },
         }

@@ -12,14 +12,14 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+mod aligned;
 pub mod columns;
 pub mod gemm;
 mod isa;
-mod lines;
-pub mod narrow;
 pub mod pixels;
 pub mod resample;
 mod simd;
+pub mod skinny;
 pub mod softmax;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

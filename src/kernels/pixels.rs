@@ -1,7 +1,7 @@
 //! Features that are bytes in disguise: k/255, as photographs give them.
 
-use super::Isa;
-use super::simd::{Simd, Task};
+use crate::kernels::Isa;
+use crate::kernels::simd::{Simd, Task};
 
 /// Write the bytes k of `x` = k/255, and k - 128 as signed bytes; whether all of `x` are such.
 ///

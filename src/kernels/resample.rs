@@ -2,8 +2,8 @@
 //! step is exact integer arithmetic, and that is one rounded division: every instruction set
 //! gives the same bits.
 
-use super::simd::{Simd, Task};
-use super::{Isa, vectorised};
+use crate::kernels::simd::{Simd, Task};
+use crate::kernels::{Isa, vectorised};
 
 /// Fraction bits of the weights: 32 bits less 8 for the value less 2 of room.
 pub const PRECISION: u32 = 32 - 8 - 2;

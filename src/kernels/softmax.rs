@@ -7,10 +7,10 @@ use std::cell::Cell;
 
 use rayon::prelude::*;
 
-use super::Isa;
-use super::columns::{self, Columns, WIDTH};
-use super::simd::{Simd, Task};
-use crate::threads::{Share, Work};
+use crate::kernels::Isa;
+use crate::kernels::columns::{self, Columns, WIDTH};
+use crate::kernels::simd::{Simd, Task};
+use crate::linalg::threads::{Share, Work};
 
 /// Classes that are summed in f32 before they are added in f64.
 const PARTIAL: usize = 8;

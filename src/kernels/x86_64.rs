@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::simd::{Simd, Task};
+use crate::kernels::simd::{Simd, Task};
 
 /// 16 lanes.
 pub struct Avx512;

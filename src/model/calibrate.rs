@@ -3,9 +3,9 @@
 
 use rayon::prelude::*;
 
-use super::{Logits, Model};
-use crate::data::samples::Samples;
+use crate::design::samples::Samples;
 use crate::error::{Error, Result};
+use crate::model::{Logits, Model};
 
 /// Bins of the expected calibration error.
 const BINS: usize = 15;

@@ -1,6 +1,9 @@
 //! A trained model: weight, bias, and what the numbers mean.
 
 pub mod calibrate;
+pub mod evaluate;
+pub mod explain;
+pub mod export;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,13 +12,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::data::dataset::{NumberFormat, Transform};
-use crate::data::samples::{Rows, Samples, position};
+use crate::design::samples::{Rows, Samples, position};
 use crate::error::{Error, Result};
-use crate::files;
-use crate::gemm::{Accum, Backend, Gemm};
-use crate::mat::{MatMut, MatRef};
-use crate::objective::Loss;
-use crate::tensors::{self, Dtype, Numbers, Tensor};
+use crate::io::files;
+use crate::io::tensors::{self, Dtype, Numbers, Tensor};
+use crate::linalg::gemm::{Accum, Backend, Gemm};
+use crate::linalg::mat::{MatMut, MatRef};
+use crate::loss::Loss;
 
 /// Rows whose logits are computed together: enough for the product to be efficient.
 const BLOCK_ROWS: usize = 1024;

@@ -1,7 +1,7 @@
 //! Newton's method on the bias alone: passes over logits that stay as they are.
 
-use crate::engine::{Real, axpby_real as axpby};
-use crate::likelihood::{At, Likelihood};
+use crate::linalg::vec::{Real, axpby};
+use crate::loss::risk::{At, Likelihood};
 
 /// Most Newton steps.
 const ROUNDS: usize = 40;

@@ -15,10 +15,10 @@
 //! the best bias.) The second form takes no product with X but that of the logits where Kc is at
 //! hand. What rounding may have moved the logits by is added.
 
-use super::bias;
 use crate::design::centered::{Centered, Precision};
-use crate::engine::real_dot as dot;
-use crate::likelihood::{At, Likelihood};
+use crate::linalg::vec::dot;
+use crate::loss::risk::{At, Likelihood};
+use crate::solver::bias;
 
 /// The largest share of the allowed gap that Kc's rounding may use.
 const OF_GRAM: f64 = 0.05;

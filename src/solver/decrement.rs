@@ -5,9 +5,10 @@
 //! margin by much.
 
 use crate::design::centered::Centered;
-use crate::engine::{Factor, real_dot as dot};
-use crate::likelihood::{At, Likelihood};
-use crate::optim::descent::{NEARLY_TIED, RUNNING};
+use crate::linalg::cholesky::Factor;
+use crate::linalg::vec::dot;
+use crate::loss::risk::{At, Likelihood};
+use crate::solver::minimizer::{NEARLY_TIED, RUNNING};
 
 /// FLOP up to which the whole Hessian is made: some tens of milliseconds.
 const MAX_FLOP: f64 = 1e9;

@@ -1,5 +1,13 @@
-//! What converged fits are held to: the bias at its best, the certificate of a model.
+//! The optimum of `mean loss + (l2/2) |W|²` for one penalty: Newton's method and L-BFGS over a
+//! [`Problem`](problem::Problem), the line search, and the certificate of what they find.
 
 pub(crate) mod bias;
 pub(crate) mod certificate;
+mod cg;
 pub(crate) mod decrement;
+pub mod lbfgs;
+pub mod minimizer;
+pub mod newton_cg;
+pub mod problem;
+pub mod problem_dense;
+pub mod problem_gram;

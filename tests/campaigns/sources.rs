@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use flowreg::Dataset;
 use flowreg::data::demo::{DemoOptions, photograph};
-use flowreg::data::npy::{Dtype, Header};
+use flowreg::io::npy::{Dtype, Header};
 
 use super::{Campaign, PREP, Trials, bounded, finish, spawn};
 

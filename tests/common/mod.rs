@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::prep::{self, PrepOptions};
-use flowreg::publish::Overwrite;
+use flowreg::io::publish::Overwrite;
 use flowreg::{Dataset, Samples};
 
 /// Say that something was not tested: on stderr itself, which libtest does not swallow, and as a
@@ -285,7 +285,7 @@ pub mod twin {
             (options.momentum, options.dampening, options.weight_decay);
         let mut at = start;
         let mut buffer: Option<Parameters> = None;
-        let mut rng = flowreg::torch_rng::TorchRng::new(options.seed);
+        let mut rng = flowreg::sgd::torch_rng::TorchRng::new(options.seed);
         let mut order: Vec<u32> = (0..p.n as u32).collect();
         let size = options.batch_size.unwrap_or(p.n).min(p.n);
         let mut losses = Vec::new();

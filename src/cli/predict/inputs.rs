@@ -10,9 +10,9 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use tempfile::NamedTempFile;
 
-use super::Args;
-use super::labels::{Classes, Label};
 use crate::cli;
+use crate::cli::predict::Args;
+use crate::cli::predict::labels::{Classes, Label};
 use crate::data::checks;
 use crate::data::csv_text::Table;
 use crate::data::dataset::{BYTES, NumberFormat, Transform};

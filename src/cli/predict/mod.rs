@@ -17,11 +17,12 @@ use self::labels::{Classes, Label, Tally};
 use self::npy_file::NpyFile;
 use self::print::{Form, Prediction, Printer, largest};
 use self::pushes::{Fitted, Pushes};
-use crate::cli;
+use crate::cli::{self, run_files};
 use crate::data::pictures::DecodeOptions;
+use crate::io::publish::Overwrite;
+use crate::linalg::threads;
 use crate::model::RowPredictions;
-use crate::publish::Overwrite;
-use crate::{Error, Model, Result, interrupt, run, threads};
+use crate::{Error, Model, Result, interrupt};
 
 /// Bytes of rows, or of what is predicted for them, that are made together.
 const BLOCK_BYTES: usize = 64 << 20;
@@ -153,7 +154,7 @@ fn predict(args: &Args) -> Result<()> {
     if args.top == 0 {
         return Err(Error::options("--top", 0, "at least 1 class"));
     }
-    let model_file = run::model_file(&args.model);
+    let model_file = run_files::model_file(&args.model);
     let model = Model::load(&model_file)?;
     let classes = Classes::of(&model);
     let columns = if args.logits {

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::data::npy::{Dtype, Header};
-use crate::publish::{OutputFile, Overwrite, is_output};
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::io::npy::{Dtype, Header};
+use crate::io::publish::{OutputFile, Overwrite, is_output};
+use crate::{Error, Result};
 
 /// Values that are written together.
 const BUFFER: usize = 1 << 16;

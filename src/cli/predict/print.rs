@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::Args;
-use super::labels::Classes;
+use crate::cli::predict::Args;
+use crate::cli::predict::labels::Classes;
 use crate::cli::{self, escaped};
 
 /// A form of the predictions on standard output.

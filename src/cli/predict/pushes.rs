@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use crate::explain::Explainer;
-use crate::mat::MatRef;
-use crate::{Dataset, Model, Result, Samples, Split, run};
+use crate::cli::run_files;
+use crate::linalg::mat::MatRef;
+use crate::model::explain::Explainer;
+use crate::{Dataset, Model, Result, Samples, Split};
 
 /// Training rows that an explanation names.
 const NAMED: usize = 5;
@@ -22,7 +23,7 @@ pub struct Fitted {
 impl Fitted {
     /// The rows of the run in this dataset.
     pub fn open(run_directory: &Path, dataset: &Path) -> Result<Fitted> {
-        let summary = run::read_summary(run_directory)?;
+        let summary = run_files::read_summary(run_directory)?;
         let dataset = Dataset::open(dataset)?;
         let split = dataset.split(&summary.train_split)?;
         let class_names = &dataset.manifest().class_names;
@@ -61,8 +62,8 @@ impl Fitted {
         samples: &'a Samples<'a>,
         model: &Model,
     ) -> Result<Pushes<'a>> {
-        let scaler = run::read_summary(run_directory)?.scaler(run_directory)?;
-        let path = run_directory.join(run::COORDINATES);
+        let scaler = run_files::read_summary(run_directory)?.scaler(run_directory)?;
+        let path = run_directory.join(run_files::COORDINATES);
         Ok(Pushes {
             fitted: self,
             explainer: Explainer::open(&path, samples, scaler, model.bias().len())?,

@@ -16,15 +16,15 @@ pub use line::{Head, MAX_FEATURES, Refusal, parse_line, whole_label};
 pub use rows::LibsvmRows;
 use spool::Spool;
 
-use super::checks;
-use super::dataset::{MAX_CLASSES, Manifest, NumberFormat, TRAIN};
-use super::dataset_writer::{publish, write_split};
-use super::source::{name_of, refuse_twice};
-use super::text::{Text, open_text};
-use crate::engine::available_memory;
+use crate::data::checks;
+use crate::data::dataset::{MAX_CLASSES, Manifest, NumberFormat, TRAIN};
+use crate::data::dataset_writer::{publish, write_split};
+use crate::data::source::{name_of, refuse_twice};
+use crate::data::text::{Text, open_text};
+use crate::design::plan::available_memory;
 use crate::error::{Error, Result};
-use crate::files;
-use crate::publish::{Overwrite, Staging};
+use crate::io::files;
+use crate::io::publish::{Overwrite, Staging};
 
 /// Rows between two looks at what the dense rows take.
 const LOOK: usize = 1 << 12;

@@ -1,7 +1,7 @@
 //! LIBSVM's text as rows for a model.
 
-use super::line::parse_line;
 use crate::data::dataset::NumberFormat;
+use crate::data::libsvm::line::parse_line;
 use crate::data::rows::{Finish, RowReader};
 use crate::data::text::Text;
 use crate::error::{Error, Result};

@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::files::{self, NewFile};
+use crate::io::files::{self, NewFile};
 
 /// Bytes that are written together.
 const BUFFER: usize = 1 << 18;

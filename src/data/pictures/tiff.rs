@@ -7,8 +7,8 @@ use std::io::Cursor;
 use tiff::decoder::{ChunkType, Decoder, Limits};
 use tiff::tags::Tag;
 
-use super::exif::{self, Orientation};
-use super::{DecodeOptions, MIN_MEMORY, Rgb, rgb_of_cmyk};
+use crate::data::pictures::exif::{self, Orientation};
+use crate::data::pictures::{DecodeOptions, MIN_MEMORY, Rgb, rgb_of_cmyk};
 
 const GREY_INVERTED: u16 = 0;
 const GREY: u16 = 1;
@@ -17,7 +17,7 @@ const PALETTE: u16 = 3;
 const CMYK: u16 = 5;
 
 /// Decode grey (1, 2, 4, 8 or 16 bits), a palette (1 to 8 bits), RGB or CMYK (8 or 16 bits), in
-/// strips or tiles, plain or packed by LZW, deflate or PackBits; of 16 bits as [`super::super::png`]
+/// strips or tiles, plain or packed by LZW, deflate or PackBits; of 16 bits as [`crate::data::png`]
 /// does. Alpha is dropped; where colours were multiplied by it, it is divided out first. Other
 /// kinds are refused.
 ///

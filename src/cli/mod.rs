@@ -1,0 +1,557 @@
+//! What the binaries share: arguments to exit code, printing, progress, forecasts.
+
+pub mod converged;
+pub mod predict;
+pub mod report;
+pub mod run_files;
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use clap::{Arg, ArgAction, ArgMatches, Command, Parser, value_parser};
+use clap_complete::Shell;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::io::checkpoint::Every;
+use crate::io::mmap;
+use crate::sgd::optimizer::LearningRate;
+
+/// Exit code for a command line that cannot be understood.
+const USAGE: u8 = 64;
+/// Exit code for output that could not be written.
+const OUTPUT: u8 = 74;
+/// Exit code for a bug: a panic.
+const BUG: u8 = 70;
+/// Work that takes longer, in seconds, is announced with its forecast.
+pub const WORTH_A_FORECAST: f64 = 10.0;
+
+/// How a binary speaks; chosen once, by the arguments.
+#[derive(Clone, Copy, PartialEq)]
+enum Voice {
+    Lines,
+    Quiet,
+    Json,
+}
+
+static VOICE: OnceLock<Voice> = OnceLock::new();
+/// What became of standard output and standard error.
+static STDOUT: Mutex<Stream> = Mutex::new(Stream::Open);
+static STDERR: Mutex<Stream> = Mutex::new(Stream::Open);
+
+/// What became of a stream that is written to.
+enum Stream {
+    Open,
+    /// Its reader has gone away.
+    Closed,
+    /// A line could not be written.
+    Failed(io::Error),
+}
+
+impl Stream {
+    /// Write whole lines, unless some could not be written before.
+    fn write(stream: &'static Mutex<Stream>, mut to: impl Write, lines: &str) {
+        let mut state = lock(stream);
+        if let Stream::Open = *state {
+            let written = to.write_all(lines.as_bytes());
+            *state = match written.and_then(|()| to.flush()) {
+                Ok(()) => Stream::Open,
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Stream::Closed,
+                Err(error) => Stream::Failed(error),
+            };
+        }
+    }
+}
+
+fn lock(stream: &'static Mutex<Stream>) -> MutexGuard<'static, Stream> {
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The program's name, which begins its lines on stderr.
+static NAME: OnceLock<&'static str> = OnceLock::new();
+
+/// Whether everything is said as JSON.
+pub fn is_json() -> bool {
+    voice() == Voice::Json
+}
+
+fn voice() -> Voice {
+    *VOICE.get().unwrap_or(&Voice::Lines)
+}
+
+/// Parse the arguments, run, and turn an error into one line on stderr and an exit code.
+///
+/// Every binary also understands `--quiet`, `--json-logs`, `--completions SHELL` and `--man`.
+/// Ctrl-C, SIGTERM and files that are cut short while mapped are looked after.
+pub fn main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    let _ = NAME.set(name);
+    // Arguments that cannot be understood are reported as JSON, too.
+    if std::env::args_os().any(|argument| argument == "--json-logs") {
+        let _ = VOICE.set(Voice::Json);
+    }
+    std::panic::set_hook(Box::new(move |panic| {
+        complain(&format!("bug: {}", in_one_line(&panic.to_string())), BUG);
+    }));
+    // Of the signal's handler, which may not make a line itself.
+    mmap::exit_on_truncation(|message| line_of_error(message, mmap::CUT_SHORT));
+    let run = |args| interrupt::listen().and_then(|()| run(args));
+    let result = match parse::<A>(name) {
+        Ok(Some(args)) => match catch_unwind(AssertUnwindSafe(|| run(args))) {
+            Ok(result) => result.map_err(|error| (error.to_string(), error.exit_code())),
+            Err(_) => return ExitCode::from(BUG), // The hook has said it.
+        },
+        Ok(None) => Ok(()),
+        Err(error) if error.use_stderr() => Err((first_paragraph(&error.to_string()), USAGE)),
+        Err(help) => {
+            print(help.to_string().trim_end());
+            Ok(())
+        }
+    };
+    let printed = || match (&*lock(&STDOUT), &*lock(&STDERR)) {
+        (Stream::Failed(error), _) => Err((not_written(error).to_string(), OUTPUT)),
+        (_, Stream::Failed(_)) => Err(("standard error: cannot write".to_string(), OUTPUT)),
+        _ => Ok(()),
+    };
+    match result.and_then(|()| printed()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((message, code)) => {
+            complain(&message, code);
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// An error as one line on stderr.
+pub fn complain(message: &str, code: u8) {
+    note(line_of_error(message, code));
+}
+
+fn line_of_error(message: &str, code: u8) -> String {
+    let message = escaped(message);
+    line(
+        &message,
+        &json!({"event": "error", "message": message, "code": code}),
+    )
+}
+
+/// A warning as one line on stderr: `flowreg-fit: MESSAGE`, or with `--json-logs`
+/// `{"event":"warning","message":MESSAGE}`. `--quiet` does not silence it.
+pub fn warn(message: impl std::fmt::Display) {
+    let message = escaped(&message.to_string()).into_owned();
+    let line = line(&message, &json!({"event": "warning", "message": message}));
+    note(line);
+}
+
+/// A line for stderr: the program's name and the message, or with `--json-logs` the event.
+fn line(message: &str, event: &Value) -> String {
+    match voice() {
+        Voice::Json => json_line(event),
+        Voice::Lines | Voice::Quiet => {
+            format!("{}: {message}", NAME.get().unwrap_or(&"flowreg"))
+        }
+    }
+}
+
+/// The arguments; `None` if completions or a man page were asked for, which are printed.
+fn parse<A: Parser>(name: &'static str) -> std::result::Result<Option<A>, clap::Error> {
+    let mut command = with_common_arguments(A::command());
+    let asked = (command.clone().subcommand_required(false)).try_get_matches();
+    if let Ok(matches) = &asked
+        && print_about_itself(&mut command, name, matches)
+    {
+        return Ok(None);
+    }
+    let matches = command.try_get_matches()?;
+    let voice = match (matches.get_flag("quiet"), matches.get_flag("json_logs")) {
+        (true, _) => Voice::Quiet,
+        (_, true) => Voice::Json,
+        _ => Voice::Lines,
+    };
+    let _ = VOICE.set(voice);
+    A::from_arg_matches(&matches).map(Some)
+}
+
+fn with_common_arguments(command: Command) -> Command {
+    let flag = |id: &'static str, long: &'static str, help: &'static str| {
+        let arg = Arg::new(id).long(long).action(ArgAction::SetTrue);
+        arg.help(help).help_heading("Talking")
+    };
+    let quiet = flag(
+        "quiet",
+        "quiet",
+        "Say nothing but warnings, errors and results",
+    )
+    .global(true);
+    let json_logs = flag(
+        "json_logs",
+        "json-logs",
+        "Say everything as lines of JSON, on stderr too",
+    );
+    let completions = Arg::new("completions")
+        .long("completions")
+        .value_name("SHELL");
+    command
+        .arg(quiet)
+        .arg(json_logs.conflicts_with("quiet").global(true))
+        .arg(
+            completions
+                .value_parser(value_parser!(Shell))
+                .exclusive(true)
+                .help("Print the completions of a shell")
+                .help_heading("Talking"),
+        )
+        .arg(flag("man", "man", "Print the man page").exclusive(true))
+}
+
+fn print_about_itself(command: &mut Command, name: &str, matches: &ArgMatches) -> bool {
+    let mut text = Vec::new();
+    if let Some(shell) = matches.get_one::<Shell>("completions") {
+        clap_complete::generate(*shell, command, name, &mut text);
+    } else if matches.get_flag("man") {
+        // The page of the whole command, then those of its subcommands.
+        let page =
+            |command: Command, text: &mut Vec<u8>| clap_mangen::Man::new(command).render(text);
+        command.build();
+        page(command.clone(), &mut text).expect("memory takes all bytes");
+        for subcommand in command.get_subcommands().filter(|c| c.get_name() != "help") {
+            page(subcommand.clone(), &mut text).expect("memory takes all bytes");
+        }
+    } else {
+        return false;
+    }
+    print(String::from_utf8_lossy(&text).trim_end());
+    true
+}
+
+/// Print a line that was asked for, a result, on standard output.
+///
+/// A reader that has gone away ends the printing and nothing else. Where a line cannot be
+/// written (a full disk), nothing more is, and [`main`] ends with exit code 74 when the work is
+/// done.
+pub fn print(line: impl std::fmt::Display) {
+    print_text(&format!("{line}\n"));
+}
+
+/// [`print`] for whole lines, in one write.
+pub fn print_text(lines: &str) {
+    Stream::write(&STDOUT, io::stdout().lock(), lines);
+}
+
+/// Print a value as one line of JSON on standard output, without control characters.
+pub fn print_json(value: &Value) {
+    print(json_line(value));
+}
+
+/// JSON escapes those below U+0020; the others only occur within strings, too.
+fn json_line(value: &Value) -> String {
+    let line = value.to_string();
+    if !line.contains(is_unprintable) {
+        return line;
+    }
+    let escape = |c: char| match is_unprintable(c) {
+        true => format!("\\u{:04x}", u32::from(c)),
+        false => c.to_string(),
+    };
+    line.chars().map(escape).collect()
+}
+
+/// Print lines on standard error: a result that standard output has no place for. Where they
+/// cannot be written, [`main`] ends with exit code 74.
+pub fn note(line: impl std::fmt::Display) {
+    Stream::write(&STDERR, io::stderr().lock(), &format!("{line}\n"));
+}
+
+/// Whether somebody reads standard output.
+///
+/// # Errors
+/// [`Error::Io`] once a line could not be written.
+pub fn is_read() -> Result<bool> {
+    match &*lock(&STDOUT) {
+        Stream::Open => Ok(true),
+        Stream::Closed => Ok(false),
+        Stream::Failed(error) => Err(not_written(error)),
+    }
+}
+
+fn not_written(error: &io::Error) -> Error {
+    let error = io::Error::new(error.kind(), error.to_string());
+    Error::io("standard output".as_ref(), "write")(error)
+}
+
+/// Whether a terminal takes the character for an order: control characters, and those that turn
+/// the direction of writing.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A name with the characters written out (`\x1b`) that a terminal takes for orders.
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_unprintable) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |c: char| match c {
+        '\n' => "\\n".to_string(),
+        '\t' => "\\t".to_string(),
+        '\r' => "\\r".to_string(),
+        c if c.is_control() => format!("\\x{:02x}", u32::from(c)),
+        c if is_unprintable(c) => format!("\\u{{{:x}}}", u32::from(c)),
+        c => c.to_string(),
+    };
+    Cow::Owned(text.chars().map(escape).collect())
+}
+
+/// Print a line about what goes on, unless `--quiet`.
+pub fn say(line: impl std::fmt::Display) {
+    match voice() {
+        Voice::Lines => print(escaped(&line.to_string())),
+        Voice::Quiet => {}
+        Voice::Json => {
+            let message = escaped(&line.to_string()).into_owned();
+            print_json(&json!({"event": "message", "message": message}));
+        }
+    }
+}
+
+/// With `--json-logs`, print something that happened with its numbers, and tell that it was
+/// printed.
+pub fn event(name: &str, data: &impl serde::Serialize) -> bool {
+    if voice() != Voice::Json {
+        return false;
+    }
+    let mut line = serde_json::Map::from_iter([("event".to_string(), json!(name))]);
+    match serde_json::to_value(data) {
+        Ok(Value::Object(fields)) => line.extend(fields),
+        Ok(value) => drop(line.insert("value".to_string(), value)),
+        Err(_) => {}
+    }
+    print_json(&Value::Object(line));
+    true
+}
+
+/// Say what work of more than ten seconds will take: time, bytes of memory and of the disk.
+pub fn forecast(seconds: f64, memory: f64, disk: f64) {
+    if seconds < WORTH_A_FORECAST {
+        return;
+    }
+    let data = json!({"seconds": seconds, "memory_bytes": memory, "disk_bytes": disk});
+    if !event("forecast", &data) {
+        let disk = match disk > 0.0 {
+            true => format!(", {} on the disk", bytes(disk)),
+            false => String::new(),
+        };
+        let time = duration(seconds);
+        say(format_args!(
+            "  forecast: about {time}, {} of memory{disk}",
+            bytes(memory)
+        ));
+    }
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 100.0 => format!("{s:.0} s"),
+        s if s < 6000.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+/// A number of bytes for people.
+pub fn bytes(count: f64) -> String {
+    match count {
+        b if b < 1e9 => format!("{:.0} MB", (b / 1e6).ceil()),
+        b => format!("{:.1} GB", b / 1e9),
+    }
+}
+
+/// A finite number, for clap.
+pub fn finite(text: &str) -> std::result::Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        Ok(value) => Err(format!("found {value}, expected a finite number")),
+        Err(_) => Err("expected a number such as 0.01 or 1e-4".to_string()),
+    }
+}
+
+/// What stands between the values of a table, for clap: one character, or `tab`.
+pub fn delimiter(text: &str) -> std::result::Result<u8, String> {
+    match text.as_bytes() {
+        b"tab" | b"\\t" => Ok(b'\t'),
+        [b'"' | b'\r' | b'\n' | b'0'..=b'9' | b'.' | b'+' | b'-'] => {
+            Err("expected a character that is part of no number and no quote".to_string())
+        }
+        [byte] if byte.is_ascii() => Ok(*byte),
+        _ => Err("expected one character such as ; or tab".to_string()),
+    }
+}
+
+/// A finite number or `auto`, for clap.
+pub fn learning_rate(text: &str) -> std::result::Result<LearningRate, String> {
+    match text {
+        "auto" => Ok(LearningRate::Auto),
+        _ => match finite(text) {
+            Ok(rate) => Ok(LearningRate::Fixed(rate)),
+            Err(why) => Err(format!("{why}, or auto")),
+        },
+    }
+}
+
+/// A number of epochs or a time such as 30s, 5m or 2h, for clap.
+pub fn every(text: &str) -> std::result::Result<Every, String> {
+    let bad = || "expected a number of epochs, or a time such as 30s, 5m or 2h".to_string();
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let time = units.map(|(unit, seconds)| Some((text.strip_suffix(unit)?, Some(seconds))));
+    let (number, seconds) = time.into_iter().flatten().next().unwrap_or((text, None));
+    let number: u32 = number.parse().map_err(|_| bad())?;
+    match seconds {
+        _ if number == 0 => Err(bad()),
+        None => Ok(Every::Epochs(number as usize)),
+        Some(seconds) => Ok(Every::Time(Duration::from_secs(
+            seconds * u64::from(number),
+        ))),
+    }
+}
+
+/// Where a process's time goes: laps that follow one another without a gap.
+pub struct Laps {
+    last: Instant,
+    laps: Vec<(String, f64)>,
+}
+
+impl Laps {
+    /// The first lap begins.
+    #[allow(clippy::new_without_default)] // It is no neutral value: it reads the clock.
+    pub fn new() -> Laps {
+        Laps {
+            last: Instant::now(),
+            laps: Vec::new(),
+        }
+    }
+
+    /// A lap ends and the next begins.
+    pub fn end(&mut self, name: &str) {
+        let now = Instant::now();
+        let seconds = now.duration_since(self.last).as_secs_f64();
+        self.laps.push((name.to_string(), seconds));
+        self.last = now;
+    }
+
+    /// A lap ends whose parts are known; what they leave is `rest`.
+    pub fn end_with_parts(&mut self, parts: &[(&str, f64)], rest: &str) {
+        self.end(rest);
+        let (name, whole) = self.laps.pop().expect("it just ended");
+        let known: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
+        let parts = parts
+            .iter()
+            .map(|&(name, seconds)| (name.to_string(), seconds));
+        self.laps.extend(parts);
+        self.laps.push((name, whole - known));
+    }
+
+    /// All laps and their sum.
+    pub fn say(&self) {
+        for (name, seconds) in &self.laps {
+            say(format_args!("  {name:32} {:9.2} ms", 1e3 * seconds));
+        }
+        let sum: f64 = self.laps.iter().map(|(_, seconds)| seconds).sum();
+        say(format_args!("  {:32} {:9.2} ms", "in all", 1e3 * sum));
+    }
+}
+
+/// The most memory that the process holds beside its maps of files: pages of its own, which
+/// Linux calls anonymous, looked at every millisecond.
+pub struct PeakMemory {
+    stop: Sender<()>,
+    watcher: JoinHandle<Option<u64>>,
+}
+
+impl PeakMemory {
+    /// Begin to look.
+    pub fn watch() -> PeakMemory {
+        let (stop, stopped) = mpsc::channel();
+        let watcher = std::thread::spawn(move || {
+            let mut peak = None;
+            while stopped.recv_timeout(Duration::from_millis(1)) == Err(RecvTimeoutError::Timeout) {
+                peak = peak.max(anonymous_memory());
+            }
+            peak
+        });
+        PeakMemory { stop, watcher }
+    }
+
+    /// Print it, where the system tells it.
+    pub fn say(self) {
+        drop(self.stop);
+        if let Ok(Some(bytes)) = self.watcher.join() {
+            let megabytes = bytes as f64 / 1e6;
+            say(format_args!(
+                "  {:32} {megabytes:9.2} MB",
+                "peak memory beside the maps"
+            ));
+        }
+    }
+}
+
+/// Bytes.
+fn anonymous_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
+}
+
+/// A bar with rate and time left on a terminal; nothing elsewhere, or if lines are not wanted.
+pub fn progress(steps: u64, what: &'static str) -> ProgressBar {
+    bar(
+        steps,
+        what,
+        "{prefix} {bar:32} {pos}/{len} {per_sec}, {eta} left {msg}",
+    )
+}
+
+/// The same for bytes.
+pub fn progress_bytes(bytes: u64, what: &'static str) -> ProgressBar {
+    let template = "{prefix} {bar:32} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left {msg}";
+    bar(bytes, what, template)
+}
+
+fn bar(steps: u64, what: &'static str, template: &str) -> ProgressBar {
+    if voice() != Voice::Lines {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(template).expect("the template is valid");
+    ProgressBar::new(steps).with_style(style).with_prefix(what)
+}
+
+/// clap's message without its pointer to `--help` and its colours.
+fn first_paragraph(message: &str) -> String {
+    let paragraph = message.split("\n\n").next().unwrap_or(message);
+    in_one_line(paragraph.trim_start_matches("error: "))
+}
+
+fn in_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_written_out() {
+        assert_eq!(escaped("rose.jpg"), "rose.jpg");
+        assert_eq!(escaped("a\u{202e}"), "a\\u{202e}");
+        assert_eq!(json_line(&json!("\u{9b}é\x1b")), r#""\u009bé\u001b""#);
+        assert_eq!(escaped("a\x1b[31m\n\u{85}é"), "a\\x1b[31m\\n\\x85é");
+    }
+}

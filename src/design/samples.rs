@@ -1,0 +1,509 @@
+//! Rows to fit or to evaluate: features that are borrowed, labels that were checked.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::design::plan::available_memory;
+use crate::error::{Error, Result};
+use crate::linalg::mat::MatRef;
+
+/// The rows that a step uses.
+#[derive(Clone, Copy, Debug)]
+pub enum Batch<'a> {
+    /// All of them, in order.
+    All,
+    /// These, by number.
+    Rows(&'a [u32]),
+}
+
+/// Rows of a feature matrix.
+///
+/// The features stay where they are (a memory map or the caller's slice). A choice of
+/// rows that is not one contiguous run is kept as an index, never as a copy.
+#[derive(Clone, Debug)]
+pub struct Rows<'a> {
+    x: MatRef<'a>,
+    /// Row numbers in `x`; `None` means all rows in order.
+    index: Option<Vec<u32>>,
+}
+
+/// Labelled rows.
+#[derive(Clone, Debug)]
+pub struct Samples<'a> {
+    x: Rows<'a>,
+    labels: Vec<u32>,
+    classes: usize,
+}
+
+/// Samples to fit, and samples to validate on while fitting.
+#[derive(Clone, Copy, Debug)]
+pub struct Splits<'a> {
+    /// What is fitted.
+    pub train: &'a Samples<'a>,
+    /// What the model is tried on after every epoch.
+    pub validation: Option<&'a Samples<'a>>,
+}
+
+impl Splits<'_> {
+    /// What tells the training rows and the validation rows from others. Cost: X is read once.
+    pub(crate) fn fingerprints(self) -> [String; 2] {
+        let of = |samples: Option<&Samples>| match samples {
+            Some(samples) => samples.fingerprint(),
+            None => "none".to_string(),
+        };
+        [of(Some(self.train)), of(self.validation)]
+    }
+
+    /// Refuse validation rows of another shape.
+    pub(crate) fn check_shapes(self) -> Result<()> {
+        let shape = |s: &Samples| format!("{} features, {} classes", s.features(), s.classes());
+        match self.validation.map(shape) {
+            Some(found) if found != shape(self.train) => {
+                let expected = format!("{} as in training", shape(self.train));
+                Err(Error::shape("validation samples", found, expected))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Samples whose features are a copy.
+#[derive(Clone, Debug)]
+pub struct OwnedSamples {
+    x: Vec<f32>,
+    features: usize,
+    labels: Vec<u32>,
+    classes: usize,
+}
+
+impl OwnedSamples {
+    /// The samples of these features, row-major, with the labels of others.
+    pub(crate) fn new(x: Vec<f32>, like: &Samples) -> OwnedSamples {
+        OwnedSamples {
+            x,
+            features: like.features(),
+            labels: like.labels().to_vec(),
+            classes: like.classes(),
+        }
+    }
+
+    /// Borrowed.
+    pub fn samples(&self) -> Result<Samples<'_>> {
+        let labels: Vec<i64> = self.labels.iter().map(|&label| label.into()).collect();
+        Samples::new(&self.x, self.features, &labels, self.classes)
+    }
+}
+
+impl<'a> From<&'a Samples<'a>> for Splits<'a> {
+    fn from(train: &'a Samples<'a>) -> Self {
+        Splits {
+            train,
+            validation: None,
+        }
+    }
+}
+
+impl<'a> From<(&'a Samples<'a>, &'a Samples<'a>)> for Splits<'a> {
+    fn from((train, validation): (&'a Samples<'a>, &'a Samples<'a>)) -> Self {
+        Splits {
+            train,
+            validation: Some(validation),
+        }
+    }
+}
+
+impl<'a> Samples<'a> {
+    /// Wrap `x`, `n x features` row-major, and its `n` labels, each in `0..classes`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the lengths do not fit together, if there are no rows, no
+    /// features or fewer than two classes, if a feature is NaN or infinite (named by row and
+    /// column).
+    pub fn new(x: &'a [f32], features: usize, labels: &[i64], classes: usize) -> Result<Self> {
+        let n = labels.len();
+        if Some(x.len()) != n.checked_mul(features) || features == 0 {
+            return Err(Error::shape(
+                "x",
+                format!("{} values", x.len()),
+                format!("{n} labels x {features} features"),
+            ));
+        }
+        Self::from_matrix(MatRef::new(x, n, features), labels, classes)
+    }
+
+    /// Like [`Samples::new`] for a matrix view.
+    pub fn from_matrix(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
+        let samples = Self::of_finite(x, labels, classes)?;
+        let rows = x.as_slice().par_chunks(x.cols()).enumerate();
+        let bad = rows.filter_map(|(row, x)| Some((row, position(x, f32::is_finite)?)));
+        match bad.min() {
+            None => Ok(samples),
+            Some((row, column)) => Err(Error::shape(
+                "x",
+                format!("{} in row {row}, feature {column}", x.row(row)[column]),
+                "finite numbers",
+            )),
+        }
+    }
+
+    /// Like [`Samples::from_matrix`] for features that are known to be finite.
+    pub(crate) fn of_finite(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
+        Self::of_any_classes(x, labels, classes)?.checked()
+    }
+
+    /// Like [`Samples::of_finite`] for any number of classes; for [`Samples::first_classes`].
+    pub(crate) fn of_any_classes(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
+        if x.rows() == 0 || x.cols() == 0 || x.rows() != labels.len() {
+            return Err(Error::shape(
+                "x",
+                format!("{} x {}", x.rows(), x.cols()),
+                format!(
+                    "as many rows as labels ({}), at least one, and features",
+                    labels.len()
+                ),
+            ));
+        }
+        // Row numbers are kept in 32 bits.
+        if classes < 2 || u32::try_from(x.rows().max(classes)).is_err() {
+            return Err(Error::shape(
+                "classes",
+                classes,
+                "at least 2 and rows and classes below 2^32",
+            ));
+        }
+        let labels = labels
+            .iter()
+            .enumerate()
+            .map(|(row, &label)| match usize::try_from(label) {
+                Ok(l) if l < classes => Ok(l as u32),
+                _ => Err(Error::shape(
+                    "labels",
+                    format!("{label} in row {row}"),
+                    format!("0..{classes}"),
+                )),
+            })
+            .collect::<Result<Vec<u32>>>()?;
+        Ok(Samples {
+            x: Rows::new(x),
+            labels,
+            classes,
+        })
+    }
+
+    /// Refuse so many classes that memory cannot hold a weight for them.
+    fn checked(self) -> Result<Self> {
+        match beyond_memory(self.classes, self.features()) {
+            None => Ok(self),
+            Some((found, expected)) => Err(Error::memory("classes", found, expected)),
+        }
+    }
+
+    /// The rows whose label is below `classes`, which becomes the number of classes; they may be
+    /// more than the labels need.
+    ///
+    /// # Errors
+    /// [`Error::Options`] if `classes` is below 2, or if no row is left; [`Error::Memory`] if
+    /// memory cannot hold a weight of `classes` x features.
+    pub fn first_classes(self, classes: usize) -> Result<Self> {
+        if classes < 2 || u32::try_from(classes).is_err() {
+            let expected = "2 or more, below 2^32";
+            return Err(Error::options("--classes", classes, expected));
+        }
+        if classes >= self.classes {
+            return Samples { classes, ..self }.checked();
+        }
+        let kept: Vec<u32> = (0..self.labels.len() as u32)
+            .filter(|&i| (self.labels[i as usize] as usize) < classes)
+            .collect();
+        if kept.is_empty() {
+            let expected = "at least one row with a label below it";
+            return Err(Error::options("--classes", classes, expected));
+        }
+        let samples = Samples {
+            x: self.x.choose(&kept),
+            labels: kept.iter().map(|&i| self.labels[i as usize]).collect(),
+            classes,
+        };
+        samples.checked()
+    }
+
+    /// The classes that have rows here and none in `other`, in ascending order.
+    pub fn classes_missing_in(&self, other: &Samples) -> Vec<u32> {
+        let mut missing = self.labels.clone();
+        missing.sort_unstable();
+        missing.dedup();
+        let there: std::collections::HashSet<u32> = other.labels.iter().copied().collect();
+        missing.retain(|label| !there.contains(label));
+        missing
+    }
+
+    /// The rows that are to be kept, by number.
+    pub(crate) fn keep(&self, keep: impl Fn(usize) -> bool) -> Samples<'a> {
+        let kept: Vec<u32> = (0..self.rows() as u32)
+            .filter(|&row| keep(row as usize))
+            .collect();
+        Samples {
+            x: self.x.choose(&kept),
+            labels: kept.iter().map(|&row| self.labels[row as usize]).collect(),
+            classes: self.classes,
+        }
+    }
+
+    /// These samples and others after them, copied. Cost: 4(n + m)d bytes.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the others have other features or classes, or no memory can be had.
+    pub fn joined(&self, other: &Samples) -> Result<OwnedSamples> {
+        let splits = Splits {
+            train: self,
+            validation: Some(other),
+        };
+        splits.check_shapes()?;
+        let mut x = room((self.rows() + other.rows()).saturating_mul(self.features()))?;
+        for rows in [self.x(), other.x()] {
+            (0..rows.len()).for_each(|i| x.extend_from_slice(rows.row(i)));
+        }
+        let mut both = OwnedSamples::new(x, self);
+        both.labels.extend_from_slice(other.labels());
+        Ok(both)
+    }
+
+    /// X, without the labels.
+    pub fn x(&self) -> &Rows<'a> {
+        &self.x
+    }
+
+    /// n: number of rows.
+    pub fn rows(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// d: number of features.
+    pub fn features(&self) -> usize {
+        self.x.features()
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Shape and checksums of features and labels: what tells these samples from others. Cost:
+    /// X is read once.
+    pub(crate) fn fingerprint(&self) -> String {
+        let row = |i| crc32fast::hash(bytemuck::cast_slice(self.x.row(i)));
+        let rows: Vec<u32> = (0..self.rows()).into_par_iter().map(row).collect();
+        let crc32 = |values: &[u32]| crc32fast::hash(bytemuck::cast_slice(values));
+        let (x, labels) = (crc32(&rows), crc32(&self.labels));
+        let (n, d, classes) = (self.rows(), self.features(), self.classes);
+        format!("{n} x {d}, {classes} classes, x {x:08x}, labels {labels:08x}")
+    }
+
+    /// The labels, one a row, each below [`Samples::classes`].
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+}
+
+/// What is found and expected if memory cannot hold the weight of so many classes; a single wild
+/// label would ask for it.
+pub(crate) fn beyond_memory(classes: usize, features: usize) -> Option<(String, String)> {
+    /// Bytes that every machine has: a weight of less is not looked at.
+    const ALWAYS: u64 = 256 << 20;
+    let bytes = (classes as u64).saturating_mul(features as u64);
+    let bytes = bytes.saturating_mul(4);
+    if bytes <= ALWAYS {
+        return None;
+    }
+    let most = available_memory().unwrap_or(u64::MAX >> 1);
+    (bytes > most).then(|| {
+        (
+            format!("{classes} classes x {features} features, a weight of {bytes} bytes"),
+            format!(
+                "at most the {most} bytes of memory at hand: number the classes from 0 without \
+                 gaps, or give --classes to leave out rows of the higher labels"
+            ),
+        )
+    })
+}
+
+/// Room for so many values.
+pub(crate) fn room(values: usize) -> Result<Vec<f32>> {
+    let mut x = Vec::new();
+    match x.try_reserve_exact(values) {
+        Ok(()) => Ok(x),
+        Err(_) => Err(Error::memory(
+            "a copy of x",
+            format!("{values} values, for which there is no memory"),
+            "fewer rows or features, or more memory",
+        )),
+    }
+}
+
+/// Where the first value is that fails the test.
+///
+/// Most blocks have none: the search is a pass without branches first.
+pub(crate) fn position(values: &[f32], test: impl Fn(f32) -> bool) -> Option<usize> {
+    let all = values.iter().fold(true, |all, &value| all & test(value));
+    match all {
+        true => None,
+        false => values.iter().position(|&value| !test(value)),
+    }
+}
+
+impl<'a> Rows<'a> {
+    /// All rows of a matrix.
+    pub fn new(x: MatRef<'a>) -> Self {
+        Rows { x, index: None }
+    }
+
+    /// n: number of rows.
+    pub fn len(&self) -> usize {
+        self.index.as_ref().map_or(self.x.rows(), Vec::len)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// d: number of features.
+    pub fn features(&self) -> usize {
+        self.x.cols()
+    }
+
+    /// All rows as one borrowed matrix, where they are contiguous.
+    pub fn contiguous(&self) -> Option<MatRef<'a>> {
+        self.index.is_none().then_some(self.x)
+    }
+
+    /// The features of row `i`.
+    pub fn row(&self, i: usize) -> &'a [f32] {
+        match &self.index {
+            None => self.x.row(i),
+            Some(index) => self.x.row(index[i] as usize),
+        }
+    }
+
+    /// The largest |x_i|² of the rows that `keep` keeps. Cost: they are read once.
+    pub fn largest_square(&self, keep: impl Fn(usize) -> bool + Sync) -> f64 {
+        let square = |i| -> f64 { self.row(i).iter().map(|&x| f64::from(x).powi(2)).sum() };
+        (0..self.len())
+            .into_par_iter()
+            .filter(|&i| keep(i))
+            .map(square)
+            .reduce(|| 0.0, f64::max)
+    }
+
+    /// Read a value of every page of these rows, in order, so that a map has them at hand when
+    /// they are multiplied: the order in which a disk is fastest.
+    pub fn touch(&self, range: Range<usize>) {
+        /// Values of the smallest page there is, 4096 bytes.
+        const PAGE: usize = 1024;
+        for i in range {
+            let row = self.row(i);
+            let values = row.iter().step_by(PAGE).chain(row.last());
+            values.for_each(|value| {
+                std::hint::black_box(*value);
+            });
+        }
+    }
+
+    /// Rows `range` as a matrix: borrowed where contiguous, else copied into `scratch`.
+    pub fn block<'b>(&'b self, range: Range<usize>, scratch: &'b mut Vec<f32>) -> MatRef<'b> {
+        match self.contiguous() {
+            Some(x) => x.rows_range(range),
+            None => {
+                let rows = range.len();
+                scratch.clear();
+                range.for_each(|i| scratch.extend_from_slice(self.row(i)));
+                MatRef::new(scratch, rows, self.features())
+            }
+        }
+    }
+
+    /// These rows of these rows, in ascending order.
+    fn choose(&self, kept: &[u32]) -> Self {
+        let (Some(&first), Some(&last)) = (kept.first(), kept.last()) else {
+            return Rows {
+                x: self.x,
+                index: Some(Vec::new()),
+            };
+        };
+        if self.index.is_none() && (last - first) as usize + 1 == kept.len() {
+            return Rows::new(self.x.rows_range(first as usize..last as usize + 1));
+        }
+        let number = |&i: &u32| self.index.as_ref().map_or(i, |index| index[i as usize]);
+        Rows {
+            x: self.x,
+            index: Some(kept.iter().map(number).collect()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_of_classes_borrows_or_indexes() {
+        let x: Vec<f32> = (0..12).map(|v| v as f32).collect();
+        let sorted = Samples::new(&x, 2, &[0, 0, 1, 1, 2, 2], 3).unwrap();
+        let two = sorted.first_classes(2).unwrap();
+        assert_eq!(two.x().contiguous().unwrap().as_slice(), &x[..8]);
+        assert_eq!((two.rows(), two.classes()), (4, 2));
+
+        let mixed = Samples::new(&x, 2, &[2, 0, 2, 1, 0, 2], 3).unwrap();
+        let two = mixed.first_classes(2).unwrap();
+        assert!(two.x().contiguous().is_none());
+        assert_eq!(two.labels(), [0, 1, 0]);
+        let mut scratch = Vec::new();
+        assert_eq!(
+            two.x().block(1..3, &mut scratch).as_slice(),
+            [6.0, 7.0, 8.0, 9.0]
+        );
+    }
+
+    #[test]
+    fn lies_are_refused() {
+        let x = [0.0; 6];
+        assert!(Samples::new(&x, 2, &[0, 1], 2).is_err());
+        assert!(Samples::new(&x, 0, &[], 2).is_err());
+        assert!(Samples::new(&[], 2, &[], 2).is_err());
+        assert!(Samples::new(&x, 2, &[0, 1, 2], 2).is_err());
+        assert!(Samples::new(&x, 2, &[0, 1, -1], 2).is_err());
+        assert!(Samples::new(&x, 2, &[0, 0, 0], 1).is_err());
+        let good = Samples::new(&x, 2, &[0, 1, 2], 3).unwrap();
+        assert!(good.clone().first_classes(1).is_err());
+        assert!(good.first_classes(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn classes_may_be_more_than_rows_and_labels() {
+        let x = [0.0; 4];
+        let samples = Samples::new(&x, 2, &[7, 0], 8).unwrap();
+        assert_eq!((samples.rows(), samples.classes()), (2, 8));
+        let more = samples.clone().first_classes(10).unwrap();
+        assert_eq!((more.rows(), more.classes()), (2, 10));
+        assert_eq!(samples.clone().first_classes(3).unwrap().labels(), [0]);
+        let few = Samples::new(&x, 2, &[0, 1], 8).unwrap();
+        assert_eq!(samples.classes_missing_in(&few), [7]);
+        assert_eq!(few.classes_missing_in(&few), [0u32; 0]);
+    }
+
+    /// A wild label would ask for a weight that no memory holds; not if its row is left out.
+    #[test]
+    fn classes_beyond_memory_are_refused() {
+        let x = vec![0.0; 2 << 20];
+        let wild = i64::from(u32::MAX) - 1;
+        let (features, classes) = (1 << 20, wild as usize + 1);
+        let error = Samples::new(&x, features, &[wild, 0], classes).unwrap_err();
+        let bytes = classes as u64 * features as u64 * 4;
+        assert!(error.to_string().contains(&bytes.to_string()), "{error}");
+        assert_eq!(error.exit_code(), 71);
+        let x = MatRef::new(&x, 2, features);
+        let all = Samples::of_any_classes(x, &[wild, 0], classes).unwrap();
+        assert_eq!(all.first_classes(2).unwrap().labels(), [0]);
+    }
+}

@@ -1,0 +1,355 @@
+//! A read-only memory map of a little-endian f32 matrix: one of the rooms where
+//! `unsafe` may live.
+//!
+//! The map is a view of a file that another process could change or cut short while
+//! it is read. flowreg never writes a published file in place (it writes a sibling and
+//! renames it), so only a foreign program can do that. Then:
+//!
+//! - cut short: touching what is gone raises SIGBUS. Programs that called
+//!   [`exit_on_truncation`] end with one line and exit code 75, without a core dump; the
+//!   output in the making is never published, and the next run removes it;
+//! - rewritten: the values change under the fit. [`MappedMatrix::check_unchanged`], asked
+//!   before anything is published, compares length and time of the last write.
+//!
+//! A program that uses the library and installs no handler dies of SIGBUS, as with any map.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use memmap2::Mmap;
+
+use crate::error::{Error, Result};
+use crate::io::files::{self, changed};
+pub(crate) use crate::io::files::{check_state, state};
+use crate::io::npy::{Dtype, Header, MAX_HEADER};
+use crate::linalg::mat::MatRef;
+
+#[cfg(target_endian = "big")]
+compile_error!("datasets are little-endian and mapped as they are; this machine is big-endian");
+
+/// A matrix in a `.npy` file, mapped and never copied.
+#[derive(Debug)]
+pub struct MappedMatrix {
+    path: PathBuf,
+    file: File,
+    state: (u64, SystemTime),
+    // Before the map, so that it is forgotten before the addresses are free.
+    #[cfg(unix)]
+    _watched: sigbus::Watched,
+    map: Mmap,
+    offset: usize,
+    rows: usize,
+    cols: usize,
+}
+
+impl MappedMatrix {
+    /// Map `path`, which must hold a two-dimensional `<f4` array of exactly its length.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path, "open"))?;
+        let state = state(path, &file)?;
+        let header = read_header(path, &file, state.0)?;
+        let &[rows, cols] = header.shape.as_slice() else {
+            return Err(Error::format(
+                path,
+                "shape",
+                format!("{:?}", header.shape),
+                "two dimensions (rows, features)",
+            ));
+        };
+        if !header.is_mappable() {
+            let order = if header.fortran_order { "Fortran" } else { "C" };
+            let found = format!(
+                "{} in {order} order, from byte {}",
+                header.descr(),
+                header.data_offset
+            );
+            let expected = "<f4 in C order from a multiple of 4: only that is mapped as it lies";
+            return Err(Error::format(path, "header", found, expected));
+        }
+        // SAFETY: the file is opened read-only and the map is private to this value; the
+        // module comment says what happens if somebody else changes the file.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map into memory"))?;
+        // The length was checked against the file; it must also hold for the map.
+        if map.len() as u64 != state.0 {
+            return Err(changed(path, state.0, map.len() as u64));
+        }
+        Ok(MappedMatrix {
+            path: path.to_path_buf(),
+            file,
+            state,
+            #[cfg(unix)]
+            _watched: sigbus::Watched::new(&map, path),
+            map,
+            offset: header.data_offset,
+            rows,
+            cols,
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The matrix. Cost: none; pages are read when touched.
+    pub fn view(&self) -> MatRef<'_> {
+        // `offset` is a multiple of 4 and maps start at a page: the cast cannot fail.
+        MatRef::new(bytemuck::cast_slice(self.data()), self.rows, self.cols)
+    }
+
+    /// The matrix as bytes.
+    pub fn data(&self) -> &[u8] {
+        &self.map[self.offset..]
+    }
+
+    /// The header as bytes.
+    pub fn header(&self) -> &[u8] {
+        &self.map[..self.offset]
+    }
+
+    /// Refuse if somebody wrote to the file since it was opened. A file that was replaced by
+    /// another of its name is still the one that was opened.
+    ///
+    /// # Errors
+    /// [`Error::Changed`].
+    pub fn check_unchanged(&self) -> Result<()> {
+        check_state(&self.path, &self.file, self.state)
+    }
+}
+
+/// Parse the header and hold it against the file's length.
+pub(crate) fn read_header(path: &Path, file: &File, len: u64) -> Result<Header> {
+    let mut head = Vec::with_capacity(MAX_HEADER);
+    file.take(MAX_HEADER as u64)
+        .read_to_end(&mut head)
+        .map_err(Error::io(path, "read"))?;
+    parse_header(path, &head, len)
+}
+
+pub(crate) fn parse_header(path: &Path, head: &[u8], len: u64) -> Result<Header> {
+    Header::parse(head, len).map_err(|source| Error::Npy {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+/// The labels of so many rows of a dataset, as they were written and as numbers.
+#[derive(Debug)]
+pub(crate) struct Labels {
+    pub header: Vec<u8>,
+    pub data: Vec<u8>,
+    pub values: Vec<i64>,
+}
+
+/// Read the whole file of a dataset's labels: `<i8` of one dimension.
+pub(crate) fn read_labels(path: &Path, rows: usize) -> Result<Labels> {
+    let most = (rows as u64).saturating_mul(8);
+    let most = most.saturating_add(MAX_HEADER as u64);
+    let mut bytes = files::read(path, "open", most)?;
+    let header = parse_header(path, &bytes, bytes.len() as u64)?;
+    let plain = header.dtype == Dtype::I64 && !header.big_endian;
+    if !plain || header.shape != [rows] {
+        let found = format!("{} of shape {:?}", header.descr(), header.shape);
+        let expected = format!("<i8 of one label a row, {rows}");
+        return Err(Error::format(path, "header", found, expected));
+    }
+    let data = bytes.split_off(header.data_offset);
+    let words = data.as_chunks::<8>().0.iter();
+    Ok(Labels {
+        values: words.map(|&word| i64::from_le_bytes(word)).collect(),
+        header: bytes,
+        data,
+    })
+}
+
+/// Features in a file that is mapped, or in memory.
+#[derive(Debug)]
+pub enum Matrix {
+    /// As they lie in the file.
+    Mapped(MappedMatrix),
+    /// Made of what a file holds, row-major.
+    Held {
+        /// The file.
+        path: PathBuf,
+        /// rows x cols.
+        values: Vec<f32>,
+        /// n.
+        rows: usize,
+        /// d.
+        cols: usize,
+    },
+}
+
+impl Matrix {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Matrix::Mapped(map) => map.path(),
+            Matrix::Held { path, .. } => path,
+        }
+    }
+
+    /// The matrix. Cost: none.
+    pub fn view(&self) -> MatRef<'_> {
+        match self {
+            Matrix::Mapped(map) => map.view(),
+            Matrix::Held {
+                values, rows, cols, ..
+            } => MatRef::new(values, *rows, *cols),
+        }
+    }
+
+    /// The matrix as bytes.
+    pub fn data(&self) -> &[u8] {
+        match self {
+            Matrix::Mapped(map) => map.data(),
+            Matrix::Held { values, .. } => bytemuck::cast_slice(values),
+        }
+    }
+
+    /// As [`MappedMatrix::check_unchanged`]; what is in memory does not change.
+    pub fn check_unchanged(&self) -> Result<()> {
+        match self {
+            Matrix::Mapped(map) => map.check_unchanged(),
+            Matrix::Held { .. } => Ok(()),
+        }
+    }
+}
+
+/// Exit code of a process whose mapped file was cut short: that of [`Error::Changed`].
+pub const CUT_SHORT: u8 = 75;
+
+/// From now on, end the process with one line on stderr and exit code 75 where a mapped file is
+/// cut short under it; `line` makes that line of the message. Of files mapped before, the message
+/// itself. For programs: the handler is the whole process's.
+pub fn exit_on_truncation(line: fn(&str) -> String) {
+    #[cfg(unix)]
+    sigbus::install(line);
+    #[cfg(not(unix))]
+    let _ = line;
+}
+
+/// What a signal handler may do: look into static tables, `write`, `_exit`.
+#[cfg(unix)]
+mod sigbus {
+    use std::ffi::{CString, c_char, c_int, c_void};
+    use std::path::Path;
+    use std::ptr::null_mut;
+    use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+    use std::sync::{Mutex, OnceLock};
+
+    /// Maps watched at a time; those beyond are not, and die of SIGBUS.
+    const MAPS: usize = 64;
+
+    struct Slot {
+        start: AtomicUsize,
+        end: AtomicUsize,
+        /// What to say of it, or null if the slot is free.
+        line: AtomicPtr<c_char>,
+    }
+
+    static SLOTS: [Slot; MAPS] = [const {
+        Slot {
+            start: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            line: AtomicPtr::new(null_mut()),
+        }
+    }; MAPS];
+    /// Some thread has begun to end the process.
+    static ENDING: AtomicBool = AtomicBool::new(false);
+    /// Makes a line of a message.
+    static LINE: OnceLock<fn(&str) -> String> = OnceLock::new();
+    /// Held to change a slot; the handler only reads.
+    static CHANGE: Mutex<()> = Mutex::new(());
+
+    /// A map whose addresses the handler knows.
+    #[derive(Debug)]
+    pub struct Watched {
+        slot: Option<usize>,
+        _line: CString,
+    }
+
+    impl Watched {
+        pub fn new(map: &[u8], path: &Path) -> Watched {
+            let path = path.display();
+            let message = format!(
+                "{path}: cut short while it was in use; nothing was written: run again, on files that stay as they are"
+            );
+            let line = LINE.get().map_or(message.clone(), |line| line(&message));
+            // A path with a NUL cannot have been opened.
+            let line = CString::new(line + "\n").unwrap_or_default();
+            let _change = CHANGE
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            let free = |slot: &Slot| slot.line.load(Ordering::Acquire).is_null();
+            let slot = SLOTS.iter().position(free);
+            if let Some(slot) = slot {
+                let slot = &SLOTS[slot];
+                let start = map.as_ptr() as usize;
+                slot.start.store(start, Ordering::Relaxed);
+                slot.end.store(start + map.len(), Ordering::Relaxed);
+                // Last: it makes the slot count.
+                slot.line.store(line.as_ptr().cast_mut(), Ordering::Release);
+            }
+            Watched { slot, _line: line }
+        }
+    }
+
+    impl Drop for Watched {
+        fn drop(&mut self) {
+            let _change = CHANGE
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            if let Some(slot) = self.slot {
+                SLOTS[slot].line.store(null_mut(), Ordering::Release);
+            }
+        }
+    }
+
+    pub fn install(line: fn(&str) -> String) {
+        let _ = LINE.set(line);
+        // SAFETY: a zeroed `sigaction` is an empty mask and no flags; the handler is of the
+        // kind that SA_SIGINFO asks for and does only what a handler may. SA_ONSTACK: the
+        // standard library gives every thread its own stack for signals.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_sigbus;
+            action.sa_sigaction = handler as libc::sighandler_t;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            libc::sigaction(libc::SIGBUS, &action, null_mut());
+        }
+    }
+
+    extern "C" fn on_sigbus(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+        // SAFETY: the kernel gives a valid `info`, in which SIGBUS has an address.
+        let address = unsafe { (*info).si_addr() } as usize;
+        for slot in &SLOTS {
+            let line = slot.line.load(Ordering::Acquire);
+            let range = slot.start.load(Ordering::Relaxed)..slot.end.load(Ordering::Relaxed);
+            if line.is_null() || !range.contains(&address) {
+                continue;
+            }
+            if ENDING.swap(true, Ordering::AcqRel) {
+                // Another thread is at it; one line is enough.
+                loop {
+                    // SAFETY: `pause` may be called in a handler.
+                    unsafe { libc::pause() };
+                }
+            }
+            // SAFETY: a slot's line outlives its map, whose address was just touched; `strlen`
+            // is what `from_ptr` is, and it ends with a NUL. `write` reads the slice; it and
+            // `_exit` may be called here.
+            unsafe {
+                let line = std::ffi::CStr::from_ptr(line).to_bytes();
+                libc::write(2, line.as_ptr().cast(), line.len());
+                libc::_exit(super::CUT_SHORT.into());
+            }
+        }
+        // Not ours: the next try of the same access ends the process as it would have.
+        // SAFETY: `signal` with a default is allowed in a handler.
+        unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+    }
+}

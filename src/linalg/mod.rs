@@ -1,0 +1,8 @@
+//! Dense linear algebra: matrices, vectors, products, a Cholesky factor, the largest eigenvalue.
+
+pub(crate) mod cholesky;
+pub mod gemm;
+pub mod mat;
+pub mod power_iteration;
+pub mod threads;
+pub(crate) mod vec;

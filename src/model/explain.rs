@@ -1,0 +1,122 @@
+//! Which training rows push a prediction: from the Gram coordinates of a model.
+//!
+//! With W = s·W0 + Aᵀ X the logit of output k at a row x is
+//! `z_k = s·w0_k·x + Σ_i A_ik (x_i·x) + b_k`: training row i gives it `A_ik (x_i·x)`.
+//!
+//! Coordinates of standardized features x' = (x - μ)/σ stand for W = s·W0/σ + Aᵀ X'/σ: there
+//! training row i gives `A_ik (x'_i·x/σ)`, so that b is the model's bias as well.
+
+use std::path::Path;
+
+use crate::design::samples::{Rows, Samples, position};
+use crate::design::scaler::Scaler;
+use crate::error::{Error, Result};
+use crate::io::mmap::MappedMatrix;
+use crate::linalg::gemm::{Accum, Backend, Gemm};
+use crate::linalg::mat::{MatMut, MatRef};
+
+/// Training rows whose inner products are computed together.
+const BLOCK_ROWS: usize = 1024;
+
+/// The part A of a model's Gram coordinates, with the rows that it belongs to.
+#[derive(Debug)]
+pub struct Explainer<'a> {
+    state: MappedMatrix,
+    train: &'a Samples<'a>,
+    scaler: Option<Scaler>,
+    outputs: usize,
+}
+
+impl<'a> Explainer<'a> {
+    /// Open the coordinates of a model of so many outputs that was fitted to `train`, on the
+    /// scale of `scaler` if there is one ([`crate::Fit::scaler`]).
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Npy`]; [`Error::Format`] if they are of other rows or no numbers;
+    /// [`Error::Shape`] if the scaler is of other features.
+    pub fn open(
+        path: &Path,
+        train: &'a Samples<'a>,
+        scaler: Option<Scaler>,
+        outputs: usize,
+    ) -> Result<Explainer<'a>> {
+        let state = MappedMatrix::open(path)?;
+        let found = (state.view().rows(), state.view().cols());
+        let expected = 1 + outputs + train.rows() * outputs;
+        if found != (1, expected) {
+            return Err(Error::format(
+                path,
+                "shape",
+                format!("{} x {}", found.0, found.1),
+                format!(
+                    "1 x {expected}: s, {outputs} of b and {outputs} x {} of Aᵀ; give the dataset and split that were fitted",
+                    train.rows()
+                ),
+            ));
+        }
+        if let Some(at) = position(state.view().as_slice(), f32::is_finite) {
+            let value = state.view().as_slice()[at];
+            let field = format!("column {at}");
+            return Err(Error::format(path, field, value, "finite numbers"));
+        }
+        let features = scaler.as_ref().map(|scaler| scaler.mean().len());
+        if let Some(found) = features.filter(|&found| found != train.features()) {
+            let expected = format!("{} as the rows have", train.features());
+            return Err(Error::shape("features of the scaler", found, expected));
+        }
+        Ok(Explainer {
+            state,
+            train,
+            scaler,
+            outputs,
+        })
+    }
+
+    /// What every training row gives to the logit of a class, for each row of `x`: one list a
+    /// row. A logistic model's class 0 has the negated logit. Cost: 2·n·d flop a row.
+    ///
+    /// # Panics
+    /// If there is not one class a row, or the rows have other features.
+    pub fn contributions(&self, x: MatRef, classes: &[u32]) -> Vec<Vec<f64>> {
+        assert_eq!(x.rows(), classes.len(), "one class a row");
+        let (n, m) = (self.train.rows(), x.rows());
+        let gemm = Gemm::new(Backend::default(), rayon::current_num_threads());
+        let mut all = vec![Vec::with_capacity(n); m];
+        let (mut gathered, mut scaled, mut query) = (Vec::new(), Vec::new(), Vec::new());
+        let x = match &self.scaler {
+            None => x,
+            Some(scaler) => {
+                scaler.scale_rows(x, &mut query);
+                MatRef::new(&query, m, x.cols())
+            }
+        };
+        let rows: &Rows = self.train.x();
+        for start in (0..n).step_by(BLOCK_ROWS) {
+            let range = start..(start + BLOCK_ROWS).min(n);
+            let mut block = rows.block(range.clone(), &mut gathered);
+            let mut offsets = vec![0.0; range.len()];
+            if let Some(scaler) = &self.scaler {
+                scaler.scale_rows(block, &mut scaled);
+                block = MatRef::new(&scaled, range.len(), x.cols());
+                let of_rows = offsets.iter_mut().zip(scaled.chunks_exact(x.cols()));
+                of_rows.for_each(|(offset, row)| *offset = scaler.offset(row));
+            }
+            let mut products = vec![0.0; m * range.len()];
+            let of = MatMut::new(&mut products, m, range.len());
+            gemm.a_bt(1.0, x, block, Accum::Replace, of);
+            let rows = all.iter_mut().zip(products.chunks(range.len()));
+            for ((all, products), &class) in rows.zip(classes) {
+                let (output, sign) = match self.outputs {
+                    1 => (0, if class == 0 { -1.0 } else { 1.0 }),
+                    _ => (class as usize, 1.0),
+                };
+                let a = &self.state.view().row(0)[1 + self.outputs + output * n..][range.clone()];
+                let of_row = a.iter().zip(products).zip(&offsets);
+                all.extend(of_row.map(|((&a, &product), offset)| {
+                    sign * f64::from(a) * (f64::from(product) + offset)
+                }));
+            }
+        }
+        all
+    }
+}

@@ -1,0 +1,285 @@
+//! A model for other tools: ONNX and `.npy`.
+
+use crate::data::dataset::BYTES;
+use crate::error::{Error, Result};
+use crate::io::npy;
+use crate::io::publish::Staging;
+use crate::loss::Loss;
+use crate::model::Model;
+
+/// The model with what is done to pixels and numbers before, for any ONNX runtime.
+pub const ONNX: &str = "model.onnx";
+/// W: c x d, divided by the model's temperature if it has one.
+pub const WEIGHT: &str = "weight.npy";
+/// b: c values, divided by the model's temperature if it has one.
+pub const BIAS: &str = "bias.npy";
+
+/// A protobuf message cannot be longer.
+const MAX_ONNX: usize = i32::MAX as usize;
+/// Of the ONNX format and of its operators; any runtime since 2021 knows them.
+const IR_VERSION: u64 = 8;
+const OPSET: u64 = 13;
+/// `TensorProto.DataType`.
+const FLOAT: u64 = 1;
+const UINT8: u64 = 2;
+const DOUBLE: u64 = 11;
+
+/// File name of the shift of a model that has one: f64, one for each feature.
+pub const SHIFT: &str = "shift.npy";
+
+/// Write the files into an output in the making; their names. They give the probabilities of
+/// [`Model::probabilities`]: W and b are divided by the temperature, if there is one. W and b alone
+/// are of rows as they are stored, divided by 255 or less the shift; the ONNX model does that
+/// itself.
+///
+/// # Errors
+/// Those of [`to_onnx`]; [`Error::Io`].
+pub fn write(staging: &Staging, model: &Model) -> Result<Vec<&'static str>> {
+    let model = &*model.calibrated()?;
+    let weight = model.weight();
+    let shape = [weight.rows(), weight.cols()];
+    staging.write(ONNX, &to_onnx(model)?)?;
+    staging.write(WEIGHT, &npy::f32_file(&shape, weight.as_slice()))?;
+    staging.write(BIAS, &npy::f32_file(&[weight.rows()], model.bias()))?;
+    let mut files = vec![ONNX, WEIGHT, BIAS];
+    let numbers = model.about().numbers.as_ref();
+    if let Some(shift) = numbers.and_then(|numbers| numbers.shift.as_deref()) {
+        let mut file = npy::Header::encode(npy::Dtype::F64, &[shift.len()]);
+        file.extend_from_slice(bytemuck::cast_slice(shift));
+        staging.write(SHIFT, &file)?;
+        files.push(SHIFT);
+    }
+    Ok(files)
+}
+
+/// The bytes of an ONNX model.
+///
+/// Of photographs its input is `pixels`, u8 of N x 3 x S x S, which it divides by 255 itself; else
+/// `x` of N x d, of the numbers that the model's rows were made of: u8, divided by 255 here; f64,
+/// from which the model's shift is subtracted before it is rounded to f32; f32 if neither was
+/// done. Its outputs are `logits` (N x c, divided by the model's temperature if
+/// it has one) and `probabilities` (N x classes), those of [`Model::probabilities`]. The names of the classes are metadata under the key `class_names`, as a JSON list.
+///
+/// # Errors
+/// [`Error::Shape`] for a model of 2 GiB or more, which the format cannot hold; those of
+/// [`Model::calibrated`].
+pub fn to_onnx(model: &Model) -> Result<Vec<u8>> {
+    let model = &*model.calibrated()?;
+    let weight = model.weight();
+    if weight.as_slice().len() >= MAX_ONNX / 4 - 4096 {
+        let found = format!("{} values", weight.as_slice().len());
+        return Err(Error::shape(
+            "weight",
+            found,
+            "less than 2 GiB, the most that ONNX holds",
+        ));
+    }
+    let (outputs, features) = (weight.rows() as u64, weight.cols() as u64);
+    let mut graph = Message::default();
+    let numbers = model.about().numbers.as_ref();
+    let bytes = numbers.is_some_and(|numbers| numbers.scale.as_deref() == Some(BYTES));
+    let shift = numbers.and_then(|numbers| numbers.shift.as_deref());
+    // The precision of what is done before the product.
+    let wide = if shift.is_some() { DOUBLE } else { FLOAT };
+    let mut step = |operator, inputs: &[&str], output: &'static str, attributes: &[(&str, u64)]| {
+        graph.message(1, &node(operator, inputs, output, attributes));
+        output
+    };
+    let (input, features) = match &model.about().transform {
+        Some(transform) => {
+            step("Cast", &["pixels"], "bytes", &[("to", FLOAT)]);
+            step("Div", &["bytes", "largest"], "scaled", &[]);
+            step("Flatten", &["scaled"], "x", &[("axis", 1)]);
+            let size = transform.size as u64;
+            (value("pixels", UINT8, &[3, size, size]), "x")
+        }
+        None => {
+            let mut made = "x";
+            if bytes {
+                step("Cast", &["x"], "bytes", &[("to", wide)]);
+                made = step("Div", &["bytes", "largest"], "scaled", &[]);
+            }
+            if shift.is_some() {
+                step("Sub", &[made, "shift"], "shifted", &[]);
+                made = step("Cast", &["shifted"], "features", &[("to", FLOAT)]);
+            }
+            let of = if bytes { UINT8 } else { wide };
+            (value("x", of, &[features]), made)
+        }
+    };
+    step(
+        "Gemm",
+        &[features, "weight", "bias"],
+        "logits",
+        &[("transB", 1)],
+    );
+    match model.loss() {
+        Loss::Softmax => graph.message(
+            1,
+            &node("Softmax", &["logits"], "probabilities", &[("axis", 1)]),
+        ),
+        Loss::Logistic => {
+            graph.message(1, &node("Neg", &["logits"], "against", &[]));
+            graph.message(
+                1,
+                &node("Concat", &["against", "logits"], "both", &[("axis", 1)]),
+            );
+            graph.message(1, &node("Sigmoid", &["both"], "probabilities", &[]));
+        }
+    }
+    graph.text(2, "flowreg");
+    let dims = [outputs, weight.cols() as u64];
+    graph.message(
+        5,
+        &tensor(
+            "weight",
+            FLOAT,
+            &dims,
+            bytemuck::cast_slice(weight.as_slice()),
+        ),
+    );
+    graph.message(
+        5,
+        &tensor(
+            "bias",
+            FLOAT,
+            &[outputs],
+            bytemuck::cast_slice(model.bias()),
+        ),
+    );
+    if model.about().transform.is_some() || bytes {
+        let largest = match wide {
+            DOUBLE => 255f64.to_le_bytes().to_vec(),
+            _ => 255f32.to_le_bytes().to_vec(),
+        };
+        graph.message(5, &tensor("largest", wide, &[], &largest));
+    }
+    if let Some(shift) = shift {
+        let dims = [shift.len() as u64];
+        graph.message(
+            5,
+            &tensor("shift", DOUBLE, &dims, bytemuck::cast_slice(shift)),
+        );
+    }
+    graph.message(11, &input);
+    graph.message(12, &value("logits", FLOAT, &[outputs]));
+    graph.message(
+        12,
+        &value("probabilities", FLOAT, &[model.classes() as u64]),
+    );
+
+    let mut opset = Message::default();
+    opset.number(2, OPSET);
+    let mut names = Message::default();
+    names.text(1, "class_names");
+    names.text(
+        2,
+        &serde_json::to_string(&model.about().class_names).expect("plain data"),
+    );
+    let mut onnx = Message::default();
+    onnx.number(1, IR_VERSION);
+    onnx.text(2, "flowreg");
+    onnx.text(3, env!("CARGO_PKG_VERSION"));
+    onnx.message(7, &graph);
+    onnx.message(8, &opset);
+    onnx.message(14, &names);
+    Ok(onnx.0)
+}
+
+/// `NodeProto` with whole numbers as attributes.
+fn node(operator: &str, inputs: &[&str], output: &str, attributes: &[(&str, u64)]) -> Message {
+    let mut node = Message::default();
+    inputs.iter().for_each(|input| node.text(1, input));
+    node.text(2, output);
+    node.text(4, operator);
+    for &(name, number) in attributes {
+        let mut attribute = Message::default();
+        attribute.text(1, name);
+        attribute.number(3, number);
+        attribute.number(20, 2); // Its type: a whole number.
+        node.message(5, &attribute);
+    }
+    node
+}
+
+/// `ValueInfoProto` of N x `dims`.
+fn value(name: &str, of: u64, dims: &[u64]) -> Message {
+    let mut shape = Message::default();
+    let mut any = Message::default();
+    any.text(2, "N");
+    shape.message(1, &any);
+    for &dim in dims {
+        let mut fixed = Message::default();
+        fixed.number(1, dim);
+        shape.message(1, &fixed);
+    }
+    let mut tensor = Message::default();
+    tensor.number(1, of);
+    tensor.message(2, &shape);
+    let mut kind = Message::default();
+    kind.message(1, &tensor);
+    let mut value = Message::default();
+    value.text(1, name);
+    value.message(2, &kind);
+    value
+}
+
+/// `TensorProto` of a type, by its values' little-endian bytes.
+fn tensor(name: &str, of: u64, dims: &[u64], values: &[u8]) -> Message {
+    let mut tensor = Message::default();
+    dims.iter().for_each(|&dim| tensor.number(1, dim));
+    tensor.number(2, of);
+    tensor.text(8, name);
+    tensor.bytes(9, values);
+    tensor
+}
+
+/// A protobuf message in the making: fields one after another.
+#[derive(Default)]
+struct Message(Vec<u8>);
+
+impl Message {
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+
+    fn number(&mut self, field: u64, value: u64) {
+        self.varint(field << 3);
+        self.varint(value);
+    }
+
+    fn bytes(&mut self, field: u64, bytes: &[u8]) {
+        self.varint(field << 3 | 2);
+        self.varint(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn text(&mut self, field: u64, text: &str) {
+        self.bytes(field, text.as_bytes());
+    }
+
+    fn message(&mut self, field: u64, message: &Message) {
+        self.bytes(field, &message.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By the examples of protobuf's documentation of its encoding.
+    #[test]
+    fn fields_are_protobufs() {
+        let mut inner = Message::default();
+        inner.number(1, 150);
+        assert_eq!(inner.0, [0x08, 0x96, 0x01]);
+        let mut outer = Message::default();
+        outer.text(2, "testing");
+        outer.message(3, &inner);
+        assert_eq!(outer.0, b"\x12\x07testing\x1a\x03\x08\x96\x01");
+    }
+}

@@ -1,0 +1,212 @@
+//! The weight itself: W (c x d) and b, with X streamed from where it lies.
+//!
+//! An epoch costs 4ndc flop and reads X twice, for few outputs once (`one_pass.rs`). Rows that
+//! are not contiguous (mini-batches, a choice of classes out of order) are gathered into a block
+//! of bounded size first.
+
+use crate::design::dense::Blocks;
+use crate::design::samples::{Batch, Rows};
+use crate::io::checkpoint::Fields;
+use crate::linalg::gemm::Gemm;
+use crate::linalg::mat::{MatMut, MatRef};
+use crate::linalg::vec;
+use crate::loss::Objective;
+use crate::model::Model;
+use crate::sgd::gram::Coordinates;
+use crate::sgd::one_pass::OnePass;
+use crate::sgd::parameters::{Engine, Room};
+
+/// The primal engine.
+#[derive(Debug)]
+pub struct Primal<'a> {
+    gemm: Gemm,
+    start: Model,
+    train: Blocks<'a>,
+    validation: Option<Blocks<'a>>,
+    /// Where it pays.
+    one_pass: Option<OnePass>,
+    sums: Vec<f64>,
+}
+
+/// W (c x d, row-major) and b (c), or a direction in their space.
+#[derive(Clone, Debug)]
+pub struct PrimalPoint {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl<'a> Primal<'a> {
+    /// Train on `x` from `start`, whose shape fits them.
+    pub fn new(
+        x: &'a Rows<'a>,
+        validation: Option<&'a Rows<'a>>,
+        start: Model,
+        gemm: Gemm,
+    ) -> Self {
+        let outputs = start.bias().len();
+        let one_pass = (gemm.has_narrow() && x.contiguous().is_some())
+            .then(|| OnePass::new(x.len(), x.features(), outputs))
+            .flatten();
+        Primal {
+            gemm,
+            start,
+            train: Blocks::new(x),
+            validation: validation.map(Blocks::new),
+            one_pass,
+            sums: Vec::new(),
+        }
+    }
+
+    /// Whether a full batch is one pass over X.
+    #[cfg(test)]
+    pub(super) fn reads_once(&self) -> bool {
+        self.one_pass.is_some()
+    }
+
+    /// W0 and b0.
+    pub(super) fn start_model(&self) -> &Model {
+        &self.start
+    }
+
+    /// `Z0ᵀ = W0 Xᵀ` without the bias, of the rows and of the validation rows.
+    pub(super) fn start_margins(&mut self) -> (Vec<f32>, Option<Vec<f32>>) {
+        let (gemm, weight) = (self.gemm, self.start.weight());
+        let no_bias = vec![0.0; weight.rows()];
+        let no_weight = weight.as_slice().iter().all(|&w| w == 0.0);
+        let margins = |blocks: &mut Blocks| {
+            let (rows, c) = (blocks.x.len(), no_bias.len());
+            let mut z = vec![0.0; rows * c];
+            if !no_weight {
+                let z = MatMut::new(&mut z, c, rows);
+                blocks.margins(gemm, weight, &no_bias, Batch::All, z);
+            }
+            z
+        };
+        let validation = self.validation.as_mut().map(margins);
+        (margins(&mut self.train), validation)
+    }
+
+    /// The model `W = s·W0 + Aᵀ X` with this bias.
+    pub(crate) fn combine(mut self, from: Coordinates) -> Model {
+        let c = self.outputs();
+        let a = MatRef::new(from.a, c, from.a.len() / c);
+        let (weight, bias) = self.start.values_mut();
+        (self.train).pullback(self.gemm, 1.0, a, Batch::All, from.s.into(), weight);
+        bias.copy_from_slice(from.bias);
+        self.start
+    }
+}
+
+impl Engine for Primal<'_> {
+    type Point = PrimalPoint;
+
+    fn outputs(&self) -> usize {
+        self.start.bias().len()
+    }
+
+    fn zero(&self) -> PrimalPoint {
+        PrimalPoint {
+            weight: vec![0.0; self.start.weight().as_slice().len()],
+            bias: vec![0.0; self.outputs()],
+        }
+    }
+
+    fn start(&self) -> PrimalPoint {
+        PrimalPoint {
+            weight: self.start.weight().as_slice().to_vec(),
+            bias: self.start.bias().to_vec(),
+        }
+    }
+
+    fn margins<'a>(
+        &mut self,
+        at: &'a PrimalPoint,
+        batch: Batch,
+        room: &'a mut Vec<f32>,
+    ) -> MatRef<'a> {
+        let (c, d) = (self.outputs(), self.train.x.features());
+        let n = match batch {
+            Batch::All => self.train.x.len(),
+            Batch::Rows(rows) => rows.len(),
+        };
+        room.resize(c * n, 0.0);
+        let weight = MatRef::new(&at.weight, c, d);
+        let z = MatMut::new(room, c, n);
+        (self.train).margins(self.gemm, weight, &at.bias, batch, z);
+        MatRef::new(room, c, n)
+    }
+
+    fn validation_margins(&mut self, at: &PrimalPoint, z: MatMut) {
+        let weight = MatRef::new(&at.weight, self.outputs(), self.train.x.features());
+        let validation = self.validation.as_mut().expect("validation rows");
+        validation.margins(self.gemm, weight, &at.bias, Batch::All, z);
+    }
+
+    fn pullback(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut PrimalPoint) {
+        let alpha = alpha as f32;
+        (self.train).pullback(self.gemm, alpha, g, batch, beta, &mut out.weight);
+        vec::row_sums(g, &mut self.sums);
+        vec::axpby_serial(alpha.into(), &self.sums, beta, &mut out.bias);
+    }
+
+    fn loss(
+        &mut self,
+        at: &PrimalPoint,
+        batch: Batch,
+        objective: &mut Objective,
+        room: &mut Room,
+    ) -> f64 {
+        match (&mut self.one_pass, batch, self.train.x.contiguous()) {
+            (Some(pass), Batch::All, Some(x)) => pass.loss(&at.weight, &at.bias, x, objective),
+            _ => crate::sgd::parameters::loss(self, at, batch, objective, room),
+        }
+    }
+
+    fn gradient(
+        &mut self,
+        alpha: f64,
+        batch: Batch,
+        beta: f64,
+        out: &mut PrimalPoint,
+        room: &Room,
+    ) {
+        match (&self.one_pass, batch) {
+            (Some(pass), Batch::All) => {
+                pass.pullback(alpha as f32, beta, &mut out.weight, &mut out.bias);
+            }
+            _ => self.pullback(alpha, room.gradient(self.outputs()), batch, beta, out),
+        }
+    }
+
+    fn axpby(&mut self, alpha: f64, x: &PrimalPoint, beta: f64, y: &mut PrimalPoint) {
+        vec::axpby(alpha, &x.weight, beta, &mut y.weight);
+        vec::axpby(alpha, &x.bias, beta, &mut y.bias);
+    }
+
+    /// Cost: 4nd flop, X read twice.
+    fn curvature(&mut self, v: &[f32], out: &mut [f32]) {
+        let (n, d) = (v.len(), self.train.x.features());
+        let mut direction = vec![0.0; d];
+        let g = MatRef::new(v, 1, n);
+        (self.train).pullback(self.gemm, 1.0, g, Batch::All, 0.0, &mut direction);
+        let sum = v.iter().map(|&v| f64::from(v)).sum::<f64>() as f32;
+        let (direction, z) = (MatRef::new(&direction, 1, d), MatMut::new(out, 1, n));
+        (self.train).margins(self.gemm, direction, &[sum], Batch::All, z);
+    }
+
+    fn coordinates(_: &PrimalPoint) -> Option<Coordinates<'_>> {
+        None
+    }
+
+    fn fields<'a>(at: &'a mut PrimalPoint, fields: &mut Fields<'a>) {
+        fields.f32("weight", &mut at.weight);
+        fields.f32("bias", &mut at.bias);
+    }
+
+    fn materialise(mut self, at: PrimalPoint) -> Model {
+        let (weight, bias) = self.start.values_mut();
+        weight.copy_from_slice(&at.weight);
+        bias.copy_from_slice(&at.bias);
+        self.start
+    }
+}

@@ -1,0 +1,602 @@
+//! The story: check the options, choose the engine and the start, optimise, hand over the
+//! model.
+
+pub mod dense;
+pub mod gram;
+pub mod one_pass;
+pub mod optimizer;
+pub mod parameters;
+pub mod recipe;
+pub mod schedule;
+pub mod torch_rng;
+pub mod trainer;
+pub mod trajectory;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use crate::design::gram::GramMatrix;
+use crate::design::plan::available_memory;
+use crate::design::plan::{Choice, Kind, Plan, Shape};
+use crate::design::samples::{OwnedSamples, Samples, Splits};
+use crate::design::scaler::{Scaler, Standardize};
+use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::io::checkpoint::{Checkpoints, Identity, Saver};
+use crate::kernels::Isa;
+use crate::linalg::gemm::{Backend, Gemm};
+use crate::linalg::threads;
+use crate::loss::weights::Weighting;
+use crate::loss::{Loss, Objective};
+use crate::model::{About, Model};
+use crate::sgd::dense::Primal;
+use crate::sgd::gram::Gram;
+use crate::sgd::optimizer::{LearningRate, Sgd};
+use crate::sgd::parameters::Engine;
+use crate::sgd::torch_rng::TorchRng;
+use crate::sgd::trainer::{Epoch, Event, Monitor, Watched};
+
+/// What to fit and how.
+#[derive(Clone, Debug, Default)]
+pub struct FitOptions {
+    /// The optimizer and its settings.
+    pub sgd: Sgd,
+    /// Where the weights start.
+    pub init: Init,
+    /// How the weight is represented.
+    pub engine: Choice,
+    /// How much each sample counts.
+    pub weighting: Weighting,
+    /// What is done to the features before the fit, on a copy of them; validation rows are put on
+    /// the training rows' scale. Sample weights count in mean and deviation. The model that comes
+    /// out is of the features as they were, as that of [`Init::File`] that goes in is; torch's
+    /// start is drawn on the scaled features. Weight decay acts on the scaled features' weights.
+    pub standardize: Standardize,
+    /// Stop when so many epochs in a row brought no lower validation loss, and return the
+    /// best epoch's model.
+    pub early_stopping: Option<usize>,
+    /// Where to write every epoch's Gram coordinates, for [`crate::Trajectory`] to read.
+    pub save_trajectory: Option<PathBuf>,
+    /// Where to save the state now and then, to go on from after a stop.
+    pub checkpoints: Option<Checkpoints>,
+    /// Threads; `None` is one for each core.
+    pub threads: Option<usize>,
+    /// Who multiplies matrices.
+    pub backend: Backend,
+}
+
+/// Initial weights.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Init {
+    /// Those of `torch.manual_seed(seed); torch.nn.Linear(d, c)`, to the bit.
+    Torch {
+        /// The seed.
+        seed: u32,
+    },
+    /// All zero.
+    Zeros,
+    /// A model file of the same shape; a temperature in it is left aside.
+    File(PathBuf),
+}
+
+impl fmt::Display for Init {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Init::Torch { seed } => write!(f, "torch (seed {seed})"),
+            Init::Zeros => f.write_str("zeros"),
+            Init::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl Default for Init {
+    fn default() -> Self {
+        Init::Torch { seed: 0 }
+    }
+}
+
+/// A finished fit.
+#[derive(Clone, Debug)]
+pub struct Fit {
+    /// The trained model: the best epoch's with early stopping, else the last one's.
+    pub model: Model,
+    /// Every epoch.
+    pub history: Vec<Epoch>,
+    /// The engine that did it, and what each would have cost.
+    pub plan: Plan,
+    /// Learning rate before its schedule.
+    pub lr: f64,
+    /// 2/L, below which a full-batch step without momentum lowers the loss (with weight decay,
+    /// the loss and its penalty); `None` if it was not computed: by the primal engine with a
+    /// fixed learning rate.
+    pub lr_bound: Option<f64>,
+    /// The epoch whose model was kept, with early stopping.
+    pub best_epoch: Option<usize>,
+    /// Threads it used.
+    pub threads: usize,
+    /// The model in Gram coordinates, from the Gram engine: s, b (c values) and Aᵀ (c x n); with
+    /// [`FitOptions::standardize`] that of the scaled features, whose scale is `scaler`.
+    pub coordinates: Option<Vec<f32>>,
+    /// Mean and deviation of the training rows, where [`FitOptions::standardize`] asked for them.
+    pub scaler: Option<Scaler>,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Seconds of each part of a fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Timings {
+    /// Putting the features on one scale, and the model on theirs.
+    pub scaling: f64,
+    /// Drawing or reading W0; meanwhile X is mapped, if its Gram matrix comes next.
+    pub initial_weights: f64,
+    /// K, and K_val if there are validation rows.
+    pub gram_matrix: f64,
+    /// Z0 = X W0ᵀ.
+    pub initial_logits: f64,
+    /// The largest eigenvalue, for the learning rate.
+    pub learning_rate: f64,
+    /// All epochs, validation included.
+    pub epochs: f64,
+    /// W = s·W0 + Aᵀ X.
+    pub weight: f64,
+}
+
+impl Timings {
+    /// Seconds of all parts.
+    pub fn total(&self) -> f64 {
+        self.scaling
+            + self.initial_weights
+            + self.gram_matrix
+            + self.initial_logits
+            + self.learning_rate
+            + self.epochs
+            + self.weight
+    }
+}
+
+/// The value, and how many seconds it took.
+fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let value = work();
+    *seconds = started.elapsed().as_secs_f64();
+    value
+}
+
+/// Fit a linear classifier: logistic for two classes, else softmax.
+///
+/// `data` is the samples to fit, or a pair of them and samples to validate on after every
+/// epoch. `observe` hears what happens. Cost: that of the [`plan`].
+///
+/// ```
+/// use flowreg::{Event, FitOptions, Samples};
+///
+/// // Four rows of two features, two classes.
+/// let x = [0.0, 1.0, 0.2, 0.9, 1.0, 0.1, 0.8, 0.0];
+/// let samples = Samples::new(&x, 2, &[0, 0, 1, 1], 2)?;
+/// let mut options = FitOptions::default();
+/// options.sgd.lr = 1.0.into();
+/// let fit = flowreg::fit(&samples, &options, &mut |event| {
+///     if let Event::Epoch(epoch) = event {
+///         assert!(epoch.loss.is_finite());
+///     }
+/// })?;
+/// assert_eq!(fit.model.evaluate(&samples)?.accuracy, 1.0);
+/// assert_eq!(fit.model.predict(&[0.1, 0.8])?, [0]);
+/// # Ok::<(), flowreg::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Options`], [`Error::Memory`], [`Error::Shape`] for validation rows or weights that do
+/// not fit the rows, [`Error::Format`] for initial weights of another shape or a checkpoint of
+/// another fit, [`Error::Diverged`] if a loss, or a weight after the last step, is not finite,
+/// [`Error::Io`] if the trajectory or a checkpoint cannot be written, [`Error::Interrupted`] after
+/// a signal.
+pub fn fit<'a>(
+    data: impl Into<Splits<'a>>,
+    options: &FitOptions,
+    observe: &mut (dyn FnMut(Event) + Send),
+) -> Result<Fit> {
+    let splits = data.into();
+    check(splits, options)?;
+    Isa::chosen()?;
+    let mut reading = 0.0;
+    // Read first: it may not fit the rows.
+    let start = match &options.init {
+        Init::File(_) => Some(timed(&mut reading, || {
+            initial_model(&options.init, splits.train)
+        })?),
+        Init::Torch { .. } | Init::Zeros => None,
+    };
+    let mut fit = threads::pool(options.threads)?.install(|| {
+        if options.standardize == Standardize::None {
+            fit_rows(splits, splits, options, start, observe)
+        } else {
+            fit_scaled(splits, options, start, observe)
+        }
+    })?;
+    fit.timings.initial_weights += reading;
+    Ok(fit)
+}
+
+/// Fit a copy of the rows on one scale; the model that is read and the one that is given back are
+/// of the rows as they are.
+fn fit_scaled(
+    splits: Splits,
+    options: &FitOptions,
+    mut start: Option<Model>,
+    observe: &mut (dyn FnMut(Event) + Send),
+) -> Result<Fit> {
+    let started = Instant::now();
+    let weights = options.weighting.samples.as_deref();
+    let scaler = Scaler::new(splits.train.x(), weights, options.standardize)?;
+    let train = scaler.apply(splits.train)?;
+    let validation = splits.validation.map(|rows| scaler.apply(rows));
+    let validation = validation.transpose()?;
+    let validation = validation.as_ref().map(OwnedSamples::samples).transpose()?;
+    let scaled = Splits {
+        train: &train.samples()?,
+        validation: validation.as_ref(),
+    };
+    let finite = |model: &Model, of: &str| match model.non_finite() {
+        None => Ok(()),
+        Some((place, value)) => Err(Error::options(
+            "--standardize",
+            format!(
+                "{}, by which {place} of {of} is {value}",
+                options.standardize
+            ),
+            "features whose deviations are nearer to 1 (multiply them by a constant), or none",
+        )),
+    };
+    if let Some(start) = &mut start {
+        scaler.scale(start);
+        finite(start, "the initial model on the scaled features")?;
+    }
+    let before = started.elapsed();
+    let mut fit = fit_rows(scaled, splits, options, start, observe)?;
+    let started = Instant::now();
+    scaler.restore(&mut fit.model);
+    finite(&fit.model, "the model on the features as they are")?;
+    fit.timings.scaling = (before + started.elapsed()).as_secs_f64();
+    fit.scaler = Some(scaler);
+    Ok(fit)
+}
+
+/// Fit rows that are on their scale; `given` are those that the caller has.
+fn fit_rows(
+    splits: Splits,
+    given: Splits,
+    options: &FitOptions,
+    start: Option<Model>,
+    observe: &mut (dyn FnMut(Event) + Send),
+) -> Result<Fit> {
+    let threads = rayon::current_num_threads();
+    let gemm = Gemm::new(options.backend, threads);
+    let mut timings = Timings::default();
+    let mut plan = plan(splits, options)?;
+    observe(Event::Planned(plan));
+    let draw = || match start {
+        Some(start) => Ok(start),
+        None => initial_model(&options.init, splits.train),
+    };
+    let start = timed(&mut timings.initial_weights, || match plan.engine {
+        Kind::Primal => draw(),
+        // One core draws. K takes X by slabs of columns; a disk gives rows sooner.
+        Kind::Gram => {
+            let x = splits.train.x();
+            rayon::join(draw, || x.touch(0..x.len())).0
+        }
+    })?;
+    // A checkpoint of another fit is refused before K is made.
+    let mut saver = (options.checkpoints.clone()).map(|checkpoints| {
+        Saver::new(
+            checkpoints,
+            identity(given, options, plan, &start),
+            "epochs",
+        )
+    });
+    if let Some(saver) = &saver {
+        saver.refuse_other(Some("--engine"))?;
+    }
+    let k = match plan.engine {
+        Kind::Primal => None,
+        Kind::Gram => match timed(&mut timings.gram_matrix, || {
+            let weights = options.weighting.samples.as_deref();
+            gram_matrices(splits, weights, gemm, observe)
+        }) {
+            // The primal engine may reach what K cannot hold.
+            Err(Error::Options { .. } | Error::Memory { .. })
+                if choice(options)? == Choice::Auto =>
+            {
+                plan.engine = Kind::Primal;
+                plan.gram_fits = false;
+                observe(Event::Planned(plan));
+                None
+            }
+            k => Some(k?),
+        },
+    };
+    if let Some(saver) = &mut saver {
+        saver.decide("--engine", plan.engine.to_string());
+    }
+    let x = splits.train.x();
+    let x_validation = splits.validation.map(Samples::x);
+    let mut run = Run {
+        splits,
+        saver,
+        options,
+        plan,
+        threads,
+        timings,
+        observe,
+    };
+    match k {
+        None => run.train(Primal::new(x, x_validation, start, gemm)),
+        Some((k, k_validation)) => {
+            let validation = x_validation.zip(k_validation);
+            let engine = timed(&mut run.timings.initial_logits, || {
+                Gram::new(x, k, validation, start, gemm)
+            });
+            run.train(engine)
+        }
+    }
+}
+
+/// The engine that [`fit`] will use, and what each would cost.
+///
+/// # Errors
+/// [`Error::Memory`] if the Gram engine is asked for and its matrix does not fit,
+/// [`Error::Options`] if the primal engine is asked for what only the Gram engine has.
+pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Plan> {
+    let Splits { train, validation } = data.into();
+    let shape = Shape {
+        rows: train.rows(),
+        validation_rows: validation.map_or(0, Samples::rows),
+        features: train.features(),
+        outputs: Loss::for_classes(train.classes()).outputs(train.classes()),
+    };
+    let memory = available_memory();
+    let plan = Plan::new(shape, options.sgd.epochs, choice(options)?, memory);
+    match (plan, &options.save_trajectory) {
+        (Err(Error::Memory { found, .. }), Some(_)) => Err(Error::memory(
+            "--save-trajectory",
+            found,
+            "no --save-trajectory (then auto fits in another way), or fewer rows",
+        )),
+        (plan, _) => plan,
+    }
+}
+
+/// The engine asked for, given that a trajectory can be had from one only.
+fn choice(options: &FitOptions) -> Result<Choice> {
+    match (&options.save_trajectory, options.engine) {
+        (None, choice) => Ok(choice),
+        (Some(_), Choice::Auto | Choice::Gram) => Ok(Choice::Gram),
+        (Some(_), Choice::Primal) => Err(Error::options(
+            "--save-trajectory",
+            "the primal engine",
+            "the gram engine: only it has the coordinates A, s and b",
+        )),
+    }
+}
+
+impl FitOptions {
+    /// Refuse options that make no sense, `validated` saying whether there will be validation
+    /// rows: what [`fit`] refuses before it sees any row.
+    ///
+    /// # Errors
+    /// [`Error::Options`].
+    pub fn check(&self, validated: bool) -> Result<()> {
+        self.sgd.check()?;
+        self.weighting.check()?;
+        choice(self)?;
+        if self.early_stopping == Some(0) {
+            return Err(Error::options("--early-stopping", 0, "at least 1 epoch"));
+        }
+        if self.early_stopping.is_some() && !validated {
+            let expected = "--val-split (or --x-val), whose loss tells when to stop";
+            return Err(Error::options(
+                "--early-stopping",
+                "no validation rows",
+                expected,
+            ));
+        }
+        if self.save_trajectory.is_some() && self.checkpoints.is_some() {
+            return Err(Error::options(
+                "--save-trajectory",
+                "--checkpoint-every or --resume",
+                "one of them: a trajectory is written in one go",
+            ));
+        }
+        if self.save_trajectory.is_some() && self.standardize != Standardize::None {
+            return Err(Error::options(
+                "--save-trajectory",
+                format!("--standardize {}", self.standardize),
+                "--standardize none: the states would be combinations of scaled rows, which make \
+                 no weights of the rows as they are (--save-coordinates keeps the last state \
+                 with its scale)",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn check(splits: Splits, options: &FitOptions) -> Result<()> {
+    options.check(splits.validation.is_some())?;
+    options.weighting.of(splits.train)?;
+    splits.check_shapes()
+}
+
+/// K and K_val.
+fn gram_matrices(
+    splits: Splits,
+    weights: Option<&[f64]>,
+    gemm: Gemm,
+    observe: &mut (dyn FnMut(Event) + Send),
+) -> Result<(GramMatrix, Option<GramMatrix>)> {
+    let x = splits.train.x();
+    let of = x.features() * (1 + usize::from(splits.validation.is_some()));
+    let k = GramMatrix::weighted(x, weights, gemm, &mut |columns| {
+        observe(Event::GramMatrix { columns, of });
+        interrupt::check()
+    })?;
+    let k_validation = splits.validation.map(|validation| {
+        GramMatrix::between(validation.x(), x, &k, gemm, &mut |columns| {
+            let columns = columns + x.features();
+            observe(Event::GramMatrix { columns, of });
+            interrupt::check()
+        })
+    });
+    Ok((k, k_validation.transpose()?))
+}
+
+/// A fit whose engine is known.
+struct Run<'a> {
+    splits: Splits<'a>,
+    saver: Option<Saver>,
+    options: &'a FitOptions,
+    plan: Plan,
+    threads: usize,
+    timings: Timings,
+    observe: &'a mut (dyn FnMut(Event) + Send),
+}
+
+impl Run<'_> {
+    fn train<E: Engine>(&mut self, mut engine: E) -> Result<Fit> {
+        let train = self.splits.train;
+        let sgd = &self.options.sgd;
+        let mut objective = Objective::weighted(train, &self.options.weighting)?;
+        let (lr, lr_bound) = timed(&mut self.timings.learning_rate, || {
+            learning_rate(sgd, &mut engine, &objective, train, self.plan.engine)
+        })?;
+        (self.observe)(Event::Started { lr, lr_bound });
+        let saver = self.saver.take();
+        let (splits, options) = (self.splits, self.options);
+        let mut monitor = Monitor::new(splits, options, &engine, saver, self.observe)?;
+        let end = timed(&mut self.timings.epochs, || {
+            sgd.run(lr, &mut engine, &mut objective, &mut monitor)
+        })?;
+        let Watched { history, best } = monitor.finish()?;
+        let (best_epoch, point) = match best {
+            Some(best) => (Some(best.epoch), best.point),
+            None => (None, end),
+        };
+        let coordinates =
+            E::coordinates(&point).map(|at| [std::slice::from_ref(&at.s), at.bias, at.a].concat());
+        let model = timed(&mut self.timings.weight, || engine.materialise(point));
+        // A step's loss was taken before it: of the last one nothing has been seen yet.
+        if let (Some(last), Some((_, value))) = (history.last(), model.non_finite()) {
+            return Err(Error::Diverged {
+                epoch: last.epoch,
+                what: "weight",
+                loss: value.into(),
+                lr: last.lr,
+            });
+        }
+        Ok(Fit {
+            model,
+            history,
+            plan: self.plan,
+            lr,
+            lr_bound,
+            best_epoch,
+            threads: self.threads,
+            coordinates,
+            scaler: None,
+            timings: self.timings,
+        })
+    }
+}
+
+/// Everything that the fit's bits depend on, each as the command line calls it. The
+/// number of threads is not among it; the instruction set is where not our own kernels
+/// multiply.
+fn identity(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -> Identity {
+    let FitOptions { sgd, init, .. } = options;
+    let [train, validation] = given.fingerprints();
+    let number = |n: Option<usize>| n.map_or("none".to_string(), |n| n.to_string());
+    let mut identity = vec![
+        ("--optimizer", "sgd".to_string()),
+        ("training rows", train),
+        ("validation rows", validation),
+        ("--engine", plan.engine.to_string()),
+        ("--gemm", options.backend.to_string()),
+        ("--init", format!("{init}, {:08x}", start.crc32())),
+        ("--early-stopping", number(options.early_stopping)),
+        ("--epochs", sgd.epochs.to_string()),
+        ("--lr", sgd.lr.to_string()),
+        ("--lr-schedule", sgd.schedule.to_string()),
+        ("--momentum", sgd.momentum.to_string()),
+        ("--dampening", sgd.dampening.to_string()),
+        ("--nesterov", sgd.nesterov.to_string()),
+        ("--weight-decay", sgd.weight_decay.to_string()),
+        ("--batch-size", number(sgd.batch_size)),
+        ("--seed", sgd.seed.to_string()),
+        ("--standardize", options.standardize.to_string()),
+    ];
+    identity.extend(options.weighting.identity());
+    if options.backend != Backend::Own {
+        identity.push(("instruction set", Isa::current().to_string()));
+    }
+    let own = |(name, value): (&str, String)| (name.to_string(), value);
+    identity.into_iter().map(own).collect()
+}
+
+/// The learning rate, and 2/L where it is cheap (a product with K) or needed.
+fn learning_rate<E: Engine>(
+    sgd: &Sgd,
+    engine: &mut E,
+    objective: &Objective,
+    train: &Samples,
+    kind: Kind,
+) -> Result<(f64, Option<f64>)> {
+    let curvature = (kind == Kind::Gram || sgd.lr == LearningRate::Auto)
+        .then(|| sgd.curvature(engine, objective, |keep| train.x().largest_square(keep)));
+    let lr = match (sgd.lr, curvature) {
+        (LearningRate::Fixed(lr), _) => lr,
+        (LearningRate::Auto, Some(curvature)) if curvature.is_finite() => 1.0 / curvature,
+        (LearningRate::Auto, curvature) => {
+            let found = format!("auto, where L is {}", curvature.unwrap_or(f64::NAN));
+            return Err(Error::options(
+                "--lr",
+                found,
+                "a number: nothing bounds the loss's curvature (features too large, or rows without a \
+                 class weight beside label smoothing in mini-batches)",
+            ));
+        }
+    };
+    Ok((lr, curvature.map(|curvature| 2.0 / curvature)))
+}
+
+/// W0 and b0 for these samples.
+pub(crate) fn initial_model(init: &Init, samples: &Samples) -> Result<Model> {
+    let loss = Loss::for_classes(samples.classes());
+    let (features, outputs) = (samples.features(), loss.outputs(samples.classes()));
+    match init {
+        Init::Torch { seed } => {
+            let (weight, bias) = TorchRng::new(*seed).linear(features, outputs);
+            Model::new(weight, bias)
+        }
+        Init::Zeros => Model::new(vec![0.0; outputs * features], vec![0.0; outputs]),
+        Init::File(path) => {
+            let mut model = Model::load(path)?;
+            let found = (model.bias().len(), model.weight().cols());
+            if found != (outputs, features) {
+                return Err(Error::format(
+                    path,
+                    "weight",
+                    format!("{} x {}", found.0, found.1),
+                    format!("{outputs} x {features} as the data asks for"),
+                ));
+            }
+            // Of another fit's probabilities.
+            model.set_about(About {
+                temperature: None,
+                ..model.about().clone()
+            });
+            Ok(model)
+        }
+    }
+}

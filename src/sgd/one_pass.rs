@@ -1,0 +1,381 @@
+//! A full batch of the primal engine that reads X once: for few outputs, memory is the limit.
+//!
+//! The rows are cut into parts, and these into blocks that stay in the cache: logits, loss and
+//! the product with their gradient, one block after another. Every part has a gradient of its
+//! own, and these are added in order: the parts follow from the shape alone, so the bits do
+//! not depend on the number of threads.
+
+use rayon::prelude::*;
+
+use crate::design::samples::Batch;
+use crate::kernels::{Isa, skinny, vectorised};
+use crate::linalg::mat::{MatMut, MatRef};
+use crate::linalg::threads::{Share, Work};
+use crate::linalg::vec;
+use crate::loss::Objective;
+
+/// Most outputs.
+const OUTPUTS: usize = 16;
+/// Parts, as far as their gradients stay within `GRADIENTS` values (4 MB).
+const PARTS: usize = 64;
+const GRADIENTS: usize = 1 << 20;
+/// Values of X in a block: 512 KB.
+const BLOCK: usize = 128 << 10;
+
+/// A full batch's gradient, in parts.
+#[derive(Debug)]
+pub(super) struct OnePass {
+    /// Rows of a part.
+    part: usize,
+    /// Rows of a block.
+    block: usize,
+    weight: skinny::Weight,
+    /// Gᵀ X of each part, c rows that are [`skinny::stride`] apart.
+    gradients: Vec<f32>,
+    /// Gᵀ 1 of each part.
+    sums: Vec<f64>,
+}
+
+impl OnePass {
+    /// For n x d features and c outputs, if it pays.
+    ///
+    /// Measured on 2 Zen 5 cores with 188 to 197 MB of X, the time of an epoch in three steps
+    /// over that in one pass, AVX-512 and AVX2: c = 1, 2.5 and 3.4; 10, 2.0 and 1.8; 16, 1.5
+    /// and 1.25; 32, 1.2 and 1.07. With c = 10 and d = 4096, 1.8 and 1.17; 256 x 784 rows in
+    /// the cache, 1.6 and 1.4. Fewer parts than a quarter would leave threads idle.
+    pub fn new(n: usize, d: usize, c: usize) -> Option<OnePass> {
+        let size = c.checked_mul(skinny::stride(d))?;
+        let parts = PARTS.min(GRADIENTS / size);
+        let block = skinny::ROWS.min(BLOCK / d);
+        if c > OUTPUTS || parts < PARTS / 4 || block < skinny::ROWS / 4 || n < 4 * PARTS {
+            return None;
+        }
+        Some(OnePass {
+            part: n.div_ceil(parts).next_multiple_of(block),
+            block,
+            weight: skinny::Weight::default(),
+            gradients: Vec::new(),
+            sums: Vec::new(),
+        })
+    }
+
+    /// Mean loss of all rows at a weight and bias; their gradient is kept.
+    pub fn loss(
+        &mut self,
+        weight: &[f32],
+        bias: &[f32],
+        x: MatRef,
+        objective: &mut Objective,
+    ) -> f64 {
+        let (c, d) = (bias.len(), x.cols());
+        let isa = Isa::current();
+        let size = c * skinny::stride(d);
+        let parts = x.rows().div_ceil(self.part);
+        self.weight.load(weight, d, bias);
+        self.gradients.resize(parts * size, 0.0);
+        self.sums.resize(parts * c, 0.0);
+        let (weight, block) = (&self.weight, self.block);
+        objective.mean_loss(Batch::All, |targets, losses| {
+            let of_parts = (losses.par_chunks_mut(self.part))
+                .zip(self.gradients.par_chunks_exact_mut(size))
+                .zip(self.sums.par_chunks_exact_mut(c));
+            // X is read from memory, or its products take longer.
+            let (x_bytes, flop) = (size_of_val(x.as_slice()), 4 * c * x.as_slice().len());
+            let work = Work::bytes(x_bytes).max(Work::flop(flop));
+            of_parts
+                .share(work)
+                .enumerate()
+                .for_each(|(part, ((losses, gradient), sums))| {
+                    gradient.fill(0.0);
+                    sums.fill(0.0);
+                    let mut room = [[0.0; OUTPUTS * skinny::ROWS]; 2];
+                    let [z, g] = &mut room;
+                    for (i, losses) in losses.chunks_mut(block).enumerate() {
+                        let rows = losses.len();
+                        let first = part * self.part + i * block;
+                        let x = &x.as_slice()[first * d..];
+                        let (z, g) = (&mut z[..c * rows], &mut g[..c * rows]);
+                        skinny::margins(isa, weight, x, z);
+                        let (z, g_view) = (MatRef::new(z, c, rows), MatMut::new(g, c, rows));
+                        targets.loss_gradient(first..first + rows, z, g_view, losses);
+                        skinny::pullback(isa, g, x, d, gradient);
+                        let rows = sums.iter_mut().zip(g.chunks_exact(rows));
+                        rows.for_each(|(sum, g)| *sum += vec::sum(g));
+                    }
+                });
+        })
+    }
+
+    /// `(weight, bias) = alpha · gradient + beta · (weight, bias)`, as [`crate::sgd::parameters::Engine::pullback`].
+    pub fn pullback(&self, alpha: f32, beta: f64, weight: &mut [f32], bias: &mut [f32]) {
+        let (c, alpha) = (bias.len(), f64::from(alpha));
+        let d = weight.len() / c;
+        let stride = skinny::stride(d);
+        let isa = Isa::current();
+        weight
+            .par_chunks_exact_mut(d)
+            .share(Work::bytes(size_of_val(&self.gradients[..])))
+            .enumerate()
+            .for_each(|(j, weight)| {
+                let mut total = vec![0.0; d];
+                vectorised!(isa, || {
+                    for part in self.gradients.chunks_exact(c * stride) {
+                        let values = total.iter_mut().zip(&part[j * stride..]);
+                        values.for_each(|(total, &value)| *total += f64::from(value));
+                    }
+                    vec::axpby_serial(alpha, &total, beta, weight);
+                });
+            });
+        let mut total = vec![0.0; c];
+        for sums in self.sums.chunks_exact(c) {
+            total
+                .iter_mut()
+                .zip(sums)
+                .for_each(|(total, sum)| *total += sum);
+        }
+        vec::axpby_serial(alpha, &total, beta, bias);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::design::samples::{Rows, Samples};
+    use crate::linalg::gemm::{Backend, Gemm};
+    use crate::loss::Loss;
+    use crate::loss::weights::{ClassWeights, Weighting};
+    use crate::model::Model;
+    use crate::sgd::dense::Primal;
+    use crate::sgd::parameters::{Engine, Room};
+    use proptest::prelude::*;
+
+    /// A problem whose logits and features are at most about 1.
+    struct Problem {
+        x: Vec<f32>,
+        d: usize,
+        labels: Vec<i64>,
+        classes: usize,
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        weighting: Weighting,
+    }
+
+    /// Loss and gradient.
+    type Found = (f64, Vec<f32>, Vec<f32>);
+
+    impl Problem {
+        fn new(
+            n: usize,
+            d: usize,
+            classes: usize,
+            weighted: bool,
+            smooth: bool,
+            seed: u32,
+        ) -> Self {
+            let mut rng = rand_mt::Mt::new(seed);
+            let mut value = || (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0;
+            let c = Loss::for_classes(classes).outputs(classes);
+            let mut weighting = Weighting::default();
+            if weighted {
+                let of_class = |j| 1.0 + (j % 3) as f64;
+                weighting.classes = ClassWeights::Given((0..classes).map(of_class).collect());
+                weighting.samples = Some((0..n).map(|i| (1 + i % 2) as f64 * 0.5).collect());
+            }
+            if smooth {
+                weighting.label_smoothing = 0.125;
+            }
+            Problem {
+                x: (0..n * d).map(|_| value()).collect(),
+                d,
+                labels: (0..n).map(|i| (i * 5 % classes) as i64).collect(),
+                classes,
+                weight: (0..c * d)
+                    .map(|_| 2.0 * value() / (d as f32).sqrt())
+                    .collect(),
+                bias: (0..c).map(|_| value()).collect(),
+                weighting,
+            }
+        }
+
+        fn samples(&self) -> Samples<'_> {
+            Samples::new(&self.x, self.d, &self.labels, self.classes).unwrap()
+        }
+
+        fn one_pass(&self, part: usize, block: usize) -> Found {
+            let mut pass = OnePass {
+                part,
+                block,
+                weight: skinny::Weight::default(),
+                gradients: Vec::new(),
+                sums: Vec::new(),
+            };
+            let samples = self.samples();
+            let mut objective = Objective::weighted(&samples, &self.weighting).unwrap();
+            let x = samples.x().contiguous().unwrap();
+            let mut loss = || pass.loss(&self.weight, &self.bias, x, &mut objective);
+            // The second one finds the first one's room.
+            let first = loss();
+            assert_eq!(first.to_bits(), loss().to_bits());
+            let (mut weight, mut bias) = (vec![f32::NAN; self.weight.len()], self.bias.clone());
+            pass.pullback(1.0, 0.0, &mut weight, &mut bias);
+            (first, weight, bias)
+        }
+
+        fn three_steps(&self) -> Found {
+            let samples = self.samples();
+            let start = Model::new(self.weight.clone(), self.bias.clone()).unwrap();
+            let mut engine = Primal::new(samples.x(), None, start, Gemm::new(Backend::Faer, 1));
+            assert!(!engine.reads_once());
+            let mut objective = Objective::weighted(&samples, &self.weighting).unwrap();
+            let (mut room, point, mut gradient) = (Room::default(), engine.start(), engine.zero());
+            let loss = engine.loss(&point, Batch::All, &mut objective, &mut room);
+            engine.gradient(1.0, Batch::All, 0.0, &mut gradient, &room);
+            let gradient = engine.materialise(gradient);
+            (
+                loss,
+                gradient.weight().as_slice().to_vec(),
+                gradient.bias().to_vec(),
+            )
+        }
+
+        /// By definition, in f64; the logistic loss is the softmax of (0, z).
+        fn oracle(&self) -> (f64, Vec<f64>, Vec<f64>) {
+            let weights = self.weighting.resolve(&self.samples(), None).unwrap();
+            let total: f64 = weights.rows.iter().sum();
+            let (c, epsilon) = (self.bias.len(), self.weighting.label_smoothing);
+            let (mut loss, mut weight, mut bias) = (0.0, vec![0.0; c * self.d], vec![0.0; c]);
+            let of_rows = weights.rows.iter().zip(&weights.samples);
+            let rows = self.x.chunks_exact(self.d).zip(&self.labels).zip(of_rows);
+            for ((x, &label), (own, sample)) in rows {
+                let logit = |j: usize| {
+                    let w = &self.weight[j * self.d..][..self.d];
+                    let terms = x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w));
+                    terms.sum::<f64>() + f64::from(self.bias[j])
+                };
+                let mut z: Vec<f64> = (0..c).map(logit).collect();
+                if c == 1 {
+                    z.insert(0, 0.0);
+                }
+                let lse = z.iter().map(|z| z.exp()).sum::<f64>().ln();
+                let factor = |class: usize| {
+                    let one_hot = f64::from(u8::from(class == label as usize));
+                    let smooth = epsilon / self.classes as f64 * sample * weights.classes[class];
+                    ((1.0 - epsilon) * one_hot * own + smooth) / total
+                };
+                let mass: f64 = (0..self.classes).map(factor).sum();
+                for (class, z) in z.iter().enumerate() {
+                    loss += factor(class) * (lse - z);
+                    let Some(j) = (class + c).checked_sub(self.classes) else {
+                        continue;
+                    };
+                    let g = mass * (z - lse).exp() - factor(class);
+                    bias[j] += g;
+                    let values = weight[j * self.d..].iter_mut().zip(x);
+                    values.for_each(|(w, &x)| *w += g * f64::from(x));
+                }
+            }
+            (loss, weight, bias)
+        }
+    }
+
+    fn largest_difference(found: &[f32], expected: &[f64]) -> f64 {
+        let distances = found
+            .iter()
+            .zip(expected)
+            .map(|(&a, &b)| (f64::from(a) - b).abs());
+        distances.fold(0.0, |largest, distance| match distance > largest {
+            true => distance,
+            false => largest + 0.0 * distance,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        /// Loss and gradient are those of the three steps and of the definition, however the
+        /// rows are cut.
+        #[test]
+        fn one_pass_equals_three_steps_and_the_definition(
+            n in 1usize..300, d in prop_oneof![1usize..30, 60usize..150],
+            classes in 2usize..=OUTPUTS, weighted in any::<bool>(), smooth in any::<bool>(),
+            block in 1usize..=skinny::ROWS, blocks in 1usize..4, seed in any::<u32>(),
+        ) {
+            let problem = Problem::new(n, d, classes, weighted, smooth, seed);
+            let expected = problem.oracle();
+            for (loss, weight, bias) in [problem.one_pass(block * blocks, block), problem.three_steps()] {
+                prop_assert!((loss - expected.0).abs() <= 1e-6 * expected.0, "{loss} {}", expected.0);
+                prop_assert!(largest_difference(&weight, &expected.1) < 1e-6);
+                prop_assert!(largest_difference(&bias, &expected.2) < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn same_bits_for_any_number_of_threads() {
+        crate::linalg::threads::share_short_loops();
+        for (classes, weighted) in [(2, false), (2, true), (5, false), (10, true), (16, false)] {
+            let problem = Problem::new(1000, 83, classes, weighted, weighted, 7);
+            let on = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new();
+                let pool = pool.num_threads(threads).build().unwrap();
+                pool.install(|| problem.one_pass(96, 32))
+            };
+            let one = on(1);
+            assert!(
+                [2, 3, 8].iter().all(|&threads| on(threads) == one),
+                "{classes} classes"
+            );
+        }
+    }
+
+    /// The point that is moved may be the one where the gradient was taken.
+    #[test]
+    fn a_step_is_added_to_what_is_kept() {
+        let problem = Problem::new(300, 20, 4, false, false, 3);
+        let (_, gradient, _) = problem.one_pass(64, 64);
+        let samples = problem.samples();
+        let start = Model::new(problem.weight.clone(), problem.bias.clone()).unwrap();
+        let mut engine = Primal::new(samples.x(), None, start, Gemm::new(Backend::Own, 1));
+        assert!(engine.reads_once());
+        let mut objective = Objective::new(Loss::Softmax, samples.labels());
+        let (mut room, mut point) = (Room::default(), engine.start());
+        engine.loss(&point, Batch::All, &mut objective, &mut room);
+        engine.gradient(-0.5, Batch::All, 0.75, &mut point, &room);
+        let moved = engine.materialise(point);
+        let values = moved
+            .weight()
+            .as_slice()
+            .iter()
+            .zip(&problem.weight)
+            .zip(&gradient);
+        for ((&moved, &before), &gradient) in values {
+            let expected = 0.75 * f64::from(before) - 0.5 * f64::from(gradient);
+            assert!(
+                (f64::from(moved) - expected).abs() < 1e-7,
+                "{moved} {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn rows_that_are_no_block_and_many_outputs_take_three_steps() {
+        let problem = Problem::new(600, 20, 3, false, false, 5);
+        let samples = problem.samples().first_classes(2).unwrap();
+        let model = |c: usize| Model::new(vec![0.5; c * 20], vec![0.0; c]).unwrap();
+        let gemm = Gemm::new(Backend::Own, 1);
+        let gaps: &Rows = samples.x();
+        assert!(gaps.contiguous().is_none());
+        let mut engine = Primal::new(gaps, None, model(1), gemm);
+        assert!(!engine.reads_once());
+        let mut objective = Objective::new(Loss::Logistic, samples.labels());
+        let (mut room, point) = (Room::default(), engine.start());
+        assert!(
+            engine
+                .loss(&point, Batch::All, &mut objective, &mut room)
+                .is_finite()
+        );
+        let samples = problem.samples();
+        assert!(Primal::new(samples.x(), None, model(OUTPUTS), gemm).reads_once());
+        assert!(!Primal::new(samples.x(), None, model(OUTPUTS + 1), gemm).reads_once());
+    }
+}

@@ -1,0 +1,119 @@
+//! How the weight is represented while it is trained.
+//!
+//! An optimizer sees an [`Engine`] and never X: it asks for logits at a point, gives back
+//! the gradient in the logits, and combines points linearly.
+//!
+//! Logits Z and their gradient G are held transposed, one row an output: then every product
+//! runs along rows of X or K, and the loss works on whole vectors of samples.
+
+use crate::design::samples::Batch;
+use crate::io::checkpoint::Fields;
+use crate::linalg::mat::{MatMut, MatRef};
+use crate::loss::Objective;
+use crate::model::Model;
+use crate::sgd::gram::Coordinates;
+
+/// A representation of the weight, with the products that training needs.
+pub trait Engine: Sized {
+    /// A weight and bias, or a direction in their space.
+    type Point;
+
+    /// c: number of outputs.
+    fn outputs(&self) -> usize;
+
+    /// The origin.
+    fn zero(&self) -> Self::Point;
+
+    /// The initial weight and bias.
+    fn start(&self) -> Self::Point;
+
+    /// Logits of the batch at a point: `Zᵀ = W X_batchᵀ + b 1ᵀ`, c x batch; in `room` where
+    /// the point does not hold them.
+    fn margins<'a>(
+        &mut self,
+        at: &'a Self::Point,
+        batch: Batch,
+        room: &'a mut Vec<f32>,
+    ) -> MatRef<'a>;
+
+    /// Logits of all m validation rows at a point, c x m.
+    ///
+    /// # Panics
+    /// If the engine was made without them.
+    fn validation_margins(&mut self, at: &Self::Point, z: MatMut);
+
+    /// The gradient in the weight from that in the logits, Gᵀ (c x batch):
+    /// `out = alpha · (Gᵀ X_batch, Gᵀ 1) + beta · out`.
+    ///
+    /// With `beta` = 0, `out` is not read. `alpha` is rounded to f32, as torch does; `beta`
+    /// is not: 1 - lr · weight_decay would lose what makes it differ from 1.
+    fn pullback(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut Self::Point);
+
+    /// Mean loss of the batch at a point; `room` keeps what [`Engine::gradient`] needs.
+    fn loss(
+        &mut self,
+        at: &Self::Point,
+        batch: Batch,
+        objective: &mut Objective,
+        room: &mut Room,
+    ) -> f64 {
+        loss(self, at, batch, objective, room)
+    }
+
+    /// `out = alpha · gradient + beta · out`, the gradient being that of the last
+    /// [`Engine::loss`], of this batch; as [`Engine::pullback`].
+    fn gradient(
+        &mut self,
+        alpha: f64,
+        batch: Batch,
+        beta: f64,
+        out: &mut Self::Point,
+        room: &Room,
+    ) {
+        self.pullback(alpha, room.gradient(self.outputs()), batch, beta, out);
+    }
+
+    /// `y = alpha · x + beta · y`.
+    fn axpby(&mut self, alpha: f64, x: &Self::Point, beta: f64, y: &mut Self::Point);
+
+    /// `out = (X Xᵀ + 1 1ᵀ) v`, the curvature of the logits' loss seen from one output.
+    fn curvature(&mut self, v: &[f32], out: &mut [f32]);
+
+    /// The point's Gram coordinates, where the engine has them.
+    fn coordinates(at: &Self::Point) -> Option<Coordinates<'_>>;
+
+    /// Everything that a point is made of, for a checkpoint.
+    fn fields<'a>(at: &'a mut Self::Point, fields: &mut Fields<'a>);
+
+    /// The point as a model with its weight spelled out; nothing is left to do then.
+    fn materialise(self, at: Self::Point) -> Model;
+}
+
+/// Room for a batch's logits and their gradient.
+#[derive(Debug, Default)]
+pub struct Room {
+    /// Where the engine needs it.
+    z: Vec<f32>,
+    g: Vec<f32>,
+}
+
+impl Room {
+    /// Gᵀ.
+    pub(super) fn gradient(&self, outputs: usize) -> MatRef<'_> {
+        MatRef::new(&self.g, outputs, self.g.len() / outputs)
+    }
+}
+
+/// [`Engine::loss`] by way of the logits.
+pub(super) fn loss<E: Engine>(
+    engine: &mut E,
+    at: &E::Point,
+    batch: Batch,
+    objective: &mut Objective,
+    room: &mut Room,
+) -> f64 {
+    let z = engine.margins(at, batch, &mut room.z);
+    let (c, rows) = (z.rows(), z.cols());
+    room.g.resize(c * rows, 0.0);
+    objective.loss_gradient(batch, z, MatMut::new(&mut room.g, c, rows))
+}

@@ -1,0 +1,68 @@
+//! The founding notebook's four runs.
+
+use crate::error::{Error, Result};
+use crate::sgd::FitOptions;
+use crate::sgd::optimizer::Sgd;
+
+/// One of the runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recipe {
+    /// Its name.
+    pub name: &'static str,
+    /// Use the labels below this; `None` is all classes.
+    pub classes: Option<usize>,
+    /// Learning rate of full-batch SGD without momentum.
+    pub lr: f64,
+    /// Epochs.
+    pub epochs: usize,
+}
+
+/// The notebook's runs: two classes or all, a cautious and a daring learning rate.
+pub const RECIPES: [Recipe; 4] = [
+    Recipe {
+        name: "binary-slow",
+        classes: Some(2),
+        lr: 1e-4,
+        epochs: 100,
+    },
+    Recipe {
+        name: "binary-fast",
+        classes: Some(2),
+        lr: 1e-2,
+        epochs: 100,
+    },
+    Recipe {
+        name: "softmax-slow",
+        classes: None,
+        lr: 0.01,
+        epochs: 100,
+    },
+    Recipe {
+        name: "softmax-fast",
+        classes: None,
+        lr: 0.1,
+        epochs: 250,
+    },
+];
+
+impl Recipe {
+    /// Look a recipe up.
+    pub fn named(name: &str) -> Result<&'static Recipe> {
+        RECIPES.iter().find(|r| r.name == name).ok_or_else(|| {
+            let names = RECIPES.map(|r| r.name).join(", ");
+            Error::options("--recipe", name, format!("one of {names}"))
+        })
+    }
+
+    /// The recipe's options: full-batch SGD from torch's weights of seed 0.
+    pub fn options(&self) -> FitOptions {
+        FitOptions {
+            sgd: Sgd {
+                lr: self.lr.into(),
+                epochs: self.epochs,
+                ..Sgd::default()
+            },
+            ..FitOptions::default()
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! What happens after every epoch: validation, early stopping, history, trajectory.
+
+use std::ops::ControlFlow;
+
+use crate::design::plan::Plan;
+use crate::design::samples::{Samples, Splits};
+use crate::error::{Error, Result};
+use crate::io::checkpoint::{self, Fields, Saver, State};
+use crate::linalg::mat::MatMut;
+use crate::loss::Loss;
+use crate::sgd::FitOptions;
+use crate::sgd::optimizer::{Pass, Watch};
+use crate::sgd::parameters::Engine;
+use crate::sgd::trajectory::Writer;
+
+/// What an observer of a fit hears.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The engine was chosen.
+    Planned(Plan),
+    /// K = X Xᵀ grows.
+    GramMatrix {
+        /// Columns of X multiplied so far.
+        columns: usize,
+        /// Columns in all, those for K_val included.
+        of: usize,
+    },
+    /// Training begins.
+    Started {
+        /// Learning rate before its schedule.
+        lr: f64,
+        /// 2/L, if it was computed: see [`crate::Fit::lr_bound`].
+        lr_bound: Option<f64>,
+    },
+    /// The fit goes on from a checkpoint.
+    Resumed {
+        /// Epochs that were done before.
+        epochs: usize,
+    },
+    /// An epoch has ended.
+    Epoch(Epoch),
+}
+
+/// One epoch: a line of `history.jsonl`.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Epoch {
+    /// Number, from 0.
+    pub epoch: usize,
+    /// Learning rate.
+    pub lr: f64,
+    /// Mean loss of its batches, each taken before its step.
+    pub loss: f64,
+    /// Loss on the validation rows after the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_loss: Option<f64>,
+    /// Accuracy on the validation rows after the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_accuracy: Option<f64>,
+}
+
+impl Epoch {
+    /// Values of a row of a checkpoint: all but the number, NaN for what there is not.
+    const COLUMNS: usize = 4;
+
+    fn row(&self) -> [f64; Self::COLUMNS] {
+        let or_nan = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        let (loss, accuracy) = (or_nan(self.val_loss), or_nan(self.val_accuracy));
+        [self.lr, self.loss, loss, accuracy]
+    }
+
+    fn of_row(epoch: usize, row: &[f64]) -> Epoch {
+        let some = |value: f64| (!value.is_nan()).then_some(value);
+        Epoch {
+            epoch,
+            lr: row[0],
+            loss: row[1],
+            val_loss: some(row[2]),
+            val_accuracy: some(row[3]),
+        }
+    }
+}
+
+/// Watches a fit; `P` is the engine's point.
+pub(crate) struct Monitor<'a, P> {
+    validation: Option<Validation<'a>>,
+    patience: Option<usize>,
+    best: Option<Best<P>>,
+    history: Vec<Epoch>,
+    trajectory: Option<Writer>,
+    saver: Option<Saver>,
+    observe: &'a mut (dyn FnMut(Event) + Send),
+}
+
+/// The validation rows' labels, and room for their logits.
+struct Validation<'a> {
+    loss: Loss,
+    labels: &'a [u32],
+    z: Vec<f32>,
+    scratch: Vec<f64>,
+}
+
+/// The epoch of the lowest validation loss.
+pub(crate) struct Best<P> {
+    pub epoch: usize,
+    loss: f64,
+    pub point: P,
+}
+
+/// What remains of a finished run.
+pub(crate) struct Watched<P> {
+    /// Every epoch.
+    pub history: Vec<Epoch>,
+    /// The best of them, with early stopping.
+    pub best: Option<Best<P>>,
+}
+
+impl<'a, P> Monitor<'a, P> {
+    /// Before the first epoch.
+    pub fn new<E: Engine<Point = P>>(
+        splits: Splits<'a>,
+        options: &FitOptions,
+        engine: &E,
+        saver: Option<Saver>,
+        observe: &'a mut (dyn FnMut(Event) + Send),
+    ) -> Result<Self> {
+        let c = engine.outputs();
+        let validation = splits.validation.map(|samples: &Samples| Validation {
+            loss: Loss::for_classes(samples.classes()),
+            labels: samples.labels(),
+            z: vec![0.0; samples.rows() * c],
+            scratch: Vec::new(),
+        });
+        let trajectory = match &options.save_trajectory {
+            None => None,
+            Some(path) => {
+                let mut writer = Writer::create(path, splits.train.rows(), c)?;
+                writer.push(E::coordinates(&engine.start()).expect("the gram engine"))?;
+                Some(writer)
+            }
+        };
+        Ok(Monitor {
+            validation,
+            patience: options.early_stopping,
+            best: None,
+            history: Vec::new(),
+            trajectory,
+            saver,
+            observe,
+        })
+    }
+
+    /// After an epoch that ended at `point`.
+    fn look<E: Engine<Point = P>>(
+        &mut self,
+        engine: &mut E,
+        point: &P,
+        pass: Pass,
+    ) -> Result<ControlFlow<()>> {
+        let evaluation = self.validation.as_mut().map(|v| v.evaluate(engine, point));
+        let epoch = Epoch {
+            epoch: pass.epoch,
+            lr: pass.lr,
+            loss: pass.loss,
+            val_loss: evaluation.map(|(loss, _)| loss),
+            val_accuracy: evaluation.map(|(_, accuracy)| accuracy),
+        };
+        if let Some((loss, _)) = evaluation
+            && !loss.is_finite()
+        {
+            return Err(Error::Diverged {
+                epoch: epoch.epoch,
+                what: "validation loss",
+                loss,
+                lr: epoch.lr,
+            });
+        }
+        self.history.push(epoch);
+        (self.observe)(Event::Epoch(epoch));
+        if let Some(writer) = &mut self.trajectory {
+            writer.push(E::coordinates(point).expect("the gram engine"))?;
+        }
+        match (self.patience, epoch.val_loss) {
+            (Some(patience), Some(loss)) => Ok(self.keep_best(engine, point, loss, patience)),
+            _ => Ok(ControlFlow::Continue(())),
+        }
+    }
+
+    fn keep_best<E: Engine<Point = P>>(
+        &mut self,
+        engine: &mut E,
+        point: &P,
+        loss: f64,
+        patience: usize,
+    ) -> ControlFlow<()> {
+        let epoch = self.history.len() - 1;
+        let best = self.best.get_or_insert_with(|| Best::none(engine));
+        if loss < best.loss {
+            (best.epoch, best.loss) = (epoch, loss);
+            engine.axpby(1.0, point, 0.0, &mut best.point);
+        }
+        match epoch - best.epoch >= patience {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    /// Save the state if it is time to; stop if a signal has come.
+    fn keep<E: Engine<Point = P>>(&mut self, state: &mut impl State<P>) -> Result<()> {
+        let epochs = self.history.len();
+        checkpoint::keep(self.saver.as_mut(), epochs, |saver| {
+            let mut rows: Vec<f64> = self.history.iter().flat_map(Epoch::row).collect();
+            let fields = all_fields::<E, P>(state, &mut self.best, &mut rows);
+            saver.save(fields, epochs)
+        })
+    }
+
+    /// After the last epoch.
+    pub fn finish(self) -> Result<Watched<P>> {
+        if let Some(writer) = self.trajectory {
+            writer.finish()?;
+        }
+        Ok(Watched {
+            history: self.history,
+            best: self.best,
+        })
+    }
+}
+
+impl<E: Engine> Watch<E> for Monitor<'_, E::Point> {
+    fn begin(&mut self, engine: &mut E, state: &mut impl State<E::Point>) -> Result<usize> {
+        let Some(saver) = &mut self.saver else {
+            return Ok(0);
+        };
+        let Some(mut saved) = saver.open()? else {
+            return Ok(0);
+        };
+        self.best = self.patience.map(|_| Best::none(engine));
+        let mut rows = Vec::new();
+        saved.put(all_fields::<E, _>(state, &mut self.best, &mut rows))?;
+        saved.finish()?;
+        let rows = rows.chunks_exact(Epoch::COLUMNS).enumerate();
+        self.history = rows.map(|(i, row)| Epoch::of_row(i, row)).collect();
+        saver.kept(self.history.len());
+        if let Some(best) = &mut self.best {
+            for (epoch, loss) in self
+                .history
+                .iter()
+                .filter_map(|e| Some((e.epoch, e.val_loss?)))
+            {
+                if loss < best.loss {
+                    (best.epoch, best.loss) = (epoch, loss);
+                }
+            }
+        }
+        let epochs = self.history.len();
+        (self.observe)(Event::Resumed { epochs });
+        Ok(epochs)
+    }
+
+    fn after(
+        &mut self,
+        engine: &mut E,
+        state: &mut impl State<E::Point>,
+        pass: Pass,
+    ) -> Result<ControlFlow<()>> {
+        let flow = self.look(engine, state.point(), pass)?;
+        if flow.is_continue() {
+            self.keep::<E>(state)?;
+        }
+        Ok(flow)
+    }
+}
+
+/// Everything that the next epochs depend on.
+fn all_fields<'a, E: Engine<Point = P>, P>(
+    state: &'a mut impl State<P>,
+    best: &'a mut Option<Best<P>>,
+    history: &'a mut Vec<f64>,
+) -> Fields<'a> {
+    let mut fields = Fields::default();
+    fields.rows("history", history, Epoch::COLUMNS);
+    state.fields(&mut fields);
+    if let Some(best) = best {
+        fields.group("best.");
+        E::fields(&mut best.point, &mut fields);
+    }
+    fields
+}
+
+impl<P> Best<P> {
+    /// Worse than any epoch.
+    fn none<E: Engine<Point = P>>(engine: &E) -> Best<P> {
+        Best {
+            epoch: 0,
+            loss: f64::INFINITY,
+            point: engine.zero(),
+        }
+    }
+}
+
+impl Validation<'_> {
+    /// Loss and accuracy at a point.
+    fn evaluate<E: Engine>(&mut self, engine: &mut E, point: &E::Point) -> (f64, f64) {
+        let rows = self.labels.len();
+        let mut z = MatMut::new(&mut self.z, engine.outputs(), rows);
+        engine.validation_margins(point, z.reborrow());
+        let (loss, hits) = (self.loss).loss_and_hits(z.as_ref(), self.labels, &mut self.scratch);
+        (loss, hits as f64 / rows as f64)
+    }
+}

@@ -1,0 +1,123 @@
+//! Limited-memory BFGS (Liu and Nocedal 1989; two-loop recursion: Nocedal and Wright,
+//! Numerical Optimization, algorithm 7.4), whose first matrix is the preconditioner's inverse
+//! instead of a multiple of the unit matrix.
+
+use std::collections::VecDeque;
+
+use crate::error::Result;
+use crate::io::checkpoint::Fields;
+use crate::loss::risk::Likelihood;
+use crate::solver::minimizer::{Descent, Method, Outcome, Point, Slope, Stop, Watch};
+use crate::solver::problem::Space;
+
+/// Steps remembered: with lines searched to their lowest point, more of them save no step.
+const MEMORY: usize = 5;
+/// Steps for which a preconditioner and the logits are kept.
+const KEEP: usize = 12;
+
+/// A step s and how the gradient changed along it, y.
+struct Pair<T> {
+    s: Point<T>,
+    y: Slope,
+    /// 1/⟨s, y⟩; 0 where there was no step yet.
+    rho: f64,
+}
+
+/// Go to the optimum from a point.
+///
+/// # Errors
+/// Those of `watch`, which break the search off.
+pub fn lbfgs<S: Space>(
+    space: &mut S,
+    likelihood: &Likelihood,
+    l2: f64,
+    start: Point<S::Real>,
+    stop: Stop,
+    watch: &mut impl Watch<Point<S::Real>>,
+) -> Result<(Point<S::Real>, Outcome)> {
+    let descent = Descent::new(space, likelihood, l2, start, stop);
+    let pair = || Pair {
+        s: Point::of_solutions(descent.space, likelihood.outputs()),
+        y: Slope::zero(descent.space, likelihood.outputs()),
+        rho: 0.0,
+    };
+    let memory = Memory {
+        pairs: (0..MEMORY).map(|_| pair()).collect(),
+        direction: Point::zero(descent.space, likelihood.outputs()),
+        q: descent.gradient.clone(),
+    };
+    descent.run(memory, watch)
+}
+
+/// What is remembered of the way, and room for a step.
+struct Memory<T> {
+    /// The oldest first; before them, those that wait for a step.
+    pairs: VecDeque<Pair<T>>,
+    direction: Point<T>,
+    q: Slope,
+}
+
+impl<S: Space> Method<S> for Memory<S::Real> {
+    const BLIND: usize = 60;
+
+    fn step(&mut self, descent: &mut Descent<S>) -> Result<bool> {
+        let Memory {
+            pairs,
+            direction,
+            q,
+        } = self;
+        if descent.iteration.is_multiple_of(KEEP) {
+            // Not at a step's end: y must not hold what rounding had moved the logits by.
+            if descent.moves > 0 {
+                descent.refresh();
+            }
+            descent.factor();
+        }
+        q.axpby(-1.0, &descent.gradient, 0.0);
+        let unused = pairs.iter().take_while(|pair| pair.rho == 0.0).count();
+        let alphas: Vec<f64> = (pairs.iter().skip(unused).rev())
+            .map(|pair| {
+                let alpha = pair.rho * descent.along(q, &pair.s);
+                q.axpby(-alpha, &pair.y, 1.0);
+                alpha
+            })
+            .collect();
+        descent.precondition(q, direction);
+        for (pair, alpha) in pairs.iter().skip(unused).zip(alphas.iter().rev()) {
+            let beta = pair.rho * descent.along(&pair.y, direction);
+            direction.axpby(alpha - beta, &pair.s, 1.0);
+        }
+        // Pairs may be nearly parallel, and what they carry of logits rounding alone; what cancels
+        // in them grows from step to step.
+        match descent.shorten(direction)? {
+            true => descent.multiply_out_anew(direction),
+            false => descent.multiply_out(direction),
+        }
+
+        let mut pair = pairs.pop_front().expect("MEMORY of them");
+        pair.y.axpby(-1.0, &descent.gradient, 0.0);
+        let moved = descent.go(direction);
+        descent.evaluate();
+        pair.s.axpby(moved.unwrap_or(0.0), direction, 0.0);
+        pair.y.axpby(1.0, &descent.gradient, 1.0);
+        let curvature = descent.along(&pair.y, &pair.s);
+        if curvature > 0.0 {
+            pair.rho = 1.0 / curvature;
+            pairs.push_back(pair);
+        } else {
+            pair.rho = 0.0;
+            pairs.push_front(pair);
+        }
+        Ok(moved.is_some())
+    }
+
+    fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+        for (i, pair) in self.pairs.iter_mut().enumerate() {
+            fields.group(format!("search.pair.{i}.s."));
+            pair.s.fields(fields);
+            fields.group(format!("search.pair.{i}.y."));
+            pair.y.fields(fields);
+            fields.f64("rho", std::slice::from_mut(&mut pair.rho));
+        }
+    }
+}

@@ -1,0 +1,984 @@
+//! What optimizers of the penalised objective share: the point, its gradient, the line search
+//! and the honest stop.
+//!
+//! ```text
+//! F(W, b) = Σ sᵢ lossᵢ(Z) + (l2/2) |W|²,     Z = Xc Wᵀ + 1 bᵀ,     b free
+//! ```
+
+use crate::error::Result;
+use crate::io::checkpoint::{self, Fields};
+use crate::linalg::vec::{Real, axpby};
+use crate::loss::risk::{At, Likelihood, MarginChanges};
+use crate::solver::bias;
+use crate::solver::cg::NewtonDirection;
+use crate::solver::problem::Space;
+
+/// When to stop.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stop {
+    /// Gradient norm that is small enough, as a share of that at W = 0, b = 0. The gap (without
+    /// a penalty, the decrement) must also be below 100 times this share of the objective.
+    pub tolerance: f64,
+    /// Most iterations.
+    pub iterations: usize,
+}
+
+impl Stop {
+    /// The gap that is small enough at an objective.
+    pub(crate) fn largest_gap(self, objective: f64) -> f64 {
+        GAP * self.tolerance * objective.abs()
+    }
+}
+
+/// How a fit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// |∇F| is the tolerance's share of that at W = 0, or rounding; and the gap is below 100
+    /// times that share of F. Without a penalty the Newton decrement takes the gap's place.
+    Converged,
+    /// Out of iterations.
+    IterationLimit,
+    /// The precision of the features, of the products or of the model's f32 values allows no
+    /// better.
+    PrecisionLimited,
+    /// The classes are separable and nothing penalises larger weights: the loss falls to 0 along
+    /// the weights found, and has no minimum.
+    Separable,
+    /// Some samples are separated and the others tied along a direction of the weights (Albert
+    /// and Anderson 1984), and nothing penalises larger weights: the loss has no minimum.
+    QuasiSeparable,
+}
+
+/// What an [`Outcome`] was computed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MeasuredOn {
+    /// The f32 weights and bias of the model, over the rows as they are stored.
+    Model,
+    /// The optimizer's own coordinates, from which a model would be rounded.
+    Coordinates,
+}
+
+/// The end of a fit.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: Status,
+    /// What the numbers below belong to.
+    pub measured_on: MeasuredOn,
+    /// F.
+    pub objective: f64,
+    /// The data's part of F.
+    pub loss: f64,
+    /// |∇F|.
+    pub gradient_norm: f64,
+    /// |∇F| at W = 0, b = 0.
+    pub initial_gradient_norm: f64,
+    /// F is above its minimum by no more than this. Of coordinates |∇_W F|²/(2 l2), where ∇_b F = 0
+    /// but for rounding (F is l2-strongly convex in W); of a model with what the rounded bias
+    /// loses and an estimate of the measurement's own rounding. `None` without a penalty, or where
+    /// b still leaves more than rounding to gain.
+    pub gap: Option<f64>,
+    /// Without a penalty: half the square of the Newton decrement, what the quadratic model at
+    /// the end promises to be left to gain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decrement: Option<f64>,
+    /// Of quasi-separable classes the one whose samples are separated furthest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub separated_class: Option<u32>,
+    /// Steps.
+    pub iterations: usize,
+    /// Products.
+    pub products: Products,
+}
+
+/// A step, as it is reported.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Step {
+    /// Number, from 0: the start.
+    pub iteration: usize,
+    /// F.
+    pub objective: f64,
+    /// |∇F|.
+    pub gradient_norm: f64,
+}
+
+/// Products with X, or with K in Gram coordinates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Products {
+    /// Logits of a weight or direction; on the weights themselves two products for a weight.
+    pub logits: usize,
+    /// Weights of a gradient in the logits.
+    pub pullbacks: usize,
+    /// Solutions with the preconditioner.
+    pub solves: usize,
+}
+
+/// A weight and bias with the weight's logits.
+#[derive(Clone, Debug)]
+pub struct Point<T, W = f64> {
+    /// Coordinates of W.
+    pub w: Vec<W>,
+    /// b.
+    pub b: Vec<f64>,
+    /// `Xc Wᵀ`, transposed; empty where they are not kept.
+    pub z: Vec<T>,
+}
+
+impl<T: Real> Point<T> {
+    /// The origin.
+    pub fn zero(space: &impl Space<Real = T>, outputs: usize) -> Point<T> {
+        Point {
+            w: vec![0.0; outputs * space.width()],
+            b: vec![0.0; outputs],
+            z: vec![T::default(); outputs * space.rows()],
+        }
+    }
+
+    /// The origin, with logits only where solutions have some.
+    pub(super) fn of_solutions(space: &impl Space<Real = T>, outputs: usize) -> Point<T> {
+        let mut point = Point::zero(space, outputs);
+        if !space.solves_logits() {
+            point.z = Vec::new();
+        }
+        point
+    }
+
+    /// Everything that it is made of, for a checkpoint.
+    pub(crate) fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+        fields.f64("w", &mut self.w);
+        fields.f64("b", &mut self.b);
+        fields.real("z", &mut self.z);
+    }
+
+    /// `self = alpha · x + beta · self`, the logits only if both have some; with `beta` = 0,
+    /// `self` is not read.
+    pub fn axpby(&mut self, alpha: f64, x: &Point<T>, beta: f64) {
+        axpby(alpha, &x.w, beta, &mut self.w);
+        axpby(alpha, &x.b, beta, &mut self.b);
+        if !x.z.is_empty() && !self.z.is_empty() {
+            axpby(alpha, &x.z, beta, &mut self.z);
+        }
+    }
+}
+
+/// A gradient: coordinates and bias, without logits.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slope {
+    /// Coordinates.
+    pub w: Vec<f64>,
+    /// Bias.
+    pub b: Vec<f64>,
+}
+
+impl Slope {
+    /// Zeros.
+    pub fn zero(space: &impl Space, outputs: usize) -> Slope {
+        Slope {
+            w: vec![0.0; outputs * space.width()],
+            b: vec![0.0; outputs],
+        }
+    }
+
+    /// Everything that it is made of, for a checkpoint.
+    pub fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+        fields.f64("w", &mut self.w);
+        fields.f64("b", &mut self.b);
+    }
+
+    /// `self = alpha · x + beta · self`; with `beta` = 0, `self` is not read.
+    pub fn axpby(&mut self, alpha: f64, x: &Slope, beta: f64) {
+        axpby(alpha, &x.w, beta, &mut self.w);
+        axpby(alpha, &x.b, beta, &mut self.b);
+    }
+}
+
+/// Without a penalty, what all outputs have in common changes no probability: a slope along it is
+/// rounding.
+fn center_outputs(l2: f64, slope: &mut Slope) {
+    let c = slope.b.len();
+    if l2 > 0.0 || c == 1 {
+        return;
+    }
+    for values in [&mut slope.w, &mut slope.b] {
+        let width = values.len() / c;
+        for k in 0..width {
+            let mean = values[k..].iter().step_by(width).sum::<f64>() / c as f64;
+            let of_outputs = values[k..].iter_mut().step_by(width);
+            of_outputs.for_each(|value| *value -= mean);
+        }
+    }
+}
+
+/// Σ a·b of biases.
+fn inner(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// How a search chooses its steps.
+pub(super) trait Method<S: Space> {
+    /// Steps without halving the gradient that end a search where slopes tell nothing any more:
+    /// the gradient may still fall, slowly.
+    const BLIND: usize;
+
+    /// Go one step and leave objective and gradient evaluated there; whether something better
+    /// was found.
+    ///
+    /// # Errors
+    /// Those of the space.
+    fn step(&mut self, descent: &mut Descent<S>) -> Result<bool>;
+
+    /// What later steps depend on, beside the descent's own, for a checkpoint.
+    fn fields<'a>(&'a mut self, fields: &mut Fields<'a>);
+}
+
+/// Whoever looks on while a search works; `P` is its point.
+pub trait Watch<P> {
+    /// Before the first step: whether the state of an earlier search was put in.
+    fn begin(&mut self, state: &mut impl checkpoint::State<P>) -> Result<bool>;
+
+    /// At every point, the start too; there is a state unless the search ends there. An error
+    /// breaks it off.
+    fn at(&mut self, step: Step, state: Option<&mut impl checkpoint::State<P>>) -> Result<()>;
+}
+
+/// What a checkpoint holds of a search: where a step found something better, and none of what
+/// follows from the point.
+struct Underway<'s, 'a, S: Space, M> {
+    descent: &'s mut Descent<'a, S>,
+    method: &'s mut M,
+}
+
+impl<S: Space, M: Method<S>> checkpoint::State<Point<S::Real>> for Underway<'_, '_, S, M> {
+    fn point(&self) -> &Point<S::Real> {
+        &self.descent.point
+    }
+
+    fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+        let Descent {
+            point,
+            last_moves,
+            saved_products: products,
+            iteration,
+            factored,
+            factored_bias,
+            best,
+            lowest,
+            moves,
+            blind,
+            ..
+        } = &mut *self.descent;
+        fields.group("search.lowest.");
+        lowest.at.fields(fields);
+        fields.f64("objective", std::slice::from_mut(&mut lowest.objective));
+        fields.f64("norm", std::slice::from_mut(&mut lowest.gradient_norm));
+        if !last_moves.1.is_empty() {
+            fields.group("search.last_moves.");
+            fields.f64("b", &mut last_moves.1);
+            fields.real("z", &mut last_moves.0);
+        }
+        fields.group("search.");
+        point.fields(fields);
+        fields.count("iteration", iteration);
+        fields.f64("best_norm", std::slice::from_mut(&mut best.0));
+        fields.count("since_best", &mut best.1);
+        fields.count("moves", moves);
+        fields.count("blind", blind);
+        fields.f64("factored", factored);
+        fields.f64("factored_bias", factored_bias);
+        fields.count("logits", &mut products.logits);
+        fields.count("pullbacks", &mut products.pullbacks);
+        fields.count("solves", &mut products.solves);
+        self.method.fields(fields);
+    }
+}
+
+/// A search in progress.
+pub(super) struct Descent<'a, S: Space> {
+    pub space: &'a mut S,
+    pub likelihood: &'a Likelihood<'a>,
+    pub l2: f64,
+    pub point: Point<S::Real>,
+    /// The likelihood at the point.
+    pub at: At<S::Real>,
+    pub gradient: Slope,
+    pub gradient_norm: f64,
+    pub objective: f64,
+    pub products: Products,
+    /// Steps so far.
+    pub iteration: usize,
+    stop: Stop,
+    initial_norm: f64,
+    /// The curvatures of which the preconditioner was made, those of the bias too.
+    factored: Vec<f64>,
+    factored_bias: Vec<f64>,
+    /// |W|².
+    square: f64,
+    /// The smallest gradient norm so far, and steps since it was last halved.
+    best: (f64, usize),
+    /// Steps along which the point's logits were moved since they were multiplied out.
+    pub moves: usize,
+    /// Steps in a row that promised less than rounding.
+    blind: usize,
+    /// The best point so far.
+    lowest: Lowest,
+    /// Products up to the last step's end.
+    saved_products: Products,
+    /// See [`Outcome`].
+    decrement: Option<f64>,
+    separated_class: Option<u32>,
+    /// How the last steps changed logits and bias, each counting half of the next, where that is
+    /// looked at: without a penalty.
+    last_moves: (Vec<S::Real>, Vec<f64>),
+}
+
+/// A point with its objective: of the lowest objective or, within rounding of it, of the
+/// smallest gradient.
+struct Lowest {
+    at: Slope,
+    objective: f64,
+    gradient_norm: f64,
+}
+
+/// Steps without halving the gradient, where the objective tells nothing any more, that end
+/// a search.
+const PATIENCE: usize = 12;
+/// Share of the slope's promise that a step must keep (Armijo 1966).
+const SUFFICIENT: f64 = 1e-4;
+/// Share of the first slope at which a line is flat enough (Wolfe 1969). A look at a line is
+/// cheap beside a direction, and exact steps keep directions conjugate.
+const FLAT: f64 = 0.05;
+/// Share of the objective that a line must promise to be searched: along it only sums in f64 are
+/// rounded, whatever the products were.
+const SEEN: f64 = 1e-13;
+/// Most points of a line looked at once one of them would do.
+const LOOKS: usize = 8;
+/// A margin of every sample that no rounding takes away.
+const SEPARATED: f64 = 1.0;
+/// The gap that counts as none, as a share of the objective: a multiple of the tolerance.
+const GAP: f64 = 100.0;
+/// Shortest step tried.
+const SHORTEST: f64 = 1e-12;
+/// A change of margins by steps that does not die out: along a direction without a minimum
+/// Newton's steps change them by 1, as the loss falls like e⁻ᵗ.
+pub(crate) const RUNNING: f64 = 0.1;
+/// The share of the decrement allowed that is surely small enough: where margins change by less
+/// than [`RUNNING`] the loss is its quadratic model to about e⁰·¹.
+pub(crate) const SURE: f64 = 0.8;
+/// A share of the largest change of margins that may be none: the others of such a direction.
+pub(crate) const NEARLY_TIED: f64 = 0.05;
+/// A share of the largest change of margins that counts as none.
+const TIED: f64 = 1e-6;
+
+/// The objective at a point of a line.
+#[derive(Clone, Copy, Debug)]
+struct OnLine {
+    t: f64,
+    objective: f64,
+    slope: f64,
+}
+
+impl OnLine {
+    /// Where the cubic through this point and `end` is lowest (Nocedal and Wright, 3.59), as a
+    /// share of the way.
+    fn lowest_before(self, end: OnLine) -> f64 {
+        let length = end.t - self.t;
+        let (a, b) = (self.slope * length, end.slope * length);
+        let d1 = a + b - 3.0 * (end.objective - self.objective);
+        let d2 = (d1 * d1 - a * b).max(0.0).sqrt();
+        1.0 - (b + d2 - d1) / (b - a + 2.0 * d2)
+    }
+
+    /// Where the slope is 0 if it goes on as from `before` to here: nowhere, if it did not rise.
+    fn flat_beyond(self, before: OnLine) -> f64 {
+        match before.slope < self.slope {
+            true => self.t + self.slope * (self.t - before.t) / (before.slope - self.slope),
+            false => f64::INFINITY,
+        }
+    }
+}
+
+/// A `t` at which a convex objective fell sufficiently and is nearly flat (the strong Wolfe
+/// conditions: Nocedal and Wright, section 3.1), or the lowest that was found, beginning with 1.
+/// At `start` t is 0 and the slope below 0. `None` if the objective falls nowhere.
+fn search(start: OnLine, at: impl Fn(f64) -> OnLine) -> Option<f64> {
+    // The lowest point lies between them.
+    let (mut low, mut high) = (start, None);
+    let mut best: Option<OnLine> = None;
+    let (mut t, mut looks) = (1.0, 0);
+    while looks < LOOKS && t > SHORTEST {
+        let here = at(t);
+        let fell = here.objective <= start.objective + SUFFICIENT * t * start.slope;
+        if fell && here.slope.abs() <= -FLAT * start.slope {
+            return Some(t);
+        }
+        if fell && best.is_none_or(|best| here.objective < best.objective) {
+            best = Some(here);
+        }
+        let before = low;
+        match fell && here.slope < 0.0 {
+            true => low = here,
+            false => high = Some(here),
+        }
+        let most = if best.is_some() { 0.9 } else { 0.5 };
+        t = match high {
+            Some(high) => {
+                let share = low.lowest_before(high);
+                let share = if share.is_finite() { share } else { 0.0 };
+                low.t + share.clamp(0.1, most) * (high.t - low.t)
+            }
+            None => low.flat_beyond(before).clamp(1.1 * t, 4.0 * t),
+        };
+        looks += usize::from(best.is_some());
+    }
+    best.map(|best| best.t)
+}
+
+/// Half the square of the Newton decrement of the loss, without a penalty, at some logits (c x n,
+/// the bias included): what the quadratic model there promises to be left to gain.
+pub(crate) fn decrement<S: Space>(
+    space: &mut S,
+    likelihood: &Likelihood,
+    logits: &[f64],
+    stop: Stop,
+) -> Option<f64> {
+    let start = Point::zero(space, likelihood.outputs());
+    let mut descent = Descent::new(space, likelihood, 0.0, start, stop);
+    let values = descent.point.z.iter_mut().zip(logits);
+    values.for_each(|(z, &logit)| *z = S::Real::of(logit));
+    descent.evaluate();
+    descent.factor();
+    NewtonDirection::new(&descent).decrement(&mut descent)
+}
+
+impl<'a, S: Space> Descent<'a, S> {
+    /// Begin at a point.
+    pub fn new(
+        space: &'a mut S,
+        likelihood: &'a Likelihood<'a>,
+        l2: f64,
+        start: Point<S::Real>,
+        stop: Stop,
+    ) -> Self {
+        let c = likelihood.outputs();
+        let rows = space.rows();
+        let origin = Point::zero(space, c);
+        let at_start_of_all = start.w.iter().chain(&start.b).all(|&value| value == 0.0);
+        let mut descent = Descent {
+            at: At::new(c, rows),
+            gradient: Slope::zero(space, c),
+            point: origin,
+            space,
+            likelihood,
+            l2,
+            gradient_norm: f64::INFINITY,
+            objective: f64::INFINITY,
+            products: Products::default(),
+            iteration: 0,
+            stop,
+            initial_norm: 0.0,
+            factored: vec![0.0; rows],
+            factored_bias: vec![0.0; c],
+            square: 0.0,
+            best: (f64::INFINITY, 0),
+            moves: 0,
+            blind: 0,
+            lowest: Lowest {
+                at: Slope::default(),
+                objective: f64::INFINITY,
+                gradient_norm: f64::INFINITY,
+            },
+            saved_products: Products::default(),
+            decrement: None,
+            separated_class: None,
+            last_moves: (Vec::new(), Vec::new()),
+        };
+        if l2 == 0.0 && likelihood.is_one_hot() {
+            descent.last_moves = (descent.point.z.clone(), vec![0.0; c]);
+        }
+        descent.lowest.at = descent.gradient_like();
+        descent.evaluate();
+        descent.initial_norm = descent.gradient_norm;
+        if !at_start_of_all {
+            descent.point = start;
+            descent.refresh();
+        }
+        descent.best = (descent.gradient_norm, 0);
+        descent
+    }
+
+    /// Go by a method to the end.
+    ///
+    /// # Errors
+    /// Those of `watch`.
+    pub fn run<M: Method<S>>(
+        mut self,
+        mut method: M,
+        watch: &mut impl Watch<Point<S::Real>>,
+    ) -> Result<(Point<S::Real>, Outcome)> {
+        let mut state = Underway {
+            descent: &mut self,
+            method: &mut method,
+        };
+        if watch.begin(&mut state)? {
+            self.go_on();
+        }
+        let mut moved = true;
+        let mut newton = None;
+        loop {
+            self.saved_products = self.products;
+            self.keep_lowest();
+            let mut ended = self.ended(moved, M::BLIND);
+            let (mut left, mut follow) = (None, false);
+            match ended {
+                Some(Status::Converged) if self.l2 > 0.0 => {
+                    left = self.settle();
+                    // A fit that goes on from here does not settle again.
+                    self.saved_products = self.products;
+                    ended = self.ended(moved, M::BLIND);
+                }
+                Some(Status::Converged | Status::PrecisionLimited) if self.l2 == 0.0 => {
+                    let stalled = self.stalled(moved, M::BLIND);
+                    let direction = newton.get_or_insert_with(|| NewtonDirection::new(&self));
+                    ended = self.without_penalty(direction, stalled);
+                    follow = ended.is_none();
+                }
+                _ => {}
+            }
+            let step = Step {
+                iteration: self.iteration,
+                objective: self.objective,
+                gradient_norm: self.gradient_norm,
+            };
+            let mut state = Underway {
+                descent: &mut self,
+                method: &mut method,
+            };
+            watch.at(step, ended.is_none().then_some(&mut state))?;
+            if let Some(status) = ended {
+                return Ok(self.finish(status, left));
+            }
+            moved = match &newton {
+                Some(direction) if follow => {
+                    let moved = self.go(&direction.p).is_some();
+                    self.evaluate();
+                    moved
+                }
+                _ => method.step(&mut self)?,
+            };
+            self.iteration += 1;
+            self.best = match self.gradient_norm <= 0.5 * self.best.0 {
+                true => (self.gradient_norm, 0),
+                false => (self.best.0, self.best.1 + 1),
+            };
+        }
+    }
+
+    fn gradient_like(&self) -> Slope {
+        Slope::zero(self.space, self.likelihood.outputs())
+    }
+
+    /// Whether the point is better than the best one so far.
+    fn is_lowest(&self) -> bool {
+        let Lowest {
+            objective,
+            gradient_norm,
+            ..
+        } = self.lowest;
+        let noise = self.unmeasurable();
+        match (self.objective - objective).abs() <= noise {
+            true => self.gradient_norm < gradient_norm,
+            false => self.objective < objective,
+        }
+    }
+
+    fn keep_lowest(&mut self) {
+        if self.is_lowest() {
+            self.lowest.at.w.copy_from_slice(&self.point.w);
+            self.lowest.at.b.copy_from_slice(&self.point.b);
+            self.lowest.objective = self.objective;
+            self.lowest.gradient_norm = self.gradient_norm;
+        }
+    }
+
+    /// Go back to the best point, if it is another.
+    fn restore_lowest(&mut self) {
+        if !self.is_lowest() && self.gradient_norm != self.lowest.gradient_norm {
+            self.point.w.copy_from_slice(&self.lowest.at.w);
+            self.point.b.copy_from_slice(&self.lowest.at.b);
+            self.refresh();
+        }
+    }
+
+    /// Where there is no penalty and the gradient is small, or rounding: whether that is a
+    /// minimum, or none exists. `None` if the Newton direction, which is then to be followed,
+    /// still leads on.
+    fn without_penalty(
+        &mut self,
+        direction: &mut NewtonDirection<S::Real>,
+        stalled: bool,
+    ) -> Option<Status> {
+        if self.moves > 0 {
+            self.refresh();
+        }
+        self.factor();
+        self.decrement = direction.decrement(self);
+        if !self.last_moves.1.is_empty() {
+            let next = (direction.p.z.clone(), direction.p.b.clone());
+            let (mut running, mut overwritten) = (false, false);
+            for way in [self.last_moves.clone(), next] {
+                let moved = self.likelihood.margin_changes(&way.0, &way.1);
+                if moved.largest < RUNNING {
+                    continue;
+                }
+                running = true;
+                overwritten = true;
+                self.separated_class = self.runs_away(direction, way, moved);
+                if self.separated_class.is_some() {
+                    return Some(Status::QuasiSeparable);
+                }
+            }
+            // Steps become small where there is a minimum, unless they do already.
+            if overwritten {
+                direction.decrement(self);
+            }
+            if running && self.decrement.is_none_or(|left| left > self.unmeasurable()) {
+                return self.limit(stalled);
+            }
+        }
+        let allowed = SURE * self.stop.largest_gap(self.objective);
+        let small = self.decrement.is_some_and(|left| left <= allowed);
+        match small && (self.is_small() || stalled) {
+            true => Some(Status::Converged),
+            false => self.limit(stalled),
+        }
+    }
+
+    /// The class whose samples are separated furthest along a way, if there is a direction near
+    /// it along which no margin shrinks and some grow: margins that nearly stay are made to stay,
+    /// by least squares, and all are looked at again.
+    fn runs_away(
+        &mut self,
+        room: &mut NewtonDirection<S::Real>,
+        (mut z, mut b): (Vec<S::Real>, Vec<f64>),
+        moved: MarginChanges,
+    ) -> Option<u32> {
+        let nearly = NEARLY_TIED * moved.largest;
+        if moved.smallest < -nearly {
+            return None;
+        }
+        let tied = self.likelihood.tied(&z, &b, nearly);
+        room.fix_ties(self, (&mut z, &mut b), &tied);
+        let fixed = self.likelihood.margin_changes(&z, &b);
+        let rounding = TIED.max(10.0 * self.space.noise()) * fixed.largest;
+        // A direction of which the ties leave little was none.
+        if fixed.largest < 0.5 * moved.largest || fixed.smallest < -rounding {
+            return None;
+        }
+        let classes = (0u32..).zip(&fixed.of_classes);
+        let (output, _) = classes.max_by(|a, b| a.1.total_cmp(b.1))?;
+        Some(match self.likelihood.present() {
+            Some(present) => present[output as usize],
+            None => output,
+        })
+    }
+
+    fn limit(&self, stalled: bool) -> Option<Status> {
+        if stalled {
+            return Some(Status::PrecisionLimited);
+        }
+        (self.iteration >= self.stop.iterations).then_some(Status::IterationLimit)
+    }
+
+    /// Compute again what belongs to the fields that were put in.
+    fn go_on(&mut self) {
+        self.evaluate();
+        if self.iteration > 0 {
+            self.space.factor(&self.factored, self.l2);
+        }
+        self.products = self.saved_products;
+    }
+
+    /// The inner product of a slope and a point.
+    pub fn along(&self, slope: &Slope, point: &Point<S::Real>) -> f64 {
+        self.space.dot(&slope.w, &point.w, &point.z) + inner(&slope.b, &point.b)
+    }
+
+    /// Objective and gradient at the point.
+    pub fn evaluate(&mut self) {
+        let Point { w, b, z } = &self.point;
+        self.likelihood.evaluate(z, b, &mut self.at);
+        self.square = self.space.dot(w, w, z);
+        if self.square < 0.0 && self.moves > 0 {
+            // The logits carried are not those of the weight any more.
+            return self.refresh();
+        }
+        self.objective = self.at.loss + 0.5 * self.l2 * self.square;
+        self.space.pullback(&self.at.g, &mut self.gradient.w);
+        self.products.pullbacks += 1;
+        axpby(self.l2, w, 1.0, &mut self.gradient.w);
+        self.gradient.b.copy_from_slice(&self.at.bias);
+        center_outputs(self.l2, &mut self.gradient);
+        let bias = inner(&self.gradient.b, &self.gradient.b);
+        self.gradient_norm = (self.space.square(&self.gradient.w) + bias).sqrt();
+    }
+
+    /// Multiply the point's logits out anew: moving them step by step adds up rounding.
+    pub fn refresh(&mut self) {
+        self.space.logits(&self.point.w, &mut self.point.z);
+        self.products.logits += 1;
+        self.moves = 0;
+        self.evaluate();
+    }
+
+    /// Whether the last step promised less than rounding.
+    pub fn is_blind(&self) -> bool {
+        self.blind > 0
+    }
+
+    /// |∇F| as a share of that at the origin.
+    pub fn share(&self) -> f64 {
+        self.gradient_norm / self.initial_norm
+    }
+
+    /// The share of the gradient that may be left in the end.
+    pub fn needed(&self) -> f64 {
+        self.threshold() / self.gradient_norm
+    }
+
+    /// The average curvatures at the point, and a bias's inverse ones, for the preconditioner.
+    pub fn factor(&mut self) {
+        self.factored.copy_from_slice(&self.at.curvatures);
+        (self.factored_bias).copy_from_slice(&self.at.bias_curvatures);
+        self.space.factor(&self.at.curvatures, self.l2);
+    }
+
+    /// The logits of a direction made of solutions.
+    pub fn multiply_out(&mut self, direction: &mut Point<S::Real>) {
+        if !self.space.solves_logits() {
+            self.multiply_out_anew(direction);
+        }
+    }
+
+    /// Bring a direction's coordinates to minimum norm, if most of them cancels; whether that
+    /// was so.
+    ///
+    /// # Errors
+    /// Those of the space.
+    pub fn shorten(&mut self, direction: &mut Point<S::Real>) -> Result<bool> {
+        self.space.shorten(&mut direction.w, &direction.z)
+    }
+
+    /// The same whatever it carries.
+    pub fn multiply_out_anew(&mut self, direction: &mut Point<S::Real>) {
+        (self.space).logits_of_direction(&direction.w, &mut direction.z);
+        self.products.logits += 1;
+    }
+
+    /// The preconditioned slope: `M⁻¹ r`.
+    pub fn precondition(&mut self, r: &Slope, to: &mut Point<S::Real>) {
+        self.space.solve(&r.w, &mut to.w, &mut to.z);
+        self.products.solves += 1;
+        let total: f64 = self.factored_bias.iter().sum();
+        for ((to, r), curvature) in to.b.iter_mut().zip(&r.b).zip(&self.factored_bias) {
+            *to = r / curvature.max(1e-6 * total).max(f64::MIN_POSITIVE);
+        }
+    }
+
+    /// `q = ∇²F · d`.
+    pub fn hessian(&mut self, d: &Point<S::Real>, room: &mut [S::Real], q: &mut Slope) {
+        (self.likelihood).hessian(&self.at, &d.z, &d.b, room, &mut q.b);
+        self.space.pullback(room, &mut q.w);
+        self.products.pullbacks += 1;
+        axpby(self.l2, &d.w, 1.0, &mut q.w);
+        center_outputs(self.l2, q);
+    }
+
+    /// Go along a direction of descent, to about where the objective is lowest; how often the
+    /// direction, if the objective falls along it. Objective and gradient are then to be evaluated.
+    pub fn go(&mut self, direction: &Point<S::Real>) -> Option<f64> {
+        let slope = self.along(&self.gradient, direction);
+        let square = self.space.dot(&direction.w, &direction.w, &direction.z);
+        // ⟨W, direction⟩, from the gradient's penalty part only.
+        let w_along = (self.space).dot(&self.point.w, &direction.w, &direction.z);
+        if slope.is_nan() || slope >= 0.0 {
+            return None;
+        }
+        let start = OnLine {
+            t: 0.0,
+            objective: self.objective,
+            slope,
+        };
+        let at = |t: f64| {
+            let point = (&self.point.z[..], &self.point.b[..]);
+            let (loss, slope) = (self.likelihood).along(point, (&direction.z, &direction.b), t);
+            let penalty = self.square + t * (2.0 * w_along + t * square);
+            OnLine {
+                t,
+                objective: loss + 0.5 * self.l2 * penalty,
+                slope: slope + self.l2 * (w_along + t * square),
+            }
+        };
+        let t = match -slope > SEEN * self.objective.abs() {
+            true => search(start, at)?,
+            false => 1.0,
+        };
+        self.point.axpby(t, direction, 1.0);
+        if !self.last_moves.1.is_empty() {
+            axpby(t, &direction.z, 0.5, &mut self.last_moves.0);
+            axpby(t, &direction.b, 0.5, &mut self.last_moves.1);
+        }
+        self.moves += 1;
+        self.blind = match -slope < self.unmeasurable() {
+            true => self.blind + 1,
+            false => 0,
+        };
+        Some(t)
+    }
+
+    /// The gradient norm that is small enough: as a share of the start's, and by the gap that it
+    /// leaves. Where the penalty is weak, a gradient that is small beside the start's says
+    /// nothing.
+    fn threshold(&self) -> f64 {
+        let Stop { tolerance, .. } = self.stop;
+        let of_start = tolerance * self.initial_norm;
+        match self.l2 > 0.0 {
+            true => of_start.min((2.0 * self.l2 * GAP * tolerance * self.objective.abs()).sqrt()),
+            false => of_start,
+        }
+    }
+
+    fn is_small(&self) -> bool {
+        self.gradient_norm <= self.threshold()
+    }
+
+    /// Why the search ends here, if it does; `moved` is false if the last step found nothing
+    /// better, `blind` its method's [`Method::BLIND`].
+    fn ended(&self, moved: bool, blind: usize) -> Option<Status> {
+        if self.l2 == 0.0 && self.likelihood.is_one_hot() && self.at.smallest_margin > SEPARATED {
+            Some(Status::Separable)
+        } else if self.is_small() {
+            Some(Status::Converged)
+        } else {
+            self.limit(self.stalled(moved, blind))
+        }
+    }
+
+    /// Whether rounding lets nothing further be found.
+    fn stalled(&self, moved: bool, blind: usize) -> bool {
+        let flat = self.gradient_norm * self.gradient_norm
+            <= self.unmeasurable() * self.l2.max(f64::MIN_POSITIVE);
+        !moved || flat && self.best.1 >= PATIENCE || self.best.1.min(self.blind) >= blind
+    }
+
+    /// The point as it is: its logits multiplied out and, with a penalty, the bias at its own
+    /// optimum, so that the gap can be told; what the bias still leaves to gain then.
+    fn settle(&mut self) -> Option<f64> {
+        if self.moves > 0 {
+            self.refresh();
+        }
+        (self.l2 > 0.0).then(|| {
+            let noise = self.unmeasurable();
+            let Point { b, z, .. } = &mut self.point;
+            let left = bias::settle(self.likelihood, z, b, &mut self.at, noise);
+            self.evaluate();
+            left
+        })
+    }
+
+    /// The end; `left` is what [`Descent::settle`] said, if it was called.
+    fn finish(mut self, mut status: Status, left: Option<f64>) -> (Point<S::Real>, Outcome) {
+        let cut_short = matches!(status, Status::PrecisionLimited | Status::IterationLimit);
+        if cut_short {
+            self.restore_lowest();
+        }
+        let left = match status {
+            Status::Converged => left,
+            _ => self.settle(),
+        };
+        let gap = left.and_then(|left| {
+            let bias = inner(&self.gradient.b, &self.gradient.b);
+            let of_weight = (self.gradient_norm.powi(2) - bias).max(0.0);
+            (left <= self.unmeasurable()).then_some(of_weight / (2.0 * self.l2))
+        });
+        if cut_short && self.l2 > 0.0 {
+            // A gradient that is rounding is as good as a small one.
+            let rounding = self
+                .unmeasurable()
+                .min(self.stop.largest_gap(self.objective));
+            let is_rounding = status == Status::PrecisionLimited;
+            if self.is_small() || is_rounding && gap.is_some_and(|gap| gap <= rounding) {
+                status = Status::Converged;
+            }
+        }
+        let outcome = Outcome {
+            status,
+            measured_on: MeasuredOn::Coordinates,
+            objective: self.objective,
+            loss: self.at.loss,
+            gradient_norm: self.gradient_norm,
+            initial_gradient_norm: self.initial_norm,
+            gap,
+            decrement: self.decrement.filter(|_| self.l2 == 0.0),
+            separated_class: self.separated_class,
+            iterations: self.iteration,
+            products: self.products,
+        };
+        (self.point, outcome)
+    }
+
+    /// What is too little of F to be told from rounding.
+    pub fn unmeasurable(&self) -> f64 {
+        self.space.noise() * self.objective.abs()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// On convex lines that saturate, explode or do neither, their lowest point anywhere from
+        /// 1e-4 to 1e3: few looks find it.
+        #[test]
+        fn a_line_is_searched_to_its_lowest_point(
+            lowest in -4.0f64..3.0, square in 0.0f64..2.0, cosh in 0.0f64..2.0,
+            softplus in 0.0f64..2.0, steep in -1.0f64..2.0,
+        ) {
+            let lowest = 10f64.powf(lowest);
+            let steep = 10f64.powf(steep) / lowest;
+            prop_assume!(square + cosh + softplus > 1e-3);
+            let looks = std::cell::Cell::new(0);
+            let at = |t: f64| {
+                looks.set(looks.get() + 1);
+                let u = t - lowest;
+                let bend = 2.0 / (1.0 + (-steep * u).exp()) - 1.0;
+                OnLine {
+                    t,
+                    objective: square * u * u / 2.0 / lowest.powi(2) + cosh * (u / lowest).cosh()
+                        + softplus * (2.0 * (steep * u).exp().ln_1p() - steep * u),
+                    slope: square * u / lowest.powi(2) + cosh * (u / lowest).sinh() / lowest
+                        + softplus * steep * bend,
+                }
+            };
+            let start = at(0.0);
+            let t = search(start, at).unwrap();
+            prop_assert!(looks.get() <= 20, "{} looks", looks.get());
+            let (end, lowest) = (at(t), at(lowest));
+            let left = (end.objective - lowest.objective) / (start.objective - lowest.objective);
+            prop_assert!(left <= 0.05, "{left}: {end:?} of {start:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_falls_nowhere_has_no_step() {
+        let at = |t: f64| OnLine {
+            t,
+            objective: if t > 0.0 { f64::NAN } else { 1.0 },
+            slope: -1.0,
+        };
+        assert_eq!(search(at(0.0), at), None);
+    }
+}

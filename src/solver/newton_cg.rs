@@ -1,0 +1,85 @@
+//! Newton's method: each step solves `∇²F p = -∇F` by preconditioned conjugate gradients, as
+//! far as pays, and goes along p.
+
+use crate::error::Result;
+use crate::io::checkpoint::Fields;
+use crate::linalg::vec::Real;
+use crate::loss::risk::Likelihood;
+use crate::solver::cg::NewtonDirection;
+use crate::solver::minimizer::{Descent, Method, Outcome, Point, Stop, Watch};
+use crate::solver::problem::Space;
+
+/// Steps for which logits are moved with the point, not multiplied out, while slopes tell.
+const KEEP: usize = 8;
+/// The largest share of the gradient that a solution may leave.
+const LEAVE: f64 = 0.25;
+
+/// Go to the optimum from a point.
+///
+/// # Errors
+/// Those of `watch`, which break the search off.
+pub fn newton<S: Space>(
+    space: &mut S,
+    likelihood: &Likelihood,
+    l2: f64,
+    start: Point<S::Real>,
+    stop: Stop,
+    watch: &mut impl Watch<Point<S::Real>>,
+) -> Result<(Point<S::Real>, Outcome)> {
+    let descent = Descent::new(space, likelihood, l2, start, stop);
+    let work = Work {
+        asked: 0.0,
+        before: descent.gradient_norm,
+        direction: NewtonDirection::new(&descent),
+    };
+    descent.run(work, watch)
+}
+
+/// The step before, and the direction to go.
+struct Work<T> {
+    /// The share of the gradient that the last step was to leave, and its norm before.
+    asked: f64,
+    before: f64,
+    direction: NewtonDirection<T>,
+}
+
+impl<S: Space> Method<S> for Work<S::Real> {
+    /// A step promises to leave a quarter at most.
+    const BLIND: usize = 4;
+
+    fn step(&mut self, descent: &mut Descent<S>) -> Result<bool> {
+        descent.factor();
+        let share = self.ask(descent);
+        self.direction.solve(descent, share);
+        let moved = descent.go(&self.direction.p).is_some();
+        match descent.moves < KEEP && !descent.is_blind() {
+            true => descent.evaluate(),
+            false => descent.refresh(),
+        }
+        Ok(moved)
+    }
+
+    /// The rest is made anew in every step.
+    fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+        fields.f64("asked", std::slice::from_mut(&mut self.asked));
+        fields.f64("before", std::slice::from_mut(&mut self.before));
+    }
+}
+
+impl<T: Real> Work<T> {
+    /// The share of the gradient that a step may leave: √(|∇F|/|∇F at 0|), which makes steps
+    /// superlinear (Eisenstat and Walker 1996), but no less than the stop asks for; and just
+    /// that where it can be had in one step, as the gradient falls with its square and the last
+    /// step kept its promise (residuals are measured by the preconditioner, not as gradients).
+    fn ask<S: Space<Real = T>>(&mut self, descent: &Descent<S>) -> f64 {
+        let (share, needed) = (descent.share(), 0.5 * descent.needed());
+        let kept = descent.gradient_norm <= 2.0 * self.asked * self.before;
+        self.before = descent.gradient_norm;
+        self.asked = match kept && needed >= share {
+            true => needed.min(share.sqrt()),
+            false => share.sqrt().max(0.2 * needed),
+        };
+        self.asked = self.asked.min(LEAVE);
+        self.asked
+    }
+}

@@ -1,0 +1,378 @@
+//! [`Space`] in the weights themselves: W is c x d in f64, products with X are f32.
+//!
+//! The rows are centred on the fly, `Xc Wᵀ = X Wᵀ - 1 (W μ)ᵀ` and `Gᵀ Xc = Gᵀ X - (Gᵀ1) μᵀ`:
+//! X stays where it lies. Where means are so large beside the features' scales that f32 sums would
+//! lose what tells the rows apart, blocks of rows are centred before they are multiplied. Scaled
+//! features are weights over σ. M is that of the mean curvature h:
+//!
+//! - d <= n: `M = h Xcᵀ Xc + l2`, d x d, factored with its diagonal brought to 1, so that the
+//!   units of the features do not matter; a solve costs 2d²c flop;
+//! - d > n, with `S = h Kc + l2` (Woodbury 1950): `M⁻¹ r = (r - h Xcᵀ S⁻¹ Xc r)/l2`: two products
+//!   with X more. (Its logits would be `S⁻¹ Xc r`, but those of the rounded `M⁻¹ r` differ from
+//!   them by far more than rounding.)
+
+use faer::Accum;
+use rayon::prelude::*;
+
+use crate::design::centered::Centered;
+use crate::design::dense::Blocks;
+use crate::design::gram::room;
+use crate::design::gram::{CentredGram, Progress};
+use crate::design::samples::{Batch, Rows};
+use crate::error::Result;
+use crate::kernels::{Isa, vectorised};
+use crate::linalg::cholesky::Factor;
+use crate::linalg::gemm::{Gemm, lower_triangle};
+use crate::linalg::mat::{MatMut, MatRef};
+use crate::linalg::threads::{self, Share, Work};
+use crate::linalg::vec::dot;
+use crate::linalg::vec::sum;
+use crate::solver::problem::Space;
+use crate::solver::problem_gram::Preconditioner;
+
+/// Least l2 of the preconditioner, as a share of its diagonal: as much as the rounding of
+/// f32 sums may take away.
+const RIDGE: f64 = 1e-6;
+/// The least pivot of M, as a multiple of RIDGE, that is no rounding.
+const TOLD: f64 = 100.0;
+
+/// Weights as they are.
+#[derive(Debug)]
+pub struct PrimalSpace<'a> {
+    gemm: Gemm,
+    rows: &'a Rows<'a>,
+    x: Blocks<'a>,
+    /// μ, to f32; what that leaves of it where blocks are centred.
+    mean: Vec<f32>,
+    /// Features that have one value in all rows: their gradient would be rounding.
+    constant: Vec<usize>,
+    /// σ, where features are scaled.
+    deviation: Option<Vec<f64>>,
+    second_order: SecondOrder,
+    /// Room for a weight in f32.
+    weight: Vec<f32>,
+}
+
+/// What M is made of.
+#[derive(Debug)]
+enum SecondOrder {
+    /// d <= n: the lower triangle of Xcᵀ Xc (of the features as they are), column-major, what
+    /// brings M's diagonal to 1, and the factor.
+    Features {
+        moments: Vec<f32>,
+        scale: Vec<f64>,
+        factor: Factor,
+    },
+    /// d > n: Kc, S's factor, and h.
+    Samples {
+        gram: CentredGram,
+        preconditioner: Preconditioner,
+        curvature: f64,
+    },
+}
+
+impl<'a> PrimalSpace<'a> {
+    /// Weights of any number of outputs on X, with features over `deviation`. Cost: X is read
+    /// once more than once, n²d or nd² flop, whichever is less.
+    ///
+    /// # Errors
+    /// As [`CentredGram::new`].
+    pub fn new(
+        design: &Centered<'a>,
+        deviation: Option<&[f64]>,
+        gemm: Gemm,
+        progress: Progress,
+    ) -> Result<PrimalSpace<'a>> {
+        let rows = design.x();
+        let (n, d) = (rows.len(), rows.features());
+        let (mut x, mean) = match design.is_far() {
+            true => (
+                Blocks::centered(rows, design.mean()),
+                design.rest().to_vec(),
+            ),
+            false => (Blocks::new(rows), design.mean().to_vec()),
+        };
+        let second_order = match d <= n {
+            true => SecondOrder::Features {
+                // The larger one first, in case that memory does not hold it.
+                factor: Factor::new(d)?,
+                scale: vec![1.0; d],
+                moments: moments(&mut x, &mean, n, progress)?,
+            },
+            false => SecondOrder::Samples {
+                gram: CentredGram::new(rows, deviation, gemm, progress)?,
+                preconditioner: Preconditioner::new(n)?,
+                curvature: 0.0,
+            },
+        };
+        Ok(PrimalSpace {
+            gemm,
+            rows,
+            x,
+            mean,
+            constant: (0..d).filter(|&k| design.scale()[k] == 0.0).collect(),
+            deviation: deviation.map(<[f64]>::to_vec),
+            second_order,
+            weight: Vec::new(),
+        })
+    }
+
+    /// W of the features as they are, to f32, in `weight`.
+    fn load(&mut self, w: &[f64]) {
+        self.weight.clear();
+        match &self.deviation {
+            None => self.weight.extend(w.iter().map(|&w| w as f32)),
+            Some(deviation) => {
+                for w in w.chunks_exact(deviation.len()) {
+                    let values = w.iter().zip(deviation);
+                    self.weight.extend(values.map(|(w, s)| (w / s) as f32));
+                }
+            }
+        }
+    }
+
+    /// What [`PrimalSpace::load`] leaves of a weight.
+    fn rest(&self, w: &[f64]) -> Vec<f64> {
+        let d = self.mean.len();
+        let sigma = |at: usize| (self.deviation.as_ref()).map_or(1.0, |s| s[at % d]);
+        let values = w.iter().zip(&self.weight).enumerate();
+        let left = |(at, (&w, &loaded)): (usize, (&f64, &f32))| w - f64::from(loaded) * sigma(at);
+        values.map(left).collect()
+    }
+}
+
+/// The lower triangle of `Xᵀ X - n μ μᵀ` (μ = 0 where X is centred), column-major. Cost: nd² flop.
+fn moments(x: &mut Blocks, mean: &[f32], n: usize, progress: Progress) -> Result<Vec<f32>> {
+    /// Rows at a time: enough for the product's speed, few enough to be broken off soon.
+    const ROWS: usize = 1024;
+    let d = mean.len();
+    let mut moments = room::<f32>(d, d)?;
+    let (mut rows, mut going_on) = (0, Ok(()));
+    x.each(Batch::All, |_, x| {
+        for first in (0..x.rows()).step_by(ROWS) {
+            if going_on.is_err() {
+                return;
+            }
+            let x = x.rows_range(first..(first + ROWS).min(x.rows()));
+            let block = faer::MatRef::from_row_major_slice(x.as_slice(), x.rows(), d);
+            let moments = faer::MatMut::from_column_major_slice_mut(&mut moments, d, d);
+            let par = threads::par(Work::flop(x.rows() * d * d));
+            lower_triangle(Accum::Add, block.transpose(), moments, par);
+            rows += x.rows();
+            // As if they were columns, as elsewhere.
+            going_on = progress(rows * d / n);
+        }
+    });
+    going_on?;
+    for (j, column) in moments.chunks_exact_mut(d).enumerate() {
+        for (i, value) in column.iter_mut().enumerate().skip(j) {
+            let of_mean = n as f64 * f64::from(mean[i]) * f64::from(mean[j]);
+            *value = (f64::from(*value) - of_mean) as f32;
+        }
+    }
+    Ok(moments)
+}
+
+impl Space for PrimalSpace<'_> {
+    type Real = f32;
+
+    fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn width(&self) -> usize {
+        self.mean.len()
+    }
+
+    fn noise(&self) -> f64 {
+        1e-6
+    }
+
+    /// The digits of W that f32 does not hold are multiplied too: without them gradients would
+    /// not fall below their share, which is more than a weak penalty leaves. Cost: 4ncd flop.
+    fn logits(&mut self, w: &[f64], z: &mut [f32]) {
+        self.logits_of_direction(w, z);
+        let rest = self.rest(w);
+        let mut z_of_rest = vec![0.0; z.len()];
+        self.logits_of_direction(&rest, &mut z_of_rest);
+        crate::linalg::vec::axpby(1.0, &z_of_rest, 1.0, z);
+    }
+
+    fn logits_of_direction(&mut self, w: &[f64], z: &mut [f32]) {
+        let (n, d) = (self.rows.len(), self.mean.len());
+        let c = w.len() / d;
+        self.load(w);
+        let rows = self.weight.chunks_exact(d);
+        let shifts: Vec<f32> = rows.map(|w| -dot(w, &self.mean) as f32).collect();
+        let weight = MatRef::new(&self.weight, c, d);
+        let z = MatMut::new(z, c, n);
+        self.x.margins(self.gemm, weight, &shifts, Batch::All, z);
+    }
+
+    fn pullback(&mut self, g: &[f32], w: &mut [f64]) {
+        let (n, d) = (self.rows.len(), self.mean.len());
+        let c = g.len() / n;
+        self.weight.resize(c * d, 0.0);
+        let g = MatRef::new(g, c, n);
+        (self.x).pullback(self.gemm, 1.0, g, Batch::All, 0.0, &mut self.weight);
+        let rows = w
+            .par_chunks_exact_mut(d)
+            .zip(self.weight.par_chunks_exact(d));
+        let isa = Isa::current();
+        // G is summed and W written.
+        let work = Work::bytes(size_of_val(g.as_slice()) + 3 * c * d * 8);
+        let rows = rows.share(work);
+        rows.enumerate().for_each(|(j, (w, from))| {
+            vectorised!(isa, || {
+                let of_mean = sum(g.row(j));
+                let values = w.iter_mut().zip(from).zip(&self.mean);
+                for ((w, &from), &mean) in values {
+                    *w = f64::from(from) - of_mean * f64::from(mean);
+                }
+                for &k in &self.constant {
+                    w[k] = 0.0;
+                }
+                if let Some(deviation) = &self.deviation {
+                    for (w, deviation) in w.iter_mut().zip(deviation) {
+                        *w /= deviation;
+                    }
+                }
+            });
+        });
+    }
+
+    fn dot(&self, u: &[f64], v: &[f64], _logits: &[f32]) -> f64 {
+        dot(u, v)
+    }
+
+    fn square(&mut self, u: &[f64]) -> f64 {
+        dot(u, u)
+    }
+
+    /// The moments stay those of all rows, of which M need not be exact.
+    fn fit_rows(
+        &mut self,
+        _rows: Option<Vec<u32>>,
+        deviation: Option<&[f64]>,
+        progress: Progress,
+    ) -> Result<()> {
+        if self.deviation.as_deref() != deviation {
+            if let SecondOrder::Samples { gram, .. } = &mut self.second_order {
+                gram.values = Vec::new();
+                *gram = CentredGram::new(self.rows, deviation, self.gemm, progress)?;
+            }
+            self.deviation = deviation.map(<[f64]>::to_vec);
+        }
+        Ok(())
+    }
+
+    fn factor(&mut self, curvatures: &[f64], l2: f64) {
+        let (n, d) = (self.rows.len(), self.mean.len());
+        let h = (curvatures.iter().sum::<f64>() / n as f64).max(f64::MIN_POSITIVE);
+        match &mut self.second_order {
+            SecondOrder::Features {
+                moments,
+                scale,
+                factor,
+            } => {
+                // diag(1/σ) (h moments + l2 σ²) diag(1/σ), its diagonal brought to 1.
+                let sigma = |i: usize| (self.deviation.as_ref()).map_or(1.0, |s| s[i]);
+                for (i, scale) in scale.iter_mut().enumerate() {
+                    let moment = f64::from(moments[i * d + i]).max(0.0) / sigma(i).powi(2);
+                    let diagonal = h * moment + l2;
+                    *scale = if diagonal > 0.0 {
+                        diagonal.sqrt().recip()
+                    } else {
+                        0.0
+                    };
+                }
+                for &k in &self.constant {
+                    scale[k] = 0.0;
+                }
+                factor.factor(RIDGE, |j, to| {
+                    let of_column = h * scale[j] / sigma(j);
+                    let values = to.iter_mut().zip(&moments[j * d..][j..d]).zip(&scale[j..]);
+                    match &self.deviation {
+                        None => {
+                            for ((to, &value), scale) in values {
+                                *to = of_column * scale * f64::from(value);
+                            }
+                        }
+                        Some(deviation) => {
+                            for (((to, &value), scale), sigma) in values.zip(&deviation[j..]) {
+                                *to = of_column * scale * f64::from(value) / sigma;
+                            }
+                        }
+                    }
+                    to[0] = to[0].max(0.0) + l2 * scale[j] * scale[j];
+                });
+            }
+            SecondOrder::Samples {
+                gram,
+                preconditioner,
+                curvature,
+            } => {
+                *curvature = h;
+                let h = std::iter::repeat_n(h, n);
+                preconditioner.factor(|i| &gram.values[i * n..][..n], h, l2, 100.0 * RIDGE);
+            }
+        }
+    }
+
+    fn solve(&mut self, r: &[f64], w: &mut [f64], _logits: &mut [f32]) {
+        if let SecondOrder::Features { factor, scale, .. } = &self.second_order {
+            let rescale = |to: &mut [f64]| {
+                for row in to.chunks_exact_mut(scale.len()) {
+                    row.iter_mut().zip(scale).for_each(|(w, scale)| *w *= scale);
+                }
+            };
+            w.copy_from_slice(r);
+            rescale(w);
+            factor.solve(w);
+            rescale(w);
+            return;
+        }
+        let mut logits = vec![0.0; r.len() / self.mean.len() * self.rows.len()];
+        self.logits_of_direction(r, &mut logits);
+        let SecondOrder::Samples {
+            preconditioner,
+            curvature,
+            ..
+        } = &self.second_order
+        else {
+            return;
+        };
+        let (h, l2) = (*curvature, preconditioner.l2());
+        let mut of_samples: Vec<f64> = logits.iter().map(|&z| f64::from(z)).collect();
+        preconditioner.solve(&mut of_samples);
+        for (z, &value) in logits.iter_mut().zip(&of_samples) {
+            *z = value as f32;
+        }
+        self.pullback(&logits, w);
+        crate::linalg::vec::axpby(1.0 / l2, r, -h / l2, w);
+    }
+
+    fn solves_logits(&self) -> bool {
+        false
+    }
+
+    /// Not where columns are nearly dependent, or more than rows.
+    fn tells_curvatures(&self) -> bool {
+        match &self.second_order {
+            SecondOrder::Samples { .. } => false,
+            SecondOrder::Features { scale, factor, .. } => {
+                let pivots = factor.pivots().zip(scale);
+                { pivots }.all(|(pivot, &scale)| scale == 0.0 || pivot >= TOLD * RIDGE)
+            }
+        }
+    }
+
+    fn weight(&mut self, w: &[f64], _design: &Centered, _exact: bool) -> Result<Vec<f32>> {
+        self.load(w);
+        Ok(self.weight.clone())
+    }
+
+    fn adjoint_square(&self, _g: &[f64]) -> Option<(f64, f64)> {
+        None
+    }
+}

@@ -1,0 +1,495 @@
+//! [`Space`] in Gram coordinates: W = Aᵀ Xc, and all that is needed of X is Kc = Xc Xcᵀ.
+//!
+//! `logits = Kc A`, `pullback(G) = G`, `⟨U, V⟩ = Σ A_U ∘ logits(V)`. M acts on coordinates as
+//! `D Kc + l2`, so with `S = D½ Kc D½ + l2 = L Lᵀ`
+//!
+//! ```text
+//! M⁻¹ r = β = D½ S⁻¹ D⁻½ r,     logits(β) = Kc β = D⁻¹ (r - l2 β)
+//! ```
+//!
+//! Coordinates are kept centred, which changes no weight, as Xcᵀ 1 = 0. Where only some rows are
+//! fitted, μ is their mean and coordinates are theirs.
+//! A solve costs 2n²c flop, and the logits of its result nothing: Newton's method runs
+//! without any product with Kc but one a step, for the gradient's norm. Only where S is nearly
+//! singular beside l2 are logits multiplied out: there β is large along directions that Kc takes
+//! to 0, and its residual is more than rounding.
+//!
+//! Rows that are (nearly) linearly dependent give Kc a null space, in which A = -G/l2 is large:
+//! it cancels in Kc A, but not in Aᵀ X, rounded to f32. The weight is that of the coordinates of
+//! minimum norm with the same logits.
+
+use faer::Accum;
+use faer::linalg::matmul::matmul;
+use rayon::prelude::*;
+
+use crate::design::centered::{Centered, Precision};
+use crate::design::dense::Blocks;
+use crate::design::gram::room;
+use crate::design::gram::{CentredGram, Progress};
+use crate::design::samples::{Batch, Rows};
+use crate::error::Result;
+use crate::kernels::{Isa, vectorised};
+use crate::linalg::cholesky::Factor;
+use crate::linalg::gemm::Gemm;
+use crate::linalg::mat::MatRef;
+use crate::linalg::threads::{self, Share, Work};
+use crate::linalg::vec::dot;
+use crate::linalg::vec::sum;
+use crate::solver::problem::Space;
+
+/// Curvatures below this share of their mean are raised to it: D must be inverted.
+const SMALLEST: f64 = 1e-3;
+/// Least curvature, times Kc's mean diagonal, as a multiple of l2: where all samples are far on
+/// their right side, D⁻¹ (r - l2 β) would be nothing but rounding.
+const FAINTEST: f64 = 1e-6;
+/// Least l2 of the preconditioner, as a multiple of what rounding made of Kc's zero eigenvalues:
+/// what lies along those must not be taken for a direction of descent.
+const RIDGE: f64 = 10.0;
+/// Least l2 beside S's mean diagonal with which a solution's logits are its residual.
+const SOLVED: f64 = 1e-9;
+/// How much coordinates may cancel, |A| √(tr Kc/n) / |W|, before their norm is minimised, and
+/// before products with them are f64.
+const CANCELLATION: f64 = 1000.0;
+
+/// Gram coordinates in f64.
+#[derive(Debug)]
+pub struct GramSpace<'a> {
+    x: &'a Rows<'a>,
+    gemm: Gemm,
+    gram: CentredGram,
+    deviation: Option<Vec<f64>>,
+    /// `None`: all rows are.
+    fitted: Option<Fitted>,
+    preconditioner: Preconditioner,
+    /// Kc + ε of the rows fitted, where coordinates of minimum norm were needed.
+    range: Option<Preconditioner>,
+    /// Room for one set of logits.
+    room: Vec<f64>,
+}
+
+/// Some of the rows.
+#[derive(Debug)]
+struct Fitted {
+    rows: Vec<u32>,
+    /// Their columns of K, n x m, about their mean.
+    gram: Vec<f64>,
+}
+
+impl Fitted {
+    /// Cost: nm flop; Kc is about another mean: only its rows' sums are taken away.
+    fn new(rows: Vec<u32>, all: &[f64], n: usize) -> Result<Fitted> {
+        let m = rows.len();
+        let mut gram = room(n, m)?;
+        let work = Work::bytes(16 * n * m);
+        (gram.par_chunks_exact_mut(m))
+            .zip(all.par_chunks_exact(n))
+            .share(work)
+            .for_each(|(to, from)| gather(&rows, from, to));
+        let mean = |row: &[f64]| row.iter().sum::<f64>() / m as f64;
+        let means: Vec<f64> = gram.par_chunks_exact(m).share(work).map(mean).collect();
+        let of_columns: Vec<f64> = rows.iter().map(|&row| means[row as usize]).collect();
+        let of_all = mean(&of_columns);
+        (gram.par_chunks_exact_mut(m))
+            .zip(&means)
+            .share(work)
+            .for_each(|(values, of_row)| {
+                let values = values.iter_mut().zip(&of_columns);
+                values.for_each(|(value, of_column)| *value -= of_row + of_column - of_all);
+            });
+        Ok(Fitted { rows, gram })
+    }
+}
+
+/// The columns of K that belong to the rows fitted, n x m, and m.
+fn columns<'a>(all: &'a CentredGram, fitted: Option<&'a Fitted>) -> (&'a [f64], usize) {
+    match fitted {
+        None => (&all.values, all.rows),
+        Some(Fitted { rows, gram }) => (gram, rows.len()),
+    }
+}
+
+/// The values of some rows.
+fn gather(rows: &[u32], from: &[f64], to: &mut [f64]) {
+    let values = to.iter_mut().zip(rows);
+    values.for_each(|(to, &row)| *to = from[row as usize]);
+}
+
+/// S⁻¹ for some D and l2.
+#[derive(Debug)]
+pub(super) struct Preconditioner {
+    factor: Factor,
+    /// D½.
+    roots: Vec<f64>,
+    l2: f64,
+    /// S's mean diagonal without it.
+    scale: f64,
+}
+
+impl Preconditioner {
+    pub(super) fn new(n: usize) -> Result<Preconditioner> {
+        Ok(Preconditioner {
+            factor: Factor::new(n)?,
+            roots: vec![1.0; n],
+            l2: 0.0,
+            scale: 0.0,
+        })
+    }
+
+    /// S for these curvatures, its l2 being at least `least` of its mean diagonal; `gram(i)` is
+    /// row i of Kc.
+    pub(super) fn factor<'a>(
+        &mut self,
+        gram: impl Fn(usize) -> &'a [f64] + Sync,
+        curvatures: impl Iterator<Item = f64> + Clone,
+        l2: f64,
+        least: f64,
+    ) {
+        let n = self.roots.len() as f64;
+        let mean = curvatures.clone().sum::<f64>() / n;
+        let smallest = (SMALLEST * mean).max(f64::MIN_POSITIVE);
+        for (root, curvature) in self.roots.iter_mut().zip(curvatures) {
+            *root = curvature.max(smallest).sqrt();
+        }
+        let roots = &self.roots;
+        let diagonal = roots.iter().enumerate();
+        let diagonal = diagonal.map(|(i, root)| gram(i)[i] * root * root);
+        self.scale = diagonal.sum::<f64>() / n;
+        let ridge = l2.max(least * self.scale);
+        let column = |j: usize, to: &mut [f64]| {
+            let values = to.iter_mut().zip(&gram(j)[j..]).zip(&roots[j..]);
+            values.for_each(|((to, value), root)| *to = value * root * roots[j]);
+        };
+        self.l2 = (self.factor).factor(ridge.max(f64::MIN_POSITIVE), column);
+    }
+
+    /// D½.
+    pub(super) fn roots(&self) -> &[f64] {
+        &self.roots
+    }
+
+    /// The penalty that S has.
+    pub(super) fn l2(&self) -> f64 {
+        self.l2
+    }
+
+    /// Whether a solution's residual is small enough to tell its logits.
+    fn tells_logits(&self) -> bool {
+        self.l2 >= SOLVED * self.scale
+    }
+
+    /// S⁻¹ of each row of n values, in place.
+    pub(super) fn solve(&self, rows: &mut [f64]) {
+        self.factor.solve(rows);
+    }
+}
+
+impl<'a> GramSpace<'a> {
+    /// Coordinates on the rows of X, whose centred Gram matrix, with features over `deviation`,
+    /// is `gram`.
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory) if there is none for the preconditioner.
+    pub fn new(
+        x: &'a Rows<'a>,
+        gram: CentredGram,
+        deviation: Option<&[f64]>,
+        gemm: Gemm,
+    ) -> Result<Self> {
+        let n = x.len();
+        assert_eq!(gram.values.len(), n * n, "K's shape");
+        Ok(GramSpace {
+            x,
+            gemm,
+            gram,
+            deviation: deviation.map(<[f64]>::to_vec),
+            fitted: None,
+            preconditioner: Preconditioner::new(n)?,
+            range: None,
+            room: Vec::new(),
+        })
+    }
+
+    /// |A| √(tr Kc/n) / |W|: by how much the rounding of A outweighs that of W.
+    fn cancellation(&mut self, a: &[f64]) -> f64 {
+        let (norm, of_weight) = (dot(a, a), self.square(a));
+        match norm > 0.0 {
+            true => (norm * self.gram.mean_square() / of_weight).sqrt(),
+            false => 0.0,
+        }
+    }
+
+    /// The coordinates of minimum norm with the logits of `a`, to what Kc's rounding allows:
+    /// (Kc + ε)⁻¹ Kc A, refined. Cost: n³/3 flop the first time, 10n²c flop.
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory) if there is none for the factor.
+    fn minimum_norm(&mut self, a: &[f64]) -> Result<Vec<f64>> {
+        const REFINEMENTS: usize = 2;
+        let (n, m) = (self.gram.rows, self.width());
+        let mut of_rows = vec![0.0; a.len() / m * n];
+        self.logits(a, &mut of_rows);
+        let mut z = vec![0.0; a.len()];
+        self.gather_fitted(&of_rows, &mut z);
+        if self.range.is_none() {
+            let fitted = self.fitted.as_ref();
+            let place = |i: usize| fitted.map_or(i, |fitted| fitted.rows[i] as usize);
+            let (gram, m) = columns(&self.gram, fitted);
+            let row = |i: usize| &gram[place(i) * m..][..m];
+            let mut range = Preconditioner::new(m)?;
+            let ones = std::iter::repeat_n(1.0, m);
+            range.factor(row, ones, 0.0, RIDGE * CentredGram::NOISE);
+            self.range = Some(range);
+        }
+        let mut shortest = vec![0.0; a.len()];
+        let mut rest = z.clone();
+        for round in 0..=REFINEMENTS {
+            if round > 0 {
+                self.logits(&shortest, &mut of_rows);
+                self.gather_fitted(&of_rows, &mut rest);
+                crate::linalg::vec::axpby(1.0, &z, -1.0, &mut rest);
+            }
+            let range = self.range.as_ref().expect("made above");
+            range.solve(&mut rest);
+            crate::linalg::vec::axpby(1.0, &rest, 1.0, &mut shortest);
+        }
+        centre(&mut shortest, m);
+        Ok(shortest)
+    }
+
+    /// The logits of the rows that are fitted.
+    fn gather_fitted(&self, z: &[f64], to: &mut [f64]) {
+        match &self.fitted {
+            None => to.copy_from_slice(z),
+            Some(Fitted { rows, .. }) => {
+                let outputs = z.chunks_exact(self.gram.rows);
+                let outputs = outputs.zip(to.chunks_exact_mut(rows.len()));
+                outputs.for_each(|(z, to)| gather(rows, z, to));
+            }
+        }
+    }
+}
+
+impl Space for GramSpace<'_> {
+    type Real = f64;
+
+    fn rows(&self) -> usize {
+        self.x.len()
+    }
+
+    fn width(&self) -> usize {
+        columns(&self.gram, self.fitted.as_ref()).1
+    }
+
+    fn noise(&self) -> f64 {
+        CentredGram::NOISE
+    }
+
+    fn logits(&mut self, a: &[f64], z: &mut [f64]) {
+        let n = self.x.len();
+        let (gram, m) = columns(&self.gram, self.fitted.as_ref());
+        let c = a.len() / m;
+        // Along the rows of K: with one output faer would share the sums of its columns out by
+        // the number of threads.
+        matmul(
+            faer::MatMut::from_row_major_slice_mut(z, c, n),
+            Accum::Replace,
+            faer::MatRef::from_row_major_slice(a, c, m),
+            faer::MatRef::from_row_major_slice(gram, n, m).transpose(),
+            1.0,
+            threads::par(Work::flop(4 * c * n * m)),
+        );
+    }
+
+    fn pullback(&mut self, g: &[f64], a: &mut [f64]) {
+        let (n, m) = (self.x.len(), self.width());
+        match &self.fitted {
+            None => a.copy_from_slice(g),
+            Some(fitted) => (a.par_chunks_exact_mut(m))
+                .zip(g.par_chunks_exact(n))
+                .share(Work::bytes(16 * g.len()))
+                .for_each(|(a, g)| gather(&fitted.rows, g, a)),
+        }
+        centre(a, m);
+    }
+
+    fn dot(&self, u: &[f64], _v: &[f64], logits: &[f64]) -> f64 {
+        let Some(fitted) = &self.fitted else {
+            return dot(u, logits);
+        };
+        let outputs = u
+            .par_chunks_exact(self.width())
+            .zip(logits.par_chunks_exact(self.x.len()))
+            .share(Work::bytes(16 * logits.len()));
+        let of_outputs = outputs.map(|(u, logits)| -> f64 {
+            let values = u.iter().zip(&fitted.rows);
+            values.map(|(u, &row)| u * logits[row as usize]).sum()
+        });
+        of_outputs.collect::<Vec<f64>>().iter().sum()
+    }
+
+    fn square(&mut self, u: &[f64]) -> f64 {
+        let mut room = std::mem::take(&mut self.room);
+        room.resize(u.len() / self.width() * self.x.len(), 0.0);
+        self.logits(u, &mut room);
+        let square = self.dot(u, u, &room);
+        self.room = room;
+        square.max(0.0)
+    }
+
+    fn fit_rows(
+        &mut self,
+        rows: Option<Vec<u32>>,
+        deviation: Option<&[f64]>,
+        progress: Progress,
+    ) -> Result<()> {
+        let n = self.x.len();
+        self.fitted = None;
+        self.range = None;
+        if self.deviation.as_deref() != deviation {
+            // One Gram matrix at a time.
+            self.gram.values = Vec::new();
+            self.gram = CentredGram::new(self.x, deviation, self.gemm, progress)?;
+            self.deviation = deviation.map(<[f64]>::to_vec);
+        }
+        self.preconditioner = Preconditioner::new(rows.as_ref().map_or(n, Vec::len))?;
+        if let Some(rows) = rows {
+            self.fitted = Some(Fitted::new(rows, &self.gram.values, n)?);
+        }
+        Ok(())
+    }
+
+    fn factor(&mut self, curvatures: &[f64], l2: f64) {
+        let least = RIDGE * CentredGram::NOISE;
+        let square = self.gram.mean_square();
+        let floor = match square > 0.0 {
+            true => FAINTEST * l2 / square,
+            false => 0.0,
+        };
+        let fitted = self.fitted.as_ref();
+        let place = |i: usize| fitted.map_or(i, |fitted| fitted.rows[i] as usize);
+        let (gram, m) = columns(&self.gram, fitted);
+        let row = |i: usize| &gram[place(i) * m..][..m];
+        let curvatures = (0..m).map(|i| curvatures[place(i)].max(floor));
+        self.preconditioner.factor(row, curvatures, l2, least);
+    }
+
+    fn solve(&mut self, r: &[f64], a: &mut [f64], logits: &mut [f64]) {
+        let (n, m) = (self.x.len(), self.width());
+        let (roots, l2) = (self.preconditioner.roots(), self.preconditioner.l2());
+        let work = Work::bytes(24 * r.len());
+        let outputs = a.par_chunks_exact_mut(m).zip(r.par_chunks_exact(m));
+        outputs.share(work).for_each(|(a, r)| {
+            let values = a.iter_mut().zip(r).zip(roots);
+            values.for_each(|((a, r), root)| *a = r / root);
+        });
+        self.preconditioner.solve(a);
+        let fitted = self.fitted.as_ref();
+        let outputs = a.par_chunks_exact_mut(m).zip(r.par_chunks_exact(m));
+        outputs
+            .zip(logits.par_chunks_exact_mut(n))
+            .share(work)
+            .for_each(|((a, r), logits)| {
+                let values = a.iter_mut().zip(r).zip(roots);
+                let logit_of = |((a, r), root): ((&mut f64, &f64), &f64)| {
+                    *a *= root;
+                    (r - l2 * *a) / (root * root)
+                };
+                let values = values.map(logit_of);
+                match fitted {
+                    None => logits.iter_mut().zip(values).for_each(|(to, z)| *to = z),
+                    Some(fitted) => {
+                        let rows = fitted.rows.iter().zip(values);
+                        rows.for_each(|(&row, z)| logits[row as usize] = z);
+                    }
+                }
+            });
+        centre(a, m);
+        if !self.preconditioner.tells_logits() {
+            self.logits(a, logits);
+        }
+    }
+
+    fn solves_logits(&self) -> bool {
+        true
+    }
+
+    fn shorten(&mut self, a: &mut [f64], logits: &[f64]) -> Result<bool> {
+        let square = self.dot(a, a, logits);
+        let cancels = dot(a, a) * self.gram.mean_square() > CANCELLATION.powi(2) * square;
+        if cancels {
+            let shortest = self.minimum_norm(a)?;
+            a.copy_from_slice(&shortest);
+        }
+        Ok(cancels)
+    }
+
+    fn weight(&mut self, a: &[f64], design: &Centered, exact: bool) -> Result<Vec<f32>> {
+        assert!(self.fitted.is_none(), "a weight of all rows");
+        let mut cancellation = self.cancellation(a);
+        let shortest;
+        let mut a = a;
+        if cancellation > CANCELLATION || cancellation.is_nan() {
+            shortest = self.minimum_norm(a)?;
+            a = &shortest;
+            cancellation = self.cancellation(a);
+        }
+        let d = design.x().features();
+        let of_raw = |at: usize, w: f64| match &self.deviation {
+            None => w as f32,
+            // Once for the rows that A is of, once for the features that W is of.
+            Some(deviation) => (w / deviation[at % d].powi(2)) as f32,
+        };
+        if exact || cancellation > CANCELLATION || design.is_far() {
+            let weight = design.adjoint(a, Precision::Double);
+            return Ok(weight
+                .iter()
+                .enumerate()
+                .map(|(at, &w)| of_raw(at, w))
+                .collect());
+        }
+        // Aᵀ Xc = Aᵀ X, as coordinates are centred.
+        let narrow: Vec<f32> = a.iter().map(|&a| a as f32).collect();
+        let (c, n) = (a.len() / self.gram.rows, self.gram.rows);
+        let mut weight = vec![0.0; c * d];
+        let a = MatRef::new(&narrow, c, n);
+        Blocks::new(self.x).pullback(self.gemm, 1.0, a, Batch::All, 0.0, &mut weight);
+        if self.deviation.is_some() {
+            let values = weight.iter_mut().enumerate();
+            values.for_each(|(at, w)| *w = of_raw(at, f64::from(*w)));
+        }
+        Ok(weight)
+    }
+
+    fn adjoint_square(&self, g: &[f64]) -> Option<(f64, f64)> {
+        let n = self.gram.rows;
+        let c = g.len() / n;
+        let mut z = vec![0.0; g.len()];
+        matmul(
+            faer::MatMut::from_row_major_slice_mut(&mut z, c, n),
+            Accum::Replace,
+            faer::MatRef::from_row_major_slice(g, c, n),
+            faer::MatRef::from_row_major_slice(&self.gram.values, n, n).transpose(),
+            1.0,
+            threads::par(Work::flop(4 * c * n * n)),
+        );
+        let (norm, square) = (dot(g, g), dot(g, &z).max(0.0));
+        // |Gᵀ(Xc + D)|² with |D| known.
+        let unrounded = self.gram.unrounded * norm.sqrt();
+        let rounding = CentredGram::NOISE * self.gram.mean_square() * norm
+            + unrounded * (2.0 * square.sqrt() + unrounded);
+        Some((square, rounding))
+    }
+}
+
+/// Take its mean away from each row of n coordinates: Xcᵀ 1 is 0, so the weight stays, but
+/// rounding in Kc must not meet a large constant.
+fn centre(a: &mut [f64], n: usize) {
+    let isa = Isa::current();
+    let work = Work::bytes(3 * size_of_val(a));
+    a.par_chunks_exact_mut(n).share(work).for_each(|a| {
+        vectorised!(isa, || {
+            let mean = sum(a) / n as f64;
+            a.iter_mut().for_each(|a| *a -= mean);
+        });
+    });
+}
