@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use flowreg::design::plan::Choice;
+use flowreg::design::plan::EngineChoice;
 use flowreg::io::npy::{Dtype, Header};
 use flowreg::linalg::threads;
 use flowreg::{Dataset, Fit, Recipe, Samples, Timings};
@@ -72,7 +72,7 @@ fn report(samples: &Samples, directory: &Path, peak: f64) {
         flowreg::fit(samples, &options, &mut |_| {}).expect("a fit")
     };
     let fits: Vec<Timings> = (0..FITS)
-        .map(|_| fit(Choice::Gram, recipe.epochs).timings)
+        .map(|_| fit(EngineChoice::Gram, recipe.epochs).timings)
         .collect();
     let (n, d) = (samples.rows() as f64, samples.features() as f64);
     let c = samples.classes() as f64;
@@ -106,7 +106,7 @@ fn report(samples: &Samples, directory: &Path, peak: f64) {
     line("  W = s W0 + Aᵀ X", product, &|t| t.weight);
     let total = line("total", gram + 2.0 * product + loop_, &Timings::total);
 
-    let seconds = fit(Choice::Primal, PRIMAL_EPOCHS).timings.epochs / PRIMAL_EPOCHS as f64;
+    let seconds = fit(EngineChoice::Primal, PRIMAL_EPOCHS).timings.epochs / PRIMAL_EPOCHS as f64;
     println!(
         "primal: {:.1} ms an epoch ({:.1} GFLOP/s, {:.0}%), {:.1} s for {epochs} epochs: {:.1} times gram",
         seconds * 1e3,

@@ -16,9 +16,9 @@ use criterion::Criterion;
 use flowreg::design::samples::{Batch, Rows};
 use flowreg::linalg::gemm::{Accum, Backend, Gemm};
 use flowreg::linalg::mat::{MatMut, MatRef};
-use flowreg::loss::Objective;
-use flowreg::sgd::dense::Primal;
-use flowreg::sgd::parameters::{Engine, Room};
+use flowreg::loss::BatchLoss;
+use flowreg::sgd::dense::DenseParameters;
+use flowreg::sgd::parameters::{Parameters, Workspace};
 use flowreg::sgd::torch_rng::TorchRng;
 use flowreg::{Loss, Model};
 use support::openblas::OpenBlas;
@@ -202,10 +202,10 @@ fn time_shape(
     let labels: Vec<u32> = (0..n as u32).map(|i| i % c.max(2) as u32).collect();
     let rows = Rows::new(x);
     let start = Model::new(weight, bias).expect("the shape is right");
-    let mut engine = Primal::new(&rows, None, start, gemm);
-    let mut objective = Objective::new(Loss::for_classes(c.max(2)), &labels);
+    let mut engine = DenseParameters::new(&rows, None, start, gemm);
+    let mut objective = BatchLoss::new(Loss::for_classes(c.max(2)), &labels);
     let mut point = engine.start();
-    let mut room = Room::default();
+    let mut room = Workspace::default();
     let both = work(4 * n * d * c, 8 * n * d);
     time("epoch", [n, d, c], both, &mut || {
         engine.loss(&point, Batch::All, &mut objective, &mut room);

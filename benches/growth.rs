@@ -10,7 +10,7 @@ mod support;
 
 use std::time::Instant;
 
-use flowreg::design::plan::Choice;
+use flowreg::design::plan::EngineChoice;
 use flowreg::{FitOptions, Samples, Timings};
 use support::shapes::{SOFTMAX, Shape};
 
@@ -101,8 +101,8 @@ fn seconds(shape: Shape, x: &[f32]) -> [f64; 5] {
     let mut best = [f64::INFINITY; 5];
     let started = Instant::now();
     for _ in 0..FITS {
-        let gram = fit(Choice::Gram, EPOCHS[0]);
-        let primal = fit(Choice::Primal, EPOCHS[1]);
+        let gram = fit(EngineChoice::Gram, EPOCHS[0]);
+        let primal = fit(EngineChoice::Primal, EPOCHS[1]);
         let parts = [
             gram.gram_matrix,
             gram.initial_logits,

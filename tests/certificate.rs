@@ -6,10 +6,10 @@ mod common;
 use common::uniform;
 use faer::linalg::solvers::Solve;
 use faer::{Mat, Side};
-use flowreg::design::plan::Choice;
+use flowreg::design::plan::EngineChoice;
 use flowreg::design::scaler::{Scaler, Standardize};
-use flowreg::loss::weights::Weighting;
-use flowreg::path::{ConvergeOptions, Converged, Optimizer, Penalty, converge};
+use flowreg::loss::weights::SampleWeights;
+use flowreg::path::{Optimizer, PathFit, PathOptions, Penalty, fit_path};
 use flowreg::solver::minimizer::{MeasuredOn, Status};
 use flowreg::{Model, Samples};
 use proptest::prelude::*;
@@ -26,7 +26,7 @@ struct Awkward {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum EngineKind {
     /// Values of one size.
     Plain,
     /// A few rows, and combinations of them.
@@ -45,24 +45,24 @@ enum Kind {
     Shifted,
 }
 
-const KINDS: [Kind; 8] = [
-    Kind::Plain,
-    Kind::Dependent,
-    Kind::Repeated,
-    Kind::Scales,
-    Kind::Constants,
-    Kind::Counts,
-    Kind::Bytes,
-    Kind::Shifted,
+const KINDS: [EngineKind; 8] = [
+    EngineKind::Plain,
+    EngineKind::Dependent,
+    EngineKind::Repeated,
+    EngineKind::Scales,
+    EngineKind::Constants,
+    EngineKind::Counts,
+    EngineKind::Bytes,
+    EngineKind::Shifted,
 ];
 
 impl Awkward {
-    fn new(kind: Kind, n: usize, d: usize, classes: usize, seed: u32) -> Awkward {
+    fn new(kind: EngineKind, n: usize, d: usize, classes: usize, seed: u32) -> Awkward {
         let mut uniform = uniform(seed);
         let mut x: Vec<f32> = (0..n * d).map(|_| 2.0 * uniform() - 1.0).collect();
         match kind {
-            Kind::Plain => {}
-            Kind::Dependent => {
+            EngineKind::Plain => {}
+            EngineKind::Dependent => {
                 let rank = 1 + (uniform() * (n as f32 / 3.0)) as usize;
                 for i in rank..n {
                     let (a, b) = (uniform(), uniform() - 0.5);
@@ -73,17 +73,17 @@ impl Awkward {
                 }
                 x.iter_mut().for_each(|x| *x *= 100.0);
             }
-            Kind::Repeated => {
+            EngineKind::Repeated => {
                 for i in (2..n).step_by(3) {
                     let from = (uniform() * i as f32) as usize;
                     x.copy_within(from * d..(from + 1) * d, i * d);
                 }
             }
-            Kind::Scales => {
+            EngineKind::Scales => {
                 let scales: Vec<f32> = (0..d).map(|_| 10f32.powf(12.0 * uniform() - 6.0)).collect();
                 (0..n * d).for_each(|at| x[at] *= scales[at % d]);
             }
-            Kind::Constants => {
+            EngineKind::Constants => {
                 for k in (0..d).step_by(2) {
                     let value = 10f32.powf(4.0 * uniform() - 2.0);
                     for i in 0..n {
@@ -92,11 +92,11 @@ impl Awkward {
                     }
                 }
             }
-            Kind::Counts => x.iter_mut().for_each(|x| *x = (1e5 * x.powi(4)).round()),
-            Kind::Bytes => x
+            EngineKind::Counts => x.iter_mut().for_each(|x| *x = (1e5 * x.powi(4)).round()),
+            EngineKind::Bytes => x
                 .iter_mut()
                 .for_each(|x| *x = (127.5 * (*x + 1.0)).round() / 255.0),
-            Kind::Shifted => {
+            EngineKind::Shifted => {
                 let far = 10f32.powf(1.0 + 3.0 * uniform());
                 x.iter_mut().for_each(|x| *x += far);
             }
@@ -159,13 +159,13 @@ impl Awkward {
         Samples::new(&self.x, self.d, &self.labels, self.classes).unwrap()
     }
 
-    fn fit(&self, options: &ConvergeOptions) -> Converged {
+    fn fit(&self, options: &PathOptions) -> PathFit {
         let mut options = options.clone();
-        options.weighting = Weighting {
+        options.weighting = SampleWeights {
             samples: Some(self.weights.clone()),
-            ..Weighting::default()
+            ..SampleWeights::default()
         };
-        converge(&self.samples(), &options, &mut |_| {}).unwrap()
+        fit_path(&self.samples(), &options, &mut |_| {}).unwrap()
     }
 
     /// σ of every feature while fitting.
@@ -352,7 +352,7 @@ impl Awkward {
 /// What a fit says against what is so.
 fn hold(
     problem: &Awkward,
-    options: &ConvergeOptions,
+    options: &PathOptions,
     l2: f64,
     optimum: f64,
 ) -> Result<(), TestCaseError> {
@@ -420,18 +420,18 @@ proptest! {
     ) {
         let problem = Awkward::new(kind, n, d, classes, seed);
         let optimum = problem.optimum(l2, &problem.deviation(standardize));
-        for engine in [Choice::Gram, Choice::Primal] {
-            if engine == Choice::Gram && n > d {
+        for engine in [EngineChoice::Gram, EngineChoice::Primal] {
+            if engine == EngineChoice::Gram && n > d {
                 continue;
             }
             for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
-                let options = ConvergeOptions {
+                let options = PathOptions {
                     engine,
                     optimizer,
                     standardize,
                     tolerance,
                     penalty: Penalty::Value(l2),
-                    ..ConvergeOptions::default()
+                    ..PathOptions::default()
                 };
                 hold(&problem, &options, l2, optimum)?;
             }
@@ -464,11 +464,11 @@ impl Awkward {
 
     /// The status of a fit, after everything was held to the definition.
     fn status(&self, optimizer: Optimizer, l2: f64, standardize: Standardize) -> Status {
-        let options = ConvergeOptions {
+        let options = PathOptions {
             optimizer,
             standardize,
             penalty: Penalty::Value(l2),
-            ..ConvergeOptions::default()
+            ..PathOptions::default()
         };
         let optimum = self.optimum(l2, &self.deviation(standardize));
         hold(self, &options, l2, optimum).unwrap();
@@ -505,10 +505,10 @@ fn nearly_dependent_rows_give_the_model_that_was_certified() {
         .collect();
     let problem = Awkward::of(x, d, labels);
     for optimizer in BOTH {
-        let fit = problem.fit(&ConvergeOptions {
+        let fit = problem.fit(&PathOptions {
             optimizer,
             penalty: Penalty::Value(0.01),
-            ..ConvergeOptions::default()
+            ..PathOptions::default()
         });
         let file = problem.objective(&fit.model, 0.01, &vec![1.0; d]);
         assert_eq!(fit.outcome.status, Status::Converged, "{:?}", fit.outcome);
@@ -535,10 +535,10 @@ fn a_repeated_row_is_no_separation() {
         let problem = Awkward::of(x, d, labels);
         for optimizer in BOTH {
             for l2 in [0.0, 1.0 / n as f64] {
-                let fit = problem.fit(&ConvergeOptions {
+                let fit = problem.fit(&PathOptions {
                     optimizer,
                     penalty: Penalty::Value(l2),
-                    ..ConvergeOptions::default()
+                    ..PathOptions::default()
                 });
                 let file = problem.objective(&fit.model, l2, &vec![1.0; d]);
                 let outcome = fit.outcome;
@@ -653,9 +653,9 @@ fn separation_is_told_from_overlap() {
             assert_eq!(status, Status::QuasiSeparable, "{name} {optimizer:?}");
         }
     }
-    let fit = one_class.fit(&ConvergeOptions {
+    let fit = one_class.fit(&PathOptions {
         penalty: Penalty::Value(0.0),
-        ..ConvergeOptions::default()
+        ..PathOptions::default()
     });
     assert_eq!(fit.outcome.separated_class, Some(2));
     // Labels that interleave, beside one row far away.
@@ -721,10 +721,10 @@ fn weak_penalties_on_separable_rows_reach_their_optimum() {
     let problem = Awkward::of(x, 6, labels);
     let optimum = problem.optimum(1e-10, &[1.0; 6]);
     for optimizer in BOTH {
-        let fit = problem.fit(&ConvergeOptions {
+        let fit = problem.fit(&PathOptions {
             optimizer,
             penalty: Penalty::Value(1e-10),
-            ..ConvergeOptions::default()
+            ..PathOptions::default()
         });
         let file = problem.objective(&fit.model, 1e-10, &[1.0; 6]);
         assert!(
@@ -744,10 +744,10 @@ fn a_tighter_tolerance_gives_no_worse_model() {
         let labels = (0..15).map(|i| (i * 7 + seed as i64) % 3).collect();
         let problem = Awkward::of(x, 30, labels);
         let file = |tolerance: f64| {
-            let fit = problem.fit(&ConvergeOptions {
-                engine: Choice::Primal,
+            let fit = problem.fit(&PathOptions {
+                engine: EngineChoice::Primal,
                 tolerance,
-                ..ConvergeOptions::default()
+                ..PathOptions::default()
             });
             problem.objective(&fit.model, 1.0 / 15.0, &[1.0; 30])
         };
@@ -776,10 +776,10 @@ fn rows_of_weight_0_are_not_there() {
             with.weights[n..].fill(0.0);
             for optimizer in BOTH {
                 for standardize in [Standardize::None, Standardize::Both] {
-                    let options = ConvergeOptions {
+                    let options = PathOptions {
                         optimizer,
                         standardize,
-                        ..ConvergeOptions::default()
+                        ..PathOptions::default()
                     };
                     let (a, b) = (alone.fit(&options), with.fit(&options));
                     assert_eq!(a.outcome.status, Status::Converged);

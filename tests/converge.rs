@@ -3,16 +3,16 @@
 mod common;
 
 use common::{Problem, json, relative, shared, twin};
-use flowreg::design::plan::Choice;
+use flowreg::design::plan::EngineChoice;
 use flowreg::design::scaler::{Scaler, Standardize};
-use flowreg::loss::weights::{ClassWeights, Weighting};
-use flowreg::path::{ConvergeOptions, Converged, Folds, Optimizer, Penalty, converge};
-use flowreg::solver::minimizer::{MeasuredOn, Outcome, Status};
+use flowreg::loss::weights::{ClassWeights, SampleWeights};
+use flowreg::path::{Folds, Optimizer, PathFit, PathOptions, Penalty, fit_path};
+use flowreg::solver::minimizer::{MeasuredOn, SolveReport, Status};
 use flowreg::{FitOptions, Init, Samples, Splits};
 use proptest::prelude::*;
 
-fn fit<'a>(data: impl Into<Splits<'a>>, options: &ConvergeOptions) -> Converged {
-    converge(data, options, &mut |_| {}).unwrap()
+fn fit<'a>(data: impl Into<Splits<'a>>, options: &PathOptions) -> PathFit {
+    fit_path(data, options, &mut |_| {}).unwrap()
 }
 
 /// F at a model, from the definition in f64, with the weight of each row.
@@ -24,7 +24,7 @@ fn objective(p: &Problem, at: &twin::Parameters, weights: &[f64], l2: f64) -> f6
     data + 0.5 * l2 * at.weight.iter().map(|w| w * w).sum::<f64>()
 }
 
-fn parameters(fit: &Converged) -> twin::Parameters {
+fn parameters(fit: &PathFit) -> twin::Parameters {
     let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect();
     twin::Parameters {
         weight: wide(fit.model.weight().as_slice()),
@@ -67,21 +67,21 @@ fn the_references_optima_are_reached() {
     assert_eq!(optima.len(), 8);
     let full = std::env::var_os("FLOWREG_FULL").is_some();
     for (engine, optimizer) in [
-        (Choice::Gram, Optimizer::Newton),
-        (Choice::Gram, Optimizer::Lbfgs),
-        (Choice::Primal, Optimizer::Newton),
-        (Choice::Primal, Optimizer::Lbfgs),
+        (EngineChoice::Gram, Optimizer::Newton),
+        (EngineChoice::Gram, Optimizer::Lbfgs),
+        (EngineChoice::Primal, Optimizer::Newton),
+        (EngineChoice::Primal, Optimizer::Lbfgs),
     ] {
         for (i, optimum) in optima.iter().enumerate() {
-            if engine == Choice::Primal && !full && ![0, 2].contains(&i) {
+            if engine == EngineChoice::Primal && !full && ![0, 2].contains(&i) {
                 continue;
             }
-            let options = ConvergeOptions {
+            let options = PathOptions {
                 optimizer,
                 engine,
                 penalty: Penalty::Value(optimum["l2"].as_f64().unwrap()),
                 tolerance: 1e-6,
-                ..ConvergeOptions::default()
+                ..PathOptions::default()
             };
             let found = fit((&train, &val), &options);
             let expected = optimum["objective"].as_f64().unwrap();
@@ -119,25 +119,25 @@ proptest! {
         let samples = problem.samples();
         let mut uniform = common::uniform(seed ^ 9);
         let weights: Vec<f64> = (0..n).map(|_| if weighted { f64::from(uniform()) } else { 1.0 }).collect();
-        let mut options = ConvergeOptions {
+        let mut options = PathOptions {
             penalty: Penalty::Value(l2),
-            weighting: Weighting {
+            weighting: SampleWeights {
                 samples: Some(weights.clone()),
                 label_smoothing: smoothing,
-                ..Weighting::default()
+                ..SampleWeights::default()
             },
-            ..ConvergeOptions::default()
+            ..PathOptions::default()
         };
         let mut lowest = f64::INFINITY;
         let mut found = Vec::new();
-        for engine in [Choice::Gram, Choice::Primal] {
-            if engine == Choice::Gram && n > d {
+        for engine in [EngineChoice::Gram, EngineChoice::Primal] {
+            if engine == EngineChoice::Gram && n > d {
                 continue;
             }
             for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
                 (options.engine, options.optimizer) = (engine, optimizer);
                 let fit = fit(&samples, &options);
-                let Outcome { status, .. } = fit.outcome;
+                let SolveReport { status, .. } = fit.outcome;
                 prop_assert!(status == Status::Converged, "{engine:?} {optimizer:?} {:?}", fit.outcome);
                 lowest = f64::min(lowest, fit.outcome.objective);
                 found.push(fit);
@@ -170,18 +170,18 @@ proptest! {
             labels: rows.iter().map(|&r| problem.labels[r]).collect(),
             ..problem.clone()
         };
-        let weighting = Weighting {
+        let weighting = SampleWeights {
             samples: Some(counts.iter().map(|&count| count as f64).collect()),
             label_smoothing: 0.1,
-            ..Weighting::default()
+            ..SampleWeights::default()
         };
-        let unweighted = Weighting { samples: None, ..weighting.clone() };
-        let of = |problem: &Problem, weighting: &Weighting| {
+        let unweighted = SampleWeights { samples: None, ..weighting.clone() };
+        let of = |problem: &Problem, weighting: &SampleWeights| {
             let samples = problem.samples();
-            let optimum = fit(&samples, &ConvergeOptions {
+            let optimum = fit(&samples, &PathOptions {
                 penalty: Penalty::Value(0.01),
                 weighting: weighting.clone(),
-                ..ConvergeOptions::default()
+                ..PathOptions::default()
             });
             let mut options = FitOptions { weighting: weighting.clone(), init: Init::Zeros, ..FitOptions::default() };
             (options.sgd.epochs, options.sgd.momentum) = (20, 0.5);
@@ -202,15 +202,15 @@ fn threads_change_no_bit() {
     for (n, d, classes) in [(90, 400, 5), (400, 60, 5), (300, 320, 2)] {
         let problem = Problem::random(n, d, classes, 3);
         let samples = problem.samples();
-        for engine in [Choice::Gram, Choice::Primal] {
-            if engine == Choice::Gram && n > d {
+        for engine in [EngineChoice::Gram, EngineChoice::Primal] {
+            if engine == EngineChoice::Gram && n > d {
                 continue;
             }
             for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
                 let on = |threads| {
                     let fit = fit(
                         &samples,
-                        &ConvergeOptions {
+                        &PathOptions {
                             engine,
                             optimizer,
                             penalty: Penalty::Path {
@@ -224,7 +224,7 @@ fn threads_change_no_bit() {
                                 one_standard_error: false,
                             }),
                             threads: Some(threads),
-                            ..ConvergeOptions::default()
+                            ..PathOptions::default()
                         },
                     );
                     let bits: Vec<u32> = fit
@@ -254,19 +254,19 @@ fn threads_change_no_bit() {
 fn separable_samples_without_a_penalty_are_recognised() {
     for (classes, wide) in [(2, true), (4, true), (2, false), (3, false)] {
         let problem = Problem::random(60, if wide { 100 } else { 2 }, classes, 1);
-        for engine in [Choice::Auto, Choice::Gram, Choice::Primal] {
-            if engine == Choice::Gram && !wide {
+        for engine in [EngineChoice::Auto, EngineChoice::Gram, EngineChoice::Primal] {
+            if engine == EngineChoice::Gram && !wide {
                 continue; // Refused, see below.
             }
             for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
                 let found = fit(
                     &problem.samples(),
-                    &ConvergeOptions {
+                    &PathOptions {
                         optimizer,
                         engine,
                         penalty: Penalty::Value(0.0),
                         tolerance: 1e-4,
-                        ..ConvergeOptions::default()
+                        ..PathOptions::default()
                     },
                 );
                 let expected = if wide {
@@ -302,11 +302,11 @@ fn weak_penalties_need_no_path() {
     let samples = problem.samples();
     for exponent in 2..11 {
         let fits = [Optimizer::Newton, Optimizer::Lbfgs].map(|optimizer| {
-            let options = ConvergeOptions {
-                engine: Choice::Gram,
+            let options = PathOptions {
+                engine: EngineChoice::Gram,
                 penalty: Penalty::Value(10f64.powi(-exponent)),
                 optimizer,
-                ..ConvergeOptions::default()
+                ..PathOptions::default()
             };
             fit(&samples, &options).outcome
         });
@@ -335,14 +335,14 @@ fn folds_are_fits_of_the_other_rows() {
         seed: 2,
         one_standard_error: false,
     };
-    for engine in [Choice::Gram, Choice::Primal] {
+    for engine in [EngineChoice::Gram, EngineChoice::Primal] {
         let together = fit(
             &samples,
-            &ConvergeOptions {
+            &PathOptions {
                 engine,
                 penalty: path,
                 folds: Some(folds),
-                ..ConvergeOptions::default()
+                ..PathOptions::default()
             },
         );
         // The same deal: a class's rows in torch's order, one fold after the other.
@@ -378,9 +378,9 @@ fn folds_are_fits_of_the_other_rows() {
                 let (rest, held_out) = (part(true), part(false));
                 let alone = fit(
                     &rest.samples(),
-                    &ConvergeOptions {
+                    &PathOptions {
                         penalty: Penalty::Value(entry.l2),
-                        ..ConvergeOptions::default()
+                        ..PathOptions::default()
                     },
                 );
                 losses.push(alone.model.evaluate(&held_out.samples()).unwrap().loss);
@@ -415,23 +415,23 @@ fn the_automatic_penalty_is_a_good_one() {
     let (train, val) = (train.samples(), val.samples());
     let auto = fit(
         (&train, &val),
-        &ConvergeOptions {
+        &PathOptions {
             penalty: Penalty::Auto,
-            ..ConvergeOptions::default()
+            ..PathOptions::default()
         },
     );
     let grid = fit(
         (&train, &val),
-        &ConvergeOptions {
+        &PathOptions {
             penalty: Penalty::Path {
                 from: 100.0,
                 to: 1e-5,
                 count: 60,
             },
-            ..ConvergeOptions::default()
+            ..PathOptions::default()
         },
     );
-    let lowest = |fit: &Converged| {
+    let lowest = |fit: &PathFit| {
         fit.path
             .iter()
             .map(|e| e.val_loss.unwrap())
@@ -451,17 +451,17 @@ fn the_automatic_penalty_is_a_good_one() {
     // With the validation rows the objective is that of all rows.
     let refit = fit(
         (&train, &val),
-        &ConvergeOptions {
+        &PathOptions {
             penalty: Penalty::Value(auto.l2),
             refit_all: true,
-            ..ConvergeOptions::default()
+            ..PathOptions::default()
         },
     );
     let whole = fit(
         &all.samples(),
-        &ConvergeOptions {
+        &PathOptions {
             penalty: Penalty::Value(auto.l2),
-            ..ConvergeOptions::default()
+            ..PathOptions::default()
         },
     );
     assert!(relative(refit.outcome.objective, whole.outcome.objective) < 1e-9);
@@ -472,9 +472,9 @@ fn the_automatic_penalty_is_a_good_one() {
 fn standardized_fits_apply_to_the_features_as_they_were() {
     let problem = Problem::random(80, 120, 3, 4);
     let samples = problem.samples();
-    let options = ConvergeOptions {
+    let options = PathOptions {
         penalty: Penalty::Value(0.01),
-        ..ConvergeOptions::default()
+        ..PathOptions::default()
     };
     let plain = fit(&samples, &options);
     for what in [Standardize::Center, Standardize::Both] {
@@ -495,14 +495,14 @@ fn standardized_fits_apply_to_the_features_as_they_were() {
 fn what_makes_no_sense_is_refused() {
     let problem = Problem::random(12, 5, 3, 1);
     let samples = problem.samples();
-    let refused = |options: ConvergeOptions| {
-        converge(&samples, &options, &mut |_| {})
+    let refused = |options: PathOptions| {
+        fit_path(&samples, &options, &mut |_| {})
             .unwrap_err()
             .to_string()
     };
-    let l2 = |penalty| ConvergeOptions {
+    let l2 = |penalty| PathOptions {
         penalty,
-        ..ConvergeOptions::default()
+        ..PathOptions::default()
     };
     for value in [-1.0, f64::NAN, f64::INFINITY] {
         assert!(refused(l2(Penalty::Value(value))).starts_with("--l2:"));
@@ -524,28 +524,28 @@ fn what_makes_no_sense_is_refused() {
         .contains("2 to 10000")
     );
     assert!(refused(l2(Penalty::Auto)).contains("--val-split or --cv"));
-    let gram = ConvergeOptions {
-        engine: Choice::Gram,
+    let gram = PathOptions {
+        engine: EngineChoice::Gram,
         ..l2(Penalty::Value(0.0))
     };
     assert!(refused(gram).contains("12 rows of 5 features"));
-    let folds = |count| ConvergeOptions {
+    let folds = |count| PathOptions {
         folds: Some(Folds {
             count,
             seed: 0,
             one_standard_error: true,
         }),
-        ..ConvergeOptions::default()
+        ..PathOptions::default()
     };
     assert!(refused(folds(1)).starts_with("--cv:"));
     assert!(refused(folds(13)).contains("2 to 12, the rows of the training split"));
-    let weights = |samples, classes| ConvergeOptions {
-        weighting: Weighting {
+    let weights = |samples, classes| PathOptions {
+        weighting: SampleWeights {
             samples,
             classes,
             label_smoothing: 0.0,
         },
-        ..ConvergeOptions::default()
+        ..PathOptions::default()
     };
     assert!(refused(weights(Some(vec![1.0; 3]), ClassWeights::Equal)).contains("12: one a row"));
     assert!(
@@ -553,16 +553,16 @@ fn what_makes_no_sense_is_refused() {
             .contains("weight -1 at 1")
     );
     assert!(
-        refused(ConvergeOptions {
+        refused(PathOptions {
             tolerance: 0.0,
-            ..ConvergeOptions::default()
+            ..PathOptions::default()
         })
         .starts_with("--tolerance:")
     );
     assert!(
-        refused(ConvergeOptions {
+        refused(PathOptions {
             refit_all: true,
-            ..ConvergeOptions::default()
+            ..PathOptions::default()
         })
         .starts_with("--refit:")
     );
@@ -574,17 +574,17 @@ fn an_empty_class_is_fitted_away() {
     let problem = Problem::random(40, 60, 3, 8);
     let samples = Samples::new(&problem.x, 60, &problem.labels, 5).unwrap();
     for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
-        let weighting = Weighting {
+        let weighting = SampleWeights {
             classes: ClassWeights::Balanced,
-            ..Weighting::default()
+            ..SampleWeights::default()
         };
         let found = fit(
             &samples,
-            &ConvergeOptions {
+            &PathOptions {
                 optimizer,
                 weighting,
                 penalty: Penalty::Value(0.1),
-                ..ConvergeOptions::default()
+                ..PathOptions::default()
             },
         );
         assert_eq!(

@@ -4,7 +4,7 @@
 mod common;
 
 use common::Problem;
-use flowreg::design::plan::Choice;
+use flowreg::design::plan::EngineChoice;
 use flowreg::design::samples::Splits;
 use flowreg::linalg::gemm::Backend;
 use flowreg::{FitOptions, Init, LearningRate};
@@ -46,7 +46,7 @@ fn threads_do_not_change_a_bit() {
             train: &train,
             validation: Some(&validation),
         };
-        for engine in [Choice::Gram, Choice::Primal] {
+        for engine in [EngineChoice::Gram, EngineChoice::Primal] {
             for backend in BACKENDS {
                 for (name, way) in WAYS {
                     let bytes = |threads| {

@@ -6,7 +6,7 @@ use common::{Problem, twin};
 use flowreg::design::samples::Batch;
 use flowreg::linalg::gemm::{Backend, Gemm};
 use flowreg::linalg::mat::MatMut;
-use flowreg::loss::Objective;
+use flowreg::loss::BatchLoss;
 use flowreg::sgd::dense::Primal;
 use flowreg::sgd::parameters::Engine;
 use flowreg::{Loss, Model};
@@ -33,7 +33,7 @@ proptest! {
 
         let samples = problem.samples();
         let mut engine = Primal::new(samples.x(), None, start, Gemm::new(backend, 1));
-        let mut objective = Objective::new(Loss::for_classes(classes), samples.labels());
+        let mut objective = BatchLoss::new(Loss::for_classes(classes), samples.labels());
         let point = engine.start();
         let (mut room, mut g) = (Vec::new(), vec![f32::NAN; n * c]);
         let mut g = MatMut::new(&mut g, c, n);
@@ -41,9 +41,9 @@ proptest! {
         let loss = objective.loss_gradient(Batch::All, z, g.reborrow());
         // The penalty's gradient, as torch adds it: weight_decay times the parameters.
         let mut gradient = engine.zero();
-        engine.pullback(1.0, g.as_ref(), Batch::All, 0.0, &mut gradient);
+        engine.adjoint(1.0, g.as_ref(), Batch::All, 0.0, &mut gradient);
         engine.axpby(weight_decay, &point, 1.0, &mut gradient);
-        let gradient = engine.materialise(gradient);
+        let gradient = engine.into_model(gradient);
 
         let rows: Vec<u32> = (0..n as u32).collect();
         let objective = |at: &twin::Parameters| {

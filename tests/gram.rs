@@ -4,7 +4,7 @@ mod common;
 
 use common::Problem;
 use flowreg::design::gram::{GramMatrix, Scratch};
-use flowreg::design::plan::{Choice, Kind};
+use flowreg::design::plan::{EngineChoice, EngineKind};
 use flowreg::design::samples::{Batch, Rows};
 use flowreg::linalg::gemm::{Backend, Gemm};
 use flowreg::linalg::mat::{MatMut, MatRef};
@@ -151,7 +151,7 @@ fn rows_beyond_the_range_of_f32_are_refused_by_gram_and_left_to_primal_by_auto()
     (0..4).for_each(|i| x[9 * i] = 1e20);
     let samples = Samples::new(&x, 8, &[0, 1, 2, 0], 3).unwrap();
     let mut options = FitOptions {
-        engine: Choice::Gram,
+        engine: EngineChoice::Gram,
         init: flowreg::Init::Zeros,
         ..FitOptions::default()
     };
@@ -159,16 +159,16 @@ fn rows_beyond_the_range_of_f32_are_refused_by_gram_and_left_to_primal_by_auto()
     let error = flowreg::fit(&samples, &options, &mut |_| {}).unwrap_err();
     assert!(matches!(error, Error::Options { .. }), "{error}");
     assert!(error.to_string().contains("primal"), "{error}");
-    options.engine = Choice::Auto;
+    options.engine = EngineChoice::Auto;
     let mut planned = Vec::new();
     let fit = flowreg::fit(&samples, &options, &mut |event| {
         if let Event::Planned(plan) = event {
             planned.push(plan.engine);
         }
     });
-    assert_eq!(planned, [Kind::Gram, Kind::Primal]);
+    assert_eq!(planned, [EngineKind::Gram, EngineKind::Primal]);
     let plan = fit.unwrap().plan;
-    assert_eq!((plan.engine, plan.gram_fits), (Kind::Primal, false));
+    assert_eq!((plan.engine, plan.gram_fits), (EngineKind::Primal, false));
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn at_full_size() {
     let split = dataset.split("train").unwrap();
     let samples = split.samples().unwrap();
     let mut options = Recipe::named("softmax-fast").unwrap().options();
-    options.engine = Choice::Gram;
+    options.engine = EngineChoice::Gram;
     options.sgd.epochs = 20;
     options.sgd.momentum = 0.5;
     let mut run = |threads| {

@@ -3,12 +3,12 @@
 mod common;
 
 use common::Problem;
-use flowreg::design::plan::Choice;
-use flowreg::loss::weights::{ClassWeights, Weighting};
+use flowreg::design::plan::EngineChoice;
+use flowreg::loss::weights::{ClassWeights, SampleWeights};
 use flowreg::{Fit, FitOptions, Init, LearningRate, Sgd};
 use proptest::prelude::*;
 
-fn fit(problem: &Problem, engine: Choice, sgd: Sgd, seed: u32) -> Fit {
+fn fit(problem: &Problem, engine: EngineChoice, sgd: Sgd, seed: u32) -> Fit {
     let options = FitOptions {
         sgd,
         init: Init::Torch { seed },
@@ -75,7 +75,7 @@ fn auto_takes_weights_for_repetitions() {
             (ClassWeights::Balanced, 0.0),
             (ClassWeights::Given(given), 0.3),
         ] {
-            let weighting = |samples| Weighting {
+            let weighting = |samples| SampleWeights {
                 classes: class_weights.clone(),
                 samples,
                 label_smoothing,
@@ -85,7 +85,7 @@ fn auto_takes_weights_for_repetitions() {
                 epochs: 30,
                 ..Sgd::default()
             };
-            for engine in [Choice::Gram, Choice::Primal] {
+            for engine in [EngineChoice::Gram, EngineChoice::Primal] {
                 let fit = |problem: &Problem, samples| {
                     let options = FitOptions {
                         sgd: sgd.clone(),
@@ -120,8 +120,8 @@ proptest! {
     ) {
         let problem = Problem::random(n, d, classes, seed);
         let sgd = Sgd { lr: LearningRate::Auto, epochs: 15, batch_size, weight_decay, ..Sgd::default() };
-        let gram = fit(&problem, Choice::Gram, sgd.clone(), seed);
-        let primal = fit(&problem, Choice::Primal, sgd, seed);
+        let gram = fit(&problem, EngineChoice::Gram, sgd.clone(), seed);
+        let primal = fit(&problem, EngineChoice::Primal, sgd, seed);
 
         let largest = largest_eigenvalue(&problem);
         let square = |i: usize| problem.x[i * d..][..d].iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
@@ -159,7 +159,7 @@ fn the_bound_is_tight() {
     start.save(&file).unwrap();
     let mut options = FitOptions {
         init: Init::File(file),
-        engine: Choice::Gram,
+        engine: EngineChoice::Gram,
         ..FitOptions::default()
     };
     options.sgd.epochs = 3;
@@ -180,10 +180,10 @@ fn the_bound_is_tight() {
 #[test]
 fn the_primal_engine_computes_the_bound_only_for_auto() {
     let problem = Problem::random(20, 5, 3, 1);
-    let fixed = fit(&problem, Choice::Primal, Sgd::default(), 0);
+    let fixed = fit(&problem, EngineChoice::Primal, Sgd::default(), 0);
     assert_eq!((fixed.lr, fixed.lr_bound), (0.01, None));
     assert!(
-        fit(&problem, Choice::Gram, Sgd::default(), 0)
+        fit(&problem, EngineChoice::Gram, Sgd::default(), 0)
             .lr_bound
             .is_some()
     );

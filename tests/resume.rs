@@ -8,11 +8,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use common::Problem;
-use flowreg::design::plan::Choice;
+use flowreg::design::plan::EngineChoice;
 use flowreg::design::samples::Splits;
 use flowreg::io::tensors::{self, Numbers, Tensor};
-use flowreg::loss::weights::{ClassWeights, Weighting};
-use flowreg::path::{ConvergeOptions, Converged, Folds, Optimizer, Penalty, Progress, converge};
+use flowreg::loss::weights::{ClassWeights, SampleWeights};
+use flowreg::path::{Folds, Optimizer, PathFit, PathOptions, Penalty, Progress, fit_path};
 use flowreg::{Checkpoints, Decay, Error, Event, Every, Fit, FitOptions, Result, Schedule};
 use proptest::prelude::*;
 
@@ -56,7 +56,7 @@ fn options() -> impl Strategy<Value = (FitOptions, bool)> {
             gamma: 0.5,
         },
     ]);
-    let engine = prop::sample::select(vec![Choice::Gram, Choice::Primal]);
+    let engine = prop::sample::select(vec![EngineChoice::Gram, EngineChoice::Primal]);
     (
         (momentum, any::<bool>(), schedule, 0usize..3, engine),
         (prop::option::of(1usize..12), any::<bool>(), 1usize..12),
@@ -122,7 +122,7 @@ fn checkpoints_of_other_fits_are_refused_by_the_first_difference() {
     let problem = Problem::random(11, 7, 3, 1);
     let train = problem.samples();
     let mut options = FitOptions {
-        engine: Choice::Gram,
+        engine: EngineChoice::Gram,
         ..FitOptions::default()
     };
     options.sgd.momentum = 0.9;
@@ -135,7 +135,7 @@ fn checkpoints_of_other_fits_are_refused_by_the_first_difference() {
             o.sgd.lr = 0.02.into();
         }),
         ("--engine: found gram, expected primal", |o| {
-            o.engine = Choice::Primal;
+            o.engine = EngineChoice::Primal;
         }),
         ("--momentum", |o| o.sgd.momentum = 0.0),
         ("--epochs", |o| o.sgd.epochs = 200),
@@ -181,7 +181,7 @@ fn damaged_checkpoints_are_refused() {
     let problem = Problem::random(4, 3, 2, 1);
     let train = problem.samples();
     let mut options = FitOptions {
-        engine: Choice::Primal,
+        engine: EngineChoice::Primal,
         threads: Some(1),
         ..FitOptions::default()
     };
@@ -227,17 +227,17 @@ fn a_trajectory_cannot_be_resumed() {
 /// as it was saved there.
 fn go(
     splits: Splits,
-    options: &ConvergeOptions,
+    options: &PathOptions,
     path: &Path,
     resume: bool,
     mut step: impl FnMut(usize) + Send,
-) -> Result<Converged> {
-    let options = ConvergeOptions {
+) -> Result<PathFit> {
+    let options = PathOptions {
         checkpoints: checkpoints(path, Some(Every::Epochs(1)), resume),
         ..options.clone()
     };
     let mut steps = 0;
-    converge(splits, &options, &mut |progress| {
+    fit_path(splits, &options, &mut |progress| {
         if let Progress::Step { .. } = progress {
             step(steps);
             steps += 1;
@@ -246,9 +246,9 @@ fn go(
 }
 
 /// Options of a converged fit, and whether there are validation rows.
-fn converge_options() -> impl Strategy<Value = (ConvergeOptions, bool)> {
+fn converge_options() -> impl Strategy<Value = (PathOptions, bool)> {
     let optimizer = prop::sample::select(vec![Optimizer::Newton, Optimizer::Lbfgs]);
-    let engine = prop::sample::select(vec![Choice::Gram, Choice::Primal]);
+    let engine = prop::sample::select(vec![EngineChoice::Gram, EngineChoice::Primal]);
     let path = Penalty::Path {
         from: 1.0,
         to: 1e-4,
@@ -277,19 +277,19 @@ fn converge_options() -> impl Strategy<Value = (ConvergeOptions, bool)> {
     let tolerance = prop::sample::select(vec![1e-5, 1e-16]);
     (optimizer, engine, way, any::<bool>(), classes, tolerance).prop_map(
         |(optimizer, engine, (penalty, folds, validation), refit, classes, tolerance)| {
-            let options = ConvergeOptions {
+            let options = PathOptions {
                 optimizer,
                 engine,
                 penalty,
                 folds,
                 refit_all: refit && validation,
-                weighting: Weighting {
+                weighting: SampleWeights {
                     classes,
-                    ..Weighting::default()
+                    ..SampleWeights::default()
                 },
                 tolerance,
                 threads: Some(2),
-                ..ConvergeOptions::default()
+                ..PathOptions::default()
             };
             (options, validation)
         },
@@ -306,12 +306,12 @@ proptest! {
     ) {
         let dir = tempfile::tempdir().unwrap();
         let saved = dir.path().join("saved");
-        let d = if tall && options.engine == Choice::Primal { 7 } else { 40 };
+        let d = if tall && options.engine == EngineChoice::Primal { 7 } else { 40 };
         let (problem, other) = (Problem::random(20, d, 3, 1), Problem::random(9, d, 3, 2));
         let (train, other) = (problem.samples(), other.samples());
         let splits = Splits { train: &train, validation: validation.then_some(&other) };
         let mut steps = 0;
-        let whole = converge(splits, &options, &mut |progress| {
+        let whole = fit_path(splits, &options, &mut |progress| {
             steps += usize::from(matches!(progress, Progress::Step { .. }));
         }).unwrap();
 
@@ -361,16 +361,16 @@ fn a_refit_goes_on_from_its_choice() {
     };
     for (optimizer, folds) in [(Optimizer::Newton, None), (Optimizer::Lbfgs, Some(folds))] {
         let _ = std::fs::remove_file(&saved);
-        let options = |checkpoints| ConvergeOptions {
+        let options = |checkpoints| PathOptions {
             optimizer,
             folds,
             penalty: Penalty::Auto,
             refit_all: true,
             checkpoints,
-            ..ConvergeOptions::default()
+            ..PathOptions::default()
         };
         let mut engines = 0;
-        let whole = converge(
+        let whole = fit_path(
             splits,
             &options(checkpoints(&saved, None, false)),
             &mut |p| {
@@ -382,7 +382,7 @@ fn a_refit_goes_on_from_its_choice() {
         )
         .unwrap();
         let (mut engines, mut steps) = (0, 0);
-        let resumed = converge(
+        let resumed = fit_path(
             splits,
             &options(checkpoints(&stopped, None, true)),
             &mut |p| {
@@ -403,17 +403,17 @@ fn a_refit_goes_on_from_its_choice() {
 }
 
 /// A fit in Gram coordinates, stopped at the last step that was saved.
-fn stopped_fit(path: &Path, problem: &Problem, optimizer: Optimizer) -> ConvergeOptions {
-    let options = ConvergeOptions {
+fn stopped_fit(path: &Path, problem: &Problem, optimizer: Optimizer) -> PathOptions {
+    let options = PathOptions {
         optimizer,
-        engine: Choice::Gram,
+        engine: EngineChoice::Gram,
         penalty: Penalty::Path {
             from: 1.0,
             to: 0.01,
             count: 3,
         },
         threads: Some(1),
-        ..ConvergeOptions::default()
+        ..PathOptions::default()
     };
     let train = problem.samples();
     go((&train, &train).into(), &options, path, false, |_| ()).unwrap();
@@ -430,13 +430,13 @@ fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
     let splits = Splits::from((&train, &train));
     go(splits, &options, &path, true, |_| ()).unwrap();
 
-    type Change = fn(&mut ConvergeOptions);
+    type Change = fn(&mut PathOptions);
     let changes: [(&str, Change); 11] = [
         ("--optimizer: found newton, expected lbfgs", |o| {
             o.optimizer = Optimizer::Lbfgs
         }),
         ("--engine: found gram, expected primal", |o| {
-            o.engine = Choice::Primal
+            o.engine = EngineChoice::Primal
         }),
         ("--l2: found 1:0.01:3, expected 0.1", |o| {
             o.penalty = Penalty::Value(0.1)

@@ -3,8 +3,8 @@
 mod common;
 
 use common::{Problem, twin};
-use flowreg::design::plan::Choice;
-use flowreg::loss::weights::{ClassWeights, Weighting};
+use flowreg::design::plan::EngineChoice;
+use flowreg::loss::weights::{ClassWeights, SampleWeights};
 use flowreg::{Decay, Error, FitOptions, Init, Schedule, Sgd};
 use proptest::prelude::*;
 
@@ -58,7 +58,7 @@ fn settings() -> impl Strategy<Value = Sgd> {
 }
 
 /// Weights of up to 24 rows and 6 classes, of which some are 0, and label smoothing.
-fn weightings() -> impl Strategy<Value = Weighting> {
+fn weightings() -> impl Strategy<Value = SampleWeights> {
     let weight = || prop::sample::select(vec![0.0f64, 0.25, 1.0, 1.0, 3.0]);
     let classes = prop_oneof![
         Just(ClassWeights::Equal),
@@ -67,7 +67,7 @@ fn weightings() -> impl Strategy<Value = Weighting> {
     ];
     let samples = prop::option::of(prop::collection::vec(weight(), 24));
     let smoothing = prop::sample::select(vec![0.0f64, 0.1, 0.6]);
-    (classes, samples, smoothing).prop_map(|(classes, samples, label_smoothing)| Weighting {
+    (classes, samples, smoothing).prop_map(|(classes, samples, label_smoothing)| SampleWeights {
         classes,
         samples,
         label_smoothing,
@@ -76,7 +76,10 @@ fn weightings() -> impl Strategy<Value = Weighting> {
 
 /// The weighting for these rows and classes, and the twin's words for it; none if the rows would
 /// weigh nothing.
-fn weigh(problem: &Problem, mut weighting: Weighting) -> Option<(Weighting, twin::Weights)> {
+fn weigh(
+    problem: &Problem,
+    mut weighting: SampleWeights,
+) -> Option<(SampleWeights, twin::Weights)> {
     let (n, classes) = (problem.n, problem.classes);
     if let Some(samples) = &mut weighting.samples {
         samples.truncate(n);
@@ -148,7 +151,7 @@ proptest! {
             return Ok(());
         };
         let (losses, end) = twin::sgd(&problem, start(&problem, &init), &sgd, &weights);
-        for engine in [Choice::Gram, Choice::Primal] {
+        for engine in [EngineChoice::Gram, EngineChoice::Primal] {
             let options = FitOptions {
                 sgd: sgd.clone(),
                 init: init.clone(),
@@ -182,10 +185,10 @@ fn smoothing_weighs_every_class_by_its_weight() {
     let weights = [0.5, 1.0, 7.0];
     let mut options = FitOptions {
         init: Init::Zeros,
-        weighting: Weighting {
+        weighting: SampleWeights {
             classes: ClassWeights::Given(weights.to_vec()),
             label_smoothing: 0.1,
-            ..Weighting::default()
+            ..SampleWeights::default()
         },
         ..FitOptions::default()
     };
@@ -207,7 +210,7 @@ fn rows_out_of_order_fit_as_rows_in_order() {
     let compact = flowreg::Samples::new(&x, 9, &labels, 3).unwrap();
     let chosen = problem.samples().first_classes(3).unwrap();
     assert!(chosen.x().contiguous().is_none());
-    let engines = [Choice::Gram, Choice::Primal];
+    let engines = [EngineChoice::Gram, EngineChoice::Primal];
     for (batch_size, engine) in [None, Some(7)]
         .into_iter()
         .flat_map(|b| engines.map(|e| (b, e)))

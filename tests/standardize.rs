@@ -4,11 +4,11 @@
 mod common;
 
 use common::Problem;
-use flowreg::design::plan::Choice;
+use flowreg::design::plan::EngineChoice;
 use flowreg::design::scaler::{Scaler, Standardize};
 use flowreg::io::npy;
 use flowreg::linalg::mat::MatRef;
-use flowreg::loss::weights::{ClassWeights, Weighting};
+use flowreg::loss::weights::{ClassWeights, SampleWeights};
 use flowreg::model::explain::Explainer;
 use flowreg::{
     Checkpoints, Error, Event, Every, Fit, FitOptions, Init, LearningRate, Samples, Sgd,
@@ -21,7 +21,7 @@ const ALL: [Standardize; 4] = [
     Standardize::Scale,
     Standardize::Both,
 ];
-const ENGINES: [Choice; 2] = [Choice::Gram, Choice::Primal];
+const ENGINES: [EngineChoice; 2] = [EngineChoice::Gram, EngineChoice::Primal];
 
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
@@ -38,7 +38,7 @@ fn uneven(n: usize, d: usize, classes: usize, seed: u32) -> Problem {
     problem
 }
 
-fn options(standardize: Standardize, engine: Choice, epochs: usize) -> FitOptions {
+fn options(standardize: Standardize, engine: EngineChoice, epochs: usize) -> FitOptions {
     FitOptions {
         sgd: Sgd {
             lr: 0.3.into(),
@@ -132,7 +132,7 @@ fn contributions_and_bias_are_the_logit() {
         let (problem, others) = (uneven(12, 9, classes, 5), uneven(7, 9, classes, 6));
         let samples = problem.samples();
         for what in ALL {
-            let mut options = options(what, Choice::Gram, 30);
+            let mut options = options(what, EngineChoice::Gram, 30);
             options.init = Init::Zeros;
             options.sgd.lr = LearningRate::Auto;
             let fit = fit(&samples, &options);
@@ -195,7 +195,7 @@ fn a_trajectory_of_scaled_rows_is_refused() {
     for what in ALL.into_iter().filter(|what| *what != Standardize::None) {
         let options = FitOptions {
             save_trajectory: Some("never.npy".into()),
-            ..options(what, Choice::Auto, 3)
+            ..options(what, EngineChoice::Auto, 3)
         };
         let mut events = 0;
         let error = flowreg::fit(&problem.samples(), &options, &mut |_| events += 1).unwrap_err();
@@ -221,17 +221,20 @@ fn a_checkpoint_knows_the_scale() {
             every: Some(Every::Epochs(4)),
             resume: true,
         }),
-        ..options(what, Choice::Primal, epochs)
+        ..options(what, EngineChoice::Primal, epochs)
     };
     fit(&samples, &checkpointed(Standardize::Both, 10));
     let again = fit(&samples, &checkpointed(Standardize::Both, 10));
-    let whole = fit(&samples, &options(Standardize::Both, Choice::Primal, 10));
+    let whole = fit(
+        &samples,
+        &options(Standardize::Both, EngineChoice::Primal, 10),
+    );
     assert_eq!(again.model, whole.model);
     for what in [Standardize::Scale, Standardize::None] {
         // Before K is made, which may be long work.
         let mut made = false;
         let options = FitOptions {
-            engine: Choice::Gram,
+            engine: EngineChoice::Gram,
             ..checkpointed(what, 10)
         };
         let refused = flowreg::fit(&samples, &options, &mut |event| {
@@ -282,7 +285,7 @@ proptest! {
                 momentum,
                 ..Sgd::default()
             },
-            weighting: Weighting {
+            weighting: SampleWeights {
                 classes: if balanced { ClassWeights::Balanced } else { ClassWeights::Equal },
                 samples,
                 label_smoothing: smoothing,

@@ -6,7 +6,7 @@
 mod common;
 
 use common::relative;
-use flowreg::design::plan::Choice;
+use flowreg::design::plan::EngineChoice;
 use flowreg::{Dataset, Fit, FitOptions};
 
 /// Bound on the relative error in every epoch, where a run is stable.
@@ -31,7 +31,7 @@ fn numbers(value: &serde_json::Value) -> Vec<f64> {
     values.map(|v| v.as_f64().unwrap()).collect()
 }
 
-fn run(dataset: &Dataset, reference: &serde_json::Value, engine: Choice) -> Run {
+fn run(dataset: &Dataset, reference: &serde_json::Value, engine: EngineChoice) -> Run {
     let number = |key: &str| reference[key].as_f64().unwrap_or(0.0);
     let mut options = FitOptions {
         engine,
@@ -146,7 +146,9 @@ fn all_seven_runs_on_both_engines() {
     let dataset = common::flowers128(&shared);
     let reference = common::json(&shared.join("reference/torch_trajectories.json"));
     let runs: Vec<Run> = (reference.as_array().unwrap().iter())
-        .flat_map(|reference| [Choice::Gram, Choice::Primal].map(|engine| (reference, engine)))
+        .flat_map(|reference| {
+            [EngineChoice::Gram, EngineChoice::Primal].map(|engine| (reference, engine))
+        })
         .map(|(reference, engine)| run(&dataset, reference, engine))
         .inspect(Run::check)
         .collect();

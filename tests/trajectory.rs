@@ -3,7 +3,7 @@
 mod common;
 
 use common::Problem;
-use flowreg::design::plan::Choice;
+use flowreg::design::plan::EngineChoice;
 use flowreg::{Error, FitOptions, Init, Sgd, Trajectory};
 
 fn scratch() -> tempfile::TempDir {
@@ -43,7 +43,7 @@ fn rebuilds_every_epochs_model_to_the_bit() {
         assert_eq!(trajectory.epochs(), 6);
         assert_eq!(trajectory.model(6).unwrap(), fit.model);
         options.save_trajectory = None;
-        options.engine = Choice::Gram;
+        options.engine = EngineChoice::Gram;
         for epochs in 0..6 {
             options.sgd.epochs = epochs;
             let fit = flowreg::fit(samples, &options, &mut |_| {}).unwrap();
@@ -85,7 +85,7 @@ fn what_does_not_belong_is_refused() {
     let samples = problem.samples();
     let mut options = FitOptions {
         save_trajectory: Some(path.clone()),
-        engine: Choice::Primal,
+        engine: EngineChoice::Primal,
         ..FitOptions::default()
     };
     options.sgd.epochs = 3;
@@ -94,7 +94,7 @@ fn what_does_not_belong_is_refused() {
     assert!(error.to_string().contains("the gram engine"), "{error}");
     assert!(!path.exists());
 
-    options.engine = Choice::Auto;
+    options.engine = EngineChoice::Auto;
     flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
     // Rows or classes of another fit; features are in the start, which is checked itself.
     for other in [Problem::random(13, 9, 4, 5), Problem::random(14, 9, 3, 5)] {

@@ -3,11 +3,11 @@
 mod common;
 
 use common::Problem;
-use flowreg::design::plan::Choice;
+use flowreg::design::plan::EngineChoice;
 use flowreg::{Error, FitOptions, Init, Sgd};
 use proptest::prelude::*;
 
-fn options(engine: Choice, seed: u32) -> FitOptions {
+fn options(engine: EngineChoice, seed: u32) -> FitOptions {
     FitOptions {
         sgd: Sgd {
             lr: 0.3.into(),
@@ -31,7 +31,7 @@ proptest! {
         n in 2usize..30, m in 1usize..30, d in 1usize..20, classes in 2usize..6, seed in any::<u32>(),
         epochs in 1usize..8, batch_size in prop::option::of(1usize..30), momentum in any::<bool>(),
         chosen in any::<bool>(),
-        engine in prop::sample::select(vec![Choice::Gram, Choice::Primal]),
+        engine in prop::sample::select(vec![EngineChoice::Gram, EngineChoice::Primal]),
     ) {
         let (problem, other) = (Problem::random(n, d, classes, seed), Problem::random(m, d, classes, !seed));
         let (mut train, mut validation) = (problem.samples(), other.samples());
@@ -65,7 +65,7 @@ proptest! {
     #[test]
     fn early_stopping_returns_the_best_epoch(
         n in 4usize..16, seed in any::<u32>(), patience in 1usize..6,
-        engine in prop::sample::select(vec![Choice::Gram, Choice::Primal]),
+        engine in prop::sample::select(vec![EngineChoice::Gram, EngineChoice::Primal]),
         momentum in any::<bool>(),
     ) {
         let (problem, other) = (Problem::random(n, 30, 3, seed), Problem::random(20, 30, 3, !seed));
@@ -94,7 +94,7 @@ proptest! {
 fn what_does_not_fit_together_is_refused() {
     let problem = Problem::random(20, 5, 3, 1);
     let train = problem.samples();
-    let mut options = options(Choice::Auto, 0);
+    let mut options = options(EngineChoice::Auto, 0);
     for (d, classes) in [(4, 3), (5, 4), (5, 2)] {
         let other = Problem::random(9, d, classes, 2);
         let error = flowreg::fit((&train, &other.samples()), &options, &mut |_| {}).unwrap_err();
@@ -119,7 +119,7 @@ fn a_validation_loss_that_is_no_number_stops_the_fit() {
     // Finite, but not its products with the weight.
     x[5..10].fill(f32::MAX);
     let spoilt = flowreg::Samples::new(&x, 5, &problem.labels, 3).unwrap();
-    let options = options(Choice::Primal, 0);
+    let options = options(EngineChoice::Primal, 0);
     let error = flowreg::fit((&problem.samples(), &spoilt), &options, &mut |_| {}).unwrap_err();
     assert!(
         error.to_string().contains("validation loss became inf"),

@@ -14,18 +14,18 @@ use flowreg::data::dataset::{NumberFormat, Transform};
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::prep::{self, PrepOptions};
-use flowreg::design::plan::{Choice, Kind};
+use flowreg::design::plan::{EngineChoice, EngineKind};
 use flowreg::design::scaler::{Scaler, Standardize};
 use flowreg::io::npy;
 use flowreg::io::publish::{Overwrite, Staging, write_file};
 use flowreg::kernels::Isa;
 use flowreg::linalg::gemm::{Backend, Gemm};
 use flowreg::linalg::threads;
-use flowreg::loss::weights::Weighting;
+use flowreg::loss::weights::SampleWeights;
 use flowreg::model::calibrate::calibrate_logits;
 use flowreg::model::export;
 use flowreg::model::{About, Logits};
-use flowreg::path::{ConvergeOptions, Converged, Optimizer, PathEntry, Progress, converge};
+use flowreg::path::{Optimizer, PathEntry, PathFit, PathOptions, Progress, fit_path};
 use flowreg::solver::minimizer::Step;
 use flowreg::{Checkpoints, Every};
 use flowreg::{Dataset, Model, Samples, Scores, Split, Splits, cli};
@@ -243,7 +243,7 @@ struct Args {
     #[command(flatten)]
     weighting: WeightingArgs,
     #[command(flatten)]
-    converge: ConvergeArgs,
+    fit_path: ConvergeArgs,
 }
 
 #[derive(Subcommand)]
@@ -662,7 +662,7 @@ fn run(args: Args) -> Result<()> {
 struct Plan {
     how: Optimize,
     classes: Option<usize>,
-    weighting: Weighting,
+    weighting: SampleWeights,
     standardize: Standardize,
     checkpoints: Option<Checkpoints>,
     calibrate: bool,
@@ -671,14 +671,14 @@ struct Plan {
 /// By which optimizer.
 enum Optimize {
     Sgd(FitOptions),
-    Converge(ConvergeOptions),
+    Converge(PathOptions),
 }
 
 /// What every optimizer gives.
 struct Fitted {
     model: Model,
     how: How,
-    engine: Kind,
+    engine: EngineKind,
     seconds: f64,
     history: History,
     path: Vec<PathEntry>,
@@ -740,13 +740,13 @@ impl Plan {
         if args.weighting.calibrate && !validated {
             return Err(converged::no_rows_to_calibrate());
         }
-        if args.weighting.calibrate && args.converge.refit == "all" {
+        if args.weighting.calibrate && args.fit_path.refit == "all" {
             return Err(converged::all_rows_fitted());
         }
         let checkpoints = checkpoints(args, out)?;
         let how = match args.optimizer.as_str() {
             "sgd" => {
-                if let Some(option) = args.converge.given() {
+                if let Some(option) = args.fit_path.given() {
                     let expected = "--optimizer newton or lbfgs (sgd has --weight-decay)";
                     return Err(converged::refuse(option, "sgd", expected));
                 }
@@ -765,9 +765,9 @@ impl Plan {
                     _ => Optimizer::Newton,
                 };
                 let seed = args.seed.unwrap_or(0);
-                let options = &args.converge;
+                let options = &args.fit_path;
                 let options = options.options(optimizer, seed, validated, weighting.clone());
-                let options = ConvergeOptions {
+                let options = PathOptions {
                     standardize,
                     engine: sgd.engine,
                     backend: sgd.backend,
@@ -867,9 +867,9 @@ fn of_sgd(args: &Args) -> Option<&'static str> {
 }
 
 /// A line on stdout for every penalty, and a live one for every step on a terminal.
-fn converge_with_progress(splits: Splits, options: &ConvergeOptions) -> Result<Converged> {
+fn converge_with_progress(splits: Splits, options: &PathOptions) -> Result<PathFit> {
     let bar = cli::progress(splits.train.features() as u64, "K");
-    let fit = converge(splits, options, &mut |progress| match progress {
+    let fit = fit_path(splits, options, &mut |progress| match progress {
         Progress::Engine(engine) => {
             let threads = options.threads.unwrap_or_else(threads::available);
             cli::say(format_args!(
@@ -1046,15 +1046,15 @@ fn fit_options(args: &Args) -> Result<(FitOptions, Option<usize>)> {
     let recipe = args.recipe.as_deref().map(Recipe::named).transpose()?;
     let mut options = recipe.map_or_else(FitOptions::default, Recipe::options);
     options.threads = args.threads;
-    options.engine = match (Choice::named(&args.engine)?, args.save_coordinates) {
-        (Choice::Primal, true) => {
+    options.engine = match (EngineChoice::named(&args.engine)?, args.save_coordinates) {
+        (EngineChoice::Primal, true) => {
             return Err(Error::Options {
                 option: "--save-coordinates",
                 found: "the primal engine".to_string(),
                 expected: "--engine gram: only it has the coordinates A, s and b".to_string(),
             });
         }
-        (_, true) => Choice::Gram,
+        (_, true) => EngineChoice::Gram,
         (choice, false) => choice,
     };
     options.backend = Backend::named(&args.gemm)?;
@@ -1214,8 +1214,8 @@ fn say_plan(plan: flowreg::design::plan::Plan, options: &FitOptions, splits: Spl
         Isa::current()
     ));
     let (flop, own) = match plan.engine {
-        Kind::Gram => (plan.gram_flop, plan.gram_bytes as f64),
-        Kind::Primal => (plan.primal_flop, 0.0),
+        EngineKind::Gram => (plan.gram_flop, plan.gram_bytes as f64),
+        EngineKind::Primal => (plan.primal_flop, 0.0),
     };
     // Of what is this short, measuring the machine would take a share that shows.
     if flop < 2e11 {

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::cli::say;
-use crate::design::plan::{Choice, Kind};
+use crate::design::plan::{EngineChoice, EngineKind};
 use crate::design::samples::Splits;
 use crate::design::scaler::Standardize;
 use crate::error::{Error, Result};
 use crate::linalg::gemm::{Backend, Gemm};
-use crate::loss::weights::{ClassWeights, Weighting, read_weights};
+use crate::loss::weights::{ClassWeights, SampleWeights, read_weights};
 use crate::model::calibrate::Calibration;
-use crate::path::{ConvergeOptions, Converged, Folds, Limit, Optimizer, PathEntry, Penalty};
-use crate::solver::minimizer::{Outcome, Status};
+use crate::path::{Folds, Limit, Optimizer, PathEntry, PathFit, PathOptions, Penalty};
+use crate::solver::minimizer::{SolveReport, Status};
 
 /// Options of `--optimizer newton` and `lbfgs`.
 #[derive(Args, Clone, Debug)]
@@ -86,7 +86,7 @@ impl WeightingArgs {
     }
 
     /// As the library has them.
-    pub fn weighting(&self) -> Result<Weighting> {
+    pub fn weighting(&self) -> Result<SampleWeights> {
         let classes = match (&self.class_weight, self.class_file()) {
             (None, _) => ClassWeights::Equal,
             (Some(_), None) => ClassWeights::Balanced,
@@ -97,7 +97,7 @@ impl WeightingArgs {
             .as_deref()
             .map(read_weights)
             .transpose()?;
-        let weighting = Weighting {
+        let weighting = SampleWeights {
             classes,
             samples,
             label_smoothing: self.label_smoothing,
@@ -129,11 +129,11 @@ impl ConvergeArgs {
         optimizer: Optimizer,
         seed: u32,
         validated: bool,
-        weighting: Weighting,
-    ) -> ConvergeOptions {
-        let default = ConvergeOptions::default();
+        weighting: SampleWeights,
+    ) -> PathOptions {
+        let default = PathOptions::default();
         let chosen = self.cv.is_some() || validated;
-        ConvergeOptions {
+        PathOptions {
             optimizer,
             penalty: (self.l2.or(self.c.map(Penalty::C)).or(self.l2_path)).unwrap_or(
                 match chosen {
@@ -151,7 +151,7 @@ impl ConvergeArgs {
             standardize: Standardize::None,
             tolerance: self.tolerance.unwrap_or(default.tolerance),
             max_iterations: self.max_iterations.unwrap_or(default.max_iterations),
-            engine: Choice::Auto,
+            engine: EngineChoice::Auto,
             backend: Backend::default(),
             checkpoints: None,
             threads: None,
@@ -185,7 +185,7 @@ fn path(text: &str) -> std::result::Result<Penalty, String> {
 
 /// Say what the matrices of a long fit will take: K or the moments, once for all folds or, where
 /// each fold has a scale of its own, once more for each.
-pub fn forecast(splits: Splits, options: &ConvergeOptions, threads: usize) {
+pub fn forecast(splits: Splits, options: &PathOptions, threads: usize) {
     let (n, d) = (splits.train.rows() as f64, splits.train.features() as f64);
     let scales = matches!(options.standardize, Standardize::Scale | Standardize::Both);
     let folds = match options.folds {
@@ -225,7 +225,7 @@ pub fn say_entry(entry: &PathEntry) {
 }
 
 /// What came of it, and on stderr what did not converge.
-pub fn say_converged(fit: &Converged, options: &ConvergeOptions) {
+pub fn say_converged(fit: &PathFit, options: &PathOptions) {
     let outcome = &fit.outcome;
     let gap = match (outcome.gap, outcome.decrement) {
         (Some(gap), _) => format!(", within {gap:.1e} of the optimum"),
@@ -255,7 +255,7 @@ pub fn say_converged(fit: &Converged, options: &ConvergeOptions) {
 }
 
 /// What a fit that is not converged lacks, and what would help.
-fn advice(fit: &Converged, options: &ConvergeOptions) -> String {
+fn advice(fit: &PathFit, options: &PathOptions) -> String {
     let outcome = &fit.outcome;
     let lacks = lacks(outcome, options.tolerance);
     match outcome.status {
@@ -288,7 +288,7 @@ fn advice(fit: &Converged, options: &ConvergeOptions) -> String {
                     "{lacks}: rounding the model to f32 limits it; try --standardize both or a larger \
                      --l2"
                 ),
-                _ if fit.engine == Kind::Primal && fit.gram_is_possible => {
+                _ if fit.engine == EngineKind::Primal && fit.gram_is_possible => {
                     format!("{lacks}: products in f32 allow no better; --engine gram, in f64, does")
                 }
                 _ if !scaled => format!(
@@ -305,7 +305,7 @@ fn advice(fit: &Converged, options: &ConvergeOptions) -> String {
 }
 
 /// What is too large.
-fn lacks(outcome: &Outcome, tolerance: f64) -> String {
+fn lacks(outcome: &SolveReport, tolerance: f64) -> String {
     let allowed = 100.0 * tolerance * outcome.objective;
     match (outcome.gap, outcome.decrement) {
         (Some(gap), _) if gap > allowed => {
@@ -326,7 +326,7 @@ fn lacks(outcome: &Outcome, tolerance: f64) -> String {
 }
 
 /// A penalty at the end of its path may not be the best there is.
-fn say_edge(fit: &Converged) {
+fn say_edge(fit: &PathFit) {
     let scored = fit.path.iter().filter(|entry| entry.val_loss.is_some());
     let (Some(first), Some(last)) = (scored.clone().next(), scored.clone().next_back()) else {
         return;

@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::design::plan::Kind;
+use crate::design::plan::EngineKind;
 use crate::design::scaler::{Scaler, Standardize};
 use crate::error::{Error, Result};
 use crate::io::files;
 use crate::io::publish::Staging;
 use crate::model::Model;
 use crate::model::calibrate::Calibration;
-use crate::path::{ConvergeOptions, Converged, Optimizer};
+use crate::path::{Optimizer, PathFit, PathOptions};
 use crate::sgd::{Fit, FitOptions, Timings};
-use crate::solver::minimizer::Outcome;
+use crate::solver::minimizer::SolveReport;
 
 /// One JSON object an epoch.
 pub const HISTORY: &str = "history.jsonl";
@@ -45,7 +45,7 @@ pub const PATH: &str = "path.json";
 #[allow(missing_docs)] // The field names say it; README explains the file.
 pub struct Summary {
     pub flowreg: &'static str,
-    pub engine: Kind,
+    pub engine: EngineKind,
     pub instruction_set: String,
     pub gemm: String,
     pub threads: usize,
@@ -117,7 +117,7 @@ pub struct OfConverged {
     pub l2: f64,
     pub tolerance: f64,
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub outcome: SolveReport,
     pub penalties_tried: usize,
     pub folds: Option<usize>,
     pub refit_all: bool,
@@ -146,8 +146,8 @@ impl From<(&FitOptions, &Fit)> for How {
     }
 }
 
-impl From<(&ConvergeOptions, &Converged)> for How {
-    fn from((options, fit): (&ConvergeOptions, &Converged)) -> How {
+impl From<(&PathOptions, &PathFit)> for How {
+    fn from((options, fit): (&PathOptions, &PathFit)) -> How {
         How::Converged(OfConverged {
             optimizer: options.optimizer,
             l2: fit.l2,

@@ -17,7 +17,7 @@ use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use crate::design::samples::Rows;
-use crate::kernels::{Isa, columns, vectorised};
+use crate::kernels::{Isa, columns, with_isa};
 use crate::linalg::threads::{Share, Work};
 use crate::linalg::vec::{Real, axpby, dot};
 
@@ -121,7 +121,7 @@ impl<'a> Centered<'a> {
             weights
                 .map(|w| {
                     let mut sums = [0.0f64; 16];
-                    vectorised!(Isa::current(), || {
+                    with_isa!(Isa::current(), || {
                         for (w, x) in w.chunks(16).zip(row.chunks(16)) {
                             for (sum, (&w, x)) in sums.iter_mut().zip(w.iter().zip(x)) {
                                 *sum += f64::from(w) * x;
@@ -219,7 +219,7 @@ impl<'a> Centered<'a> {
         let width = to.len();
         let values = self.x.row(i)[first..][..width].iter();
         let values = values.zip(&self.mean[first..][..width]).zip(to);
-        vectorised!(Isa::current(), || {
+        with_isa!(Isa::current(), || {
             for ((&x, &mean), to) in values {
                 *to = T::of(f64::from(x) - f64::from(mean));
             }
@@ -237,7 +237,7 @@ impl<'a> Centered<'a> {
             let values = self.x.row(i).chunks(LANES).zip(self.mean.chunks(LANES));
             let values = values.zip(inverse.chunks(LANES));
             let mut sums = [0.0f64; LANES];
-            vectorised!(Isa::current(), || {
+            with_isa!(Isa::current(), || {
                 for ((x, mean), inverse) in values {
                     for (sum, ((&x, &mean), inverse)) in
                         sums.iter_mut().zip(x.iter().zip(mean).zip(inverse))
@@ -266,7 +266,7 @@ fn pass(x: &Rows) -> Work {
 
 /// `y += x`.
 fn add<T: Real>(x: &[T], y: &mut [f64]) {
-    vectorised!(Isa::current(), || {
+    with_isa!(Isa::current(), || {
         for (y, &x) in y.iter_mut().zip(x) {
             *y += x.into();
         }
@@ -291,7 +291,7 @@ fn moments<'a>(x: &'a Rows<'a>) -> Centered<'a> {
                 .iter()
                 .zip(&origin[first..][..width]);
             let values = values.zip(sums.iter_mut().zip(&mut squares));
-            vectorised!(Isa::current(), || {
+            with_isa!(Isa::current(), || {
                 for ((&x, &origin), (sum, square)) in values {
                     let value = f64::from(x) - f64::from(origin);
                     *sum += value;

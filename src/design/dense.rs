@@ -8,7 +8,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::design::samples::{Batch, Rows};
-use crate::kernels::{Isa, vectorised};
+use crate::kernels::{Isa, with_isa};
 use crate::linalg::gemm::{Accum, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::linalg::threads::{Share, Work};
@@ -80,7 +80,7 @@ impl<'a> Blocks<'a> {
     }
 
     /// `Zᵀ = W X_batchᵀ + b 1ᵀ`, c x batch.
-    pub(crate) fn margins(
+    pub(crate) fn logits(
         &mut self,
         gemm: Gemm,
         weight: MatRef,
@@ -115,7 +115,7 @@ impl<'a> Blocks<'a> {
     }
 
     /// `weight = alpha · Gᵀ X_batch + beta · weight`; Gᵀ is c x batch.
-    pub(crate) fn pullback(
+    pub(crate) fn adjoint(
         &mut self,
         gemm: Gemm,
         alpha: f32,
@@ -158,7 +158,7 @@ impl Gathered {
                 .share(work)
                 .for_each(|(to, &row)| match mean {
                     None => to.copy_from_slice(x.row(row as usize)),
-                    Some(mean) => vectorised!(Isa::current(), || {
+                    Some(mean) => with_isa!(Isa::current(), || {
                         let values = x.row(row as usize).iter().zip(mean);
                         for (to, (x, mean)) in to.iter_mut().zip(values) {
                             *to = x - mean;

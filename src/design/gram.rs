@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use crate::design::samples::{Batch, Rows};
 use crate::error::{Error, Result};
 use crate::kernels::columns::{self, Columns};
-use crate::kernels::{Isa, pixels, vectorised};
+use crate::kernels::{Isa, pixels, with_isa};
 use crate::linalg::gemm::{Accum, Gemm, Part, Prepacked, lower_triangle};
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::linalg::threads::{self, Share, Work};
@@ -152,7 +152,7 @@ fn of_wide_floats(
         let slab = &mut slab[..n * width];
         let work = pass(slab);
         (slab.par_chunks_exact_mut(width).share(work).enumerate()).for_each(|(i, slab)| {
-            vectorised!(Isa::current(), || {
+            with_isa!(Isa::current(), || {
                 let values = x.row(i)[columns.clone()].iter().zip(&mean);
                 for (to, (&x, &mean)) in slab.iter_mut().zip(values) {
                     *to = f64::from(x) - f64::from(mean);
@@ -328,7 +328,7 @@ impl GramMatrix {
         tasks.for_each(|(block, sums)| {
             let first = block * columns::WIDTH;
             let range = first..(first + columns::WIDTH).min(g.cols());
-            vectorised!(isa, || {
+            with_isa!(isa, || {
                 let (ones, weighted) = sums.split_at_mut(outputs);
                 for (j, (one, weighted)) in ones.iter_mut().zip(weighted).enumerate() {
                     let g = &g.row(j)[range.clone()];
@@ -345,7 +345,7 @@ impl GramMatrix {
         let wide_alpha = f64::from(alpha);
         let begin = |block: &mut Columns| {
             let parts = &self.row_parts[block.range()];
-            vectorised!(isa, || {
+            with_isa!(isa, || {
                 for j in 0..outputs {
                     let slope = wide_alpha * sums[j];
                     let shift = wide_alpha * sums[outputs + j];
@@ -532,7 +532,7 @@ impl Products<'_> {
         let isa = Isa::current();
         let rows = rows.zip(&row_parts).share(pass(&self.sums));
         rows.for_each(|((values, sums), row_part)| {
-            vectorised!(isa, || {
+            with_isa!(isa, || {
                 let parts = values.iter_mut().zip(sums.iter().zip(&column_parts));
                 parts.for_each(|(value, (sum, part))| *value = (sum - row_part - part) as f32);
             });
@@ -564,7 +564,7 @@ fn add_slab<T: Copy + Sync + Into<f64>>(
     rows.share(work)
         .enumerate()
         .for_each(|(i, (sums, values))| {
-            vectorised!(isa, || {
+            with_isa!(isa, || {
                 let used = sums[..used(i)].iter_mut().zip(values);
                 used.for_each(|(sum, &value)| *sum += value.into());
             });
@@ -612,7 +612,7 @@ impl ByteSlab {
                 let exact = pixels::bytes(isa, &rows.row(i)[columns.clone()], unsigned, signed);
                 // Wrapping, as a check at every byte would leave it without vectors.
                 let add = |total: u64, &byte: &u8| total.wrapping_add(byte.into());
-                *total = vectorised!(isa, || unsigned.iter().fold(0, add));
+                *total = with_isa!(isa, || unsigned.iter().fold(0, add));
                 exact
             })
     }
@@ -706,7 +706,7 @@ fn centre<'a, T: Copy + Default + Send + Sync + Into<f64>>(
         .share(work)
         .enumerate()
         .for_each(|(i, (slab, part))| {
-            vectorised!(isa, || {
+            with_isa!(isa, || {
                 let values = x.row(i)[columns.clone()].iter().zip(mean);
                 let centred = slab.iter_mut().zip(values);
                 centred.for_each(|(centred, (&x, &mean))| *centred = subtract(x, mean));

@@ -7,31 +7,31 @@ use crate::error::{Error, Result};
 
 /// What the caller asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
+pub enum EngineChoice {
     /// The cheaper one that fits the memory.
     #[default]
     Auto,
-    /// [`Gram`](crate::sgd::gram::Gram).
+    /// [`GramParameters`](crate::sgd::gram::GramParameters).
     Gram,
-    /// [`Primal`](crate::sgd::dense::Primal).
+    /// [`DenseParameters`](crate::sgd::dense::DenseParameters).
     Primal,
 }
 
 /// An engine of this crate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// [`Gram`](crate::sgd::gram::Gram).
+pub enum EngineKind {
+    /// [`GramParameters`](crate::sgd::gram::GramParameters).
     Gram,
-    /// [`Primal`](crate::sgd::dense::Primal).
+    /// [`DenseParameters`](crate::sgd::dense::DenseParameters).
     Primal,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for EngineKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Kind::Gram => "gram",
-            Kind::Primal => "primal",
+            EngineKind::Gram => "gram",
+            EngineKind::Primal => "primal",
         })
     }
 }
@@ -49,13 +49,13 @@ pub struct Shape {
     pub outputs: usize,
 }
 
-impl Choice {
+impl EngineChoice {
     /// Look a choice up: auto, gram or primal.
-    pub fn named(name: &str) -> Result<Choice> {
+    pub fn named(name: &str) -> Result<EngineChoice> {
         match name {
-            "auto" => Ok(Choice::Auto),
-            "gram" => Ok(Choice::Gram),
-            "primal" => Ok(Choice::Primal),
+            "auto" => Ok(EngineChoice::Auto),
+            "gram" => Ok(EngineChoice::Gram),
+            "primal" => Ok(EngineChoice::Primal),
             _ => Err(Error::options("--engine", name, "auto, gram or primal")),
         }
     }
@@ -65,7 +65,7 @@ impl Choice {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
     /// The chosen engine.
-    pub engine: Kind,
+    pub engine: EngineKind,
     /// FLOP of the Gram engine: n²d + 2nmd (K, K_val) + 2(2n + m)dc (Z0, Z0_val and W)
     /// + 2n(n + m)c an epoch.
     pub gram_flop: f64,
@@ -87,7 +87,7 @@ impl Plan {
     pub fn new(
         shape: Shape,
         epochs: usize,
-        choice: Choice,
+        choice: EngineChoice,
         available: Option<u64>,
     ) -> Result<Plan> {
         let (n, m) = (shape.rows as u128, shape.validation_rows as u128);
@@ -107,9 +107,9 @@ impl Plan {
         let fits = gram_bytes <= isize::MAX as u128
             && available.is_none_or(|available| gram_bytes <= u128::from(available));
         let engine = match choice {
-            Choice::Primal => Kind::Primal,
-            Choice::Gram if fits => Kind::Gram,
-            Choice::Gram => {
+            EngineChoice::Primal => EngineKind::Primal,
+            EngineChoice::Gram if fits => EngineKind::Gram,
+            EngineChoice::Gram => {
                 let memory = match available {
                     Some(bytes) => format!("{bytes} bytes are available"),
                     None => "no address space holds them".to_string(),
@@ -123,8 +123,8 @@ impl Plan {
                     "primal (or auto), which needs no such matrix",
                 ));
             }
-            Choice::Auto if fits && gram_flop < primal_flop => Kind::Gram,
-            Choice::Auto => Kind::Primal,
+            EngineChoice::Auto if fits && gram_flop < primal_flop => EngineKind::Gram,
+            EngineChoice::Auto => EngineKind::Primal,
         };
         Ok(Plan {
             engine,
@@ -140,11 +140,11 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (gram, primal) = (self.gram_flop / 1e9, self.primal_flop / 1e9);
         match self.engine {
-            Kind::Gram => write!(f, "gram: {gram:.3} GFLOP instead of {primal:.3}"),
-            Kind::Primal if self.gram_fits => {
+            EngineKind::Gram => write!(f, "gram: {gram:.3} GFLOP instead of {primal:.3}"),
+            EngineKind::Primal if self.gram_fits => {
                 write!(f, "primal: {primal:.3} GFLOP (gram: {gram:.3})")
             }
-            Kind::Primal => write!(
+            EngineKind::Primal => write!(
                 f,
                 "primal: {primal:.3} GFLOP (gram: {gram:.3}, but its {} bytes do not fit the memory, or K not f32)",
                 self.gram_bytes
@@ -188,34 +188,57 @@ mod tests {
             outputs,
         };
         let wide = shape(1020, 0, 49152, 102);
-        let fast = Plan::new(wide, 250, Choice::Auto, None).unwrap();
-        assert_eq!(fast.engine, Kind::Gram);
+        let fast = Plan::new(wide, 250, EngineChoice::Auto, None).unwrap();
+        assert_eq!(fast.engine, EngineKind::Gram);
         assert_eq!(fast.gram_bytes, 1020 * (12 * 1020 + 16384));
         assert!(fast.primal_flop > 40.0 * fast.gram_flop);
         assert!(fast.to_string().starts_with("gram: 124."), "{fast}");
         let engine = |shape, epochs, choice, memory| {
             Plan::new(shape, epochs, choice, memory).unwrap().engine
         };
-        assert_eq!(engine(wide, 1, Choice::Auto, None), Kind::Primal);
+        assert_eq!(
+            engine(wide, 1, EngineChoice::Auto, None),
+            EngineKind::Primal
+        );
         let little = Some(12_000_000);
-        let tight = Plan::new(wide, 250, Choice::Auto, little).unwrap();
-        assert_eq!((tight.engine, tight.gram_fits), (Kind::Primal, false));
+        let tight = Plan::new(wide, 250, EngineChoice::Auto, little).unwrap();
+        assert_eq!((tight.engine, tight.gram_fits), (EngineKind::Primal, false));
         assert!(tight.to_string().contains("do not fit"), "{tight}");
-        assert_eq!(engine(wide, 250, Choice::Primal, None), Kind::Primal);
-        assert_eq!(engine(wide, 1, Choice::Gram, None), Kind::Gram);
+        assert_eq!(
+            engine(wide, 250, EngineChoice::Primal, None),
+            EngineKind::Primal
+        );
+        assert_eq!(engine(wide, 1, EngineChoice::Gram, None), EngineKind::Gram);
         let tall = shape(60_000, 0, 784, 10);
-        assert_eq!(engine(tall, 100, Choice::Auto, None), Kind::Primal);
+        assert_eq!(
+            engine(tall, 100, EngineChoice::Auto, None),
+            EngineKind::Primal
+        );
         // Validation rows count too.
-        let validated = Plan::new(shape(1020, 6149, 49152, 102), 250, Choice::Auto, None).unwrap();
+        let validated =
+            Plan::new(shape(1020, 6149, 49152, 102), 250, EngineChoice::Auto, None).unwrap();
         assert_eq!(validated.gram_bytes, 7169 * (12 * 1020 + 16384));
         assert!(validated.gram_flop > 5.0 * fast.gram_flop);
-        let error =
-            Plan::new(shape(1 << 20, 0, 10, 1), 1, Choice::Gram, Some(1 << 30)).unwrap_err();
+        let error = Plan::new(
+            shape(1 << 20, 0, 10, 1),
+            1,
+            EngineChoice::Gram,
+            Some(1 << 30),
+        )
+        .unwrap_err();
         assert!(
             error.to_string().contains("13194181476352 bytes"),
             "{error}"
         );
         assert!(error.to_string().contains("primal"), "{error}");
-        assert!(Plan::new(shape(usize::MAX, usize::MAX, 10, 1), 1, Choice::Gram, None).is_err());
+        assert!(
+            Plan::new(
+                shape(usize::MAX, usize::MAX, 10, 1),
+                1,
+                EngineChoice::Gram,
+                None
+            )
+            .is_err()
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! Checkpoints: what a fit needs to go on after a stop, to the same final bits.
 //!
-//! A checkpoint is one safetensors file (see [`crate::io::tensors`]): every [field](Fields) of the
+//! A checkpoint is one safetensors file (see [`crate::io::tensors`]): every [field](StateDict) of the
 //! fit by name, and as metadata the identity of the fit: all options and checksums of the rows
 //! that its bits depend on. It is replaced wholly or not at all. What can be computed again (K,
 //! the order of mini-batches) is not in it.
@@ -96,12 +96,12 @@ pub trait State<P> {
     /// The weight now.
     fn point(&self) -> &P;
     /// Show every field, always the same ones of the same lengths.
-    fn fields<'a>(&'a mut self, fields: &mut Fields<'a>);
+    fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>);
 }
 
 /// A list of named vectors that make up a state.
 #[derive(Default)]
-pub struct Fields<'a> {
+pub struct StateDict<'a> {
     prefix: String,
     fields: Vec<(String, Field<'a>)>,
 }
@@ -114,7 +114,7 @@ enum Field<'a> {
     Rows(&'a mut Vec<f64>, usize),
 }
 
-impl<'a> Fields<'a> {
+impl<'a> StateDict<'a> {
     /// Names from now on begin with this.
     pub fn group(&mut self, prefix: impl Into<String>) {
         self.prefix = prefix.into();
@@ -204,19 +204,19 @@ fn is_count(values: &[f64]) -> bool {
 #[serde(deny_unknown_fields)]
 struct About {
     checkpoint: u32,
-    identity: Identity,
+    identity: Fingerprint,
 }
 
 /// Version of the format.
 const VERSION: u32 = 5;
 
 /// Names and values of all that a fit's bits depend on.
-pub(crate) type Identity = Vec<(String, String)>;
+pub(crate) type Fingerprint = Vec<(String, String)>;
 
 /// Saves and restores one fit.
 pub(crate) struct Saver {
     checkpoints: Checkpoints,
-    identity: Identity,
+    identity: Fingerprint,
     /// What is counted: epochs or steps.
     unit: &'static str,
     /// How many were done, and when, at the last save.
@@ -226,7 +226,7 @@ pub(crate) struct Saver {
 }
 
 impl Saver {
-    pub fn new(checkpoints: Checkpoints, identity: Identity, unit: &'static str) -> Saver {
+    pub fn new(checkpoints: Checkpoints, identity: Fingerprint, unit: &'static str) -> Saver {
         Saver {
             checkpoints,
             identity,
@@ -325,7 +325,7 @@ impl Saver {
     }
 
     /// Replace the file, so many epochs or steps being done.
-    pub fn save(&mut self, fields: Fields, done: usize) -> Result<()> {
+    pub fn save(&mut self, fields: StateDict, done: usize) -> Result<()> {
         let fields: BTreeMap<String, Field> = fields.fields.into_iter().collect();
         // By name, as they are read.
         let tensors: Vec<Tensor> = (fields.iter())
@@ -400,7 +400,7 @@ impl Saved {
     ///
     /// # Errors
     /// [`Error::Format`] for one that is not there, or of another length or type.
-    pub fn put(&mut self, fields: Fields) -> Result<()> {
+    pub fn put(&mut self, fields: StateDict) -> Result<()> {
         for (name, field) in fields.fields {
             let Some(numbers) = self.tensors.remove(&name) else {
                 return Err(Error::format(&self.path, name, "nothing", "a field"));
@@ -443,8 +443,8 @@ mod tests {
             resume: false,
         };
         assert!(checkpoints.refuse_foreign().is_ok());
-        let mut saver = Saver::new(checkpoints.clone(), Identity::new(), "epochs");
-        saver.save(Fields::default(), 3).unwrap();
+        let mut saver = Saver::new(checkpoints.clone(), Fingerprint::new(), "epochs");
+        saver.save(StateDict::default(), 3).unwrap();
         assert!(checkpoints.refuse_foreign().is_ok());
         for foreign in [&b""[..], b"days of work", &[0; 200]] {
             std::fs::write(&checkpoints.path, foreign).unwrap();

@@ -72,7 +72,7 @@ pub enum TensorsError {
     },
     /// Not what flowreg writes for this content.
     #[error("header: found another spelling, expected flowreg's own: the file is damaged")]
-    Spelling,
+    NotCanonical,
 }
 
 /// Numbers of one tensor.
@@ -130,7 +130,7 @@ pub struct Tensor<'a> {
 /// Metadata with the checksum of itself and of the data.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Sealed {
+struct Checksummed {
     about: Value,
     crc32: String,
 }
@@ -142,7 +142,7 @@ struct Sealed {
 /// If a shape is not its values', or two names are the same.
 pub fn write(tensors: &[Tensor], about: Value) -> Vec<u8> {
     let crc32 = checksum(tensors, &about);
-    let sealed = serde_json::to_string(&Sealed { about, crc32 }).expect("plain data");
+    let sealed = serde_json::to_string(&Checksummed { about, crc32 }).expect("plain data");
     let views = tensors.iter().map(|tensor| {
         let Tensor { shape, numbers, .. } = tensor;
         let view = TensorView::new(numbers.dtype(), shape.clone(), numbers.bytes());
@@ -201,7 +201,7 @@ pub fn read(
     }
     match write(&tensors, sealed.about.clone()) == bytes {
         true => Ok((tensors, Some(sealed.about))),
-        false => Err(TensorsError::Spelling),
+        false => Err(TensorsError::NotCanonical),
     }
 }
 
@@ -272,7 +272,7 @@ fn metadata(bytes: &[u8]) -> Result<HashMap<String, String>, TensorsError> {
 }
 
 /// flowreg's metadata; `None` for a file that torch wrote.
-fn sealed(metadata: &HashMap<String, String>) -> Result<Option<Sealed>, TensorsError> {
+fn sealed(metadata: &HashMap<String, String>) -> Result<Option<Checksummed>, TensorsError> {
     let bad = |found: String| TensorsError::Metadata {
         found: found.chars().take(200).collect(),
         expected: "what flowreg or torch writes; a model of an older flowreg is to be fitted again",
@@ -416,7 +416,7 @@ mod tests {
             unreachable!()
         };
         // The right checksum, but the header is not padded as ours is.
-        assert_eq!(read(&sealed(&found), 4), Err(E::Spelling));
+        assert_eq!(read(&sealed(&found), 4), Err(E::NotCanonical));
     }
 
     proptest! {

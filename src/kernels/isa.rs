@@ -6,13 +6,13 @@ use std::sync::OnceLock;
 use crate::error::{Error, Result};
 use crate::kernels::simd::{Portable, Simd, Task};
 
-/// `vectorised!(isa, || work)`: do plain work, compiled for an instruction set: the compiler
+/// `with_isa!(isa, || work)`: do plain work, compiled for an instruction set: the compiler
 /// makes vectors of its loops. The results are those of any other, as Rust neither reorders nor
 /// contracts floating point.
 ///
 /// A macro, because only its place of birth can have a closure inlined, and one that is not is
 /// compiled for the base instruction set.
-macro_rules! vectorised {
+macro_rules! with_isa {
     ($isa:expr, || $work:expr) => {
         $isa.run_plain(
             #[inline(always)]
@@ -20,7 +20,7 @@ macro_rules! vectorised {
         )
     };
 }
-pub(crate) use vectorised;
+pub(crate) use with_isa;
 
 /// An instruction set that this machine has: a value exists only if it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Isa {
         }
     }
 
-    /// Do work that is inlined, by [`vectorised!`].
+    /// Do work that is inlined, by [`with_isa!`].
     pub(crate) fn run_plain<R>(self, work: impl FnOnce() -> R) -> R {
         struct Plain<F, R> {
             work: Option<F>,

@@ -25,7 +25,7 @@ pub mod softmax;
 mod x86_64;
 
 pub use isa::Isa;
-pub(crate) use isa::vectorised;
+pub(crate) use isa::with_isa;
 
 /// Numbers in -1..1 for tests.
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! gives the same bits.
 
 use crate::kernels::simd::{Simd, Task};
-use crate::kernels::{Isa, vectorised};
+use crate::kernels::{Isa, with_isa};
 
 /// Fraction bits of the weights: 32 bits less 8 for the value less 2 of room.
 pub const PRECISION: u32 = 32 - 8 - 2;
@@ -196,7 +196,7 @@ pub fn columns(isa: Isa, bytes: &[u8], weights: &Weights, out: &mut [u8]) {
     if len == 0 {
         return;
     }
-    vectorised!(isa, || {
+    with_isa!(isa, || {
         for (i, out) in out.chunks_exact_mut(len).enumerate() {
             let (first, count) = weights.windows[i];
             let rows = &bytes[first * len..][..count * len];
@@ -256,7 +256,7 @@ pub fn planes(isa: Isa, pixels: &[u32], planes: &mut [f32]) {
     if pixels.is_empty() {
         return;
     }
-    vectorised!(isa, || {
+    with_isa!(isa, || {
         for (channel, plane) in planes.chunks_exact_mut(pixels.len()).enumerate() {
             for (value, pixel) in plane.iter_mut().zip(pixels) {
                 *value = (pixel >> (8 * channel) & 0xFF) as f32 / 255.0;

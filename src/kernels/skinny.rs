@@ -81,7 +81,7 @@ pub fn margins(isa: Isa, weight: &Weight, x: &[f32], z: &mut [f32]) {
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn pullback(isa: Isa, g: &[f32], x: &[f32], features: usize, out: &mut [f32]) {
+pub fn adjoint(isa: Isa, g: &[f32], x: &[f32], features: usize, out: &mut [f32]) {
     let stride = stride(features);
     assert!(out.len().is_multiple_of(stride), "the gradient's shape");
     let c = out.len() / stride;
@@ -380,7 +380,7 @@ mod tests {
             let on = |isa| {
                 let (mut z, mut out) = (vec![f32::NAN; c * rows], old.clone());
                 margins(isa, &weight, &x, &mut z);
-                pullback(isa, &g, &x, d, &mut out);
+                adjoint(isa, &g, &x, d, &mut out);
                 let out: Vec<f32> = out.chunks_exact(stride).flat_map(|row| &row[..d]).copied().collect();
                 (z, out)
             };
@@ -411,6 +411,6 @@ mod tests {
     #[should_panic(expected = "rows of a block")]
     fn more_rows_than_a_block_are_refused() {
         let x = [0.0; ROWS + 1];
-        pullback(Isa::PORTABLE, &x, &x, 1, &mut vec![0.0; stride(1)]);
+        adjoint(Isa::PORTABLE, &x, &x, 1, &mut vec![0.0; stride(1)]);
     }
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::design::gram::room;
 use crate::error::Result;
-use crate::kernels::{Isa, vectorised};
+use crate::kernels::{Isa, with_isa};
 use crate::linalg::threads::{self, Share, Work};
 
 /// Most right-hand sides solved together by one thread.
@@ -50,7 +50,7 @@ impl Factor {
             let work = Work::bytes(size_of_val(&self.values[..]));
             let columns = self.values.par_chunks_exact_mut(n).share(work);
             columns.enumerate().for_each(|(j, values)| {
-                vectorised!(isa, || column(j, &mut values[j..]));
+                with_isa!(isa, || column(j, &mut values[j..]));
                 values[j] += ridge;
             });
             let done = llt::factor::cholesky_in_place(

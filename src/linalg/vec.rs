@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::gemm::Accum;
 use super::mat::MatRef;
 use super::threads::{Share, Work};
-use crate::kernels::{Isa, vectorised};
+use crate::kernels::{Isa, with_isa};
 
 /// A stored number, f32 or f64; sums are f64.
 pub trait Real: Copy + Default + Send + Sync + Into<f64> + 'static {
@@ -63,7 +63,7 @@ pub(crate) fn axpby<X: Real, Y: Real>(alpha: f64, x: &[X], beta: f64, y: &mut [Y
     let chunks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
     chunks
         .share(work)
-        .for_each(|(y, x)| vectorised!(isa, || axpby_serial(alpha, x, beta, y)));
+        .for_each(|(y, x)| with_isa!(isa, || axpby_serial(alpha, x, beta, y)));
 }
 
 /// [`axpby`] by the calling thread.
@@ -125,8 +125,7 @@ pub(crate) fn row_sums(g: MatRef, out: &mut Vec<f64>) {
 pub(crate) fn dot<A: Real, B: Real>(a: &[A], b: &[B]) -> f64 {
     assert_eq!(a.len(), b.len(), "lengths");
     let isa = Isa::current();
-    let of_chunk =
-        |(a, b): (&[A], &[B])| vectorised!(isa, || dot_in_lanes::<DOT_LANES, _, _>(a, b));
+    let of_chunk = |(a, b): (&[A], &[B])| with_isa!(isa, || dot_in_lanes::<DOT_LANES, _, _>(a, b));
     let work = Work::bytes(size_of_val(a) + size_of_val(b));
     let chunks = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)).share(work);
     let parts: Vec<f64> = chunks.map(of_chunk).collect();

@@ -24,7 +24,7 @@ use crate::error::Result;
 use crate::kernels::{Isa, softmax};
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::linalg::threads::{Share, Work};
-use crate::loss::weights::{RowWeights, Weighting};
+use crate::loss::weights::{RowWeights, SampleWeights};
 
 /// Which loss; the number of outputs follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,10 +211,10 @@ const TASK: usize = 256;
 
 /// The loss of a fit's rows: the labels, how much each row counts, and the room it takes.
 ///
-/// The loss of a batch is defined by [`Weighting`]: for a batch of equal rows the mean loss, 0
+/// The loss of a batch is defined by [`SampleWeights`]: for a batch of equal rows the mean loss, 0
 /// for one whose rows weigh 0.
 #[derive(Clone, Debug)]
-pub struct Objective<'a> {
+pub struct BatchLoss<'a> {
     loss: Loss,
     labels: &'a [u32],
     /// `None` where all rows and classes count alike and targets are one-hot.
@@ -223,10 +223,10 @@ pub struct Objective<'a> {
     row_losses: Vec<f64>,
 }
 
-impl<'a> Objective<'a> {
+impl<'a> BatchLoss<'a> {
     /// Labels of all n rows, which count alike.
     pub fn new(loss: Loss, labels: &'a [u32]) -> Self {
-        Objective {
+        BatchLoss {
             loss,
             labels,
             weights: None,
@@ -238,13 +238,13 @@ impl<'a> Objective<'a> {
     /// All samples, as a weighting has them count.
     ///
     /// # Errors
-    /// As [`Weighting::of`].
-    pub fn weighted(samples: &'a Samples, weighting: &Weighting) -> Result<Self> {
+    /// As [`SampleWeights::of`].
+    pub fn weighted(samples: &'a Samples, weighting: &SampleWeights) -> Result<Self> {
         let weights = SmoothedWeights::new(samples, weighting)?;
         let equal = weighting.is_equal() && weighting.label_smoothing == 0.0;
-        Ok(Objective {
+        Ok(BatchLoss {
             weights: (!equal).then_some(weights),
-            ..Objective::new(Loss::for_classes(samples.classes()), samples.labels())
+            ..BatchLoss::new(Loss::for_classes(samples.classes()), samples.labels())
         })
     }
 
@@ -277,11 +277,11 @@ impl<'a> Objective<'a> {
         })
     }
 
-    /// Loss of a batch from the losses of its rows, which `fill` gets from its [`Targets`].
+    /// Loss of a batch from the losses of its rows, which `fill` gets from its [`SmoothedTargets`].
     pub(crate) fn mean_loss(
         &mut self,
         batch: Batch,
-        fill: impl FnOnce(Targets, &mut [f64]),
+        fill: impl FnOnce(SmoothedTargets, &mut [f64]),
     ) -> f64 {
         let labels = match batch {
             Batch::All => self.labels,
@@ -304,7 +304,7 @@ impl<'a> Objective<'a> {
             }
             weights
         });
-        let targets = Targets {
+        let targets = SmoothedTargets {
             loss: self.loss,
             labels,
             weights,
@@ -335,7 +335,7 @@ struct SmoothedWeights {
 }
 
 impl SmoothedWeights {
-    fn new(samples: &Samples, weighting: &Weighting) -> Result<Self> {
+    fn new(samples: &Samples, weighting: &SampleWeights) -> Result<Self> {
         let of = weighting.resolve(samples, None)?;
         Ok(SmoothedWeights {
             classes_total: of.classes.iter().sum(),
@@ -358,7 +358,7 @@ impl SmoothedWeights {
 
 /// What the logits of a batch are held to; threads share it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Targets<'a> {
+pub(crate) struct SmoothedTargets<'a> {
     loss: Loss,
     labels: &'a [u32],
     weights: Option<BatchWeights<'a>>,
@@ -383,7 +383,7 @@ impl BatchWeights<'_> {
     }
 }
 
-impl Targets<'_> {
+impl SmoothedTargets<'_> {
     /// Of some rows of the batch, whose logits are the columns of `z`: what they add to the sum
     /// of which the loss is the mean, and the gradient of that mean in `g`.
     pub fn loss_gradient(&self, rows: Range<usize>, z: MatRef, mut g: MatMut, losses: &mut [f64]) {

@@ -26,7 +26,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::kernels::columns::Columns;
-use crate::kernels::{Isa, columns, vectorised};
+use crate::kernels::{Isa, columns, with_isa};
 use crate::linalg::threads::{Share, Work};
 use crate::linalg::vec::Real;
 use crate::linalg::vec::sum;
@@ -34,7 +34,7 @@ use crate::loss::Loss;
 
 /// Labels with their shares and targets.
 #[derive(Clone, Debug)]
-pub struct Likelihood<'a> {
+pub struct Risk<'a> {
     loss: Loss,
     /// The output that is each sample's own, or its label for the one logistic output.
     labels: Cow<'a, [u32]>,
@@ -109,7 +109,7 @@ const WIDTH: usize = 256;
 /// A block's value of every sample.
 type Lane = [f64; WIDTH];
 
-impl<'a> Likelihood<'a> {
+impl<'a> Risk<'a> {
     /// Labels below `classes`, the weight uᵢ of each sample, wⱼ of each class and ε. The sum of
     /// uᵢ w_yᵢ is above 0.
     pub fn new(
@@ -132,7 +132,7 @@ impl<'a> Likelihood<'a> {
             0.0 => 0.0,
             share => of_others / share,
         };
-        Likelihood {
+        Risk {
             loss,
             labels: Cow::Borrowed(labels),
             shares: shares.collect(),
@@ -318,7 +318,7 @@ impl<'a> Likelihood<'a> {
         let work = Work::exponentials(2 * n * (c + 4));
         blocks.zip(samples).share(work).for_each(
             |((mut g, mut p), ((((losses, curvatures), margins), tops), of_block))| {
-                vectorised!(isa, || {
+                with_isa!(isa, || {
                     let block = self.block(g.range());
                     let logits = Still { z, bias, n };
                     let sums = block.losses(
@@ -349,7 +349,7 @@ impl<'a> Likelihood<'a> {
     }
 
     /// The loss at `z + t·d` alone, in logits and bias, and its slope in t there. Cost: as
-    /// [`Likelihood::evaluate`].
+    /// [`Risk::evaluate`].
     pub fn along<T: Real>(
         &self,
         (z, bias): (&[T], &[f64]),
@@ -369,7 +369,7 @@ impl<'a> Likelihood<'a> {
             .share(Work::exponentials(2 * n * (self.outputs + 4)))
             .map(|i| {
                 let block = self.block(i * WIDTH..((i + 1) * WIDTH).min(n));
-                vectorised!(isa, || block.along(&logits))
+                with_isa!(isa, || block.along(&logits))
             })
             .collect();
         let sum = |part: fn(&(f64, f64)) -> f64| of_blocks.iter().map(part).sum();
@@ -392,7 +392,7 @@ impl<'a> Likelihood<'a> {
             .zip(of_blocks.par_chunks_mut(c))
             .share(Work::exponentials(n * (c + 1)))
             .for_each(|(mut h, of_block)| {
-                vectorised!(isa, || {
+                with_isa!(isa, || {
                     let block = self.block(h.range());
                     let p = |j: usize| &at.p[j * n..][block.range.clone()];
                     let v = Still {
@@ -864,7 +864,7 @@ mod tests {
             };
             let total: f64 = labels.iter().zip(&weights).map(|(&y, w)| w * class_weights[y as usize]).sum();
             prop_assume!(total > 0.0);
-            let likelihood = Likelihood::new(&labels, &weights, &class_weights, smoothing);
+            let likelihood = Risk::new(&labels, &weights, &class_weights, smoothing);
             let z: Vec<f64> = direction(c * n, seed).iter().map(|z| size * z).collect();
             let bias = direction(c, seed ^ 1);
             let (d, d_bias) = (direction(c * n, seed ^ 2), direction(c, seed ^ 4));
@@ -914,7 +914,7 @@ mod tests {
             let labels: Vec<u32> = (0..n as u32).map(|i| (i * 7) % classes as u32).collect();
             let z: Vec<f32> = direction(c * n, seed).iter().map(|z| 5.0 * *z as f32).collect();
             let mut at = At::<f32>::new(c, n);
-            Likelihood::new(&labels, &vec![2.0; n], &vec![1.0; classes], 0.0).evaluate(&z, &vec![0.0; c], &mut at);
+            Risk::new(&labels, &vec![2.0; n], &vec![1.0; classes], 0.0).evaluate(&z, &vec![0.0; c], &mut at);
             let mut g = vec![0.0; c * n];
             let expected = Loss::for_classes(classes).loss_gradient(
                 crate::linalg::mat::MatRef::new(&z, c, n),
@@ -937,7 +937,7 @@ mod tests {
         let two: Vec<f64> = [0.0; 5].into_iter().chain(z).collect();
         for smoothing in [0.0, 0.3] {
             let weights = [1.0, 0.5, 2.0, 1.0, 0.0];
-            let one = Likelihood::new(&labels, &weights, &[0.7, 3.0], smoothing);
+            let one = Risk::new(&labels, &weights, &[0.7, 3.0], smoothing);
             let mut softmax = one.clone();
             (softmax.loss, softmax.outputs) = (Loss::Softmax, 2);
             let (mut a, mut b) = (At::<f64>::new(1, 5), At::<f64>::new(2, 5));
@@ -962,7 +962,7 @@ mod tests {
             let rest = odds / (1.0 + odds);
             let z = [margin as f32, 0.0, -1.0];
             let mut at = At::<f32>::new(3, 1);
-            let likelihood = Likelihood::new(&[0], &[1.0], &[1.0; 3], 0.0);
+            let likelihood = Risk::new(&[0], &[1.0], &[1.0; 3], 0.0);
             likelihood.evaluate(&z, &[0.0; 3], &mut at);
             let near = |found: f64, expected: f64| {
                 assert!(
@@ -993,7 +993,7 @@ mod tests {
                 let z = [(sign * margin) as f32];
                 let mut at = At::<f32>::new(1, 1);
                 let labels = [label];
-                let likelihood = Likelihood::new(&labels, &[1.0], &[1.0; 2], 0.0);
+                let likelihood = Risk::new(&labels, &[1.0], &[1.0; 2], 0.0);
                 likelihood.evaluate(&z, &[0.0], &mut at);
                 near(at.loss, (-margin).exp().ln_1p());
                 near(f64::from(at.g[0]), -sign * q);
@@ -1016,11 +1016,7 @@ mod tests {
                 z[bad] = f64::NAN;
                 let mut at = At::new(c, 1);
                 let class_weights = vec![1.0; classes];
-                Likelihood::new(&[0], &[1.0], &class_weights, 0.0).evaluate(
-                    &z,
-                    &vec![0.0; c],
-                    &mut at,
-                );
+                Risk::new(&[0], &[1.0], &class_weights, 0.0).evaluate(&z, &vec![0.0; c], &mut at);
                 assert!(at.loss.is_nan(), "{classes} {bad}");
             }
         }
@@ -1029,7 +1025,7 @@ mod tests {
     #[test]
     fn margin_changes_tell_which_class_runs_away() {
         let labels = [0, 1, 2];
-        let likelihood = Likelihood::new(&labels, &[1.0; 3], &[1.0; 3], 0.0);
+        let likelihood = Risk::new(&labels, &[1.0; 3], &[1.0; 3], 0.0);
         // Only the sample of class 2 moves, towards its label.
         let d = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 2.0];
         let changes = likelihood.margin_changes(&d, &[0.0; 3]);
@@ -1044,9 +1040,9 @@ mod tests {
         let labels = [0, 2, 1];
         let z: Vec<f64> = vec![3.0, -1.0, 0.0, 1.0, 0.0, 0.5, 0.0, 2.0, 9.0];
         let mut at = At::new(3, 3);
-        Likelihood::new(&labels, &[1.0, 1.0, 0.0], &[1.0; 3], 0.0).evaluate(&z, &[0.0; 3], &mut at);
+        Risk::new(&labels, &[1.0, 1.0, 0.0], &[1.0; 3], 0.0).evaluate(&z, &[0.0; 3], &mut at);
         assert_eq!(at.smallest_margin, 2.0);
-        Likelihood::new(&labels, &[1.0; 3], &[1.0; 3], 0.0).evaluate(&z, &[0.0; 3], &mut at);
+        Risk::new(&labels, &[1.0; 3], &[1.0; 3], 0.0).evaluate(&z, &[0.0; 3], &mut at);
         assert_eq!(at.smallest_margin, -8.5);
     }
 }

@@ -29,7 +29,7 @@ const MOST_BYTES: u64 = 256 << 20;
 /// rows, in which a row counts by its sample weight if it has one; class weights and smoothing do
 /// not enter.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Weighting {
+pub struct SampleWeights {
     /// Weights of the classes.
     pub classes: ClassWeights,
     /// s: one weight a sample; `None` if all are 1.
@@ -53,7 +53,7 @@ pub enum ClassWeights {
     Given(Vec<f64>),
 }
 
-/// The weights of a set of rows: [`Weighting::resolve`].
+/// The weights of a set of rows: [`SampleWeights::resolve`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowWeights {
     /// sᵢ, one a row.
@@ -94,7 +94,7 @@ pub fn read_weights(path: &Path) -> Result<Vec<f64>> {
         .collect()
 }
 
-impl Weighting {
+impl SampleWeights {
     /// Whether every sample counts alike.
     pub fn is_equal(&self) -> bool {
         self.classes == ClassWeights::Equal && self.samples.is_none()
@@ -167,7 +167,7 @@ impl Weighting {
     /// sᵢ w_yᵢ, the weight of each sample. Cost: O(n).
     ///
     /// # Errors
-    /// As [`Weighting::resolve`].
+    /// As [`SampleWeights::resolve`].
     pub fn of(&self, samples: &Samples) -> Result<Vec<f64>> {
         Ok(self.resolve(samples, None)?.rows)
     }
@@ -270,16 +270,16 @@ mod tests {
     fn weights_of_classes_and_samples_multiply() {
         let x = [0.0; 4];
         let samples = Samples::new(&x, 1, &[0, 0, 0, 1], 2).unwrap();
-        let mut weighting = Weighting {
+        let mut weighting = SampleWeights {
             classes: ClassWeights::Balanced,
-            ..Weighting::default()
+            ..SampleWeights::default()
         };
         let third = 4.0 / (2.0 * 3.0);
         assert_eq!(weighting.of(&samples).unwrap(), [third, third, third, 2.0]);
         weighting.classes = ClassWeights::Given(vec![0.5, 4.0]);
         weighting.samples = Some(vec![1.0, 0.0, 3.0, 0.5]);
         assert_eq!(weighting.of(&samples).unwrap(), [0.5, 0.0, 1.5, 2.0]);
-        assert!(!weighting.is_equal() && Weighting::default().is_equal());
+        assert!(!weighting.is_equal() && SampleWeights::default().is_equal());
     }
 
     #[test]
@@ -287,9 +287,9 @@ mod tests {
         let x = [0.0; 4];
         let labels = [2, 0, 1, 0];
         let samples = Samples::new(&x, 1, &labels, 3).unwrap();
-        let mut weighting = Weighting {
+        let mut weighting = SampleWeights {
             samples: Some(vec![9.0, 1.0, 2.0, 3.0]),
-            ..Weighting::default()
+            ..SampleWeights::default()
         };
         let path = Path::new("w.txt");
         weighting.keep_first_classes(&labels, 2, path).unwrap();
@@ -324,8 +324,8 @@ mod tests {
                 .collect();
             let samples = Samples::new(&x[..rows.len()], 1, &labels, classes).unwrap();
             let all = Samples::new(&x[..repeated.len()], 1, &repeated, classes).unwrap();
-            let plain = Weighting { classes: ClassWeights::Balanced, ..Weighting::default() };
-            let weighted = Weighting { samples: Some(weights.clone()), ..plain.clone() };
+            let plain = SampleWeights { classes: ClassWeights::Balanced, ..SampleWeights::default() };
+            let weighted = SampleWeights { samples: Some(weights.clone()), ..plain.clone() };
             let found = weighted.resolve(&samples, None).unwrap();
             let expected = plain.resolve(&all, None).unwrap().classes;
             prop_assert_eq!(&found, &plain.resolve(&samples, Some(&weights)).unwrap());
@@ -349,7 +349,7 @@ mod tests {
         let x = [0.0; 2];
         let samples = Samples::new(&x, 1, &[0, 1], 2).unwrap();
         let refused = |classes, samples_, label_smoothing| {
-            let weighting = Weighting {
+            let weighting = SampleWeights {
                 classes,
                 samples: samples_,
                 label_smoothing,

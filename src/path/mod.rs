@@ -11,11 +11,11 @@ use rayon::prelude::*;
 use crate::design::centered::{Centered, Precision};
 use crate::design::gram::CentredGram;
 use crate::design::plan::available_memory;
-use crate::design::plan::{Choice, Kind};
+use crate::design::plan::{EngineChoice, EngineKind};
 use crate::design::samples::{Samples, Splits};
 use crate::design::scaler::{Scaler, Standardize};
 use crate::error::{Error, Result};
-use crate::io::checkpoint::{Checkpoints, Identity};
+use crate::io::checkpoint::{Checkpoints, Fingerprint};
 use crate::kernels::Isa;
 use crate::linalg::gemm::{Backend, Gemm};
 use crate::linalg::mat::MatRef;
@@ -23,19 +23,21 @@ use crate::linalg::power_iteration::largest_eigenvalue;
 use crate::linalg::threads::{self, Share, Work};
 use crate::linalg::vec::Real;
 use crate::loss::Loss;
-use crate::loss::risk::Likelihood;
-use crate::loss::weights::{RowWeights, Weighting};
+use crate::loss::risk::Risk;
+use crate::loss::weights::{RowWeights, SampleWeights};
 use crate::model::{Logits, Model};
-use crate::path::record::{Found, Journal, Searched, Watched};
+use crate::path::record::{Solution, SolveLog, SolveRecord, Watched};
 use crate::sgd::torch_rng::TorchRng;
 use crate::solver::certificate::{Certificate, Certifier};
 use crate::solver::decrement::decrement;
 use crate::solver::lbfgs::lbfgs;
-use crate::solver::minimizer::{self, MeasuredOn, Outcome, Point, Status, Step, Stop};
+use crate::solver::minimizer::{
+    self, MeasuredOn, Point, SolveReport, Status, Step, StoppingCriteria,
+};
 use crate::solver::newton_cg::newton;
-use crate::solver::problem::Space;
-use crate::solver::problem_dense::PrimalSpace;
-use crate::solver::problem_gram::GramSpace;
+use crate::solver::problem::Problem;
+use crate::solver::problem_dense::DenseProblem;
+use crate::solver::problem_gram::GramProblem;
 
 /// Penalties of `--l2 auto`.
 const AUTO_COUNT: usize = 20;
@@ -49,7 +51,7 @@ const SMALL: f64 = 5e8;
 
 /// What to fit and how.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ConvergeOptions {
+pub struct PathOptions {
     /// Who goes to the optimum.
     pub optimizer: Optimizer,
     /// The penalty or penalties.
@@ -59,7 +61,7 @@ pub struct ConvergeOptions {
     /// Fit the chosen penalty once more, on the validation rows as well.
     pub refit_all: bool,
     /// How much each sample counts.
-    pub weighting: Weighting,
+    pub weighting: SampleWeights,
     /// The features' scale while fitting; the penalty is that of the scaled features' weight, the
     /// model one of the features as they are. Of folds, the scale of the rows that are fitted.
     pub standardize: Standardize,
@@ -69,7 +71,7 @@ pub struct ConvergeOptions {
     /// Most steps for one penalty.
     pub max_iterations: usize,
     /// How the weight is represented.
-    pub engine: Choice,
+    pub engine: EngineChoice,
     /// Who multiplies f32 matrices.
     pub backend: Backend,
     /// Where to save the state now and then, to go on from after a stop.
@@ -78,19 +80,19 @@ pub struct ConvergeOptions {
     pub threads: Option<usize>,
 }
 
-impl Default for ConvergeOptions {
+impl Default for PathOptions {
     /// Newton's method at scikit-learn's C = 1, to 1e-5 of the initial gradient.
     fn default() -> Self {
-        ConvergeOptions {
+        PathOptions {
             optimizer: Optimizer::Newton,
             penalty: Penalty::C(1.0),
             folds: None,
             refit_all: false,
-            weighting: Weighting::default(),
+            weighting: SampleWeights::default(),
             standardize: Standardize::None,
             tolerance: 1e-5,
             max_iterations: 1000,
-            engine: Choice::Auto,
+            engine: EngineChoice::Auto,
             backend: Backend::default(),
             checkpoints: None,
             threads: None,
@@ -149,7 +151,7 @@ pub struct PathEntry {
     pub l2: f64,
     /// The end of its search; with folds, that of the first fold.
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub outcome: SolveReport,
     /// Mean loss on rows that were not fitted: a row counts by its sample weight, if it has one;
     /// class weights and smoothing do not enter. Of folds, the mean of each fold's mean.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -162,8 +164,8 @@ pub struct PathEntry {
     pub val_accuracy: Option<f64>,
 }
 
-impl From<&Searched> for PathEntry {
-    fn from(searched: &Searched) -> PathEntry {
+impl From<&SolveRecord> for PathEntry {
+    fn from(searched: &SolveRecord) -> PathEntry {
         PathEntry {
             l2: searched.l2,
             outcome: searched.outcome,
@@ -179,7 +181,7 @@ impl From<&Searched> for PathEntry {
 #[non_exhaustive]
 pub enum Progress {
     /// The engine was chosen.
-    Engine(Kind),
+    Parameters(EngineKind),
     /// The Gram matrix or the moments grow: columns of X so far.
     Columns(usize),
     /// The fit goes on from a checkpoint.
@@ -204,13 +206,13 @@ pub enum Progress {
 
 /// A converged fit.
 #[derive(Clone, Debug)]
-pub struct Converged {
+pub struct PathFit {
     /// The model.
     pub model: Model,
     /// The penalty of the model.
     pub l2: f64,
     /// The end of the search for the model, measured on the model.
-    pub outcome: Outcome,
+    pub outcome: SolveReport,
     /// What limits a model that is [`Status::PrecisionLimited`].
     pub limit: Option<Limit>,
     /// The model's logits of the training rows; `None` where the validation rows were fitted, too.
@@ -220,7 +222,7 @@ pub struct Converged {
     /// Steps of the search for the model.
     pub steps: Vec<Step>,
     /// The engine that did it.
-    pub engine: Kind,
+    pub engine: EngineKind,
     /// Whether the Gram engine, which works in f64, could have done it.
     pub gram_is_possible: bool,
     /// Threads it used.
@@ -258,11 +260,11 @@ pub enum Limit {
 /// features than it holds, [`Error::Shape`] for rows or weights that do not fit together,
 /// [`Error::Tensors`] and [`Error::Format`] for a checkpoint that is damaged or of another fit,
 /// [`Error::Io`] if one cannot be written, [`Error::Interrupted`] after a signal.
-pub fn converge<'a>(
+pub fn fit_path<'a>(
     data: impl Into<Splits<'a>>,
-    options: &ConvergeOptions,
+    options: &PathOptions,
     observe: &mut (dyn FnMut(Progress) + Send),
-) -> Result<Converged> {
+) -> Result<PathFit> {
     let started = Instant::now();
     let splits = data.into();
     check(splits, options)?;
@@ -277,7 +279,7 @@ pub fn converge<'a>(
         let threads = pool.current_num_threads();
         let gemm = Gemm::new(options.backend, threads);
         let checkpoints = options.checkpoints.as_ref();
-        let mut journal = Journal::new(checkpoints, || identity(splits, options))?;
+        let mut journal = SolveLog::new(checkpoints, || identity(splits, options))?;
         if let Some(steps) = journal.resumed() {
             observe(Progress::Resumed { steps });
         }
@@ -294,7 +296,7 @@ pub fn converge<'a>(
                 let both = splits.train.joined(validation)?;
                 let both = &both.samples()?;
                 let refit = on_space(both.into(), options, gemm, l2, &mut journal, observe)?;
-                Converged { path, ..refit }
+                PathFit { path, ..refit }
             }
         };
         fit.threads = threads;
@@ -307,16 +309,16 @@ pub fn converge<'a>(
 fn without_weightless(
     splits: Splits,
     weights: &[f64],
-    options: &ConvergeOptions,
+    options: &PathOptions,
     observe: &mut (dyn FnMut(Progress) + Send),
-) -> Result<Converged> {
+) -> Result<PathFit> {
     let train = splits.train.keep(|row| weights[row] > 0.0);
     let kept = weights.iter().copied().filter(|&weight| weight > 0.0);
-    let weighting = Weighting {
+    let weighting = SampleWeights {
         samples: Some(kept.collect()),
         ..options.weighting.clone()
     };
-    let options = ConvergeOptions {
+    let options = PathOptions {
         weighting,
         ..options.clone()
     };
@@ -324,15 +326,15 @@ fn without_weightless(
         train: &train,
         validation: splits.validation,
     };
-    let fit = converge(splits, &options, observe)?;
+    let fit = fit_path(splits, &options, observe)?;
     // Those of some rows only.
-    Ok(Converged {
+    Ok(PathFit {
         logits: None,
         ..fit
     })
 }
 
-impl ConvergeOptions {
+impl PathOptions {
     /// Refuse options that make no sense, whatever the rows; `validated` tells whether there are
     /// validation rows.
     ///
@@ -383,7 +385,7 @@ impl ConvergeOptions {
     }
 }
 
-fn check(splits: Splits, options: &ConvergeOptions) -> Result<()> {
+fn check(splits: Splits, options: &PathOptions) -> Result<()> {
     options.check(splits.validation.is_some())?;
     let (n, d) = (splits.train.rows(), splits.train.features());
     if let Some(folds) = options.folds
@@ -392,7 +394,7 @@ fn check(splits: Splits, options: &ConvergeOptions) -> Result<()> {
         let expected = format!("2 to {}, the rows of the training split", n.max(2));
         return Err(Error::options("--cv", folds.count, expected));
     }
-    if options.engine == Choice::Gram && n > d {
+    if options.engine == EngineChoice::Gram && n > d {
         // Nothing tells what of a gradient lies in K's null space from rounding.
         return Err(Error::options(
             "--engine",
@@ -406,7 +408,7 @@ fn check(splits: Splits, options: &ConvergeOptions) -> Result<()> {
 
 /// Everything that the fit's bits depend on, each as the command line calls it. The number of
 /// threads is not among it; the instruction set is, as faer's products in f64 depend on it.
-fn identity(splits: Splits, options: &ConvergeOptions) -> Result<Identity> {
+fn identity(splits: Splits, options: &PathOptions) -> Result<Fingerprint> {
     let (n, d) = (splits.train.rows(), splits.train.features());
     let mut engine = choose(n, d, options.engine)?.to_string();
     if let (true, Some(validation)) = (options.refit_all, splits.validation) {
@@ -461,7 +463,7 @@ fn identity(splits: Splits, options: &ConvergeOptions) -> Result<Identity> {
 }
 
 /// The penalties that were tried, and the place of the chosen one.
-fn choice(journal: &Journal, options: &ConvergeOptions) -> Result<(Vec<PathEntry>, usize)> {
+fn choice(journal: &SolveLog, options: &PathOptions) -> Result<(Vec<PathEntry>, usize)> {
     let path = match options.folds {
         Some(_) => journal.path_of_folds(),
         None => journal.path(),
@@ -480,15 +482,15 @@ fn choice(journal: &Journal, options: &ConvergeOptions) -> Result<(Vec<PathEntry
 /// to `l2`.
 fn on_space(
     splits: Splits,
-    options: &ConvergeOptions,
+    options: &PathOptions,
     gemm: Gemm,
     l2: Option<f64>,
-    journal: &mut Journal,
+    journal: &mut SolveLog,
     observe: &mut (dyn FnMut(Progress) + Send),
-) -> Result<Converged> {
+) -> Result<PathFit> {
     let x = splits.train.x();
     let mut engine = choose(x.len(), x.features(), options.engine)?;
-    observe(Progress::Engine(engine));
+    observe(Progress::Parameters(engine));
     let weights = options.weighting.resolve(splits.train, None)?;
     let design = Centered::new(x);
     let deviation = deviation(splits.train, options.standardize, &weights.samples)?;
@@ -507,34 +509,36 @@ fn on_space(
         (given.observe)(Progress::Columns(columns));
         given.journal.check()
     };
-    if engine == Kind::Gram {
+    if engine == EngineKind::Gram {
         match CentredGram::new(x, scale, gemm, &mut columns) {
             // The primal engine may reach what K cannot hold.
-            Err(Error::Memory { .. }) if options.engine == Choice::Auto => engine = Kind::Primal,
+            Err(Error::Memory { .. }) if options.engine == EngineChoice::Auto => {
+                engine = EngineKind::Primal
+            }
             gram => {
-                let mut space = GramSpace::new(x, gram?, scale, gemm)?;
+                let mut space = GramProblem::new(x, gram?, scale, gemm)?;
                 return given.search(engine, &mut space).run(l2);
             }
         }
     }
-    let mut space = PrimalSpace::new(&design, scale, gemm, &mut columns)?;
+    let mut space = DenseProblem::new(&design, scale, gemm, &mut columns)?;
     given.search(engine, &mut space).run(l2)
 }
 
 /// All that a search needs, whatever its space.
 struct Given<'a> {
     splits: Splits<'a>,
-    options: &'a ConvergeOptions,
+    options: &'a PathOptions,
     design: &'a Centered<'a>,
     /// σ of the training rows.
     deviation: Option<Vec<f64>>,
     weights: RowWeights,
-    journal: &'a mut Journal,
+    journal: &'a mut SolveLog,
     observe: &'a mut (dyn FnMut(Progress) + Send),
 }
 
 impl<'a> Given<'a> {
-    fn search<S: Space>(self, engine: Kind, space: &'a mut S) -> Search<'a, S> {
+    fn search<S: Problem>(self, engine: EngineKind, space: &'a mut S) -> Search<'a, S> {
         Search {
             splits: self.splits,
             options: self.options,
@@ -569,7 +573,7 @@ fn deviation(
 
 /// Gram coordinates where there are no more rows than features and memory holds the matrices:
 /// K and a factor in f64, and room while K is made.
-fn choose(n: usize, d: usize, choice: Choice) -> Result<Kind> {
+fn choose(n: usize, d: usize, choice: EngineChoice) -> Result<EngineKind> {
     let bytes = |side: usize| (side as u128).saturating_mul(side as u128) * 28;
     let fits =
         |bytes: u128| available_memory().is_none_or(|available| bytes <= u128::from(available));
@@ -584,34 +588,36 @@ fn choose(n: usize, d: usize, choice: Choice) -> Result<Kind> {
         ))
     };
     match choice {
-        Choice::Gram if !fits(bytes(n)) => refuse("gram", n, "primal (or auto), or more memory"),
-        Choice::Gram => Ok(Kind::Gram),
-        Choice::Auto if n <= d && fits(bytes(n)) => Ok(Kind::Gram),
+        EngineChoice::Gram if !fits(bytes(n)) => {
+            refuse("gram", n, "primal (or auto), or more memory")
+        }
+        EngineChoice::Gram => Ok(EngineKind::Gram),
+        EngineChoice::Auto if n <= d && fits(bytes(n)) => Ok(EngineKind::Gram),
         _ if !fits(bytes(n.min(d))) => refuse(
             "primal",
             n.min(d),
             "--optimizer sgd, fewer rows or features, or more memory",
         ),
-        _ => Ok(Kind::Primal),
+        _ => Ok(EngineKind::Primal),
     }
 }
 
 /// A converged fit whose engine is known.
-struct Search<'a, S: Space> {
+struct Search<'a, S: Problem> {
     splits: Splits<'a>,
-    options: &'a ConvergeOptions,
-    engine: Kind,
+    options: &'a PathOptions,
+    engine: EngineKind,
     design: &'a Centered<'a>,
     /// σ of the training rows.
     deviation: Option<Vec<f64>>,
     space: &'a mut S,
     weights: RowWeights,
-    journal: &'a mut Journal,
+    journal: &'a mut SolveLog,
     observe: &'a mut (dyn FnMut(Progress) + Send),
     /// The last optimum, from which the next search begins.
-    last: Option<Found<S::Real>>,
+    last: Option<Solution<S::Real>>,
     /// The best so far, where rows that were not fitted choose among all.
-    best: Option<Found<S::Real>>,
+    best: Option<Solution<S::Real>>,
 }
 
 /// A penalty to go to.
@@ -622,7 +628,7 @@ struct Task {
     tolerance: f64,
 }
 
-impl<'a, S: Space> Search<'a, S> {
+impl<'a, S: Problem> Search<'a, S> {
     /// The strongest first.
     fn penalties(&mut self) -> Result<Vec<f64>> {
         let total: f64 = self.weights.rows.iter().sum();
@@ -672,7 +678,7 @@ impl<'a, S: Space> Search<'a, S> {
             for ((g, v), share) in g.iter_mut().zip(rooted()).zip(&shares) {
                 *g = S::Real::of(v - share * sum);
             }
-            self.space.pullback(&g, &mut w);
+            self.space.adjoint(&g, &mut w);
             self.space.logits_of_direction(&w, &mut z);
             let mean: f64 = z.iter().zip(&shares).map(|(&z, s)| z.into() * s).sum();
             for ((out, &z), share) in out.iter_mut().zip(&z).zip(&shares) {
@@ -682,7 +688,7 @@ impl<'a, S: Space> Search<'a, S> {
         h * largest
     }
 
-    fn run(mut self, l2: Option<f64>) -> Result<Converged> {
+    fn run(mut self, l2: Option<f64>) -> Result<PathFit> {
         match (l2, self.options.folds) {
             (Some(l2), _) => self.on_all_rows(&[l2], Vec::new()),
             (None, None) => self.by_validation(),
@@ -699,7 +705,7 @@ impl<'a, S: Space> Search<'a, S> {
     }
 
     /// One penalty after the other on all rows; the model is the last one's.
-    fn on_all_rows(mut self, penalties: &[f64], path: Vec<PathEntry>) -> Result<Converged> {
+    fn on_all_rows(mut self, penalties: &[f64], path: Vec<PathEntry>) -> Result<PathFit> {
         let likelihood = self.likelihood(&self.weights);
         let mut end = None;
         self.last = None;
@@ -712,7 +718,7 @@ impl<'a, S: Space> Search<'a, S> {
     }
 
     /// All penalties on all rows; the model is that of the lowest validation loss.
-    fn by_validation(mut self) -> Result<Converged> {
+    fn by_validation(mut self) -> Result<PathFit> {
         let likelihood = self.likelihood(&self.weights);
         let auto = self.options.penalty == Penalty::Auto;
         let mut path = Vec::new();
@@ -733,7 +739,7 @@ impl<'a, S: Space> Search<'a, S> {
             if let Some(last) = &mut self.last
                 && best == path.len() - 1
             {
-                self.best = Some(Found {
+                self.best = Some(Solution {
                     point: last.point.clone(),
                     steps: last.steps.clone(),
                     model: last.model.take(),
@@ -750,16 +756,16 @@ impl<'a, S: Space> Search<'a, S> {
 
     fn done(
         mut self,
-        likelihood: &Likelihood,
-        (l2, outcome): (f64, Outcome),
-        found: Option<Found<S::Real>>,
+        likelihood: &Risk,
+        (l2, outcome): (f64, SolveReport),
+        found: Option<Solution<S::Real>>,
         path: Vec<PathEntry>,
-    ) -> Result<Converged> {
+    ) -> Result<PathFit> {
         // Without one, all searches were made before: there would be no checkpoint.
         let found = found.ok_or_else(|| self.journal.foreign())?;
         let weight = found.model.map(|model| model.weight().as_slice().to_vec());
         let certified = self.certify(likelihood, &found.point, (l2, outcome), weight)?;
-        Ok(Converged {
+        Ok(PathFit {
             model: certified.model,
             l2,
             outcome: certified.outcome,
@@ -784,18 +790,18 @@ impl<'a, S: Space> Search<'a, S> {
 
     fn gram_is_possible(&self) -> bool {
         let (n, d) = (self.design.x().len(), self.design.x().features());
-        n <= d && choose(n, d, Choice::Gram).is_ok()
+        n <= d && choose(n, d, EngineChoice::Gram).is_ok()
     }
 
     /// Whether f64 costs next to nothing.
-    fn is_small(&self, likelihood: &Likelihood) -> bool {
+    fn is_small(&self, likelihood: &Risk) -> bool {
         let x = self.design.x();
         let products = 2.0 * x.len() as f64 * x.features() as f64;
         products * likelihood.outputs() as f64 <= SMALL
     }
 
     /// The model of a point, its bias as the point has it.
-    fn model(&mut self, likelihood: &Likelihood, point: &Point<S::Real>) -> Result<Model> {
+    fn model(&mut self, likelihood: &Risk, point: &Point<S::Real>) -> Result<Model> {
         let exact = self.is_small(likelihood);
         let weight = self.space.weight(&point.w, self.design, exact)?;
         let shifts = self.design.shifts(&weight);
@@ -812,7 +818,7 @@ impl<'a, S: Space> Search<'a, S> {
     /// largest logit.
     fn of_all_classes(
         &self,
-        likelihood: &Likelihood,
+        likelihood: &Risk,
         weight: Vec<f32>,
         bias: Vec<f32>,
         lowest: f64,
@@ -831,12 +837,12 @@ impl<'a, S: Space> Search<'a, S> {
     /// The model of the point, or of the weight that was made of it before, and what it is worth.
     fn certify(
         &mut self,
-        likelihood: &Likelihood,
+        likelihood: &Risk,
         point: &Point<S::Real>,
-        (l2, found): (f64, Outcome),
+        (l2, found): (f64, SolveReport),
         weight: Option<Vec<f32>>,
     ) -> Result<Certified> {
-        let stop = Stop {
+        let stop = StoppingCriteria {
             tolerance: self.options.tolerance,
             iterations: self.options.max_iterations,
         };
@@ -875,7 +881,7 @@ impl<'a, S: Space> Search<'a, S> {
         if !small && falls_short(&certificate) {
             (weight, certificate) = measure(self.space, None, true)?;
         }
-        let mut outcome = Outcome {
+        let mut outcome = SolveReport {
             measured_on: MeasuredOn::Model,
             objective: certificate.objective,
             loss: certificate.loss,
@@ -931,20 +937,20 @@ impl<'a, S: Space> Search<'a, S> {
         })
     }
 
-    fn likelihood(&self, weights: &RowWeights) -> Likelihood<'a> {
+    fn likelihood(&self, weights: &RowWeights) -> Risk<'a> {
         let labels = self.splits.train.labels();
         let smoothing = self.options.weighting.label_smoothing;
-        Likelihood::new(labels, &weights.samples, &weights.classes, smoothing).of_present_classes()
+        Risk::new(labels, &weights.samples, &weights.classes, smoothing).of_present_classes()
     }
 
     /// The optimum for a penalty, from the last one's, and its score; or what the journal says
     /// of it.
     fn search(
         &mut self,
-        likelihood: &Likelihood,
+        likelihood: &Risk,
         task: Task,
-        score: impl FnOnce(&mut Self, &mut Found<S::Real>) -> Result<Option<(f64, f64)>>,
-    ) -> Result<Searched> {
+        score: impl FnOnce(&mut Self, &mut Solution<S::Real>) -> Result<Option<(f64, f64)>>,
+    ) -> Result<SolveRecord> {
         let Task {
             l2,
             fold,
@@ -955,7 +961,7 @@ impl<'a, S: Space> Search<'a, S> {
         }
         let zero = Point::zero(self.space, likelihood.outputs());
         if self.journal.has_best() {
-            self.best = Some(Found {
+            self.best = Some(Solution {
                 point: zero.clone(),
                 steps: Vec::new(),
                 model: None,
@@ -966,7 +972,7 @@ impl<'a, S: Space> Search<'a, S> {
             Some(found) if self.journal.last_status() != Some(Status::Separable) => found.point,
             _ => zero,
         };
-        let stop = Stop {
+        let stop = StoppingCriteria {
             tolerance,
             iterations: self.options.max_iterations,
         };
@@ -981,12 +987,12 @@ impl<'a, S: Space> Search<'a, S> {
             Optimizer::Newton => newton(space, likelihood, l2, start, stop, &mut watched),
             Optimizer::Lbfgs => lbfgs(space, likelihood, l2, start, stop, &mut watched),
         }?;
-        let mut found = Found {
+        let mut found = Solution {
             point,
             steps: Vec::new(),
             model: None,
         };
-        let searched = Searched {
+        let searched = SolveRecord {
             fold,
             l2,
             outcome,
@@ -1021,7 +1027,7 @@ impl<'a, S: Space> Search<'a, S> {
             };
             let likelihood = self.likelihood(&weights);
             // A search ends with the logits of all rows multiplied out.
-            let score = |found: &Found<S::Real>| {
+            let score = |found: &Solution<S::Real>| {
                 let Point { b, z, .. } = &found.point;
                 let lowest = lowest_maximum(&likelihood, z, b);
                 let all = of_all_classes(&found.point, &likelihood, train.classes(), lowest);
@@ -1131,7 +1137,7 @@ impl<'a, S: Space> Search<'a, S> {
 /// A model with what it is worth.
 struct Certified {
     model: Model,
-    outcome: Outcome,
+    outcome: SolveReport,
     limit: Option<Limit>,
     logits: Logits,
 }
@@ -1153,14 +1159,14 @@ fn of_present(weight: Vec<f32>, d: usize, present: Option<&[u32]>) -> Vec<f32> {
 /// Mean loss and accuracy of rows by their logits z + b 1ᵀ, where row i counts wᵢ times.
 fn score<T: Real>(samples: &Samples, weights: &[f64], z: &[T], b: &[f64]) -> (f64, f64) {
     let ones = vec![1.0; samples.classes()];
-    let scorer = Likelihood::new(samples.labels(), weights, &ones, 0.0);
+    let scorer = Risk::new(samples.labels(), weights, &ones, 0.0);
     let (loss, _) = scorer.along((z, b), (z, &vec![0.0; b.len()]), 0.0);
     let hits = correct(z, b, samples.labels(), weights);
     (loss, hits / weights.iter().sum::<f64>())
 }
 
 /// The smallest over the samples of the largest logit, where some class is not fitted.
-fn lowest_maximum<T: Real>(likelihood: &Likelihood, z: &[T], b: &[f64]) -> f64 {
+fn lowest_maximum<T: Real>(likelihood: &Risk, z: &[T], b: &[f64]) -> f64 {
     match likelihood.present() {
         Some(_) => likelihood.lowest_maximum(z, b),
         None => 0.0,
@@ -1172,7 +1178,7 @@ fn lowest_maximum<T: Real>(likelihood: &Likelihood, z: &[T], b: &[f64]) -> f64 {
 /// smallest over the samples of the largest logit.
 fn of_all_classes<'p, W: Copy + Default, T: Real>(
     point: &'p Point<T, W>,
-    likelihood: &Likelihood,
+    likelihood: &Risk,
     classes: usize,
     lowest: f64,
 ) -> Cow<'p, Point<T, W>> {
@@ -1275,7 +1281,7 @@ mod tests {
     use crate::solver::minimizer::Products;
 
     fn entry(l2: f64, val_loss: Option<f64>, val_loss_error: Option<f64>) -> PathEntry {
-        let outcome = Outcome {
+        let outcome = SolveReport {
             status: Status::Converged,
             measured_on: MeasuredOn::Coordinates,
             objective: 0.0,

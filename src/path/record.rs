@@ -6,27 +6,27 @@
 
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::io::checkpoint::{self, Checkpoints, Fields, Identity, Saved, Saver, State};
+use crate::io::checkpoint::{self, Checkpoints, Fingerprint, Saved, Saver, State, StateDict};
 use crate::linalg::vec::Real;
 use crate::model::Model;
 use crate::path::PathEntry;
-use crate::solver::minimizer::{MeasuredOn, Outcome, Point, Products, Status, Step, Watch};
+use crate::solver::minimizer::{MeasuredOn, Point, Products, SolveReport, Status, Step, Watch};
 
 /// A search that came to its end.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Searched {
+pub(crate) struct SolveRecord {
     /// The fold whose rows were held out.
     pub fold: Option<usize>,
     /// The penalty.
     pub l2: f64,
     /// The end.
-    pub outcome: Outcome,
+    pub outcome: SolveReport,
     /// Loss and accuracy on rows that were not fitted.
     pub score: Option<(f64, f64)>,
 }
 
 /// An optimum, and the way there.
-pub(crate) struct Found<T> {
+pub(crate) struct Solution<T> {
     pub point: Point<T>,
     pub steps: Vec<Step>,
     /// The point spelled out, where it was wanted before.
@@ -34,11 +34,11 @@ pub(crate) struct Found<T> {
 }
 
 /// The record, and where it is kept.
-pub(crate) struct Journal {
+pub(crate) struct SolveLog {
     saver: Option<Saver>,
     /// What was read and is still to be put into the search that was underway.
     saved: Option<Saved>,
-    searched: Vec<Searched>,
+    searched: Vec<SolveRecord>,
     /// How many of these the fit has come past.
     passed: usize,
     /// Steps of the search underway.
@@ -47,16 +47,16 @@ pub(crate) struct Journal {
     refitting: bool,
 }
 
-impl Journal {
+impl SolveLog {
     /// Begin, or go on from a checkpoint.
     ///
     /// # Errors
     /// As [`Saver::open`], and those of `identity`.
     pub fn new(
         checkpoints: Option<&Checkpoints>,
-        identity: impl FnOnce() -> Result<Identity>,
-    ) -> Result<Journal> {
-        let mut journal = Journal {
+        identity: impl FnOnce() -> Result<Fingerprint>,
+    ) -> Result<SolveLog> {
+        let mut journal = SolveLog {
             saver: None,
             saved: None,
             searched: Vec::new(),
@@ -71,8 +71,8 @@ impl Journal {
         if let Some(mut saved) = saver.open()? {
             let mut pages = Pages::default();
             saved.put(pages.fields())?;
-            for row in pages.searched.chunks_exact(Searched::COLUMNS) {
-                let searched = Searched::of_row(row);
+            for row in pages.searched.chunks_exact(SolveRecord::COLUMNS) {
+                let searched = SolveRecord::of_row(row);
                 let foreign = || saver.foreign("searched", format!("{row:?}"));
                 journal.searched.push(searched.ok_or_else(foreign)?);
             }
@@ -119,7 +119,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`Error::Format`] if it was another one.
-    pub fn pass(&mut self, fold: Option<usize>, l2: f64) -> Result<Option<Searched>> {
+    pub fn pass(&mut self, fold: Option<usize>, l2: f64) -> Result<Option<SolveRecord>> {
         let Some(&searched) = self.searched.get(self.passed) else {
             return Ok(None);
         };
@@ -136,7 +136,7 @@ impl Journal {
     }
 
     /// A search came to its end; its steps.
-    pub fn record(&mut self, searched: Searched) -> Vec<Step> {
+    pub fn record(&mut self, searched: SolveRecord) -> Vec<Step> {
         self.searched.push(searched);
         self.passed = self.searched.len();
         std::mem::take(&mut self.steps)
@@ -164,7 +164,7 @@ impl Journal {
     /// The penalties tried in folds, each with its mean over all of them.
     pub fn path_of_folds(&self) -> Vec<PathEntry> {
         let searched = self.searched.iter();
-        let searched: Vec<&Searched> = searched.filter(|s| s.fold.is_some()).collect();
+        let searched: Vec<&SolveRecord> = searched.filter(|s| s.fold.is_some()).collect();
         // Folds may have been left out; those that were not have all penalties.
         let first = searched.first().and_then(|s| s.fold);
         let count = searched.iter().filter(|s| s.fold == first).count();
@@ -199,7 +199,7 @@ impl Journal {
 
     fn pages(&self) -> Pages {
         Pages {
-            searched: self.searched.iter().flat_map(Searched::row).collect(),
+            searched: self.searched.iter().flat_map(SolveRecord::row).collect(),
             steps: rows_of(&self.steps),
             refitting: usize::from(self.refitting),
         }
@@ -215,9 +215,9 @@ struct Pages {
 }
 
 impl Pages {
-    fn fields(&mut self) -> Fields<'_> {
-        let mut fields = Fields::default();
-        fields.rows("searched", &mut self.searched, Searched::COLUMNS);
+    fn fields(&mut self) -> StateDict<'_> {
+        let mut fields = StateDict::default();
+        fields.rows("searched", &mut self.searched, SolveRecord::COLUMNS);
         fields.rows("steps", &mut self.steps, STEP_COLUMNS);
         fields.count("refitting", &mut self.refitting);
         fields
@@ -226,9 +226,9 @@ impl Pages {
 
 /// Watches a search, and keeps its state in the journal.
 pub(crate) struct Watched<'j, T> {
-    pub journal: &'j mut Journal,
+    pub journal: &'j mut SolveLog,
     /// The best optimum before it, if one is to be kept.
-    pub best: Option<&'j mut Found<T>>,
+    pub best: Option<&'j mut Solution<T>>,
     pub observe: &'j mut dyn FnMut(Step),
 }
 
@@ -241,7 +241,7 @@ impl<T: Real> Watch<Point<T>> for Watched<'_, T> {
             return saved.finish().map(|()| false);
         }
         let mut best_steps = Vec::new();
-        let mut fields = Fields::default();
+        let mut fields = StateDict::default();
         state.fields(&mut fields);
         if let Some(best) = &mut self.best {
             best_fields(&mut best.point, &mut best_steps, &mut fields);
@@ -288,7 +288,7 @@ impl<T: Real> Watched<'_, T> {
 fn best_fields<'a, T: Real>(
     point: &'a mut Point<T>,
     steps: &'a mut Vec<f64>,
-    fields: &mut Fields<'a>,
+    fields: &mut StateDict<'a>,
 ) {
     fields.group("best.");
     point.fields(fields);
@@ -315,12 +315,12 @@ fn steps_of(rows: &[f64]) -> Vec<Step> {
     .collect()
 }
 
-impl Searched {
+impl SolveRecord {
     const COLUMNS: usize = 16;
 
     /// In numbers; NaN for what there is not.
     fn row(&self) -> [f64; Self::COLUMNS] {
-        let Outcome { products, .. } = self.outcome;
+        let SolveReport { products, .. } = self.outcome;
         let (loss, accuracy) = self.score.unwrap_or((f64::NAN, f64::NAN));
         [
             self.fold.map_or(f64::NAN, |fold| fold as f64),
@@ -343,7 +343,7 @@ impl Searched {
     }
 
     /// `None` for numbers of nothing.
-    fn of_row(row: &[f64]) -> Option<Searched> {
+    fn of_row(row: &[f64]) -> Option<SolveRecord> {
         const STATUSES: [Status; 5] = [
             Status::Converged,
             Status::IterationLimit,
@@ -377,13 +377,13 @@ impl Searched {
         else {
             return None;
         };
-        Some(Searched {
+        Some(SolveRecord {
             fold: match some(fold) {
                 Some(fold) => Some(count(fold)?),
                 None => None,
             },
             l2,
-            outcome: Outcome {
+            outcome: SolveReport {
                 status: *STATUSES.get(count(status)?)?,
                 measured_on: MeasuredOn::Coordinates,
                 objective,
@@ -415,10 +415,10 @@ mod tests {
 
     #[test]
     fn rows_hold_what_was_searched() {
-        let mut searched = Searched {
+        let mut searched = SolveRecord {
             fold: Some(3),
             l2: 0.1,
-            outcome: Outcome {
+            outcome: SolveReport {
                 status: Status::Converged,
                 measured_on: MeasuredOn::Coordinates,
                 objective: 1.5,
@@ -445,13 +445,13 @@ mod tests {
             Status::QuasiSeparable,
         ] {
             searched.outcome.status = status;
-            assert_eq!(Searched::of_row(&searched.row()), Some(searched));
+            assert_eq!(SolveRecord::of_row(&searched.row()), Some(searched));
         }
         (searched.fold, searched.outcome.gap, searched.score) = (None, None, None);
         (searched.outcome.decrement, searched.outcome.separated_class) = (None, None);
         let good = searched.row();
-        assert_eq!(Searched::of_row(&good), Some(searched));
-        assert_eq!(Searched::of_row(&good[1..]), None);
+        assert_eq!(SolveRecord::of_row(&good), Some(searched));
+        assert_eq!(SolveRecord::of_row(&good[1..]), None);
         for (column, bad) in [
             (0, 0.5),
             (2, 5.0),
@@ -462,7 +462,7 @@ mod tests {
         ] {
             let mut row = good;
             row[column] = bad;
-            assert_eq!(Searched::of_row(&row), None, "{column}");
+            assert_eq!(SolveRecord::of_row(&row), None, "{column}");
         }
     }
 }

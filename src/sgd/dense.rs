@@ -6,19 +6,19 @@
 
 use crate::design::dense::Blocks;
 use crate::design::samples::{Batch, Rows};
-use crate::io::checkpoint::Fields;
+use crate::io::checkpoint::StateDict;
 use crate::linalg::gemm::Gemm;
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::linalg::vec;
-use crate::loss::Objective;
+use crate::loss::BatchLoss;
 use crate::model::Model;
 use crate::sgd::gram::Coordinates;
 use crate::sgd::one_pass::OnePass;
-use crate::sgd::parameters::{Engine, Room};
+use crate::sgd::parameters::{Parameters, Workspace};
 
 /// The primal engine.
 #[derive(Debug)]
-pub struct Primal<'a> {
+pub struct DenseParameters<'a> {
     gemm: Gemm,
     start: Model,
     train: Blocks<'a>,
@@ -35,7 +35,7 @@ pub struct PrimalPoint {
     bias: Vec<f32>,
 }
 
-impl<'a> Primal<'a> {
+impl<'a> DenseParameters<'a> {
     /// Train on `x` from `start`, whose shape fits them.
     pub fn new(
         x: &'a Rows<'a>,
@@ -47,7 +47,7 @@ impl<'a> Primal<'a> {
         let one_pass = (gemm.has_narrow() && x.contiguous().is_some())
             .then(|| OnePass::new(x.len(), x.features(), outputs))
             .flatten();
-        Primal {
+        DenseParameters {
             gemm,
             start,
             train: Blocks::new(x),
@@ -69,21 +69,21 @@ impl<'a> Primal<'a> {
     }
 
     /// `Z0ᵀ = W0 Xᵀ` without the bias, of the rows and of the validation rows.
-    pub(super) fn start_margins(&mut self) -> (Vec<f32>, Option<Vec<f32>>) {
+    pub(super) fn start_logits(&mut self) -> (Vec<f32>, Option<Vec<f32>>) {
         let (gemm, weight) = (self.gemm, self.start.weight());
         let no_bias = vec![0.0; weight.rows()];
         let no_weight = weight.as_slice().iter().all(|&w| w == 0.0);
-        let margins = |blocks: &mut Blocks| {
+        let logits = |blocks: &mut Blocks| {
             let (rows, c) = (blocks.x.len(), no_bias.len());
             let mut z = vec![0.0; rows * c];
             if !no_weight {
                 let z = MatMut::new(&mut z, c, rows);
-                blocks.margins(gemm, weight, &no_bias, Batch::All, z);
+                blocks.logits(gemm, weight, &no_bias, Batch::All, z);
             }
             z
         };
-        let validation = self.validation.as_mut().map(margins);
-        (margins(&mut self.train), validation)
+        let validation = self.validation.as_mut().map(logits);
+        (logits(&mut self.train), validation)
     }
 
     /// The model `W = s·W0 + Aᵀ X` with this bias.
@@ -91,13 +91,13 @@ impl<'a> Primal<'a> {
         let c = self.outputs();
         let a = MatRef::new(from.a, c, from.a.len() / c);
         let (weight, bias) = self.start.values_mut();
-        (self.train).pullback(self.gemm, 1.0, a, Batch::All, from.s.into(), weight);
+        (self.train).adjoint(self.gemm, 1.0, a, Batch::All, from.s.into(), weight);
         bias.copy_from_slice(from.bias);
         self.start
     }
 }
 
-impl Engine for Primal<'_> {
+impl Parameters for DenseParameters<'_> {
     type Point = PrimalPoint;
 
     fn outputs(&self) -> usize {
@@ -118,7 +118,7 @@ impl Engine for Primal<'_> {
         }
     }
 
-    fn margins<'a>(
+    fn logits<'a>(
         &mut self,
         at: &'a PrimalPoint,
         batch: Batch,
@@ -132,19 +132,19 @@ impl Engine for Primal<'_> {
         room.resize(c * n, 0.0);
         let weight = MatRef::new(&at.weight, c, d);
         let z = MatMut::new(room, c, n);
-        (self.train).margins(self.gemm, weight, &at.bias, batch, z);
+        (self.train).logits(self.gemm, weight, &at.bias, batch, z);
         MatRef::new(room, c, n)
     }
 
-    fn validation_margins(&mut self, at: &PrimalPoint, z: MatMut) {
+    fn validation_logits(&mut self, at: &PrimalPoint, z: MatMut) {
         let weight = MatRef::new(&at.weight, self.outputs(), self.train.x.features());
         let validation = self.validation.as_mut().expect("validation rows");
-        validation.margins(self.gemm, weight, &at.bias, Batch::All, z);
+        validation.logits(self.gemm, weight, &at.bias, Batch::All, z);
     }
 
-    fn pullback(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut PrimalPoint) {
+    fn adjoint(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut PrimalPoint) {
         let alpha = alpha as f32;
-        (self.train).pullback(self.gemm, alpha, g, batch, beta, &mut out.weight);
+        (self.train).adjoint(self.gemm, alpha, g, batch, beta, &mut out.weight);
         vec::row_sums(g, &mut self.sums);
         vec::axpby_serial(alpha.into(), &self.sums, beta, &mut out.bias);
     }
@@ -153,8 +153,8 @@ impl Engine for Primal<'_> {
         &mut self,
         at: &PrimalPoint,
         batch: Batch,
-        objective: &mut Objective,
-        room: &mut Room,
+        objective: &mut BatchLoss,
+        room: &mut Workspace,
     ) -> f64 {
         match (&mut self.one_pass, batch, self.train.x.contiguous()) {
             (Some(pass), Batch::All, Some(x)) => pass.loss(&at.weight, &at.bias, x, objective),
@@ -168,13 +168,13 @@ impl Engine for Primal<'_> {
         batch: Batch,
         beta: f64,
         out: &mut PrimalPoint,
-        room: &Room,
+        room: &Workspace,
     ) {
         match (&self.one_pass, batch) {
             (Some(pass), Batch::All) => {
-                pass.pullback(alpha as f32, beta, &mut out.weight, &mut out.bias);
+                pass.adjoint(alpha as f32, beta, &mut out.weight, &mut out.bias);
             }
-            _ => self.pullback(alpha, room.gradient(self.outputs()), batch, beta, out),
+            _ => self.adjoint(alpha, room.gradient(self.outputs()), batch, beta, out),
         }
     }
 
@@ -188,22 +188,22 @@ impl Engine for Primal<'_> {
         let (n, d) = (v.len(), self.train.x.features());
         let mut direction = vec![0.0; d];
         let g = MatRef::new(v, 1, n);
-        (self.train).pullback(self.gemm, 1.0, g, Batch::All, 0.0, &mut direction);
+        (self.train).adjoint(self.gemm, 1.0, g, Batch::All, 0.0, &mut direction);
         let sum = v.iter().map(|&v| f64::from(v)).sum::<f64>() as f32;
         let (direction, z) = (MatRef::new(&direction, 1, d), MatMut::new(out, 1, n));
-        (self.train).margins(self.gemm, direction, &[sum], Batch::All, z);
+        (self.train).logits(self.gemm, direction, &[sum], Batch::All, z);
     }
 
     fn coordinates(_: &PrimalPoint) -> Option<Coordinates<'_>> {
         None
     }
 
-    fn fields<'a>(at: &'a mut PrimalPoint, fields: &mut Fields<'a>) {
+    fn fields<'a>(at: &'a mut PrimalPoint, fields: &mut StateDict<'a>) {
         fields.f32("weight", &mut at.weight);
         fields.f32("bias", &mut at.bias);
     }
 
-    fn materialise(mut self, at: PrimalPoint) -> Model {
+    fn into_model(mut self, at: PrimalPoint) -> Model {
         let (weight, bias) = self.start.values_mut();
         weight.copy_from_slice(&at.weight);
         bias.copy_from_slice(&at.bias);

@@ -19,21 +19,21 @@ use rayon::iter::ParallelIterator;
 
 use crate::design::gram::{GramMatrix, Scratch};
 use crate::design::samples::{Batch, Rows};
-use crate::io::checkpoint::Fields;
-use crate::kernels::{Isa, columns, vectorised};
+use crate::io::checkpoint::StateDict;
+use crate::kernels::{Isa, columns, with_isa};
 use crate::linalg::gemm::{Accum, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::linalg::threads::{Share, Work};
 use crate::linalg::vec;
 use crate::model::Model;
-use crate::sgd::dense::Primal;
-use crate::sgd::parameters::Engine;
+use crate::sgd::dense::DenseParameters;
+use crate::sgd::parameters::Parameters;
 
 /// The Gram engine.
 #[derive(Debug)]
-pub struct Gram<'a> {
+pub struct GramParameters<'a> {
     /// Holds X and W0, for set-up and end.
-    primal: Primal<'a>,
+    primal: DenseParameters<'a>,
     /// K + 1 1ᵀ: a bias is the weight of a feature that is 1.
     k: GramMatrix,
     /// Z0ᵀ = W0 Xᵀ, c x n.
@@ -64,7 +64,7 @@ pub struct Coordinates<'a> {
     pub a: &'a [f32],
 }
 
-impl<'a> Gram<'a> {
+impl<'a> GramParameters<'a> {
     /// Train on `x`, whose Gram matrix is `k`, from `start`, whose shape fits them. The
     /// validation rows come with their inner products with `x`.
     ///
@@ -79,14 +79,14 @@ impl<'a> Gram<'a> {
     ) -> Self {
         assert_eq!((k.rows(), k.cols()), (x.len(), x.len()), "K's shape");
         let (rows, k_validation) = validation.unzip();
-        let mut primal = Primal::new(x, rows, start, gemm);
-        let (z0, validation_z0) = primal.start_margins();
+        let mut primal = DenseParameters::new(x, rows, start, gemm);
+        let (z0, validation_z0) = primal.start_logits();
         let validation = k_validation.zip(validation_z0);
         if let Some((k, z0)) = &validation {
             let rows = z0.len() / primal.outputs();
             assert_eq!((k.rows(), k.cols()), (rows, x.len()), "K_val's shape");
         }
-        Gram {
+        GramParameters {
             primal,
             k: k.with_ones(),
             z0,
@@ -96,7 +96,7 @@ impl<'a> Gram<'a> {
     }
 }
 
-impl Engine for Gram<'_> {
+impl Parameters for GramParameters<'_> {
     type Point = GramPoint;
 
     fn outputs(&self) -> usize {
@@ -127,7 +127,7 @@ impl Engine for Gram<'_> {
     }
 
     /// Reads what the point carries.
-    fn margins<'a>(
+    fn logits<'a>(
         &mut self,
         at: &'a GramPoint,
         batch: Batch,
@@ -145,7 +145,7 @@ impl Engine for Gram<'_> {
     }
 
     /// `s·Z0 + K_val A + 1 bᵀ`. Cost: 2mnc flop.
-    fn validation_margins(&mut self, at: &GramPoint, mut z: MatMut) {
+    fn validation_logits(&mut self, at: &GramPoint, mut z: MatMut) {
         let (k, z0) = self.validation.as_ref().expect("validation rows");
         let rows = k.rows();
         let outputs = (z.as_mut_slice().chunks_exact_mut(rows)).zip(z0.chunks_exact(rows));
@@ -158,7 +158,7 @@ impl Engine for Gram<'_> {
         k.product(1.0, a, Batch::All, 1.0, z, &mut self.scratch);
     }
 
-    fn pullback(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut GramPoint) {
+    fn adjoint(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut GramPoint) {
         let n = self.k.rows();
         let alpha_f32 = alpha as f32;
         let alpha = f64::from(alpha_f32);
@@ -169,7 +169,7 @@ impl Engine for Gram<'_> {
                 let blocks = columns::blocks(&mut out.a, n).share(work);
                 blocks.for_each(|mut block| {
                     let range = block.range();
-                    vectorised!(isa, || {
+                    with_isa!(isa, || {
                         for j in 0..g.rows() {
                             let g = &g.row(j)[range.clone()];
                             vec::axpby_serial(alpha, g, beta, block.row(j));
@@ -219,14 +219,14 @@ impl Engine for Gram<'_> {
         })
     }
 
-    fn fields<'a>(at: &'a mut GramPoint, fields: &mut Fields<'a>) {
+    fn fields<'a>(at: &'a mut GramPoint, fields: &mut StateDict<'a>) {
         fields.f32("a", &mut at.a);
         fields.f64("s", std::slice::from_mut(&mut at.s));
         fields.f32("bias", &mut at.bias);
         fields.f32("z", &mut at.z);
     }
 
-    fn materialise(self, at: GramPoint) -> Model {
+    fn into_model(self, at: GramPoint) -> Model {
         let coordinates = Self::coordinates(&at).expect("this engine has them");
         self.primal.combine(coordinates)
     }

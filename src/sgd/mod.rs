@@ -18,24 +18,24 @@ use std::time::Instant;
 
 use crate::design::gram::GramMatrix;
 use crate::design::plan::available_memory;
-use crate::design::plan::{Choice, Kind, Plan, Shape};
+use crate::design::plan::{EngineChoice, EngineKind, Plan, Shape};
 use crate::design::samples::{OwnedSamples, Samples, Splits};
 use crate::design::scaler::{Scaler, Standardize};
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::io::checkpoint::{Checkpoints, Identity, Saver};
+use crate::io::checkpoint::{Checkpoints, Fingerprint, Saver};
 use crate::kernels::Isa;
 use crate::linalg::gemm::{Backend, Gemm};
 use crate::linalg::threads;
-use crate::loss::weights::Weighting;
-use crate::loss::{Loss, Objective};
+use crate::loss::weights::SampleWeights;
+use crate::loss::{BatchLoss, Loss};
 use crate::model::{About, Model};
-use crate::sgd::dense::Primal;
-use crate::sgd::gram::Gram;
+use crate::sgd::dense::DenseParameters;
+use crate::sgd::gram::GramParameters;
 use crate::sgd::optimizer::{LearningRate, Sgd};
-use crate::sgd::parameters::Engine;
+use crate::sgd::parameters::Parameters;
 use crate::sgd::torch_rng::TorchRng;
-use crate::sgd::trainer::{Epoch, Event, Monitor, Watched};
+use crate::sgd::trainer::{Epoch, Event, Trainer, Watched};
 
 /// What to fit and how.
 #[derive(Clone, Debug, Default)]
@@ -45,9 +45,9 @@ pub struct FitOptions {
     /// Where the weights start.
     pub init: Init,
     /// How the weight is represented.
-    pub engine: Choice,
+    pub engine: EngineChoice,
     /// How much each sample counts.
-    pub weighting: Weighting,
+    pub weighting: SampleWeights,
     /// What is done to the features before the fit, on a copy of them; validation rows are put on
     /// the training rows' scale. Sample weights count in mean and deviation. The model that comes
     /// out is of the features as they were, as that of [`Init::File`] that goes in is; torch's
@@ -282,9 +282,9 @@ fn fit_rows(
         None => initial_model(&options.init, splits.train),
     };
     let start = timed(&mut timings.initial_weights, || match plan.engine {
-        Kind::Primal => draw(),
+        EngineKind::Primal => draw(),
         // One core draws. K takes X by slabs of columns; a disk gives rows sooner.
-        Kind::Gram => {
+        EngineKind::Gram => {
             let x = splits.train.x();
             rayon::join(draw, || x.touch(0..x.len())).0
         }
@@ -301,16 +301,16 @@ fn fit_rows(
         saver.refuse_other(Some("--engine"))?;
     }
     let k = match plan.engine {
-        Kind::Primal => None,
-        Kind::Gram => match timed(&mut timings.gram_matrix, || {
+        EngineKind::Primal => None,
+        EngineKind::Gram => match timed(&mut timings.gram_matrix, || {
             let weights = options.weighting.samples.as_deref();
             gram_matrices(splits, weights, gemm, observe)
         }) {
             // The primal engine may reach what K cannot hold.
             Err(Error::Options { .. } | Error::Memory { .. })
-                if choice(options)? == Choice::Auto =>
+                if choice(options)? == EngineChoice::Auto =>
             {
-                plan.engine = Kind::Primal;
+                plan.engine = EngineKind::Primal;
                 plan.gram_fits = false;
                 observe(Event::Planned(plan));
                 None
@@ -333,11 +333,11 @@ fn fit_rows(
         observe,
     };
     match k {
-        None => run.train(Primal::new(x, x_validation, start, gemm)),
+        None => run.train(DenseParameters::new(x, x_validation, start, gemm)),
         Some((k, k_validation)) => {
             let validation = x_validation.zip(k_validation);
             let engine = timed(&mut run.timings.initial_logits, || {
-                Gram::new(x, k, validation, start, gemm)
+                GramParameters::new(x, k, validation, start, gemm)
             });
             run.train(engine)
         }
@@ -370,11 +370,11 @@ pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Pla
 }
 
 /// The engine asked for, given that a trajectory can be had from one only.
-fn choice(options: &FitOptions) -> Result<Choice> {
+fn choice(options: &FitOptions) -> Result<EngineChoice> {
     match (&options.save_trajectory, options.engine) {
         (None, choice) => Ok(choice),
-        (Some(_), Choice::Auto | Choice::Gram) => Ok(Choice::Gram),
-        (Some(_), Choice::Primal) => Err(Error::options(
+        (Some(_), EngineChoice::Auto | EngineChoice::Gram) => Ok(EngineChoice::Gram),
+        (Some(_), EngineChoice::Primal) => Err(Error::options(
             "--save-trajectory",
             "the primal engine",
             "the gram engine: only it has the coordinates A, s and b",
@@ -464,17 +464,17 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn train<E: Engine>(&mut self, mut engine: E) -> Result<Fit> {
+    fn train<E: Parameters>(&mut self, mut engine: E) -> Result<Fit> {
         let train = self.splits.train;
         let sgd = &self.options.sgd;
-        let mut objective = Objective::weighted(train, &self.options.weighting)?;
+        let mut objective = BatchLoss::weighted(train, &self.options.weighting)?;
         let (lr, lr_bound) = timed(&mut self.timings.learning_rate, || {
             learning_rate(sgd, &mut engine, &objective, train, self.plan.engine)
         })?;
         (self.observe)(Event::Started { lr, lr_bound });
         let saver = self.saver.take();
         let (splits, options) = (self.splits, self.options);
-        let mut monitor = Monitor::new(splits, options, &engine, saver, self.observe)?;
+        let mut monitor = Trainer::new(splits, options, &engine, saver, self.observe)?;
         let end = timed(&mut self.timings.epochs, || {
             sgd.run(lr, &mut engine, &mut objective, &mut monitor)
         })?;
@@ -485,7 +485,7 @@ impl Run<'_> {
         };
         let coordinates =
             E::coordinates(&point).map(|at| [std::slice::from_ref(&at.s), at.bias, at.a].concat());
-        let model = timed(&mut self.timings.weight, || engine.materialise(point));
+        let model = timed(&mut self.timings.weight, || engine.into_model(point));
         // A step's loss was taken before it: of the last one nothing has been seen yet.
         if let (Some(last), Some((_, value))) = (history.last(), model.non_finite()) {
             return Err(Error::Diverged {
@@ -513,7 +513,7 @@ impl Run<'_> {
 /// Everything that the fit's bits depend on, each as the command line calls it. The
 /// number of threads is not among it; the instruction set is where not our own kernels
 /// multiply.
-fn identity(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -> Identity {
+fn identity(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -> Fingerprint {
     let FitOptions { sgd, init, .. } = options;
     let [train, validation] = given.fingerprints();
     let number = |n: Option<usize>| n.map_or("none".to_string(), |n| n.to_string());
@@ -545,14 +545,14 @@ fn identity(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -> I
 }
 
 /// The learning rate, and 2/L where it is cheap (a product with K) or needed.
-fn learning_rate<E: Engine>(
+fn learning_rate<E: Parameters>(
     sgd: &Sgd,
     engine: &mut E,
-    objective: &Objective,
+    objective: &BatchLoss,
     train: &Samples,
-    kind: Kind,
+    kind: EngineKind,
 ) -> Result<(f64, Option<f64>)> {
-    let curvature = (kind == Kind::Gram || sgd.lr == LearningRate::Auto)
+    let curvature = (kind == EngineKind::Gram || sgd.lr == LearningRate::Auto)
         .then(|| sgd.curvature(engine, objective, |keep| train.x().largest_square(keep)));
     let lr = match (sgd.lr, curvature) {
         (LearningRate::Fixed(lr), _) => lr,

@@ -8,11 +8,11 @@
 use rayon::prelude::*;
 
 use crate::design::samples::Batch;
-use crate::kernels::{Isa, skinny, vectorised};
+use crate::kernels::{Isa, skinny, with_isa};
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::linalg::threads::{Share, Work};
 use crate::linalg::vec;
-use crate::loss::Objective;
+use crate::loss::BatchLoss;
 
 /// Most outputs.
 const OUTPUTS: usize = 16;
@@ -65,7 +65,7 @@ impl OnePass {
         weight: &[f32],
         bias: &[f32],
         x: MatRef,
-        objective: &mut Objective,
+        objective: &mut BatchLoss,
     ) -> f64 {
         let (c, d) = (bias.len(), x.cols());
         let isa = Isa::current();
@@ -98,7 +98,7 @@ impl OnePass {
                         skinny::margins(isa, weight, x, z);
                         let (z, g_view) = (MatRef::new(z, c, rows), MatMut::new(g, c, rows));
                         targets.loss_gradient(first..first + rows, z, g_view, losses);
-                        skinny::pullback(isa, g, x, d, gradient);
+                        skinny::adjoint(isa, g, x, d, gradient);
                         let rows = sums.iter_mut().zip(g.chunks_exact(rows));
                         rows.for_each(|(sum, g)| *sum += vec::sum(g));
                     }
@@ -106,8 +106,8 @@ impl OnePass {
         })
     }
 
-    /// `(weight, bias) = alpha · gradient + beta · (weight, bias)`, as [`crate::sgd::parameters::Engine::pullback`].
-    pub fn pullback(&self, alpha: f32, beta: f64, weight: &mut [f32], bias: &mut [f32]) {
+    /// `(weight, bias) = alpha · gradient + beta · (weight, bias)`, as [`crate::sgd::parameters::Parameters::adjoint`].
+    pub fn adjoint(&self, alpha: f32, beta: f64, weight: &mut [f32], bias: &mut [f32]) {
         let (c, alpha) = (bias.len(), f64::from(alpha));
         let d = weight.len() / c;
         let stride = skinny::stride(d);
@@ -118,7 +118,7 @@ impl OnePass {
             .enumerate()
             .for_each(|(j, weight)| {
                 let mut total = vec![0.0; d];
-                vectorised!(isa, || {
+                with_isa!(isa, || {
                     for part in self.gradients.chunks_exact(c * stride) {
                         let values = total.iter_mut().zip(&part[j * stride..]);
                         values.for_each(|(total, &value)| *total += f64::from(value));
@@ -143,10 +143,10 @@ mod tests {
     use crate::design::samples::{Rows, Samples};
     use crate::linalg::gemm::{Backend, Gemm};
     use crate::loss::Loss;
-    use crate::loss::weights::{ClassWeights, Weighting};
+    use crate::loss::weights::{ClassWeights, SampleWeights};
     use crate::model::Model;
-    use crate::sgd::dense::Primal;
-    use crate::sgd::parameters::{Engine, Room};
+    use crate::sgd::dense::DenseParameters;
+    use crate::sgd::parameters::{Parameters, Workspace};
     use proptest::prelude::*;
 
     /// A problem whose logits and features are at most about 1.
@@ -157,7 +157,7 @@ mod tests {
         classes: usize,
         weight: Vec<f32>,
         bias: Vec<f32>,
-        weighting: Weighting,
+        weighting: SampleWeights,
     }
 
     /// Loss and gradient.
@@ -175,7 +175,7 @@ mod tests {
             let mut rng = rand_mt::Mt::new(seed);
             let mut value = || (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0;
             let c = Loss::for_classes(classes).outputs(classes);
-            let mut weighting = Weighting::default();
+            let mut weighting = SampleWeights::default();
             if weighted {
                 let of_class = |j| 1.0 + (j % 3) as f64;
                 weighting.classes = ClassWeights::Given((0..classes).map(of_class).collect());
@@ -210,27 +210,29 @@ mod tests {
                 sums: Vec::new(),
             };
             let samples = self.samples();
-            let mut objective = Objective::weighted(&samples, &self.weighting).unwrap();
+            let mut objective = BatchLoss::weighted(&samples, &self.weighting).unwrap();
             let x = samples.x().contiguous().unwrap();
             let mut loss = || pass.loss(&self.weight, &self.bias, x, &mut objective);
             // The second one finds the first one's room.
             let first = loss();
             assert_eq!(first.to_bits(), loss().to_bits());
             let (mut weight, mut bias) = (vec![f32::NAN; self.weight.len()], self.bias.clone());
-            pass.pullback(1.0, 0.0, &mut weight, &mut bias);
+            pass.adjoint(1.0, 0.0, &mut weight, &mut bias);
             (first, weight, bias)
         }
 
         fn three_steps(&self) -> Found {
             let samples = self.samples();
             let start = Model::new(self.weight.clone(), self.bias.clone()).unwrap();
-            let mut engine = Primal::new(samples.x(), None, start, Gemm::new(Backend::Faer, 1));
+            let mut engine =
+                DenseParameters::new(samples.x(), None, start, Gemm::new(Backend::Faer, 1));
             assert!(!engine.reads_once());
-            let mut objective = Objective::weighted(&samples, &self.weighting).unwrap();
-            let (mut room, point, mut gradient) = (Room::default(), engine.start(), engine.zero());
+            let mut objective = BatchLoss::weighted(&samples, &self.weighting).unwrap();
+            let (mut room, point, mut gradient) =
+                (Workspace::default(), engine.start(), engine.zero());
             let loss = engine.loss(&point, Batch::All, &mut objective, &mut room);
             engine.gradient(1.0, Batch::All, 0.0, &mut gradient, &room);
-            let gradient = engine.materialise(gradient);
+            let gradient = engine.into_model(gradient);
             (
                 loss,
                 gradient.weight().as_slice().to_vec(),
@@ -335,13 +337,13 @@ mod tests {
         let (_, gradient, _) = problem.one_pass(64, 64);
         let samples = problem.samples();
         let start = Model::new(problem.weight.clone(), problem.bias.clone()).unwrap();
-        let mut engine = Primal::new(samples.x(), None, start, Gemm::new(Backend::Own, 1));
+        let mut engine = DenseParameters::new(samples.x(), None, start, Gemm::new(Backend::Own, 1));
         assert!(engine.reads_once());
-        let mut objective = Objective::new(Loss::Softmax, samples.labels());
-        let (mut room, mut point) = (Room::default(), engine.start());
+        let mut objective = BatchLoss::new(Loss::Softmax, samples.labels());
+        let (mut room, mut point) = (Workspace::default(), engine.start());
         engine.loss(&point, Batch::All, &mut objective, &mut room);
         engine.gradient(-0.5, Batch::All, 0.75, &mut point, &room);
-        let moved = engine.materialise(point);
+        let moved = engine.into_model(point);
         let values = moved
             .weight()
             .as_slice()
@@ -365,17 +367,17 @@ mod tests {
         let gemm = Gemm::new(Backend::Own, 1);
         let gaps: &Rows = samples.x();
         assert!(gaps.contiguous().is_none());
-        let mut engine = Primal::new(gaps, None, model(1), gemm);
+        let mut engine = DenseParameters::new(gaps, None, model(1), gemm);
         assert!(!engine.reads_once());
-        let mut objective = Objective::new(Loss::Logistic, samples.labels());
-        let (mut room, point) = (Room::default(), engine.start());
+        let mut objective = BatchLoss::new(Loss::Logistic, samples.labels());
+        let (mut room, point) = (Workspace::default(), engine.start());
         assert!(
             engine
                 .loss(&point, Batch::All, &mut objective, &mut room)
                 .is_finite()
         );
         let samples = problem.samples();
-        assert!(Primal::new(samples.x(), None, model(OUTPUTS), gemm).reads_once());
-        assert!(!Primal::new(samples.x(), None, model(OUTPUTS + 1), gemm).reads_once());
+        assert!(DenseParameters::new(samples.x(), None, model(OUTPUTS), gemm).reads_once());
+        assert!(!DenseParameters::new(samples.x(), None, model(OUTPUTS + 1), gemm).reads_once());
     }
 }

@@ -14,10 +14,10 @@ use std::ops::ControlFlow;
 
 use crate::design::samples::Batch;
 use crate::error::{Error, Result};
-use crate::io::checkpoint::{self, Fields};
+use crate::io::checkpoint::{self, StateDict};
 use crate::linalg::power_iteration::largest_eigenvalue;
-use crate::loss::Objective;
-use crate::sgd::parameters::{Engine, Room};
+use crate::loss::BatchLoss;
+use crate::sgd::parameters::{Parameters, Workspace};
 use crate::sgd::schedule::Schedule;
 use crate::sgd::torch_rng::TorchRng;
 
@@ -87,7 +87,7 @@ impl Default for Sgd {
 
 /// A pass over the rows, as it is reported while training.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Pass {
+pub struct EpochStats {
     /// Number, from 0.
     pub epoch: usize,
     /// Learning rate.
@@ -97,7 +97,7 @@ pub struct Pass {
 }
 
 /// Whoever looks on while an optimizer works on the engine `E`.
-pub trait Watch<E: Engine> {
+pub trait Watch<E: Parameters> {
     /// Before the first epoch: how many were done before, whose state is put in.
     fn begin(
         &mut self,
@@ -110,7 +110,7 @@ pub trait Watch<E: Engine> {
         &mut self,
         engine: &mut E,
         state: &mut impl checkpoint::State<E::Point>,
-        pass: Pass,
+        pass: EpochStats,
     ) -> Result<ControlFlow<()>>;
 }
 
@@ -159,17 +159,17 @@ impl Sgd {
     ///
     /// with h, the loss's own curvature in the logits, 1/2 for softmax and 1/4 for logistic
     /// (Böhning 1992), tᵢ = sᵢ w_yᵢ the weights of the rows and mᵢ those of their curvatures (see
-    /// [`Weighting`](crate::loss::weights::Weighting); both are 1 without weights), and T the least
+    /// [`SampleWeights`](crate::loss::weights::SampleWeights); both are 1 without weights), and T the least
     /// Σ tᵢ that a batch can have: n for a full batch without weights, else the size of the
     /// smallest. Rows with mᵢ = 0 are left out. A full-batch step without momentum lowers the
     /// loss if lr < 2/L.
     ///
     /// `largest_square` gives the largest |x_i|² of the rows that its argument keeps; it is asked
     /// for only where mini-batches need it.
-    pub fn curvature<E: Engine>(
+    pub fn curvature<E: Parameters>(
         &self,
         engine: &mut E,
-        objective: &Objective,
+        objective: &BatchLoss,
         largest_square: impl FnOnce(&(dyn Fn(usize) -> bool + Sync)) -> f64,
     ) -> f64 {
         let n = objective.rows();
@@ -201,11 +201,11 @@ impl Sgd {
     /// # Errors
     /// [`Error::Options`]; [`Error::Diverged`] at the first epoch whose loss is not finite;
     /// those of `watch`.
-    pub fn run<E: Engine>(
+    pub fn run<E: Parameters>(
         &self,
         lr: f64,
         engine: &mut E,
-        objective: &mut Objective,
+        objective: &mut BatchLoss,
         watch: &mut impl Watch<E>,
     ) -> Result<E::Point> {
         self.check()?;
@@ -242,7 +242,7 @@ impl Sgd {
                     lr,
                 });
             }
-            let pass = Pass { epoch, lr, loss };
+            let pass = EpochStats { epoch, lr, loss };
             if watch.after(engine, &mut state, pass)?.is_break() {
                 break;
             }
@@ -253,7 +253,7 @@ impl Sgd {
 
 /// λmax of R (X Xᵀ + 1 1ᵀ) R, R being diagonal with these `roots`. Rows whose root is 0 are as
 /// good as not there, in the iteration's start as well.
-fn largest_weighted<E: Engine>(engine: &mut E, roots: &[f64]) -> f64 {
+fn largest_weighted<E: Parameters>(engine: &mut E, roots: &[f64]) -> f64 {
     let counted: Vec<usize> = (0..roots.len()).filter(|&i| roots[i] > 0.0).collect();
     let (mut all, mut product) = (vec![0.0; roots.len()], vec![0.0; roots.len()]);
     largest_eigenvalue(counted.len(), |v, out| {
@@ -266,24 +266,24 @@ fn largest_weighted<E: Engine>(engine: &mut E, roots: &[f64]) -> f64 {
 }
 
 /// The parameters and what belongs to them; allocated once.
-struct State<E: Engine> {
+struct State<E: Parameters> {
     point: E::Point,
     /// This epoch's learning rate.
     lr: f64,
     /// Gradient and momentum buffer, only where there is momentum.
     momentum: Option<(E::Point, E::Point)>,
     first: bool,
-    room: Room,
+    room: Workspace,
 }
 
-impl<E: Engine> checkpoint::State<E::Point> for State<E> {
+impl<E: Parameters> checkpoint::State<E::Point> for State<E> {
     fn point(&self) -> &E::Point {
         &self.point
     }
 
     /// The gradient is computed anew before it is read, and the first step is known by the
     /// number of epochs.
-    fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+    fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
         fields.group("point.");
         E::fields(&mut self.point, fields);
         if let Some((_, buffer)) = &mut self.momentum {
@@ -293,19 +293,19 @@ impl<E: Engine> checkpoint::State<E::Point> for State<E> {
     }
 }
 
-impl<E: Engine> State<E> {
+impl<E: Parameters> State<E> {
     fn new(sgd: &Sgd, engine: &E) -> Self {
         State {
             point: engine.start(),
             lr: 0.0,
             momentum: (sgd.momentum != 0.0).then(|| (engine.zero(), engine.zero())),
             first: true,
-            room: Room::default(),
+            room: Workspace::default(),
         }
     }
 
     /// One step; the batch's mean loss before it.
-    fn step(&mut self, sgd: &Sgd, engine: &mut E, objective: &mut Objective, batch: Batch) -> f64 {
+    fn step(&mut self, sgd: &Sgd, engine: &mut E, objective: &mut BatchLoss, batch: Batch) -> f64 {
         let room = &mut self.room;
         let loss = engine.loss(&self.point, batch, objective, room);
         let Some((gradient, buffer)) = &mut self.momentum else {

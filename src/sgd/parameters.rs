@@ -1,20 +1,20 @@
 //! How the weight is represented while it is trained.
 //!
-//! An optimizer sees an [`Engine`] and never X: it asks for logits at a point, gives back
+//! An optimizer sees an [`Parameters`] and never X: it asks for logits at a point, gives back
 //! the gradient in the logits, and combines points linearly.
 //!
 //! Logits Z and their gradient G are held transposed, one row an output: then every product
 //! runs along rows of X or K, and the loss works on whole vectors of samples.
 
 use crate::design::samples::Batch;
-use crate::io::checkpoint::Fields;
+use crate::io::checkpoint::StateDict;
 use crate::linalg::mat::{MatMut, MatRef};
-use crate::loss::Objective;
+use crate::loss::BatchLoss;
 use crate::model::Model;
 use crate::sgd::gram::Coordinates;
 
 /// A representation of the weight, with the products that training needs.
-pub trait Engine: Sized {
+pub trait Parameters: Sized {
     /// A weight and bias, or a direction in their space.
     type Point;
 
@@ -29,7 +29,7 @@ pub trait Engine: Sized {
 
     /// Logits of the batch at a point: `Zᵀ = W X_batchᵀ + b 1ᵀ`, c x batch; in `room` where
     /// the point does not hold them.
-    fn margins<'a>(
+    fn logits<'a>(
         &mut self,
         at: &'a Self::Point,
         batch: Batch,
@@ -40,37 +40,37 @@ pub trait Engine: Sized {
     ///
     /// # Panics
     /// If the engine was made without them.
-    fn validation_margins(&mut self, at: &Self::Point, z: MatMut);
+    fn validation_logits(&mut self, at: &Self::Point, z: MatMut);
 
     /// The gradient in the weight from that in the logits, Gᵀ (c x batch):
     /// `out = alpha · (Gᵀ X_batch, Gᵀ 1) + beta · out`.
     ///
     /// With `beta` = 0, `out` is not read. `alpha` is rounded to f32, as torch does; `beta`
     /// is not: 1 - lr · weight_decay would lose what makes it differ from 1.
-    fn pullback(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut Self::Point);
+    fn adjoint(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut Self::Point);
 
-    /// Mean loss of the batch at a point; `room` keeps what [`Engine::gradient`] needs.
+    /// Mean loss of the batch at a point; `room` keeps what [`Parameters::gradient`] needs.
     fn loss(
         &mut self,
         at: &Self::Point,
         batch: Batch,
-        objective: &mut Objective,
-        room: &mut Room,
+        objective: &mut BatchLoss,
+        room: &mut Workspace,
     ) -> f64 {
         loss(self, at, batch, objective, room)
     }
 
     /// `out = alpha · gradient + beta · out`, the gradient being that of the last
-    /// [`Engine::loss`], of this batch; as [`Engine::pullback`].
+    /// [`Parameters::loss`], of this batch; as [`Parameters::adjoint`].
     fn gradient(
         &mut self,
         alpha: f64,
         batch: Batch,
         beta: f64,
         out: &mut Self::Point,
-        room: &Room,
+        room: &Workspace,
     ) {
-        self.pullback(alpha, room.gradient(self.outputs()), batch, beta, out);
+        self.adjoint(alpha, room.gradient(self.outputs()), batch, beta, out);
     }
 
     /// `y = alpha · x + beta · y`.
@@ -83,36 +83,36 @@ pub trait Engine: Sized {
     fn coordinates(at: &Self::Point) -> Option<Coordinates<'_>>;
 
     /// Everything that a point is made of, for a checkpoint.
-    fn fields<'a>(at: &'a mut Self::Point, fields: &mut Fields<'a>);
+    fn fields<'a>(at: &'a mut Self::Point, fields: &mut StateDict<'a>);
 
     /// The point as a model with its weight spelled out; nothing is left to do then.
-    fn materialise(self, at: Self::Point) -> Model;
+    fn into_model(self, at: Self::Point) -> Model;
 }
 
 /// Room for a batch's logits and their gradient.
 #[derive(Debug, Default)]
-pub struct Room {
+pub struct Workspace {
     /// Where the engine needs it.
     z: Vec<f32>,
     g: Vec<f32>,
 }
 
-impl Room {
+impl Workspace {
     /// Gᵀ.
     pub(super) fn gradient(&self, outputs: usize) -> MatRef<'_> {
         MatRef::new(&self.g, outputs, self.g.len() / outputs)
     }
 }
 
-/// [`Engine::loss`] by way of the logits.
-pub(super) fn loss<E: Engine>(
+/// [`Parameters::loss`] by way of the logits.
+pub(super) fn loss<E: Parameters>(
     engine: &mut E,
     at: &E::Point,
     batch: Batch,
-    objective: &mut Objective,
-    room: &mut Room,
+    objective: &mut BatchLoss,
+    room: &mut Workspace,
 ) -> f64 {
-    let z = engine.margins(at, batch, &mut room.z);
+    let z = engine.logits(at, batch, &mut room.z);
     let (c, rows) = (z.rows(), z.cols());
     room.g.resize(c * rows, 0.0);
     objective.loss_gradient(batch, z, MatMut::new(&mut room.g, c, rows))

@@ -5,12 +5,12 @@ use std::ops::ControlFlow;
 use crate::design::plan::Plan;
 use crate::design::samples::{Samples, Splits};
 use crate::error::{Error, Result};
-use crate::io::checkpoint::{self, Fields, Saver, State};
+use crate::io::checkpoint::{self, Saver, State, StateDict};
 use crate::linalg::mat::MatMut;
 use crate::loss::Loss;
 use crate::sgd::FitOptions;
-use crate::sgd::optimizer::{Pass, Watch};
-use crate::sgd::parameters::Engine;
+use crate::sgd::optimizer::{EpochStats, Watch};
+use crate::sgd::parameters::Parameters;
 use crate::sgd::trajectory::Writer;
 
 /// What an observer of a fit hears.
@@ -82,7 +82,7 @@ impl Epoch {
 }
 
 /// Watches a fit; `P` is the engine's point.
-pub(crate) struct Monitor<'a, P> {
+pub(crate) struct Trainer<'a, P> {
     validation: Option<Validation<'a>>,
     patience: Option<usize>,
     best: Option<Best<P>>,
@@ -115,9 +115,9 @@ pub(crate) struct Watched<P> {
     pub best: Option<Best<P>>,
 }
 
-impl<'a, P> Monitor<'a, P> {
+impl<'a, P> Trainer<'a, P> {
     /// Before the first epoch.
-    pub fn new<E: Engine<Point = P>>(
+    pub fn new<E: Parameters<Point = P>>(
         splits: Splits<'a>,
         options: &FitOptions,
         engine: &E,
@@ -139,7 +139,7 @@ impl<'a, P> Monitor<'a, P> {
                 Some(writer)
             }
         };
-        Ok(Monitor {
+        Ok(Trainer {
             validation,
             patience: options.early_stopping,
             best: None,
@@ -151,11 +151,11 @@ impl<'a, P> Monitor<'a, P> {
     }
 
     /// After an epoch that ended at `point`.
-    fn look<E: Engine<Point = P>>(
+    fn look<E: Parameters<Point = P>>(
         &mut self,
         engine: &mut E,
         point: &P,
-        pass: Pass,
+        pass: EpochStats,
     ) -> Result<ControlFlow<()>> {
         let evaluation = self.validation.as_mut().map(|v| v.evaluate(engine, point));
         let epoch = Epoch {
@@ -186,7 +186,7 @@ impl<'a, P> Monitor<'a, P> {
         }
     }
 
-    fn keep_best<E: Engine<Point = P>>(
+    fn keep_best<E: Parameters<Point = P>>(
         &mut self,
         engine: &mut E,
         point: &P,
@@ -206,7 +206,7 @@ impl<'a, P> Monitor<'a, P> {
     }
 
     /// Save the state if it is time to; stop if a signal has come.
-    fn keep<E: Engine<Point = P>>(&mut self, state: &mut impl State<P>) -> Result<()> {
+    fn keep<E: Parameters<Point = P>>(&mut self, state: &mut impl State<P>) -> Result<()> {
         let epochs = self.history.len();
         checkpoint::keep(self.saver.as_mut(), epochs, |saver| {
             let mut rows: Vec<f64> = self.history.iter().flat_map(Epoch::row).collect();
@@ -227,7 +227,7 @@ impl<'a, P> Monitor<'a, P> {
     }
 }
 
-impl<E: Engine> Watch<E> for Monitor<'_, E::Point> {
+impl<E: Parameters> Watch<E> for Trainer<'_, E::Point> {
     fn begin(&mut self, engine: &mut E, state: &mut impl State<E::Point>) -> Result<usize> {
         let Some(saver) = &mut self.saver else {
             return Ok(0);
@@ -262,7 +262,7 @@ impl<E: Engine> Watch<E> for Monitor<'_, E::Point> {
         &mut self,
         engine: &mut E,
         state: &mut impl State<E::Point>,
-        pass: Pass,
+        pass: EpochStats,
     ) -> Result<ControlFlow<()>> {
         let flow = self.look(engine, state.point(), pass)?;
         if flow.is_continue() {
@@ -273,12 +273,12 @@ impl<E: Engine> Watch<E> for Monitor<'_, E::Point> {
 }
 
 /// Everything that the next epochs depend on.
-fn all_fields<'a, E: Engine<Point = P>, P>(
+fn all_fields<'a, E: Parameters<Point = P>, P>(
     state: &'a mut impl State<P>,
     best: &'a mut Option<Best<P>>,
     history: &'a mut Vec<f64>,
-) -> Fields<'a> {
-    let mut fields = Fields::default();
+) -> StateDict<'a> {
+    let mut fields = StateDict::default();
     fields.rows("history", history, Epoch::COLUMNS);
     state.fields(&mut fields);
     if let Some(best) = best {
@@ -290,7 +290,7 @@ fn all_fields<'a, E: Engine<Point = P>, P>(
 
 impl<P> Best<P> {
     /// Worse than any epoch.
-    fn none<E: Engine<Point = P>>(engine: &E) -> Best<P> {
+    fn none<E: Parameters<Point = P>>(engine: &E) -> Best<P> {
         Best {
             epoch: 0,
             loss: f64::INFINITY,
@@ -301,10 +301,10 @@ impl<P> Best<P> {
 
 impl Validation<'_> {
     /// Loss and accuracy at a point.
-    fn evaluate<E: Engine>(&mut self, engine: &mut E, point: &E::Point) -> (f64, f64) {
+    fn evaluate<E: Parameters>(&mut self, engine: &mut E, point: &E::Point) -> (f64, f64) {
         let rows = self.labels.len();
         let mut z = MatMut::new(&mut self.z, engine.outputs(), rows);
-        engine.validation_margins(point, z.reborrow());
+        engine.validation_logits(point, z.reborrow());
         let (loss, hits) = (self.loss).loss_and_hits(z.as_ref(), self.labels, &mut self.scratch);
         (loss, hits as f64 / rows as f64)
     }

@@ -13,7 +13,7 @@ use crate::io::mmap::MappedMatrix;
 use crate::io::npy::{Dtype, Header};
 use crate::linalg::gemm::{Backend, Gemm};
 use crate::model::Model;
-use crate::sgd::dense::Primal;
+use crate::sgd::dense::DenseParameters;
 use crate::sgd::gram::Coordinates;
 use crate::sgd::{Init, initial_model};
 
@@ -81,7 +81,7 @@ impl<'a> Trajectory<'a> {
         let (bias, a) = state[1..].split_at(self.start.bias().len());
         let s = state[0];
         let gemm = Gemm::new(Backend::default(), rayon::current_num_threads());
-        let primal = Primal::new(self.train.x(), None, self.start.clone(), gemm);
+        let primal = DenseParameters::new(self.train.x(), None, self.start.clone(), gemm);
         Ok(primal.combine(Coordinates { s, bias, a }))
     }
 }

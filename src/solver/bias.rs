@@ -1,7 +1,7 @@
 //! Newton's method on the bias alone: passes over logits that stay as they are.
 
 use crate::linalg::vec::{Real, axpby};
-use crate::loss::risk::{At, Likelihood};
+use crate::loss::risk::{At, Risk};
 
 /// Most Newton steps.
 const ROUNDS: usize = 40;
@@ -14,7 +14,7 @@ const HALVINGS: usize = 60;
 /// after. What is left to gain, to second order (`gᵀ H⁻¹ g`): no more than `noise` of the loss
 /// plus the penalty, unless rounding stops it before.
 pub(crate) fn settle<T: Real>(
-    likelihood: &Likelihood,
+    likelihood: &Risk,
     z: &[T],
     b: &mut [f64],
     at: &mut At<T>,
@@ -53,7 +53,7 @@ pub(crate) fn settle<T: Real>(
 /// `-H⁻¹ g` for the bias, and `gᵀ H⁻¹ g`, by conjugate gradients preconditioned with H's
 /// diagonal: a class that hardly has rows counts as much as the others.
 fn newton_step<T: Real>(
-    likelihood: &Likelihood,
+    likelihood: &Risk,
     at: &At<T>,
     nowhere: &[T],
     room: &mut [T],
@@ -118,7 +118,7 @@ mod tests {
                 .flat_map(|j| vec![j; counts[j as usize] as usize])
                 .collect();
             let n = labels.len();
-            let likelihood = Likelihood::new(&labels, &vec![1.0; n], &[1.0; 3], 0.0);
+            let likelihood = Risk::new(&labels, &vec![1.0; n], &[1.0; 3], 0.0);
             let (z, mut b, mut at) = (vec![0.0f64; 3 * n], vec![start, 0.0, 0.0], At::new(3, n));
             likelihood.evaluate(&z, &b, &mut at);
             let left = settle(&likelihood, &z, &mut b, &mut at, 1e-16);

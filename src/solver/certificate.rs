@@ -17,7 +17,7 @@
 
 use crate::design::centered::{Centered, Precision};
 use crate::linalg::vec::dot;
-use crate::loss::risk::{At, Likelihood};
+use crate::loss::risk::{At, Risk};
 use crate::solver::bias;
 
 /// The largest share of the allowed gap that Kc's rounding may use.
@@ -31,7 +31,7 @@ pub(crate) struct Certifier<'a> {
     pub design: &'a Centered<'a>,
     /// σ.
     pub deviation: Option<&'a [f64]>,
-    pub likelihood: &'a Likelihood<'a>,
+    pub likelihood: &'a Risk<'a>,
     pub l2: f64,
     /// The gap that is small enough, as a share of the objective.
     pub tolerance: f64,

@@ -2,8 +2,8 @@
 //! and Wright, Numerical Optimization, ch. 7).
 
 use crate::linalg::vec::{Real, axpby};
-use crate::solver::minimizer::{Descent, Point, Slope};
-use crate::solver::problem::Space;
+use crate::solver::minimizer::{Gradient, Minimizer, Point};
+use crate::solver::problem::Problem;
 
 /// Most steps.
 const MAX_CG: usize = 500;
@@ -28,14 +28,14 @@ pub(super) struct NewtonDirection<T> {
     /// The direction of conjugate gradients.
     d: Point<T>,
     solved: Point<T>,
-    r: Slope,
-    q: Slope,
+    r: Gradient,
+    q: Gradient,
     room: Vec<T>,
 }
 
 impl<T: Real> NewtonDirection<T> {
     /// Room for the problems of a descent.
-    pub fn new<S: Space<Real = T>>(descent: &Descent<S>) -> Self {
+    pub fn new<S: Problem<Real = T>>(descent: &Minimizer<S>) -> Self {
         let c = descent.likelihood.outputs();
         NewtonDirection {
             p: Point::zero(descent.space, c),
@@ -49,14 +49,14 @@ impl<T: Real> NewtonDirection<T> {
 
     /// Solve `∇²F p = -∇F` at the descent's point, whose preconditioner is factored, until the
     /// residual, as the preconditioner measures it, is `share` of the gradient.
-    pub fn solve<S: Space<Real = T>>(&mut self, descent: &mut Descent<S>, share: f64) {
+    pub fn solve<S: Problem<Real = T>>(&mut self, descent: &mut Minimizer<S>, share: f64) {
         self.solve_newton(descent, Until::Share(share), f64::INFINITY);
     }
 
     /// The same far enough to tell what is left to gain: the gain along p that the quadratic model
     /// promises, `gᵀ H⁻¹ g / 2`, half the square of the Newton decrement, and a little more. `None`
     /// where rounding keeps the equation from being solved.
-    pub fn decrement<S: Space<Real = T>>(&mut self, descent: &mut Descent<S>) -> Option<f64> {
+    pub fn decrement<S: Problem<Real = T>>(&mut self, descent: &mut Minimizer<S>) -> Option<f64> {
         if descent.l2 == 0.0 && !descent.space.tells_curvatures() {
             self.solve(descent, 1e-3);
             return None;
@@ -67,37 +67,39 @@ impl<T: Real> NewtonDirection<T> {
         self.solve_newton(descent, Until::Gain(1e-3 * noise), most)
     }
 
-    fn solve_newton<S: Space<Real = T>>(
+    fn solve_newton<S: Problem<Real = T>>(
         &mut self,
-        descent: &mut Descent<S>,
+        descent: &mut Minimizer<S>,
         until: Until,
         most: f64,
     ) -> Option<f64> {
         self.r.axpby(-1.0, &descent.gradient, 0.0);
-        let product = |descent: &mut Descent<S>, d: &Point<T>, room: &mut [T], q: &mut Slope| {
-            descent.hessian(d, room, q);
-        };
+        let product =
+            |descent: &mut Minimizer<S>, d: &Point<T>, room: &mut [T], q: &mut Gradient| {
+                descent.hessian(d, room, q);
+            };
         self.solve_by(descent, until, most, product)
     }
 
     /// The direction `d` (its logits and bias) moved as little as the preconditioner sees, so that
     /// the margins that are tied along it do not change at all, as far as that can be had.
-    pub fn fix_ties<S: Space<Real = T>>(
+    pub fn fix_ties<S: Problem<Real = T>>(
         &mut self,
-        descent: &mut Descent<S>,
+        descent: &mut Minimizer<S>,
         (d, d_bias): (&mut [T], &mut [f64]),
         tied: &[bool],
     ) {
         let likelihood = descent.likelihood;
         let mut g = vec![T::default(); d.len()];
         let squares = likelihood.tied_gradient(tied, (d, d_bias), &mut g, &mut self.r.b);
-        descent.space.pullback(&g, &mut self.r.w);
+        descent.space.adjoint(&g, &mut self.r.w);
         self.r.w.iter_mut().for_each(|r| *r = -*r);
         self.r.b.iter_mut().for_each(|r| *r = -*r);
-        let product = |descent: &mut Descent<S>, d: &Point<T>, room: &mut [T], q: &mut Slope| {
-            likelihood.tied_gradient(tied, (&d.z, &d.b), room, &mut q.b);
-            descent.space.pullback(room, &mut q.w);
-        };
+        let product =
+            |descent: &mut Minimizer<S>, d: &Point<T>, room: &mut [T], q: &mut Gradient| {
+                likelihood.tied_gradient(tied, (&d.z, &d.b), room, &mut q.b);
+                descent.space.adjoint(room, &mut q.w);
+            };
         self.solve_by(descent, Until::Share(1e-10), squares, product);
         axpby(1.0, &self.p.z, 1.0, d);
         axpby(1.0, &self.p.b, 1.0, d_bias);
@@ -106,12 +108,12 @@ impl<T: Real> NewtonDirection<T> {
     /// Solve `H p = r`, H given by its product; the gain `rᵀ H⁻¹ r / 2`, if that was reached. Ends,
     /// too, before the gain is above `most`: that would be rounding, divided by what is singular
     /// in H.
-    fn solve_by<S: Space<Real = T>>(
+    fn solve_by<S: Problem<Real = T>>(
         &mut self,
-        descent: &mut Descent<S>,
+        descent: &mut Minimizer<S>,
         until: Until,
         most: f64,
-        mut product: impl FnMut(&mut Descent<S>, &Point<T>, &mut [T], &mut Slope),
+        mut product: impl FnMut(&mut Minimizer<S>, &Point<T>, &mut [T], &mut Gradient),
     ) -> Option<f64> {
         self.p.axpby(0.0, &self.d, 0.0);
         descent.precondition(&self.r, &mut self.solved);

@@ -7,7 +7,7 @@
 use crate::design::centered::Centered;
 use crate::linalg::cholesky::Factor;
 use crate::linalg::vec::dot;
-use crate::loss::risk::{At, Likelihood};
+use crate::loss::risk::{At, Risk};
 use crate::solver::minimizer::{NEARLY_TIED, RUNNING};
 
 /// FLOP up to which the whole Hessian is made: some tens of milliseconds.
@@ -31,11 +31,7 @@ const TIED: f64 = 1e-9;
 
 /// At some logits (c x n, the bias included). `None` where the Hessian is too large. Cost: about
 /// 2n c² (d + 1)² flop.
-pub(crate) fn decrement(
-    design: &Centered,
-    likelihood: &Likelihood,
-    logits: &[f64],
-) -> Option<Decrement> {
+pub(crate) fn decrement(design: &Centered, likelihood: &Risk, logits: &[f64]) -> Option<Decrement> {
     let (n, d, c) = (design.x().len(), design.mean().len(), likelihood.outputs());
     let (m, size) = (d + 1, c * (d + 1));
     if 2.0 * n as f64 * (size as f64).powi(2) > MAX_FLOP {

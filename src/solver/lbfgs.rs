@@ -5,10 +5,12 @@
 use std::collections::VecDeque;
 
 use crate::error::Result;
-use crate::io::checkpoint::Fields;
-use crate::loss::risk::Likelihood;
-use crate::solver::minimizer::{Descent, Method, Outcome, Point, Slope, Stop, Watch};
-use crate::solver::problem::Space;
+use crate::io::checkpoint::StateDict;
+use crate::loss::risk::Risk;
+use crate::solver::minimizer::{
+    DirectionRule, Gradient, Minimizer, Point, SolveReport, StoppingCriteria, Watch,
+};
+use crate::solver::problem::Problem;
 
 /// Steps remembered: with lines searched to their lowest point, more of them save no step.
 const MEMORY: usize = 5;
@@ -18,7 +20,7 @@ const KEEP: usize = 12;
 /// A step s and how the gradient changed along it, y.
 struct Pair<T> {
     s: Point<T>,
-    y: Slope,
+    y: Gradient,
     /// 1/⟨s, y⟩; 0 where there was no step yet.
     rho: f64,
 }
@@ -27,18 +29,18 @@ struct Pair<T> {
 ///
 /// # Errors
 /// Those of `watch`, which break the search off.
-pub fn lbfgs<S: Space>(
+pub fn lbfgs<S: Problem>(
     space: &mut S,
-    likelihood: &Likelihood,
+    likelihood: &Risk,
     l2: f64,
     start: Point<S::Real>,
-    stop: Stop,
+    stop: StoppingCriteria,
     watch: &mut impl Watch<Point<S::Real>>,
-) -> Result<(Point<S::Real>, Outcome)> {
-    let descent = Descent::new(space, likelihood, l2, start, stop);
+) -> Result<(Point<S::Real>, SolveReport)> {
+    let descent = Minimizer::new(space, likelihood, l2, start, stop);
     let pair = || Pair {
         s: Point::of_solutions(descent.space, likelihood.outputs()),
-        y: Slope::zero(descent.space, likelihood.outputs()),
+        y: Gradient::zero(descent.space, likelihood.outputs()),
         rho: 0.0,
     };
     let memory = Memory {
@@ -54,13 +56,13 @@ struct Memory<T> {
     /// The oldest first; before them, those that wait for a step.
     pairs: VecDeque<Pair<T>>,
     direction: Point<T>,
-    q: Slope,
+    q: Gradient,
 }
 
-impl<S: Space> Method<S> for Memory<S::Real> {
+impl<S: Problem> DirectionRule<S> for Memory<S::Real> {
     const BLIND: usize = 60;
 
-    fn step(&mut self, descent: &mut Descent<S>) -> Result<bool> {
+    fn step(&mut self, descent: &mut Minimizer<S>) -> Result<bool> {
         let Memory {
             pairs,
             direction,
@@ -111,7 +113,7 @@ impl<S: Space> Method<S> for Memory<S::Real> {
         Ok(moved.is_some())
     }
 
-    fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+    fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
         for (i, pair) in self.pairs.iter_mut().enumerate() {
             fields.group(format!("search.pair.{i}.s."));
             pair.s.fields(fields);

@@ -6,16 +6,16 @@
 //! ```
 
 use crate::error::Result;
-use crate::io::checkpoint::{self, Fields};
+use crate::io::checkpoint::{self, StateDict};
 use crate::linalg::vec::{Real, axpby};
-use crate::loss::risk::{At, Likelihood, MarginChanges};
+use crate::loss::risk::{At, MarginChanges, Risk};
 use crate::solver::bias;
 use crate::solver::cg::NewtonDirection;
-use crate::solver::problem::Space;
+use crate::solver::problem::Problem;
 
 /// When to stop.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Stop {
+pub struct StoppingCriteria {
     /// Gradient norm that is small enough, as a share of that at W = 0, b = 0. The gap (without
     /// a penalty, the decrement) must also be below 100 times this share of the objective.
     pub tolerance: f64,
@@ -23,7 +23,7 @@ pub struct Stop {
     pub iterations: usize,
 }
 
-impl Stop {
+impl StoppingCriteria {
     /// The gap that is small enough at an objective.
     pub(crate) fn largest_gap(self, objective: f64) -> f64 {
         GAP * self.tolerance * objective.abs()
@@ -50,7 +50,7 @@ pub enum Status {
     QuasiSeparable,
 }
 
-/// What an [`Outcome`] was computed from.
+/// What an [`SolveReport`] was computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MeasuredOn {
@@ -62,7 +62,7 @@ pub enum MeasuredOn {
 
 /// The end of a fit.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Outcome {
+pub struct SolveReport {
     /// How it ended.
     pub status: Status,
     /// What the numbers below belong to.
@@ -128,7 +128,7 @@ pub struct Point<T, W = f64> {
 
 impl<T: Real> Point<T> {
     /// The origin.
-    pub fn zero(space: &impl Space<Real = T>, outputs: usize) -> Point<T> {
+    pub fn zero(space: &impl Problem<Real = T>, outputs: usize) -> Point<T> {
         Point {
             w: vec![0.0; outputs * space.width()],
             b: vec![0.0; outputs],
@@ -137,7 +137,7 @@ impl<T: Real> Point<T> {
     }
 
     /// The origin, with logits only where solutions have some.
-    pub(super) fn of_solutions(space: &impl Space<Real = T>, outputs: usize) -> Point<T> {
+    pub(super) fn of_solutions(space: &impl Problem<Real = T>, outputs: usize) -> Point<T> {
         let mut point = Point::zero(space, outputs);
         if !space.solves_logits() {
             point.z = Vec::new();
@@ -146,7 +146,7 @@ impl<T: Real> Point<T> {
     }
 
     /// Everything that it is made of, for a checkpoint.
-    pub(crate) fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+    pub(crate) fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
         fields.f64("w", &mut self.w);
         fields.f64("b", &mut self.b);
         fields.real("z", &mut self.z);
@@ -165,30 +165,30 @@ impl<T: Real> Point<T> {
 
 /// A gradient: coordinates and bias, without logits.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Slope {
+pub(super) struct Gradient {
     /// Coordinates.
     pub w: Vec<f64>,
     /// Bias.
     pub b: Vec<f64>,
 }
 
-impl Slope {
+impl Gradient {
     /// Zeros.
-    pub fn zero(space: &impl Space, outputs: usize) -> Slope {
-        Slope {
+    pub fn zero(space: &impl Problem, outputs: usize) -> Gradient {
+        Gradient {
             w: vec![0.0; outputs * space.width()],
             b: vec![0.0; outputs],
         }
     }
 
     /// Everything that it is made of, for a checkpoint.
-    pub fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+    pub fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
         fields.f64("w", &mut self.w);
         fields.f64("b", &mut self.b);
     }
 
     /// `self = alpha · x + beta · self`; with `beta` = 0, `self` is not read.
-    pub fn axpby(&mut self, alpha: f64, x: &Slope, beta: f64) {
+    pub fn axpby(&mut self, alpha: f64, x: &Gradient, beta: f64) {
         axpby(alpha, &x.w, beta, &mut self.w);
         axpby(alpha, &x.b, beta, &mut self.b);
     }
@@ -196,7 +196,7 @@ impl Slope {
 
 /// Without a penalty, what all outputs have in common changes no probability: a slope along it is
 /// rounding.
-fn center_outputs(l2: f64, slope: &mut Slope) {
+fn center_outputs(l2: f64, slope: &mut Gradient) {
     let c = slope.b.len();
     if l2 > 0.0 || c == 1 {
         return;
@@ -217,7 +217,7 @@ fn inner(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// How a search chooses its steps.
-pub(super) trait Method<S: Space> {
+pub(super) trait DirectionRule<S: Problem> {
     /// Steps without halving the gradient that end a search where slopes tell nothing any more:
     /// the gradient may still fall, slowly.
     const BLIND: usize;
@@ -227,10 +227,10 @@ pub(super) trait Method<S: Space> {
     ///
     /// # Errors
     /// Those of the space.
-    fn step(&mut self, descent: &mut Descent<S>) -> Result<bool>;
+    fn step(&mut self, descent: &mut Minimizer<S>) -> Result<bool>;
 
     /// What later steps depend on, beside the descent's own, for a checkpoint.
-    fn fields<'a>(&'a mut self, fields: &mut Fields<'a>);
+    fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>);
 }
 
 /// Whoever looks on while a search works; `P` is its point.
@@ -245,18 +245,20 @@ pub trait Watch<P> {
 
 /// What a checkpoint holds of a search: where a step found something better, and none of what
 /// follows from the point.
-struct Underway<'s, 'a, S: Space, M> {
-    descent: &'s mut Descent<'a, S>,
+struct SolverState<'s, 'a, S: Problem, M> {
+    descent: &'s mut Minimizer<'a, S>,
     method: &'s mut M,
 }
 
-impl<S: Space, M: Method<S>> checkpoint::State<Point<S::Real>> for Underway<'_, '_, S, M> {
+impl<S: Problem, M: DirectionRule<S>> checkpoint::State<Point<S::Real>>
+    for SolverState<'_, '_, S, M>
+{
     fn point(&self) -> &Point<S::Real> {
         &self.descent.point
     }
 
-    fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
-        let Descent {
+    fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
+        let Minimizer {
             point,
             last_moves,
             saved_products: products,
@@ -295,20 +297,20 @@ impl<S: Space, M: Method<S>> checkpoint::State<Point<S::Real>> for Underway<'_, 
 }
 
 /// A search in progress.
-pub(super) struct Descent<'a, S: Space> {
+pub(super) struct Minimizer<'a, S: Problem> {
     pub space: &'a mut S,
-    pub likelihood: &'a Likelihood<'a>,
+    pub likelihood: &'a Risk<'a>,
     pub l2: f64,
     pub point: Point<S::Real>,
     /// The likelihood at the point.
     pub at: At<S::Real>,
-    pub gradient: Slope,
+    pub gradient: Gradient,
     pub gradient_norm: f64,
     pub objective: f64,
     pub products: Products,
     /// Steps so far.
     pub iteration: usize,
-    stop: Stop,
+    stop: StoppingCriteria,
     initial_norm: f64,
     /// The curvatures of which the preconditioner was made, those of the bias too.
     factored: Vec<f64>,
@@ -325,7 +327,7 @@ pub(super) struct Descent<'a, S: Space> {
     lowest: Lowest,
     /// Products up to the last step's end.
     saved_products: Products,
-    /// See [`Outcome`].
+    /// See [`SolveReport`].
     decrement: Option<f64>,
     separated_class: Option<u32>,
     /// How the last steps changed logits and bias, each counting half of the next, where that is
@@ -336,7 +338,7 @@ pub(super) struct Descent<'a, S: Space> {
 /// A point with its objective: of the lowest objective or, within rounding of it, of the
 /// smallest gradient.
 struct Lowest {
-    at: Slope,
+    at: Gradient,
     objective: f64,
     gradient_norm: f64,
 }
@@ -437,14 +439,14 @@ fn search(start: OnLine, at: impl Fn(f64) -> OnLine) -> Option<f64> {
 
 /// Half the square of the Newton decrement of the loss, without a penalty, at some logits (c x n,
 /// the bias included): what the quadratic model there promises to be left to gain.
-pub(crate) fn decrement<S: Space>(
+pub(crate) fn decrement<S: Problem>(
     space: &mut S,
-    likelihood: &Likelihood,
+    likelihood: &Risk,
     logits: &[f64],
-    stop: Stop,
+    stop: StoppingCriteria,
 ) -> Option<f64> {
     let start = Point::zero(space, likelihood.outputs());
-    let mut descent = Descent::new(space, likelihood, 0.0, start, stop);
+    let mut descent = Minimizer::new(space, likelihood, 0.0, start, stop);
     let values = descent.point.z.iter_mut().zip(logits);
     values.for_each(|(z, &logit)| *z = S::Real::of(logit));
     descent.evaluate();
@@ -452,22 +454,22 @@ pub(crate) fn decrement<S: Space>(
     NewtonDirection::new(&descent).decrement(&mut descent)
 }
 
-impl<'a, S: Space> Descent<'a, S> {
+impl<'a, S: Problem> Minimizer<'a, S> {
     /// Begin at a point.
     pub fn new(
         space: &'a mut S,
-        likelihood: &'a Likelihood<'a>,
+        likelihood: &'a Risk<'a>,
         l2: f64,
         start: Point<S::Real>,
-        stop: Stop,
+        stop: StoppingCriteria,
     ) -> Self {
         let c = likelihood.outputs();
         let rows = space.rows();
         let origin = Point::zero(space, c);
         let at_start_of_all = start.w.iter().chain(&start.b).all(|&value| value == 0.0);
-        let mut descent = Descent {
+        let mut descent = Minimizer {
             at: At::new(c, rows),
-            gradient: Slope::zero(space, c),
+            gradient: Gradient::zero(space, c),
             point: origin,
             space,
             likelihood,
@@ -485,7 +487,7 @@ impl<'a, S: Space> Descent<'a, S> {
             moves: 0,
             blind: 0,
             lowest: Lowest {
-                at: Slope::default(),
+                at: Gradient::default(),
                 objective: f64::INFINITY,
                 gradient_norm: f64::INFINITY,
             },
@@ -512,12 +514,12 @@ impl<'a, S: Space> Descent<'a, S> {
     ///
     /// # Errors
     /// Those of `watch`.
-    pub fn run<M: Method<S>>(
+    pub fn run<M: DirectionRule<S>>(
         mut self,
         mut method: M,
         watch: &mut impl Watch<Point<S::Real>>,
-    ) -> Result<(Point<S::Real>, Outcome)> {
-        let mut state = Underway {
+    ) -> Result<(Point<S::Real>, SolveReport)> {
+        let mut state = SolverState {
             descent: &mut self,
             method: &mut method,
         };
@@ -551,7 +553,7 @@ impl<'a, S: Space> Descent<'a, S> {
                 objective: self.objective,
                 gradient_norm: self.gradient_norm,
             };
-            let mut state = Underway {
+            let mut state = SolverState {
                 descent: &mut self,
                 method: &mut method,
             };
@@ -575,8 +577,8 @@ impl<'a, S: Space> Descent<'a, S> {
         }
     }
 
-    fn gradient_like(&self) -> Slope {
-        Slope::zero(self.space, self.likelihood.outputs())
+    fn gradient_like(&self) -> Gradient {
+        Gradient::zero(self.space, self.likelihood.outputs())
     }
 
     /// Whether the point is better than the best one so far.
@@ -701,7 +703,7 @@ impl<'a, S: Space> Descent<'a, S> {
     }
 
     /// The inner product of a slope and a point.
-    pub fn along(&self, slope: &Slope, point: &Point<S::Real>) -> f64 {
+    pub fn along(&self, slope: &Gradient, point: &Point<S::Real>) -> f64 {
         self.space.dot(&slope.w, &point.w, &point.z) + inner(&slope.b, &point.b)
     }
 
@@ -715,7 +717,7 @@ impl<'a, S: Space> Descent<'a, S> {
             return self.refresh();
         }
         self.objective = self.at.loss + 0.5 * self.l2 * self.square;
-        self.space.pullback(&self.at.g, &mut self.gradient.w);
+        self.space.adjoint(&self.at.g, &mut self.gradient.w);
         self.products.pullbacks += 1;
         axpby(self.l2, w, 1.0, &mut self.gradient.w);
         self.gradient.b.copy_from_slice(&self.at.bias);
@@ -777,7 +779,7 @@ impl<'a, S: Space> Descent<'a, S> {
     }
 
     /// The preconditioned slope: `M⁻¹ r`.
-    pub fn precondition(&mut self, r: &Slope, to: &mut Point<S::Real>) {
+    pub fn precondition(&mut self, r: &Gradient, to: &mut Point<S::Real>) {
         self.space.solve(&r.w, &mut to.w, &mut to.z);
         self.products.solves += 1;
         let total: f64 = self.factored_bias.iter().sum();
@@ -787,9 +789,9 @@ impl<'a, S: Space> Descent<'a, S> {
     }
 
     /// `q = ∇²F · d`.
-    pub fn hessian(&mut self, d: &Point<S::Real>, room: &mut [S::Real], q: &mut Slope) {
+    pub fn hessian(&mut self, d: &Point<S::Real>, room: &mut [S::Real], q: &mut Gradient) {
         (self.likelihood).hessian(&self.at, &d.z, &d.b, room, &mut q.b);
-        self.space.pullback(room, &mut q.w);
+        self.space.adjoint(room, &mut q.w);
         self.products.pullbacks += 1;
         axpby(self.l2, &d.w, 1.0, &mut q.w);
         center_outputs(self.l2, q);
@@ -841,7 +843,7 @@ impl<'a, S: Space> Descent<'a, S> {
     /// leaves. Where the penalty is weak, a gradient that is small beside the start's says
     /// nothing.
     fn threshold(&self) -> f64 {
-        let Stop { tolerance, .. } = self.stop;
+        let StoppingCriteria { tolerance, .. } = self.stop;
         let of_start = tolerance * self.initial_norm;
         match self.l2 > 0.0 {
             true => of_start.min((2.0 * self.l2 * GAP * tolerance * self.objective.abs()).sqrt()),
@@ -854,7 +856,7 @@ impl<'a, S: Space> Descent<'a, S> {
     }
 
     /// Why the search ends here, if it does; `moved` is false if the last step found nothing
-    /// better, `blind` its method's [`Method::BLIND`].
+    /// better, `blind` its method's [`DirectionRule::BLIND`].
     fn ended(&self, moved: bool, blind: usize) -> Option<Status> {
         if self.l2 == 0.0 && self.likelihood.is_one_hot() && self.at.smallest_margin > SEPARATED {
             Some(Status::Separable)
@@ -887,8 +889,8 @@ impl<'a, S: Space> Descent<'a, S> {
         })
     }
 
-    /// The end; `left` is what [`Descent::settle`] said, if it was called.
-    fn finish(mut self, mut status: Status, left: Option<f64>) -> (Point<S::Real>, Outcome) {
+    /// The end; `left` is what [`Minimizer::settle`] said, if it was called.
+    fn finish(mut self, mut status: Status, left: Option<f64>) -> (Point<S::Real>, SolveReport) {
         let cut_short = matches!(status, Status::PrecisionLimited | Status::IterationLimit);
         if cut_short {
             self.restore_lowest();
@@ -912,7 +914,7 @@ impl<'a, S: Space> Descent<'a, S> {
                 status = Status::Converged;
             }
         }
-        let outcome = Outcome {
+        let outcome = SolveReport {
             status,
             measured_on: MeasuredOn::Coordinates,
             objective: self.objective,

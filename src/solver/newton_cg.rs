@@ -2,12 +2,14 @@
 //! far as pays, and goes along p.
 
 use crate::error::Result;
-use crate::io::checkpoint::Fields;
+use crate::io::checkpoint::StateDict;
 use crate::linalg::vec::Real;
-use crate::loss::risk::Likelihood;
+use crate::loss::risk::Risk;
 use crate::solver::cg::NewtonDirection;
-use crate::solver::minimizer::{Descent, Method, Outcome, Point, Stop, Watch};
-use crate::solver::problem::Space;
+use crate::solver::minimizer::{
+    DirectionRule, Minimizer, Point, SolveReport, StoppingCriteria, Watch,
+};
+use crate::solver::problem::Problem;
 
 /// Steps for which logits are moved with the point, not multiplied out, while slopes tell.
 const KEEP: usize = 8;
@@ -18,15 +20,15 @@ const LEAVE: f64 = 0.25;
 ///
 /// # Errors
 /// Those of `watch`, which break the search off.
-pub fn newton<S: Space>(
+pub fn newton<S: Problem>(
     space: &mut S,
-    likelihood: &Likelihood,
+    likelihood: &Risk,
     l2: f64,
     start: Point<S::Real>,
-    stop: Stop,
+    stop: StoppingCriteria,
     watch: &mut impl Watch<Point<S::Real>>,
-) -> Result<(Point<S::Real>, Outcome)> {
-    let descent = Descent::new(space, likelihood, l2, start, stop);
+) -> Result<(Point<S::Real>, SolveReport)> {
+    let descent = Minimizer::new(space, likelihood, l2, start, stop);
     let work = Work {
         asked: 0.0,
         before: descent.gradient_norm,
@@ -43,11 +45,11 @@ struct Work<T> {
     direction: NewtonDirection<T>,
 }
 
-impl<S: Space> Method<S> for Work<S::Real> {
+impl<S: Problem> DirectionRule<S> for Work<S::Real> {
     /// A step promises to leave a quarter at most.
     const BLIND: usize = 4;
 
-    fn step(&mut self, descent: &mut Descent<S>) -> Result<bool> {
+    fn step(&mut self, descent: &mut Minimizer<S>) -> Result<bool> {
         descent.factor();
         let share = self.ask(descent);
         self.direction.solve(descent, share);
@@ -60,7 +62,7 @@ impl<S: Space> Method<S> for Work<S::Real> {
     }
 
     /// The rest is made anew in every step.
-    fn fields<'a>(&'a mut self, fields: &mut Fields<'a>) {
+    fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
         fields.f64("asked", std::slice::from_mut(&mut self.asked));
         fields.f64("before", std::slice::from_mut(&mut self.before));
     }
@@ -71,7 +73,7 @@ impl<T: Real> Work<T> {
     /// superlinear (Eisenstat and Walker 1996), but no less than the stop asks for; and just
     /// that where it can be had in one step, as the gradient falls with its square and the last
     /// step kept its promise (residuals are measured by the preconditioner, not as gradients).
-    fn ask<S: Space<Real = T>>(&mut self, descent: &Descent<S>) -> f64 {
+    fn ask<S: Problem<Real = T>>(&mut self, descent: &Minimizer<S>) -> f64 {
         let (share, needed) = (descent.share(), 0.5 * descent.needed());
         let kept = descent.gradient_norm <= 2.0 * self.asked * self.before;
         self.before = descent.gradient_norm;

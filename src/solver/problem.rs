@@ -1,6 +1,6 @@
 //! The weights of a converged fit as a space with an inner product and a preconditioner.
 //!
-//! Where [`Engine`](crate::sgd::parameters::Engine) follows torch step by step, a [`Space`] is for optimizers
+//! Where [`Parameters`](crate::sgd::parameters::Parameters) follows torch step by step, a [`Problem`] is for optimizers
 //! that want the optimum: coordinates and sums are f64, rows are centred, and the Newton system
 //! of an average curvature is solved exactly.
 //!
@@ -15,10 +15,10 @@ use crate::design::gram::Progress;
 use crate::error::Result;
 use crate::linalg::vec::Real;
 
-/// Weights W (c x d) by their coordinates: c rows of [`Space::width`] values.
+/// Weights W (c x d) by their coordinates: c rows of [`Problem::width`] values.
 ///
 /// Logits Zᵀ and their gradient Gᵀ are c x n, row-major, as everywhere.
-pub trait Space {
+pub trait Problem {
     /// What logits are stored as.
     type Real: Real;
 
@@ -40,10 +40,10 @@ pub trait Space {
     }
 
     /// `w = Gᵀ Xc`.
-    fn pullback(&mut self, g: &[Self::Real], w: &mut [f64]);
+    fn adjoint(&mut self, g: &[Self::Real], w: &mut [f64]);
 
     /// The inner product of two weights, ⟨U, V⟩; `logits` are V's, and not read unless
-    /// [`Space::solves_logits`].
+    /// [`Problem::solves_logits`].
     fn dot(&self, u: &[f64], v: &[f64], logits: &[Self::Real]) -> f64;
 
     /// |U|².
@@ -51,7 +51,7 @@ pub trait Space {
 
     /// From now on fit `rows` alone, in ascending order, or all with `None`, with features over
     /// `deviation`: coordinates made before mean nothing any more. The others have no share in
-    /// any likelihood, and their logits are those of the last [`Space::logits`]. A space whose
+    /// any likelihood, and their logits are those of the last [`Problem::logits`]. A space whose
     /// products take all rows anyway need not leave any out. `progress` hears how many columns
     /// are done, if a Gram matrix must be made anew.
     ///
@@ -68,7 +68,7 @@ pub trait Space {
     /// curvatures (or the mean of them), each at least 0.
     fn factor(&mut self, curvatures: &[f64], l2: f64);
 
-    /// `w = M⁻¹ r`, and its logits where [`Space::solves_logits`]; else `logits` is not touched.
+    /// `w = M⁻¹ r`, and its logits where [`Problem::solves_logits`]; else `logits` is not touched.
     fn solve(&mut self, r: &[f64], w: &mut [f64], logits: &mut [Self::Real]);
 
     /// Whether a solution's logits come for nothing. Where they do, directions made of solutions

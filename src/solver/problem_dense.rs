@@ -1,4 +1,4 @@
-//! [`Space`] in the weights themselves: W is c x d in f64, products with X are f32.
+//! [`Problem`] in the weights themselves: W is c x d in f64, products with X are f32.
 //!
 //! The rows are centred on the fly, `Xc Wᵀ = X Wᵀ - 1 (W μ)ᵀ` and `Gᵀ Xc = Gᵀ X - (Gᵀ1) μᵀ`:
 //! X stays where it lies. Where means are so large beside the features' scales that f32 sums would
@@ -20,14 +20,14 @@ use crate::design::gram::room;
 use crate::design::gram::{CentredGram, Progress};
 use crate::design::samples::{Batch, Rows};
 use crate::error::Result;
-use crate::kernels::{Isa, vectorised};
+use crate::kernels::{Isa, with_isa};
 use crate::linalg::cholesky::Factor;
 use crate::linalg::gemm::{Gemm, lower_triangle};
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::linalg::threads::{self, Share, Work};
 use crate::linalg::vec::dot;
 use crate::linalg::vec::sum;
-use crate::solver::problem::Space;
+use crate::solver::problem::Problem;
 use crate::solver::problem_gram::Preconditioner;
 
 /// Least l2 of the preconditioner, as a share of its diagonal: as much as the rounding of
@@ -38,7 +38,7 @@ const TOLD: f64 = 100.0;
 
 /// Weights as they are.
 #[derive(Debug)]
-pub struct PrimalSpace<'a> {
+pub struct DenseProblem<'a> {
     gemm: Gemm,
     rows: &'a Rows<'a>,
     x: Blocks<'a>,
@@ -71,7 +71,7 @@ enum SecondOrder {
     },
 }
 
-impl<'a> PrimalSpace<'a> {
+impl<'a> DenseProblem<'a> {
     /// Weights of any number of outputs on X, with features over `deviation`. Cost: X is read
     /// once more than once, n²d or nd² flop, whichever is less.
     ///
@@ -82,7 +82,7 @@ impl<'a> PrimalSpace<'a> {
         deviation: Option<&[f64]>,
         gemm: Gemm,
         progress: Progress,
-    ) -> Result<PrimalSpace<'a>> {
+    ) -> Result<DenseProblem<'a>> {
         let rows = design.x();
         let (n, d) = (rows.len(), rows.features());
         let (mut x, mean) = match design.is_far() {
@@ -105,7 +105,7 @@ impl<'a> PrimalSpace<'a> {
                 curvature: 0.0,
             },
         };
-        Ok(PrimalSpace {
+        Ok(DenseProblem {
             gemm,
             rows,
             x,
@@ -131,7 +131,7 @@ impl<'a> PrimalSpace<'a> {
         }
     }
 
-    /// What [`PrimalSpace::load`] leaves of a weight.
+    /// What [`DenseProblem::load`] leaves of a weight.
     fn rest(&self, w: &[f64]) -> Vec<f64> {
         let d = self.mean.len();
         let sigma = |at: usize| (self.deviation.as_ref()).map_or(1.0, |s| s[at % d]);
@@ -173,7 +173,7 @@ fn moments(x: &mut Blocks, mean: &[f32], n: usize, progress: Progress) -> Result
     Ok(moments)
 }
 
-impl Space for PrimalSpace<'_> {
+impl Problem for DenseProblem<'_> {
     type Real = f32;
 
     fn rows(&self) -> usize {
@@ -206,15 +206,15 @@ impl Space for PrimalSpace<'_> {
         let shifts: Vec<f32> = rows.map(|w| -dot(w, &self.mean) as f32).collect();
         let weight = MatRef::new(&self.weight, c, d);
         let z = MatMut::new(z, c, n);
-        self.x.margins(self.gemm, weight, &shifts, Batch::All, z);
+        self.x.logits(self.gemm, weight, &shifts, Batch::All, z);
     }
 
-    fn pullback(&mut self, g: &[f32], w: &mut [f64]) {
+    fn adjoint(&mut self, g: &[f32], w: &mut [f64]) {
         let (n, d) = (self.rows.len(), self.mean.len());
         let c = g.len() / n;
         self.weight.resize(c * d, 0.0);
         let g = MatRef::new(g, c, n);
-        (self.x).pullback(self.gemm, 1.0, g, Batch::All, 0.0, &mut self.weight);
+        (self.x).adjoint(self.gemm, 1.0, g, Batch::All, 0.0, &mut self.weight);
         let rows = w
             .par_chunks_exact_mut(d)
             .zip(self.weight.par_chunks_exact(d));
@@ -223,7 +223,7 @@ impl Space for PrimalSpace<'_> {
         let work = Work::bytes(size_of_val(g.as_slice()) + 3 * c * d * 8);
         let rows = rows.share(work);
         rows.enumerate().for_each(|(j, (w, from))| {
-            vectorised!(isa, || {
+            with_isa!(isa, || {
                 let of_mean = sum(g.row(j));
                 let values = w.iter_mut().zip(from).zip(&self.mean);
                 for ((w, &from), &mean) in values {
@@ -348,7 +348,7 @@ impl Space for PrimalSpace<'_> {
         for (z, &value) in logits.iter_mut().zip(&of_samples) {
             *z = value as f32;
         }
-        self.pullback(&logits, w);
+        self.adjoint(&logits, w);
         crate::linalg::vec::axpby(1.0 / l2, r, -h / l2, w);
     }
 

@@ -1,6 +1,6 @@
-//! [`Space`] in Gram coordinates: W = Aᵀ Xc, and all that is needed of X is Kc = Xc Xcᵀ.
+//! [`Problem`] in Gram coordinates: W = Aᵀ Xc, and all that is needed of X is Kc = Xc Xcᵀ.
 //!
-//! `logits = Kc A`, `pullback(G) = G`, `⟨U, V⟩ = Σ A_U ∘ logits(V)`. M acts on coordinates as
+//! `logits = Kc A`, `adjoint(G) = G`, `⟨U, V⟩ = Σ A_U ∘ logits(V)`. M acts on coordinates as
 //! `D Kc + l2`, so with `S = D½ Kc D½ + l2 = L Lᵀ`
 //!
 //! ```text
@@ -28,14 +28,14 @@ use crate::design::gram::room;
 use crate::design::gram::{CentredGram, Progress};
 use crate::design::samples::{Batch, Rows};
 use crate::error::Result;
-use crate::kernels::{Isa, vectorised};
+use crate::kernels::{Isa, with_isa};
 use crate::linalg::cholesky::Factor;
 use crate::linalg::gemm::Gemm;
 use crate::linalg::mat::MatRef;
 use crate::linalg::threads::{self, Share, Work};
 use crate::linalg::vec::dot;
 use crate::linalg::vec::sum;
-use crate::solver::problem::Space;
+use crate::solver::problem::Problem;
 
 /// Curvatures below this share of their mean are raised to it: D must be inverted.
 const SMALLEST: f64 = 1e-3;
@@ -53,7 +53,7 @@ const CANCELLATION: f64 = 1000.0;
 
 /// Gram coordinates in f64.
 #[derive(Debug)]
-pub struct GramSpace<'a> {
+pub struct GramProblem<'a> {
     x: &'a Rows<'a>,
     gemm: Gemm,
     gram: CentredGram,
@@ -183,7 +183,7 @@ impl Preconditioner {
     }
 }
 
-impl<'a> GramSpace<'a> {
+impl<'a> GramProblem<'a> {
     /// Coordinates on the rows of X, whose centred Gram matrix, with features over `deviation`,
     /// is `gram`.
     ///
@@ -197,7 +197,7 @@ impl<'a> GramSpace<'a> {
     ) -> Result<Self> {
         let n = x.len();
         assert_eq!(gram.values.len(), n * n, "K's shape");
-        Ok(GramSpace {
+        Ok(GramProblem {
             x,
             gemm,
             gram,
@@ -269,7 +269,7 @@ impl<'a> GramSpace<'a> {
     }
 }
 
-impl Space for GramSpace<'_> {
+impl Problem for GramProblem<'_> {
     type Real = f64;
 
     fn rows(&self) -> usize {
@@ -300,7 +300,7 @@ impl Space for GramSpace<'_> {
         );
     }
 
-    fn pullback(&mut self, g: &[f64], a: &mut [f64]) {
+    fn adjoint(&mut self, g: &[f64], a: &mut [f64]) {
         let (n, m) = (self.x.len(), self.width());
         match &self.fitted {
             None => a.copy_from_slice(g),
@@ -452,7 +452,7 @@ impl Space for GramSpace<'_> {
         let (c, n) = (a.len() / self.gram.rows, self.gram.rows);
         let mut weight = vec![0.0; c * d];
         let a = MatRef::new(&narrow, c, n);
-        Blocks::new(self.x).pullback(self.gemm, 1.0, a, Batch::All, 0.0, &mut weight);
+        Blocks::new(self.x).adjoint(self.gemm, 1.0, a, Batch::All, 0.0, &mut weight);
         if self.deviation.is_some() {
             let values = weight.iter_mut().enumerate();
             values.for_each(|(at, w)| *w = of_raw(at, f64::from(*w)));
@@ -487,7 +487,7 @@ fn centre(a: &mut [f64], n: usize) {
     let isa = Isa::current();
     let work = Work::bytes(3 * size_of_val(a));
     a.par_chunks_exact_mut(n).share(work).for_each(|a| {
-        vectorised!(isa, || {
+        with_isa!(isa, || {
             let mean = sum(a) / n as f64;
             a.iter_mut().for_each(|a| *a -= mean);
         });
