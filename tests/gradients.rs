@@ -7,8 +7,8 @@ use flowreg::design::samples::Batch;
 use flowreg::linalg::gemm::{Backend, Gemm};
 use flowreg::linalg::mat::MatMut;
 use flowreg::loss::BatchLoss;
-use flowreg::sgd::dense::Primal;
-use flowreg::sgd::parameters::Engine;
+use flowreg::sgd::dense::DenseParameters;
+use flowreg::sgd::parameters::Parameters;
 use flowreg::{Loss, Model};
 use proptest::prelude::*;
 
@@ -32,12 +32,12 @@ proptest! {
         };
 
         let samples = problem.samples();
-        let mut engine = Primal::new(samples.x(), None, start, Gemm::new(backend, 1));
+        let mut engine = DenseParameters::new(samples.x(), None, start, Gemm::new(backend, 1));
         let mut objective = BatchLoss::new(Loss::for_classes(classes), samples.labels());
         let point = engine.start();
         let (mut room, mut g) = (Vec::new(), vec![f32::NAN; n * c]);
         let mut g = MatMut::new(&mut g, c, n);
-        let z = engine.margins(&point, Batch::All, &mut room);
+        let z = engine.logits(&point, Batch::All, &mut room);
         let loss = objective.loss_gradient(Batch::All, z, g.reborrow());
         // The penalty's gradient, as torch adds it: weight_decay times the parameters.
         let mut gradient = engine.zero();

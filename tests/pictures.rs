@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use flowreg::data::pictures::{DecodeOptions, EngineKind, FIRST_BYTES, Rgb, decode_rgb, kind};
+use flowreg::data::pictures::{DecodeOptions, FIRST_BYTES, Kind, Rgb, decode_rgb, kind};
 
 /// Name and bytes of each picture.
 fn pictures() -> Vec<(PathBuf, Vec<u8>)> {
@@ -63,12 +63,12 @@ fn pixels_are_pillows() {
 fn the_kind_is_told_by_the_first_bytes() {
     for (path, bytes) in pictures() {
         let expected = match path.extension().unwrap().to_str().unwrap() {
-            "jpg" => EngineKind::Jpeg,
-            "png" => EngineKind::Png,
-            "gif" => EngineKind::Gif,
-            "bmp" => EngineKind::Bmp,
-            "webp" => EngineKind::Webp,
-            "tif" => EngineKind::Tiff,
+            "jpg" => Kind::Jpeg,
+            "png" => Kind::Png,
+            "gif" => Kind::Gif,
+            "bmp" => Kind::Bmp,
+            "webp" => Kind::Webp,
+            "tif" => Kind::Tiff,
             other => panic!("{other}"),
         };
         assert_eq!(kind(&bytes[..FIRST_BYTES]), Some(expected));

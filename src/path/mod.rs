@@ -181,7 +181,7 @@ impl From<&SolveRecord> for PathEntry {
 #[non_exhaustive]
 pub enum Progress {
     /// The engine was chosen.
-    Parameters(EngineKind),
+    Engine(EngineKind),
     /// The Gram matrix or the moments grow: columns of X so far.
     Columns(usize),
     /// The fit goes on from a checkpoint.
@@ -490,7 +490,7 @@ fn on_space(
 ) -> Result<PathFit> {
     let x = splits.train.x();
     let mut engine = choose(x.len(), x.features(), options.engine)?;
-    observe(Progress::Parameters(engine));
+    observe(Progress::Engine(engine));
     let weights = options.weighting.resolve(splits.train, None)?;
     let design = Centered::new(x);
     let deviation = deviation(splits.train, options.standardize, &weights.samples)?;
