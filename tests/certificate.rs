@@ -10,7 +10,7 @@ use flowreg::design::plan::EngineChoice;
 use flowreg::design::scaler::{Scaler, Standardize};
 use flowreg::loss::weights::SampleWeights;
 use flowreg::path::{Optimizer, PathFit, PathOptions, Penalty, fit_path};
-use flowreg::solver::minimizer::{MeasuredOn, Status};
+use flowreg::solver::report::{MeasuredOn, Status};
 use flowreg::{Model, Samples};
 use proptest::prelude::*;
 

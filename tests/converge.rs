@@ -7,7 +7,7 @@ use flowreg::design::plan::EngineChoice;
 use flowreg::design::scaler::{Scaler, Standardize};
 use flowreg::loss::weights::{ClassWeights, SampleWeights};
 use flowreg::path::{Folds, Optimizer, PathFit, PathOptions, Penalty, fit_path};
-use flowreg::solver::minimizer::{MeasuredOn, SolveReport, Status};
+use flowreg::solver::report::{MeasuredOn, SolveReport, Status};
 use flowreg::{FitOptions, Init, Samples, Splits};
 use proptest::prelude::*;
 

@@ -26,7 +26,7 @@ use flowreg::model::calibrate::calibrate_logits;
 use flowreg::model::export;
 use flowreg::model::{About, Logits};
 use flowreg::path::{Optimizer, PathEntry, PathFit, PathOptions, Progress, fit_path};
-use flowreg::solver::minimizer::Step;
+use flowreg::solver::report::Step;
 use flowreg::{Checkpoints, Every};
 use flowreg::{Dataset, Model, Samples, Scores, Split, Splits, cli};
 use flowreg::{Decay, Epoch, Event, LearningRate, Schedule, Sgd};

@@ -13,7 +13,7 @@ use crate::linalg::gemm::{Backend, Gemm};
 use crate::loss::weights::{ClassWeights, SampleWeights, read_weights};
 use crate::model::calibrate::Calibration;
 use crate::path::{Folds, Limit, Optimizer, PathEntry, PathFit, PathOptions, Penalty};
-use crate::solver::minimizer::{SolveReport, Status};
+use crate::solver::report::{SolveReport, Status};
 
 /// Options of `--optimizer newton` and `lbfgs`.
 #[derive(Args, Clone, Debug)]

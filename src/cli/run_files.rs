@@ -13,7 +13,7 @@ use crate::model::Model;
 use crate::model::calibrate::Calibration;
 use crate::path::{Optimizer, PathFit, PathOptions};
 use crate::sgd::{Fit, FitOptions, Timings};
-use crate::solver::minimizer::SolveReport;
+use crate::solver::report::SolveReport;
 
 /// One JSON object an epoch.
 pub const HISTORY: &str = "history.jsonl";

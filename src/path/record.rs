@@ -10,7 +10,9 @@ use crate::io::checkpoint::{self, Checkpoints, Fingerprint, Saved, Saver, State,
 use crate::linalg::vec::Real;
 use crate::model::Model;
 use crate::path::PathEntry;
-use crate::solver::minimizer::{MeasuredOn, Point, Products, SolveReport, Status, Step, Watch};
+use crate::solver::minimizer::Watch;
+use crate::solver::point::Point;
+use crate::solver::report::{MeasuredOn, Products, SolveReport, Status, Step};
 
 /// A search that came to its end.
 #[derive(Clone, Copy, Debug, PartialEq)]

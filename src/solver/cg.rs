@@ -2,7 +2,8 @@
 //! and Wright, Numerical Optimization, ch. 7).
 
 use crate::linalg::vec::{Real, axpby};
-use crate::solver::minimizer::{Gradient, Minimizer, Point};
+use crate::solver::minimizer::Minimizer;
+use crate::solver::point::{Gradient, Point};
 use crate::solver::problem::Problem;
 
 /// Most steps.

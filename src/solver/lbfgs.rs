@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use crate::error::Result;
 use crate::io::checkpoint::StateDict;
 use crate::loss::risk::Risk;
-use crate::solver::minimizer::{
-    DirectionRule, Gradient, Minimizer, Point, SolveReport, StoppingCriteria, Watch,
-};
+use crate::solver::minimizer::{DirectionRule, Minimizer, Watch};
+use crate::solver::point::{Gradient, Point};
 use crate::solver::problem::Problem;
+use crate::solver::report::{SolveReport, StoppingCriteria};
 
 /// Steps remembered: with lines searched to their lowest point, more of them save no step.
 const MEMORY: usize = 5;

@@ -11,210 +11,12 @@ use crate::linalg::vec::{Real, axpby};
 use crate::loss::risk::{At, MarginChanges, Risk};
 use crate::solver::bias;
 use crate::solver::cg::NewtonDirection;
+use crate::solver::line_search::{LinePoint, line_search};
+use crate::solver::point::{Gradient, Point, center_outputs, inner};
 use crate::solver::problem::Problem;
-
-/// When to stop.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StoppingCriteria {
-    /// Gradient norm that is small enough, as a share of that at W = 0, b = 0. The gap (without
-    /// a penalty, the decrement) must also be below 100 times this share of the objective.
-    pub tolerance: f64,
-    /// Most iterations.
-    pub iterations: usize,
-}
-
-impl StoppingCriteria {
-    /// The gap that is small enough at an objective.
-    pub(crate) fn largest_gap(self, objective: f64) -> f64 {
-        GAP * self.tolerance * objective.abs()
-    }
-}
-
-/// How a fit ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// |∇F| is the tolerance's share of that at W = 0, or rounding; and the gap is below 100
-    /// times that share of F. Without a penalty the Newton decrement takes the gap's place.
-    Converged,
-    /// Out of iterations.
-    IterationLimit,
-    /// The precision of the features, of the products or of the model's f32 values allows no
-    /// better.
-    PrecisionLimited,
-    /// The classes are separable and nothing penalises larger weights: the loss falls to 0 along
-    /// the weights found, and has no minimum.
-    Separable,
-    /// Some samples are separated and the others tied along a direction of the weights (Albert
-    /// and Anderson 1984), and nothing penalises larger weights: the loss has no minimum.
-    QuasiSeparable,
-}
-
-/// What an [`SolveReport`] was computed from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MeasuredOn {
-    /// The f32 weights and bias of the model, over the rows as they are stored.
-    Model,
-    /// The optimizer's own coordinates, from which a model would be rounded.
-    Coordinates,
-}
-
-/// The end of a fit.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct SolveReport {
-    /// How it ended.
-    pub status: Status,
-    /// What the numbers below belong to.
-    pub measured_on: MeasuredOn,
-    /// F.
-    pub objective: f64,
-    /// The data's part of F.
-    pub loss: f64,
-    /// |∇F|.
-    pub gradient_norm: f64,
-    /// |∇F| at W = 0, b = 0.
-    pub initial_gradient_norm: f64,
-    /// F is above its minimum by no more than this. Of coordinates |∇_W F|²/(2 l2), where ∇_b F = 0
-    /// but for rounding (F is l2-strongly convex in W); of a model with what the rounded bias
-    /// loses and an estimate of the measurement's own rounding. `None` without a penalty, or where
-    /// b still leaves more than rounding to gain.
-    pub gap: Option<f64>,
-    /// Without a penalty: half the square of the Newton decrement, what the quadratic model at
-    /// the end promises to be left to gain.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub decrement: Option<f64>,
-    /// Of quasi-separable classes the one whose samples are separated furthest.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub separated_class: Option<u32>,
-    /// Steps.
-    pub iterations: usize,
-    /// Products.
-    pub products: Products,
-}
-
-/// A step, as it is reported.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Step {
-    /// Number, from 0: the start.
-    pub iteration: usize,
-    /// F.
-    pub objective: f64,
-    /// |∇F|.
-    pub gradient_norm: f64,
-}
-
-/// Products with X, or with K in Gram coordinates.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Products {
-    /// Logits of a weight or direction; on the weights themselves two products for a weight.
-    pub logits: usize,
-    /// Weights of a gradient in the logits.
-    pub pullbacks: usize,
-    /// Solutions with the preconditioner.
-    pub solves: usize,
-}
-
-/// A weight and bias with the weight's logits.
-#[derive(Clone, Debug)]
-pub struct Point<T, W = f64> {
-    /// Coordinates of W.
-    pub w: Vec<W>,
-    /// b.
-    pub b: Vec<f64>,
-    /// `Xc Wᵀ`, transposed; empty where they are not kept.
-    pub z: Vec<T>,
-}
-
-impl<T: Real> Point<T> {
-    /// The origin.
-    pub fn zero(space: &impl Problem<Real = T>, outputs: usize) -> Point<T> {
-        Point {
-            w: vec![0.0; outputs * space.width()],
-            b: vec![0.0; outputs],
-            z: vec![T::default(); outputs * space.rows()],
-        }
-    }
-
-    /// The origin, with logits only where solutions have some.
-    pub(super) fn of_solutions(space: &impl Problem<Real = T>, outputs: usize) -> Point<T> {
-        let mut point = Point::zero(space, outputs);
-        if !space.solves_logits() {
-            point.z = Vec::new();
-        }
-        point
-    }
-
-    /// Everything that it is made of, for a checkpoint.
-    pub(crate) fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
-        fields.f64("w", &mut self.w);
-        fields.f64("b", &mut self.b);
-        fields.real("z", &mut self.z);
-    }
-
-    /// `self = alpha · x + beta · self`, the logits only if both have some; with `beta` = 0,
-    /// `self` is not read.
-    pub fn axpby(&mut self, alpha: f64, x: &Point<T>, beta: f64) {
-        axpby(alpha, &x.w, beta, &mut self.w);
-        axpby(alpha, &x.b, beta, &mut self.b);
-        if !x.z.is_empty() && !self.z.is_empty() {
-            axpby(alpha, &x.z, beta, &mut self.z);
-        }
-    }
-}
-
-/// A gradient: coordinates and bias, without logits.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Gradient {
-    /// Coordinates.
-    pub w: Vec<f64>,
-    /// Bias.
-    pub b: Vec<f64>,
-}
-
-impl Gradient {
-    /// Zeros.
-    pub fn zero(space: &impl Problem, outputs: usize) -> Gradient {
-        Gradient {
-            w: vec![0.0; outputs * space.width()],
-            b: vec![0.0; outputs],
-        }
-    }
-
-    /// Everything that it is made of, for a checkpoint.
-    pub fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
-        fields.f64("w", &mut self.w);
-        fields.f64("b", &mut self.b);
-    }
-
-    /// `self = alpha · x + beta · self`; with `beta` = 0, `self` is not read.
-    pub fn axpby(&mut self, alpha: f64, x: &Gradient, beta: f64) {
-        axpby(alpha, &x.w, beta, &mut self.w);
-        axpby(alpha, &x.b, beta, &mut self.b);
-    }
-}
-
-/// Without a penalty, what all outputs have in common changes no probability: a slope along it is
-/// rounding.
-fn center_outputs(l2: f64, slope: &mut Gradient) {
-    let c = slope.b.len();
-    if l2 > 0.0 || c == 1 {
-        return;
-    }
-    for values in [&mut slope.w, &mut slope.b] {
-        let width = values.len() / c;
-        for k in 0..width {
-            let mean = values[k..].iter().step_by(width).sum::<f64>() / c as f64;
-            let of_outputs = values[k..].iter_mut().step_by(width);
-            of_outputs.for_each(|value| *value -= mean);
-        }
-    }
-}
-
-/// Σ a·b of biases.
-fn inner(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
+use crate::solver::report::{
+    GAP, MeasuredOn, Products, SolveReport, Status, Step, StoppingCriteria,
+};
 
 /// How a search chooses its steps.
 pub(super) trait DirectionRule<S: Problem> {
@@ -346,22 +148,11 @@ struct Lowest {
 /// Steps without halving the gradient, where the objective tells nothing any more, that end
 /// a search.
 const PATIENCE: usize = 12;
-/// Share of the slope's promise that a step must keep (Armijo 1966).
-const SUFFICIENT: f64 = 1e-4;
-/// Share of the first slope at which a line is flat enough (Wolfe 1969). A look at a line is
-/// cheap beside a direction, and exact steps keep directions conjugate.
-const FLAT: f64 = 0.05;
 /// Share of the objective that a line must promise to be searched: along it only sums in f64 are
 /// rounded, whatever the products were.
 const SEEN: f64 = 1e-13;
-/// Most points of a line looked at once one of them would do.
-const LOOKS: usize = 8;
 /// A margin of every sample that no rounding takes away.
 const SEPARATED: f64 = 1.0;
-/// The gap that counts as none, as a share of the objective: a multiple of the tolerance.
-const GAP: f64 = 100.0;
-/// Shortest step tried.
-const SHORTEST: f64 = 1e-12;
 /// A change of margins by steps that does not die out: along a direction without a minimum
 /// Newton's steps change them by 1, as the loss falls like e⁻ᵗ.
 pub(crate) const RUNNING: f64 = 0.1;
@@ -372,70 +163,6 @@ pub(crate) const SURE: f64 = 0.8;
 pub(crate) const NEARLY_TIED: f64 = 0.05;
 /// A share of the largest change of margins that counts as none.
 const TIED: f64 = 1e-6;
-
-/// The objective at a point of a line.
-#[derive(Clone, Copy, Debug)]
-struct OnLine {
-    t: f64,
-    objective: f64,
-    slope: f64,
-}
-
-impl OnLine {
-    /// Where the cubic through this point and `end` is lowest (Nocedal and Wright, 3.59), as a
-    /// share of the way.
-    fn lowest_before(self, end: OnLine) -> f64 {
-        let length = end.t - self.t;
-        let (a, b) = (self.slope * length, end.slope * length);
-        let d1 = a + b - 3.0 * (end.objective - self.objective);
-        let d2 = (d1 * d1 - a * b).max(0.0).sqrt();
-        1.0 - (b + d2 - d1) / (b - a + 2.0 * d2)
-    }
-
-    /// Where the slope is 0 if it goes on as from `before` to here: nowhere, if it did not rise.
-    fn flat_beyond(self, before: OnLine) -> f64 {
-        match before.slope < self.slope {
-            true => self.t + self.slope * (self.t - before.t) / (before.slope - self.slope),
-            false => f64::INFINITY,
-        }
-    }
-}
-
-/// A `t` at which a convex objective fell sufficiently and is nearly flat (the strong Wolfe
-/// conditions: Nocedal and Wright, section 3.1), or the lowest that was found, beginning with 1.
-/// At `start` t is 0 and the slope below 0. `None` if the objective falls nowhere.
-fn search(start: OnLine, at: impl Fn(f64) -> OnLine) -> Option<f64> {
-    // The lowest point lies between them.
-    let (mut low, mut high) = (start, None);
-    let mut best: Option<OnLine> = None;
-    let (mut t, mut looks) = (1.0, 0);
-    while looks < LOOKS && t > SHORTEST {
-        let here = at(t);
-        let fell = here.objective <= start.objective + SUFFICIENT * t * start.slope;
-        if fell && here.slope.abs() <= -FLAT * start.slope {
-            return Some(t);
-        }
-        if fell && best.is_none_or(|best| here.objective < best.objective) {
-            best = Some(here);
-        }
-        let before = low;
-        match fell && here.slope < 0.0 {
-            true => low = here,
-            false => high = Some(here),
-        }
-        let most = if best.is_some() { 0.9 } else { 0.5 };
-        t = match high {
-            Some(high) => {
-                let share = low.lowest_before(high);
-                let share = if share.is_finite() { share } else { 0.0 };
-                low.t + share.clamp(0.1, most) * (high.t - low.t)
-            }
-            None => low.flat_beyond(before).clamp(1.1 * t, 4.0 * t),
-        };
-        looks += usize::from(best.is_some());
-    }
-    best.map(|best| best.t)
-}
 
 /// Half the square of the Newton decrement of the loss, without a penalty, at some logits (c x n,
 /// the bias included): what the quadratic model there promises to be left to gain.
@@ -807,7 +534,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         if slope.is_nan() || slope >= 0.0 {
             return None;
         }
-        let start = OnLine {
+        let start = LinePoint {
             t: 0.0,
             objective: self.objective,
             slope,
@@ -816,14 +543,14 @@ impl<'a, S: Problem> Minimizer<'a, S> {
             let point = (&self.point.z[..], &self.point.b[..]);
             let (loss, slope) = (self.likelihood).along(point, (&direction.z, &direction.b), t);
             let penalty = self.square + t * (2.0 * w_along + t * square);
-            OnLine {
+            LinePoint {
                 t,
                 objective: loss + 0.5 * self.l2 * penalty,
                 slope: slope + self.l2 * (w_along + t * square),
             }
         };
         let t = match -slope > SEEN * self.objective.abs() {
-            true => search(start, at)?,
+            true => line_search(start, at)?,
             false => 1.0,
         };
         self.point.axpby(t, direction, 1.0);
@@ -933,54 +660,5 @@ impl<'a, S: Problem> Minimizer<'a, S> {
     /// What is too little of F to be told from rounding.
     pub fn unmeasurable(&self) -> f64 {
         self.space.noise() * self.objective.abs()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        /// On convex lines that saturate, explode or do neither, their lowest point anywhere from
-        /// 1e-4 to 1e3: few looks find it.
-        #[test]
-        fn a_line_is_searched_to_its_lowest_point(
-            lowest in -4.0f64..3.0, square in 0.0f64..2.0, cosh in 0.0f64..2.0,
-            softplus in 0.0f64..2.0, steep in -1.0f64..2.0,
-        ) {
-            let lowest = 10f64.powf(lowest);
-            let steep = 10f64.powf(steep) / lowest;
-            prop_assume!(square + cosh + softplus > 1e-3);
-            let looks = std::cell::Cell::new(0);
-            let at = |t: f64| {
-                looks.set(looks.get() + 1);
-                let u = t - lowest;
-                let bend = 2.0 / (1.0 + (-steep * u).exp()) - 1.0;
-                OnLine {
-                    t,
-                    objective: square * u * u / 2.0 / lowest.powi(2) + cosh * (u / lowest).cosh()
-                        + softplus * (2.0 * (steep * u).exp().ln_1p() - steep * u),
-                    slope: square * u / lowest.powi(2) + cosh * (u / lowest).sinh() / lowest
-                        + softplus * steep * bend,
-                }
-            };
-            let start = at(0.0);
-            let t = search(start, at).unwrap();
-            prop_assert!(looks.get() <= 20, "{} looks", looks.get());
-            let (end, lowest) = (at(t), at(lowest));
-            let left = (end.objective - lowest.objective) / (start.objective - lowest.objective);
-            prop_assert!(left <= 0.05, "{left}: {end:?} of {start:?}");
-        }
-    }
-
-    #[test]
-    fn a_line_that_falls_nowhere_has_no_step() {
-        let at = |t: f64| OnLine {
-            t,
-            objective: if t > 0.0 { f64::NAN } else { 1.0 },
-            slope: -1.0,
-        };
-        assert_eq!(search(at(0.0), at), None);
     }
 }

@@ -6,10 +6,10 @@ use crate::io::checkpoint::StateDict;
 use crate::linalg::vec::Real;
 use crate::loss::risk::Risk;
 use crate::solver::cg::NewtonDirection;
-use crate::solver::minimizer::{
-    DirectionRule, Minimizer, Point, SolveReport, StoppingCriteria, Watch,
-};
+use crate::solver::minimizer::{DirectionRule, Minimizer, Watch};
+use crate::solver::point::Point;
 use crate::solver::problem::Problem;
+use crate::solver::report::{SolveReport, StoppingCriteria};
 
 /// Steps for which logits are moved with the point, not multiplied out, while slopes tell.
 const KEEP: usize = 8;

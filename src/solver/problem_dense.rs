@@ -11,7 +11,6 @@
 //!   with X more. (Its logits would be `S⁻¹ Xc r`, but those of the rounded `M⁻¹ r` differ from
 //!   them by far more than rounding.)
 
-use faer::Accum;
 use rayon::prelude::*;
 
 use crate::design::centered::Centered;
@@ -29,6 +28,7 @@ use crate::linalg::vec::dot;
 use crate::linalg::vec::sum;
 use crate::solver::problem::Problem;
 use crate::solver::problem_gram::Preconditioner;
+use faer::Accum;
 
 /// Least l2 of the preconditioner, as a share of its diagonal: as much as the rounding of
 /// f32 sums may take away.

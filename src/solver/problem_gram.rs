@@ -18,8 +18,6 @@
 //! it cancels in Kc A, but not in Aᵀ X, rounded to f32. The weight is that of the coordinates of
 //! minimum norm with the same logits.
 
-use faer::Accum;
-use faer::linalg::matmul::matmul;
 use rayon::prelude::*;
 
 use crate::design::centered::{Centered, Precision};
@@ -36,6 +34,8 @@ use crate::linalg::threads::{self, Share, Work};
 use crate::linalg::vec::dot;
 use crate::linalg::vec::sum;
 use crate::solver::problem::Problem;
+use faer::Accum;
+use faer::linalg::matmul::matmul;
 
 /// Curvatures below this share of their mean are raised to it: D must be inverted.
 const SMALLEST: f64 = 1e-3;

@@ -1,0 +1,97 @@
+//! The penalties of a path.
+
+use super::options::*;
+use super::search::Search;
+use crate::error::{Error, Result};
+use crate::linalg::power_iteration::largest_eigenvalue;
+use crate::linalg::vec::Real;
+use crate::loss::Loss;
+use crate::solver::problem::Problem;
+
+/// Penalties of `--l2 auto`.
+pub(super) const AUTO_COUNT: usize = 20;
+
+/// From the strongest of them to the weakest.
+pub(super) const AUTO_RANGE: f64 = 1e-6;
+
+impl<S: Problem> Search<'_, S> {
+    /// The strongest first.
+    pub(super) fn penalties(&mut self) -> Result<Vec<f64>> {
+        let total: f64 = self.weights.rows.iter().sum();
+        Ok(match self.options.penalty {
+            Penalty::C(c) => {
+                let l2 = 1.0 / (c * total);
+                if !(l2.is_finite() && l2 > 0.0) {
+                    let found = format!(
+                        "{c}, which is l2 = {l2}: the weights of the rows add up to {total}"
+                    );
+                    return Err(Error::options(
+                        "--C",
+                        found,
+                        "a value whose l2 is a number above 0",
+                    ));
+                }
+                vec![l2]
+            }
+            Penalty::Value(l2) => vec![l2],
+            Penalty::Path { from, to, count } => ratios(from.max(to), from.min(to), count),
+            Penalty::Auto => {
+                let strongest = self.curvature();
+                if !(strongest.is_finite() && strongest > 0.0) {
+                    let found = "auto, and all features are constant (or their products overflow)";
+                    return Err(Error::options("--l2", found, "--l2 VALUE or --l2-path"));
+                }
+                ratios(strongest, AUTO_RANGE * strongest, AUTO_COUNT)
+            }
+        })
+    }
+
+    /// h λmax(D½ Xc Xcᵀ D½) at W = 0, D being the rows' shares and Xc centred by them.
+    pub(super) fn curvature(&mut self) -> f64 {
+        let n = self.space.rows();
+        let classes = self.splits.train.classes() as f64;
+        let h = match Loss::for_classes(self.splits.train.classes()) {
+            Loss::Softmax => (1.0 - 1.0 / classes) / classes,
+            Loss::Logistic => 0.25,
+        };
+        let total: f64 = self.weights.rows.iter().sum();
+        let shares: Vec<f64> = self.weights.rows.iter().map(|w| w / total).collect();
+        let mut w = vec![0.0; self.space.width()];
+        let (mut g, mut z) = (vec![S::Real::default(); n], vec![S::Real::default(); n]);
+        let largest = largest_eigenvalue(n, |v, out| {
+            let rooted = || v.iter().zip(&shares).map(|(&v, s)| f64::from(v) * s.sqrt());
+            let sum: f64 = rooted().sum();
+            for ((g, v), share) in g.iter_mut().zip(rooted()).zip(&shares) {
+                *g = S::Real::of(v - share * sum);
+            }
+            self.space.adjoint(&g, &mut w);
+            self.space.logits_of_direction(&w, &mut z);
+            let mean: f64 = z.iter().zip(&shares).map(|(&z, s)| z.into() * s).sum();
+            for ((out, &z), share) in out.iter_mut().zip(&z).zip(&shares) {
+                *out = ((z.into() - mean) * share.sqrt()) as f32;
+            }
+        });
+        h * largest
+    }
+}
+
+/// `count` values from one to the other in equal ratios.
+pub(super) fn ratios(from: f64, to: f64, count: usize) -> Vec<f64> {
+    let last = (count - 1) as f64;
+    let value = |i: usize| (from.ln() + (to.ln() - from.ln()) * i as f64 / last).exp();
+    let mut values: Vec<f64> = (0..count).map(value).collect();
+    (values[0], values[count - 1]) = (from, to);
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    pub(super) fn paths_are_geometric_and_end_where_they_should() {
+        let path = ratios(10.0, 0.001, 5);
+        assert_eq!((path[0], path[4]), (10.0, 0.001));
+        assert!((path[2] - 0.1).abs() < 1e-15);
+    }
+}

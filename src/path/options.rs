@@ -1,0 +1,154 @@
+//! What to fit and how.
+
+use crate::design::plan::EngineChoice;
+use crate::design::scaler::Standardize;
+use crate::error::{Error, Result};
+use crate::io::checkpoint::Checkpoints;
+use crate::linalg::gemm::Backend;
+use crate::loss::weights::SampleWeights;
+
+/// What to fit and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PathOptions {
+    /// Who goes to the optimum.
+    pub optimizer: Optimizer,
+    /// The penalty or penalties.
+    pub penalty: Penalty,
+    /// What chooses among penalties: with `None`, the validation rows.
+    pub folds: Option<Folds>,
+    /// Fit the chosen penalty once more, on the validation rows as well.
+    pub refit_all: bool,
+    /// How much each sample counts.
+    pub weighting: SampleWeights,
+    /// The features' scale while fitting; the penalty is that of the scaled features' weight, the
+    /// model one of the features as they are. Of folds, the scale of the rows that are fitted.
+    pub standardize: Standardize,
+    /// Gradient norm that is small enough, as a share of that at W = 0, b = 0; the certified gap
+    /// must also be below 100 times this share of the objective.
+    pub tolerance: f64,
+    /// Most steps for one penalty.
+    pub max_iterations: usize,
+    /// How the weight is represented.
+    pub engine: EngineChoice,
+    /// Who multiplies f32 matrices.
+    pub backend: Backend,
+    /// Where to save the state now and then, to go on from after a stop.
+    pub checkpoints: Option<Checkpoints>,
+    /// Threads; `None` is one for each core.
+    pub threads: Option<usize>,
+}
+
+impl Default for PathOptions {
+    /// Newton's method at scikit-learn's C = 1, to 1e-5 of the initial gradient.
+    fn default() -> Self {
+        PathOptions {
+            optimizer: Optimizer::Newton,
+            penalty: Penalty::C(1.0),
+            folds: None,
+            refit_all: false,
+            weighting: SampleWeights::default(),
+            standardize: Standardize::None,
+            tolerance: 1e-5,
+            max_iterations: 1000,
+            engine: EngineChoice::Auto,
+            backend: Backend::default(),
+            checkpoints: None,
+            threads: None,
+        }
+    }
+}
+
+/// Who goes to the optimum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// [`newton`].
+    Newton,
+    /// [`lbfgs`].
+    Lbfgs,
+}
+
+/// l2 of `mean loss + (l2/2) |W|²`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Penalty {
+    /// 1/(C Σ wᵢ), wᵢ being the weight of a row (1 where rows count alike): scikit-learn's C.
+    C(f64),
+    /// This.
+    Value(f64),
+    /// So many, from one to the other in equal ratios; the strongest is fitted first.
+    Path {
+        /// One end.
+        from: f64,
+        /// The other end.
+        to: f64,
+        /// How many, both ends included.
+        count: usize,
+    },
+    /// Twenty, over six decades down from `h λmax(Xc Xcᵀ)/n`, h the curvature of the loss at
+    /// W = 0, where a penalty halves even the strongest direction; the path ends when three
+    /// penalties brought nothing better.
+    Auto,
+}
+
+/// Cross-validation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Folds {
+    /// How many, stratified by class.
+    pub count: usize,
+    /// Seed of who goes where.
+    pub seed: u32,
+    /// Choose the strongest penalty whose loss is within one standard error of the lowest
+    /// (Breiman et al. 1984), instead of the lowest.
+    pub one_standard_error: bool,
+}
+
+impl PathOptions {
+    /// Refuse options that make no sense, whatever the rows; `validated` tells whether there are
+    /// validation rows.
+    ///
+    /// # Errors
+    /// [`Error::Options`].
+    pub fn check(&self, validated: bool) -> Result<()> {
+        let positive = |option, value: f64| match value.is_finite() && value > 0.0 {
+            true => Ok(()),
+            false => Err(Error::options(option, value, "a finite number above 0")),
+        };
+        match self.penalty {
+            Penalty::Value(l2) if !(l2.is_finite() && l2 >= 0.0) => {
+                let expected = "a finite number, 0 or above";
+                return Err(Error::options("--l2", l2, expected));
+            }
+            Penalty::Path { from, to, count } => {
+                positive("--l2-path", from)?;
+                positive("--l2-path", to)?;
+                if !(2..=10_000).contains(&count) {
+                    let expected = "2 to 10000 penalties";
+                    return Err(Error::options("--l2-path", count, expected));
+                }
+            }
+            Penalty::C(c) => positive("--C", c)?,
+            _ => {}
+        }
+        positive("--tolerance", self.tolerance)?;
+        let several = matches!(self.penalty, Penalty::Path { .. } | Penalty::Auto);
+        if several && self.folds.is_none() && !validated {
+            return Err(Error::options(
+                "--l2",
+                "several penalties and no rows to choose by",
+                "--val-split or --cv, which choose one, or one --l2",
+            ));
+        }
+        if self.refit_all && !validated {
+            let expected = "--val-split, whose rows it adds";
+            return Err(Error::options("--refit", "all", expected));
+        }
+        if self.refit_all && self.weighting.samples.is_some() {
+            return Err(Error::options(
+                "--refit",
+                "all with --sample-weight, which has no weights for the validation rows",
+                "train",
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,353 @@
+//! One penalty after the other over one problem.
+
+use super::options::*;
+use super::select::{best, choice};
+use super::{PathEntry, PathFit, Progress};
+use crate::design::centered::Centered;
+use crate::design::gram::CentredGram;
+use crate::design::plan::available_memory;
+use crate::design::plan::{EngineChoice, EngineKind};
+use crate::design::samples::{Samples, Splits};
+use crate::design::scaler::{Scaler, Standardize};
+use crate::error::{Error, Result};
+use crate::linalg::gemm::Gemm;
+use crate::loss::risk::Risk;
+use crate::loss::weights::RowWeights;
+use crate::path::record::{Solution, SolveLog, SolveRecord, Watched};
+use crate::solver::lbfgs::lbfgs;
+use crate::solver::newton_cg::newton;
+use crate::solver::point::Point;
+use crate::solver::problem::Problem;
+use crate::solver::problem_dense::DenseProblem;
+use crate::solver::problem_gram::GramProblem;
+use crate::solver::report::{SolveReport, Status, StoppingCriteria};
+
+/// Penalties past the best one after which an automatic path ends.
+pub(super) const AUTO_PATIENCE: usize = 3;
+
+/// Choose the engine and go: to the penalty that is asked for or chosen, or, once that is known,
+/// to `l2`.
+pub(super) fn fit_on_problem(
+    splits: Splits,
+    options: &PathOptions,
+    gemm: Gemm,
+    l2: Option<f64>,
+    journal: &mut SolveLog,
+    observe: &mut (dyn FnMut(Progress) + Send),
+) -> Result<PathFit> {
+    let x = splits.train.x();
+    let mut engine = choose(x.len(), x.features(), options.engine)?;
+    observe(Progress::Engine(engine));
+    let weights = options.weighting.resolve(splits.train, None)?;
+    let design = Centered::new(x);
+    let deviation = deviation(splits.train, options.standardize, &weights.samples)?;
+    let scale = deviation.clone();
+    let scale = scale.as_deref();
+    let given = Given {
+        splits,
+        options,
+        design: &design,
+        deviation,
+        weights,
+        journal,
+        observe,
+    };
+    let mut columns = |columns| {
+        (given.observe)(Progress::Columns(columns));
+        given.journal.check()
+    };
+    if engine == EngineKind::Gram {
+        match CentredGram::new(x, scale, gemm, &mut columns) {
+            // The primal engine may reach what K cannot hold.
+            Err(Error::Memory { .. }) if options.engine == EngineChoice::Auto => {
+                engine = EngineKind::Primal
+            }
+            gram => {
+                let mut space = GramProblem::new(x, gram?, scale, gemm)?;
+                return given.search(engine, &mut space).run(l2);
+            }
+        }
+    }
+    let mut space = DenseProblem::new(&design, scale, gemm, &mut columns)?;
+    given.search(engine, &mut space).run(l2)
+}
+
+/// All that a search needs, whatever its space.
+pub(super) struct Given<'a> {
+    splits: Splits<'a>,
+    options: &'a PathOptions,
+    design: &'a Centered<'a>,
+    /// σ of the training rows.
+    deviation: Option<Vec<f64>>,
+    weights: RowWeights,
+    journal: &'a mut SolveLog,
+    observe: &'a mut (dyn FnMut(Progress) + Send),
+}
+
+impl<'a> Given<'a> {
+    pub(super) fn search<S: Problem>(self, engine: EngineKind, space: &'a mut S) -> Search<'a, S> {
+        Search {
+            splits: self.splits,
+            options: self.options,
+            engine,
+            design: self.design,
+            deviation: self.deviation,
+            space,
+            weights: self.weights,
+            journal: self.journal,
+            observe: self.observe,
+            last: None,
+            best: None,
+        }
+    }
+}
+
+/// σ of the rows that these sample weights leave, where features are scaled.
+pub(super) fn deviation(
+    samples: &Samples,
+    standardize: Standardize,
+    weights: &[f64],
+) -> Result<Option<Vec<f64>>> {
+    Ok(match standardize {
+        // Means do not matter, as the bias is free.
+        Standardize::None | Standardize::Center => None,
+        Standardize::Scale | Standardize::Both => {
+            let scaler = Scaler::new(samples.x(), Some(weights), Standardize::Scale)?;
+            Some(scaler.deviation().to_vec())
+        }
+    })
+}
+
+/// Gram coordinates where there are no more rows than features and memory holds the matrices:
+/// K and a factor in f64, and room while K is made.
+pub(super) fn choose(n: usize, d: usize, choice: EngineChoice) -> Result<EngineKind> {
+    let bytes = |side: usize| (side as u128).saturating_mul(side as u128) * 28;
+    let fits =
+        |bytes: u128| available_memory().is_none_or(|available| bytes <= u128::from(available));
+    let refuse = |engine: &str, side: usize, instead: &str| {
+        Err(Error::memory(
+            "--engine",
+            format!(
+                "{engine}, whose matrices of {side} x {side} take {} bytes",
+                bytes(side)
+            ),
+            instead,
+        ))
+    };
+    match choice {
+        EngineChoice::Gram if !fits(bytes(n)) => {
+            refuse("gram", n, "primal (or auto), or more memory")
+        }
+        EngineChoice::Gram => Ok(EngineKind::Gram),
+        EngineChoice::Auto if n <= d && fits(bytes(n)) => Ok(EngineKind::Gram),
+        _ if !fits(bytes(n.min(d))) => refuse(
+            "primal",
+            n.min(d),
+            "--optimizer sgd, fewer rows or features, or more memory",
+        ),
+        _ => Ok(EngineKind::Primal),
+    }
+}
+
+/// A converged fit whose engine is known.
+pub(super) struct Search<'a, S: Problem> {
+    pub(super) splits: Splits<'a>,
+    pub(super) options: &'a PathOptions,
+    pub(super) engine: EngineKind,
+    pub(super) design: &'a Centered<'a>,
+    /// σ of the training rows.
+    pub(super) deviation: Option<Vec<f64>>,
+    pub(super) space: &'a mut S,
+    pub(super) weights: RowWeights,
+    pub(super) journal: &'a mut SolveLog,
+    pub(super) observe: &'a mut (dyn FnMut(Progress) + Send),
+    /// The last optimum, from which the next search begins.
+    pub(super) last: Option<Solution<S::Real>>,
+    /// The best so far, where rows that were not fitted choose among all.
+    pub(super) best: Option<Solution<S::Real>>,
+}
+
+/// A penalty to go to.
+#[derive(Clone, Copy)]
+pub(super) struct Task {
+    pub(super) l2: f64,
+    pub(super) fold: Option<usize>,
+    pub(super) tolerance: f64,
+}
+
+impl<'a, S: Problem> Search<'a, S> {
+    pub(super) fn run(mut self, l2: Option<f64>) -> Result<PathFit> {
+        match (l2, self.options.folds) {
+            (Some(l2), _) => self.on_all_rows(&[l2], Vec::new()),
+            (None, None) => self.by_validation(),
+            (None, Some(folds)) => {
+                self.cross_validate(folds)?;
+                let (path, chosen) = choice(self.journal, self.options)?;
+                for entry in &path {
+                    (self.observe)(Progress::Scored(entry.clone()));
+                }
+                let penalties: Vec<f64> = path[..=chosen].iter().map(|entry| entry.l2).collect();
+                self.on_all_rows(&penalties, path)
+            }
+        }
+    }
+
+    /// One penalty after the other on all rows; the model is the last one's.
+    pub(super) fn on_all_rows(
+        mut self,
+        penalties: &[f64],
+        path: Vec<PathEntry>,
+    ) -> Result<PathFit> {
+        let likelihood = self.likelihood(&self.weights);
+        let mut end = None;
+        self.last = None;
+        for &l2 in penalties {
+            let searched = self.search(&likelihood, self.task(l2), |_, _| Ok(None))?;
+            end = Some((l2, searched.outcome));
+        }
+        let found = self.last.take();
+        self.done(&likelihood, end.expect("at least one penalty"), found, path)
+    }
+
+    /// All penalties on all rows; the model is that of the lowest validation loss.
+    pub(super) fn by_validation(mut self) -> Result<PathFit> {
+        let likelihood = self.likelihood(&self.weights);
+        let auto = self.options.penalty == Penalty::Auto;
+        let mut path = Vec::new();
+        for l2 in self.penalties()? {
+            let searched = self.search(&likelihood, self.task(l2), |search, found| {
+                let Some(validation) = search.splits.validation else {
+                    return Ok(None);
+                };
+                let model = search.model(&likelihood, &found.point)?;
+                let model = found.model.insert(model);
+                let score = model.evaluate(validation)?;
+                Ok(Some((score.loss, score.accuracy)))
+            })?;
+            let entry = PathEntry::from(&searched);
+            (self.observe)(Progress::Scored(entry.clone()));
+            path.push(entry);
+            let best = best(&path, false);
+            if let Some(last) = &mut self.last
+                && best == path.len() - 1
+            {
+                self.best = Some(Solution {
+                    point: last.point.clone(),
+                    steps: last.steps.clone(),
+                    model: last.model.take(),
+                });
+            }
+            if auto && path.len() - 1 - best >= AUTO_PATIENCE {
+                break;
+            }
+        }
+        let chosen = &path[best(&path, false)];
+        let (end, found) = ((chosen.l2, chosen.outcome), self.best.take());
+        self.done(&likelihood, end, found, path)
+    }
+
+    pub(super) fn done(
+        mut self,
+        likelihood: &Risk,
+        (l2, outcome): (f64, SolveReport),
+        found: Option<Solution<S::Real>>,
+        path: Vec<PathEntry>,
+    ) -> Result<PathFit> {
+        // Without one, all searches were made before: there would be no checkpoint.
+        let found = found.ok_or_else(|| self.journal.foreign())?;
+        let weight = found.model.map(|model| model.weight().as_slice().to_vec());
+        let certified = self.certify(likelihood, &found.point, (l2, outcome), weight)?;
+        Ok(PathFit {
+            model: certified.model,
+            l2,
+            outcome: certified.outcome,
+            limit: certified.limit,
+            logits: (!self.journal.refitting()).then_some(certified.logits),
+            path,
+            steps: found.steps,
+            engine: self.engine,
+            gram_is_possible: self.gram_is_possible(),
+            threads: 0,
+            seconds: 0.0,
+        })
+    }
+
+    pub(super) fn task(&self, l2: f64) -> Task {
+        Task {
+            l2,
+            fold: None,
+            tolerance: self.options.tolerance,
+        }
+    }
+
+    pub(super) fn gram_is_possible(&self) -> bool {
+        let (n, d) = (self.design.x().len(), self.design.x().features());
+        n <= d && choose(n, d, EngineChoice::Gram).is_ok()
+    }
+
+    pub(super) fn likelihood(&self, weights: &RowWeights) -> Risk<'a> {
+        let labels = self.splits.train.labels();
+        let smoothing = self.options.weighting.label_smoothing;
+        Risk::new(labels, &weights.samples, &weights.classes, smoothing).of_present_classes()
+    }
+
+    /// The optimum for a penalty, from the last one's, and its score; or what the journal says
+    /// of it.
+    pub(super) fn search(
+        &mut self,
+        likelihood: &Risk,
+        task: Task,
+        score: impl FnOnce(&mut Self, &mut Solution<S::Real>) -> Result<Option<(f64, f64)>>,
+    ) -> Result<SolveRecord> {
+        let Task {
+            l2,
+            fold,
+            tolerance,
+        } = task;
+        if let Some(searched) = self.journal.pass(fold, l2)? {
+            return Ok(searched);
+        }
+        let zero = Point::zero(self.space, likelihood.outputs());
+        if self.journal.has_best() {
+            self.best = Some(Solution {
+                point: zero.clone(),
+                steps: Vec::new(),
+                model: None,
+            });
+        }
+        let start = match self.last.take() {
+            // Weights that only tell rows apart are no start for a penalty.
+            Some(found) if self.journal.last_status() != Some(Status::Separable) => found.point,
+            _ => zero,
+        };
+        let stop = StoppingCriteria {
+            tolerance,
+            iterations: self.options.max_iterations,
+        };
+        let observe = &mut self.observe;
+        let mut watched = Watched {
+            journal: self.journal,
+            best: self.best.as_mut(),
+            observe: &mut |step| observe(Progress::Step { l2, fold, step }),
+        };
+        let space = &mut *self.space;
+        let (point, outcome) = match self.options.optimizer {
+            Optimizer::Newton => newton(space, likelihood, l2, start, stop, &mut watched),
+            Optimizer::Lbfgs => lbfgs(space, likelihood, l2, start, stop, &mut watched),
+        }?;
+        let mut found = Solution {
+            point,
+            steps: Vec::new(),
+            model: None,
+        };
+        let searched = SolveRecord {
+            fold,
+            l2,
+            outcome,
+            score: score(self, &mut found)?,
+        };
+        found.steps = self.journal.record(searched);
+        self.last = Some(found);
+        Ok(searched)
+    }
+}

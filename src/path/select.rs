@@ -1,0 +1,120 @@
+//! The choice of a penalty by rows that were not fitted.
+
+use rayon::prelude::*;
+
+use super::PathEntry;
+use super::options::*;
+use crate::design::samples::Samples;
+use crate::error::Result;
+use crate::linalg::mat::MatRef;
+use crate::linalg::threads::{Share, Work};
+use crate::linalg::vec::Real;
+use crate::loss::Loss;
+use crate::loss::risk::Risk;
+use crate::path::record::SolveLog;
+
+/// The penalties that were tried, and the place of the chosen one.
+pub(super) fn choice(journal: &SolveLog, options: &PathOptions) -> Result<(Vec<PathEntry>, usize)> {
+    let path = match options.folds {
+        Some(_) => journal.path_of_folds(),
+        None => journal.path(),
+    };
+    let rule = options.folds.is_some_and(|folds| folds.one_standard_error);
+    match path.is_empty() {
+        true => Err(journal.foreign()),
+        false => {
+            let chosen = best(&path, rule);
+            Ok((path, chosen))
+        }
+    }
+}
+
+/// The entry to choose: the lowest loss on rows that were not fitted, or the strongest penalty
+/// within one standard error of it. Without such rows, the last.
+pub(super) fn best(path: &[PathEntry], one_standard_error: bool) -> usize {
+    let loss = |entry: &PathEntry| entry.val_loss.unwrap_or(f64::NEG_INFINITY);
+    let mut lowest = 0;
+    for (i, entry) in path.iter().enumerate() {
+        if loss(entry) < loss(&path[lowest]) || entry.val_loss.is_none() {
+            lowest = i;
+        }
+    }
+    match (one_standard_error, path[lowest].val_loss_error) {
+        (true, Some(error)) => {
+            let within = |entry: &PathEntry| loss(entry) <= loss(&path[lowest]) + error;
+            path.iter().position(within).unwrap_or(lowest)
+        }
+        _ => lowest,
+    }
+}
+
+/// Mean loss and accuracy of rows by their logits z + b 1ᵀ, where row i counts wᵢ times.
+pub(super) fn score<T: Real>(samples: &Samples, weights: &[f64], z: &[T], b: &[f64]) -> (f64, f64) {
+    let ones = vec![1.0; samples.classes()];
+    let scorer = Risk::new(samples.labels(), weights, &ones, 0.0);
+    let (loss, _) = scorer.along((z, b), (z, &vec![0.0; b.len()]), 0.0);
+    let hits = correct(z, b, samples.labels(), weights);
+    (loss, hits / weights.iter().sum::<f64>())
+}
+
+/// The weight of the rows whose prediction is the label.
+pub(super) fn correct<T: Real>(z: &[T], bias: &[f64], labels: &[u32], weights: &[f64]) -> f64 {
+    let (n, c) = (labels.len(), bias.len());
+    let loss = Loss::for_classes(c.max(2));
+    let of_row = |row: usize| {
+        let logits: Vec<f32> = (0..c)
+            .map(|j| (z[j * n + row].into() + bias[j]) as f32)
+            .collect();
+        match loss.predictions(MatRef::new(&logits, c, 1)) == [labels[row]] {
+            true => weights[row],
+            false => 0.0,
+        }
+    };
+    let rows = (0..n).into_par_iter().share(Work::exponentials(n * c));
+    let of_rows: Vec<f64> = rows.map(of_row).collect();
+    of_rows.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::solver::report::{MeasuredOn, Products};
+    use crate::solver::report::{SolveReport, Status};
+
+    fn entry(l2: f64, val_loss: Option<f64>, val_loss_error: Option<f64>) -> PathEntry {
+        let outcome = SolveReport {
+            status: Status::Converged,
+            measured_on: MeasuredOn::Coordinates,
+            objective: 0.0,
+            loss: 0.0,
+            gradient_norm: 0.0,
+            initial_gradient_norm: 0.0,
+            gap: None,
+            decrement: None,
+            separated_class: None,
+            iterations: 0,
+            products: Products::default(),
+        };
+        PathEntry {
+            l2,
+            outcome,
+            val_loss,
+            val_loss_error,
+            val_accuracy: None,
+        }
+    }
+
+    #[test]
+    fn the_choice_is_the_lowest_or_the_strongest_within_its_error() {
+        let path: Vec<PathEntry> = [(3.0, 2.0), (1.0, 1.2), (0.3, 1.0), (0.1, 1.5)]
+            .map(|(l2, loss)| entry(l2, Some(loss), Some(0.25)))
+            .to_vec();
+        assert_eq!(best(&path, false), 2);
+        assert_eq!(best(&path, true), 1);
+        assert_eq!(best(&[entry(1.0, None, None)], false), 0);
+        assert_eq!(
+            best(&[entry(1.0, None, None), entry(0.1, None, None)], false),
+            1
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! Line search along a convex objective whose slope is known.
+
+/// Share of the slope's promise that a step must keep (Armijo 1966).
+const SUFFICIENT: f64 = 1e-4;
+
+/// Share of the first slope at which a line is flat enough (Wolfe 1969). A look at a line is
+/// cheap beside a direction, and exact steps keep directions conjugate.
+const FLAT: f64 = 0.05;
+
+/// Most points of a line looked at once one of them would do.
+const LOOKS: usize = 8;
+
+/// Shortest step tried.
+const SHORTEST: f64 = 1e-12;
+
+/// The objective at a point of a line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LinePoint {
+    pub t: f64,
+    pub objective: f64,
+    pub slope: f64,
+}
+
+impl LinePoint {
+    /// Where the cubic through this point and `end` is lowest (Nocedal and Wright, 3.59), as a
+    /// share of the way.
+    fn lowest_before(self, end: LinePoint) -> f64 {
+        let length = end.t - self.t;
+        let (a, b) = (self.slope * length, end.slope * length);
+        let d1 = a + b - 3.0 * (end.objective - self.objective);
+        let d2 = (d1 * d1 - a * b).max(0.0).sqrt();
+        1.0 - (b + d2 - d1) / (b - a + 2.0 * d2)
+    }
+
+    /// Where the slope is 0 if it goes on as from `before` to here: nowhere, if it did not rise.
+    fn flat_beyond(self, before: LinePoint) -> f64 {
+        match before.slope < self.slope {
+            true => self.t + self.slope * (self.t - before.t) / (before.slope - self.slope),
+            false => f64::INFINITY,
+        }
+    }
+}
+
+/// A `t` at which a convex objective fell sufficiently and is nearly flat (the strong Wolfe
+/// conditions: Nocedal and Wright, section 3.1), or the lowest that was found, beginning with 1.
+/// At `start` t is 0 and the slope below 0. `None` if the objective falls nowhere.
+pub(super) fn line_search(start: LinePoint, at: impl Fn(f64) -> LinePoint) -> Option<f64> {
+    // The lowest point lies between them.
+    let (mut low, mut high) = (start, None);
+    let mut best: Option<LinePoint> = None;
+    let (mut t, mut looks) = (1.0, 0);
+    while looks < LOOKS && t > SHORTEST {
+        let here = at(t);
+        let fell = here.objective <= start.objective + SUFFICIENT * t * start.slope;
+        if fell && here.slope.abs() <= -FLAT * start.slope {
+            return Some(t);
+        }
+        if fell && best.is_none_or(|best| here.objective < best.objective) {
+            best = Some(here);
+        }
+        let before = low;
+        match fell && here.slope < 0.0 {
+            true => low = here,
+            false => high = Some(here),
+        }
+        let most = if best.is_some() { 0.9 } else { 0.5 };
+        t = match high {
+            Some(high) => {
+                let share = low.lowest_before(high);
+                let share = if share.is_finite() { share } else { 0.0 };
+                low.t + share.clamp(0.1, most) * (high.t - low.t)
+            }
+            None => low.flat_beyond(before).clamp(1.1 * t, 4.0 * t),
+        };
+        looks += usize::from(best.is_some());
+    }
+    best.map(|best| best.t)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// On convex lines that saturate, explode or do neither, their lowest point anywhere from
+        /// 1e-4 to 1e3: few looks find it.
+        #[test]
+        fn a_line_is_searched_to_its_lowest_point(
+            lowest in -4.0f64..3.0, square in 0.0f64..2.0, cosh in 0.0f64..2.0,
+            softplus in 0.0f64..2.0, steep in -1.0f64..2.0,
+        ) {
+            let lowest = 10f64.powf(lowest);
+            let steep = 10f64.powf(steep) / lowest;
+            prop_assume!(square + cosh + softplus > 1e-3);
+            let looks = std::cell::Cell::new(0);
+            let at = |t: f64| {
+                looks.set(looks.get() + 1);
+                let u = t - lowest;
+                let bend = 2.0 / (1.0 + (-steep * u).exp()) - 1.0;
+                LinePoint {
+                    t,
+                    objective: square * u * u / 2.0 / lowest.powi(2) + cosh * (u / lowest).cosh()
+                        + softplus * (2.0 * (steep * u).exp().ln_1p() - steep * u),
+                    slope: square * u / lowest.powi(2) + cosh * (u / lowest).sinh() / lowest
+                        + softplus * steep * bend,
+                }
+            };
+            let start = at(0.0);
+            let t = line_search(start, at).unwrap();
+            prop_assert!(looks.get() <= 20, "{} looks", looks.get());
+            let (end, lowest) = (at(t), at(lowest));
+            let left = (end.objective - lowest.objective) / (start.objective - lowest.objective);
+            prop_assert!(left <= 0.05, "{left}: {end:?} of {start:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_falls_nowhere_has_no_step() {
+        let at = |t: f64| LinePoint {
+            t,
+            objective: if t > 0.0 { f64::NAN } else { 1.0 },
+            slope: -1.0,
+        };
+        assert_eq!(line_search(at(0.0), at), None);
+    }
+}

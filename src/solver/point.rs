@@ -1,0 +1,106 @@
+//! Weight and bias in the coordinates of a problem, and their gradient.
+
+use crate::io::checkpoint::StateDict;
+use crate::linalg::vec::{Real, axpby};
+use crate::solver::problem::Problem;
+
+/// A weight and bias with the weight's logits.
+#[derive(Clone, Debug)]
+pub struct Point<T, W = f64> {
+    /// Coordinates of W.
+    pub w: Vec<W>,
+    /// b.
+    pub b: Vec<f64>,
+    /// `Xc Wᵀ`, transposed; empty where they are not kept.
+    pub z: Vec<T>,
+}
+
+impl<T: Real> Point<T> {
+    /// The origin.
+    pub fn zero(space: &impl Problem<Real = T>, outputs: usize) -> Point<T> {
+        Point {
+            w: vec![0.0; outputs * space.width()],
+            b: vec![0.0; outputs],
+            z: vec![T::default(); outputs * space.rows()],
+        }
+    }
+
+    /// The origin, with logits only where solutions have some.
+    pub(super) fn of_solutions(space: &impl Problem<Real = T>, outputs: usize) -> Point<T> {
+        let mut point = Point::zero(space, outputs);
+        if !space.solves_logits() {
+            point.z = Vec::new();
+        }
+        point
+    }
+
+    /// Everything that it is made of, for a checkpoint.
+    pub(crate) fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
+        fields.f64("w", &mut self.w);
+        fields.f64("b", &mut self.b);
+        fields.real("z", &mut self.z);
+    }
+
+    /// `self = alpha · x + beta · self`, the logits only if both have some; with `beta` = 0,
+    /// `self` is not read.
+    pub fn axpby(&mut self, alpha: f64, x: &Point<T>, beta: f64) {
+        axpby(alpha, &x.w, beta, &mut self.w);
+        axpby(alpha, &x.b, beta, &mut self.b);
+        if !x.z.is_empty() && !self.z.is_empty() {
+            axpby(alpha, &x.z, beta, &mut self.z);
+        }
+    }
+}
+
+/// A gradient: coordinates and bias, without logits.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gradient {
+    /// Coordinates.
+    pub w: Vec<f64>,
+    /// Bias.
+    pub b: Vec<f64>,
+}
+
+impl Gradient {
+    /// Zeros.
+    pub fn zero(space: &impl Problem, outputs: usize) -> Gradient {
+        Gradient {
+            w: vec![0.0; outputs * space.width()],
+            b: vec![0.0; outputs],
+        }
+    }
+
+    /// Everything that it is made of, for a checkpoint.
+    pub fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
+        fields.f64("w", &mut self.w);
+        fields.f64("b", &mut self.b);
+    }
+
+    /// `self = alpha · x + beta · self`; with `beta` = 0, `self` is not read.
+    pub fn axpby(&mut self, alpha: f64, x: &Gradient, beta: f64) {
+        axpby(alpha, &x.w, beta, &mut self.w);
+        axpby(alpha, &x.b, beta, &mut self.b);
+    }
+}
+
+/// Without a penalty, what all outputs have in common changes no probability: a slope along it is
+/// rounding.
+pub(super) fn center_outputs(l2: f64, slope: &mut Gradient) {
+    let c = slope.b.len();
+    if l2 > 0.0 || c == 1 {
+        return;
+    }
+    for values in [&mut slope.w, &mut slope.b] {
+        let width = values.len() / c;
+        for k in 0..width {
+            let mean = values[k..].iter().step_by(width).sum::<f64>() / c as f64;
+            let of_outputs = values[k..].iter_mut().step_by(width);
+            of_outputs.for_each(|value| *value -= mean);
+        }
+    }
+}
+
+/// Σ a·b of biases.
+pub(super) fn inner(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
