@@ -358,16 +358,16 @@ fn hold(
 ) -> Result<(), TestCaseError> {
     let deviation = problem.deviation(options.standardize);
     let fit = problem.fit(options);
-    let outcome = fit.outcome;
+    let report = fit.report;
     let context = format!(
         "{:?} {:?} {:?} l2 {l2:e} tolerance {:e}: optimum {optimum:e}, {outcome:?}",
         options.engine, options.optimizer, options.standardize, options.tolerance
     );
-    prop_assert!(outcome.measured_on == MeasuredOn::Model);
+    prop_assert!(report.measured_on == MeasuredOn::Model);
     let values = fit.model.weight().as_slice().iter().chain(fit.model.bias());
     prop_assert!({ values }.all(|v| v.is_finite()), "{context}");
     let file = problem.objective(&fit.model, l2, &deviation);
-    let off = (file - outcome.objective).abs();
+    let off = (file - report.objective).abs();
     // A class that no row names keeps a probability of e^-37.
     prop_assert!(
         off <= 1e-6 * file + 1e-14,
@@ -376,12 +376,12 @@ fn hold(
     let above = file - optimum;
     // The definition in f64 has rounding, too: of the optimum, and of logits whose terms cancel.
     let rounding = 1e-12 * optimum + 1e-14 + 1e-15 * problem.largest_terms(&fit.model);
-    if let Some(gap) = outcome.gap {
+    if let Some(gap) = report.gap {
         prop_assert!(above <= gap + rounding, "{above:e} above, {context}");
     }
-    match outcome.status {
+    match report.status {
         Status::Converged => {
-            prop_assert!(l2 == 0.0 || outcome.gap.is_some(), "{context}");
+            prop_assert!(l2 == 0.0 || report.gap.is_some(), "{context}");
             let allowed = 100.0 * options.tolerance * optimum;
             prop_assert!(above <= allowed + rounding, "{above:e} above, {context}");
         }
@@ -472,7 +472,7 @@ impl Awkward {
         };
         let optimum = self.optimum(l2, &self.deviation(standardize));
         hold(self, &options, l2, optimum).unwrap();
-        self.fit(&options).outcome.status
+        self.fit(&options).report.status
     }
 }
 
@@ -511,11 +511,11 @@ fn nearly_dependent_rows_give_the_model_that_was_certified() {
             ..PathOptions::default()
         });
         let file = problem.objective(&fit.model, 0.01, &vec![1.0; d]);
-        assert_eq!(fit.outcome.status, Status::Converged, "{:?}", fit.outcome);
+        assert_eq!(fit.report.status, Status::Converged, "{:?}", fit.report);
         assert!(
-            (file / fit.outcome.objective - 1.0).abs() < 1e-6,
+            (file / fit.report.objective - 1.0).abs() < 1e-6,
             "{file} {:?}",
-            fit.outcome
+            fit.report
         );
         // Three classes of mixtures: something can be learnt.
         assert!(file < 1.0, "{file}");
@@ -541,17 +541,17 @@ fn a_repeated_row_is_no_separation() {
                     ..PathOptions::default()
                 });
                 let file = problem.objective(&fit.model, l2, &vec![1.0; d]);
-                let outcome = fit.outcome;
+                let report = fit.report;
                 assert!(
-                    (file / outcome.objective - 1.0).abs() < 1e-6,
+                    (file / report.objective - 1.0).abs() < 1e-6,
                     "{file} {outcome:?}"
                 );
                 let ended = match l2 {
                     0.0 => {
                         let no_minimum = [Status::QuasiSeparable, Status::PrecisionLimited];
-                        no_minimum.contains(&outcome.status)
+                        no_minimum.contains(&report.status)
                     }
-                    _ => outcome.status == Status::Converged,
+                    _ => report.status == Status::Converged,
                 };
                 assert!(ended, "{outcome:?}");
                 // Two rows cannot be told apart.
@@ -657,7 +657,7 @@ fn separation_is_told_from_overlap() {
         penalty: Penalty::Value(0.0),
         ..PathOptions::default()
     });
-    assert_eq!(fit.outcome.separated_class, Some(2));
+    assert_eq!(fit.report.separated_class, Some(2));
     // Labels that interleave, beside one row far away.
     let interleaved = |far: f64| {
         Awkward::of(
@@ -730,7 +730,7 @@ fn weak_penalties_on_separable_rows_reach_their_optimum() {
         assert!(
             file <= optimum * (1.0 + 1e-3),
             "{file:e} {optimum:e} {:?}",
-            fit.outcome
+            fit.report
         );
     }
 }
@@ -782,12 +782,12 @@ fn rows_of_weight_0_are_not_there() {
                         ..PathOptions::default()
                     };
                     let (a, b) = (alone.fit(&options), with.fit(&options));
-                    assert_eq!(a.outcome.status, Status::Converged);
-                    let off = (a.outcome.objective / b.outcome.objective - 1.0).abs();
+                    assert_eq!(a.report.status, Status::Converged);
+                    let off = (a.report.objective / b.report.objective - 1.0).abs();
                     assert!(
-                        off < 1e-9 && a.outcome.status == b.outcome.status,
+                        off < 1e-9 && a.report.status == b.report.status,
                         "{far} {:?}",
-                        b.outcome
+                        b.report
                     );
                 }
             }

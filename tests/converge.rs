@@ -85,14 +85,14 @@ fn the_references_optima_are_reached() {
             };
             let found = fit((&train, &val), &options);
             let expected = optimum["objective"].as_f64().unwrap();
-            let off = relative(found.outcome.objective, expected);
-            let context = format!("{engine:?} {optimizer:?} {optimum} {:?}", found.outcome);
+            let off = relative(found.report.objective, expected);
+            let context = format!("{engine:?} {optimizer:?} {optimum} {:?}", found.report);
             println!(
                 "{engine:?} {optimizer:?} l2 {}: off {off:.1e}, {:.2} s",
                 found.l2, found.seconds
             );
-            assert_eq!(found.outcome.status, Status::Converged, "{context}");
-            assert_eq!(found.outcome.measured_on, MeasuredOn::Model);
+            assert_eq!(found.report.status, Status::Converged, "{context}");
+            assert_eq!(found.report.measured_on, MeasuredOn::Model);
             assert!(off <= 1e-7, "{off} {context}");
             let accuracy = found.path[0].val_accuracy.unwrap();
             let images = (accuracy - optimum["val_accuracy"].as_f64().unwrap()) * 1020.0;
@@ -137,15 +137,15 @@ proptest! {
             for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
                 (options.engine, options.optimizer) = (engine, optimizer);
                 let fit = fit(&samples, &options);
-                let SolveReport { status, .. } = fit.outcome;
-                prop_assert!(status == Status::Converged, "{engine:?} {optimizer:?} {:?}", fit.outcome);
-                lowest = f64::min(lowest, fit.outcome.objective);
+                let SolveReport { status, .. } = fit.report;
+                prop_assert!(status == Status::Converged, "{engine:?} {optimizer:?} {:?}", fit.report);
+                lowest = f64::min(lowest, fit.report.objective);
                 found.push(fit);
             }
         }
         for fit in &found {
-            let objective_found = fit.outcome.objective;
-            let gap = fit.outcome.gap.unwrap();
+            let objective_found = fit.report.objective;
+            let gap = fit.report.gap.unwrap();
             prop_assert!(objective_found <= lowest * (1.0 + 1e-5) + gap, "{objective_found} {lowest} {gap}");
             if smoothing == 0.0 {
                 let twin = objective(&problem, &parameters(fit), &weights, l2);
@@ -186,7 +186,7 @@ proptest! {
             let mut options = FitOptions { weighting: weighting.clone(), init: Init::Zeros, ..FitOptions::default() };
             (options.sgd.epochs, options.sgd.momentum) = (20, 0.5);
             let sgd = flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
-            (optimum.outcome.objective, sgd.history.last().unwrap().loss)
+            (optimum.report.objective, sgd.history.last().unwrap().loss)
         };
         let (weighted, repeated) = (of(&problem, &weighting), of(&repeated, &unweighted));
         prop_assert!(relative(weighted.0, repeated.0) < 1e-6, "{weighted:?} {repeated:?}");
@@ -275,17 +275,17 @@ fn separable_samples_without_a_penalty_are_recognised() {
                     Status::Converged
                 };
                 assert_eq!(
-                    found.outcome.status, expected,
+                    found.report.status, expected,
                     "{classes} {engine:?} {optimizer:?}: {:?}",
-                    found.outcome
+                    found.report
                 );
-                assert!(found.outcome.iterations < 100, "{:?}", found.outcome);
+                assert!(found.report.iterations < 100, "{:?}", found.report);
                 if wide {
                     let accuracy = found.model.evaluate(&problem.samples()).unwrap().accuracy;
                     assert_eq!(
                         accuracy, 1.0,
                         "{classes} {engine:?} {optimizer:?}: {:?} {:?}",
-                        found.outcome, &found.model
+                        found.report, &found.model
                     );
                 }
             }
@@ -308,14 +308,14 @@ fn weak_penalties_need_no_path() {
                 optimizer,
                 ..PathOptions::default()
             };
-            fit(&samples, &options).outcome
+            fit(&samples, &options).report
         });
-        for outcome in &fits {
-            assert_eq!(outcome.status, Status::Converged, "{outcome:?}");
-            let gap = outcome.gap.unwrap();
-            assert!(gap <= 1e-3 * outcome.objective, "{outcome:?}");
+        for report in &fits {
+            assert_eq!(report.status, Status::Converged, "{report:?}");
+            let gap = report.gap.unwrap();
+            assert!(gap <= 1e-3 * report.objective, "{report:?}");
         }
-        let [newton, lbfgs] = fits.map(|outcome| outcome.objective);
+        let [newton, lbfgs] = fits.map(|report| report.objective);
         assert!((newton / lbfgs - 1.0).abs() <= 1e-3, "{newton} {lbfgs}");
     }
 }
@@ -464,7 +464,7 @@ fn the_automatic_penalty_is_a_good_one() {
             ..PathOptions::default()
         },
     );
-    assert!(relative(refit.outcome.objective, whole.outcome.objective) < 1e-9);
+    assert!(relative(refit.report.objective, whole.report.objective) < 1e-9);
 }
 
 /// Centring changes nothing, scaling is the fit of scaled features brought back.
@@ -486,7 +486,7 @@ fn standardized_fits_apply_to_the_features_as_they_were() {
         scaler.restore(&mut found.model);
         let on_plain = found.model.evaluate(&samples).unwrap();
         assert!(relative(on_plain.loss, on_scaled.loss) < 1e-5);
-        let same = relative(found.outcome.objective, plain.outcome.objective) < 1e-6;
+        let same = relative(found.report.objective, plain.report.objective) < 1e-6;
         assert_eq!(same, what == Standardize::Center);
     }
 }
@@ -587,19 +587,14 @@ fn an_empty_class_is_fitted_away() {
                 ..PathOptions::default()
             },
         );
-        assert_eq!(
-            found.outcome.status,
-            Status::Converged,
-            "{:?}",
-            found.outcome
-        );
+        assert_eq!(found.report.status, Status::Converged, "{:?}", found.report);
         // Left out, not fitted without end: W = 0 and a bias that no row hears of.
         let parameters = parameters(&found);
         let (weight, bias) = (&parameters.weight, &parameters.bias);
         assert!(weight[3 * 60..].iter().all(|&w| w == 0.0));
         assert!(weight.iter().chain(bias).all(|v| v.is_finite()));
-        let gap = found.outcome.gap.unwrap();
-        assert!(gap < 1e-8 * found.outcome.objective, "{gap}");
+        let gap = found.report.gap.unwrap();
+        assert!(gap < 1e-8 * found.report.objective, "{gap}");
         assert!(
             found
                 .model

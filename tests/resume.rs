@@ -340,7 +340,7 @@ proptest! {
             prop_assert_eq!(fit.model.to_safetensors(), whole.model.to_safetensors());
             prop_assert_eq!(&fit.path, &whole.path);
             prop_assert_eq!(&fit.steps, &whole.steps);
-            prop_assert_eq!(fit.outcome, whole.outcome);
+            prop_assert_eq!(fit.report, whole.report);
             prop_assert_eq!((fit.l2, fit.engine), (whole.l2, whole.engine));
         }
     }
@@ -395,8 +395,8 @@ fn a_refit_goes_on_from_its_choice() {
         assert_eq!(resumed.model.to_safetensors(), whole.model.to_safetensors());
         assert_eq!(resumed.path, whole.path);
         assert_eq!(
-            (resumed.l2, resumed.outcome, resumed.steps),
-            (whole.l2, whole.outcome, whole.steps)
+            (resumed.l2, resumed.report, resumed.steps),
+            (whole.l2, whole.report, whole.steps)
         );
         std::fs::remove_file(&stopped).unwrap();
     }

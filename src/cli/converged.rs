@@ -216,9 +216,9 @@ pub fn say_entry(entry: &PathEntry) {
     if let Some(accuracy) = entry.val_accuracy {
         line += &format!("  accuracy {accuracy:.4}");
     }
-    let outcome = entry.outcome;
-    let (objective, iterations) = (outcome.objective, outcome.iterations);
-    let status = said(outcome.status);
+    let report = entry.report;
+    let (objective, iterations) = (report.objective, report.iterations);
+    let status = said(report.status);
     say(format_args!(
         "{line}  objective {objective:.6}, {iterations} steps, {status}"
     ));
@@ -226,26 +226,22 @@ pub fn say_entry(entry: &PathEntry) {
 
 /// What came of it, and on stderr what did not converge.
 pub fn say_converged(fit: &PathFit, options: &PathOptions) {
-    let outcome = &fit.outcome;
-    let gap = match (outcome.gap, outcome.decrement) {
+    let report = &fit.report;
+    let gap = match (report.gap, report.decrement) {
         (Some(gap), _) => format!(", within {gap:.1e} of the optimum"),
         (None, Some(left)) => format!(", about {left:.1e} left to gain"),
         (None, None) => String::new(),
     };
-    let objective = match outcome.objective {
+    let objective = match report.objective {
         small if small < 1e-3 => format!("{small:.6e}"),
         objective => format!("{objective:.8}"),
     };
     say(format_args!(
         "l2 {:.4e}: objective {objective}{gap}; gradient norm {:.1e} of the start's {:.1e}; {} steps, {:.3} s",
-        fit.l2,
-        outcome.gradient_norm,
-        outcome.initial_gradient_norm,
-        outcome.iterations,
-        fit.seconds
+        fit.l2, report.gradient_norm, report.initial_gradient_norm, report.iterations, fit.seconds
     ));
-    if outcome.status != Status::Converged {
-        let status = said(outcome.status);
+    if report.status != Status::Converged {
+        let status = said(report.status);
         crate::cli::warn(format_args!(
             "not converged ({status}): {}",
             advice(fit, options)
@@ -256,9 +252,9 @@ pub fn say_converged(fit: &PathFit, options: &PathOptions) {
 
 /// What a fit that is not converged lacks, and what would help.
 fn advice(fit: &PathFit, options: &PathOptions) -> String {
-    let outcome = &fit.outcome;
-    let lacks = lacks(outcome, options.tolerance);
-    match outcome.status {
+    let report = &fit.report;
+    let lacks = lacks(report, options.tolerance);
+    match report.status {
         Status::Converged => String::new(),
         Status::IterationLimit => {
             let most = options.max_iterations;
@@ -268,7 +264,7 @@ fn advice(fit: &PathFit, options: &PathOptions) -> String {
                               set --l2 above 0"
             .to_string(),
         Status::QuasiSeparable => {
-            let class = match outcome.separated_class {
+            let class = match report.separated_class {
                 Some(class) => format!("class {class} is"),
                 None => "some rows are".to_string(),
             };
@@ -305,9 +301,9 @@ fn advice(fit: &PathFit, options: &PathOptions) -> String {
 }
 
 /// What is too large.
-fn lacks(outcome: &SolveReport, tolerance: f64) -> String {
-    let allowed = 100.0 * tolerance * outcome.objective;
-    match (outcome.gap, outcome.decrement) {
+fn lacks(report: &SolveReport, tolerance: f64) -> String {
+    let allowed = 100.0 * tolerance * report.objective;
+    match (report.gap, report.decrement) {
         (Some(gap), _) if gap > allowed => {
             format!("the gap is {gap:.1e} where {allowed:.1e} was asked for")
         }
@@ -315,11 +311,11 @@ fn lacks(outcome: &SolveReport, tolerance: f64) -> String {
             format!("about {left:.1e} is left to gain where {allowed:.1e} was asked for")
         }
         _ => {
-            let of_start = tolerance * outcome.initial_gradient_norm;
+            let of_start = tolerance * report.initial_gradient_norm;
             format!(
                 "the gradient norm ends at {:.1e}; --tolerance asks for {of_start:.1e} and a gap of \
                  {allowed:.1e}",
-                outcome.gradient_norm
+                report.gradient_norm
             )
         }
     }

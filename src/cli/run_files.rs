@@ -117,7 +117,7 @@ pub struct OfConverged {
     pub l2: f64,
     pub tolerance: f64,
     #[serde(flatten)]
-    pub outcome: SolveReport,
+    pub report: SolveReport,
     pub penalties_tried: usize,
     pub folds: Option<usize>,
     pub refit_all: bool,
@@ -152,7 +152,7 @@ impl From<(&PathOptions, &PathFit)> for How {
             optimizer: options.optimizer,
             l2: fit.l2,
             tolerance: options.tolerance,
-            outcome: fit.outcome,
+            report: fit.report,
             penalties_tried: fit.path.len(),
             folds: options.folds.map(|folds| folds.count),
             refit_all: options.refit_all,

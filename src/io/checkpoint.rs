@@ -204,7 +204,7 @@ fn is_count(values: &[f64]) -> bool {
 #[serde(deny_unknown_fields)]
 struct About {
     checkpoint: u32,
-    identity: Fingerprint,
+    fingerprint: Fingerprint,
 }
 
 /// Version of the format.
@@ -216,7 +216,7 @@ pub(crate) type Fingerprint = Vec<(String, String)>;
 /// Saves and restores one fit.
 pub(crate) struct Saver {
     checkpoints: Checkpoints,
-    identity: Fingerprint,
+    fingerprint: Fingerprint,
     /// What is counted: epochs or steps.
     unit: &'static str,
     /// How many were done, and when, at the last save.
@@ -226,10 +226,10 @@ pub(crate) struct Saver {
 }
 
 impl Saver {
-    pub fn new(checkpoints: Checkpoints, identity: Fingerprint, unit: &'static str) -> Saver {
+    pub fn new(checkpoints: Checkpoints, fingerprint: Fingerprint, unit: &'static str) -> Saver {
         Saver {
             checkpoints,
-            identity,
+            fingerprint,
             unit,
             last: (0, Instant::now()),
             kept: false,
@@ -285,11 +285,11 @@ impl Saver {
             let expected = format!("{VERSION}; this flowreg is of another time, start anew");
             return bad("version", about.checkpoint.to_string(), expected);
         }
-        for (i, (name, value)) in self.identity.iter().enumerate() {
+        for (i, (name, value)) in self.fingerprint.iter().enumerate() {
             if undecided == Some(&**name) {
                 continue;
             }
-            let theirs = about.identity.get(i);
+            let theirs = about.fingerprint.get(i);
             if theirs != Some(&(name.clone(), value.clone())) {
                 let found = theirs.map_or("nothing".to_string(), |(_, value)| value.clone());
                 let expected = format!(
@@ -303,7 +303,10 @@ impl Saver {
 
     /// The fit turned out to have another value of a field.
     pub fn decide(&mut self, name: &str, value: String) {
-        let fields = self.identity.iter_mut().filter(|(known, _)| known == name);
+        let fields = self
+            .fingerprint
+            .iter_mut()
+            .filter(|(known, _)| known == name);
         fields.for_each(|field| field.1.clone_from(&value));
     }
 
@@ -337,7 +340,7 @@ impl Saver {
             .collect();
         let about = About {
             checkpoint: VERSION,
-            identity: self.identity.clone(),
+            fingerprint: self.fingerprint.clone(),
         };
         let about = serde_json::to_value(about).expect("plain data");
         files::replace(&self.checkpoints.path, &tensors::write(&tensors, about))?;

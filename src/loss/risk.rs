@@ -50,7 +50,7 @@ pub struct Risk<'a> {
 
 /// Loss, gradient and curvature at some logits.
 #[derive(Clone, Debug)]
-pub struct At<T> {
+pub struct Eval<T> {
     /// The loss.
     pub loss: f64,
     /// Gᵀ, c x n.
@@ -72,10 +72,10 @@ pub struct At<T> {
     of_blocks: Vec<f64>,
 }
 
-impl<T: Real> At<T> {
+impl<T: Real> Eval<T> {
     /// Room for c x n.
-    pub fn new(outputs: usize, rows: usize) -> At<T> {
-        At {
+    pub fn new(outputs: usize, rows: usize) -> Eval<T> {
+        Eval {
             loss: f64::INFINITY,
             g: vec![T::default(); outputs * rows],
             bias: vec![0.0; outputs],
@@ -302,7 +302,7 @@ impl<'a> Risk<'a> {
     }
 
     /// Everything at the logits `z + b 1ᵀ`. Cost: nc exponentials.
-    pub fn evaluate<T: Real>(&self, z: &[T], bias: &[f64], at: &mut At<T>) {
+    pub fn evaluate<T: Real>(&self, z: &[T], bias: &[f64], at: &mut Eval<T>) {
         let (n, c) = (self.labels.len(), self.outputs);
         let isa = Isa::current();
         at.of_blocks.clear();
@@ -379,7 +379,7 @@ impl<'a> Risk<'a> {
     /// `H = Hessian · (V + v 1ᵀ)` at the logits that `at` was evaluated at, and `H 1` in `bias`.
     pub fn hessian<T: Real>(
         &self,
-        at: &At<T>,
+        at: &Eval<T>,
         v: &[T],
         v_bias: &[f64],
         h: &mut [T],
@@ -864,15 +864,15 @@ mod tests {
             };
             let total: f64 = labels.iter().zip(&weights).map(|(&y, w)| w * class_weights[y as usize]).sum();
             prop_assume!(total > 0.0);
-            let likelihood = Risk::new(&labels, &weights, &class_weights, smoothing);
+            let risk = Risk::new(&labels, &weights, &class_weights, smoothing);
             let z: Vec<f64> = direction(c * n, seed).iter().map(|z| size * z).collect();
             let bias = direction(c, seed ^ 1);
             let (d, d_bias) = (direction(c * n, seed ^ 2), direction(c, seed ^ 4));
-            let mut at = At::<f64>::new(c, n);
-            let moved = |t: f64, at: &mut At<f64>| {
+            let mut at = Eval::<f64>::new(c, n);
+            let moved = |t: f64, at: &mut Eval<f64>| {
                 let z: Vec<f64> = z.iter().zip(&d).map(|(z, d)| z + t * d).collect();
                 let bias: Vec<f64> = bias.iter().zip(&d_bias).map(|(b, d)| b + t * d).collect();
-                likelihood.evaluate(&z, &bias, at);
+                risk.evaluate(&z, &bias, at);
             };
             let step = 1e-4;
             let (mut after, mut before) = (at.clone(), at.clone());
@@ -880,20 +880,20 @@ mod tests {
             moved(-step, &mut before);
             moved(0.0, &mut at);
             for (t, loss) in [(step, after.loss), (-step, before.loss), (0.0, at.loss)] {
-                let (along, _) = likelihood.along((&z, &bias), (&d, &d_bias), t);
+                let (along, _) = risk.along((&z, &bias), (&d, &d_bias), t);
                 prop_assert!((along - loss).abs() <= 1e-12 * (1.0 + loss.abs()), "{along} {loss}");
             }
             let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-            let slope = |at: &At<f64>| dot(&at.g, &d) + dot(&at.bias, &d_bias);
+            let slope = |at: &Eval<f64>| dot(&at.g, &d) + dot(&at.bias, &d_bias);
             for (t, expected) in [(0.0, slope(&at)), (step, slope(&after))] {
-                let (_, along) = likelihood.along((&z, &bias), (&d, &d_bias), t);
+                let (_, along) = risk.along((&z, &bias), (&d, &d_bias), t);
                 prop_assert!((along - expected).abs() <= 1e-12 * size, "{along} {expected}");
             }
             let slope = slope(&at);
             let expected = (after.loss - before.loss) / (2.0 * step);
             prop_assert!((slope - expected).abs() <= 1e-6, "{slope} {expected}");
             let (mut h, mut h_bias) = (vec![f64::NAN; c * n], vec![f64::NAN; c]);
-            likelihood.hessian(&at, &d, &d_bias, &mut h, &mut h_bias);
+            risk.hessian(&at, &d, &d_bias, &mut h, &mut h_bias);
             let differences = after.g.iter().zip(&before.g).map(|(a, b)| (a - b) / (2.0 * step));
             for (h, expected) in h.iter().zip(differences) {
                 prop_assert!((h - expected).abs() <= 1e-6, "{h} {expected}");
@@ -913,7 +913,7 @@ mod tests {
             let c = Loss::for_classes(classes).outputs(classes);
             let labels: Vec<u32> = (0..n as u32).map(|i| (i * 7) % classes as u32).collect();
             let z: Vec<f32> = direction(c * n, seed).iter().map(|z| 5.0 * *z as f32).collect();
-            let mut at = At::<f32>::new(c, n);
+            let mut at = Eval::<f32>::new(c, n);
             Risk::new(&labels, &vec![2.0; n], &vec![1.0; classes], 0.0).evaluate(&z, &vec![0.0; c], &mut at);
             let mut g = vec![0.0; c * n];
             let expected = Loss::for_classes(classes).loss_gradient(
@@ -940,7 +940,7 @@ mod tests {
             let one = Risk::new(&labels, &weights, &[0.7, 3.0], smoothing);
             let mut softmax = one.clone();
             (softmax.loss, softmax.outputs) = (Loss::Softmax, 2);
-            let (mut a, mut b) = (At::<f64>::new(1, 5), At::<f64>::new(2, 5));
+            let (mut a, mut b) = (Eval::<f64>::new(1, 5), Eval::<f64>::new(2, 5));
             one.evaluate(&z, &[0.0], &mut a);
             softmax.evaluate(&two, &[0.0; 2], &mut b);
             assert!((a.loss - b.loss).abs() < 1e-14 * b.loss);
@@ -961,9 +961,9 @@ mod tests {
             let odds = (-margin).exp() + (-margin - 1.0).exp();
             let rest = odds / (1.0 + odds);
             let z = [margin as f32, 0.0, -1.0];
-            let mut at = At::<f32>::new(3, 1);
-            let likelihood = Risk::new(&[0], &[1.0], &[1.0; 3], 0.0);
-            likelihood.evaluate(&z, &[0.0; 3], &mut at);
+            let mut at = Eval::<f32>::new(3, 1);
+            let risk = Risk::new(&[0], &[1.0], &[1.0; 3], 0.0);
+            risk.evaluate(&z, &[0.0; 3], &mut at);
             let near = |found: f64, expected: f64| {
                 assert!(
                     (found / expected - 1.0).abs() < 1e-6,
@@ -981,27 +981,27 @@ mod tests {
             near(at.bias_curvatures[0], p[0] * rest);
             // H (1, 0, 0): p0 (1 - p0), -p0 p1, -p0 p2.
             let (mut h, mut sums) = ([0f32; 3], [0.0; 3]);
-            likelihood.hessian(&at, &[1f32, 0.0, 0.0], &[0.0; 3], &mut h, &mut sums);
+            risk.hessian(&at, &[1f32, 0.0, 0.0], &[0.0; 3], &mut h, &mut sums);
             near(f64::from(h[0]), p[0] * rest);
             near(f64::from(h[1]), -p[0] * p[1]);
             near(f64::from(h[2]), -p[0] * p[2]);
-            let (_, slope) = likelihood.along((&z, &[0.0; 3]), (&[1f32, 0.0, 0.0], &[0.0; 3]), 0.0);
+            let (_, slope) = risk.along((&z, &[0.0; 3]), (&[1f32, 0.0, 0.0], &[0.0; 3]), 0.0);
             near(slope, -rest);
             // The one logistic output, both labels alike.
             let q = (-margin).exp() / (1.0 + (-margin).exp());
             for (label, sign) in [(1, 1.0), (0, -1.0)] {
                 let z = [(sign * margin) as f32];
-                let mut at = At::<f32>::new(1, 1);
+                let mut at = Eval::<f32>::new(1, 1);
                 let labels = [label];
-                let likelihood = Risk::new(&labels, &[1.0], &[1.0; 2], 0.0);
-                likelihood.evaluate(&z, &[0.0], &mut at);
+                let risk = Risk::new(&labels, &[1.0], &[1.0; 2], 0.0);
+                risk.evaluate(&z, &[0.0], &mut at);
                 near(at.loss, (-margin).exp().ln_1p());
                 near(f64::from(at.g[0]), -sign * q);
                 near(at.curvatures[0], q * (1.0 - q));
                 let (mut h, mut sums) = ([0f32], [0.0]);
-                likelihood.hessian(&at, &[1f32], &[0.0], &mut h, &mut sums);
+                risk.hessian(&at, &[1f32], &[0.0], &mut h, &mut sums);
                 near(f64::from(h[0]), q * (1.0 - q));
-                let (_, slope) = likelihood.along((&z, &[0.0]), (&[1f32], &[0.0]), 0.0);
+                let (_, slope) = risk.along((&z, &[0.0]), (&[1f32], &[0.0]), 0.0);
                 near(slope, -sign * q);
             }
         }
@@ -1014,7 +1014,7 @@ mod tests {
             for bad in 0..c {
                 let mut z = vec![0f64; c];
                 z[bad] = f64::NAN;
-                let mut at = At::new(c, 1);
+                let mut at = Eval::new(c, 1);
                 let class_weights = vec![1.0; classes];
                 Risk::new(&[0], &[1.0], &class_weights, 0.0).evaluate(&z, &vec![0.0; c], &mut at);
                 assert!(at.loss.is_nan(), "{classes} {bad}");
@@ -1025,13 +1025,13 @@ mod tests {
     #[test]
     fn margin_changes_tell_which_class_runs_away() {
         let labels = [0, 1, 2];
-        let likelihood = Risk::new(&labels, &[1.0; 3], &[1.0; 3], 0.0);
+        let risk = Risk::new(&labels, &[1.0; 3], &[1.0; 3], 0.0);
         // Only the sample of class 2 moves, towards its label.
         let d = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 2.0];
-        let changes = likelihood.margin_changes(&d, &[0.0; 3]);
+        let changes = risk.margin_changes(&d, &[0.0; 3]);
         assert_eq!((changes.smallest, changes.largest), (0.0, 2.0));
         assert_eq!(changes.of_classes, [0.0, 0.0, 2.0]);
-        let changes = likelihood.margin_changes(&d, &[1.0, 0.0, 0.0]);
+        let changes = risk.margin_changes(&d, &[1.0, 0.0, 0.0]);
         assert_eq!((changes.smallest, changes.of_classes[0]), (-1.0, 1.0));
     }
 
@@ -1039,7 +1039,7 @@ mod tests {
     fn margins_tell_when_samples_are_separated() {
         let labels = [0, 2, 1];
         let z: Vec<f64> = vec![3.0, -1.0, 0.0, 1.0, 0.0, 0.5, 0.0, 2.0, 9.0];
-        let mut at = At::new(3, 3);
+        let mut at = Eval::new(3, 3);
         Risk::new(&labels, &[1.0, 1.0, 0.0], &[1.0; 3], 0.0).evaluate(&z, &[0.0; 3], &mut at);
         assert_eq!(at.smallest_margin, 2.0);
         Risk::new(&labels, &[1.0; 3], &[1.0; 3], 0.0).evaluate(&z, &[0.0; 3], &mut at);

@@ -101,7 +101,7 @@ impl SampleWeights {
     }
 
     /// What tells it from others, each as the command line calls it.
-    pub(crate) fn identity(&self) -> [(&'static str, String); 3] {
+    pub(crate) fn fingerprint(&self) -> [(&'static str, String); 3] {
         let crc32 = |weights: &[f64]| crc32fast::hash(bytemuck::cast_slice(weights));
         let classes = match &self.classes {
             ClassWeights::Given(weights) => format!("given, {:08x}", crc32(weights)),

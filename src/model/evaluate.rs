@@ -51,7 +51,7 @@ impl Score {
 
 /// How one class fares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OfClass {
+pub struct ClassCounts {
     /// Rows with this label.
     pub rows: u32,
     /// Those of them that were predicted as such.
@@ -84,8 +84,8 @@ impl Scores {
     ///
     /// # Panics
     /// If a row has a class beyond.
-    pub fn classes(&self, classes: usize) -> Vec<OfClass> {
-        let mut all = vec![OfClass::default(); classes];
+    pub fn classes(&self, classes: usize) -> Vec<ClassCounts> {
+        let mut all = vec![ClassCounts::default(); classes];
         for row in &self.rows {
             all[row.label as usize].rows += 1;
             all[row.label as usize].hits += u32::from(row.is_hit());
@@ -100,7 +100,7 @@ impl Scores {
     }
 
     /// Numbers of the (at most `count`) hits of the lowest confidence, lowest first.
-    pub fn unsure_hits(&self, count: usize) -> Vec<usize> {
+    pub fn least_confident_correct(&self, count: usize) -> Vec<usize> {
         self.best(count, Score::is_hit, |row| row.confidence)
     }
 
@@ -285,6 +285,6 @@ mod tests {
             ],
         };
         assert_eq!(scores.confident_misses(2), [2, 4]);
-        assert_eq!(scores.unsure_hits(9), [3, 1]);
+        assert_eq!(scores.least_confident_correct(9), [3, 1]);
     }
 }

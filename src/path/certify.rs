@@ -24,38 +24,38 @@ pub(super) const SMALL: f64 = 5e8;
 /// A model with what it is worth.
 pub(super) struct Certified {
     pub(super) model: Model,
-    pub(super) outcome: SolveReport,
+    pub(super) report: SolveReport,
     pub(super) limit: Option<Limit>,
     pub(super) logits: Logits,
 }
 
 impl<S: Problem> Search<'_, S> {
     /// Whether f64 costs next to nothing.
-    pub(super) fn is_small(&self, likelihood: &Risk) -> bool {
+    pub(super) fn is_small(&self, risk: &Risk) -> bool {
         let x = self.design.x();
         let products = 2.0 * x.len() as f64 * x.features() as f64;
-        products * likelihood.outputs() as f64 <= SMALL
+        products * risk.outputs() as f64 <= SMALL
     }
 
     /// The model of a point, its bias as the point has it.
-    pub(super) fn model(&mut self, likelihood: &Risk, point: &Point<S::Real>) -> Result<Model> {
-        let exact = self.is_small(likelihood);
-        let weight = self.space.weight(&point.w, self.design, exact)?;
+    pub(super) fn model(&mut self, risk: &Risk, point: &Point<S::Real>) -> Result<Model> {
+        let exact = self.is_small(risk);
+        let weight = self.problem.weight(&point.w, self.design, exact)?;
         let shifts = self.design.shifts(&weight);
         let bias = point
             .b
             .iter()
             .zip(shifts)
             .map(|(b, shift)| (b - shift) as f32);
-        let lowest = lowest_maximum(likelihood, &point.z, &point.b);
-        Ok(self.of_all_classes(likelihood, weight, bias.collect(), lowest))
+        let lowest = lowest_maximum(risk, &point.z, &point.b);
+        Ok(self.of_all_classes(risk, weight, bias.collect(), lowest))
     }
 
     /// A model with an output for every class; `lowest` is the smallest over the samples of the
     /// largest logit.
     pub(super) fn of_all_classes(
         &self,
-        likelihood: &Risk,
+        risk: &Risk,
         weight: Vec<f32>,
         bias: Vec<f32>,
         lowest: f64,
@@ -66,7 +66,7 @@ impl<S: Problem> Search<'_, S> {
             b: bias.iter().map(|&b| b.into()).collect(),
             z: Vec::<f64>::new(),
         };
-        let all = of_all_classes(&point, likelihood, classes, lowest);
+        let all = of_all_classes(&point, risk, classes, lowest);
         let bias = all.b.iter().map(|&b| b as f32).collect();
         Model::new(all.w.clone(), bias).expect("the shape of the data")
     }
@@ -74,7 +74,7 @@ impl<S: Problem> Search<'_, S> {
     /// The model of the point, or of the weight that was made of it before, and what it is worth.
     pub(super) fn certify(
         &mut self,
-        likelihood: &Risk,
+        risk: &Risk,
         point: &Point<S::Real>,
         (l2, found): (f64, SolveReport),
         weight: Option<Vec<f32>>,
@@ -86,20 +86,20 @@ impl<S: Problem> Search<'_, S> {
         let certifier = Certifier {
             design: self.design,
             deviation: self.deviation.as_deref(),
-            likelihood,
+            risk,
             l2,
             tolerance: stop.largest_gap(1.0),
         };
-        let measure = |space: &mut S, weight: Option<Vec<f32>>, exact: bool| -> Result<_> {
+        let measure = |problem: &mut S, weight: Option<Vec<f32>>, exact: bool| -> Result<_> {
             let weight = match weight {
                 Some(weight) => weight,
-                None => space.weight(&point.w, self.design, exact)?,
+                None => problem.weight(&point.w, self.design, exact)?,
             };
             let precision = match exact {
                 true => Precision::Double,
                 false => Precision::Single,
             };
-            let square = |g: &[f64]| space.adjoint_square(g);
+            let square = |g: &[f64]| problem.adjoint_square(g);
             let certificate = certifier.certify(&weight, &point.b, precision, square);
             Ok((weight, certificate))
         };
@@ -111,14 +111,14 @@ impl<S: Problem> Search<'_, S> {
             Status::Separable => certificate.smallest_margin <= 0.0,
             _ => false,
         };
-        let present = likelihood.present();
+        let present = risk.present();
         let weight = weight.map(|weight| of_present(weight, self.design.mean().len(), present));
-        let small = self.is_small(likelihood);
-        let (mut weight, mut certificate) = measure(self.space, weight, small)?;
+        let small = self.is_small(risk);
+        let (mut weight, mut certificate) = measure(self.problem, weight, small)?;
         if !small && falls_short(&certificate) {
-            (weight, certificate) = measure(self.space, None, true)?;
+            (weight, certificate) = measure(self.problem, None, true)?;
         }
-        let mut outcome = SolveReport {
+        let mut report = SolveReport {
             measured_on: MeasuredOn::Model,
             objective: certificate.objective,
             loss: certificate.loss,
@@ -128,47 +128,47 @@ impl<S: Problem> Search<'_, S> {
         };
         let is_end = !matches!(found.status, Status::Separable | Status::IterationLimit);
         if l2 == 0.0 && is_end {
-            let allowed = minimizer::SURE * stop.largest_gap(outcome.objective);
+            let allowed = minimizer::SURE * stop.largest_gap(report.objective);
             let logits = &certificate.logits;
-            if let Some(exact) = decrement(self.design, likelihood, logits) {
-                outcome.decrement = Some(exact.gain);
-                outcome.separated_class = exact.separated_class;
+            if let Some(exact) = decrement(self.design, risk, logits) {
+                report.decrement = Some(exact.gain);
+                report.separated_class = exact.separated_class;
                 let is_minimum = exact.gain <= allowed && exact.step < minimizer::RUNNING;
-                outcome.status = match exact.separated_class {
+                report.status = match exact.separated_class {
                     Some(_) => Status::QuasiSeparable,
                     None if is_minimum => Status::Converged,
                     None => Status::PrecisionLimited,
                 };
             } else if found.status != Status::QuasiSeparable {
-                let left = minimizer::decrement(self.space, likelihood, logits, stop);
-                outcome.decrement = left;
+                let left = minimizer::decrement(self.problem, risk, logits, stop);
+                report.decrement = left;
                 if left.is_none_or(|left| left > allowed) {
-                    outcome.status = Status::PrecisionLimited;
+                    report.status = Status::PrecisionLimited;
                 }
             }
         }
         if falls_short(&certificate) {
-            outcome.status = Status::PrecisionLimited;
+            report.status = Status::PrecisionLimited;
         }
-        let limit = (outcome.status == Status::PrecisionLimited).then_some(match found.status {
+        let limit = (report.status == Status::PrecisionLimited).then_some(match found.status {
             Status::PrecisionLimited => Limit::Search,
             _ => Limit::Model,
         });
         let logits = Point {
             w: Vec::<f64>::new(),
-            b: vec![0.0; likelihood.outputs()],
+            b: vec![0.0; risk.outputs()],
             z: certificate.logits,
         };
-        let lowest = lowest_maximum(likelihood, &logits.z, &logits.b);
+        let lowest = lowest_maximum(risk, &logits.z, &logits.b);
         let train = self.splits.train;
-        let all = of_all_classes(&logits, likelihood, train.classes(), lowest);
+        let all = of_all_classes(&logits, risk, train.classes(), lowest);
         let of_outputs = all.z.chunks_exact(train.rows()).zip(&all.b);
         let narrow: Vec<Vec<f32>> = of_outputs
             .map(|(z, b)| z.iter().map(|z| (z + b) as f32).collect())
             .collect();
         Ok(Certified {
-            model: self.of_all_classes(likelihood, weight, certificate.bias, lowest),
-            outcome,
+            model: self.of_all_classes(risk, weight, certificate.bias, lowest),
+            report,
             limit,
             logits: Logits::new(all.b.len(), narrow.concat()),
         })
@@ -190,9 +190,9 @@ pub(super) fn of_present(weight: Vec<f32>, d: usize, present: Option<&[u32]>) ->
 }
 
 /// The smallest over the samples of the largest logit, where some class is not fitted.
-pub(super) fn lowest_maximum<T: Real>(likelihood: &Risk, z: &[T], b: &[f64]) -> f64 {
-    match likelihood.present() {
-        Some(_) => likelihood.lowest_maximum(z, b),
+pub(super) fn lowest_maximum<T: Real>(risk: &Risk, z: &[T], b: &[f64]) -> f64 {
+    match risk.present() {
+        Some(_) => risk.lowest_maximum(z, b),
         None => 0.0,
     }
 }
@@ -202,18 +202,18 @@ pub(super) fn lowest_maximum<T: Real>(likelihood: &Risk, z: &[T], b: &[f64]) -> 
 /// smallest over the samples of the largest logit.
 pub(super) fn of_all_classes<'p, W: Copy + Default, T: Real>(
     point: &'p Point<T, W>,
-    likelihood: &Risk,
+    risk: &Risk,
     classes: usize,
     lowest: f64,
 ) -> Cow<'p, Point<T, W>> {
     const NEVER: f64 = 37.0;
-    let Some(present) = likelihood.present() else {
+    let Some(present) = risk.present() else {
         return Cow::Borrowed(point);
     };
-    let (width, rows) = (point.w.len() / present.len(), point.z.len() / present.len());
+    let (coords, rows) = (point.w.len() / present.len(), point.z.len() / present.len());
     let outputs = Loss::for_classes(classes).outputs(classes);
     let mut all = Point {
-        w: vec![W::default(); outputs * width],
+        w: vec![W::default(); outputs * coords],
         // Rounded to f32 it must not be above.
         b: vec![lowest - NEVER - 1e-6 * lowest.abs(); outputs],
         z: vec![T::default(); outputs * rows],
@@ -225,7 +225,7 @@ pub(super) fn of_all_classes<'p, W: Copy + Default, T: Real>(
     }
     for (j, &class) in present.iter().enumerate() {
         let class = class as usize;
-        all.w[class * width..][..width].copy_from_slice(&point.w[j * width..][..width]);
+        all.w[class * coords..][..coords].copy_from_slice(&point.w[j * coords..][..coords]);
         all.b[class] = point.b[j];
         all.z[class * rows..][..rows].copy_from_slice(&point.z[j * rows..][..rows]);
     }

@@ -36,15 +36,15 @@ impl<S: Problem> Search<'_, S> {
                 left_out += 1;
                 continue;
             };
-            let likelihood = self.likelihood(&weights);
+            let risk = self.risk(&weights);
             // A search ends with the logits of all rows multiplied out.
             let score = |found: &Solution<S::Real>| {
                 let Point { b, z, .. } = &found.point;
-                let lowest = lowest_maximum(&likelihood, z, b);
-                let all = of_all_classes(&found.point, &likelihood, train.classes(), lowest);
+                let lowest = lowest_maximum(&risk, z, b);
+                let all = of_all_classes(&found.point, &risk, train.classes(), lowest);
                 score(train, &held, &all.z, &all.b)
             };
-            if self.journal.ahead() < penalties.len() {
+            if self.log.ahead() < penalties.len() {
                 let rows = 0..train.rows();
                 let fitted = rows.filter(|&row| !held_out(row)).map(|row| row as u32);
                 let deviation = match &self.deviation {
@@ -60,7 +60,7 @@ impl<S: Problem> Search<'_, S> {
                     fold: Some(fold),
                     tolerance: self.options.tolerance.max(TOLERANCE),
                 };
-                self.search(&likelihood, task, |_, found| Ok(Some(score(found))))?;
+                self.search(&risk, task, |_, found| Ok(Some(score(found))))?;
             }
         }
         if left_out == folds.count {
@@ -82,10 +82,10 @@ impl<S: Problem> Search<'_, S> {
         rows: Option<Vec<u32>>,
         deviation: Option<&[f64]>,
     ) -> Result<()> {
-        let (observe, journal) = (&mut self.observe, &self.journal);
-        self.space.fit_rows(rows, deviation, &mut |columns| {
+        let (observe, log) = (&mut self.observe, &self.log);
+        self.problem.fit_rows(rows, deviation, &mut |columns| {
             observe(Progress::Columns(columns));
-            journal.check()
+            log.check()
         })
     }
 

@@ -48,7 +48,7 @@ impl<S: Problem> Search<'_, S> {
 
     /// h λmax(D½ Xc Xcᵀ D½) at W = 0, D being the rows' shares and Xc centred by them.
     pub(super) fn curvature(&mut self) -> f64 {
-        let n = self.space.rows();
+        let n = self.problem.rows();
         let classes = self.splits.train.classes() as f64;
         let h = match Loss::for_classes(self.splits.train.classes()) {
             Loss::Softmax => (1.0 - 1.0 / classes) / classes,
@@ -56,7 +56,7 @@ impl<S: Problem> Search<'_, S> {
         };
         let total: f64 = self.weights.rows.iter().sum();
         let shares: Vec<f64> = self.weights.rows.iter().map(|w| w / total).collect();
-        let mut w = vec![0.0; self.space.width()];
+        let mut w = vec![0.0; self.problem.coords()];
         let (mut g, mut z) = (vec![S::Real::default(); n], vec![S::Real::default(); n]);
         let largest = largest_eigenvalue(n, |v, out| {
             let rooted = || v.iter().zip(&shares).map(|(&v, s)| f64::from(v) * s.sqrt());
@@ -64,8 +64,8 @@ impl<S: Problem> Search<'_, S> {
             for ((g, v), share) in g.iter_mut().zip(rooted()).zip(&shares) {
                 *g = S::Real::of(v - share * sum);
             }
-            self.space.adjoint(&g, &mut w);
-            self.space.logits_of_direction(&w, &mut z);
+            self.problem.adjoint(&g, &mut w);
+            self.problem.logits_of_direction(&w, &mut z);
             let mean: f64 = z.iter().zip(&shares).map(|(&z, s)| z.into() * s).sum();
             for ((out, &z), share) in out.iter_mut().zip(&z).zip(&shares) {
                 *out = ((z.into() - mean) * share.sqrt()) as f32;

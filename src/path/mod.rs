@@ -34,7 +34,7 @@ pub struct PathEntry {
     pub l2: f64,
     /// The end of its search; with folds, that of the first fold.
     #[serde(flatten)]
-    pub outcome: SolveReport,
+    pub report: SolveReport,
     /// Mean loss on rows that were not fitted: a row counts by its sample weight, if it has one;
     /// class weights and smoothing do not enter. Of folds, the mean of each fold's mean.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,7 +51,7 @@ impl From<&SolveRecord> for PathEntry {
     fn from(searched: &SolveRecord) -> PathEntry {
         PathEntry {
             l2: searched.l2,
-            outcome: searched.outcome,
+            report: searched.report,
             val_loss: searched.score.map(|(loss, _)| loss),
             val_loss_error: None,
             val_accuracy: searched.score.map(|(_, accuracy)| accuracy),
@@ -95,7 +95,7 @@ pub struct PathFit {
     /// The penalty of the model.
     pub l2: f64,
     /// The end of the search for the model, measured on the model.
-    pub outcome: SolveReport,
+    pub report: SolveReport,
     /// What limits a model that is [`Status::PrecisionLimited`].
     pub limit: Option<Limit>,
     /// The model's logits of the training rows; `None` where the validation rows were fitted, too.
@@ -162,23 +162,23 @@ pub fn fit_path<'a>(
         let threads = pool.current_num_threads();
         let gemm = Gemm::new(options.backend, threads);
         let checkpoints = options.checkpoints.as_ref();
-        let mut journal = SolveLog::new(checkpoints, || identity(splits, options))?;
-        if let Some(steps) = journal.resumed() {
+        let mut log = SolveLog::new(checkpoints, || fingerprint(splits, options))?;
+        if let Some(steps) = log.resumed() {
             observe(Progress::Resumed { steps });
         }
         let mut fit = match splits.validation.filter(|_| options.refit_all) {
-            None => fit_on_problem(splits, options, gemm, None, &mut journal, observe)?,
+            None => fit_on_problem(splits, options, gemm, None, &mut log, observe)?,
             Some(validation) => {
                 // A choice that was made before is not made again.
-                if !journal.refitting() {
-                    fit_on_problem(splits, options, gemm, None, &mut journal, observe)?;
+                if !log.refitting() {
+                    fit_on_problem(splits, options, gemm, None, &mut log, observe)?;
                 }
-                let (path, chosen) = choice(&journal, options)?;
+                let (path, chosen) = choice(&log, options)?;
                 let l2 = Some(path[chosen].l2);
-                journal.refit()?;
+                log.refit()?;
                 let both = splits.train.joined(validation)?;
                 let both = &both.samples()?;
-                let refit = fit_on_problem(both.into(), options, gemm, l2, &mut journal, observe)?;
+                let refit = fit_on_problem(both.into(), options, gemm, l2, &mut log, observe)?;
                 PathFit { path, ..refit }
             }
         };
@@ -240,7 +240,7 @@ pub(super) fn check(splits: Splits, options: &PathOptions) -> Result<()> {
 
 /// Everything that the fit's bits depend on, each as the command line calls it. The number of
 /// threads is not among it; the instruction set is, as faer's products in f64 depend on it.
-pub(super) fn identity(splits: Splits, options: &PathOptions) -> Result<Fingerprint> {
+pub(super) fn fingerprint(splits: Splits, options: &PathOptions) -> Result<Fingerprint> {
     let (n, d) = (splits.train.rows(), splits.train.features());
     let mut engine = choose(n, d, options.engine)?.to_string();
     if let (true, Some(validation)) = (options.refit_all, splits.validation) {
@@ -271,7 +271,7 @@ pub(super) fn identity(splits: Splits, options: &PathOptions) -> Result<Fingerpr
         Optimizer::Newton => "newton",
         Optimizer::Lbfgs => "lbfgs",
     };
-    let identity = [
+    let fingerprint = [
         ("--optimizer", optimizer.to_string()),
         ("training rows", train),
         ("validation rows", validation),
@@ -288,8 +288,10 @@ pub(super) fn identity(splits: Splits, options: &PathOptions) -> Result<Fingerpr
         ("--max-iterations", options.max_iterations.to_string()),
         ("instruction set", Isa::current().to_string()),
     ];
-    let identity = identity.into_iter().chain(options.weighting.identity());
-    Ok(identity
+    let fingerprint = fingerprint
+        .into_iter()
+        .chain(options.weighting.fingerprint());
+    Ok(fingerprint
         .map(|(name, value)| (name.to_string(), value))
         .collect())
 }

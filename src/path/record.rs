@@ -22,7 +22,7 @@ pub(crate) struct SolveRecord {
     /// The penalty.
     pub l2: f64,
     /// The end.
-    pub outcome: SolveReport,
+    pub report: SolveReport,
     /// Loss and accuracy on rows that were not fitted.
     pub score: Option<(f64, f64)>,
 }
@@ -40,7 +40,7 @@ pub(crate) struct SolveLog {
     saver: Option<Saver>,
     /// What was read and is still to be put into the search that was underway.
     saved: Option<Saved>,
-    searched: Vec<SolveRecord>,
+    records: Vec<SolveRecord>,
     /// How many of these the fit has come past.
     passed: usize,
     /// Steps of the search underway.
@@ -53,38 +53,38 @@ impl SolveLog {
     /// Begin, or go on from a checkpoint.
     ///
     /// # Errors
-    /// As [`Saver::open`], and those of `identity`.
+    /// As [`Saver::open`], and those of `fingerprint`.
     pub fn new(
         checkpoints: Option<&Checkpoints>,
-        identity: impl FnOnce() -> Result<Fingerprint>,
+        fingerprint: impl FnOnce() -> Result<Fingerprint>,
     ) -> Result<SolveLog> {
-        let mut journal = SolveLog {
+        let mut log = SolveLog {
             saver: None,
             saved: None,
-            searched: Vec::new(),
+            records: Vec::new(),
             passed: 0,
             steps: Vec::new(),
             refitting: false,
         };
         let Some(checkpoints) = checkpoints else {
-            return Ok(journal);
+            return Ok(log);
         };
-        let mut saver = Saver::new(checkpoints.clone(), identity()?, "steps");
+        let mut saver = Saver::new(checkpoints.clone(), fingerprint()?, "steps");
         if let Some(mut saved) = saver.open()? {
             let mut pages = Pages::default();
             saved.put(pages.fields())?;
-            for row in pages.searched.chunks_exact(SolveRecord::COLUMNS) {
-                let searched = SolveRecord::of_row(row);
+            for row in pages.records.chunks_exact(SolveRecord::COLUMNS) {
+                let records = SolveRecord::of_row(row);
                 let foreign = || saver.foreign("searched", format!("{row:?}"));
-                journal.searched.push(searched.ok_or_else(foreign)?);
+                log.records.push(records.ok_or_else(foreign)?);
             }
-            journal.steps = steps_of(&pages.steps);
-            journal.refitting = pages.refitting > 0;
-            saver.kept(journal.done(journal.steps.len()));
-            journal.saved = Some(saved);
+            log.steps = steps_of(&pages.steps);
+            log.refitting = pages.refitting > 0;
+            saver.kept(log.done(log.steps.len()));
+            log.saved = Some(saved);
         }
-        journal.saver = Some(saver);
-        Ok(journal)
+        log.saver = Some(saver);
+        Ok(log)
     }
 
     /// Steps that an earlier process made, if there was one.
@@ -101,7 +101,7 @@ impl SolveLog {
     /// is underway while the matrices of more rows are made.
     pub fn refit(&mut self) -> Result<()> {
         self.refitting = true;
-        self.passed = self.searched.len();
+        self.passed = self.records.len();
         let (done, mut pages) = (self.done(0), self.pages());
         match &mut self.saver {
             Some(saver) if self.saved.is_none() => saver.save(pages.fields(), done),
@@ -122,31 +122,31 @@ impl SolveLog {
     /// # Errors
     /// [`Error::Format`] if it was another one.
     pub fn pass(&mut self, fold: Option<usize>, l2: f64) -> Result<Option<SolveRecord>> {
-        let Some(&searched) = self.searched.get(self.passed) else {
+        let Some(&records) = self.records.get(self.passed) else {
             return Ok(None);
         };
         self.passed += 1;
-        match (searched.fold, searched.l2) == (fold, l2) {
-            true => Ok(Some(searched)),
+        match (records.fold, records.l2) == (fold, l2) {
+            true => Ok(Some(records)),
             false => Err(self.foreign()),
         }
     }
 
     /// Searches that were made before and are still to be passed.
     pub fn ahead(&self) -> usize {
-        self.searched.len() - self.passed
+        self.records.len() - self.passed
     }
 
     /// A search came to its end; its steps.
-    pub fn record(&mut self, searched: SolveRecord) -> Vec<Step> {
-        self.searched.push(searched);
-        self.passed = self.searched.len();
+    pub fn record(&mut self, records: SolveRecord) -> Vec<Step> {
+        self.records.push(records);
+        self.passed = self.records.len();
         std::mem::take(&mut self.steps)
     }
 
     /// How the last search ended.
     pub fn last_status(&self) -> Option<Status> {
-        Some(self.searched.last()?.outcome.status)
+        Some(self.records.last()?.report.status)
     }
 
     /// Whether the best optimum so far, beside the search underway, is still to be put in.
@@ -156,8 +156,8 @@ impl SolveLog {
 
     /// The penalties tried so far, without folds.
     pub fn path(&self) -> Vec<PathEntry> {
-        let searched = self.searched.iter();
-        searched
+        let records = self.records.iter();
+        records
             .filter(|s| s.fold.is_none())
             .map(PathEntry::from)
             .collect()
@@ -165,13 +165,13 @@ impl SolveLog {
 
     /// The penalties tried in folds, each with its mean over all of them.
     pub fn path_of_folds(&self) -> Vec<PathEntry> {
-        let searched = self.searched.iter();
-        let searched: Vec<&SolveRecord> = searched.filter(|s| s.fold.is_some()).collect();
+        let records = self.records.iter();
+        let records: Vec<&SolveRecord> = records.filter(|s| s.fold.is_some()).collect();
         // Folds may have been left out; those that were not have all penalties.
-        let first = searched.first().and_then(|s| s.fold);
-        let count = searched.iter().filter(|s| s.fold == first).count();
+        let first = records.first().and_then(|s| s.fold);
+        let count = records.iter().filter(|s| s.fold == first).count();
         let of_penalty = |i: usize| {
-            let folds = searched.iter().skip(i).step_by(count);
+            let folds = records.iter().skip(i).step_by(count);
             let scores: Vec<(f64, f64)> = folds.filter_map(|s| s.score).collect();
             let k = scores.len() as f64;
             let mean = scores.iter().map(|(loss, _)| loss).sum::<f64>() / k;
@@ -181,7 +181,7 @@ impl SolveLog {
                 val_loss: Some(mean),
                 val_loss_error: Some((variance / k).sqrt()),
                 val_accuracy: Some(scores.iter().map(|(_, a)| a).sum::<f64>() / k),
-                ..PathEntry::from(searched[i])
+                ..PathEntry::from(records[i])
             }
         };
         (0..count).map(of_penalty).collect()
@@ -190,18 +190,18 @@ impl SolveLog {
     /// A checkpoint whose searches do not lead where it says that the fit was.
     pub fn foreign(&self) -> Error {
         let saver = (self.saver.as_ref()).expect("only a checkpoint has what was not made here");
-        saver.foreign("searched", format!("{} searches", self.searched.len()))
+        saver.foreign("searched", format!("{} searches", self.records.len()))
     }
 
     /// Steps in all, so many in the search underway.
     fn done(&self, steps: usize) -> usize {
-        let searched = self.searched.iter();
-        steps + searched.map(|s| s.outcome.iterations).sum::<usize>()
+        let records = self.records.iter();
+        steps + records.map(|s| s.report.iterations).sum::<usize>()
     }
 
     fn pages(&self) -> Pages {
         Pages {
-            searched: self.searched.iter().flat_map(SolveRecord::row).collect(),
+            records: self.records.iter().flat_map(SolveRecord::row).collect(),
             steps: rows_of(&self.steps),
             refitting: usize::from(self.refitting),
         }
@@ -211,7 +211,7 @@ impl SolveLog {
 /// What of a checkpoint does not depend on the shape of points.
 #[derive(Default)]
 struct Pages {
-    searched: Vec<f64>,
+    records: Vec<f64>,
     steps: Vec<f64>,
     refitting: usize,
 }
@@ -219,7 +219,7 @@ struct Pages {
 impl Pages {
     fn fields(&mut self) -> StateDict<'_> {
         let mut fields = StateDict::default();
-        fields.rows("searched", &mut self.searched, SolveRecord::COLUMNS);
+        fields.rows("searched", &mut self.records, SolveRecord::COLUMNS);
         fields.rows("steps", &mut self.steps, STEP_COLUMNS);
         fields.count("refitting", &mut self.refitting);
         fields
@@ -228,7 +228,7 @@ impl Pages {
 
 /// Watches a search, and keeps its state in the journal.
 pub(crate) struct Watched<'j, T> {
-    pub journal: &'j mut SolveLog,
+    pub log: &'j mut SolveLog,
     /// The best optimum before it, if one is to be kept.
     pub best: Option<&'j mut Solution<T>>,
     pub observe: &'j mut dyn FnMut(Step),
@@ -236,7 +236,7 @@ pub(crate) struct Watched<'j, T> {
 
 impl<T: Real> Watch<Point<T>> for Watched<'_, T> {
     fn begin(&mut self, state: &mut impl State<Point<T>>) -> Result<bool> {
-        let Some(mut saved) = self.journal.saved.take() else {
+        let Some(mut saved) = self.log.saved.take() else {
             return Ok(false);
         };
         if !saved.has("search.w") {
@@ -260,7 +260,7 @@ impl<T: Real> Watch<Point<T>> for Watched<'_, T> {
         if let Some(state) = state {
             self.keep(step, state)?;
         }
-        self.journal.steps.push(step);
+        self.log.steps.push(step);
         (self.observe)(step);
         Ok(())
     }
@@ -269,10 +269,10 @@ impl<T: Real> Watch<Point<T>> for Watched<'_, T> {
 impl<T: Real> Watched<'_, T> {
     /// Save the state if it is time to; stop if a signal has come.
     fn keep(&mut self, step: Step, state: &mut impl State<Point<T>>) -> Result<()> {
-        let done = self.journal.done(step.iteration);
-        let mut saver = self.journal.saver.take();
+        let done = self.log.done(step.iteration);
+        let mut saver = self.log.saver.take();
         let kept = checkpoint::keep(saver.as_mut(), done, |saver| {
-            let mut pages = self.journal.pages();
+            let mut pages = self.log.pages();
             let mut best_steps =
                 (self.best.as_ref()).map_or(Vec::new(), |best| rows_of(&best.steps));
             let mut fields = pages.fields();
@@ -282,7 +282,7 @@ impl<T: Real> Watched<'_, T> {
             }
             saver.save(fields, done)
         });
-        self.journal.saver = saver;
+        self.log.saver = saver;
         kept
     }
 }
@@ -322,25 +322,25 @@ impl SolveRecord {
 
     /// In numbers; NaN for what there is not.
     fn row(&self) -> [f64; Self::COLUMNS] {
-        let SolveReport { products, .. } = self.outcome;
+        let SolveReport { products, .. } = self.report;
         let (loss, accuracy) = self.score.unwrap_or((f64::NAN, f64::NAN));
         [
             self.fold.map_or(f64::NAN, |fold| fold as f64),
             self.l2,
-            f64::from(self.outcome.status as u8),
-            self.outcome.objective,
-            self.outcome.loss,
-            self.outcome.gradient_norm,
-            self.outcome.initial_gradient_norm,
-            self.outcome.gap.unwrap_or(f64::NAN),
-            self.outcome.iterations as f64,
+            f64::from(self.report.status as u8),
+            self.report.objective,
+            self.report.loss,
+            self.report.gradient_norm,
+            self.report.initial_gradient_norm,
+            self.report.gap.unwrap_or(f64::NAN),
+            self.report.iterations as f64,
             products.logits as f64,
             products.pullbacks as f64,
             products.solves as f64,
             loss,
             accuracy,
-            self.outcome.decrement.unwrap_or(f64::NAN),
-            self.outcome.separated_class.map_or(f64::NAN, f64::from),
+            self.report.decrement.unwrap_or(f64::NAN),
+            self.report.separated_class.map_or(f64::NAN, f64::from),
         ]
     }
 
@@ -385,7 +385,7 @@ impl SolveRecord {
                 None => None,
             },
             l2,
-            outcome: SolveReport {
+            report: SolveReport {
                 status: *STATUSES.get(count(status)?)?,
                 measured_on: MeasuredOn::Coordinates,
                 objective,
@@ -417,10 +417,10 @@ mod tests {
 
     #[test]
     fn rows_hold_what_was_searched() {
-        let mut searched = SolveRecord {
+        let mut records = SolveRecord {
             fold: Some(3),
             l2: 0.1,
-            outcome: SolveReport {
+            report: SolveReport {
                 status: Status::Converged,
                 measured_on: MeasuredOn::Coordinates,
                 objective: 1.5,
@@ -446,13 +446,13 @@ mod tests {
             Status::Separable,
             Status::QuasiSeparable,
         ] {
-            searched.outcome.status = status;
-            assert_eq!(SolveRecord::of_row(&searched.row()), Some(searched));
+            records.report.status = status;
+            assert_eq!(SolveRecord::of_row(&records.row()), Some(records));
         }
-        (searched.fold, searched.outcome.gap, searched.score) = (None, None, None);
-        (searched.outcome.decrement, searched.outcome.separated_class) = (None, None);
-        let good = searched.row();
-        assert_eq!(SolveRecord::of_row(&good), Some(searched));
+        (records.fold, records.report.gap, records.score) = (None, None, None);
+        (records.report.decrement, records.report.separated_class) = (None, None);
+        let good = records.row();
+        assert_eq!(SolveRecord::of_row(&good), Some(records));
         assert_eq!(SolveRecord::of_row(&good[1..]), None);
         for (column, bad) in [
             (0, 0.5),

@@ -32,7 +32,7 @@ pub(super) fn fit_on_problem(
     options: &PathOptions,
     gemm: Gemm,
     l2: Option<f64>,
-    journal: &mut SolveLog,
+    log: &mut SolveLog,
     observe: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<PathFit> {
     let x = splits.train.x();
@@ -49,12 +49,12 @@ pub(super) fn fit_on_problem(
         design: &design,
         deviation,
         weights,
-        journal,
+        log,
         observe,
     };
     let mut columns = |columns| {
         (given.observe)(Progress::Columns(columns));
-        given.journal.check()
+        given.log.check()
     };
     if engine == EngineKind::Gram {
         match CentredGram::new(x, scale, gemm, &mut columns) {
@@ -63,13 +63,13 @@ pub(super) fn fit_on_problem(
                 engine = EngineKind::Primal
             }
             gram => {
-                let mut space = GramProblem::new(x, gram?, scale, gemm)?;
-                return given.search(engine, &mut space).run(l2);
+                let mut problem = GramProblem::new(x, gram?, scale, gemm)?;
+                return given.search(engine, &mut problem).run(l2);
             }
         }
     }
-    let mut space = DenseProblem::new(&design, scale, gemm, &mut columns)?;
-    given.search(engine, &mut space).run(l2)
+    let mut problem = DenseProblem::new(&design, scale, gemm, &mut columns)?;
+    given.search(engine, &mut problem).run(l2)
 }
 
 /// All that a search needs, whatever its space.
@@ -80,21 +80,25 @@ pub(super) struct Given<'a> {
     /// σ of the training rows.
     deviation: Option<Vec<f64>>,
     weights: RowWeights,
-    journal: &'a mut SolveLog,
+    log: &'a mut SolveLog,
     observe: &'a mut (dyn FnMut(Progress) + Send),
 }
 
 impl<'a> Given<'a> {
-    pub(super) fn search<S: Problem>(self, engine: EngineKind, space: &'a mut S) -> Search<'a, S> {
+    pub(super) fn search<S: Problem>(
+        self,
+        engine: EngineKind,
+        problem: &'a mut S,
+    ) -> Search<'a, S> {
         Search {
             splits: self.splits,
             options: self.options,
             engine,
             design: self.design,
             deviation: self.deviation,
-            space,
+            problem,
             weights: self.weights,
-            journal: self.journal,
+            log: self.log,
             observe: self.observe,
             last: None,
             best: None,
@@ -157,9 +161,9 @@ pub(super) struct Search<'a, S: Problem> {
     pub(super) design: &'a Centered<'a>,
     /// σ of the training rows.
     pub(super) deviation: Option<Vec<f64>>,
-    pub(super) space: &'a mut S,
+    pub(super) problem: &'a mut S,
     pub(super) weights: RowWeights,
-    pub(super) journal: &'a mut SolveLog,
+    pub(super) log: &'a mut SolveLog,
     pub(super) observe: &'a mut (dyn FnMut(Progress) + Send),
     /// The last optimum, from which the next search begins.
     pub(super) last: Option<Solution<S::Real>>,
@@ -182,7 +186,7 @@ impl<'a, S: Problem> Search<'a, S> {
             (None, None) => self.by_validation(),
             (None, Some(folds)) => {
                 self.cross_validate(folds)?;
-                let (path, chosen) = choice(self.journal, self.options)?;
+                let (path, chosen) = choice(self.log, self.options)?;
                 for entry in &path {
                     (self.observe)(Progress::Scored(entry.clone()));
                 }
@@ -198,29 +202,29 @@ impl<'a, S: Problem> Search<'a, S> {
         penalties: &[f64],
         path: Vec<PathEntry>,
     ) -> Result<PathFit> {
-        let likelihood = self.likelihood(&self.weights);
+        let risk = self.risk(&self.weights);
         let mut end = None;
         self.last = None;
         for &l2 in penalties {
-            let searched = self.search(&likelihood, self.task(l2), |_, _| Ok(None))?;
-            end = Some((l2, searched.outcome));
+            let searched = self.search(&risk, self.task(l2), |_, _| Ok(None))?;
+            end = Some((l2, searched.report));
         }
-        let found = self.last.take();
-        self.done(&likelihood, end.expect("at least one penalty"), found, path)
+        let solution = self.last.take();
+        self.done(&risk, end.expect("at least one penalty"), solution, path)
     }
 
     /// All penalties on all rows; the model is that of the lowest validation loss.
     pub(super) fn by_validation(mut self) -> Result<PathFit> {
-        let likelihood = self.likelihood(&self.weights);
+        let risk = self.risk(&self.weights);
         let auto = self.options.penalty == Penalty::Auto;
         let mut path = Vec::new();
         for l2 in self.penalties()? {
-            let searched = self.search(&likelihood, self.task(l2), |search, found| {
+            let searched = self.search(&risk, self.task(l2), |search, solution| {
                 let Some(validation) = search.splits.validation else {
                     return Ok(None);
                 };
-                let model = search.model(&likelihood, &found.point)?;
-                let model = found.model.insert(model);
+                let model = search.model(&risk, &solution.point)?;
+                let model = solution.model.insert(model);
                 let score = model.evaluate(validation)?;
                 Ok(Some((score.loss, score.accuracy)))
             })?;
@@ -242,29 +246,31 @@ impl<'a, S: Problem> Search<'a, S> {
             }
         }
         let chosen = &path[best(&path, false)];
-        let (end, found) = ((chosen.l2, chosen.outcome), self.best.take());
-        self.done(&likelihood, end, found, path)
+        let (end, solution) = ((chosen.l2, chosen.report), self.best.take());
+        self.done(&risk, end, solution, path)
     }
 
     pub(super) fn done(
         mut self,
-        likelihood: &Risk,
-        (l2, outcome): (f64, SolveReport),
-        found: Option<Solution<S::Real>>,
+        risk: &Risk,
+        (l2, report): (f64, SolveReport),
+        solution: Option<Solution<S::Real>>,
         path: Vec<PathEntry>,
     ) -> Result<PathFit> {
         // Without one, all searches were made before: there would be no checkpoint.
-        let found = found.ok_or_else(|| self.journal.foreign())?;
-        let weight = found.model.map(|model| model.weight().as_slice().to_vec());
-        let certified = self.certify(likelihood, &found.point, (l2, outcome), weight)?;
+        let solution = solution.ok_or_else(|| self.log.foreign())?;
+        let weight = solution
+            .model
+            .map(|model| model.weight().as_slice().to_vec());
+        let certified = self.certify(risk, &solution.point, (l2, report), weight)?;
         Ok(PathFit {
             model: certified.model,
             l2,
-            outcome: certified.outcome,
+            report: certified.report,
             limit: certified.limit,
-            logits: (!self.journal.refitting()).then_some(certified.logits),
+            logits: (!self.log.refitting()).then_some(certified.logits),
             path,
-            steps: found.steps,
+            steps: solution.steps,
             engine: self.engine,
             gram_is_possible: self.gram_is_possible(),
             threads: 0,
@@ -285,7 +291,7 @@ impl<'a, S: Problem> Search<'a, S> {
         n <= d && choose(n, d, EngineChoice::Gram).is_ok()
     }
 
-    pub(super) fn likelihood(&self, weights: &RowWeights) -> Risk<'a> {
+    pub(super) fn risk(&self, weights: &RowWeights) -> Risk<'a> {
         let labels = self.splits.train.labels();
         let smoothing = self.options.weighting.label_smoothing;
         Risk::new(labels, &weights.samples, &weights.classes, smoothing).of_present_classes()
@@ -295,7 +301,7 @@ impl<'a, S: Problem> Search<'a, S> {
     /// of it.
     pub(super) fn search(
         &mut self,
-        likelihood: &Risk,
+        risk: &Risk,
         task: Task,
         score: impl FnOnce(&mut Self, &mut Solution<S::Real>) -> Result<Option<(f64, f64)>>,
     ) -> Result<SolveRecord> {
@@ -304,11 +310,11 @@ impl<'a, S: Problem> Search<'a, S> {
             fold,
             tolerance,
         } = task;
-        if let Some(searched) = self.journal.pass(fold, l2)? {
+        if let Some(searched) = self.log.pass(fold, l2)? {
             return Ok(searched);
         }
-        let zero = Point::zero(self.space, likelihood.outputs());
-        if self.journal.has_best() {
+        let zero = Point::zero(self.problem, risk.outputs());
+        if self.log.has_best() {
             self.best = Some(Solution {
                 point: zero.clone(),
                 steps: Vec::new(),
@@ -317,7 +323,7 @@ impl<'a, S: Problem> Search<'a, S> {
         }
         let start = match self.last.take() {
             // Weights that only tell rows apart are no start for a penalty.
-            Some(found) if self.journal.last_status() != Some(Status::Separable) => found.point,
+            Some(solution) if self.log.last_status() != Some(Status::Separable) => solution.point,
             _ => zero,
         };
         let stop = StoppingCriteria {
@@ -326,16 +332,16 @@ impl<'a, S: Problem> Search<'a, S> {
         };
         let observe = &mut self.observe;
         let mut watched = Watched {
-            journal: self.journal,
+            log: self.log,
             best: self.best.as_mut(),
             observe: &mut |step| observe(Progress::Step { l2, fold, step }),
         };
-        let space = &mut *self.space;
-        let (point, outcome) = match self.options.optimizer {
-            Optimizer::Newton => newton(space, likelihood, l2, start, stop, &mut watched),
-            Optimizer::Lbfgs => lbfgs(space, likelihood, l2, start, stop, &mut watched),
+        let problem = &mut *self.problem;
+        let (point, report) = match self.options.optimizer {
+            Optimizer::Newton => newton(problem, risk, l2, start, stop, &mut watched),
+            Optimizer::Lbfgs => lbfgs(problem, risk, l2, start, stop, &mut watched),
         }?;
-        let mut found = Solution {
+        let mut solution = Solution {
             point,
             steps: Vec::new(),
             model: None,
@@ -343,11 +349,11 @@ impl<'a, S: Problem> Search<'a, S> {
         let searched = SolveRecord {
             fold,
             l2,
-            outcome,
-            score: score(self, &mut found)?,
+            report,
+            score: score(self, &mut solution)?,
         };
-        found.steps = self.journal.record(searched);
-        self.last = Some(found);
+        solution.steps = self.log.record(searched);
+        self.last = Some(solution);
         Ok(searched)
     }
 }

@@ -14,14 +14,14 @@ use crate::loss::risk::Risk;
 use crate::path::record::SolveLog;
 
 /// The penalties that were tried, and the place of the chosen one.
-pub(super) fn choice(journal: &SolveLog, options: &PathOptions) -> Result<(Vec<PathEntry>, usize)> {
+pub(super) fn choice(log: &SolveLog, options: &PathOptions) -> Result<(Vec<PathEntry>, usize)> {
     let path = match options.folds {
-        Some(_) => journal.path_of_folds(),
-        None => journal.path(),
+        Some(_) => log.path_of_folds(),
+        None => log.path(),
     };
     let rule = options.folds.is_some_and(|folds| folds.one_standard_error);
     match path.is_empty() {
-        true => Err(journal.foreign()),
+        true => Err(log.foreign()),
         false => {
             let chosen = best(&path, rule);
             Ok((path, chosen))
@@ -82,7 +82,7 @@ mod tests {
     use crate::solver::report::{SolveReport, Status};
 
     fn entry(l2: f64, val_loss: Option<f64>, val_loss_error: Option<f64>) -> PathEntry {
-        let outcome = SolveReport {
+        let report = SolveReport {
             status: Status::Converged,
             measured_on: MeasuredOn::Coordinates,
             objective: 0.0,
@@ -97,7 +97,7 @@ mod tests {
         };
         PathEntry {
             l2,
-            outcome,
+            report,
             val_loss,
             val_loss_error,
             val_accuracy: None,

@@ -293,7 +293,7 @@ fn fit_rows(
     let mut saver = (options.checkpoints.clone()).map(|checkpoints| {
         Saver::new(
             checkpoints,
-            identity(given, options, plan, &start),
+            fingerprint(given, options, plan, &start),
             "epochs",
         )
     });
@@ -513,11 +513,11 @@ impl Run<'_> {
 /// Everything that the fit's bits depend on, each as the command line calls it. The
 /// number of threads is not among it; the instruction set is where not our own kernels
 /// multiply.
-fn identity(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -> Fingerprint {
+fn fingerprint(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -> Fingerprint {
     let FitOptions { sgd, init, .. } = options;
     let [train, validation] = given.fingerprints();
     let number = |n: Option<usize>| n.map_or("none".to_string(), |n| n.to_string());
-    let mut identity = vec![
+    let mut fingerprint = vec![
         ("--optimizer", "sgd".to_string()),
         ("training rows", train),
         ("validation rows", validation),
@@ -536,12 +536,12 @@ fn identity(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -> F
         ("--seed", sgd.seed.to_string()),
         ("--standardize", options.standardize.to_string()),
     ];
-    identity.extend(options.weighting.identity());
+    fingerprint.extend(options.weighting.fingerprint());
     if options.backend != Backend::Own {
-        identity.push(("instruction set", Isa::current().to_string()));
+        fingerprint.push(("instruction set", Isa::current().to_string()));
     }
     let own = |(name, value): (&str, String)| (name.to_string(), value);
-    identity.into_iter().map(own).collect()
+    fingerprint.into_iter().map(own).collect()
 }
 
 /// The learning rate, and 2/L where it is cheap (a product with K) or needed.

@@ -1,7 +1,7 @@
 //! Newton's method on the bias alone: passes over logits that stay as they are.
 
 use crate::linalg::vec::{Real, axpby};
-use crate::loss::risk::{At, Risk};
+use crate::loss::risk::{Eval, Risk};
 
 /// Most Newton steps.
 const ROUNDS: usize = 40;
@@ -13,11 +13,11 @@ const HALVINGS: usize = 60;
 /// Move `b` to where the loss at `z + b 1ᵀ` is lowest, `at` being evaluated at `b` before and
 /// after. What is left to gain, to second order (`gᵀ H⁻¹ g`): no more than `noise` of the loss
 /// plus the penalty, unless rounding stops it before.
-pub(crate) fn settle<T: Real>(
-    likelihood: &Risk,
+pub(crate) fn minimize<T: Real>(
+    risk: &Risk,
     z: &[T],
     b: &mut [f64],
-    at: &mut At<T>,
+    at: &mut Eval<T>,
     noise: f64,
 ) -> f64 {
     let nowhere = vec![T::default(); z.len()];
@@ -26,7 +26,7 @@ pub(crate) fn settle<T: Real>(
     for _ in 0..ROUNDS {
         let step;
         let before = gain;
-        (step, gain) = newton_step(likelihood, at, &nowhere, &mut room);
+        (step, gain) = newton_step(risk, at, &nowhere, &mut room);
         // Near the end the gain falls with its square, until it is rounding.
         let is_rounding = gain <= ROUNDING * at.loss.abs() && gain > 0.25 * before;
         if gain.is_nan() || gain <= noise || is_rounding {
@@ -37,13 +37,13 @@ pub(crate) fn settle<T: Real>(
         let fell = (0..HALVINGS).any(|_| {
             b.copy_from_slice(&start);
             axpby(length, &step, 1.0, b);
-            likelihood.evaluate(z, b, at);
+            risk.evaluate(z, b, at);
             length *= 0.5;
             at.loss <= before
         });
         if !fell {
             b.copy_from_slice(&start);
-            likelihood.evaluate(z, b, at);
+            risk.evaluate(z, b, at);
             break;
         }
     }
@@ -53,8 +53,8 @@ pub(crate) fn settle<T: Real>(
 /// `-H⁻¹ g` for the bias, and `gᵀ H⁻¹ g`, by conjugate gradients preconditioned with H's
 /// diagonal: a class that hardly has rows counts as much as the others.
 fn newton_step<T: Real>(
-    likelihood: &Risk,
-    at: &At<T>,
+    risk: &Risk,
+    at: &Eval<T>,
     nowhere: &[T],
     room: &mut [T],
 ) -> (Vec<f64>, f64) {
@@ -82,7 +82,7 @@ fn newton_step<T: Real>(
     let first = rho;
     let mut moved = rho == 0.0;
     for _ in 0..MAX_STEPS {
-        likelihood.hessian(at, nowhere, &d, room, &mut q);
+        risk.hessian(at, nowhere, &d, room, &mut q);
         let curvature = dot(&d, &q);
         if rho <= RESIDUAL * first || curvature.is_nan() || curvature <= 0.0 {
             break;
@@ -118,10 +118,10 @@ mod tests {
                 .flat_map(|j| vec![j; counts[j as usize] as usize])
                 .collect();
             let n = labels.len();
-            let likelihood = Risk::new(&labels, &vec![1.0; n], &[1.0; 3], 0.0);
-            let (z, mut b, mut at) = (vec![0.0f64; 3 * n], vec![start, 0.0, 0.0], At::new(3, n));
-            likelihood.evaluate(&z, &b, &mut at);
-            let left = settle(&likelihood, &z, &mut b, &mut at, 1e-16);
+            let risk = Risk::new(&labels, &vec![1.0; n], &[1.0; 3], 0.0);
+            let (z, mut b, mut at) = (vec![0.0f64; 3 * n], vec![start, 0.0, 0.0], Eval::new(3, n));
+            risk.evaluate(&z, &b, &mut at);
+            let left = minimize(&risk, &z, &mut b, &mut at, 1e-16);
             assert!(left <= 1e-16, "{left}");
             let total: f64 = b.iter().map(|b| b.exp()).sum();
             for (b, count) in b.iter().zip(counts) {

@@ -17,7 +17,7 @@
 
 use crate::design::centered::{Centered, Precision};
 use crate::linalg::vec::dot;
-use crate::loss::risk::{At, Risk};
+use crate::loss::risk::{Eval, Risk};
 use crate::solver::bias;
 
 /// The largest share of the allowed gap that Kc's rounding may use.
@@ -31,7 +31,7 @@ pub(crate) struct Certifier<'a> {
     pub design: &'a Centered<'a>,
     /// σ.
     pub deviation: Option<&'a [f64]>,
-    pub likelihood: &'a Risk<'a>,
+    pub risk: &'a Risk<'a>,
     pub l2: f64,
     /// The gap that is small enough, as a share of the objective.
     pub tolerance: f64,
@@ -71,17 +71,17 @@ impl Certifier<'_> {
         let n = self.design.x().len();
         let c = bias.len();
         let mut logits = self.design.logits(weight, precision);
-        let (mut b, mut at) = (bias.to_vec(), At::new(c, n));
+        let (mut b, mut at) = (bias.to_vec(), Eval::new(c, n));
         if c > 1 {
             // What all biases have in common changes nothing, but f32 must not hold it.
             let mean = b.iter().sum::<f64>() / c as f64;
             b.iter_mut().for_each(|b| *b -= mean);
         }
-        self.likelihood.evaluate(&logits, &b, &mut at);
+        self.risk.evaluate(&logits, &b, &mut at);
         let penalty = 0.5 * self.l2 * self.square(weight);
         // A slope that is left would count times the way to the best bias, however long that is.
         let noise = 1e-16 * (at.loss + penalty);
-        let left = bias::settle(self.likelihood, &logits, &mut b, &mut at, noise);
+        let left = bias::minimize(self.risk, &logits, &mut b, &mut at, noise);
         let at_best = at.loss;
         // Gᵀ1 is 0 but for rounding, which large biases would show.
         let infeasible = b.iter().zip(&at.bias).map(|(b, g)| (b * g).abs());
@@ -113,7 +113,7 @@ impl Certifier<'_> {
         let bias: Vec<f32> = of_rows.map(|(b, shift)| (b - shift) as f32).collect();
         let written = bias.iter().zip(&shifts);
         let written: Vec<f64> = written.map(|(&b, shift)| f64::from(b) + shift).collect();
-        self.likelihood.evaluate(&logits, &written, &mut at);
+        self.risk.evaluate(&logits, &written, &mut at);
         let excess = (at.loss - at_best).max(0.0);
         let of_shifts: f64 = self
             .rounding_of_shifts(weight)
@@ -247,7 +247,7 @@ impl Certifier<'_> {
         for (i, norm) in norms.iter().enumerate() {
             let most = unit * norm * largest;
             // The loss's curvature is 1/2 at most.
-            second += 0.25 * self.likelihood.shares()[i] * most * most;
+            second += 0.25 * self.risk.shares()[i] * most * most;
             margin = margin.max(2.0 * most);
         }
         (first + second, margin)

@@ -36,72 +36,72 @@ pub(super) struct NewtonDirection<T> {
 
 impl<T: Real> NewtonDirection<T> {
     /// Room for the problems of a descent.
-    pub fn new<S: Problem<Real = T>>(descent: &Minimizer<S>) -> Self {
-        let c = descent.likelihood.outputs();
+    pub fn new<S: Problem<Real = T>>(minimizer: &Minimizer<S>) -> Self {
+        let c = minimizer.risk.outputs();
         NewtonDirection {
-            p: Point::zero(descent.space, c),
-            d: Point::zero(descent.space, c),
-            solved: Point::of_solutions(descent.space, c),
-            r: descent.gradient.clone(),
-            q: descent.gradient.clone(),
-            room: descent.at.g.clone(),
+            p: Point::zero(minimizer.problem, c),
+            d: Point::zero(minimizer.problem, c),
+            solved: Point::of_solutions(minimizer.problem, c),
+            r: minimizer.gradient.clone(),
+            q: minimizer.gradient.clone(),
+            room: minimizer.at.g.clone(),
         }
     }
 
     /// Solve `∇²F p = -∇F` at the descent's point, whose preconditioner is factored, until the
     /// residual, as the preconditioner measures it, is `share` of the gradient.
-    pub fn solve<S: Problem<Real = T>>(&mut self, descent: &mut Minimizer<S>, share: f64) {
-        self.solve_newton(descent, Until::Share(share), f64::INFINITY);
+    pub fn solve<S: Problem<Real = T>>(&mut self, minimizer: &mut Minimizer<S>, share: f64) {
+        self.solve_newton(minimizer, Until::Share(share), f64::INFINITY);
     }
 
     /// The same far enough to tell what is left to gain: the gain along p that the quadratic model
     /// promises, `gᵀ H⁻¹ g / 2`, half the square of the Newton decrement, and a little more. `None`
     /// where rounding keeps the equation from being solved.
-    pub fn decrement<S: Problem<Real = T>>(&mut self, descent: &mut Minimizer<S>) -> Option<f64> {
-        if descent.l2 == 0.0 && !descent.space.tells_curvatures() {
-            self.solve(descent, 1e-3);
+    pub fn decrement<S: Problem<Real = T>>(&mut self, minimizer: &mut Minimizer<S>) -> Option<f64> {
+        if minimizer.l2 == 0.0 && !minimizer.problem.tells_curvatures() {
+            self.solve(minimizer, 1e-3);
             return None;
         }
-        let noise = descent.unmeasurable();
+        let noise = minimizer.noise_floor();
         // Without a penalty H may be singular: what rounding left there must not be divided by it.
-        let most = descent.objective.abs().max(noise);
-        self.solve_newton(descent, Until::Gain(1e-3 * noise), most)
+        let most = minimizer.objective.abs().max(noise);
+        self.solve_newton(minimizer, Until::Gain(1e-3 * noise), most)
     }
 
     fn solve_newton<S: Problem<Real = T>>(
         &mut self,
-        descent: &mut Minimizer<S>,
+        minimizer: &mut Minimizer<S>,
         until: Until,
         most: f64,
     ) -> Option<f64> {
-        self.r.axpby(-1.0, &descent.gradient, 0.0);
+        self.r.axpby(-1.0, &minimizer.gradient, 0.0);
         let product =
-            |descent: &mut Minimizer<S>, d: &Point<T>, room: &mut [T], q: &mut Gradient| {
-                descent.hessian(d, room, q);
+            |minimizer: &mut Minimizer<S>, d: &Point<T>, room: &mut [T], q: &mut Gradient| {
+                minimizer.hessian(d, room, q);
             };
-        self.solve_by(descent, until, most, product)
+        self.solve_by(minimizer, until, most, product)
     }
 
     /// The direction `d` (its logits and bias) moved as little as the preconditioner sees, so that
     /// the margins that are tied along it do not change at all, as far as that can be had.
     pub fn fix_ties<S: Problem<Real = T>>(
         &mut self,
-        descent: &mut Minimizer<S>,
+        minimizer: &mut Minimizer<S>,
         (d, d_bias): (&mut [T], &mut [f64]),
         tied: &[bool],
     ) {
-        let likelihood = descent.likelihood;
+        let risk = minimizer.risk;
         let mut g = vec![T::default(); d.len()];
-        let squares = likelihood.tied_gradient(tied, (d, d_bias), &mut g, &mut self.r.b);
-        descent.space.adjoint(&g, &mut self.r.w);
+        let squares = risk.tied_gradient(tied, (d, d_bias), &mut g, &mut self.r.b);
+        minimizer.problem.adjoint(&g, &mut self.r.w);
         self.r.w.iter_mut().for_each(|r| *r = -*r);
         self.r.b.iter_mut().for_each(|r| *r = -*r);
         let product =
-            |descent: &mut Minimizer<S>, d: &Point<T>, room: &mut [T], q: &mut Gradient| {
-                likelihood.tied_gradient(tied, (&d.z, &d.b), room, &mut q.b);
-                descent.space.adjoint(room, &mut q.w);
+            |minimizer: &mut Minimizer<S>, d: &Point<T>, room: &mut [T], q: &mut Gradient| {
+                risk.tied_gradient(tied, (&d.z, &d.b), room, &mut q.b);
+                minimizer.problem.adjoint(room, &mut q.w);
             };
-        self.solve_by(descent, Until::Share(1e-10), squares, product);
+        self.solve_by(minimizer, Until::Share(1e-10), squares, product);
         axpby(1.0, &self.p.z, 1.0, d);
         axpby(1.0, &self.p.b, 1.0, d_bias);
     }
@@ -111,14 +111,14 @@ impl<T: Real> NewtonDirection<T> {
     /// in H.
     fn solve_by<S: Problem<Real = T>>(
         &mut self,
-        descent: &mut Minimizer<S>,
+        minimizer: &mut Minimizer<S>,
         until: Until,
         most: f64,
         mut product: impl FnMut(&mut Minimizer<S>, &Point<T>, &mut [T], &mut Gradient),
     ) -> Option<f64> {
         self.p.axpby(0.0, &self.d, 0.0);
-        descent.precondition(&self.r, &mut self.solved);
-        let mut rho = descent.along(&self.r, &self.solved);
+        minimizer.precondition(&self.r, &mut self.solved);
+        let mut rho = minimizer.along(&self.r, &self.solved);
         let (first, mut gain) = (rho, 0.0);
         // The longest step: one over the least curvature beside the preconditioner's, so far.
         let mut longest: f64 = 0.0;
@@ -126,11 +126,11 @@ impl<T: Real> NewtonDirection<T> {
         for _ in 0..MAX_CG {
             if rho == 0.0 {
                 // Nothing is left, or the preconditioner underflows.
-                return (first > 0.0 || descent.gradient_norm == 0.0).then_some(gain);
+                return (first > 0.0 || minimizer.gradient_norm == 0.0).then_some(gain);
             }
-            descent.multiply_out(&mut self.d);
-            product(descent, &self.d, &mut self.room, &mut self.q);
-            let curvature = descent.along(&self.q, &self.d);
+            minimizer.multiply_out(&mut self.d);
+            product(minimizer, &self.d, &mut self.room, &mut self.q);
+            let curvature = minimizer.along(&self.q, &self.d);
             let alpha = rho / curvature;
             // Below 0 the preconditioner is rounding, too.
             let is_rounding = curvature <= 0.0 || rho < 0.0 || gain + 0.5 * alpha * rho > most;
@@ -141,8 +141,8 @@ impl<T: Real> NewtonDirection<T> {
             longest = longest.max(alpha);
             self.p.axpby(alpha, &self.d, 1.0);
             self.r.axpby(-alpha, &self.q, 1.0);
-            descent.precondition(&self.r, &mut self.solved);
-            let next = descent.along(&self.r, &self.solved);
+            minimizer.precondition(&self.r, &mut self.solved);
+            let next = minimizer.along(&self.r, &self.solved);
             let left = 0.5 * next * longest;
             let hidden = 0.5 * next * longest.max(FLATTEST);
             match until {

@@ -7,7 +7,7 @@
 use crate::design::centered::Centered;
 use crate::linalg::cholesky::Factor;
 use crate::linalg::vec::dot;
-use crate::loss::risk::{At, Risk};
+use crate::loss::risk::{Eval, Risk};
 use crate::solver::minimizer::{NEARLY_TIED, RUNNING};
 
 /// FLOP up to which the whole Hessian is made: some tens of milliseconds.
@@ -31,8 +31,8 @@ const TIED: f64 = 1e-9;
 
 /// At some logits (c x n, the bias included). `None` where the Hessian is too large. Cost: about
 /// 2n c² (d + 1)² flop.
-pub(crate) fn decrement(design: &Centered, likelihood: &Risk, logits: &[f64]) -> Option<Decrement> {
-    let (n, d, c) = (design.x().len(), design.mean().len(), likelihood.outputs());
+pub(crate) fn decrement(design: &Centered, risk: &Risk, logits: &[f64]) -> Option<Decrement> {
+    let (n, d, c) = (design.x().len(), design.mean().len(), risk.outputs());
     let (m, size) = (d + 1, c * (d + 1));
     if 2.0 * n as f64 * (size as f64).powi(2) > MAX_FLOP {
         return None;
@@ -47,8 +47,8 @@ pub(crate) fn decrement(design: &Centered, likelihood: &Risk, logits: &[f64]) ->
     }
     let column = |k: usize| &x[k * n..][..n];
     let no_bias = vec![0.0; c];
-    let mut at = At::new(c, n);
-    likelihood.evaluate(logits, &no_bias, &mut at);
+    let mut at = Eval::new(c, n);
+    risk.evaluate(logits, &no_bias, &mut at);
     let gradient: Vec<f64> = (0..size)
         .map(|at_| dot(&at.g[at_ / m * n..][..n], column(at_ % m)))
         .collect();
@@ -57,7 +57,7 @@ pub(crate) fn decrement(design: &Centered, likelihood: &Risk, logits: &[f64]) ->
     for (j, values) in hessian.chunks_exact_mut(size).enumerate() {
         v.fill(0.0);
         v[j / m * n..][..n].copy_from_slice(column(j % m));
-        likelihood.hessian(&at, &v, &no_bias, &mut h, &mut sums);
+        risk.hessian(&at, &v, &no_bias, &mut h, &mut sums);
         for (i, value) in values.iter_mut().enumerate().skip(j) {
             *value = dot(&h[i / m * n..][..n], column(i % m));
         }
@@ -81,18 +81,18 @@ pub(crate) fn decrement(design: &Centered, likelihood: &Risk, logits: &[f64]) ->
         moved
     };
     let moved = logits_of(&step);
-    let changes = likelihood.margin_changes(&moved, &no_bias);
+    let changes = risk.margin_changes(&moved, &no_bias);
     let mut found = Decrement {
         gain: -0.5 * dot(&gradient, &step),
         step: changes.largest,
         separated_class: None,
     };
     let nearly = NEARLY_TIED * changes.largest;
-    if !likelihood.is_one_hot() || changes.largest < RUNNING || changes.smallest < -nearly {
+    if !risk.is_one_hot() || changes.largest < RUNNING || changes.smallest < -nearly {
         return Some(found);
     }
     // Margins that nearly stay are made to stay, by least squares.
-    let tied = likelihood.tied(&moved, &no_bias, nearly);
+    let tied = risk.tied(&moved, &no_bias, nearly);
     let products = |g: &[f64], to: &mut [f64]| {
         for (i, value) in to.iter_mut().enumerate() {
             *value = dot(&g[i / m * n..][..n], column(i % m));
@@ -101,7 +101,7 @@ pub(crate) fn decrement(design: &Centered, likelihood: &Risk, logits: &[f64]) ->
     for (j, values) in hessian.chunks_exact_mut(size).enumerate() {
         v.fill(0.0);
         v[j / m * n..][..n].copy_from_slice(column(j % m));
-        likelihood.tied_gradient(&tied, (&v, &no_bias), &mut h, &mut sums);
+        risk.tied_gradient(&tied, (&v, &no_bias), &mut h, &mut sums);
         products(&h, values);
     }
     let largest = (0..size).map(|i| hessian[i * size + i]).fold(0.0, f64::max);
@@ -110,7 +110,7 @@ pub(crate) fn decrement(design: &Centered, likelihood: &Risk, logits: &[f64]) ->
     });
     let mut fixed = moved;
     for _ in 0..2 {
-        likelihood.tied_gradient(&tied, (&fixed, &no_bias), &mut h, &mut sums);
+        risk.tied_gradient(&tied, (&fixed, &no_bias), &mut h, &mut sums);
         let mut correction = vec![0.0; size];
         products(&h, &mut correction);
         factor.solve(&mut correction);
@@ -120,12 +120,12 @@ pub(crate) fn decrement(design: &Centered, likelihood: &Risk, logits: &[f64]) ->
             .zip(&moved)
             .for_each(|(z, moved)| *z -= moved);
     }
-    let fixed = likelihood.margin_changes(&fixed, &no_bias);
+    let fixed = risk.margin_changes(&fixed, &no_bias);
     // A direction of which the ties leave little was none.
     if fixed.largest >= 0.5 * changes.largest && fixed.smallest >= -TIED * fixed.largest {
         let classes = (0u32..).zip(&fixed.of_classes);
         let furthest = classes.max_by(|a, b| a.1.total_cmp(b.1));
-        found.separated_class = furthest.map(|(output, _)| match likelihood.present() {
+        found.separated_class = furthest.map(|(output, _)| match risk.present() {
             Some(present) => present[output as usize],
             None => output,
         });

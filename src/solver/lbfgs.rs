@@ -30,25 +30,25 @@ struct Pair<T> {
 /// # Errors
 /// Those of `watch`, which break the search off.
 pub fn lbfgs<S: Problem>(
-    space: &mut S,
-    likelihood: &Risk,
+    problem: &mut S,
+    risk: &Risk,
     l2: f64,
     start: Point<S::Real>,
     stop: StoppingCriteria,
     watch: &mut impl Watch<Point<S::Real>>,
 ) -> Result<(Point<S::Real>, SolveReport)> {
-    let descent = Minimizer::new(space, likelihood, l2, start, stop);
+    let minimizer = Minimizer::new(problem, risk, l2, start, stop);
     let pair = || Pair {
-        s: Point::of_solutions(descent.space, likelihood.outputs()),
-        y: Gradient::zero(descent.space, likelihood.outputs()),
+        s: Point::of_solutions(minimizer.problem, risk.outputs()),
+        y: Gradient::zero(minimizer.problem, risk.outputs()),
         rho: 0.0,
     };
     let memory = Memory {
         pairs: (0..MEMORY).map(|_| pair()).collect(),
-        direction: Point::zero(descent.space, likelihood.outputs()),
-        q: descent.gradient.clone(),
+        direction: Point::zero(minimizer.problem, risk.outputs()),
+        q: minimizer.gradient.clone(),
     };
-    descent.run(memory, watch)
+    minimizer.run(memory, watch)
 }
 
 /// What is remembered of the way, and room for a step.
@@ -60,49 +60,49 @@ struct Memory<T> {
 }
 
 impl<S: Problem> DirectionRule<S> for Memory<S::Real> {
-    const BLIND: usize = 60;
+    const MAX_BELOW_NOISE: usize = 60;
 
-    fn step(&mut self, descent: &mut Minimizer<S>) -> Result<bool> {
+    fn step(&mut self, minimizer: &mut Minimizer<S>) -> Result<bool> {
         let Memory {
             pairs,
             direction,
             q,
         } = self;
-        if descent.iteration.is_multiple_of(KEEP) {
+        if minimizer.iteration.is_multiple_of(KEEP) {
             // Not at a step's end: y must not hold what rounding had moved the logits by.
-            if descent.moves > 0 {
-                descent.refresh();
+            if minimizer.updates_since_recompute > 0 {
+                minimizer.recompute();
             }
-            descent.factor();
+            minimizer.factor();
         }
-        q.axpby(-1.0, &descent.gradient, 0.0);
+        q.axpby(-1.0, &minimizer.gradient, 0.0);
         let unused = pairs.iter().take_while(|pair| pair.rho == 0.0).count();
         let alphas: Vec<f64> = (pairs.iter().skip(unused).rev())
             .map(|pair| {
-                let alpha = pair.rho * descent.along(q, &pair.s);
+                let alpha = pair.rho * minimizer.along(q, &pair.s);
                 q.axpby(-alpha, &pair.y, 1.0);
                 alpha
             })
             .collect();
-        descent.precondition(q, direction);
+        minimizer.precondition(q, direction);
         for (pair, alpha) in pairs.iter().skip(unused).zip(alphas.iter().rev()) {
-            let beta = pair.rho * descent.along(&pair.y, direction);
+            let beta = pair.rho * minimizer.along(&pair.y, direction);
             direction.axpby(alpha - beta, &pair.s, 1.0);
         }
         // Pairs may be nearly parallel, and what they carry of logits rounding alone; what cancels
         // in them grows from step to step.
-        match descent.shorten(direction)? {
-            true => descent.multiply_out_anew(direction),
-            false => descent.multiply_out(direction),
+        match minimizer.shorten(direction)? {
+            true => minimizer.multiply_out_anew(direction),
+            false => minimizer.multiply_out(direction),
         }
 
         let mut pair = pairs.pop_front().expect("MEMORY of them");
-        pair.y.axpby(-1.0, &descent.gradient, 0.0);
-        let moved = descent.go(direction);
-        descent.evaluate();
+        pair.y.axpby(-1.0, &minimizer.gradient, 0.0);
+        let moved = minimizer.line_search_step(direction);
+        minimizer.evaluate();
         pair.s.axpby(moved.unwrap_or(0.0), direction, 0.0);
-        pair.y.axpby(1.0, &descent.gradient, 1.0);
-        let curvature = descent.along(&pair.y, &pair.s);
+        pair.y.axpby(1.0, &minimizer.gradient, 1.0);
+        let curvature = minimizer.along(&pair.y, &pair.s);
         if curvature > 0.0 {
             pair.rho = 1.0 / curvature;
             pairs.push_back(pair);

@@ -1,14 +1,14 @@
 //! Line search along a convex objective whose slope is known.
 
 /// Share of the slope's promise that a step must keep (Armijo 1966).
-const SUFFICIENT: f64 = 1e-4;
+const C1: f64 = 1e-4;
 
 /// Share of the first slope at which a line is flat enough (Wolfe 1969). A look at a line is
 /// cheap beside a direction, and exact steps keep directions conjugate.
-const FLAT: f64 = 0.05;
+const C2: f64 = 0.05;
 
 /// Most points of a line looked at once one of them would do.
-const LOOKS: usize = 8;
+const MAX_EVALS: usize = 8;
 
 /// Shortest step tried.
 const SHORTEST: f64 = 1e-12;
@@ -24,7 +24,7 @@ pub(super) struct LinePoint {
 impl LinePoint {
     /// Where the cubic through this point and `end` is lowest (Nocedal and Wright, 3.59), as a
     /// share of the way.
-    fn lowest_before(self, end: LinePoint) -> f64 {
+    fn cubic_step(self, end: LinePoint) -> f64 {
         let length = end.t - self.t;
         let (a, b) = (self.slope * length, end.slope * length);
         let d1 = a + b - 3.0 * (end.objective - self.objective);
@@ -33,7 +33,7 @@ impl LinePoint {
     }
 
     /// Where the slope is 0 if it goes on as from `before` to here: nowhere, if it did not rise.
-    fn flat_beyond(self, before: LinePoint) -> f64 {
+    fn secant_step(self, before: LinePoint) -> f64 {
         match before.slope < self.slope {
             true => self.t + self.slope * (self.t - before.t) / (before.slope - self.slope),
             false => f64::INFINITY,
@@ -48,11 +48,11 @@ pub(super) fn line_search(start: LinePoint, at: impl Fn(f64) -> LinePoint) -> Op
     // The lowest point lies between them.
     let (mut low, mut high) = (start, None);
     let mut best: Option<LinePoint> = None;
-    let (mut t, mut looks) = (1.0, 0);
-    while looks < LOOKS && t > SHORTEST {
+    let (mut t, mut evals) = (1.0, 0);
+    while evals < MAX_EVALS && t > SHORTEST {
         let here = at(t);
-        let fell = here.objective <= start.objective + SUFFICIENT * t * start.slope;
-        if fell && here.slope.abs() <= -FLAT * start.slope {
+        let fell = here.objective <= start.objective + C1 * t * start.slope;
+        if fell && here.slope.abs() <= -C2 * start.slope {
             return Some(t);
         }
         if fell && best.is_none_or(|best| here.objective < best.objective) {
@@ -66,13 +66,13 @@ pub(super) fn line_search(start: LinePoint, at: impl Fn(f64) -> LinePoint) -> Op
         let most = if best.is_some() { 0.9 } else { 0.5 };
         t = match high {
             Some(high) => {
-                let share = low.lowest_before(high);
+                let share = low.cubic_step(high);
                 let share = if share.is_finite() { share } else { 0.0 };
                 low.t + share.clamp(0.1, most) * (high.t - low.t)
             }
-            None => low.flat_beyond(before).clamp(1.1 * t, 4.0 * t),
+            None => low.secant_step(before).clamp(1.1 * t, 4.0 * t),
         };
-        looks += usize::from(best.is_some());
+        evals += usize::from(best.is_some());
     }
     best.map(|best| best.t)
 }
@@ -93,9 +93,9 @@ mod tests {
             let lowest = 10f64.powf(lowest);
             let steep = 10f64.powf(steep) / lowest;
             prop_assume!(square + cosh + softplus > 1e-3);
-            let looks = std::cell::Cell::new(0);
+            let evals = std::cell::Cell::new(0);
             let at = |t: f64| {
-                looks.set(looks.get() + 1);
+                evals.set(evals.get() + 1);
                 let u = t - lowest;
                 let bend = 2.0 / (1.0 + (-steep * u).exp()) - 1.0;
                 LinePoint {
@@ -108,7 +108,7 @@ mod tests {
             };
             let start = at(0.0);
             let t = line_search(start, at).unwrap();
-            prop_assert!(looks.get() <= 20, "{} looks", looks.get());
+            prop_assert!(evals.get() <= 20, "{} looks", evals.get());
             let (end, lowest) = (at(t), at(lowest));
             let left = (end.objective - lowest.objective) / (start.objective - lowest.objective);
             prop_assert!(left <= 0.05, "{left}: {end:?} of {start:?}");

@@ -8,7 +8,7 @@
 use crate::error::Result;
 use crate::io::checkpoint::{self, StateDict};
 use crate::linalg::vec::{Real, axpby};
-use crate::loss::risk::{At, MarginChanges, Risk};
+use crate::loss::risk::{Eval, MarginChanges, Risk};
 use crate::solver::bias;
 use crate::solver::cg::NewtonDirection;
 use crate::solver::line_search::{LinePoint, line_search};
@@ -22,14 +22,14 @@ use crate::solver::report::{
 pub(super) trait DirectionRule<S: Problem> {
     /// Steps without halving the gradient that end a search where slopes tell nothing any more:
     /// the gradient may still fall, slowly.
-    const BLIND: usize;
+    const MAX_BELOW_NOISE: usize;
 
     /// Go one step and leave objective and gradient evaluated there; whether something better
     /// was found.
     ///
     /// # Errors
     /// Those of the space.
-    fn step(&mut self, descent: &mut Minimizer<S>) -> Result<bool>;
+    fn step(&mut self, minimizer: &mut Minimizer<S>) -> Result<bool>;
 
     /// What later steps depend on, beside the descent's own, for a checkpoint.
     fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>);
@@ -48,15 +48,15 @@ pub trait Watch<P> {
 /// What a checkpoint holds of a search: where a step found something better, and none of what
 /// follows from the point.
 struct SolverState<'s, 'a, S: Problem, M> {
-    descent: &'s mut Minimizer<'a, S>,
-    method: &'s mut M,
+    minimizer: &'s mut Minimizer<'a, S>,
+    rule: &'s mut M,
 }
 
 impl<S: Problem, M: DirectionRule<S>> checkpoint::State<Point<S::Real>>
     for SolverState<'_, '_, S, M>
 {
     fn point(&self) -> &Point<S::Real> {
-        &self.descent.point
+        &self.minimizer.point
     }
 
     fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
@@ -69,10 +69,10 @@ impl<S: Problem, M: DirectionRule<S>> checkpoint::State<Point<S::Real>>
             factored_bias,
             best,
             lowest,
-            moves,
-            blind,
+            updates_since_recompute,
+            below_noise,
             ..
-        } = &mut *self.descent;
+        } = &mut *self.minimizer;
         fields.group("search.lowest.");
         lowest.at.fields(fields);
         fields.f64("objective", std::slice::from_mut(&mut lowest.objective));
@@ -87,25 +87,25 @@ impl<S: Problem, M: DirectionRule<S>> checkpoint::State<Point<S::Real>>
         fields.count("iteration", iteration);
         fields.f64("best_norm", std::slice::from_mut(&mut best.0));
         fields.count("since_best", &mut best.1);
-        fields.count("moves", moves);
-        fields.count("blind", blind);
+        fields.count("moves", updates_since_recompute);
+        fields.count("blind", below_noise);
         fields.f64("factored", factored);
         fields.f64("factored_bias", factored_bias);
         fields.count("logits", &mut products.logits);
         fields.count("pullbacks", &mut products.pullbacks);
         fields.count("solves", &mut products.solves);
-        self.method.fields(fields);
+        self.rule.fields(fields);
     }
 }
 
 /// A search in progress.
 pub(super) struct Minimizer<'a, S: Problem> {
-    pub space: &'a mut S,
-    pub likelihood: &'a Risk<'a>,
+    pub problem: &'a mut S,
+    pub risk: &'a Risk<'a>,
     pub l2: f64,
     pub point: Point<S::Real>,
     /// The likelihood at the point.
-    pub at: At<S::Real>,
+    pub at: Eval<S::Real>,
     pub gradient: Gradient,
     pub gradient_norm: f64,
     pub objective: f64,
@@ -122,9 +122,9 @@ pub(super) struct Minimizer<'a, S: Problem> {
     /// The smallest gradient norm so far, and steps since it was last halved.
     best: (f64, usize),
     /// Steps along which the point's logits were moved since they were multiplied out.
-    pub moves: usize,
+    pub updates_since_recompute: usize,
     /// Steps in a row that promised less than rounding.
-    blind: usize,
+    below_noise: usize,
     /// The best point so far.
     lowest: Lowest,
     /// Products up to the last step's end.
@@ -150,7 +150,7 @@ struct Lowest {
 const PATIENCE: usize = 12;
 /// Share of the objective that a line must promise to be searched: along it only sums in f64 are
 /// rounded, whatever the products were.
-const SEEN: f64 = 1e-13;
+const MIN_REL_DECREASE: f64 = 1e-13;
 /// A margin of every sample that no rounding takes away.
 const SEPARATED: f64 = 1.0;
 /// A change of margins by steps that does not die out: along a direction without a minimum
@@ -167,39 +167,39 @@ const TIED: f64 = 1e-6;
 /// Half the square of the Newton decrement of the loss, without a penalty, at some logits (c x n,
 /// the bias included): what the quadratic model there promises to be left to gain.
 pub(crate) fn decrement<S: Problem>(
-    space: &mut S,
-    likelihood: &Risk,
+    problem: &mut S,
+    risk: &Risk,
     logits: &[f64],
     stop: StoppingCriteria,
 ) -> Option<f64> {
-    let start = Point::zero(space, likelihood.outputs());
-    let mut descent = Minimizer::new(space, likelihood, 0.0, start, stop);
-    let values = descent.point.z.iter_mut().zip(logits);
+    let start = Point::zero(problem, risk.outputs());
+    let mut minimizer = Minimizer::new(problem, risk, 0.0, start, stop);
+    let values = minimizer.point.z.iter_mut().zip(logits);
     values.for_each(|(z, &logit)| *z = S::Real::of(logit));
-    descent.evaluate();
-    descent.factor();
-    NewtonDirection::new(&descent).decrement(&mut descent)
+    minimizer.evaluate();
+    minimizer.factor();
+    NewtonDirection::new(&minimizer).decrement(&mut minimizer)
 }
 
 impl<'a, S: Problem> Minimizer<'a, S> {
     /// Begin at a point.
     pub fn new(
-        space: &'a mut S,
-        likelihood: &'a Risk<'a>,
+        problem: &'a mut S,
+        risk: &'a Risk<'a>,
         l2: f64,
         start: Point<S::Real>,
         stop: StoppingCriteria,
     ) -> Self {
-        let c = likelihood.outputs();
-        let rows = space.rows();
-        let origin = Point::zero(space, c);
+        let c = risk.outputs();
+        let rows = problem.rows();
+        let origin = Point::zero(problem, c);
         let at_start_of_all = start.w.iter().chain(&start.b).all(|&value| value == 0.0);
-        let mut descent = Minimizer {
-            at: At::new(c, rows),
-            gradient: Gradient::zero(space, c),
+        let mut minimizer = Minimizer {
+            at: Eval::new(c, rows),
+            gradient: Gradient::zero(problem, c),
             point: origin,
-            space,
-            likelihood,
+            problem,
+            risk,
             l2,
             gradient_norm: f64::INFINITY,
             objective: f64::INFINITY,
@@ -211,8 +211,8 @@ impl<'a, S: Problem> Minimizer<'a, S> {
             factored_bias: vec![0.0; c],
             square: 0.0,
             best: (f64::INFINITY, 0),
-            moves: 0,
-            blind: 0,
+            updates_since_recompute: 0,
+            below_noise: 0,
             lowest: Lowest {
                 at: Gradient::default(),
                 objective: f64::INFINITY,
@@ -223,18 +223,18 @@ impl<'a, S: Problem> Minimizer<'a, S> {
             separated_class: None,
             last_moves: (Vec::new(), Vec::new()),
         };
-        if l2 == 0.0 && likelihood.is_one_hot() {
-            descent.last_moves = (descent.point.z.clone(), vec![0.0; c]);
+        if l2 == 0.0 && risk.is_one_hot() {
+            minimizer.last_moves = (minimizer.point.z.clone(), vec![0.0; c]);
         }
-        descent.lowest.at = descent.gradient_like();
-        descent.evaluate();
-        descent.initial_norm = descent.gradient_norm;
+        minimizer.lowest.at = minimizer.gradient_like();
+        minimizer.evaluate();
+        minimizer.initial_norm = minimizer.gradient_norm;
         if !at_start_of_all {
-            descent.point = start;
-            descent.refresh();
+            minimizer.point = start;
+            minimizer.recompute();
         }
-        descent.best = (descent.gradient_norm, 0);
-        descent
+        minimizer.best = (minimizer.gradient_norm, 0);
+        minimizer
     }
 
     /// Go by a method to the end.
@@ -243,32 +243,32 @@ impl<'a, S: Problem> Minimizer<'a, S> {
     /// Those of `watch`.
     pub fn run<M: DirectionRule<S>>(
         mut self,
-        mut method: M,
+        mut rule: M,
         watch: &mut impl Watch<Point<S::Real>>,
     ) -> Result<(Point<S::Real>, SolveReport)> {
         let mut state = SolverState {
-            descent: &mut self,
-            method: &mut method,
+            minimizer: &mut self,
+            rule: &mut rule,
         };
         if watch.begin(&mut state)? {
-            self.go_on();
+            self.restore();
         }
         let mut moved = true;
         let mut newton = None;
         loop {
             self.saved_products = self.products;
             self.keep_lowest();
-            let mut ended = self.ended(moved, M::BLIND);
+            let mut ended = self.ended(moved, M::MAX_BELOW_NOISE);
             let (mut left, mut follow) = (None, false);
             match ended {
                 Some(Status::Converged) if self.l2 > 0.0 => {
-                    left = self.settle();
+                    left = self.polish();
                     // A fit that goes on from here does not settle again.
                     self.saved_products = self.products;
-                    ended = self.ended(moved, M::BLIND);
+                    ended = self.ended(moved, M::MAX_BELOW_NOISE);
                 }
                 Some(Status::Converged | Status::PrecisionLimited) if self.l2 == 0.0 => {
-                    let stalled = self.stalled(moved, M::BLIND);
+                    let stalled = self.stalled(moved, M::MAX_BELOW_NOISE);
                     let direction = newton.get_or_insert_with(|| NewtonDirection::new(&self));
                     ended = self.without_penalty(direction, stalled);
                     follow = ended.is_none();
@@ -281,8 +281,8 @@ impl<'a, S: Problem> Minimizer<'a, S> {
                 gradient_norm: self.gradient_norm,
             };
             let mut state = SolverState {
-                descent: &mut self,
-                method: &mut method,
+                minimizer: &mut self,
+                rule: &mut rule,
             };
             watch.at(step, ended.is_none().then_some(&mut state))?;
             if let Some(status) = ended {
@@ -290,11 +290,11 @@ impl<'a, S: Problem> Minimizer<'a, S> {
             }
             moved = match &newton {
                 Some(direction) if follow => {
-                    let moved = self.go(&direction.p).is_some();
+                    let moved = self.line_search_step(&direction.p).is_some();
                     self.evaluate();
                     moved
                 }
-                _ => method.step(&mut self)?,
+                _ => rule.step(&mut self)?,
             };
             self.iteration += 1;
             self.best = match self.gradient_norm <= 0.5 * self.best.0 {
@@ -305,7 +305,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
     }
 
     fn gradient_like(&self) -> Gradient {
-        Gradient::zero(self.space, self.likelihood.outputs())
+        Gradient::zero(self.problem, self.risk.outputs())
     }
 
     /// Whether the point is better than the best one so far.
@@ -315,7 +315,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
             gradient_norm,
             ..
         } = self.lowest;
-        let noise = self.unmeasurable();
+        let noise = self.noise_floor();
         match (self.objective - objective).abs() <= noise {
             true => self.gradient_norm < gradient_norm,
             false => self.objective < objective,
@@ -336,7 +336,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         if !self.is_lowest() && self.gradient_norm != self.lowest.gradient_norm {
             self.point.w.copy_from_slice(&self.lowest.at.w);
             self.point.b.copy_from_slice(&self.lowest.at.b);
-            self.refresh();
+            self.recompute();
         }
     }
 
@@ -348,8 +348,8 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         direction: &mut NewtonDirection<S::Real>,
         stalled: bool,
     ) -> Option<Status> {
-        if self.moves > 0 {
-            self.refresh();
+        if self.updates_since_recompute > 0 {
+            self.recompute();
         }
         self.factor();
         self.decrement = direction.decrement(self);
@@ -357,7 +357,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
             let next = (direction.p.z.clone(), direction.p.b.clone());
             let (mut running, mut overwritten) = (false, false);
             for way in [self.last_moves.clone(), next] {
-                let moved = self.likelihood.margin_changes(&way.0, &way.1);
+                let moved = self.risk.margin_changes(&way.0, &way.1);
                 if moved.largest < RUNNING {
                     continue;
                 }
@@ -372,7 +372,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
             if overwritten {
                 direction.decrement(self);
             }
-            if running && self.decrement.is_none_or(|left| left > self.unmeasurable()) {
+            if running && self.decrement.is_none_or(|left| left > self.noise_floor()) {
                 return self.limit(stalled);
             }
         }
@@ -397,17 +397,17 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         if moved.smallest < -nearly {
             return None;
         }
-        let tied = self.likelihood.tied(&z, &b, nearly);
+        let tied = self.risk.tied(&z, &b, nearly);
         room.fix_ties(self, (&mut z, &mut b), &tied);
-        let fixed = self.likelihood.margin_changes(&z, &b);
-        let rounding = TIED.max(10.0 * self.space.noise()) * fixed.largest;
+        let fixed = self.risk.margin_changes(&z, &b);
+        let rounding = TIED.max(10.0 * self.problem.noise()) * fixed.largest;
         // A direction of which the ties leave little was none.
         if fixed.largest < 0.5 * moved.largest || fixed.smallest < -rounding {
             return None;
         }
         let classes = (0u32..).zip(&fixed.of_classes);
         let (output, _) = classes.max_by(|a, b| a.1.total_cmp(b.1))?;
-        Some(match self.likelihood.present() {
+        Some(match self.risk.present() {
             Some(present) => present[output as usize],
             None => output,
         })
@@ -421,49 +421,49 @@ impl<'a, S: Problem> Minimizer<'a, S> {
     }
 
     /// Compute again what belongs to the fields that were put in.
-    fn go_on(&mut self) {
+    fn restore(&mut self) {
         self.evaluate();
         if self.iteration > 0 {
-            self.space.factor(&self.factored, self.l2);
+            self.problem.factor(&self.factored, self.l2);
         }
         self.products = self.saved_products;
     }
 
     /// The inner product of a slope and a point.
     pub fn along(&self, slope: &Gradient, point: &Point<S::Real>) -> f64 {
-        self.space.dot(&slope.w, &point.w, &point.z) + inner(&slope.b, &point.b)
+        self.problem.dot(&slope.w, &point.w, &point.z) + inner(&slope.b, &point.b)
     }
 
     /// Objective and gradient at the point.
     pub fn evaluate(&mut self) {
         let Point { w, b, z } = &self.point;
-        self.likelihood.evaluate(z, b, &mut self.at);
-        self.square = self.space.dot(w, w, z);
-        if self.square < 0.0 && self.moves > 0 {
+        self.risk.evaluate(z, b, &mut self.at);
+        self.square = self.problem.dot(w, w, z);
+        if self.square < 0.0 && self.updates_since_recompute > 0 {
             // The logits carried are not those of the weight any more.
-            return self.refresh();
+            return self.recompute();
         }
         self.objective = self.at.loss + 0.5 * self.l2 * self.square;
-        self.space.adjoint(&self.at.g, &mut self.gradient.w);
+        self.problem.adjoint(&self.at.g, &mut self.gradient.w);
         self.products.pullbacks += 1;
         axpby(self.l2, w, 1.0, &mut self.gradient.w);
         self.gradient.b.copy_from_slice(&self.at.bias);
         center_outputs(self.l2, &mut self.gradient);
         let bias = inner(&self.gradient.b, &self.gradient.b);
-        self.gradient_norm = (self.space.square(&self.gradient.w) + bias).sqrt();
+        self.gradient_norm = (self.problem.square(&self.gradient.w) + bias).sqrt();
     }
 
     /// Multiply the point's logits out anew: moving them step by step adds up rounding.
-    pub fn refresh(&mut self) {
-        self.space.logits(&self.point.w, &mut self.point.z);
+    pub fn recompute(&mut self) {
+        self.problem.logits(&self.point.w, &mut self.point.z);
         self.products.logits += 1;
-        self.moves = 0;
+        self.updates_since_recompute = 0;
         self.evaluate();
     }
 
     /// Whether the last step promised less than rounding.
-    pub fn is_blind(&self) -> bool {
-        self.blind > 0
+    pub fn is_below_noise(&self) -> bool {
+        self.below_noise > 0
     }
 
     /// |∇F| as a share of that at the origin.
@@ -480,12 +480,12 @@ impl<'a, S: Problem> Minimizer<'a, S> {
     pub fn factor(&mut self) {
         self.factored.copy_from_slice(&self.at.curvatures);
         (self.factored_bias).copy_from_slice(&self.at.bias_curvatures);
-        self.space.factor(&self.at.curvatures, self.l2);
+        self.problem.factor(&self.at.curvatures, self.l2);
     }
 
     /// The logits of a direction made of solutions.
     pub fn multiply_out(&mut self, direction: &mut Point<S::Real>) {
-        if !self.space.solves_logits() {
+        if !self.problem.solves_logits() {
             self.multiply_out_anew(direction);
         }
     }
@@ -496,18 +496,18 @@ impl<'a, S: Problem> Minimizer<'a, S> {
     /// # Errors
     /// Those of the space.
     pub fn shorten(&mut self, direction: &mut Point<S::Real>) -> Result<bool> {
-        self.space.shorten(&mut direction.w, &direction.z)
+        self.problem.shorten(&mut direction.w, &direction.z)
     }
 
     /// The same whatever it carries.
     pub fn multiply_out_anew(&mut self, direction: &mut Point<S::Real>) {
-        (self.space).logits_of_direction(&direction.w, &mut direction.z);
+        (self.problem).logits_of_direction(&direction.w, &mut direction.z);
         self.products.logits += 1;
     }
 
     /// The preconditioned slope: `M⁻¹ r`.
     pub fn precondition(&mut self, r: &Gradient, to: &mut Point<S::Real>) {
-        self.space.solve(&r.w, &mut to.w, &mut to.z);
+        self.problem.solve(&r.w, &mut to.w, &mut to.z);
         self.products.solves += 1;
         let total: f64 = self.factored_bias.iter().sum();
         for ((to, r), curvature) in to.b.iter_mut().zip(&r.b).zip(&self.factored_bias) {
@@ -517,8 +517,8 @@ impl<'a, S: Problem> Minimizer<'a, S> {
 
     /// `q = ∇²F · d`.
     pub fn hessian(&mut self, d: &Point<S::Real>, room: &mut [S::Real], q: &mut Gradient) {
-        (self.likelihood).hessian(&self.at, &d.z, &d.b, room, &mut q.b);
-        self.space.adjoint(room, &mut q.w);
+        (self.risk).hessian(&self.at, &d.z, &d.b, room, &mut q.b);
+        self.problem.adjoint(room, &mut q.w);
         self.products.pullbacks += 1;
         axpby(self.l2, &d.w, 1.0, &mut q.w);
         center_outputs(self.l2, q);
@@ -526,11 +526,11 @@ impl<'a, S: Problem> Minimizer<'a, S> {
 
     /// Go along a direction of descent, to about where the objective is lowest; how often the
     /// direction, if the objective falls along it. Objective and gradient are then to be evaluated.
-    pub fn go(&mut self, direction: &Point<S::Real>) -> Option<f64> {
+    pub fn line_search_step(&mut self, direction: &Point<S::Real>) -> Option<f64> {
         let slope = self.along(&self.gradient, direction);
-        let square = self.space.dot(&direction.w, &direction.w, &direction.z);
+        let square = self.problem.dot(&direction.w, &direction.w, &direction.z);
         // ⟨W, direction⟩, from the gradient's penalty part only.
-        let w_along = (self.space).dot(&self.point.w, &direction.w, &direction.z);
+        let w_along = (self.problem).dot(&self.point.w, &direction.w, &direction.z);
         if slope.is_nan() || slope >= 0.0 {
             return None;
         }
@@ -541,7 +541,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         };
         let at = |t: f64| {
             let point = (&self.point.z[..], &self.point.b[..]);
-            let (loss, slope) = (self.likelihood).along(point, (&direction.z, &direction.b), t);
+            let (loss, slope) = (self.risk).along(point, (&direction.z, &direction.b), t);
             let penalty = self.square + t * (2.0 * w_along + t * square);
             LinePoint {
                 t,
@@ -549,7 +549,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
                 slope: slope + self.l2 * (w_along + t * square),
             }
         };
-        let t = match -slope > SEEN * self.objective.abs() {
+        let t = match -slope > MIN_REL_DECREASE * self.objective.abs() {
             true => line_search(start, at)?,
             false => 1.0,
         };
@@ -558,9 +558,9 @@ impl<'a, S: Problem> Minimizer<'a, S> {
             axpby(t, &direction.z, 0.5, &mut self.last_moves.0);
             axpby(t, &direction.b, 0.5, &mut self.last_moves.1);
         }
-        self.moves += 1;
-        self.blind = match -slope < self.unmeasurable() {
-            true => self.blind + 1,
+        self.updates_since_recompute += 1;
+        self.below_noise = match -slope < self.noise_floor() {
+            true => self.below_noise + 1,
             false => 0,
         };
         Some(t)
@@ -583,40 +583,42 @@ impl<'a, S: Problem> Minimizer<'a, S> {
     }
 
     /// Why the search ends here, if it does; `moved` is false if the last step found nothing
-    /// better, `blind` its method's [`DirectionRule::BLIND`].
-    fn ended(&self, moved: bool, blind: usize) -> Option<Status> {
-        if self.l2 == 0.0 && self.likelihood.is_one_hot() && self.at.smallest_margin > SEPARATED {
+    /// better, `below_noise` its method's [`DirectionRule::MAX_BELOW_NOISE`].
+    fn ended(&self, moved: bool, below_noise: usize) -> Option<Status> {
+        if self.l2 == 0.0 && self.risk.is_one_hot() && self.at.smallest_margin > SEPARATED {
             Some(Status::Separable)
         } else if self.is_small() {
             Some(Status::Converged)
         } else {
-            self.limit(self.stalled(moved, blind))
+            self.limit(self.stalled(moved, below_noise))
         }
     }
 
     /// Whether rounding lets nothing further be found.
-    fn stalled(&self, moved: bool, blind: usize) -> bool {
+    fn stalled(&self, moved: bool, below_noise: usize) -> bool {
         let flat = self.gradient_norm * self.gradient_norm
-            <= self.unmeasurable() * self.l2.max(f64::MIN_POSITIVE);
-        !moved || flat && self.best.1 >= PATIENCE || self.best.1.min(self.blind) >= blind
+            <= self.noise_floor() * self.l2.max(f64::MIN_POSITIVE);
+        !moved
+            || flat && self.best.1 >= PATIENCE
+            || self.best.1.min(self.below_noise) >= below_noise
     }
 
     /// The point as it is: its logits multiplied out and, with a penalty, the bias at its own
     /// optimum, so that the gap can be told; what the bias still leaves to gain then.
-    fn settle(&mut self) -> Option<f64> {
-        if self.moves > 0 {
-            self.refresh();
+    fn polish(&mut self) -> Option<f64> {
+        if self.updates_since_recompute > 0 {
+            self.recompute();
         }
         (self.l2 > 0.0).then(|| {
-            let noise = self.unmeasurable();
+            let noise = self.noise_floor();
             let Point { b, z, .. } = &mut self.point;
-            let left = bias::settle(self.likelihood, z, b, &mut self.at, noise);
+            let left = bias::minimize(self.risk, z, b, &mut self.at, noise);
             self.evaluate();
             left
         })
     }
 
-    /// The end; `left` is what [`Minimizer::settle`] said, if it was called.
+    /// The end; `left` is what [`Minimizer::polish`] said, if it was called.
     fn finish(mut self, mut status: Status, left: Option<f64>) -> (Point<S::Real>, SolveReport) {
         let cut_short = matches!(status, Status::PrecisionLimited | Status::IterationLimit);
         if cut_short {
@@ -624,24 +626,24 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         }
         let left = match status {
             Status::Converged => left,
-            _ => self.settle(),
+            _ => self.polish(),
         };
         let gap = left.and_then(|left| {
             let bias = inner(&self.gradient.b, &self.gradient.b);
             let of_weight = (self.gradient_norm.powi(2) - bias).max(0.0);
-            (left <= self.unmeasurable()).then_some(of_weight / (2.0 * self.l2))
+            (left <= self.noise_floor()).then_some(of_weight / (2.0 * self.l2))
         });
         if cut_short && self.l2 > 0.0 {
             // A gradient that is rounding is as good as a small one.
             let rounding = self
-                .unmeasurable()
+                .noise_floor()
                 .min(self.stop.largest_gap(self.objective));
             let is_rounding = status == Status::PrecisionLimited;
             if self.is_small() || is_rounding && gap.is_some_and(|gap| gap <= rounding) {
                 status = Status::Converged;
             }
         }
-        let outcome = SolveReport {
+        let report = SolveReport {
             status,
             measured_on: MeasuredOn::Coordinates,
             objective: self.objective,
@@ -654,11 +656,11 @@ impl<'a, S: Problem> Minimizer<'a, S> {
             iterations: self.iteration,
             products: self.products,
         };
-        (self.point, outcome)
+        (self.point, report)
     }
 
     /// What is too little of F to be told from rounding.
-    pub fn unmeasurable(&self) -> f64 {
-        self.space.noise() * self.objective.abs()
+    pub fn noise_floor(&self) -> f64 {
+        self.problem.noise() * self.objective.abs()
     }
 }

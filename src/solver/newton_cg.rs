@@ -12,29 +12,29 @@ use crate::solver::problem::Problem;
 use crate::solver::report::{SolveReport, StoppingCriteria};
 
 /// Steps for which logits are moved with the point, not multiplied out, while slopes tell.
-const KEEP: usize = 8;
+const RECOMPUTE_EVERY: usize = 8;
 /// The largest share of the gradient that a solution may leave.
-const LEAVE: f64 = 0.25;
+const ETA_MAX: f64 = 0.25;
 
 /// Go to the optimum from a point.
 ///
 /// # Errors
 /// Those of `watch`, which break the search off.
 pub fn newton<S: Problem>(
-    space: &mut S,
-    likelihood: &Risk,
+    problem: &mut S,
+    risk: &Risk,
     l2: f64,
     start: Point<S::Real>,
     stop: StoppingCriteria,
     watch: &mut impl Watch<Point<S::Real>>,
 ) -> Result<(Point<S::Real>, SolveReport)> {
-    let descent = Minimizer::new(space, likelihood, l2, start, stop);
+    let minimizer = Minimizer::new(problem, risk, l2, start, stop);
     let work = Work {
         asked: 0.0,
-        before: descent.gradient_norm,
-        direction: NewtonDirection::new(&descent),
+        before: minimizer.gradient_norm,
+        direction: NewtonDirection::new(&minimizer),
     };
-    descent.run(work, watch)
+    minimizer.run(work, watch)
 }
 
 /// The step before, and the direction to go.
@@ -47,16 +47,16 @@ struct Work<T> {
 
 impl<S: Problem> DirectionRule<S> for Work<S::Real> {
     /// A step promises to leave a quarter at most.
-    const BLIND: usize = 4;
+    const MAX_BELOW_NOISE: usize = 4;
 
-    fn step(&mut self, descent: &mut Minimizer<S>) -> Result<bool> {
-        descent.factor();
-        let share = self.ask(descent);
-        self.direction.solve(descent, share);
-        let moved = descent.go(&self.direction.p).is_some();
-        match descent.moves < KEEP && !descent.is_blind() {
-            true => descent.evaluate(),
-            false => descent.refresh(),
+    fn step(&mut self, minimizer: &mut Minimizer<S>) -> Result<bool> {
+        minimizer.factor();
+        let share = self.forcing_term(minimizer);
+        self.direction.solve(minimizer, share);
+        let moved = minimizer.line_search_step(&self.direction.p).is_some();
+        match minimizer.updates_since_recompute < RECOMPUTE_EVERY && !minimizer.is_below_noise() {
+            true => minimizer.evaluate(),
+            false => minimizer.recompute(),
         }
         Ok(moved)
     }
@@ -73,15 +73,15 @@ impl<T: Real> Work<T> {
     /// superlinear (Eisenstat and Walker 1996), but no less than the stop asks for; and just
     /// that where it can be had in one step, as the gradient falls with its square and the last
     /// step kept its promise (residuals are measured by the preconditioner, not as gradients).
-    fn ask<S: Problem<Real = T>>(&mut self, descent: &Minimizer<S>) -> f64 {
-        let (share, needed) = (descent.share(), 0.5 * descent.needed());
-        let kept = descent.gradient_norm <= 2.0 * self.asked * self.before;
-        self.before = descent.gradient_norm;
+    fn forcing_term<S: Problem<Real = T>>(&mut self, minimizer: &Minimizer<S>) -> f64 {
+        let (share, needed) = (minimizer.share(), 0.5 * minimizer.needed());
+        let kept = minimizer.gradient_norm <= 2.0 * self.asked * self.before;
+        self.before = minimizer.gradient_norm;
         self.asked = match kept && needed >= share {
             true => needed.min(share.sqrt()),
             false => share.sqrt().max(0.2 * needed),
         };
-        self.asked = self.asked.min(LEAVE);
+        self.asked = self.asked.min(ETA_MAX);
         self.asked
     }
 }

@@ -17,18 +17,18 @@ pub struct Point<T, W = f64> {
 
 impl<T: Real> Point<T> {
     /// The origin.
-    pub fn zero(space: &impl Problem<Real = T>, outputs: usize) -> Point<T> {
+    pub fn zero(problem: &impl Problem<Real = T>, outputs: usize) -> Point<T> {
         Point {
-            w: vec![0.0; outputs * space.width()],
+            w: vec![0.0; outputs * problem.coords()],
             b: vec![0.0; outputs],
-            z: vec![T::default(); outputs * space.rows()],
+            z: vec![T::default(); outputs * problem.rows()],
         }
     }
 
     /// The origin, with logits only where solutions have some.
-    pub(super) fn of_solutions(space: &impl Problem<Real = T>, outputs: usize) -> Point<T> {
-        let mut point = Point::zero(space, outputs);
-        if !space.solves_logits() {
+    pub(super) fn of_solutions(problem: &impl Problem<Real = T>, outputs: usize) -> Point<T> {
+        let mut point = Point::zero(problem, outputs);
+        if !problem.solves_logits() {
             point.z = Vec::new();
         }
         point
@@ -63,9 +63,9 @@ pub(super) struct Gradient {
 
 impl Gradient {
     /// Zeros.
-    pub fn zero(space: &impl Problem, outputs: usize) -> Gradient {
+    pub fn zero(problem: &impl Problem, outputs: usize) -> Gradient {
         Gradient {
-            w: vec![0.0; outputs * space.width()],
+            w: vec![0.0; outputs * problem.coords()],
             b: vec![0.0; outputs],
         }
     }
@@ -85,16 +85,16 @@ impl Gradient {
 
 /// Without a penalty, what all outputs have in common changes no probability: a slope along it is
 /// rounding.
-pub(super) fn center_outputs(l2: f64, slope: &mut Gradient) {
-    let c = slope.b.len();
+pub(super) fn center_outputs(l2: f64, gradient: &mut Gradient) {
+    let c = gradient.b.len();
     if l2 > 0.0 || c == 1 {
         return;
     }
-    for values in [&mut slope.w, &mut slope.b] {
-        let width = values.len() / c;
-        for k in 0..width {
-            let mean = values[k..].iter().step_by(width).sum::<f64>() / c as f64;
-            let of_outputs = values[k..].iter_mut().step_by(width);
+    for values in [&mut gradient.w, &mut gradient.b] {
+        let coords = values.len() / c;
+        for k in 0..coords {
+            let mean = values[k..].iter().step_by(coords).sum::<f64>() / c as f64;
+            let of_outputs = values[k..].iter_mut().step_by(coords);
             of_outputs.for_each(|value| *value -= mean);
         }
     }

@@ -15,7 +15,7 @@ use crate::design::gram::Progress;
 use crate::error::Result;
 use crate::linalg::vec::Real;
 
-/// Weights W (c x d) by their coordinates: c rows of [`Problem::width`] values.
+/// Weights W (c x d) by their coordinates: c rows of [`Problem::coords`] values.
 ///
 /// Logits Zᵀ and their gradient Gᵀ are c x n, row-major, as everywhere.
 pub trait Problem {
@@ -26,7 +26,7 @@ pub trait Problem {
     fn rows(&self) -> usize;
 
     /// Coordinates of one output.
-    fn width(&self) -> usize;
+    fn coords(&self) -> usize;
 
     /// Relative noise of an objective computed from these products.
     fn noise(&self) -> f64;

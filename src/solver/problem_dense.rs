@@ -180,7 +180,7 @@ impl Problem for DenseProblem<'_> {
         self.rows.len()
     }
 
-    fn width(&self) -> usize {
+    fn coords(&self) -> usize {
         self.mean.len()
     }
 

@@ -41,7 +41,7 @@ use faer::linalg::matmul::matmul;
 const SMALLEST: f64 = 1e-3;
 /// Least curvature, times Kc's mean diagonal, as a multiple of l2: where all samples are far on
 /// their right side, D⁻¹ (r - l2 β) would be nothing but rounding.
-const FAINTEST: f64 = 1e-6;
+const D_FLOOR: f64 = 1e-6;
 /// Least l2 of the preconditioner, as a multiple of what rounding made of Kc's zero eigenvalues:
 /// what lies along those must not be taken for a direction of descent.
 const RIDGE: f64 = 10.0;
@@ -119,7 +119,7 @@ fn gather(rows: &[u32], from: &[f64], to: &mut [f64]) {
 pub(super) struct Preconditioner {
     factor: Factor,
     /// D½.
-    roots: Vec<f64>,
+    sqrt_d: Vec<f64>,
     l2: f64,
     /// S's mean diagonal without it.
     scale: f64,
@@ -129,7 +129,7 @@ impl Preconditioner {
     pub(super) fn new(n: usize) -> Result<Preconditioner> {
         Ok(Preconditioner {
             factor: Factor::new(n)?,
-            roots: vec![1.0; n],
+            sqrt_d: vec![1.0; n],
             l2: 0.0,
             scale: 0.0,
         })
@@ -144,27 +144,27 @@ impl Preconditioner {
         l2: f64,
         least: f64,
     ) {
-        let n = self.roots.len() as f64;
+        let n = self.sqrt_d.len() as f64;
         let mean = curvatures.clone().sum::<f64>() / n;
         let smallest = (SMALLEST * mean).max(f64::MIN_POSITIVE);
-        for (root, curvature) in self.roots.iter_mut().zip(curvatures) {
+        for (root, curvature) in self.sqrt_d.iter_mut().zip(curvatures) {
             *root = curvature.max(smallest).sqrt();
         }
-        let roots = &self.roots;
-        let diagonal = roots.iter().enumerate();
+        let sqrt_d = &self.sqrt_d;
+        let diagonal = sqrt_d.iter().enumerate();
         let diagonal = diagonal.map(|(i, root)| gram(i)[i] * root * root);
         self.scale = diagonal.sum::<f64>() / n;
         let ridge = l2.max(least * self.scale);
         let column = |j: usize, to: &mut [f64]| {
-            let values = to.iter_mut().zip(&gram(j)[j..]).zip(&roots[j..]);
-            values.for_each(|((to, value), root)| *to = value * root * roots[j]);
+            let values = to.iter_mut().zip(&gram(j)[j..]).zip(&sqrt_d[j..]);
+            values.for_each(|((to, value), root)| *to = value * root * sqrt_d[j]);
         };
         self.l2 = (self.factor).factor(ridge.max(f64::MIN_POSITIVE), column);
     }
 
     /// D½.
-    pub(super) fn roots(&self) -> &[f64] {
-        &self.roots
+    pub(super) fn sqrt_d(&self) -> &[f64] {
+        &self.sqrt_d
     }
 
     /// The penalty that S has.
@@ -225,7 +225,7 @@ impl<'a> GramProblem<'a> {
     /// [`Error::Memory`](crate::Error::Memory) if there is none for the factor.
     fn minimum_norm(&mut self, a: &[f64]) -> Result<Vec<f64>> {
         const REFINEMENTS: usize = 2;
-        let (n, m) = (self.gram.rows, self.width());
+        let (n, m) = (self.gram.rows, self.coords());
         let mut of_rows = vec![0.0; a.len() / m * n];
         self.logits(a, &mut of_rows);
         let mut z = vec![0.0; a.len()];
@@ -276,7 +276,7 @@ impl Problem for GramProblem<'_> {
         self.x.len()
     }
 
-    fn width(&self) -> usize {
+    fn coords(&self) -> usize {
         columns(&self.gram, self.fitted.as_ref()).1
     }
 
@@ -301,7 +301,7 @@ impl Problem for GramProblem<'_> {
     }
 
     fn adjoint(&mut self, g: &[f64], a: &mut [f64]) {
-        let (n, m) = (self.x.len(), self.width());
+        let (n, m) = (self.x.len(), self.coords());
         match &self.fitted {
             None => a.copy_from_slice(g),
             Some(fitted) => (a.par_chunks_exact_mut(m))
@@ -317,7 +317,7 @@ impl Problem for GramProblem<'_> {
             return dot(u, logits);
         };
         let outputs = u
-            .par_chunks_exact(self.width())
+            .par_chunks_exact(self.coords())
             .zip(logits.par_chunks_exact(self.x.len()))
             .share(Work::bytes(16 * logits.len()));
         let of_outputs = outputs.map(|(u, logits)| -> f64 {
@@ -329,7 +329,7 @@ impl Problem for GramProblem<'_> {
 
     fn square(&mut self, u: &[f64]) -> f64 {
         let mut room = std::mem::take(&mut self.room);
-        room.resize(u.len() / self.width() * self.x.len(), 0.0);
+        room.resize(u.len() / self.coords() * self.x.len(), 0.0);
         self.logits(u, &mut room);
         let square = self.dot(u, u, &room);
         self.room = room;
@@ -362,7 +362,7 @@ impl Problem for GramProblem<'_> {
         let least = RIDGE * CentredGram::NOISE;
         let square = self.gram.mean_square();
         let floor = match square > 0.0 {
-            true => FAINTEST * l2 / square,
+            true => D_FLOOR * l2 / square,
             false => 0.0,
         };
         let fitted = self.fitted.as_ref();
@@ -374,12 +374,12 @@ impl Problem for GramProblem<'_> {
     }
 
     fn solve(&mut self, r: &[f64], a: &mut [f64], logits: &mut [f64]) {
-        let (n, m) = (self.x.len(), self.width());
-        let (roots, l2) = (self.preconditioner.roots(), self.preconditioner.l2());
+        let (n, m) = (self.x.len(), self.coords());
+        let (sqrt_d, l2) = (self.preconditioner.sqrt_d(), self.preconditioner.l2());
         let work = Work::bytes(24 * r.len());
         let outputs = a.par_chunks_exact_mut(m).zip(r.par_chunks_exact(m));
         outputs.share(work).for_each(|(a, r)| {
-            let values = a.iter_mut().zip(r).zip(roots);
+            let values = a.iter_mut().zip(r).zip(sqrt_d);
             values.for_each(|((a, r), root)| *a = r / root);
         });
         self.preconditioner.solve(a);
@@ -389,7 +389,7 @@ impl Problem for GramProblem<'_> {
             .zip(logits.par_chunks_exact_mut(n))
             .share(work)
             .for_each(|((a, r), logits)| {
-                let values = a.iter_mut().zip(r).zip(roots);
+                let values = a.iter_mut().zip(r).zip(sqrt_d);
                 let logit_of = |((a, r), root): ((&mut f64, &f64), &f64)| {
                     *a *= root;
                     (r - l2 * *a) / (root * root)

@@ -142,7 +142,7 @@ impl Report<'_> {
                 }
             ),
             "mistakes": self.examples(&scores.confident_misses(EXAMPLES)),
-            "unsure": self.examples(&scores.unsure_hits(EXAMPLES)),
+            "unsure": self.examples(&scores.least_confident_correct(EXAMPLES)),
             "path": self.path,
         }))
     }
