@@ -360,7 +360,7 @@ fn hold(
     let fit = problem.fit(options);
     let report = fit.report;
     let context = format!(
-        "{:?} {:?} {:?} l2 {l2:e} tolerance {:e}: optimum {optimum:e}, {outcome:?}",
+        "{:?} {:?} {:?} l2 {l2:e} tolerance {:e}: optimum {optimum:e}, {report:?}",
         options.engine, options.optimizer, options.standardize, options.tolerance
     );
     prop_assert!(report.measured_on == MeasuredOn::Model);
@@ -544,7 +544,7 @@ fn a_repeated_row_is_no_separation() {
                 let report = fit.report;
                 assert!(
                     (file / report.objective - 1.0).abs() < 1e-6,
-                    "{file} {outcome:?}"
+                    "{file} {report:?}"
                 );
                 let ended = match l2 {
                     0.0 => {
@@ -553,7 +553,7 @@ fn a_repeated_row_is_no_separation() {
                     }
                     _ => report.status == Status::Converged,
                 };
-                assert!(ended, "{outcome:?}");
+                assert!(ended, "{report:?}");
                 // Two rows cannot be told apart.
                 assert!(file > 1.38 / n as f64, "{file}");
             }
