@@ -535,7 +535,8 @@ impl Split {
         if let Some((found, expected)) = beyond_memory(classes, x.cols()) {
             return Err(Error::format(&self.y_path, "labels", found, expected));
         }
-        Samples::of_any_classes(x, &self.y, self.classes)?.first_classes(classes)
+        let samples = Samples::of_any_classes(x, &self.y, self.classes)?;
+        samples.known_finite().first_classes(classes)
     }
 
     /// The file of the labels.

@@ -107,7 +107,7 @@ impl CentredGram {
         of_wide_floats(x, deviation, &mut sums, progress)?;
         let work = pass(&sums);
         if !sums.par_iter().share(work).all(|sum| sum.is_finite()) {
-            finite(x, "x")?;
+            x.check_finite("x")?;
         }
         mirror(&mut sums, n);
         // Means were rounded to f32: what they left is taken away, so that Kc 1 = 0.
@@ -621,14 +621,14 @@ impl ByteSlab {
 /// Refuse inner products beyond the range of f32, and features that are no finite numbers.
 fn in_range(values: &[f32], x: &Rows, y: Option<&Rows>) -> Result<()> {
     let all = values.par_iter().share(pass(values));
-    let Some(value) = all.find_any(|value| !value.is_finite()) else {
+    if all.all(|value| value.is_finite()) {
         return Ok(());
-    };
-    finite(x, "x")?;
-    y.map_or(Ok(()), |y| finite(y, "validation x"))?;
+    }
+    x.check_finite("x")?;
+    y.map_or(Ok(()), |y| y.check_finite("validation x"))?;
     Err(Error::options(
         "--engine",
-        format!("gram, where the inner products of rows hold {value}"),
+        "gram, where inner products of rows are beyond f32",
         "primal, or features so small that their products are within f32",
     ))
 }
@@ -651,17 +651,6 @@ pub(crate) fn room<T: Clone + Default>(rows: usize, cols: usize) -> Result<Vec<T
     }
     values.resize(len, T::default());
     Ok(values)
-}
-
-/// Refuse features that are no finite numbers.
-fn finite(x: &Rows, what: &'static str) -> Result<()> {
-    for i in 0..x.len() {
-        if let Some(j) = x.row(i).iter().position(|value| !value.is_finite()) {
-            let found = format!("{} in row {i}, feature {j}", x.row(i)[j]);
-            return Err(Error::shape(what, found, "finite numbers"));
-        }
-    }
-    Ok(())
 }
 
 /// The mean of these columns of X, by the rows' weights if there are any.

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use crate::design::plan::available_memory;
 use crate::error::{Error, Result};
 use crate::linalg::mat::MatRef;
+use crate::linalg::threads::{Share, Work};
 
 /// The rows that a step uses.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +27,8 @@ pub struct Rows<'a> {
     x: MatRef<'a>,
     /// Row numbers in `x`; `None` means all rows in order.
     index: Option<Vec<u32>>,
+    /// Whether all of `x` is known to be finite.
+    finite: bool,
 }
 
 /// Labelled rows.
@@ -53,6 +56,12 @@ impl Splits<'_> {
             None => "none".to_string(),
         };
         [of(Some(self.train)), of(self.validation)]
+    }
+
+    /// Refuse features that are no finite numbers, in the pool that the caller stands in.
+    pub(crate) fn check_finite(self) -> Result<()> {
+        self.train.x().check_finite("x")?;
+        (self.validation).map_or(Ok(()), |rows| rows.x().check_finite("validation x"))
     }
 
     /// Refuse validation rows of another shape.
@@ -118,8 +127,8 @@ impl<'a> Samples<'a> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the lengths do not fit together, if there are no rows, no
-    /// features or fewer than two classes, if a feature is NaN or infinite (named by row and
-    /// column).
+    /// features or fewer than two classes. A feature that is NaN or infinite is refused by the
+    /// fit, whose threads look at all of them.
     pub fn new(x: &'a [f32], features: usize, labels: &[i64], classes: usize) -> Result<Self> {
         let n = labels.len();
         if Some(x.len()) != n.checked_mul(features) || features == 0 {
@@ -134,25 +143,16 @@ impl<'a> Samples<'a> {
 
     /// Like [`Samples::new`] for a matrix view.
     pub fn from_matrix(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
-        let samples = Self::of_finite(x, labels, classes)?;
-        let rows = x.as_slice().par_chunks(x.cols()).enumerate();
-        let bad = rows.filter_map(|(row, x)| Some((row, position(x, f32::is_finite)?)));
-        match bad.min() {
-            None => Ok(samples),
-            Some((row, column)) => Err(Error::shape(
-                "x",
-                format!("{} in row {row}, feature {column}", x.row(row)[column]),
-                "finite numbers",
-            )),
-        }
-    }
-
-    /// Like [`Samples::from_matrix`] for features that are known to be finite.
-    pub(crate) fn of_finite(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
         Self::of_any_classes(x, labels, classes)?.checked()
     }
 
-    /// Like [`Samples::of_finite`] for any number of classes; for [`Samples::first_classes`].
+    /// The same samples, whose features are known to be finite.
+    pub(crate) fn known_finite(mut self) -> Self {
+        self.x.finite = true;
+        self
+    }
+
+    /// Like [`Samples::from_matrix`] for any number of classes; for [`Samples::first_classes`].
     pub(crate) fn of_any_classes(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
         if x.rows() == 0 || x.cols() == 0 || x.rows() != labels.len() {
             return Err(Error::shape(
@@ -293,7 +293,9 @@ impl<'a> Samples<'a> {
     /// X is read once.
     pub(crate) fn fingerprint(&self) -> String {
         let row = |i| crc32fast::hash(bytemuck::cast_slice(self.x.row(i)));
-        let rows: Vec<u32> = (0..self.rows()).into_par_iter().map(row).collect();
+        let rows = (0..self.rows()).into_par_iter();
+        let rows = rows.share(Work::bytes(4 * self.rows() * self.features()));
+        let rows = rows.map(row).collect();
         let crc32 = |values: &[u32]| crc32fast::hash(bytemuck::cast_slice(values));
         let (x, labels) = (crc32(&rows), crc32(&self.labels));
         let (n, d, classes) = (self.rows(), self.features(), self.classes);
@@ -355,7 +357,11 @@ pub(crate) fn position(values: &[f32], test: impl Fn(f32) -> bool) -> Option<usi
 impl<'a> Rows<'a> {
     /// All rows of a matrix.
     pub fn new(x: MatRef<'a>) -> Self {
-        Rows { x, index: None }
+        Rows {
+            x,
+            index: None,
+            finite: false,
+        }
     }
 
     /// n: number of rows.
@@ -386,14 +392,38 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// Refuse features that are no finite numbers, once. Cost: X is read once, if it was not known
+    /// to be finite.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] naming the first by row and column.
+    pub(crate) fn check_finite(&self, what: &'static str) -> Result<()> {
+        if self.finite {
+            return Ok(());
+        }
+        let rows = (0..self.len()).into_par_iter();
+        let rows = rows.share(Work::bytes(4 * self.len() * self.features()));
+        let bad = rows
+            .map(|i| position(self.row(i), f32::is_finite))
+            .collect();
+        let first = (bad.iter().enumerate()).find_map(|(row, column)| Some((row, (*column)?)));
+        match first {
+            None => Ok(()),
+            Some((row, column)) => Err(Error::shape(
+                what,
+                format!("{} in row {row}, feature {column}", self.row(row)[column]),
+                "finite numbers",
+            )),
+        }
+    }
+
     /// The largest |x_i|² of the rows that `keep` keeps. Cost: they are read once.
     pub fn largest_square(&self, keep: impl Fn(usize) -> bool + Sync) -> f64 {
         let square = |i| -> f64 { self.row(i).iter().map(|&x| f64::from(x).powi(2)).sum() };
-        (0..self.len())
-            .into_par_iter()
-            .filter(|&i| keep(i))
-            .map(square)
-            .reduce(|| 0.0, f64::max)
+        let square = |i| if keep(i) { square(i) } else { 0.0 };
+        let rows = (0..self.len()).into_par_iter();
+        let rows = rows.share(Work::bytes(4 * self.len() * self.features()));
+        rows.map(square).collect().into_iter().fold(0.0, f64::max)
     }
 
     /// Read a value of every page of these rows, in order, so that a map has them at hand when
@@ -425,20 +455,18 @@ impl<'a> Rows<'a> {
 
     /// These rows of these rows, in ascending order.
     fn choose(&self, kept: &[u32]) -> Self {
-        let (Some(&first), Some(&last)) = (kept.first(), kept.last()) else {
-            return Rows {
-                x: self.x,
-                index: Some(Vec::new()),
-            };
-        };
-        if self.index.is_none() && (last - first) as usize + 1 == kept.len() {
-            return Rows::new(self.x.rows_range(first as usize..last as usize + 1));
+        let mut chosen = self.clone();
+        let ends = kept.first().copied().zip(kept.last().copied());
+        match (ends, &self.index) {
+            (Some((first, last)), None) if (last - first) as usize + 1 == kept.len() => {
+                chosen.x = self.x.rows_range(first as usize..last as usize + 1);
+            }
+            _ => {
+                let number = |&i: &u32| self.index.as_ref().map_or(i, |index| index[i as usize]);
+                chosen.index = Some(kept.iter().map(number).collect());
+            }
         }
-        let number = |&i: &u32| self.index.as_ref().map_or(i, |index| index[i as usize]);
-        Rows {
-            x: self.x,
-            index: Some(kept.iter().map(number).collect()),
-        }
+        chosen
     }
 }
 

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::io::files;
 use crate::io::tensors::{self, Dtype, Numbers, Tensor};
 use crate::linalg::mat::MatRef;
+use crate::linalg::threads::{Share, Work};
 use crate::model::Model;
 
 /// What is done to every feature before the fit.
@@ -144,7 +145,8 @@ impl Scaler {
         let len = n.saturating_mul(d);
         let mut x = room(len)?;
         x.resize(len, 0.0);
-        let rows = x.par_chunks_exact_mut(d).enumerate();
+        let work = Work::bytes(8 * len);
+        let rows = x.par_chunks_exact_mut(d).share(work).enumerate();
         rows.for_each(|(i, to)| self.scale_row(samples.x().row(i), to));
         Ok(OwnedSamples::new(x, samples))
     }
@@ -152,7 +154,8 @@ impl Scaler {
     /// x' of rows into `to`, which becomes as long as they are.
     pub(crate) fn scale_rows(&self, x: MatRef, to: &mut Vec<f32>) {
         to.resize(x.rows() * x.cols(), 0.0);
-        let rows = to.par_chunks_exact_mut(x.cols()).enumerate();
+        let work = Work::bytes(8 * to.len());
+        let rows = to.par_chunks_exact_mut(x.cols()).share(work).enumerate();
         rows.for_each(|(i, to)| self.scale_row(x.row(i), to));
     }
 
@@ -305,7 +308,8 @@ fn weighted_means(
     /// Features a task.
     const WIDTH: usize = 256;
     let mut means = vec![0.0; x.features()];
-    let tasks = means.par_chunks_mut(WIDTH).enumerate();
+    let work = Work::bytes(4 * x.len() * x.features());
+    let tasks = means.par_chunks_mut(WIDTH).share(work).enumerate();
     tasks.for_each(|(task, means)| {
         let first = task * WIDTH;
         for (i, share) in (0..x.len()).map(|i| (i, share(i))) {

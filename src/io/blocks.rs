@@ -8,6 +8,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::linalg::threads::{Share, Work};
+
 /// Bytes a block; the last may be shorter.
 pub const BLOCK: usize = 1 << 20;
 /// Digits a block in [`Blocks::to_hex`].
@@ -63,23 +65,25 @@ pub fn first_wrong(
     let blocks = data
         .par_chunks(BLOCK)
         .zip(hex.as_bytes().par_chunks(DIGITS));
-    let wrong = blocks.enumerate().filter_map(|(block, (data, hex))| {
+    let blocks = blocks.share(Work::bytes(data.len())).enumerate();
+    let wrong = blocks.map(|(block, (data, hex))| {
         let range = block * BLOCK..block * BLOCK + data.len();
         each(range.clone(), data);
         let sum = format!("{:08x}", crc32fast::hash(data));
         (sum.as_bytes() != hex).then_some(range)
     });
-    wrong.min_by_key(|range| range.start)
+    wrong.collect().into_iter().flatten().next()
 }
 
 /// The checksums of `data`, as [`Blocks::to_hex`] gives them; `each` sees every block while it
 /// is in the cache. Parallel, at the speed of memory.
 pub fn checksums(data: &[u8], each: impl Fn(Range<usize>, &[u8]) + Sync) -> String {
-    let sums = data.par_chunks(BLOCK).enumerate().map(|(block, data)| {
+    let blocks = data.par_chunks(BLOCK).share(Work::bytes(data.len()));
+    let sums = blocks.enumerate().map(|(block, data)| {
         each(block * BLOCK..block * BLOCK + data.len(), data);
         format!("{:08x}", crc32fast::hash(data))
     });
-    sums.collect::<Vec<String>>().concat()
+    sums.collect().concat()
 }
 
 /// Digits that so many bytes of data take.

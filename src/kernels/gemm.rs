@@ -38,7 +38,7 @@ use crate::kernels::aligned::{self, Line};
 use crate::kernels::columns::{self, Columns};
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{Simd, Task};
-use crate::linalg::threads::{Share, Work};
+use crate::linalg::threads::{self, Share, Work};
 
 /// What the values are.
 #[derive(Clone, Copy)]
@@ -303,7 +303,7 @@ fn multiply(
     // Panels and steps of k of a task. A triangle's panels are of different lengths, the longest
     // ones come first; packed ones are not waited for.
     let (run, span) = match (b, part) {
-        (Right::Strided(_), Part::Full) => (panels / (4 * rayon::current_num_threads()), k),
+        (Right::Strided(_), Part::Full) => (panels / (4 * threads::current()), k),
         _ => (1, KC),
     };
     let run = run.clamp(1, RUN) * nr;
@@ -417,7 +417,7 @@ fn inner_products(isa: Isa, alpha: f32, a: Strided, b: Strided, add: bool, c: &m
 
 /// Rows of a strip, in whole tiles, that leave the busiest thread the least to do.
 fn strip_rows(rows: usize) -> usize {
-    let threads = rayon::current_num_threads();
+    let threads = threads::current();
     let busiest = |&strip: &usize| rows.div_ceil(strip).div_ceil(threads) * strip;
     let strips = (STRIP / 2 / MR..=STRIP / MR).rev().map(|tiles| tiles * MR);
     strips.min_by_key(busiest).unwrap_or(STRIP)

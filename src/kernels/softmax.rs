@@ -50,12 +50,14 @@ pub fn columns(
         EXPS.set(exps);
     };
     let work = Work::exponentials(z.len());
-    let losses = losses.par_chunks_mut(WIDTH).share(work);
+    let losses = losses.par_chunks_mut(WIDTH);
     match g {
         Some(g) => columns::blocks(g, n)
             .zip(losses)
+            .share(work)
             .for_each(|(g, losses)| block(g.range().start, losses, Some(g))),
         None => losses
+            .share(work)
             .enumerate()
             .for_each(|(i, losses)| block(i * WIDTH, losses, None)),
     }

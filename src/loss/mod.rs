@@ -127,7 +127,7 @@ impl Loss {
                 let samples = (z.par_iter().zip(labels)).zip(losses.par_iter_mut());
                 // An exponential and a logarithm.
                 let samples = samples.with_min_len(TASK);
-                let samples = samples.share(Work::exponentials(8 * labels.len()));
+                let work = Work::exponentials(8 * labels.len());
                 let of_sample = |((&z, &label), loss): ((&f32, &u32), &mut f64)| {
                     let (value, g) = logistic(z, label, scale);
                     *loss = value;
@@ -136,8 +136,9 @@ impl Loss {
                 match g {
                     Some(g) => samples
                         .zip(g.par_iter_mut())
+                        .share(work)
                         .for_each(|(sample, g)| *g = of_sample(sample)),
-                    None => samples.for_each(|sample| {
+                    None => samples.share(work).for_each(|sample| {
                         of_sample(sample);
                     }),
                 }

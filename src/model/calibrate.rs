@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use crate::design::samples::Samples;
 use crate::error::{Error, Result};
+use crate::linalg::threads::{Share, Work};
 use crate::model::{Logits, Model};
 
 /// Bins of the expected calibration error.
@@ -148,7 +149,9 @@ impl Row {
 }
 
 fn log_loss(rows: &[Row], t: f64) -> f64 {
-    let losses: Vec<f64> = rows.par_iter().map(|row| row.loss(t)).collect();
+    let outputs = rows.first().map_or(0, |row| row.others.len());
+    let work = Work::exponentials(rows.len() * outputs);
+    let losses = rows.par_iter().share(work).map(|row| row.loss(t)).collect();
     losses.iter().sum::<f64>() / rows.len() as f64
 }
 

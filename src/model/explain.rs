@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::io::mmap::MappedMatrix;
 use crate::linalg::gemm::{Accum, Backend, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
+use crate::linalg::threads;
 
 /// Training rows whose inner products are computed together.
 const BLOCK_ROWS: usize = 1024;
@@ -80,7 +81,7 @@ impl<'a> Explainer<'a> {
     pub fn contributions(&self, x: MatRef, classes: &[u32]) -> Vec<Vec<f64>> {
         assert_eq!(x.rows(), classes.len(), "one class a row");
         let (n, m) = (self.train.rows(), x.rows());
-        let gemm = Gemm::new(Backend::default(), rayon::current_num_threads());
+        let gemm = Gemm::new(Backend::default(), threads::current());
         let mut all = vec![Vec::with_capacity(n); m];
         let (mut gathered, mut scaled, mut query) = (Vec::new(), Vec::new(), Vec::new());
         let x = match &self.scaler {

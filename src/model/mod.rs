@@ -18,6 +18,7 @@ use crate::io::files;
 use crate::io::tensors::{self, Dtype, Numbers, Tensor};
 use crate::linalg::gemm::{Accum, Backend, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
+use crate::linalg::threads;
 use crate::loss::Loss;
 
 /// Rows whose logits are computed together: enough for the product to be efficient.
@@ -495,7 +496,7 @@ impl Model {
     ) -> Result<()> {
         let len = rows.len();
         let outputs = self.bias.len();
-        let gemm = Gemm::new(Backend::default(), rayon::current_num_threads());
+        let gemm = Gemm::new(Backend::default(), threads::current());
         let mut gathered = Vec::new();
         let mut logits = vec![0.0; BLOCK_ROWS.min(len) * outputs];
         let stretch = (READ_AHEAD / (4 * self.features)).max(1);

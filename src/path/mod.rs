@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::io::checkpoint::Fingerprint;
 use crate::kernels::Isa;
 use crate::linalg::gemm::Gemm;
-use crate::linalg::threads;
+use crate::linalg::threads::{self, Work};
 use crate::loss::weights::SampleWeights;
 use crate::model::{Logits, Model};
 use crate::path::record::{SolveLog, SolveRecord};
@@ -157,9 +157,9 @@ pub fn fit_path<'a>(
         return without_weightless(splits, weights, options, observe);
     }
     Isa::chosen()?;
-    let pool = threads::pool(options.threads)?;
-    pool.install(|| {
-        let threads = pool.current_num_threads();
+    threads::run(options.threads, length(splits), || {
+        splits.check_finite()?;
+        let threads = threads::current();
         let gemm = Gemm::new(options.backend, threads);
         let checkpoints = options.checkpoints.as_ref();
         let mut log = SolveLog::new(checkpoints, || fingerprint(splits, options))?;
@@ -185,7 +185,13 @@ pub fn fit_path<'a>(
         fit.threads = threads;
         fit.seconds = started.elapsed().as_secs_f64();
         Ok(fit)
-    })
+    })?
+}
+
+/// An estimate of how long one step of a fit takes.
+fn length(splits: Splits) -> Work {
+    let values = splits.train.rows().saturating_mul(splits.train.features());
+    Work::flop(values.saturating_mul(64 * splits.train.classes()))
 }
 
 /// The fit of the rows that have a weight: the others do not even enter means and scales.

@@ -15,8 +15,6 @@
 //! step shrinks with the gradient (measured at Flowers102, lr 0.01, against f64: losses
 //! within 2e-8 instead of 6e-7).
 
-use rayon::iter::ParallelIterator;
-
 use crate::design::gram::{GramMatrix, Scratch};
 use crate::design::samples::{Batch, Rows};
 use crate::io::checkpoint::StateDict;

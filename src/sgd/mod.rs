@@ -26,7 +26,7 @@ use crate::interrupt;
 use crate::io::checkpoint::{Checkpoints, Fingerprint, Saver};
 use crate::kernels::Isa;
 use crate::linalg::gemm::{Backend, Gemm};
-use crate::linalg::threads;
+use crate::linalg::threads::{self, Work};
 use crate::loss::weights::SampleWeights;
 use crate::loss::{BatchLoss, Loss};
 use crate::model::{About, Model};
@@ -209,13 +209,17 @@ pub fn fit<'a>(
         })?),
         Init::Torch { .. } | Init::Zeros => None,
     };
-    let mut fit = threads::pool(options.threads)?.install(|| {
+    let values = splits.train.rows().saturating_mul(splits.train.features());
+    let products = values.saturating_mul(4 * splits.train.classes());
+    let length = Work::flop(products.saturating_mul(options.sgd.epochs));
+    let mut fit = threads::run(options.threads, length, || {
+        splits.check_finite()?;
         if options.standardize == Standardize::None {
             fit_rows(splits, splits, options, start, observe)
         } else {
             fit_scaled(splits, options, start, observe)
         }
-    })?;
+    })??;
     fit.timings.initial_weights += reading;
     Ok(fit)
 }
@@ -272,7 +276,7 @@ fn fit_rows(
     start: Option<Model>,
     observe: &mut (dyn FnMut(Event) + Send),
 ) -> Result<Fit> {
-    let threads = rayon::current_num_threads();
+    let threads = threads::current();
     let gemm = Gemm::new(options.backend, threads);
     let mut timings = Timings::default();
     let mut plan = plan(splits, options)?;
@@ -286,7 +290,7 @@ fn fit_rows(
         // One core draws. K takes X by slabs of columns; a disk gives rows sooner.
         EngineKind::Gram => {
             let x = splits.train.x();
-            rayon::join(draw, || x.touch(0..x.len())).0
+            threads::join(draw, || x.touch(0..x.len())).0
         }
     })?;
     // A checkpoint of another fit is refused before K is made.

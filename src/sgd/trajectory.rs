@@ -12,6 +12,7 @@ use crate::io::files::{self, NewFile};
 use crate::io::mmap::MappedMatrix;
 use crate::io::npy::{Dtype, Header};
 use crate::linalg::gemm::{Backend, Gemm};
+use crate::linalg::threads;
 use crate::model::Model;
 use crate::sgd::dense::DenseParameters;
 use crate::sgd::gram::Coordinates;
@@ -80,7 +81,7 @@ impl<'a> Trajectory<'a> {
         let state = self.states.view().row(epochs);
         let (bias, a) = state[1..].split_at(self.start.bias().len());
         let s = state[0];
-        let gemm = Gemm::new(Backend::default(), rayon::current_num_threads());
+        let gemm = Gemm::new(Backend::default(), threads::current());
         let primal = DenseParameters::new(self.train.x(), None, self.start.clone(), gemm);
         Ok(primal.combine(Coordinates { s, bias, a }))
     }

@@ -324,7 +324,7 @@ impl Problem for GramProblem<'_> {
             let values = u.iter().zip(&fitted.rows);
             values.map(|(u, &row)| u * logits[row as usize]).sum()
         });
-        of_outputs.collect::<Vec<f64>>().iter().sum()
+        of_outputs.collect().iter().sum()
     }
 
     fn square(&mut self, u: &[f64]) -> f64 {

@@ -1,0 +1,47 @@
+//! Whose threads work: the caller's pool, or one that ends with the call. rayon's global pool is
+//! never started, as a forked child would wait for its threads for ever.
+
+use flowreg::linalg::threads;
+use flowreg::model::calibrate::calibrate;
+use flowreg::path::{PathOptions, fit_path};
+use flowreg::{FitOptions, Samples};
+
+/// Rows of two classes, long enough for their loops to be shared.
+fn rows(n: usize, d: usize) -> (Vec<f32>, Vec<i64>) {
+    let value = |i: usize| ((i * 7919 + i / d) % 1013) as f32 / 1013.0;
+    let x = (0..n * d).map(value).collect();
+    (x, (0..n as i64).map(|i| i * i % 3 % 2).collect())
+}
+
+/// The only test of this process, as it looks at a state of the process.
+#[test]
+fn no_call_starts_the_global_pool() {
+    for (n, d) in [(8, 3), (300, 4000), (4000, 200)] {
+        let (x, y) = rows(n, d);
+        let samples = Samples::new(&x, d, &y, 2).unwrap();
+        let mut options = FitOptions::default();
+        options.sgd.epochs = 3;
+        let fit = flowreg::fit((&samples, &samples), &options, &mut |_| {}).unwrap();
+        fit_path(&samples, &PathOptions::default(), &mut |_| {}).unwrap();
+        fit.model.evaluate(&samples).unwrap();
+        fit.model.score(&samples).unwrap();
+        fit.model.predict(&x).unwrap();
+        fit.model.probabilities(&x).unwrap();
+        calibrate(&fit.model, &samples).unwrap();
+        options.standardize = flowreg::design::scaler::Standardize::Both;
+        flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
+    }
+    let unused = rayon::ThreadPoolBuilder::new().build_global();
+    assert!(unused.is_ok(), "{unused:?}");
+
+    // In a pool of the caller's, its threads work.
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(3)
+        .build()
+        .unwrap();
+    let (x, y) = rows(100, 2000);
+    let samples = Samples::new(&x, 2000, &y, 2).unwrap();
+    let fit = pool.install(|| fit_path(&samples, &PathOptions::default(), &mut |_| {}));
+    assert_eq!(fit.unwrap().threads, 3);
+    assert_eq!(threads::current(), 1);
+}
