@@ -107,11 +107,9 @@ pub enum Error {
         /// What shows it.
         what: String,
     },
-    /// A signal asked the process to stop.
-    #[error("stopped by signal {signal}; {kept}")]
+    /// The caller asked for a stop: by a [`Cancel`](crate::Cancel), a callback or a signal.
+    #[error("stopped before its end; {kept}")]
     Interrupted {
-        /// 2 for Ctrl-C, 15 for SIGTERM.
-        signal: u8,
         /// What was kept of the work.
         kept: String,
     },
@@ -215,6 +213,13 @@ impl Error {
         }
     }
 
+    /// The caller asked for a stop, and nothing is kept.
+    pub(crate) fn interrupted() -> Error {
+        Error::Interrupted {
+            kept: "nothing was written".to_string(),
+        }
+    }
+
     pub(crate) fn memory(
         what: &'static str,
         found: impl ToString,
@@ -268,7 +273,8 @@ impl Error {
             Error::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => 71,
             Error::Io { .. } | Error::Download { .. } => 74,
             Error::Changed { .. } => 75,
-            Error::Interrupted { signal, .. } => 128 + signal,
+            // As after Ctrl-C; the command line says which signal it was.
+            Error::Interrupted { .. } => 130,
         }
     }
 }

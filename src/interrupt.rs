@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use crate::error::{Error, Result};
+use crate::progress::Cancel;
 
 /// The signal that has come; 0 for none.
 static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
@@ -52,9 +53,11 @@ pub fn signal() -> Option<u8> {
 pub fn check() -> Result<()> {
     match signal() {
         None => Ok(()),
-        Some(signal) => Err(Error::Interrupted {
-            signal,
-            kept: "nothing was written".to_string(),
-        }),
+        Some(_) => Err(Error::interrupted()),
     }
+}
+
+/// The signals as a request to stop a fit.
+pub fn cancel() -> Cancel {
+    Cancel::of_flag(Arc::clone(&SIGNAL))
 }

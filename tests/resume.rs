@@ -12,7 +12,7 @@ use flowreg::design::plan::EngineChoice;
 use flowreg::design::samples::Splits;
 use flowreg::io::tensors::{self, Numbers, Tensor};
 use flowreg::loss::weights::{ClassWeights, SampleWeights};
-use flowreg::path::{Folds, Optimizer, PathFit, PathOptions, Penalty, Progress, fit_path};
+use flowreg::path::{Folds, Optimizer, PathFit, PathOptions, Penalty, fit_path};
 use flowreg::{Checkpoints, Decay, Error, Event, Every, Fit, FitOptions, Result, Schedule};
 use proptest::prelude::*;
 
@@ -238,7 +238,7 @@ fn go(
     };
     let mut steps = 0;
     fit_path(splits, &options, &mut |progress| {
-        if let Progress::Step { .. } = progress {
+        if let Event::Step { .. } = progress {
             step(steps);
             steps += 1;
         }
@@ -312,7 +312,7 @@ proptest! {
         let splits = Splits { train: &train, validation: validation.then_some(&other) };
         let mut steps = 0;
         let whole = fit_path(splits, &options, &mut |progress| {
-            steps += usize::from(matches!(progress, Progress::Step { .. }));
+            steps += usize::from(matches!(progress, Event::Step { .. }));
         }).unwrap();
 
         // The file as a process would leave it that is killed after this step, and the step at
@@ -374,7 +374,7 @@ fn a_refit_goes_on_from_its_choice() {
             splits,
             &options(checkpoints(&saved, None, false)),
             &mut |p| {
-                engines += usize::from(matches!(p, Progress::Engine(_)));
+                engines += usize::from(matches!(p, Event::Engine(_)));
                 if engines == 2 && saved.exists() && !stopped.exists() {
                     std::fs::copy(&saved, &stopped).unwrap();
                 }
@@ -386,8 +386,8 @@ fn a_refit_goes_on_from_its_choice() {
             splits,
             &options(checkpoints(&stopped, None, true)),
             &mut |p| {
-                engines += usize::from(matches!(p, Progress::Engine(_)));
-                steps += usize::from(matches!(p, Progress::Step { .. }));
+                engines += usize::from(matches!(p, Event::Engine(_)));
+                steps += usize::from(matches!(p, Event::Step { .. }));
             },
         )
         .unwrap();

@@ -25,10 +25,10 @@ use flowreg::loss::weights::SampleWeights;
 use flowreg::model::calibrate::calibrate_logits;
 use flowreg::model::export;
 use flowreg::model::{About, Logits};
-use flowreg::path::{Optimizer, PathEntry, PathFit, PathOptions, Progress, fit_path};
+use flowreg::path::{Optimizer, PathFit, PathOptions, fit_path};
 use flowreg::solver::report::Step;
 use flowreg::{Checkpoints, Every};
-use flowreg::{Dataset, Model, Samples, Scores, Split, Splits, cli};
+use flowreg::{Dataset, Model, PathEntry, Samples, Scores, Split, Splits, cli, interrupt};
 use flowreg::{Decay, Epoch, Event, LearningRate, Schedule, Sgd};
 use flowreg::{Error, Evaluation, Fit, FitOptions, Init, Loss, Recipe, Result};
 
@@ -243,7 +243,7 @@ struct Args {
     #[command(flatten)]
     weighting: WeightingArgs,
     #[command(flatten)]
-    fit_path: ConvergeArgs,
+    converge: ConvergeArgs,
 }
 
 #[derive(Subcommand)]
@@ -740,13 +740,13 @@ impl Plan {
         if args.weighting.calibrate && !validated {
             return Err(converged::no_rows_to_calibrate());
         }
-        if args.weighting.calibrate && args.fit_path.refit == "all" {
+        if args.weighting.calibrate && args.converge.refit == "all" {
             return Err(converged::all_rows_fitted());
         }
         let checkpoints = checkpoints(args, out)?;
         let how = match args.optimizer.as_str() {
             "sgd" => {
-                if let Some(option) = args.fit_path.given() {
+                if let Some(option) = args.converge.given() {
                     let expected = "--optimizer newton or lbfgs (sgd has --weight-decay)";
                     return Err(converged::refuse(option, "sgd", expected));
                 }
@@ -765,7 +765,7 @@ impl Plan {
                     _ => Optimizer::Newton,
                 };
                 let seed = args.seed.unwrap_or(0);
-                let options = &args.fit_path;
+                let options = &args.converge;
                 let options = options.options(optimizer, seed, validated, weighting.clone());
                 let options = PathOptions {
                     standardize,
@@ -870,7 +870,7 @@ fn of_sgd(args: &Args) -> Option<&'static str> {
 fn converge_with_progress(splits: Splits, options: &PathOptions) -> Result<PathFit> {
     let bar = cli::progress(splits.train.features() as u64, "K");
     let fit = fit_path(splits, options, &mut |progress| match progress {
-        Progress::Engine(engine) => {
+        Event::Engine(engine) => {
             let threads = options.threads.unwrap_or_else(threads::available);
             cli::say(format_args!(
                 "  {engine}; {threads} threads, {}",
@@ -878,11 +878,11 @@ fn converge_with_progress(splits: Splits, options: &PathOptions) -> Result<PathF
             ));
             converged::forecast(splits, options, threads);
         }
-        Progress::Columns(columns) => bar.set_position(columns as u64),
-        Progress::Resumed { steps } => {
+        Event::GramMatrix { columns, .. } => bar.set_position(columns as u64),
+        Event::Resumed { done: steps } => {
             cli::say(format_args!("  resumed: {steps} steps were done before"))
         }
-        Progress::Step { l2, fold, step } => {
+        Event::Step { l2, fold, step } => {
             let (iteration, objective) = (step.iteration, step.objective);
             let event = serde_json::json!({"l2": l2, "fold": fold, "iteration": iteration,
                 "objective": objective, "gradient_norm": step.gradient_norm});
@@ -892,10 +892,10 @@ fn converge_with_progress(splits: Splits, options: &PathOptions) -> Result<PathF
                 ));
             }
         }
-        Progress::Scored(entry) if entry.val_loss.is_some() && !cli::event("penalty", &entry) => {
+        Event::Scored(entry) if entry.val_loss.is_some() && !cli::event("penalty", &entry) => {
             bar.suspend(|| converged::say_entry(&entry));
         }
-        Progress::Warning(message) => bar.suspend(|| cli::warn(message)),
+        Event::Warning(message) => bar.suspend(|| cli::warn(message)),
         _ => {}
     });
     bar.finish_and_clear();
@@ -1045,6 +1045,7 @@ fn checkpoints(args: &Args, out: &Path) -> Result<Option<Checkpoints>> {
 fn fit_options(args: &Args) -> Result<(FitOptions, Option<usize>)> {
     let recipe = args.recipe.as_deref().map(Recipe::named).transpose()?;
     let mut options = recipe.map_or_else(FitOptions::default, Recipe::options);
+    options.cancel = Some(interrupt::cancel());
     options.threads = args.threads;
     options.engine = match (EngineChoice::named(&args.engine)?, args.save_coordinates) {
         (EngineChoice::Primal, true) => {
@@ -1184,7 +1185,7 @@ fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<Fit> {
             say_learning_rate(&options.sgd, lr, lr_bound);
             bar = cli::progress(epochs as u64, "epochs");
         }
-        Event::Resumed { epochs } => {
+        Event::Resumed { done: epochs } => {
             bar.set_position(epochs as u64);
             cli::say(format_args!("  resumed: {epochs} epochs were done before"));
         }

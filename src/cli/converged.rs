@@ -9,10 +9,12 @@ use crate::design::plan::{EngineChoice, EngineKind};
 use crate::design::samples::Splits;
 use crate::design::scaler::Standardize;
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::linalg::gemm::{Backend, Gemm};
 use crate::loss::weights::{ClassWeights, SampleWeights, read_weights};
 use crate::model::calibrate::Calibration;
-use crate::path::{Folds, Limit, Optimizer, PathEntry, PathFit, PathOptions, Penalty};
+use crate::path::{Folds, Limit, Optimizer, PathFit, PathOptions, Penalty};
+use crate::progress::PathEntry;
 use crate::solver::report::{SolveReport, Status};
 
 /// Options of `--optimizer newton` and `lbfgs`.
@@ -155,6 +157,7 @@ impl ConvergeArgs {
             backend: Backend::default(),
             checkpoints: None,
             threads: None,
+            cancel: Some(interrupt::cancel()),
         }
     }
 }

@@ -105,7 +105,12 @@ pub fn main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) ->
     let run = |args| interrupt::listen().and_then(|()| run(args));
     let result = match parse::<A>(name) {
         Ok(Some(args)) => match catch_unwind(AssertUnwindSafe(|| run(args))) {
-            Ok(result) => result.map_err(|error| (error.to_string(), error.exit_code())),
+            Ok(result) => result.map_err(|error| match (&error, interrupt::signal()) {
+                (Error::Interrupted { kept }, Some(signal)) => {
+                    (format!("stopped by signal {signal}; {kept}"), 128 + signal)
+                }
+                _ => (error.to_string(), error.exit_code()),
+            }),
             Err(_) => return ExitCode::from(BUG), // The hook has said it.
         },
         Ok(None) => Ok(()),

@@ -89,9 +89,9 @@ pub fn fetch(base: &str, remote: &Remote, into: &Path, progress: Progress) -> Re
 fn interrupted() -> Result<()> {
     match interrupt::signal() {
         None => Ok(()),
-        Some(signal) => {
+        Some(_) => {
             let kept = "what has come is kept: the same command goes on from there".to_string();
-            Err(Error::Interrupted { signal, kept })
+            Err(Error::Interrupted { kept })
         }
     }
 }

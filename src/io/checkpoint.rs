@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::io::files;
 use crate::io::tensors::{self, Numbers, Tensor};
 use crate::linalg::vec::{Real, RealSlice};
+use crate::progress::Observer;
 
 /// Where and how often a fit saves its state.
 #[derive(Clone, Debug, PartialEq)]
@@ -317,14 +317,14 @@ impl Saver {
     }
 
     /// # Errors
-    /// [`Error::Interrupted`], with what is kept, once a signal has come.
-    pub fn check(&self) -> Result<()> {
-        let (Some(signal), true) = (interrupt::signal(), self.kept) else {
-            return interrupt::check();
-        };
+    /// [`Error::Interrupted`], with what is kept, once the caller wants the fit to stop.
+    pub fn check(&self, observer: &Observer) -> Result<()> {
+        if !(observer.is_stopped() && self.kept) {
+            return observer.check();
+        }
         let (done, unit, path) = (self.last.0, self.unit, self.checkpoints.path.display());
         let kept = format!("{done} {unit} are kept in {path}: --resume continues them");
-        Err(Error::Interrupted { signal, kept })
+        Err(Error::Interrupted { kept })
     }
 
     /// Replace the file, so many epochs or steps being done.
@@ -367,23 +367,25 @@ impl Saver {
 /// Where a fit may stop: `save` if it is time to or a signal has come.
 ///
 /// # Errors
-/// [`Error::Interrupted`] after a signal; those of `save`.
+/// [`Error::Interrupted`] once the caller wants the fit to stop; those of `save`.
 pub(crate) fn keep(
     saver: Option<&mut Saver>,
+    observer: &Observer,
     done: usize,
     save: impl FnOnce(&mut Saver) -> Result<()>,
 ) -> Result<()> {
     let Some(saver) = saver else {
-        return interrupt::check();
+        return observer.check();
     };
-    // Asked once: a signal that comes later finds its own place.
-    let signal = interrupt::signal();
-    if signal.is_some() || saver.due(done) {
+    // Asked once: a request that comes later finds its own place.
+    let stopped = observer.is_stopped();
+    if stopped || saver.due(done) {
         save(saver)?;
     }
-    match signal {
-        None => Ok(()),
-        Some(_) => saver.check(),
+    if stopped {
+        saver.check(observer)
+    } else {
+        Ok(())
     }
 }
 

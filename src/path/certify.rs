@@ -29,7 +29,7 @@ pub(super) struct Certified {
     pub(super) logits: Logits,
 }
 
-impl<S: Problem> Search<'_, S> {
+impl<S: Problem> Search<'_, '_, S> {
     /// Whether f64 costs next to nothing.
     pub(super) fn is_small(&self, risk: &Risk) -> bool {
         let x = self.design.x();

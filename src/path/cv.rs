@@ -1,6 +1,5 @@
 //! Cross-validation: who is held out when, and the fits of the others.
 
-use super::Progress;
 use super::certify::{lowest_maximum, of_all_classes};
 use super::options::*;
 use super::search::{Search, Task, deviation};
@@ -9,11 +8,12 @@ use crate::design::samples::Samples;
 use crate::error::{Error, Result};
 use crate::loss::weights::RowWeights;
 use crate::path::record::Solution;
+use crate::progress::Event;
 use crate::sgd::torch_rng::TorchRng;
 use crate::solver::point::Point;
 use crate::solver::problem::Problem;
 
-impl<S: Problem> Search<'_, S> {
+impl<S: Problem> Search<'_, '_, S> {
     /// Every penalty in every fold: the space is told which rows to fit, and gives the logits
     /// of those held out, which have no weight, with the others'. Class weights that are balanced
     /// and the features' scale are those of the rows that are fitted.
@@ -82,10 +82,11 @@ impl<S: Problem> Search<'_, S> {
         rows: Option<Vec<u32>>,
         deviation: Option<&[f64]>,
     ) -> Result<()> {
-        let (observe, log) = (&mut self.observe, &self.log);
+        let (observer, log) = (&mut *self.observer, &self.log);
+        let of = self.design.x().features();
         self.problem.fit_rows(rows, deviation, &mut |columns| {
-            observe(Progress::Columns(columns));
-            log.check()
+            observer.tell(Event::GramMatrix { columns, of });
+            log.check(observer)
         })
     }
 
@@ -115,7 +116,7 @@ impl<S: Problem> Search<'_, S> {
         } else {
             return self.options.weighting.resolve(train, Some(keep)).map(Some);
         };
-        (self.observe)(Progress::Warning(format!(
+        self.observer.tell(Event::Warning(format!(
             "--cv: fold {fold} is left out of the mean: {why}"
         )));
         Ok(None)
@@ -141,7 +142,7 @@ impl<S: Problem> Search<'_, S> {
             true => format!(" and {} more", rare.len() - NAMED),
             false => String::new(),
         };
-        (self.observe)(Progress::Warning(format!(
+        self.observer.tell(Event::Warning(format!(
             "--cv: fewer rows than the {} folds, so that some folds score none of them: {}{more}",
             folds.count,
             rare[..rare.len().min(NAMED)].join(", ")

@@ -14,7 +14,7 @@ pub(super) const AUTO_COUNT: usize = 20;
 /// From the strongest of them to the weakest.
 pub(super) const AUTO_RANGE: f64 = 1e-6;
 
-impl<S: Problem> Search<'_, S> {
+impl<S: Problem> Search<'_, '_, S> {
     /// The strongest first.
     pub(super) fn penalties(&mut self) -> Result<Vec<f64>> {
         let total: f64 = self.weights.rows.iter().sum();

@@ -11,6 +11,7 @@ mod select;
 
 use std::time::Instant;
 
+use crate::progress::{Event, Flow, Observer, PathEntry};
 use crate::solver::report::{SolveReport, Step};
 pub use options::{Folds, Optimizer, PathOptions, Penalty};
 use search::{choose, fit_on_problem};
@@ -25,67 +26,7 @@ use crate::linalg::gemm::Gemm;
 use crate::linalg::threads::{self, Work};
 use crate::loss::weights::SampleWeights;
 use crate::model::{Logits, Model};
-use crate::path::record::{SolveLog, SolveRecord};
-
-/// One penalty of a path.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct PathEntry {
-    /// The penalty.
-    pub l2: f64,
-    /// The end of its search; with folds, that of the first fold.
-    #[serde(flatten)]
-    pub report: SolveReport,
-    /// Mean loss on rows that were not fitted: a row counts by its sample weight, if it has one;
-    /// class weights and smoothing do not enter. Of folds, the mean of each fold's mean.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub val_loss: Option<f64>,
-    /// Standard error of that mean over the folds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub val_loss_error: Option<f64>,
-    /// Accuracy on rows that were not fitted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub val_accuracy: Option<f64>,
-}
-
-impl From<&SolveRecord> for PathEntry {
-    fn from(searched: &SolveRecord) -> PathEntry {
-        PathEntry {
-            l2: searched.l2,
-            report: searched.report,
-            val_loss: searched.score.map(|(loss, _)| loss),
-            val_loss_error: None,
-            val_accuracy: searched.score.map(|(_, accuracy)| accuracy),
-        }
-    }
-}
-
-/// What an observer of a converged fit hears.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Progress {
-    /// The engine was chosen.
-    Engine(EngineKind),
-    /// The Gram matrix or the moments grow: columns of X so far.
-    Columns(usize),
-    /// The fit goes on from a checkpoint.
-    Resumed {
-        /// Steps that were done before, of all penalties and folds.
-        steps: usize,
-    },
-    /// A step for this penalty, in this fold.
-    Step {
-        /// The penalty.
-        l2: f64,
-        /// The fold, from 0.
-        fold: Option<usize>,
-        /// The step.
-        step: Step,
-    },
-    /// A penalty is done.
-    Scored(PathEntry),
-    /// Something that the caller should know of: a sentence.
-    Warning(String),
-}
+use crate::path::record::SolveLog;
 
 /// A converged fit.
 #[derive(Clone, Debug)]
@@ -142,19 +83,25 @@ pub enum Limit {
 /// [`Error::Options`] for options that make no sense, [`Error::Memory`] for more rows and
 /// features than it holds, [`Error::Shape`] for rows or weights that do not fit together,
 /// [`Error::Tensors`] and [`Error::Format`] for a checkpoint that is damaged or of another fit,
-/// [`Error::Io`] if one cannot be written, [`Error::Interrupted`] after a signal.
-pub fn fit_path<'a>(
+/// [`Error::Io`] if one cannot be written, [`Error::Interrupted`] if the callback or
+/// [`PathOptions::cancel`] stopped it.
+pub fn fit_path<'a, F: Flow>(
     data: impl Into<Splits<'a>>,
     options: &PathOptions,
-    observe: &mut (dyn FnMut(Progress) + Send),
+    callback: &mut (dyn FnMut(Event) -> F + Send),
 ) -> Result<PathFit> {
+    let mut callback = |event| callback(event).flow();
+    let observer = &mut Observer::new(&mut callback, options.cancel.as_ref());
+    fit_splits(data.into(), options, observer)
+}
+
+fn fit_splits(splits: Splits, options: &PathOptions, observer: &mut Observer) -> Result<PathFit> {
     let started = Instant::now();
-    let splits = data.into();
     check(splits, options)?;
     if let Some(weights) = &options.weighting.samples
         && weights.contains(&0.0)
     {
-        return without_weightless(splits, weights, options, observe);
+        return without_weightless(splits, weights, options, observer);
     }
     Isa::chosen()?;
     threads::run(options.threads, length(splits), || {
@@ -164,21 +111,21 @@ pub fn fit_path<'a>(
         let checkpoints = options.checkpoints.as_ref();
         let mut log = SolveLog::new(checkpoints, || fingerprint(splits, options))?;
         if let Some(steps) = log.resumed() {
-            observe(Progress::Resumed { steps });
+            observer.tell(Event::Resumed { done: steps });
         }
         let mut fit = match splits.validation.filter(|_| options.refit_all) {
-            None => fit_on_problem(splits, options, gemm, None, &mut log, observe)?,
+            None => fit_on_problem(splits, options, gemm, None, &mut log, observer)?,
             Some(validation) => {
                 // A choice that was made before is not made again.
                 if !log.refitting() {
-                    fit_on_problem(splits, options, gemm, None, &mut log, observe)?;
+                    fit_on_problem(splits, options, gemm, None, &mut log, observer)?;
                 }
                 let (path, chosen) = choice(&log, options)?;
                 let l2 = Some(path[chosen].l2);
                 log.refit()?;
                 let both = splits.train.joined(validation)?;
                 let both = &both.samples()?;
-                let refit = fit_on_problem(both.into(), options, gemm, l2, &mut log, observe)?;
+                let refit = fit_on_problem(both.into(), options, gemm, l2, &mut log, observer)?;
                 PathFit { path, ..refit }
             }
         };
@@ -199,7 +146,7 @@ pub(super) fn without_weightless(
     splits: Splits,
     weights: &[f64],
     options: &PathOptions,
-    observe: &mut (dyn FnMut(Progress) + Send),
+    observer: &mut Observer,
 ) -> Result<PathFit> {
     let train = splits.train.keep(|row| weights[row] > 0.0);
     let kept = weights.iter().copied().filter(|&weight| weight > 0.0);
@@ -215,7 +162,7 @@ pub(super) fn without_weightless(
         train: &train,
         validation: splits.validation,
     };
-    let fit = fit_path(splits, &options, observe)?;
+    let fit = fit_splits(splits, &options, observer)?;
     // Those of some rows only.
     Ok(PathFit {
         logits: None,

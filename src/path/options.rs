@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::io::checkpoint::Checkpoints;
 use crate::linalg::gemm::Backend;
 use crate::loss::weights::SampleWeights;
+use crate::progress::Cancel;
 
 /// What to fit and how.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,8 +35,10 @@ pub struct PathOptions {
     pub backend: Backend,
     /// Where to save the state now and then, to go on from after a stop.
     pub checkpoints: Option<Checkpoints>,
-    /// Threads; `None` is one for each core.
+    /// Threads; `None` is those of the caller's pool, or one for each core.
     pub threads: Option<usize>,
+    /// What stops the fit before its end.
+    pub cancel: Option<Cancel>,
 }
 
 impl Default for PathOptions {
@@ -54,6 +57,7 @@ impl Default for PathOptions {
             backend: Backend::default(),
             checkpoints: None,
             threads: None,
+            cancel: None,
         }
     }
 }

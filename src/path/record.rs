@@ -5,11 +5,10 @@
 //! are in the journal without making them.
 
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::io::checkpoint::{self, Checkpoints, Fingerprint, Saved, Saver, State, StateDict};
 use crate::linalg::vec::Real;
 use crate::model::Model;
-use crate::path::PathEntry;
+use crate::progress::{Event, Observer, PathEntry};
 use crate::solver::minimizer::Watch;
 use crate::solver::point::Point;
 use crate::solver::report::{MeasuredOn, Products, SolveReport, Status, Step};
@@ -25,6 +24,18 @@ pub(crate) struct SolveRecord {
     pub report: SolveReport,
     /// Loss and accuracy on rows that were not fitted.
     pub score: Option<(f64, f64)>,
+}
+
+impl From<&SolveRecord> for PathEntry {
+    fn from(searched: &SolveRecord) -> PathEntry {
+        PathEntry {
+            l2: searched.l2,
+            report: searched.report,
+            val_loss: searched.score.map(|(loss, _)| loss),
+            val_loss_error: None,
+            val_accuracy: searched.score.map(|(_, accuracy)| accuracy),
+        }
+    }
 }
 
 /// An optimum, and the way there.
@@ -110,11 +121,12 @@ impl SolveLog {
     }
 
     /// # Errors
-    /// [`Error::Interrupted`] once a signal has come.
-    pub fn check(&self) -> Result<()> {
-        self.saver
-            .as_ref()
-            .map_or_else(interrupt::check, Saver::check)
+    /// [`Error::Interrupted`] once the caller wants the fit to stop.
+    pub fn check(&self, observer: &Observer) -> Result<()> {
+        match &self.saver {
+            Some(saver) => saver.check(observer),
+            None => observer.check(),
+        }
     }
 
     /// The next search, if it was made before.
@@ -227,14 +239,17 @@ impl Pages {
 }
 
 /// Watches a search, and keeps its state in the journal.
-pub(crate) struct Watched<'j, T> {
+pub(crate) struct Watched<'j, 'o, T> {
     pub log: &'j mut SolveLog,
     /// The best optimum before it, if one is to be kept.
     pub best: Option<&'j mut Solution<T>>,
-    pub observe: &'j mut dyn FnMut(Step),
+    pub observer: &'j mut Observer<'o>,
+    /// The penalty and fold of the solve.
+    pub l2: f64,
+    pub fold: Option<usize>,
 }
 
-impl<T: Real> Watch<Point<T>> for Watched<'_, T> {
+impl<T: Real> Watch<Point<T>> for Watched<'_, '_, T> {
     fn begin(&mut self, state: &mut impl State<Point<T>>) -> Result<bool> {
         let Some(mut saved) = self.log.saved.take() else {
             return Ok(false);
@@ -261,17 +276,18 @@ impl<T: Real> Watch<Point<T>> for Watched<'_, T> {
             self.keep(step, state)?;
         }
         self.log.steps.push(step);
-        (self.observe)(step);
+        let (l2, fold) = (self.l2, self.fold);
+        self.observer.tell(Event::Step { l2, fold, step });
         Ok(())
     }
 }
 
-impl<T: Real> Watched<'_, T> {
+impl<T: Real> Watched<'_, '_, T> {
     /// Save the state if it is time to; stop if a signal has come.
     fn keep(&mut self, step: Step, state: &mut impl State<Point<T>>) -> Result<()> {
         let done = self.log.done(step.iteration);
         let mut saver = self.log.saver.take();
-        let kept = checkpoint::keep(saver.as_mut(), done, |saver| {
+        let kept = checkpoint::keep(saver.as_mut(), self.observer, done, |saver| {
             let mut pages = self.log.pages();
             let mut best_steps =
                 (self.best.as_ref()).map_or(Vec::new(), |best| rows_of(&best.steps));

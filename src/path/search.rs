@@ -1,8 +1,8 @@
 //! One penalty after the other over one problem.
 
+use super::PathFit;
 use super::options::*;
 use super::select::{best, choice};
-use super::{PathEntry, PathFit, Progress};
 use crate::design::centered::Centered;
 use crate::design::gram::CentredGram;
 use crate::design::plan::available_memory;
@@ -14,6 +14,7 @@ use crate::linalg::gemm::Gemm;
 use crate::loss::risk::Risk;
 use crate::loss::weights::RowWeights;
 use crate::path::record::{Solution, SolveLog, SolveRecord, Watched};
+use crate::progress::{Event, Observer, PathEntry};
 use crate::solver::lbfgs::lbfgs;
 use crate::solver::newton_cg::newton;
 use crate::solver::point::Point;
@@ -33,11 +34,11 @@ pub(super) fn fit_on_problem(
     gemm: Gemm,
     l2: Option<f64>,
     log: &mut SolveLog,
-    observe: &mut (dyn FnMut(Progress) + Send),
+    observer: &mut Observer,
 ) -> Result<PathFit> {
     let x = splits.train.x();
     let mut engine = choose(x.len(), x.features(), options.engine)?;
-    observe(Progress::Engine(engine));
+    observer.tell(Event::Engine(engine));
     let weights = options.weighting.resolve(splits.train, None)?;
     let design = Centered::new(x);
     let deviation = deviation(splits.train, options.standardize, &weights.samples)?;
@@ -50,11 +51,14 @@ pub(super) fn fit_on_problem(
         deviation,
         weights,
         log,
-        observe,
+        observer,
     };
     let mut columns = |columns| {
-        (given.observe)(Progress::Columns(columns));
-        given.log.check()
+        given.observer.tell(Event::GramMatrix {
+            columns,
+            of: x.features(),
+        });
+        given.log.check(given.observer)
     };
     if engine == EngineKind::Gram {
         match CentredGram::new(x, scale, gemm, &mut columns) {
@@ -73,7 +77,7 @@ pub(super) fn fit_on_problem(
 }
 
 /// All that a search needs, whatever its space.
-pub(super) struct Given<'a> {
+pub(super) struct Given<'a, 'o> {
     splits: Splits<'a>,
     options: &'a PathOptions,
     design: &'a Centered<'a>,
@@ -81,15 +85,15 @@ pub(super) struct Given<'a> {
     deviation: Option<Vec<f64>>,
     weights: RowWeights,
     log: &'a mut SolveLog,
-    observe: &'a mut (dyn FnMut(Progress) + Send),
+    observer: &'a mut Observer<'o>,
 }
 
-impl<'a> Given<'a> {
+impl<'a, 'o> Given<'a, 'o> {
     pub(super) fn search<S: Problem>(
         self,
         engine: EngineKind,
         problem: &'a mut S,
-    ) -> Search<'a, S> {
+    ) -> Search<'a, 'o, S> {
         Search {
             splits: self.splits,
             options: self.options,
@@ -99,7 +103,7 @@ impl<'a> Given<'a> {
             problem,
             weights: self.weights,
             log: self.log,
-            observe: self.observe,
+            observer: self.observer,
             last: None,
             best: None,
         }
@@ -154,7 +158,7 @@ pub(super) fn choose(n: usize, d: usize, choice: EngineChoice) -> Result<EngineK
 }
 
 /// A converged fit whose engine is known.
-pub(super) struct Search<'a, S: Problem> {
+pub(super) struct Search<'a, 'o, S: Problem> {
     pub(super) splits: Splits<'a>,
     pub(super) options: &'a PathOptions,
     pub(super) engine: EngineKind,
@@ -164,7 +168,7 @@ pub(super) struct Search<'a, S: Problem> {
     pub(super) problem: &'a mut S,
     pub(super) weights: RowWeights,
     pub(super) log: &'a mut SolveLog,
-    pub(super) observe: &'a mut (dyn FnMut(Progress) + Send),
+    pub(super) observer: &'a mut Observer<'o>,
     /// The last optimum, from which the next search begins.
     pub(super) last: Option<Solution<S::Real>>,
     /// The best so far, where rows that were not fitted choose among all.
@@ -179,7 +183,7 @@ pub(super) struct Task {
     pub(super) tolerance: f64,
 }
 
-impl<'a, S: Problem> Search<'a, S> {
+impl<'a, S: Problem> Search<'a, '_, S> {
     pub(super) fn run(mut self, l2: Option<f64>) -> Result<PathFit> {
         match (l2, self.options.folds) {
             (Some(l2), _) => self.on_all_rows(&[l2], Vec::new()),
@@ -188,7 +192,7 @@ impl<'a, S: Problem> Search<'a, S> {
                 self.cross_validate(folds)?;
                 let (path, chosen) = choice(self.log, self.options)?;
                 for entry in &path {
-                    (self.observe)(Progress::Scored(entry.clone()));
+                    self.observer.tell(Event::Scored(entry.clone()));
                 }
                 let penalties: Vec<f64> = path[..=chosen].iter().map(|entry| entry.l2).collect();
                 self.on_all_rows(&penalties, path)
@@ -229,7 +233,7 @@ impl<'a, S: Problem> Search<'a, S> {
                 Ok(Some((score.loss, score.accuracy)))
             })?;
             let entry = PathEntry::from(&searched);
-            (self.observe)(Progress::Scored(entry.clone()));
+            self.observer.tell(Event::Scored(entry.clone()));
             path.push(entry);
             let best = best(&path, false);
             if let Some(last) = &mut self.last
@@ -330,11 +334,12 @@ impl<'a, S: Problem> Search<'a, S> {
             tolerance,
             iterations: self.options.max_iterations,
         };
-        let observe = &mut self.observe;
         let mut watched = Watched {
             log: self.log,
             best: self.best.as_mut(),
-            observe: &mut |step| observe(Progress::Step { l2, fold, step }),
+            observer: self.observer,
+            l2,
+            fold,
         };
         let problem = &mut *self.problem;
         let (point, report) = match self.options.optimizer {

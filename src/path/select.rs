@@ -2,7 +2,6 @@
 
 use rayon::prelude::*;
 
-use super::PathEntry;
 use super::options::*;
 use crate::design::samples::Samples;
 use crate::error::Result;
@@ -12,6 +11,7 @@ use crate::linalg::vec::Real;
 use crate::loss::Loss;
 use crate::loss::risk::Risk;
 use crate::path::record::SolveLog;
+use crate::progress::PathEntry;
 
 /// The penalties that were tried, and the place of the chosen one.
 pub(super) fn choice(log: &SolveLog, options: &PathOptions) -> Result<(Vec<PathEntry>, usize)> {

@@ -22,7 +22,6 @@ use crate::design::plan::{EngineChoice, EngineKind, Plan, Shape};
 use crate::design::samples::{OwnedSamples, Samples, Splits};
 use crate::design::scaler::{Scaler, Standardize};
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::io::checkpoint::{Checkpoints, Fingerprint, Saver};
 use crate::kernels::Isa;
 use crate::linalg::gemm::{Backend, Gemm};
@@ -30,12 +29,13 @@ use crate::linalg::threads::{self, Work};
 use crate::loss::weights::SampleWeights;
 use crate::loss::{BatchLoss, Loss};
 use crate::model::{About, Model};
+use crate::progress::{Cancel, Epoch, Event, Flow, Observer};
 use crate::sgd::dense::DenseParameters;
 use crate::sgd::gram::GramParameters;
 use crate::sgd::optimizer::{LearningRate, Sgd};
 use crate::sgd::parameters::Parameters;
 use crate::sgd::torch_rng::TorchRng;
-use crate::sgd::trainer::{Epoch, Event, Trainer, Watched};
+use crate::sgd::trainer::{Trainer, Watched};
 
 /// What to fit and how.
 #[derive(Clone, Debug, Default)]
@@ -60,8 +60,10 @@ pub struct FitOptions {
     pub save_trajectory: Option<PathBuf>,
     /// Where to save the state now and then, to go on from after a stop.
     pub checkpoints: Option<Checkpoints>,
-    /// Threads; `None` is one for each core.
+    /// Threads; `None` is those of the caller's pool, or one for each core.
     pub threads: Option<usize>,
+    /// What stops the fit before its end.
+    pub cancel: Option<Cancel>,
     /// Who multiplies matrices.
     pub backend: Backend,
 }
@@ -167,7 +169,7 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 /// Fit a linear classifier: logistic for two classes, else softmax.
 ///
 /// `data` is the samples to fit, or a pair of them and samples to validate on after every
-/// epoch. `observe` hears what happens. Cost: that of the [`plan`].
+/// epoch. `callback` is told what happens, and stops the fit by [`ControlFlow::Break`]. Cost: that of the [`plan`].
 ///
 /// ```
 /// use flowreg::{Event, FitOptions, Samples};
@@ -191,13 +193,15 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 /// [`Error::Options`], [`Error::Memory`], [`Error::Shape`] for validation rows or weights that do
 /// not fit the rows, [`Error::Format`] for initial weights of another shape or a checkpoint of
 /// another fit, [`Error::Diverged`] if a loss, or a weight after the last step, is not finite,
-/// [`Error::Io`] if the trajectory or a checkpoint cannot be written, [`Error::Interrupted`] after
-/// a signal.
-pub fn fit<'a>(
+/// [`Error::Io`] if the trajectory or a checkpoint cannot be written, [`Error::Interrupted`] if
+/// the callback or [`FitOptions::cancel`] stopped it.
+pub fn fit<'a, F: Flow>(
     data: impl Into<Splits<'a>>,
     options: &FitOptions,
-    observe: &mut (dyn FnMut(Event) + Send),
+    callback: &mut (dyn FnMut(Event) -> F + Send),
 ) -> Result<Fit> {
+    let mut callback = |event| callback(event).flow();
+    let observer = &mut Observer::new(&mut callback, options.cancel.as_ref());
     let splits = data.into();
     check(splits, options)?;
     Isa::chosen()?;
@@ -215,9 +219,9 @@ pub fn fit<'a>(
     let mut fit = threads::run(options.threads, length, || {
         splits.check_finite()?;
         if options.standardize == Standardize::None {
-            fit_rows(splits, splits, options, start, observe)
+            fit_rows(splits, splits, options, start, observer)
         } else {
-            fit_scaled(splits, options, start, observe)
+            fit_scaled(splits, options, start, observer)
         }
     })??;
     fit.timings.initial_weights += reading;
@@ -230,7 +234,7 @@ fn fit_scaled(
     splits: Splits,
     options: &FitOptions,
     mut start: Option<Model>,
-    observe: &mut (dyn FnMut(Event) + Send),
+    observer: &mut Observer,
 ) -> Result<Fit> {
     let started = Instant::now();
     let weights = options.weighting.samples.as_deref();
@@ -259,7 +263,7 @@ fn fit_scaled(
         finite(start, "the initial model on the scaled features")?;
     }
     let before = started.elapsed();
-    let mut fit = fit_rows(scaled, splits, options, start, observe)?;
+    let mut fit = fit_rows(scaled, splits, options, start, observer)?;
     let started = Instant::now();
     scaler.restore(&mut fit.model);
     finite(&fit.model, "the model on the features as they are")?;
@@ -274,13 +278,13 @@ fn fit_rows(
     given: Splits,
     options: &FitOptions,
     start: Option<Model>,
-    observe: &mut (dyn FnMut(Event) + Send),
+    observer: &mut Observer,
 ) -> Result<Fit> {
     let threads = threads::current();
     let gemm = Gemm::new(options.backend, threads);
     let mut timings = Timings::default();
     let mut plan = plan(splits, options)?;
-    observe(Event::Planned(plan));
+    observer.tell(Event::Planned(plan));
     let draw = || match start {
         Some(start) => Ok(start),
         None => initial_model(&options.init, splits.train),
@@ -308,7 +312,7 @@ fn fit_rows(
         EngineKind::Primal => None,
         EngineKind::Gram => match timed(&mut timings.gram_matrix, || {
             let weights = options.weighting.samples.as_deref();
-            gram_matrices(splits, weights, gemm, observe)
+            gram_matrices(splits, weights, gemm, observer)
         }) {
             // The primal engine may reach what K cannot hold.
             Err(Error::Options { .. } | Error::Memory { .. })
@@ -316,7 +320,7 @@ fn fit_rows(
             {
                 plan.engine = EngineKind::Primal;
                 plan.gram_fits = false;
-                observe(Event::Planned(plan));
+                observer.tell(Event::Planned(plan));
                 None
             }
             k => Some(k?),
@@ -334,7 +338,7 @@ fn fit_rows(
         plan,
         threads,
         timings,
-        observe,
+        observer,
     };
     match k {
         None => run.train(DenseParameters::new(x, x_validation, start, gemm)),
@@ -438,36 +442,33 @@ fn gram_matrices(
     splits: Splits,
     weights: Option<&[f64]>,
     gemm: Gemm,
-    observe: &mut (dyn FnMut(Event) + Send),
+    observer: &mut Observer,
 ) -> Result<(GramMatrix, Option<GramMatrix>)> {
     let x = splits.train.x();
     let of = x.features() * (1 + usize::from(splits.validation.is_some()));
     let k = GramMatrix::weighted(x, weights, gemm, &mut |columns| {
-        observe(Event::GramMatrix { columns, of });
-        interrupt::check()
+        observer.columns(columns, of)
     })?;
     let k_validation = splits.validation.map(|validation| {
         GramMatrix::between(validation.x(), x, &k, gemm, &mut |columns| {
-            let columns = columns + x.features();
-            observe(Event::GramMatrix { columns, of });
-            interrupt::check()
+            observer.columns(columns + x.features(), of)
         })
     });
     Ok((k, k_validation.transpose()?))
 }
 
 /// A fit whose engine is known.
-struct Run<'a> {
+struct Run<'a, 'o> {
     splits: Splits<'a>,
     saver: Option<Saver>,
     options: &'a FitOptions,
     plan: Plan,
     threads: usize,
     timings: Timings,
-    observe: &'a mut (dyn FnMut(Event) + Send),
+    observer: &'a mut Observer<'o>,
 }
 
-impl Run<'_> {
+impl Run<'_, '_> {
     fn train<E: Parameters>(&mut self, mut engine: E) -> Result<Fit> {
         let train = self.splits.train;
         let sgd = &self.options.sgd;
@@ -475,10 +476,10 @@ impl Run<'_> {
         let (lr, lr_bound) = timed(&mut self.timings.learning_rate, || {
             learning_rate(sgd, &mut engine, &objective, train, self.plan.engine)
         })?;
-        (self.observe)(Event::Started { lr, lr_bound });
+        self.observer.tell(Event::Started { lr, lr_bound });
         let saver = self.saver.take();
         let (splits, options) = (self.splits, self.options);
-        let mut monitor = Trainer::new(splits, options, &engine, saver, self.observe)?;
+        let mut monitor = Trainer::new(splits, options, &engine, saver, self.observer)?;
         let end = timed(&mut self.timings.epochs, || {
             sgd.run(lr, &mut engine, &mut objective, &mut monitor)
         })?;

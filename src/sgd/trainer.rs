@@ -2,62 +2,16 @@
 
 use std::ops::ControlFlow;
 
-use crate::design::plan::Plan;
 use crate::design::samples::{Samples, Splits};
 use crate::error::{Error, Result};
 use crate::io::checkpoint::{self, Saver, State, StateDict};
 use crate::linalg::mat::MatMut;
 use crate::loss::Loss;
+use crate::progress::{Epoch, Event, Observer};
 use crate::sgd::FitOptions;
 use crate::sgd::optimizer::{EpochStats, Watch};
 use crate::sgd::parameters::Parameters;
 use crate::sgd::trajectory::Writer;
-
-/// What an observer of a fit hears.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Event {
-    /// The engine was chosen.
-    Planned(Plan),
-    /// K = X Xᵀ grows.
-    GramMatrix {
-        /// Columns of X multiplied so far.
-        columns: usize,
-        /// Columns in all, those for K_val included.
-        of: usize,
-    },
-    /// Training begins.
-    Started {
-        /// Learning rate before its schedule.
-        lr: f64,
-        /// 2/L, if it was computed: see [`crate::Fit::lr_bound`].
-        lr_bound: Option<f64>,
-    },
-    /// The fit goes on from a checkpoint.
-    Resumed {
-        /// Epochs that were done before.
-        epochs: usize,
-    },
-    /// An epoch has ended.
-    Epoch(Epoch),
-}
-
-/// One epoch: a line of `history.jsonl`.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Epoch {
-    /// Number, from 0.
-    pub epoch: usize,
-    /// Learning rate.
-    pub lr: f64,
-    /// Mean loss of its batches, each taken before its step.
-    pub loss: f64,
-    /// Loss on the validation rows after the epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub val_loss: Option<f64>,
-    /// Accuracy on the validation rows after the epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub val_accuracy: Option<f64>,
-}
 
 impl Epoch {
     /// Values of a row of a checkpoint: all but the number, NaN for what there is not.
@@ -82,14 +36,14 @@ impl Epoch {
 }
 
 /// Watches a fit; `P` is the engine's point.
-pub(crate) struct Trainer<'a, P> {
+pub(crate) struct Trainer<'a, 'o, P> {
     validation: Option<Validation<'a>>,
     patience: Option<usize>,
     best: Option<Best<P>>,
     history: Vec<Epoch>,
     trajectory: Option<Writer>,
     saver: Option<Saver>,
-    observe: &'a mut (dyn FnMut(Event) + Send),
+    observer: &'a mut Observer<'o>,
 }
 
 /// The validation rows' labels, and room for their logits.
@@ -115,14 +69,14 @@ pub(crate) struct Watched<P> {
     pub best: Option<Best<P>>,
 }
 
-impl<'a, P> Trainer<'a, P> {
+impl<'a, 'o, P> Trainer<'a, 'o, P> {
     /// Before the first epoch.
     pub fn new<E: Parameters<Point = P>>(
         splits: Splits<'a>,
         options: &FitOptions,
         engine: &E,
         saver: Option<Saver>,
-        observe: &'a mut (dyn FnMut(Event) + Send),
+        observer: &'a mut Observer<'o>,
     ) -> Result<Self> {
         let c = engine.outputs();
         let validation = splits.validation.map(|samples: &Samples| Validation {
@@ -146,7 +100,7 @@ impl<'a, P> Trainer<'a, P> {
             history: Vec::new(),
             trajectory,
             saver,
-            observe,
+            observer,
         })
     }
 
@@ -176,7 +130,7 @@ impl<'a, P> Trainer<'a, P> {
             });
         }
         self.history.push(epoch);
-        (self.observe)(Event::Epoch(epoch));
+        self.observer.tell(Event::Epoch(epoch));
         if let Some(writer) = &mut self.trajectory {
             writer.push(E::coordinates(point).expect("the gram engine"))?;
         }
@@ -208,7 +162,7 @@ impl<'a, P> Trainer<'a, P> {
     /// Save the state if it is time to; stop if a signal has come.
     fn keep<E: Parameters<Point = P>>(&mut self, state: &mut impl State<P>) -> Result<()> {
         let epochs = self.history.len();
-        checkpoint::keep(self.saver.as_mut(), epochs, |saver| {
+        checkpoint::keep(self.saver.as_mut(), self.observer, epochs, |saver| {
             let mut rows: Vec<f64> = self.history.iter().flat_map(Epoch::row).collect();
             let fields = all_fields::<E, P>(state, &mut self.best, &mut rows);
             saver.save(fields, epochs)
@@ -227,7 +181,7 @@ impl<'a, P> Trainer<'a, P> {
     }
 }
 
-impl<E: Parameters> Watch<E> for Trainer<'_, E::Point> {
+impl<E: Parameters> Watch<E> for Trainer<'_, '_, E::Point> {
     fn begin(&mut self, engine: &mut E, state: &mut impl State<E::Point>) -> Result<usize> {
         let Some(saver) = &mut self.saver else {
             return Ok(0);
@@ -254,7 +208,7 @@ impl<E: Parameters> Watch<E> for Trainer<'_, E::Point> {
             }
         }
         let epochs = self.history.len();
-        (self.observe)(Event::Resumed { epochs });
+        self.observer.tell(Event::Resumed { done: epochs });
         Ok(epochs)
     }
 

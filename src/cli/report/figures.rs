@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::sgd::trainer::Epoch;
+use crate::progress::Epoch;
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 400.0;

@@ -20,7 +20,7 @@ use crate::io::files;
 use crate::io::publish::Staging;
 use crate::model::Model;
 use crate::model::evaluate::Scores;
-use crate::sgd::trainer::Epoch;
+use crate::progress::Epoch;
 
 /// The page.
 pub const REPORT: &str = "report.html";

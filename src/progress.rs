@@ -1,0 +1,190 @@
+//! What a fit tells its caller while it works, and how the caller stops it.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::design::plan::{EngineKind, Plan};
+use crate::error::{Error, Result};
+use crate::solver::report::{SolveReport, Step};
+
+/// What happened in a fit.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// [`fit`](crate::fit) has chosen its engine.
+    Planned(Plan),
+    /// [`fit_path`](crate::fit_path) has chosen its engine.
+    Engine(EngineKind),
+    /// The Gram matrix K = X Xᵀ, or Xᵀ X, grows.
+    GramMatrix {
+        /// Columns of X that are multiplied so far.
+        columns: usize,
+        /// Columns in all, those for K_val included.
+        of: usize,
+    },
+    /// Training begins.
+    Started {
+        /// Learning rate before its schedule.
+        lr: f64,
+        /// 2/L, if it was computed: see [`crate::Fit::lr_bound`].
+        lr_bound: Option<f64>,
+    },
+    /// The fit continues from a checkpoint.
+    Resumed {
+        /// Epochs that were done before, or steps of all penalties and folds.
+        done: usize,
+    },
+    /// An epoch has ended.
+    Epoch(Epoch),
+    /// A solver made a step.
+    Step {
+        /// The penalty.
+        l2: f64,
+        /// The fold, from 0.
+        fold: Option<usize>,
+        /// The step.
+        step: Step,
+    },
+    /// The solution for a penalty was scored on rows that were not fitted.
+    Scored(PathEntry),
+    /// The caller should know: a sentence.
+    Warning(String),
+}
+
+/// One epoch: a line of `history.jsonl`.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Epoch {
+    /// Number, from 0.
+    pub epoch: usize,
+    /// Learning rate.
+    pub lr: f64,
+    /// Mean loss of its batches, each taken before its step.
+    pub loss: f64,
+    /// Loss on the validation rows after the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_loss: Option<f64>,
+    /// Accuracy on the validation rows after the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_accuracy: Option<f64>,
+}
+
+/// One penalty of a path.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct PathEntry {
+    /// The penalty.
+    pub l2: f64,
+    /// The end of its search; with folds, that of the first fold.
+    #[serde(flatten)]
+    pub report: SolveReport,
+    /// Mean loss on rows that were not fitted: a row counts by its sample weight, if it has one;
+    /// class weights and smoothing do not enter. Of folds, the mean of each fold's mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_loss: Option<f64>,
+    /// Standard error of that mean over the folds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_loss_error: Option<f64>,
+    /// Accuracy on rows that were not fitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_accuracy: Option<f64>,
+}
+
+/// Stops a fit at its next good place: the end of an epoch or step, or a slab of the Gram matrix.
+/// Clones share one flag, so that another thread or a signal handler can set it.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicUsize>);
+
+impl Cancel {
+    /// The flag is not set.
+    pub fn new() -> Cancel {
+        Cancel::default()
+    }
+
+    /// A flag that somebody else sets, to any number but 0.
+    pub fn of_flag(flag: Arc<AtomicUsize>) -> Cancel {
+        Cancel(flag)
+    }
+
+    /// Set the flag.
+    pub fn cancel(&self) {
+        self.0.store(usize::MAX, Ordering::Relaxed);
+    }
+
+    /// Whether the flag is set.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+}
+
+impl PartialEq for Cancel {
+    /// Whether both share one flag.
+    fn eq(&self, other: &Cancel) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// What a callback returns: nothing, or whether the fit goes on.
+pub trait Flow {
+    /// [`ControlFlow::Break`] stops the fit as [`Cancel`] does.
+    fn flow(self) -> ControlFlow<()>;
+}
+
+impl Flow for () {
+    fn flow(self) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+impl Flow for ControlFlow<()> {
+    fn flow(self) -> ControlFlow<()> {
+        self
+    }
+}
+
+/// The caller of a fit: who is told, and who may stop it.
+pub(crate) struct Observer<'a> {
+    callback: &'a mut (dyn FnMut(Event) -> ControlFlow<()> + Send),
+    cancel: Option<&'a Cancel>,
+    broken: bool,
+}
+
+impl<'a> Observer<'a> {
+    pub fn new(
+        callback: &'a mut (dyn FnMut(Event) -> ControlFlow<()> + Send),
+        cancel: Option<&'a Cancel>,
+    ) -> Observer<'a> {
+        Observer {
+            callback,
+            cancel,
+            broken: false,
+        }
+    }
+
+    /// Tell the caller.
+    pub fn tell(&mut self, event: Event) {
+        self.broken |= (self.callback)(event).is_break();
+    }
+
+    /// Whether the caller wants the fit to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.broken || self.cancel.is_some_and(Cancel::is_cancelled)
+    }
+
+    /// # Errors
+    /// [`Error::Interrupted`] once the caller wants the fit to stop.
+    pub fn check(&self) -> Result<()> {
+        if self.is_stopped() {
+            return Err(Error::interrupted());
+        }
+        Ok(())
+    }
+
+    /// Tell the caller that the Gram matrix grows.
+    ///
+    /// # Errors
+    /// As [`Observer::check`].
+    pub fn columns(&mut self, columns: usize, of: usize) -> Result<()> {
+        self.tell(Event::GramMatrix { columns, of });
+        self.check()
+    }
+}
