@@ -5,10 +5,12 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::world::{FIT, PREP, World, succeeds};
-use flowreg::data::arrays::{ArrayOptions, Part, load, prepare};
+use flowreg::data::arrays::{ArrayOptions, ArrayPart, load, prepare};
 use flowreg::data::csv_text::{self, CsvOptions, Table};
 use flowreg::data::dataset::{Manifest, NumberFormat};
 use flowreg::data::rows::{self, RowReader};
+use flowreg::data::source::Part;
+use flowreg::data::text::open_text;
 use flowreg::publish::Overwrite;
 use flowreg::{Dataset, Model, Result};
 use half::f16;
@@ -36,8 +38,8 @@ fn rows_of(path: &Path, features: usize) -> Result<Vec<f32>> {
     read_all(rows::open(path, &NumberFormat::default(), features)?, 2)
 }
 
-fn part(x: &Path, y: &Path) -> Part {
-    Part {
+fn part(x: &Path, y: &Path) -> ArrayPart {
+    ArrayPart {
         name: "train",
         x: x.to_path_buf(),
         y: y.to_path_buf(),
@@ -45,7 +47,7 @@ fn part(x: &Path, y: &Path) -> Part {
 }
 
 /// The first part as a dataset: its manifest, rows and labels.
-fn prepared(parts: &[Part], options: ArrayOptions) -> Result<(Manifest, Vec<f32>, Vec<u32>)> {
+fn prepared(parts: &[ArrayPart], options: ArrayOptions) -> Result<(Manifest, Vec<f32>, Vec<u32>)> {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     prepare(parts, options, &out, Overwrite::Never, &|_| {})?;
@@ -500,7 +502,12 @@ fn refusals_say_what_to_do() {
             vec![b'a', 0, 0xff, 0xfe],
             "row 1: found bytes that are no text",
         ),
-        ("|S2", "(2,)", vec![b'a', 0, 0, 0], "row 1: found no text"),
+        (
+            "|S2",
+            "(2,)",
+            vec![b'a', 0, 0, 0],
+            "label of row 1: found \"\", expected the name",
+        ),
         (
             "<U1",
             "(2,)",
@@ -616,8 +623,8 @@ fn the_rows_of_a_dataset_are_read_as_they_are_stored() {
     };
     let out = dir.path().join("out");
     let parts = [part(&x, &y)];
-    let manifest = prepare(&parts, options, &out, Overwrite::Never, &|_| {}).unwrap();
-    let mut format = manifest.numbers.unwrap();
+    let prepared = prepare(&parts, options, &out, Overwrite::Never, &|_| {}).unwrap();
+    let mut format = prepared.manifest.numbers.unwrap();
     let stored = of_dataset(&out).1;
     let file = out.join("train.x.npy");
     let read = rows::open(&file, &format, 2).unwrap();
@@ -642,8 +649,8 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
         center: true,
         ..ArrayOptions::default()
     };
-    let manifest = prepare(&[part(&x, &y)], options, &out, Overwrite::Never, &|_| {}).unwrap();
-    let format = manifest.numbers.unwrap();
+    let prepared = prepare(&[part(&x, &y)], options, &out, Overwrite::Never, &|_| {}).unwrap();
+    let format = prepared.manifest.numbers.unwrap();
     let stored = of_dataset(&out).1;
     let file = out.join("train.x.npy");
     let refused = |path: &Path, format: Option<&NumberFormat>| {
@@ -675,7 +682,7 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
     // Without the dataset the format comes along, or the rows are refused.
     let loaded = load(&[part(&file, &y)], ArrayOptions::default(), &|_, _| ()).unwrap();
     assert_eq!(loaded.numbers, format);
-    let val = Part {
+    let val = ArrayPart {
         name: "val",
         ..part(&x, &y)
     };
@@ -683,7 +690,7 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
         [part(&file, &y), val.clone()],
         [
             part(&x, &y),
-            Part {
+            ArrayPart {
                 x: file.clone(),
                 ..val
             },
@@ -767,8 +774,8 @@ fn of_tables(
 ) -> Result<(Manifest, Vec<f32>, Vec<u32>)> {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let parts: Vec<csv_text::Part> = (parts.iter())
-        .map(|&(name, path)| csv_text::Part {
+    let parts: Vec<Part> = (parts.iter())
+        .map(|&(name, path)| Part {
             name,
             path: path.to_path_buf(),
         })
@@ -822,8 +829,8 @@ fn tables_of_every_spelling_are_the_same_rows() {
         );
         // For a model of these columns, in another order and without the label.
         let path = table(dir.path(), "ask", "wide,length\n0,7\n");
-        let from = Box::new(std::fs::File::open(&path).unwrap());
-        let read = Table::of_reader(&path, from, None, None, &numbers).unwrap();
+        let text = open_text(&path).unwrap();
+        let read = Table::of_text(&path, text, None, None, &numbers).unwrap();
         assert_eq!(read_all(Box::new(read), 5).unwrap(), [7.0, 0.0]);
     }
     // Labels in numerical order, if all are whole numbers; quoted commas, quotes and line ends.
@@ -921,8 +928,12 @@ fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
             "line 3, the label: found \"u \", expected one spelling of a class: \"u\" came before, which differs by spaces only",
         ),
         (
-            b"a,y\n1,TRUE\n6,true\n5,False\n",
+            b"a,y\n1,TRUE\n6,true\n5,maybe\n",
             "line 3, the label: found \"true\", expected one spelling of a class: \"TRUE\" came before, which differs by capital letters only",
+        ),
+        (
+            b"a,y\n1,1\n6,1.0\n5,x\n",
+            "line 3, the label: found \"1.0\", expected one spelling of a class: \"1\" came before, which is the same number",
         ),
         (
             b"a,y\n1e39,0\n6,1\n",
@@ -1022,6 +1033,15 @@ fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
     let (manifest, _, labels) = of_tables(&[("train", &path)], &centered).unwrap();
     assert_eq!(manifest.class_names, ["0", "1"]);
     assert_eq!(labels, [0, 1, 1, 0]);
+    // A column of truth values, however they are written.
+    let path = table(
+        dir.path(),
+        "truths",
+        "a,y\n1,TRUE\n2,false\n3,True\n4,False\n",
+    );
+    let (manifest, _, labels) = of_tables(&[("train", &path)], &centered).unwrap();
+    assert_eq!(manifest.class_names, ["False", "True"]);
+    assert_eq!(labels, [1, 0, 1, 0]);
     let text = "t,y\n1700000000.5,0\n1700000001.25,1\n1700000002.75,1\n";
     let path = table(dir.path(), "times", text);
     let (manifest, x, _) = of_tables(&[("train", &path)], &centered).unwrap();
