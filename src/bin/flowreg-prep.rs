@@ -67,15 +67,15 @@ enum Command {
         (y for labels). Features are bool, whole numbers or floats, in C or Fortran order; they are \
         taken as they are and rounded to f32, except that bytes (|u1) are divided by 255, as pixels are. \
         A column whose differences f32 would lose (such as Unix times) is refused, or shifted with \
-        --center. Labels are whole numbers from 0 (of any type, floats too if they are whole), or text: \
-        then classes are in the order of numpy.unique."
+        --center. Labels are whole numbers from 0 (of any type, floats too if they are whole), or text, \
+        numbered as the labels of a table."
     )]
     Npy(Npy),
     /// Tables with a header: comma-, semicolon- or tab-separated values
     #[command(
         long_about = "Tables with a header: comma-, semicolon- or tab-separated values.\n\n\
-        The first line names the columns; the one of --label has the label, a whole number or the name \
-        of a class, all others have numbers (or True and False) and are features. The tables of a \
+        The first line names the columns; the one of --label has the label, a whole number (1 and 1.0 are \
+        one class), True or False, or the name of a class; all others have numbers (or True and False) and are features. The tables of a \
         dataset have the same columns, in any order."
     )]
     Csv(Csv),
@@ -131,8 +131,8 @@ struct Folder {
         value_name = "FILE",
         long_help = "CSV of path,label[,split] instead: paths in --root, or else in the list's folder. A first \
                      line with the names of the columns (path, file, filename or image; label or class; \
-                     split) may give another order. Labels that are all whole numbers make classes in \
-                     numeric order, others by name. Example: --list labels.csv --root photographs"
+                     split) may give another order. Labels are those of a table: all whole numbers make \
+                     classes in numeric order, others by name. Example: --list labels.csv --root photographs"
     )]
     list: Option<PathBuf>,
     /// What the folders in --root are, if not as they look: classes, or splits with classes in them

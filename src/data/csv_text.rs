@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use csv::{ByteRecord, ReaderBuilder};
 
@@ -21,7 +20,7 @@ use super::rows::{Finish, RowReader};
 use super::source::{Part, Source, is_standard_input, name_of, refuse_twice, stopped_or};
 use super::text::Text;
 use crate::error::{Error, Result};
-use crate::files::{self, NewFile, WatchedFile};
+use crate::files::{self, NewFile};
 use crate::interrupt;
 use crate::publish::{Overwrite, Staging};
 
@@ -48,8 +47,9 @@ pub struct CsvOptions {
 /// The first part is the one that is fitted. Features are all columns but the label's, in the
 /// order of the first table; the other tables have the same columns in any order. Classes are
 /// the labels of all tables: in numerical order if all are whole numbers, False and True if all are
-/// truth values, else in the order of their names. `progress` is told the rows written since its last call. Cost: two passes over
-/// the tables; memory: a block of 32 MB, 4 bytes a row, and the names.
+/// truth values, else in the order of their names. `progress` is told the rows written since its
+/// last call. Cost: two passes over the tables; memory: a block of 32 MB, 4 bytes a row, and the
+/// names.
 ///
 /// # Errors
 /// [`Error::Format`] names file, line and column of what cannot be used; also for columns whose
@@ -150,8 +150,6 @@ pub struct Table {
     record: ByteRecord,
     line: u64,
     labels: Vec<Option<String>>,
-    /// The file, if it is one.
-    watched: Option<Arc<WatchedFile>>,
     /// Why reading ended, once the rows before have been given out.
     ended: Option<Error>,
     finish: Finish,
@@ -174,7 +172,6 @@ impl Table {
     ) -> Result<Table> {
         let start = text.peek(|bytes| bytes.contains(&b'\n'))?;
         let delimiter = delimiter.unwrap_or_else(|| delimiter_of(start));
-        let watched = text.watched();
         let bounded = Bounded {
             from: text,
             read: 0,
@@ -199,7 +196,6 @@ impl Table {
             record,
             line: 1,
             labels: Vec::new(),
-            watched,
             ended: None,
             finish: Finish::of_numbers(format),
         })
@@ -212,7 +208,7 @@ impl Table {
 
     /// Refuse if the file was written to since it was opened.
     fn check_unchanged(&self) -> Result<()> {
-        (self.watched.as_ref()).map_or(Ok(()), |watched| watched.check_unchanged())
+        self.reader.get_ref().from.check_unchanged()
     }
 
     /// Read the next record; false at the end.

@@ -75,16 +75,14 @@ impl LabelValue {
             return Ok(LabelValue::Number(number));
         }
         match text.parse::<f64>() {
-            Ok(number) if number.is_finite() => {
-                whole(number)
-                    .map(LabelValue::Number)
-                    .ok_or(if number.fract() == 0.0 {
-                        "a whole number below 2^63, of at most 15 digits if it has a point or an \
-                     exponent, or the name of a class (a letter before the number makes it a name)"
-                    } else {
-                        "a whole number or the name of a class; is it the column of labels?"
-                    })
-            }
+            Ok(number) if number.is_finite() => whole(number).map(LabelValue::Number).ok_or(
+                if number.fract() == 0.0 {
+                    "a whole number below 2^63 (of at most 15 digits with a point or an exponent) \
+                     or the name of a class; a letter before a number makes it a name"
+                } else {
+                    "a whole number or the name of a class; is it the column of labels?"
+                },
+            ),
             _ => Ok(match text {
                 "False" | "false" | "FALSE" => LabelValue::Truth(false),
                 "True" | "true" | "TRUE" => LabelValue::Truth(true),
@@ -123,66 +121,57 @@ impl LabelEncoder {
     /// # Errors
     /// [`Error::Format`]: see [`LabelValue::parse`]; for a name that differs from another by the
     /// spaces around it only, and for more different labels than a dataset has classes.
-    pub fn encode(
-        &mut self,
-        path: &Path,
-        field: impl FnOnce() -> String,
-        text: &[u8],
-    ) -> Result<u32> {
+    pub fn encode(&mut self, path: &Path, field: impl Fn() -> String, text: &[u8]) -> Result<u32> {
         if let Some(&code) = self.spellings.get(text) {
             return Ok(code);
         }
-        let refuse = |expected: String| Error::format(path, field(), shown(text), expected);
-        let value = match LabelValue::parse(text) {
-            Ok(value) => value,
-            Err(expected) => return Err(refuse(expected.to_string())),
-        };
-        let known = self.codes.get(&value).copied();
-        let Some(code) = known.or_else(|| self.insert(value, text)) else {
-            return Err(refuse(TOO_MANY.to_string()));
-        };
-        let (value, before) = &self.found[code as usize];
+        let refuse = |expected: &str| Error::format(path, field(), shown(text), expected);
+        let value = LabelValue::parse(text).map_err(refuse)?;
         let is_number = matches!(value, LabelValue::Number(_));
-        let by_spaces = before.trim_ascii().as_bytes() == text.trim_ascii();
-        let is_refused = by_spaces && !is_number;
-        if known.is_some() && (is_refused || self.respelled.is_none()) {
-            let apart = if is_number {
-                "is the same number"
-            } else if by_spaces {
-                "differs by spaces only"
-            } else {
-                "differs by capital letters only"
-            };
-            let error = refuse(format!(
-                "one spelling of a class: {before:?} came before, which {apart}; write both \
-                 alike, or give them names of their own"
-            ));
-            if is_refused {
-                return Err(error);
-            }
-            self.respelled = Some(error);
-        }
+        let count = self.found.len();
+        let code = self.code(value).ok_or_else(|| refuse(TOO_MANY))?;
         self.spellings.insert(text.to_vec(), code);
+        let (_, before) = &mut self.found[code as usize];
+        if code as usize == count {
+            *before = String::from_utf8_lossy(text).into_owned();
+            return Ok(code);
+        }
+        let by_spaces = before.trim_ascii().as_bytes() == text.trim_ascii();
+        let apart = if is_number {
+            "is the same number"
+        } else if by_spaces {
+            "differs by spaces only"
+        } else {
+            "differs by capital letters only"
+        };
+        let error = refuse(&format!(
+            "one spelling of a class: {before:?} came before, which {apart}; write both alike, or \
+             give them names of their own"
+        ));
+        if by_spaces && !is_number {
+            return Err(error);
+        }
+        self.respelled.get_or_insert(error);
         Ok(code)
     }
 
     /// The code of a whole number; `None` if it is one class too many.
     #[cfg(feature = "formats")]
     pub fn encode_number(&mut self, number: i64) -> Option<u32> {
-        let value = LabelValue::Number(number);
-        let known = self.codes.get(&value).copied();
-        known.or_else(|| self.insert(value, number.to_string().as_bytes()))
+        self.code(LabelValue::Number(number))
     }
 
-    fn insert(&mut self, value: LabelValue, text: &[u8]) -> Option<u32> {
-        let code = self.found.len();
-        if code == MAX_CLASSES {
-            return None;
+    fn code(&mut self, value: LabelValue) -> Option<u32> {
+        let count = self.found.len();
+        match self.codes.get(&value) {
+            Some(&code) => Some(code),
+            None if count == MAX_CLASSES => None,
+            None => {
+                self.codes.insert(value.clone(), count as u32);
+                self.found.push((value, String::new()));
+                Some(count as u32)
+            }
         }
-        self.codes.insert(value.clone(), code as u32);
-        let written = String::from_utf8_lossy(text).into_owned();
-        self.found.push((value, written));
-        Some(code as u32)
     }
 
     /// The names of the classes in order, and for each code its class.
@@ -238,7 +227,6 @@ enum Values {
 #[cfg(feature = "cli")]
 impl Labels {
     /// Each label as text: a number, or a name.
-    #[cfg(feature = "cli")]
     pub fn texts(&self) -> Box<dyn Iterator<Item = Cow<'_, str>> + '_> {
         match &self.values {
             Values::Numbers(numbers) => Box::new(numbers.iter().map(|n| n.to_string().into())),
@@ -262,8 +250,8 @@ pub(crate) struct Numbered {
     pub names: Option<Vec<String>>,
 }
 
-/// Read an array of one label a row, of so many rows if that is known: bool, whole numbers, floats that are whole, or text; of one
-/// dimension or of one column.
+/// Read an array of one label a row, of so many rows if that is known: bool, whole numbers, floats
+/// that are whole, or text; of one dimension or of one column.
 ///
 /// # Errors
 /// [`Error::Npy`]; [`Error::Format`] for another shape, for numbers that are not whole (named by

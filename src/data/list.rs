@@ -54,7 +54,8 @@ pub struct Entry {
 /// RFC 4180; a first line that names them (path, file, filename or image; label or class; split)
 /// may give another order and more columns, which are left out. Paths are relative to `root`, or
 /// to the list's own folder. If all labels are whole numbers, classes are in numeric order, if all
-/// are truth values False and True, else in the order of the names' bytes. Without a column of splits each class is divided by `shares`.
+/// are truth values False and True, else in the order of the names' bytes. Without a column of
+/// splits each class is divided by `shares`.
 ///
 /// Unless `skip_bad` says that photographs that cannot be used are left out, every file is looked
 /// for now, so that a wrong path is named with its line.

@@ -243,11 +243,6 @@ impl Text {
         (self.watched.as_ref()).map_or(Ok(()), |watched| watched.check_unchanged())
     }
 
-    /// The file, if it is one.
-    pub(crate) fn watched(&self) -> Option<Arc<WatchedFile>> {
-        self.watched.clone()
-    }
-
     /// What a failure of reading means: a signal, the operating system, or damage to a packed
     /// file.
     pub fn error(&self, error: io::Error) -> Error {
