@@ -8,6 +8,9 @@ use common::world::{FIT, PREP, World, succeeds};
 use flowreg::data::arrays::{ArrayOptions, ArrayPart, load, prepare};
 use flowreg::data::csv_text::{self, CsvOptions, Table};
 use flowreg::data::dataset::{Manifest, NumberFormat};
+use flowreg::data::folder::Shares;
+use flowreg::data::list;
+use flowreg::data::npy::{self, Dtype, Header};
 use flowreg::data::rows::{self, RowReader};
 use flowreg::data::source::Part;
 use flowreg::data::text::open_text;
@@ -856,6 +859,98 @@ fn tables_of_every_spelling_are_the_same_rows() {
     let (manifest, ..) = of_tables(&[("train", &a), ("test", &b)], &options).unwrap();
     assert_eq!(manifest.class_names, ["u", "v", "w"]);
     assert_eq!(manifest.splits.len(), 2);
+}
+
+/// The same classes and the same refusals at every door.
+#[test]
+fn labels_mean_the_same_at_every_door() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &[u8]| table(dir.path(), name, text);
+    let x = npy::f32_file(&[4, 1], &[1.0, 2.0, 3.0, 4.0]);
+    let x = write("x.npy", &x);
+    let options = CsvOptions {
+        label: "label".to_string(),
+        ..CsvOptions::default()
+    };
+    let shares = Shares {
+        val: 0.0,
+        test: 0.0,
+        seed: 0,
+    };
+    // Names and the class of each row, or the refusal, by table, array of text and list.
+    let doors = |labels: [&str; 4]| {
+        let rows = |row: &dyn Fn(usize) -> String| {
+            let lines = (0..4).map(|i| format!("{},{}\n", row(i), labels[i]));
+            "path,label\n".to_string() + &lines.collect::<String>()
+        };
+        let csv = write("t.csv", rows(&|i| i.to_string()).as_bytes());
+        let csv = of_tables(&[("train", &csv)], &options).map(|(m, _, y)| (m.class_names, y));
+        let mut y = Header::encode(Dtype::Bytes(8), &[4]);
+        for label in labels {
+            y.extend(format!("{label:\0<8}").bytes());
+        }
+        let y = write("y.npy", &y);
+        let array = prepared(&[part(&x, &y)], ArrayOptions::default());
+        let array = array.map(|(m, _, y)| (m.class_names, y));
+        let list = write("l.csv", rows(&|i| format!("{i}.jpg")).as_bytes());
+        let list = list::open(&list, None, shares, true).map(|found| {
+            let mut rows = Vec::new();
+            for (photograph, label) in &found.photographs.splits[0].rows {
+                rows.push((photograph.name.clone(), *label));
+            }
+            rows.sort();
+            let labels = rows
+                .into_iter()
+                .map(|(_, label)| label)
+                .collect::<Vec<u32>>();
+            (found.photographs.class_names, labels)
+        });
+        [csv, array, list]
+    };
+    for (labels, names, classes) in [
+        (["1.0", "1", "10", "9"], &["1", "9", "10"][..], [0, 0, 2, 1]),
+        (
+            ["TRUE", "false", "True", "False"],
+            &["False", "True"],
+            [1, 0, 1, 0],
+        ),
+        (["10", "9", "x", "9"], &["10", "9", "x"], [0, 1, 2, 1]),
+    ] {
+        for made in doors(labels) {
+            let (found, rows) = made.unwrap();
+            assert_eq!(
+                (found, &*rows),
+                (names.iter().map(|n| n.to_string()).collect(), &classes[..])
+            );
+        }
+    }
+    for (labels, said) in [
+        (
+            ["a", "b", "nan", "b"],
+            "found \"nan\", expected the name or number of a class; fill in",
+        ),
+        (
+            ["a", "b", "0.5", "b"],
+            "found \"0.5\", expected a whole number or the name of a class",
+        ),
+        (
+            ["a", "b", "b ", "b"],
+            "found \"b \", expected one spelling of a class: \"b\" came before",
+        ),
+        (
+            ["1", "1.0", "x", "1"],
+            "found \"1.0\", expected one spelling of a class: \"1\" came before",
+        ),
+        (
+            ["7", "7.0", "7", "07"],
+            "classes: found one: label 7 in all 4 rows",
+        ),
+    ] {
+        for refused in doors(labels) {
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
 }
 
 #[test]

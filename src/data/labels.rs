@@ -510,9 +510,11 @@ mod tests {
         }
         for text in ["", " ", "nan", "NaN", "-nan", "NA", "n/a", "NULL", "<NA>"] {
             assert!(is_missing(text) && parse(text).is_none(), "{text}");
+            assert_eq!(given(text.as_bytes()), None);
         }
         for text in ["1.5", "1e-3", "1e15", "9223372036854775808"] {
-            assert!(!is_missing(text) && parse(text).is_none(), "{text}");
+            assert!(parse(text).is_none(), "{text}");
+            assert_eq!(given(text.as_bytes()).as_deref(), Some(text));
         }
         let expected = format!("at most {MAX_CLASSES} classes");
         assert!(TOO_MANY.contains(&expected));
