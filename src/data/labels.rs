@@ -78,7 +78,7 @@ impl LabelValue {
             Ok(number) if number.is_finite() => whole(number).map(LabelValue::Number).ok_or(
                 if number.fract() == 0.0 {
                     "a whole number below 2^63 (of at most 15 digits with a point or an exponent) \
-                     or the name of a class; a letter before a number makes it a name"
+                     or the name of a class; a letter before the number makes it a name"
                 } else {
                     "a whole number or the name of a class; is it the column of labels?"
                 },
