@@ -16,7 +16,8 @@ use sha2::{Digest, Sha256};
 
 use crate::design::samples::{Samples, beyond_memory, position};
 use crate::error::{Error, Result};
-use crate::io::blocks::{self, BLOCK};
+use crate::io::blocks;
+use crate::io::blocks::BLOCK;
 use crate::io::files;
 use crate::io::mmap::{MappedMatrix, Matrix, read_labels};
 use crate::io::npy::{Dtype, Header};
@@ -35,6 +36,15 @@ const MAX_MANIFEST: u64 = 256 << 20;
 const MAX_FILES: u64 = 1 << 30;
 /// Most classes whose names fit a manifest, at up to 30 bytes each.
 pub(crate) const MAX_CLASSES: usize = 1 << 19;
+
+/// A dataset that was written.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// The class of each row of `train`; empty if there is no such split.
+    pub train_labels: Vec<i64>,
+}
 
 /// `dataset.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

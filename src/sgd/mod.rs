@@ -13,7 +13,8 @@ pub mod trainer;
 pub mod trajectory;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::design::gram::GramMatrix;
@@ -25,7 +26,8 @@ use crate::error::{Error, Result};
 use crate::io::checkpoint::{Checkpoints, Fingerprint, Saver};
 use crate::kernels::Isa;
 use crate::linalg::gemm::{Backend, Gemm};
-use crate::linalg::threads::{self, Work};
+use crate::linalg::threads;
+use crate::linalg::threads::Work;
 use crate::loss::weights::SampleWeights;
 use crate::loss::{BatchLoss, Loss};
 use crate::model::{About, Model};
@@ -80,6 +82,13 @@ pub enum Init {
     Zeros,
     /// A model file of the same shape; a temperature in it is left aside.
     File(PathBuf),
+    /// Such a model that is read already, and its file, for messages and checkpoints.
+    Model {
+        /// The model.
+        model: Arc<Model>,
+        /// Its file.
+        path: PathBuf,
+    },
 }
 
 impl fmt::Display for Init {
@@ -87,7 +96,7 @@ impl fmt::Display for Init {
         match self {
             Init::Torch { seed } => write!(f, "torch (seed {seed})"),
             Init::Zeros => f.write_str("zeros"),
-            Init::File(path) => write!(f, "{}", path.display()),
+            Init::File(path) | Init::Model { path, .. } => write!(f, "{}", path.display()),
         }
     }
 }
@@ -179,7 +188,7 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 /// let samples = Samples::new(&x, 2, &[0, 0, 1, 1], 2)?;
 /// let mut options = FitOptions::default();
 /// options.sgd.lr = 1.0.into();
-/// let fit = flowreg::fit(&samples, &options, &mut |event| {
+/// let fit = flowreg::sgd(&samples, &options, &mut |event| {
 ///     if let Event::Epoch(epoch) = event {
 ///         assert!(epoch.loss.is_finite());
 ///     }
@@ -208,7 +217,7 @@ pub fn fit<'a, F: Flow>(
     let mut reading = 0.0;
     // Read first: it may not fit the rows.
     let start = match &options.init {
-        Init::File(_) => Some(timed(&mut reading, || {
+        Init::File(_) | Init::Model { .. } => Some(timed(&mut reading, || {
             initial_model(&options.init, splits.train)
         })?),
         Init::Torch { .. } | Init::Zeros => None,
@@ -585,23 +594,28 @@ pub(crate) fn initial_model(init: &Init, samples: &Samples) -> Result<Model> {
             Model::new(weight, bias)
         }
         Init::Zeros => Model::new(vec![0.0; outputs * features], vec![0.0; outputs]),
-        Init::File(path) => {
-            let mut model = Model::load(path)?;
-            let found = (model.bias().len(), model.weight().cols());
-            if found != (outputs, features) {
-                return Err(Error::format(
-                    path,
-                    "weight",
-                    format!("{} x {}", found.0, found.1),
-                    format!("{outputs} x {features} as the data asks for"),
-                ));
-            }
-            // Of another fit's probabilities.
-            model.set_about(About {
-                temperature: None,
-                ..model.about().clone()
-            });
-            Ok(model)
+        Init::File(path) => started_at(Model::load(path)?, path, (outputs, features)),
+        Init::Model { model, path } => {
+            started_at(model.as_ref().clone(), path, (outputs, features))
         }
     }
+}
+
+/// The model of a file as a start; `expected` are its outputs and features.
+fn started_at(mut model: Model, path: &Path, expected: (usize, usize)) -> Result<Model> {
+    let found = (model.bias().len(), model.weight().cols());
+    if found != expected {
+        return Err(Error::format(
+            path,
+            "weight",
+            format!("{} x {}", found.0, found.1),
+            format!("{} x {} as the data asks for", expected.0, expected.1),
+        ));
+    }
+    // Of another fit's probabilities.
+    model.set_about(About {
+        temperature: None,
+        ..model.about().clone()
+    });
+    Ok(model)
 }
