@@ -556,7 +556,7 @@ fn run(args: Args) -> Result<()> {
     data.check_unchanged()?;
     let mut fitted = fitted?;
     let logits = match val.as_ref().filter(|_| plan.calibrate) {
-        Some(val) => Some(pool.install(|| fitted.model.logits(val))?),
+        Some(val) => Some(pool.install(|| fitted.model.logits_of(val))?),
         None => None,
     };
     let calibration = match (&val, &logits) {

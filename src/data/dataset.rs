@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::design::samples::{Samples, beyond_memory, position};
+use crate::design::samples::{Rows, Samples, beyond_memory, position};
 use crate::error::{Error, Result};
 use crate::io::blocks;
 use crate::io::blocks::BLOCK;
@@ -545,7 +545,7 @@ impl Split {
         if let Some((found, expected)) = beyond_memory(classes, x.cols()) {
             return Err(Error::format(&self.y_path, "labels", found, expected));
         }
-        let samples = Samples::of_any_classes(x, &self.y, self.classes)?;
+        let samples = Samples::of_any_classes(Rows::new(x), &self.y, self.classes)?;
         samples.known_finite().first_classes(classes)
     }
 

@@ -1,5 +1,7 @@
 //! Rows to fit or to evaluate: features that are borrowed, labels that were checked.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -24,10 +26,15 @@ pub enum Batch<'a> {
 /// rows that is not one contiguous run is kept as an index, never as a copy.
 #[derive(Clone, Debug)]
 pub struct Rows<'a> {
-    x: MatRef<'a>,
-    /// Row numbers in `x`; `None` means all rows in order.
+    /// Row `i` begins at `i * stride`.
+    values: &'a [f32],
+    rows: usize,
+    features: usize,
+    /// From one row to the next, at least `features`.
+    stride: usize,
+    /// Row numbers in `values`; `None` means all rows in order.
     index: Option<Vec<u32>>,
-    /// Whether all of `x` is known to be finite.
+    /// Whether the features are known to be finite.
     finite: bool,
 }
 
@@ -35,7 +42,7 @@ pub struct Rows<'a> {
 #[derive(Clone, Debug)]
 pub struct Samples<'a> {
     x: Rows<'a>,
-    labels: Vec<u32>,
+    labels: Cow<'a, [u32]>,
     classes: usize,
 }
 
@@ -97,10 +104,40 @@ impl OwnedSamples {
         }
     }
 
+    /// A copy of features that are f64, each rounded to f32, with their labels.
+    ///
+    /// # Errors
+    /// As [`Samples::from_labels`]; [`Error::Shape`] for a finite number beyond f32;
+    /// [`Error::Memory`] if no memory can be had for the copy.
+    pub fn from_f64(
+        x: &[f64],
+        features: usize,
+        labels: &[u32],
+        classes: usize,
+    ) -> Result<OwnedSamples> {
+        let mut values = room(x.len())?;
+        values.extend(x.iter().map(|&value| value as f32));
+        let overflown = |(&x, value): (&f64, &f32)| x.is_finite() && !value.is_finite();
+        if let Some(at) = x.iter().zip(&values).position(overflown) {
+            let (row, column) = (at / features.max(1), at % features.max(1));
+            let found = format!("{} in row {row}, feature {column}", x[at]);
+            return Err(Error::shape("x", found, "numbers within f32"));
+        }
+        Samples::from_labels(&values, features, labels, classes)?;
+        Ok(OwnedSamples {
+            x: values,
+            features,
+            labels: labels.to_vec(),
+            classes,
+        })
+    }
+
     /// Borrowed.
+    ///
+    /// # Errors
+    /// As [`Samples::from_labels`].
     pub fn samples(&self) -> Result<Samples<'_>> {
-        let labels: Vec<i64> = self.labels.iter().map(|&label| label.into()).collect();
-        Samples::new(&self.x, self.features, &labels, self.classes)
+        Samples::from_labels(&self.x, self.features, &self.labels, self.classes)
     }
 }
 
@@ -130,20 +167,45 @@ impl<'a> Samples<'a> {
     /// features or fewer than two classes. A feature that is NaN or infinite is refused by the
     /// fit, whose threads look at all of them.
     pub fn new(x: &'a [f32], features: usize, labels: &[i64], classes: usize) -> Result<Self> {
-        let n = labels.len();
-        if Some(x.len()) != n.checked_mul(features) || features == 0 {
-            return Err(Error::shape(
-                "x",
-                format!("{} values", x.len()),
-                format!("{n} labels x {features} features"),
-            ));
+        let x = Rows::strided(x, labels.len(), features, features)?;
+        Samples::of_rows(x, labels, classes)
+    }
+
+    /// [`Samples::new`] with labels that are borrowed.
+    ///
+    /// # Errors
+    /// As [`Samples::new`].
+    pub fn from_labels(
+        x: &'a [f32],
+        features: usize,
+        labels: &'a [u32],
+        classes: usize,
+    ) -> Result<Self> {
+        let x = Rows::strided(x, labels.len(), features, features)?;
+        Samples::from_rows(x, labels, classes)
+    }
+
+    /// [`Samples::from_labels`] of rows that may lie apart: see [`Rows::strided`].
+    ///
+    /// # Errors
+    /// As [`Samples::new`].
+    pub fn from_rows(x: Rows<'a>, labels: &'a [u32], classes: usize) -> Result<Self> {
+        check_counts(&x, labels.len(), classes)?;
+        let classes_u32 = classes as u32;
+        if let Some(row) = labels.iter().position(|&label| label >= classes_u32) {
+            return Err(outside(row, labels[row], classes));
         }
-        Self::from_matrix(MatRef::new(x, n, features), labels, classes)
+        let labels = Cow::Borrowed(labels);
+        Samples { x, labels, classes }.checked()
     }
 
     /// Like [`Samples::new`] for a matrix view.
     pub fn from_matrix(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
-        Self::of_any_classes(x, labels, classes)?.checked()
+        Samples::of_rows(Rows::new(x), labels, classes)
+    }
+
+    fn of_rows(x: Rows<'a>, labels: &[i64], classes: usize) -> Result<Self> {
+        Samples::of_any_classes(x, labels, classes)?.checked()
     }
 
     /// The same samples, whose features are known to be finite.
@@ -152,41 +214,18 @@ impl<'a> Samples<'a> {
         self
     }
 
-    /// Like [`Samples::from_matrix`] for any number of classes; for [`Samples::first_classes`].
-    pub(crate) fn of_any_classes(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
-        if x.rows() == 0 || x.cols() == 0 || x.rows() != labels.len() {
-            return Err(Error::shape(
-                "x",
-                format!("{} x {}", x.rows(), x.cols()),
-                format!(
-                    "as many rows as labels ({}), at least one, and features",
-                    labels.len()
-                ),
-            ));
-        }
-        // Row numbers are kept in 32 bits.
-        if classes < 2 || u32::try_from(x.rows().max(classes)).is_err() {
-            return Err(Error::shape(
-                "classes",
-                classes,
-                "at least 2 and rows and classes below 2^32",
-            ));
-        }
-        let labels = labels
-            .iter()
-            .enumerate()
-            .map(|(row, &label)| match usize::try_from(label) {
-                Ok(l) if l < classes => Ok(l as u32),
-                _ => Err(Error::shape(
-                    "labels",
-                    format!("{label} in row {row}"),
-                    format!("0..{classes}"),
-                )),
-            })
-            .collect::<Result<Vec<u32>>>()?;
+    /// Samples of more classes than memory may hold a weight for; for
+    /// [`Samples::first_classes`].
+    pub(crate) fn of_any_classes(x: Rows<'a>, labels: &[i64], classes: usize) -> Result<Self> {
+        check_counts(&x, labels.len(), classes)?;
+        let labels = labels.iter().enumerate();
+        let labels = labels.map(|(row, &label)| match usize::try_from(label) {
+            Ok(l) if l < classes => Ok(l as u32),
+            _ => Err(outside(row, label, classes)),
+        });
         Ok(Samples {
-            x: Rows::new(x),
-            labels,
+            x,
+            labels: labels.collect::<Result<_>>()?,
             classes,
         })
     }
@@ -222,7 +261,7 @@ impl<'a> Samples<'a> {
         }
         let samples = Samples {
             x: self.x.choose(&kept),
-            labels: kept.iter().map(|&i| self.labels[i as usize]).collect(),
+            labels: self.labels_of(&kept),
             classes,
         };
         samples.checked()
@@ -230,12 +269,16 @@ impl<'a> Samples<'a> {
 
     /// The classes that have rows here and none in `other`, in ascending order.
     pub fn classes_missing_in(&self, other: &Samples) -> Vec<u32> {
-        let mut missing = self.labels.clone();
+        let mut missing = self.labels.to_vec();
         missing.sort_unstable();
         missing.dedup();
         let there: std::collections::HashSet<u32> = other.labels.iter().copied().collect();
         missing.retain(|label| !there.contains(label));
         missing
+    }
+
+    fn labels_of(&self, rows: &[u32]) -> Cow<'a, [u32]> {
+        rows.iter().map(|&i| self.labels[i as usize]).collect()
     }
 
     /// The rows that are to be kept, by number.
@@ -245,7 +288,7 @@ impl<'a> Samples<'a> {
             .collect();
         Samples {
             x: self.x.choose(&kept),
-            labels: kept.iter().map(|&row| self.labels[row as usize]).collect(),
+            labels: self.labels_of(&kept),
             classes: self.classes,
         }
     }
@@ -308,6 +351,28 @@ impl<'a> Samples<'a> {
     }
 }
 
+/// Refuse numbers of rows, labels and classes that do not fit together.
+fn check_counts(x: &Rows, labels: usize, classes: usize) -> Result<()> {
+    if x.is_empty() || x.features() == 0 || x.len() != labels {
+        let found = format!("{} x {}", x.len(), x.features());
+        let expected =
+            format!("as many rows as labels ({labels}), at least one, and features");
+        return Err(Error::shape("x", found, expected));
+    }
+    // Row numbers are kept in 32 bits.
+    if classes < 2 || u32::try_from(x.len().max(classes)).is_err() {
+        let expected = "at least 2 and rows and classes below 2^32";
+        return Err(Error::shape("classes", classes, expected));
+    }
+    Ok(())
+}
+
+/// A label that no class has.
+fn outside(row: usize, label: impl fmt::Display, classes: usize) -> Error {
+    let found = format!("{label} in row {row}");
+    Error::shape("labels", found, format!("0..{classes}"))
+}
+
 /// What is found and expected if memory cannot hold the weight of so many classes; a single wild
 /// label would ask for it.
 pub(crate) fn beyond_memory(classes: usize, features: usize) -> Option<(String, String)> {
@@ -358,15 +423,46 @@ impl<'a> Rows<'a> {
     /// All rows of a matrix.
     pub fn new(x: MatRef<'a>) -> Self {
         Rows {
-            x,
+            values: x.as_slice(),
+            rows: x.rows(),
+            features: x.cols(),
+            stride: x.cols(),
             index: None,
             finite: false,
         }
     }
 
+    /// `rows` rows of `features` values, each `stride` values behind the one before: a window of
+    /// a wider matrix. Rows that lie apart are copied block by block where they are multiplied.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the rows overlap, or if there are not as many values as they need or
+    /// as whole rows of `stride` are.
+    pub fn strided(x: &'a [f32], rows: usize, features: usize, stride: usize) -> Result<Self> {
+        let whole = rows.checked_mul(stride);
+        let least = whole.map(|whole| whole.saturating_sub(stride - features.min(stride)));
+        if features == 0 || stride < features || whole.is_none_or(|n| n < x.len()) || least.is_none_or(|n| n > x.len()) {
+            let found = format!("{} values", x.len());
+            let expected = if stride == features {
+                format!("{rows} labels x {features} features")
+            } else {
+                format!("{rows} rows x {features} features, {stride} apart")
+            };
+            return Err(Error::shape("x", found, expected));
+        }
+        Ok(Rows {
+            values: x,
+            rows,
+            features,
+            stride,
+            index: None,
+            finite: false,
+        })
+    }
+
     /// n: number of rows.
     pub fn len(&self) -> usize {
-        self.index.as_ref().map_or(self.x.rows(), Vec::len)
+        self.index.as_ref().map_or(self.rows, Vec::len)
     }
 
     /// Whether there are none.
@@ -376,20 +472,19 @@ impl<'a> Rows<'a> {
 
     /// d: number of features.
     pub fn features(&self) -> usize {
-        self.x.cols()
+        self.features
     }
 
     /// All rows as one borrowed matrix, where they are contiguous.
     pub fn contiguous(&self) -> Option<MatRef<'a>> {
-        self.index.is_none().then_some(self.x)
+        let contiguous = self.index.is_none() && self.stride == self.features;
+        contiguous.then(|| MatRef::new(self.values, self.rows, self.features))
     }
 
     /// The features of row `i`.
     pub fn row(&self, i: usize) -> &'a [f32] {
-        match &self.index {
-            None => self.x.row(i),
-            Some(index) => self.x.row(index[i] as usize),
-        }
+        let i = self.index.as_ref().map_or(i, |index| index[i] as usize);
+        &self.values[i * self.stride..][..self.features]
     }
 
     /// Refuse features that are no finite numbers, once. Cost: X is read once, if it was not known
@@ -459,7 +554,10 @@ impl<'a> Rows<'a> {
         let ends = kept.first().copied().zip(kept.last().copied());
         match (ends, &self.index) {
             (Some((first, last)), None) if (last - first) as usize + 1 == kept.len() => {
-                chosen.x = self.x.rows_range(first as usize..last as usize + 1);
+                let end = (last as usize + 1) * self.stride;
+                let end = end.min(self.values.len());
+                chosen.values = &self.values[first as usize * self.stride..end];
+                chosen.rows = kept.len();
             }
             _ => {
                 let number = |&i: &u32| self.index.as_ref().map_or(i, |index| index[i as usize]);
@@ -531,7 +629,7 @@ mod tests {
         assert!(error.to_string().contains(&bytes.to_string()), "{error}");
         assert_eq!(error.exit_code(), 71);
         let x = MatRef::new(&x, 2, features);
-        let all = Samples::of_any_classes(x, &[wild, 0], classes).unwrap();
+        let all = Samples::of_any_classes(Rows::new(x), &[wild, 0], classes).unwrap();
         assert_eq!(all.first_classes(2).unwrap().labels(), [0]);
     }
 }

@@ -48,7 +48,7 @@ pub struct Calibration {
 /// # Errors
 /// As [`Model::evaluate`].
 pub fn calibrate(model: &Model, rows: &Samples) -> Result<Calibration> {
-    calibrate_logits(&model.logits(rows)?, rows)
+    calibrate_logits(&model.logits_of(rows)?, rows)
 }
 
 /// [`calibrate`] from the rows' logits, which were computed before.
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(
             scores,
             calibrated
-                .score_logits(rows, &model.logits(rows).unwrap())
+                .score_logits(rows, &model.logits_of(rows).unwrap())
                 .unwrap()
         );
         let plain = model.evaluate(rows).unwrap();

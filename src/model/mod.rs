@@ -18,7 +18,7 @@ use crate::io::files;
 use crate::io::tensors::{self, Dtype, Numbers, Tensor};
 use crate::linalg::gemm::{Accum, Backend, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
-use crate::linalg::threads;
+use crate::linalg::threads::{self, Work};
 use crate::loss::Loss;
 
 /// Rows whose logits are computed together: enough for the product to be efficient.
@@ -130,16 +130,27 @@ pub struct RowPredictions {
 impl Model {
     /// From a weight (outputs x features, row-major) and a bias (outputs).
     ///
-    /// One output is a logistic model of two classes; c > 2 outputs are a softmax.
-    pub fn new(weight: Vec<f32>, bias: Vec<f32>) -> Result<Model> {
+    /// One output is a logistic model of two classes; c > 2 outputs are a softmax. Two outputs
+    /// are the logistic model of their difference, which gives the same probabilities.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the lengths do not fit together.
+    pub fn new(mut weight: Vec<f32>, mut bias: Vec<f32>) -> Result<Model> {
         let outputs = bias.len();
         let features = weight.len().checked_div(outputs).unwrap_or(0);
-        if features == 0 || features * outputs != weight.len() || outputs == 2 {
+        if features == 0 || features * outputs != weight.len() {
             return Err(Error::shape(
                 "weight and bias",
                 format!("{} and {} values", weight.len(), outputs),
-                "outputs x features and outputs, where outputs is 1 (two classes) or above 2",
+                "outputs x features and outputs, where outputs is 1 (two classes) or more",
             ));
+        }
+        if outputs == 2 {
+            for (first, second) in (0..features).zip(features..) {
+                weight[first] = weight[second] - weight[first];
+            }
+            weight.truncate(features);
+            bias = vec![bias[1] - bias[0]];
         }
         Ok(Model {
             weight,
@@ -235,21 +246,61 @@ impl Model {
     }
 
     /// Class probabilities of `rows x features` values: `rows x classes`, row-major; those of the
-    /// logits divided by the model's temperature, if it has one.
+    /// logits divided by the model's temperature, if it has one. Cost: 2ndc flop.
     ///
     /// # Errors
     /// [`Error::Shape`] if the values are not whole rows of this model's features;
     /// [`Error::Overflow`] for a row whose logits f32 does not hold.
     pub fn probabilities(&self, x: &[f32]) -> Result<Vec<f32>> {
+        let rows = self.rows_of(x)?.len();
+        let mut out = vec![0.0; rows * self.classes()];
+        self.probabilities_into(x, &mut out)?;
+        Ok(out)
+    }
+
+    /// [`Model::probabilities`] into `out`.
+    ///
+    /// # Errors
+    /// As [`Model::probabilities`]; [`Error::Shape`] if `out` is not `rows x classes` values.
+    pub fn probabilities_into(&self, x: &[f32], out: &mut [f32]) -> Result<()> {
         let x = self.rows_of(x)?;
         let classes = self.classes();
-        let mut out = vec![0.0; x.len() * classes];
+        fits("probabilities", out.len(), x.len(), classes)?;
         self.for_logits(&x, |range, z| {
             let out = &mut out[range.start * classes..range.end * classes];
             self.temper(z);
             self.loss().probabilities(z.as_ref(), out);
-        })?;
+        })
+    }
+
+    /// Logits of `rows x features` values as they were fitted (no temperature): `rows x outputs`,
+    /// row-major. Cost: 2ndc flop.
+    ///
+    /// # Errors
+    /// As [`Model::probabilities`].
+    pub fn logits(&self, x: &[f32]) -> Result<Vec<f32>> {
+        let rows = self.rows_of(x)?.len();
+        let mut out = vec![0.0; rows * self.bias.len()];
+        self.logits_into(x, &mut out)?;
         Ok(out)
+    }
+
+    /// [`Model::logits`] into `out`.
+    ///
+    /// # Errors
+    /// As [`Model::logits`]; [`Error::Shape`] if `out` is not `rows x outputs` values.
+    pub fn logits_into(&self, x: &[f32], out: &mut [f32]) -> Result<()> {
+        let x = self.rows_of(x)?;
+        let outputs = self.bias.len();
+        fits("logits", out.len(), x.len(), outputs)?;
+        self.for_logits(&x, |range, z| {
+            let out = &mut out[range.start * outputs..range.end * outputs];
+            for (i, out) in out.chunks_exact_mut(outputs).enumerate() {
+                for (j, out) in out.iter_mut().enumerate() {
+                    *out = z.as_ref().row(j)[i];
+                }
+            }
+        })
     }
 
     /// Logits, probabilities and, if `labels` has one label a row, losses of
@@ -306,17 +357,29 @@ impl Model {
     /// # Errors
     /// As [`Model::probabilities`].
     pub fn predict(&self, x: &[f32]) -> Result<Vec<u32>> {
-        let x = self.rows_of(x)?;
-        let mut out = Vec::with_capacity(x.len());
-        self.for_logits(&x, |_, z| out.extend(self.loss().predictions(z.as_ref())))?;
+        let mut out = vec![0; self.rows_of(x)?.len()];
+        self.predict_into(x, &mut out)?;
         Ok(out)
     }
 
-    /// The logits of rows. Cost: 2ndc flop, 4nc bytes.
+    /// [`Model::predict`] into `out`.
+    ///
+    /// # Errors
+    /// As [`Model::predict`]; [`Error::Shape`] if `out` has not one place a row.
+    pub fn predict_into(&self, x: &[f32], out: &mut [u32]) -> Result<()> {
+        let x = self.rows_of(x)?;
+        fits("predictions", out.len(), x.len(), 1)?;
+        self.for_logits(&x, |range, z| {
+            out[range].copy_from_slice(&self.loss().predictions(z.as_ref()));
+        })
+    }
+
+    /// The logits of samples, to be evaluated or calibrated more than once. Cost: 2ndc flop, 4nc
+    /// bytes.
     ///
     /// # Errors
     /// As [`Model::evaluate`].
-    pub fn logits(&self, samples: &Samples) -> Result<Logits> {
+    pub fn logits_of(&self, samples: &Samples) -> Result<Logits> {
         self.check_shape(samples)?;
         let mut blocks = Vec::new();
         self.for_logits(samples.x(), |_, z| blocks.push(z.as_mut_slice().to_vec()))?;
@@ -363,7 +426,7 @@ impl Model {
         samples: &Samples,
         weights: Option<&[f64]>,
         known: Option<&Logits>,
-        mut see: impl FnMut(Range<usize>, MatRef),
+        mut see: impl FnMut(Range<usize>, MatRef) + Send,
     ) -> Result<Evaluation> {
         self.check_shape(samples)?;
         let rows = samples.rows();
@@ -472,7 +535,7 @@ impl Model {
     fn for_logits(
         &self,
         rows: &Rows,
-        mut use_logits: impl FnMut(Range<usize>, &mut MatMut),
+        mut use_logits: impl FnMut(Range<usize>, &mut MatMut) + Send,
     ) -> Result<()> {
         self.for_any_logits(rows, |range, z| {
             if let Some(at) = position(z.as_mut_slice(), f32::is_finite) {
@@ -490,6 +553,17 @@ impl Model {
     /// Compute logits (outputs x block) block by block and hand each block on, whatever they are.
     /// What follows is read from the disk meanwhile, by a thread for every few megabytes.
     fn for_any_logits(
+        &self,
+        rows: &Rows,
+        use_logits: impl FnMut(Range<usize>, &mut MatMut) -> Result<()> + Send,
+    ) -> Result<()> {
+        let products = rows.len().saturating_mul(2 * self.weight.len());
+        threads::run(None, Work::flop(products), || {
+            self.for_logits_in_pool(rows, use_logits)
+        })?
+    }
+
+    fn for_logits_in_pool(
         &self,
         rows: &Rows,
         mut use_logits: impl FnMut(Range<usize>, &mut MatMut) -> Result<()>,
@@ -662,4 +736,13 @@ impl Model {
         }
         Ok(model)
     }
+}
+
+/// Refuse an output of another size than `rows x columns` values.
+fn fits(what: &'static str, found: usize, rows: usize, columns: usize) -> Result<()> {
+    if found == rows * columns {
+        return Ok(());
+    }
+    let expected = format!("{rows} rows x {columns}");
+    Err(Error::shape(what, format!("room for {found} values"), expected))
 }
