@@ -193,6 +193,11 @@ impl Model {
         &self.bias
     }
 
+    /// c: number of outputs, 1 for two classes.
+    pub fn outputs(&self) -> usize {
+        self.bias.len()
+    }
+
     /// Number of classes: 2 for one output.
     pub fn classes(&self) -> usize {
         self.bias.len().max(2)
@@ -744,5 +749,9 @@ fn fits(what: &'static str, found: usize, rows: usize, columns: usize) -> Result
         return Ok(());
     }
     let expected = format!("{rows} rows x {columns}");
-    Err(Error::shape(what, format!("room for {found} values"), expected))
+    Err(Error::shape(
+        what,
+        format!("room for {found} values"),
+        expected,
+    ))
 }
