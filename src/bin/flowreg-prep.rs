@@ -355,15 +355,20 @@ impl Output {
 }
 
 fn main() -> ExitCode {
-    cli::main("flowreg-prep", |args: Prep| match args.command {
-        Command::Flowers102(args) => flowers102(&args),
-        Command::Folder(args) => folder(&args),
-        Command::Npy(args) => npy(&args),
-        Command::Csv(args) => csv(&args),
-        Command::Libsvm(args) => libsvm(&args),
-        Command::Demo(args) => draw(&args),
-        Command::Verify(args) => verify(&args),
-    })
+    cli::own_process();
+    cli::main(
+        "flowreg-prep",
+        std::env::args_os(),
+        |args: Prep| match args.command {
+            Command::Flowers102(args) => flowers102(&args),
+            Command::Folder(args) => folder(&args),
+            Command::Npy(args) => npy(&args),
+            Command::Csv(args) => csv(&args),
+            Command::Libsvm(args) => libsvm(&args),
+            Command::Demo(args) => draw(&args),
+            Command::Verify(args) => verify(&args),
+        },
+    )
 }
 
 fn flowers102(args: &Flowers102) -> Result<()> {

@@ -1,16 +1,17 @@
 //! What the binaries share: arguments to exit code, printing, progress, forecasts.
 
-pub mod converged;
+pub mod fit;
 pub mod predict;
 pub mod report;
 pub mod run_files;
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,19 @@ enum Voice {
     Json,
 }
 
-static VOICE: OnceLock<Voice> = OnceLock::new();
+/// The program that runs, for the lines that it prints.
+static PROGRAM: RwLock<Program> = RwLock::new(Program {
+    name: "flowreg",
+    voice: Voice::Lines,
+});
+
+#[derive(Clone, Copy)]
+struct Program {
+    /// Begins its lines on stderr.
+    name: &'static str,
+    voice: Voice,
+}
+
 /// What became of standard output and standard error.
 static STDOUT: Mutex<Stream> = Mutex::new(Stream::Open);
 static STDERR: Mutex<Stream> = Mutex::new(Stream::Open);
@@ -75,35 +88,54 @@ fn lock(stream: &'static Mutex<Stream>) -> MutexGuard<'static, Stream> {
     stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The program's name, which begins its lines on stderr.
-static NAME: OnceLock<&'static str> = OnceLock::new();
-
 /// Whether everything is said as JSON.
 pub fn is_json() -> bool {
     voice() == Voice::Json
 }
 
-fn voice() -> Voice {
-    *VOICE.get().unwrap_or(&Voice::Lines)
+fn program() -> Program {
+    *PROGRAM.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Parse the arguments, run, and turn an error into one line on stderr and an exit code.
-///
-/// Every binary also understands `--quiet`, `--json-logs`, `--completions SHELL` and `--man`.
-/// Ctrl-C, SIGTERM and files that are cut short while mapped are looked after.
-pub fn main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
-    let _ = NAME.set(name);
-    // Arguments that cannot be understood are reported as JSON, too.
-    if std::env::args_os().any(|argument| argument == "--json-logs") {
-        let _ = VOICE.set(Voice::Json);
-    }
-    std::panic::set_hook(Box::new(move |panic| {
+fn set_program(name: &'static str, voice: Voice) {
+    *PROGRAM.write().unwrap_or_else(PoisonError::into_inner) = Program { name, voice };
+}
+
+fn voice() -> Voice {
+    program().voice
+}
+
+/// For a binary, whose process is its own: Ctrl-C and SIGTERM ask for a stop, a panic is one line
+/// on stderr, and so is a file that is cut short while it is mapped.
+pub fn own_process() {
+    std::panic::set_hook(Box::new(|panic| {
         complain(&format!("bug: {}", in_one_line(&panic.to_string())), BUG);
     }));
     // Of the signal's handler, which may not make a line itself.
     mmap::exit_on_truncation(|message| line_of_error(message, mmap::CUT_SHORT));
-    let run = |args| interrupt::listen().and_then(|()| run(args));
-    let result = match parse::<A>(name) {
+    if let Err(error) = interrupt::listen() {
+        warn(error);
+    }
+}
+
+/// Parse the arguments, of which the first is the program's name; run; turn an error into one line
+/// on stderr and an exit code.
+///
+/// Every program also understands `--quiet`, `--json-logs`, `--completions SHELL` and `--man`.
+/// Nothing of the process is changed: handlers of signals are [`own_process`]'s.
+pub fn main<A: Parser>(
+    name: &'static str,
+    args: impl IntoIterator<Item = OsString>,
+    run: impl FnOnce(A) -> Result<()>,
+) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    // Arguments that cannot be understood are reported as JSON, too.
+    let is_json = args.iter().any(|argument| argument == "--json-logs");
+    set_program(name, if is_json { Voice::Json } else { Voice::Lines });
+    for stream in [&STDOUT, &STDERR] {
+        *lock(stream) = Stream::Open;
+    }
+    let result = match parse::<A>(name, args) {
         Ok(Some(args)) => match catch_unwind(AssertUnwindSafe(|| run(args))) {
             Ok(result) => result.map_err(|error| match (&error, interrupt::signal()) {
                 (Error::Interrupted { kept }, Some(signal)) => {
@@ -160,27 +192,30 @@ fn line(message: &str, event: &Value) -> String {
     match voice() {
         Voice::Json => json_line(event),
         Voice::Lines | Voice::Quiet => {
-            format!("{}: {message}", NAME.get().unwrap_or(&"flowreg"))
+            format!("{}: {message}", program().name)
         }
     }
 }
 
 /// The arguments; `None` if completions or a man page were asked for, which are printed.
-fn parse<A: Parser>(name: &'static str) -> std::result::Result<Option<A>, clap::Error> {
+fn parse<A: Parser>(
+    name: &'static str,
+    args: Vec<OsString>,
+) -> std::result::Result<Option<A>, clap::Error> {
     let mut command = with_common_arguments(A::command());
-    let asked = (command.clone().subcommand_required(false)).try_get_matches();
+    let asked = (command.clone().subcommand_required(false)).try_get_matches_from(args.clone());
     if let Ok(matches) = &asked
         && print_about_itself(&mut command, name, matches)
     {
         return Ok(None);
     }
-    let matches = command.try_get_matches()?;
+    let matches = command.try_get_matches_from(args)?;
     let voice = match (matches.get_flag("quiet"), matches.get_flag("json_logs")) {
         (true, _) => Voice::Quiet,
         (_, true) => Voice::Json,
         _ => Voice::Lines,
     };
-    let _ = VOICE.set(voice);
+    set_program(name, voice);
     A::from_arg_matches(&matches).map(Some)
 }
 

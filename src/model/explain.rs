@@ -59,7 +59,7 @@ impl<'a> Explainer<'a> {
         let expected = 1 + outputs + train.rows() * outputs;
         if coordinates.len() != expected {
             let found = format!("{} values", coordinates.len());
-            return Err(Error::shape("coordinates", found, expected));
+            return Err(Error::shape("coordinates", found, expected.to_string()));
         }
         Explainer::of_values(Values::Borrowed(coordinates), train, scaler, outputs)
     }

@@ -6,8 +6,10 @@ mod npy_file;
 mod print;
 mod pushes;
 
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use rayon::prelude::*;
@@ -142,11 +144,16 @@ pub struct Args {
     explain: Option<PathBuf>,
 }
 
+/// Parse the arguments, the program's name first, and run.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    cli::main("flowreg-predict", args, |args: Args| run(&args))
+}
+
 /// Predict all inputs and print what comes out.
 ///
 /// # Errors
 /// The last of those of the inputs, unless `--skip-bad`; those of the model and of the outputs.
-pub fn run(args: &Args) -> Result<()> {
+fn run(args: &Args) -> Result<()> {
     threads::pool(args.threads)?.install(|| predict(args))
 }
 
