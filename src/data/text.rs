@@ -312,7 +312,7 @@ struct Unpacked<R: BufRead> {
 enum Stream<R: BufRead> {
     Gz(GzDecoder<R>),
     Bz2(BzDecoder<R>),
-    Xz(XzReader<R>),
+    Xz(Box<XzReader<R>>),
 }
 
 impl<R: BufRead> Stream<R> {
@@ -320,7 +320,10 @@ impl<R: BufRead> Stream<R> {
         match ending {
             ".gz" => Stream::Gz(GzDecoder::new(reader)),
             ".bz2" => Stream::Bz2(BzDecoder::new(reader)),
-            _ => Stream::Xz(XzReader::new_mem_limit(reader, false, XZ_MEMORY)),
+            _ => {
+                let stream = XzReader::new_mem_limit(reader, false, XZ_MEMORY);
+                Stream::Xz(Box::new(stream))
+            }
         }
     }
 

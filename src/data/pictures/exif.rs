@@ -258,7 +258,7 @@ mod tests {
             assert_eq!(of(&exif(big_endian, 3, 1, 6)[..7]), None);
             assert_eq!(of(b"Exif\0\0"), Some(Turn270));
             // No such type, no values, and values that lie outside of the data.
-            for (kind, count, value) in [(0, 1, 6), (14, 1, 6), (3, 0, 6), (4, 5, 6)] {
+            for (kind, count, value) in [(0, 1, 6), (14, 1, 6), (3, 0, 6), (4, 8, 6), (4, 2, 23)] {
                 let bytes = exif(big_endian, kind, count, value);
                 assert_eq!(of(&bytes), Some(Turn270), "{kind} x {count}");
             }

@@ -121,7 +121,8 @@ fn as_grey(bytes: &[u8]) -> (Cow<'_, [u8]>, bool) {
     let indexed = photometric.number == f64::from(PALETTE);
     let inverted = photometric.number == f64::from(GREY_INVERTED);
     let is_wide = || number(Tag::BitsPerSample).is_some_and(|bits| bits.number > 8.0);
-    if photometric.kind != exif::SHORT || !indexed && !(inverted && is_wide()) {
+    let as_grey = indexed || inverted && is_wide();
+    if photometric.kind != exif::SHORT || !as_grey {
         return kept;
     }
     let big_endian = bytes[0] == b'M';
@@ -231,8 +232,10 @@ impl Format {
                 matches!((bits, format), (1 | 2 | 4 | 8, UNSIGNED))
             }
             (GREY | PALETTE, Some(1), [0 | 2]) => (bits, format) == (8, UNSIGNED),
-            // In planes Pillow takes the fourth colour for alpha.
-            (RGB, Some(4), []) => !planar && matches!((bits, format), (8 | 16, UNSIGNED)),
+            // Of packed planes Pillow takes the fourth colour for alpha.
+            (RGB, Some(4), []) => {
+                (!planar || compression == 1) && matches!((bits, format), (8 | 16, UNSIGNED))
+            }
             (RGB, Some(3), [] | [_] | [_, _] | [_, _, _]) | (CMYK, Some(4), [] | [0] | [0, 0]) => {
                 matches!((bits, format), (8 | 16, UNSIGNED))
             }
@@ -250,8 +253,9 @@ impl Format {
                 count => format!(", {count} of them beside the colours ({extra:?})"),
             };
             let name = photometric_name(photometric);
+            let planes = if planar { " in planes" } else { "" };
             return unknown(format!(
-                "{name}, {samples} samples of {bits} {kind}{beside}"
+                "{name}{planes}, {samples} samples of {bits} {kind}{beside}"
             ));
         }
         // The crate takes the padding of tiles of later planes for that of the first one.
