@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::io::files;
 use crate::io::files::WatchedFile;
 use crate::io::mmap::parse_header;
-use crate::io::npy::{Dtype, Header};
+use crate::io::npy::Header;
 
 /// Bytes that are read together where nothing else says how many.
 const PIECE: usize = 1 << 20;
@@ -299,15 +299,9 @@ impl ArrayFile {
     }
 
     /// The error of a number that cannot be a feature.
-    pub fn refused(&self, (row, column): (usize, usize), found: f64, expected: &str) -> Error {
+    pub fn refused(&self, (row, column): (usize, usize), element: &[u8], expected: &str) -> Error {
         let field = format!("row {row}, column {column}");
-        // Whole numbers of 64 bits are rounded beyond this.
-        let is_exact = found.is_nan() || found.abs() < (1_u64 << 53) as f64;
-        let found = match self.header.dtype {
-            Dtype::I64 | Dtype::U64 if !is_exact => format!("about {found:e}"),
-            _ => found.to_string(),
-        };
-        Error::format(&self.path, field, found, expected)
+        Error::format(&self.path, field, self.header.spelled(element), expected)
     }
 
     /// Refuse if somebody wrote to the file since it was opened.

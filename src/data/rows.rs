@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::data::arrays::Features;
 use crate::data::checks;
 use crate::data::columns::Columns;
-use crate::data::dataset::{BYTES, Dataset, MANIFEST, Manifest, NumberFormat, USABLE, is_usable};
+use crate::data::dataset::{BYTES, Dataset, MANIFEST, Manifest, NumberFormat, is_usable, usable};
 use crate::error::{Error, Result};
 use crate::io::files;
 
@@ -149,9 +149,6 @@ fn refuse_other_rows(
 /// What a number must be where bytes were divided by 255.
 const QUOTIENT: &str = "numbers from 0 to 1, as the model was fitted to bytes divided by 255: give the bytes (numpy's astype('u1')), or divide";
 
-/// What a number must be, where it is too large.
-const TOO_LARGE: &str = "a number between -1e15 and 1e15, whose square f32 can hold; divide larger ones by a power of ten (and give --center if they are times)";
-
 /// What a float must be where a shift is subtracted.
 const NEAR: &str = "a number nearer to the shift of its column than to 0: this one is over 800 standard deviations away, as a copy of a dataset's rows is, from which the shift is subtracted already; give the dataset's own file, or the numbers that it was made of";
 
@@ -219,14 +216,18 @@ impl Finish {
             seen.observe(column, value);
         }
         if self.looking {
-            return match (value as f32).is_finite() {
-                true => Ok(0.0),
-                false if value.is_finite() => Err(TOO_LARGE),
-                false => Err(USABLE),
+            return if (value as f32).is_finite() {
+                Ok(0.0)
+            } else {
+                Err(usable(value))
             };
         }
         if self.quotients && !(0.0..=1.0).contains(&value) {
-            return Err(QUOTIENT);
+            return Err(if value.is_finite() {
+                QUOTIENT
+            } else {
+                usable(value)
+            });
         }
         let scaled = if self.bytes { value / 255.0 } else { value };
         let shift = self.shift.as_ref().map_or(0.0, |shift| shift[column]);
@@ -234,10 +235,10 @@ impl Finish {
             return Err(NEAR);
         }
         let feature = (scaled - shift) as f32;
-        match is_usable(feature) {
-            true => Ok(feature),
-            false if value.is_finite() => Err(TOO_LARGE),
-            false => Err(USABLE),
+        if is_usable(feature) {
+            Ok(feature)
+        } else {
+            Err(usable(value))
         }
     }
 }
