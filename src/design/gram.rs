@@ -474,12 +474,12 @@ impl Products<'_> {
             let values: &mut [i32] = bytemuck::cast_slice_mut(&mut self.values);
             let width = columns.len().div_ceil(4);
             let (a, b) = (&left.unsigned, &x_slab.signed);
-            let (a, b) = (MatRef::new(a, rows, width), MatRef::new(b, n, width));
-            let accum = match first % EXACT {
-                0 => Accum::Replace,
-                _ => Accum::Add,
+            let accum = if first.is_multiple_of(EXACT) {
+                Accum::Replace
+            } else {
+                Accum::Add
             };
-            self.gemm.byte_product(a, b, accum, part, values);
+            (self.gemm).byte_product(a, b, width, accum, part, values);
             if columns.end == d || columns.end.is_multiple_of(EXACT) {
                 add_slab(&mut self.sums, values, n, &used);
             }
@@ -578,12 +578,12 @@ const EXACT: usize = 8 * BYTE_SLAB;
 /// Most bytes a row that slabs of either kind take.
 pub(super) const SLAB_BYTES: usize = 2 * BYTE_SLAB;
 
-/// Some columns of rows as bytes, four in a value, each row padded by zeros.
+/// Some columns of rows as bytes, four at a time. Where they end, `unsigned` is padded by zeros.
 #[derive(Default)]
 struct ByteSlab {
-    unsigned: Vec<f32>,
+    unsigned: Vec<[u8; 4]>,
     /// Less 128.
-    signed: Vec<f32>,
+    signed: Vec<[i8; 4]>,
     /// Sum of each row's bytes.
     totals: Vec<u64>,
 }
@@ -593,8 +593,8 @@ impl ByteSlab {
     fn load(&mut self, rows: &Rows, columns: Range<usize>) -> bool {
         let width = columns.len().div_ceil(4);
         let isa = Isa::current();
-        self.unsigned.resize(rows.len() * width, 0.0);
-        self.signed.resize(rows.len() * width, 0.0);
+        self.unsigned.resize(rows.len() * width, [0; 4]);
+        self.signed.resize(rows.len() * width, [0; 4]);
         self.totals.resize(rows.len(), 0);
         // Four bytes of X a byte.
         let work = Work::bytes(6 * size_of_val(&self.unsigned[..]));
@@ -604,8 +604,7 @@ impl ByteSlab {
             .share(work)
             .enumerate()
             .all(|(i, ((unsigned, signed), total))| {
-                let unsigned: &mut [u8] = bytemuck::cast_slice_mut(unsigned);
-                let signed: &mut [u8] = bytemuck::cast_slice_mut(signed);
+                let (unsigned, signed) = (unsigned.as_flattened_mut(), signed.as_flattened_mut());
                 unsigned[columns.len()..].fill(0);
                 let (unsigned, signed) =
                     (&mut unsigned[..columns.len()], &mut signed[..columns.len()]);
