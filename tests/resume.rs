@@ -131,10 +131,10 @@ fn checkpoints_of_other_fits_are_refused_by_the_first_difference() {
 
     type Change = fn(&mut FitOptions);
     let changes: [(&str, Change); 11] = [
-        ("--lr: found 0.01, expected 0.02", |o| {
+        ("`lr`: found 0.01, expected 0.02", |o| {
             o.sgd.lr = 0.02.into();
         }),
-        ("--engine: found gram, expected primal", |o| {
+        ("`engine`: found gram, expected primal", |o| {
             o.engine = EngineChoice::Primal;
         }),
         ("--momentum", |o| o.sgd.momentum = 0.0),
@@ -432,13 +432,13 @@ fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
 
     type Change = fn(&mut PathOptions);
     let changes: [(&str, Change); 11] = [
-        ("--optimizer: found newton, expected lbfgs", |o| {
+        ("`optimizer`: found newton, expected lbfgs", |o| {
             o.optimizer = Optimizer::Lbfgs
         }),
-        ("--engine: found gram, expected primal", |o| {
+        ("`engine`: found gram, expected primal", |o| {
             o.engine = EngineChoice::Primal
         }),
-        ("--l2: found 1:0.01:3, expected 0.1", |o| {
+        ("`l2`: found 1:0.01:3, expected 0.1", |o| {
             o.penalty = Penalty::Value(0.1)
         }),
         ("--cv", |o| {
@@ -449,7 +449,7 @@ fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
             })
         }),
         // Whose K would be another's too.
-        ("--engine: found gram, expected gram, --refit all", |o| {
+        ("`engine`: found gram, expected gram, `refit_all` all", |o| {
             o.refit_all = true
         }),
         ("--tolerance", |o| o.tolerance = 1e-6),
@@ -483,7 +483,7 @@ fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
     }
     let sgd = FitOptions::default();
     let error = fit(splits, &sgd, &path, true, |_| ()).unwrap_err();
-    let part = "--optimizer: found newton, expected sgd";
+    let part = "`optimizer`: found newton, expected sgd";
     assert!(error.to_string().contains(part), "{error}");
 }
 

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -47,14 +47,26 @@ enum Voice {
 static PROGRAM: RwLock<Program> = RwLock::new(Program {
     name: "flowreg",
     voice: Voice::Lines,
+    options: Vec::new(),
 });
 
-#[derive(Clone, Copy)]
 struct Program {
     /// Begins its lines on stderr.
     name: &'static str,
     voice: Voice,
+    /// The long options that it has, without dashes.
+    options: Vec<String>,
 }
+
+/// Parameters of the library that the command line calls otherwise.
+const OPTION_NAMES: [(&str, &str); 6] = [
+    ("backend", "gemm"),
+    ("checkpoints", "checkpoint-every"),
+    ("folds", "cv"),
+    ("penalties", "l2-path"),
+    ("refit_all", "refit"),
+    ("validation", "val-split"),
+];
 
 /// What became of standard output and standard error.
 static STDOUT: Mutex<Stream> = Mutex::new(Stream::Open);
@@ -93,12 +105,43 @@ pub fn is_json() -> bool {
     voice() == Voice::Json
 }
 
-fn program() -> Program {
-    *PROGRAM.read().unwrap_or_else(PoisonError::into_inner)
+fn program() -> RwLockReadGuard<'static, Program> {
+    PROGRAM.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn set_program(name: &'static str, voice: Voice) {
-    *PROGRAM.write().unwrap_or_else(PoisonError::into_inner) = Program { name, voice };
+fn set_program(name: &'static str, voice: Voice, options: Vec<String>) {
+    let mut program = PROGRAM.write().unwrap_or_else(PoisonError::into_inner);
+    *program = Program {
+        name,
+        voice,
+        options,
+    };
+}
+
+/// A message of the library, its parameters (`` `l2` ``) called as the program's options
+/// (`--l2`).
+fn with_options(message: &str) -> String {
+    let program = program();
+    let (mut text, mut rest) = (String::new(), message);
+    while let Some((before, after)) = rest.split_once('`') {
+        let option = after.split_once('`').and_then(|(name, behind)| {
+            let own = OPTION_NAMES.iter().find(|(known, _)| *known == name);
+            let option = own.map_or_else(|| name.replace('_', "-"), |(_, own)| (*own).to_string());
+            program.options.contains(&option).then_some((option, behind))
+        });
+        text += before;
+        match option {
+            Some((option, behind)) => {
+                text += &format!("--{option}");
+                rest = behind;
+            }
+            None => {
+                text.push('`');
+                rest = after;
+            }
+        }
+    }
+    text + rest
 }
 
 fn voice() -> Voice {
@@ -131,7 +174,8 @@ pub fn main<A: Parser>(
     let args: Vec<OsString> = args.into_iter().collect();
     // Arguments that cannot be understood are reported as JSON, too.
     let is_json = args.iter().any(|argument| argument == "--json-logs");
-    set_program(name, if is_json { Voice::Json } else { Voice::Lines });
+    let voice = if is_json { Voice::Json } else { Voice::Lines };
+    set_program(name, voice, Vec::new());
     for stream in [&STDOUT, &STDERR] {
         *lock(stream) = Stream::Open;
     }
@@ -172,7 +216,8 @@ pub fn complain(message: &str, code: u8) {
 }
 
 fn line_of_error(message: &str, code: u8) -> String {
-    let message = escaped(message);
+    let message = with_options(message);
+    let message = escaped(&message);
     line(
         &message,
         &json!({"event": "error", "message": message, "code": code}),
@@ -182,7 +227,7 @@ fn line_of_error(message: &str, code: u8) -> String {
 /// A warning as one line on stderr: `flowreg-fit: MESSAGE`, or with `--json-logs`
 /// `{"event":"warning","message":MESSAGE}`. `--quiet` does not silence it.
 pub fn warn(message: impl std::fmt::Display) {
-    let message = escaped(&message.to_string()).into_owned();
+    let message = escaped(&with_options(&message.to_string())).into_owned();
     let line = line(&message, &json!({"event": "warning", "message": message}));
     note(line);
 }
@@ -209,14 +254,23 @@ fn parse<A: Parser>(
     {
         return Ok(None);
     }
+    let options = options_of(&command);
     let matches = command.try_get_matches_from(args)?;
     let voice = match (matches.get_flag("quiet"), matches.get_flag("json_logs")) {
         (true, _) => Voice::Quiet,
         (_, true) => Voice::Json,
         _ => Voice::Lines,
     };
-    set_program(name, voice);
+    set_program(name, voice, options);
     A::from_arg_matches(&matches).map(Some)
+}
+
+/// The long options of a command and its subcommands.
+fn options_of(command: &Command) -> Vec<String> {
+    let own = command.get_arguments().filter_map(|arg| arg.get_long());
+    let own = own.map(str::to_string);
+    let below = command.get_subcommands().flat_map(options_of);
+    own.chain(below).collect()
 }
 
 fn with_common_arguments(command: Command) -> Command {
@@ -586,6 +640,26 @@ fn in_one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parameters_are_called_as_the_options() {
+        set_program(
+            "flowreg-fit",
+            Voice::Lines,
+            ["l2", "cv", "val-split", "sample-weight"].map(String::from).to_vec(),
+        );
+        for (message, expected) in [
+            ("`l2`: found -1", "--l2: found -1"),
+            ("give `validation` or `folds`", "give --val-split or --cv"),
+            ("`sample_weight``l2`", "--sample-weight--l2"),
+            ("all with `sample_weight`, so", "all with --sample-weight, so"),
+            ("`lenient` reads it", "`lenient` reads it"),
+            ("a`b/l2`c `l2", "a`b/l2`c `l2"),
+            ("", ""),
+        ] {
+            assert_eq!(with_options(message), expected);
+        }
+    }
 
     #[test]
     fn control_characters_are_written_out() {

@@ -626,7 +626,7 @@ fn in_range(values: &[f32], x: &Rows, y: Option<&Rows>) -> Result<()> {
     x.check_finite("x")?;
     y.map_or(Ok(()), |y| y.check_finite("validation x"))?;
     Err(Error::options(
-        "--engine",
+        "`engine`",
         "gram, where inner products of rows are beyond f32",
         "primal, or features so small that their products are within f32",
     ))
@@ -643,7 +643,7 @@ pub(crate) fn room<T: Clone + Default>(rows: usize, cols: usize) -> Result<Vec<T
     let len = rows.saturating_mul(cols);
     if values.try_reserve_exact(len).is_err() {
         return Err(Error::memory(
-            "--engine",
+            "`engine`",
             format!("a matrix of {rows} x {cols} for which there is no memory"),
             "another engine (or auto), fewer rows or features, or more memory",
         ));

@@ -45,7 +45,7 @@ impl Standardize {
             "both" => Ok(Standardize::Both),
             _ => {
                 let expected = "none, center, scale or both";
-                Err(Error::options("--standardize", name, expected))
+                Err(Error::options("`standardize`", name, expected))
             }
         }
     }
@@ -189,7 +189,7 @@ impl Scaler {
     /// [`Error::Io`].
     pub fn load(path: impl AsRef<Path>) -> Result<Scaler> {
         let path = path.as_ref();
-        let doing = "read mean and deviation of the features (fit again with --save-coordinates)";
+        let doing = "read mean and deviation of the features (fit again with `save_coordinates`)";
         let bytes = files::read(path, doing, u64::MAX)?;
         let expected = [("deviation", Dtype::F64), ("mean", Dtype::F64)];
         let (tensors, _) = tensors::read(&bytes, &expected).map_err(Error::tensors(path))?;
@@ -284,7 +284,7 @@ fn shares(weights: &[f64], rows: usize) -> Result<Vec<f64>> {
     let sum: f64 = weights.iter().sum();
     if weights.iter().any(|&weight| weight < 0.0) || !(sum.is_finite() && sum > 0.0) {
         return Err(Error::options(
-            "--sample-weight",
+            "`sample_weight`",
             format!(
                 "weights whose sum is {sum}, the least being {}",
                 least(weights)

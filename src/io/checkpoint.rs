@@ -62,7 +62,7 @@ impl Checkpoints {
                 .is_some_and(|start| start == START || cut && START.starts_with(start));
             if !(begins || cut && start.len() < 8) {
                 let found = "something that is no checkpoint";
-                let expected = "nothing of this name; move it away, or choose another --out";
+                let expected = "nothing of this name; move it away, or choose another path";
                 return Err(Error::format(path, "content", found, expected));
             }
         }
@@ -293,7 +293,7 @@ impl Saver {
             if theirs != Some(&(name.clone(), value.clone())) {
                 let found = theirs.map_or("nothing".to_string(), |(_, value)| value.clone());
                 let expected = format!(
-                    "{value} as now: --resume continues the same fit only (remove the file to start anew)"
+                    "{value} as now: `resume` continues the same fit only (remove the file to start anew)"
                 );
                 return bad(name, found, expected);
             }
@@ -323,7 +323,7 @@ impl Saver {
             return observer.check();
         }
         let (done, unit, path) = (self.last.0, self.unit, self.checkpoints.path.display());
-        let kept = format!("{done} {unit} are kept in {path}: --resume continues them");
+        let kept = format!("{done} {unit} are kept in {path}: `resume` continues them");
         Err(Error::Interrupted { kept })
     }
 

@@ -57,7 +57,7 @@ pub const ENTRIES: &str = ".flowreg.json";
 /// Longest list that is read.
 const MAX_ENTRIES: u64 = 1 << 30;
 /// Advice to whoever meets something that `--force` does not replace.
-const KEPT: &str = "--force replaces only what flowreg wrote; move it away, or choose another path";
+const KEPT: &str = "`force` replaces only what flowreg wrote; move it away, or choose another path";
 
 /// [`ENTRIES`].
 #[derive(Debug, Serialize, Deserialize)]
@@ -715,7 +715,7 @@ mod tests {
             list(root.path(), "", &mut before).unwrap();
             let error = replace(&out, &[]).unwrap_err();
             assert!(error.to_string().contains(name), "{error}");
-            assert!(error.to_string().contains("--force"), "{error}");
+            assert!(error.to_string().contains("`force`"), "{error}");
             assert_eq!(error.exit_code(), 65);
             let mut after = BTreeSet::new();
             list(root.path(), "", &mut after).unwrap();

@@ -46,7 +46,7 @@ impl Backend {
             "matrixmultiply" => Ok(Backend::Matrixmultiply),
             _ => {
                 let expected = "auto, own, faer or matrixmultiply";
-                Err(Error::options("--gemm", name, expected))
+                Err(Error::options("`backend`", name, expected))
             }
         }
     }

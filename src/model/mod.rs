@@ -245,7 +245,7 @@ impl Model {
             Some((place, value)) => Err(Error::shape(
                 "the model divided by its temperature",
                 format!("{value} at {place}"),
-                "finite numbers: fit with a penalty, or without --calibrate",
+                "finite numbers: fit with a penalty, or without `calibrate`",
             )),
         }
     }

@@ -122,9 +122,9 @@ impl Sgd {
             LearningRate::Auto => 0.0,
         };
         let not_negative = [
-            ("--lr", lr),
-            ("--momentum", self.momentum),
-            ("--weight-decay", self.weight_decay),
+            ("`lr`", lr),
+            ("`momentum`", self.momentum),
+            ("`weight_decay`", self.weight_decay),
         ];
         for (option, value) in not_negative {
             if !(value.is_finite() && value >= 0.0) {
@@ -134,17 +134,17 @@ impl Sgd {
         }
         if !self.dampening.is_finite() {
             let expected = "a finite number";
-            return Err(Error::options("--dampening", self.dampening, expected));
+            return Err(Error::options("`dampening`", self.dampening, expected));
         }
         if self.nesterov && (self.momentum <= 0.0 || self.dampening != 0.0) {
             return Err(Error::options(
-                "--nesterov",
+                "`nesterov`",
                 format!("momentum {}, dampening {}", self.momentum, self.dampening),
                 "a momentum above 0 and no dampening",
             ));
         }
         if self.batch_size == Some(0) {
-            return Err(Error::options("--batch-size", 0, "at least 1"));
+            return Err(Error::options("`batch_size`", 0, "at least 1"));
         }
         self.schedule.check()
     }
