@@ -449,9 +449,10 @@ fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
             })
         }),
         // Whose K would be another's too.
-        ("`engine`: found gram, expected gram, `refit_all` all", |o| {
-            o.refit_all = true
-        }),
+        (
+            "`engine`: found gram, expected gram, `refit_all` all",
+            |o| o.refit_all = true,
+        ),
         ("--tolerance", |o| o.tolerance = 1e-6),
         ("--max-iterations", |o| o.max_iterations = 1001),
         ("--gemm", |o| {

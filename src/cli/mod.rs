@@ -127,7 +127,10 @@ fn with_options(message: &str) -> String {
         let option = after.split_once('`').and_then(|(name, behind)| {
             let own = OPTION_NAMES.iter().find(|(known, _)| *known == name);
             let option = own.map_or_else(|| name.replace('_', "-"), |(_, own)| (*own).to_string());
-            program.options.contains(&option).then_some((option, behind))
+            program
+                .options
+                .contains(&option)
+                .then_some((option, behind))
         });
         text += before;
         match option {
@@ -646,13 +649,18 @@ mod tests {
         set_program(
             "flowreg-fit",
             Voice::Lines,
-            ["l2", "cv", "val-split", "sample-weight"].map(String::from).to_vec(),
+            ["l2", "cv", "val-split", "sample-weight"]
+                .map(String::from)
+                .to_vec(),
         );
         for (message, expected) in [
             ("`l2`: found -1", "--l2: found -1"),
             ("give `validation` or `folds`", "give --val-split or --cv"),
             ("`sample_weight``l2`", "--sample-weight--l2"),
-            ("all with `sample_weight`, so", "all with --sample-weight, so"),
+            (
+                "all with `sample_weight`, so",
+                "all with --sample-weight, so",
+            ),
             ("`lenient` reads it", "`lenient` reads it"),
             ("a`b/l2`c `l2", "a`b/l2`c `l2"),
             ("", ""),

@@ -5,8 +5,6 @@
 //! version 1.0, little-endian, in C order. Pure functions on bytes; lengths are compared before
 //! anything is allocated.
 
-use half::f16;
-
 /// Element type of an array, without its byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dtype {
@@ -260,7 +258,7 @@ impl Header {
         match self.dtype {
             Dtype::F64 => words(from, into, f64::from_le_bytes),
             Dtype::F32 => words(from, into, |b| f32::from_le_bytes(b).into()),
-            Dtype::F16 => words(from, into, |b| f16::from_le_bytes(b).to_f64()),
+            Dtype::F16 => words(from, into, |b| f16_to_f64(u16::from_le_bytes(b))),
             Dtype::Bool => words(from, into, |[b]| f64::from(u8::from(b != 0))),
             Dtype::U8 => words(from, into, |[b]| b.into()),
             Dtype::U16 => words(from, into, |b| u16::from_le_bytes(b).into()),
@@ -579,9 +577,34 @@ fn parse_shape(value: Value) -> Option<Vec<usize>> {
     (dims.len() <= MAX_DIMENSIONS).then_some(dims)
 }
 
+/// The number of an IEEE 754 binary16, exactly.
+fn f16_to_f64(bits: u16) -> f64 {
+    let sign = if bits >> 15 == 0 { 1.0 } else { -1.0 };
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
+    let size = match exponent {
+        0 => fraction * 2f64.powi(-24),
+        31 if fraction == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        _ => (1024.0 + fraction) * 2f64.powi(exponent - 25),
+    };
+    sign * size
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_f16_is_the_number_that_the_half_crate_reads() {
+        for bits in 0..=u16::MAX {
+            let (own, other) = (f16_to_f64(bits), half::f16::from_bits(bits).to_f64());
+            assert!(
+                own.to_bits() == other.to_bits() || own.is_nan() && other.is_nan(),
+                "{bits}"
+            );
+        }
+    }
+
     use proptest::prelude::*;
 
     fn parse_text(text: &str, data: u64) -> Result<Header, NpyError> {
