@@ -18,7 +18,7 @@ use flowreg::data::pictures::{DecodeOptions, decode_rgb};
 use flowreg::data::prep::{self, PrepOptions};
 use flowreg::data::resample::Resizer;
 use flowreg::io::publish::Overwrite;
-use flowreg::linalg::threads;
+use flowreg::threads;
 use rayon::prelude::*;
 
 const WIDTH: usize = 667;

@@ -1,9 +1,9 @@
 //! Whose threads work: the caller's pool, or one that ends with the call. rayon's global pool is
 //! never started, as a forked child would wait for its threads for ever.
 
-use flowreg::linalg::threads;
 use flowreg::model::calibrate::calibrate;
 use flowreg::path::{PathOptions, fit_path};
+use flowreg::threads;
 use flowreg::{FitOptions, Samples};
 
 /// Rows of two classes, long enough for their loops to be shared.

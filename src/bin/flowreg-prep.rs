@@ -22,7 +22,7 @@ use flowreg::data::prep::PrepOptions;
 use flowreg::data::source::Part;
 use flowreg::data::{arrays, csv_text, download, libsvm, list};
 use flowreg::io::publish::{Overwrite, Staging};
-use flowreg::linalg::threads;
+use flowreg::threads;
 use flowreg::{Dataset, Error, Result, cli};
 
 /// Prepare data once into a memory-mapped f32 matrix.

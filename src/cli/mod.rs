@@ -353,9 +353,12 @@ fn json_line(value: &Value) -> String {
     if !line.contains(is_unprintable) {
         return line;
     }
-    let escape = |c: char| match is_unprintable(c) {
-        true => format!("\\u{:04x}", u32::from(c)),
-        false => c.to_string(),
+    let escape = |c: char| {
+        if is_unprintable(c) {
+            format!("\\u{:04x}", u32::from(c))
+        } else {
+            c.to_string()
+        }
     };
     line.chars().map(escape).collect()
 }
@@ -441,9 +444,10 @@ pub fn forecast(seconds: f64, memory: f64, disk: f64) {
     }
     let data = json!({"seconds": seconds, "memory_bytes": memory, "disk_bytes": disk});
     if !event("forecast", &data) {
-        let disk = match disk > 0.0 {
-            true => format!(", {} on the disk", bytes(disk)),
-            false => String::new(),
+        let disk = if disk > 0.0 {
+            format!(", {} on the disk", bytes(disk))
+        } else {
+            String::new()
         };
         let time = duration(seconds);
         say(format_args!(

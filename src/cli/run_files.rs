@@ -162,9 +162,10 @@ impl From<(&PathOptions, &PathFit)> for How {
 
 /// The model file of a run directory, or the file itself.
 pub fn model_file(path: &Path) -> PathBuf {
-    match path.is_dir() {
-        true => path.join(MODEL),
-        false => path.to_path_buf(),
+    if path.is_dir() {
+        path.join(MODEL)
+    } else {
+        path.to_path_buf()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::data::photographs::{Photograph, PhotographSplit, Photographs};
 use crate::data::pictures;
 use crate::error::{Error, Result};
 use crate::io::{files, publish};
-use crate::sgd::torch_rng::TorchRng;
+use crate::torch_rng::TorchRng;
 
 /// Usual names of split folders, in lower case.
 const USUAL: [(&str, &str); 8] = [

@@ -22,9 +22,9 @@ use crate::error::{Error, Result};
 use crate::kernels::columns::{self, Columns};
 use crate::kernels::{Isa, pixels, with_isa};
 use crate::linalg::gemm::{Accum, Gemm, Part, Prepacked, lower_triangle};
-use crate::linalg::mat::{MatMut, MatRef};
-use crate::linalg::threads::{self, Share, Work};
+use crate::linalg::mat::{MatMut, MatRef, room};
 use crate::linalg::vec::{dot_serial, sum};
+use crate::threads::{self, Share, Work};
 
 /// Columns of X multiplied at a time in floats: so many products are summed in f32, the rest
 /// in f64.
@@ -635,21 +635,6 @@ fn in_range(values: &[f32], x: &Rows, y: Option<&Rows>) -> Result<()> {
 /// A pass that reads these values and writes as many.
 fn pass<T>(values: &[T]) -> Work {
     Work::bytes(2 * size_of_val(values))
-}
-
-/// Zeros, one for each of rows x cols.
-pub(crate) fn room<T: Clone + Default>(rows: usize, cols: usize) -> Result<Vec<T>> {
-    let mut values = Vec::new();
-    let len = rows.saturating_mul(cols);
-    if values.try_reserve_exact(len).is_err() {
-        return Err(Error::memory(
-            "`engine`",
-            format!("a matrix of {rows} x {cols} for which there is no memory"),
-            "another engine (or auto), fewer rows or features, or more memory",
-        ));
-    }
-    values.resize(len, T::default());
-    Ok(values)
 }
 
 /// The mean of these columns of X, by the rows' weights if there are any.

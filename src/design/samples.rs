@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::design::plan::available_memory;
 use crate::error::{Error, Result};
 use crate::linalg::mat::MatRef;
-use crate::linalg::threads::{Share, Work};
+use crate::threads::{Share, Work};
 
 /// The rows that a step uses.
 #[derive(Clone, Copy, Debug)]
@@ -412,9 +412,10 @@ pub(crate) fn room(values: usize) -> Result<Vec<f32>> {
 /// Most blocks have none: the search is a pass without branches first.
 pub(crate) fn position(values: &[f32], test: impl Fn(f32) -> bool) -> Option<usize> {
     let all = values.iter().fold(true, |all, &value| all & test(value));
-    match all {
-        true => None,
-        false => values.iter().position(|&value| !test(value)),
+    if all {
+        None
+    } else {
+        values.iter().position(|&value| !test(value))
     }
 }
 

@@ -94,9 +94,10 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 pub(crate) fn open_regular(path: &Path, doing: &'static str) -> Result<File> {
     let check = |metadata: io::Result<fs::Metadata>| {
         let kind = metadata.map_err(Error::io(path, doing))?.file_type();
-        match kind.is_file() {
-            true => Ok(()),
-            false => Err(Error::format(path, "kind", kind_of(kind), "a regular file")),
+        if kind.is_file() {
+            Ok(())
+        } else {
+            Err(Error::format(path, "kind", kind_of(kind), "a regular file"))
         }
     };
     check(refusal().and_then(|()| fs::metadata(path)))?;

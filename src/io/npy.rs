@@ -246,12 +246,13 @@ impl Header {
             of: impl Fn([u8; N]) -> f64,
         ) {
             let words = bytes.as_chunks::<N>().0.iter();
-            match big_endian {
-                false => into.extend(words.map(|&word| of(word))),
-                true => into.extend(words.map(|&(mut word)| {
+            if big_endian {
+                into.extend(words.map(|&(mut word)| {
                     word.reverse();
                     of(word)
-                })),
+                }))
+            } else {
+                into.extend(words.map(|&word| of(word)))
             }
         }
         let from = (bytes, self.big_endian);

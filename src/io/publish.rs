@@ -464,9 +464,10 @@ fn remove_listed(dir: &Path, own: &BTreeSet<String>) -> Result<()> {
     // In descending order: what is in a directory comes before the directory.
     for entry in own.iter().rev() {
         let path = dir.join(entry);
-        let _ = match entry.ends_with('/') {
-            true => fs::remove_dir(path),
-            false => fs::remove_file(path),
+        let _ = if entry.ends_with('/') {
+            fs::remove_dir(path)
+        } else {
+            fs::remove_file(path)
         };
     }
     let _ = fs::remove_file(dir.join(ENTRIES));

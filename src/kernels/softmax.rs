@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::kernels::Isa;
 use crate::kernels::columns::{self, Columns, WIDTH};
 use crate::kernels::simd::{Simd, Task};
-use crate::linalg::threads::{Share, Work};
+use crate::threads::{Share, Work};
 
 /// Classes that are summed in f32 before they are added in f64.
 const PARTIAL: usize = 8;

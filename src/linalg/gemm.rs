@@ -20,7 +20,7 @@ use crate::kernels::gemm as kernels;
 pub use crate::kernels::gemm::{Accum, Part};
 use crate::kernels::gemm::{Packed, Strided};
 use crate::linalg::mat::{MatMut, MatRef};
-use crate::linalg::threads::{self, Share, Work};
+use crate::threads::{self, Share, Work};
 
 /// Who multiplies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -233,13 +233,14 @@ fn balanced(labels: &[u32], weights: &[f64], classes: usize) -> Vec<f64> {
 }
 
 fn length(option: &'static str, weights: &[f64], expected: usize, of: &str) -> Result<()> {
-    match weights.len() == expected {
-        true => Ok(()),
-        false => Err(Error::shape(
+    if weights.len() == expected {
+        Ok(())
+    } else {
+        Err(Error::shape(
             option,
             format!("{} weights", weights.len()),
             format!("{expected}: one a {of}"),
-        )),
+        ))
     }
 }
 

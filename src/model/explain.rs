@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::io::mmap::MappedMatrix;
 use crate::linalg::gemm::{Accum, Backend, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
-use crate::linalg::threads;
+use crate::threads;
 
 /// Training rows whose inner products are computed together.
 const BLOCK_ROWS: usize = 1024;

@@ -4,6 +4,7 @@ pub mod calibrate;
 pub mod evaluate;
 pub mod explain;
 pub mod export;
+mod scale;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -18,8 +19,8 @@ use crate::io::files;
 use crate::io::tensors::{self, Dtype, Numbers, Tensor};
 use crate::linalg::gemm::{Accum, Backend, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
-use crate::linalg::threads::{self, Work};
 use crate::loss::Loss;
+use crate::threads::{self, Work};
 
 /// Rows whose logits are computed together: enough for the product to be efficient.
 const BLOCK_ROWS: usize = 1024;
@@ -729,11 +730,10 @@ impl Model {
                 }
                 Err(error) => {
                     let found = error.to_string();
-                    let expected = match found.contains("unknown field") {
-                        true => {
-                            "what this flowreg writes; it was made by a newer one, which reads it"
-                        }
-                        false => "what flowreg writes",
+                    let expected = if found.contains("unknown field") {
+                        "what this flowreg writes; it was made by a newer one, which reads it"
+                    } else {
+                        "what flowreg writes"
                     };
                     return bad("metadata flowreg", found, expected);
                 }

@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 use crate::loss::weights::RowWeights;
 use crate::path::record::Solution;
 use crate::progress::Event;
-use crate::sgd::torch_rng::TorchRng;
 use crate::solver::point::Point;
 use crate::solver::problem::Problem;
+use crate::torch_rng::TorchRng;
 
 impl<S: Problem> Search<'_, '_, S> {
     /// Every penalty in every fold: the space is told which rows to fit, and gives the logits
@@ -138,9 +138,10 @@ impl<S: Problem> Search<'_, '_, S> {
         if rare.is_empty() {
             return;
         }
-        let more = match rare.len() > NAMED {
-            true => format!(" and {} more", rare.len() - NAMED),
-            false => String::new(),
+        let more = if rare.len() > NAMED {
+            format!(" and {} more", rare.len() - NAMED)
+        } else {
+            String::new()
         };
         self.observer.tell(Event::Warning(format!(
             "--cv: fewer rows than the {} folds, so that some folds score none of them: {}{more}",

@@ -113,9 +113,12 @@ impl PathOptions {
     /// # Errors
     /// [`Error::Options`].
     pub fn check(&self, validated: bool) -> Result<()> {
-        let positive = |option, value: f64| match value.is_finite() && value > 0.0 {
-            true => Ok(()),
-            false => Err(Error::options(option, value, "a finite number above 0")),
+        let positive = |option, value: f64| {
+            if value.is_finite() && value > 0.0 {
+                Ok(())
+            } else {
+                Err(Error::options(option, value, "a finite number above 0"))
+            }
         };
         match self.penalty {
             Penalty::Value(l2) if !(l2.is_finite() && l2 >= 0.0) => {

@@ -8,7 +8,6 @@ pub mod optimizer;
 pub mod parameters;
 pub mod recipe;
 pub mod schedule;
-pub mod torch_rng;
 pub mod trainer;
 pub mod trajectory;
 
@@ -26,8 +25,6 @@ use crate::error::{Error, Result};
 use crate::io::checkpoint::{Checkpoints, Fingerprint, Saver};
 use crate::kernels::Isa;
 use crate::linalg::gemm::{Backend, Gemm};
-use crate::linalg::threads;
-use crate::linalg::threads::Work;
 use crate::loss::weights::SampleWeights;
 use crate::loss::{BatchLoss, Loss};
 use crate::model::{About, Model};
@@ -36,8 +33,10 @@ use crate::sgd::dense::DenseParameters;
 use crate::sgd::gram::GramParameters;
 use crate::sgd::optimizer::{LearningRate, Sgd};
 use crate::sgd::parameters::Parameters;
-use crate::sgd::torch_rng::TorchRng;
 use crate::sgd::trainer::{Trainer, Watched};
+use crate::threads;
+use crate::threads::Work;
+use crate::torch_rng::TorchRng;
 
 /// What to fit and how.
 #[derive(Clone, Debug, Default)]

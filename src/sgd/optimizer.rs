@@ -19,7 +19,7 @@ use crate::linalg::power_iteration::largest_eigenvalue;
 use crate::loss::BatchLoss;
 use crate::sgd::parameters::{Parameters, Workspace};
 use crate::sgd::schedule::Schedule;
-use crate::sgd::torch_rng::TorchRng;
+use crate::torch_rng::TorchRng;
 
 /// Options of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -318,9 +318,10 @@ impl<E: Parameters> State<E> {
         if sgd.weight_decay != 0.0 {
             engine.axpby(sgd.weight_decay, &self.point, 1.0, gradient);
         }
-        match std::mem::take(&mut self.first) {
-            true => engine.axpby(1.0, gradient, 0.0, buffer),
-            false => engine.axpby(1.0 - sgd.dampening, gradient, sgd.momentum, buffer),
+        if std::mem::take(&mut self.first) {
+            engine.axpby(1.0, gradient, 0.0, buffer)
+        } else {
+            engine.axpby(1.0 - sgd.dampening, gradient, sgd.momentum, buffer)
         }
         if sgd.nesterov {
             engine.axpby(-self.lr, gradient, 1.0, &mut self.point);

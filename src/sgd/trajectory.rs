@@ -12,11 +12,11 @@ use crate::io::files::{self, NewFile};
 use crate::io::mmap::MappedMatrix;
 use crate::io::npy::{Dtype, Header};
 use crate::linalg::gemm::{Backend, Gemm};
-use crate::linalg::threads;
 use crate::model::Model;
 use crate::sgd::dense::DenseParameters;
 use crate::sgd::gram::Coordinates;
 use crate::sgd::{Init, initial_model};
+use crate::threads;
 
 /// A saved trajectory, mapped, with the rows and the start that it belongs to.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use crate::cli::run_files::Summary;
 use crate::design::plan::EngineKind;
 use crate::kernels::Isa;
 use crate::linalg::gemm::Gemm;
-use crate::linalg::threads;
 use crate::path::{PathFit, PathOptions, fit_path};
+use crate::threads;
 use crate::{
     Epoch, Evaluation, Event, Fit, FitOptions, LearningRate, Loss, Result, Samples, Schedule,
     Scores, Sgd, Splits, cli,
@@ -71,9 +71,10 @@ pub(super) fn end_laps_of_fit(laps: &mut cli::Laps, fit: &Fit) {
 
 pub(super) fn say_header(data: &Data, splits: Splits) {
     let (source, split) = (&data.source, data.name(data.train));
-    let place = match data.splits[data.train].1.is_mapped() {
-        true => "mapped",
-        false => "in memory",
+    let place = if data.splits[data.train].1.is_mapped() {
+        "mapped"
+    } else {
+        "in memory"
     };
     let train = splits.train;
     let (n, d, classes) = (train.rows(), train.features(), train.classes());
@@ -99,9 +100,10 @@ pub(super) fn say_sgd(n: usize, options: &FitOptions) {
         Some(rows) if rows < n => format!("{rows} rows a step"),
         _ => "full batch".to_string(),
     };
-    let schedule = match sgd.schedule == Schedule::default() {
-        true => String::new(),
-        false => format!(" ({})", sgd.schedule),
+    let schedule = if sgd.schedule == Schedule::default() {
+        String::new()
+    } else {
+        format!(" ({})", sgd.schedule)
     };
     cli::say(format_args!(
         "  sgd: lr {}{schedule}, {} epochs, {batch}, start {}",

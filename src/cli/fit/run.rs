@@ -20,12 +20,12 @@ use crate::design::scaler::{Scaler, Standardize};
 use crate::io::npy;
 use crate::io::publish::{Overwrite, Staging};
 use crate::kernels::Isa;
-use crate::linalg::threads;
 use crate::loss::weights::SampleWeights;
 use crate::model::calibrate::calibrate_logits;
 use crate::model::{About, Logits};
 use crate::path::{Optimizer, PathOptions};
 use crate::solver::report::Step;
+use crate::threads;
 use crate::{
     Checkpoints, Epoch, Error, Evaluation, FitOptions, Model, PathEntry, Result, Samples, Scores,
     Splits, cli,

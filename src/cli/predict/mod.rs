@@ -22,8 +22,8 @@ use self::pushes::{Fitted, Pushes};
 use crate::cli::{self, run_files};
 use crate::data::pictures::DecodeOptions;
 use crate::io::publish::Overwrite;
-use crate::linalg::threads;
 use crate::model::RowPredictions;
+use crate::threads;
 use crate::{Error, Model, Result, interrupt};
 
 /// Bytes of rows, or of what is predicted for them, that are made together.

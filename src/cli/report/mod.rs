@@ -136,10 +136,7 @@ impl Report<'_> {
             "weights_note": format!(
                 "Each class's weight as a picture: brighter pixels speak for the class, darker \
                  ones against it, grey ones say nothing.{}",
-                match self.model.bias().len() > tiles.len() {
-                    true => format!(" The first {} classes.", tiles.len()),
-                    false => String::new(),
-                }
+                if self.model.bias().len() > tiles.len() { format!(" The first {} classes.", tiles.len()) } else { String::new() }
             ),
             "mistakes": self.examples(&scores.confident_misses(EXAMPLES)),
             "unsure": self.examples(&scores.least_confident_correct(EXAMPLES)),

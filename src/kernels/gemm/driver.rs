@@ -15,7 +15,7 @@ use crate::kernels::gemm::tile::{
 use crate::kernels::gemm::{Accum, Part, Strided};
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{Simd, Task};
-use crate::linalg::threads::{self, Share, Work};
+use crate::threads::{self, Share, Work};
 
 /// Rows of A that are multiplied together. With KC columns they are 4 MB, which stay in cache
 /// while all panels use them. Whole tiles, so that a triangle's first tile starts at one.

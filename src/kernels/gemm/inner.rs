@@ -14,7 +14,7 @@ use crate::kernels::gemm::tile::{Epilogue, MR, PREFETCH_INTERVAL, tile, tile_row
 use crate::kernels::gemm::{Accum, Strided};
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{Simd, Task};
-use crate::linalg::threads::{self, Share, Work};
+use crate::threads::{self, Share, Work};
 
 /// Most rows of a strip.
 pub const STRIP: usize = 8 * MR;

@@ -44,7 +44,7 @@ use rayon::prelude::*;
 use crate::kernels::aligned::{self, Line};
 use crate::kernels::columns::Columns;
 use crate::kernels::isa::Isa;
-use crate::linalg::threads::{Share, Work};
+use crate::threads::{Share, Work};
 use driver::{Product, Right};
 use pack::{PackPanel, panel_width};
 

@@ -157,7 +157,7 @@ proptest! {
         transposed in any::<bool>(), padding in 0usize..3, add in any::<bool>(),
         alpha in -2.0f32..2.0, seed in any::<u32>(), threads in 1usize..4,
     ) {
-        crate::linalg::threads::share_short_loops();
+        crate::threads::share_short_loops();
         let a = Made::new(m, k, false, padding, seed);
         let b = Made::new(k, n, transposed, padding, seed ^ 1);
         let (accum, old) = if add {
