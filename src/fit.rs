@@ -40,7 +40,8 @@ pub struct FitOptions {
     /// Stop when so many epochs in a row brought no lower validation loss, and return the
     /// best epoch's model.
     pub early_stopping: Option<usize>,
-    /// Where to write every epoch's Gram coordinates, for [`crate::Trajectory`] to read.
+    /// Where to write every epoch's Gram coordinates, for [`crate::Trajectory`] to read; no file
+    /// that is there is replaced.
     pub save_trajectory: Option<PathBuf>,
     /// Where to save the state now and then, to go on from after a stop.
     pub checkpoints: Option<Checkpoints>,

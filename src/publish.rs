@@ -223,6 +223,7 @@ pub struct OutputFile {
     overwrite: Overwrite,
     own: fn(&[u8]) -> bool,
     file: NewFile,
+    published: bool,
     _lock: Lock,
 }
 
@@ -246,15 +247,9 @@ impl OutputFile {
         files::create_dir_all(parent_of(&target))?;
         let lock = Lock::take(&target)?;
         let partial = sibling(&target, "partial")?;
-        // Of a killed process, if it begins as ours; nothing else is emptied.
-        if partial.symlink_metadata().is_ok() && !is_own(&partial, own)? {
-            let found = "something that flowreg did not write";
-            return Err(Error::format(
-                &partial,
-                "content",
-                found,
-                "nothing of this name; move it away",
-            ));
+        // Of a killed process, if it begins as ours; nothing else is removed.
+        if partial.symlink_metadata().is_ok() && is_own(&partial, own)? {
+            files::remove_file(&partial)?;
         }
         let file = NewFile::create(&partial)?;
         Ok(OutputFile {
@@ -263,6 +258,7 @@ impl OutputFile {
             overwrite,
             own,
             file,
+            published: false,
             _lock: lock,
         })
     }
@@ -281,7 +277,7 @@ impl OutputFile {
     ///
     /// # Errors
     /// Those of [`OutputFile::begin`]: the target may have changed meanwhile.
-    pub fn publish(self) -> Result<()> {
+    pub fn publish(mut self) -> Result<()> {
         self.file.finish()?;
         refuse_file(&self.target, self.own, self.overwrite)?;
         match self.overwrite {
@@ -289,13 +285,16 @@ impl OutputFile {
             // Another program may have written it since it was looked for.
             Overwrite::Never => files::rename_new(&self.partial, &self.target)?,
         }
+        self.published = true;
         files::sync_dir(parent_of(&self.target))
     }
 }
 
 impl Drop for OutputFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.partial);
+        if !self.published {
+            let _ = fs::remove_file(&self.partial);
+        }
     }
 }
 
@@ -487,23 +486,58 @@ fn remove_remains(dir: &Path) -> Result<()> {
     if dir.symlink_metadata().is_err() || fs::remove_dir(dir).is_ok() {
         return Ok(());
     }
-    let start = match dir.join(ENTRIES).symlink_metadata() {
-        Ok(metadata) if metadata.is_file() => {
-            files::read(&dir.join(ENTRIES), "open", MAX_ENTRIES).ok()
-        }
-        _ => None,
-    };
-    let unfinished = Entries::to_json(None);
-    if start.is_some_and(|start| unfinished.starts_with(&start)) {
+    if is_unfinished(dir) {
         return remove_all(dir);
     }
-    let own = own_entries(dir, dir, dir.is_dir())?;
+    let own = own_entries(dir, dir, is_directory(dir))?;
     remove_listed(dir, &own)
+}
+
+/// Whether it is a directory, and no link to one.
+fn is_directory(path: &Path) -> bool {
+    path.symlink_metadata()
+        .is_ok_and(|metadata| metadata.is_dir())
+}
+
+/// Whether it is a directory that flowreg was writing: its list is that of one, or the beginning
+/// of it.
+fn is_unfinished(dir: &Path) -> bool {
+    let path = dir.join(ENTRIES);
+    let is_list = || {
+        path.symlink_metadata()
+            .is_ok_and(|metadata| metadata.is_file())
+    };
+    let list = || files::read(&path, "open", MAX_ENTRIES).ok();
+    is_directory(dir)
+        && is_list()
+        && list().is_some_and(|list| Entries::to_json(None).starts_with(&list))
+}
+
+/// The directory `.NAME.partial` in which the file `target` is made, by several processes one
+/// after another: new, or as the last one left it. The caller holds the lock of `target`, and
+/// removes it by [`remove_all`].
+///
+/// # Errors
+/// [`Error::Format`] for anything else of that name; [`Error::Io`].
+#[cfg(feature = "download")]
+pub(crate) fn resume_directory(target: &Path) -> Result<PathBuf> {
+    let dir = sibling(target, "partial")?;
+    if is_unfinished(&dir) {
+        return Ok(dir);
+    }
+    // A killed process may leave it empty.
+    if dir.symlink_metadata().is_ok() && fs::remove_dir(&dir).is_err() {
+        let found = "something that flowreg did not write";
+        return Err(files::refused_name(&dir, found));
+    }
+    files::create_dir(&dir)?;
+    files::write(&dir.join(ENTRIES), &Entries::to_json(None))?;
+    Ok(dir)
 }
 
 /// Remove an unfinished output, its list last: what a process leaves that is killed meanwhile is
 /// known by it, too.
-fn remove_all(dir: &Path) -> Result<()> {
+pub(crate) fn remove_all(dir: &Path) -> Result<()> {
     let mut all = BTreeSet::new();
     list(dir, "", &mut all)?;
     remove_listed(dir, &all)
@@ -556,11 +590,20 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
+    /// # Errors
+    /// [`Error::Locked`]; [`Error::Format`] where something else than a file has the name of the
+    /// lock; [`Error::Io`].
     pub fn take(target: &Path) -> Result<Lock> {
         let path = sibling(target, "lock")?;
         loop {
-            let file = (File::options().create(true).append(true).open(&path))
-                .map_err(Error::io(target, "lock (by a file beside it)"))?;
+            let mut options = File::options();
+            options.create(true).append(true);
+            let file = match files::open_unlinked(&path, options, "lock (by a file beside it)") {
+                Err(Error::Io { doing, source, .. }) => {
+                    return Err(Error::io(target, doing)(source));
+                }
+                opened => opened?,
+            };
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -591,7 +634,7 @@ impl Drop for Lock {
 #[cfg(unix)]
 fn same_file(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
-    let (Ok(a), Ok(b)) = (file.metadata(), fs::metadata(path)) else {
+    let (Ok(a), Ok(b)) = (file.metadata(), path.symlink_metadata()) else {
         return false;
     };
     (a.dev(), a.ino()) == (b.dev(), b.ino())
@@ -800,6 +843,50 @@ mod tests {
         fs::write(path(".out.lock"), b"mine").unwrap();
         drop(Staging::begin(&out, Overwrite::Never, &[]).unwrap());
         assert!(path(".out.lock").exists());
+    }
+
+    /// A link by a name that only flowreg uses is not followed: what it leads to is neither
+    /// written nor removed.
+    #[cfg(unix)]
+    #[test]
+    fn links_of_our_names_are_not_followed() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let (out, path) = (root.path().join("new"), |name: &str| root.path().join(name));
+        let finished = published(root.path());
+        symlink(&finished, path(".new.partial")).unwrap();
+        symlink("missing", path(".p.npy.lock")).unwrap();
+        symlink("missing", path(".q.npy.partial")).unwrap();
+        let error = Staging::begin(&out, Overwrite::Never, &[]).unwrap_err();
+        assert!(error.to_string().contains(".new.partial: "), "{error}");
+        assert_eq!(fs::read(finished.join("summary.json")).unwrap(), b"1");
+        assert!(finished.join("jpg/1.jpg").exists());
+        for (name, refused) in [("p.npy", ".p.npy.lock"), ("q.npy", ".q.npy.partial")] {
+            let written = write_file(&path(name), |_| true, b"1", Overwrite::Never, &[]);
+            let error = written.unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("{refused}: name: found ")),
+                "{error}"
+            );
+        }
+        assert!(!path("missing").exists());
+    }
+
+    /// What a killed process left is removed, not emptied: another name of it keeps its bytes.
+    #[test]
+    fn a_remnant_with_another_name_keeps_its_bytes() {
+        let root = tempfile::tempdir().unwrap();
+        let (path, partial) = (
+            root.path().join("p.npy"),
+            root.path().join(".p.npy.partial"),
+        );
+        let kept = root.path().join("kept");
+        fs::write(&kept, b"\x93NUMPY of days").unwrap();
+        fs::hard_link(&kept, &partial).unwrap();
+        let numpy = |start: &[u8]| start.starts_with(b"\x93NUMPY");
+        write_file(&path, numpy, b"\x93NUMPY", Overwrite::Never, &[]).unwrap();
+        assert_eq!(fs::read(&kept).unwrap(), b"\x93NUMPY of days");
+        assert!(!partial.exists());
     }
 
     #[test]
