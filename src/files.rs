@@ -225,8 +225,8 @@ pub(crate) fn read_stream(path: &Path, doing: &'static str, most: u64) -> Result
 
 fn read_opened(file: File, path: &Path, most: u64, bytes: &mut Vec<u8>) -> Result<()> {
     bytes.clear();
-    let before = state(path, &file)?;
-    let len = before.0;
+    let watched = WatchedFile::new(path, file)?;
+    let (file, len) = (&watched.file, watched.len);
     if len > most {
         return Err(Error::format(
             path,
@@ -239,35 +239,63 @@ fn read_opened(file: File, path: &Path, most: u64, bytes: &mut Vec<u8>) -> Resul
     usize::try_from(len)
         .map_or(Err(()), |len| bytes.try_reserve(len + 1).map_err(|_| ()))
         .map_err(|()| Error::io(path, "hold in memory")(io::ErrorKind::OutOfMemory.into()))?;
-    (Failing(&file).take(len + 1))
+    (Failing(file).take(len + 1))
         .read_to_end(bytes)
         .map_err(Error::io(path, "read"))?;
-    match bytes.len() as u64 == len {
-        true => check_state(path, &file, before),
-        false => Err(changed(path, len, bytes.len() as u64)),
+    if bytes.len() as u64 != len {
+        return Err(changed(path, len, bytes.len() as u64));
+    }
+    watched.check_unchanged()
+}
+
+/// A regular file as it was when it was opened.
+#[derive(Debug)]
+pub(crate) struct WatchedFile {
+    path: PathBuf,
+    /// The file.
+    pub file: File,
+    /// Its length.
+    pub len: u64,
+    written: SystemTime,
+}
+
+impl WatchedFile {
+    /// Take note of length and time of the last write; `path` is for messages.
+    pub fn new(path: &Path, file: File) -> Result<WatchedFile> {
+        let (len, written) = state(path, &file)?;
+        let path = path.to_path_buf();
+        Ok(WatchedFile {
+            path,
+            file,
+            len,
+            written,
+        })
+    }
+
+    /// Refuse if the file was written to. One that was replaced by another of its name is still
+    /// the one that was opened.
+    ///
+    /// # Errors
+    /// [`Error::Changed`].
+    pub fn check_unchanged(&self) -> Result<()> {
+        let (len, written) = state(&self.path, &self.file)?;
+        if len != self.len {
+            return Err(changed(&self.path, self.len, len));
+        }
+        if written != self.written {
+            let path = self.path.clone();
+            let what = "it was written to".to_string();
+            return Err(Error::Changed { path, what });
+        }
+        Ok(())
     }
 }
 
 /// Length and time of the last write.
-pub(crate) fn state(path: &Path, file: &File) -> Result<(u64, SystemTime)> {
+fn state(path: &Path, file: &File) -> Result<(u64, SystemTime)> {
     (refusal().and_then(|()| file.metadata()))
         .and_then(|metadata| Ok((metadata.len(), metadata.modified()?)))
         .map_err(Error::io(path, "read length and time of"))
-}
-
-/// Refuse if the file is not as it was: by its [`state`].
-pub(crate) fn check_state(path: &Path, file: &File, before: (u64, SystemTime)) -> Result<()> {
-    let (len, written) = state(path, file)?;
-    if len != before.0 {
-        return Err(changed(path, before.0, len));
-    }
-    match written == before.1 {
-        true => Ok(()),
-        false => Err(Error::Changed {
-            path: path.to_path_buf(),
-            what: "it was written to".to_string(),
-        }),
-    }
 }
 
 /// A file that had `before` bytes and has `now`.

@@ -2,7 +2,8 @@
 //! model.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::checkpoint::{Checkpoints, Identity, Saver};
@@ -63,6 +64,13 @@ pub enum Init {
     Zeros,
     /// A model file of the same shape; a temperature in it is left aside.
     File(PathBuf),
+    /// Such a model that is read already, and its file, for messages and checkpoints.
+    Model {
+        /// The model.
+        model: Arc<Model>,
+        /// Its file.
+        path: PathBuf,
+    },
 }
 
 impl fmt::Display for Init {
@@ -70,7 +78,7 @@ impl fmt::Display for Init {
         match self {
             Init::Torch { seed } => write!(f, "torch (seed {seed})"),
             Init::Zeros => f.write_str("zeros"),
-            Init::File(path) => write!(f, "{}", path.display()),
+            Init::File(path) | Init::Model { path, .. } => write!(f, "{}", path.display()),
         }
     }
 }
@@ -189,7 +197,7 @@ pub fn fit<'a>(
     let mut reading = 0.0;
     // Read first: it may not fit the rows.
     let start = match &options.init {
-        Init::File(_) => Some(timed(&mut reading, || {
+        Init::File(_) | Init::Model { .. } => Some(timed(&mut reading, || {
             initial_model(&options.init, splits.train)
         })?),
         Init::Torch { .. } | Init::Zeros => None,
@@ -565,23 +573,28 @@ pub(crate) fn initial_model(init: &Init, samples: &Samples) -> Result<Model> {
             Model::new(weight, bias)
         }
         Init::Zeros => Model::new(vec![0.0; outputs * features], vec![0.0; outputs]),
-        Init::File(path) => {
-            let mut model = Model::load(path)?;
-            let found = (model.bias().len(), model.weight().cols());
-            if found != (outputs, features) {
-                return Err(Error::format(
-                    path,
-                    "weight",
-                    format!("{} x {}", found.0, found.1),
-                    format!("{outputs} x {features} as the data asks for"),
-                ));
-            }
-            // Of another fit's probabilities.
-            model.set_about(About {
-                temperature: None,
-                ..model.about().clone()
-            });
-            Ok(model)
+        Init::File(path) => started_at(Model::load(path)?, path, (outputs, features)),
+        Init::Model { model, path } => {
+            started_at(model.as_ref().clone(), path, (outputs, features))
         }
     }
+}
+
+/// The model of a file as a start; `expected` are its outputs and features.
+fn started_at(mut model: Model, path: &Path, expected: (usize, usize)) -> Result<Model> {
+    let found = (model.bias().len(), model.weight().cols());
+    if found != expected {
+        return Err(Error::format(
+            path,
+            "weight",
+            format!("{} x {}", found.0, found.1),
+            format!("{} x {} as the data asks for", expected.0, expected.1),
+        ));
+    }
+    // Of another fit's probabilities.
+    model.set_about(About {
+        temperature: None,
+        ..model.about().clone()
+    });
+    Ok(model)
 }

@@ -5,10 +5,15 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::world::{FIT, PREP, World, succeeds};
-use flowreg::data::arrays::{ArrayOptions, Part, load, prepare};
+use flowreg::data::arrays::{ArrayOptions, ArrayPart, load, prepare};
 use flowreg::data::csv_text::{self, CsvOptions, Table};
 use flowreg::data::dataset::{Manifest, NumberFormat};
+use flowreg::data::folder::Shares;
+use flowreg::data::list;
+use flowreg::data::npy::{self, Dtype, Header};
 use flowreg::data::rows::{self, RowReader};
+use flowreg::data::source::Part;
+use flowreg::data::text::open_text;
 use flowreg::publish::Overwrite;
 use flowreg::{Dataset, Model, Result};
 use half::f16;
@@ -36,8 +41,8 @@ fn rows_of(path: &Path, features: usize) -> Result<Vec<f32>> {
     read_all(rows::open(path, &NumberFormat::default(), features)?, 2)
 }
 
-fn part(x: &Path, y: &Path) -> Part {
-    Part {
+fn part(x: &Path, y: &Path) -> ArrayPart {
+    ArrayPart {
         name: "train",
         x: x.to_path_buf(),
         y: y.to_path_buf(),
@@ -45,7 +50,7 @@ fn part(x: &Path, y: &Path) -> Part {
 }
 
 /// The first part as a dataset: its manifest, rows and labels.
-fn prepared(parts: &[Part], options: ArrayOptions) -> Result<(Manifest, Vec<f32>, Vec<u32>)> {
+fn prepared(parts: &[ArrayPart], options: ArrayOptions) -> Result<(Manifest, Vec<f32>, Vec<u32>)> {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     prepare(parts, options, &out, Overwrite::Never, &|_| {})?;
@@ -500,7 +505,12 @@ fn refusals_say_what_to_do() {
             vec![b'a', 0, 0xff, 0xfe],
             "row 1: found bytes that are no text",
         ),
-        ("|S2", "(2,)", vec![b'a', 0, 0, 0], "row 1: found no text"),
+        (
+            "|S2",
+            "(2,)",
+            vec![b'a', 0, 0, 0],
+            "label of row 1: found \"\", expected the name",
+        ),
         (
             "<U1",
             "(2,)",
@@ -616,8 +626,8 @@ fn the_rows_of_a_dataset_are_read_as_they_are_stored() {
     };
     let out = dir.path().join("out");
     let parts = [part(&x, &y)];
-    let manifest = prepare(&parts, options, &out, Overwrite::Never, &|_| {}).unwrap();
-    let mut format = manifest.numbers.unwrap();
+    let prepared = prepare(&parts, options, &out, Overwrite::Never, &|_| {}).unwrap();
+    let mut format = prepared.manifest.numbers.unwrap();
     let stored = of_dataset(&out).1;
     let file = out.join("train.x.npy");
     let read = rows::open(&file, &format, 2).unwrap();
@@ -642,8 +652,8 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
         center: true,
         ..ArrayOptions::default()
     };
-    let manifest = prepare(&[part(&x, &y)], options, &out, Overwrite::Never, &|_| {}).unwrap();
-    let format = manifest.numbers.unwrap();
+    let prepared = prepare(&[part(&x, &y)], options, &out, Overwrite::Never, &|_| {}).unwrap();
+    let format = prepared.manifest.numbers.unwrap();
     let stored = of_dataset(&out).1;
     let file = out.join("train.x.npy");
     let refused = |path: &Path, format: Option<&NumberFormat>| {
@@ -675,7 +685,7 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
     // Without the dataset the format comes along, or the rows are refused.
     let loaded = load(&[part(&file, &y)], ArrayOptions::default(), &|_, _| ()).unwrap();
     assert_eq!(loaded.numbers, format);
-    let val = Part {
+    let val = ArrayPart {
         name: "val",
         ..part(&x, &y)
     };
@@ -683,7 +693,7 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
         [part(&file, &y), val.clone()],
         [
             part(&x, &y),
-            Part {
+            ArrayPart {
                 x: file.clone(),
                 ..val
             },
@@ -767,8 +777,8 @@ fn of_tables(
 ) -> Result<(Manifest, Vec<f32>, Vec<u32>)> {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let parts: Vec<csv_text::Part> = (parts.iter())
-        .map(|&(name, path)| csv_text::Part {
+    let parts: Vec<Part> = (parts.iter())
+        .map(|&(name, path)| Part {
             name,
             path: path.to_path_buf(),
         })
@@ -822,8 +832,8 @@ fn tables_of_every_spelling_are_the_same_rows() {
         );
         // For a model of these columns, in another order and without the label.
         let path = table(dir.path(), "ask", "wide,length\n0,7\n");
-        let from = Box::new(std::fs::File::open(&path).unwrap());
-        let read = Table::of_reader(&path, from, None, None, &numbers).unwrap();
+        let text = open_text(&path).unwrap();
+        let read = Table::of_text(&path, text, None, None, &numbers).unwrap();
         assert_eq!(read_all(Box::new(read), 5).unwrap(), [7.0, 0.0]);
     }
     // Labels in numerical order, if all are whole numbers; quoted commas, quotes and line ends.
@@ -849,6 +859,98 @@ fn tables_of_every_spelling_are_the_same_rows() {
     let (manifest, ..) = of_tables(&[("train", &a), ("test", &b)], &options).unwrap();
     assert_eq!(manifest.class_names, ["u", "v", "w"]);
     assert_eq!(manifest.splits.len(), 2);
+}
+
+/// The same classes and the same refusals at every door.
+#[test]
+fn labels_mean_the_same_at_every_door() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &[u8]| table(dir.path(), name, text);
+    let x = npy::f32_file(&[4, 1], &[1.0, 2.0, 3.0, 4.0]);
+    let x = write("x.npy", &x);
+    let options = CsvOptions {
+        label: "label".to_string(),
+        ..CsvOptions::default()
+    };
+    let shares = Shares {
+        val: 0.0,
+        test: 0.0,
+        seed: 0,
+    };
+    // Names and the class of each row, or the refusal, by table, array of text and list.
+    let doors = |labels: [&str; 4]| {
+        let rows = |row: &dyn Fn(usize) -> String| {
+            let lines = (0..4).map(|i| format!("{},{}\n", row(i), labels[i]));
+            "path,label\n".to_string() + &lines.collect::<String>()
+        };
+        let csv = write("t.csv", rows(&|i| i.to_string()).as_bytes());
+        let csv = of_tables(&[("train", &csv)], &options).map(|(m, _, y)| (m.class_names, y));
+        let mut y = Header::encode(Dtype::Bytes(8), &[4]);
+        for label in labels {
+            y.extend(format!("{label:\0<8}").bytes());
+        }
+        let y = write("y.npy", &y);
+        let array = prepared(&[part(&x, &y)], ArrayOptions::default());
+        let array = array.map(|(m, _, y)| (m.class_names, y));
+        let list = write("l.csv", rows(&|i| format!("{i}.jpg")).as_bytes());
+        let list = list::open(&list, None, shares, true).map(|found| {
+            let mut rows = Vec::new();
+            for (photograph, label) in &found.photographs.splits[0].rows {
+                rows.push((photograph.name.clone(), *label));
+            }
+            rows.sort();
+            let labels = rows
+                .into_iter()
+                .map(|(_, label)| label)
+                .collect::<Vec<u32>>();
+            (found.photographs.class_names, labels)
+        });
+        [csv, array, list]
+    };
+    for (labels, names, classes) in [
+        (["1.0", "1", "10", "9"], &["1", "9", "10"][..], [0, 0, 2, 1]),
+        (
+            ["TRUE", "false", "True", "False"],
+            &["False", "True"],
+            [1, 0, 1, 0],
+        ),
+        (["10", "9", "x", "9"], &["10", "9", "x"], [0, 1, 2, 1]),
+    ] {
+        for made in doors(labels) {
+            let (found, rows) = made.unwrap();
+            assert_eq!(
+                (found, &*rows),
+                (names.iter().map(|n| n.to_string()).collect(), &classes[..])
+            );
+        }
+    }
+    for (labels, said) in [
+        (
+            ["a", "b", "nan", "b"],
+            "found \"nan\", expected the name or number of a class; fill in",
+        ),
+        (
+            ["a", "b", "0.5", "b"],
+            "found \"0.5\", expected a whole number or the name of a class",
+        ),
+        (
+            ["a", "b", "b ", "b"],
+            "found \"b \", expected one spelling of a class: \"b\" came before",
+        ),
+        (
+            ["1", "1.0", "x", "1"],
+            "found \"1.0\", expected one spelling of a class: \"1\" came before",
+        ),
+        (
+            ["7", "7.0", "7", "07"],
+            "classes: found one: label 7 in all 4 rows",
+        ),
+    ] {
+        for refused in doors(labels) {
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
 }
 
 #[test]
@@ -921,8 +1023,12 @@ fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
             "line 3, the label: found \"u \", expected one spelling of a class: \"u\" came before, which differs by spaces only",
         ),
         (
-            b"a,y\n1,TRUE\n6,true\n5,False\n",
+            b"a,y\n1,TRUE\n6,true\n5,maybe\n",
             "line 3, the label: found \"true\", expected one spelling of a class: \"TRUE\" came before, which differs by capital letters only",
+        ),
+        (
+            b"a,y\n1,1\n6,1.0\n5,x\n",
+            "line 3, the label: found \"1.0\", expected one spelling of a class: \"1\" came before, which is the same number",
         ),
         (
             b"a,y\n1e39,0\n6,1\n",
@@ -1022,6 +1128,15 @@ fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
     let (manifest, _, labels) = of_tables(&[("train", &path)], &centered).unwrap();
     assert_eq!(manifest.class_names, ["0", "1"]);
     assert_eq!(labels, [0, 1, 1, 0]);
+    // A column of truth values, however they are written.
+    let path = table(
+        dir.path(),
+        "truths",
+        "a,y\n1,TRUE\n2,false\n3,True\n4,False\n",
+    );
+    let (manifest, _, labels) = of_tables(&[("train", &path)], &centered).unwrap();
+    assert_eq!(manifest.class_names, ["False", "True"]);
+    assert_eq!(labels, [1, 0, 1, 0]);
     let text = "t,y\n1700000000.5,0\n1700000001.25,1\n1700000002.75,1\n";
     let path = table(dir.path(), "times", text);
     let (manifest, x, _) = of_tables(&[("train", &path)], &centered).unwrap();

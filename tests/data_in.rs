@@ -639,7 +639,7 @@ fn classes_may_be_without_rows() {
         stderr.contains("val") && stderr.contains("2 classes"),
         "{stderr}"
     );
-    assert!(stderr.ends_with(": 5, 11\n"), "{stderr}");
+    assert!(stderr.ends_with(": class 5, class 11\n"), "{stderr}");
     // The same of a dataset, whose classes are those of all its parts.
     let prep = [
         "npy", "--x", "xgap", "--y", "ygap", "--x-val", "xval", "--y-val", "yval",

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::Problem;
 use flowreg::data::npy;
 use flowreg::design::scaler::{Scaler, Standardize};
@@ -11,7 +13,7 @@ use flowreg::explain::Explainer;
 use flowreg::mat::MatRef;
 use flowreg::weighting::{ClassWeights, Weighting};
 use flowreg::{
-    Checkpoints, Error, Event, Every, Fit, FitOptions, Init, LearningRate, Samples, Sgd,
+    Checkpoints, Error, Event, Every, Fit, FitOptions, Init, LearningRate, Model, Samples, Sgd,
 };
 use proptest::prelude::*;
 
@@ -102,13 +104,19 @@ fn a_model_continues_where_it_ended() {
             }
             let first = fit(&samples, &options(what, engine, 40));
             first.model.save(&file).unwrap();
-            let go_on = |epochs| {
+            let go_on_at = |init, epochs| {
                 let options = FitOptions {
-                    init: Init::File(file.clone()),
+                    init,
                     ..options(what, engine, epochs)
                 };
                 fit(&samples, &options)
             };
+            let go_on = |epochs| go_on_at(Init::File(file.clone()), epochs);
+            let read = Init::Model {
+                model: Arc::new(Model::load(&file).unwrap()),
+                path: file.clone(),
+            };
+            assert_eq!(go_on_at(read, 2).model, go_on(2).model);
             let loss = |fit: &Fit| fit.model.evaluate(&samples).unwrap().loss;
             assert!(
                 common::relative(loss(&go_on(0)), loss(&first)) < 1e-4,

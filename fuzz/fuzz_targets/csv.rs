@@ -1,18 +1,21 @@
 //! Any bytes as a table, with and without a column of labels: rows of usable numbers, or an error.
 #![no_main]
 
-use std::io::Cursor;
+use std::path::Path;
 
 use flowreg::data::csv_text::Table;
 use flowreg::data::dataset::{NumberFormat, is_usable};
 use flowreg::data::rows::RowReader;
+use flowreg::data::text::Text;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     for label in [None, Some("y")] {
-        let from = Box::new(Cursor::new(bytes.to_vec()));
-        let format = NumberFormat::default();
-        let Ok(mut table) = Table::of_reader("table".as_ref(), from, label, None, &format) else {
+        let (path, format) = (Path::new("table"), NumberFormat::default());
+        let Ok(text) = Text::of_bytes(path, bytes.to_vec()) else {
+            return;
+        };
+        let Ok(mut table) = Table::of_text(path, text, label, None, &format) else {
             continue;
         };
         let width = table.features();

@@ -3,6 +3,7 @@
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use flowreg::cli::converged::{self, ConvergeArgs, WeightingArgs};
@@ -383,7 +384,7 @@ impl Data {
     }
 
     fn of_arrays(x: &Path, y: &Path, args: &Args) -> Result<Data> {
-        let part = |name, x: &Path, y: &Path| arrays::Part {
+        let part = |name, x: &Path, y: &Path| arrays::ArrayPart {
             name,
             x: x.to_path_buf(),
             y: y.to_path_buf(),
@@ -447,28 +448,12 @@ impl Data {
     /// Warn of classes that rows of another split have and the rows to fit have not.
     fn warn_of_missing_classes(&self, train: &Samples, split: usize, samples: &Samples) {
         let missing = samples.classes_missing_in(train);
-        let name = |&class: &u32| match self.class_names.get(class as usize) {
-            Some(name) => name.clone(),
-            None => class.to_string(),
-        };
-        let names: Vec<String> = missing.iter().take(8).map(name).collect();
-        if missing.is_empty() {
-            return;
-        }
-        let more = if missing.len() > names.len() {
-            ", ..."
-        } else {
-            ""
-        };
+        let missing: Vec<usize> = missing.into_iter().map(|class| class as usize).collect();
         let (split, train) = (self.name(split), self.name(self.train));
-        let count = match missing.len() {
-            1 => "1 class".to_string(),
-            count => format!("{count} classes"),
-        };
-        cli::warn(format_args!(
-            "{split} has rows of {count} that {train} lacks, which no fit can learn: {}{more}",
-            names.join(", ")
-        ));
+        if let Some(sentence) = checks::missing_in_train(split, train, &missing, &self.class_names)
+        {
+            cli::warn(sentence);
+        }
     }
 
     /// The files of the rows of [`Data::samples`].
@@ -479,13 +464,18 @@ impl Data {
         Some(kept.map(|(file, _)| file.clone()).collect())
     }
 
-    /// Refuse to begin at a model whose rows were made otherwise: its weight is of its own scale
-    /// and its bias of its own shift. A bare state dict does not say.
-    fn check_init(&self, args: &Args) -> Result<()> {
-        let Some(path) = init_file(args) else {
+    /// Read the model that the fit begins at, if it does, and refuse one whose rows were made
+    /// otherwise: its weight is of its own scale and its bias of its own shift. A bare state dict
+    /// does not say.
+    fn read_init(&self, init: &mut Init) -> Result<()> {
+        let Init::File(path) = init else {
             return Ok(());
         };
-        let model = Model::load(path)?;
+        let (path, model) = (path.clone(), Arc::new(Model::load(path)?));
+        *init = Init::Model {
+            model: Arc::clone(&model),
+            path: path.clone(),
+        };
         let (known, rows) = (&model.about().numbers, &self.numbers);
         let shift = |numbers: &Option<NumberFormat>| numbers.as_ref()?.shift.clone();
         let other = if !model.is_described() {
@@ -500,7 +490,7 @@ impl Data {
             return Ok(());
         };
         Err(Error::Format {
-            path: path.to_path_buf(),
+            path,
             field: format!("metadata flowreg.numbers.{other}"),
             found: format!("another {other} than the rows have"),
             expected: "a model of this dataset, or another start (--init torch)".to_string(),
@@ -522,14 +512,16 @@ fn run(args: Args) -> Result<()> {
     let staging = Staging::begin(out, Overwrite::forced(args.force), &sources)?;
     let pool = threads::pool(args.threads)?;
     let data = pool.install(|| Data::open(&args, &staging))?;
-    data.check_init(&args)?;
+    if let Optimize::Sgd(options) = &mut plan.how {
+        data.read_init(&mut options.init)?;
+    }
     let classes = data.classes(plan.classes)?;
     let train = data.samples(data.train, classes)?;
     let val = (data.val.map(|val| data.samples(val, classes))).transpose()?;
     let eval = data.samples(data.eval, classes)?;
     let labels_path = data.splits[data.train].1.labels_path();
-    checks::refuse_one_class(labels_path, train.labels())?;
     let names = &data.class_names;
+    checks::refuse_one_class(labels_path, train.labels(), names)?;
     let from_one = match args.dataset {
         Some(_) => "prepare the dataset again with --labels-from 1",
         None => "give --labels-from 1",

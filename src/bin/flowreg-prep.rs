@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
 use flowreg::data::checks;
-use flowreg::data::dataset::{Manifest, TRAIN};
+use flowreg::data::dataset::Prepared;
 use flowreg::data::demo::{self, DemoOptions};
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::folder::{self, FolderOptions, Layout, Shares};
@@ -15,6 +15,7 @@ use flowreg::data::libsvm::{Found, LibsvmOptions};
 use flowreg::data::photographs::{Loader, Photographs};
 use flowreg::data::pictures::DecodeOptions;
 use flowreg::data::prep::{self, PrepOptions};
+use flowreg::data::source::Part;
 use flowreg::data::{arrays, csv_text, download, libsvm, list};
 use flowreg::publish::{Overwrite, Staging};
 use flowreg::{Dataset, Error, Result, cli, threads};
@@ -66,15 +67,15 @@ enum Command {
         (y for labels). Features are bool, whole numbers or floats, in C or Fortran order; they are \
         taken as they are and rounded to f32, except that bytes (|u1) are divided by 255, as pixels are. \
         A column whose differences f32 would lose (such as Unix times) is refused, or shifted with \
-        --center. Labels are whole numbers from 0 (of any type, floats too if they are whole), or text: \
-        then classes are in the order of numpy.unique."
+        --center. Labels are whole numbers from 0 (of any type, floats too if they are whole), or text, \
+        numbered as the labels of a table."
     )]
     Npy(Npy),
     /// Tables with a header: comma-, semicolon- or tab-separated values
     #[command(
         long_about = "Tables with a header: comma-, semicolon- or tab-separated values.\n\n\
-        The first line names the columns; the one of --label has the label, a whole number or the name \
-        of a class, all others have numbers (or True and False) and are features. The tables of a \
+        The first line names the columns; the one of --label has the label, a whole number (1 and 1.0 are \
+        one class), True or False, or the name of a class; all others have numbers (or True and False) and are features. The tables of a \
         dataset have the same columns, in any order."
     )]
     Csv(Csv),
@@ -130,8 +131,8 @@ struct Folder {
         value_name = "FILE",
         long_help = "CSV of path,label[,split] instead: paths in --root, or else in the list's folder. A first \
                      line with the names of the columns (path, file, filename or image; label or class; \
-                     split) may give another order. Labels that are all whole numbers make classes in \
-                     numeric order, others by name. Example: --list labels.csv --root photographs"
+                     split) may give another order. Labels are those of a table: all whole numbers make \
+                     classes in numeric order, others by name. Example: --list labels.csv --root photographs"
     )]
     list: Option<PathBuf>,
     /// What the folders in --root are, if not as they look: classes, or splits with classes in them
@@ -444,12 +445,12 @@ fn prepare(photographs: &Photographs, pictures: &Pictures, output: &Output) -> R
     }
     let bar = cli::progress(rows as u64, "prepare");
     let started = Instant::now();
-    let manifest = pool.install(|| {
+    let prepared = pool.install(|| {
         let overwrite = output.overwrite();
         prep::prepare(photographs, &options, out, overwrite, &|n| bar.inc(n))
     })?;
     bar.finish_and_clear();
-    say_done(out, &manifest, started)?;
+    say_done(out, &prepared, started);
     Ok(())
 }
 
@@ -489,7 +490,7 @@ fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) ->
 }
 
 fn npy(args: &Npy) -> Result<()> {
-    let mut parts = vec![arrays::Part {
+    let mut parts = vec![arrays::ArrayPart {
         name: "train",
         x: args.x.clone(),
         y: args.y.clone(),
@@ -500,7 +501,7 @@ fn npy(args: &Npy) -> Result<()> {
     ];
     for (name, x, y) in others {
         if let (Some(x), Some(y)) = (x.clone(), y.clone()) {
-            parts.push(arrays::Part { name, x, y });
+            parts.push(arrays::ArrayPart { name, x, y });
         }
     }
     let options = arrays::ArrayOptions {
@@ -513,16 +514,22 @@ fn npy(args: &Npy) -> Result<()> {
     })
 }
 
+fn text_parts(train: &Path, val: &Option<PathBuf>, test: &Option<PathBuf>) -> Vec<Part> {
+    [
+        ("train", Some(train)),
+        ("val", val.as_deref()),
+        ("test", test.as_deref()),
+    ]
+    .into_iter()
+    .filter_map(|(name, path)| {
+        let path = path?.to_path_buf();
+        Some(Part { name, path })
+    })
+    .collect()
+}
+
 fn csv(args: &Csv) -> Result<()> {
-    let files = [
-        ("train", Some(&args.train)),
-        ("val", args.val.as_ref()),
-        ("test", args.test.as_ref()),
-    ];
-    let parts: Vec<csv_text::Part> = (files.into_iter())
-        .filter_map(|(name, path)| Some((name, path?.clone())))
-        .map(|(name, path)| csv_text::Part { name, path })
-        .collect();
+    let parts = text_parts(&args.train, &args.val, &args.test);
     let options = csv_text::CsvOptions {
         label: args.label.clone(),
         delimiter: args.delimiter,
@@ -535,16 +542,7 @@ fn csv(args: &Csv) -> Result<()> {
 }
 
 fn libsvm(args: &Libsvm) -> Result<()> {
-    let others = [("val", &args.val), ("test", &args.test)];
-    let others = others
-        .into_iter()
-        .filter_map(|(name, path)| Some((name, path.as_ref()?)));
-    let parts: Vec<libsvm::Part> = (std::iter::once(("train", &args.train)).chain(others))
-        .map(|(name, path)| libsvm::Part {
-            name,
-            path: path.clone(),
-        })
-        .collect();
+    let parts = text_parts(&args.train, &args.val, &args.test);
     let options = LibsvmOptions {
         first_index: args.first_index,
         features: args.features,
@@ -580,22 +578,23 @@ fn say_found(found: &Found) {
     ));
 }
 
-fn convert(output: &Output, prepare: impl FnOnce(&dyn Fn(u64)) -> Result<Manifest>) -> Result<()> {
+fn convert(output: &Output, prepare: impl FnOnce(&dyn Fn(u64)) -> Result<Prepared>) -> Result<()> {
     let started = Instant::now();
     let bar = cli::progress(0, "rows");
     let rows = std::cell::Cell::new(0);
-    let manifest = prepare(&|n| {
+    let prepared = prepare(&|n| {
         rows.set(rows.get() + n);
         bar.set_length(rows.get());
         bar.set_position(rows.get());
     })?;
     bar.finish_and_clear();
-    say_done(&output.out, &manifest, started)?;
+    say_done(&output.out, &prepared, started);
     say_next(&output.out, "--lr auto --epochs 2000");
     Ok(())
 }
 
-fn say_done(out: &Path, manifest: &Manifest, started: Instant) -> Result<()> {
+fn say_done(out: &Path, prepared: &Prepared, started: Instant) {
+    let manifest = &prepared.manifest;
     for split in &manifest.splits {
         cli::say(format_args!("  {:5} {:5} rows", split.name, split.rows));
     }
@@ -609,13 +608,11 @@ fn say_done(out: &Path, manifest: &Manifest, started: Instant) -> Result<()> {
         out.display(),
         seconds * 1e3 / rows as f64
     ));
-    let labels = Dataset::open(out)?.labels(TRAIN)?;
-    let names = &manifest.class_names;
+    let (labels, names) = (&prepared.train_labels, &manifest.class_names);
     let from_one = "give --labels-from 1";
-    if let Some(sentence) = checks::absent_classes(&labels, names.len(), names, from_one) {
+    if let Some(sentence) = checks::absent_classes(labels, names.len(), names, from_one) {
         cli::warn(sentence);
     }
-    Ok(())
 }
 
 fn verify(args: &Dir) -> Result<()> {

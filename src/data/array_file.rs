@@ -1,17 +1,15 @@
 //! An array in a file, ready to be read: a `.npy` file, or a member of an `.npz` archive.
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use super::npy::{Dtype, Header};
 #[cfg(feature = "formats")]
 use super::npz::{self, Inflated, Member};
-use super::store::{check_state, parse_header, state};
+use super::store::parse_header;
 use crate::engine::available_memory;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, WatchedFile};
 
 /// Bytes that are read together where nothing else says how many.
 const PIECE: usize = 1 << 20;
@@ -41,8 +39,7 @@ pub(crate) struct ArrayFile {
     /// As it was given: for messages.
     pub path: PathBuf,
     pub header: Header,
-    file: File,
-    state: (u64, SystemTime),
+    file: WatchedFile,
     source: Source,
     /// Bytes of the data, and those that are still to be read front to back.
     length: u64,
@@ -82,30 +79,29 @@ impl ArrayFile {
         let (place, name) = npz::locate(path);
         #[cfg(not(feature = "formats"))]
         let place = path.to_path_buf();
-        let mut file = files::open_regular(&place, "open")?;
-        let state = state(path, &file)?;
+        let file = WatchedFile::new(path, files::open_regular(&place, "open")?)?;
+        let (mut bytes, file_length) = (&file.file, file.len);
         let mut start = Vec::new();
-        (&file)
+        bytes
             .take(4)
             .read_to_end(&mut start)
             .map_err(Error::io(path, "read"))?;
         #[cfg(feature = "formats")]
         if npz::has_magic(&start) || name.is_some() {
-            let member = Member::find(path, &file, name.as_deref(), role.usual())?;
-            return ArrayFile::of_member(path, file, state, member);
+            let member = Member::find(path, bytes, name.as_deref(), role.usual())?;
+            return ArrayFile::of_member(path, file, member);
         }
         let _ = role;
-        file.rewind().map_err(Error::io(path, "read"))?;
-        let head = read_head(&mut &file).map_err(Error::io(path, "read"))?;
-        let header = parse_header(path, &head, state.0)?;
+        bytes.rewind().map_err(Error::io(path, "read"))?;
+        let head = read_head(&mut bytes).map_err(Error::io(path, "read"))?;
+        let header = parse_header(path, &head, file_length)?;
         let at = header.data_offset as u64;
         Ok(ArrayFile {
             path: path.to_path_buf(),
             file,
-            state,
             source: Source::Plain(at),
-            length: state.0 - at,
-            left: state.0 - at,
+            length: file_length - at,
+            left: file_length - at,
             header,
             #[cfg(feature = "formats")]
             packed: None,
@@ -113,12 +109,7 @@ impl ArrayFile {
     }
 
     #[cfg(feature = "formats")]
-    fn of_member(
-        path: &Path,
-        mut file: File,
-        state: (u64, SystemTime),
-        member: Member,
-    ) -> Result<ArrayFile> {
+    fn of_member(path: &Path, file: WatchedFile, member: Member) -> Result<ArrayFile> {
         let mut path = path.as_os_str().to_os_string();
         // The whole address, whichever part of it was given.
         if npz::locate(Path::new(&path)).1.is_none() {
@@ -128,15 +119,15 @@ impl ArrayFile {
         let path = PathBuf::from(path);
         let (head, source) = match member.deflated {
             true => {
-                let mut inflated = member.inflate(&path, &file)?;
+                let mut inflated = member.inflate(&path, &file.file)?;
                 let head = read_head(&mut inflated).map_err(damaged(&path))?;
                 (head, Source::Inflated(Box::new(inflated)))
             }
             false => {
-                file.seek(SeekFrom::Start(member.start))
+                let mut bytes = &file.file;
+                let head = (bytes.seek(SeekFrom::Start(member.start)))
+                    .and_then(|_| read_head(&mut bytes.take(member.size)))
                     .map_err(Error::io(&path, "read"))?;
-                let head =
-                    read_head(&mut (&file).take(member.size)).map_err(Error::io(&path, "read"))?;
                 let at = member.start + head.len() as u64;
                 (head, Source::Plain(at))
             }
@@ -148,7 +139,6 @@ impl ArrayFile {
         Ok(ArrayFile {
             path,
             file,
-            state,
             source,
             length,
             left: length,
@@ -165,8 +155,7 @@ impl ArrayFile {
     /// compared.
     pub fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
         let read = match &mut self.source {
-            Source::Plain(_) => self
-                .file
+            Source::Plain(_) => (&self.file.file)
                 .read_exact(bytes)
                 .map_err(Error::io(&self.path, "read")),
             #[cfg(feature = "formats")]
@@ -233,14 +222,15 @@ impl ArrayFile {
     pub fn rewind(&mut self) -> Result<()> {
         match &mut self.source {
             Source::Plain(at) => {
-                (self.file.seek(SeekFrom::Start(*at))).map_err(Error::io(&self.path, "read"))?;
+                ((&self.file.file).seek(SeekFrom::Start(*at)))
+                    .map_err(Error::io(&self.path, "read"))?;
             }
             #[cfg(feature = "formats")]
             Source::Held(held) => held.set_position(0),
             #[cfg(feature = "formats")]
             Source::Inflated(inflated) => {
                 if let Some(packed) = &self.packed {
-                    **inflated = packed.member.inflate(&self.path, &self.file)?;
+                    **inflated = packed.member.inflate(&self.path, &self.file.file)?;
                     read_head(inflated).map_err(damaged(&self.path))?;
                 }
             }
@@ -279,8 +269,10 @@ impl ArrayFile {
     /// Bytes of the data from `at` on. Only after [`ArrayFile::seekable`].
     pub fn read_at(&mut self, at: u64, bytes: &mut [u8]) -> Result<()> {
         let read = match &mut self.source {
-            Source::Plain(start) => (self.file.seek(SeekFrom::Start(*start + at)))
-                .and_then(|_| self.file.read_exact(bytes)),
+            Source::Plain(start) => {
+                let mut file = &self.file.file;
+                (file.seek(SeekFrom::Start(*start + at))).and_then(|_| file.read_exact(bytes))
+            }
             #[cfg(feature = "formats")]
             Source::Held(held) => {
                 held.set_position(at);
@@ -318,7 +310,7 @@ impl ArrayFile {
 
     /// Refuse if somebody wrote to the file since it was opened.
     pub fn check_unchanged(&self) -> Result<()> {
-        check_state(&self.path, &self.file, self.state)
+        self.file.check_unchanged()
     }
 }
 

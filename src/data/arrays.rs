@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::array_file::{ArrayFile, Role, refuse_beyond_memory};
 use super::checks;
 use super::columns::Columns;
-use super::dataset::{BYTES, MAX_CLASSES, Manifest, NumberFormat, Split};
-use super::dataset_writer::{BLOCK_BYTES, publish, write_split};
+use super::dataset::{BYTES, MAX_CLASSES, Manifest, NumberFormat, Prepared, Split};
+use super::dataset_writer::{BLOCK_BYTES, DatasetWriter};
 use super::labels::{self, Numbered};
 use super::npy::Dtype;
 use super::rows::{self, Finish, RowReader};
@@ -21,9 +21,9 @@ use crate::publish::{Overwrite, Staging};
 /// Values that are converted together.
 const GROUP: usize = 1 << 16;
 
-/// One split to be: features (n x d) and labels (n).
+/// Arrays that become a split: features (n x d) and labels (n).
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct ArrayPart {
     /// `train`, `val` or `test`.
     pub name: &'static str,
     /// The features' file: `FILE.npy`, `FILE.npz` or `FILE.npz:NAME`, of bool, whole numbers or
@@ -67,44 +67,36 @@ pub struct Loaded {
 /// differences f32 would lose (unless `center`); [`Error::Exists`], [`Error::Locked`],
 /// [`Error::Npy`], [`Error::Changed`], [`Error::Io`], [`Error::Interrupted`].
 pub fn prepare(
-    parts: &[Part],
+    parts: &[ArrayPart],
     options: ArrayOptions,
     out: &Path,
     overwrite: Overwrite,
     progress: &dyn Fn(u64),
-) -> Result<Manifest> {
+) -> Result<Prepared> {
     let sources: Vec<PathBuf> = (parts.iter())
         .flat_map(|part| [file(&part.x), file(&part.y)])
         .collect();
     let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
     let staging = Staging::begin(out, overwrite, &sources)?;
     let Opened {
-        features: mut readers,
+        features: readers,
         numbered,
         numbers,
     } = Opened::of(parts, options, MAX_CLASSES as i64)?;
-    let features = readers[0].features;
     let source = parts[0].x.file_name().unwrap_or_default();
     let source = source.to_string_lossy().into_owned();
     let names = numbered.names(options.labels_from);
-    let mut manifest = Manifest::of_numbers(source, names, features);
-    for ((part, reader), labels) in parts.iter().zip(&mut readers).zip(&numbered.labels) {
-        let entry = write_split(
-            staging.dir(),
-            part.name,
-            &part.y,
-            features,
-            labels,
-            |rows, values| {
-                progress(rows.len() as u64);
-                reader.read(values).map(drop)
-            },
-        )?;
-        reader.end()?;
-        manifest.splits.push(entry);
-    }
+    let mut manifest = Manifest::of_numbers(source, names, readers[0].features);
     manifest.numbers = Some(numbers);
-    publish(staging, manifest)
+    let mut writer = DatasetWriter::new(staging, manifest);
+    for ((part, mut reader), labels) in parts.iter().zip(readers).zip(numbered.labels) {
+        writer.write_split(part.name, &part.y, labels, |rows, values| {
+            progress(rows.len() as u64);
+            reader.read(values).map(drop)
+        })?;
+        reader.end()?;
+    }
+    writer.publish()
 }
 
 /// Rows to fit without a dataset: features that can be mapped are (`<f4` in C order), others are
@@ -114,7 +106,7 @@ pub fn prepare(
 /// # Errors
 /// As [`prepare`]; [`Error::Memory`] for arrays beyond the memory at hand.
 pub fn load(
-    parts: &[Part],
+    parts: &[ArrayPart],
     options: ArrayOptions,
     forecast: &dyn Fn(&Path, u64),
 ) -> Result<Loaded> {
@@ -182,7 +174,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn of(parts: &[Part], options: ArrayOptions, most_classes: i64) -> Result<Opened> {
+    fn of(parts: &[ArrayPart], options: ArrayOptions, most_classes: i64) -> Result<Opened> {
         let (mut features, mut labels) = (Vec::new(), Vec::new());
         let mut stored: Vec<Option<NumberFormat>> = Vec::new();
         for part in parts {
@@ -534,7 +526,7 @@ mod tests {
         ];
         for (dtype, data, scale) in cases {
             std::fs::write(path("x.npy"), npy(dtype, &[3, 2], data)).unwrap();
-            let part = Part {
+            let part = ArrayPart {
                 name: "train",
                 x: path("x.npy"),
                 y: path("y.npy"),
@@ -573,14 +565,15 @@ mod tests {
         std::fs::write(path("x.npy"), npy(Dtype::U8, &[2, 1], vec![0, 1])).unwrap();
         std::fs::write(path("y.npy"), npy(Dtype::U8, &[2], vec![0, 9])).unwrap();
         std::fs::write(path("yv.npy"), npy(Dtype::U8, &[2], vec![0, 12])).unwrap();
-        let parts = [("train", "y.npy"), ("val", "yv.npy")].map(|(name, y)| Part {
+        let parts = [("train", "y.npy"), ("val", "yv.npy")].map(|(name, y)| ArrayPart {
             name,
             x: path("x.npy"),
             y: path(y),
         });
-        let manifest =
+        let prepared =
             prepare(&parts, AS_THEY_ARE, &path("out"), Overwrite::Never, &|_| {}).unwrap();
-        assert_eq!(manifest.class_names.len(), 13);
+        assert_eq!(prepared.manifest.class_names.len(), 13);
+        assert_eq!(prepared.train_labels, [0, 9]);
         let dataset = Dataset::open(path("out")).unwrap();
         assert_eq!(dataset.split("train").unwrap().labels(), [0, 9]);
     }
@@ -629,7 +622,7 @@ mod tests {
         for (x, y, part) in cases {
             std::fs::write(path("x.npy"), x).unwrap();
             std::fs::write(path("y.npy"), y).unwrap();
-            let parts = [Part {
+            let parts = [ArrayPart {
                 name: "train",
                 x: path("x.npy"),
                 y: path("y.npy"),

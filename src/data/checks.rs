@@ -20,21 +20,53 @@ pub fn refuse_empty(path: &Path, rows: usize, features: usize) -> Result<()> {
     Ok(())
 }
 
-/// Refuse labels that name fewer than two classes; `path` is for the message. Cost: O(n).
+/// What sentences call a class: its name, or `class N`.
+fn class_name(names: &[String], class: usize) -> String {
+    let name = names.get(class).cloned();
+    name.unwrap_or_else(|| format!("class {class}"))
+}
+
+/// At most [`NAMED`] classes by their names.
+fn listed(names: &[String], classes: &[usize]) -> String {
+    let first = classes.iter().take(NAMED);
+    let first: Vec<String> = first.map(|&class| class_name(names, class)).collect();
+    let more = if classes.len() > NAMED { ", ..." } else { "" };
+    first.join(", ") + more
+}
+
+/// Refuse labels that name fewer than two classes; `path` is for the message, and `names` are
+/// those of the classes as far as they have any. Cost: O(n).
 ///
 /// # Errors
 /// [`Error::Format`].
-pub fn refuse_one_class<L: Copy + PartialEq + Into<i64>>(path: &Path, labels: &[L]) -> Result<()> {
+pub fn refuse_one_class<L: Copy + PartialEq + TryInto<usize>>(
+    path: &Path,
+    labels: &[L],
+    names: &[String],
+) -> Result<()> {
     let first = labels.first();
     if first.is_some_and(|first| labels.iter().any(|label| label != first)) {
         return Ok(());
     }
-    let found = match first {
-        Some(&label) => format!("one: label {} in all {} rows", label.into(), labels.len()),
+    let found = match first.map(|&label| label.try_into().unwrap_or(usize::MAX)) {
+        Some(class) => {
+            let name = class_name(names, class);
+            // A class without a name is called by its label.
+            let label = name.strip_prefix("class ").unwrap_or(&name);
+            format!("one: label {label} in all {} rows", labels.len())
+        }
         None => "none: no rows".to_string(),
     };
     let expected = "rows of at least two to train on";
     Err(Error::format(path, "classes", found, expected))
+}
+
+/// The refusal of a class, by its name, that no row to train on has, where every class is to have
+/// one; `field` says where the class is found, and `remedy` what to do.
+pub fn untrained(path: &Path, field: impl Into<String>, class: &str, remedy: &str) -> Error {
+    let found = format!("class {class:?}, which has no rows to train on");
+    let expected = format!("every class in train; {remedy}");
+    Error::format(path, field, found, expected)
 }
 
 /// Refuse rows of another width than `whose` rows, as in `"the model"`.
@@ -67,26 +99,39 @@ pub fn absent_classes<L: Copy + TryInto<usize>>(
         }
     }
     let absent: Vec<usize> = (0..classes).filter(|&class| !present[class]).collect();
-    let name = |&class: &usize| match names.get(class) {
-        Some(name) => name.clone(),
-        None => format!("class {class}"),
-    };
-    let listed: Vec<String> = absent.iter().take(NAMED).map(name).collect();
-    let listed = listed.join(", ");
+    let listed = listed(names, &absent);
     match absent.as_slice() {
         [] => None,
-        [0] if classes > 2 && name(&0) == "class 0" => Some(format!(
+        [0] if classes > 2 && listed == "class 0" => Some(format!(
             "class 0 has no rows to train on; labels seem to begin at 1: if so, {from_one}"
         )),
         [_] => Some(format!("{listed} has no rows to train on")),
         _ => {
-            let more = if absent.len() > NAMED { ", ..." } else { "" };
             let count = absent.len();
             Some(format!(
-                "{count} of {classes} classes have no rows to train on: {listed}{more}"
+                "{count} of {classes} classes have no rows to train on: {listed}"
             ))
         }
     }
+}
+
+/// A sentence on classes that rows of `split` have and those of `train` lack; none if there are
+/// none.
+pub fn missing_in_train(
+    split: &str,
+    train: &str,
+    classes: &[usize],
+    names: &[String],
+) -> Option<String> {
+    let count = match classes {
+        [] => return None,
+        [_] => "1 class".to_string(),
+        _ => format!("{} classes", classes.len()),
+    };
+    let listed = listed(names, classes);
+    Some(format!(
+        "{split} has rows of {count} that {train} lacks, which no fit can learn: {listed}"
+    ))
 }
 
 #[cfg(test)]
@@ -103,9 +148,18 @@ mod tests {
             "y.npy: rows: found 0, expected at least one"
         );
         assert!(said(refuse_empty(path, 3, 0)).contains("features: found 0"));
-        assert!(refuse_one_class(path, &[1u32, 1, 0]).is_ok());
-        assert!(said(refuse_one_class(path, &[4i64; 20])).contains("label 4 in all 20 rows"));
-        assert!(said(refuse_one_class::<i64>(path, &[])).contains("no rows"));
+        assert!(refuse_one_class(path, &[1u32, 1, 0], &[]).is_ok());
+        let one = said(refuse_one_class(path, &[4i64; 20], &[]));
+        assert!(one.contains("label 4 in all 20 rows"), "{one}");
+        // A class is called by what the file says, not by its number.
+        for (names, label) in [(["rose", "lily"], "lily"), (["class 1", "class 2"], "2")] {
+            let one = said(refuse_one_class(path, &[1i64; 3], &names.map(String::from)));
+            assert!(
+                one.contains(&format!("one: label {label} in all 3 rows")),
+                "{one}"
+            );
+        }
+        assert!(said(refuse_one_class::<i64>(path, &[], &[])).contains("no rows"));
         assert!(refuse_width(path, 3, 3, "the model").is_ok());
         let said = said(refuse_width(path, 3, 4, "the model"));
         assert_eq!(

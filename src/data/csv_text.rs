@@ -5,21 +5,20 @@
 //! Quotes, CRLF and a byte-order mark are understood. `True` and `False` are 1 and 0, as pandas
 //! writes them; what is missing or no number is refused by line and column.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::collections::HashMap;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use csv::{ByteRecord, ReaderBuilder};
 
 use super::checks;
 use super::csv_quotes::Records;
-use super::dataset::{MAX_CLASSES, Manifest, NumberFormat};
-use super::dataset_writer::{publish, write_split};
+use super::dataset::{Manifest, NumberFormat, Prepared};
+use super::dataset_writer::DatasetWriter;
+use super::labels::{LabelEncoder, given, is_missing, shown};
 use super::rows::{Finish, RowReader};
-use super::source::{Source, is_standard_input, name_of, refuse_twice, stopped_or};
-use super::store::state;
-use super::text::open_text;
+use super::source::{Part, Source, is_standard_input, name_of, refuse_twice, stopped_or};
+use super::text::Text;
 use crate::error::{Error, Result};
 use crate::files::{self, NewFile};
 use crate::interrupt;
@@ -27,23 +26,10 @@ use crate::publish::{Overwrite, Staging};
 
 /// Longest record that is read, in bytes of text.
 const MAX_RECORD: u64 = 64 << 20;
-/// Bytes of the header in which the delimiter is looked for.
-const MAX_LOOK: u64 = 1 << 20;
 /// Columns that a message names.
 const NAMED: usize = 12;
-/// What stands for a missing value or label, beside nothing at all.
-const MISSING: [&str; 4] = ["na", "n/a", "nan", "null"];
 /// What stands for a missing value, but may be a label.
 const NO_VALUE: [&str; 4] = ["none", "nil", "?", "-"];
-
-/// One split to be.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// `train`, `val` or `test`.
-    pub name: &'static str,
-    /// The table: a file, a pipe, or `-` for standard input; plain, `.gz`, `.bz2` or `.xz`.
-    pub path: PathBuf,
-}
 
 /// How tables are read.
 #[derive(Clone, Debug, Default)]
@@ -60,9 +46,10 @@ pub struct CsvOptions {
 ///
 /// The first part is the one that is fitted. Features are all columns but the label's, in the
 /// order of the first table; the other tables have the same columns in any order. Classes are
-/// the labels of all tables: in numerical order if all are whole numbers, else in the order of
-/// their names. `progress` is told the rows written since its last call. Cost: two passes over
-/// the tables; memory: a block of 32 MB, 4 bytes a row, and the names.
+/// the labels of all tables: in numerical order if all are whole numbers, False and True if all are
+/// truth values, else in the order of their names. `progress` is told the rows written since its
+/// last call. Cost: two passes over the tables; memory: a block of 32 MB, 4 bytes a row, and the
+/// names.
 ///
 /// # Errors
 /// [`Error::Format`] names file, line and column of what cannot be used; also for columns whose
@@ -74,81 +61,69 @@ pub fn prepare(
     out: &Path,
     overwrite: Overwrite,
     progress: &dyn Fn(u64),
-) -> Result<Manifest> {
+) -> Result<Prepared> {
     let sources: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
-    refuse_twice(&sources)?;
+    refuse_twice(sources.iter().copied())?;
     let staging = Staging::begin(out, overwrite, &sources)?;
     let mut format = NumberFormat::default();
-    let mut classes = Classes::default();
+    let mut encoder = LabelEncoder::default();
     let mut looked = Vec::new();
-    let open = |part: &Part, at: &Path, format: &NumberFormat| {
-        let text = Box::new(open_text(at)?);
+    let open = |part: &Part, source: &Source, format: &NumberFormat| {
+        let text = Text::of(source.again()?)?;
         let label = Some(options.label.as_str());
-        Table::of_reader(&part.path, text, label, options.delimiter, format)
+        Table::of_text(&part.path, text, label, options.delimiter, format)
     };
     for part in parts {
-        let at = kept(part, staging.dir())?;
-        let before = file_state(&at)?;
-        let mut table = open(part, &at, &format)?;
+        let source = kept(part, staging.dir())?;
+        let mut table = open(part, &source, &format)?;
         let first = format.columns.is_none();
         format.columns = Some(table.columns.clone());
         table.finish = Finish::only_looking(table.features());
         let mut row = vec![0.0; table.features()];
-        let mut of_rows = Vec::new();
+        let mut codes = Vec::new();
         while table.read(&mut row)? > 0 {
-            of_rows.push(classes.place(&part.path, table.line, table.label_field())?);
+            let field = || format!("line {}, the label", table.line);
+            codes.push(encoder.encode(&part.path, field, table.label_field())?);
         }
-        checks::refuse_empty(&part.path, of_rows.len(), table.features())?;
+        checks::refuse_empty(&part.path, codes.len(), table.features())?;
         if first && let Some(seen) = &table.finish.seen {
             let name = |j: usize| format!("column {:?}", table.columns[j]);
             format.shift = seen.settle(options.center, &part.path, name)?;
         }
-        looked.push((part, of_rows, at, before));
+        looked.push((part, codes, source));
     }
-    let (names, places) = classes.sorted();
-    let source = name_of(&parts[0].path);
+    let (names, classes) = encoder.finish()?;
     let features = format.columns.as_ref().map_or(0, Vec::len);
-    let mut manifest = Manifest::of_numbers(source, names, features);
-    for (part, of_rows, at, before) in looked {
-        let labels: Vec<i64> = of_rows
-            .iter()
-            .map(|&class| places[class as usize])
-            .collect();
-        let mut table = open(part, &at, &format)?;
-        let mut written = 0;
-        let entry = write_split(
-            staging.dir(),
-            part.name,
-            &part.path,
-            features,
-            &labels,
-            |rows, values| {
-                progress(rows.len() as u64);
-                written += table.read(values)?;
-                Ok(())
-            },
-        )?;
-        if file_state(&at)? != before || written != labels.len() {
-            return Err(Error::Changed {
-                path: part.path.clone(),
-                what: "it was written to".to_string(),
-            });
+    let manifest = Manifest::of_numbers(name_of(&parts[0].path), names, features);
+    let mut writer = DatasetWriter::new(staging, manifest);
+    for (part, codes, source) in looked {
+        let labels: Vec<i64> = codes.iter().map(|&code| classes[code as usize]).collect();
+        let mut table = open(part, &source, &format)?;
+        let mut left = labels.len();
+        writer.write_split(part.name, &part.path, labels, |rows, values| {
+            progress(rows.len() as u64);
+            left -= table.read(values)?;
+            Ok(())
+        })?;
+        table.check_unchanged()?;
+        if left > 0 {
+            let (path, what) = (part.path.clone(), "it was written to".to_string());
+            return Err(Error::Changed { path, what });
         }
-        if at != part.path {
-            files::remove_file(&at)?;
+        if source.path() != part.path {
+            files::remove_file(source.path())?;
         }
-        manifest.splits.push(entry);
     }
-    manifest.numbers = Some(format);
-    publish(staging, manifest)
+    writer.manifest.numbers = Some(format);
+    writer.publish()
 }
 
-/// A file with the bytes of a part, which are read twice: its own, or what its pipe brings, kept
-/// in the directory in the making.
-fn kept(part: &Part, dir: &Path) -> Result<PathBuf> {
+/// The bytes of a part, which are read twice: its file, or what its pipe brings, kept in the
+/// directory in the making.
+fn kept(part: &Part, dir: &Path) -> Result<Source> {
     let source = Source::open(&part.path)?;
     if source.is_file() && !is_standard_input(&part.path) {
-        return Ok(part.path.clone());
+        return Ok(source);
     }
     let path = dir.join(format!("{}.text", part.name));
     let mut file = NewFile::create(&path)?;
@@ -158,115 +133,10 @@ fn kept(part: &Part, dir: &Path) -> Result<PathBuf> {
         interrupt::check()?;
         let failed = |error| stopped_or(error, |error| Error::io(&part.path, "read")(error));
         match from.read(&mut piece).map_err(failed)? {
-            0 => return Ok(path),
+            0 => return Source::open(&path),
             read => file.append(&piece[..read])?,
         }
     }
-}
-
-/// Length and time of the last write of a regular file.
-fn file_state(path: &Path) -> Result<(u64, SystemTime)> {
-    state(path, &files::open_regular(path, "open")?)
-}
-
-/// The different labels, in the order in which they came.
-#[derive(Debug, Default)]
-struct Classes {
-    /// For each spelling of a field its place in `found`.
-    spellings: HashMap<Vec<u8>, u32>,
-    /// For each label that no other may resemble its place.
-    places: HashMap<String, u32>,
-    found: Vec<Label>,
-}
-
-#[derive(Debug)]
-struct Label {
-    name: String,
-    /// As it stands in the table, spaces and all.
-    spelling: String,
-}
-
-impl Classes {
-    /// The place of the label of a field.
-    fn place(&mut self, path: &Path, line: u64, field: &[u8]) -> Result<u32> {
-        if let Some(&place) = self.spellings.get(field) {
-            return Ok(place);
-        }
-        let refuse = |found: String, expected: &str| {
-            Error::format(path, format!("line {line}, the label"), found, expected)
-        };
-        let label = label_of(field).map_err(|expected| refuse(shown(field), expected))?;
-        let number = label.parse::<f64>().ok();
-        if number.is_some_and(|number| number.is_finite() && number.fract() != 0.0) {
-            let expected = "a whole number or the name of a class; is it the column of labels?";
-            return Err(refuse(shown(field), expected));
-        }
-        let key = match label.to_ascii_lowercase() {
-            truth if matches!(&*truth, "true" | "false") => truth,
-            _ => label.to_string(),
-        };
-        if let Some(&place) = self.places.get(&key) {
-            let before = &self.found[place as usize];
-            if number.is_none() {
-                let apart = match before.name == label {
-                    true => "spaces",
-                    false => "capital letters",
-                };
-                let expected = format!(
-                    "one spelling of a class: {:?} came before, which differs by {apart} only; \
-                     write both alike, or give them names of their own",
-                    before.spelling
-                );
-                return Err(refuse(shown(field), &expected));
-            }
-            self.spellings.insert(field.to_vec(), place);
-            return Ok(place);
-        }
-        if self.found.len() == MAX_CLASSES {
-            let found = format!("the {}th different label", MAX_CLASSES + 1);
-            let expected = format!("at most {MAX_CLASSES} classes; is it the column of labels?");
-            return Err(Error::format(path, format!("line {line}"), found, expected));
-        }
-        let place = self.found.len() as u32;
-        self.spellings.insert(field.to_vec(), place);
-        self.places.insert(key, place);
-        self.found.push(Label {
-            name: label.to_string(),
-            spelling: String::from_utf8_lossy(field).into_owned(),
-        });
-        Ok(place)
-    }
-
-    /// The names of the classes in order, and for each label its class.
-    fn sorted(self) -> (Vec<String>, Vec<i64>) {
-        let labels: Vec<String> = self.found.into_iter().map(|label| label.name).collect();
-        let whole = |label: &str| {
-            let number = label.parse::<f64>().ok();
-            number.filter(|n| n.fract() == 0.0 && n.abs() < 1e15)
-        };
-        let numbers: Option<Vec<f64>> = labels.iter().map(|label| whole(label)).collect();
-        let of = |numbers: &[f64]| {
-            let keys = numbers.iter().map(|&number| number as i64);
-            number_keys(keys.collect(), |key| key.to_string())
-        };
-        match numbers {
-            Some(numbers) => of(&numbers),
-            None => number_keys(labels, String::clone),
-        }
-    }
-}
-
-/// The different keys in order, named, and for each key its place.
-fn number_keys<K: Ord + Clone>(
-    keys: Vec<K>,
-    name: impl Fn(&K) -> String,
-) -> (Vec<String>, Vec<i64>) {
-    let mut places: BTreeMap<K, i64> = keys.iter().map(|key| (key.clone(), 0)).collect();
-    for (place, number) in places.values_mut().enumerate() {
-        *number = place as i64;
-    }
-    let of_keys = keys.iter().map(|key| places[key]).collect();
-    (places.keys().map(name).collect(), of_keys)
 }
 
 /// A table with a header, read row by row.
@@ -293,17 +163,17 @@ impl Table {
     /// # Errors
     /// [`Error::Format`] for a header without the label's column, with a name twice or without
     /// one, or with other columns than the format's; [`Error::Io`].
-    pub fn of_reader(
+    pub fn of_text(
         path: &Path,
-        from: Box<dyn Read + Send>,
+        mut text: Text,
         label: Option<&str>,
         delimiter: Option<u8>,
         format: &NumberFormat,
     ) -> Result<Table> {
-        let (start, from) = look(path, BufReader::new(from))?;
-        let delimiter = delimiter.unwrap_or_else(|| delimiter_of(&start));
+        let start = text.peek(|bytes| bytes.contains(&b'\n'))?;
+        let delimiter = delimiter.unwrap_or_else(|| delimiter_of(start));
         let bounded = Bounded {
-            from: Box::new(Cursor::new(start).chain(from)),
+            from: text,
             read: 0,
             records: Records::new(delimiter),
         };
@@ -336,6 +206,11 @@ impl Table {
         &self.columns
     }
 
+    /// Refuse if the file was written to since it was opened.
+    fn check_unchanged(&self) -> Result<()> {
+        self.reader.get_ref().from.check_unchanged()
+    }
+
     /// Read the next record; false at the end.
     fn next(&mut self) -> Result<bool> {
         let line = next_record(&self.path, &mut self.reader, &mut self.record)?;
@@ -360,7 +235,7 @@ impl Table {
         }
         for (text, &feature) in self.record.iter().zip(&self.features) {
             let Some(feature) = feature else {
-                self.labels.push(label_of(text).ok().map(str::to_string));
+                self.labels.push(given(text));
                 continue;
             };
             let text = text.trim_ascii();
@@ -414,8 +289,10 @@ impl RowReader for Table {
         for row in values.chunks_exact_mut(self.columns.len()) {
             match self.next() {
                 Ok(true) => {}
-                Ok(false) => break,
-                Err(error) if rows == 0 => return Err(error),
+                Ok(false) => {
+                    self.ended = self.check_unchanged().err();
+                    break;
+                }
                 Err(error) => {
                     self.ended = Some(error);
                     break;
@@ -429,29 +306,15 @@ impl RowReader for Table {
                 self.labels.resize(rows, None);
             }
         }
-        Ok(rows)
+        match self.ended.take_if(|_| rows == 0) {
+            Some(error) => Err(error),
+            None => Ok(rows),
+        }
     }
 
     fn labels(&self) -> &[Option<String>] {
         &self.labels
     }
-}
-
-/// The first line of a text, without its byte-order mark, and what follows.
-fn look<R: BufRead>(path: &Path, mut from: R) -> Result<(Vec<u8>, R)> {
-    let mut start = Vec::new();
-    (&mut from)
-        .take(MAX_LOOK)
-        .read_until(b'\n', &mut start)
-        .map_err(Error::io(path, "read"))?;
-    if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
-        let expected = "UTF-8; save the table so";
-        return Err(Error::format(path, "encoding", "UTF-16", expected));
-    }
-    if start.starts_with(b"\xef\xbb\xbf") {
-        start.drain(..3);
-    }
-    Ok((start, from))
 }
 
 /// Of comma, semicolon and tab the one that is most frequent in the header, outside of quotes.
@@ -592,29 +455,6 @@ fn number(text: &[u8]) -> Option<f64> {
     }
 }
 
-/// The label in a field, or what was expected instead.
-fn label_of(field: &[u8]) -> std::result::Result<&str, &'static str> {
-    match std::str::from_utf8(field.trim_ascii()) {
-        Err(_) => Err("a label in UTF-8; save the table so"),
-        Ok("") => Err("the name or number of a class; fill in or drop what is missing"),
-        Ok(label) if is_missing(label) => Err(
-            "the name or number of a class; fill in or drop what is missing, or rename the class \
-             if it is called so",
-        ),
-        Ok(label) => Ok(label),
-    }
-}
-
-/// The beginning of a field, for messages.
-fn shown(field: &[u8]) -> String {
-    let text = String::from_utf8_lossy(field);
-    format!("{:?}", text.chars().take(40).collect::<String>())
-}
-
-pub(super) fn is_missing(text: &str) -> bool {
-    text.is_empty() || MISSING.contains(&text.to_ascii_lowercase().as_str())
-}
-
 /// Read the next record; the line in which it begins, `None` at the end.
 fn next_record(
     path: &Path,
@@ -657,7 +497,7 @@ fn of_csv(path: &Path, error: csv::Error, quote: Option<u64>) -> Error {
 
 /// A reader that refuses to give more bytes than a record may have.
 struct Bounded {
-    from: Box<dyn Read + Send>,
+    from: Text,
     /// Since the record began.
     read: u64,
     records: Records,

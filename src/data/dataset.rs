@@ -36,6 +36,15 @@ const MAX_FILES: u64 = 1 << 30;
 /// Most classes whose names fit a manifest, at up to 30 bytes each.
 pub(crate) const MAX_CLASSES: usize = 1 << 19;
 
+/// A dataset that was written.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// The class of each row of `train`; empty if there is no such split.
+    pub train_labels: Vec<i64>,
+}
+
 /// `dataset.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::blocks::Blocks;
 use super::checks;
-use super::dataset::{MANIFEST, Manifest, SplitEntry, TRAIN, files_file, x_file, y_file};
+use super::dataset::{MANIFEST, Manifest, Prepared, SplitEntry, TRAIN, files_file, x_file, y_file};
 use super::npy::{Dtype, Header};
 use crate::error::Result;
 use crate::files::{self, NewFile};
@@ -17,89 +17,127 @@ use crate::publish::Staging;
 /// Bytes of rows that are made and written together.
 pub(crate) const BLOCK_BYTES: usize = 32 << 20;
 
-/// Seal and write the manifest, and let the dataset appear.
-pub(crate) fn publish(staging: Staging, manifest: Manifest) -> Result<Manifest> {
-    let manifest = manifest.sealed();
-    let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
-    staging.write(MANIFEST, &json)?;
-    staging.publish()?;
-    Ok(manifest)
+/// A dataset being written, which appears complete or not at all.
+pub(crate) struct DatasetWriter {
+    staging: Staging,
+    /// Its splits are added as they are written.
+    pub manifest: Manifest,
+    train_labels: Vec<i64>,
 }
 
-/// Write a split of `rows x features` numbers: `fill` is asked for one block of rows after
-/// another. `source` is the file of the labels, for messages.
-///
-/// # Errors
-/// [`Error::Format`](crate::Error::Format) for a split without rows or features, and for one class to train on.
-pub(crate) fn write_split(
-    dir: &Path,
-    name: &str,
-    source: &Path,
-    features: usize,
-    labels: &[i64],
-    mut fill: impl FnMut(Range<usize>, &mut [f32]) -> Result<()>,
-) -> Result<SplitEntry> {
-    let rows = labels.len();
-    checks::refuse_empty(source, rows, features)?;
-    if name == TRAIN {
-        checks::refuse_one_class(source, labels)?;
+impl DatasetWriter {
+    /// Begin with the manifest of no splits.
+    pub fn new(staging: Staging, manifest: Manifest) -> DatasetWriter {
+        let train_labels = Vec::new();
+        DatasetWriter {
+            staging,
+            manifest,
+            train_labels,
+        }
     }
-    let mut x = ArrayFile::create(&dir.join(x_file(name)), Dtype::F32)?;
-    let block_rows = (BLOCK_BYTES / features.saturating_mul(4)).max(1);
-    let mut block = Vec::new();
-    for start in (0..rows).step_by(block_rows) {
-        interrupt::check()?;
-        let range = start..(start + block_rows).min(rows);
-        block.resize(range.len() * features, 0.0);
-        fill(range, &mut block)?;
-        x.append(bytemuck::cast_slice(&block))?;
-    }
-    finish_split(dir, name, x, features, labels, None)
-}
 
-/// Finish the matrix and write what belongs to it: the labels and, of photographs, the names.
-pub(crate) fn finish_split(
-    dir: &Path,
-    name: &str,
-    x: ArrayFile,
-    features: usize,
-    labels: &[i64],
-    names: Option<&[&str]>,
-) -> Result<SplitEntry> {
-    let rows = labels.len();
-    let (x_sha256, x_crc32) = x.finish(&[rows, features])?;
-    let mut y = ArrayFile::create(&dir.join(y_file(name)), Dtype::I64)?;
-    y.append(bytemuck::cast_slice(labels))?;
-    let (y_sha256, _) = y.finish(&[rows])?;
-    let write_names = |names: &[&str]| {
-        let json = serde_json::to_vec(names).expect("names are text");
-        files::write(&dir.join(files_file(name)), &json)?;
-        Ok(super::hex(&Sha256::digest(&json)))
-    };
-    Ok(SplitEntry {
-        name: name.to_string(),
-        rows,
-        x_sha256,
-        x_crc32,
-        y_sha256,
-        files_sha256: names.map(write_names).transpose()?,
-    })
+    /// Write a split of numbers: `fill` is asked for one block of rows after another. `source` is
+    /// the file of the labels, for messages.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::Error::Format) for a split without rows or features, and for one
+    /// class to train on.
+    pub fn write_split(
+        &mut self,
+        name: &str,
+        source: &Path,
+        labels: Vec<i64>,
+        mut fill: impl FnMut(Range<usize>, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        let (rows, features) = (labels.len(), self.manifest.features);
+        checks::refuse_empty(source, rows, features)?;
+        self.refuse_one_class(name, source, &labels)?;
+        let mut x = self.begin_matrix(name)?;
+        let block_rows = (BLOCK_BYTES / features.saturating_mul(4)).max(1);
+        let mut block = Vec::new();
+        for start in (0..rows).step_by(block_rows) {
+            interrupt::check()?;
+            let range = start..(start + block_rows).min(rows);
+            block.resize(range.len() * features, 0.0);
+            fill(range, &mut block)?;
+            x.append(bytemuck::cast_slice(&block))?;
+        }
+        self.finish_split(name, x, labels, None)
+    }
+
+    /// Refuse one class to train on.
+    pub fn refuse_one_class(&self, name: &str, source: &Path, labels: &[i64]) -> Result<()> {
+        if name == TRAIN {
+            checks::refuse_one_class(source, labels, &self.manifest.class_names)?;
+        }
+        Ok(())
+    }
+
+    /// The matrix of a split, to be written row by row.
+    pub fn begin_matrix(&self, name: &str) -> Result<MatrixWriter> {
+        MatrixWriter::create(&self.staging.dir().join(x_file(name)), Dtype::F32)
+    }
+
+    /// Finish the matrix and write what belongs to it: the labels and, of photographs, the names
+    /// of their files.
+    pub fn finish_split(
+        &mut self,
+        name: &str,
+        x: MatrixWriter,
+        labels: Vec<i64>,
+        files: Option<&[&str]>,
+    ) -> Result<()> {
+        let (rows, dir) = (labels.len(), self.staging.dir());
+        let (x_sha256, x_crc32) = x.finish(&[rows, self.manifest.features])?;
+        let mut y = MatrixWriter::create(&dir.join(y_file(name)), Dtype::I64)?;
+        y.append(bytemuck::cast_slice(&labels))?;
+        let (y_sha256, _) = y.finish(&[rows])?;
+        let write_names = |names: &[&str]| {
+            let json = serde_json::to_vec(names).expect("names are text");
+            files::write(&dir.join(files_file(name)), &json)?;
+            Ok(super::hex(&Sha256::digest(&json)))
+        };
+        self.manifest.splits.push(SplitEntry {
+            name: name.to_string(),
+            rows,
+            x_sha256,
+            x_crc32,
+            y_sha256,
+            files_sha256: files.map(write_names).transpose()?,
+        });
+        if name == TRAIN {
+            self.train_labels = labels;
+        }
+        Ok(())
+    }
+
+    /// Seal and write the manifest, and let the dataset appear.
+    pub fn publish(self) -> Result<Prepared> {
+        let manifest = self.manifest.sealed();
+        let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
+        self.staging.write(MANIFEST, &json)?;
+        self.staging.publish()?;
+        Ok(Prepared {
+            manifest,
+            train_labels: self.train_labels,
+        })
+    }
 }
 
 /// A `.npy` file being written front to back and hashed on the way.
-pub(crate) struct ArrayFile {
+pub(crate) struct MatrixWriter {
     file: NewFile,
     dtype: Dtype,
     sha256: Sha256,
     crc32: Blocks,
 }
 
-impl ArrayFile {
+impl MatrixWriter {
     /// Begin; the shape is known at the end.
     pub fn create(path: &Path, dtype: Dtype) -> Result<Self> {
         let mut file = NewFile::create(path)?;
         file.append(&[0; HEADER])?;
-        Ok(ArrayFile {
+        Ok(MatrixWriter {
             file,
             dtype,
             sha256: Sha256::new(),

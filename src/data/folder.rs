@@ -11,6 +11,7 @@ use std::fs::{self, FileType};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::checks;
 use super::photographs::{Photograph, PhotographSplit, Photographs};
 use super::pictures;
 use crate::error::{Error, Result};
@@ -657,10 +658,9 @@ fn split_by_folders(
         for (class, photographs) in classes {
             let Ok(label) = names.binary_search(&class) else {
                 let path = folder.path.join(&class);
-                let found = format!("no picture of it in {}", names_of_train(folders));
-                let expected =
-                    "every class in train; move some of its pictures there, or the folder away";
-                return Err(Error::format(&path, "class", found, expected));
+                let train = names_of_train(folders);
+                let remedy = format!("move some of its pictures to {train}, or the folder away");
+                return Err(checks::untrained(&path, "class", &class, &remedy));
             };
             let labelled = |photograph| (photograph, label as u32);
             rows.extend(photographs.into_iter().map(labelled));
@@ -940,7 +940,7 @@ mod tests {
             (
                 &["train/a/1.png", "train/b/1.png", "val/c/1.png"],
                 &auto,
-                "no picture of it in train",
+                "which has no rows to train on, expected every class in train; move some of its pictures to",
             ),
             (
                 &[

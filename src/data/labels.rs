@@ -1,14 +1,214 @@
-//! Labels that other tools saved: whole numbers of any type, or the names of classes.
+//! What a label is, the same at every door: which text is a number, a truth value, a name or a
+//! missing label, and how the classes are numbered. And labels that other tools saved as arrays:
+//! whole numbers of any type, or text.
 
 #[cfg(feature = "cli")]
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::array_file::{ArrayFile, Role};
 use super::dataset::{MAX_CLASSES, check_labels};
 use super::npy::Dtype;
 use crate::error::{Error, Result};
+
+/// What stands for a missing label or number, beside nothing at all and what parses as NaN.
+const MISSING: [&str; 4] = ["na", "n/a", "null", "<na>"];
+/// What is expected in the place of a missing label.
+const MISSING_NAME: &str = "the name or number of a class; fill in or drop what is missing, or \
+                            rename the class if it is called so";
+
+/// What is expected where a label is one class too many: [`MAX_CLASSES`].
+pub(crate) const TOO_MANY: &str = "one of at most 524288 classes; is it the column of labels?";
+
+/// Whether a text stands for a missing label or number, spaces around it left aside.
+pub(crate) fn is_missing(text: &str) -> bool {
+    let text = text.trim_ascii();
+    text.is_empty()
+        || MISSING.iter().any(|word| text.eq_ignore_ascii_case(word))
+        || text.parse::<f64>().is_ok_and(f64::is_nan)
+}
+
+/// The label in a field as text, without the spaces around it; `None` if it is missing.
+#[cfg(feature = "formats")]
+pub(crate) fn given(field: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(field.trim_ascii());
+    (!is_missing(&text)).then(|| text.into_owned())
+}
+
+/// The beginning of a field, for messages.
+pub(crate) fn shown(field: &[u8]) -> String {
+    let text = String::from_utf8_lossy(field);
+    format!("{:?}", text.chars().take(40).collect::<String>())
+}
+
+/// The label that a float stands for: a whole number of at most 15 digits, which f64 holds exactly.
+fn whole(number: f64) -> Option<i64> {
+    (number.fract() == 0.0 && number.abs() < 1e15).then_some(number as i64)
+}
+
+/// What a label means, however it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum LabelValue {
+    /// `False` or `True`, also in capital or in small letters, as pandas reads them.
+    Truth(bool),
+    /// A whole number: `1`, `+1`, `01`, `1.0` and `1e0` are the same.
+    Number(i64),
+    /// Any other text.
+    Name(String),
+}
+
+impl LabelValue {
+    /// The value of a text, spaces around it left aside.
+    ///
+    /// # Errors
+    /// What was expected instead: of text that is missing, not UTF-8, or a number that is not
+    /// whole or too large to be told from its neighbours.
+    pub fn parse(text: &[u8]) -> std::result::Result<LabelValue, &'static str> {
+        let text = std::str::from_utf8(text.trim_ascii())
+            .map_err(|_| "a label in UTF-8; save the table so")?;
+        if is_missing(text) {
+            return Err(MISSING_NAME);
+        }
+        if let Ok(number) = text.parse() {
+            return Ok(LabelValue::Number(number));
+        }
+        match text.parse::<f64>() {
+            Ok(number) if number.is_finite() => whole(number).map(LabelValue::Number).ok_or(
+                if number.fract() == 0.0 {
+                    "a whole number below 2^63 (of at most 15 digits with a point or an exponent) \
+                     or the name of a class; a letter before the number makes it a name"
+                } else {
+                    "a whole number or the name of a class; is it the column of labels?"
+                },
+            ),
+            _ => Ok(match text {
+                "False" | "false" | "FALSE" => LabelValue::Truth(false),
+                "True" | "true" | "TRUE" => LabelValue::Truth(true),
+                name => LabelValue::Name(name.to_string()),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for LabelValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LabelValue::Truth(true) => f.write_str("True"),
+            LabelValue::Truth(false) => f.write_str("False"),
+            LabelValue::Number(number) => write!(f, "{number}"),
+            LabelValue::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Numbers labels: a code for each in the order in which they come, and at the end the classes.
+#[derive(Debug, Default)]
+pub(crate) struct LabelEncoder {
+    /// The code of each spelling.
+    spellings: HashMap<Vec<u8>, u32>,
+    codes: HashMap<LabelValue, u32>,
+    /// For each code its value, and how that was first written.
+    found: Vec<(LabelValue, String)>,
+    /// The first number or truth value that was written in a second way.
+    respelled: Option<Error>,
+}
+
+impl LabelEncoder {
+    /// The code of a label as it is written; `path` and `field` say where.
+    ///
+    /// # Errors
+    /// [`Error::Format`]: see [`LabelValue::parse`]; for a name that differs from another by the
+    /// spaces around it only, and for more different labels than a dataset has classes.
+    pub fn encode(&mut self, path: &Path, field: impl Fn() -> String, text: &[u8]) -> Result<u32> {
+        if let Some(&code) = self.spellings.get(text) {
+            return Ok(code);
+        }
+        let refuse = |expected: &str| Error::format(path, field(), shown(text), expected);
+        let value = LabelValue::parse(text).map_err(refuse)?;
+        let is_number = matches!(value, LabelValue::Number(_));
+        let count = self.found.len();
+        let code = self.code(value).ok_or_else(|| refuse(TOO_MANY))?;
+        self.spellings.insert(text.to_vec(), code);
+        let (_, before) = &mut self.found[code as usize];
+        if code as usize == count {
+            *before = String::from_utf8_lossy(text).into_owned();
+            return Ok(code);
+        }
+        let by_spaces = before.trim_ascii().as_bytes() == text.trim_ascii();
+        let apart = if is_number {
+            "is the same number"
+        } else if by_spaces {
+            "differs by spaces only"
+        } else {
+            "differs by capital letters only"
+        };
+        let error = refuse(&format!(
+            "one spelling of a class: {before:?} came before, which {apart}; write both alike, or \
+             give them names of their own"
+        ));
+        if by_spaces && !is_number {
+            return Err(error);
+        }
+        self.respelled.get_or_insert(error);
+        Ok(code)
+    }
+
+    /// The code of a whole number; `None` if it is one class too many.
+    #[cfg(feature = "formats")]
+    pub fn encode_number(&mut self, number: i64) -> Option<u32> {
+        self.code(LabelValue::Number(number))
+    }
+
+    fn code(&mut self, value: LabelValue) -> Option<u32> {
+        let count = self.found.len();
+        match self.codes.get(&value) {
+            Some(&code) => Some(code),
+            None if count == MAX_CLASSES => None,
+            None => {
+                self.codes.insert(value.clone(), count as u32);
+                self.found.push((value, String::new()));
+                Some(count as u32)
+            }
+        }
+    }
+
+    /// The names of the classes in order, and for each code its class.
+    ///
+    /// Labels that are all whole numbers are in numerical order, False comes before True where
+    /// there is nothing else, and all others are in the order of their text.
+    ///
+    /// # Errors
+    /// [`Error::Format`] where names stand beside a number or truth value that is written in two
+    /// ways: as text they are two, and they are not made one unsaid.
+    pub fn finish(self) -> Result<(Vec<String>, Vec<i64>)> {
+        let numbers = |(value, _): &(LabelValue, _)| matches!(value, LabelValue::Number(_));
+        let truths = |(value, _): &(LabelValue, _)| matches!(value, LabelValue::Truth(_));
+        if self.found.iter().all(numbers) || self.found.iter().all(truths) {
+            let (values, classes) = in_order(self.found.into_iter().map(|(value, _)| value));
+            return Ok((values.iter().map(LabelValue::to_string).collect(), classes));
+        }
+        match self.respelled {
+            Some(error) => Err(error),
+            None => {
+                let written = self.found.into_iter().map(|(_, text)| text);
+                Ok(in_order(written.map(|text| text.trim_ascii().to_string())))
+            }
+        }
+    }
+}
+
+/// Different keys in order, and for each key its place among them.
+fn in_order<K: Ord>(keys: impl Iterator<Item = K>) -> (Vec<K>, Vec<i64>) {
+    let mut sorted: Vec<(K, usize)> = keys.enumerate().map(|(code, key)| (key, code)).collect();
+    sorted.sort_unstable();
+    let mut places = vec![0; sorted.len()];
+    for (place, (_, code)) in sorted.iter().enumerate() {
+        places[*code] = place as i64;
+    }
+    (sorted.into_iter().map(|(key, _)| key).collect(), places)
+}
 
 /// The labels of one file, one a row.
 #[derive(Debug)]
@@ -20,21 +220,20 @@ pub(crate) struct Labels {
 #[derive(Debug)]
 enum Values {
     Numbers(Vec<i64>),
-    /// For each row the place of its class in the list.
-    Names(Vec<u32>, Vec<String>),
+    /// For each row the place of its label in the list, which has each with its first row.
+    Names(Vec<u32>, Vec<(String, usize)>),
 }
 
 #[cfg(feature = "cli")]
 impl Labels {
     /// Each label as text: a number, or a name.
-    #[cfg(feature = "cli")]
     pub fn texts(&self) -> Box<dyn Iterator<Item = Cow<'_, str>> + '_> {
         match &self.values {
             Values::Numbers(numbers) => Box::new(numbers.iter().map(|n| n.to_string().into())),
             Values::Names(places, names) => Box::new(
                 places
                     .iter()
-                    .map(|&place| names[place as usize].as_str().into()),
+                    .map(|&place| names[place as usize].0.as_str().into()),
             ),
         }
     }
@@ -51,8 +250,8 @@ pub(crate) struct Numbered {
     pub names: Option<Vec<String>>,
 }
 
-/// Read an array of one label a row, of so many rows if that is known: bool, whole numbers, floats that are whole, or text; of one
-/// dimension or of one column.
+/// Read an array of one label a row, of so many rows if that is known: bool, whole numbers, floats
+/// that are whole, or text; of one dimension or of one column.
 ///
 /// # Errors
 /// [`Error::Npy`]; [`Error::Format`] for another shape, for numbers that are not whole (named by
@@ -111,17 +310,15 @@ pub(crate) fn read(path: &Path, rows: Option<usize>) -> Result<Labels> {
         _ => {
             let mut numbers = Vec::new();
             header.decode(&data, &mut numbers);
-            let whole = |(row, &number): (usize, &f64)| match number.fract() == 0.0
-                && number.abs() < 1e15
-            {
-                true => Ok(number as i64),
-                false => {
-                    let expected = match number.is_nan() {
-                        true => "a whole number, the class; drop rows without a label",
-                        false => "a whole number of at most 15 digits, the class",
+            let whole = |(row, &number): (usize, &f64)| {
+                whole(number).ok_or_else(|| {
+                    let expected = if number.is_nan() {
+                        "a whole number, the class; drop rows without a label"
+                    } else {
+                        "a whole number of at most 15 digits, the class"
                     };
-                    Err(refuse(row, number.to_string(), expected))
-                }
+                    refuse(row, number.to_string(), expected)
+                })
             };
             Values::Numbers(
                 numbers
@@ -139,33 +336,27 @@ pub(crate) fn read(path: &Path, rows: Option<usize>) -> Result<Labels> {
 type Refusal = (usize, String, &'static str);
 
 fn names(data: &[u8], dtype: Dtype, big_endian: bool) -> std::result::Result<Values, Refusal> {
-    let mut known: BTreeMap<&[u8], u32> = BTreeMap::new();
+    let mut known: HashMap<&[u8], u32> = HashMap::new();
     let mut list = Vec::new();
     let mut of_rows = Vec::new();
     for (row, bytes) in data.chunks_exact(dtype.size()).enumerate() {
-        let place = match known.get(bytes) {
-            Some(&place) => place,
-            None => {
-                let name = text(bytes, dtype, big_endian).ok_or_else(|| {
-                    let expected = "text; numpy.char.decode(y, 'latin1') makes it of other bytes";
-                    (row, "bytes that are no text".to_string(), expected)
-                })?;
-                if name.is_empty() {
-                    return Err((
-                        row,
-                        "no text".to_string(),
-                        "the name of a class; drop rows without a label",
-                    ));
-                }
-                if list.len() == MAX_CLASSES {
-                    let found = format!("the {}th name", MAX_CLASSES + 1);
-                    return Err((row, found, "one of at most 524288 classes"));
-                }
-                list.push(name);
-                known.insert(bytes, list.len() as u32 - 1);
-                list.len() as u32 - 1
-            }
+        if let Some(&place) = known.get(bytes) {
+            of_rows.push(place);
+            continue;
+        }
+        let Some(name) = text(bytes, dtype, big_endian) else {
+            let expected = "text; numpy.char.decode(y, 'latin1') makes it of other bytes";
+            return Err((row, "bytes that are no text".to_string(), expected));
         };
+        if is_missing(&name) {
+            return Err((row, shown(name.as_bytes()), MISSING_NAME));
+        }
+        if list.len() == MAX_CLASSES {
+            return Err((row, shown(name.as_bytes()), TOO_MANY));
+        }
+        let place = list.len() as u32;
+        known.insert(bytes, place);
+        list.push((name, row));
         of_rows.push(place);
     }
     Ok(Values::Names(of_rows, list))
@@ -190,26 +381,30 @@ fn text(bytes: &[u8], dtype: Dtype, big_endian: bool) -> Option<String> {
     Some(text.trim_end_matches('\0').to_string())
 }
 
-/// Number the labels of all files alike: whole numbers count from `from` (0 or 1), names are
-/// sorted as `numpy.unique` sorts them. At most `most` classes.
+/// Number the labels of all files alike: whole numbers count from `from` (0 or 1), text is
+/// numbered by a [`LabelEncoder`]. At most `most` classes.
 ///
 /// # Errors
-/// [`Error::Format`] for labels below `from` or too large, named by row, and for names beside
-/// numbers; [`Error::Options`] for names with a `from` of 1.
+/// [`Error::Format`] for labels below `from` or too large, named by row, for text beside numbers,
+/// and those of [`LabelEncoder`]; [`Error::Options`] for text with a `from` of 1.
 pub(crate) fn number(files: Vec<Labels>, from: u8, most: i64) -> Result<Numbered> {
-    let mut all = BTreeMap::new();
+    let mut encoder = LabelEncoder::default();
+    let mut codes: Vec<Vec<u32>> = Vec::new();
     for file in &files {
+        let mut of_names = Vec::new();
         if let Values::Names(_, names) = &file.values {
-            all.extend(names.iter().map(|name| (name.clone(), 0)));
+            for (name, row) in names {
+                let field = || format!("label of row {row}");
+                of_names.push(encoder.encode(&file.path, field, name.as_bytes())?);
+            }
         }
+        codes.push(of_names);
     }
-    for (place, number) in all.values_mut().enumerate() {
-        *number = place as i64;
-    }
+    let (names, classes) = encoder.finish()?;
     let numbers = files
         .iter()
         .find(|file| matches!(file.values, Values::Numbers(_)));
-    if !all.is_empty()
+    if !names.is_empty()
         && let Some(numbers) = numbers
     {
         let expected = "names of classes, as the other labels are";
@@ -220,20 +415,16 @@ pub(crate) fn number(files: Vec<Labels>, from: u8, most: i64) -> Result<Numbered
             expected,
         ));
     }
-    if !all.is_empty() && from != 0 {
+    if !names.is_empty() && from != 0 {
         let expected = "nothing: it is of labels that are numbers, these are names; leave it out";
         return Err(Error::options("--labels-from", from, expected));
     }
-    if all.len() > MAX_CLASSES {
-        let (found, expected) = (all.len(), format!("at most {MAX_CLASSES} classes"));
-        return Err(Error::format(&files[0].path, "labels", found, expected));
-    }
     let mut labels: Vec<Vec<i64>> = Vec::new();
-    for file in files {
+    for (file, codes) in files.into_iter().zip(codes) {
         labels.push(match file.values {
-            Values::Names(of_rows, names) => {
-                let places: Vec<i64> = names.iter().map(|name| all[name]).collect();
-                of_rows.iter().map(|&name| places[name as usize]).collect()
+            Values::Names(of_rows, _) => {
+                let class = |&name: &u32| classes[codes[name as usize] as usize];
+                of_rows.iter().map(class).collect()
             }
             Values::Numbers(numbers) => {
                 let first = i64::from(from);
@@ -257,7 +448,7 @@ pub(crate) fn number(files: Vec<Labels>, from: u8, most: i64) -> Result<Numbered
     Ok(Numbered {
         classes: largest.map_or(2, |largest| (largest as usize + 1).max(2)),
         labels,
-        names: (!all.is_empty()).then(|| all.into_keys().collect()),
+        names: (!names.is_empty()).then_some(names),
     })
 }
 
@@ -277,6 +468,165 @@ impl Numbered {
 mod tests {
     use super::super::npy::Header;
     use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> Option<LabelValue> {
+        LabelValue::parse(text.as_bytes()).ok()
+    }
+
+    /// Names and the class of each label, or the refusal.
+    fn encoded(labels: &[&str]) -> std::result::Result<(Vec<String>, Vec<i64>), String> {
+        let mut encoder = LabelEncoder::default();
+        let mut codes = Vec::new();
+        for (row, label) in labels.iter().enumerate() {
+            let field = || format!("row {row}");
+            let code = encoder.encode(Path::new("y"), field, label.as_bytes());
+            codes.push(code.map_err(|error| error.to_string())?);
+        }
+        let (names, classes) = encoder.finish().map_err(|error| error.to_string())?;
+        Ok((names, codes.iter().map(|&c| classes[c as usize]).collect()))
+    }
+
+    #[test]
+    fn one_rule_says_what_a_label_is() {
+        use LabelValue::*;
+        for (text, value) in [
+            ("1", Number(1)),
+            ("+1", Number(1)),
+            (" 1.0\t", Number(1)),
+            ("01", Number(1)),
+            ("1e0", Number(1)),
+            ("-0.0", Number(0)),
+            ("9223372036854775807", Number(i64::MAX)),
+            ("TRUE", Truth(true)),
+            ("false", Truth(false)),
+            ("tRUE", Name("tRUE".into())),
+            ("None", Name("None".into())),
+            ("inf", Name("inf".into())),
+            ("nano", Name("nano".into())),
+            (" rose ", Name("rose".into())),
+        ] {
+            assert_eq!(parse(text), Some(value), "{text}");
+        }
+        for text in ["", " ", "nan", "NaN", "-nan", "NA", "n/a", "NULL", "<NA>"] {
+            assert!(is_missing(text) && parse(text).is_none(), "{text}");
+            assert_eq!(given(text.as_bytes()), None);
+        }
+        for text in ["1.5", "1e-3", "1e15", "9223372036854775808"] {
+            assert!(parse(text).is_none(), "{text}");
+            assert_eq!(given(text.as_bytes()).as_deref(), Some(text));
+        }
+        let expected = format!("at most {MAX_CLASSES} classes");
+        assert!(TOO_MANY.contains(&expected));
+    }
+
+    #[test]
+    fn labels_are_never_merged_unsaid() {
+        let of = |names: &[&str], classes: &[i64]| {
+            Ok((
+                names.iter().map(ToString::to_string).collect(),
+                classes.to_vec(),
+            ))
+        };
+        // Numbers and truth values are what they mean, where there is nothing else.
+        assert_eq!(
+            encoded(&["10", "9.0", "9", " 10"]),
+            of(&["9", "10"], &[1, 0, 0, 1])
+        );
+        let truths = encoded(&["TRUE", "false", "True", "False"]);
+        assert_eq!(truths, of(&["False", "True"], &[1, 0, 1, 0]));
+        // Beside names they are text.
+        assert_eq!(
+            encoded(&["10", "9", "x"]),
+            of(&["10", "9", "x"], &[0, 1, 2])
+        );
+        assert_eq!(encoded(&["01", "x"]), of(&["01", "x"], &[0, 1]));
+        assert_eq!(encoded(&["TRUE", "maybe"]), of(&["TRUE", "maybe"], &[0, 1]));
+        assert_eq!(encoded(&["rose", "Rose"]), of(&["Rose", "rose"], &[1, 0]));
+        for (labels, part) in [
+            (
+                &["1", "x", "1.0"][..],
+                "row 2: found \"1.0\", expected one spelling",
+            ),
+            (
+                &["1", "01", "x"],
+                "\"1\" came before, which is the same number",
+            ),
+            (
+                &["True", "true", "0"],
+                "which differs by capital letters only",
+            ),
+            (&["u", "u "], "which differs by spaces only"),
+            (&["True", "true", "u", " u"], "row 3: found \" u\""),
+            (&["True", "True "], "which differs by spaces only"),
+            (
+                &["0", "0.5"],
+                "row 1: found \"0.5\", expected a whole number or",
+            ),
+            (
+                &["a", "NA"],
+                "row 1: found \"NA\", expected the name or number of a class",
+            ),
+            (&["a", "1e15"], "a letter before the number"),
+        ] {
+            let error = encoded(labels).unwrap_err();
+            assert!(error.contains(part), "{labels:?}: {error}");
+        }
+    }
+
+    proptest! {
+        /// A whole number is one class however it is written, and in its place among the others.
+        #[test]
+        fn spellings_of_a_number_are_one_class(
+            numbers in prop::collection::vec(-99_999i64..99_999, 1..20),
+            ways in prop::collection::vec(0usize..6, 20),
+        ) {
+            let written: Vec<String> = (numbers.iter().zip(ways))
+                .map(|(n, way)| match way {
+                    0 => format!("{n}"),
+                    1 => format!("{n}.0"),
+                    2 => format!(" {n} "),
+                    3 => format!("{n}e0"),
+                    4 => format!("{n:+07}"),
+                    _ => format!("{:e}", *n as f64),
+                })
+                .collect();
+            let written: Vec<&str> = written.iter().map(String::as_str).collect();
+            let mut expected = numbers.clone();
+            expected.sort_unstable();
+            expected.dedup();
+            let (names, classes) = encoded(&written).unwrap();
+            let names: Vec<i64> = names.iter().map(|name| name.parse().unwrap()).collect();
+            prop_assert_eq!(&names, &expected);
+            for (number, class) in numbers.iter().zip(classes) {
+                prop_assert_eq!(names[class as usize], *number);
+            }
+        }
+
+        /// What a class is called is read as that class, also by another encoder; labels of
+        /// different text share a class only where all are numbers or all truth values.
+        #[test]
+        fn names_are_labels_of_their_classes(
+            labels in prop::collection::vec("[ 01+.eaA]{0,3}|true|TRUE|False|rose|Rose", 1..8),
+        ) {
+            let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+            let Ok((names, classes)) = encoded(&labels) else {
+                return Ok(());
+            };
+            for (label, class) in labels.iter().zip(&classes) {
+                prop_assert_eq!(parse(label), parse(&names[*class as usize]));
+            }
+            let is_text = |name: &String| matches!(parse(name), Some(LabelValue::Name(_)));
+            if names.iter().any(is_text) {
+                for (label, class) in labels.iter().zip(&classes) {
+                    prop_assert_eq!(label.trim_ascii(), &names[*class as usize]);
+                }
+            }
+            let again: Vec<&str> = names.iter().map(String::as_str).collect();
+            let in_order = (0..names.len() as i64).collect();
+            prop_assert_eq!(encoded(&again), Ok((names.clone(), in_order)));
+        }
+    }
 
     #[test]
     fn names_are_numbered_as_numpy_unique_does() {

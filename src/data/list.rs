@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use csv::{ByteRecord, ReaderBuilder, Trim};
+use csv::{ByteRecord, ReaderBuilder};
 use rayon::prelude::*;
 
+use super::checks;
 use super::csv_quotes::Records;
-use super::csv_text::is_missing;
+use super::dataset::TRAIN;
 use super::folder::{Class, Found, Shares, drawn, source, usual_split};
+use super::labels::LabelEncoder;
 use super::photographs::{Photograph, PhotographSplit, Photographs};
 use crate::error::{Error, Result};
 use crate::files;
@@ -40,7 +42,7 @@ pub struct Entry {
     pub line: u64,
     /// The picture, as the list names it.
     pub path: PathBuf,
-    /// Its class.
+    /// Its class, as it is written between spaces.
     pub label: String,
     /// Its split: `train`, `val` or `test`.
     pub split: Option<&'static str>,
@@ -51,8 +53,9 @@ pub struct Entry {
 /// Columns are path, label and, if there is one, split, separated by commas and quoted as in
 /// RFC 4180; a first line that names them (path, file, filename or image; label or class; split)
 /// may give another order and more columns, which are left out. Paths are relative to `root`, or
-/// to the list's own folder. If all labels are whole numbers, classes are in numeric order, else
-/// in the order of the names' bytes. Without a column of splits each class is divided by `shares`.
+/// to the list's own folder. If all labels are whole numbers, classes are in numeric order, if all
+/// are truth values False and True, else in the order of the names' bytes. Without a column of
+/// splits each class is divided by `shares`.
 ///
 /// Unless `skip_bad` says that photographs that cannot be used are left out, every file is looked
 /// for now, so that a wrong path is named with its line.
@@ -64,7 +67,8 @@ pub struct Entry {
 pub fn open(list: &Path, root: Option<&Path>, shares: Shares, skip_bad: bool) -> Result<Found> {
     shares.check()?;
     let bytes = files::read_stream(list, "open the list", MAX_LIST)?;
-    let (entries, left_out) = parse(list, &bytes)?;
+    let mut encoder = LabelEncoder::default();
+    let (entries, codes, left_out) = read(list, &bytes, &mut encoder)?;
     let root = root.unwrap_or_else(|| files::parent_of(list));
     let mut photographs = Vec::new();
     let mut lines = HashMap::new();
@@ -100,11 +104,12 @@ pub fn open(list: &Path, root: Option<&Path>, shares: Shares, skip_bad: bool) ->
         });
     }
 
-    let (class_names, labels) = classes(&entries);
-    if class_names.len() < 2 {
-        let found = format!("{} in {} rows", class_names.len(), entries.len());
-        return Err(Error::format(list, "classes", found, "at least two"));
-    }
+    let (class_names, classes) = encoder.finish()?;
+    let labels: Vec<u32> = codes
+        .iter()
+        .map(|&code| classes[code as usize] as u32)
+        .collect();
+    checks::refuse_one_class(list, &labels, &class_names)?;
     let has_splits = entries.iter().any(|entry| entry.split.is_some());
     if has_splits {
         check_train(list, &entries, &class_names, &labels)?;
@@ -162,7 +167,7 @@ fn check_train(
     let mut first = vec![0; class_names.len()];
     for (entry, &label) in entries.iter().zip(labels) {
         let label = label as usize;
-        in_train[label] |= entry.split == Some("train");
+        in_train[label] |= entry.split == Some(TRAIN);
         if first[label] == 0 {
             first[label] = entry.line;
         }
@@ -170,40 +175,11 @@ fn check_train(
     match in_train.iter().position(|there| !there) {
         None => Ok(()),
         Some(class) => {
-            let found = format!("class {:?} without a row of train", class_names[class]);
-            let expected = "every class in train; change the split of some rows, or take them out";
-            Err(refusal(list, first[class], found, expected))
+            let line = format!("line {}", first[class]);
+            let remedy = "change the split of some rows, or take them out";
+            Err(checks::untrained(list, line, &class_names[class], remedy))
         }
     }
-}
-
-/// Names of the classes in order, and the class of each row.
-fn classes(entries: &[Entry]) -> (Vec<String>, Vec<u32>) {
-    fn numbered<T: Ord + Clone>(
-        labels: &[T],
-        name: impl Fn(&T) -> String,
-    ) -> (Vec<String>, Vec<u32>) {
-        let mut classes = labels.to_vec();
-        classes.sort();
-        classes.dedup();
-        let class = |label| classes.binary_search(label).expect("it has all labels") as u32;
-        let rows = labels.iter().map(class).collect();
-        (classes.iter().map(name).collect(), rows)
-    }
-    let numbers = entries.iter().map(|entry| whole(&entry.label));
-    match numbers.collect::<Option<Vec<i64>>>() {
-        Some(numbers) => numbered(&numbers, i64::to_string),
-        None => {
-            let labels: Vec<&str> = entries.iter().map(|entry| entry.label.as_str()).collect();
-            numbered(&labels, |name| name.to_string())
-        }
-    }
-}
-
-/// A whole number, also one that a program wrote as 3.0.
-fn whole(label: &str) -> Option<i64> {
-    let exact = |value: &f64| value.fract() == 0.0 && value.abs() <= (1_i64 << 53) as f64;
-    (label.parse().ok()).or_else(|| label.parse().ok().filter(exact).map(|value| value as i64))
 }
 
 /// The rows of a list, and what of it is left out, a sentence each. The path of the list is for
@@ -214,10 +190,19 @@ fn whole(label: &str) -> Option<i64> {
 /// # Errors
 /// [`Error::Format`] with the line.
 pub fn parse(list: &Path, bytes: &[u8]) -> Result<(Vec<Entry>, Vec<String>)> {
+    let (entries, _, left_out) = read(list, bytes, &mut LabelEncoder::default())?;
+    Ok((entries, left_out))
+}
+
+/// [`parse`], with the code of each row's label.
+fn read(
+    list: &Path,
+    bytes: &[u8],
+    encoder: &mut LabelEncoder,
+) -> Result<(Vec<Entry>, Vec<u32>, Vec<String>)> {
     let mut reader = ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
-        .trim(Trim::All)
         .from_reader(bytes);
     let mut record = ByteRecord::new();
     let mut records = Records::new(b',');
@@ -225,12 +210,15 @@ pub fn parse(list: &Path, bytes: &[u8]) -> Result<(Vec<Entry>, Vec<String>)> {
     let mut columns: Option<Columns> = None;
     let mut left_out = Vec::new();
     let mut entries: Vec<Entry> = Vec::new();
+    let mut codes = Vec::new();
     loop {
         let more = reader.read_byte_record(&mut record);
         if !more.map_err(|error| Error::format(list, "csv", error, "a list in CSV"))? {
             break;
         }
         let line = records.next(list)?;
+        let written = record.clone();
+        record.trim();
         if record.iter().all(<[u8]>::is_empty) {
             continue;
         }
@@ -257,22 +245,17 @@ pub fn parse(list: &Path, bytes: &[u8]) -> Result<(Vec<Entry>, Vec<String>)> {
             return Err(refusal(list, line, found, expected));
         }
         entries.push(columns.entry(list, line, &record)?);
+        let field = || format!("line {line}, the label");
+        codes.push(encoder.encode(list, field, &written[columns.label])?);
     }
-    if entries.is_empty() {
-        return Err(Error::format(
-            list,
-            "rows",
-            "none",
-            "a picture in each line",
-        ));
-    }
+    checks::refuse_empty(list, entries.len(), 1)?;
     let split = entries.iter().filter(|entry| entry.split.is_some()).count();
     if let Some(without) = (entries.iter()).find(|entry| split > 0 && entry.split.is_none()) {
         let found = "no split";
         let expected = "train, val or test, as other lines have";
         return Err(refusal(list, without.line, found, expected));
     }
-    Ok((entries, left_out))
+    Ok((entries, codes, left_out))
 }
 
 /// Where the fields of a list are.
@@ -350,23 +333,6 @@ impl Columns {
             let expected = "the path of a picture, in one line";
             return Err(refusal(list, line, found, expected));
         }
-        let refuse = |found: String, expected: &str| Err(refusal(list, line, found, expected));
-        let label = match std::str::from_utf8(&record[self.label]) {
-            Ok("") => refuse(
-                "no label".to_string(),
-                "the name or number of a class; fill in or drop what is missing",
-            ),
-            Ok(label) if is_missing(label) => refuse(
-                format!("the label {label:?}"),
-                "the name or number of a class; fill in or drop what is missing, or rename the \
-                 class if it is called so",
-            ),
-            Ok(label) => Ok(label.to_string()),
-            Err(error) => refuse(
-                format!("a label that is not UTF-8 ({error})"),
-                "a label in UTF-8; save the list so",
-            ),
-        }?;
         let split = match self
             .split
             .map(|column| String::from_utf8_lossy(&record[column]))
@@ -381,7 +347,7 @@ impl Columns {
         Ok(Entry {
             line,
             path: path_of(path),
-            label,
+            label: String::from_utf8_lossy(&record[self.label]).into_owned(),
             split,
         })
     }
@@ -405,8 +371,10 @@ fn refusal(list: &Path, line: u64, found: impl ToString, expected: impl Into<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::labels::LabelValue;
     use csv::{QuoteStyle, Terminator, WriterBuilder};
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     const SHARES: Shares = Shares {
         val: 0.0,
@@ -493,8 +461,8 @@ mod tests {
         let (_, left_out) = parse(Path::new("l"), b"label,width,image,\nrose,1,a.jpg,2\n").unwrap();
         assert_eq!(left_out, ["2 columns of the list (width, without a name)"]);
         for (text, part) in [
-            (&b""[..], "rows: found none"),
-            (b"path,label\n", "rows: found none"),
+            (&b""[..], "rows: found 0"),
+            (b"path,label\n", "rows: found 0"),
             (b"a.jpg\n", "line 1: found 1 field(s)"),
             (b"a.jpg;rose\n", "with commas between"),
             (b"a.jpg,rose\nb, c.jpg,lily\n", "line 2: found 3 field(s)"),
@@ -504,9 +472,12 @@ mod tests {
                 "line 2: found split \"holdout\"",
             ),
             (b"a.jpg,rose,train\nb.jpg,lily,\n", "line 2: found no split"),
-            (b"a.jpg,rose\nb.jpg,\n", "line 2: found no label"),
+            (b"a.jpg,rose\nb.jpg,\n", "line 2, the label: found \"\""),
             (b"a.jpg,rose\n,lily\n", "line 2: found no path"),
-            (b"a.jpg,\xff\n", "line 1: found a label that is not UTF-8"),
+            (
+                b"a.jpg,\xff\n",
+                "line 1, the label: found \"\u{fffd}\", expected a label in UTF-8",
+            ),
             (
                 b"a.jpg,rose\n\"b.jpg,lily\nc.jpg,lily\n",
                 "line 2: found a quote that is never closed",
@@ -522,9 +493,17 @@ mod tests {
             (b"\"a\n.jpg\",rose\n", "line 1: found a path of 6 bytes"),
             (
                 b"a.jpg,rose\nb.jpg,nan\n",
-                "line 2: found the label \"nan\"",
+                "line 2, the label: found \"nan\"",
             ),
             (b"a.jpg,NA\nb.jpg,rose\n", "fill in or drop what is missing"),
+            (
+                b"a.jpg,1.5\nb.jpg,rose\n",
+                "line 1, the label: found \"1.5\", expected a whole number or",
+            ),
+            (
+                b"a.jpg,u\nb.jpg,u \n",
+                "line 2, the label: found \"u \", expected one spelling of a class: \"u\" came before, which differs by spaces only",
+            ),
             (
                 b"path,file,label\na,b,c\n",
                 "line 1: found the columns path and file",
@@ -542,8 +521,8 @@ mod tests {
     }
 
     fn label() -> impl Strategy<Value = String> {
-        let known = |label: &String| !is_missing(label.trim_ascii());
-        "[ -~é\n]{0,4}[!-~é]".prop_filter("stands for a missing one", known)
+        let known = |label: &String| LabelValue::parse(label.as_bytes()).is_ok();
+        "[ -~é\n]{0,4}[!-~é]".prop_filter("is no label", known)
     }
 
     proptest! {
@@ -555,6 +534,10 @@ mod tests {
             terminator in 0..2usize,
             bom: bool,
         ) {
+            // Labels that differ by spaces only are refused.
+            let labels: BTreeSet<&str> = rows.iter().map(|(_, label)| label.as_str()).collect();
+            let trimmed: BTreeSet<&str> = labels.iter().map(|label| label.trim_ascii()).collect();
+            prop_assume!(labels.len() == trimmed.len());
             let mut text = if bom { b"\xef\xbb\xbf".to_vec() } else { Vec::new() };
             let mut writer = WriterBuilder::new()
                 .quote_style([QuoteStyle::Necessary, QuoteStyle::Always][quotes])
@@ -630,9 +613,14 @@ mod tests {
                 "train b.jpg 0, train a.jpg 1, train c.jpg 2",
             ),
             (
-                "a.jpg,1.5\nb.jpg,2\nc.jpg,nano\n",
-                "1.5 2 nano",
+                "a.jpg,01\nb.jpg,2\nc.jpg,nano\n",
+                "01 2 nano",
                 "train a.jpg 0, train b.jpg 1, train c.jpg 2",
+            ),
+            (
+                "a.jpg,TRUE\nb.jpg,false\nc.jpg,True\n",
+                "False True",
+                "train b.jpg 0, train a.jpg 1, train c.jpg 1",
             ),
             // One number, however it is written.
             (
@@ -664,14 +652,21 @@ mod tests {
                 "line 2: found ./a.jpg, which line 1 has",
             ),
             (".,x\na.jpg,y\n", "a folder"),
-            ("a.jpg,x\nb.jpg,x\n", "classes: found 1 in 2 rows"),
+            (
+                "a.jpg,x\nb.jpg,x\n",
+                "classes: found one: label x in all 2 rows",
+            ),
+            (
+                "a.jpg,1\nb.jpg,1.0\nc.jpg,x\n",
+                "line 2, the label: found \"1.0\"",
+            ),
             (
                 "a.jpg,x,train\nb.jpg,y,val\nc.jpg,z,train\n",
-                "line 2: found class \"y\" without a row of train",
+                "line 2: found class \"y\", which has no rows to train on, expected every class in train",
             ),
             (
                 "a.jpg,x,val\nb.jpg,y,val\n",
-                "line 1: found class \"x\" without",
+                "line 1: found class \"x\", which has no rows",
             ),
         ] {
             let error = found(text, false).unwrap_err();

@@ -1,12 +1,12 @@
 //! Bytes that somebody gives: a file, a pipe or standard input, told apart by their first bytes.
 
 use std::fs::File;
-use std::io::{self, Cursor, IsTerminal, Read};
+use std::io::{self, Cursor, IsTerminal, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::Arc;
 
-use super::store::{check_state, state};
 use crate::error::{Error, Result};
+use crate::files::WatchedFile;
 use crate::interrupt;
 
 /// First bytes that are looked at: more than every signature has.
@@ -18,8 +18,17 @@ pub struct Source {
     path: PathBuf,
     head: Vec<u8>,
     file: File,
-    /// Length and time of the last write; `None` if it is no regular file.
-    state: Option<(u64, SystemTime)>,
+    /// `None` if it is no regular file.
+    watched: Option<Arc<WatchedFile>>,
+}
+
+/// A text that becomes a split of a dataset.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// `train`, `val` or `test`.
+    pub name: &'static str,
+    /// A file, a pipe, or `-` for standard input; plain, `.gz`, `.bz2` or `.xz`.
+    pub path: PathBuf,
 }
 
 /// What the first bytes of an input say that it is.
@@ -61,8 +70,8 @@ pub fn is_standard_input(path: &Path) -> bool {
 ///
 /// # Errors
 /// [`Error::Options`].
-pub(crate) fn refuse_twice(paths: &[&Path]) -> Result<()> {
-    if paths.iter().filter(|path| is_standard_input(path)).count() > 1 {
+pub(crate) fn refuse_twice<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<()> {
+    if paths.filter(|path| is_standard_input(path)).count() > 1 {
         let expected = "it once: it is read once";
         return Err(Error::options("standard input", "- twice", expected));
     }
@@ -103,8 +112,9 @@ impl Source {
         if is_device(&metadata) && !file.is_terminal() {
             return refuse("a device");
         }
-        let state = if metadata.is_file() {
-            Some(state(path, &file)?)
+        let watched = if metadata.is_file() {
+            let file = file.try_clone().map_err(Error::io(path, "open"))?;
+            Some(Arc::new(WatchedFile::new(path, file)?))
         } else {
             None
         };
@@ -115,7 +125,23 @@ impl Source {
             path: path.to_path_buf(),
             head,
             file,
-            state,
+            watched,
+        })
+    }
+
+    /// The same regular file from its first byte, whatever its name stands for now. Only one of
+    /// the two can be read at a time.
+    pub(crate) fn again(&self) -> Result<Source> {
+        let failed = Error::io(&self.path, "read again");
+        let mut file = &self.file;
+        let file = (file.seek(SeekFrom::Start(self.head.len() as u64)))
+            .and_then(|_| self.file.try_clone())
+            .map_err(failed)?;
+        Ok(Source {
+            path: self.path.clone(),
+            head: self.head.clone(),
+            file,
+            watched: self.watched.clone(),
         })
     }
 
@@ -136,7 +162,7 @@ impl Source {
 
     /// Whether it is a regular file, which can be opened again.
     pub fn is_file(&self) -> bool {
-        self.state.is_some()
+        self.watched.is_some()
     }
 
     /// All its bytes, at most so many.
@@ -166,34 +192,8 @@ impl Source {
     }
 
     /// What tells later whether the file has been changed; `None` for a pipe.
-    pub(crate) fn watch(&self) -> Result<Option<Watched>> {
-        let Some(state) = self.state else {
-            return Ok(None);
-        };
-        let file = (self.file.try_clone()).map_err(Error::io(&self.path, "open"))?;
-        Ok(Some(Watched {
-            path: self.path.clone(),
-            file,
-            state,
-        }))
-    }
-}
-
-/// A regular file as it was when it was opened.
-#[derive(Debug)]
-pub(crate) struct Watched {
-    path: PathBuf,
-    file: File,
-    state: (u64, SystemTime),
-}
-
-impl Watched {
-    /// Refuse if it was written to.
-    ///
-    /// # Errors
-    /// [`Error::Changed`].
-    pub fn check_unchanged(&self) -> Result<()> {
-        check_state(&self.path, &self.file, self.state)
+    pub(crate) fn watched(&self) -> Option<Arc<WatchedFile>> {
+        self.watched.clone()
     }
 }
 

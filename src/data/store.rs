@@ -17,14 +17,12 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use memmap2::Mmap;
 
 use super::npy::{Dtype, Header, MAX_HEADER};
 use crate::error::{Error, Result};
-use crate::files::{self, changed};
-pub(crate) use crate::files::{check_state, state};
+use crate::files::{self, WatchedFile, changed};
 use crate::mat::MatRef;
 
 #[cfg(target_endian = "big")]
@@ -34,8 +32,7 @@ compile_error!("datasets are little-endian and mapped as they are; this machine 
 #[derive(Debug)]
 pub struct MappedMatrix {
     path: PathBuf,
-    file: File,
-    state: (u64, SystemTime),
+    file: WatchedFile,
     // Before the map, so that it is forgotten before the addresses are free.
     #[cfg(unix)]
     _watched: sigbus::Watched,
@@ -49,8 +46,9 @@ impl MappedMatrix {
     /// Map `path`, which must hold a two-dimensional `<f4` array of exactly its length.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
-        let state = state(path, &file)?;
-        let header = read_header(path, &file, state.0)?;
+        let watched = WatchedFile::new(path, file)?;
+        let (file, len) = (&watched.file, watched.len);
+        let header = read_header(path, file, len)?;
         let &[rows, cols] = header.shape.as_slice() else {
             return Err(Error::format(
                 path,
@@ -71,15 +69,14 @@ impl MappedMatrix {
         }
         // SAFETY: the file is opened read-only and the map is private to this value; the
         // module comment says what happens if somebody else changes the file.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map into memory"))?;
+        let map = unsafe { Mmap::map(file) }.map_err(Error::io(path, "map into memory"))?;
         // The length was checked against the file; it must also hold for the map.
-        if map.len() as u64 != state.0 {
-            return Err(changed(path, state.0, map.len() as u64));
+        if map.len() as u64 != len {
+            return Err(changed(path, len, map.len() as u64));
         }
         Ok(MappedMatrix {
             path: path.to_path_buf(),
-            file,
-            state,
+            file: watched,
             #[cfg(unix)]
             _watched: sigbus::Watched::new(&map, path),
             map,
@@ -116,7 +113,7 @@ impl MappedMatrix {
     /// # Errors
     /// [`Error::Changed`].
     pub fn check_unchanged(&self) -> Result<()> {
-        check_state(&self.path, &self.file, self.state)
+        self.file.check_unchanged()
     }
 }
 

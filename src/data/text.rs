@@ -3,13 +3,15 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
 use lzma_rust2::XzReader;
 
-use super::source::{Kind, Source, Watched, stopped_or};
+use super::source::{Kind, Source, stopped_or};
 use crate::error::{Error, Result};
+use crate::files::WatchedFile;
 use crate::interrupt;
 
 /// Longest line that is read, in bytes.
@@ -25,7 +27,7 @@ const BUFFER: usize = 1 << 17;
 pub struct Text {
     path: PathBuf,
     input: Box<dyn BufRead + Send>,
-    watched: Option<Watched>,
+    watched: Option<Arc<WatchedFile>>,
     /// `.gz`, `.bz2` or `.xz`.
     packed: Option<&'static str>,
     /// Read already, and how much of it was handed on.
@@ -91,7 +93,7 @@ impl Text {
     /// # Errors
     /// As [`open_text`].
     pub fn of(source: Source) -> Result<Text> {
-        let (path, kind, watched) = (source.path().to_path_buf(), source.kind(), source.watch()?);
+        let (path, kind, watched) = (source.path().to_path_buf(), source.kind(), source.watched());
         Text::of_reader(path, kind, watched, source.into_reader())
     }
 
@@ -107,7 +109,7 @@ impl Text {
     fn of_reader(
         path: PathBuf,
         kind: Kind,
-        watched: Option<Watched>,
+        watched: Option<Arc<WatchedFile>>,
         reader: impl Read + Send + 'static,
     ) -> Result<Text> {
         let reader = BufReader::with_capacity(BUFFER, reader);
@@ -238,9 +240,7 @@ impl Text {
     /// # Errors
     /// [`Error::Changed`].
     pub fn check_unchanged(&self) -> Result<()> {
-        self.watched
-            .as_ref()
-            .map_or(Ok(()), Watched::check_unchanged)
+        (self.watched.as_ref()).map_or(Ok(()), |watched| watched.check_unchanged())
     }
 
     /// What a failure of reading means: a signal, the operating system, or damage to a packed

@@ -22,7 +22,7 @@ use crate::data::npz;
 use crate::data::photographs::{Loader, Photograph};
 use crate::data::pictures::{self, DecodeOptions};
 use crate::data::rows::{self, RowReader};
-use crate::data::source::{Kind, Source, Watched, is_standard_input, refuse_twice};
+use crate::data::source::{Kind, Source, is_standard_input, refuse_twice};
 use crate::data::text::{Text, TextKind};
 use crate::{Error, Model, Result, interrupt};
 
@@ -110,8 +110,7 @@ impl<'a> Inputs<'a> {
     /// # Errors
     /// [`Error::Options`] for standard input given twice and limits of pictures out of range.
     pub fn new(args: &'a Args, model: &'a Model, classes: &'a Classes) -> Result<Inputs<'a>> {
-        let paths: Vec<&Path> = args.inputs.iter().map(PathBuf::as_path).collect();
-        refuse_twice(&paths)?;
+        refuse_twice(args.inputs.iter().map(PathBuf::as_path))?;
         let transform = model.about().transform.as_ref();
         let decode = DecodeOptions {
             lenient: args.lenient,
@@ -292,7 +291,6 @@ impl Reading<'_> {
                 &format!("a {} picture", format!("{kind:?}").to_uppercase()),
             ));
         }
-        let watched = source.watch()?;
         let mut text = Text::of(source)?;
         match text.kind()? {
             TextKind::Libsvm => {
@@ -300,14 +298,10 @@ impl Reading<'_> {
                 Ok(Found::Rows(OpenRows::new(name, Box::new(rows), None)))
             }
             TextKind::Table => {
-                let table =
-                    Table::of_reader(&name, Box::new(text), self.label, None, &self.format)?;
+                let table = Table::of_text(&name, text, self.label, None, &self.format)?;
                 let found = table.features();
                 checks::refuse_width(&name, found, self.features, "the model")?;
-                Ok(Found::Rows(OpenRows {
-                    watched,
-                    ..OpenRows::new(name, Box::new(table), None)
-                }))
+                Ok(Found::Rows(OpenRows::new(name, Box::new(table), None)))
             }
             TextKind::Other if text.peek(|_| true)?.contains(&0) => {
                 Err(refused(&name, "bytes that are neither an array nor text"))
@@ -422,9 +416,6 @@ struct OpenRows {
     reader: Box<dyn RowReader>,
     /// What a pipe brought; gone when it has been read.
     file: Option<NamedTempFile>,
-    /// The file of a reader that does not look itself whether it changed, to be compared at its
-    /// end.
-    watched: Option<Watched>,
     /// Rows that were handed on.
     at: usize,
     /// Rows that cannot be read any more, if reading ended early.
@@ -438,7 +429,6 @@ impl OpenRows {
             path,
             reader,
             file,
-            watched: None,
             at: 0,
             lost: None,
         }
@@ -465,11 +455,7 @@ impl OpenRows {
         let read = self.reader.read_each(&mut block.x, &mut |row, error| {
             failed.insert(row, error);
         });
-        let whole = |rows: usize| match &self.watched {
-            Some(watched) if rows == 0 => watched.check_unchanged().map(|()| rows),
-            _ => Ok(rows),
-        };
-        let rows = match read.and_then(whole) {
+        let rows = match read {
             Ok(rows) => rows,
             Err(error) => {
                 let error = self.under_its_name(error);

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::{Model, Result, data};
+use crate::data::labels::{self, LabelValue};
+use crate::{Model, Result};
 
 /// Unknown labels that are named.
 const NAMED: usize = 8;
@@ -19,8 +20,9 @@ const MISTAKES: usize = 10;
 #[derive(Debug)]
 pub struct Classes {
     names: Vec<String>,
-    numbers: HashMap<String, u32>,
-    count: usize,
+    by_name: HashMap<String, u32>,
+    /// `None` where several classes have names of one value.
+    by_value: HashMap<LabelValue, Option<u32>>,
 }
 
 impl Classes {
@@ -29,25 +31,26 @@ impl Classes {
         let mut names = model.about().class_names.clone();
         names.truncate(count);
         names.extend((names.len()..count).map(|class| format!("class {class}")));
-        let mut numbers = HashMap::new();
-        for (number, name) in names.iter().enumerate() {
-            numbers.insert(name.clone(), number as u32);
-        }
-        // Labels of classes without names are numbers.
-        for (number, name) in names.iter().enumerate() {
-            if let Some(label) = name.strip_prefix("class ") {
-                numbers.entry(label.to_string()).or_insert(number as u32);
+        let mut by_name = HashMap::new();
+        let mut by_value = HashMap::new();
+        for (class, name) in (0..).zip(&names) {
+            by_name.insert(name.clone(), class);
+            // Labels of classes without names are numbers.
+            let label = name.strip_prefix("class ").unwrap_or(name);
+            if let Ok(value) = LabelValue::parse(label.as_bytes()) {
+                let known = by_value.entry(value).and_modify(|known| *known = None);
+                known.or_insert(Some(class));
             }
         }
         Classes {
             names,
-            numbers,
-            count,
+            by_name,
+            by_value,
         }
     }
 
     pub fn count(&self) -> usize {
-        self.count
+        self.names.len()
     }
 
     pub fn name(&self, class: usize) -> &str {
@@ -59,7 +62,7 @@ impl Classes {
     /// # Errors
     /// Those of an array that holds no labels.
     pub fn read(&self, path: &Path) -> Result<Vec<Label>> {
-        let labels = data::labels::read(path, None)?;
+        let labels = labels::read(path, None)?;
         Ok(labels.texts().map(|label| self.label(label)).collect())
     }
 
@@ -71,15 +74,13 @@ impl Classes {
         }
     }
 
-    /// The class that a label means: by its name, or as a whole number however it is written.
+    /// The class that a label means: by its name, or by its value, however that is written.
     pub fn find(&self, label: &str) -> Option<u32> {
-        let whole = || {
-            let number = label.parse::<f64>().ok()?;
-            let is_whole = number.fract() == 0.0 && number.abs() < 1e15;
-            is_whole.then(|| (number as i64).to_string())
-        };
-        let by_name = self.numbers.get(label).copied();
-        by_name.or_else(|| self.numbers.get(&whole()?).copied())
+        let by_name = self.by_name.get(label).copied();
+        by_name.or_else(|| {
+            let value = LabelValue::parse(label.as_bytes()).ok()?;
+            *self.by_value.get(&value)?
+        })
     }
 }
 
@@ -278,6 +279,21 @@ mod tests {
             assert_eq!(numbered.find("3"), None);
             assert_eq!(numbered.name(1), "class 1");
         }
+        let truths = classes(&["False", "True"], 2);
+        for (label, class) in [
+            ("TRUE", Some(1)),
+            ("false", Some(0)),
+            ("tRUE", None),
+            ("1", None),
+        ] {
+            assert_eq!(truths.find(label), class, "{label}");
+        }
+        // Of two names with one value neither is taken for the other.
+        let codes = classes(&["01", "1", "x"], 3);
+        assert_eq!(
+            (codes.find("01"), codes.find("1"), codes.find("1.0")),
+            (Some(0), Some(1), None)
+        );
         // Names of more classes than the model has are no classes of it.
         assert_eq!(classes(&["a", "b", "c"], 2).find("c"), None);
         assert_eq!(classes(&["a"], 2).find("1"), Some(1));

@@ -1,6 +1,7 @@
 //! One line of LIBSVM's text.
 
 use crate::data::dataset::{USABLE, is_usable};
+use crate::data::labels::LabelValue;
 
 /// Most features: a row of 64 MiB.
 pub const MAX_FEATURES: usize = 16 << 20;
@@ -82,13 +83,13 @@ pub fn whole_label(label: Option<&str>) -> Result<i64, Refusal> {
         let expected = "one label: rows of several classes at once are not fitted";
         return Err((quoted(label), expected));
     }
-    (label.parse::<f64>().ok())
-        .filter(|label| label.fract() == 0.0 && label.abs() < 1e15)
-        .map(|label| label as i64)
-        .ok_or_else(|| {
+    match LabelValue::parse(label.as_bytes()) {
+        Ok(LabelValue::Number(number)) => Ok(number),
+        _ => {
             let expected = "a whole number, the label, at the start of the line";
-            (quoted(label), expected)
-        })
+            Err((quoted(label), expected))
+        }
+    }
 }
 
 fn is_whole(text: &str) -> bool {

@@ -6,10 +6,9 @@ mod line;
 mod rows;
 mod spool;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use full::FullColumns;
 pub use line::{Head, MAX_FEATURES, Refusal, parse_line, whole_label};
@@ -17,9 +16,10 @@ pub use rows::LibsvmRows;
 use spool::Spool;
 
 use super::checks;
-use super::dataset::{MAX_CLASSES, Manifest, NumberFormat, TRAIN};
-use super::dataset_writer::{publish, write_split};
-use super::source::{name_of, refuse_twice};
+use super::dataset::{Manifest, NumberFormat, Prepared, TRAIN};
+use super::dataset_writer::DatasetWriter;
+use super::labels::{LabelEncoder, TOO_MANY};
+use super::source::{Part, name_of, refuse_twice};
 use super::text::{Text, open_text};
 use crate::engine::available_memory;
 use crate::error::{Error, Result};
@@ -30,15 +30,6 @@ use crate::publish::{Overwrite, Staging};
 const LOOK: usize = 1 << 12;
 /// The sparse rows, in the directory in the making.
 const SPOOL: &str = "rows.spool";
-
-/// One split to be.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// `train`, `val` or `test`.
-    pub name: &'static str,
-    /// The text: a file, a pipe, or `-` for standard input; plain, `.gz`, `.bz2` or `.xz`.
-    pub path: PathBuf,
-}
 
 /// How texts are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,7 +114,7 @@ pub fn prepare(
     out: &Path,
     overwrite: Overwrite,
     progress: &dyn Fn(Progress),
-) -> Result<Manifest> {
+) -> Result<Prepared> {
     refuse_options(parts, options)?;
     let sources: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
     let staging = Staging::begin(out, overwrite, &sources)?;
@@ -132,8 +123,8 @@ pub fn prepare(
         options,
         free: files::free_space(staging.dir()),
         spool: Spool::create(&staging.dir().join(SPOOL))?,
-        classes: BTreeSet::new(),
-        labels: Vec::new(),
+        encoder: LabelEncoder::default(),
+        codes: Vec::new(),
         full: None,
         first: usize::MAX,
         end: 0,
@@ -144,18 +135,22 @@ pub fn prepare(
     }
     let Reading {
         spool,
-        classes,
-        labels,
+        encoder,
+        codes,
         full,
         found,
         ..
     } = reading.finish()?;
     let features = found.features;
-    for (part, labels) in parts.iter().zip(&labels) {
-        checks::refuse_empty(&part.path, labels.len(), features)?;
+    let (names, classes) = encoder.finish()?;
+    let mut labels = Vec::new();
+    for (part, codes) in parts.iter().zip(codes) {
+        let of_rows: Vec<i64> = codes.iter().map(|&code| classes[code as usize]).collect();
+        checks::refuse_empty(&part.path, of_rows.len(), features)?;
         if part.name == TRAIN {
-            checks::refuse_one_class(&part.path, labels)?;
+            checks::refuse_one_class(&part.path, &of_rows, &names)?;
         }
+        labels.push(of_rows);
     }
     let first = usize::from(found.first_index);
     let shift = match full {
@@ -163,8 +158,6 @@ pub fn prepare(
         None => None,
     };
     progress(Progress::Found(found));
-    let classes: Vec<i64> = classes.into_iter().collect();
-    let names = classes.iter().map(i64::to_string).collect();
     let mut manifest = Manifest::of_numbers(name_of(&parts[0].path), names, features);
     manifest.numbers = Some(NumberFormat {
         first_index: Some(found.first_index),
@@ -175,16 +168,14 @@ pub fn prepare(
         let queries = format!("qid: of {} lines, which names their query", found.queries);
         manifest.left_out.push(queries);
     }
+    let mut writer = DatasetWriter::new(staging, manifest);
     let mut rows = spool.read()?;
     let shift = shift.unwrap_or_default();
     let shifted = |column: usize, value: f64| (value - shift.get(column).unwrap_or(&0.0)) as f32;
     let empty: Vec<f32> = (0..shift.len())
         .map(|column| shifted(column, 0.0))
         .collect();
-    for (part, mut labels) in parts.iter().zip(labels) {
-        for label in &mut labels {
-            *label = classes.partition_point(|class| class < label) as i64;
-        }
+    for (part, labels) in parts.iter().zip(labels) {
         let write = |range: Range<usize>, values: &mut [f32]| {
             progress(Progress::Written(range.len() as u64));
             values.fill(0.0);
@@ -197,18 +188,10 @@ pub fn prepare(
             }
             Ok(())
         };
-        let entry = write_split(
-            staging.dir(),
-            part.name,
-            &part.path,
-            features,
-            &labels,
-            write,
-        )?;
-        manifest.splits.push(entry);
+        writer.write_split(part.name, &part.path, labels, write)?;
     }
     rows.remove()?;
-    publish(staging, manifest)
+    writer.publish()
 }
 
 fn refuse_options(parts: &[Part], options: LibsvmOptions) -> Result<()> {
@@ -219,8 +202,7 @@ fn refuse_options(parts: &[Part], options: LibsvmOptions) -> Result<()> {
         let expected = format!("1..={MAX_FEATURES}");
         return Err(Error::options("--features", features, expected));
     }
-    let paths: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
-    refuse_twice(&paths)
+    refuse_twice(parts.iter().map(|part| part.path.as_path()))
 }
 
 /// Texts being read into the spool.
@@ -230,9 +212,9 @@ struct Reading<'a> {
     /// Bytes that the disk has, if that is known.
     free: Option<u64>,
     spool: Spool,
-    classes: BTreeSet<i64>,
-    /// Of each part.
-    labels: Vec<Vec<i64>>,
+    encoder: LabelEncoder,
+    /// Of each part the code of each row's label.
+    codes: Vec<Vec<u32>>,
     /// Of the first part.
     full: Option<FullColumns>,
     /// The lowest index.
@@ -245,7 +227,7 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn read(&mut self, path: &Path, progress: &dyn Fn(Progress)) -> Result<()> {
         let mut text = open_text(path)?;
-        let (mut labels, mut values) = (Vec::new(), Vec::new());
+        let (mut codes, mut values) = (Vec::new(), Vec::new());
         let mut said = 0;
         loop {
             values.clear();
@@ -258,33 +240,29 @@ impl Reading<'_> {
                 self.end = self.end.max(*last as usize + 1);
             }
             self.refuse_indices(&text)?;
-            self.classes.insert(label);
-            if self.classes.len() > MAX_CLASSES {
-                let expected = format!("at most {MAX_CLASSES} classes in all");
-                return Err(text.refuse(format!("one more label, {label}"), expected));
-            }
+            let code = self.encoder.encode_number(label);
+            codes.push(code.ok_or_else(|| text.refuse(label, TOO_MANY))?);
             self.spool.append(&values)?;
-            if self.labels.is_empty() {
+            if self.codes.is_empty() {
                 let full = || FullColumns::new(&values);
                 self.full.get_or_insert_with(full).observe(&values);
             }
             self.found.values += values.len() as u64;
             self.found.queries += u64::from(query);
-            labels.push(label);
-            if labels.len().is_multiple_of(LOOK) {
-                self.found.rows += labels.len() - said;
-                progress(Progress::Read((labels.len() - said) as u64));
-                said = labels.len();
+            if codes.len().is_multiple_of(LOOK) {
+                self.found.rows += codes.len() - said;
+                progress(Progress::Read((codes.len() - said) as u64));
+                said = codes.len();
                 self.refuse_size()?;
             }
         }
         text.check_unchanged()?;
-        if let Some(full) = self.full.as_mut().filter(|_| self.labels.is_empty()) {
+        if let Some(full) = self.full.as_mut().filter(|_| self.codes.is_empty()) {
             full.end();
         }
-        self.found.rows += labels.len() - said;
-        progress(Progress::Read((labels.len() - said) as u64));
-        self.labels.push(labels);
+        self.found.rows += codes.len() - said;
+        progress(Progress::Read((codes.len() - said) as u64));
+        self.codes.push(codes);
         Ok(())
     }
 

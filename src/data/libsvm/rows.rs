@@ -2,6 +2,7 @@
 
 use super::line::parse_line;
 use crate::data::dataset::NumberFormat;
+use crate::data::labels::given;
 use crate::data::rows::{Finish, RowReader};
 use crate::data::text::Text;
 use crate::error::{Error, Result};
@@ -86,7 +87,8 @@ impl LibsvmRows {
                     return Ok(Some(Err(self.text.refuse(found, expected))));
                 }
             };
-            self.labels.push(head.label.map(str::to_string));
+            self.labels
+                .push(head.label.and_then(|label| given(label.as_bytes())));
             self.queries += u64::from(head.query);
             if let Some(index) = first_beyond.filter(|_| self.beyond == 0) {
                 self.first_beyond = (self.text.line_number(), index);
