@@ -1,5 +1,7 @@
 //! The orientation of a picture, out of EXIF or XMP: as Pillow's `ImageOps.exif_transpose`.
 
+use std::collections::HashSet;
+
 use super::Rgb;
 
 /// How the stored pixels become the picture.
@@ -74,56 +76,131 @@ pub fn orientation(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Option<Orientatio
     Orientation::of(number)
 }
 
+/// The first entry of the tag that has a value, whole number or not, is the one that counts; of
+/// several numbers in it the first.
 fn in_exif(mut exif: &[u8]) -> Option<u32> {
     const ORIENTATION: u16 = 0x0112;
     while let Some(rest) = exif.strip_prefix(b"Exif\0\0") {
         exif = rest;
     }
-    whole_number(exif, ORIENTATION).map(|(_, number)| number)
+    let tiff = Tiff::new(exif)?;
+    let (mut seen, mut total) = (HashSet::new(), 0);
+    for entry in tiff.entries()? {
+        let bytes = size_of(entry.kind).map(|size| size * u64::from(entry.count));
+        let Some(bytes) = bytes.filter(|&bytes| bytes > 0 && !seen.contains(&entry.tag)) else {
+            continue;
+        };
+        let mut at = entry.value;
+        if bytes > 4 {
+            // More values than the bytes can hold are passed over; one that is not all there ends
+            // the directory.
+            total += bytes;
+            if total > exif.len() as u64 {
+                continue;
+            }
+            at = tiff.number(at, 4)? as usize;
+            exif.get(at..at.checked_add(bytes as usize)?)?;
+        }
+        if entry.tag == ORIENTATION {
+            return match entry.kind {
+                // Signed ones, too: no orientation is negative, or larger than a byte.
+                SBYTE => tiff.number(at, 1),
+                SHORT | SSHORT => tiff.number(at, 2),
+                LONG | SLONG | IFD => tiff.number(at, 4),
+                _ => None,
+            };
+        }
+        seen.insert(entry.tag);
+    }
+    None
+}
+
+const SHORT: u16 = 3;
+const LONG: u16 = 4;
+const SBYTE: u16 = 6;
+const SSHORT: u16 = 8;
+const SLONG: u16 = 9;
+const IFD: u16 = 13;
+
+/// Bytes of a value of a type.
+fn size_of(kind: u16) -> Option<u64> {
+    match kind {
+        1 | 2 | SBYTE | 7 => Some(1),
+        SHORT | SSHORT => Some(2),
+        LONG | SLONG | 11 | IFD => Some(4),
+        5 | 10 | 12 | 16 => Some(8),
+        _ => None,
+    }
 }
 
 /// Where the first directory of a TIFF holds one whole number of 16 or 32 bits under a tag, and
-/// the number. What is cut short ends the directory; of a tag twice there, the last one counts.
+/// the number; of a tag twice there, the last one counts.
 pub(super) fn whole_number(tiff: &[u8], wanted: u16) -> Option<(usize, u32)> {
-    const SHORT: u16 = 3;
-    const LONG: u16 = 4;
-    let big_endian = match tiff.get(..4)? {
-        b"MM\0\x2A" => true,
-        b"II\x2A\0" => false,
-        _ => return None,
+    let tiff = Tiff::new(tiff)?;
+    let number = |entry: Entry| {
+        let bytes = match entry.kind {
+            SHORT => 2,
+            LONG => 4,
+            _ => return None,
+        };
+        Some((entry.value, tiff.number(entry.value, bytes)?))
     };
-    let number = |at: usize, len: usize| {
-        let bytes = tiff.get(at..at.checked_add(len)?)?.iter();
+    let entries = tiff.entries()?;
+    let single = entries.filter(|entry| entry.tag == wanted && entry.count == 1);
+    single.filter_map(number).last()
+}
+
+/// The bytes of a TIFF.
+struct Tiff<'a> {
+    bytes: &'a [u8],
+    big_endian: bool,
+}
+
+/// An entry of a directory; `value` is the place of its value, or of the place of that.
+struct Entry {
+    tag: u16,
+    kind: u16,
+    count: u32,
+    value: usize,
+}
+
+impl<'a> Tiff<'a> {
+    fn new(bytes: &'a [u8]) -> Option<Tiff<'a>> {
+        let big_endian = match bytes.get(..4)? {
+            b"MM\0\x2A" => true,
+            b"II\x2A\0" => false,
+            _ => return None,
+        };
+        Some(Tiff { bytes, big_endian })
+    }
+
+    /// The number in so many bytes.
+    fn number(&self, at: usize, len: usize) -> Option<u32> {
+        let bytes = self.bytes.get(at..at.checked_add(len)?)?.iter();
         let append = |number: u32, &byte: &u8| number << 8 | u32::from(byte);
-        Some(if big_endian {
+        Some(if self.big_endian {
             bytes.fold(0, append)
         } else {
             bytes.rev().fold(0, append)
         })
-    };
-    let directory = number(4, 4)? as usize;
-    let entries = number(directory, 2)? as usize;
-    let mut found = None;
-    for entry in 0..entries {
-        let at = directory + 2 + 12 * entry;
-        let (Some(tag), Some(kind), Some(count), Some(long), Some(short)) = (
-            number(at, 2),
-            number(at + 2, 2),
-            number(at + 4, 4),
-            number(at + 8, 4),
-            number(at + 8, 2),
-        ) else {
-            break;
-        };
-        if tag == u32::from(wanted) && count == 1 {
-            match kind as u16 {
-                SHORT => found = Some((at + 8, short)),
-                LONG => found = Some((at + 8, long)),
-                _ => {}
-            }
-        }
     }
-    found
+
+    /// The entries of the first directory; what is cut short ends it.
+    fn entries(&self) -> Option<impl Iterator<Item = Entry>> {
+        let directory = self.number(4, 4)? as usize;
+        let entries = self.number(directory, 2)? as usize;
+        let entry = move |entry: usize| {
+            let at = directory + 2 + 12 * entry;
+            self.number(at + 8, 4)?;
+            Some(Entry {
+                tag: self.number(at, 2)? as u16,
+                kind: self.number(at + 2, 2)? as u16,
+                count: self.number(at + 4, 4)?,
+                value: at + 8,
+            })
+        };
+        Some((0..entries).map_while(entry))
+    }
 }
 
 /// `tiff:Orientation="6"`, or the element of that name: the first one counts.
@@ -183,11 +260,60 @@ mod tests {
                 assert_eq!(orientation(Some(&bytes), None), Some(Turn90));
                 let named = [b"Exif\0\0", &bytes[..]].concat();
                 assert_eq!(orientation(Some(&named), None), Some(Turn90));
-                assert_eq!(orientation(Some(&exif(big_endian, kind, 2, 6)), None), None);
+                assert_eq!(orientation(Some(&exif(big_endian, kind, 0, 6)), None), None);
             }
             assert_eq!(orientation(Some(&exif(big_endian, 1, 1, 6)), None), None);
             assert_eq!(orientation(Some(&exif(big_endian, 3, 1, 9)), None), None);
         }
+    }
+
+    /// As Pillow 13 reads each of them.
+    #[test]
+    fn exif_of_awkward_entries_is_read_as_pillow_reads_it() {
+        let of_tags = |entries: &[(u16, u16, u32, [u8; 4])]| {
+            let mut bytes = b"II\x2A\0\x08\0\0\0".to_vec();
+            bytes.extend((entries.len() as u16).to_le_bytes());
+            for (tag, kind, count, value) in entries {
+                bytes.extend(tag.to_le_bytes());
+                bytes.extend(kind.to_le_bytes());
+                bytes.extend(count.to_le_bytes());
+                bytes.extend(value);
+            }
+            bytes.extend([0; 4]);
+            bytes.extend([6, 0, 0, 0, 0, 0, 0, 0]);
+            orientation(Some(&bytes), None)
+        };
+        let of = |entries: &[(u16, u32, [u8; 4])]| {
+            let entries = entries.iter();
+            let entries: Vec<_> = entries.map(|&(k, n, v)| (0x0112, k, n, v)).collect();
+            of_tags(&entries)
+        };
+        let six = [6, 0, 0, 0];
+        let one = [1, 0, 0, 0];
+        for kind in [3, 4, 6, 8, 9, 13] {
+            assert_eq!(of(&[(kind, 1, six)]), Some(Turn90), "{kind}");
+        }
+        for kind in [1, 2, 5, 7, 99] {
+            assert_eq!(of(&[(kind, 1, six)]), None, "{kind}");
+        }
+        // Several numbers, in place or elsewhere; none.
+        assert_eq!(of(&[(3, 2, [6, 0, 1, 0])]), Some(Turn90));
+        assert_eq!(of(&[(3, 2, [1, 0, 6, 0])]), None);
+        assert_eq!(of(&[(3, 3, [26, 0, 0, 0])]), Some(Turn90));
+        assert_eq!(of(&[(3, 0, six)]), None);
+        // Twice: the first that has a value.
+        assert_eq!(of(&[(3, 1, one), (3, 1, six)]), None);
+        assert_eq!(of(&[(3, 1, six), (3, 1, one)]), Some(Turn90));
+        assert_eq!(of(&[(3, 0, one), (3, 1, six)]), Some(Turn90));
+        assert_eq!(of(&[(3, 1, six), (3, 9, [255; 4])]), Some(Turn90));
+        assert_eq!(of(&[(3, 9, [255; 4]), (3, 1, six)]), None);
+        assert_eq!(of(&[(99, 1, one), (3, 1, six)]), Some(Turn90));
+        assert_eq!(of(&[(1, 1, one), (3, 1, six)]), None);
+        // Values of another tag that are not there at all, or not to their end.
+        let behind = |count, at| of_tags(&[(0x010F, 2, count, [at, 0, 0, 0]), (0x0112, 3, 1, six)]);
+        assert_eq!(behind(100, 200), Some(Turn90));
+        assert_eq!(behind(30, 30), None);
+        assert_eq!(behind(8, 38), Some(Turn90));
     }
 
     #[test]
