@@ -85,9 +85,21 @@ impl NewFile {
     }
 }
 
-/// Write a whole small file and flush it.
+/// Write a whole small file, which is new, and flush it.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = NewFile::create(path)?;
+    file.append(bytes)?;
+    file.finish()
+}
+
+/// Write a whole file and flush it, over whatever file or link has the name: for one that the
+/// caller of the library names.
+pub(crate) fn write_over(path: &Path, bytes: &[u8]) -> Result<()> {
+    let opened = refusal().and_then(|()| File::create(path));
+    let mut file = NewFile {
+        file: opened.map_err(Error::io(path, "create"))?,
+        path: path.to_path_buf(),
+    };
     file.append(bytes)?;
     file.finish()
 }

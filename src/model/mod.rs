@@ -568,7 +568,7 @@ impl Model {
     /// not finite: such a file could not be read again.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.refuse_non_finite(path.as_ref())?;
-        files::write(path.as_ref(), &self.to_safetensors())
+        files::write_over(path.as_ref(), &self.to_safetensors())
     }
 
     fn refuse_non_finite(&self, path: &Path) -> Result<()> {
