@@ -405,7 +405,7 @@ pub(crate) fn exchange(a: &Path, b: &Path) -> Result<()> {
     let exchanged = Err(io::Error::from(io::ErrorKind::Unsupported));
     exchanged.map_err(Error::io(
         b,
-        "replace in one step on this file system (remove it yourself)",
+        "replace in one step (move it away, or choose another path)",
     ))
 }
 

@@ -17,7 +17,8 @@
 //!
 //! A published directory has a list of its own entries, [`ENTRIES`]. It is replaced only if it
 //! holds nothing else: an entry that is not on the list, or of another kind (file, directory,
-//! link), is refused by its name, as is a directory without a list. Contents are not compared.
+//! link), is refused by its name, as are a directory without a list and one of another
+//! [kind](OutputKind). Contents are not compared.
 //! A single file is replaced only if its first bytes are those of a file that flowreg wrote, and it
 //! lies in no output.
 
@@ -50,6 +51,45 @@ impl Overwrite {
             Overwrite::Replace
         } else {
             Overwrite::Never
+        }
+    }
+}
+
+/// What a published directory is; it replaces only one of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputKind {
+    /// A prepared dataset.
+    Dataset,
+    /// What a fit writes.
+    Run,
+    /// A model for other programs.
+    Export,
+    /// The demo's photographs.
+    Photographs,
+}
+
+impl OutputKind {
+    /// Each kind with a file that it has and no other.
+    const FILES: [(&str, OutputKind); 4] = [
+        (MANIFEST, OutputKind::Dataset),
+        (SUMMARY, OutputKind::Run),
+        ("weight.npy", OutputKind::Export),
+        ("imagelabels.mat", OutputKind::Photographs),
+    ];
+
+    /// By the list of entries; `None` of one that has none of the files.
+    fn of(entries: &BTreeSet<String>) -> Option<OutputKind> {
+        let mut files = OutputKind::FILES.iter();
+        let found = files.find(|(file, _)| entries.contains(*file));
+        found.map(|(_, kind)| *kind)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            OutputKind::Dataset => "a dataset",
+            OutputKind::Run => "a run",
+            OutputKind::Export => "an export",
+            OutputKind::Photographs => "the demo's photographs",
         }
     }
 }
@@ -111,6 +151,7 @@ pub fn is_output(dir: &Path) -> bool {
 pub struct Staging {
     target: PathBuf,
     dir: PathBuf,
+    kind: OutputKind,
     overwrite: Overwrite,
     published: bool,
     _lock: Lock,
@@ -125,21 +166,27 @@ impl Staging {
     /// [`Error::Exists`], [`Error::Locked`] if another process is writing it, [`Error::Format`]
     /// for a target with entries that flowreg did not write, for a source inside the target and
     /// for a target inside a source directory, [`Error::Io`].
-    pub fn begin(target: &Path, overwrite: Overwrite, sources: &[&Path]) -> Result<Staging> {
+    pub fn begin(
+        target: &Path,
+        kind: OutputKind,
+        overwrite: Overwrite,
+        sources: &[&Path],
+    ) -> Result<Staging> {
         let target = &resolve(target)?;
         let dir = sibling(target, "partial")?;
         refuse_overlap(target, sources)?;
-        refuse_existing(target, overwrite)?;
+        refuse_existing(target, kind, overwrite)?;
         files::create_dir_all(parent_of(target))?;
         let lock = Lock::take(target)?;
         // The lock is ours, so whoever made this is dead.
         remove_remains(&dir)?;
         // Checked again: its writer may have finished just before.
-        refuse_existing(target, overwrite)?;
+        refuse_existing(target, kind, overwrite)?;
         files::create_dir(&dir)?;
         let staging = Staging {
             target: target.to_path_buf(),
             dir,
+            kind,
             overwrite,
             published: false,
             _lock: lock,
@@ -169,7 +216,7 @@ impl Staging {
         // Whole or not at all: what a killed process leaves is known by it.
         files::replace(&self.dir.join(ENTRIES), &list)?;
         // Checked again: the work in between may have taken hours.
-        refuse_existing(&self.target, self.overwrite)?;
+        refuse_existing(&self.target, self.kind, self.overwrite)?;
         files::sync_dir(&self.dir)?;
         if self.target.symlink_metadata().is_err() {
             files::rename(&self.dir, &self.target)?;
@@ -181,7 +228,7 @@ impl Staging {
         self.published = true;
         // Something foreign may have come at the last moment, or the exchange may not be on the
         // disk: then all is put back.
-        let own = refuse_existing_as(&self.dir, self.overwrite, &self.target)
+        let own = refuse_existing_as(&self.dir, self.kind, self.overwrite, &self.target)
             .and_then(|own| files::sync_dir(parent_of(&self.target)).map(|()| own));
         match own {
             Ok(own) => remove_listed(&self.dir, &own),
@@ -241,6 +288,16 @@ impl OutputFile {
         overwrite: Overwrite,
         sources: &[&Path],
     ) -> Result<OutputFile> {
+        let shown = path.as_os_str().as_encoded_bytes();
+        if shown.ends_with(b"/") || shown.ends_with(b"/.") {
+            let expected = "the name of a file";
+            return Err(Error::format(
+                path,
+                "output",
+                "the name of a folder",
+                expected,
+            ));
+        }
         let target = resolve(path)?;
         refuse_overlap(&target, sources)?;
         refuse_file(&target, own, overwrite)?;
@@ -315,8 +372,10 @@ pub fn write_file(
     file.publish()
 }
 
-/// What a link names, at the end of all links; any other path as it is.
+/// What a link names, at the end of all links; any other path as it is, without a `/` or `/.` at its
+/// end, which asks for what a link leads to.
 fn resolve(target: &Path) -> Result<PathBuf> {
+    let target = &target.components().collect::<PathBuf>();
     match target.symlink_metadata() {
         Ok(metadata) if metadata.is_symlink() => (target.canonicalize()).map_err(Error::io(
             target,
@@ -379,13 +438,14 @@ fn refuse_overlap(target: &Path, sources: &[&Path]) -> Result<()> {
 }
 
 /// Refuse a target that exists and may not be replaced.
-fn refuse_existing(target: &Path, overwrite: Overwrite) -> Result<()> {
-    refuse_existing_as(target, overwrite, target).map(drop)
+fn refuse_existing(target: &Path, kind: OutputKind, overwrite: Overwrite) -> Result<()> {
+    refuse_existing_as(target, kind, overwrite, target).map(drop)
 }
 
 /// The same for a target that is called `name` in messages; its own entries.
 fn refuse_existing_as(
     target: &Path,
+    kind: OutputKind,
     overwrite: Overwrite,
     name: &Path,
 ) -> Result<BTreeSet<String>> {
@@ -396,7 +456,17 @@ fn refuse_existing_as(
     if is_dir && fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none()) {
         return Ok(BTreeSet::new());
     }
-    let replaceable = own_entries(target, name, is_dir);
+    let replaceable = own_entries(target, name, is_dir).and_then(|own| {
+        match OutputKind::of(&own).filter(|&other| other != kind) {
+            None => Ok(own),
+            Some(other) => {
+                let kind = kind.name();
+                let expected =
+                    format!("{kind}, as the new one is; move it away, or choose another path");
+                Err(Error::format(name, "output", other.name(), expected))
+            }
+        }
+    });
     match overwrite {
         Overwrite::Replace => replaceable,
         Overwrite::Never => Err(Error::Exists {
@@ -654,22 +724,22 @@ mod tests {
     fn appears_whole_or_not_at_all() {
         let root = tempfile::tempdir().unwrap();
         let out = root.path().join("a/out");
-        let staging = Staging::begin(&out, Overwrite::Never, &[]).unwrap();
+        let staging = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap();
         staging.write("summary.json", b"1").unwrap();
         assert!(!out.exists());
         drop(staging);
         assert_eq!(fs::read_dir(root.path().join("a")).unwrap().count(), 0);
 
-        let staging = Staging::begin(&out, Overwrite::Never, &[]).unwrap();
+        let staging = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap();
         staging.write("summary.json", b"1").unwrap();
         staging.publish().unwrap();
         assert_eq!(fs::read(out.join("summary.json")).unwrap(), b"1");
 
         assert!(matches!(
-            Staging::begin(&out, Overwrite::Never, &[]),
+            Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]),
             Err(Error::Exists { .. })
         ));
-        let staging = Staging::begin(&out, Overwrite::Replace, &[]).unwrap();
+        let staging = Staging::begin(&out, OutputKind::Run, Overwrite::Replace, &[]).unwrap();
         staging.write("summary.json", b"2").unwrap();
         staging.publish().unwrap();
         assert_eq!(fs::read(out.join("summary.json")).unwrap(), b"2");
@@ -680,15 +750,15 @@ mod tests {
     fn one_writer_at_a_time_and_a_dead_ones_remains_are_removed() {
         let root = tempfile::tempdir().unwrap();
         let out = root.path().join("out");
-        let first = Staging::begin(&out, Overwrite::Never, &[]).unwrap();
-        let second = Staging::begin(&out, Overwrite::Never, &[]);
+        let first = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap();
+        let second = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]);
         assert!(matches!(second, Err(Error::Locked { .. })));
         // As if it were killed: nothing is dropped, but its lock is free.
         let Staging { dir, _lock, .. } = &first;
         _lock._file.unlock().unwrap();
         fs::write(dir.join("half"), b"1").unwrap();
         std::mem::forget(first);
-        let third = Staging::begin(&out, Overwrite::Never, &[]).unwrap();
+        let third = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap();
         third.publish().unwrap();
         assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
@@ -697,7 +767,7 @@ mod tests {
     /// An output with a file and a directory.
     fn published(root: &Path) -> PathBuf {
         let out = root.join("out");
-        let staging = Staging::begin(&out, Overwrite::Never, &[]).unwrap();
+        let staging = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap();
         staging.write("summary.json", b"1").unwrap();
         fs::create_dir(staging.dir().join("jpg")).unwrap();
         staging.write("jpg/1.jpg", b"1").unwrap();
@@ -706,7 +776,7 @@ mod tests {
     }
 
     fn replace(out: &Path, sources: &[&Path]) -> Result<()> {
-        let staging = Staging::begin(out, Overwrite::Replace, sources)?;
+        let staging = Staging::begin(out, OutputKind::Run, Overwrite::Replace, sources)?;
         staging.write("summary.json", b"2")?;
         staging.publish()
     }
@@ -773,7 +843,7 @@ mod tests {
     fn an_entry_that_comes_late_is_left() {
         let root = tempfile::tempdir().unwrap();
         let out = published(root.path());
-        let staging = Staging::begin(&out, Overwrite::Replace, &[]).unwrap();
+        let staging = Staging::begin(&out, OutputKind::Run, Overwrite::Replace, &[]).unwrap();
         fs::write(out.join("late"), b"mine").unwrap();
         assert!(staging.publish().unwrap_err().to_string().contains("late"));
         assert_eq!(fs::read(out.join("late")).unwrap(), b"mine");
@@ -814,7 +884,7 @@ mod tests {
         let beside = root.path().join("x.npy");
         fs::write(&beside, b"1").unwrap();
         let deep = root.path().join("missing/../out/new");
-        assert!(Staging::begin(&deep, Overwrite::Never, &[&out]).is_err());
+        assert!(Staging::begin(&deep, OutputKind::Run, Overwrite::Never, &[&out]).is_err());
         replace(&out, &[&beside, &root.path().join("missing")]).unwrap();
     }
 
@@ -823,7 +893,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let out = root.path().join("out");
         fs::create_dir(&out).unwrap();
-        let staging = Staging::begin(&out, Overwrite::Never, &[]).unwrap();
+        let staging = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap();
         staging.write("summary.json", b"1").unwrap();
         staging.publish().unwrap();
         assert!(out.join("summary.json").exists());
@@ -837,11 +907,11 @@ mod tests {
         let (out, path) = (root.path().join("out"), |name: &str| root.path().join(name));
         fs::create_dir(path(".out.partial")).unwrap();
         fs::write(path(".out.partial/mine"), b"1").unwrap();
-        assert!(Staging::begin(&out, Overwrite::Never, &[]).is_err());
+        assert!(Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).is_err());
         assert!(path(".out.partial/mine").exists());
         fs::remove_dir_all(path(".out.partial")).unwrap();
         fs::write(path(".out.lock"), b"mine").unwrap();
-        drop(Staging::begin(&out, Overwrite::Never, &[]).unwrap());
+        drop(Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap());
         assert!(path(".out.lock").exists());
     }
 
@@ -857,7 +927,7 @@ mod tests {
         symlink(&finished, path(".new.partial")).unwrap();
         symlink("missing", path(".p.npy.lock")).unwrap();
         symlink("missing", path(".q.npy.partial")).unwrap();
-        let error = Staging::begin(&out, Overwrite::Never, &[]).unwrap_err();
+        let error = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap_err();
         assert!(error.to_string().contains(".new.partial: "), "{error}");
         assert_eq!(fs::read(finished.join("summary.json")).unwrap(), b"1");
         assert!(finished.join("jpg/1.jpg").exists());
@@ -889,6 +959,61 @@ mod tests {
         assert!(!partial.exists());
     }
 
+    /// A run is not replaced by a dataset, whose fit may have taken days, nor a dataset by a run.
+    #[test]
+    fn an_output_replaces_only_one_of_its_kind() {
+        use OutputKind::*;
+        let root = tempfile::tempdir().unwrap();
+        for (file, kind) in OutputKind::FILES {
+            let out = root.path().join(file).with_extension("");
+            let begin = |kind, overwrite| Staging::begin(&out, kind, overwrite, &[]);
+            let staging = begin(kind, Overwrite::Never).unwrap();
+            staging.write(file, b"1").unwrap();
+            staging.publish().unwrap();
+            for other in [Dataset, Run, Export, Photographs] {
+                if other == kind {
+                    begin(other, Overwrite::Replace).unwrap();
+                    continue;
+                }
+                let error = begin(other, Overwrite::Replace).unwrap_err().to_string();
+                let found = format!("found {}, expected {}", kind.name(), other.name());
+                assert!(error.contains(&found), "{error}");
+                let error = begin(other, Overwrite::Never).unwrap_err().to_string();
+                assert!(error.contains("--force would not replace it"), "{error}");
+            }
+            assert_eq!(fs::read(out.join(file)).unwrap(), b"1");
+        }
+    }
+
+    #[test]
+    fn a_path_may_end_in_a_slash() {
+        let root = tempfile::tempdir().unwrap();
+        let out = published(root.path());
+        for end in ["/", "/.", "//"] {
+            let mut path = out.clone().into_os_string();
+            path.push(end);
+            replace(Path::new(&path), &[]).unwrap();
+            #[cfg(unix)]
+            {
+                let link = root.path().join("link");
+                std::os::unix::fs::symlink("out", &link).unwrap();
+                let mut path = link.clone().into_os_string();
+                path.push(end);
+                replace(Path::new(&path), &[]).unwrap();
+                assert!(link.symlink_metadata().unwrap().is_symlink());
+                fs::remove_file(link).unwrap();
+            }
+        }
+        assert_eq!(fs::read(out.join("summary.json")).unwrap(), b"2");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+        let file = root.path().join("p.npy/");
+        let error = write_file(&file, |_| true, b"1", Overwrite::Never, &[]).unwrap_err();
+        assert!(
+            error.to_string().contains("found the name of a folder"),
+            "{error}"
+        );
+    }
+
     #[test]
     fn a_file_replaces_only_one_of_its_kind() {
         let root = tempfile::tempdir().unwrap();
@@ -918,8 +1043,9 @@ mod tests {
     /// What a killed process leaves: its own is removed, whatever else is there stays.
     #[test]
     fn remains_of_every_moment() {
-        let begin =
-            |root: &Path| Staging::begin(&root.join("out"), Overwrite::Replace, &[]).map(drop);
+        let begin = |root: &Path| {
+            Staging::begin(&root.join("out"), OutputKind::Run, Overwrite::Replace, &[]).map(drop)
+        };
         // Being written: the list empty, cut, or that of an unfinished output.
         for length in [0, 9, usize::MAX] {
             let root = tempfile::tempdir().unwrap();

@@ -22,7 +22,7 @@ use flowreg::kernels::Isa;
 use flowreg::model::calibrate::calibrate_logits;
 use flowreg::model::{About, Logits};
 use flowreg::optim::descent::Step;
-use flowreg::publish::{Overwrite, Staging, write_file};
+use flowreg::publish::{OutputKind, Overwrite, Staging, write_file};
 use flowreg::report::{self, Report};
 use flowreg::run::{self, How, Summary};
 use flowreg::weighting::Weighting;
@@ -308,7 +308,12 @@ fn compare(args: &Compare) -> Result<()> {
 
 fn export(args: &Export) -> Result<()> {
     let model = Model::load(run::model_file(&args.model))?;
-    let staging = Staging::begin(&args.out, Overwrite::forced(args.force), &[&args.model])?;
+    let staging = Staging::begin(
+        &args.out,
+        OutputKind::Export,
+        Overwrite::forced(args.force),
+        &[&args.model],
+    )?;
     let files = export::write(&staging, &model)?;
     staging.publish()?;
     cli::say(format_args!("{}: {}", args.out.display(), files.join(", ")));
@@ -509,7 +514,12 @@ fn run(args: Args) -> Result<()> {
     let mut plan = Plan::new(&args, out)?;
     let sources = sources(&args);
     let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
-    let staging = Staging::begin(out, Overwrite::forced(args.force), &sources)?;
+    let staging = Staging::begin(
+        out,
+        OutputKind::Run,
+        Overwrite::forced(args.force),
+        &sources,
+    )?;
     let pool = threads::pool(args.threads)?;
     let data = pool.install(|| Data::open(&args, &staging))?;
     if let Optimize::Sgd(options) = &mut plan.how {
@@ -1011,7 +1021,8 @@ fn sources(args: &Args) -> Vec<PathBuf> {
 /// Where to save the state, if that was asked for. A checkpoint that is neither continued nor
 /// given up with --force is kept: it may be days of work.
 fn checkpoints(args: &Args, out: &Path) -> Result<Option<Checkpoints>> {
-    let mut path = out.to_path_buf().into_os_string();
+    // Beside it, where it ends in a slash, too.
+    let mut path = out.components().collect::<PathBuf>().into_os_string();
     path.push(".checkpoint");
     let path = PathBuf::from(path);
     let wanted = args.resume || args.checkpoint_every.is_some();

@@ -17,7 +17,7 @@ use flowreg::data::pictures::DecodeOptions;
 use flowreg::data::prep::{self, PrepOptions};
 use flowreg::data::source::Part;
 use flowreg::data::{arrays, csv_text, download, libsvm, list};
-use flowreg::publish::{Overwrite, Staging};
+use flowreg::publish::{OutputKind, Overwrite, Staging};
 use flowreg::{Dataset, Error, Result, cli, threads};
 
 /// Prepare data once into a memory-mapped f32 matrix.
@@ -369,6 +369,7 @@ fn flowers102(args: &Flowers102) -> Result<()> {
     // Known before 0.35 GB are fetched: whether there is anything to do.
     drop(Staging::begin(
         &args.output.out,
+        OutputKind::Dataset,
         args.output.overwrite(),
         &[&args.root],
     )?);
@@ -640,7 +641,12 @@ fn draw(args: &Demo) -> Result<()> {
         seed: args.seed,
         ..DemoOptions::default()
     };
-    let staging = Staging::begin(&args.output.out, args.output.overwrite(), &[])?;
+    let staging = Staging::begin(
+        &args.output.out,
+        OutputKind::Photographs,
+        args.output.overwrite(),
+        &[],
+    )?;
     let bar = cli::progress(options.photographs() as u64, "draw");
     demo::write_photographs(staging.dir(), &options, &|n| bar.inc(n))?;
     bar.finish_and_clear();

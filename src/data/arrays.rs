@@ -16,7 +16,7 @@ use super::store::{MappedMatrix, Matrix};
 use crate::engine::available_memory;
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::publish::{Overwrite, Staging};
+use crate::publish::{OutputKind, Overwrite, Staging};
 
 /// Values that are converted together.
 const GROUP: usize = 1 << 16;
@@ -77,7 +77,7 @@ pub fn prepare(
         .flat_map(|part| [file(&part.x), file(&part.y)])
         .collect();
     let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
-    let staging = Staging::begin(out, overwrite, &sources)?;
+    let staging = Staging::begin(out, OutputKind::Dataset, overwrite, &sources)?;
     let Opened {
         features: readers,
         mut fitted,

@@ -23,7 +23,7 @@ use super::text::Text;
 use crate::error::{Error, Result};
 use crate::files::{self, NewFile};
 use crate::interrupt;
-use crate::publish::{Overwrite, Staging};
+use crate::publish::{OutputKind, Overwrite, Staging};
 
 /// Longest record that is read, in bytes of text.
 const MAX_RECORD: u64 = 64 << 20;
@@ -65,7 +65,7 @@ pub fn prepare(
 ) -> Result<Prepared> {
     let sources: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
     refuse_twice(sources.iter().copied())?;
-    let staging = Staging::begin(out, overwrite, &sources)?;
+    let staging = Staging::begin(out, OutputKind::Dataset, overwrite, &sources)?;
     let mut format = NumberFormat {
         delimiter: options.delimiter.map(char::from),
         ..NumberFormat::default()

@@ -24,7 +24,7 @@ use super::text::{Text, open_text};
 use crate::engine::available_memory;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::publish::{Overwrite, Staging};
+use crate::publish::{OutputKind, Overwrite, Staging};
 
 /// Rows between two looks at what the dense rows take.
 const LOOK: usize = 1 << 12;
@@ -117,7 +117,7 @@ pub fn prepare(
 ) -> Result<Prepared> {
     refuse_options(parts, options)?;
     let sources: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
-    let staging = Staging::begin(out, overwrite, &sources)?;
+    let staging = Staging::begin(out, OutputKind::Dataset, overwrite, &sources)?;
     let mut reading = Reading {
         out,
         options,
