@@ -396,6 +396,131 @@ proptest! {
     }
 }
 
+/// None of the arrays of a sparse matrix is the matrix, whichever is named.
+#[test]
+fn a_sparse_matrix_is_refused_whatever_its_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.npz");
+    let array = npy(
+        1,
+        64,
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }",
+        &[0; 16],
+    );
+    for kind in [
+        &["indices", "indptr"][..],
+        &["row", "col"],
+        &["coords"],
+        &["offsets"],
+    ] {
+        let names = [kind, &["format", "shape", "data", "_is_array"]].concat();
+        let names: Vec<String> = names.iter().map(|name| format!("{name}.npy")).collect();
+        let members = names.iter().map(|name| (&**name, &*array, false));
+        std::fs::write(&path, zip(&members.collect::<Vec<_>>())).unwrap();
+        for x in ["x.npz", "x.npz:data", "x.npz:data.npy"] {
+            let x = dir.path().join(x);
+            let error = rows_of(&x, 2).unwrap_err().to_string();
+            assert!(error.contains("found a sparse matrix"), "{error}");
+            assert!(error.contains("X.toarray()"), "{error}");
+        }
+        let options = CsvOptions::default();
+        let error = of_tables(&[("train", &path)], &options).unwrap_err();
+        assert!(error.to_string().contains("X.toarray()"), "{error}");
+    }
+    // Arrays that are only called so.
+    let members =
+        ["x.npy", "format.npy", "shape.npy", "data.npy"].map(|name| (name, &*array, false));
+    std::fs::write(&path, zip(&members)).unwrap();
+    assert_eq!(
+        rows_of(&dir.path().join("x.npz:data"), 2).unwrap(),
+        [0.0; 4]
+    );
+}
+
+/// numpy.load unpacks what numpy.savez does not pack.
+#[test]
+fn another_compression_of_a_member_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.npz");
+    let good = zip(&[("x.npy", &[0; 100], true)]);
+    for (method, name) in [(12u16, "bzip2"), (14, "LZMA"), (95, "a method that NumPy")] {
+        let mut bytes = good.clone();
+        let central = bytes.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
+        bytes[8..10].copy_from_slice(&method.to_le_bytes());
+        bytes[central + 10..][..2].copy_from_slice(&method.to_le_bytes());
+        std::fs::write(&path, bytes).unwrap();
+        let error = rows_of(&path, 4).unwrap_err().to_string();
+        assert!(error.contains(&format!("compression by {name}")), "{error}");
+        assert!(error.contains("numpy.savez("), "{error}");
+    }
+}
+
+/// A number that cannot be used is printed to its last digit, and in the same words by whatever
+/// reads it.
+#[test]
+fn what_cannot_be_a_feature_is_said_in_the_same_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let write = |name: &str, descr: &str, shape: &str, data: &[u8]| {
+        let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+        std::fs::write(path(name), npy(1, 64, &text, data)).unwrap();
+    };
+    write("y.npy", "|u1", "(2,)", &[0, 1]);
+    let told = |error: flowreg::Error| {
+        let error = error.to_string();
+        let (_, said) = error.split_once(": found ").unwrap();
+        said.to_string()
+    };
+    let of_array = |descr: &str, bytes: &[u8]| {
+        write(
+            "x.npy",
+            descr,
+            "(2, 1)",
+            &[&vec![0; bytes.len()], bytes].concat(),
+        );
+        let parts = [part(&path("x.npy"), &path("y.npy"))];
+        let prepared = told(prepared(&parts, ArrayOptions::default()).unwrap_err());
+        let loaded = load(&parts, ArrayOptions::default(), &|_, _| {});
+        let loaded = loaded.and_then(|loaded| loaded.splits[0].samples().map(drop));
+        assert_eq!(told(loaded.unwrap_err()), prepared);
+        prepared
+    };
+    let words = |said: &str| said.split_once(", expected ").unwrap().1.to_string();
+    for (text, number) in [("inf", f64::INFINITY), ("nan", f64::NAN), ("1e16", 1e16)] {
+        let f4 = of_array("<f4", &(number as f32).to_le_bytes());
+        let f8 = of_array(">f8", &number.to_be_bytes());
+        assert_eq!(f4, f8);
+        std::fs::write(path("t.csv"), format!("a,y\n1,0\n{text},1\n")).unwrap();
+        let options = CsvOptions {
+            label: "y".to_string(),
+            ..CsvOptions::default()
+        };
+        let table = of_tables(&[("train", &path("t.csv"))], &options).unwrap_err();
+        assert_eq!(words(&told(table)), words(&f4));
+        std::fs::write(path("t.t"), format!("0 1:1\n1 1:{text}\n")).unwrap();
+        let parts = [Part {
+            name: "train",
+            path: path("t.t"),
+        }];
+        let (out, options) = (path("out"), Default::default());
+        let lines =
+            flowreg::data::libsvm::prepare(&parts, options, &out, Overwrite::Never, &|_| {});
+        assert_eq!(words(&told(lines.unwrap_err())), words(&f4));
+    }
+    for (descr, number, text) in [
+        (
+            "<i8",
+            9_007_199_254_740_993i64.to_le_bytes(),
+            "9007199254740993",
+        ),
+        (">i8", i64::MIN.to_be_bytes(), "-9223372036854775808"),
+        ("<u8", u64::MAX.to_le_bytes(), "18446744073709551615"),
+    ] {
+        let said = of_array(descr, &number);
+        assert!(said.starts_with(&format!("{text}, expected")), "{said}");
+    }
+}
+
 /// Every byte of a member counts: its checksum is compared, its length bounded.
 #[test]
 fn damaged_and_lying_archives_are_refused() {

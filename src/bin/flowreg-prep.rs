@@ -193,8 +193,9 @@ struct Pictures {
     #[arg(
         long,
         long_help = "Accept damaged photographs that still give pixels: JPEGs, with the pixels that \
-                     libjpeg invents for what is missing, and PNGs that lack only their end or have \
-                     wrong checksums"
+                     libjpeg invents for what is missing; PNGs that lack only their end or have \
+                     wrong checksums; GIFs, unpacked BMPs and unpacked TIFFs that are cut short, with \
+                     colour 0 or black for what is missing"
     )]
     lenient: bool,
     /// Turn photographs as EXIF's orientation says; stored, and done by flowreg-predict too

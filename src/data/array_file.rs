@@ -3,7 +3,7 @@
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::npy::{Dtype, Header};
+use super::npy::Header;
 #[cfg(feature = "formats")]
 use super::npz::{self, Inflated, Member};
 use super::store::parse_header;
@@ -297,15 +297,9 @@ impl ArrayFile {
     }
 
     /// The error of a number that cannot be a feature.
-    pub fn refused(&self, (row, column): (usize, usize), found: f64, expected: &str) -> Error {
+    pub fn refused(&self, (row, column): (usize, usize), element: &[u8], expected: &str) -> Error {
         let field = format!("row {row}, column {column}");
-        // Whole numbers of 64 bits are rounded beyond this.
-        let is_exact = found.is_nan() || found.abs() < (1_u64 << 53) as f64;
-        let found = match self.header.dtype {
-            Dtype::I64 | Dtype::U64 if !is_exact => format!("about {found:e}"),
-            _ => found.to_string(),
-        };
-        Error::format(&self.path, field, found, expected)
+        Error::format(&self.path, field, self.header.spelled(element), expected)
     }
 
     /// Refuse if somebody wrote to the file since it was opened.

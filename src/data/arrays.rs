@@ -436,13 +436,16 @@ impl Features {
             self.numbers.clear();
             self.array.header.decode(&self.bytes, &mut self.numbers);
             let rows = values.chunks_exact_mut(self.features);
-            for (row, numbers) in rows.zip(self.numbers.chunks_exact(self.features)) {
+            let rows = rows.zip(self.numbers.chunks_exact(self.features));
+            for (row_start, (row, numbers)) in (0..).step_by(self.features).zip(rows) {
                 for (column, (value, &number)) in row.iter_mut().zip(numbers).enumerate() {
                     match self.finish.value(column, number) {
                         Ok(feature) => *value = feature,
                         Err(expected) => {
                             let place = (self.at, column);
-                            refuse(self.at - first, self.array.refused(place, number, expected));
+                            let element = &self.bytes[size * (row_start + column)..][..size];
+                            let error = self.array.refused(place, element, expected);
+                            refuse(self.at - first, error);
                             break;
                         }
                     }
@@ -474,7 +477,8 @@ impl Features {
                     Ok(feature) => *value = feature,
                     Err(expected) if !std::mem::replace(&mut refused[row], true) => {
                         let place = (self.at + row, column);
-                        refuse(row, self.array.refused(place, number, expected));
+                        let element = &self.bytes[size * row..][..size];
+                        refuse(row, self.array.refused(place, element, expected));
                     }
                     Err(_) => {}
                 }

@@ -466,8 +466,8 @@ fn number(text: &[u8]) -> Option<f64> {
     match text {
         "True" | "true" | "TRUE" => Some(1.0),
         "False" | "false" | "FALSE" => Some(0.0),
-        // What is beyond the numbers is refused as such; `parse` also takes "nan".
-        _ => text.parse().ok().filter(|number: &f64| !number.is_nan()),
+        // What is beyond the numbers, "nan" too, is refused as such.
+        _ => text.parse().ok(),
     }
 }
 

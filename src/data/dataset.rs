@@ -607,10 +607,18 @@ impl Split {
     }
 }
 
-/// What a feature must be.
-pub const USABLE: &str = "a number between -1e15 and 1e15, whose square f32 can hold; fill in or drop what is missing, scale what is larger";
+/// What a feature must be instead of a value that is not usable.
+pub(crate) fn usable(value: f64) -> &'static str {
+    if value.is_nan() {
+        "a number; fill in or drop what is missing (numbers are from -1e15 to 1e15)"
+    } else if value.is_finite() {
+        "a number between -1e15 and 1e15, whose square f32 can hold; divide larger ones by a power of ten"
+    } else {
+        "a number between -1e15 and 1e15, whose square f32 can hold; fill in or drop what is missing, scale what is larger"
+    }
+}
 
-/// Whether a feature is so.
+/// Whether a value can be a feature: a number between -1e15 and 1e15, whose square f32 can hold.
 pub fn is_usable(value: f32) -> bool {
     value.abs() <= 1e15
 }
@@ -639,7 +647,7 @@ impl Unusable {
                 let (row, column) = (at / x.view().cols(), at % x.view().cols());
                 let field = format!("row {row}, column {column}");
                 let value = x.view().as_slice()[at];
-                Err(Error::format(x.path(), field, value, USABLE))
+                Err(Error::format(x.path(), field, value, usable(value.into())))
             }
         }
     }

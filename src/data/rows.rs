@@ -6,7 +6,7 @@ use std::path::Path;
 use super::arrays::Features;
 use super::checks;
 use super::columns::Columns;
-use super::dataset::{BYTES, Dataset, MANIFEST, Manifest, NumberFormat, USABLE, is_usable};
+use super::dataset::{BYTES, Dataset, MANIFEST, Manifest, NumberFormat, is_usable, usable};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -147,9 +147,6 @@ fn refuse_other_rows(
 /// What a number must be where bytes were divided by 255.
 const QUOTIENT: &str = "numbers from 0 to 1, as the model was fitted to bytes divided by 255: give the bytes (numpy's astype('u1')), or divide";
 
-/// What a number must be, where it is too large.
-const TOO_LARGE: &str = "a number between -1e15 and 1e15, whose square f32 can hold; divide larger ones by a power of ten";
-
 /// What numbers must be from which a shift is subtracted.
 const NEAR: &str = "numbers near the shift: these are over 800 standard deviations away, as a copy of a dataset's rows is, from which the shift is subtracted already; give the dataset's own SPLIT.x.npy, or the numbers that it was made of";
 
@@ -222,14 +219,18 @@ impl Finish {
             seen.observe(column, value);
         }
         if self.looking {
-            return match (value as f32).is_finite() {
-                true => Ok(0.0),
-                false if value.is_finite() => Err(TOO_LARGE),
-                false => Err(USABLE),
+            return if (value as f32).is_finite() {
+                Ok(0.0)
+            } else {
+                Err(usable(value))
             };
         }
         if self.quotients && !(0.0..=1.0).contains(&value) {
-            return Err(QUOTIENT);
+            return Err(if value.is_finite() {
+                QUOTIENT
+            } else {
+                usable(value)
+            });
         }
         let scaled = if self.bytes { value / 255.0 } else { value };
         let shift = self.shift.as_ref().map_or(0.0, |shift| shift[column]);
@@ -241,10 +242,10 @@ impl Finish {
             places[column].far |= is_far && value != 0.0;
         }
         let feature = (scaled - shift) as f32;
-        match is_usable(feature) {
-            true => Ok(feature),
-            false if value.is_finite() => Err(TOO_LARGE),
-            false => Err(USABLE),
+        if is_usable(feature) {
+            Ok(feature)
+        } else {
+            Err(usable(value))
         }
     }
 
