@@ -174,6 +174,20 @@ fn members_of_archives_are_read_by_name_or_where_only_one_can_be_meant() {
         error.contains("the arrays a, b") && error.contains("several.npz:a"),
         "{error}"
     );
+    // Nor is one guessed by a name that features often have.
+    for name in ["data", "features"] {
+        let member = format!("{name}.npy");
+        std::fs::write(
+            &several,
+            zip(&[(&member, b"", false), ("other.npy", b"", false)]),
+        )
+        .unwrap();
+        let error = rows_of(&several, 4).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("the arrays {name}, other")),
+            "{error}"
+        );
+    }
 }
 
 #[test]
@@ -487,7 +501,7 @@ fn what_cannot_be_a_feature_is_said_in_the_same_words() {
         let table = of_tables(&[("train", &path("t.csv"))], &options).unwrap_err();
         assert_eq!(words(&told(table)), words(&f4));
         std::fs::write(path("t.t"), format!("0 1:1\n1 1:{text}\n")).unwrap();
-        let parts = [flowreg::data::source::Part {
+        let parts = [Part {
             name: "train",
             path: path("t.t"),
         }];
@@ -743,6 +757,106 @@ fn columns_that_f32_would_lose_are_refused_or_shifted() {
     assert_eq!(read_all(read, 100).unwrap(), stored);
 }
 
+/// Whole numbers of which f32 holds one, however small their spread beside them.
+#[test]
+fn a_column_of_a_tiny_spread_is_no_constant() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let x: Vec<u8> = (0..8i64)
+        .flat_map(|k| (900_000_000_000_000 + k).to_le_bytes())
+        .collect();
+    let text = "{'descr': '<i8', 'fortran_order': False, 'shape': (8, 1), }";
+    std::fs::write(path("x.npy"), npy(1, 64, text, &x)).unwrap();
+    let y: Vec<u8> = (0..8).map(|k| k % 2).collect();
+    let text = "{'descr': '|u1', 'fortran_order': False, 'shape': (8,), }";
+    std::fs::write(path("y.npy"), npy(1, 64, text, &y)).unwrap();
+    let parts = [part(&path("x.npy"), &path("y.npy"))];
+    for refused in [
+        prepared(&parts, ArrayOptions::default()).map(drop),
+        load(&parts, ArrayOptions::default(), &|_, _| ()).map(drop),
+    ] {
+        let error = refused.unwrap_err().to_string();
+        assert!(
+            error.contains("x.npy: column 0: found values about"),
+            "{error}"
+        );
+    }
+    let options = ArrayOptions {
+        center: true,
+        ..ArrayOptions::default()
+    };
+    let (_, stored, _) = prepared(&parts, options).unwrap();
+    let apart: Vec<f32> = stored.iter().map(|value| value - stored[0]).collect();
+    assert_eq!(apart, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+}
+
+/// Rows to validate on lose digits where those to train on do not: at every door.
+#[test]
+fn every_split_is_looked_at_for_lost_digits() {
+    let world = World(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
+    let write = |name: &str, text: &[u8]| std::fs::write(world.path(name), text).unwrap();
+    write("t.csv", b"a,b,y\n1,7,u\n2,8,v\n1.5,9,u\n");
+    write(
+        "v.csv",
+        b"b,a,y\n7,1700000001,u\n8,1700000002,v\n9,1700000003,u\n",
+    );
+    write("t.svm", b"1 1:1 2:7\n2 1:2 2:8\n1 1:1.5 2:9\n");
+    write("v.svm", b"1 1:1700000001 2:7\n2 1:1700000002 2:8\n");
+    let column = |values: &[f64]| {
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        let rows = values.len();
+        let text = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({rows}, 1), }}");
+        npy(1, 64, &text, &bytes)
+    };
+    write("t.npy", &column(&[1.0, 2.0, 1.5]));
+    write("t4.npy", &npy::f32_file(&[3, 1], &[1.0, 2.0, 1.5]));
+    write(
+        "v.npy",
+        &column(&[1700000001.0, 1700000002.0, 1700000003.0]),
+    );
+    let text = "{'descr': '|u1', 'fortran_order': False, 'shape': (3,), }";
+    write("y.npy", &npy(1, 64, text, &[0, 1, 0]));
+    let csv = [
+        "csv", "--train", "t.csv", "--val", "v.csv", "--label", "y", "--out", "o",
+    ];
+    let libsvm = [
+        "libsvm", "--train", "t.svm", "--test", "v.svm", "--out", "o",
+    ];
+    let (x, val) = (
+        ["--x", "t.npy", "--y", "y.npy"],
+        ["--x-val", "v.npy", "--y-val", "y.npy"],
+    );
+    let x4 = ["--x", "t4.npy", "--y", "y.npy"];
+    for center in [&[][..], &["--center"]] {
+        for (program, args, parts) in [
+            (PREP, csv.to_vec(), ["v.csv", "column \"a\""]),
+            (PREP, libsvm.to_vec(), ["v.svm", "index 1"]),
+            (
+                PREP,
+                [&["npy"][..], &x, &val, &["--out", "o"]].concat(),
+                ["v.npy", "column 0"],
+            ),
+            (
+                PREP,
+                [&["npy"][..], &x4, &val, &["--out", "o"]].concat(),
+                ["v.npy", "column 0"],
+            ),
+            (
+                FIT,
+                [&x[..], &val, &["--out", "o"]].concat(),
+                ["v.npy", "column 0"],
+            ),
+        ] {
+            let args = [&args[..], center].concat();
+            let parts = [parts[0], parts[1], "take it out of all tables"];
+            world.refuses(65, &parts, |world| world.run(program, &args));
+        }
+    }
+}
+
 /// The rows of a dataset are stored with their shift, which is not subtracted again.
 #[test]
 fn the_rows_of_a_dataset_are_read_as_they_are_stored() {
@@ -800,9 +914,27 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
     std::fs::copy(&file, path("copy.npy")).unwrap();
     let error = refused(&path("copy.npy"), Some(&format));
     assert!(
-        error.contains("copy.npy: row 0, column 1: found") && error.contains("dataset's own file"),
+        error.contains("copy.npy: column 1: found only numbers nearer to 0")
+            && error.contains("dataset's own SPLIT.x.npy"),
         "{error}"
     );
+    // Whatever the type of the copy.
+    let doubles: Vec<u8> = stored
+        .iter()
+        .flat_map(|&v| f64::from(v).to_le_bytes())
+        .collect();
+    let text = "{'descr': '<f8', 'fortran_order': False, 'shape': (360, 2), }";
+    std::fs::write(path("doubles.npy"), npy(1, 64, text, &doubles)).unwrap();
+    let error = refused(&path("doubles.npy"), Some(&format));
+    assert!(error.contains("only numbers nearer to 0"), "{error}");
+    // A value of 0, which may stand for none, is no copy of anything.
+    for rows in [vec![0.0f32, 1.7e9, 1.0, 0.0], vec![0.0, 0.0, 1.0, 0.0]] {
+        let bytes: Vec<u8> = rows.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let text = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }";
+        std::fs::write(path("missing.npy"), npy(1, 64, text, &bytes)).unwrap();
+        let read = rows::open(&path("missing.npy"), &format, 2).unwrap();
+        assert_eq!(read_all(read, 2).unwrap().len(), 4);
+    }
     let raw = [0.0f32, 1.7e9, 1.0, 1.7001e9]
         .map(f32::to_le_bytes)
         .concat();

@@ -21,7 +21,7 @@ use flowreg::data::prep;
 use flowreg::data::prep::PrepOptions;
 use flowreg::data::source::Part;
 use flowreg::data::{arrays, csv_text, download, libsvm, list};
-use flowreg::io::publish::{Overwrite, Staging};
+use flowreg::io::publish::{OutputKind, Overwrite, Staging};
 use flowreg::threads;
 use flowreg::{Dataset, Error, Result, cli};
 
@@ -380,6 +380,7 @@ fn flowers102(args: &Flowers102) -> Result<()> {
     // Known before 0.35 GB are fetched: whether there is anything to do.
     drop(Staging::begin(
         &args.output.out,
+        OutputKind::Dataset,
         args.output.overwrite(),
         &[&args.root],
     )?);
@@ -651,7 +652,12 @@ fn draw(args: &Demo) -> Result<()> {
         seed: args.seed,
         ..DemoOptions::default()
     };
-    let staging = Staging::begin(&args.output.out, args.output.overwrite(), &[])?;
+    let staging = Staging::begin(
+        &args.output.out,
+        OutputKind::Photographs,
+        args.output.overwrite(),
+        &[],
+    )?;
     let bar = cli::progress(options.photographs() as u64, "draw");
     demo::write_photographs(staging.dir(), &options, &|n| bar.inc(n))?;
     bar.finish_and_clear();

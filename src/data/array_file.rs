@@ -29,8 +29,8 @@ impl Role {
     /// `numpy.savez(file, x, y)`.
     fn usual(self) -> &'static [&'static str] {
         match self {
-            Role::Features => &["x", "X", "features", "data", "arr_0"],
-            Role::Labels => &["y", "Y", "labels", "label", "target", "targets", "arr_1"],
+            Role::Features => &["x", "X", "arr_0"],
+            Role::Labels => &["y", "Y", "arr_1"],
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::io::mmap::{MappedMatrix, Matrix};
 use crate::io::npy::Dtype;
-use crate::io::publish::{Overwrite, Staging};
+use crate::io::publish::{OutputKind, Overwrite, Staging};
 
 /// Values that are converted together.
 const GROUP: usize = 1 << 16;
@@ -77,9 +77,10 @@ pub fn prepare(
         .flat_map(|part| [file(&part.x), file(&part.y)])
         .collect();
     let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
-    let staging = Staging::begin(out, overwrite, &sources)?;
+    let staging = Staging::begin(out, OutputKind::Dataset, overwrite, &sources)?;
     let Opened {
         features: readers,
+        mut fitted,
         numbered,
         numbers,
     } = Opened::of(parts, options, MAX_CLASSES as i64)?;
@@ -94,7 +95,7 @@ pub fn prepare(
             progress(rows.len() as u64);
             reader.read(values).map(drop)
         })?;
-        reader.end()?;
+        reader.end(&mut fitted)?;
     }
     writer.publish()
 }
@@ -116,6 +117,7 @@ pub fn load(
     };
     let Opened {
         features: readers,
+        mut fitted,
         numbered,
         numbers,
     } = Opened::of(parts, options, most)?;
@@ -141,7 +143,7 @@ pub fn load(
             true => Matrix::Mapped(MappedMatrix::open(&part.x)?),
             false => {
                 forecast(&reader.array.path, reader.bytes().unwrap_or(u64::MAX));
-                reader.hold()?
+                reader.hold(&mut fitted)?
             }
         };
         splits.push(Split::of_matrix(x, labels, &part.y, numbered.classes)?);
@@ -169,6 +171,8 @@ fn of_column(column: usize) -> String {
 /// Parts that were checked and are ready to be read.
 struct Opened {
     features: Vec<Features>,
+    /// What is known of the first part's columns, if other parts are to be compared with it.
+    fitted: Option<Columns>,
     numbered: Numbered,
     numbers: NumberFormat,
 }
@@ -222,6 +226,7 @@ impl Opened {
         if let Some(numbers) = stored.swap_remove(0) {
             return Ok(Opened {
                 features,
+                fitted: None,
                 numbered,
                 numbers,
             });
@@ -230,17 +235,28 @@ impl Opened {
             scale: of_bytes.then(|| BYTES.to_string()),
             ..NumberFormat::default()
         };
-        if features[0].may_lose_digits() {
-            if options.center {
-                let seen = features[0].look()?;
+        let columns = features[0].features;
+        let may_lose: Vec<bool> = features.iter().map(Features::may_lose_digits).collect();
+        let mut fitted = None;
+        if may_lose[0] && !options.center {
+            // As it is read: the others come after it.
+            features[0].finish.seen = Some(Columns::new(columns));
+        } else if may_lose.contains(&true) {
+            let seen = features[0].look()?;
+            if may_lose[0] {
                 numbers.shift = seen.settle(true, &features[0].array.path, of_column)?;
-            } else {
-                features[0].finish.seen = Some(Columns::new(features[0].features));
             }
+            fitted = Some(seen);
         }
-        let features = features.into_iter().map(|x| x.formatted(&numbers));
+        let mut features: Vec<Features> = (features.into_iter())
+            .map(|x| x.formatted(&numbers))
+            .collect();
+        for (x, _) in (features.iter_mut().zip(may_lose).skip(1)).filter(|(_, may)| *may) {
+            x.finish.seen = Some(Columns::shifted(columns, numbers.shift.as_deref()));
+        }
         Ok(Opened {
-            features: features.collect(),
+            features,
+            fitted,
             numbered,
             numbers,
         })
@@ -313,10 +329,15 @@ impl Features {
     pub(crate) fn formatted(self, format: &NumberFormat) -> Features {
         let mut finish = match self.array.header.dtype {
             Dtype::U8 => Finish::of_bytes(format),
-            Dtype::F32 => Finish::of_floats(format),
             _ => Finish::of_numbers(format),
         };
         finish.seen = self.finish.seen;
+        Features { finish, ..self }
+    }
+
+    /// See [`Finish::refusing_copies`].
+    pub(crate) fn refusing_copies(self) -> Features {
+        let finish = self.finish.refusing_copies();
         Features { finish, ..self }
     }
 
@@ -350,7 +371,8 @@ impl Features {
 
     /// Look at all values once, and begin again.
     fn look(&mut self) -> Result<Columns> {
-        let before = std::mem::replace(&mut self.finish, Finish::only_looking(self.features));
+        let looking = Finish::only_looking(self.features, None);
+        let before = std::mem::replace(&mut self.finish, looking);
         let mut block = vec![0.0; self.group() * self.features];
         while self.read(&mut block)? > 0 {
             interrupt::check()?;
@@ -367,7 +389,7 @@ impl Features {
     }
 
     /// All rows, in memory.
-    fn hold(mut self) -> Result<Matrix> {
+    fn hold(mut self, fitted: &mut Option<Columns>) -> Result<Matrix> {
         let mut values = room(self.rows.saturating_mul(self.features))?;
         while self.at < self.rows {
             interrupt::check()?;
@@ -376,7 +398,7 @@ impl Features {
             values.resize(start + rows * self.features, 0.0);
             self.read(&mut values[start..])?;
         }
-        self.end()?;
+        self.end(fitted)?;
         Ok(Matrix::Held {
             path: self.array.path,
             values,
@@ -385,13 +407,19 @@ impl Features {
         })
     }
 
-    /// To be asked after the last row: whether the file is as it was, and digits were lost.
-    fn end(&mut self) -> Result<()> {
+    /// To be asked after the last row: whether the file is as it was, and digits were lost, by
+    /// themselves or beside those of the first part, `fitted`.
+    fn end(&mut self, fitted: &mut Option<Columns>) -> Result<()> {
         self.array.check_unchanged()?;
-        match self.finish.seen.take() {
-            Some(seen) => seen.settle(false, &self.array.path, of_column).map(drop),
-            None => Ok(()),
+        let Some(seen) = self.finish.seen.take() else {
+            return Ok(());
+        };
+        if let Some(fitted) = fitted {
+            return fitted.refuse_beside(&seen, &self.array.path, of_column);
         }
+        seen.settle(false, &self.array.path, of_column)?;
+        *fitted = Some(seen);
+        Ok(())
     }
 
     /// Rows that lie in the file one after another.
@@ -485,6 +513,7 @@ impl RowReader for Features {
         } else {
             self.read_rows(values, refuse)?;
         }
+        self.finish.refuse_copies(&self.array.path, of_column)?;
         if self.at == self.rows {
             self.array.check_unchanged()?;
         }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use csv::{ByteRecord, ReaderBuilder};
 
 use crate::data::checks;
+use crate::data::columns::Columns;
 use crate::data::csv_quotes::Records;
 use crate::data::dataset::{Manifest, NumberFormat, Prepared};
 use crate::data::dataset_writer::DatasetWriter;
@@ -23,8 +24,7 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::io::files;
 use crate::io::files::NewFile;
-
-use crate::io::publish::{Overwrite, Staging};
+use crate::io::publish::{OutputKind, Overwrite, Staging};
 
 /// Longest record that is read, in bytes of text.
 const MAX_RECORD: u64 = 64 << 20;
@@ -66,10 +66,13 @@ pub fn prepare(
 ) -> Result<Prepared> {
     let sources: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
     refuse_twice(sources.iter().copied())?;
-    let staging = Staging::begin(out, overwrite, &sources)?;
-    let mut format = NumberFormat::default();
+    let staging = Staging::begin(out, OutputKind::Dataset, overwrite, &sources)?;
+    let mut format = NumberFormat {
+        delimiter: options.delimiter.map(char::from),
+        ..NumberFormat::default()
+    };
     let mut encoder = LabelEncoder::default();
-    let mut looked = Vec::new();
+    let (mut looked, mut fitted) = (Vec::new(), None::<Columns>);
     let open = |part: &Part, source: &Source, format: &NumberFormat| {
         let text = Text::of(source.again()?)?;
         let label = Some(options.label.as_str());
@@ -78,9 +81,8 @@ pub fn prepare(
     for part in parts {
         let source = kept(part, staging.dir())?;
         let mut table = open(part, &source, &format)?;
-        let first = format.columns.is_none();
         format.columns = Some(table.columns.clone());
-        table.finish = Finish::only_looking(table.features());
+        table.finish = Finish::only_looking(table.features(), format.shift.as_deref());
         let mut row = vec![0.0; table.features()];
         let mut codes = Vec::new();
         while table.read(&mut row)? > 0 {
@@ -88,9 +90,14 @@ pub fn prepare(
             codes.push(encoder.encode(&part.path, field, table.label_field())?);
         }
         checks::refuse_empty(&part.path, codes.len(), table.features())?;
-        if first && let Some(seen) = &table.finish.seen {
+        if let Some(seen) = table.finish.seen.take() {
             let name = |j: usize| format!("column {:?}", table.columns[j]);
-            format.shift = seen.settle(options.center, &part.path, name)?;
+            if let Some(fitted) = &fitted {
+                fitted.refuse_beside(&seen, &part.path, name)?;
+            } else {
+                format.shift = seen.settle(options.center, &part.path, name)?;
+                fitted = Some(seen);
+            }
         }
         looked.push((part, codes, source));
     }
@@ -203,6 +210,12 @@ impl Table {
         })
     }
 
+    /// See [`Finish::refusing_copies`].
+    pub(crate) fn refusing_copies(self) -> Table {
+        let finish = self.finish.refusing_copies();
+        Table { finish, ..self }
+    }
+
     /// Names of the features, in their order.
     pub fn columns(&self) -> &[String] {
         &self.columns
@@ -308,6 +321,8 @@ impl RowReader for Table {
                 self.labels.resize(rows, None);
             }
         }
+        let name = |column: usize| format!("column {:?}", self.columns[column]);
+        self.finish.refuse_copies(&self.path, name)?;
         match self.ended.take_if(|_| rows == 0) {
             Some(error) => Err(error),
             None => Ok(rows),
@@ -466,28 +481,23 @@ fn next_record(
     reader.get_mut().read = 0;
     let more = reader.read_byte_record(record);
     let records = &mut reader.get_mut().records;
-    let more = more.map_err(|error| of_csv(path, error, records.open_quote()))?;
+    let quote = records.open_quote();
+    let more = more.map_err(|error| of_csv(path, error, quote, &reader.get_ref().from))?;
+    let records = &mut reader.get_mut().records;
     more.then(|| records.next(path)).transpose()
 }
 
 /// The error of a record; `quote` is the line of a quote that is open.
-fn of_csv(path: &Path, error: csv::Error, quote: Option<u64>) -> Error {
+fn of_csv(path: &Path, error: csv::Error, quote: Option<u64>, text: &Text) -> Error {
     match error.into_kind() {
-        csv::ErrorKind::Io(source) if source.kind() == io::ErrorKind::InvalidData => match quote {
+        csv::ErrorKind::Io(source) if source.kind() == TOO_LONG => match quote {
             None => Error::format(path, "record", source, "records of at most 64 MiB"),
             Some(line) => {
                 let expected = "records of at most 64 MiB; is the quote that opens here closed?";
                 Error::format(path, format!("line {line}"), source, expected)
             }
         },
-        // Not of the operating system: of what unpacks a packed table.
-        csv::ErrorKind::Io(source) if source.raw_os_error().is_none() => {
-            let expected = "a whole file: fetch it or pack it again";
-            stopped_or(source, |source| {
-                Error::format(path, "content", source, expected)
-            })
-        }
-        csv::ErrorKind::Io(source) => Error::io(path, "read")(source),
+        csv::ErrorKind::Io(source) => text.error(source),
         other => Error::format(
             path,
             "record",
@@ -496,6 +506,9 @@ fn of_csv(path: &Path, error: csv::Error, quote: Option<u64>) -> Error {
         ),
     }
 }
+
+/// The kind of the error of a record that is too long.
+const TOO_LONG: io::ErrorKind = io::ErrorKind::FileTooLarge;
 
 /// A reader that refuses to give more bytes than a record may have.
 struct Bounded {
@@ -509,7 +522,7 @@ impl Read for Bounded {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.read > MAX_RECORD {
             let error = "a longer one";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            return Err(io::Error::new(TOO_LONG, error));
         }
         let read = self.from.read(into)?;
         self.read += read as u64;

@@ -10,7 +10,7 @@ use crate::data::photographs::{Loader, PhotographSplit, Photographs};
 use crate::data::pictures::DecodeOptions;
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::io::publish::{Overwrite, Staging};
+use crate::io::publish::{OutputKind, Overwrite, Staging};
 
 /// Largest side accepted: rows of 3 · 2048² values.
 pub const MAX_SIZE: usize = 2048;
@@ -62,7 +62,7 @@ pub fn prepare(
         return Err(Error::options("--size", size, format!("1..={MAX_SIZE}")));
     }
     options.decode.check()?;
-    let staging = Staging::begin(out, overwrite, &[&photographs.root])?;
+    let staging = Staging::begin(out, OutputKind::Dataset, overwrite, &[&photographs.root])?;
     let mut manifest = Manifest::of_photographs(
         photographs.source.clone(),
         photographs.class_names.clone(),

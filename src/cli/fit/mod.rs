@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use self::args::*;
 use self::run::*;
 use crate::cli::{report, run_files};
-use crate::io::publish::{Overwrite, Staging, write_file};
+use crate::io::publish::{OutputKind, Overwrite, Staging, write_file};
 use crate::model::export;
 use crate::{Model, Result, cli};
 
@@ -49,7 +49,12 @@ fn compare(args: &Compare) -> Result<()> {
 
 fn export(args: &Export) -> Result<()> {
     let model = Model::load(run_files::model_file(&args.model))?;
-    let staging = Staging::begin(&args.out, Overwrite::forced(args.force), &[&args.model])?;
+    let staging = Staging::begin(
+        &args.out,
+        OutputKind::Export,
+        Overwrite::forced(args.force),
+        &[&args.model],
+    )?;
     let files = export::write(&staging, &model)?;
     staging.publish()?;
     cli::say(format_args!("{}: {}", args.out.display(), files.join(", ")));

@@ -3,11 +3,11 @@
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 
-use super::args::*;
-use super::converged::{self};
-use super::data::*;
-use super::options::*;
-use super::print::*;
+use crate::cli::fit::args::*;
+use crate::cli::fit::converged;
+use crate::cli::fit::data::*;
+use crate::cli::fit::options::*;
+use crate::cli::fit::print::*;
 use crate::cli::report::Report;
 use crate::cli::run_files;
 use crate::cli::run_files::{How, Summary};
@@ -18,7 +18,7 @@ use crate::data::{checks, demo, flowers102, prep};
 use crate::design::plan::EngineKind;
 use crate::design::scaler::{Scaler, Standardize};
 use crate::io::npy;
-use crate::io::publish::{Overwrite, Staging};
+use crate::io::publish::{OutputKind, Overwrite, Staging};
 use crate::kernels::Isa;
 use crate::loss::weights::SampleWeights;
 use crate::model::calibrate::calibrate_logits;
@@ -38,7 +38,12 @@ pub(super) fn run(args: Args) -> Result<()> {
     let mut plan = Plan::new(&args, out)?;
     let sources = sources(&args);
     let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
-    let staging = Staging::begin(out, Overwrite::forced(args.force), &sources)?;
+    let staging = Staging::begin(
+        out,
+        OutputKind::Run,
+        Overwrite::forced(args.force),
+        &sources,
+    )?;
     let pool = threads::pool(args.threads)?;
     let data = pool.install(|| Data::open(&args, &staging))?;
     if let Optimize::Sgd(options) = &mut plan.how {

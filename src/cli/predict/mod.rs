@@ -19,7 +19,8 @@ use self::labels::{Classes, Label, Tally};
 use self::npy_file::NpyFile;
 use self::print::{Form, Prediction, Printer, largest};
 use self::pushes::{Fitted, Pushes};
-use crate::cli::{self, run_files};
+use crate::cli;
+use crate::cli::run_files;
 use crate::data::pictures::DecodeOptions;
 use crate::io::publish::Overwrite;
 use crate::model::RowPredictions;
@@ -100,6 +101,10 @@ pub struct Args {
         help_heading = "What to read"
     )]
     label: Option<String>,
+    /// What stands between values of a table: one character, or tab; as the model says, or found in
+    /// the header, if not given
+    #[arg(long, value_name = "CHARACTER", value_parser = cli::delimiter, help_heading = "What to read")]
+    delimiter: Option<u8>,
     /// Index of the first feature in LIBSVM's text, 0 or 1; as the model says if not given
     #[arg(long, value_name = "I", value_parser = clap::value_parser!(u8).range(0..=1), help_heading = "What to read")]
     first_index: Option<u8>,
@@ -204,7 +209,7 @@ fn predict(args: &Args) -> Result<()> {
         labels,
         file,
         row: 0,
-        tally: Tally::new(args.logits),
+        tally: Tally::new(args.logits, args.label.is_some()),
         failures: Failures {
             skip: args.skip_bad,
             last: None,
@@ -406,9 +411,8 @@ impl Predicting<'_> {
 
     /// Say how well labels were met.
     fn say_tally(&self) {
-        if let Some(unknown) = self.tally.unknown() {
-            cli::warn(unknown);
-        }
+        let uncounted = [self.tally.unknown(), self.tally.missing()];
+        uncounted.into_iter().flatten().for_each(cli::warn);
         let text = || self.tally.to_text(self.classes);
         match self.printer.form() {
             Form::Lines => cli::print_text(&text()),

@@ -24,7 +24,7 @@ use crate::data::text::{Text, open_text};
 use crate::design::plan::available_memory;
 use crate::error::{Error, Result};
 use crate::io::files;
-use crate::io::publish::{Overwrite, Staging};
+use crate::io::publish::{OutputKind, Overwrite, Staging};
 
 /// Rows between two looks at what the dense rows take.
 const LOOK: usize = 1 << 12;
@@ -117,7 +117,7 @@ pub fn prepare(
 ) -> Result<Prepared> {
     refuse_options(parts, options)?;
     let sources: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
-    let staging = Staging::begin(out, overwrite, &sources)?;
+    let staging = Staging::begin(out, OutputKind::Dataset, overwrite, &sources)?;
     let mut reading = Reading {
         out,
         options,
@@ -153,10 +153,7 @@ pub fn prepare(
         labels.push(of_rows);
     }
     let first = usize::from(found.first_index);
-    let shift = match full {
-        Some(full) => full.settle(options.center, &parts[0].path, first, features)?,
-        None => None,
-    };
+    let shift = full.and_then(|full| full.shift(first, features));
     progress(Progress::Found(found));
     let mut manifest = Manifest::of_numbers(name_of(&parts[0].path), names, features);
     manifest.numbers = Some(NumberFormat {
@@ -215,7 +212,6 @@ struct Reading<'a> {
     encoder: LabelEncoder,
     /// Of each part the code of each row's label.
     codes: Vec<Vec<u32>>,
-    /// Of the first part.
     full: Option<FullColumns>,
     /// The lowest index.
     first: usize,
@@ -243,10 +239,8 @@ impl Reading<'_> {
             let code = self.encoder.encode_number(label);
             codes.push(code.ok_or_else(|| text.refuse(label, TOO_MANY))?);
             self.spool.append(&values)?;
-            if self.codes.is_empty() {
-                let full = || FullColumns::new(&values);
-                self.full.get_or_insert_with(full).observe(&values);
-            }
+            let full = || FullColumns::new(&values);
+            self.full.get_or_insert_with(full).observe(&values);
             self.found.values += values.len() as u64;
             self.found.queries += u64::from(query);
             if codes.len().is_multiple_of(LOOK) {
@@ -257,8 +251,8 @@ impl Reading<'_> {
             }
         }
         text.check_unchanged()?;
-        if let Some(full) = self.full.as_mut().filter(|_| self.codes.is_empty()) {
-            full.end();
+        if let Some(full) = &mut self.full {
+            full.end(self.options.center, path)?;
         }
         self.found.rows += codes.len() - said;
         progress(Progress::Read((codes.len() - said) as u64));
