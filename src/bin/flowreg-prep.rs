@@ -580,15 +580,17 @@ fn say_found(found: &Found) {
     ));
 }
 
-fn convert(output: &Output, prepare: impl FnOnce(&dyn Fn(u64)) -> Result<Manifest>) -> Result<()> {
+fn convert(
+    output: &Output,
+    prepare: impl FnOnce(&(dyn Fn(u64) + Sync)) -> Result<Manifest> + Send,
+) -> Result<()> {
     let started = Instant::now();
     let bar = cli::progress(0, "rows");
-    let rows = std::cell::Cell::new(0);
-    let manifest = prepare(&|n| {
-        rows.set(rows.get() + n);
-        bar.set_length(rows.get());
-        bar.set_position(rows.get());
-    })?;
+    let progress = |n| {
+        bar.inc_length(n);
+        bar.inc(n);
+    };
+    let manifest = threads::pool(None)?.install(|| prepare(&progress))?;
     bar.finish_and_clear();
     say_done(&output.out, &manifest, started)?;
     say_next(&output.out, "--lr auto --epochs 2000");

@@ -15,7 +15,7 @@ use csv::{ByteRecord, ReaderBuilder};
 use super::checks;
 use super::csv_quotes::Records;
 use super::dataset::{MAX_CLASSES, Manifest, NumberFormat};
-use super::dataset_writer::{publish, write_split};
+use super::dataset_writer::{block_rows, publish, write_split};
 use super::rows::{Finish, RowReader};
 use super::source::{Source, is_standard_input, name_of, refuse_twice, stopped_or};
 use super::store::state;
@@ -62,7 +62,8 @@ pub struct CsvOptions {
 /// order of the first table; the other tables have the same columns in any order. Classes are
 /// the labels of all tables: in numerical order if all are whole numbers, else in the order of
 /// their names. `progress` is told the rows written since its last call. Cost: two passes over
-/// the tables; memory: a block of 32 MB, 4 bytes a row, and the names.
+/// the tables, the second beside the hashing and writing of the rows before; memory: three blocks of
+/// 4 MB (of a row at least), 4 bytes a row, and the names.
 ///
 /// # Errors
 /// [`Error::Format`] names file, line and column of what cannot be used; also for columns whose
@@ -73,7 +74,7 @@ pub fn prepare(
     options: &CsvOptions,
     out: &Path,
     overwrite: Overwrite,
-    progress: &dyn Fn(u64),
+    progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Manifest> {
     let sources: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
     refuse_twice(&sources)?;
@@ -122,6 +123,7 @@ pub fn prepare(
             &part.path,
             features,
             &labels,
+            block_rows(features),
             |rows, values| {
                 progress(rows.len() as u64);
                 written += table.read(values)?;
@@ -364,10 +366,7 @@ impl Table {
                 continue;
             };
             let text = text.trim_ascii();
-            let value = number(text).ok_or(match std::str::from_utf8(text) {
-                Ok(text) if is_missing(text) || NO_VALUE.contains(&&*text.to_ascii_lowercase()) => "a number; fill in or drop what is missing",
-                _ => "a number such as -1.5 or 2e-3; leave out the column, or write numbers for its words",
-            });
+            let value = number(text).ok_or_else(|| no_number(text));
             let value = value.and_then(|value| self.finish.value(feature, value));
             row[feature] = value.map_err(|expected| {
                 refuse(
@@ -592,6 +591,16 @@ fn number(text: &[u8]) -> Option<f64> {
     }
 }
 
+/// What was expected instead of a text that is no number.
+fn no_number(text: &[u8]) -> &'static str {
+    match std::str::from_utf8(text) {
+        Ok(text) if is_missing(text) || is_one_of(&NO_VALUE, text) => {
+            "a number; fill in or drop what is missing"
+        }
+        _ => "a number such as -1.5 or 2e-3; leave out the column, or write numbers for its words",
+    }
+}
+
 /// The label in a field, or what was expected instead.
 fn label_of(field: &[u8]) -> std::result::Result<&str, &'static str> {
     match std::str::from_utf8(field.trim_ascii()) {
@@ -612,7 +621,12 @@ fn shown(field: &[u8]) -> String {
 }
 
 pub(super) fn is_missing(text: &str) -> bool {
-    text.is_empty() || MISSING.contains(&text.to_ascii_lowercase().as_str())
+    text.is_empty() || is_one_of(&MISSING, text)
+}
+
+/// Whether it is one of these words, in small or capital letters.
+fn is_one_of(words: &[&str], text: &str) -> bool {
+    words.iter().any(|word| word.eq_ignore_ascii_case(text))
 }
 
 /// Read the next record; the line in which it begins, `None` at the end.
