@@ -2,14 +2,19 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::world::{FIT, PREP, World, succeeds};
 use flowreg::data::arrays::{ArrayOptions, ArrayPart, load, prepare};
 use flowreg::data::csv_text;
 use flowreg::data::csv_text::{CsvOptions, Table};
-use flowreg::data::dataset::{Manifest, NumberFormat};
+use flowreg::data::dataset::{Manifest, NumberFormat, Prepared};
 use flowreg::data::folder::Shares;
+use flowreg::data::libsvm;
+use flowreg::data::libsvm::LibsvmOptions;
 use flowreg::data::list;
 use flowreg::data::rows;
 use flowreg::data::rows::RowReader;
@@ -18,6 +23,7 @@ use flowreg::data::text::open_text;
 use flowreg::io::npy;
 use flowreg::io::npy::{Dtype, Header};
 use flowreg::io::publish::Overwrite;
+use flowreg::threads;
 use flowreg::{Dataset, Model, Result};
 use half::f16;
 use proptest::prelude::*;
@@ -522,6 +528,25 @@ fn what_cannot_be_a_feature_is_said_in_the_same_words() {
         let said = of_array(descr, &number);
         assert!(said.starts_with(&format!("{text}, expected")), "{said}");
     }
+}
+
+/// Of an array in Fortran order, which is kept in memory as f64, too.
+#[test]
+fn refused_whole_numbers_of_fortran_order_are_exact() {
+    let dir = tempfile::tempdir().unwrap();
+    let (x, y) = (dir.path().join("x.npy"), dir.path().join("y.npy"));
+    let text = "{'descr': '<i8', 'fortran_order': True, 'shape': (2, 3), }";
+    let numbers: [i64; 6] = [1, 2, 3, 4, 5, 9_007_199_254_740_993];
+    let numbers = numbers.map(i64::to_le_bytes).concat();
+    std::fs::write(&x, npy(1, 64, text, &numbers)).unwrap();
+    let text = "{'descr': '|u1', 'fortran_order': False, 'shape': (2,), }";
+    std::fs::write(&y, npy(1, 64, text, &[0, 1])).unwrap();
+    let error = prepared(&[part(&x, &y)], ArrayOptions::default()).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("row 1, column 2: found 9007199254740993, expected"),
+        "{error}"
+    );
 }
 
 /// Every byte of a member counts: its checksum is compared, its length bounded.
@@ -1642,4 +1667,186 @@ fn tables_are_read_packed_and_from_pipes() {
             &[&prep[..], &["x", "--train", "photographs"]].concat(),
         )
     });
+}
+
+/// Files of a folder by name.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let read = |entry: DirEntry| {
+        let name = entry.file_name().into_string().unwrap();
+        (name, std::fs::read(entry.path()).unwrap())
+    };
+    entries.map(read).collect()
+}
+
+/// Rows of which several blocks of 4 MB are made, and of columns several runs of 8 KB read.
+const SHAPE: (usize, usize) = (3000, 1024);
+
+/// The number in a row and column of the large arrays, exact in f32.
+fn large(row: usize, column: usize) -> f64 {
+    (row * 7 % 1000) as f64 / 8.0 - (column % 512) as f64
+}
+
+/// Write a large array, `x.npy`, and labels of two classes, `y.npy`.
+fn write_large(dir: &Path, dtype: Dtype, fortran: bool, number: impl Fn(usize, usize) -> f64) {
+    let (rows, features) = SHAPE;
+    let order = if fortran { "True" } else { "False" };
+    let dictionary = format!(
+        "{{'descr': '{}', 'fortran_order': {order}, 'shape': ({rows}, {features}), }}",
+        dtype.descr()
+    );
+    let (outer, inner) = if fortran { (features, rows) } else { SHAPE };
+    let mut data = Vec::new();
+    for i in 0..outer {
+        for j in 0..inner {
+            let value = if fortran { number(j, i) } else { number(i, j) };
+            match dtype {
+                Dtype::F64 => data.extend(value.to_le_bytes()),
+                _ => data.extend((value as f32).to_le_bytes()),
+            }
+        }
+    }
+    std::fs::write(dir.join("x.npy"), npy(1, 64, &dictionary, &data)).unwrap();
+    let labels: Vec<u8> = (0..rows).map(|row| (row % 2) as u8).collect();
+    let dictionary = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({rows},), }}");
+    std::fs::write(dir.join("y.npy"), npy(1, 64, &dictionary, &labels)).unwrap();
+}
+
+/// Of every kind of input each number of threads makes the same files.
+#[test]
+fn datasets_do_not_depend_on_the_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let same = |kind: &str, make: &(dyn Fn() -> Result<Prepared> + Sync)| {
+        let made = [1, 2, 4].map(|threads| {
+            let pool = threads::pool(Some(threads)).unwrap();
+            pool.install(make).unwrap();
+            Dataset::open(&out).unwrap().verify().unwrap();
+            let made = files(&out);
+            std::fs::remove_dir_all(&out).unwrap();
+            made
+        });
+        // Not by `assert_eq!`, which would print megabytes.
+        assert!(made[0] == made[1] && made[0] == made[2], "{kind}");
+        let [first, ..] = made;
+        first
+    };
+    let (rows, features) = SHAPE;
+    let numbers = (0..rows).flat_map(|row| (0..features).map(move |j| large(row, j) as f32));
+    let expected: Vec<u8> = numbers.flat_map(f32::to_le_bytes).collect();
+    for dtype in [Dtype::F64, Dtype::F32] {
+        for fortran in [false, true] {
+            write_large(dir.path(), dtype, fortran, large);
+            let parts = [part(&dir.path().join("x.npy"), &dir.path().join("y.npy"))];
+            let options = ArrayOptions::default();
+            let made = same("arrays", &|| {
+                prepare(&parts, options, &out, Overwrite::Never, &|_| {})
+            });
+            let x = &made["train.x.npy"];
+            assert!(
+                x[x.len() - expected.len()..] == expected,
+                "{dtype:?} {fortran}"
+            );
+        }
+    }
+
+    let rows = 1100;
+    let mut text = String::from("label");
+    (0..features).for_each(|column| text += &format!(",x{column}"));
+    for row in 0..rows {
+        text += &format!("\n{}", row % 2);
+        (0..features).for_each(|column| text += &format!(",{}", large(row, column)));
+    }
+    let path = table(dir.path(), "table.csv", text);
+    let name = "train";
+    let part = Part { name, path };
+    let options = CsvOptions {
+        label: "label".to_string(),
+        ..CsvOptions::default()
+    };
+    let of_table = same("CSV", &|| {
+        let parts = std::slice::from_ref(&part);
+        csv_text::prepare(parts, &options, &out, Overwrite::Never, &|_| {})
+    });
+
+    let mut text = String::new();
+    for row in 0..rows {
+        text += &format!("{}", row % 2);
+        (0..features).for_each(|j| text += &format!(" {}:{}", j + 1, large(row, j)));
+        text += "\n";
+    }
+    let path = table(dir.path(), "text.libsvm", text);
+    let part = Part { name, path };
+    let of_text = same("LIBSVM", &|| {
+        let (parts, options) = (std::slice::from_ref(&part), LibsvmOptions::default());
+        libsvm::prepare(parts, options, &out, Overwrite::Never, &|_| {})
+    });
+    for made in [of_table, of_text] {
+        let x = &made["train.x.npy"][128..];
+        assert!(*x == expected[..4 * rows * features]);
+    }
+}
+
+/// A row that cannot be used, behind blocks that were written already, is named by its row, and
+/// nothing is left.
+#[test]
+fn an_error_in_the_middle_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for fortran in [false, true] {
+        write_large(dir.path(), Dtype::F64, fortran, |row, column| {
+            // The first in the order of rows; of columns it is the second.
+            let is_bad = (row, column) == (2500, 1000) || (row, column) == (2501, 3);
+            if is_bad { f64::NAN } else { large(row, column) }
+        });
+        let parts = [part(&dir.path().join("x.npy"), &dir.path().join("y.npy"))];
+        for threads in [1, 2, 4] {
+            let out = dir.path().join("out");
+            let pool = threads::pool(Some(threads)).unwrap();
+            let made = pool.install(|| {
+                let options = ArrayOptions::default();
+                prepare(&parts, options, &out, Overwrite::Never, &|_| {})
+            });
+            let error = made.unwrap_err();
+            assert_eq!(error.exit_code(), 65);
+            let error = error.to_string();
+            assert!(
+                error.contains("row 2500, column 1000: found NaN"),
+                "{error}"
+            );
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        }
+    }
+}
+
+/// Whichever operation of the preparation of three blocks the system refuses: it ends, with exit
+/// code 74, and nothing is left.
+#[test]
+#[cfg(debug_assertions)]
+fn a_refused_write_of_a_block_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    write_large(dir.path(), Dtype::F32, false, large);
+    let mut refused = 0;
+    for call in 0.. {
+        let output = Command::new(PREP)
+            .args(["npy", "--x", "x.npy", "--y", "y.npy", "--out", "out"])
+            .current_dir(dir.path())
+            .env("FLOWREG_FAIL_IO", format!("{call}:enospc"))
+            .output()
+            .unwrap();
+        if output.status.success() {
+            break;
+        }
+        refused += 1;
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(74), "{call}: {complaint}");
+        assert_eq!(complaint.lines().count(), 1, "{call}: {complaint}");
+        let left = std::fs::read_dir(dir.path()).unwrap().count();
+        // Once it has appeared, it stays.
+        if !dir.path().join("out").exists() {
+            assert_eq!(left, 2, "{call}: {complaint}");
+        } else {
+            std::fs::remove_dir_all(dir.path().join("out")).unwrap();
+        }
+    }
+    assert!(refused > 20, "{refused}");
 }

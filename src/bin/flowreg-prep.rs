@@ -590,14 +590,15 @@ fn say_found(found: &Found) {
     ));
 }
 
-fn convert(output: &Output, prepare: impl FnOnce(&dyn Fn(u64)) -> Result<Prepared>) -> Result<()> {
+fn convert(
+    output: &Output,
+    prepare: impl FnOnce(&(dyn Fn(u64) + Sync)) -> Result<Prepared>,
+) -> Result<()> {
     let started = Instant::now();
     let bar = cli::progress(0, "rows");
-    let rows = std::cell::Cell::new(0);
     let prepared = prepare(&|n| {
-        rows.set(rows.get() + n);
-        bar.set_length(rows.get());
-        bar.set_position(rows.get());
+        bar.inc_length(n);
+        bar.inc(n);
     })?;
     bar.finish_and_clear();
     say_done(&output.out, &prepared, started);

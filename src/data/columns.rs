@@ -20,10 +20,16 @@ const MOST_LOST: f64 = 1e-4;
 /// A standard deviation below this is lost in f32 at any place.
 const LEAST: f64 = 1e-41;
 
-/// Mean, deviation and rounding of columns, from one pass over their values.
+/// Mean, deviation and rounding of columns, from one pass over their values. Each number of a
+/// [`Column`] lies beside that of the next column, so that a row is taken in vectors.
 #[derive(Clone, Debug)]
 pub(crate) struct Columns {
-    columns: Vec<Column>,
+    values: Vec<f64>,
+    first: Vec<f64>,
+    sum: Vec<f64>,
+    squares: Vec<f64>,
+    spread: Vec<f64>,
+    rounding: Vec<f64>,
     /// What is subtracted from the values of each column first; nothing if it is empty.
     shift: Vec<f64>,
 }
@@ -82,9 +88,10 @@ impl Column {
     fn shift(&self) -> f64 {
         let (mean, power) = (self.mean(), self.deviation().log10().floor() as i32);
         let step = 10f64.powi(power.abs());
-        let short = match power >= 0 {
-            true => (mean / step).round() * step,
-            false => (mean * step).round() / step,
+        let short = if power >= 0 {
+            (mean / step).round() * step
+        } else {
+            (mean * step).round() / step
         };
         if short.is_finite() { short } else { mean }
     }
@@ -98,42 +105,106 @@ impl Columns {
 
     /// The same for values from which a shift will be subtracted.
     pub fn shifted(columns: usize, shift: Option<&[f64]>) -> Columns {
+        let zeros = || vec![0.0; columns];
         Columns {
-            columns: vec![Column::default(); columns],
+            values: zeros(),
+            first: zeros(),
+            sum: zeros(),
+            squares: zeros(),
+            spread: zeros(),
+            rounding: zeros(),
             shift: shift.unwrap_or_default().to_vec(),
         }
     }
 
+    fn column(&self, j: usize) -> Column {
+        Column {
+            values: self.values[j],
+            first: self.first[j],
+            sum: self.sum[j],
+            squares: self.squares[j],
+            spread: self.spread[j],
+            rounding: self.rounding[j],
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Column> {
+        (0..self.values.len()).map(|j| self.column(j))
+    }
+
     /// Take note of a value of a column.
     pub fn observe(&mut self, column: usize, value: f64) {
-        let value = value - self.shift.get(column).unwrap_or(&0.0);
-        let column = &mut self.columns[column];
-        if column.values == 0.0 {
-            column.first = value;
+        self.observe_from(column, &[value]);
+    }
+
+    /// Take note of a value of each column.
+    pub fn observe_row(&mut self, values: &[f64]) {
+        self.observe_from(0, values);
+    }
+
+    /// Take note of a value of each column from `start` on.
+    #[inline]
+    fn observe_from(&mut self, start: usize, values: &[f64]) {
+        let range = start..start + values.len();
+        // Of one length, so that the loop has no checks.
+        let (count, first) = (
+            &mut self.values[range.clone()],
+            &mut self.first[range.clone()],
+        );
+        let (sum, squares) = (
+            &mut self.sum[range.clone()],
+            &mut self.squares[range.clone()],
+        );
+        let spread = &mut self.spread[range.clone()];
+        let rounding = &mut self.rounding[range.clone()];
+        let mut take = |j: usize, value: f64| {
+            first[j] = if count[j] == 0.0 { value } else { first[j] };
+            count[j] += 1.0;
+            let apart = value - first[j];
+            sum[j] += apart;
+            squares[j] += apart * apart;
+            spread[j] = if apart.abs() > spread[j] {
+                apart.abs()
+            } else {
+                spread[j]
+            };
+            let lost = value - f64::from(value as f32);
+            rounding[j] += lost * lost;
+        };
+        if self.shift.is_empty() {
+            for (j, &value) in values.iter().enumerate() {
+                take(j, value);
+            }
+        } else {
+            let values = values.iter().zip(&self.shift[range]);
+            for (j, (value, shift)) in values.enumerate() {
+                take(j, value - shift);
+            }
         }
-        column.values += 1.0;
-        let apart = value - column.first;
-        column.sum += apart;
-        column.squares += apart * apart;
-        column.spread = column.spread.max(apart.abs());
-        let rounding = value - f64::from(value as f32);
-        column.rounding += rounding * rounding;
     }
 
     /// Take a column for one that has nothing to lose.
     #[cfg(feature = "formats")]
     pub fn forget(&mut self, column: usize) {
-        self.columns[column] = Column::default();
+        self.values[column] = 0.0;
+        self.first[column] = 0.0;
+        self.sum[column] = 0.0;
+        self.squares[column] = 0.0;
+        self.spread[column] = 0.0;
+        self.rounding[column] = 0.0;
     }
 
     /// What to subtract from each column: 0 from those that f32 holds; `None` if it holds all.
     fn shift(&self) -> Option<Vec<f64>> {
-        let shift = |column: &Column| match column.loses_digits() {
-            true => column.shift(),
-            false => 0.0,
+        let shift = |column: Column| {
+            if column.loses_digits() {
+                column.shift()
+            } else {
+                0.0
+            }
         };
-        let any = self.columns.iter().any(Column::loses_digits);
-        any.then(|| self.columns.iter().map(shift).collect())
+        let any = self.iter().any(|column| column.loses_digits());
+        any.then(|| self.iter().map(shift).collect())
     }
 
     /// What to subtract from each column, by [`Columns::shift`], if it may be (`center`).
@@ -170,9 +241,9 @@ impl Columns {
         path: &Path,
         name: impl Fn(usize) -> String,
     ) -> Result<(), Error> {
-        let pair = |j: usize| (&self.columns[j], &other.columns[j]);
-        let is_refused = |j: usize| pair(j).1.loses_digits_beside(pair(j).0);
-        let Some((first, others)) = first_of(self.columns.len(), is_refused) else {
+        let pair = |j: usize| (self.column(j), other.column(j));
+        let is_refused = |j: usize| pair(j).1.loses_digits_beside(&pair(j).0);
+        let Some((first, others)) = first_of(self.values.len(), is_refused) else {
             return Ok(());
         };
         let (train, column) = pair(first);
@@ -202,11 +273,11 @@ impl Columns {
         path: &Path,
         name: impl Fn(usize) -> String,
     ) -> Result<(), Error> {
-        let is_refused = |j: usize| is_refused(&self.columns[j]);
-        let Some((first, others)) = first_of(self.columns.len(), is_refused) else {
+        let is_refused = |j: usize| is_refused(&self.column(j));
+        let Some((first, others)) = first_of(self.values.len(), is_refused) else {
             return Ok(());
         };
-        let column = &self.columns[first];
+        let column = self.column(first);
         if column.is_too_small() {
             let found = format!("differences of about {:.1e}{others}", column.deviation());
             let expected =
@@ -377,8 +448,8 @@ mod tests {
             let values: Vec<f64> = values.iter().map(|v| mean * (1.0 + v * 10f64.powf(share))).collect();
             let columns = of(values.iter().copied());
             if let Some(shift) = columns.shift() {
-                let deviation = columns.columns[0].deviation();
-                let after = of(values.iter().map(|v| v - shift[0])).columns[0];
+                let deviation = columns.column(0).deviation();
+                let after = of(values.iter().map(|v| v - shift[0])).column(0);
                 prop_assert!(after.rounding() < 1e-6 * deviation.max(after.deviation()));
                 prop_assert!((after.deviation() - deviation).abs() < 1e-3 * deviation);
                 prop_assert!(shift[0].to_string().len() <= values[0].to_string().len().max(24));

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use csv::{ByteRecord, ReaderBuilder};
@@ -15,7 +16,7 @@ use crate::data::checks;
 use crate::data::columns::Columns;
 use crate::data::csv_quotes::Records;
 use crate::data::dataset::{Manifest, NumberFormat, Prepared};
-use crate::data::dataset_writer::DatasetWriter;
+use crate::data::dataset_writer::{DatasetWriter, block_rows};
 use crate::data::labels::{LabelEncoder, given, is_missing, shown};
 use crate::data::rows::{Finish, RowReader};
 use crate::data::source::{Part, Source, is_standard_input, name_of, refuse_twice, stopped_or};
@@ -50,8 +51,8 @@ pub struct CsvOptions {
 /// order of the first table; the other tables have the same columns in any order. Classes are
 /// the labels of all tables: in numerical order if all are whole numbers, False and True if all are
 /// truth values, else in the order of their names. `progress` is told the rows written since its
-/// last call. Cost: two passes over the tables; memory: a block of 32 MB, 4 bytes a row, and the
-/// names.
+/// last call. Cost: two passes over the tables, the second beside the hashing and writing of the
+/// rows before; memory: three blocks of 4 MB (of a row at least), 4 bytes a row, and the names.
 ///
 /// # Errors
 /// [`Error::Format`] names file, line and column of what cannot be used; also for columns whose
@@ -62,7 +63,7 @@ pub fn prepare(
     options: &CsvOptions,
     out: &Path,
     overwrite: Overwrite,
-    progress: &dyn Fn(u64),
+    progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Prepared> {
     let sources: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
     refuse_twice(sources.iter().copied())?;
@@ -109,11 +110,12 @@ pub fn prepare(
         let labels: Vec<i64> = codes.iter().map(|&code| classes[code as usize]).collect();
         let mut table = open(part, &source, &format)?;
         let mut left = labels.len();
-        writer.write_split(part.name, &part.path, labels, |rows, values| {
+        let fill = |rows: Range<usize>, values: &mut [f32]| {
             progress(rows.len() as u64);
             left -= table.read(values)?;
             Ok(())
-        })?;
+        };
+        writer.write_split(part.name, &part.path, labels, block_rows(features), fill)?;
         table.check_unchanged()?;
         if left > 0 {
             let (path, what) = (part.path.clone(), "it was written to".to_string());
@@ -254,10 +256,7 @@ impl Table {
                 continue;
             };
             let text = text.trim_ascii();
-            let value = number(text).ok_or(match std::str::from_utf8(text) {
-                Ok(text) if is_missing(text) || NO_VALUE.contains(&&*text.to_ascii_lowercase()) => "a number; fill in or drop what is missing",
-                _ => "a number such as -1.5 or 2e-3; leave out the column, or write numbers for its words",
-            });
+            let value = number(text).ok_or_else(|| no_number(text));
             let value = value.and_then(|value| self.finish.value(feature, value));
             row[feature] = value.map_err(|expected| {
                 refuse(
@@ -469,6 +468,18 @@ fn number(text: &[u8]) -> Option<f64> {
         "False" | "false" | "FALSE" => Some(0.0),
         // What is beyond the numbers, "nan" too, is refused as such.
         _ => text.parse().ok(),
+    }
+}
+
+/// What was expected instead of a text that is no number.
+fn no_number(text: &[u8]) -> &'static str {
+    match std::str::from_utf8(text) {
+        Ok(text)
+            if is_missing(text) || NO_VALUE.iter().any(|word| text.eq_ignore_ascii_case(word)) =>
+        {
+            "a number; fill in or drop what is missing"
+        }
+        _ => "a number such as -1.5 or 2e-3; leave out the column, or write numbers for its words",
     }
 }
 

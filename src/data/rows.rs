@@ -212,12 +212,59 @@ impl Finish {
         self.shift.is_none() && !self.bytes
     }
 
+    /// The features of the numbers of a row; if one cannot be used, its column and what was
+    /// expected instead of it.
+    pub fn row(
+        &mut self,
+        numbers: &[f64],
+        features: &mut [f32],
+    ) -> std::result::Result<(), (usize, &'static str)> {
+        if let Some(seen) = &mut self.seen {
+            seen.observe_row(numbers);
+        }
+        // Without a branch for each number; what is in the way of that is looked for afterwards.
+        let divisor = if self.bytes { 255.0 } else { 1.0 };
+        let values = features.iter_mut().zip(numbers);
+        match &self.shift {
+            Some(shift) => {
+                for ((feature, number), shift) in values.zip(shift) {
+                    *feature = (number / divisor - shift) as f32;
+                }
+            }
+            None if self.bytes => {
+                for (feature, number) in values {
+                    *feature = (number / divisor) as f32;
+                }
+            }
+            None => {
+                for (feature, number) in values {
+                    *feature = *number as f32;
+                }
+            }
+        }
+        let is_plain = !self.looking && !self.quotients && self.places.is_none();
+        if is_plain && features.iter().fold(true, |all, &x| all & is_usable(x)) {
+            return Ok(());
+        }
+        for (column, (feature, &number)) in features.iter_mut().zip(numbers).enumerate() {
+            *feature = self
+                .check(column, number)
+                .map_err(|expected| (column, expected))?;
+        }
+        Ok(())
+    }
+
     /// The feature of a number in a column, or what was expected instead of it.
     #[inline]
     pub fn value(&mut self, column: usize, value: f64) -> std::result::Result<f32, &'static str> {
         if let Some(seen) = &mut self.seen {
             seen.observe(column, value);
         }
+        self.check(column, value)
+    }
+
+    #[inline]
+    fn check(&mut self, column: usize, value: f64) -> std::result::Result<f32, &'static str> {
         if self.looking {
             return if (value as f32).is_finite() {
                 Ok(0.0)

@@ -73,8 +73,13 @@ impl NewFile {
 
     /// Put `bytes` over the beginning; what follows stays.
     pub fn overwrite_start(&mut self, bytes: &[u8]) -> Result<()> {
+        self.write_at(0, bytes)
+    }
+
+    /// Write `bytes` from byte `at` on, beyond the end too. What is appended next follows them.
+    pub fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
         use std::io::{Seek, SeekFrom};
-        (refusal().and_then(|()| self.file.seek(SeekFrom::Start(0))))
+        (refusal().and_then(|()| self.file.seek(SeekFrom::Start(at))))
             .map_err(Error::io(&self.path, "write"))?;
         self.append(bytes)
     }

@@ -17,7 +17,7 @@ use spool::Spool;
 
 use crate::data::checks;
 use crate::data::dataset::{Manifest, NumberFormat, Prepared, TRAIN};
-use crate::data::dataset_writer::DatasetWriter;
+use crate::data::dataset_writer::{DatasetWriter, block_rows};
 use crate::data::labels::{LabelEncoder, TOO_MANY};
 use crate::data::source::{Part, name_of, refuse_twice};
 use crate::data::text::{Text, open_text};
@@ -100,7 +100,8 @@ impl Found {
 ///
 /// Classes are the labels of all texts in numerical order, and keep them as names. Cost: one pass
 /// over the texts, one over the sparse rows; on the disk 4 bytes for every row and feature, and
-/// while it works 12 for every value in the texts; memory: a block of 32 MB and 8 bytes a row.
+/// while it works 12 for every value in the texts; memory: three blocks of 4 MB (of a row at least) and 8 bytes a
+/// row.
 ///
 /// # Errors
 /// [`Error::Format`] names file and line of what is no such text, and features whose differences
@@ -113,7 +114,7 @@ pub fn prepare(
     options: LibsvmOptions,
     out: &Path,
     overwrite: Overwrite,
-    progress: &dyn Fn(Progress),
+    progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Prepared> {
     refuse_options(parts, options)?;
     let sources: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
@@ -185,7 +186,7 @@ pub fn prepare(
             }
             Ok(())
         };
-        writer.write_split(part.name, &part.path, labels, write)?;
+        writer.write_split(part.name, &part.path, labels, block_rows(features), write)?;
     }
     rows.remove()?;
     writer.publish()
@@ -342,7 +343,7 @@ fn next_row(text: &mut Text, value: &mut dyn FnMut(usize, f64)) -> Result<Option
 mod tests {
     use super::*;
     use crate::Dataset;
-    use std::cell::RefCell;
+    use std::sync::Mutex;
 
     /// Parts as texts, the manifest of their dataset `out`, and what was found.
     fn prepared(
@@ -357,14 +358,14 @@ mod tests {
                 Part { name, path }
             })
             .collect();
-        let found = RefCell::new(Found::default());
+        let found = Mutex::new(Found::default());
         let out = dir.path().join("out");
         let made = prepare(&parts, options, &out, Overwrite::Never, &|progress| {
             if let Progress::Found(all) = progress {
-                *found.borrow_mut() = all;
+                *found.lock().unwrap() = all;
             }
         });
-        let made = made.map(|_| (Dataset::open(&out).unwrap(), found.into_inner()));
+        let made = made.map(|_| (Dataset::open(&out).unwrap(), found.into_inner().unwrap()));
         assert_eq!(made.is_ok(), out.exists());
         assert!(!out.join(SPOOL).exists());
         (dir, made)
