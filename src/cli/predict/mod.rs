@@ -258,7 +258,7 @@ impl Predicting<'_> {
         }
         bar.finish_and_clear();
         self.check_labels()?;
-        self.say_tally();
+        self.print_tally();
         Ok(())
     }
 
@@ -410,7 +410,7 @@ impl Predicting<'_> {
     }
 
     /// Say how well labels were met.
-    fn say_tally(&self) {
+    fn print_tally(&self) {
         let uncounted = [self.tally.unknown(), self.tally.missing()];
         uncounted.into_iter().flatten().for_each(cli::warn);
         let text = || self.tally.to_text(self.classes);
@@ -465,19 +465,19 @@ impl Failures {
 
     /// Add what `--skip-bad` does not excuse.
     fn keep(&mut self, error: Error) {
-        self.say_last();
+        self.print_last();
         self.last = Some(error);
     }
 
     /// What the work ends with: its own failure, or the last of the inputs.
     fn end(mut self, done: Result<()>) -> Result<()> {
         if done.is_err() {
-            self.say_last();
+            self.print_last();
         }
         done.and(self.last.map_or(Ok(()), Err))
     }
 
-    fn say_last(&mut self) {
+    fn print_last(&mut self) {
         if let Some(error) = self.last.take() {
             cli::complain(&error.to_string(), error.exit_code());
         }
