@@ -62,7 +62,8 @@ pub trait RowReader {
 /// Bytes (`|u1`) are divided by 255 if the format says so; other numbers must then be such
 /// quotients, from 0 to 1. The shift is subtracted, except from the rows of a dataset
 /// (`SPLIT.x.npy` beside its manifest, or a link to it), which are stored without it. Copies of
-/// them cannot be told by their place, but by their values: see [`Finish::refusing_copies`].
+/// them cannot be told by their place, but by their values: rows are refused if, in the first that
+/// are read, all values of a shifted column are nearer to 0 than to its shift, and not all are 0.
 ///
 /// # Errors
 /// [`Error::Npy`]; [`Error::Format`] for another number of features, for rows of a dataset with
