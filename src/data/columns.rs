@@ -133,6 +133,7 @@ impl Columns {
     }
 
     /// Take note of a value of a column.
+    #[cfg(any(test, feature = "formats"))]
     pub fn observe(&mut self, column: usize, value: f64) {
         self.observe_from(column, &[value]);
     }

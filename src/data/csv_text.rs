@@ -213,6 +213,7 @@ impl Table {
     }
 
     /// See [`Finish::refusing_copies`].
+    #[cfg(feature = "cli")]
     pub(crate) fn refusing_copies(self) -> Table {
         let finish = self.finish.refusing_copies();
         Table { finish, ..self }

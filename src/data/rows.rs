@@ -256,6 +256,7 @@ impl Finish {
     }
 
     /// The feature of a number in a column, or what was expected instead of it.
+    #[cfg(feature = "formats")]
     #[inline]
     pub fn value(&mut self, column: usize, value: f64) -> std::result::Result<f32, &'static str> {
         if let Some(seen) = &mut self.seen {
