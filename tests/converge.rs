@@ -340,7 +340,7 @@ fn folds_are_fits_of_the_other_rows() {
             &samples,
             &PathOptions {
                 engine,
-                penalty: path,
+                penalty: path.clone(),
                 folds: Some(folds),
                 ..PathOptions::default()
             },

@@ -264,7 +264,7 @@ fn converge_options() -> impl Strategy<Value = (PathOptions, bool)> {
     let way = prop::sample::select(vec![
         (Penalty::Value(0.01), None, false),
         (Penalty::Value(0.0), None, true),
-        (path, None, true),
+        (path.clone(), None, true),
         (Penalty::Auto, None, true),
         (path, folds(true), false),
         (Penalty::Auto, folds(false), true),

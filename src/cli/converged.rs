@@ -137,12 +137,13 @@ impl ConvergeArgs {
         let chosen = self.cv.is_some() || validated;
         PathOptions {
             optimizer,
-            penalty: (self.l2.or(self.c.map(Penalty::C)).or(self.l2_path)).unwrap_or(
-                match chosen {
+            penalty: (self.l2.clone())
+                .or(self.c.map(Penalty::C))
+                .or(self.l2_path.clone())
+                .unwrap_or(match chosen {
                     true => Penalty::Auto,
                     false => default.penalty,
-                },
-            ),
+                }),
             folds: self.cv.map(|count| Folds {
                 count,
                 seed,

@@ -355,8 +355,7 @@ impl<'a> Samples<'a> {
 fn check_counts(x: &Rows, labels: usize, classes: usize) -> Result<()> {
     if x.is_empty() || x.features() == 0 || x.len() != labels {
         let found = format!("{} x {}", x.len(), x.features());
-        let expected =
-            format!("as many rows as labels ({labels}), at least one, and features");
+        let expected = format!("as many rows as labels ({labels}), at least one, and features");
         return Err(Error::shape("x", found, expected));
     }
     // Row numbers are kept in 32 bits.
@@ -441,7 +440,11 @@ impl<'a> Rows<'a> {
     pub fn strided(x: &'a [f32], rows: usize, features: usize, stride: usize) -> Result<Self> {
         let whole = rows.checked_mul(stride);
         let least = whole.map(|whole| whole.saturating_sub(stride - features.min(stride)));
-        if features == 0 || stride < features || whole.is_none_or(|n| n < x.len()) || least.is_none_or(|n| n > x.len()) {
+        if features == 0
+            || stride < features
+            || whole.is_none_or(|n| n < x.len())
+            || least.is_none_or(|n| n > x.len())
+        {
             let found = format!("{} values", x.len());
             let expected = if stride == features {
                 format!("{rows} labels x {features} features")

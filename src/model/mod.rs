@@ -744,5 +744,9 @@ fn fits(what: &'static str, found: usize, rows: usize, columns: usize) -> Result
         return Ok(());
     }
     let expected = format!("{rows} rows x {columns}");
-    Err(Error::shape(what, format!("room for {found} values"), expected))
+    Err(Error::shape(
+        what,
+        format!("room for {found} values"),
+        expected,
+    ))
 }

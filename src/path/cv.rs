@@ -1,6 +1,7 @@
 //! Cross-validation: who is held out when, and the fits of the others.
 
 use super::certify::{lowest_maximum, of_all_classes};
+use super::grid::l2_of_c;
 use super::options::*;
 use super::search::{Search, Task, deviation};
 use super::select::score;
@@ -53,8 +54,13 @@ impl<S: Problem> Search<'_, '_, S> {
                 };
                 self.fit_rows(Some(fitted.collect()), deviation.as_deref())?;
             }
+            // The l2 of a C depends on the rows that are fitted.
+            let of_fold = match self.options.penalty.cs() {
+                Some(cs) => l2_of_c(cs, weights.rows.iter().sum())?,
+                None => penalties.clone(),
+            };
             self.last = None;
-            for &l2 in &penalties {
+            for l2 in of_fold {
                 let task = Task {
                     l2,
                     fold: Some(fold),

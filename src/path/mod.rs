@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use crate::progress::{Event, Flow, Observer, PathEntry};
 use crate::solver::report::{SolveReport, Step};
+use grid::l2_of_c;
 pub use options::{Folds, Optimizer, PathOptions, Penalty};
 use search::{choose, fit_on_problem};
 use select::choice;
@@ -120,7 +121,7 @@ fn fit_splits(splits: Splits, options: &PathOptions, observer: &mut Observer) ->
                 if !log.refitting() {
                     fit_on_problem(splits, options, gemm, None, &mut log, observer)?;
                 }
-                let (path, chosen) = choice(&log, options)?;
+                let (path, chosen) = choice(&log, options, splits.train)?;
                 let l2 = Some(path[chosen].l2);
                 log.refit()?;
                 let both = splits.train.joined(validation)?;
@@ -187,7 +188,10 @@ pub(super) fn check(splits: Splits, options: &PathOptions) -> Result<()> {
             "primal (or auto), whose matrices are smaller where rows outnumber features",
         ));
     }
-    options.weighting.resolve(splits.train, None)?;
+    let weights = options.weighting.resolve(splits.train, None)?;
+    if let Some(cs) = options.penalty.cs() {
+        l2_of_c(cs, weights.rows.iter().sum())?;
+    }
     splits.check_shapes()
 }
 
@@ -213,9 +217,11 @@ pub(super) fn fingerprint(splits: Splits, options: &PathOptions) -> Result<Finge
             }
         ),
     };
-    let penalty = match options.penalty {
+    let penalty = match &options.penalty {
         Penalty::C(c) => format!("1/({c} n)"),
+        Penalty::Cs(cs) => format!("1/({cs:?} n)"),
         Penalty::Value(l2) => l2.to_string(),
+        Penalty::List(values) => format!("{values:?}"),
         Penalty::Path { from, to, count } => format!("{from}:{to}:{count}"),
         Penalty::Auto => "auto".to_string(),
     };

@@ -72,26 +72,123 @@ pub enum Optimizer {
     Lbfgs,
 }
 
-/// l2 of `mean loss + (l2/2) |W|²`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// l2 of `mean loss + (l2/2) |W|²`. Several penalties are fitted from the strongest to the
+/// weakest, each from the last one's optimum, whatever order they are given in.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Penalty {
-    /// 1/(C Σ wᵢ), wᵢ being the weight of a row (1 where rows count alike): scikit-learn's C.
+    /// scikit-learn's C: l2 = 1/(C Σ wᵢ), wᵢ being the weight of a row (1 where rows count alike).
+    /// In a fold the sum is over the rows that the fold fits, as in scikit-learn.
     C(f64),
-    /// This.
+    /// Several values of C, each once.
+    Cs(Vec<f64>),
+    /// One l2; 0 is no penalty.
     Value(f64),
-    /// So many, from one to the other in equal ratios; the strongest is fitted first.
+    /// Several values of l2, each once.
+    List(Vec<f64>),
+    /// `count` values of l2, geometrically spaced.
     Path {
         /// One end.
         from: f64,
         /// The other end.
         to: f64,
-        /// How many, both ends included.
+        /// Number of penalties, both ends included.
         count: usize,
     },
     /// Twenty, over six decades down from `h λmax(Xc Xcᵀ)/n`, h the curvature of the loss at
-    /// W = 0, where a penalty halves even the strongest direction; the path ends when three
-    /// penalties brought nothing better.
+    /// W = 0, where a penalty halves even the strongest direction. With validation rows the path
+    /// ends early, after three penalties in a row without a lower validation loss.
     Auto,
+}
+
+/// Most penalties of a path.
+const MAX_PENALTIES: usize = 10_000;
+
+impl Penalty {
+    /// Whether it is more than one.
+    pub(super) fn is_several(&self) -> bool {
+        match self {
+            Penalty::C(_) | Penalty::Value(_) => false,
+            Penalty::Cs(values) | Penalty::List(values) => values.len() > 1,
+            Penalty::Path { .. } | Penalty::Auto => true,
+        }
+    }
+
+    /// The values of C, if it is given by them.
+    pub(super) fn cs(&self) -> Option<&[f64]> {
+        match self {
+            Penalty::C(c) => Some(std::slice::from_ref(c)),
+            Penalty::Cs(cs) => Some(cs),
+            _ => None,
+        }
+    }
+
+    /// Refuse values that are no penalties.
+    fn check(&self) -> Result<()> {
+        match self {
+            Penalty::C(c) => positive("--C", *c),
+            Penalty::Cs(values) => check_list(
+                "penalty (Cs)",
+                values,
+                |c| c.is_finite() && c > 0.0,
+                "above 0",
+            ),
+            Penalty::Value(l2) if !(l2.is_finite() && *l2 >= 0.0) => {
+                let expected = "a finite number, 0 or above";
+                Err(Error::options("--l2", l2, expected))
+            }
+            Penalty::List(values) => {
+                let is_l2 = |l2: f64| l2.is_finite() && l2 >= 0.0;
+                check_list("penalty (List)", values, is_l2, "0 or above")
+            }
+            Penalty::Path { from, to, count } => {
+                positive("--l2-path", *from)?;
+                positive("--l2-path", *to)?;
+                if !(2..=MAX_PENALTIES).contains(count) {
+                    let expected = format!("2 to {MAX_PENALTIES} penalties");
+                    return Err(Error::options("--l2-path", count, expected));
+                }
+                Ok(())
+            }
+            Penalty::Value(_) | Penalty::Auto => Ok(()),
+        }
+    }
+}
+
+fn positive(option: &'static str, value: f64) -> Result<()> {
+    if value.is_finite() && value > 0.0 {
+        Ok(())
+    } else {
+        Err(Error::options(option, value, "a finite number above 0"))
+    }
+}
+
+/// Refuse a list that is empty or too long, or has a value twice or one that is not `allowed`.
+fn check_list(
+    option: &'static str,
+    values: &[f64],
+    allowed: impl Fn(f64) -> bool,
+    range: &str,
+) -> Result<()> {
+    if !(1..=MAX_PENALTIES).contains(&values.len()) {
+        let found = format!("{} values", values.len());
+        let expected = format!("1 to {MAX_PENALTIES} values");
+        return Err(Error::options(option, found, expected));
+    }
+    if let Some(at) = values.iter().position(|&value| !allowed(value)) {
+        let found = format!("{} at {at}", values[at]);
+        return Err(Error::options(
+            option,
+            found,
+            format!("finite numbers, {range}"),
+        ));
+    }
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        let found = format!("{} twice", pair[0]);
+        return Err(Error::options(option, found, "each value once"));
+    }
+    Ok(())
 }
 
 /// Cross-validation.
@@ -113,29 +210,9 @@ impl PathOptions {
     /// # Errors
     /// [`Error::Options`].
     pub fn check(&self, validated: bool) -> Result<()> {
-        let positive = |option, value: f64| match value.is_finite() && value > 0.0 {
-            true => Ok(()),
-            false => Err(Error::options(option, value, "a finite number above 0")),
-        };
-        match self.penalty {
-            Penalty::Value(l2) if !(l2.is_finite() && l2 >= 0.0) => {
-                let expected = "a finite number, 0 or above";
-                return Err(Error::options("--l2", l2, expected));
-            }
-            Penalty::Path { from, to, count } => {
-                positive("--l2-path", from)?;
-                positive("--l2-path", to)?;
-                if !(2..=10_000).contains(&count) {
-                    let expected = "2 to 10000 penalties";
-                    return Err(Error::options("--l2-path", count, expected));
-                }
-            }
-            Penalty::C(c) => positive("--C", c)?,
-            _ => {}
-        }
+        self.penalty.check()?;
         positive("--tolerance", self.tolerance)?;
-        let several = matches!(self.penalty, Penalty::Path { .. } | Penalty::Auto);
-        if several && self.folds.is_none() && !validated {
+        if self.penalty.is_several() && self.folds.is_none() && !validated {
             return Err(Error::options(
                 "--l2",
                 "several penalties and no rows to choose by",

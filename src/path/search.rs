@@ -190,7 +190,7 @@ impl<'a, S: Problem> Search<'a, '_, S> {
             (None, None) => self.by_validation(),
             (None, Some(folds)) => {
                 self.cross_validate(folds)?;
-                let (path, chosen) = choice(self.log, self.options)?;
+                let (path, chosen) = choice(self.log, self.options, self.splits.train)?;
                 for entry in &path {
                     self.observer.tell(Event::Scored(entry.clone()));
                 }

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::grid::l2_of_c;
 use super::options::*;
 use crate::design::samples::Samples;
 use crate::error::Result;
@@ -14,19 +15,28 @@ use crate::path::record::SolveLog;
 use crate::progress::PathEntry;
 
 /// The penalties that were tried, and the place of the chosen one.
-pub(super) fn choice(log: &SolveLog, options: &PathOptions) -> Result<(Vec<PathEntry>, usize)> {
-    let path = match options.folds {
+pub(super) fn choice(
+    log: &SolveLog,
+    options: &PathOptions,
+    train: &Samples,
+) -> Result<(Vec<PathEntry>, usize)> {
+    let mut path = match options.folds {
         Some(_) => log.path_of_folds(),
         None => log.path(),
     };
-    let rule = options.folds.is_some_and(|folds| folds.one_standard_error);
-    match path.is_empty() {
-        true => Err(log.foreign()),
-        false => {
-            let chosen = best(&path, rule);
-            Ok((path, chosen))
+    if path.is_empty() {
+        return Err(log.foreign());
+    }
+    if let Some(cs) = options.penalty.cs() {
+        // Each fold has its own l2 for a C: that of the path is the one of all rows.
+        let total = options.weighting.resolve(train, None)?.rows.iter().sum();
+        for (entry, l2) in path.iter_mut().zip(l2_of_c(cs, total)?) {
+            entry.l2 = l2;
         }
     }
+    let rule = options.folds.is_some_and(|folds| folds.one_standard_error);
+    let chosen = best(&path, rule);
+    Ok((path, chosen))
 }
 
 /// The entry to choose: the lowest loss on rows that were not fitted, or the strongest penalty
