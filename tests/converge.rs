@@ -218,11 +218,7 @@ fn threads_change_no_bit() {
                                 to: 1e-3,
                                 count: 3,
                             },
-                            folds: Some(Folds {
-                                count: 3,
-                                seed: 0,
-                                one_standard_error: false,
-                            }),
+                            folds: Some(Folds::stratified(3, 0)),
                             threads: Some(threads),
                             ..PathOptions::default()
                         },
@@ -330,23 +326,19 @@ fn folds_are_fits_of_the_other_rows() {
         to: 0.01,
         count: 3,
     };
-    let folds = Folds {
-        count: 4,
-        seed: 2,
-        one_standard_error: false,
-    };
+    let folds = Folds::stratified(4, 2);
     for engine in [EngineChoice::Gram, EngineChoice::Primal] {
         let together = fit(
             &samples,
             &PathOptions {
                 engine,
                 penalty: path.clone(),
-                folds: Some(folds),
+                folds: Some(folds.clone()),
                 ..PathOptions::default()
             },
         );
         // The same deal: a class's rows in torch's order, one fold after the other.
-        let mut rng = flowreg::sgd::torch_rng::TorchRng::new(folds.seed);
+        let mut rng = flowreg::sgd::torch_rng::TorchRng::new(2);
         let (mut order, mut next, mut fold_of) = (Vec::new(), 0, vec![0; problem.n]);
         for class in 0..3 {
             let rows: Vec<usize> = (0..problem.n)
@@ -354,13 +346,13 @@ fn folds_are_fits_of_the_other_rows() {
                 .collect();
             rng.permutation(rows.len() as u32, &mut order);
             for &i in &order {
-                fold_of[rows[i as usize]] = next % folds.count;
+                fold_of[rows[i as usize]] = next % folds.count();
                 next += 1;
             }
         }
         for entry in &together.path {
             let mut losses = Vec::new();
-            for fold in 0..folds.count {
+            for fold in 0..folds.count() {
                 let part = |kept: bool| {
                     let rows: Vec<usize> = (0..problem.n)
                         .filter(|&i| (fold_of[i] == fold) != kept)
@@ -531,9 +523,8 @@ fn what_makes_no_sense_is_refused() {
     assert!(refused(gram).contains("12 rows of 5 features"));
     let folds = |count| PathOptions {
         folds: Some(Folds {
-            count,
-            seed: 0,
             one_standard_error: true,
+            ..Folds::stratified(count, 0)
         }),
         ..PathOptions::default()
     };

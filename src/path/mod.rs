@@ -14,7 +14,7 @@ use std::time::Instant;
 use crate::progress::{Event, Flow, Observer, PathEntry};
 use crate::solver::report::{SolveReport, Step};
 use grid::l2_of_c;
-pub use options::{Folds, Optimizer, PathOptions, Penalty};
+pub use options::{Fold, FoldRows, Folds, Optimizer, PathOptions, Penalty};
 use search::{choose, fit_on_problem};
 use select::choice;
 
@@ -93,16 +93,21 @@ pub fn fit_path<'a, F: Flow>(
 ) -> Result<PathFit> {
     let mut callback = |event| callback(event).flow();
     let observer = &mut Observer::new(&mut callback, options.cancel.as_ref());
-    fit_splits(data.into(), options, observer)
+    let splits = data.into();
+    check(splits, options)?;
+    match &options.weighting.samples {
+        Some(weights) if weights.contains(&0.0) => {
+            without_weightless(splits, weights, options, observer)
+        }
+        _ => fit_splits(splits, options, observer),
+    }
 }
 
+/// The fit of rows that all have a weight.
 fn fit_splits(splits: Splits, options: &PathOptions, observer: &mut Observer) -> Result<PathFit> {
     let started = Instant::now();
-    check(splits, options)?;
-    if let Some(weights) = &options.weighting.samples
-        && weights.contains(&0.0)
-    {
-        return without_weightless(splits, weights, options, observer);
+    if let Some(folds) = &options.folds {
+        folds.check_weights(splits.train, options)?;
     }
     Isa::chosen()?;
     threads::run(options.threads, length(splits), || {
@@ -151,12 +156,15 @@ pub(super) fn without_weightless(
 ) -> Result<PathFit> {
     let train = splits.train.keep(|row| weights[row] > 0.0);
     let kept = weights.iter().copied().filter(|&weight| weight > 0.0);
+    let numbers = (0u32..).zip(weights).filter(|&(_, &weight)| weight > 0.0);
+    let numbers: Vec<u32> = numbers.map(|(row, _)| row).collect();
     let weighting = SampleWeights {
         samples: Some(kept.collect()),
         ..options.weighting.clone()
     };
     let options = PathOptions {
         weighting,
+        folds: (options.folds.as_ref()).map(|folds| folds.of_kept(&numbers)),
         ..options.clone()
     };
     let splits = Splits {
@@ -174,11 +182,8 @@ pub(super) fn without_weightless(
 pub(super) fn check(splits: Splits, options: &PathOptions) -> Result<()> {
     options.check(splits.validation.is_some())?;
     let (n, d) = (splits.train.rows(), splits.train.features());
-    if let Some(folds) = options.folds
-        && !(2..=n).contains(&folds.count)
-    {
-        let expected = format!("2 to {}, the rows of the training split", n.max(2));
-        return Err(Error::options("--cv", folds.count, expected));
+    if let Some(folds) = &options.folds {
+        folds.check(n)?;
     }
     if options.engine == EngineChoice::Gram && n > d {
         // Nothing tells what of a gradient lies in K's null space from rounding.
@@ -204,18 +209,9 @@ pub(super) fn fingerprint(splits: Splits, options: &PathOptions) -> Result<Finge
         let refit = choose(n + validation.rows(), d, options.engine)?;
         engine += &format!(", --refit all {refit}");
     }
-    let folds = match options.folds {
+    let folds = match &options.folds {
         None => "none".to_string(),
-        Some(folds) => format!(
-            "{}, --seed {}, --cv-rule {}",
-            folds.count,
-            folds.seed,
-            if folds.one_standard_error {
-                "one-se"
-            } else {
-                "lowest"
-            }
-        ),
+        Some(folds) => folds.fingerprint(),
     };
     let penalty = match &options.penalty {
         Penalty::C(c) => format!("1/({c} n)"),

@@ -192,15 +192,63 @@ fn check_list(
 }
 
 /// Cross-validation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Folds {
-    /// How many, stratified by class.
-    pub count: usize,
-    /// Seed of who goes where.
-    pub seed: u32,
+    /// The rows that each fold fits and scores.
+    pub rows: FoldRows,
     /// Choose the strongest penalty whose loss is within one standard error of the lowest
     /// (Breiman et al. 1984), instead of the lowest.
     pub one_standard_error: bool,
+}
+
+/// The rows that each fold fits and scores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FoldRows {
+    /// Every row is held out by one fold and fitted by the others.
+    Stratified {
+        /// Number of folds. Each has its share of every class.
+        count: usize,
+        /// Seed of the order in which the rows of a class are dealt to the folds.
+        seed: u32,
+    },
+    /// The folds, as scikit-learn's splitters give them.
+    Given(Vec<Fold>),
+}
+
+/// One fold, by numbers of the training rows, from 0. A row may be in both sets, which makes the
+/// score optimistic, or in neither.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fold {
+    /// The rows to fit, in any order. A row that is listed k times counts k times.
+    pub fitted: Vec<u32>,
+    /// The rows to score, in any order. A row that is listed k times counts k times.
+    pub held_out: Vec<u32>,
+}
+
+impl Folds {
+    /// `count` folds stratified by class; the penalty of the lowest loss is chosen.
+    pub fn stratified(count: usize, seed: u32) -> Folds {
+        Folds {
+            rows: FoldRows::Stratified { count, seed },
+            one_standard_error: false,
+        }
+    }
+
+    /// These folds; the penalty of the lowest loss is chosen.
+    pub fn given(folds: Vec<Fold>) -> Folds {
+        Folds {
+            rows: FoldRows::Given(folds),
+            one_standard_error: false,
+        }
+    }
+
+    /// Number of folds.
+    pub fn count(&self) -> usize {
+        match &self.rows {
+            FoldRows::Stratified { count, .. } => *count,
+            FoldRows::Given(folds) => folds.len(),
+        }
+    }
 }
 
 impl PathOptions {

@@ -185,7 +185,7 @@ pub(super) struct Task {
 
 impl<'a, S: Problem> Search<'a, '_, S> {
     pub(super) fn run(mut self, l2: Option<f64>) -> Result<PathFit> {
-        match (l2, self.options.folds) {
+        match (l2, &self.options.folds) {
             (Some(l2), _) => self.on_all_rows(&[l2], Vec::new()),
             (None, None) => self.by_validation(),
             (None, Some(folds)) => {

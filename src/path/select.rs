@@ -20,7 +20,7 @@ pub(super) fn choice(
     options: &PathOptions,
     train: &Samples,
 ) -> Result<(Vec<PathEntry>, usize)> {
-    let mut path = match options.folds {
+    let mut path = match &options.folds {
         Some(_) => log.path_of_folds(),
         None => log.path(),
     };
@@ -34,7 +34,7 @@ pub(super) fn choice(
             entry.l2 = l2;
         }
     }
-    let rule = options.folds.is_some_and(|folds| folds.one_standard_error);
+    let rule = (options.folds.as_ref()).is_some_and(|folds| folds.one_standard_error);
     let chosen = best(&path, rule);
     Ok((path, chosen))
 }
