@@ -361,7 +361,7 @@ fn a_refit_goes_on_from_its_choice() {
         let _ = std::fs::remove_file(&saved);
         let options = |checkpoints| PathOptions {
             optimizer,
-            folds,
+            folds: folds.clone(),
             penalty: Penalty::Auto,
             refit_all: true,
             checkpoints,

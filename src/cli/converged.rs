@@ -158,6 +158,7 @@ impl ConvergeArgs {
             checkpoints: None,
             threads: None,
             cancel: Some(interrupt::cancel()),
+            ..default
         }
     }
 }

@@ -9,9 +9,9 @@ use super::search::{Search, Task, deviation};
 use super::select::score;
 use crate::design::samples::Samples;
 use crate::error::{Error, Result};
+use crate::linalg::vec::Real;
 use crate::loss::weights::RowWeights;
-use crate::path::record::Solution;
-use crate::progress::Event;
+use crate::progress::{Event, HeldOut};
 use crate::sgd::torch_rng::TorchRng;
 use crate::solver::point::Point;
 use crate::solver::problem::Problem;
@@ -26,8 +26,8 @@ impl<S: Problem> Search<'_, '_, S> {
         let train = self.splits.train;
         self.warn_of_rare_classes(folds);
         let penalties = self.penalties()?;
-        for (number, fold) in folds.of(train).iter().enumerate() {
-            let fold = Counts::new(fold, &self.weights);
+        for (number, rows) in folds.of(train).iter().enumerate() {
+            let fold = Counts::new(rows, &self.weights);
             if let Some(why) = fold.left_out(train, &self.weights) {
                 self.observer.tell(Event::Warning(format!(
                     "--cv: fold {number} is left out of the mean: {why}"
@@ -36,20 +36,16 @@ impl<S: Problem> Search<'_, '_, S> {
             }
             let weights = self.options.weighting.resolve(train, Some(&fold.fitted))?;
             let risk = self.risk(&weights);
-            // A search ends with the logits of all rows multiplied out.
-            let score = |found: &Solution<S::Real>| {
-                let Point { b, z, .. } = &found.point;
-                let lowest = lowest_maximum(&risk, z, b);
-                let all = of_all_classes(&found.point, &risk, train.classes(), lowest);
-                score(train, &fold.held_out, &all.z, &all.b)
-            };
             if self.log.ahead() < penalties.len() {
-                let rows = (0..train.rows() as u32).filter(|&row| fold.fitted[row as usize] > 0.0);
+                let fitted = (0u32..)
+                    .zip(&fold.fitted)
+                    .filter(|&(_, &count)| count > 0.0);
+                let fitted = fitted.map(|(row, _)| row).collect();
                 let deviation = match &self.deviation {
                     None => None,
                     Some(_) => deviation(train, self.options.standardize, &weights.samples)?,
                 };
-                self.fit_rows(Some(rows.collect()), deviation.as_deref())?;
+                self.fit_rows(Some(fitted), deviation.as_deref())?;
             }
             // The l2 of a C depends on the rows that are fitted.
             let of_fold = match self.options.penalty.cs() {
@@ -63,7 +59,23 @@ impl<S: Problem> Search<'_, '_, S> {
                     fold: Some(number),
                     tolerance: self.options.tolerance.max(TOLERANCE),
                 };
-                self.search(&risk, task, |_, found| Ok(Some(score(found))))?;
+                self.search(&risk, task, |search, found, report| {
+                    // A solve ends with the logits of all rows multiplied out.
+                    let Point { b, z, .. } = &found.point;
+                    let lowest = lowest_maximum(&risk, z, b);
+                    let all = of_all_classes(&found.point, &risk, train.classes(), lowest);
+                    if search.options.emit.held_out {
+                        search.observer.tell(Event::HeldOut(HeldOut {
+                            fold: task.fold,
+                            l2,
+                            rows: rows.held_out.clone(),
+                            outputs: all.b.len(),
+                            logits: logits_of(&rows.held_out, &all.z, &all.b),
+                            report,
+                        }));
+                    }
+                    Ok(Some(score(train, &fold.held_out, &all.z, &all.b)))
+                })?;
             }
         }
         let deviation = self.deviation.clone();
@@ -267,6 +279,13 @@ impl Folds {
         };
         format!("{rows}, --cv-rule {rule}")
     }
+}
+
+/// The logits z + b 1ᵀ of some rows, rows x outputs; z is c x n.
+fn logits_of<T: Real>(rows: &[u32], z: &[T], b: &[f64]) -> Vec<f64> {
+    let n = z.len() / b.len();
+    let of_row = |&row: &u32| (0..b.len()).map(move |j| z[j * n + row as usize].into() + b[j]);
+    rows.iter().flat_map(of_row).collect()
 }
 
 /// The fold of each row: every class is dealt out in a random order, beginning where the one

@@ -35,7 +35,8 @@ impl<S: Problem> Search<'_, '_, S> {
         })
     }
 
-    /// h λmax(D½ Xc Xcᵀ D½) at W = 0, D being the rows' shares and Xc centred by them.
+    /// h λmax(D½ Xc Xcᵀ D½) at W = 0, D being the rows' shares and Xc centred by them (X where
+    /// there is no bias).
     pub(super) fn curvature(&mut self) -> f64 {
         let n = self.problem.rows();
         let classes = self.splits.train.classes() as f64;
@@ -45,17 +46,19 @@ impl<S: Problem> Search<'_, '_, S> {
         };
         let total: f64 = self.weights.rows.iter().sum();
         let shares: Vec<f64> = self.weights.rows.iter().map(|w| w / total).collect();
+        let centred = self.options.fit_intercept;
         let mut w = vec![0.0; self.problem.coords()];
         let (mut g, mut z) = (vec![S::Real::default(); n], vec![S::Real::default(); n]);
         let largest = largest_eigenvalue(n, |v, out| {
             let rooted = || v.iter().zip(&shares).map(|(&v, s)| f64::from(v) * s.sqrt());
-            let sum: f64 = rooted().sum();
+            let sum = if centred { rooted().sum() } else { 0.0 };
             for ((g, v), share) in g.iter_mut().zip(rooted()).zip(&shares) {
                 *g = S::Real::of(v - share * sum);
             }
             self.problem.adjoint(&g, &mut w);
             self.problem.logits_of_direction(&w, &mut z);
-            let mean: f64 = z.iter().zip(&shares).map(|(&z, s)| z.into() * s).sum();
+            let mean = z.iter().zip(&shares).map(|(&z, s)| z.into() * s);
+            let mean = if centred { mean.sum() } else { 0.0 };
             for ((out, &z), share) in out.iter_mut().zip(&z).zip(&shares) {
                 *out = ((z.into() - mean) * share.sqrt()) as f32;
             }

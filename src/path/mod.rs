@@ -1,5 +1,5 @@
-//! The story of a converged fit: a penalty or a path of them, the optimum for each, a choice
-//! among them by rows that were not fitted, the model and its certificate.
+//! Converged fits: a penalty or a path of them, the optimum for each, a choice among them by rows
+//! that were not fitted, the model and its certificate.
 
 mod certify;
 mod cv;
@@ -9,17 +9,18 @@ mod record;
 mod search;
 mod select;
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::progress::{Event, Flow, Observer, PathEntry};
 use crate::solver::report::{SolveReport, Step};
 use grid::l2_of_c;
-pub use options::{Fold, FoldRows, Folds, Optimizer, PathOptions, Penalty};
+pub use options::{Emit, Fold, FoldRows, Folds, Optimizer, PathOptions, Penalty};
 use search::{choose, fit_on_problem};
 use select::choice;
 
 use crate::design::plan::{EngineChoice, EngineKind};
-use crate::design::samples::Splits;
+use crate::design::samples::{Samples, Splits};
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Fingerprint;
 use crate::kernels::Isa;
@@ -38,7 +39,8 @@ pub struct PathFit {
     pub l2: f64,
     /// The end of the search for the model, measured on the model.
     pub report: SolveReport,
-    /// What limits a model that is [`Status::PrecisionLimited`].
+    /// What limits a model that is
+    /// [`Status::PrecisionLimited`](crate::solver::report::Status::PrecisionLimited).
     pub limit: Option<Limit>,
     /// The model's logits of the training rows; `None` where the validation rows were fitted, too.
     pub logits: Option<Logits>,
@@ -66,17 +68,18 @@ pub enum Limit {
     Model,
 }
 
-/// The optimum of `mean loss + (l2/2) |W|²`, b free, for the penalty that is given or chosen.
+/// The optimum of `mean loss + (l2/2) |W|²` for the penalty that is given or chosen. b is not
+/// penalised; without [`PathOptions::fit_intercept`] it is 0.
 ///
 /// ```
-/// use flowreg::path::{ConvergeOptions, Penalty, converge};
-/// use flowreg::Samples;
+/// use flowreg::path::Penalty;
+/// use flowreg::{PathOptions, Samples, fit_path};
 ///
 /// let x = [0.0, 1.0, 0.2, 0.9, 1.0, 0.1, 0.8, 0.0];
 /// let samples = Samples::new(&x, 2, &[0, 0, 1, 1], 2)?;
-/// let options = ConvergeOptions { penalty: Penalty::Value(0.01), ..Default::default() };
-/// let fit = converge(&samples, &options, &mut |_| {})?;
-/// assert!(fit.outcome.gap.unwrap() < 1e-6 * fit.outcome.objective);
+/// let options = PathOptions { penalty: Penalty::Value(0.01), ..Default::default() };
+/// let fit = fit_path(&samples, &options, &mut |_| {})?;
+/// assert!(fit.report.gap.unwrap() < 1e-6 * fit.report.objective);
 /// # Ok::<(), flowreg::Error>(())
 /// ```
 ///
@@ -171,6 +174,23 @@ pub(super) fn without_weightless(
         train: &train,
         validation: splits.validation,
     };
+    // The callback is told the rows by their numbers among all.
+    let mut callback = |mut event| {
+        if let Event::HeldOut(held_out) = &mut event
+            && held_out.fold.is_some()
+        {
+            for row in &mut held_out.rows {
+                *row = numbers[*row as usize];
+            }
+        }
+        observer.tell(event);
+        if observer.is_stopped() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    };
+    let observer = &mut Observer::new(&mut callback, options.cancel.as_ref());
     let fit = fit_splits(splits, &options, observer)?;
     // Those of some rows only.
     Ok(PathFit {
@@ -197,7 +217,31 @@ pub(super) fn check(splits: Splits, options: &PathOptions) -> Result<()> {
     if let Some(cs) = options.penalty.cs() {
         l2_of_c(cs, weights.rows.iter().sum())?;
     }
+    if let Some(start) = &options.start {
+        check_start(start, splits.train)?;
+    }
     splits.check_shapes()
+}
+
+/// Refuse a model to start from that is not one of these features and classes.
+fn check_start(start: &Model, train: &Samples) -> Result<()> {
+    let shape = |features: usize, classes: usize| format!("{features} features, {classes} classes");
+    let found = shape(start.weight().cols(), start.classes());
+    let expected = shape(train.features(), train.classes());
+    if found != expected {
+        return Err(Error::shape(
+            "start",
+            found,
+            format!("{expected}, as the training rows"),
+        ));
+    }
+    match start.non_finite() {
+        None => Ok(()),
+        Some((place, value)) => {
+            let found = format!("{value} at {place}");
+            Err(Error::shape("start", found, "finite numbers, or no start"))
+        }
+    }
 }
 
 /// Everything that the fit's bits depend on, each as the command line calls it. The number of
@@ -221,6 +265,10 @@ pub(super) fn fingerprint(splits: Splits, options: &PathOptions) -> Result<Finge
         Penalty::Path { from, to, count } => format!("{from}:{to}:{count}"),
         Penalty::Auto => "auto".to_string(),
     };
+    let start = match &options.start {
+        None => "none".to_string(),
+        Some(model) => format!("a model, {:08x}", model.crc32()),
+    };
     let [train, validation] = splits.fingerprints();
     let optimizer = match options.optimizer {
         Optimizer::Newton => "newton",
@@ -238,6 +286,8 @@ pub(super) fn fingerprint(splits: Splits, options: &PathOptions) -> Result<Finge
             "--refit",
             if options.refit_all { "all" } else { "train" }.to_string(),
         ),
+        ("fit_intercept", options.fit_intercept.to_string()),
+        ("start", start),
         ("--standardize", options.standardize.to_string()),
         ("--tolerance", options.tolerance.to_string()),
         ("--max-iterations", options.max_iterations.to_string()),

@@ -6,19 +6,29 @@ use crate::error::{Error, Result};
 use crate::io::checkpoint::Checkpoints;
 use crate::linalg::gemm::Backend;
 use crate::loss::weights::SampleWeights;
+use crate::model::Model;
 use crate::progress::Cancel;
 
 /// What to fit and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PathOptions {
-    /// Who goes to the optimum.
+    /// The solver.
     pub optimizer: Optimizer,
     /// The penalty or penalties.
     pub penalty: Penalty,
-    /// What chooses among penalties: with `None`, the validation rows.
+    /// What chooses among penalties: with `None`, the validation rows, or nothing (see
+    /// [`Emit::models`]).
     pub folds: Option<Folds>,
     /// Fit the chosen penalty once more, on the validation rows as well.
     pub refit_all: bool,
+    /// What the callback is given of each solve, beside its score.
+    pub emit: Emit,
+    /// The model that the first solve of a path starts from, of a fold its first one, instead of
+    /// W = 0, b = 0: one of as many features and classes as the rows have. It is not used where its
+    /// objective is above that of W = 0, b = 0. The optimum does not depend on it.
+    pub start: Option<Model>,
+    /// Whether there is a bias. Without one b = 0, and features are not centred.
+    pub fit_intercept: bool,
     /// How much each sample counts.
     pub weighting: SampleWeights,
     /// The features' scale while fitting; the penalty is that of the scaled features' weight, the
@@ -31,7 +41,7 @@ pub struct PathOptions {
     pub max_iterations: usize,
     /// How the weight is represented.
     pub engine: EngineChoice,
-    /// Who multiplies f32 matrices.
+    /// The back end of products of f32 matrices.
     pub backend: Backend,
     /// Where to save the state now and then, to go on from after a stop.
     pub checkpoints: Option<Checkpoints>,
@@ -49,6 +59,9 @@ impl Default for PathOptions {
             penalty: Penalty::C(1.0),
             folds: None,
             refit_all: false,
+            emit: Emit::default(),
+            start: None,
+            fit_intercept: true,
             weighting: SampleWeights::default(),
             standardize: Standardize::None,
             tolerance: 1e-5,
@@ -62,13 +75,29 @@ impl Default for PathOptions {
     }
 }
 
-/// Who goes to the optimum.
+/// What the callback is given of each solve of a path, as an [`Event`](crate::Event), when the
+/// solve ends. Nothing of it is kept. Folds are solved to a tolerance of 1e-3, or to
+/// [`PathOptions::tolerance`] where that is larger. The refit of [`PathOptions::refit_all`] emits nothing. A fit
+/// that is resumed does not repeat the solves that ended before its checkpoint, nor their events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Emit {
+    /// Logits of the rows that were held out: [`Event::HeldOut`](crate::Event::HeldOut), once for
+    /// each fold and penalty, or for each penalty with validation rows.
+    pub held_out: bool,
+    /// Models: [`Event::Solved`](crate::Event::Solved), once for each fold and penalty, and for
+    /// each penalty on all rows. With it, several penalties need no rows to choose by: then all are
+    /// fitted, none is chosen, and the model of the fit is that of the weakest. Cost of a model in
+    /// Gram coordinates: 2ncd flop.
+    pub models: bool,
+}
+
+/// The solver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Optimizer {
-    /// [`newton`].
+    /// Newton's method; conjugate gradients solve its systems.
     Newton,
-    /// [`lbfgs`].
+    /// L-BFGS, preconditioned.
     Lbfgs,
 }
 
@@ -260,11 +289,21 @@ impl PathOptions {
     pub fn check(&self, validated: bool) -> Result<()> {
         self.penalty.check()?;
         positive("--tolerance", self.tolerance)?;
-        if self.penalty.is_several() && self.folds.is_none() && !validated {
+        if !self.fit_intercept
+            && matches!(self.standardize, Standardize::Center | Standardize::Both)
+        {
+            return Err(Error::options(
+                "standardize",
+                format!("{}, with fit_intercept false", self.standardize),
+                "none or scale: a model of centred features has a bias",
+            ));
+        }
+        if self.penalty.is_several() && self.folds.is_none() && !validated && !self.emit.models {
             return Err(Error::options(
                 "--l2",
                 "several penalties and no rows to choose by",
-                "--val-split or --cv, which choose one, or one --l2",
+                "--val-split or --cv, which choose one, or one --l2; of the library also \
+                 emit.models, with which none is chosen",
             ));
         }
         if self.refit_all && !validated {

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use crate::design::centered::Centered;
 use crate::design::dense::Blocks;
 use crate::design::gram::room;
-use crate::design::gram::{CentredGram, Progress};
+use crate::design::gram::{GramF64, Progress};
 use crate::design::samples::{Batch, Rows};
 use crate::error::Result;
 use crate::kernels::{Isa, with_isa};
@@ -65,7 +65,7 @@ enum SecondOrder {
     },
     /// d > n: Kc, S's factor, and h.
     Samples {
-        gram: CentredGram,
+        gram: GramF64,
         preconditioner: Preconditioner,
         curvature: f64,
     },
@@ -76,7 +76,7 @@ impl<'a> DenseProblem<'a> {
     /// once more than once, n²d or nd² flop, whichever is less.
     ///
     /// # Errors
-    /// As [`CentredGram::new`].
+    /// As [`GramF64::new`].
     pub fn new(
         design: &Centered<'a>,
         deviation: Option<&[f64]>,
@@ -100,7 +100,7 @@ impl<'a> DenseProblem<'a> {
                 moments: moments(&mut x, &mean, n, progress)?,
             },
             false => SecondOrder::Samples {
-                gram: CentredGram::new(rows, deviation, gemm, progress)?,
+                gram: GramF64::new(rows, deviation, design.is_centered(), gemm, progress)?,
                 preconditioner: Preconditioner::new(n)?,
                 curvature: 0.0,
             },
@@ -259,7 +259,7 @@ impl Problem for DenseProblem<'_> {
         if self.deviation.as_deref() != deviation {
             if let SecondOrder::Samples { gram, .. } = &mut self.second_order {
                 gram.values = Vec::new();
-                *gram = CentredGram::new(self.rows, deviation, self.gemm, progress)?;
+                *gram = GramF64::new(self.rows, deviation, gram.centred, self.gemm, progress)?;
             }
             self.deviation = deviation.map(<[f64]>::to_vec);
         }
@@ -370,6 +370,14 @@ impl Problem for DenseProblem<'_> {
     fn weight(&mut self, w: &[f64], _design: &Centered, _exact: bool) -> Result<Vec<f32>> {
         self.load(w);
         Ok(self.weight.clone())
+    }
+
+    fn coordinates(&mut self, weight: &[f32], design: &Centered) -> Result<(Vec<f64>, Vec<f64>)> {
+        let d = self.mean.len();
+        let sigma = |at: usize| (self.deviation.as_ref()).map_or(1.0, |s| s[at % d]);
+        let w = weight.iter().enumerate();
+        let w = w.map(|(at, &w)| f64::from(w) * sigma(at));
+        Ok((w.collect(), self.shifts(weight, design)))
     }
 
     fn adjoint_square(&self, _g: &[f64]) -> Option<(f64, f64)> {
