@@ -20,11 +20,7 @@ fn main() -> flowreg::Result<()> {
             to: 1e-4,
             count: 9,
         },
-        folds: Some(Folds {
-            count: 5,
-            seed: 0,
-            one_standard_error: false,
-        }),
+        folds: Some(Folds::stratified(5, 0)),
         ..Default::default()
     };
     println!("{:>10} {:>10} {:>10}", "l2", "loss", "accuracy");

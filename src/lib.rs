@@ -80,7 +80,7 @@ pub use loss::{Loss, loss_to_probability, probability_to_loss};
 pub use model::evaluate::{Score, Scores};
 pub use model::{Evaluation, Model};
 pub use path::{PathFit, PathOptions, fit_path};
-pub use progress::{Cancel, Epoch, Event, Flow, PathEntry};
+pub use progress::{Cancel, Epoch, Event, Flow, HeldOut, PathEntry, Solved};
 pub use sgd::optimizer::{LearningRate, Sgd};
 pub use sgd::recipe::{RECIPES, Recipe};
 pub use sgd::schedule::{Decay, Schedule};

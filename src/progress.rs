@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::design::plan::{EngineKind, Plan};
 use crate::error::{Error, Result};
+use crate::model::Model;
 use crate::solver::report::{SolveReport, Step};
 
 /// What happened in a fit.
@@ -48,6 +49,14 @@ pub enum Event {
     },
     /// The solution for a penalty was scored on rows that were not fitted.
     Scored(PathEntry),
+    /// The logits of rows that a solve did not fit, where [`Emit::held_out`] asks for them.
+    ///
+    /// [`Emit::held_out`]: crate::path::Emit::held_out
+    HeldOut(HeldOut),
+    /// The model of a solve, where [`Emit::models`] asks for it.
+    ///
+    /// [`Emit::models`]: crate::path::Emit::models
+    Solved(Box<Solved>),
     /// The caller should know: a sentence.
     Warning(String),
 }
@@ -67,6 +76,38 @@ pub struct Epoch {
     /// Accuracy on the validation rows after the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_accuracy: Option<f64>,
+}
+
+/// The logits of rows that a solve did not fit, to be scored by any measure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeldOut {
+    /// The fold, from 0; `None`: the rows are the validation rows.
+    pub fold: Option<usize>,
+    /// The penalty.
+    pub l2: f64,
+    /// Numbers of the rows: of a fold, training rows as the fold lists them; else all validation
+    /// rows.
+    pub rows: Vec<u32>,
+    /// Number of outputs: 1 for two classes.
+    pub outputs: usize,
+    /// Logits, rows x outputs, the bias included. Of folds in f64 as the solver has them; on the
+    /// primal engine and of validation rows they were computed in f32.
+    pub logits: Vec<f64>,
+    /// The end of the solve.
+    pub report: SolveReport,
+}
+
+/// The solution for a penalty.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Solved {
+    /// The fold, from 0; `None`: all training rows were fitted.
+    pub fold: Option<usize>,
+    /// The penalty.
+    pub l2: f64,
+    /// The end of the solve, measured on the solver's coordinates.
+    pub report: SolveReport,
+    /// The model, rounded from these coordinates.
+    pub model: Model,
 }
 
 /// One penalty of a path.

@@ -23,6 +23,7 @@ struct Awkward {
     x: Vec<f32>,
     labels: Vec<i64>,
     weights: Vec<f64>,
+    intercept: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -152,6 +153,7 @@ impl Awkward {
             x,
             labels,
             weights,
+            intercept: true,
         }
     }
 
@@ -161,6 +163,7 @@ impl Awkward {
 
     fn fit(&self, options: &PathOptions) -> PathFit {
         let mut options = options.clone();
+        options.fit_intercept = self.intercept;
         options.weighting = SampleWeights {
             samples: Some(self.weights.clone()),
             ..SampleWeights::default()
@@ -255,17 +258,21 @@ impl Awkward {
         let total: f64 = self.weights.iter().sum();
         let share: Vec<f64> = self.weights.iter().map(|w| w / total).collect();
         let x = |i: usize, k: usize| f64::from(self.x[i * d + k]);
-        let mut a = vec![1.0; n * (d + 1)];
-        let mut penalty = vec![0.0; d + 1];
+        // A column of ones for the bias, if there is one.
+        let m = d + usize::from(self.intercept);
+        let mut a = vec![1.0; n * m];
+        let mut penalty = vec![0.0; m];
         for k in 0..d {
             let first = x(0, k);
-            let mean = first + (0..n).map(|i| share[i] * (x(i, k) - first)).sum::<f64>();
+            let mean = match self.intercept {
+                true => first + (0..n).map(|i| share[i] * (x(i, k) - first)).sum::<f64>(),
+                false => 0.0,
+            };
             let square: f64 = (0..n).map(|i| share[i] * (x(i, k) - mean).powi(2)).sum();
             let scale = if square > 0.0 { square.sqrt() } else { 1.0 };
-            (0..n).for_each(|i| a[i * (d + 1) + k] = (x(i, k) - mean) / scale);
+            (0..n).for_each(|i| a[i * m + k] = (x(i, k) - mean) / scale);
             penalty[k] = l2 * (deviation[k] / scale).powi(2);
         }
-        let m = d + 1;
         let logits = |theta: &[f64], i: usize, j: usize| -> f64 {
             (0..m).map(|k| theta[j * m + k] * a[i * m + k]).sum()
         };
@@ -366,6 +373,8 @@ fn hold(
     prop_assert!(report.measured_on == MeasuredOn::Model);
     let values = fit.model.weight().as_slice().iter().chain(fit.model.bias());
     prop_assert!({ values }.all(|v| v.is_finite()), "{context}");
+    let has_bias = fit.model.bias().iter().any(|&b| b != 0.0);
+    prop_assert!(problem.intercept || !has_bias, "{context}");
     let file = problem.objective(&fit.model, l2, &deviation);
     let off = (file - report.objective).abs();
     // A class that no row names keeps a probability of e^-37.
@@ -417,8 +426,15 @@ proptest! {
         classes in 2usize..5, seed in any::<u32>(), l2 in penalties(),
         tolerance in prop::sample::select(&[1e-5, 1e-6, 1e-7][..]),
         standardize in prop::sample::select(&[Standardize::None, Standardize::None, Standardize::Scale, Standardize::Both][..]),
+        intercept in prop::sample::select(&[true, true, false][..]),
     ) {
-        let problem = Awkward::new(kind, n, d, classes, seed);
+        let mut problem = Awkward::new(kind, n, d, classes, seed);
+        problem.intercept = intercept;
+        // Features that are centred have a bias.
+        let standardize = match standardize {
+            Standardize::Both if !intercept => Standardize::Scale,
+            standardize => standardize,
+        };
         let optimum = problem.optimum(l2, &problem.deviation(standardize));
         for engine in [EngineChoice::Gram, EngineChoice::Primal] {
             if engine == EngineChoice::Gram && n > d {
@@ -459,6 +475,7 @@ impl Awkward {
             x: x.iter().map(|&x| x as f32).collect(),
             weights: vec![1.0; labels.len()],
             labels,
+            intercept: true,
         }
     }
 

@@ -218,11 +218,7 @@ fn threads_change_no_bit() {
                                 to: 1e-3,
                                 count: 3,
                             },
-                            folds: Some(Folds {
-                                count: 3,
-                                seed: 0,
-                                one_standard_error: false,
-                            }),
+                            folds: Some(Folds::stratified(3, 0)),
                             threads: Some(threads),
                             ..PathOptions::default()
                         },
@@ -330,23 +326,19 @@ fn folds_are_fits_of_the_other_rows() {
         to: 0.01,
         count: 3,
     };
-    let folds = Folds {
-        count: 4,
-        seed: 2,
-        one_standard_error: false,
-    };
+    let folds = Folds::stratified(4, 2);
     for engine in [EngineChoice::Gram, EngineChoice::Primal] {
         let together = fit(
             &samples,
             &PathOptions {
                 engine,
-                penalty: path,
-                folds: Some(folds),
+                penalty: path.clone(),
+                folds: Some(folds.clone()),
                 ..PathOptions::default()
             },
         );
         // The same deal: a class's rows in torch's order, one fold after the other.
-        let mut rng = flowreg::torch_rng::TorchRng::new(folds.seed);
+        let mut rng = flowreg::torch_rng::TorchRng::new(2);
         let (mut order, mut next, mut fold_of) = (Vec::new(), 0, vec![0; problem.n]);
         for class in 0..3 {
             let rows: Vec<usize> = (0..problem.n)
@@ -354,13 +346,13 @@ fn folds_are_fits_of_the_other_rows() {
                 .collect();
             rng.permutation(rows.len() as u32, &mut order);
             for &i in &order {
-                fold_of[rows[i as usize]] = next % folds.count;
+                fold_of[rows[i as usize]] = next % folds.count();
                 next += 1;
             }
         }
         for entry in &together.path {
             let mut losses = Vec::new();
-            for fold in 0..folds.count {
+            for fold in 0..folds.count() {
                 let part = |kept: bool| {
                     let rows: Vec<usize> = (0..problem.n)
                         .filter(|&i| (fold_of[i] == fold) != kept)
@@ -505,14 +497,14 @@ fn what_makes_no_sense_is_refused() {
         ..PathOptions::default()
     };
     for value in [-1.0, f64::NAN, f64::INFINITY] {
-        assert!(refused(l2(Penalty::Value(value))).starts_with("--l2:"));
+        assert!(refused(l2(Penalty::Value(value))).starts_with("`l2`:"));
         assert!(
             refused(l2(Penalty::Path {
                 from: value,
                 to: 1.0,
                 count: 3
             }))
-            .starts_with("--l2-path:")
+            .starts_with("`penalties`:")
         );
     }
     assert!(
@@ -523,7 +515,7 @@ fn what_makes_no_sense_is_refused() {
         }))
         .contains("2 to 10000")
     );
-    assert!(refused(l2(Penalty::Auto)).contains("--val-split or --cv"));
+    assert!(refused(l2(Penalty::Auto)).contains("`validation` or `folds`"));
     let gram = PathOptions {
         engine: EngineChoice::Gram,
         ..l2(Penalty::Value(0.0))
@@ -531,13 +523,12 @@ fn what_makes_no_sense_is_refused() {
     assert!(refused(gram).contains("12 rows of 5 features"));
     let folds = |count| PathOptions {
         folds: Some(Folds {
-            count,
-            seed: 0,
             one_standard_error: true,
+            ..Folds::stratified(count, 0)
         }),
         ..PathOptions::default()
     };
-    assert!(refused(folds(1)).starts_with("--cv:"));
+    assert!(refused(folds(1)).starts_with("`folds`:"));
     assert!(refused(folds(13)).contains("2 to 12, the rows of the training split"));
     let weights = |samples, classes| PathOptions {
         weighting: SampleWeights {
@@ -557,14 +548,14 @@ fn what_makes_no_sense_is_refused() {
             tolerance: 0.0,
             ..PathOptions::default()
         })
-        .starts_with("--tolerance:")
+        .starts_with("`tolerance`:")
     );
     assert!(
         refused(PathOptions {
             refit_all: true,
             ..PathOptions::default()
         })
-        .starts_with("--refit:")
+        .starts_with("`refit_all`:")
     );
 }
 

@@ -256,15 +256,14 @@ fn converge_options() -> impl Strategy<Value = (PathOptions, bool)> {
     };
     let folds = |one_standard_error| {
         Some(Folds {
-            count: 3,
-            seed: 1,
             one_standard_error,
+            ..Folds::stratified(3, 1)
         })
     };
     let way = prop::sample::select(vec![
         (Penalty::Value(0.01), None, false),
         (Penalty::Value(0.0), None, true),
-        (path, None, true),
+        (path.clone(), None, true),
         (Penalty::Auto, None, true),
         (path, folds(true), false),
         (Penalty::Auto, folds(false), true),
@@ -355,15 +354,14 @@ fn a_refit_goes_on_from_its_choice() {
     let (train, validation) = (problem.samples(), other.samples());
     let splits = Splits::from((&train, &validation));
     let folds = Folds {
-        count: 3,
-        seed: 1,
         one_standard_error: true,
+        ..Folds::stratified(3, 1)
     };
     for (optimizer, folds) in [(Optimizer::Newton, None), (Optimizer::Lbfgs, Some(folds))] {
         let _ = std::fs::remove_file(&saved);
         let options = |checkpoints| PathOptions {
             optimizer,
-            folds,
+            folds: folds.clone(),
             penalty: Penalty::Auto,
             refit_all: true,
             checkpoints,
@@ -441,13 +439,7 @@ fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
         ("`l2`: found 1:0.01:3, expected 0.1", |o| {
             o.penalty = Penalty::Value(0.1)
         }),
-        ("--cv", |o| {
-            o.folds = Some(Folds {
-                count: 2,
-                seed: 0,
-                one_standard_error: false,
-            })
-        }),
+        ("--cv", |o| o.folds = Some(Folds::stratified(2, 0))),
         // Whose K would be another's too.
         (
             "`engine`: found gram, expected gram, `refit_all` all",

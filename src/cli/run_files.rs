@@ -11,7 +11,7 @@ use crate::io::files;
 use crate::io::publish::Staging;
 use crate::model::Model;
 use crate::model::calibrate::Calibration;
-use crate::path::{Optimizer, PathFit, PathOptions};
+use crate::path::{Folds, Optimizer, PathFit, PathOptions};
 use crate::sgd::{Fit, FitOptions, Timings};
 use crate::solver::report::SolveReport;
 
@@ -154,7 +154,7 @@ impl From<(&PathOptions, &PathFit)> for SolverSummary {
             tolerance: options.tolerance,
             report: fit.report,
             penalties_tried: fit.path.len(),
-            folds: options.folds.map(|folds| folds.count),
+            folds: options.folds.as_ref().map(Folds::count),
             refit_all: options.refit_all,
         })
     }

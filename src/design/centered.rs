@@ -50,24 +50,35 @@ impl Precision {
     }
 }
 
-/// X less its mean row.
+/// X less its mean row, or X as it is with μ = 0.
 #[derive(Debug)]
 pub struct Centered<'a> {
     x: &'a Rows<'a>,
     mean: Vec<f32>,
     rest: Vec<f32>,
     scale: Vec<f64>,
+    centred: bool,
 }
 
 impl<'a> Centered<'a> {
     /// Of all rows. Cost: X is read once.
     pub fn new(x: &'a Rows<'a>) -> Centered<'a> {
-        moments(x)
+        moments(x, true)
+    }
+
+    /// The same with μ = 0, for models without a bias. Cost: X is read once.
+    pub fn not_centered(x: &'a Rows<'a>) -> Centered<'a> {
+        moments(x, false)
     }
 
     /// X.
     pub fn x(&self) -> &'a Rows<'a> {
         self.x
+    }
+
+    /// Whether the mean row is taken away.
+    pub fn is_centered(&self) -> bool {
+        self.centred
     }
 
     /// μ, to f32: what is taken away, exactly.
@@ -274,14 +285,15 @@ fn add<T: Real>(x: &[T], y: &mut [f64]) {
 }
 
 /// The mean of each column, rounded, and the root mean square about that, by sums about the first
-/// row: good for scales and bounds. Cost: X is read once.
-fn moments<'a>(x: &'a Rows<'a>) -> Centered<'a> {
+/// row: good for scales and bounds. Not `centred`, the mean is 0. Cost: X is read once.
+fn moments<'a>(x: &'a Rows<'a>, centred: bool) -> Centered<'a> {
     /// Rows and columns of a task.
     const ROWS: usize = 1024;
     const COLUMNS: usize = 2048;
     let (n, d) = (x.len(), x.features());
     let (bands, strips) = (n.div_ceil(ROWS), d.div_ceil(COLUMNS));
-    let origin = x.row(0);
+    let zeros = vec![0.0; d];
+    let origin = if centred { x.row(0) } else { &zeros };
     let of_task = |task: usize| {
         let (rows, first) = (task / strips * ROWS, task % strips * COLUMNS);
         let width = COLUMNS.min(d - first);
@@ -319,9 +331,10 @@ fn moments<'a>(x: &'a Rows<'a>) -> Centered<'a> {
         mean: Vec::with_capacity(d),
         rest: Vec::with_capacity(d),
         scale: Vec::with_capacity(d),
+        centred,
     };
     for ((sum, square), &origin) in sums.iter().zip(&squares).zip(origin) {
-        let shift = sum / n as f64;
+        let shift = if centred { sum / n as f64 } else { 0.0 };
         let rounded = (f64::from(origin) + shift) as f32;
         // Not by the sum above, which is rounded itself.
         let rest = f64::from(origin) - f64::from(rounded) + shift;

@@ -46,11 +46,13 @@ pub struct GramMatrix {
     weights: Option<Vec<f64>>,
 }
 
-/// Kc in f64, n x n: what exact optimization needs of X Xᵀ.
+/// Kc, or K itself, in f64, n x n: what exact optimization needs of X Xᵀ.
 #[derive(Clone, Debug)]
-pub struct CentredGram {
-    /// Kc, symmetric.
+pub struct GramF64 {
+    /// Kc or K, symmetric.
     pub values: Vec<f64>,
+    /// Whether the rows were centred.
+    pub centred: bool,
     /// n.
     pub rows: usize,
     /// What |Xc| may be off by: of bytes over 255, Kc is that of the quotients before they were
@@ -58,12 +60,13 @@ pub struct CentredGram {
     pub unrounded: f64,
 }
 
-impl CentredGram {
+impl GramF64 {
     /// The size of the eigenvalues that rounding may have made, as a share of the mean one.
     pub const NOISE: f64 = 1e-12;
 
-    /// Of X, or of X with each feature over its `deviation`. Cost: n²d operations, with integers
-    /// where every feature is a byte over 255, else flop in f64; 12n² bytes, of which 8n² stay.
+    /// Of X, or of X with each feature over its `deviation`; `centred` by the mean row or not.
+    /// Cost: n²d operations, with integers where every feature is a byte over 255, else flop in
+    /// f64; 12n² bytes, of which 8n² stay.
     /// `progress` hears how many columns of X are done.
     ///
     /// # Errors
@@ -72,9 +75,10 @@ impl CentredGram {
     pub fn new(
         x: &Rows,
         deviation: Option<&[f64]>,
+        centred: bool,
         gemm: Gemm,
         progress: Progress,
-    ) -> Result<CentredGram> {
+    ) -> Result<GramF64> {
         let n = x.len();
         let mut products = Products {
             y: None,
@@ -86,16 +90,19 @@ impl CentredGram {
         };
         if deviation.is_none() && gemm.has_bytes() && products.of_bytes(progress)? {
             let (row_parts, column_parts) = products.parts(None);
-            let work = pass(&products.sums);
-            let rows = products.sums.par_chunks_exact_mut(n).zip(&row_parts);
-            rows.share(work).for_each(|(sums, row_part)| {
-                let parts = sums.iter_mut().zip(&column_parts);
-                parts.for_each(|(sum, part)| *sum = *sum - row_part - part);
-            });
-            // Symmetric to the last bit.
-            mirror(&mut products.sums, n);
-            return Ok(CentredGram {
+            if centred {
+                let work = pass(&products.sums);
+                let rows = products.sums.par_chunks_exact_mut(n).zip(&row_parts);
+                rows.share(work).for_each(|(sums, row_part)| {
+                    let parts = sums.iter_mut().zip(&column_parts);
+                    parts.for_each(|(sum, part)| *sum = *sum - row_part - part);
+                });
+                // Symmetric to the last bit.
+                mirror(&mut products.sums, n);
+            }
+            return Ok(GramF64 {
                 values: products.sums,
+                centred,
                 rows: n,
                 unrounded: f64::from(f32::EPSILON) / 4.0 * (n as f64 * x.features() as f64).sqrt(),
             });
@@ -104,24 +111,27 @@ impl CentredGram {
             mut sums, values, ..
         } = products;
         drop(values);
-        of_wide_floats(x, deviation, &mut sums, progress)?;
+        of_wide_floats(x, deviation, centred, &mut sums, progress)?;
         let work = pass(&sums);
         if !sums.par_iter().share(work).all(|sum| sum.is_finite()) {
             x.check_finite("x")?;
         }
         mirror(&mut sums, n);
-        // Means were rounded to f32: what they left is taken away, so that Kc 1 = 0.
-        let means: Vec<f64> = (sums.par_chunks_exact(n).share(work))
-            .map(|row| row.iter().sum::<f64>() / n as f64)
-            .collect();
-        let mean = means.iter().sum::<f64>() / n as f64;
-        let rows = sums.par_chunks_exact_mut(n).zip(&means);
-        rows.share(work).for_each(|(row, of_row)| {
-            let values = row.iter_mut().zip(&means);
-            values.for_each(|(value, of_column)| *value -= of_row + of_column - mean);
-        });
-        Ok(CentredGram {
+        if centred {
+            // Means were rounded to f32: what they left is taken away, so that Kc 1 = 0.
+            let means: Vec<f64> = (sums.par_chunks_exact(n).share(work))
+                .map(|row| row.iter().sum::<f64>() / n as f64)
+                .collect();
+            let mean = means.iter().sum::<f64>() / n as f64;
+            let rows = sums.par_chunks_exact_mut(n).zip(&means);
+            rows.share(work).for_each(|(row, of_row)| {
+                let values = row.iter_mut().zip(&means);
+                values.for_each(|(value, of_column)| *value -= of_row + of_column - mean);
+            });
+        }
+        Ok(GramF64 {
             values: sums,
+            centred,
             rows: n,
             unrounded: 0.0,
         })
@@ -134,10 +144,11 @@ impl CentredGram {
     }
 }
 
-/// The lower triangle of `Xc Xcᵀ` added to `sums`, all in f64.
+/// The lower triangle of `Xc Xcᵀ` (or `X Xᵀ`) added to `sums`, all in f64.
 fn of_wide_floats(
     x: &Rows,
     deviation: Option<&[f64]>,
+    centred: bool,
     sums: &mut [f64],
     progress: Progress,
 ) -> Result<()> {
@@ -149,6 +160,9 @@ fn of_wide_floats(
         let columns = first..(first + SLAB).min(d);
         let width = columns.len();
         column_means(x, None, columns.clone(), &mut mean);
+        if !centred {
+            mean.fill(0.0);
+        }
         let slab = &mut slab[..n * width];
         let work = pass(slab);
         (slab.par_chunks_exact_mut(width).share(work).enumerate()).for_each(|(i, slab)| {

@@ -46,6 +46,8 @@ pub struct Risk<'a> {
     outputs: usize,
     /// The class of each output, where outputs are fewer than classes.
     present: Option<Vec<u32>>,
+    /// Whether the bias is a variable; else derivatives in it are 0.
+    has_bias: bool,
 }
 
 /// Loss, gradient and curvature at some logits.
@@ -140,6 +142,7 @@ impl<'a> Risk<'a> {
             smoothing: (label_smoothing > 0.0).then(|| labels.iter().map(alpha).collect()),
             outputs: loss.outputs(classes),
             present: None,
+            has_bias: true,
         }
     }
 
@@ -170,6 +173,17 @@ impl<'a> Risk<'a> {
             self.loss = Loss::Softmax;
         }
         self
+    }
+
+    /// The same with the bias held where it is: derivatives in it are 0.
+    pub fn without_bias(mut self) -> Self {
+        self.has_bias = false;
+        self
+    }
+
+    /// Whether the bias is a variable.
+    pub fn has_bias(&self) -> bool {
+        self.has_bias
     }
 
     /// The class of each output, where some class has none.
@@ -266,6 +280,9 @@ impl<'a> Risk<'a> {
                 bias[label] += of_label;
             }
         }
+        if !self.has_bias {
+            bias.fill(0.0);
+        }
         0.5 * squares
     }
 
@@ -341,6 +358,9 @@ impl<'a> Risk<'a> {
         at.smallest_margin = at.margins.iter().copied().fold(f64::INFINITY, f64::min);
         at.bias.fill(0.0);
         at.bias_curvatures.fill(0.0);
+        if !self.has_bias {
+            return;
+        }
         for of_block in at.of_blocks.chunks_exact(2 * c) {
             let (gradient, curvature) = of_block.split_at(c);
             axpy(gradient, &mut at.bias);
@@ -405,9 +425,11 @@ impl<'a> Risk<'a> {
                 });
             });
         bias.fill(0.0);
-        of_blocks
-            .chunks_exact(c)
-            .for_each(|of_block| axpy(of_block, bias));
+        if self.has_bias {
+            for of_block in of_blocks.chunks_exact(c) {
+                axpy(of_block, bias);
+            }
+        }
     }
 
     fn block(&self, range: Range<usize>) -> Block<'_> {

@@ -111,7 +111,7 @@ impl Logits {
     }
 
     /// The logits of each row in order.
-    fn each_row(&self) -> impl Iterator<Item = Vec<f32>> {
+    pub(crate) fn each_row(&self) -> impl Iterator<Item = Vec<f32>> {
         self.blocks.iter().flat_map(|block| {
             let rows = block.len() / self.outputs;
             (0..rows).map(move |i| block[i..].iter().step_by(rows).copied().collect())

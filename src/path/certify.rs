@@ -41,7 +41,7 @@ impl<S: Problem> Search<'_, '_, S> {
     pub(super) fn model(&mut self, risk: &Risk, point: &Point<S::Real>) -> Result<Model> {
         let exact = self.is_small(risk);
         let weight = self.problem.weight(&point.w, self.design, exact)?;
-        let shifts = self.design.shifts(&weight);
+        let shifts = self.problem.shifts(&weight, self.design);
         let bias = point
             .b
             .iter()

@@ -1,77 +1,82 @@
-//! Cross-validation: who is held out when, and the fits of the others.
+//! Cross-validation: the rows of each fold, and the fits of them.
 
-use super::certify::{lowest_maximum, of_all_classes};
-use super::options::*;
-use super::search::{Search, Task, deviation};
-use super::select::score;
+use std::borrow::Cow;
+
 use crate::design::samples::Samples;
 use crate::error::{Error, Result};
+use crate::linalg::vec::Real;
 use crate::loss::weights::RowWeights;
-use crate::path::record::Solution;
-use crate::progress::Event;
+use crate::path::certify::{lowest_maximum, of_all_classes};
+use crate::path::grid::l2_of_c;
+use crate::path::options::*;
+use crate::path::search::{Search, Task, deviation};
+use crate::path::select::score;
+use crate::progress::{Event, HeldOut};
 use crate::solver::point::Point;
 use crate::solver::problem::Problem;
 use crate::torch_rng::TorchRng;
 
 impl<S: Problem> Search<'_, '_, S> {
-    /// Every penalty in every fold: the space is told which rows to fit, and gives the logits
-    /// of those held out, which have no weight, with the others'. Class weights that are balanced
-    /// and the features' scale are those of the rows that are fitted.
-    pub(super) fn cross_validate(&mut self, folds: Folds) -> Result<()> {
+    /// Every penalty in every fold. The problem is told which rows to fit, and gives the logits of
+    /// all rows. Class weights that are balanced and the features' scale are those of the rows
+    /// that are fitted.
+    pub(super) fn cross_validate(&mut self, folds: &Folds) -> Result<()> {
         /// Scores of folds differ by far more than this tolerance makes of them.
         const TOLERANCE: f64 = 1e-3;
         let train = self.splits.train;
-        let of_rows = assign(train, folds);
         self.warn_of_rare_classes(folds);
         let penalties = self.penalties()?;
-        let mut left_out = 0;
-        for fold in 0..folds.count {
-            let held_out = |row: usize| of_rows[row] == fold;
-            let keep: Vec<f64> = (0..train.rows())
-                .map(|row| if held_out(row) { 0.0 } else { 1.0 })
-                .collect();
-            let samples = self.weights.samples.iter().zip(&keep);
-            let held: Vec<f64> = samples.map(|(own, keep)| own * (1.0 - keep)).collect();
-            let Some(weights) = self.weights_of_fold(&keep, &held, fold)? else {
-                left_out += 1;
+        for (number, rows) in folds.of(train).iter().enumerate() {
+            let fold = Counts::new(rows, &self.weights);
+            if let Some(why) = fold.left_out(train, &self.weights) {
+                self.observer.tell(Event::Warning(format!(
+                    "`folds`: fold {number} is left out of the mean: {why}"
+                )));
                 continue;
-            };
+            }
+            let weights = self.options.weighting.resolve(train, Some(&fold.fitted))?;
             let risk = self.risk(&weights);
-            // A search ends with the logits of all rows multiplied out.
-            let score = |found: &Solution<S::Real>| {
-                let Point { b, z, .. } = &found.point;
-                let lowest = lowest_maximum(&risk, z, b);
-                let all = of_all_classes(&found.point, &risk, train.classes(), lowest);
-                score(train, &held, &all.z, &all.b)
-            };
             if self.log.ahead() < penalties.len() {
-                let rows = 0..train.rows();
-                let fitted = rows.filter(|&row| !held_out(row)).map(|row| row as u32);
+                let fitted = (0u32..)
+                    .zip(&fold.fitted)
+                    .filter(|&(_, &count)| count > 0.0);
+                let fitted = fitted.map(|(row, _)| row).collect();
                 let deviation = match &self.deviation {
                     None => None,
                     Some(_) => deviation(train, self.options.standardize, &weights.samples)?,
                 };
-                self.fit_rows(Some(fitted.collect()), deviation.as_deref())?;
+                self.fit_rows(Some(fitted), deviation.as_deref())?;
             }
+            // The l2 of a C depends on the rows that are fitted.
+            let of_fold = match self.options.penalty.cs() {
+                Some(cs) => l2_of_c(cs, weights.rows.iter().sum())?,
+                None => penalties.clone(),
+            };
             self.last = None;
-            for &l2 in &penalties {
+            for l2 in of_fold {
                 let task = Task {
                     l2,
-                    fold: Some(fold),
+                    fold: Some(number),
                     tolerance: self.options.tolerance.max(TOLERANCE),
                 };
-                self.search(&risk, task, |_, found| Ok(Some(score(found))))?;
+                self.search(&risk, task, |search, found, report| {
+                    // A solve ends with the logits of all rows multiplied out.
+                    let Point { b, z, .. } = &found.point;
+                    let lowest = lowest_maximum(&risk, z, b);
+                    let all = of_all_classes(&found.point, &risk, train.classes(), lowest);
+                    if search.options.emit.held_out {
+                        search.observer.tell(Event::HeldOut(HeldOut {
+                            fold: task.fold,
+                            l2,
+                            rows: rows.held_out.clone(),
+                            outputs: all.b.len(),
+                            logits: logits_of(&rows.held_out, &all.z, &all.b),
+                            report,
+                        }));
+                    }
+                    Ok(Some(score(train, &fold.held_out, &all.z, &all.b)))
+                })?;
             }
-        }
-        if left_out == folds.count {
-            return Err(Error::options(
-                "--cv",
-                format!(
-                    "{} folds, none of which has two classes to fit and a row to score",
-                    folds.count
-                ),
-                "fewer folds, or rows and weights of two classes for every fold",
-            ));
         }
         let deviation = self.deviation.clone();
         self.fit_rows(None, deviation.as_deref())
@@ -90,41 +95,12 @@ impl<S: Problem> Search<'_, '_, S> {
         })
     }
 
-    /// The weights of the rows that a fold fits; `None`, and a warning, where it has not two
-    /// classes to fit or nothing to score.
-    pub(super) fn weights_of_fold(
-        &mut self,
-        keep: &[f64],
-        held: &[f64],
-        fold: usize,
-    ) -> Result<Option<RowWeights>> {
-        let train = self.splits.train;
-        let of_rows = train
-            .labels()
-            .iter()
-            .zip(keep.iter().zip(&self.weights.rows));
-        let mut classes: Vec<u32> = of_rows
-            .filter(|(_, (keep, weight))| **keep * **weight > 0.0)
-            .map(|(&label, _)| label)
-            .collect();
-        classes.sort_unstable();
-        classes.dedup();
-        let why = if classes.len() < 2 {
-            "its training rows are not of two classes".to_string()
-        } else if held.iter().all(|&weight| weight == 0.0) {
-            "its held-out rows have no weight".to_string()
-        } else {
-            return self.options.weighting.resolve(train, Some(keep)).map(Some);
-        };
-        self.observer.tell(Event::Warning(format!(
-            "--cv: fold {fold} is left out of the mean: {why}"
-        )));
-        Ok(None)
-    }
-
-    /// Classes with fewer rows than there are folds are missing in some folds.
-    pub(super) fn warn_of_rare_classes(&mut self, folds: Folds) {
+    /// Classes with fewer rows than there are stratified folds are missing in some folds.
+    fn warn_of_rare_classes(&mut self, folds: &Folds) {
         const NAMED: usize = 5;
+        let FoldRows::Stratified { count, .. } = folds.rows else {
+            return;
+        };
         let train = self.splits.train;
         let mut rows = vec![0; train.classes()];
         train
@@ -132,7 +108,7 @@ impl<S: Problem> Search<'_, '_, S> {
             .iter()
             .for_each(|&label| rows[label as usize] += 1);
         let rare: Vec<String> = (rows.iter().enumerate())
-            .filter(|(_, rows)| (1..folds.count).contains(rows))
+            .filter(|(_, rows)| (1..count).contains(rows))
             .map(|(class, rows)| format!("class {class} ({rows})"))
             .collect();
         if rare.is_empty() {
@@ -144,28 +120,190 @@ impl<S: Problem> Search<'_, '_, S> {
             String::new()
         };
         self.observer.tell(Event::Warning(format!(
-            "--cv: fewer rows than the {} folds, so that some folds score none of them: {}{more}",
-            folds.count,
+            "`folds`: fewer rows than the {} folds, so that some folds score none of them: {}{more}",
+            count,
             rare[..rare.len().min(NAMED)].join(", ")
         )));
     }
 }
 
+/// How often a fold fits each row, and the weight with which it scores each row.
+struct Counts {
+    fitted: Vec<f64>,
+    held_out: Vec<f64>,
+}
+
+impl Counts {
+    fn new(fold: &Fold, weights: &RowWeights) -> Counts {
+        let mut counts = Counts {
+            fitted: vec![0.0; weights.rows.len()],
+            held_out: vec![0.0; weights.rows.len()],
+        };
+        for &row in &fold.fitted {
+            counts.fitted[row as usize] += 1.0;
+        }
+        for &row in &fold.held_out {
+            counts.held_out[row as usize] += weights.samples[row as usize];
+        }
+        counts
+    }
+
+    /// Why the fold cannot be fitted or scored, if so; `weights` are those of all rows.
+    fn left_out(&self, train: &Samples, weights: &RowWeights) -> Option<&'static str> {
+        let mut classes = (train.labels().iter().zip(&self.fitted).zip(&weights.rows))
+            .filter(|((_, count), weight)| **count * **weight > 0.0)
+            .map(|((label, _), _)| label);
+        let first = classes.next();
+        if classes.all(|label| Some(label) == first) {
+            Some("its training rows are not of two classes")
+        } else if self.held_out.iter().all(|&weight| weight == 0.0) {
+            Some("its held-out rows have no weight")
+        } else {
+            None
+        }
+    }
+}
+
+impl Folds {
+    /// The folds as sets of rows.
+    fn of(&self, train: &Samples) -> Cow<'_, [Fold]> {
+        let (count, seed) = match &self.rows {
+            FoldRows::Given(folds) => return Cow::Borrowed(folds),
+            FoldRows::Stratified { count, seed } => (*count, *seed),
+        };
+        let fold_of = assign(train, count, seed);
+        let rows = |keep: &dyn Fn(usize) -> bool| -> Vec<u32> {
+            let rows = (0u32..).zip(&fold_of).filter(|&(_, &fold)| keep(fold));
+            rows.map(|(row, _)| row).collect()
+        };
+        let fold = |number: usize| Fold {
+            fitted: rows(&|fold| fold != number),
+            held_out: rows(&|fold| fold == number),
+        };
+        (0..count).map(fold).collect()
+    }
+
+    /// Refuse sets that are empty or name rows beyond `rows`.
+    pub(super) fn check(&self, rows: usize) -> Result<()> {
+        let FoldRows::Given(folds) = &self.rows else {
+            return Ok(());
+        };
+        if folds.is_empty() {
+            return Err(Error::options("folds", "no fold", "at least one"));
+        }
+        for (number, fold) in folds.iter().enumerate() {
+            for (what, set) in [("fitted", &fold.fitted), ("held_out", &fold.held_out)] {
+                let found = if set.is_empty() {
+                    "no row".to_string()
+                } else if let Some(at) = set.iter().position(|&row| row as usize >= rows) {
+                    format!("row {} at {at}", set[at])
+                } else {
+                    continue;
+                };
+                let found = format!("{found} in `{what}` of fold {number}");
+                let expected = format!("at least one row, each from 0 to {}", rows - 1);
+                return Err(Error::options("folds", found, expected));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuse folds none of which can be fitted and scored, or a C that is no penalty in one.
+    pub(super) fn check_weights(&self, train: &Samples, options: &PathOptions) -> Result<()> {
+        if let FoldRows::Stratified { count, .. } = self.rows
+            && !(2..=train.rows()).contains(&count)
+        {
+            let expected = format!(
+                "2 to {}, the rows of the training split",
+                train.rows().max(2)
+            );
+            return Err(Error::options("`folds`", count, expected));
+        }
+        let weights = options.weighting.resolve(train, None)?;
+        let mut is_any = false;
+        for fold in self.of(train).iter() {
+            let fold = Counts::new(fold, &weights);
+            if fold.left_out(train, &weights).is_none() {
+                is_any = true;
+                let weights = options.weighting.resolve(train, Some(&fold.fitted))?;
+                l2_of_c(
+                    options.penalty.cs().unwrap_or(&[]),
+                    weights.rows.iter().sum(),
+                )?;
+            }
+        }
+        if is_any {
+            return Ok(());
+        }
+        let found = format!(
+            "{} folds, none of which has two classes to fit and a row to score",
+            self.count()
+        );
+        let expected = "fewer folds, or rows and weights of two classes for every fold";
+        Err(Error::options("`folds`", found, expected))
+    }
+
+    /// The same folds of the rows that are kept: `numbers` has their old numbers, ascending.
+    pub(super) fn of_kept(&self, numbers: &[u32]) -> Folds {
+        let rows = match &self.rows {
+            FoldRows::Stratified { .. } => self.rows.clone(),
+            FoldRows::Given(folds) => {
+                let place = |row: &u32| numbers.binary_search(row).ok().map(|place| place as u32);
+                let kept = |rows: &[u32]| rows.iter().filter_map(place).collect();
+                let folds = folds.iter().map(|fold| Fold {
+                    fitted: kept(&fold.fitted),
+                    held_out: kept(&fold.held_out),
+                });
+                FoldRows::Given(folds.collect())
+            }
+        };
+        Folds { rows, ..*self }
+    }
+
+    /// What tells them from others.
+    pub(super) fn fingerprint(&self) -> String {
+        let rows = match &self.rows {
+            FoldRows::Stratified { count, seed } => format!("{count}, `seed` {seed}"),
+            FoldRows::Given(folds) => {
+                let mut crc = crc32fast::Hasher::new();
+                for set in folds.iter().flat_map(|fold| [&fold.fitted, &fold.held_out]) {
+                    crc.update(&set.len().to_le_bytes());
+                    crc.update(bytemuck::cast_slice(set));
+                }
+                format!("{} given, {:08x}", folds.len(), crc.finalize())
+            }
+        };
+        let rule = if self.one_standard_error {
+            "one-se"
+        } else {
+            "lowest"
+        };
+        format!("{rows}, `cv_rule` {rule}")
+    }
+}
+
+/// The logits z + b 1ᵀ of some rows, rows x outputs; z is c x n.
+fn logits_of<T: Real>(rows: &[u32], z: &[T], b: &[f64]) -> Vec<f64> {
+    let n = z.len() / b.len();
+    let of_row = |&row: &u32| (0..b.len()).map(move |j| z[j * n + row as usize].into() + b[j]);
+    rows.iter().flat_map(of_row).collect()
+}
+
 /// The fold of each row: every class is dealt out in a random order, beginning where the one
 /// before ended.
-pub(super) fn assign(samples: &Samples, folds: Folds) -> Vec<usize> {
+fn assign(samples: &Samples, count: usize, seed: u32) -> Vec<usize> {
     let (labels, classes) = (samples.labels(), samples.classes());
     let mut rows_of = vec![Vec::new(); classes];
     for (row, &label) in labels.iter().enumerate() {
         rows_of[label as usize].push(row);
     }
-    let mut rng = TorchRng::new(folds.seed);
+    let mut rng = TorchRng::new(seed);
     let (mut order, mut next) = (Vec::new(), 0);
     let mut fold_of = vec![0; labels.len()];
     for rows in &rows_of {
         rng.permutation(rows.len() as u32, &mut order);
         for &i in &order {
-            fold_of[rows[i as usize]] = next % folds.count;
+            fold_of[rows[i as usize]] = next % count;
             next += 1;
         }
     }
@@ -181,14 +319,9 @@ mod tests {
         let labels: Vec<i64> = (0..107).map(|i| (i * i + i / 7) % 4).collect();
         let x = vec![0.0; labels.len()];
         let samples = Samples::new(&x, 1, &labels, 4).unwrap();
-        let folds = |count, seed| Folds {
-            count,
-            seed,
-            one_standard_error: false,
-        };
-        let fold_of = assign(&samples, folds(5, 7));
-        assert_eq!(fold_of, assign(&samples, folds(5, 7)));
-        assert_ne!(fold_of, assign(&samples, folds(5, 8)));
+        let fold_of = assign(&samples, 5, 7);
+        assert_eq!(fold_of, assign(&samples, 5, 7));
+        assert_ne!(fold_of, assign(&samples, 5, 8));
         for fold in 0..5 {
             let of = |class: Option<u32>| {
                 let rows = fold_of.iter().zip(samples.labels());

@@ -15,38 +15,28 @@ pub(super) const AUTO_COUNT: usize = 20;
 pub(super) const AUTO_RANGE: f64 = 1e-6;
 
 impl<S: Problem> Search<'_, '_, S> {
-    /// The strongest first.
+    /// The penalties of a fit of all rows, the strongest first.
     pub(super) fn penalties(&mut self) -> Result<Vec<f64>> {
-        let total: f64 = self.weights.rows.iter().sum();
-        Ok(match self.options.penalty {
-            Penalty::C(c) => {
-                let l2 = 1.0 / (c * total);
-                if !(l2.is_finite() && l2 > 0.0) {
-                    let found = format!(
-                        "{c}, which is l2 = {l2}: the weights of the rows add up to {total}"
-                    );
-                    return Err(Error::options(
-                        "--C",
-                        found,
-                        "a value whose l2 is a number above 0",
-                    ));
-                }
-                vec![l2]
-            }
-            Penalty::Value(l2) => vec![l2],
-            Penalty::Path { from, to, count } => ratios(from.max(to), from.min(to), count),
+        let total = self.weights.rows.iter().sum();
+        Ok(match &self.options.penalty {
+            Penalty::C(c) => l2_of_c(&[*c], total)?,
+            Penalty::Cs(cs) => l2_of_c(cs, total)?,
+            Penalty::Value(l2) => vec![*l2],
+            Penalty::List(values) => descending(values.clone()),
+            Penalty::Path { from, to, count } => ratios(from.max(*to), from.min(*to), *count),
             Penalty::Auto => {
                 let strongest = self.curvature();
                 if !(strongest.is_finite() && strongest > 0.0) {
                     let found = "auto, and all features are constant (or their products overflow)";
-                    return Err(Error::options("--l2", found, "--l2 VALUE or --l2-path"));
+                    return Err(Error::options("`l2`", found, "`l2` VALUE or `penalties`"));
                 }
                 ratios(strongest, AUTO_RANGE * strongest, AUTO_COUNT)
             }
         })
     }
 
-    /// h λmax(D½ Xc Xcᵀ D½) at W = 0, D being the rows' shares and Xc centred by them.
+    /// h λmax(D½ Xc Xcᵀ D½) at W = 0, D being the rows' shares and Xc centred by them (X where
+    /// there is no bias).
     pub(super) fn curvature(&mut self) -> f64 {
         let n = self.problem.rows();
         let classes = self.splits.train.classes() as f64;
@@ -56,23 +46,45 @@ impl<S: Problem> Search<'_, '_, S> {
         };
         let total: f64 = self.weights.rows.iter().sum();
         let shares: Vec<f64> = self.weights.rows.iter().map(|w| w / total).collect();
+        let centred = self.options.fit_intercept;
         let mut w = vec![0.0; self.problem.coords()];
         let (mut g, mut z) = (vec![S::Real::default(); n], vec![S::Real::default(); n]);
         let largest = largest_eigenvalue(n, |v, out| {
             let rooted = || v.iter().zip(&shares).map(|(&v, s)| f64::from(v) * s.sqrt());
-            let sum: f64 = rooted().sum();
+            let sum = if centred { rooted().sum() } else { 0.0 };
             for ((g, v), share) in g.iter_mut().zip(rooted()).zip(&shares) {
                 *g = S::Real::of(v - share * sum);
             }
             self.problem.adjoint(&g, &mut w);
             self.problem.logits_of_direction(&w, &mut z);
-            let mean: f64 = z.iter().zip(&shares).map(|(&z, s)| z.into() * s).sum();
+            let mean = z.iter().zip(&shares).map(|(&z, s)| z.into() * s);
+            let mean = if centred { mean.sum() } else { 0.0 };
             for ((out, &z), share) in out.iter_mut().zip(&z).zip(&shares) {
                 *out = ((z.into() - mean) * share.sqrt()) as f32;
             }
         });
         h * largest
     }
+}
+
+/// l2 = 1/(C · total) of each C, the strongest first, `total` being the sum of the weights of the
+/// rows that are fitted.
+pub(super) fn l2_of_c(cs: &[f64], total: f64) -> Result<Vec<f64>> {
+    let l2_of = |&c: &f64| {
+        let l2 = 1.0 / (c * total);
+        if l2.is_finite() && l2 > 0.0 {
+            return Ok(l2);
+        }
+        let found = format!("{c}, which is l2 = {l2}: the weights of the rows add up to {total}");
+        let expected = "a value whose l2 is a number above 0";
+        Err(Error::options("`C`", found, expected))
+    };
+    Ok(descending(cs.iter().map(l2_of).collect::<Result<_>>()?))
+}
+
+fn descending(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(|a, b| b.total_cmp(a));
+    values
 }
 
 /// `count` values from one to the other in equal ratios.

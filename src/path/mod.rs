@@ -1,5 +1,5 @@
-//! The story of a converged fit: a penalty or a path of them, the optimum for each, a choice
-//! among them by rows that were not fitted, the model and its certificate.
+//! Converged fits: a penalty or a path of them, the optimum for each, a choice among them by rows
+//! that were not fitted, the model and its certificate.
 
 mod certify;
 mod cv;
@@ -9,16 +9,11 @@ mod record;
 mod search;
 mod select;
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
-use crate::progress::{Event, Flow, Observer, PathEntry};
-use crate::solver::report::{SolveReport, Step};
-pub use options::{Folds, Optimizer, PathOptions, Penalty};
-use search::{choose, fit_on_problem};
-use select::choice;
-
 use crate::design::plan::{EngineChoice, EngineKind};
-use crate::design::samples::Splits;
+use crate::design::samples::{Samples, Splits};
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Fingerprint;
 use crate::kernels::Isa;
@@ -26,7 +21,14 @@ use crate::linalg::gemm::Gemm;
 use crate::loss::weights::SampleWeights;
 use crate::model::{Logits, Model};
 use crate::path::record::SolveLog;
-use crate::threads::{self, Work};
+use crate::progress::{Event, Flow, Observer, PathEntry};
+use crate::solver::report::{SolveReport, Step};
+use crate::threads;
+use crate::threads::Work;
+use grid::l2_of_c;
+pub use options::{Emit, Fold, FoldRows, Folds, Optimizer, PathOptions, Penalty};
+use search::{choose, fit_on_problem};
+use select::choice;
 
 /// A converged fit.
 #[derive(Clone, Debug)]
@@ -37,7 +39,8 @@ pub struct PathFit {
     pub l2: f64,
     /// The end of the search for the model, measured on the model.
     pub report: SolveReport,
-    /// What limits a model that is [`Status::PrecisionLimited`].
+    /// What limits a model that is
+    /// [`Status::PrecisionLimited`](crate::solver::report::Status::PrecisionLimited).
     pub limit: Option<Limit>,
     /// The model's logits of the training rows; `None` where the validation rows were fitted, too.
     pub logits: Option<Logits>,
@@ -65,17 +68,18 @@ pub enum Limit {
     Model,
 }
 
-/// The optimum of `mean loss + (l2/2) |W|²`, b free, for the penalty that is given or chosen.
+/// The optimum of `mean loss + (l2/2) |W|²` for the penalty that is given or chosen. b is not
+/// penalised; without [`PathOptions::fit_intercept`] it is 0.
 ///
 /// ```
-/// use flowreg::path::{ConvergeOptions, Penalty, converge};
-/// use flowreg::Samples;
+/// use flowreg::path::Penalty;
+/// use flowreg::{PathOptions, Samples, fit_path};
 ///
 /// let x = [0.0, 1.0, 0.2, 0.9, 1.0, 0.1, 0.8, 0.0];
 /// let samples = Samples::new(&x, 2, &[0, 0, 1, 1], 2)?;
-/// let options = ConvergeOptions { penalty: Penalty::Value(0.01), ..Default::default() };
-/// let fit = converge(&samples, &options, &mut |_| {})?;
-/// assert!(fit.outcome.gap.unwrap() < 1e-6 * fit.outcome.objective);
+/// let options = PathOptions { penalty: Penalty::Value(0.01), ..Default::default() };
+/// let fit = fit_path(&samples, &options, &mut |_| {})?;
+/// assert!(fit.report.gap.unwrap() < 1e-6 * fit.report.objective);
 /// # Ok::<(), flowreg::Error>(())
 /// ```
 ///
@@ -92,16 +96,21 @@ pub fn fit_path<'a, F: Flow>(
 ) -> Result<PathFit> {
     let mut callback = |event| callback(event).flow();
     let observer = &mut Observer::new(&mut callback, options.cancel.as_ref());
-    fit_splits(data.into(), options, observer)
+    let splits = data.into();
+    check(splits, options)?;
+    match &options.weighting.samples {
+        Some(weights) if weights.contains(&0.0) => {
+            without_weightless(splits, weights, options, observer)
+        }
+        _ => fit_splits(splits, options, observer),
+    }
 }
 
+/// The fit of rows that all have a weight.
 fn fit_splits(splits: Splits, options: &PathOptions, observer: &mut Observer) -> Result<PathFit> {
     let started = Instant::now();
-    check(splits, options)?;
-    if let Some(weights) = &options.weighting.samples
-        && weights.contains(&0.0)
-    {
-        return without_weightless(splits, weights, options, observer);
+    if let Some(folds) = &options.folds {
+        folds.check_weights(splits.train, options)?;
     }
     Isa::chosen()?;
     threads::run(options.threads, length(splits), || {
@@ -120,7 +129,7 @@ fn fit_splits(splits: Splits, options: &PathOptions, observer: &mut Observer) ->
                 if !log.refitting() {
                     fit_on_problem(splits, options, gemm, None, &mut log, observer)?;
                 }
-                let (path, chosen) = choice(&log, options)?;
+                let (path, chosen) = choice(&log, options, splits.train)?;
                 let l2 = Some(path[chosen].l2);
                 log.refit()?;
                 let both = splits.train.joined(validation)?;
@@ -150,18 +159,38 @@ pub(super) fn without_weightless(
 ) -> Result<PathFit> {
     let train = splits.train.keep(|row| weights[row] > 0.0);
     let kept = weights.iter().copied().filter(|&weight| weight > 0.0);
+    let numbers = (0u32..).zip(weights).filter(|&(_, &weight)| weight > 0.0);
+    let numbers: Vec<u32> = numbers.map(|(row, _)| row).collect();
     let weighting = SampleWeights {
         samples: Some(kept.collect()),
         ..options.weighting.clone()
     };
     let options = PathOptions {
         weighting,
+        folds: (options.folds.as_ref()).map(|folds| folds.of_kept(&numbers)),
         ..options.clone()
     };
     let splits = Splits {
         train: &train,
         validation: splits.validation,
     };
+    // The callback is told the rows by their numbers among all.
+    let mut callback = |mut event| {
+        if let Event::HeldOut(held_out) = &mut event
+            && held_out.fold.is_some()
+        {
+            for row in &mut held_out.rows {
+                *row = numbers[*row as usize];
+            }
+        }
+        observer.tell(event);
+        if observer.is_stopped() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    };
+    let observer = &mut Observer::new(&mut callback, options.cancel.as_ref());
     let fit = fit_splits(splits, &options, observer)?;
     // Those of some rows only.
     Ok(PathFit {
@@ -173,22 +202,46 @@ pub(super) fn without_weightless(
 pub(super) fn check(splits: Splits, options: &PathOptions) -> Result<()> {
     options.check(splits.validation.is_some())?;
     let (n, d) = (splits.train.rows(), splits.train.features());
-    if let Some(folds) = options.folds
-        && !(2..=n).contains(&folds.count)
-    {
-        let expected = format!("2 to {}, the rows of the training split", n.max(2));
-        return Err(Error::options("--cv", folds.count, expected));
+    if let Some(folds) = &options.folds {
+        folds.check(n)?;
     }
     if options.engine == EngineChoice::Gram && n > d {
         // Nothing tells what of a gradient lies in K's null space from rounding.
         return Err(Error::options(
-            "--engine",
+            "`engine`",
             format!("gram, for {n} rows of {d} features"),
             "primal (or auto), whose matrices are smaller where rows outnumber features",
         ));
     }
-    options.weighting.resolve(splits.train, None)?;
+    let weights = options.weighting.resolve(splits.train, None)?;
+    if let Some(cs) = options.penalty.cs() {
+        l2_of_c(cs, weights.rows.iter().sum())?;
+    }
+    if let Some(start) = &options.start {
+        check_start(start, splits.train)?;
+    }
     splits.check_shapes()
+}
+
+/// Refuse a model to start from that is not one of these features and classes.
+fn check_start(start: &Model, train: &Samples) -> Result<()> {
+    let shape = |features: usize, classes: usize| format!("{features} features, {classes} classes");
+    let found = shape(start.weight().cols(), start.classes());
+    let expected = shape(train.features(), train.classes());
+    if found != expected {
+        return Err(Error::shape(
+            "start",
+            found,
+            format!("{expected}, as the training rows"),
+        ));
+    }
+    match start.non_finite() {
+        None => Ok(()),
+        Some((place, value)) => {
+            let found = format!("{value} at {place}");
+            Err(Error::shape("start", found, "finite numbers, or no start"))
+        }
+    }
 }
 
 /// Everything that the fit's bits depend on, each as the command line calls it. The number of
@@ -198,26 +251,23 @@ pub(super) fn fingerprint(splits: Splits, options: &PathOptions) -> Result<Finge
     let mut engine = choose(n, d, options.engine)?.to_string();
     if let (true, Some(validation)) = (options.refit_all, splits.validation) {
         let refit = choose(n + validation.rows(), d, options.engine)?;
-        engine += &format!(", --refit all {refit}");
+        engine += &format!(", `refit_all` all {refit}");
     }
-    let folds = match options.folds {
+    let folds = match &options.folds {
         None => "none".to_string(),
-        Some(folds) => format!(
-            "{}, --seed {}, --cv-rule {}",
-            folds.count,
-            folds.seed,
-            if folds.one_standard_error {
-                "one-se"
-            } else {
-                "lowest"
-            }
-        ),
+        Some(folds) => folds.fingerprint(),
     };
-    let penalty = match options.penalty {
+    let penalty = match &options.penalty {
         Penalty::C(c) => format!("1/({c} n)"),
+        Penalty::Cs(cs) => format!("1/({cs:?} n)"),
         Penalty::Value(l2) => l2.to_string(),
+        Penalty::List(values) => format!("{values:?}"),
         Penalty::Path { from, to, count } => format!("{from}:{to}:{count}"),
         Penalty::Auto => "auto".to_string(),
+    };
+    let start = match &options.start {
+        None => "none".to_string(),
+        Some(model) => format!("a model, {:08x}", model.crc32()),
     };
     let [train, validation] = splits.fingerprints();
     let optimizer = match options.optimizer {
@@ -225,20 +275,22 @@ pub(super) fn fingerprint(splits: Splits, options: &PathOptions) -> Result<Finge
         Optimizer::Lbfgs => "lbfgs",
     };
     let fingerprint = [
-        ("--optimizer", optimizer.to_string()),
+        ("`optimizer`", optimizer.to_string()),
         ("training rows", train),
         ("validation rows", validation),
-        ("--engine", engine),
-        ("--gemm", options.backend.to_string()),
-        ("--l2", penalty),
-        ("--cv", folds),
+        ("`engine`", engine),
+        ("`backend`", options.backend.to_string()),
+        ("`l2`", penalty),
+        ("`folds`", folds),
         (
-            "--refit",
+            "`refit_all`",
             if options.refit_all { "all" } else { "train" }.to_string(),
         ),
-        ("--standardize", options.standardize.to_string()),
-        ("--tolerance", options.tolerance.to_string()),
-        ("--max-iterations", options.max_iterations.to_string()),
+        ("fit_intercept", options.fit_intercept.to_string()),
+        ("start", start),
+        ("`standardize`", options.standardize.to_string()),
+        ("`tolerance`", options.tolerance.to_string()),
+        ("`max_iterations`", options.max_iterations.to_string()),
         ("instruction set", Isa::current().to_string()),
     ];
     let fingerprint = fingerprint

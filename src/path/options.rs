@@ -6,19 +6,29 @@ use crate::error::{Error, Result};
 use crate::io::checkpoint::Checkpoints;
 use crate::linalg::gemm::Backend;
 use crate::loss::weights::SampleWeights;
+use crate::model::Model;
 use crate::progress::Cancel;
 
 /// What to fit and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PathOptions {
-    /// Who goes to the optimum.
+    /// The solver.
     pub optimizer: Optimizer,
     /// The penalty or penalties.
     pub penalty: Penalty,
-    /// What chooses among penalties: with `None`, the validation rows.
+    /// What chooses among penalties: with `None`, the validation rows, or nothing (see
+    /// [`Emit::models`]).
     pub folds: Option<Folds>,
     /// Fit the chosen penalty once more, on the validation rows as well.
     pub refit_all: bool,
+    /// What the callback is given of each solve, beside its score.
+    pub emit: Emit,
+    /// The model that the first solve of a path starts from, of a fold its first one, instead of
+    /// W = 0, b = 0: one of as many features and classes as the rows have. It is not used where its
+    /// objective is above that of W = 0, b = 0. The optimum does not depend on it.
+    pub start: Option<Model>,
+    /// Whether there is a bias. Without one b = 0, and features are not centred.
+    pub fit_intercept: bool,
     /// How much each sample counts.
     pub weighting: SampleWeights,
     /// The features' scale while fitting; the penalty is that of the scaled features' weight, the
@@ -31,7 +41,7 @@ pub struct PathOptions {
     pub max_iterations: usize,
     /// How the weight is represented.
     pub engine: EngineChoice,
-    /// Who multiplies f32 matrices.
+    /// The back end of products of f32 matrices.
     pub backend: Backend,
     /// Where to save the state now and then, to go on from after a stop.
     pub checkpoints: Option<Checkpoints>,
@@ -49,6 +59,9 @@ impl Default for PathOptions {
             penalty: Penalty::C(1.0),
             folds: None,
             refit_all: false,
+            emit: Emit::default(),
+            start: None,
+            fit_intercept: true,
             weighting: SampleWeights::default(),
             standardize: Standardize::None,
             tolerance: 1e-5,
@@ -62,48 +75,209 @@ impl Default for PathOptions {
     }
 }
 
-/// Who goes to the optimum.
+/// What the callback is given of each solve of a path, as an [`Event`](crate::Event), when the
+/// solve ends. Nothing of it is kept. Folds are solved to a tolerance of 1e-3, or to
+/// [`PathOptions::tolerance`] where that is larger. The refit of [`PathOptions::refit_all`] emits nothing. A fit
+/// that is resumed does not repeat the solves that ended before its checkpoint, nor their events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Emit {
+    /// Logits of the rows that were held out: [`Event::HeldOut`](crate::Event::HeldOut), once for
+    /// each fold and penalty, or for each penalty with validation rows.
+    pub held_out: bool,
+    /// Models: [`Event::Solved`](crate::Event::Solved), once for each fold and penalty, and for
+    /// each penalty on all rows. With it, several penalties need no rows to choose by: then all are
+    /// fitted, none is chosen, and the model of the fit is that of the weakest. Cost of a model in
+    /// Gram coordinates: 2ncd flop.
+    pub models: bool,
+}
+
+/// The solver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Optimizer {
-    /// [`newton`].
+    /// Newton's method; conjugate gradients solve its systems.
     Newton,
-    /// [`lbfgs`].
+    /// L-BFGS, preconditioned.
     Lbfgs,
 }
 
-/// l2 of `mean loss + (l2/2) |W|²`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// l2 of `mean loss + (l2/2) |W|²`. Several penalties are fitted from the strongest to the
+/// weakest, each from the last one's optimum, whatever order they are given in.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Penalty {
-    /// 1/(C Σ wᵢ), wᵢ being the weight of a row (1 where rows count alike): scikit-learn's C.
+    /// scikit-learn's C: l2 = 1/(C Σ wᵢ), wᵢ being the weight of a row (1 where rows count alike).
+    /// In a fold the sum is over the rows that the fold fits, as in scikit-learn.
     C(f64),
-    /// This.
+    /// Several values of C, each once.
+    Cs(Vec<f64>),
+    /// One l2; 0 is no penalty.
     Value(f64),
-    /// So many, from one to the other in equal ratios; the strongest is fitted first.
+    /// Several values of l2, each once.
+    List(Vec<f64>),
+    /// `count` values of l2, geometrically spaced.
     Path {
         /// One end.
         from: f64,
         /// The other end.
         to: f64,
-        /// How many, both ends included.
+        /// Number of penalties, both ends included.
         count: usize,
     },
     /// Twenty, over six decades down from `h λmax(Xc Xcᵀ)/n`, h the curvature of the loss at
-    /// W = 0, where a penalty halves even the strongest direction; the path ends when three
-    /// penalties brought nothing better.
+    /// W = 0, where a penalty halves even the strongest direction. With validation rows the path
+    /// ends early, after three penalties in a row without a lower validation loss.
     Auto,
 }
 
+/// Most penalties of a path.
+const MAX_PENALTIES: usize = 10_000;
+
+impl Penalty {
+    /// Whether it is more than one.
+    pub(super) fn is_several(&self) -> bool {
+        match self {
+            Penalty::C(_) | Penalty::Value(_) => false,
+            Penalty::Cs(values) | Penalty::List(values) => values.len() > 1,
+            Penalty::Path { .. } | Penalty::Auto => true,
+        }
+    }
+
+    /// The values of C, if it is given by them.
+    pub(super) fn cs(&self) -> Option<&[f64]> {
+        match self {
+            Penalty::C(c) => Some(std::slice::from_ref(c)),
+            Penalty::Cs(cs) => Some(cs),
+            _ => None,
+        }
+    }
+
+    /// Refuse values that are no penalties.
+    fn check(&self) -> Result<()> {
+        match self {
+            Penalty::C(c) => positive("`C`", *c),
+            Penalty::Cs(values) => check_list(
+                "penalty (Cs)",
+                values,
+                |c| c.is_finite() && c > 0.0,
+                "above 0",
+            ),
+            Penalty::Value(l2) if !(l2.is_finite() && *l2 >= 0.0) => {
+                let expected = "a finite number, 0 or above";
+                Err(Error::options("`l2`", l2, expected))
+            }
+            Penalty::List(values) => {
+                let is_l2 = |l2: f64| l2.is_finite() && l2 >= 0.0;
+                check_list("penalty (List)", values, is_l2, "0 or above")
+            }
+            Penalty::Path { from, to, count } => {
+                positive("`penalties`", *from)?;
+                positive("`penalties`", *to)?;
+                if !(2..=MAX_PENALTIES).contains(count) {
+                    let expected = format!("2 to {MAX_PENALTIES} penalties");
+                    return Err(Error::options("`penalties`", count, expected));
+                }
+                Ok(())
+            }
+            Penalty::Value(_) | Penalty::Auto => Ok(()),
+        }
+    }
+}
+
+fn positive(option: &'static str, value: f64) -> Result<()> {
+    if value.is_finite() && value > 0.0 {
+        Ok(())
+    } else {
+        Err(Error::options(option, value, "a finite number above 0"))
+    }
+}
+
+/// Refuse a list that is empty or too long, or has a value twice or one that is not `allowed`.
+fn check_list(
+    option: &'static str,
+    values: &[f64],
+    allowed: impl Fn(f64) -> bool,
+    range: &str,
+) -> Result<()> {
+    if !(1..=MAX_PENALTIES).contains(&values.len()) {
+        let found = format!("{} values", values.len());
+        let expected = format!("1 to {MAX_PENALTIES} values");
+        return Err(Error::options(option, found, expected));
+    }
+    if let Some(at) = values.iter().position(|&value| !allowed(value)) {
+        let found = format!("{} at {at}", values[at]);
+        return Err(Error::options(
+            option,
+            found,
+            format!("finite numbers, {range}"),
+        ));
+    }
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        let found = format!("{} twice", pair[0]);
+        return Err(Error::options(option, found, "each value once"));
+    }
+    Ok(())
+}
+
 /// Cross-validation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Folds {
-    /// How many, stratified by class.
-    pub count: usize,
-    /// Seed of who goes where.
-    pub seed: u32,
+    /// The rows that each fold fits and scores.
+    pub rows: FoldRows,
     /// Choose the strongest penalty whose loss is within one standard error of the lowest
     /// (Breiman et al. 1984), instead of the lowest.
     pub one_standard_error: bool,
+}
+
+/// The rows that each fold fits and scores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FoldRows {
+    /// Every row is held out by one fold and fitted by the others.
+    Stratified {
+        /// Number of folds. Each has its share of every class.
+        count: usize,
+        /// Seed of the order in which the rows of a class are dealt to the folds.
+        seed: u32,
+    },
+    /// The folds, as scikit-learn's splitters give them.
+    Given(Vec<Fold>),
+}
+
+/// One fold, by numbers of the training rows, from 0. A row may be in both sets, which makes the
+/// score optimistic, or in neither.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fold {
+    /// The rows to fit, in any order. A row that is listed k times counts k times.
+    pub fitted: Vec<u32>,
+    /// The rows to score, in any order. A row that is listed k times counts k times.
+    pub held_out: Vec<u32>,
+}
+
+impl Folds {
+    /// `count` folds stratified by class; the penalty of the lowest loss is chosen.
+    pub fn stratified(count: usize, seed: u32) -> Folds {
+        Folds {
+            rows: FoldRows::Stratified { count, seed },
+            one_standard_error: false,
+        }
+    }
+
+    /// These folds; the penalty of the lowest loss is chosen.
+    pub fn given(folds: Vec<Fold>) -> Folds {
+        Folds {
+            rows: FoldRows::Given(folds),
+            one_standard_error: false,
+        }
+    }
+
+    /// Number of folds.
+    pub fn count(&self) -> usize {
+        match &self.rows {
+            FoldRows::Stratified { count, .. } => *count,
+            FoldRows::Given(folds) => folds.len(),
+        }
+    }
 }
 
 impl PathOptions {
@@ -113,46 +287,33 @@ impl PathOptions {
     /// # Errors
     /// [`Error::Options`].
     pub fn check(&self, validated: bool) -> Result<()> {
-        let positive = |option, value: f64| {
-            if value.is_finite() && value > 0.0 {
-                Ok(())
-            } else {
-                Err(Error::options(option, value, "a finite number above 0"))
-            }
-        };
-        match self.penalty {
-            Penalty::Value(l2) if !(l2.is_finite() && l2 >= 0.0) => {
-                let expected = "a finite number, 0 or above";
-                return Err(Error::options("--l2", l2, expected));
-            }
-            Penalty::Path { from, to, count } => {
-                positive("--l2-path", from)?;
-                positive("--l2-path", to)?;
-                if !(2..=10_000).contains(&count) {
-                    let expected = "2 to 10000 penalties";
-                    return Err(Error::options("--l2-path", count, expected));
-                }
-            }
-            Penalty::C(c) => positive("--C", c)?,
-            _ => {}
-        }
-        positive("--tolerance", self.tolerance)?;
-        let several = matches!(self.penalty, Penalty::Path { .. } | Penalty::Auto);
-        if several && self.folds.is_none() && !validated {
+        self.penalty.check()?;
+        positive("`tolerance`", self.tolerance)?;
+        if !self.fit_intercept
+            && matches!(self.standardize, Standardize::Center | Standardize::Both)
+        {
             return Err(Error::options(
-                "--l2",
+                "standardize",
+                format!("{}, with fit_intercept false", self.standardize),
+                "none or scale: a model of centred features has a bias",
+            ));
+        }
+        if self.penalty.is_several() && self.folds.is_none() && !validated && !self.emit.models {
+            return Err(Error::options(
+                "`l2`",
                 "several penalties and no rows to choose by",
-                "--val-split or --cv, which choose one, or one --l2",
+                "`validation` or `folds`, which choose one, or one `l2`; of the library also \
+                 emit.models, with which none is chosen",
             ));
         }
         if self.refit_all && !validated {
-            let expected = "--val-split, whose rows it adds";
-            return Err(Error::options("--refit", "all", expected));
+            let expected = "`validation`, whose rows it adds";
+            return Err(Error::options("`refit_all`", "all", expected));
         }
         if self.refit_all && self.weighting.samples.is_some() {
             return Err(Error::options(
-                "--refit",
-                "all with --sample-weight, which has no weights for the validation rows",
+                "`refit_all`",
+                "all with `sample_weight`, which has no weights for the validation rows",
                 "train",
             ));
         }

@@ -1,11 +1,11 @@
-//! What a converged fit has done so far, for its checkpoints: the searches that came to an end,
-//! each a row of numbers, and the state of the one underway.
+//! What a checkpoint of a converged fit holds: a row of numbers for each solve that has ended, and
+//! the state of the solve underway.
 //!
-//! A fit that goes on takes the same way again from its beginning, and passes the searches that
-//! are in the journal without making them.
+//! On resume the path is replayed from its beginning; recorded solves are skipped.
 
 use crate::error::{Error, Result};
-use crate::io::checkpoint::{self, Checkpoints, Fingerprint, Saved, Saver, State, StateDict};
+use crate::io::checkpoint;
+use crate::io::checkpoint::{Checkpoints, Fingerprint, Saved, Saver, State, StateDict};
 use crate::linalg::vec::Real;
 use crate::model::Model;
 use crate::progress::{Event, Observer, PathEntry};
@@ -239,7 +239,7 @@ impl Pages {
     }
 }
 
-/// Watches a search, and keeps its state in the journal.
+/// Watches a solve, and saves its state with the record.
 pub(crate) struct Watched<'j, 'o, T> {
     pub log: &'j mut SolveLog,
     /// The best optimum before it, if one is to be kept.

@@ -1,12 +1,12 @@
 //! One penalty after the other over one problem.
 
 use super::PathFit;
+use super::certify::of_present;
 use super::options::*;
 use super::select::{best, choice};
 use crate::design::centered::Centered;
-use crate::design::gram::CentredGram;
-use crate::design::plan::available_memory;
-use crate::design::plan::{EngineChoice, EngineKind};
+use crate::design::gram::GramF64;
+use crate::design::plan::{EngineChoice, EngineKind, available_memory};
 use crate::design::samples::{Samples, Splits};
 use crate::design::scaler::{Scaler, Standardize};
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ use crate::linalg::gemm::Gemm;
 use crate::loss::risk::Risk;
 use crate::loss::weights::RowWeights;
 use crate::path::record::{Solution, SolveLog, SolveRecord, Watched};
-use crate::progress::{Event, Observer, PathEntry};
+use crate::progress::{Event, HeldOut, Observer, PathEntry, Solved};
 use crate::solver::lbfgs::lbfgs;
 use crate::solver::newton_cg::newton;
 use crate::solver::point::Point;
@@ -40,7 +40,11 @@ pub(super) fn fit_on_problem(
     let mut engine = choose(x.len(), x.features(), options.engine)?;
     observer.tell(Event::Engine(engine));
     let weights = options.weighting.resolve(splits.train, None)?;
-    let design = Centered::new(x);
+    let design = if options.fit_intercept {
+        Centered::new(x)
+    } else {
+        Centered::not_centered(x)
+    };
     let deviation = deviation(splits.train, options.standardize, &weights.samples)?;
     let scale = deviation.clone();
     let scale = scale.as_deref();
@@ -61,7 +65,7 @@ pub(super) fn fit_on_problem(
         given.log.check(given.observer)
     };
     if engine == EngineKind::Gram {
-        match CentredGram::new(x, scale, gemm, &mut columns) {
+        match GramF64::new(x, scale, options.fit_intercept, gemm, &mut columns) {
             // The primal engine may reach what K cannot hold.
             Err(Error::Memory { .. }) if options.engine == EngineChoice::Auto => {
                 engine = EngineKind::Primal
@@ -134,7 +138,7 @@ pub(super) fn choose(n: usize, d: usize, choice: EngineChoice) -> Result<EngineK
         |bytes: u128| available_memory().is_none_or(|available| bytes <= u128::from(available));
     let refuse = |engine: &str, side: usize, instead: &str| {
         Err(Error::memory(
-            "--engine",
+            "`engine`",
             format!(
                 "{engine}, whose matrices of {side} x {side} take {} bytes",
                 bytes(side)
@@ -151,7 +155,7 @@ pub(super) fn choose(n: usize, d: usize, choice: EngineChoice) -> Result<EngineK
         _ if !fits(bytes(n.min(d))) => refuse(
             "primal",
             n.min(d),
-            "--optimizer sgd, fewer rows or features, or more memory",
+            "`optimizer` sgd, fewer rows or features, or more memory",
         ),
         _ => Ok(EngineKind::Primal),
     }
@@ -185,12 +189,12 @@ pub(super) struct Task {
 
 impl<'a, S: Problem> Search<'a, '_, S> {
     pub(super) fn run(mut self, l2: Option<f64>) -> Result<PathFit> {
-        match (l2, self.options.folds) {
+        match (l2, &self.options.folds) {
             (Some(l2), _) => self.on_all_rows(&[l2], Vec::new()),
             (None, None) => self.by_validation(),
             (None, Some(folds)) => {
                 self.cross_validate(folds)?;
-                let (path, chosen) = choice(self.log, self.options)?;
+                let (path, chosen) = choice(self.log, self.options, self.splits.train)?;
                 for entry in &path {
                     self.observer.tell(Event::Scored(entry.clone()));
                 }
@@ -210,26 +214,41 @@ impl<'a, S: Problem> Search<'a, '_, S> {
         let mut end = None;
         self.last = None;
         for &l2 in penalties {
-            let searched = self.search(&risk, self.task(l2), |_, _| Ok(None))?;
+            let searched = self.search(&risk, self.task(l2), |_, _, _| Ok(None))?;
             end = Some((l2, searched.report));
         }
         let solution = self.last.take();
         self.done(&risk, end.expect("at least one penalty"), solution, path)
     }
 
-    /// All penalties on all rows; the model is that of the lowest validation loss.
+    /// All penalties on all rows; the model is that of the lowest validation loss, or of the
+    /// weakest penalty where there are no validation rows.
     pub(super) fn by_validation(mut self) -> Result<PathFit> {
         let risk = self.risk(&self.weights);
         let auto = self.options.penalty == Penalty::Auto;
         let mut path = Vec::new();
         for l2 in self.penalties()? {
-            let searched = self.search(&risk, self.task(l2), |search, solution| {
+            let searched = self.search(&risk, self.task(l2), |search, solution, report| {
                 let Some(validation) = search.splits.validation else {
                     return Ok(None);
                 };
                 let model = search.model(&risk, &solution.point)?;
                 let model = solution.model.insert(model);
                 let score = model.evaluate(validation)?;
+                if search.options.emit.held_out {
+                    let mut logits = Vec::new();
+                    for row in model.logits_of(validation)?.each_row() {
+                        logits.extend(row.into_iter().map(f64::from));
+                    }
+                    search.observer.tell(Event::HeldOut(HeldOut {
+                        fold: None,
+                        l2,
+                        rows: (0..validation.rows() as u32).collect(),
+                        outputs: model.bias().len(),
+                        logits,
+                        report,
+                    }));
+                }
                 Ok(Some((score.loss, score.accuracy)))
             })?;
             let entry = PathEntry::from(&searched);
@@ -298,16 +317,22 @@ impl<'a, S: Problem> Search<'a, '_, S> {
     pub(super) fn risk(&self, weights: &RowWeights) -> Risk<'a> {
         let labels = self.splits.train.labels();
         let smoothing = self.options.weighting.label_smoothing;
-        Risk::new(labels, &weights.samples, &weights.classes, smoothing).of_present_classes()
+        let risk = Risk::new(labels, &weights.samples, &weights.classes, smoothing);
+        if self.options.fit_intercept {
+            risk.of_present_classes()
+        } else {
+            // Without a bias, the weights of a class without rows have an optimum.
+            risk.without_bias()
+        }
     }
 
-    /// The optimum for a penalty, from the last one's, and its score; or what the journal says
-    /// of it.
+    /// The optimum for a penalty, from the last one's, and its score; or the record of it, if a
+    /// checkpoint has it.
     pub(super) fn search(
         &mut self,
         risk: &Risk,
         task: Task,
-        score: impl FnOnce(&mut Self, &mut Solution<S::Real>) -> Result<Option<(f64, f64)>>,
+        score: impl FnOnce(&mut Self, &mut Solution<S::Real>, SolveReport) -> Result<Option<(f64, f64)>>,
     ) -> Result<SolveRecord> {
         let Task {
             l2,
@@ -317,18 +342,20 @@ impl<'a, S: Problem> Search<'a, '_, S> {
         if let Some(searched) = self.log.pass(fold, l2)? {
             return Ok(searched);
         }
-        let zero = Point::zero(self.problem, risk.outputs());
         if self.log.has_best() {
             self.best = Some(Solution {
-                point: zero.clone(),
+                point: Point::zero(self.problem, risk.outputs()),
                 steps: Vec::new(),
                 model: None,
             });
         }
         let start = match self.last.take() {
+            None => self.start(risk)?,
             // Weights that only tell rows apart are no start for a penalty.
-            Some(solution) if self.log.last_status() != Some(Status::Separable) => solution.point,
-            _ => zero,
+            Some(_) if self.log.last_status() == Some(Status::Separable) => {
+                Point::zero(self.problem, risk.outputs())
+            }
+            Some(solution) => solution.point,
         };
         let stop = StoppingCriteria {
             tolerance,
@@ -355,10 +382,48 @@ impl<'a, S: Problem> Search<'a, '_, S> {
             fold,
             l2,
             report,
-            score: score(self, &mut solution)?,
+            score: score(self, &mut solution, report)?,
         };
+        if self.options.emit.models && !self.log.refitting() {
+            let model = match &solution.model {
+                Some(model) => model.clone(),
+                None => self.model(risk, &solution.point)?,
+            };
+            let solved = Solved {
+                fold,
+                l2,
+                report,
+                model,
+            };
+            self.observer.tell(Event::Solved(Box::new(solved)));
+        }
         solution.steps = self.log.record(searched);
         self.last = Some(solution);
         Ok(searched)
+    }
+
+    /// The point of [`PathOptions::start`], or the origin.
+    fn start(&mut self, risk: &Risk) -> Result<Point<S::Real>> {
+        let origin = Point::zero(self.problem, risk.outputs());
+        let Some(model) = &self.options.start else {
+            return Ok(origin);
+        };
+        let d = self.design.x().features();
+        let weight = model.weight().as_slice().to_vec();
+        let weight = of_present(weight, d, risk.present());
+        let bias = of_present(model.bias().to_vec(), 1, risk.present());
+        let (w, shifts) = self.problem.coordinates(&weight, self.design)?;
+        let b = bias.iter().zip(shifts);
+        let b = b.map(|(&b, shift)| f64::from(b) + shift);
+        Ok(Point {
+            w,
+            b: if self.options.fit_intercept {
+                b.collect()
+            } else {
+                origin.b
+            },
+            // They are multiplied out at the start of the solve.
+            z: origin.z,
+        })
     }
 }

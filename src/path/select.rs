@@ -2,30 +2,41 @@
 
 use rayon::prelude::*;
 
-use super::options::*;
 use crate::design::samples::Samples;
 use crate::error::Result;
 use crate::linalg::mat::MatRef;
 use crate::linalg::vec::Real;
 use crate::loss::Loss;
 use crate::loss::risk::Risk;
+use crate::path::grid::l2_of_c;
+use crate::path::options::*;
 use crate::path::record::SolveLog;
 use crate::progress::PathEntry;
 use crate::threads::{Share, Work};
 
 /// The penalties that were tried, and the place of the chosen one.
-pub(super) fn choice(log: &SolveLog, options: &PathOptions) -> Result<(Vec<PathEntry>, usize)> {
-    let path = match options.folds {
+pub(super) fn choice(
+    log: &SolveLog,
+    options: &PathOptions,
+    train: &Samples,
+) -> Result<(Vec<PathEntry>, usize)> {
+    let mut path = match &options.folds {
         Some(_) => log.path_of_folds(),
         None => log.path(),
     };
-    let rule = options.folds.is_some_and(|folds| folds.one_standard_error);
     if path.is_empty() {
-        Err(log.foreign())
-    } else {
-        let chosen = best(&path, rule);
-        Ok((path, chosen))
+        return Err(log.foreign());
     }
+    if let Some(cs) = options.penalty.cs() {
+        // Each fold has its own l2 for a C: that of the path is the one of all rows.
+        let total = options.weighting.resolve(train, None)?.rows.iter().sum();
+        for (entry, l2) in path.iter_mut().zip(l2_of_c(cs, total)?) {
+            entry.l2 = l2;
+        }
+    }
+    let rule = (options.folds.as_ref()).is_some_and(|folds| folds.one_standard_error);
+    let chosen = best(&path, rule);
+    Ok((path, chosen))
 }
 
 /// The entry to choose: the lowest loss on rows that were not fitted, or the strongest penalty

@@ -13,7 +13,8 @@
 //!
 //! (`loss(Z) - ⟨G, Z⟩ - |Gᵀ Xc|²/(2 l2)` is the dual objective at G, which is feasible, as Gᵀ1 = 0 at
 //! the best bias.) The second form takes no product with X but that of the logits where Kc is at
-//! hand. What rounding may have moved the logits by is added.
+//! hand. What rounding may have moved the logits by is added. Without a bias, b and b* are 0, Xc is
+//! X, and any G is feasible.
 
 use crate::design::centered::{Centered, Precision};
 use crate::linalg::vec::dot;

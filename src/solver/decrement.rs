@@ -33,7 +33,9 @@ const TIED: f64 = 1e-9;
 /// 2n c² (d + 1)² flop.
 pub(crate) fn decrement(design: &Centered, risk: &Risk, logits: &[f64]) -> Option<Decrement> {
     let (n, d, c) = (design.x().len(), design.mean().len(), risk.outputs());
-    let (m, size) = (d + 1, c * (d + 1));
+    // A column of ones for the bias, if there is one.
+    let m = d + usize::from(risk.has_bias());
+    let size = c * m;
     if 2.0 * n as f64 * (size as f64).powi(2) > MAX_FLOP {
         return None;
     }

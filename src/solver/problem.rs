@@ -5,7 +5,7 @@
 //! of an average curvature is solved exactly.
 //!
 //! With μ the mean row, `Z = (X - 1 μᵀ) Wᵀ + 1 bᵀ`: the same models and the same penalty as
-//! without μ (b takes μ·W up), but the bias hardly depends on W any more.
+//! without μ (b takes μ·W up), but the bias hardly depends on W any more. Without a bias μ = 0.
 //!
 //! Where features are scaled, by their deviations σ, Xc is `(X - 1 μᵀ) diag(1/σ)` and W that of
 //! the scaled features: the weight of the features as they are is W/σ. X is not copied.
@@ -90,13 +90,26 @@ pub trait Problem {
         Ok(false)
     }
 
-    /// The weight of the features as they are stored, c x d in f32, of coordinates that fit all
-    /// rows. Gram coordinates are brought to minimum norm where they cancel; in f64 if that is
+    /// The weight of the features as they are stored, c x d in f32, of coordinates. Gram coordinates are brought to minimum norm where they cancel; in f64 if that is
     /// asked for, or if f32 would not do. Cost: in Gram coordinates 2ncd flop.
     ///
     /// # Errors
     /// [`Error::Memory`](crate::Error::Memory).
     fn weight(&mut self, w: &[f64], design: &Centered, exact: bool) -> Result<Vec<f32>>;
+
+    /// W μ, one an output, of a weight as [`Problem::weight`] gives it, μ being the row by which
+    /// this problem's rows are centred.
+    fn shifts(&self, weight: &[f32], design: &Centered) -> Vec<f64> {
+        design.shifts(weight)
+    }
+
+    /// The coordinates of a weight of the features as they are stored, c x d, and its
+    /// [shifts](Problem::shifts). In Gram coordinates, those of minimum norm with its logits of the
+    /// fitted rows. Cost: in Gram coordinates 2ncd flop in f64, n³/3 flop the first time.
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory).
+    fn coordinates(&mut self, weight: &[f32], design: &Centered) -> Result<(Vec<f64>, Vec<f64>)>;
 
     /// |Gᵀ Xc|² and what rounding may have added to it, where that takes no product with X; Gᵀ
     /// is c x n.

@@ -15,19 +15,18 @@ use rayon::prelude::*;
 
 use crate::design::centered::Centered;
 use crate::design::dense::Blocks;
-use crate::design::gram::{CentredGram, Progress};
+use crate::design::gram::{GramF64, Progress};
 use crate::design::samples::{Batch, Rows};
 use crate::error::Result;
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::cholesky::Factor;
 use crate::linalg::gemm::{Gemm, lower_triangle};
-use crate::linalg::mat::room;
-use crate::linalg::mat::{MatMut, MatRef};
-use crate::linalg::vec::dot;
-use crate::linalg::vec::sum;
+use crate::linalg::mat::{MatMut, MatRef, room};
+use crate::linalg::vec::{dot, sum};
 use crate::solver::problem::Problem;
 use crate::solver::problem_gram::Preconditioner;
-use crate::threads::{self, Share, Work};
+use crate::threads;
+use crate::threads::{Share, Work};
 use faer::Accum;
 
 /// Least l2 of the preconditioner, as a share of its diagonal: as much as the rounding of
@@ -65,7 +64,7 @@ enum SecondOrder {
     },
     /// d > n: Kc, S's factor, and h.
     Samples {
-        gram: CentredGram,
+        gram: GramF64,
         preconditioner: Preconditioner,
         curvature: f64,
     },
@@ -76,7 +75,7 @@ impl<'a> DenseProblem<'a> {
     /// once more than once, n²d or nd² flop, whichever is less.
     ///
     /// # Errors
-    /// As [`CentredGram::new`].
+    /// As [`GramF64::new`].
     pub fn new(
         design: &Centered<'a>,
         deviation: Option<&[f64]>,
@@ -102,7 +101,7 @@ impl<'a> DenseProblem<'a> {
             }
         } else {
             SecondOrder::Samples {
-                gram: CentredGram::new(rows, deviation, gemm, progress)?,
+                gram: GramF64::new(rows, deviation, design.is_centered(), gemm, progress)?,
                 preconditioner: Preconditioner::new(n)?,
                 curvature: 0.0,
             }
@@ -261,7 +260,7 @@ impl Problem for DenseProblem<'_> {
         if self.deviation.as_deref() != deviation {
             if let SecondOrder::Samples { gram, .. } = &mut self.second_order {
                 gram.values = Vec::new();
-                *gram = CentredGram::new(self.rows, deviation, self.gemm, progress)?;
+                *gram = GramF64::new(self.rows, deviation, gram.centred, self.gemm, progress)?;
             }
             self.deviation = deviation.map(<[f64]>::to_vec);
         }
@@ -372,6 +371,14 @@ impl Problem for DenseProblem<'_> {
     fn weight(&mut self, w: &[f64], _design: &Centered, _exact: bool) -> Result<Vec<f32>> {
         self.load(w);
         Ok(self.weight.clone())
+    }
+
+    fn coordinates(&mut self, weight: &[f32], design: &Centered) -> Result<(Vec<f64>, Vec<f64>)> {
+        let d = self.mean.len();
+        let sigma = |at: usize| (self.deviation.as_ref()).map_or(1.0, |s| s[at % d]);
+        let w = weight.iter().enumerate();
+        let w = w.map(|(at, &w)| f64::from(w) * sigma(at));
+        Ok((w.collect(), self.shifts(weight, design)))
     }
 
     fn adjoint_square(&self, _g: &[f64]) -> Option<(f64, f64)> {

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Coordinates are kept centred, which changes no weight, as Xcᵀ 1 = 0. Where only some rows are
-//! fitted, μ is their mean and coordinates are theirs.
+//! fitted, μ is their mean and coordinates are theirs. Without a bias nothing is centred: Xc is X
+//! and Kc is K.
 //! A solve costs 2n²c flop, and the logits of its result nothing: Newton's method runs
 //! without any product with Kc but one a step, for the gradient's norm. Only where S is nearly
 //! singular beside l2 are logits multiplied out: there β is large along directions that Kc takes
@@ -18,22 +19,23 @@
 //! it cancels in Kc A, but not in Aᵀ X, rounded to f32. The weight is that of the coordinates of
 //! minimum norm with the same logits.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use crate::design::centered::{Centered, Precision};
 use crate::design::dense::Blocks;
-use crate::design::gram::{CentredGram, Progress};
+use crate::design::gram::{GramF64, Progress};
 use crate::design::samples::{Batch, Rows};
 use crate::error::Result;
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::cholesky::Factor;
 use crate::linalg::gemm::Gemm;
-use crate::linalg::mat::MatRef;
-use crate::linalg::mat::room;
-use crate::linalg::vec::dot;
-use crate::linalg::vec::sum;
+use crate::linalg::mat::{MatRef, room};
+use crate::linalg::vec::{dot, sum};
 use crate::solver::problem::Problem;
-use crate::threads::{self, Share, Work};
+use crate::threads;
+use crate::threads::{Share, Work};
 use faer::Accum;
 use faer::linalg::matmul::matmul;
 
@@ -56,7 +58,7 @@ const CANCELLATION: f64 = 1000.0;
 pub struct GramProblem<'a> {
     x: &'a Rows<'a>,
     gemm: Gemm,
-    gram: CentredGram,
+    gram: GramF64,
     deviation: Option<Vec<f64>>,
     /// `None`: all rows are.
     fitted: Option<Fitted>,
@@ -77,14 +79,18 @@ struct Fitted {
 
 impl Fitted {
     /// Cost: nm flop; Kc is about another mean: only its rows' sums are taken away.
-    fn new(rows: Vec<u32>, all: &[f64], n: usize) -> Result<Fitted> {
+    fn new(rows: Vec<u32>, all: &GramF64) -> Result<Fitted> {
+        let n = all.rows;
         let m = rows.len();
         let mut gram = room(n, m)?;
         let work = Work::bytes(16 * n * m);
         (gram.par_chunks_exact_mut(m))
-            .zip(all.par_chunks_exact(n))
+            .zip(all.values.par_chunks_exact(n))
             .share(work)
             .for_each(|(to, from)| gather(&rows, from, to));
+        if !all.centred {
+            return Ok(Fitted { rows, gram });
+        }
         let mean = |row: &[f64]| row.iter().sum::<f64>() / m as f64;
         let means: Vec<f64> = gram.par_chunks_exact(m).share(work).map(mean).collect();
         let of_columns: Vec<f64> = rows.iter().map(|&row| means[row as usize]).collect();
@@ -101,7 +107,7 @@ impl Fitted {
 }
 
 /// The columns of K that belong to the rows fitted, n x m, and m.
-fn columns<'a>(all: &'a CentredGram, fitted: Option<&'a Fitted>) -> (&'a [f64], usize) {
+fn columns<'a>(all: &'a GramF64, fitted: Option<&'a Fitted>) -> (&'a [f64], usize) {
     match fitted {
         None => (&all.values, all.rows),
         Some(Fitted { rows, gram }) => (gram, rows.len()),
@@ -191,7 +197,7 @@ impl<'a> GramProblem<'a> {
     /// [`Error::Memory`](crate::Error::Memory) if there is none for the preconditioner.
     pub fn new(
         x: &'a Rows<'a>,
-        gram: CentredGram,
+        gram: GramF64,
         deviation: Option<&[f64]>,
         gemm: Gemm,
     ) -> Result<Self> {
@@ -225,12 +231,22 @@ impl<'a> GramProblem<'a> {
     /// # Errors
     /// [`Error::Memory`](crate::Error::Memory) if there is none for the factor.
     fn minimum_norm(&mut self, a: &[f64]) -> Result<Vec<f64>> {
-        const REFINEMENTS: usize = 2;
-        let (n, m) = (self.gram.rows, self.coords());
-        let mut of_rows = vec![0.0; a.len() / m * n];
+        let mut of_rows = vec![0.0; a.len() / self.coords() * self.gram.rows];
         self.logits(a, &mut of_rows);
         let mut z = vec![0.0; a.len()];
         self.gather_fitted(&of_rows, &mut z);
+        self.with_logits(&z)
+    }
+
+    /// The coordinates of minimum norm whose logits of the fitted rows (c x m) are `z`, as far as
+    /// Kc reaches them: (Kc + ε)⁻¹ z, refined. Cost: as [`GramProblem::minimum_norm`].
+    ///
+    /// # Errors
+    /// As [`GramProblem::minimum_norm`].
+    fn with_logits(&mut self, z: &[f64]) -> Result<Vec<f64>> {
+        const REFINEMENTS: usize = 2;
+        let (n, m) = (self.gram.rows, self.coords());
+        let mut of_rows = vec![0.0; z.len() / m * n];
         if self.range.is_none() {
             let fitted = self.fitted.as_ref();
             let place = |i: usize| fitted.map_or(i, |fitted| fitted.rows[i] as usize);
@@ -238,23 +254,54 @@ impl<'a> GramProblem<'a> {
             let row = |i: usize| &gram[place(i) * m..][..m];
             let mut range = Preconditioner::new(m)?;
             let ones = std::iter::repeat_n(1.0, m);
-            range.factor(row, ones, 0.0, RIDGE * CentredGram::NOISE);
+            range.factor(row, ones, 0.0, RIDGE * GramF64::NOISE);
             self.range = Some(range);
         }
-        let mut shortest = vec![0.0; a.len()];
-        let mut rest = z.clone();
+        let mut shortest = vec![0.0; z.len()];
+        let mut rest = z.to_vec();
         for round in 0..=REFINEMENTS {
             if round > 0 {
                 self.logits(&shortest, &mut of_rows);
                 self.gather_fitted(&of_rows, &mut rest);
-                crate::linalg::vec::axpby(1.0, &z, -1.0, &mut rest);
+                crate::linalg::vec::axpby(1.0, z, -1.0, &mut rest);
             }
             let range = self.range.as_ref().expect("made above");
             range.solve(&mut rest);
             crate::linalg::vec::axpby(1.0, &rest, 1.0, &mut shortest);
         }
-        centre(&mut shortest, m);
+        self.centre(&mut shortest);
         Ok(shortest)
+    }
+
+    /// Coordinates on all rows: 0 on those that are not fitted.
+    fn of_all_rows<'c>(&self, a: &'c [f64]) -> Cow<'c, [f64]> {
+        let Some(Fitted { rows, .. }) = &self.fitted else {
+            return Cow::Borrowed(a);
+        };
+        let n = self.gram.rows;
+        let mut all = vec![0.0; a.len() / rows.len() * n];
+        for (a, to) in a.chunks_exact(rows.len()).zip(all.chunks_exact_mut(n)) {
+            for (&a, &row) in a.iter().zip(rows) {
+                to[row as usize] = a;
+            }
+        }
+        Cow::Owned(all)
+    }
+
+    /// Take its mean away from each row of coordinates, where rows are centred: Xcᵀ 1 is 0, so the
+    /// weight stays, but rounding in Kc must not meet a large constant.
+    fn centre(&self, a: &mut [f64]) {
+        if !self.gram.centred {
+            return;
+        }
+        let (isa, m) = (Isa::current(), self.coords());
+        let work = Work::bytes(3 * size_of_val(a));
+        a.par_chunks_exact_mut(m).share(work).for_each(|a| {
+            with_isa!(isa, || {
+                let mean = sum(a) / m as f64;
+                a.iter_mut().for_each(|a| *a -= mean);
+            });
+        });
     }
 
     /// The logits of the rows that are fitted.
@@ -282,7 +329,7 @@ impl Problem for GramProblem<'_> {
     }
 
     fn noise(&self) -> f64 {
-        CentredGram::NOISE
+        GramF64::NOISE
     }
 
     fn logits(&mut self, a: &[f64], z: &mut [f64]) {
@@ -310,7 +357,7 @@ impl Problem for GramProblem<'_> {
                 .share(Work::bytes(16 * g.len()))
                 .for_each(|(a, g)| gather(&fitted.rows, g, a)),
         }
-        centre(a, m);
+        self.centre(a);
     }
 
     fn dot(&self, u: &[f64], _v: &[f64], logits: &[f64]) -> f64 {
@@ -349,18 +396,19 @@ impl Problem for GramProblem<'_> {
         if self.deviation.as_deref() != deviation {
             // One Gram matrix at a time.
             self.gram.values = Vec::new();
-            self.gram = CentredGram::new(self.x, deviation, self.gemm, progress)?;
+            let centred = self.gram.centred;
+            self.gram = GramF64::new(self.x, deviation, centred, self.gemm, progress)?;
             self.deviation = deviation.map(<[f64]>::to_vec);
         }
         self.preconditioner = Preconditioner::new(rows.as_ref().map_or(n, Vec::len))?;
         if let Some(rows) = rows {
-            self.fitted = Some(Fitted::new(rows, &self.gram.values, n)?);
+            self.fitted = Some(Fitted::new(rows, &self.gram)?);
         }
         Ok(())
     }
 
     fn factor(&mut self, curvatures: &[f64], l2: f64) {
-        let least = RIDGE * CentredGram::NOISE;
+        let least = RIDGE * GramF64::NOISE;
         let square = self.gram.mean_square();
         let floor = if square > 0.0 {
             D_FLOOR * l2 / square
@@ -405,7 +453,7 @@ impl Problem for GramProblem<'_> {
                     }
                 }
             });
-        centre(a, m);
+        self.centre(a);
         if !self.preconditioner.tells_logits() {
             self.logits(a, logits);
         }
@@ -426,7 +474,6 @@ impl Problem for GramProblem<'_> {
     }
 
     fn weight(&mut self, a: &[f64], design: &Centered, exact: bool) -> Result<Vec<f32>> {
-        assert!(self.fitted.is_none(), "a weight of all rows");
         let mut cancellation = self.cancellation(a);
         let shortest;
         let mut a = a;
@@ -435,6 +482,7 @@ impl Problem for GramProblem<'_> {
             a = &shortest;
             cancellation = self.cancellation(a);
         }
+        let a = &*self.of_all_rows(a);
         let d = design.x().features();
         let of_raw = |at: usize, w: f64| match &self.deviation {
             None => w as f32,
@@ -462,6 +510,35 @@ impl Problem for GramProblem<'_> {
         Ok(weight)
     }
 
+    /// W (μ + δ), δ being the mean of the fitted rows of Xc. Cost: where some rows are not fitted,
+    /// 2nd flop.
+    fn shifts(&self, weight: &[f32], design: &Centered) -> Vec<f64> {
+        let mut shifts = design.shifts(weight);
+        if let Some(Fitted { rows, .. }) = &self.fitted
+            && self.gram.centred
+        {
+            let share = vec![1.0 / rows.len() as f64; rows.len()];
+            let mean = design.adjoint(&self.of_all_rows(&share), Precision::Double);
+            let of_outputs = weight.chunks_exact(mean.len());
+            for (shift, weight) in shifts.iter_mut().zip(of_outputs) {
+                let products = weight.iter().zip(&mean);
+                *shift += products.map(|(&w, mean)| f64::from(w) * mean).sum::<f64>();
+            }
+        }
+        shifts
+    }
+
+    fn coordinates(&mut self, weight: &[f32], design: &Centered) -> Result<(Vec<f64>, Vec<f64>)> {
+        let n = self.gram.rows;
+        let of_rows = design.logits(weight, Precision::Double);
+        let mut z = vec![0.0; of_rows.len() / n * self.coords()];
+        self.gather_fitted(&of_rows, &mut z);
+        // About the mean of the fitted rows.
+        self.centre(&mut z);
+        let shifts = self.shifts(weight, design);
+        Ok((self.with_logits(&z)?, shifts))
+    }
+
     fn adjoint_square(&self, g: &[f64]) -> Option<(f64, f64)> {
         let n = self.gram.rows;
         let c = g.len() / n;
@@ -477,21 +554,8 @@ impl Problem for GramProblem<'_> {
         let (norm, square) = (dot(g, g), dot(g, &z).max(0.0));
         // |Gᵀ(Xc + D)|² with |D| known.
         let unrounded = self.gram.unrounded * norm.sqrt();
-        let rounding = CentredGram::NOISE * self.gram.mean_square() * norm
+        let rounding = GramF64::NOISE * self.gram.mean_square() * norm
             + unrounded * (2.0 * square.sqrt() + unrounded);
         Some((square, rounding))
     }
-}
-
-/// Take its mean away from each row of n coordinates: Xcᵀ 1 is 0, so the weight stays, but
-/// rounding in Kc must not meet a large constant.
-fn centre(a: &mut [f64], n: usize) {
-    let isa = Isa::current();
-    let work = Work::bytes(3 * size_of_val(a));
-    a.par_chunks_exact_mut(n).share(work).for_each(|a| {
-        with_isa!(isa, || {
-            let mean = sum(a) / n as f64;
-            a.iter_mut().for_each(|a| *a -= mean);
-        });
-    });
 }

@@ -13,7 +13,7 @@ use crate::interrupt;
 use crate::linalg::gemm::{Backend, Gemm};
 use crate::loss::weights::{ClassWeights, SampleWeights, read_weights};
 use crate::model::calibrate::Calibration;
-use crate::path::{Folds, Limit, Optimizer, PathFit, PathOptions, Penalty};
+use crate::path::{FoldRows, Folds, Limit, Optimizer, PathFit, PathOptions, Penalty};
 use crate::progress::PathEntry;
 use crate::solver::report::{SolveReport, Status};
 
@@ -137,14 +137,15 @@ impl ConvergeArgs {
         let chosen = self.cv.is_some() || validated;
         PathOptions {
             optimizer,
-            penalty: (self.l2.or(self.c.map(Penalty::C)).or(self.l2_path)).unwrap_or(if chosen {
-                Penalty::Auto
-            } else {
-                default.penalty
-            }),
+            penalty: (self.l2.clone())
+                .or(self.c.map(Penalty::C))
+                .or(self.l2_path.clone())
+                .unwrap_or(match chosen {
+                    true => Penalty::Auto,
+                    false => default.penalty,
+                }),
             folds: self.cv.map(|count| Folds {
-                count,
-                seed,
+                rows: FoldRows::Stratified { count, seed },
                 one_standard_error: self.cv_rule == "one-se",
             }),
             refit_all: self.refit == "all",
@@ -157,6 +158,7 @@ impl ConvergeArgs {
             checkpoints: None,
             threads: None,
             cancel: Some(interrupt::cancel()),
+            ..default
         }
     }
 }
@@ -190,8 +192,8 @@ fn path(text: &str) -> std::result::Result<Penalty, String> {
 pub fn forecast(splits: Splits, options: &PathOptions, threads: usize) {
     let (n, d) = (splits.train.rows() as f64, splits.train.features() as f64);
     let scales = matches!(options.standardize, Standardize::Scale | Standardize::Both);
-    let folds = match options.folds {
-        Some(folds) if scales && n <= d => folds.count,
+    let folds = match &options.folds {
+        Some(folds) if scales && n <= d => folds.count(),
         _ => 0,
     };
     let side = n.min(d);
