@@ -12,7 +12,7 @@ use std::process::Command;
 
 use flowreg::design::plan::EngineChoice;
 use flowreg::io::npy::{Dtype, Header};
-use flowreg::linalg::threads;
+use flowreg::threads;
 use flowreg::{Dataset, Fit, Recipe, Samples, Timings};
 use support::shapes::{SOFTMAX, Shape};
 

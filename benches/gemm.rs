@@ -19,7 +19,7 @@ use flowreg::linalg::mat::{MatMut, MatRef};
 use flowreg::loss::BatchLoss;
 use flowreg::sgd::dense::DenseParameters;
 use flowreg::sgd::parameters::{Parameters, Workspace};
-use flowreg::sgd::torch_rng::TorchRng;
+use flowreg::torch_rng::TorchRng;
 use flowreg::{Loss, Model};
 use support::openblas::OpenBlas;
 use support::projection;

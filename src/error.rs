@@ -80,7 +80,7 @@ pub enum Error {
         reason: String,
     },
     /// The output exists and may not be replaced.
-    #[error("{}: already exists{}", path.display(), if *replaceable { "; choose another path, or give --force to replace it" } else { " and holds what flowreg did not write, which --force never replaces: choose another path" })]
+    #[error("{}: already exists{}", path.display(), if *replaceable { "; choose another path, or give `force` to replace it" } else { ", and `force` would not replace it, because it is another kind of output or holds what flowreg did not write: choose another path" })]
     Exists {
         /// The existing output.
         path: PathBuf,
@@ -88,13 +88,13 @@ pub enum Error {
         replaceable: bool,
     },
     /// An unfinished fit is there that would be lost.
-    #[error("{}: checkpoint of an unfinished fit; --resume continues it if the options and the data are the same, --force discards it; or choose another --out", path.display())]
+    #[error("{}: checkpoint of an unfinished fit; `resume` continues it if the options and the data are the same, `force` discards it; or choose another path", path.display())]
     Checkpoint {
         /// Its checkpoint.
         path: PathBuf,
     },
     /// Another process is writing the same output.
-    #[error("{}: another process is writing it; wait for it, or choose another --out", path.display())]
+    #[error("{}: another process is writing it; wait for it, or choose another path", path.display())]
     Locked {
         /// The output.
         path: PathBuf,
@@ -145,7 +145,7 @@ pub enum Error {
     },
     /// Logits that f32 does not hold: they have no probabilities.
     #[error(
-        "logits: found {value} in row {row} for output {output}, expected finite numbers: features times weights are beyond f32; scale the features (--standardize), or fit with a penalty or a smaller --lr"
+        "logits: found {value} in row {row} for output {output}, expected finite numbers: features times weights are beyond f32; scale the features (`standardize`), or fit with a penalty or a smaller `lr`"
     )]
     Overflow {
         /// The row, from 0.
@@ -157,7 +157,7 @@ pub enum Error {
     },
     /// The loss stopped being a finite number; no model is published.
     #[error(
-        "epoch {epoch}: the {what} became {loss} at lr {lr}; no model was written: try a smaller --lr (a tenth), or auto"
+        "epoch {epoch}: the {what} became {loss} at lr {lr}; no model was written: try a smaller `lr` (a tenth), or auto"
     )]
     Diverged {
         /// Epoch (from 0) whose loss, or whose step's weight, was not finite.

@@ -16,14 +16,26 @@
 //! Two classes are fitted by one logistic output (c = 1), more by a softmax. The loss is
 //! the mean over rows.
 //!
+//! # Two fits
+//!
+//! [`fit`](fn@fit) follows `torch.optim.SGD` epoch by epoch, to the same losses. With fewer rows
+//! than features the whole trajectory runs, exactly, in Gram coordinates `W = s·W0 + Aᵀ X`: an
+//! epoch then costs 2n²c flop instead of 4ndc. See [`sgd`].
+//!
+//! [`fit_path`] finds the optimum of `mean loss + (l2/2) |W|²` for one penalty or many, by Newton's
+//! method or L-BFGS, and certifies it: [`report.gap`](solver::report::SolveReport::gap) bounds how
+//! far the objective of the f32 model is above its minimum. See [`path`] and [`solver`].
+//!
 //! # The way of the data
 //!
-//! [`data`] makes rows of photographs and maps them; [`design`] puts their features on one
-//! scale, if asked to; [`fit`](fit::fit) chooses an [`engine`], which holds the weight and asks [`gemm`] for products, which asks the
-//! [`kernels`] or another library; the [`objective`] turns logits into loss and gradient; an
-//! optimizer of [`optim`] moves the weight; the [`monitor`] validates after every epoch; a
-//! [`Model`] comes out, is calibrated ([`model::calibrate`]) and evaluated ([`eval`]), and [`run`] and [`report`] write it down.
-//! [`explain`] tells which rows push its predictions, [`export`] gives it to other tools.
+//! [`data`] makes datasets of pictures, arrays and text, and maps them. [`design`] is X: rows, their
+//! scale, their products, their Gram matrix K. [`loss`] turns logits into loss and gradient.
+//! [`linalg`] multiplies, by its own [`kernels`] or another library. A [`Model`] comes out; it is
+//! calibrated ([`model::calibrate`]), evaluated ([`model::evaluate`]), explained
+//! ([`model::explain`]) and exported ([`model::export`]). [`progress`] tells the caller what
+//! happens and lets it stop a fit. [`io`] writes files whole or not at all.
+//!
+//! Nothing is process-wide: a fit works in the caller's rayon pool or in one of its own.
 //!
 //! # Example
 //!
@@ -57,6 +69,8 @@ pub mod path;
 pub mod progress;
 pub mod sgd;
 pub mod solver;
+pub mod threads;
+pub mod torch_rng;
 
 pub use data::dataset::{Dataset, Split};
 pub use design::samples::{Samples, Splits};

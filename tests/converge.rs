@@ -197,7 +197,7 @@ proptest! {
 /// The same bits for any number of threads.
 #[test]
 fn threads_change_no_bit() {
-    flowreg::linalg::threads::share_short_loops();
+    flowreg::threads::share_short_loops();
     // With one output and enough rows libraries choose other ways.
     for (n, d, classes) in [(90, 400, 5), (400, 60, 5), (300, 320, 2)] {
         let problem = Problem::random(n, d, classes, 3);
@@ -338,7 +338,7 @@ fn folds_are_fits_of_the_other_rows() {
             },
         );
         // The same deal: a class's rows in torch's order, one fold after the other.
-        let mut rng = flowreg::sgd::torch_rng::TorchRng::new(2);
+        let mut rng = flowreg::torch_rng::TorchRng::new(2);
         let (mut order, mut next, mut fold_of) = (Vec::new(), 0, vec![0; problem.n]);
         for class in 0..3 {
             let rows: Vec<usize> = (0..problem.n)

@@ -34,7 +34,7 @@ const BACKENDS: [Backend; 4] = [
 
 #[test]
 fn threads_do_not_change_a_bit() {
-    flowreg::linalg::threads::share_short_loops();
+    flowreg::threads::share_short_loops();
     for classes in [2, 3, 5] {
         // Several blocks of rows and of features, none of them full.
         let (problem, other) = (

@@ -12,7 +12,7 @@ use flowreg::{Dataset, Error, Event, FitOptions, Recipe, Samples};
 use proptest::prelude::*;
 
 fn on<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
-    flowreg::linalg::threads::share_short_loops();
+    flowreg::threads::share_short_loops();
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()

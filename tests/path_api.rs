@@ -205,7 +205,7 @@ fn part(problem: &Problem, rows: &[u32]) -> Problem {
 fn given_folds_are_the_stratified_ones_that_they_spell_out() {
     let problem = Problem::random(45, 70, 3, 2);
     let samples = problem.samples();
-    let mut rng = flowreg::sgd::torch_rng::TorchRng::new(3);
+    let mut rng = flowreg::torch_rng::TorchRng::new(3);
     let (mut order, mut next, mut fold_of) = (Vec::new(), 0, [0; 45]);
     for class in 0..3 {
         let rows: Vec<usize> = (0..45).filter(|&i| problem.labels[i] == class).collect();

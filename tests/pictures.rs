@@ -8,7 +8,11 @@ use flowreg::data::pictures::{DecodeOptions, FIRST_BYTES, Kind, Rgb, decode_rgb,
 
 /// Name and bytes of each picture.
 fn pictures() -> Vec<(PathBuf, Vec<u8>)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures");
+    pictures_in("tests/pictures")
+}
+
+fn pictures_in(folder: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let paths = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path());
@@ -44,11 +48,11 @@ fn pixels_are_pillows() {
             .or_insert(0) += 1;
     }
     let expected = [
-        ("Bmp", 11),
+        ("Bmp", 12),
         ("Gif", 6),
         ("Jpeg", 6),
-        ("Png", 20),
-        ("Tiff", 16),
+        ("Png", 21),
+        ("Tiff", 23),
         ("Webp", 6),
     ];
     assert_eq!(
@@ -127,7 +131,59 @@ fn lenient_is_advised_where_it_helps() {
         }
     }
     let kinds: Vec<&str> = advised.keys().map(String::as_str).collect();
-    assert_eq!(kinds, ["jpg", "png"]);
+    // These TIFFs have their directory at the end; others are in tests/pictures/cut.
+    assert_eq!(kinds, ["bmp", "gif", "jpg", "png"]);
+}
+
+/// Of a cut picture the pixels that Pillow gives with ImageFile.LOAD_TRUNCATED_IMAGES, and none
+/// without `--lenient`.
+#[test]
+fn cut_pictures_are_pillows() {
+    let lenient = DecodeOptions {
+        lenient: true,
+        ..DecodeOptions::default()
+    };
+    let mut seen = 0;
+    for (path, bytes) in pictures_in("tests/pictures/cut") {
+        let name = path.display();
+        let refusal = decode(&bytes, false).unwrap_err();
+        assert!(refusal.ends_with("--lenient"), "{name}: {refusal}");
+        let rgb = decode_rgb(&bytes, &lenient).unwrap();
+        assert!(
+            rgb.values == std::fs::read(format!("{name}.rgb")).unwrap(),
+            "{name}"
+        );
+        seen += 1;
+    }
+    assert_eq!(seen, 9);
+}
+
+/// What no decoder here reads is called by its name.
+#[test]
+fn other_kinds_of_tiff_are_named() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures/rgb.tif");
+    let good = std::fs::read(path).unwrap();
+    for (tag, value, said) in [
+        (
+            262u16,
+            6,
+            "found a TIFF with YCbCr colours, 3 samples of 8 bits, expected",
+        ),
+        (262, 8, "Lab colours"),
+        (259, 4, "compression CCITT (fax)"),
+        (259, 7, "compression JPEG"),
+        (259, 50_000, "compression Zstandard"),
+        (259, 9, "compression 9"),
+    ] {
+        let entry = [tag.to_le_bytes(), [3, 0], [1, 0], [0, 0]].concat();
+        let at = good.windows(8).position(|window| window == entry).unwrap();
+        let mut bytes = good.clone();
+        bytes[at + 8..][..2].copy_from_slice(&u16::to_le_bytes(value));
+        let refusal = decode(&bytes, false).unwrap_err();
+        assert!(refusal.contains(said), "{refusal}");
+        assert!(refusal.ends_with("save it as PNG"), "{refusal}");
+        assert!(!refusal.contains("[]"), "{refusal}");
+    }
 }
 
 /// Limits hold for every kind, are named with what lifts them, and that lifts them.

@@ -11,8 +11,8 @@ use std::process::Command;
 
 use flowreg::kernels::Isa;
 use flowreg::linalg::gemm::{Backend, Gemm};
-use flowreg::linalg::threads;
-use flowreg::sgd::torch_rng::TorchRng;
+use flowreg::threads;
+use flowreg::torch_rng::TorchRng;
 use shapes::{SHAPES, Shape};
 
 /// Most flop a product, which leaves the notebook's shapes whole. Rows beyond are left out, and

@@ -131,10 +131,10 @@ fn checkpoints_of_other_fits_are_refused_by_the_first_difference() {
 
     type Change = fn(&mut FitOptions);
     let changes: [(&str, Change); 11] = [
-        ("--lr: found 0.01, expected 0.02", |o| {
+        ("`lr`: found 0.01, expected 0.02", |o| {
             o.sgd.lr = 0.02.into();
         }),
-        ("--engine: found gram, expected primal", |o| {
+        ("`engine`: found gram, expected primal", |o| {
             o.engine = EngineChoice::Primal;
         }),
         ("--momentum", |o| o.sgd.momentum = 0.0),
@@ -430,20 +430,21 @@ fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
 
     type Change = fn(&mut PathOptions);
     let changes: [(&str, Change); 11] = [
-        ("--optimizer: found newton, expected lbfgs", |o| {
+        ("`optimizer`: found newton, expected lbfgs", |o| {
             o.optimizer = Optimizer::Lbfgs
         }),
-        ("--engine: found gram, expected primal", |o| {
+        ("`engine`: found gram, expected primal", |o| {
             o.engine = EngineChoice::Primal
         }),
-        ("--l2: found 1:0.01:3, expected 0.1", |o| {
+        ("`l2`: found 1:0.01:3, expected 0.1", |o| {
             o.penalty = Penalty::Value(0.1)
         }),
         ("--cv", |o| o.folds = Some(Folds::stratified(2, 0))),
         // Whose K would be another's too.
-        ("--engine: found gram, expected gram, --refit all", |o| {
-            o.refit_all = true
-        }),
+        (
+            "`engine`: found gram, expected gram, `refit_all` all",
+            |o| o.refit_all = true,
+        ),
         ("--tolerance", |o| o.tolerance = 1e-6),
         ("--max-iterations", |o| o.max_iterations = 1001),
         ("--gemm", |o| {
@@ -475,7 +476,7 @@ fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
     }
     let sgd = FitOptions::default();
     let error = fit(splits, &sgd, &path, true, |_| ()).unwrap_err();
-    let part = "--optimizer: found newton, expected sgd";
+    let part = "`optimizer`: found newton, expected sgd";
     assert!(error.to_string().contains(part), "{error}");
 }
 

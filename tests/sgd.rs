@@ -123,7 +123,7 @@ fn weigh(
 fn start(problem: &Problem, init: &Init) -> twin::Parameters {
     let (d, c) = (problem.d, problem.outputs());
     let (weight, bias) = match *init {
-        Init::Torch { seed } => flowreg::sgd::torch_rng::TorchRng::new(seed).linear(d, c),
+        Init::Torch { seed } => flowreg::torch_rng::TorchRng::new(seed).linear(d, c),
         _ => (vec![0.0; c * d], vec![0.0; c]),
     };
     let wide = |values: Vec<f32>| values.iter().map(|&v| f64::from(v)).collect();

@@ -210,7 +210,7 @@ fn a_trajectory_of_scaled_rows_is_refused() {
         assert_eq!((error.exit_code(), events), (64, 0), "{error}");
         let text = error.to_string();
         assert!(
-            text.contains("--save-trajectory") && text.contains(&what.to_string()),
+            text.contains("`save_trajectory`") && text.contains(&what.to_string()),
             "{text}"
         );
     }
@@ -251,7 +251,7 @@ fn a_checkpoint_knows_the_scale() {
         let error = refused.unwrap_err();
         assert!(matches!(error, Error::Format { .. }));
         assert!(
-            error.to_string().contains("--standardize") && !made,
+            error.to_string().contains("`standardize`") && !made,
             "{error}"
         );
     }

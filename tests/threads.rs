@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use flowreg::linalg::threads::{Share, Work, par, pool};
+use flowreg::threads::{Share, Work, par, pool};
 use rayon::prelude::*;
 
 /// The threads that 64 tasks of a loop ran on, in a pool of four. Each lasts long enough for

@@ -54,7 +54,7 @@ fn run(dataset: &Dataset, reference: &serde_json::Value, engine: EngineChoice) -
     assert_eq!(reference["n_test"], test.rows());
 
     let c = if classes == 2 { 1 } else { classes };
-    let (weight, bias) = flowreg::sgd::torch_rng::TorchRng::new(seed).linear(train.features(), c);
+    let (weight, bias) = flowreg::torch_rng::TorchRng::new(seed).linear(train.features(), c);
     for (found, key) in [(weight, "initial_weight_head"), (bias, "initial_bias_head")] {
         for (found, expected) in found.iter().zip(numbers(&reference[key])) {
             assert_eq!(found.to_bits(), (expected as f32).to_bits(), "{key}");

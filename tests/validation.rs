@@ -106,7 +106,7 @@ fn what_does_not_fit_together_is_refused() {
     }
     options.early_stopping = Some(3);
     let error = flowreg::fit(&train, &options, &mut |_| {}).unwrap_err();
-    assert!(error.to_string().contains("--val-split"), "{error}");
+    assert!(error.to_string().contains("`validation`"), "{error}");
     options.early_stopping = Some(0);
     let error = flowreg::fit((&train, &train), &options, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("at least 1"), "{error}");

@@ -5,9 +5,11 @@
                                      [--seed S] [--bin DIR]
 
 tests/pictures holds NAME, beside it NAME.rgb, the values of convert("RGB") (height x width x 3
-bytes), and NAME.exif.rgb, those after ImageOps.exif_transpose, where they differ. Random pictures
-are prepared by `flowreg-prep folder` at a size above theirs and held to Pillow's resize, to the
-byte, with and without --exif. Needs Pillow and NumPy.
+bytes), and NAME.exif.rgb, those after ImageOps.exif_transpose, where they differ. tests/pictures/cut
+holds pictures that are cut short, and what Pillow gives of them with LOAD_TRUNCATED_IMAGES. Random
+pictures are prepared by `flowreg-prep folder` at a size above theirs and held to Pillow's resize, to
+the byte, with and without --exif; cut copies of GIFs, BMPs and TIFFs with --lenient. Needs Pillow and
+NumPy.
 """
 
 import argparse
@@ -21,10 +23,11 @@ import tempfile
 import zlib
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 ROOT = pathlib.Path(__file__).parent.parent
 OUT = ROOT / "tests" / "pictures"
+REVERSED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
 ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 
 
@@ -73,8 +76,8 @@ def png(values, colour, bits, chunks=(), interlaced=False, filters=0, after=()):
     )
 
 
-def lzw(indices, size):
-    """GIF's LZW without a table: a clear code before it would grow."""
+def lzw(indices, size, block=255):
+    """GIF's LZW without a table: a clear code before it would grow; in blocks of `block` bytes."""
     clear, bits, at, codes = 1 << size, 0, 0, []
     for i, index in enumerate(indices):
         if i % (clear - 2) == 0:
@@ -85,11 +88,11 @@ def lzw(indices, size):
         bits |= code << at
         at += size + 1
     data = bits.to_bytes((at + 7) // 8, "little")
-    blocks = [data[i : i + 255] for i in range(0, len(data), 255)]
+    blocks = [data[i : i + block] for i in range(0, len(data), block)]
     return bytes([size]) + b"".join(bytes([len(b)]) + b for b in blocks) + b"\0"
 
 
-def gif(screen, palette, frames):
+def gif(screen, palette, frames, block=255):
     """A GIF; a frame is (left, top, indices, own palette, transparent colour, interlaced)."""
 
     def table(palette):
@@ -106,7 +109,7 @@ def gif(screen, palette, frames):
         order = [y for first, step in ((0, 8), (4, 8), (2, 4), (1, 2)) for y in range(first, height, step)]
         rows = indices[order] if interlaced else indices
         colours = len(own if own is not None else palette)
-        out += lzw(rows.ravel(), max(2, colours.bit_length() - 1))
+        out += lzw(rows.ravel(), max(2, colours.bit_length() - 1), block)
     return out + b";"
 
 
@@ -158,8 +161,9 @@ def runs(indices, nibbles, rng):
     return out + b"\0\1"
 
 
-def tiff(values, photometric, bits, extra=(), big=False, tile=None, rows=None, compression=1, predictor=1, planar=False, palette=None, orientation=None, more=()):
-    """A TIFF of `values`: height x width x samples."""
+def tiff(values, photometric, bits, extra=(), big=False, tile=None, rows=None, compression=1, predictor=1, planar=False, palette=None, orientation=None, more=(), kind=1, reverse=False, first=False):
+    """A TIFF of `values`: height x width x samples; `kind` is the sample format, `reverse` the other
+    order of bits, `first` puts the directory before the pixels."""
     e = ">" if big else "<"
     height, width, samples = values.shape
     planes = [values[..., i : i + 1] for i in range(samples)] if planar else [values]
@@ -175,20 +179,18 @@ def tiff(values, photometric, bits, extra=(), big=False, tile=None, rows=None, c
             chunks += [plane[y : y + step] for y in range(0, height, step)]
     pieces = []
     for part in chunks:
-        part = part.astype("u2" if bits == 16 else "u1")
+        part = part.astype({8: "u1", 16: "u2", 32: "f4" if kind == 3 else "u4"}.get(bits, "u1"))
         if predictor == 2:
             part = np.concatenate([part[:, :1], part[:, 1:] - part[:, :-1]], 1)
-        data = part.astype(e + "u2").tobytes() if bits == 16 else packed(part, bits)
+        data = part.astype(part.dtype.newbyteorder(e)).tobytes() if bits >= 16 else packed(part, bits)
         if compression == 8:
             data = zlib.compress(data)
         if compression == 32773:
             data = b"".join(bytes([len(data[i : i + 128]) - 1]) + data[i : i + 128] for i in range(0, len(data), 128))
-        pieces.append(data)
-    body, offsets = b"", []
-    for data in pieces:
-        offsets.append(8 + len(body))
-        body += data + bytes(len(data) % 2)
+        pieces.append(data.translate(REVERSED) if reverse else data)
     counts = [len(data) for data in pieces]
+    offsets = [8 + sum(n + n % 2 for n in counts[:i]) for i in range(len(counts))]
+    body = b"".join(data + bytes(len(data) % 2) for data in pieces)
     tags = {256: (4, [width]), 257: (4, [height]), 258: (3, [bits] * samples), 259: (3, [compression]), 262: (3, [photometric]), 277: (3, [samples]), 284: (3, [2 if planar else 1]), 317: (3, [predictor])}
     tags |= {322: (3, [tile]), 323: (3, [tile]), 324: (4, offsets), 325: (4, counts)} if tile else {273: (4, offsets), 278: (4, [rows or height]), 279: (4, counts)}
     if extra:
@@ -197,19 +199,31 @@ def tiff(values, photometric, bits, extra=(), big=False, tile=None, rows=None, c
         tags[320] = (3, [int(v) * 257 for v in palette.T.ravel()])
     if orientation:
         tags[274] = (3, [orientation])
+    if kind != 1:
+        tags[339] = (3, [kind] * samples)
+    if reverse:
+        tags[266] = (3, [2])
     tags |= dict(more)
-    entries, beyond, at = b"", b"", 8 + len(body) + 2 + 12 * len(tags) + 4
-    for tag, (kind, numbers) in sorted(tags.items()):
-        data = struct.pack(f"{e}{len(numbers)}{'BHI'[(kind > 1) + (kind > 3)]}", *numbers)
-        count = len(numbers)
-        entries += struct.pack(e + "HHI", tag, kind, count)
+    start = 8 if first else 8 + len(body)
+    if first:
+        length = 2 + 12 * len(tags) + 4
+        for type_, numbers in tags.values():
+            size = len(numbers) * {1: 1, 3: 2, 4: 4}[type_]
+            length += size + size % 2 if size > 4 else 0
+        where = 324 if tile else 273
+        tags[where] = (4, [offset + length for offset in offsets])
+    entries, beyond, at = b"", b"", start + 2 + 12 * len(tags) + 4
+    for tag, (type_, numbers) in sorted(tags.items()):
+        data = struct.pack(f"{e}{len(numbers)}{'BHI'[(type_ > 1) + (type_ > 3)]}", *numbers)
+        entries += struct.pack(e + "HHI", tag, type_, len(numbers))
         if len(data) <= 4:
             entries += data.ljust(4, b"\0")
         else:
             entries += struct.pack(e + "I", at + len(beyond))
             beyond += data + bytes(len(data) % 2)
-    head = (b"MM" if big else b"II") + struct.pack(e + "HI", 42, 8 + len(body))
-    return head + body + struct.pack(e + "H", len(tags)) + entries + bytes(4) + beyond
+    head = (b"MM" if big else b"II") + struct.pack(e + "HI", 42, start)
+    directory = struct.pack(e + "H", len(tags)) + entries + bytes(4) + beyond
+    return head + (directory + body if first else body + directory)
 
 
 def saved(image, kind, **options):
@@ -350,6 +364,8 @@ def random_webp(rng, h, w):
 def random_tiff(rng, h, w):
     kind, photometric, bits, samples, extra = [
         ("grey", 1, int(rng.choice([1, 2, 4, 8, 16])), 1, ()),
+        ("signed", 1, int(rng.choice([8, 16, 32])), 1, ()),
+        ("float", int(rng.choice([0, 1])), 32, 1, ()),
         ("inverted", 0, int(rng.choice([1, 2, 4, 8])), 1, ()),
         ("palette", 3, int(rng.choice([1, 2, 4, 8])), 1, ()),
         ("rgb", 2, int(rng.choice([8, 16])), 3, ()),
@@ -358,13 +374,16 @@ def random_tiff(rng, h, w):
         ("rgba", 2, int(rng.choice([8, 16])), 4, (2,)),
         ("cmyk", 5, 8, 4, ()),
         ("grey-alpha", 1, 8, 2, (2,)),
-    ][int(rng.integers(0, 9))]
+    ][int(rng.integers(0, 11))]
     values = noise(rng, h, w, samples, 1 << bits)
-    if kind == "grey" and bits == 16 and rng.random() < 0.7:
-        values %= 400
+    if kind in ("grey", "signed") and bits >= 16 and rng.random() < 0.7:
+        values = values % 400 - (100 if kind == "signed" else 0)
+    if kind == "float":
+        values = values.astype(float) % 4000 / 10 - 50
+        values.flat[int(rng.integers(0, values.size))] = rng.choice([np.nan, np.inf, -np.inf, 255.5])
     palette = rng.integers(0, 256, (1 << bits, 3)) if kind == "palette" else None
     compression = int(rng.choice([1, 8, 32773, 5]))
-    predictor = 2 if bits >= 8 and compression in (5, 8) and kind != "rgbx" and rng.random() < 0.5 else 1
+    predictor = 2 if bits >= 8 and compression in (5, 8) and kind not in ("rgbx", "float") and rng.random() < 0.5 else 1
     orientation = int(rng.integers(1, 9)) if rng.random() < 0.3 else None
     if compression == 5:
         # LZW by Pillow itself, of what it can save.
@@ -380,8 +399,13 @@ def random_tiff(rng, h, w):
     planar = samples > 1 and kind in ("rgb", "rgba") and bits == 8 and compression != 1 and rng.random() < 0.3
     layout = {"tile": 16} if rng.random() < 0.3 and not planar and kind != "rgbx" else {"rows": int(rng.integers(1, h + 1))}
     big = bool(rng.random() < 0.5)
+    # Pillow swaps the bytes of these.
+    big = big and (compression == 1 or bits == 8 or kind not in ("signed", "float"))
+    # Pillow knows the other order of bits of these.
+    reverse = not extra and bits <= 8 and kind in ("grey", "palette", "rgb") and bool(rng.random() < 0.3) and (kind, compression) != ("palette", 1)
+    first = bool(rng.random() < 0.5)
     name = f"tiff-{kind}-{bits}-{compression}{'-planar' if planar else ''}{'-tiles' if 'tile' in layout else ''}{'-big' if big else ''}"
-    return name, tiff(values, photometric, bits, extra, big, compression=compression, predictor=predictor, planar=planar, palette=palette, orientation=orientation, **layout)
+    return name, tiff(values, photometric, bits, extra, big, compression=compression, predictor=predictor, planar=planar, palette=palette, orientation=orientation, kind={"signed": 2, "float": 3}.get(kind, 1), reverse=reverse, first=first, **layout)
 
 
 KINDS = [random_png, random_jpeg, random_gif, random_bmp, random_webp, random_tiff]
@@ -389,11 +413,12 @@ KINDS = [random_png, random_jpeg, random_gif, random_bmp, random_webp, random_ti
 
 def compare(rng, count, bin, side=48):
     """Holds flowreg-prep to Pillow on random pictures; prints what differs, by kind."""
-    tried, unread, refused, wrong = {}, {}, [], []
+    tried, unread, refused, wrong, cut = {}, {}, [], [], 0
     with tempfile.TemporaryDirectory() as root:
         folder = pathlib.Path(root)
         for label in "ab":
             (folder / "in" / label).mkdir(parents=True)
+            (folder / "cut" / label).mkdir(parents=True)
         for i in range(count):
             kind = KINDS[i % len(KINDS)]
             h, w = (int(v) for v in rng.integers(1, 41, 2))
@@ -406,25 +431,40 @@ def compare(rng, count, bin, side=48):
             tried[kind.__name__[7:]] = tried.get(kind.__name__[7:], 0) + 1
             # Named wrongly on purpose: the kind is what the first bytes say.
             (folder / "in" / "ab"[i % 2] / f"{i}-{name}.jpg").write_bytes(data)
-        for exif in ((), ("--exif",)):
-            out = folder / f"out{len(exif)}"
-            command = [f"{bin}/flowreg-prep", "folder", "--root", folder / "in", "--val-share", "0", "--test-share", "0", "--skip-bad", "--size", str(side), "--out", out, *exif]
-            subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+            if kind in (random_gif, random_bmp, random_tiff):
+                short = data[: int(rng.integers(len(data) // 2, len(data)))]
+                (folder / "cut" / "ab"[i % 6 % 2] / f"{i}-{name}.jpg").write_bytes(short)
+        for option, where in ((None, "in"), ("--exif", "in"), ("--lenient", "cut")):
+            out = folder / f"out{option}"
+            command = [f"{bin}/flowreg-prep", "folder", "--root", folder / where, "--val-share", "0", "--test-share", "0", "--skip-bad", "--size", str(side), "--out", out]
+            subprocess.run(list(map(str, command + [option] * bool(option))), check=True, stdout=subprocess.DEVNULL)
             x = np.load(out / "train.x.npy")
             names = json.load(open(out / "train.files.json"))
-            refused += json.load(open(out / "dataset.json"))["skipped"]
+            if where == "cut":
+                cut = len(names)
+            else:
+                refused += json.load(open(out / "dataset.json"))["skipped"]
+            ImageFile.LOAD_TRUNCATED_IMAGES = where == "cut"
             for row, name in zip(x, names):
                 # Not by its name: Pillow 13 maps turned grey TIFFs as if they were not turned.
-                image = Image.open(io.BytesIO((folder / "in" / name).read_bytes()))
-                image = ImageOps.exif_transpose(image) if exif else image
+                image = Image.open(io.BytesIO((folder / where / name).read_bytes()))
+                image = ImageOps.exif_transpose(image) if option == "--exif" else image
+                try:
+                    image.load()
+                except OSError:
+                    # The pixels are all there, and the checksum is not.
+                    if where == "in":
+                        raise
+                    continue
                 want = np.asarray(image.convert("RGB").resize((side, side), Image.BILINEAR)).transpose(2, 0, 1).ravel()
                 found = np.rint(row * np.float32(255)).astype(np.uint8)
                 if (found != want).any():
                     off = abs(found.astype(int) - want)
-                    wrong.append(f"{name} {' '.join(exif)}: {np.mean(off > 0):.1%} of values differ, by up to {off.max()}")
+                    wrong.append(f"{name} {option}: {np.mean(off > 0):.1%} of values differ, by up to {off.max()}")
                     if len(wrong) <= 20:
-                        pathlib.Path(tempfile.gettempdir(), f"wrong-{pathlib.Path(name).name}").write_bytes((folder / "in" / name).read_bytes())
+                        pathlib.Path(tempfile.gettempdir(), f"wrong-{pathlib.Path(name).name}").write_bytes((folder / where / name).read_bytes())
     print("pictures tried, each with and without --exif:", tried, "sum", sum(tried.values()))
+    print("cut pictures that --lenient reads:", cut)
     for name, error in unread.items():
         print("  not read by Pillow:", name, error)
     for line in refused + wrong:
@@ -480,6 +520,8 @@ def golden():
     yield "palette-short.png", png(indices, 3, 4, [(b"PLTE", palette[:11].tobytes())])
     yield "gamma.png", png(values.astype(int), 2, 8, [(b"gAMA", struct.pack(">I", 45455))], filters=2)
     yield "turned.png", png(values.astype(int), 2, 8, [(b"eXIf", turned.tobytes()[6:])])
+    two = exif_of(6).tobytes()[6:].replace(b"\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00", b"\x12\x01\x03\x00\x02\x00\x00\x00\x06\x00\x03\x00")
+    yield "turned-by-two.png", png(values.astype(int), 2, 8, [(b"eXIf", two)])
     yield "turned-behind.png", png(values.astype(int), 2, 8, after=[(b"eXIf", exif_of(5).tobytes()[6:])])
     frame = indices[..., 0]
     yield "palette.gif", gif((17, 13), palette, [(0, 0, frame, None, None, False)])
@@ -498,6 +540,7 @@ def golden():
     yield "rgb.bmp", bmp(pixels, 24)
     yield "alpha-v5.bmp", bmp(pixels | 0x55000000, 32, header=124, compression=3, masks=(0xFF0000, 0xFF00, 0xFF, 0xFF000000))
     yield "thirty-two-bits.bmp", bmp(pixels, 32, top_down=True)
+    yield "no-last-padding.bmp", bmp(pixels, 24)[:-1]
     eight, four = frame.copy(), frame.copy()
     yield "runs-8.bmp", bmp(eight, 8, palette, compression=1, data=runs(eight, False, rng))
     yield "runs-4.bmp", bmp(four, 4, palette, compression=2, data=runs(four, True, rng))
@@ -523,6 +566,32 @@ def golden():
     yield "multiplied-alpha.tif", tiff(np.asarray(alpha), 2, 8, (1,))
     yield "cmyk.tif", tiff(np.asarray(rgb.convert("CMYK")), 5, 8)
     yield "turned.tif", tiff(values, 2, 8, orientation=8)
+    yield "turned-by-two.tif", tiff(values, 2, 8, more=[(274, (3, [6, 3]))])
+    yield "bits-reversed.tif", tiff(grey // 128, 0, 1, reverse=True)
+    yield "bits-reversed-deflate.tif", tiff(values, 2, 8, compression=8, reverse=True)
+    yield "signed.tif", tiff(grey, 1, 8, kind=2)
+    yield "signed-16.tif", tiff(grey * 3 - 200, 1, 16, kind=2, big=True)
+    yield "whole-32.tif", tiff(grey * 3 - 200, 1, 32, kind=2, compression=8)
+    yield "float.tif", tiff(grey * 1.7 - 99.5, 0, 32, kind=3)
+
+
+def golden_cut():
+    """Name and bytes of each picture of tests/pictures/cut."""
+    values = drawing()
+    grey = values[..., 2:].astype(int)
+    frame = grey[..., 0] // 16
+    palette = np.stack([np.arange(16) * 16, np.arange(16)[::-1] * 15, np.arange(16) * 5 + 7], -1).astype(np.uint8)
+    pixels = (values.astype(int) << [16, 8, 0]).sum(-1)
+    plain = gif((17, 13), palette, [(0, 0, frame, None, None, False)], block=20)
+    yield "plain.gif", plain[:-50]
+    yield "plain-last-block.gif", plain[:-4]
+    yield "interlaced-transparent.gif", gif((17, 13), palette, [(2, 1, frame[:11, :13], None, 3, True)], block=20)[:-60]
+    yield "rgb.bmp", bmp(pixels, 24)[:-200]
+    yield "four-bits.bmp", bmp(frame, 4, palette, top_down=True)[:-30]
+    yield "no-pixels.bmp", bmp(frame, 4, palette)[:118]
+    yield "rgb.tif", tiff(values, 2, 8, rows=5, first=True)[:-200]
+    yield "white-is-zero.tif", tiff(grey, 0, 8, first=True)[:-100]
+    yield "tiles.tif", tiff(np.concatenate([values, values], 1)[:, :17], 2, 8, tile=16, first=True)[:-500]
 
 
 def main():
@@ -542,6 +611,11 @@ def main():
         obeyed = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB").tobytes()
         if obeyed != plain:
             (OUT / f"{name}.exif.rgb").write_bytes(obeyed)
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    (OUT / "cut").mkdir(exist_ok=True)
+    for name, data in golden_cut():
+        (OUT / "cut" / name).write_bytes(data)
+        (OUT / "cut" / f"{name}.rgb").write_bytes(Image.open(io.BytesIO(data)).convert("RGB").tobytes())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ pub mod table;
 
 /// Threads and their FMA peak in GFLOP/s, which this also prints.
 pub fn machine() -> (usize, f64) {
-    let threads = flowreg::linalg::threads::available();
+    let threads = flowreg::threads::available();
     let peak = peak::measure(threads);
     let isa = flowreg::kernels::Isa::current();
     println!(

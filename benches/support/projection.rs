@@ -3,7 +3,7 @@
 
 use flowreg::linalg::gemm::{Accum, Gemm};
 use flowreg::linalg::mat::{MatMut, MatRef};
-use flowreg::sgd::torch_rng::TorchRng;
+use flowreg::torch_rng::TorchRng;
 
 use super::shapes::Shape;
 

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use flowreg::cli::{self, predict};
+use flowreg::cli;
 
 fn main() -> ExitCode {
-    cli::main("flowreg-predict", |args: predict::Args| predict::run(&args))
+    cli::own_process();
+    cli::predict::main(std::env::args_os())
 }

@@ -1,16 +1,18 @@
 //! What the binaries share: arguments to exit code, printing, progress, forecasts.
 
-pub mod converged;
+pub mod fit;
 pub mod predict;
+pub mod prep;
 pub mod report;
 pub mod run_files;
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -36,13 +38,37 @@ pub const WORTH_A_FORECAST: f64 = 10.0;
 
 /// How a binary speaks; chosen once, by the arguments.
 #[derive(Clone, Copy, PartialEq)]
-enum Voice {
+enum OutputMode {
     Lines,
     Quiet,
     Json,
 }
 
-static VOICE: OnceLock<Voice> = OnceLock::new();
+/// The program that runs, for the lines that it prints.
+static PROGRAM: RwLock<Program> = RwLock::new(Program {
+    name: "flowreg",
+    mode: OutputMode::Lines,
+    options: Vec::new(),
+});
+
+struct Program {
+    /// Begins its lines on stderr.
+    name: &'static str,
+    mode: OutputMode,
+    /// The long options that it has, without dashes.
+    options: Vec<String>,
+}
+
+/// Parameters of the library that the command line calls otherwise.
+const OPTION_NAMES: [(&str, &str); 6] = [
+    ("backend", "gemm"),
+    ("checkpoints", "checkpoint-every"),
+    ("folds", "cv"),
+    ("penalties", "l2-path"),
+    ("refit_all", "refit"),
+    ("validation", "val-split"),
+];
+
 /// What became of standard output and standard error.
 static STDOUT: Mutex<Stream> = Mutex::new(Stream::Open);
 static STDERR: Mutex<Stream> = Mutex::new(Stream::Open);
@@ -75,35 +101,93 @@ fn lock(stream: &'static Mutex<Stream>) -> MutexGuard<'static, Stream> {
     stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The program's name, which begins its lines on stderr.
-static NAME: OnceLock<&'static str> = OnceLock::new();
-
 /// Whether everything is said as JSON.
 pub fn is_json() -> bool {
-    voice() == Voice::Json
+    mode() == OutputMode::Json
 }
 
-fn voice() -> Voice {
-    *VOICE.get().unwrap_or(&Voice::Lines)
+fn program() -> RwLockReadGuard<'static, Program> {
+    PROGRAM.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Parse the arguments, run, and turn an error into one line on stderr and an exit code.
-///
-/// Every binary also understands `--quiet`, `--json-logs`, `--completions SHELL` and `--man`.
-/// Ctrl-C, SIGTERM and files that are cut short while mapped are looked after.
-pub fn main<A: Parser>(name: &'static str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
-    let _ = NAME.set(name);
-    // Arguments that cannot be understood are reported as JSON, too.
-    if std::env::args_os().any(|argument| argument == "--json-logs") {
-        let _ = VOICE.set(Voice::Json);
+fn set_program(name: &'static str, mode: OutputMode, options: Vec<String>) {
+    let mut program = PROGRAM.write().unwrap_or_else(PoisonError::into_inner);
+    *program = Program {
+        name,
+        mode,
+        options,
+    };
+}
+
+/// A message of the library, its parameters (`` `l2` ``) called as the program's options
+/// (`--l2`).
+fn with_options(message: &str) -> String {
+    let program = program();
+    let (mut text, mut rest) = (String::new(), message);
+    while let Some((before, after)) = rest.split_once('`') {
+        let option = after.split_once('`').and_then(|(name, behind)| {
+            let own = OPTION_NAMES.iter().find(|(known, _)| *known == name);
+            let option = own.map_or_else(|| name.replace('_', "-"), |(_, own)| (*own).to_string());
+            program
+                .options
+                .contains(&option)
+                .then_some((option, behind))
+        });
+        text += before;
+        match option {
+            Some((option, behind)) => {
+                text += &format!("--{option}");
+                rest = behind;
+            }
+            None => {
+                text.push('`');
+                rest = after;
+            }
+        }
     }
-    std::panic::set_hook(Box::new(move |panic| {
+    text + rest
+}
+
+fn mode() -> OutputMode {
+    program().mode
+}
+
+/// For a binary, whose process is its own: Ctrl-C and SIGTERM ask for a stop, a panic is one line
+/// on stderr, and so is a file that is cut short while it is mapped.
+pub fn own_process() {
+    std::panic::set_hook(Box::new(|panic| {
         complain(&format!("bug: {}", in_one_line(&panic.to_string())), BUG);
     }));
     // Of the signal's handler, which may not make a line itself.
     mmap::exit_on_truncation(|message| line_of_error(message, mmap::CUT_SHORT));
-    let run = |args| interrupt::listen().and_then(|()| run(args));
-    let result = match parse::<A>(name) {
+    if let Err(error) = interrupt::listen() {
+        warn(error);
+    }
+}
+
+/// Parse the arguments, of which the first is the program's name; run; turn an error into one line
+/// on stderr and an exit code.
+///
+/// Every program also understands `--quiet`, `--json-logs`, `--completions SHELL` and `--man`.
+/// Nothing of the process is changed: handlers of signals are [`own_process`]'s.
+pub fn main<A: Parser>(
+    name: &'static str,
+    args: impl IntoIterator<Item = OsString>,
+    run: impl FnOnce(A) -> Result<()>,
+) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    // Arguments that cannot be understood are reported as JSON, too.
+    let is_json = args.iter().any(|argument| argument == "--json-logs");
+    let mode = if is_json {
+        OutputMode::Json
+    } else {
+        OutputMode::Lines
+    };
+    set_program(name, mode, Vec::new());
+    for stream in [&STDOUT, &STDERR] {
+        *lock(stream) = Stream::Open;
+    }
+    let result = match parse::<A>(name, args) {
         Ok(Some(args)) => match catch_unwind(AssertUnwindSafe(|| run(args))) {
             Ok(result) => result.map_err(|error| match (&error, interrupt::signal()) {
                 (Error::Interrupted { kept }, Some(signal)) => {
@@ -140,7 +224,8 @@ pub fn complain(message: &str, code: u8) {
 }
 
 fn line_of_error(message: &str, code: u8) -> String {
-    let message = escaped(message);
+    let message = with_options(message);
+    let message = escaped(&message);
     line(
         &message,
         &json!({"event": "error", "message": message, "code": code}),
@@ -150,38 +235,50 @@ fn line_of_error(message: &str, code: u8) -> String {
 /// A warning as one line on stderr: `flowreg-fit: MESSAGE`, or with `--json-logs`
 /// `{"event":"warning","message":MESSAGE}`. `--quiet` does not silence it.
 pub fn warn(message: impl std::fmt::Display) {
-    let message = escaped(&message.to_string()).into_owned();
+    let message = escaped(&with_options(&message.to_string())).into_owned();
     let line = line(&message, &json!({"event": "warning", "message": message}));
     note(line);
 }
 
 /// A line for stderr: the program's name and the message, or with `--json-logs` the event.
 fn line(message: &str, event: &Value) -> String {
-    match voice() {
-        Voice::Json => json_line(event),
-        Voice::Lines | Voice::Quiet => {
-            format!("{}: {message}", NAME.get().unwrap_or(&"flowreg"))
+    match mode() {
+        OutputMode::Json => json_line(event),
+        OutputMode::Lines | OutputMode::Quiet => {
+            format!("{}: {message}", program().name)
         }
     }
 }
 
 /// The arguments; `None` if completions or a man page were asked for, which are printed.
-fn parse<A: Parser>(name: &'static str) -> std::result::Result<Option<A>, clap::Error> {
+fn parse<A: Parser>(
+    name: &'static str,
+    args: Vec<OsString>,
+) -> std::result::Result<Option<A>, clap::Error> {
     let mut command = with_common_arguments(A::command());
-    let asked = (command.clone().subcommand_required(false)).try_get_matches();
+    let asked = (command.clone().subcommand_required(false)).try_get_matches_from(args.clone());
     if let Ok(matches) = &asked
         && print_about_itself(&mut command, name, matches)
     {
         return Ok(None);
     }
-    let matches = command.try_get_matches()?;
-    let voice = match (matches.get_flag("quiet"), matches.get_flag("json_logs")) {
-        (true, _) => Voice::Quiet,
-        (_, true) => Voice::Json,
-        _ => Voice::Lines,
+    let options = options_of(&command);
+    let matches = command.try_get_matches_from(args)?;
+    let mode = match (matches.get_flag("quiet"), matches.get_flag("json_logs")) {
+        (true, _) => OutputMode::Quiet,
+        (_, true) => OutputMode::Json,
+        _ => OutputMode::Lines,
     };
-    let _ = VOICE.set(voice);
+    set_program(name, mode, options);
     A::from_arg_matches(&matches).map(Some)
+}
+
+/// The long options of a command and its subcommands.
+fn options_of(command: &Command) -> Vec<String> {
+    let own = command.get_arguments().filter_map(|arg| arg.get_long());
+    let own = own.map(str::to_string);
+    let below = command.get_subcommands().flat_map(options_of);
+    own.chain(below).collect()
 }
 
 fn with_common_arguments(command: Command) -> Command {
@@ -261,9 +358,12 @@ fn json_line(value: &Value) -> String {
     if !line.contains(is_unprintable) {
         return line;
     }
-    let escape = |c: char| match is_unprintable(c) {
-        true => format!("\\u{:04x}", u32::from(c)),
-        false => c.to_string(),
+    let escape = |c: char| {
+        if is_unprintable(c) {
+            format!("\\u{:04x}", u32::from(c))
+        } else {
+            c.to_string()
+        }
     };
     line.chars().map(escape).collect()
 }
@@ -315,11 +415,11 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
 }
 
 /// Print a line about what goes on, unless `--quiet`.
-pub fn say(line: impl std::fmt::Display) {
-    match voice() {
-        Voice::Lines => print(escaped(&line.to_string())),
-        Voice::Quiet => {}
-        Voice::Json => {
+pub fn info(line: impl std::fmt::Display) {
+    match mode() {
+        OutputMode::Lines => print(escaped(&line.to_string())),
+        OutputMode::Quiet => {}
+        OutputMode::Json => {
             let message = escaped(&line.to_string()).into_owned();
             print_json(&json!({"event": "message", "message": message}));
         }
@@ -329,7 +429,7 @@ pub fn say(line: impl std::fmt::Display) {
 /// With `--json-logs`, print something that happened with its numbers, and tell that it was
 /// printed.
 pub fn event(name: &str, data: &impl serde::Serialize) -> bool {
-    if voice() != Voice::Json {
+    if mode() != OutputMode::Json {
         return false;
     }
     let mut line = serde_json::Map::from_iter([("event".to_string(), json!(name))]);
@@ -349,12 +449,13 @@ pub fn forecast(seconds: f64, memory: f64, disk: f64) {
     }
     let data = json!({"seconds": seconds, "memory_bytes": memory, "disk_bytes": disk});
     if !event("forecast", &data) {
-        let disk = match disk > 0.0 {
-            true => format!(", {} on the disk", bytes(disk)),
-            false => String::new(),
+        let disk = if disk > 0.0 {
+            format!(", {} on the disk", bytes(disk))
+        } else {
+            String::new()
         };
         let time = duration(seconds);
-        say(format_args!(
+        info(format_args!(
             "  forecast: about {time}, {} of memory{disk}",
             bytes(memory)
         ));
@@ -426,18 +527,18 @@ pub fn every(text: &str) -> std::result::Result<Every, String> {
 }
 
 /// Where a process's time goes: laps that follow one another without a gap.
-pub struct Laps {
+pub struct Stopwatch {
     last: Instant,
-    laps: Vec<(String, f64)>,
+    stopwatch: Vec<(String, f64)>,
 }
 
-impl Laps {
+impl Stopwatch {
     /// The first lap begins.
     #[allow(clippy::new_without_default)] // It is no neutral value: it reads the clock.
-    pub fn new() -> Laps {
-        Laps {
+    pub fn new() -> Stopwatch {
+        Stopwatch {
             last: Instant::now(),
-            laps: Vec::new(),
+            stopwatch: Vec::new(),
         }
     }
 
@@ -445,29 +546,29 @@ impl Laps {
     pub fn end(&mut self, name: &str) {
         let now = Instant::now();
         let seconds = now.duration_since(self.last).as_secs_f64();
-        self.laps.push((name.to_string(), seconds));
+        self.stopwatch.push((name.to_string(), seconds));
         self.last = now;
     }
 
     /// A lap ends whose parts are known; what they leave is `rest`.
     pub fn end_with_parts(&mut self, parts: &[(&str, f64)], rest: &str) {
         self.end(rest);
-        let (name, whole) = self.laps.pop().expect("it just ended");
+        let (name, whole) = self.stopwatch.pop().expect("it just ended");
         let known: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
         let parts = parts
             .iter()
             .map(|&(name, seconds)| (name.to_string(), seconds));
-        self.laps.extend(parts);
-        self.laps.push((name, whole - known));
+        self.stopwatch.extend(parts);
+        self.stopwatch.push((name, whole - known));
     }
 
     /// All laps and their sum.
-    pub fn say(&self) {
-        for (name, seconds) in &self.laps {
-            say(format_args!("  {name:32} {:9.2} ms", 1e3 * seconds));
+    pub fn print(&self) {
+        for (name, seconds) in &self.stopwatch {
+            info(format_args!("  {name:32} {:9.2} ms", 1e3 * seconds));
         }
-        let sum: f64 = self.laps.iter().map(|(_, seconds)| seconds).sum();
-        say(format_args!("  {:32} {:9.2} ms", "in all", 1e3 * sum));
+        let sum: f64 = self.stopwatch.iter().map(|(_, seconds)| seconds).sum();
+        info(format_args!("  {:32} {:9.2} ms", "in all", 1e3 * sum));
     }
 }
 
@@ -493,11 +594,11 @@ impl PeakMemory {
     }
 
     /// Print it, where the system tells it.
-    pub fn say(self) {
+    pub fn print(self) {
         drop(self.stop);
         if let Ok(Some(bytes)) = self.watcher.join() {
             let megabytes = bytes as f64 / 1e6;
-            say(format_args!(
+            info(format_args!(
                 "  {:32} {megabytes:9.2} MB",
                 "peak memory beside the maps"
             ));
@@ -531,7 +632,7 @@ pub fn progress_bytes(bytes: u64, what: &'static str) -> ProgressBar {
 }
 
 fn bar(steps: u64, what: &'static str, template: &str) -> ProgressBar {
-    if voice() != Voice::Lines {
+    if mode() != OutputMode::Lines {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template(template).expect("the template is valid");
@@ -551,6 +652,31 @@ fn in_one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parameters_are_called_as_the_options() {
+        set_program(
+            "flowreg-fit",
+            OutputMode::Lines,
+            ["l2", "cv", "val-split", "sample-weight"]
+                .map(String::from)
+                .to_vec(),
+        );
+        for (message, expected) in [
+            ("`l2`: found -1", "--l2: found -1"),
+            ("give `validation` or `folds`", "give --val-split or --cv"),
+            ("`sample_weight``l2`", "--sample-weight--l2"),
+            (
+                "all with `sample_weight`, so",
+                "all with --sample-weight, so",
+            ),
+            ("`lenient` reads it", "`lenient` reads it"),
+            ("a`b/l2`c `l2", "a`b/l2`c `l2"),
+            ("", ""),
+        ] {
+            assert_eq!(with_options(message), expected);
+        }
+    }
 
     #[test]
     fn control_characters_are_written_out() {

@@ -4,14 +4,13 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 #[cfg(feature = "formats")]
-use crate::data::npz;
-use crate::data::npz::{Inflated, Member};
+use crate::data::npz::{self, Inflated, Member};
 use crate::design::plan::available_memory;
 use crate::error::{Error, Result};
 use crate::io::files;
 use crate::io::files::WatchedFile;
 use crate::io::mmap::parse_header;
-use crate::io::npy::{Dtype, Header};
+use crate::io::npy::Header;
 
 /// Bytes that are read together where nothing else says how many.
 const PIECE: usize = 1 << 20;
@@ -29,8 +28,8 @@ impl Role {
     /// `numpy.savez(file, x, y)`.
     fn usual(self) -> &'static [&'static str] {
         match self {
-            Role::Features => &["x", "X", "features", "data", "arr_0"],
-            Role::Labels => &["y", "Y", "labels", "label", "target", "targets", "arr_1"],
+            Role::Features => &["x", "X", "arr_0"],
+            Role::Labels => &["y", "Y", "arr_1"],
         }
     }
 }
@@ -271,6 +270,11 @@ impl ArrayFile {
     /// Bytes of the data from `at` on. Only after [`ArrayFile::seekable`].
     pub fn read_at(&mut self, at: u64, bytes: &mut [u8]) -> Result<()> {
         let read = match &mut self.source {
+            #[cfg(unix)]
+            Source::Plain(start) => {
+                std::os::unix::fs::FileExt::read_exact_at(&self.file.file, bytes, *start + at)
+            }
+            #[cfg(not(unix))]
             Source::Plain(start) => {
                 let mut file = &self.file.file;
                 (file.seek(SeekFrom::Start(*start + at))).and_then(|_| file.read_exact(bytes))
@@ -299,15 +303,9 @@ impl ArrayFile {
     }
 
     /// The error of a number that cannot be a feature.
-    pub fn refused(&self, (row, column): (usize, usize), found: f64, expected: &str) -> Error {
+    pub fn refused(&self, (row, column): (usize, usize), element: &[u8], expected: &str) -> Error {
         let field = format!("row {row}, column {column}");
-        // Whole numbers of 64 bits are rounded beyond this.
-        let is_exact = found.is_nan() || found.abs() < (1_u64 << 53) as f64;
-        let found = match self.header.dtype {
-            Dtype::I64 | Dtype::U64 if !is_exact => format!("about {found:e}"),
-            _ => found.to_string(),
-        };
-        Error::format(&self.path, field, found, expected)
+        Error::format(&self.path, field, self.header.spelled(element), expected)
     }
 
     /// Refuse if somebody wrote to the file since it was opened.

@@ -16,7 +16,7 @@ use crate::data::photographs::{Photograph, PhotographSplit, Photographs};
 use crate::data::pictures;
 use crate::error::{Error, Result};
 use crate::io::{files, publish};
-use crate::sgd::torch_rng::TorchRng;
+use crate::torch_rng::TorchRng;
 
 /// Usual names of split folders, in lower case.
 const USUAL: [(&str, &str); 8] = [
@@ -329,6 +329,7 @@ enum Kind {
     NoPictures,
     OtherPictures,
     NotPictures,
+    NotFiles,
     Hidden,
     Output,
     Circle,
@@ -350,6 +351,7 @@ impl Kind {
                 "pictures in formats that flowreg does not read",
             ),
             Kind::NotPictures => ("file that is no picture", "files that are no pictures"),
+            Kind::NotFiles => ("pipe, socket or device", "pipes, sockets or devices"),
             Kind::Hidden => ("hidden name", "hidden names"),
             Kind::Output => ("output of flowreg", "outputs of flowreg"),
             Kind::Circle => ("link to a folder above it", "links to folders above them"),
@@ -467,7 +469,9 @@ fn file_kind(path: &Path, kind: Option<FileType>) -> Option<Kind> {
         return None;
     }
     let regular = kind.is_some_and(|kind| kind.is_file());
-    if regular && begins_as_a_picture(path) {
+    if kind.is_some() && !regular {
+        Some(Kind::NotFiles)
+    } else if regular && begins_as_a_picture(path) {
         None
     } else if OTHER_PICTURES.contains(&extension.as_str()) {
         Some(Kind::OtherPictures)
@@ -1061,6 +1065,9 @@ mod tests {
         symlink("/nowhere", root.join("a/broken.png")).unwrap();
         symlink("/nowhere", root.join("a/broken")).unwrap();
         symlink("1.png", root.join("a/one.png")).unwrap();
+        for name in ["a/pipe", "a/socket.heic"] {
+            drop(std::os::unix::net::UnixListener::bind(root.join(name)).unwrap());
+        }
         let found = open(&root, &options()).unwrap();
         assert_eq!(found.photographs.class_names, ["a", "b", "c"]);
         let all = FolderOptions {
@@ -1082,6 +1089,7 @@ mod tests {
         assert_eq!(names, expected);
         let left_out = [
             "2 files that are no pictures (a/broken, a/itself)",
+            "2 pipes, sockets or devices (a/pipe, a/socket.heic)",
             "1 hidden name (.x)",
             "3 links to folders above them (a/more/root, a/up, c/root)",
         ];

@@ -12,6 +12,19 @@ use crate::error::{Error, Result};
 
 /// The first bytes of a zip file that has members, and of one that has none.
 const MAGICS: [&[u8; 4]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
+/// Names of all members that scipy.sparse.save_npz writes.
+const SPARSE: [&str; 10] = [
+    "format",
+    "shape",
+    "data",
+    "indices",
+    "indptr",
+    "offsets",
+    "row",
+    "col",
+    "coords",
+    "_is_array",
+];
 /// Members that a message names.
 const NAMED: usize = 12;
 
@@ -66,8 +79,10 @@ impl Member {
             .filter(|&i| names[i].ends_with(".npy"))
             .collect();
         let at = |wanted: &str| names.iter().position(|n| n == wanted || plain(n) == wanted);
-        // scipy.sparse.save_npz: whatever the kind, none of its arrays is the matrix.
-        if name.is_none() && ["format", "shape", "data"].iter().all(|&n| at(n).is_some()) {
+        // Whatever the kind, and whatever is named, none of the arrays is the matrix.
+        let is_sparse = ["format", "shape", "data"].iter().all(|&n| at(n).is_some())
+            && names.iter().all(|name| SPARSE.contains(&&*plain(name)));
+        if is_sparse {
             let expected = "a dense one: X.toarray() makes it, if it fits memory";
             return Err(Error::format(
                 path,
@@ -117,8 +132,15 @@ impl Member {
             CompressionMethod::Stored => false,
             CompressionMethod::Deflated => true,
             other => {
-                let expected = "stored or deflated, as numpy.savez and savez_compressed do";
-                return refuse(format!("{other:?}"), expected);
+                let method = match other {
+                    CompressionMethod::BZIP2 => "bzip2",
+                    CompressionMethod::LZMA => "LZMA",
+                    _ => "a method that NumPy does not know",
+                };
+                let found = format!("compression by {method}");
+                let expected = "none, or deflate: numpy.savez('NEW.npz', **numpy.load(FILE)) \
+                                writes it so";
+                return refuse(found, expected);
             }
         };
         let (compressed, size) = (entry.compressed_size(), entry.size());

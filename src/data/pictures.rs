@@ -75,7 +75,8 @@ pub fn kind(first_bytes: &[u8]) -> Option<Kind> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeOptions {
     /// Accept damaged pictures where the decoder gives pixels: JPEG of which libjpeg warns, with
-    /// the pixels that it invents, and PNG of which only checksums or the end are amiss.
+    /// the pixels that it invents; PNG of which only checksums or the end are amiss; GIF, BMP and
+    /// TIFF (the last two not packed) that are cut short, with colour 0, or black, for the rest.
     pub lenient: bool,
     /// Turn and mirror pictures as EXIF's orientation (or XMP's) says.
     pub exif: bool,

@@ -5,8 +5,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bzip2::bufread::MultiBzDecoder;
-use flate2::bufread::MultiGzDecoder;
+use bzip2::bufread::BzDecoder;
+use flate2::bufread::GzDecoder;
 use lzma_rust2::XzReader;
 
 use crate::data::source::{Kind, Source, stopped_or};
@@ -51,7 +51,6 @@ pub enum TextKind {
 impl TextKind {
     /// Of the beginning of a text. Blank lines, and lines that begin with `#`, say nothing.
     pub fn of(start: &[u8]) -> TextKind {
-        let says = |line: &&[u8]| !line.trim_ascii().is_empty() && !line.starts_with(b"#");
         let Some(line) = start.split(|&byte| byte == b'\n').find(says) else {
             return TextKind::Other;
         };
@@ -79,10 +78,16 @@ impl TextKind {
     }
 }
 
+/// Whether a line is neither blank nor a comment.
+fn says(line: &&[u8]) -> bool {
+    !line.trim_ascii().is_empty() && !line.starts_with(b"#")
+}
+
 /// Open a text: a file, a pipe, or `-` for standard input. A byte order mark of UTF-8 is skipped.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Format`] for a folder, a device, a damaged packed file, and UTF-16.
+/// [`Error::Io`]; [`Error::Format`] for a folder, a device, an array, a damaged packed file, and
+/// UTF-16.
 pub fn open_text(path: &Path) -> Result<Text> {
     Text::of(Source::open(path)?)
 }
@@ -94,6 +99,16 @@ impl Text {
     /// As [`open_text`].
     pub fn of(source: Source) -> Result<Text> {
         let (path, kind, watched) = (source.path().to_path_buf(), source.kind(), source.watched());
+        let found = match kind {
+            Kind::Npy => "an array (.npy)",
+            Kind::Zip => "an archive, such as .npz",
+            _ => "",
+        };
+        if !found.is_empty() {
+            let expected = "text: flowreg-prep npy and --x read arrays, of a sparse matrix X those \
+                            of X.toarray(); sklearn.datasets.dump_svmlight_file writes X as text";
+            return Err(Error::format(&path, "text", found, expected));
+        }
         Text::of_reader(path, kind, watched, source.into_reader())
     }
 
@@ -113,19 +128,14 @@ impl Text {
         reader: impl Read + Send + 'static,
     ) -> Result<Text> {
         let reader = BufReader::with_capacity(BUFFER, reader);
-        let buffered = |reader: Box<dyn Read + Send>| BufReader::with_capacity(BUFFER, reader);
         let (input, packed): (Box<dyn BufRead + Send>, _) = match kind {
-            Kind::Packed(".gz") => {
-                let reader = buffered(Box::new(MultiGzDecoder::new(reader)));
-                (Box::new(reader), Some(".gz"))
-            }
-            Kind::Packed(".bz2") => {
-                let reader = buffered(Box::new(MultiBzDecoder::new(reader)));
-                (Box::new(reader), Some(".bz2"))
-            }
-            Kind::Packed(".xz") => {
-                let reader = XzReader::new_mem_limit(reader, true, XZ_MEMORY);
-                (Box::new(buffered(Box::new(reader))), Some(".xz"))
+            Kind::Packed(ending) => {
+                let unpacked = Unpacked {
+                    ending,
+                    stream: Some(Stream::begin(ending, reader)),
+                };
+                let input = BufReader::with_capacity(BUFFER, unpacked);
+                (Box::new(input), Some(ending))
             }
             _ => (Box::new(reader), None),
         };
@@ -189,14 +199,26 @@ impl Text {
     /// # Errors
     /// As [`Text::peek`].
     pub fn kind(&mut self) -> Result<TextKind> {
-        // Two words decide, wherever the line ends.
-        let whole = |bytes: &[u8]| {
-            let lines = bytes.split_inclusive(|&byte| byte == b'\n');
-            let says = |line: &&[u8]| !line.trim_ascii().is_empty() && !line.starts_with(b"#");
-            let line = lines.into_iter().find(says);
+        Ok(TextKind::of(self.start()?))
+    }
+
+    /// Whether the first line that says anything has this byte; nothing is taken.
+    ///
+    /// # Errors
+    /// As [`Text::peek`].
+    pub fn begins_with_line_of(&mut self, wanted: u8) -> Result<bool> {
+        let mut lines = self.start()?.split(|&byte| byte == b'\n');
+        Ok(lines.find(says).is_some_and(|line| line.contains(&wanted)))
+    }
+
+    /// What comes next, with the first line that says anything, or 4 KiB of it: two words decide,
+    /// wherever the line ends.
+    fn start(&mut self) -> Result<&[u8]> {
+        self.peek(|bytes: &[u8]| {
+            let mut lines = bytes.split_inclusive(|&byte| byte == b'\n');
+            let line = lines.find(says);
             line.is_some_and(|line| line.ends_with(b"\n") || line.len() > 1 << 12)
-        };
-        Ok(TextKind::of(self.peek(whole)?))
+        })
     }
 
     /// The next line, with its end; `None` where the text ends.
@@ -293,6 +315,89 @@ impl BufRead for Text {
     }
 }
 
+/// A packed text: one stream or several, one after another, with zeros between or behind them, as
+/// Python's gzip module, bzip2 and xz read it. What else stands behind a .bz2 or .xz is passed over,
+/// as bzip2 and Python do; behind a .gz it is refused, as by Python.
+struct Unpacked<R: BufRead> {
+    /// `.gz`, `.bz2` or `.xz`.
+    ending: &'static str,
+    /// `None` at the end.
+    stream: Option<Stream<R>>,
+}
+
+enum Stream<R: BufRead> {
+    Gz(GzDecoder<R>),
+    Bz2(BzDecoder<R>),
+    Xz(Box<XzReader<R>>),
+}
+
+impl<R: BufRead> Stream<R> {
+    fn begin(ending: &str, reader: R) -> Stream<R> {
+        match ending {
+            ".gz" => Stream::Gz(GzDecoder::new(reader)),
+            ".bz2" => Stream::Bz2(BzDecoder::new(reader)),
+            _ => {
+                let stream = XzReader::new_mem_limit(reader, false, XZ_MEMORY);
+                Stream::Xz(Box::new(stream))
+            }
+        }
+    }
+
+    /// The stream that follows one that has ended, if there is one.
+    fn next(self, ending: &str) -> io::Result<Option<Stream<R>>> {
+        let (mut reader, first) = match self {
+            Stream::Gz(stream) => (stream.into_inner(), 0x1F),
+            Stream::Bz2(stream) => (stream.into_inner(), b'B'),
+            Stream::Xz(stream) => (stream.into_inner(), 0xFD),
+        };
+        loop {
+            let bytes = match reader.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                bytes => bytes?,
+            };
+            match bytes.iter().position(|&byte| byte != 0) {
+                Some(zeros) if bytes[zeros] == first => {
+                    reader.consume(zeros);
+                    return Ok(Some(Stream::begin(ending, reader)));
+                }
+                Some(_) if ending == ".gz" => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "other bytes behind its end",
+                    ));
+                }
+                Some(_) => return Ok(None),
+                None if bytes.is_empty() => return Ok(None),
+                None => {
+                    let zeros = bytes.len();
+                    reader.consume(zeros);
+                }
+            }
+        }
+    }
+}
+
+impl<R: BufRead> Read for Unpacked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(stream) = &mut self.stream {
+            let read = match stream {
+                Stream::Gz(stream) => stream.read(buffer)?,
+                Stream::Bz2(stream) => stream.read(buffer)?,
+                Stream::Xz(stream) => stream.read(buffer)?,
+            };
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let ended = self.stream.take();
+            self.stream = match ended {
+                Some(stream) => stream.next(self.ending)?,
+                None => None,
+            };
+        }
+        Ok(0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,6 +446,37 @@ mod tests {
             let middle = bytes.len() * 2 / 3;
             flipped[middle] ^= 0x10;
             assert_eq!(of(&flipped).unwrap_err().exit_code(), 65, "{ending}");
+        }
+    }
+
+    #[test]
+    fn what_stands_behind_a_packed_text_is_taken_as_by_python() {
+        let path = Path::new("text");
+        for (ending, bytes) in packed(b"1 1:2\n2 1:3\n") {
+            let of = |behind: &[&[u8]]| {
+                let all = [&bytes[..], &behind.concat()].concat();
+                lines(Text::of_bytes(path, all)).map(|lines| lines.len())
+            };
+            // Tapes and sectors are filled up with zeros, of which xz writes multiples of four.
+            for zeros in [1, 4, 512, BUFFER + 1] {
+                assert_eq!(of(&[&vec![0; zeros]]).unwrap(), 2, "{ending}");
+                assert_eq!(of(&[&vec![0; zeros], &bytes]).unwrap(), 4, "{ending}");
+            }
+            // A stream that is there in part is a text that breaks off.
+            for length in [1, 5, bytes.len() / 2, bytes.len() - 1] {
+                let error = of(&[&bytes[..length]]).unwrap_err();
+                assert_eq!(error.exit_code(), 65, "{ending}: {error}");
+            }
+            for junk in [&b"junk"[..], b"\0\0\0\0junk"] {
+                match (ending, of(&[junk])) {
+                    (".gz", Err(error)) => {
+                        let error = error.to_string();
+                        assert!(error.contains("other bytes behind its end"), "{error}");
+                    }
+                    (".gz", Ok(_)) => panic!("bytes behind a .gz are no text"),
+                    (_, read) => assert_eq!(read.unwrap(), 2, "{ending}"),
+                }
+            }
         }
     }
 

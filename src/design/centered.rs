@@ -18,8 +18,8 @@ use rayon::prelude::*;
 
 use crate::design::samples::Rows;
 use crate::kernels::{Isa, columns, with_isa};
-use crate::linalg::threads::{Share, Work};
 use crate::linalg::vec::{Real, axpby, dot};
+use crate::threads::{Share, Work};
 
 /// Most columns of a slab: so many products are summed in the precision asked for.
 const SLAB: usize = 512;

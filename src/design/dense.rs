@@ -11,8 +11,8 @@ use crate::design::samples::{Batch, Rows};
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::gemm::{Accum, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
-use crate::linalg::threads::{Share, Work};
 use crate::linalg::vec;
+use crate::threads::{Share, Work};
 
 /// Most bytes of X gathered at a time.
 const GATHER_BYTES: usize = 64 << 20;
@@ -92,12 +92,11 @@ impl<'a> Blocks<'a> {
         let mut columns = std::mem::take(&mut self.columns);
         self.each(batch, |range, x| {
             let len = range.len();
-            let block = match len == n {
-                true => z.as_mut_slice(),
-                false => {
-                    columns.resize(bias.len() * len, 0.0);
-                    &mut columns[..]
-                }
+            let block = if len == n {
+                z.as_mut_slice()
+            } else {
+                columns.resize(bias.len() * len, 0.0);
+                &mut columns[..]
             };
             let rows = block.chunks_exact_mut(len).zip(bias);
             rows.for_each(|(row, &bias)| row.fill(bias));
@@ -129,14 +128,13 @@ impl<'a> Blocks<'a> {
         let mut columns = std::mem::take(&mut self.columns);
         self.each(batch, |range, x| {
             let len = range.len();
-            let g = match len == n {
-                true => g,
-                false => {
-                    columns.clear();
-                    let rows = g.as_slice().chunks_exact(n);
-                    rows.for_each(|row| columns.extend_from_slice(&row[range.clone()]));
-                    MatRef::new(&columns, c, len)
-                }
+            let g = if len == n {
+                g
+            } else {
+                columns.clear();
+                let rows = g.as_slice().chunks_exact(n);
+                rows.for_each(|row| columns.extend_from_slice(&row[range.clone()]));
+                MatRef::new(&columns, c, len)
             };
             gemm.a_b(alpha, g, x, accum, MatMut::new(weight, c, d));
             accum = Accum::Add;

@@ -22,9 +22,9 @@ use crate::error::{Error, Result};
 use crate::kernels::columns::{self, Columns};
 use crate::kernels::{Isa, pixels, with_isa};
 use crate::linalg::gemm::{Accum, Gemm, Part, Prepacked, lower_triangle};
-use crate::linalg::mat::{MatMut, MatRef};
-use crate::linalg::threads::{self, Share, Work};
+use crate::linalg::mat::{MatMut, MatRef, room};
 use crate::linalg::vec::{dot_serial, sum};
+use crate::threads::{self, Share, Work};
 
 /// Columns of X multiplied at a time in floats: so many products are summed in f32, the rest
 /// in f64.
@@ -488,12 +488,12 @@ impl Products<'_> {
             let values: &mut [i32] = bytemuck::cast_slice_mut(&mut self.values);
             let width = columns.len().div_ceil(4);
             let (a, b) = (&left.unsigned, &x_slab.signed);
-            let (a, b) = (MatRef::new(a, rows, width), MatRef::new(b, n, width));
-            let accum = match first % EXACT {
-                0 => Accum::Replace,
-                _ => Accum::Add,
+            let accum = if first.is_multiple_of(EXACT) {
+                Accum::Replace
+            } else {
+                Accum::Add
             };
-            self.gemm.byte_product(a, b, accum, part, values);
+            (self.gemm).byte_product(a, b, width, accum, part, values);
             if columns.end == d || columns.end.is_multiple_of(EXACT) {
                 add_slab(&mut self.sums, values, n, &used);
             }
@@ -592,12 +592,12 @@ const EXACT: usize = 8 * BYTE_SLAB;
 /// Most bytes a row that slabs of either kind take.
 pub(super) const SLAB_BYTES: usize = 2 * BYTE_SLAB;
 
-/// Some columns of rows as bytes, four in a value, each row padded by zeros.
+/// Some columns of rows as bytes, four at a time. Where they end, `unsigned` is padded by zeros.
 #[derive(Default)]
 struct ByteSlab {
-    unsigned: Vec<f32>,
+    unsigned: Vec<[u8; 4]>,
     /// Less 128.
-    signed: Vec<f32>,
+    signed: Vec<[i8; 4]>,
     /// Sum of each row's bytes.
     totals: Vec<u64>,
 }
@@ -607,8 +607,8 @@ impl ByteSlab {
     fn load(&mut self, rows: &Rows, columns: Range<usize>) -> bool {
         let width = columns.len().div_ceil(4);
         let isa = Isa::current();
-        self.unsigned.resize(rows.len() * width, 0.0);
-        self.signed.resize(rows.len() * width, 0.0);
+        self.unsigned.resize(rows.len() * width, [0; 4]);
+        self.signed.resize(rows.len() * width, [0; 4]);
         self.totals.resize(rows.len(), 0);
         // Four bytes of X a byte.
         let work = Work::bytes(6 * size_of_val(&self.unsigned[..]));
@@ -618,8 +618,7 @@ impl ByteSlab {
             .share(work)
             .enumerate()
             .all(|(i, ((unsigned, signed), total))| {
-                let unsigned: &mut [u8] = bytemuck::cast_slice_mut(unsigned);
-                let signed: &mut [u8] = bytemuck::cast_slice_mut(signed);
+                let (unsigned, signed) = (unsigned.as_flattened_mut(), signed.as_flattened_mut());
                 unsigned[columns.len()..].fill(0);
                 let (unsigned, signed) =
                     (&mut unsigned[..columns.len()], &mut signed[..columns.len()]);
@@ -641,7 +640,7 @@ fn in_range(values: &[f32], x: &Rows, y: Option<&Rows>) -> Result<()> {
     x.check_finite("x")?;
     y.map_or(Ok(()), |y| y.check_finite("validation x"))?;
     Err(Error::options(
-        "--engine",
+        "`engine`",
         "gram, where inner products of rows are beyond f32",
         "primal, or features so small that their products are within f32",
     ))
@@ -650,21 +649,6 @@ fn in_range(values: &[f32], x: &Rows, y: Option<&Rows>) -> Result<()> {
 /// A pass that reads these values and writes as many.
 fn pass<T>(values: &[T]) -> Work {
     Work::bytes(2 * size_of_val(values))
-}
-
-/// Zeros, one for each of rows x cols.
-pub(crate) fn room<T: Clone + Default>(rows: usize, cols: usize) -> Result<Vec<T>> {
-    let mut values = Vec::new();
-    let len = rows.saturating_mul(cols);
-    if values.try_reserve_exact(len).is_err() {
-        return Err(Error::memory(
-            "--engine",
-            format!("a matrix of {rows} x {cols} for which there is no memory"),
-            "another engine (or auto), fewer rows or features, or more memory",
-        ));
-    }
-    values.resize(len, T::default());
-    Ok(values)
 }
 
 /// The mean of these columns of X, by the rows' weights if there are any.

@@ -56,7 +56,7 @@ impl EngineChoice {
             "auto" => Ok(EngineChoice::Auto),
             "gram" => Ok(EngineChoice::Gram),
             "primal" => Ok(EngineChoice::Primal),
-            _ => Err(Error::options("--engine", name, "auto, gram or primal")),
+            _ => Err(Error::options("`engine`", name, "auto, gram or primal")),
         }
     }
 }
@@ -116,7 +116,7 @@ impl Plan {
                 };
                 let n = shape.rows;
                 return Err(Error::memory(
-                    "--engine",
+                    "`engine`",
                     format!(
                         "gram, whose matrix of {n} x {n} takes {gram_bytes} bytes, and {memory}"
                     ),

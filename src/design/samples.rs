@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::design::plan::available_memory;
 use crate::error::{Error, Result};
 use crate::linalg::mat::MatRef;
-use crate::linalg::threads::{Share, Work};
+use crate::threads::{Share, Work};
 
 /// The rows that a step uses.
 #[derive(Clone, Copy, Debug)]
@@ -247,7 +247,7 @@ impl<'a> Samples<'a> {
     pub fn first_classes(self, classes: usize) -> Result<Self> {
         if classes < 2 || u32::try_from(classes).is_err() {
             let expected = "2 or more, below 2^32";
-            return Err(Error::options("--classes", classes, expected));
+            return Err(Error::options("`classes`", classes, expected));
         }
         if classes >= self.classes {
             return Samples { classes, ..self }.checked();
@@ -257,7 +257,7 @@ impl<'a> Samples<'a> {
             .collect();
         if kept.is_empty() {
             let expected = "at least one row with a label below it";
-            return Err(Error::options("--classes", classes, expected));
+            return Err(Error::options("`classes`", classes, expected));
         }
         let samples = Samples {
             x: self.x.choose(&kept),
@@ -388,7 +388,7 @@ pub(crate) fn beyond_memory(classes: usize, features: usize) -> Option<(String, 
             format!("{classes} classes x {features} features, a weight of {bytes} bytes"),
             format!(
                 "at most the {most} bytes of memory at hand: number the classes from 0 without \
-                 gaps, or give --classes to leave out rows of the higher labels"
+                 gaps, or give `classes` to leave out rows of the higher labels"
             ),
         )
     })
@@ -412,9 +412,10 @@ pub(crate) fn room(values: usize) -> Result<Vec<f32>> {
 /// Most blocks have none: the search is a pass without branches first.
 pub(crate) fn position(values: &[f32], test: impl Fn(f32) -> bool) -> Option<usize> {
     let all = values.iter().fold(true, |all, &value| all & test(value));
-    match all {
-        true => None,
-        false => values.iter().position(|&value| !test(value)),
+    if all {
+        None
+    } else {
+        values.iter().position(|&value| !test(value))
     }
 }
 

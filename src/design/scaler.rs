@@ -17,8 +17,7 @@ use crate::error::{Error, Result};
 use crate::io::files;
 use crate::io::tensors::{self, Dtype, Numbers, Tensor};
 use crate::linalg::mat::MatRef;
-use crate::linalg::threads::{Share, Work};
-use crate::model::Model;
+use crate::threads::{Share, Work};
 
 /// What is done to every feature before the fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +44,7 @@ impl Standardize {
             "both" => Ok(Standardize::Both),
             _ => {
                 let expected = "none, center, scale or both";
-                Err(Error::options("--standardize", name, expected))
+                Err(Error::options("`standardize`", name, expected))
             }
         }
     }
@@ -189,7 +188,7 @@ impl Scaler {
     /// [`Error::Io`].
     pub fn load(path: impl AsRef<Path>) -> Result<Scaler> {
         let path = path.as_ref();
-        let doing = "read mean and deviation of the features (fit again with --save-coordinates)";
+        let doing = "read mean and deviation of the features (fit again with `save_coordinates`)";
         let bytes = files::read(path, doing, u64::MAX)?;
         let expected = [("deviation", Dtype::F64), ("mean", Dtype::F64)];
         let (tensors, _) = tensors::read(&bytes, &expected).map_err(Error::tensors(path))?;
@@ -222,53 +221,6 @@ impl Scaler {
             *to = ((f64::from(x) - mean) / deviation) as f32;
         }
     }
-
-    /// Make a model of scaled features one of the features as they were: W = W'/σ, b = b' - W μ.
-    /// b takes up what rounding W to f32 does at the mean row.
-    ///
-    /// # Panics
-    /// If the model has other features.
-    pub fn restore(&self, model: &mut Model) {
-        self.each_output(model, |row, mean, deviation| {
-            row.iter_mut()
-                .zip(deviation)
-                .for_each(|(w, s)| *w = (f64::from(*w) / s) as f32);
-            -dot(row, mean)
-        });
-    }
-
-    /// The inverse of [`Scaler::restore`]: make a model of the features as they are one of
-    /// scaled features, W' = W σ, b' = b + W μ.
-    ///
-    /// # Panics
-    /// If the model has other features.
-    pub fn scale(&self, model: &mut Model) {
-        self.each_output(model, |row, mean, deviation| {
-            let shift = dot(row, mean);
-            row.iter_mut()
-                .zip(deviation)
-                .for_each(|(w, s)| *w = (f64::from(*w) * s) as f32);
-            shift
-        });
-    }
-
-    /// Let `change` do with each row of W, and add what it returns to the bias.
-    fn each_output(&self, model: &mut Model, change: impl Fn(&mut [f32], &[f64], &[f64]) -> f64) {
-        let d = self.mean.len();
-        assert_eq!(model.weight().cols(), d, "the scaler's features");
-        let (weight, bias) = model.values_mut();
-        for (row, bias) in weight.chunks_exact_mut(d).zip(bias) {
-            *bias = (f64::from(*bias) + change(row, &self.mean, &self.deviation)) as f32;
-        }
-    }
-}
-
-/// Σ w μ.
-fn dot(w: &[f32], mean: &[f64]) -> f64 {
-    w.iter()
-        .zip(mean)
-        .map(|(&w, mean)| f64::from(w) * mean)
-        .sum()
 }
 
 /// Weights that add up to 1.
@@ -284,7 +236,7 @@ fn shares(weights: &[f64], rows: usize) -> Result<Vec<f64>> {
     let sum: f64 = weights.iter().sum();
     if weights.iter().any(|&weight| weight < 0.0) || !(sum.is_finite() && sum > 0.0) {
         return Err(Error::options(
-            "--sample-weight",
+            "`sample_weight`",
             format!(
                 "weights whose sum is {sum}, the least being {}",
                 least(weights)
@@ -328,6 +280,7 @@ fn weighted_means(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Model;
     use proptest::prelude::*;
 
     const ALL: [Standardize; 4] = [

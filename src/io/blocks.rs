@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::linalg::threads::{Share, Work};
+use crate::threads::{Share, Work};
 
 /// Bytes a block; the last may be shorter.
 pub const BLOCK: usize = 1 << 20;

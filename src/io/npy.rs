@@ -5,8 +5,6 @@
 //! version 1.0, little-endian, in C order. Pure functions on bytes; lengths are compared before
 //! anything is allocated.
 
-use half::f16;
-
 /// Element type of an array, without its byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dtype {
@@ -248,19 +246,20 @@ impl Header {
             of: impl Fn([u8; N]) -> f64,
         ) {
             let words = bytes.as_chunks::<N>().0.iter();
-            match big_endian {
-                false => into.extend(words.map(|&word| of(word))),
-                true => into.extend(words.map(|&(mut word)| {
+            if big_endian {
+                into.extend(words.map(|&(mut word)| {
                     word.reverse();
                     of(word)
-                })),
+                }))
+            } else {
+                into.extend(words.map(|&word| of(word)))
             }
         }
         let from = (bytes, self.big_endian);
         match self.dtype {
             Dtype::F64 => words(from, into, f64::from_le_bytes),
             Dtype::F32 => words(from, into, |b| f32::from_le_bytes(b).into()),
-            Dtype::F16 => words(from, into, |b| f16::from_le_bytes(b).to_f64()),
+            Dtype::F16 => words(from, into, |b| f16_to_f64(u16::from_le_bytes(b))),
             Dtype::Bool => words(from, into, |[b]| f64::from(u8::from(b != 0))),
             Dtype::U8 => words(from, into, |[b]| b.into()),
             Dtype::U16 => words(from, into, |b| u16::from_le_bytes(b).into()),
@@ -271,6 +270,31 @@ impl Header {
             Dtype::I32 => words(from, into, |b| i32::from_le_bytes(b).into()),
             Dtype::I64 => words(from, into, |b| i64::from_le_bytes(b) as f64),
             Dtype::Unicode(_) | Dtype::Bytes(_) => panic!("text has no numbers"),
+        }
+    }
+
+    /// The number of one element's bytes as text, to its last digit.
+    ///
+    /// # Panics
+    /// If the elements are text, or the bytes are another number of elements.
+    pub fn spelled(&self, element: &[u8]) -> String {
+        let mut bytes = element.to_vec();
+        if self.big_endian {
+            bytes.reverse();
+        }
+        match (self.dtype, <[u8; 8]>::try_from(&*bytes)) {
+            (Dtype::U64, Ok(bytes)) => u64::from_le_bytes(bytes).to_string(),
+            (Dtype::I64, Ok(bytes)) => i64::from_le_bytes(bytes).to_string(),
+            (Dtype::F32, _) => {
+                let mut number = Vec::new();
+                self.decode(element, &mut number);
+                (number[0] as f32).to_string()
+            }
+            _ => {
+                let mut number = Vec::new();
+                self.decode(element, &mut number);
+                number[0].to_string()
+            }
         }
     }
 
@@ -471,19 +495,43 @@ fn parse_descr(value: Value, spelled: &str) -> Result<(Dtype, bool), NpyError> {
         Some(code) => (text.starts_with('>'), code),
         None => (false, text),
     };
-    let dtype = match code {
-        "f8" => Dtype::F64,
-        "f4" => Dtype::F32,
-        "f2" => Dtype::F16,
+    let dtype = dtype_of(code, code.len() < text.len()).ok_or_else(refused)?;
+    // A byte has no order; NumPy writes '|'.
+    Ok((
+        dtype,
+        big_endian && dtype.size() > 1 && !matches!(dtype, Dtype::Bytes(_)),
+    ))
+}
+
+/// The element type of a code without its byte order, by any of NumPy's spellings: kind and size,
+/// C's letter (of a 64-bit Unix), or a name, which stands without a byte order.
+fn dtype_of(code: &str, ordered: bool) -> Option<Dtype> {
+    Some(match code {
+        "f8" | "d" => Dtype::F64,
+        "f4" | "f" => Dtype::F32,
+        "f2" | "e" => Dtype::F16,
         "b1" | "?" => Dtype::Bool,
-        "u1" => Dtype::U8,
-        "u2" => Dtype::U16,
-        "u4" => Dtype::U32,
-        "u8" => Dtype::U64,
-        "i1" => Dtype::I8,
-        "i2" => Dtype::I16,
-        "i4" => Dtype::I32,
-        "i8" => Dtype::I64,
+        "u1" | "B" => Dtype::U8,
+        "u2" | "H" => Dtype::U16,
+        "u4" | "I" => Dtype::U32,
+        "u8" | "L" | "Q" | "P" | "N" => Dtype::U64,
+        "i1" | "b" => Dtype::I8,
+        "i2" | "h" => Dtype::I16,
+        "i4" | "i" => Dtype::I32,
+        "i8" | "l" | "q" | "p" | "n" => Dtype::I64,
+        "c" => Dtype::Bytes(1),
+        "float64" | "double" | "float" if !ordered => Dtype::F64,
+        "float32" | "single" if !ordered => Dtype::F32,
+        "float16" | "half" if !ordered => Dtype::F16,
+        "bool" | "bool_" if !ordered => Dtype::Bool,
+        "uint8" | "ubyte" if !ordered => Dtype::U8,
+        "uint16" | "ushort" if !ordered => Dtype::U16,
+        "uint32" | "uintc" if !ordered => Dtype::U32,
+        "uint64" | "uint" | "uintp" | "ulong" | "ulonglong" if !ordered => Dtype::U64,
+        "int8" | "byte" if !ordered => Dtype::I8,
+        "int16" | "short" if !ordered => Dtype::I16,
+        "int32" | "intc" if !ordered => Dtype::I32,
+        "int64" | "int" | "int_" | "intp" | "long" | "longlong" if !ordered => Dtype::I64,
         _ => {
             let length = |digits: &str| {
                 let all = digits.bytes().all(|b| b.is_ascii_digit());
@@ -492,15 +540,10 @@ fn parse_descr(value: Value, spelled: &str) -> Result<(Dtype, bool), NpyError> {
                 length.filter(|length| (1..=1 << 20).contains(length))
             };
             let unicode = (code.strip_prefix('U').and_then(length)).map(Dtype::Unicode);
-            let bytes = || (code.strip_prefix('S').and_then(length)).map(Dtype::Bytes);
-            unicode.or_else(bytes).ok_or_else(refused)?
+            let bytes = || (code.strip_prefix(['S', 'a']).and_then(length)).map(Dtype::Bytes);
+            unicode.or_else(bytes)?
         }
-    };
-    // A byte has no order; NumPy writes '|'.
-    Ok((
-        dtype,
-        big_endian && dtype.size() > 1 && !matches!(dtype, Dtype::Bytes(_)),
-    ))
+    })
 }
 
 /// What to do about a type that is neither number nor text.
@@ -535,9 +578,34 @@ fn parse_shape(value: Value) -> Option<Vec<usize>> {
     (dims.len() <= MAX_DIMENSIONS).then_some(dims)
 }
 
+/// The number of an IEEE 754 binary16, exactly.
+fn f16_to_f64(bits: u16) -> f64 {
+    let sign = if bits >> 15 == 0 { 1.0 } else { -1.0 };
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
+    let size = match exponent {
+        0 => fraction * 2f64.powi(-24),
+        31 if fraction == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        _ => (1024.0 + fraction) * 2f64.powi(exponent - 25),
+    };
+    sign * size
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_f16_is_the_number_that_the_half_crate_reads() {
+        for bits in 0..=u16::MAX {
+            let (own, other) = (f16_to_f64(bits), half::f16::from_bits(bits).to_f64());
+            assert!(
+                own.to_bits() == other.to_bits() || own.is_nan() && other.is_nan(),
+                "{bits}"
+            );
+        }
+    }
+
     use proptest::prelude::*;
 
     fn parse_text(text: &str, data: u64) -> Result<Header, NpyError> {
@@ -643,6 +711,60 @@ mod tests {
         // A product beyond 2^64 must not wrap round to the real length.
         let text = "{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296), }";
         assert!(matches!(parse_text(text, 0), Err(E::Length { .. })));
+    }
+
+    /// numpy.dtype of NumPy 2 on a 64-bit Unix takes all of these, and none of the last ones.
+    #[test]
+    fn every_spelling_of_a_number_is_read() {
+        use Dtype::*;
+        let of = |descr: &str, dtype: Dtype| {
+            let data = 12 * dtype.size() as u64;
+            let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (12,)}}");
+            parse_text(&text, data).map(|header| (header.dtype, header.big_endian))
+        };
+        for (dtype, letters, names) in [
+            (F64, &["f8", "d"][..], &["float64", "double", "float"][..]),
+            (F32, &["f4", "f"], &["float32", "single"]),
+            (F16, &["f2", "e"], &["float16", "half"]),
+            (Bool, &["b1", "?"], &["bool", "bool_"]),
+            (U8, &["u1", "B"], &["uint8", "ubyte"]),
+            (U16, &["u2", "H"], &["uint16", "ushort"]),
+            (U32, &["u4", "I"], &["uint32", "uintc"]),
+            (
+                U64,
+                &["u8", "L", "Q", "P", "N"],
+                &["uint64", "uint", "uintp", "ulong", "ulonglong"],
+            ),
+            (I8, &["i1", "b"], &["int8", "byte"]),
+            (I16, &["i2", "h"], &["int16", "short"]),
+            (I32, &["i4", "i"], &["int32", "intc"]),
+            (
+                I64,
+                &["i8", "l", "q", "p", "n"],
+                &["int64", "int", "int_", "intp", "long", "longlong"],
+            ),
+            (Unicode(3), &["U3", "U03"], &[]),
+            (Bytes(3), &["S3", "a3"], &[]),
+            (Bytes(1), &["c"], &[]),
+        ] {
+            for letter in letters {
+                for order in ["", "<", "=", "|"] {
+                    let descr = format!("{order}{letter}");
+                    assert_eq!(of(&descr, dtype), Ok((dtype, false)), "{descr}");
+                }
+                let big = dtype.size() > 1 && !matches!(dtype, Bytes(_));
+                assert_eq!(of(&format!(">{letter}"), dtype), Ok((dtype, big)));
+            }
+            for name in names {
+                assert_eq!(of(name, dtype), Ok((dtype, false)), "{name}");
+                assert!(of(&format!("<{name}"), dtype).is_err(), "<{name}");
+            }
+        }
+        for descr in [
+            "float4", "d8", "f1", "?1", "F", "float_", "f4 ", "U", "2f4", "f4,f4",
+        ] {
+            assert!(of(descr, F32).is_err(), "{descr}");
+        }
     }
 
     #[test]

@@ -199,9 +199,10 @@ pub fn read(
         let expected = sealed.crc32;
         return Err(TensorsError::Checksum { found, expected });
     }
-    match write(&tensors, sealed.about.clone()) == bytes {
-        true => Ok((tensors, Some(sealed.about))),
-        false => Err(TensorsError::NotCanonical),
+    if write(&tensors, sealed.about.clone()) == bytes {
+        Ok((tensors, Some(sealed.about)))
+    } else {
+        Err(TensorsError::NotCanonical)
     }
 }
 

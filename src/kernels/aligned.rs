@@ -1,7 +1,9 @@
 //! Room that begins at a cache line: a vector that lies in two lines takes twice as long to
 //! load, and a tile loads little else.
 
-/// f32 values of a cache line.
+use bytemuck::Pod;
+
+/// 32-bit elements of a cache line.
 const LEN: usize = 16;
 
 /// A cache line.
@@ -11,11 +13,12 @@ pub struct Line([f32; LEN]);
 
 // SAFETY: zeros are f32 values, as is any bit pattern; 16 of them fill 64 bytes exactly.
 unsafe impl bytemuck::Zeroable for Line {}
-// SAFETY: as above.
+// SAFETY: the same.
 unsafe impl bytemuck::Pod for Line {}
 
-/// Room for `len` values; what it holds is left from before, or 0.
-pub fn resize(lines: &mut Vec<Line>, len: usize) -> &mut [f32] {
+/// Room for `len` elements of 32 bits; it holds what was left from before, or 0.
+pub fn resize<T: Pod>(lines: &mut Vec<Line>, len: usize) -> &mut [T] {
+    const { assert!(size_of::<T>() * LEN == size_of::<Line>()) };
     lines.resize(len.div_ceil(LEN), Line([0.0; LEN]));
     &mut bytemuck::cast_slice_mut(lines)[..len]
 }

@@ -62,11 +62,30 @@ impl<T> Columns<'_, T> {
 // SAFETY: it is a mutable view like `&mut [f32]`, of values that no other view has.
 unsafe impl<T: Send> Send for Columns<'_, T> {}
 
-/// The start of a matrix.
-struct Start<T>(*mut T);
-// SAFETY: [`blocks`] alone has it, and gives no column to two blocks.
+/// The start of a matrix whose parts are given to different threads. It is a raw pointer: whoever
+/// reads or writes through it says why no other thread touches the same element.
+pub(crate) struct Start<T>(*mut T);
+
+impl<T> Start<T> {
+    /// Of these values.
+    pub(crate) fn of(values: &mut [T]) -> Self {
+        Start(values.as_mut_ptr())
+    }
+
+    /// Element `at`.
+    ///
+    /// # Safety
+    /// The values have it, or end there.
+    pub(crate) unsafe fn at(&self, at: usize) -> *mut T {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(at) }
+    }
+}
+
+// SAFETY: a pointer touches nothing by itself; values that are written through it by another
+// thread may be sent there.
 unsafe impl<T: Send> Send for Start<T> {}
-// SAFETY: as above.
+// SAFETY: the same.
 unsafe impl<T: Send> Sync for Start<T> {}
 
 /// A matrix of rows of `cols` values, cut into blocks of [`WIDTH`] columns, the last one of
@@ -95,12 +114,11 @@ pub fn blocks_of<T: Send>(
         "matrix shape"
     );
     let rows = values.len() / cols;
-    let start = Start(values.as_mut_ptr());
+    let start = Start::of(values);
     (0..cols.div_ceil(width)).into_par_iter().map(move |i| {
-        let start = &start;
         let range = i * width..((i + 1) * width).min(cols);
         // SAFETY: the matrix is borrowed, and its blocks do not overlap.
-        unsafe { Columns::new(start.0, cols, rows, range) }
+        unsafe { Columns::new(start.at(0), cols, rows, range) }
     })
 }
 

@@ -4,7 +4,7 @@
 //! set; [`Isa`] is the proof that the machine has one. A kernel knows slices and strides,
 //! nothing else.
 //!
-//! Every element of a product is the same chain of fused multiply-adds (in `narrow`, the same
+//! Every element of a product is the same chain of fused multiply-adds (in `skinny`, the same
 //! sixteen) on every instruction set and for any number of threads: results agree to the bit,
 //! and the portable version is both the fallback and the twin that the others are tested
 //! against.

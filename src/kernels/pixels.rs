@@ -3,11 +3,11 @@
 use crate::kernels::Isa;
 use crate::kernels::simd::{Simd, Task};
 
-/// Write the bytes k of `x` = k/255, and k - 128 as signed bytes; whether all of `x` are such.
+/// Whether every value of `x` is k/255 for a byte k; then `unsigned` is k and `signed` k - 128.
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn bytes(isa: Isa, x: &[f32], unsigned: &mut [u8], signed: &mut [u8]) -> bool {
+pub fn bytes(isa: Isa, x: &[f32], unsigned: &mut [u8], signed: &mut [i8]) -> bool {
     assert!(x.len() == unsigned.len() && x.len() == signed.len());
     let mut task = Bytes {
         x,
@@ -22,7 +22,7 @@ pub fn bytes(isa: Isa, x: &[f32], unsigned: &mut [u8], signed: &mut [u8]) -> boo
 struct Bytes<'a> {
     x: &'a [f32],
     unsigned: &'a mut [u8],
-    signed: &'a mut [u8],
+    signed: &'a mut [i8],
     exact: bool,
 }
 
@@ -40,7 +40,7 @@ impl Task for Bytes<'_> {
             let again = (k & 0xFF) as f32 / 255.0;
             wrong |= (k & !0xFF) | (again.to_bits() ^ x.to_bits());
             *unsigned = k as u8;
-            *signed = k as u8 ^ 0x80;
+            *signed = (k as u8 ^ 0x80) as i8;
         }
         self.exact = wrong == 0;
     }
@@ -63,7 +63,7 @@ mod tests {
             assert!(exact, "{isa}");
             for k in 0..=255u8 {
                 assert_eq!(unsigned[usize::from(k)], k);
-                assert_eq!(i32::from(signed[usize::from(k)] as i8), i32::from(k) - 128);
+                assert_eq!(i32::from(signed[usize::from(k)]), i32::from(k) - 128);
             }
             let near = |k: f32| f32::from_bits((k / 255.0).to_bits() + 1);
             let strangers = [

@@ -10,7 +10,7 @@ pub const PRECISION: u32 = 32 - 8 - 2;
 /// Bytes that must follow the pixels of [`rows`]: they are loaded, and weighted with 0.
 pub const PADDING: usize = 16;
 
-const HALF: u32 = 1 << (PRECISION - 1);
+const HALF: i32 = 1 << (PRECISION - 1);
 /// The lower bits of a weight, which are multiplied on their own.
 const LOW: u32 = 11;
 /// Inputs that are weighted together.
@@ -145,7 +145,7 @@ impl Rows<'_> {
     /// A row for each group of lanes, `stride` and `out_stride` bytes from one to the next.
     ///
     /// # Safety
-    /// As for [`Simd`]; the rows must exist.
+    /// As [`Task::run`]; the rows must exist.
     #[inline(always)]
     unsafe fn group<S: Simd>(&mut self, row: usize, stride: usize, out_stride: usize) {
         let Weights { windows, pairs, .. } = self.weights;
@@ -160,8 +160,8 @@ impl Rows<'_> {
             for (i, &(first, count)) in windows.iter().enumerate() {
                 let mut at = from.add(3 * first);
                 let mut pair = pairs.as_ptr().add(taps / 2 * i);
-                let mut high = S::zero();
-                let mut low = S::splat(f32::from_bits(HALF));
+                let mut high = S::splat_i32(0);
+                let mut low = S::splat_i32(HALF);
                 for _ in 0..quads(count) {
                     let (first, second) = S::pixels(at, stride);
                     let ([first_high, first_low], [second_high, second_low]) =
@@ -234,7 +234,7 @@ fn weighted_chunk<const N: usize>(
     at: usize,
     out: &mut [u8],
 ) {
-    let mut sums = [HALF; N];
+    let mut sums = [HALF as u32; N];
     for (row, &weight) in rows.chunks_exact(len).zip(weights) {
         let values: &[u8; N] = row[at..][..N].try_into().expect("N values");
         for (sum, &value) in sums.iter_mut().zip(values) {

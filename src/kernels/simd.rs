@@ -1,14 +1,24 @@
 //! The small vector trait that kernels are written over, and its portable version.
 
-/// A vector of f32.
+/// Vectors of f32 and of i32, and what an instruction set does with them.
 ///
 /// # Safety
-/// Every method may be called only where the machine has the instruction set, inlined into
-/// a function that enables it; pointers must be valid for `LANES` values (any alignment).
-pub trait Simd {
-    /// The vector.
+/// An implementer promises, and kernels rely on it:
+///
+/// - `V` is `LANES` f32 and `I` is `LANES` i32, without gaps; `LANES` is 4, 8 or 16;
+/// - `load`, `load_i32`, `store` and `store_i32` touch `LANES` values at any alignment, `pixels` and
+///   `store_pixels` the bytes named there, and no other method touches memory;
+/// - every method does, lane by lane, what is written here, to the same bits as [`Portable`];
+/// - every method is inlined and needs no instruction set but the implementer's own.
+///
+/// The caller of a method promises that the machine has the instruction set, that the method
+/// is inlined into a function that enables it, and that pointers are valid for what is touched.
+pub unsafe trait Simd {
+    /// A vector of f32.
     type V: Copy;
-    /// f32 values a vector.
+    /// A vector of i32.
+    type I: Copy;
+    /// Values of a vector.
     const LANES: usize;
 
     /// All zeros.
@@ -19,7 +29,7 @@ pub trait Simd {
     unsafe fn load(from: *const f32) -> Self::V;
     /// `LANES` values to `to`.
     unsafe fn store(v: Self::V, to: *mut f32);
-    /// Ask for the cache line at `from`, any address, to be fetched.
+    /// Prefetch the cache line at `from`, which may be any address.
     #[inline(always)]
     unsafe fn prefetch(_from: *const f32) {}
     /// The same for what is used once and need not stay in the cache.
@@ -36,27 +46,51 @@ pub trait Simd {
     /// `a > b ? a : b`: a NaN in `a` is dropped, one in `b` is kept.
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     /// `value · 2^t`, by adding the lowest bits of `t`'s representation to the exponent.
-    unsafe fn raise(value: Self::V, t: Self::V) -> Self::V;
+    unsafe fn ldexp(value: Self::V, t: Self::V) -> Self::V;
     /// `value`, but 0 where `x < limit`.
     unsafe fn zero_below(value: Self::V, x: Self::V, limit: Self::V) -> Self::V;
-    /// Lanes as integers: `sum + a0·b0 + a1·b1 + a2·b2 + a3·b3`, the bytes of `a` being
-    /// unsigned, those of `b` signed.
-    unsafe fn dot4(a: Self::V, b: Self::V, sum: Self::V) -> Self::V;
-    /// Lanes as integers: `a + b`.
-    unsafe fn add_integers(a: Self::V, b: Self::V) -> Self::V;
+
+    /// All `value`.
+    unsafe fn splat_i32(value: i32) -> Self::I;
+    /// `LANES` values from `from`.
+    unsafe fn load_i32(from: *const i32) -> Self::I;
+    /// `LANES` values to `to`.
+    unsafe fn store_i32(v: Self::I, to: *mut i32);
+    /// `a + b`, wrapping.
+    unsafe fn add_i32(a: Self::I, b: Self::I) -> Self::I;
+    /// `sum + a0·b0 + a1·b1 + a2·b2 + a3·b3`, wrapping; the bytes of `a` are unsigned, those of `b`
+    /// signed.
+    unsafe fn dot4(a: Self::I, b: Self::I, sum: Self::I) -> Self::I;
     /// Interleave: `a0 b0 a1 b1 ...`, in two vectors.
-    unsafe fn zip(a: Self::V, b: Self::V) -> (Self::V, Self::V);
+    unsafe fn zip(a: Self::I, b: Self::I) -> (Self::I, Self::I);
     /// Four lanes, a group, for each of `LANES / 4` rows of RGB pixels: red, green, blue and
     /// nothing of the first two pixels at `from`, and of the two after them, for [`Simd::weigh`].
     /// Row g is at `from + g · stride`; 16 bytes of each are read.
-    unsafe fn pixels(from: *const u8, stride: usize) -> (Self::V, Self::V);
-    /// Lanes as integers: `sum` + the first pixel's value · `weights`' low half + the second
-    /// one's · its high half, the halves being 16 bits, signed.
-    unsafe fn weigh(pixels: Self::V, weights: u32, sum: Self::V) -> Self::V;
-    /// The bytes of each group at `to + g · stride`: lanes of `(high · 2¹¹ + low) / 2²²` as
+    unsafe fn pixels(from: *const u8, stride: usize) -> (Self::I, Self::I);
+    /// `sum` + the first pixel's value · `weights`' low half + the second one's · its high half,
+    /// wrapping; the halves are 16 bits, signed.
+    unsafe fn weigh(pixels: Self::I, weights: u32, sum: Self::I) -> Self::I;
+    /// Each group's four bytes at `to + g · stride`: `(high · 2¹¹ + low) / 2²²` of its lanes as
     /// unsigned integers, at most 255.
-    unsafe fn store_pixels(high: Self::V, low: Self::V, to: *mut u8, stride: usize);
+    unsafe fn store_pixels(high: Self::I, low: Self::I, to: *mut u8, stride: usize);
 }
+
+/// Methods of [`Simd`] whose bodies are intrinsics: `unsafe` and its reason, once for all of them.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! in_intrinsics {
+    ($($(#[$doc:meta])* fn $name:ident($($args:tt)*) $(-> $result:ty)? $body:block)*) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        unsafe fn $name($($args)*) $(-> $result)? {
+            // SAFETY: the caller promises that the machine has the instruction set, and that
+            // pointers are valid for what the method touches. Loads and stores have no
+            // alignment to keep; a prefetch never faults.
+            unsafe { $body }
+        }
+    )*};
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) use in_intrinsics;
 
 /// Work that is written once and compiled for every instruction set.
 pub trait Task {
@@ -72,8 +106,10 @@ pub struct Portable;
 
 const LANES: usize = 8;
 
-impl Simd for Portable {
+// SAFETY: arrays of LANES values; plain Rust needs no instruction set.
+unsafe impl Simd for Portable {
     type V = [f32; LANES];
+    type I = [i32; LANES];
     const LANES: usize = LANES;
 
     #[inline(always)]
@@ -124,7 +160,7 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn raise(value: Self::V, t: Self::V) -> Self::V {
+    unsafe fn ldexp(value: Self::V, t: Self::V) -> Self::V {
         let bits = |i: usize| value[i].to_bits().wrapping_add(t[i].to_bits() << 23);
         std::array::from_fn(|i| f32::from_bits(bits(i)))
     }
@@ -135,25 +171,38 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn dot4(a: Self::V, b: Self::V, sum: Self::V) -> Self::V {
+    unsafe fn splat_i32(value: i32) -> Self::I {
+        [value; LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn load_i32(from: *const i32) -> Self::I {
+        // SAFETY: the caller's promise.
+        unsafe { from.cast::<Self::I>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store_i32(v: Self::I, to: *mut i32) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<Self::I>().write_unaligned(v) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_i32(a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn dot4(a: Self::I, b: Self::I, sum: Self::I) -> Self::I {
         std::array::from_fn(|i| {
-            let (a, b) = (a[i].to_bits().to_le_bytes(), b[i].to_bits().to_le_bytes());
-            let products = a
-                .iter()
-                .zip(b)
-                .map(|(&a, b)| i32::from(a) * i32::from(b as i8));
-            let dot = products.sum::<i32>() as u32;
-            f32::from_bits(sum[i].to_bits().wrapping_add(dot))
+            let bytes = a[i].to_le_bytes().into_iter().zip(b[i].to_le_bytes());
+            let products = bytes.map(|(a, b)| i32::from(a) * i32::from(b as i8));
+            sum[i].wrapping_add(products.sum())
         })
     }
 
     #[inline(always)]
-    unsafe fn add_integers(a: Self::V, b: Self::V) -> Self::V {
-        std::array::from_fn(|i| f32::from_bits(a[i].to_bits().wrapping_add(b[i].to_bits())))
-    }
-
-    #[inline(always)]
-    unsafe fn zip(a: Self::V, b: Self::V) -> (Self::V, Self::V) {
+    unsafe fn zip(a: Self::I, b: Self::I) -> (Self::I, Self::I) {
         let at = |i: usize| {
             if i.is_multiple_of(2) {
                 a[i / 2]
@@ -168,15 +217,15 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn pixels(from: *const u8, stride: usize) -> (Self::V, Self::V) {
+    unsafe fn pixels(from: *const u8, stride: usize) -> (Self::I, Self::I) {
         let pair = |lane: usize, first: usize| {
             let (group, channel) = (lane / 4, lane % 4);
             if channel == 3 {
-                return 0.0;
+                return 0;
             }
             // SAFETY: the caller's promise; the last of the bytes is the 12th.
             let at = |pixel: usize| unsafe { *from.add(group * stride + 3 * pixel + channel) };
-            f32::from_bits(u32::from(at(first)) | u32::from(at(first + 1)) << 16)
+            i32::from(at(first)) | i32::from(at(first + 1)) << 16
         };
         (
             std::array::from_fn(|lane| pair(lane, 0)),
@@ -185,21 +234,19 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn weigh(pixels: Self::V, weights: u32, sum: Self::V) -> Self::V {
-        let product = |pixel: u32, weight: u32| (pixel as i16 as i32) * (weight as i16 as i32);
+    unsafe fn weigh(pixels: Self::I, weights: u32, sum: Self::I) -> Self::I {
+        let product = |pixel: i32, weight: u32| i32::from(pixel as i16) * i32::from(weight as i16);
         std::array::from_fn(|i| {
-            let pixels = pixels[i].to_bits();
-            let first = product(pixels, weights);
-            let second = product(pixels >> 16, weights >> 16);
-            let sum = sum[i].to_bits() as i32;
-            f32::from_bits(sum.wrapping_add(first).wrapping_add(second) as u32)
+            let first = product(pixels[i], weights);
+            let second = product(pixels[i] >> 16, weights >> 16);
+            sum[i].wrapping_add(first).wrapping_add(second)
         })
     }
 
     #[inline(always)]
-    unsafe fn store_pixels(high: Self::V, low: Self::V, to: *mut u8, stride: usize) {
+    unsafe fn store_pixels(high: Self::I, low: Self::I, to: *mut u8, stride: usize) {
         for lane in 0..LANES {
-            let sum = (high[lane].to_bits() << 11).wrapping_add(low[lane].to_bits());
+            let sum = (high[lane] << 11).wrapping_add(low[lane]) as u32;
             // SAFETY: the caller's promise.
             unsafe { *to.add(lane / 4 * stride + lane % 4) = (sum >> 22).min(255) as u8 };
         }

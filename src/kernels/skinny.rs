@@ -44,7 +44,7 @@ impl Weight {
             "W's shape"
         );
         let width = features.next_multiple_of(CHAINS);
-        let rows = aligned::resize(&mut self.values, width * bias.len());
+        let rows: &mut [f32] = aligned::resize(&mut self.values, width * bias.len());
         for (to, from) in rows
             .chunks_exact_mut(width)
             .zip(weight.chunks_exact(features))
@@ -88,7 +88,7 @@ pub fn adjoint(isa: Isa, g: &[f32], x: &[f32], features: usize, out: &mut [f32])
     assert!(g.len().is_multiple_of(c), "G's shape");
     let rows = g.len() / c;
     assert!(rows <= ROWS, "{rows} rows of a block");
-    isa.run(&mut Pullback {
+    isa.run(&mut Adjoint {
         g,
         x: &x[..rows * features],
         rows,
@@ -176,21 +176,21 @@ impl Margins<'_> {
             let bias = self.weight.bias[first + j];
             let chains = sums.chunks_exact_mut(CHAINS).take(count);
             for (z, chains) in z[row..].iter_mut().zip(chains) {
-                *z = bias + halve(chains);
+                *z = bias + tree_sum(chains);
             }
         }
     }
 }
 
-/// The sum of the chains: each to that half of them further on, until one is left.
+/// The sum of the chains as a tree: the upper half is added to the lower one until one is left.
 #[inline(always)]
-fn halve(chains: &mut [f32]) -> f32 {
+fn tree_sum(chains: &mut [f32]) -> f32 {
     let mut half = CHAINS / 2;
     while half > 0 {
         let (low, high) = chains.split_at_mut(half);
-        low.iter_mut()
-            .zip(high)
-            .for_each(|(low, high)| *low += *high);
+        for (low, high) in low.iter_mut().zip(high) {
+            *low += *high;
+        }
         half /= 2;
     }
     chains[0]
@@ -231,7 +231,7 @@ unsafe fn inner<S: Simd, const NV: usize, const C: usize>(
     }
 }
 
-struct Pullback<'a> {
+struct Adjoint<'a> {
     g: &'a [f32],
     x: &'a [f32],
     rows: usize,
@@ -240,7 +240,7 @@ struct Pullback<'a> {
     stride: usize,
 }
 
-impl Task for Pullback<'_> {
+impl Task for Adjoint<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd, const NV: usize>(&mut self) {
         let strip = NV * S::LANES;
@@ -264,7 +264,7 @@ impl Task for Pullback<'_> {
     }
 }
 
-impl Pullback<'_> {
+impl Adjoint<'_> {
     /// The columns of a strip, whose rows lie `x_stride` apart.
     ///
     /// # Safety
@@ -294,7 +294,7 @@ impl Pullback<'_> {
     /// C outputs from `first` on of a strip.
     ///
     /// # Safety
-    /// As [`Pullback::strip`].
+    /// As [`Adjoint::strip`].
     #[inline(always)]
     unsafe fn tile<S: Simd, const NV: usize, const C: usize>(
         &mut self,

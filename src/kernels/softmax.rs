@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::kernels::Isa;
 use crate::kernels::columns::{self, Columns, WIDTH};
 use crate::kernels::simd::{Simd, Task};
-use crate::linalg::threads::{Share, Work};
+use crate::threads::{Share, Work};
 
 /// Classes that are summed in f32 before they are added in f64.
 const PARTIAL: usize = 8;
@@ -114,9 +114,10 @@ impl Task for Block<'_> {
             of_labels[i] = -((others / total) as f32) * self.scale;
             // max - target in f64: it may exceed the range of f32.
             let distance = f64::from(max[i]) - f64::from(targets[i]);
-            self.losses[i] = match distance == 0.0 {
-                true => others.ln_1p(),
-                false => distance + total.ln(),
+            self.losses[i] = if distance == 0.0 {
+                others.ln_1p()
+            } else {
+                distance + total.ln()
             };
         }
         let Some(g) = &mut self.g else { return };
@@ -235,7 +236,7 @@ unsafe fn exp<S: Simd>(x: S::V) -> S::V {
         for &coefficient in TAYLOR[..7].iter().rev() {
             p = S::fma(p, r, S::splat(coefficient));
         }
-        let value = S::zero_below(S::raise(p, bits), x, lowest);
+        let value = S::zero_below(S::ldexp(p, bits), x, lowest);
         // 0, unless x is NaN, whose bits the exponent may have changed.
         S::add(value, S::sub(clamped, clamped))
     }

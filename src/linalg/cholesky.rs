@@ -5,10 +5,10 @@ use faer::linalg::cholesky::llt;
 use faer::{MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-use crate::design::gram::room;
 use crate::error::Result;
 use crate::kernels::{Isa, with_isa};
-use crate::linalg::threads::{self, Share, Work};
+use crate::linalg::mat::room;
+use crate::threads::{self, Share, Work};
 
 /// Most right-hand sides solved together by one thread.
 const TOGETHER: usize = 64;

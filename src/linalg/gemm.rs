@@ -15,12 +15,12 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::kernels::Isa;
-use crate::kernels::columns::{self, Columns};
+use crate::kernels::columns::{self, Columns, Start};
 use crate::kernels::gemm as kernels;
 pub use crate::kernels::gemm::{Accum, Part};
 use crate::kernels::gemm::{Packed, Strided};
 use crate::linalg::mat::{MatMut, MatRef};
-use crate::linalg::threads::{self, Share, Work};
+use crate::threads::{self, Share, Work};
 
 /// Who multiplies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Backend {
             "matrixmultiply" => Ok(Backend::Matrixmultiply),
             _ => {
                 let expected = "auto, own, faer or matrixmultiply";
-                Err(Error::options("--gemm", name, expected))
+                Err(Error::options("`backend`", name, expected))
             }
         }
     }
@@ -112,6 +112,21 @@ pub(crate) fn lower_triangle<T: ComplexField>(
 
 /// An operand as stored or transposed.
 type Operand<'a> = Strided<'a>;
+
+/// Values row by row.
+fn rows_of<T>(data: &[T], cols: usize) -> Strided<'_, T> {
+    assert!(
+        cols > 0 && data.len().is_multiple_of(cols),
+        "an operand's rows"
+    );
+    Strided {
+        data,
+        rows: data.len() / cols,
+        cols,
+        row_stride: cols,
+        col_stride: 1,
+    }
+}
 
 impl<'a> Operand<'a> {
     fn new(m: MatRef<'a>) -> Self {
@@ -189,8 +204,8 @@ impl Gemm {
         }
     }
 
-    /// `C = begin(C) + alpha · A Bᵀ`; A is m x k, B n x k, C m x n. `begin` is given C by blocks
-    /// of columns, each just before its product is added. Cost: 2mnk flop.
+    /// `C = prologue(C) + alpha · A Bᵀ`; A is m x k, B n x k, C m x n. `prologue` is given C by
+    /// blocks of columns, each just before its product is added. Cost: 2mnk flop.
     ///
     /// A step in Gram coordinates: Gᵀ K.
     pub fn a_prepacked_t(
@@ -199,19 +214,19 @@ impl Gemm {
         a: MatRef,
         b: &Prepacked,
         mut c: MatMut,
-        begin: impl Fn(&mut Columns) + Sync,
+        prologue: impl Fn(&mut Columns) + Sync,
     ) {
         match b {
             Prepacked::Plain { values, rows, cols } => {
                 let work = Work::bytes(8 * c.rows() * c.cols());
                 let blocks = columns::blocks(c.as_mut_slice(), *rows).share(work);
-                blocks.for_each(|mut block| begin(&mut block));
+                blocks.for_each(|mut block| prologue(&mut block));
                 self.a_bt(alpha, a, MatRef::new(values, *rows, *cols), Accum::Add, c);
             }
             Prepacked::Panels(b) => {
                 assert_eq!((c.rows(), c.cols()), (a.rows(), b.cols()), "result's shape");
                 let (a, c) = (Operand::new(a), c.as_mut_slice());
-                kernels::packed_product(self.isa, alpha, a, b, c, &begin);
+                kernels::packed_product(self.isa, alpha, a, b, c, &prologue);
             }
         }
     }
@@ -248,7 +263,7 @@ impl Gemm {
     }
 
     /// Whether our kernels for few outputs, [`crate::kernels::skinny`], do the work.
-    pub fn has_narrow(&self) -> bool {
+    pub fn has_skinny(&self) -> bool {
         match self.backend {
             Backend::Auto => self.isa != Isa::PORTABLE,
             backend => backend == Backend::Own,
@@ -261,14 +276,22 @@ impl Gemm {
     }
 
     /// `C = A Bᵀ` of bytes, or added to C, exactly: A (m x 4k) unsigned, B (n x 4k) signed, C
-    /// i32; of bytes of one matrix only the lower triangle. Four bytes lie in each value of the
-    /// views.
+    /// (m x n) i32; of bytes of one matrix only the lower triangle. A row has k `steps` of four
+    /// bytes. Cost: 8mnk operations.
     ///
     /// # Panics
-    /// If one product could overflow: with 65,793 bytes and more. So many in all must not be
-    /// added either.
-    pub fn byte_product(&self, a: MatRef, b: MatRef, accum: Accum, part: Part, c: &mut [i32]) {
-        let (a, b) = (Operand::new(a), Operand::transposed(b));
+    /// If A or B is not whole rows, or C has not m x n values; if one product could overflow: from
+    /// 65,793 bytes on. Sums that are added to C must stay below that in all.
+    pub fn byte_product(
+        &self,
+        a: &[[u8; 4]],
+        b: &[[i8; 4]],
+        steps: usize,
+        accum: Accum,
+        part: Part,
+        c: &mut [i32],
+    ) {
+        let (a, b) = (rows_of(a, steps), rows_of(b, steps).transpose());
         kernels::byte_product(self.isa, a, b, accum, part, c);
     }
 
@@ -283,9 +306,10 @@ impl Gemm {
         match self.backend {
             Backend::Auto => {
                 let narrow = m.min(n) < NARROWEST || m.max(n) < OTHER;
-                match narrow || self.isa == Isa::PORTABLE {
-                    true => Backend::Faer,
-                    false => Backend::Own,
+                if narrow || self.isa == Isa::PORTABLE {
+                    Backend::Faer
+                } else {
+                    Backend::Own
                 }
             }
             backend => backend,
@@ -341,11 +365,6 @@ impl Gemm {
     ) {
         /// The largest tile side of the crate's f32 kernels: panels end between tiles.
         const TILE: usize = 16;
-        /// The start of C, for disjoint panels.
-        struct Start(*mut f32);
-        // SAFETY: every task writes only the elements of its own panel.
-        unsafe impl Sync for Start {}
-
         let (m, n, k) = (a.rows, b.cols, a.cols);
         let beta = match accum {
             Accum::Replace => 0.0,
@@ -355,14 +374,14 @@ impl Gemm {
         let by_rows = m >= n;
         let side = if by_rows { m } else { n };
         let panel = side.div_ceil(self.threads).next_multiple_of(TILE).max(TILE);
-        let start = Start(c.as_mut_ptr());
+        let start = Start::of(c);
         let panels = (0..side.div_ceil(panel)).into_par_iter();
         panels.share(Work::flop(2 * m * n * k)).for_each(|i| {
-            let start = &start;
             let (first, len) = (i * panel, panel.min(side - i * panel));
-            let (row, rows, col, cols) = match by_rows {
-                true => (first, len, 0, n),
-                false => (0, m, first, len),
+            let (row, rows, col, cols) = if by_rows {
+                (first, len, 0, n)
+            } else {
+                (0, m, first, len)
             };
             // SAFETY: the callers checked the shapes, the assertion above C's size; every
             // operand's slice covers its shape and strides (`Operand` is made from a
@@ -380,7 +399,7 @@ impl Gemm {
                     b.row_stride as isize,
                     b.col_stride as isize,
                     beta,
-                    start.0.add(row * stride + col),
+                    start.at(row * stride + col),
                     stride as isize,
                     1,
                 );
@@ -432,9 +451,10 @@ mod tests {
             alpha in -2.0f32..2.0, add in any::<bool>(), seed in any::<u32>(),
         ) {
             let (a, b) = (values(m * k, seed), values(n * k, seed ^ 1));
-            let (accum, old) = match add {
-                true => (Accum::Add, values(m * n, seed ^ 2)),
-                false => (Accum::Replace, vec![f32::NAN; m * n]),
+            let (accum, old) = if add {
+                (Accum::Add, values(m * n, seed ^ 2))
+            } else {
+                (Accum::Replace, vec![f32::NAN; m * n])
             };
             for backend in [Backend::Own, Backend::Faer, Backend::Matrixmultiply] {
                 for product in ["a_bt", "a_prepacked_t", "a_b"] {

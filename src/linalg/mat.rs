@@ -1,5 +1,7 @@
 //! Borrowed row-major f32 matrices without gaps: a slice and a shape. No arithmetic.
 
+use crate::error::{Error, Result};
+
 /// Read-only view of a row-major matrix; row `i` starts at `data[i * cols]`.
 #[derive(Clone, Copy, Debug)]
 pub struct MatRef<'a> {
@@ -94,4 +96,19 @@ impl<'a> MatMut<'a> {
     pub fn as_ref(&self) -> MatRef<'_> {
         MatRef::new(self.data, self.rows, self.cols)
     }
+}
+
+/// Zeros, one for each of rows x cols.
+pub(crate) fn room<T: Clone + Default>(rows: usize, cols: usize) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    let len = rows.saturating_mul(cols);
+    if values.try_reserve_exact(len).is_err() {
+        return Err(Error::memory(
+            "`engine`",
+            format!("a matrix of {rows} x {cols} for which there is no memory"),
+            "another engine (or auto), fewer rows or features, or more memory",
+        ));
+    }
+    values.resize(len, T::default());
+    Ok(values)
 }

@@ -4,5 +4,4 @@ pub(crate) mod cholesky;
 pub mod gemm;
 pub mod mat;
 pub mod power_iteration;
-pub mod threads;
 pub(crate) mod vec;

@@ -5,8 +5,8 @@ use rayon::prelude::*;
 
 use super::gemm::Accum;
 use super::mat::MatRef;
-use super::threads::{Share, Work};
 use crate::kernels::{Isa, with_isa};
+use crate::threads::{Share, Work};
 
 /// A stored number, f32 or f64; sums are f64.
 pub trait Real: Copy + Default + Send + Sync + Into<f64> + 'static {

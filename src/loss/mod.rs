@@ -23,8 +23,8 @@ use crate::design::samples::{Batch, Samples};
 use crate::error::Result;
 use crate::kernels::{Isa, softmax};
 use crate::linalg::mat::{MatMut, MatRef};
-use crate::linalg::threads::{Share, Work};
 use crate::loss::weights::{RowWeights, SampleWeights};
+use crate::threads::{Share, Work};
 
 /// Which loss; the number of outputs follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -637,7 +637,7 @@ mod tests {
 
     #[test]
     fn same_bits_for_any_number_of_threads() {
-        crate::linalg::threads::share_short_loops();
+        crate::threads::share_short_loops();
         let z: Vec<f32> = (0..1000 * 7)
             .map(|i| ((i * 37) % 101) as f32 / 9.0)
             .collect();

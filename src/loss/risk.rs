@@ -27,10 +27,10 @@ use rayon::prelude::*;
 
 use crate::kernels::columns::Columns;
 use crate::kernels::{Isa, columns, with_isa};
-use crate::linalg::threads::{Share, Work};
 use crate::linalg::vec::Real;
 use crate::linalg::vec::sum;
 use crate::loss::Loss;
+use crate::threads::{Share, Work};
 
 /// Labels with their shares and targets.
 #[derive(Clone, Debug)]
@@ -880,10 +880,7 @@ mod tests {
             let labels: Vec<u32> = (0..n as u32).map(|i| (i * 5 + i / 3) % classes as u32).collect();
             // Some samples have no weight.
             let weights: Vec<f64> = direction(n, seed ^ 3).iter().map(|w| (w + 0.8).max(0.0)).collect();
-            let class_weights: Vec<f64> = match weighted {
-                true => (0..classes).map(|class| [1.0, 0.0, 2.5][class % 3]).collect(),
-                false => vec![1.0; classes],
-            };
+            let class_weights: Vec<f64> = if weighted { (0..classes).map(|class| [1.0, 0.0, 2.5][class % 3]).collect() } else { vec![1.0; classes] };
             let total: f64 = labels.iter().zip(&weights).map(|(&y, w)| w * class_weights[y as usize]).sum();
             prop_assume!(total > 0.0);
             let risk = Risk::new(&labels, &weights, &class_weights, smoothing);

@@ -112,9 +112,9 @@ impl SampleWeights {
             None => "none".to_string(),
         };
         [
-            ("--class-weight", classes),
-            ("--sample-weight", samples),
-            ("--label-smoothing", self.label_smoothing.to_string()),
+            ("`class_weight`", classes),
+            ("`sample_weight`", samples),
+            ("`label_smoothing`", self.label_smoothing.to_string()),
         ]
     }
 
@@ -126,13 +126,13 @@ impl SampleWeights {
         let smoothing = self.label_smoothing;
         if !(0.0..1.0).contains(&smoothing) {
             let expected = "0 or above, below 1";
-            return Err(Error::options("--label-smoothing", smoothing, expected));
+            return Err(Error::options("`label_smoothing`", smoothing, expected));
         }
         if let ClassWeights::Given(weights) = &self.classes {
-            check_weights("--class-weight", weights)?;
+            check_weights("`class_weight`", weights)?;
         }
         match &self.samples {
-            Some(weights) => check_weights("--sample-weight", weights),
+            Some(weights) => check_weights("`sample_weight`", weights),
             None => Ok(()),
         }
     }
@@ -154,7 +154,7 @@ impl SampleWeights {
         };
         if weights.len() != labels.len() {
             let expected = format!(
-                "{}: one a row of the training split, whatever --classes keeps",
+                "{}: one a row of the training split, whatever `classes` keeps",
                 labels.len()
             );
             return Err(Error::format(path, "weights", weights.len(), expected));
@@ -184,7 +184,7 @@ impl SampleWeights {
         let mut own = match &self.samples {
             None => vec![1.0; labels.len()],
             Some(own) => {
-                length("--sample-weight", own, labels.len(), "row")?;
+                length("`sample_weight`", own, labels.len(), "row")?;
                 own.clone()
             }
         };
@@ -198,7 +198,7 @@ impl SampleWeights {
             ClassWeights::Equal => vec![1.0; samples.classes()],
             ClassWeights::Balanced => balanced(labels, &own, samples.classes()),
             ClassWeights::Given(weights) => {
-                length("--class-weight", weights, samples.classes(), "class")?;
+                length("`class_weight`", weights, samples.classes(), "class")?;
                 weights.clone()
             }
         };
@@ -207,7 +207,7 @@ impl SampleWeights {
         let sum: f64 = rows.iter().sum();
         if !(sum.is_finite() && sum > 0.0) {
             return Err(Error::options(
-                "--class-weight and --sample-weight",
+                "`class_weight` and `sample_weight`",
                 format!("weights whose sum is {sum}"),
                 "a finite sum above 0: at least one row whose class and sample weight are above 0",
             ));
@@ -233,13 +233,14 @@ fn balanced(labels: &[u32], weights: &[f64], classes: usize) -> Vec<f64> {
 }
 
 fn length(option: &'static str, weights: &[f64], expected: usize, of: &str) -> Result<()> {
-    match weights.len() == expected {
-        true => Ok(()),
-        false => Err(Error::shape(
+    if weights.len() == expected {
+        Ok(())
+    } else {
+        Err(Error::shape(
             option,
             format!("{} weights", weights.len()),
             format!("{expected}: one a {of}"),
-        )),
+        ))
     }
 }
 

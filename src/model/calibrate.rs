@@ -5,8 +5,8 @@ use rayon::prelude::*;
 
 use crate::design::samples::Samples;
 use crate::error::{Error, Result};
-use crate::linalg::threads::{Share, Work};
 use crate::model::{Logits, Model};
+use crate::threads::{Share, Work};
 
 /// Bins of the expected calibration error.
 const BINS: usize = 15;

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 use crate::design::samples::Samples;
 use crate::error::Result;
 use crate::linalg::mat::MatRef;
-use crate::linalg::threads::{Share, Work};
 use crate::model::{Evaluation, Logits, Model};
+use crate::threads::{Share, Work};
 
 /// Samples a task: it should outlast the cost of handing it out.
 const TASK: usize = 256;

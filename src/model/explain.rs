@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::io::mmap::MappedMatrix;
 use crate::linalg::gemm::{Accum, Backend, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
-use crate::linalg::threads;
+use crate::threads;
 
 /// Training rows whose inner products are computed together.
 const BLOCK_ROWS: usize = 1024;
@@ -22,13 +22,48 @@ const BLOCK_ROWS: usize = 1024;
 /// The part A of a model's Gram coordinates, with the rows that it belongs to.
 #[derive(Debug)]
 pub struct Explainer<'a> {
-    state: MappedMatrix,
+    coordinates: Values<'a>,
     train: &'a Samples<'a>,
     scaler: Option<Scaler>,
     outputs: usize,
 }
 
+/// s, b and Aᵀ, one after another.
+#[derive(Debug)]
+enum Values<'a> {
+    Mapped(MappedMatrix),
+    Borrowed(&'a [f32]),
+}
+
+impl Values<'_> {
+    fn as_slice(&self) -> &[f32] {
+        match self {
+            Values::Mapped(matrix) => matrix.view().as_slice(),
+            Values::Borrowed(values) => values,
+        }
+    }
+}
+
 impl<'a> Explainer<'a> {
+    /// The coordinates of a [`Fit`](crate::Fit) of `train`: its `coordinates` and `scaler`, and
+    /// the number of its model's outputs.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if coordinates or scaler are of other rows or features.
+    pub fn new(
+        coordinates: &'a [f32],
+        train: &'a Samples<'a>,
+        scaler: Option<Scaler>,
+        outputs: usize,
+    ) -> Result<Explainer<'a>> {
+        let expected = 1 + outputs + train.rows() * outputs;
+        if coordinates.len() != expected {
+            let found = format!("{} values", coordinates.len());
+            return Err(Error::shape("coordinates", found, expected.to_string()));
+        }
+        Explainer::of_values(Values::Borrowed(coordinates), train, scaler, outputs)
+    }
+
     /// Open the coordinates of a model of so many outputs that was fitted to `train`, on the
     /// scale of `scaler` if there is one ([`crate::Fit::scaler`]).
     ///
@@ -60,13 +95,22 @@ impl<'a> Explainer<'a> {
             let field = format!("column {at}");
             return Err(Error::format(path, field, value, "finite numbers"));
         }
+        Explainer::of_values(Values::Mapped(state), train, scaler, outputs)
+    }
+
+    fn of_values(
+        coordinates: Values<'a>,
+        train: &'a Samples<'a>,
+        scaler: Option<Scaler>,
+        outputs: usize,
+    ) -> Result<Explainer<'a>> {
         let features = scaler.as_ref().map(|scaler| scaler.mean().len());
         if let Some(found) = features.filter(|&found| found != train.features()) {
             let expected = format!("{} as the rows have", train.features());
             return Err(Error::shape("features of the scaler", found, expected));
         }
         Ok(Explainer {
-            state,
+            coordinates,
             train,
             scaler,
             outputs,
@@ -111,7 +155,8 @@ impl<'a> Explainer<'a> {
                     1 => (0, if class == 0 { -1.0 } else { 1.0 }),
                     _ => (class as usize, 1.0),
                 };
-                let a = &self.state.view().row(0)[1 + self.outputs + output * n..][range.clone()];
+                let a =
+                    &self.coordinates.as_slice()[1 + self.outputs + output * n..][range.clone()];
                 let of_row = a.iter().zip(products).zip(&offsets);
                 all.extend(of_row.map(|((&a, &product), offset)| {
                     sign * f64::from(a) * (f64::from(product) + offset)

@@ -4,6 +4,7 @@ pub mod calibrate;
 pub mod evaluate;
 pub mod explain;
 pub mod export;
+mod scale;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -15,11 +16,13 @@ use crate::data::dataset::{NumberFormat, Transform};
 use crate::design::samples::{Rows, Samples, position};
 use crate::error::{Error, Result};
 use crate::io::files;
-use crate::io::tensors::{self, Dtype, Numbers, Tensor};
+use crate::io::tensors;
+use crate::io::tensors::{Dtype, Numbers, Tensor};
 use crate::linalg::gemm::{Accum, Backend, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
-use crate::linalg::threads::{self, Work};
 use crate::loss::Loss;
+use crate::threads;
+use crate::threads::Work;
 
 /// Rows whose logits are computed together: enough for the product to be efficient.
 const BLOCK_ROWS: usize = 1024;
@@ -193,6 +196,11 @@ impl Model {
         &self.bias
     }
 
+    /// c: number of outputs, 1 for two classes.
+    pub fn outputs(&self) -> usize {
+        self.bias.len()
+    }
+
     /// Number of classes: 2 for one output.
     pub fn classes(&self) -> usize {
         self.bias.len().max(2)
@@ -240,7 +248,7 @@ impl Model {
             Some((place, value)) => Err(Error::shape(
                 "the model divided by its temperature",
                 format!("{value} at {place}"),
-                "finite numbers: fit with a penalty, or without --calibrate",
+                "finite numbers: fit with a penalty, or without `calibrate`",
             )),
         }
     }
@@ -646,7 +654,7 @@ impl Model {
     /// not finite: such a file could not be read again.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.refuse_non_finite(path.as_ref())?;
-        files::write(path.as_ref(), &self.to_safetensors())
+        files::write_over(path.as_ref(), &self.to_safetensors())
     }
 
     fn refuse_non_finite(&self, path: &Path) -> Result<()> {
@@ -724,11 +732,10 @@ impl Model {
                 }
                 Err(error) => {
                     let found = error.to_string();
-                    let expected = match found.contains("unknown field") {
-                        true => {
-                            "what this flowreg writes; it was made by a newer one, which reads it"
-                        }
-                        false => "what flowreg writes",
+                    let expected = if found.contains("unknown field") {
+                        "what this flowreg writes; it was made by a newer one, which reads it"
+                    } else {
+                        "what flowreg writes"
                     };
                     return bad("metadata flowreg", found, expected);
                 }

@@ -95,9 +95,10 @@ impl<S: Problem> Search<'_, '_, S> {
                 Some(weight) => weight,
                 None => problem.weight(&point.w, self.design, exact)?,
             };
-            let precision = match exact {
-                true => Precision::Double,
-                false => Precision::Single,
+            let precision = if exact {
+                Precision::Double
+            } else {
+                Precision::Single
             };
             let square = |g: &[f64]| problem.adjoint_square(g);
             let certificate = certifier.certify(&weight, &point.b, precision, square);

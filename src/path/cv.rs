@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
 use crate::linalg::vec::Real;
 use crate::loss::weights::RowWeights;
 use crate::progress::{Event, HeldOut};
-use crate::sgd::torch_rng::TorchRng;
 use crate::solver::point::Point;
 use crate::solver::problem::Problem;
+use crate::torch_rng::TorchRng;
 
 impl<S: Problem> Search<'_, '_, S> {
     /// Every penalty in every fold. The problem is told which rows to fit, and gives the logits of
@@ -114,9 +114,10 @@ impl<S: Problem> Search<'_, '_, S> {
         if rare.is_empty() {
             return;
         }
-        let more = match rare.len() > NAMED {
-            true => format!(" and {} more", rare.len() - NAMED),
-            false => String::new(),
+        let more = if rare.len() > NAMED {
+            format!(" and {} more", rare.len() - NAMED)
+        } else {
+            String::new()
         };
         self.observer.tell(Event::Warning(format!(
             "--cv: fewer rows than the {} folds, so that some folds score none of them: {}{more}",

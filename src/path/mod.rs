@@ -25,10 +25,10 @@ use crate::error::{Error, Result};
 use crate::io::checkpoint::Fingerprint;
 use crate::kernels::Isa;
 use crate::linalg::gemm::Gemm;
-use crate::linalg::threads::{self, Work};
 use crate::loss::weights::SampleWeights;
 use crate::model::{Logits, Model};
 use crate::path::record::SolveLog;
+use crate::threads::{self, Work};
 
 /// A converged fit.
 #[derive(Clone, Debug)]

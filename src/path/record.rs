@@ -137,9 +137,10 @@ impl SolveLog {
             return Ok(None);
         };
         self.passed += 1;
-        match (records.fold, records.l2) == (fold, l2) {
-            true => Ok(Some(records)),
-            false => Err(self.foreign()),
+        if (records.fold, records.l2) == (fold, l2) {
+            Ok(Some(records))
+        } else {
+            Err(self.foreign())
         }
     }
 

@@ -7,12 +7,12 @@ use super::options::*;
 use crate::design::samples::Samples;
 use crate::error::Result;
 use crate::linalg::mat::MatRef;
-use crate::linalg::threads::{Share, Work};
 use crate::linalg::vec::Real;
 use crate::loss::Loss;
 use crate::loss::risk::Risk;
 use crate::path::record::SolveLog;
 use crate::progress::PathEntry;
+use crate::threads::{Share, Work};
 
 /// The penalties that were tried, and the place of the chosen one.
 pub(super) fn choice(
@@ -75,9 +75,10 @@ pub(super) fn correct<T: Real>(z: &[T], bias: &[f64], labels: &[u32], weights: &
         let logits: Vec<f32> = (0..c)
             .map(|j| (z[j * n + row].into() + bias[j]) as f32)
             .collect();
-        match loss.predictions(MatRef::new(&logits, c, 1)) == [labels[row]] {
-            true => weights[row],
-            false => 0.0,
+        if loss.predictions(MatRef::new(&logits, c, 1)) == [labels[row]] {
+            weights[row]
+        } else {
+            0.0
         }
     };
     let rows = (0..n).into_par_iter().share(Work::exponentials(n * c));

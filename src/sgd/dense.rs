@@ -44,7 +44,7 @@ impl<'a> DenseParameters<'a> {
         gemm: Gemm,
     ) -> Self {
         let outputs = start.bias().len();
-        let one_pass = (gemm.has_narrow() && x.contiguous().is_some())
+        let one_pass = (gemm.has_skinny() && x.contiguous().is_some())
             .then(|| OnePass::new(x.len(), x.features(), outputs))
             .flatten();
         DenseParameters {

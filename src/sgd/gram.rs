@@ -21,11 +21,11 @@ use crate::io::checkpoint::StateDict;
 use crate::kernels::{Isa, columns, with_isa};
 use crate::linalg::gemm::{Accum, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
-use crate::linalg::threads::{Share, Work};
 use crate::linalg::vec;
 use crate::model::Model;
 use crate::sgd::dense::DenseParameters;
 use crate::sgd::parameters::Parameters;
+use crate::threads::{Share, Work};
 
 /// The Gram engine.
 #[derive(Debug)]

@@ -8,7 +8,6 @@ pub mod optimizer;
 pub mod parameters;
 pub mod recipe;
 pub mod schedule;
-pub mod torch_rng;
 pub mod trainer;
 pub mod trajectory;
 
@@ -26,8 +25,6 @@ use crate::error::{Error, Result};
 use crate::io::checkpoint::{Checkpoints, Fingerprint, Saver};
 use crate::kernels::Isa;
 use crate::linalg::gemm::{Backend, Gemm};
-use crate::linalg::threads;
-use crate::linalg::threads::Work;
 use crate::loss::weights::SampleWeights;
 use crate::loss::{BatchLoss, Loss};
 use crate::model::{About, Model};
@@ -36,8 +33,10 @@ use crate::sgd::dense::DenseParameters;
 use crate::sgd::gram::GramParameters;
 use crate::sgd::optimizer::{LearningRate, Sgd};
 use crate::sgd::parameters::Parameters;
-use crate::sgd::torch_rng::TorchRng;
 use crate::sgd::trainer::{Trainer, Watched};
+use crate::threads;
+use crate::threads::Work;
+use crate::torch_rng::TorchRng;
 
 /// What to fit and how.
 #[derive(Clone, Debug, Default)]
@@ -58,7 +57,8 @@ pub struct FitOptions {
     /// Stop when so many epochs in a row brought no lower validation loss, and return the
     /// best epoch's model.
     pub early_stopping: Option<usize>,
-    /// Where to write every epoch's Gram coordinates, for [`crate::Trajectory`] to read.
+    /// Where to write every epoch's Gram coordinates, for [`crate::Trajectory`] to read; no file
+    /// that is there is replaced.
     pub save_trajectory: Option<PathBuf>,
     /// Where to save the state now and then, to go on from after a stop.
     pub checkpoints: Option<Checkpoints>,
@@ -188,7 +188,7 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 /// let samples = Samples::new(&x, 2, &[0, 0, 1, 1], 2)?;
 /// let mut options = FitOptions::default();
 /// options.sgd.lr = 1.0.into();
-/// let fit = flowreg::sgd(&samples, &options, &mut |event| {
+/// let fit = flowreg::fit(&samples, &options, &mut |event| {
 ///     if let Event::Epoch(epoch) = event {
 ///         assert!(epoch.loss.is_finite());
 ///     }
@@ -259,7 +259,7 @@ fn fit_scaled(
     let finite = |model: &Model, of: &str| match model.non_finite() {
         None => Ok(()),
         Some((place, value)) => Err(Error::options(
-            "--standardize",
+            "`standardize`",
             format!(
                 "{}, by which {place} of {of} is {value}",
                 options.standardize
@@ -315,7 +315,7 @@ fn fit_rows(
         )
     });
     if let Some(saver) = &saver {
-        saver.refuse_other(Some("--engine"))?;
+        saver.refuse_other(Some("`engine`"))?;
     }
     let k = match plan.engine {
         EngineKind::Primal => None,
@@ -336,7 +336,7 @@ fn fit_rows(
         },
     };
     if let Some(saver) = &mut saver {
-        saver.decide("--engine", plan.engine.to_string());
+        saver.decide("`engine`", plan.engine.to_string());
     }
     let x = splits.train.x();
     let x_validation = splits.validation.map(Samples::x);
@@ -378,9 +378,9 @@ pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Pla
     let plan = Plan::new(shape, options.sgd.epochs, choice(options)?, memory);
     match (plan, &options.save_trajectory) {
         (Err(Error::Memory { found, .. }), Some(_)) => Err(Error::memory(
-            "--save-trajectory",
+            "`save_trajectory`",
             found,
-            "no --save-trajectory (then auto fits in another way), or fewer rows",
+            "no `save_trajectory` (then auto fits in another way), or fewer rows",
         )),
         (plan, _) => plan,
     }
@@ -392,7 +392,7 @@ fn choice(options: &FitOptions) -> Result<EngineChoice> {
         (None, choice) => Ok(choice),
         (Some(_), EngineChoice::Auto | EngineChoice::Gram) => Ok(EngineChoice::Gram),
         (Some(_), EngineChoice::Primal) => Err(Error::options(
-            "--save-trajectory",
+            "`save_trajectory`",
             "the primal engine",
             "the gram engine: only it has the coordinates A, s and b",
         )),
@@ -410,29 +410,29 @@ impl FitOptions {
         self.weighting.check()?;
         choice(self)?;
         if self.early_stopping == Some(0) {
-            return Err(Error::options("--early-stopping", 0, "at least 1 epoch"));
+            return Err(Error::options("`early_stopping`", 0, "at least 1 epoch"));
         }
         if self.early_stopping.is_some() && !validated {
-            let expected = "--val-split (or --x-val), whose loss tells when to stop";
+            let expected = "`validation` (or `x_val`), whose loss tells when to stop";
             return Err(Error::options(
-                "--early-stopping",
+                "`early_stopping`",
                 "no validation rows",
                 expected,
             ));
         }
         if self.save_trajectory.is_some() && self.checkpoints.is_some() {
             return Err(Error::options(
-                "--save-trajectory",
-                "--checkpoint-every or --resume",
+                "`save_trajectory`",
+                "`checkpoints` or `resume`",
                 "one of them: a trajectory is written in one go",
             ));
         }
         if self.save_trajectory.is_some() && self.standardize != Standardize::None {
             return Err(Error::options(
-                "--save-trajectory",
-                format!("--standardize {}", self.standardize),
-                "--standardize none: the states would be combinations of scaled rows, which make \
-                 no weights of the rows as they are (--save-coordinates keeps the last state \
+                "`save_trajectory`",
+                format!("`standardize` {}", self.standardize),
+                "`standardize` none: the states would be combinations of scaled rows, which make \
+                 no weights of the rows as they are (`save_coordinates` keeps the last state \
                  with its scale)",
             ));
         }
@@ -532,23 +532,23 @@ fn fingerprint(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -
     let [train, validation] = given.fingerprints();
     let number = |n: Option<usize>| n.map_or("none".to_string(), |n| n.to_string());
     let mut fingerprint = vec![
-        ("--optimizer", "sgd".to_string()),
+        ("`optimizer`", "sgd".to_string()),
         ("training rows", train),
         ("validation rows", validation),
-        ("--engine", plan.engine.to_string()),
-        ("--gemm", options.backend.to_string()),
-        ("--init", format!("{init}, {:08x}", start.crc32())),
-        ("--early-stopping", number(options.early_stopping)),
-        ("--epochs", sgd.epochs.to_string()),
-        ("--lr", sgd.lr.to_string()),
-        ("--lr-schedule", sgd.schedule.to_string()),
-        ("--momentum", sgd.momentum.to_string()),
-        ("--dampening", sgd.dampening.to_string()),
-        ("--nesterov", sgd.nesterov.to_string()),
-        ("--weight-decay", sgd.weight_decay.to_string()),
-        ("--batch-size", number(sgd.batch_size)),
-        ("--seed", sgd.seed.to_string()),
-        ("--standardize", options.standardize.to_string()),
+        ("`engine`", plan.engine.to_string()),
+        ("`backend`", options.backend.to_string()),
+        ("`init`", format!("{init}, {:08x}", start.crc32())),
+        ("`early_stopping`", number(options.early_stopping)),
+        ("`epochs`", sgd.epochs.to_string()),
+        ("`lr`", sgd.lr.to_string()),
+        ("`lr_schedule`", sgd.schedule.to_string()),
+        ("`momentum`", sgd.momentum.to_string()),
+        ("`dampening`", sgd.dampening.to_string()),
+        ("`nesterov`", sgd.nesterov.to_string()),
+        ("`weight_decay`", sgd.weight_decay.to_string()),
+        ("`batch_size`", number(sgd.batch_size)),
+        ("`seed`", sgd.seed.to_string()),
+        ("`standardize`", options.standardize.to_string()),
     ];
     fingerprint.extend(options.weighting.fingerprint());
     if options.backend != Backend::Own {
@@ -574,7 +574,7 @@ fn learning_rate<E: Parameters>(
         (LearningRate::Auto, curvature) => {
             let found = format!("auto, where L is {}", curvature.unwrap_or(f64::NAN));
             return Err(Error::options(
-                "--lr",
+                "`lr`",
                 found,
                 "a number: nothing bounds the loss's curvature (features too large, or rows without a \
                  class weight beside label smoothing in mini-batches)",

@@ -10,9 +10,9 @@ use rayon::prelude::*;
 use crate::design::samples::Batch;
 use crate::kernels::{Isa, skinny, with_isa};
 use crate::linalg::mat::{MatMut, MatRef};
-use crate::linalg::threads::{Share, Work};
 use crate::linalg::vec;
 use crate::loss::BatchLoss;
+use crate::threads::{Share, Work};
 
 /// Most outputs.
 const OUTPUTS: usize = 16;
@@ -285,9 +285,12 @@ mod tests {
             .iter()
             .zip(expected)
             .map(|(&a, &b)| (f64::from(a) - b).abs());
-        distances.fold(0.0, |largest, distance| match distance > largest {
-            true => distance,
-            false => largest + 0.0 * distance,
+        distances.fold(0.0, |largest, distance| {
+            if distance > largest {
+                distance
+            } else {
+                largest + 0.0 * distance
+            }
         })
     }
 
@@ -314,7 +317,7 @@ mod tests {
 
     #[test]
     fn same_bits_for_any_number_of_threads() {
-        crate::linalg::threads::share_short_loops();
+        crate::threads::share_short_loops();
         for (classes, weighted) in [(2, false), (2, true), (5, false), (10, true), (16, false)] {
             let problem = Problem::new(1000, 83, classes, weighted, weighted, 7);
             let on = |threads| {

@@ -19,7 +19,7 @@ use crate::linalg::power_iteration::largest_eigenvalue;
 use crate::loss::BatchLoss;
 use crate::sgd::parameters::{Parameters, Workspace};
 use crate::sgd::schedule::Schedule;
-use crate::sgd::torch_rng::TorchRng;
+use crate::torch_rng::TorchRng;
 
 /// Options of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,9 +122,9 @@ impl Sgd {
             LearningRate::Auto => 0.0,
         };
         let not_negative = [
-            ("--lr", lr),
-            ("--momentum", self.momentum),
-            ("--weight-decay", self.weight_decay),
+            ("`lr`", lr),
+            ("`momentum`", self.momentum),
+            ("`weight_decay`", self.weight_decay),
         ];
         for (option, value) in not_negative {
             if !(value.is_finite() && value >= 0.0) {
@@ -134,17 +134,17 @@ impl Sgd {
         }
         if !self.dampening.is_finite() {
             let expected = "a finite number";
-            return Err(Error::options("--dampening", self.dampening, expected));
+            return Err(Error::options("`dampening`", self.dampening, expected));
         }
         if self.nesterov && (self.momentum <= 0.0 || self.dampening != 0.0) {
             return Err(Error::options(
-                "--nesterov",
+                "`nesterov`",
                 format!("momentum {}, dampening {}", self.momentum, self.dampening),
                 "a momentum above 0 and no dampening",
             ));
         }
         if self.batch_size == Some(0) {
-            return Err(Error::options("--batch-size", 0, "at least 1"));
+            return Err(Error::options("`batch_size`", 0, "at least 1"));
         }
         self.schedule.check()
     }
@@ -318,9 +318,10 @@ impl<E: Parameters> State<E> {
         if sgd.weight_decay != 0.0 {
             engine.axpby(sgd.weight_decay, &self.point, 1.0, gradient);
         }
-        match std::mem::take(&mut self.first) {
-            true => engine.axpby(1.0, gradient, 0.0, buffer),
-            false => engine.axpby(1.0 - sgd.dampening, gradient, sgd.momentum, buffer),
+        if std::mem::take(&mut self.first) {
+            engine.axpby(1.0, gradient, 0.0, buffer)
+        } else {
+            engine.axpby(1.0 - sgd.dampening, gradient, sgd.momentum, buffer)
         }
         if sgd.nesterov {
             engine.axpby(-self.lr, gradient, 1.0, &mut self.point);

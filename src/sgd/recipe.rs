@@ -50,7 +50,7 @@ impl Recipe {
     pub fn named(name: &str) -> Result<&'static Recipe> {
         RECIPES.iter().find(|r| r.name == name).ok_or_else(|| {
             let names = RECIPES.map(|r| r.name).join(", ");
-            Error::options("--recipe", name, format!("one of {names}"))
+            Error::options("`recipe`", name, format!("one of {names}"))
         })
     }
 

@@ -37,10 +37,10 @@ impl Schedule {
     /// Refuse what cannot be computed.
     pub fn check(&self) -> Result<()> {
         match self.decay {
-            Decay::Step { size: 0, .. } => Err(Error::options("--lr-step-size", 0, "at least 1")),
+            Decay::Step { size: 0, .. } => Err(Error::options("`lr_step_size`", 0, "at least 1")),
             Decay::Step { gamma, .. } if !(gamma.is_finite() && gamma >= 0.0) => {
                 let expected = "a finite number, 0 or above";
-                Err(Error::options("--lr-gamma", gamma, expected))
+                Err(Error::options("`lr_gamma`", gamma, expected))
             }
             _ => Ok(()),
         }

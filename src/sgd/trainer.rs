@@ -153,9 +153,10 @@ impl<'a, 'o, P> Trainer<'a, 'o, P> {
             (best.epoch, best.loss) = (epoch, loss);
             engine.axpby(1.0, point, 0.0, &mut best.point);
         }
-        match epoch - best.epoch >= patience {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        if epoch - best.epoch >= patience {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
         }
     }
 

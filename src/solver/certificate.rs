@@ -90,10 +90,11 @@ impl Certifier<'_> {
         let (of_loss, of_margin) = self.rounding(weight, &at.g, &logits, precision);
         let gap_allowed = self.tolerance * (at_best + penalty);
 
-        let of_gram = match self.l2 > 0.0 {
-            true => adjoint_square(&at.g)
-                .filter(|(_, rounding)| *rounding <= OF_GRAM * gap_allowed * 2.0 * self.l2),
-            false => None,
+        let of_gram = if self.l2 > 0.0 {
+            adjoint_square(&at.g)
+                .filter(|(_, rounding)| *rounding <= OF_GRAM * gap_allowed * 2.0 * self.l2)
+        } else {
+            None
         };
         let (gradient, gap_of_weight) = match of_gram {
             Some((square, rounding)) => {

@@ -91,9 +91,10 @@ impl<S: Problem> DirectionRule<S> for Memory<S::Real> {
         }
         // Pairs may be nearly parallel, and what they carry of logits rounding alone; what cancels
         // in them grows from step to step.
-        match minimizer.shorten(direction)? {
-            true => minimizer.multiply_out_anew(direction),
-            false => minimizer.multiply_out(direction),
+        if minimizer.shorten(direction)? {
+            minimizer.multiply_out_anew(direction)
+        } else {
+            minimizer.multiply_out(direction)
         }
 
         let mut pair = pairs.pop_front().expect("MEMORY of them");

@@ -34,9 +34,10 @@ impl LinePoint {
 
     /// Where the slope is 0 if it goes on as from `before` to here: nowhere, if it did not rise.
     fn secant_step(self, before: LinePoint) -> f64 {
-        match before.slope < self.slope {
-            true => self.t + self.slope * (self.t - before.t) / (before.slope - self.slope),
-            false => f64::INFINITY,
+        if before.slope < self.slope {
+            self.t + self.slope * (self.t - before.t) / (before.slope - self.slope)
+        } else {
+            f64::INFINITY
         }
     }
 }
@@ -59,9 +60,10 @@ pub(super) fn line_search(start: LinePoint, at: impl Fn(f64) -> LinePoint) -> Op
             best = Some(here);
         }
         let before = low;
-        match fell && here.slope < 0.0 {
-            true => low = here,
-            false => high = Some(here),
+        if fell && here.slope < 0.0 {
+            low = here
+        } else {
+            high = Some(here)
         }
         let most = if best.is_some() { 0.9 } else { 0.5 };
         t = match high {

@@ -304,9 +304,10 @@ impl<'a, S: Problem> Minimizer<'a, S> {
                 _ => rule.step(&mut self)?,
             };
             self.iteration += 1;
-            self.best = match self.gradient_norm <= 0.5 * self.best.0 {
-                true => (self.gradient_norm, 0),
-                false => (self.best.0, self.best.1 + 1),
+            self.best = if self.gradient_norm <= 0.5 * self.best.0 {
+                (self.gradient_norm, 0)
+            } else {
+                (self.best.0, self.best.1 + 1)
             };
         }
     }
@@ -323,9 +324,10 @@ impl<'a, S: Problem> Minimizer<'a, S> {
             ..
         } = self.lowest;
         let noise = self.noise_floor();
-        match (self.objective - objective).abs() <= noise {
-            true => self.gradient_norm < gradient_norm,
-            false => self.objective < objective,
+        if (self.objective - objective).abs() <= noise {
+            self.gradient_norm < gradient_norm
+        } else {
+            self.objective < objective
         }
     }
 
@@ -385,9 +387,10 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         }
         let allowed = SURE * self.stop.largest_gap(self.objective);
         let small = self.decrement.is_some_and(|left| left <= allowed);
-        match small && (self.is_small() || stalled) {
-            true => Some(Status::Converged),
-            false => self.limit(stalled),
+        if small && (self.is_small() || stalled) {
+            Some(Status::Converged)
+        } else {
+            self.limit(stalled)
         }
     }
 
@@ -556,9 +559,10 @@ impl<'a, S: Problem> Minimizer<'a, S> {
                 slope: slope + self.l2 * (w_along + t * square),
             }
         };
-        let t = match -slope > MIN_REL_DECREASE * self.objective.abs() {
-            true => line_search(start, at)?,
-            false => 1.0,
+        let t = if -slope > MIN_REL_DECREASE * self.objective.abs() {
+            line_search(start, at)?
+        } else {
+            1.0
         };
         self.point.axpby(t, direction, 1.0);
         if !self.last_moves.1.is_empty() {
@@ -566,9 +570,10 @@ impl<'a, S: Problem> Minimizer<'a, S> {
             axpby(t, &direction.b, 0.5, &mut self.last_moves.1);
         }
         self.updates_since_recompute += 1;
-        self.below_noise = match -slope < self.noise_floor() {
-            true => self.below_noise + 1,
-            false => 0,
+        self.below_noise = if -slope < self.noise_floor() {
+            self.below_noise + 1
+        } else {
+            0
         };
         Some(t)
     }
@@ -579,9 +584,10 @@ impl<'a, S: Problem> Minimizer<'a, S> {
     fn threshold(&self) -> f64 {
         let StoppingCriteria { tolerance, .. } = self.stop;
         let of_start = tolerance * self.initial_norm;
-        match self.l2 > 0.0 {
-            true => of_start.min((2.0 * self.l2 * GAP * tolerance * self.objective.abs()).sqrt()),
-            false => of_start,
+        if self.l2 > 0.0 {
+            of_start.min((2.0 * self.l2 * GAP * tolerance * self.objective.abs()).sqrt())
+        } else {
+            of_start
         }
     }
 

@@ -54,9 +54,10 @@ impl<S: Problem> DirectionRule<S> for Work<S::Real> {
         let share = self.forcing_term(minimizer);
         self.direction.solve(minimizer, share);
         let moved = minimizer.line_search_step(&self.direction.p).is_some();
-        match minimizer.updates_since_recompute < RECOMPUTE_EVERY && !minimizer.is_below_noise() {
-            true => minimizer.evaluate(),
-            false => minimizer.recompute(),
+        if minimizer.updates_since_recompute < RECOMPUTE_EVERY && !minimizer.is_below_noise() {
+            minimizer.evaluate()
+        } else {
+            minimizer.recompute()
         }
         Ok(moved)
     }
@@ -77,9 +78,10 @@ impl<T: Real> Work<T> {
         let (share, needed) = (minimizer.share(), 0.5 * minimizer.needed());
         let kept = minimizer.gradient_norm <= 2.0 * self.asked * self.before;
         self.before = minimizer.gradient_norm;
-        self.asked = match kept && needed >= share {
-            true => needed.min(share.sqrt()),
-            false => share.sqrt().max(0.2 * needed),
+        self.asked = if kept && needed >= share {
+            needed.min(share.sqrt())
+        } else {
+            share.sqrt().max(0.2 * needed)
         };
         self.asked = self.asked.min(ETA_MAX);
         self.asked

@@ -15,19 +15,19 @@ use rayon::prelude::*;
 
 use crate::design::centered::Centered;
 use crate::design::dense::Blocks;
-use crate::design::gram::room;
 use crate::design::gram::{GramF64, Progress};
 use crate::design::samples::{Batch, Rows};
 use crate::error::Result;
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::cholesky::Factor;
 use crate::linalg::gemm::{Gemm, lower_triangle};
+use crate::linalg::mat::room;
 use crate::linalg::mat::{MatMut, MatRef};
-use crate::linalg::threads::{self, Share, Work};
 use crate::linalg::vec::dot;
 use crate::linalg::vec::sum;
 use crate::solver::problem::Problem;
 use crate::solver::problem_gram::Preconditioner;
+use crate::threads::{self, Share, Work};
 use faer::Accum;
 
 /// Least l2 of the preconditioner, as a share of its diagonal: as much as the rounding of
@@ -85,25 +85,27 @@ impl<'a> DenseProblem<'a> {
     ) -> Result<DenseProblem<'a>> {
         let rows = design.x();
         let (n, d) = (rows.len(), rows.features());
-        let (mut x, mean) = match design.is_far() {
-            true => (
+        let (mut x, mean) = if design.is_far() {
+            (
                 Blocks::centered(rows, design.mean()),
                 design.rest().to_vec(),
-            ),
-            false => (Blocks::new(rows), design.mean().to_vec()),
+            )
+        } else {
+            (Blocks::new(rows), design.mean().to_vec())
         };
-        let second_order = match d <= n {
-            true => SecondOrder::Features {
+        let second_order = if d <= n {
+            SecondOrder::Features {
                 // The larger one first, in case that memory does not hold it.
                 factor: Factor::new(d)?,
                 scale: vec![1.0; d],
                 moments: moments(&mut x, &mean, n, progress)?,
-            },
-            false => SecondOrder::Samples {
+            }
+        } else {
+            SecondOrder::Samples {
                 gram: GramF64::new(rows, deviation, design.is_centered(), gemm, progress)?,
                 preconditioner: Preconditioner::new(n)?,
                 curvature: 0.0,
-            },
+            }
         };
         Ok(DenseProblem {
             gemm,

@@ -25,7 +25,6 @@ use rayon::prelude::*;
 
 use crate::design::centered::{Centered, Precision};
 use crate::design::dense::Blocks;
-use crate::design::gram::room;
 use crate::design::gram::{GramF64, Progress};
 use crate::design::samples::{Batch, Rows};
 use crate::error::Result;
@@ -33,10 +32,11 @@ use crate::kernels::{Isa, with_isa};
 use crate::linalg::cholesky::Factor;
 use crate::linalg::gemm::Gemm;
 use crate::linalg::mat::MatRef;
-use crate::linalg::threads::{self, Share, Work};
+use crate::linalg::mat::room;
 use crate::linalg::vec::dot;
 use crate::linalg::vec::sum;
 use crate::solver::problem::Problem;
+use crate::threads::{self, Share, Work};
 use faer::Accum;
 use faer::linalg::matmul::matmul;
 
@@ -219,9 +219,10 @@ impl<'a> GramProblem<'a> {
     /// |A| √(tr Kc/n) / |W|: by how much the rounding of A outweighs that of W.
     fn cancellation(&mut self, a: &[f64]) -> f64 {
         let (norm, of_weight) = (dot(a, a), self.square(a));
-        match norm > 0.0 {
-            true => (norm * self.gram.mean_square() / of_weight).sqrt(),
-            false => 0.0,
+        if norm > 0.0 {
+            (norm * self.gram.mean_square() / of_weight).sqrt()
+        } else {
+            0.0
         }
     }
 
@@ -410,9 +411,10 @@ impl Problem for GramProblem<'_> {
     fn factor(&mut self, curvatures: &[f64], l2: f64) {
         let least = RIDGE * GramF64::NOISE;
         let square = self.gram.mean_square();
-        let floor = match square > 0.0 {
-            true => D_FLOOR * l2 / square,
-            false => 0.0,
+        let floor = if square > 0.0 {
+            D_FLOOR * l2 / square
+        } else {
+            0.0
         };
         let fitted = self.fitted.as_ref();
         let place = |i: usize| fitted.map_or(i, |fitted| fitted.rows[i] as usize);

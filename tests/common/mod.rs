@@ -285,7 +285,7 @@ pub mod twin {
             (options.momentum, options.dampening, options.weight_decay);
         let mut at = start;
         let mut buffer: Option<Parameters> = None;
-        let mut rng = flowreg::sgd::torch_rng::TorchRng::new(options.seed);
+        let mut rng = flowreg::torch_rng::TorchRng::new(options.seed);
         let mut order: Vec<u32> = (0..p.n as u32).collect();
         let size = options.batch_size.unwrap_or(p.n).min(p.n);
         let mut losses = Vec::new();

@@ -46,9 +46,10 @@ pub(super) fn curve(history: &[Epoch], axes: Axes) -> String {
     let (low, high) = range(all().map(|point| point.1));
     let log = low > 0.0 && high > LOG_FROM * low;
     let y_of = |y: f64| if log { y.log10() } else { y };
-    let (y0, y1) = match log {
-        true => (low.log10(), high.log10()),
-        false => (low.min(0.0), high),
+    let (y0, y1) = if log {
+        (low.log10(), high.log10())
+    } else {
+        (low.min(0.0), high)
     };
     let (x0, x1) = range(all().map(|point| point.0));
     let [left, right, top, bottom] = MARGINS;
@@ -63,14 +64,15 @@ pub(super) fn curve(history: &[Epoch], axes: Axes) -> String {
     let py = |y: f64| HEIGHT - bottom - (HEIGHT - top - bottom) * share(y_of(y), y0, y1);
 
     let mut svg = open(WIDTH, HEIGHT, axes.title);
-    let values: Vec<f64> = match log {
-        true => (y0.floor() as i32..=y1.ceil() as i32)
+    let values: Vec<f64> = if log {
+        (y0.floor() as i32..=y1.ceil() as i32)
             .flat_map(|power| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(power)))
             .filter(|&v| {
                 (y0..=y1).contains(&v.log10()) && (y1 - y0 < 3.0 || v.log10().fract() == 0.0)
             })
-            .collect(),
-        false => steps(y0, y1),
+            .collect()
+    } else {
+        steps(y0, y1)
     };
     for value in values {
         let y = py(value);

@@ -1,6 +1,6 @@
 //! One line of LIBSVM's text.
 
-use crate::data::dataset::{USABLE, is_usable};
+use crate::data::dataset::{is_usable, usable};
 use crate::data::labels::LabelValue;
 
 /// Most features: a row of 64 MiB.
@@ -62,7 +62,7 @@ pub fn parse_line<'a>(
             return Err((quoted(word), expected));
         }
         if !is_usable(number as f32) {
-            return Err((quoted(word), USABLE));
+            return Err((quoted(word), usable(number)));
         }
         next = index + 1;
         value(index, number);

@@ -9,7 +9,9 @@ use crate::data::pictures::{DecodeOptions, Rgb};
 
 /// Decode a bitmap of 1, 4, 8, 16, 24 or 32 bits a pixel, of any header from OS/2's 12 bytes to
 /// version 5, from the bottom up or from the top down, plain, run-length encoded or with masks.
-/// Alpha is dropped. Bitmaps that hold a JPEG or PNG are refused.
+/// Alpha is dropped. Bitmaps that hold a JPEG or PNG are refused. The last row needs no padding;
+/// with [`DecodeOptions::lenient`] rows that are not there are of colour 0, or black, unless they
+/// are run-length encoded.
 ///
 /// The reason for a refusal comes back as one phrase.
 pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> {
@@ -17,7 +19,7 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
     options.check_size(header.width, header.height)?;
     let stride = header.stride();
     let (width, height) = (header.width, header.height);
-    let data = bytes.get(header.data..).ok_or_else(cut)?;
+    let data = bytes.get(header.data..).unwrap_or_default();
     let runs;
     let (data, stride, bits) = match header.runs {
         Some(nibbles) => {
@@ -26,10 +28,17 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
         }
         None => (data, stride, header.bits),
     };
-    let data = (stride.checked_mul(height)).and_then(|len| data.get(..len));
-    let data = data.ok_or_else(cut)?;
+    let row_len = (width * bits).div_ceil(8);
+    let data_rows = data
+        .chunks(stride)
+        .take_while(|row| row.len() >= row_len)
+        .take(height);
+    if !options.lenient && data_rows.clone().count() < height {
+        return Err(cut());
+    }
 
-    let mut values = vec![0; 3 * width * height];
+    let open = if bits <= 8 { header.colour(0) } else { [0; 3] };
+    let mut values = open.repeat(width * height);
     let rows = values.chunks_exact_mut(3 * width);
     let put = |row: &mut [u8], data: &[u8]| {
         for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
@@ -47,11 +56,11 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
             });
         }
     };
-    let data_rows = data.chunks_exact(stride);
     if header.from_top {
         rows.zip(data_rows).for_each(|(row, data)| put(row, data));
     } else {
-        rows.zip(data_rows.rev())
+        rows.rev()
+            .zip(data_rows)
             .for_each(|(row, data)| put(row, data));
     }
     Ok(Rgb {

@@ -25,12 +25,12 @@ use Orientation::*;
 
 impl Orientation {
     /// The orientation of this number; `None` for 1 (as stored) and numbers without meaning.
-    pub fn of(number: u32) -> Option<Orientation> {
+    pub fn of(number: f64) -> Option<Orientation> {
         [
             MirrorX, Turn180, MirrorY, Transpose, Turn90, Transverse, Turn270,
         ]
         .into_iter()
-        .find(|&orientation| orientation as u32 == number)
+        .find(|&orientation| f64::from(orientation as u8) == number)
     }
 
     /// Move the pixels. Cost: O(pixels), and a second picture in memory.
@@ -69,69 +69,120 @@ impl Orientation {
 /// before it), or else by an XMP packet.
 ///
 /// Whatever is no such thing tells of no orientation: EXIF is never a reason to refuse a picture.
+/// EXIF without a TIFF header hides XMP.
 pub fn orientation(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Option<Orientation> {
-    let number = exif.and_then(in_exif).or_else(|| xmp.and_then(in_xmp))?;
-    Orientation::of(number)
-}
-
-fn in_exif(mut exif: &[u8]) -> Option<u32> {
-    const ORIENTATION: u16 = 0x0112;
+    let mut exif = exif.unwrap_or_default();
     while let Some(rest) = exif.strip_prefix(b"Exif\0\0") {
         exif = rest;
     }
-    whole_number(exif, ORIENTATION).map(|(_, number)| number)
+    let headers = [b"II\x2A\0", b"MM\0\x2A", b"II\0\x2A", b"MM\x2A\0"];
+    let is_tiff = exif.len() >= 8 && headers.iter().any(|&header| exif.starts_with(header));
+    if exif.is_empty() || is_tiff {
+        of_tiff(exif, xmp)
+    } else {
+        None
+    }
 }
 
-/// Where the first directory of a TIFF holds one whole number of 16 or 32 bits under a tag, and
-/// the number. What is cut short ends the directory; of a tag twice there, the last one counts.
-pub(super) fn whole_number(tiff: &[u8], wanted: u16) -> Option<(usize, u32)> {
-    const SHORT: u16 = 3;
-    const LONG: u16 = 4;
-    let big_endian = match tiff.get(..4)? {
-        b"MM\0\x2A" => true,
-        b"II\x2A\0" => false,
+/// The orientation in the first directory of a TIFF, or else by an XMP packet.
+pub(super) fn of_tiff(tiff: &[u8], xmp: Option<&[u8]>) -> Option<Orientation> {
+    const ORIENTATION: u16 = 0x0112;
+    let number = field(tiff, ORIENTATION).map(|field| field.number);
+    Orientation::of(number.or_else(|| xmp.and_then(in_xmp))?)
+}
+
+/// A field in the first directory of a TIFF.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Field {
+    /// TIFF's number of its type.
+    pub kind: u16,
+    /// Where its data begins.
+    pub at: usize,
+    /// Its first number; NaN where it holds bytes or text.
+    pub number: f64,
+}
+
+/// TIFF's numbers of types.
+pub(super) const SHORT: u16 = 3;
+const LONG: u16 = 4;
+
+/// The first field under a tag in the first directory of a TIFF or BigTIFF, as Pillow reads it: a
+/// field of an unknown type, without data or with more data than the file is passed over; other
+/// data outside of the file ends the directory.
+pub(super) fn field(tiff: &[u8], wanted: u16) -> Option<Field> {
+    let (big_endian, wide) = match tiff.get(..4)? {
+        b"MM\0\x2A" | b"MM\x2A\0" => (true, false),
+        b"II\x2A\0" | b"II\0\x2A" => (false, false),
+        b"MM\0\x2B" => (true, true),
+        b"II\x2B\0" => (false, true),
         _ => return None,
     };
     let number = |at: usize, len: usize| {
         let bytes = tiff.get(at..at.checked_add(len)?)?.iter();
-        let append = |number: u32, &byte: &u8| number << 8 | u32::from(byte);
+        let append = |number: u64, &byte: &u8| number << 8 | u64::from(byte);
         Some(if big_endian {
             bytes.fold(0, append)
         } else {
             bytes.rev().fold(0, append)
         })
     };
-    let directory = number(4, 4)? as usize;
-    let entries = number(directory, 2)? as usize;
-    let mut found = None;
-    for entry in 0..entries {
-        let at = directory + 2 + 12 * entry;
-        let (Some(tag), Some(kind), Some(count), Some(long), Some(short)) = (
-            number(at, 2),
-            number(at + 2, 2),
-            number(at + 4, 4),
-            number(at + 8, 4),
-            number(at + 8, 2),
-        ) else {
-            break;
+    // Bytes of an offset, and of the number of entries.
+    let (word, counter) = if wide { (8, 8) } else { (4, 2) };
+    let directory = number(if wide { 8 } else { 4 }, word)? as usize;
+    let first = directory.checked_add(counter)?;
+    let mut beyond = 0u64;
+    for entry in 0..number(directory, counter)? as usize {
+        let at = (4 + 2 * word).checked_mul(entry)?.checked_add(first)?;
+        let (tag, kind) = (number(at, 2)? as u16, number(at + 2, 2)? as u16);
+        let (count, offset) = (number(at + 4, word)?, number(at + 4 + word, word)?);
+        let size = match kind {
+            1 | 2 | 6 | 7 => 1,
+            SHORT | 8 => 2,
+            LONG | 9 | 11 | 13 => 4,
+            5 | 10 | 12 | 16 => 8,
+            _ => continue,
         };
-        if tag == u32::from(wanted) && count == 1 {
-            match kind as u16 {
-                SHORT => found = Some((at + 8, short)),
-                LONG => found = Some((at + 8, long)),
-                _ => {}
+        let length = count.saturating_mul(size as u64);
+        let mut data = at + 4 + word;
+        if length > word as u64 {
+            beyond = beyond.saturating_add(length);
+            if beyond > tiff.len() as u64 {
+                continue;
             }
+            data = offset as usize;
+            tiff.get(data..data.checked_add(length as usize)?)?;
         }
+        if tag != wanted || count == 0 {
+            continue;
+        }
+        let bits = number(data, size)?;
+        let half = |at| number(at, 4).map(|bits| bits as u32);
+        let number = match kind {
+            SHORT | LONG | 13 | 16 => bits as f64,
+            6 => f64::from(bits as i8),
+            8 => f64::from(bits as i16),
+            9 => f64::from(bits as i32),
+            11 => f64::from(f32::from_bits(bits as u32)),
+            12 => f64::from_bits(bits),
+            5 => f64::from(half(data)?) / f64::from(half(data + 4)?),
+            10 => f64::from(half(data)? as i32) / f64::from(half(data + 4)? as i32),
+            _ => f64::NAN,
+        };
+        return Some(Field {
+            kind,
+            at: data,
+            number,
+        });
     }
-    found
+    None
 }
 
 /// `tiff:Orientation="6"`, or the element of that name: the first one counts.
-fn in_xmp(xmp: &[u8]) -> Option<u32> {
+fn in_xmp(xmp: &[u8]) -> Option<f64> {
     const NAME: &[u8] = b"tiff:Orientation";
     (xmp.windows(NAME.len() + 3)).find_map(|window| match window.strip_prefix(NAME)? {
-        [b'=', b'"', digit @ b'0'..=b'9'] => Some(u32::from(digit - b'0')),
-        [b'>', digit @ b'0'..=b'9', _] => Some(u32::from(digit - b'0')),
+        [b'=', b'"', digit @ b'0'..=b'9'] => Some(f64::from(digit - b'0')),
+        [b'>', digit @ b'0'..=b'9', _] => Some(f64::from(digit - b'0')),
         _ => None,
     })
 }
@@ -165,14 +216,59 @@ mod tests {
         bytes.extend(short(kind));
         bytes.extend(long(count));
         match kind {
-            3 => {
+            3 | 8 => {
                 bytes.extend(short(value as u16));
-                bytes.extend([0, 0]);
+                bytes.extend(short(3));
+            }
+            1 | 6 | 7 => bytes.extend([value as u8, 3, 0, 0]),
+            11 => bytes.extend(long((value as f32).to_bits())),
+            5 | 10 => {
+                bytes.extend(long(26));
+                bytes.extend(long(0));
+                bytes.extend(long(2 * value));
+                bytes.extend(long(2));
+                return bytes;
             }
             _ => bytes.extend(long(value)),
         }
         bytes.extend(long(0));
         bytes
+    }
+
+    /// Of each type what Pillow makes of it: the first number, whole or not; bytes and text are
+    /// no number, but hide the one in XMP. Damage is passed over.
+    #[test]
+    fn numbers_of_every_type_are_read_as_pillow_reads_them() {
+        let xmp = br#"<rdf tiff:Orientation="8"/>"#;
+        let of = |exif: &[u8]| orientation(Some(exif), Some(xmp));
+        for big_endian in [false, true] {
+            for kind in [3, 4, 5, 6, 8, 9, 10, 11, 13] {
+                let bytes = exif(big_endian, kind, 1, 6);
+                assert_eq!(of(&bytes), Some(Turn90), "{kind}");
+                for number in [0, 1, 9] {
+                    assert_eq!(of(&exif(big_endian, kind, 1, number)), None, "{kind}");
+                }
+            }
+            assert_eq!(of(&exif(big_endian, 3, 2, 6)), Some(Turn90));
+            assert_eq!(of(&exif(big_endian, 6, 4, 6)), Some(Turn90));
+            for kind in [1, 2, 7] {
+                assert_eq!(of(&exif(big_endian, kind, 1, 6)), None, "{kind}");
+            }
+            // Without a header.
+            assert_eq!(of(&exif(big_endian, 3, 1, 6)[..7]), None);
+            assert_eq!(of(b"Exif\0\0"), Some(Turn270));
+            // No such type, no values, and values that lie outside of the data.
+            for (kind, count, value) in [(0, 1, 6), (14, 1, 6), (3, 0, 6), (4, 8, 6), (4, 2, 23)] {
+                let bytes = exif(big_endian, kind, count, value);
+                assert_eq!(of(&bytes), Some(Turn270), "{kind} x {count}");
+            }
+            // Of a tag twice there, the first one counts.
+            let mut twice = exif(big_endian, 3, 1, 6);
+            let entry = exif(big_endian, 3, 1, 3)[10..22].to_vec();
+            twice.splice(22..22, entry);
+            twice[8..10].copy_from_slice(if big_endian { &[0, 2] } else { &[2, 0] });
+            assert_eq!(of(&twice), Some(Turn90));
+        }
     }
 
     #[test]
@@ -183,7 +279,6 @@ mod tests {
                 assert_eq!(orientation(Some(&bytes), None), Some(Turn90));
                 let named = [b"Exif\0\0", &bytes[..]].concat();
                 assert_eq!(orientation(Some(&named), None), Some(Turn90));
-                assert_eq!(orientation(Some(&exif(big_endian, kind, 2, 6)), None), None);
             }
             assert_eq!(orientation(Some(&exif(big_endian, 1, 1, 6)), None), None);
             assert_eq!(orientation(Some(&exif(big_endian, 3, 1, 9)), None), None);
@@ -223,7 +318,7 @@ mod tests {
                 .map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed))
                 .collect();
             let picture = Rgb { width, height, values: values.clone() };
-            let there = Orientation::of(number).unwrap();
+            let there = Orientation::of(number.into()).unwrap();
             let back = match there {
                 Turn90 => Turn270,
                 Turn270 => Turn90,

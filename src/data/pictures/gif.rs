@@ -1,5 +1,6 @@
 //! GIF by the `gif` crate: the first frame, as Pillow opens it.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::num::NonZeroU64;
 
@@ -9,7 +10,8 @@ use crate::data::pictures::{DecodeOptions, MIN_MEMORY, Rgb};
 
 /// Decode the first frame: on the whole screen, which grows where the frame reaches beyond it;
 /// what the frame leaves open has the transparent colour if there is one, else colour 0. A
-/// transparent pixel has its colour of the palette. A colour beyond the palette is black.
+/// transparent pixel has its colour of the palette. A colour beyond the palette is black. With
+/// [`DecodeOptions::lenient`] a frame that breaks off leaves the rest of the screen open.
 ///
 /// The reason for a refusal comes back as one phrase.
 pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> {
@@ -19,7 +21,8 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
     let limit = options.max_pixels.max(MIN_MEMORY) as u64;
     let limit = NonZeroU64::new(limit).unwrap_or(NonZeroU64::MIN);
     reading.set_memory_limit(MemoryLimit::Bytes(limit));
-    let mut decoder = reading.read_info(bytes).map_err(broken)?;
+    let bytes = whole_blocks(bytes);
+    let mut decoder = reading.read_info(&*bytes).map_err(broken)?;
     let screen = (usize::from(decoder.width()), usize::from(decoder.height()));
     let frame = decoder.next_frame_info().map_err(broken)?;
     let frame = frame.ok_or_else(|| broken("it holds no picture"))?;
@@ -30,8 +33,11 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
     let height = screen.1.max(top + down);
     options.check_size(width, height)?;
 
-    let mut indices = vec![0; decoder.buffer_size()];
-    decoder.read_into_buffer(&mut indices).map_err(broken)?;
+    let mut indices = vec![open; decoder.buffer_size()];
+    let read = decoder.read_into_buffer(&mut indices);
+    if !options.lenient {
+        read.map_err(broken)?;
+    }
     let palette = decoder.palette().map_err(broken)?;
     let colour = |index: u8| match palette.get(3 * usize::from(index)..) {
         // Pillow takes a ramp of greys for no palette, so that it has no end.
@@ -53,6 +59,41 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
         height,
         values,
     })
+}
+
+/// A GIF whose first frame ends with the last block that is whole: Pillow unpacks no part of one,
+/// and the crate nothing that ends without an end.
+fn whole_blocks(gif: &[u8]) -> Cow<'_, [u8]> {
+    const END: &[u8] = b"\0;";
+    let byte = |at: usize| gif.get(at).copied();
+    let palette = |at: usize| match byte(at) {
+        Some(flags) if flags & 0x80 != 0 => 6 << (flags & 7),
+        _ => 0,
+    };
+    let mut at = 13 + palette(10);
+    loop {
+        let is_frame = byte(at) == Some(b',');
+        at += match byte(at) {
+            Some(b',') => 11 + palette(at + 9),
+            Some(b'!') => 2,
+            _ => return Cow::Borrowed(gif),
+        };
+        loop {
+            let end = byte(at).map(|length| at + 1 + usize::from(length));
+            match end.filter(|&end| end <= gif.len()) {
+                Some(end) if end > at + 1 => at = end,
+                Some(_) if is_frame => return Cow::Borrowed(gif),
+                Some(end) => {
+                    at = end;
+                    break;
+                }
+                None if is_frame && at <= gif.len() => {
+                    return Cow::Owned([&gif[..at], END].concat());
+                }
+                None => return Cow::Borrowed(gif),
+            }
+        }
+    }
 }
 
 fn is_ramp(palette: &[u8]) -> bool {

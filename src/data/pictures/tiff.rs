@@ -7,8 +7,8 @@ use std::io::Cursor;
 use tiff::decoder::{ChunkType, Decoder, Limits};
 use tiff::tags::Tag;
 
-use crate::data::pictures::exif::{self, Orientation};
-use crate::data::pictures::{DecodeOptions, MIN_MEMORY, Rgb, rgb_of_cmyk};
+use crate::data::pictures::exif::Orientation;
+use crate::data::pictures::{DecodeOptions, MIN_MEMORY, Rgb, exif, rgb_of_cmyk};
 
 const GREY_INVERTED: u16 = 0;
 const GREY: u16 = 1;
@@ -16,33 +16,36 @@ const RGB: u16 = 2;
 const PALETTE: u16 = 3;
 const CMYK: u16 = 5;
 
-/// Decode grey (1, 2, 4, 8 or 16 bits), a palette (1 to 8 bits), RGB or CMYK (8 or 16 bits), in
-/// strips or tiles, plain or packed by LZW, deflate or PackBits; of 16 bits as [`crate::data::png`]
-/// does. Alpha is dropped; where colours were multiplied by it, it is divided out first. Other
-/// kinds are refused.
+const UNSIGNED: u16 = 1;
+const SIGNED: u16 = 2;
+const FLOAT: u16 = 3;
+
+type Tiff<'a> = Decoder<Cursor<&'a [u8]>>;
+
+/// Decode grey (1 to 16 bits, or 32, whole numbers with or without a sign, or floats), a palette
+/// (1 to 8 bits), RGB or CMYK (8 or 16 bits), in strips or tiles, plain or packed by LZW, deflate
+/// or PackBits. Of grey of more than 8 bits what is below 0 or above 255 is cut off, of colours the
+/// upper 8 bits are taken. Alpha is dropped; where colours were multiplied by it, it is divided out
+/// first. Other kinds are refused. With [`DecodeOptions::lenient`] plain rows that are not there
+/// are zeros.
 ///
 /// Pillow obeys a TIFF's orientation even without `exif_transpose`, and so does this: the pixels
 /// come back turned. The reason for a refusal comes back as one phrase.
 pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> {
-    let photometric = exif::whole_number(bytes, Tag::PhotometricInterpretation.to_u16());
-    let (bytes, indexed) = match photometric {
-        Some((at, value)) if value == u32::from(PALETTE) => {
-            (grey_in_place_of_palette(bytes, at), true)
-        }
-        _ => (Cow::Borrowed(bytes), false),
-    };
-    let mut limits = Limits::default();
-    limits.decoding_buffer_size = (16 * options.max_pixels).max(MIN_MEMORY);
-    limits.intermediate_buffer_size = options.max_file() as usize;
-    let mut decoder = Decoder::new(Cursor::new(&*bytes))
-        .map_err(broken)?
-        .with_limits(limits);
+    let (bytes, indexed) = as_grey(bytes);
+    let mut decoder = open(&bytes, options)?;
     let (width, height) = decoder.dimensions().map_err(broken)?;
     let (width, height) = (width as usize, height as usize);
     options.check_size(width, height)?;
     check_chunks(&decoder, width, height, options)?;
     refuse_stray_predictor(&mut decoder)?;
     let format = Format::read(&mut decoder, indexed)?;
+    let bytes = if format.reversed || options.lenient && format.plain {
+        Cow::Owned(format.restored(&mut decoder, &bytes, options)?)
+    } else {
+        bytes
+    };
+    let mut decoder = open(&bytes, options)?;
 
     let layout = decoder.image_buffer_layout().map_err(broken)?;
     let mut data = vec![0; layout.complete_len];
@@ -53,7 +56,6 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
         1 => format.channels,
         _ => 1,
     };
-    // Of 16 bits the upper 8, but of grey ones everything above 255 is 255: as Pillow does.
     let sample = |x: usize, y: usize, channel: usize| {
         let (plane, channel) = if layout.planes == 1 {
             (0, channel)
@@ -63,13 +65,9 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
         let row = &data[plane * plane_stride + y * row_stride..];
         match format.bits {
             8 => row[x * channels + channel],
-            16 => {
-                let at = 2 * (x * channels + channel);
-                let value = u16::from_ne_bytes([row[at], row[at + 1]]);
-                match format.photometric {
-                    GREY => value.min(255) as u8,
-                    _ => (value >> 8) as u8,
-                }
+            bits @ (16 | 32) => {
+                let size = bits / 8;
+                format.narrowed(&row[size * (x * channels + channel)..][..size])
             }
             bits => row[x * bits / 8] >> (8 - bits - x * bits % 8) & ((1 << bits) - 1),
         }
@@ -98,24 +96,44 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
         height,
         values,
     };
-    Ok(match orientation(&mut decoder) {
+    Ok(match orientation(&mut decoder, &bytes) {
         Some(orientation) => orientation.apply(rgb),
         None => rgb,
     })
 }
 
-/// The crate knows no palettes, but what lies in the file is the same as with greys: a copy whose
-/// field "photometric interpretation", at `at`, says so.
-fn grey_in_place_of_palette(bytes: &[u8], at: usize) -> Cow<'_, [u8]> {
+fn open<'a>(bytes: &'a [u8], options: &DecodeOptions) -> Result<Tiff<'a>, String> {
+    let mut limits = Limits::default();
+    limits.decoding_buffer_size = (16 * options.max_pixels).max(MIN_MEMORY);
+    limits.intermediate_buffer_size = options.max_file() as usize;
+    let decoder = Decoder::new(Cursor::new(bytes)).map_err(broken)?;
+    Ok(decoder.with_limits(limits))
+}
+
+/// The crate knows no palettes, but what lies in the file is the same as with greys: a copy that
+/// says so, and whether there is a palette. Nor does Pillow invert greys of more than 8 bits.
+fn as_grey(bytes: &[u8]) -> (Cow<'_, [u8]>, bool) {
+    let number = |tag: Tag| exif::field(bytes, tag.to_u16());
+    let kept = (Cow::Borrowed(bytes), false);
+    let Some(photometric) = number(Tag::PhotometricInterpretation) else {
+        return kept;
+    };
+    let indexed = photometric.number == f64::from(PALETTE);
+    let inverted = photometric.number == f64::from(GREY_INVERTED);
+    let is_wide = || number(Tag::BitsPerSample).is_some_and(|bits| bits.number > 8.0);
+    let as_grey = indexed || inverted && is_wide();
+    if photometric.kind != exif::SHORT || !as_grey {
+        return kept;
+    }
+    let big_endian = bytes[0] == b'M';
     let mut bytes = bytes.to_vec();
-    let low = if bytes[0] == b'M' { at + 1 } else { at };
-    bytes[low] = GREY as u8;
-    Cow::Owned(bytes)
+    bytes[photometric.at + usize::from(big_endian)] = GREY as u8;
+    (Cow::Owned(bytes), indexed)
 }
 
 /// Refuse a predictor beside a compression that has none: libtiff ignores it there, and the crate
 /// applies it.
-fn refuse_stray_predictor(decoder: &mut Decoder<Cursor<&[u8]>>) -> Result<(), String> {
+fn refuse_stray_predictor(decoder: &mut Tiff) -> Result<(), String> {
     let mut tag = |tag| decoder.find_tag_unsigned::<u16>(tag).ok().flatten();
     let predictor = tag(Tag::Predictor).unwrap_or(1);
     let compression = tag(Tag::Compression).unwrap_or(1);
@@ -130,7 +148,7 @@ fn refuse_stray_predictor(decoder: &mut Decoder<Cursor<&[u8]>>) -> Result<(), St
 
 /// Refuse tiles that hold far more than the picture: they would be unpacked all the same.
 fn check_chunks(
-    decoder: &Decoder<Cursor<&[u8]>>,
+    decoder: &Tiff,
     width: usize,
     height: usize,
     options: &DecodeOptions,
@@ -153,6 +171,14 @@ fn check_chunks(
 struct Format {
     photometric: u16,
     bits: usize,
+    sample_format: u16,
+    /// Whether the rows lie in the file unpacked.
+    plain: bool,
+    /// Whether the first bit of a byte is its lowest one.
+    reversed: bool,
+    /// Bits of a pixel in the file, or of its sample in one of the planes.
+    stride_bits: usize,
+    planes: usize,
     /// Samples a pixel, as they are unpacked.
     channels: usize,
     /// Whether colours were multiplied by alpha.
@@ -162,7 +188,7 @@ struct Format {
 }
 
 impl Format {
-    fn read(decoder: &mut Decoder<Cursor<&[u8]>>, indexed: bool) -> Result<Format, String> {
+    fn read(decoder: &mut Tiff, indexed: bool) -> Result<Format, String> {
         let tiled = decoder.get_chunk_type() == ChunkType::Tile;
         let mut list = |tag, default: &[u16]| match decoder.find_tag_unsigned_vec::<u16>(tag) {
             Ok(values) => Ok(values.unwrap_or_else(|| default.to_vec())),
@@ -188,28 +214,48 @@ impl Format {
 
         let unknown = |found: String| {
             Err(format!(
-                "found a TIFF with {found}, expected grey, a palette, RGB or CMYK of whole numbers of at most 16 bits, plain or packed by LZW, deflate or PackBits; save it as PNG"
+                "found a TIFF with {found}, expected grey, a palette, RGB or CMYK, plain or packed by LZW, deflate or PackBits; save it as PNG"
             ))
         };
         if !matches!(compression, 1 | 5 | 8 | 32773 | 32946) {
-            return unknown(format!("compression {compression}"));
-        }
-        if format != 1 || fill_order != 1 {
-            return unknown(format!("sample format {format}, fill order {fill_order}"));
+            return unknown(format!("compression {}", compression_name(compression)));
         }
         let colours = usize::from(samples).checked_sub(extra.len());
-        let known = matches!(
-            (photometric, colours, bits, &extra[..]),
-            (GREY | GREY_INVERTED | PALETTE, Some(1), 1 | 2 | 4 | 8, [])
-                | (GREY | PALETTE, Some(1), 8, [0 | 2])
-                | (GREY, Some(1), 16, [])
-                | (RGB, Some(3), 8 | 16, [] | [_] | [_, _] | [_, _, _])
-                | (RGB, Some(4), 8 | 16, [])
-                | (CMYK, Some(4), 8 | 16, [] | [0] | [0, 0])
-        );
+        let known = match (photometric, colours, &extra[..]) {
+            (GREY, Some(1), []) => matches!(
+                (bits, format),
+                (1 | 2 | 4, UNSIGNED)
+                    | (8 | 16, UNSIGNED | SIGNED)
+                    | (32, UNSIGNED | SIGNED | FLOAT)
+            ),
+            (GREY_INVERTED | PALETTE, Some(1), []) => {
+                matches!((bits, format), (1 | 2 | 4 | 8, UNSIGNED))
+            }
+            (GREY | PALETTE, Some(1), [0 | 2]) => (bits, format) == (8, UNSIGNED),
+            // Of packed planes Pillow takes the fourth colour for alpha.
+            (RGB, Some(4), []) => {
+                (!planar || compression == 1) && matches!((bits, format), (8 | 16, UNSIGNED))
+            }
+            (RGB, Some(3), [] | [_] | [_, _] | [_, _, _]) | (CMYK, Some(4), [] | [0] | [0, 0]) => {
+                matches!((bits, format), (8 | 16, UNSIGNED))
+            }
+            _ => false,
+        };
         if !known {
+            let kind = match format {
+                UNSIGNED => "bits",
+                SIGNED => "bits with a sign",
+                FLOAT => "bits, floats",
+                _ => "bits of another kind of number",
+            };
+            let beside = match extra.len() {
+                0 => String::new(),
+                count => format!(", {count} of them beside the colours ({extra:?})"),
+            };
+            let name = photometric_name(photometric);
+            let planes = if planar { " in planes" } else { "" };
             return unknown(format!(
-                "interpretation {photometric}, {samples} samples of {bits} bits, of them {extra:?} beside the colours"
+                "{name}{planes}, {samples} samples of {bits} {kind}{beside}"
             ));
         }
         // The crate takes the padding of tiles of later planes for that of the first one.
@@ -235,10 +281,96 @@ impl Format {
         Ok(Format {
             photometric,
             bits: usize::from(bits),
+            sample_format: format,
+            plain: compression == 1,
+            reversed: fill_order == 2,
+            stride_bits: usize::from(bits) * usize::from(if planar { 1 } else { samples }),
+            planes: usize::from(if planar { samples } else { 1 }),
             channels: usize::from(channels),
             multiplied: photometric == RGB && extra.first() == Some(&1),
             palette,
         })
+    }
+
+    /// 8 bits of a wider sample: of grey what is between 0 and 255, of colours the upper half.
+    fn narrowed(&self, sample: &[u8]) -> u8 {
+        match (self.sample_format, sample) {
+            (SIGNED, &[a, b]) => i16::from_ne_bytes([a, b]).clamp(0, 255) as u8,
+            (_, &[a, b]) if self.photometric == GREY => u16::from_ne_bytes([a, b]).min(255) as u8,
+            (_, &[a, b]) => (u16::from_ne_bytes([a, b]) >> 8) as u8,
+            (FLOAT, &[a, b, c, d]) => f32::from_ne_bytes([a, b, c, d]).clamp(0.0, 255.0) as u8,
+            // Pillow takes those without a sign for ones with a sign.
+            (_, &[a, b, c, d]) => i32::from_ne_bytes([a, b, c, d]).clamp(0, 255) as u8,
+            _ => 0,
+        }
+    }
+
+    /// A copy of the file as the crate reads it: bits in the usual order, and zeros (of a grey
+    /// whose 0 is white, black) in place of plain rows that are not there, if lenient.
+    fn restored(
+        &self,
+        decoder: &mut Tiff,
+        bytes: &[u8],
+        options: &DecodeOptions,
+    ) -> Result<Vec<u8>, String> {
+        let tiled = decoder.get_chunk_type() == ChunkType::Tile;
+        let (offsets, counts) = if tiled {
+            (Tag::TileOffsets, Tag::TileByteCounts)
+        } else {
+            (Tag::StripOffsets, Tag::StripByteCounts)
+        };
+        let mut list = |tag| {
+            let numbers = decoder.find_tag_unsigned_vec::<u64>(tag).map_err(broken)?;
+            let numbers = numbers.unwrap_or_default().into_iter();
+            Ok::<Vec<_>, String>(numbers.map(|number| number as usize).collect())
+        };
+        let (offsets, counts) = (list(offsets)?, list(counts)?);
+        let mut restored = bytes.to_vec();
+        if self.reversed {
+            for (&offset, count) in offsets.iter().zip(counts) {
+                let chunk = restored.get_mut(offset..).unwrap_or_default();
+                for byte in chunk.iter_mut().take(count) {
+                    *byte = byte.reverse_bits();
+                }
+            }
+        }
+        if !options.lenient || !self.plain {
+            return Ok(restored);
+        }
+        let (width, height) = decoder.dimensions().map_err(broken)?;
+        let (width, height) = (width as usize, height as usize);
+        let (across, down) = decoder.chunk_dimensions();
+        let (across, down) = (across as usize, down as usize);
+        let zero = match self.photometric {
+            GREY_INVERTED => 0xFF,
+            _ => 0,
+        };
+        let columns = width.div_ceil(across);
+        let chunks = columns * height.div_ceil(down);
+        let stride = (across * self.stride_bits).div_ceil(8);
+        for (i, &offset) in offsets.iter().enumerate().take(chunks * self.planes) {
+            let (x, y) = (i % chunks % columns * across, i % chunks / columns * down);
+            let rows = (height - y).min(down);
+            let end = offset.saturating_add(stride * if tiled { down } else { rows });
+            if end <= bytes.len() {
+                continue;
+            }
+            if end as u64 > options.max_file() {
+                return Err(broken("it ends too early"));
+            }
+            // A row is there if what it has within the picture is.
+            let row_len = ((width - x).min(across) * self.stride_bits).div_ceil(8);
+            let there = bytes.len().saturating_sub(offset);
+            let whole = match there.checked_sub(row_len) {
+                Some(rest) => rest / stride + 1,
+                None => 0,
+            };
+            restored.resize(restored.len().max(end), zero);
+            if whole < rows {
+                restored[offset + whole * stride..end].fill(zero);
+            }
+        }
+        Ok(restored)
     }
 
     fn colour(&self, index: u8) -> [u8; 3] {
@@ -255,13 +387,34 @@ fn divided(rgb: [u8; 3], alpha: u8) -> [u8; 3] {
     }
 }
 
-fn orientation(decoder: &mut Decoder<Cursor<&[u8]>>) -> Option<Orientation> {
+fn orientation(decoder: &mut Tiff, bytes: &[u8]) -> Option<Orientation> {
     const XMP: Tag = Tag::Unknown(700);
-    if let Ok(Some(number)) = decoder.find_tag_unsigned::<u32>(Tag::Orientation) {
-        return Orientation::of(number);
+    let xmp = decoder.find_tag(XMP).ok().flatten();
+    let xmp = xmp.and_then(|xmp| xmp.into_u8_vec().ok());
+    exif::of_tiff(bytes, xmp.as_deref())
+}
+
+fn compression_name(number: u16) -> String {
+    match number {
+        2..=4 => "CCITT (fax)".to_string(),
+        6 | 7 => "JPEG".to_string(),
+        34_925 => "LZMA".to_string(),
+        50_000 => "Zstandard".to_string(),
+        50_001 => "WebP".to_string(),
+        _ => number.to_string(),
     }
-    let xmp = decoder.find_tag(XMP).ok()??.into_u8_vec().ok()?;
-    exif::orientation(None, Some(&xmp))
+}
+
+fn photometric_name(number: u16) -> String {
+    match number {
+        GREY | GREY_INVERTED => "grey".to_string(),
+        RGB => "RGB".to_string(),
+        PALETTE => "a palette".to_string(),
+        CMYK => "CMYK".to_string(),
+        6 => "YCbCr colours".to_string(),
+        8..=10 => "Lab colours".to_string(),
+        _ => format!("photometric interpretation {number}"),
+    }
 }
 
 fn broken(reason: impl Display) -> String {

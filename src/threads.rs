@@ -34,7 +34,7 @@ pub fn run<R: Send>(
         && !(1..=MAX_THREADS).contains(&threads)
     {
         let expected = format!("1..={MAX_THREADS}");
-        return Err(Error::options("--threads", threads, expected));
+        return Err(Error::options("`threads`", threads, expected));
     }
     let has_own = in_pool() && threads.is_none();
     let is_short = length.nanoseconds < SHORTEST_POOLED && SHORTEST.load(Ordering::Relaxed) > 0;
@@ -64,14 +64,14 @@ pub fn pool(threads: Option<usize>) -> Result<ThreadPool> {
     let threads = match threads {
         None => available(),
         Some(n) if (1..=MAX_THREADS).contains(&n) => n,
-        Some(n) => return Err(Error::options("--threads", n, format!("1..={MAX_THREADS}"))),
+        Some(n) => return Err(Error::options("`threads`", n, format!("1..={MAX_THREADS}"))),
     };
     ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()
         .map_err(|error| {
             Error::options(
-                "--threads",
+                "`threads`",
                 error,
                 "a number of threads that can be started",
             )
@@ -237,6 +237,16 @@ pub fn join<A: Send, B: Send>(
         rayon::join(a, b)
     } else {
         (a(), b())
+    }
+}
+
+/// Call `work` on every thread of the pool that the calling thread stands in, at the same time; on
+/// the calling thread alone outside a pool.
+pub fn broadcast(work: impl Fn() + Sync) {
+    if in_pool() {
+        rayon::broadcast(|_| work());
+    } else {
+        work();
     }
 }
 

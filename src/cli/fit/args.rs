@@ -1,0 +1,255 @@
+//! The command line of flowreg-fit.
+
+use std::path::PathBuf;
+
+use super::converged::{ConvergeArgs, WeightingArgs};
+use crate::{Every, LearningRate, cli};
+use clap::{Parser, Subcommand};
+
+/// Fit a linear softmax or logistic classifier to a prepared dataset.
+#[derive(Parser)]
+#[command(
+    name = "flowreg-fit",
+    version,
+    allow_negative_numbers = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  flowreg-fit --demo --out demo-run
+  flowreg-fit flowers --recipe softmax-fast --out run
+  flowreg-fit flowers --recipe softmax-slow --epochs 300 --out run
+  flowreg-fit flowers --classes 2 --lr 1e-4 --momentum 0.9 --nesterov --out run
+  flowreg-fit flowers --lr 1e-3 --batch-size 64 --weight-decay 1e-4 --threads 1 --out run
+  flowreg-fit flowers --init run/model.safetensors --epochs 50 --out more
+  flowreg-fit flowers --lr auto --epochs 2000 --val-split val --early-stopping 50 --out run
+  flowreg-fit flowers --optimizer newton --l2 0.3 --out run
+  flowreg-fit flowers --optimizer newton --l2 auto --val-split val --refit all --out run
+  flowreg-fit flowers --optimizer newton --l2-path 10:1e-3:10 --cv 5 --cv-rule one-se --out run
+  flowreg-fit flowers --lr 0.01 --lr-schedule cosine --lr-warmup 5 --momentum 0.9 --out run
+  flowreg-fit --x x.npy --y y.npy --x-val xv.npy --y-val yv.npy --lr auto --epochs 2000 --out run
+  flowreg-fit flowers --epochs 100000 --checkpoint-every 5m --resume --out run
+  flowreg-fit compare run more --out compare.html
+  flowreg-fit export run --out exported
+
+The run directory holds model.safetensors (weight, bias), history.jsonl (each epoch's
+learning rate, the loss before its step, validation loss and accuracy after it),
+summary.json, report.html with curve.svg, confusion.svg and weights.png, and
+trajectory.npy and coordinates.npy if asked for.
+
+The loss in history.jsonl and the objective of a converged fit are what is minimised: class
+weights, sample weights and label smoothing enter. train_loss, val_loss and eval_loss are plain
+means over rows, in which a row counts by its sample weight if it has one; class weights and
+smoothing do not enter.
+
+Ctrl-C and SIGTERM stop after the epoch or step at hand, and while K is made (a second one stops
+at once); after the last epoch or step the run is finished as usual. The state is kept, in
+RUN.checkpoint, only with --checkpoint-every or --resume; a finished run removes it.
+
+Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss was no number any more
+(or a bug), 71 no memory (for K, or a file), 73 the output exists or another process is
+writing it, 74 a file could not be read or written, 75 a file changed while it was in use,
+130 and 143 stopped by Ctrl-C or SIGTERM (a second one stops at once).
+
+FLOWREG_ISA forces an instruction set: avx512, avx2+fma, neon or portable."
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+    /// Dataset directory, written by flowreg-prep
+    #[arg(
+        value_name = "DATASET",
+        required_unless_present_any = ["demo", "x"],
+        conflicts_with_all = ["demo", "x"]
+    )]
+    pub(super) dataset: Option<PathBuf>,
+    /// Draw synthetic flowers, prepare them and fit them, all below --out
+    #[arg(long)]
+    pub(super) demo: bool,
+    /// Directory of the run to write; it appears complete or not at all
+    // An option only because a subcommand needs none.
+    #[arg(long, value_name = "RUN", required = true)]
+    pub(super) out: Option<PathBuf>,
+    /// Replace the run if it exists
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Threads; one for each core if not given
+    #[arg(long, value_name = "N")]
+    pub(super) threads: Option<usize>,
+    /// Write no report.html and none of its figures
+    #[arg(long)]
+    pub(super) no_report: bool,
+
+    /// Features to fit instead of a dataset (rows x features): FILE.npy, or FILE.npz:NAME. <f4 in C
+    /// order is mapped, other numbers are converted in memory (bytes are divided by 255)
+    #[arg(long, value_name = "FILE", requires = "y", conflicts_with_all = ["demo", "train_split", "val_split", "eval_split"], help_heading = "Arrays")]
+    pub(super) x: Option<PathBuf>,
+    /// Their labels: whole numbers from 0, or text (classes in the order of numpy.unique)
+    #[arg(long, value_name = "FILE", requires = "x", help_heading = "Arrays")]
+    pub(super) y: Option<PathBuf>,
+    /// Features to validate on after every epoch, and to evaluate
+    #[arg(long, value_name = "FILE", requires_all = ["x", "y_val"], help_heading = "Arrays")]
+    pub(super) x_val: Option<PathBuf>,
+    /// Their labels
+    #[arg(long, value_name = "FILE", requires_all = ["x_val"], help_heading = "Arrays")]
+    pub(super) y_val: Option<PathBuf>,
+    /// Label of the first class: 0 or 1 [default: 0]
+    #[arg(long, value_name = "N", requires = "x", value_parser = clap::value_parser!(u8).range(0..=1), help_heading = "Arrays")]
+    pub(super) labels_from: Option<u8>,
+    /// Subtract a number near the mean from each column whose differences f32 would lose; the
+    /// model stores it, and flowreg-predict subtracts it, too
+    #[arg(long, requires = "x", help_heading = "Arrays")]
+    pub(super) center: bool,
+
+    /// binary-slow, binary-fast, softmax-slow or softmax-fast; options below override it
+    #[arg(long, value_name = "NAME", help_heading = "What to fit")]
+    pub(super) recipe: Option<String>,
+    /// Use the labels below K; 2 fit one logistic output, more fit softmax [default: all]
+    #[arg(long, value_name = "K", help_heading = "What to fit")]
+    pub(super) classes: Option<usize>,
+    /// Split to fit
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "train",
+        help_heading = "What to fit"
+    )]
+    pub(super) train_split: String,
+    /// Split to validate on after every epoch
+    #[arg(long, value_name = "NAME", help_heading = "What to fit")]
+    pub(super) val_split: Option<String>,
+    /// Split to evaluate afterwards [default: test, or val, or the one fitted]
+    #[arg(long, value_name = "NAME", help_heading = "What to fit")]
+    pub(super) eval_split: Option<String>,
+    /// Initial weights: torch, zeros, or a model.safetensors file [default: torch]
+    #[arg(long, value_name = "START", help_heading = "What to fit")]
+    pub(super) init: Option<String>,
+    /// Seed of torch's weights and of the order of mini-batches [default: 0]
+    #[arg(long, value_name = "S", help_heading = "What to fit")]
+    pub(super) seed: Option<u32>,
+
+    /// sgd follows torch.optim.SGD, epoch by epoch; newton and lbfgs go to the optimum of mean
+    /// loss + (l2/2) |W|², see below
+    #[arg(long, value_name = "NAME", default_value = "sgd", value_parser = ["sgd", "newton", "lbfgs"], help_heading = "How to fit")]
+    pub(super) optimizer: String,
+    /// How the weight is represented: gram (in Gram coordinates, for fewer rows than
+    /// features), primal (as it is), or auto, the cheaper one that fits the memory
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "auto",
+        help_heading = "How to fit"
+    )]
+    pub(super) engine: String,
+    /// Who multiplies matrices: own, faer, matrixmultiply, or auto, the fastest for the shape
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "auto",
+        help_heading = "How to fit"
+    )]
+    pub(super) gemm: String,
+    /// Say where the time went, from the arguments to the last page given back, and the most
+    /// memory held beside the maps
+    #[arg(long, help_heading = "How to fit")]
+    pub(super) timings: bool,
+    /// Passes over the rows [default: 100]
+    #[arg(long, value_name = "N", help_heading = "How to fit")]
+    pub(super) epochs: Option<usize>,
+    /// Learning rate; auto is 1/L, half of what guarantees full-batch descent [default: 0.01]
+    #[arg(long, value_name = "RATE", value_parser = cli::learning_rate, help_heading = "How to fit")]
+    pub(super) lr: Option<LearningRate>,
+    /// Learning rate over the epochs, by torch's definitions: constant, step or cosine
+    #[arg(long, value_name = "NAME", default_value = "constant", value_parser = ["constant", "step", "cosine"], help_heading = "How to fit")]
+    pub(super) lr_schedule: String,
+    /// Epochs between the steps of --lr-schedule step [default: 30]
+    #[arg(long, value_name = "EPOCHS", help_heading = "How to fit")]
+    pub(super) lr_step_size: Option<usize>,
+    /// Factor of each step of --lr-schedule step [default: 0.1]
+    #[arg(long, value_name = "FACTOR", value_parser = cli::finite, help_heading = "How to fit")]
+    pub(super) lr_gamma: Option<f64>,
+    /// Epochs in which the learning rate rises from a third, before the schedule begins
+    #[arg(
+        long,
+        value_name = "EPOCHS",
+        default_value_t = 0,
+        help_heading = "How to fit"
+    )]
+    pub(super) lr_warmup: usize,
+    /// Stop when so many epochs in a row brought no lower validation loss, and keep the
+    /// best epoch's model
+    #[arg(long, value_name = "PATIENCE", help_heading = "How to fit")]
+    pub(super) early_stopping: Option<usize>,
+    /// Save the state beside --out, in RUN.checkpoint, after so many epochs (steps of newton and
+    /// lbfgs), or after so long (30s, 5m, 2h), and on Ctrl-C or SIGTERM
+    #[arg(long, value_name = "EPOCHS|TIME", value_parser = cli::every, help_heading = "How to fit")]
+    pub(super) checkpoint_every: Option<Every>,
+    /// Continue from RUN.checkpoint, to the same bits as an unbroken run; begin if it is not
+    /// there. Needs the same data and options; saves the state on Ctrl-C or SIGTERM
+    #[arg(long, help_heading = "How to fit")]
+    pub(super) resume: bool,
+    /// Write every epoch's Gram coordinates to trajectory.npy (4nc bytes an epoch), in one go:
+    /// not with --checkpoint-every or --resume
+    #[arg(long, help_heading = "How to fit")]
+    pub(super) save_trajectory: bool,
+    /// Write the model's Gram coordinates to coordinates.npy (4nc bytes), with which
+    /// flowreg-predict --explain names the photographs behind a prediction; fits with the gram
+    /// engine
+    #[arg(long, help_heading = "How to fit")]
+    pub(super) save_coordinates: bool,
+    /// Momentum [default: 0]
+    #[arg(long, value_name = "M", value_parser = cli::finite, help_heading = "How to fit")]
+    pub(super) momentum: Option<f64>,
+    /// Share of the gradient kept out of the momentum [default: 0]
+    #[arg(long, value_name = "T", value_parser = cli::finite, help_heading = "How to fit")]
+    pub(super) dampening: Option<f64>,
+    /// Nesterov's momentum
+    #[arg(long, help_heading = "How to fit")]
+    pub(super) nesterov: bool,
+    /// Added to the gradient, times weight and bias [default: 0]
+    #[arg(long, value_name = "D", value_parser = cli::finite, help_heading = "How to fit")]
+    pub(super) weight_decay: Option<f64>,
+    /// Rows a step [default: all]
+    #[arg(long, value_name = "ROWS", help_heading = "How to fit")]
+    pub(super) batch_size: Option<usize>,
+
+    #[command(flatten)]
+    pub(super) weighting: WeightingArgs,
+    #[command(flatten)]
+    pub(super) converge: ConvergeArgs,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Lay finished runs over one another, in one page
+    Compare(Compare),
+    /// Write a model as ONNX and as .npy
+    Export(Export),
+}
+
+#[derive(clap::Args)]
+pub(super) struct Compare {
+    /// Run directories
+    #[arg(value_name = "RUN", required = true, num_args = 2..)]
+    pub(super) runs: Vec<PathBuf>,
+    /// Page to write
+    #[arg(long, value_name = "FILE", default_value = "compare.html")]
+    pub(super) out: PathBuf,
+    /// Replace the page if it exists
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Export {
+    /// Run directory, or a model.safetensors file
+    #[arg(value_name = "MODEL")]
+    pub(super) model: PathBuf,
+    /// Directory to write: model.onnx, weight.npy, bias.npy
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// Replace the directory if it exists
+    #[arg(long)]
+    pub(super) force: bool,
+}

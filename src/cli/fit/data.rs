@@ -1,0 +1,186 @@
+//! The rows of a run, from a dataset or arrays.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::args::*;
+use super::run::*;
+use crate::{Dataset, Error, Init, Model, Result, Samples, Split, cli};
+
+use crate::data::dataset::{NumberFormat, Transform};
+use crate::data::{arrays, checks};
+use crate::io::publish::Staging;
+
+/// The rows of a run, mapped, each split once.
+pub(super) struct Data {
+    pub(super) source: String,
+    pub(super) class_names: Vec<String>,
+    pub(super) transform: Option<Transform>,
+    pub(super) numbers: Option<NumberFormat>,
+    /// Name and rows.
+    pub(super) splits: Vec<(String, Split)>,
+    /// Places in `splits`.
+    pub(super) train: usize,
+    pub(super) val: Option<usize>,
+    pub(super) eval: usize,
+}
+
+impl Data {
+    pub(super) fn open(args: &Args, staging: &Staging) -> Result<Data> {
+        match (&args.dataset, &args.x, &args.y) {
+            (Some(directory), ..) => Data::of_dataset(directory, args),
+            (None, Some(x), Some(y)) => Data::of_arrays(x, y, args),
+            _ => Data::of_dataset(&prepare_demo(staging)?, args),
+        }
+    }
+
+    pub(super) fn of_dataset(directory: &Path, args: &Args) -> Result<Data> {
+        let dataset = Dataset::open(directory)?;
+        let manifest = dataset.manifest();
+        let there = |name: &&str| manifest.splits.iter().any(|split| split.name == *name);
+        let eval = (args.eval_split.as_deref())
+            .or(["test", "val"].into_iter().find(there))
+            .unwrap_or(&args.train_split);
+        // Before the first of them is verified.
+        let validated = args.val_split.as_deref();
+        for name in [&*args.train_split, eval].into_iter().chain(validated) {
+            dataset.entry(name)?;
+        }
+        let mut splits: Vec<(String, Split)> = Vec::new();
+        let mut place = |name: &str| -> Result<usize> {
+            if let Some(place) = splits.iter().position(|(known, _)| known == name) {
+                return Ok(place);
+            }
+            splits.push((name.to_string(), dataset.split(name)?));
+            Ok(splits.len() - 1)
+        };
+        Ok(Data {
+            train: place(&args.train_split)?,
+            val: args.val_split.as_deref().map(&mut place).transpose()?,
+            eval: place(eval)?,
+            source: manifest.source.clone(),
+            class_names: manifest.class_names.clone(),
+            transform: manifest.transform.clone(),
+            numbers: manifest.numbers.clone(),
+            splits,
+        })
+    }
+
+    pub(super) fn of_arrays(x: &Path, y: &Path, args: &Args) -> Result<Data> {
+        let part = |name, x: &Path, y: &Path| arrays::ArrayPart {
+            name,
+            x: x.to_path_buf(),
+            y: y.to_path_buf(),
+        };
+        let mut parts = vec![part("train", x, y)];
+        if let (Some(x), Some(y)) = (&args.x_val, &args.y_val) {
+            parts.push(part("val", x, y));
+        }
+        let options = arrays::ArrayOptions {
+            labels_from: args.labels_from.unwrap_or(0),
+            center: args.center,
+        };
+        let loaded = arrays::load(&parts, options, &|path, bytes| {
+            let bytes = cli::bytes(bytes as f64);
+            cli::info(format_args!(
+                "{}: converted to f32 in memory, {bytes}",
+                path.display()
+            ));
+        })?;
+        let name = x.file_name().unwrap_or_default().to_string_lossy();
+        let val = parts.len() - 1;
+        let names = parts.iter().map(|part| part.name.to_string());
+        Ok(Data {
+            source: name.into_owned(),
+            class_names: loaded.class_names,
+            transform: None,
+            numbers: Some(loaded.numbers),
+            train: 0,
+            val: (val > 0).then_some(val),
+            eval: val,
+            splits: names.zip(loaded.splits).collect(),
+        })
+    }
+
+    pub(super) fn name(&self, split: usize) -> &str {
+        &self.splits[split].0
+    }
+
+    /// The classes asked for, else those of all splits. A dataset names its classes; of arrays
+    /// there may be more than the labels need.
+    pub(super) fn classes(&self, asked: Option<usize>) -> Result<usize> {
+        let known = self.class_names.len();
+        match asked {
+            Some(classes) if known > 0 && !(2..=known).contains(&classes) => Err(Error::Options {
+                option: "--classes",
+                found: classes.to_string(),
+                expected: format!("2..={known}, the classes of this dataset (arrays take more)"),
+            }),
+            Some(classes) => Ok(classes),
+            None => {
+                let classes = self.splits.iter().map(|(_, split)| split.classes());
+                Ok(classes.max().unwrap_or(2))
+            }
+        }
+    }
+
+    pub(super) fn samples(&self, split: usize, classes: usize) -> Result<Samples<'_>> {
+        self.splits[split].1.first_classes(classes)
+    }
+
+    /// Warn of classes that rows of another split have and the rows to fit have not.
+    pub(super) fn warn_of_missing_classes(&self, train: &Samples, split: usize, samples: &Samples) {
+        let missing = samples.classes_missing_in(train);
+        let missing: Vec<usize> = missing.into_iter().map(|class| class as usize).collect();
+        let (split, train) = (self.name(split), self.name(self.train));
+        if let Some(sentence) = checks::missing_in_train(split, train, &missing, &self.class_names)
+        {
+            cli::warn(sentence);
+        }
+    }
+
+    /// The files of the rows of [`Data::samples`].
+    pub(super) fn files(&self, split: usize, classes: usize) -> Option<Vec<String>> {
+        let split = &self.splits[split].1;
+        let rows = split.files()?.iter().zip(split.labels());
+        let kept = rows.filter(|(_, label)| **label < classes as i64);
+        Some(kept.map(|(file, _)| file.clone()).collect())
+    }
+
+    /// Read the model that the fit begins at, if it does, and refuse one whose rows were made
+    /// otherwise: its weight is of its own scale and its bias of its own shift. A bare state dict
+    /// does not say.
+    pub(super) fn read_init(&self, init: &mut Init) -> Result<()> {
+        let Init::File(path) = init else {
+            return Ok(());
+        };
+        let (path, model) = (path.clone(), Arc::new(Model::load(path)?));
+        *init = Init::Model {
+            model: Arc::clone(&model),
+            path: path.clone(),
+        };
+        let (known, rows) = (&model.about().numbers, &self.numbers);
+        let shift = |numbers: &Option<NumberFormat>| numbers.as_ref()?.shift.clone();
+        let other = if !model.is_described() {
+            return Ok(());
+        } else if shift(known) != shift(rows) {
+            "shift"
+        } else if let (Some(known), Some(rows)) = (known, rows)
+            && known.scale != rows.scale
+        {
+            "scale"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Format {
+            path,
+            field: format!("metadata flowreg.numbers.{other}"),
+            found: format!("another {other} than the rows have"),
+            expected: "a model of this dataset, or another start (--init torch)".to_string(),
+        })
+    }
+
+    pub(super) fn check_unchanged(&self) -> Result<()> {
+        (self.splits.iter()).try_for_each(|(_, split)| split.check_unchanged())
+    }
+}

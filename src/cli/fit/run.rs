@@ -1,0 +1,479 @@
+//! A run: rows, fit, calibration, evaluation, files.
+
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+
+use crate::cli::fit::args::*;
+use crate::cli::fit::converged;
+use crate::cli::fit::data::*;
+use crate::cli::fit::options::*;
+use crate::cli::fit::print::*;
+use crate::cli::report::Report;
+use crate::cli::run_files;
+use crate::cli::run_files::{SolverSummary, Summary};
+use crate::data::demo::DemoOptions;
+use crate::data::flowers102::Verify;
+use crate::data::prep::PrepOptions;
+use crate::data::{checks, demo, flowers102, prep};
+use crate::design::plan::EngineKind;
+use crate::design::scaler::{Scaler, Standardize};
+use crate::io::npy;
+use crate::io::publish::{OutputKind, Overwrite, Staging};
+use crate::kernels::Isa;
+use crate::loss::weights::SampleWeights;
+use crate::model::calibrate::calibrate_logits;
+use crate::model::{About, Logits};
+use crate::path::{Optimizer, PathOptions};
+use crate::solver::report::Step;
+use crate::threads;
+use crate::{
+    Checkpoints, Epoch, Error, Evaluation, FitOptions, Model, PathEntry, Result, Samples, Scores,
+    Splits, cli,
+};
+
+pub(super) fn run(args: Args) -> Result<()> {
+    let mut stopwatch = cli::Stopwatch::new();
+    let memory = args.timings.then(cli::PeakMemory::watch);
+    let out = args.out.as_deref().expect("clap requires it");
+    let mut plan = Plan::new(&args, out)?;
+    let sources = sources(&args);
+    let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
+    let staging = Staging::begin(
+        out,
+        OutputKind::Run,
+        Overwrite::forced(args.force),
+        &sources,
+    )?;
+    let pool = threads::pool(args.threads)?;
+    let data = pool.install(|| Data::open(&args, &staging))?;
+    if let Optimize::Sgd(options) = &mut plan.how {
+        data.read_init(&mut options.init)?;
+    }
+    let classes = data.classes(plan.classes)?;
+    let train = data.samples(data.train, classes)?;
+    let val = (data.val.map(|val| data.samples(val, classes))).transpose()?;
+    let eval = data.samples(data.eval, classes)?;
+    let labels_path = data.splits[data.train].1.labels_path();
+    let names = &data.class_names;
+    checks::refuse_one_class(labels_path, train.labels(), names)?;
+    let from_one = match args.dataset {
+        Some(_) => "prepare the dataset again with --labels-from 1",
+        None => "give --labels-from 1",
+    };
+    if let Some(sentence) = checks::absent_classes(train.labels(), classes, names, from_one) {
+        cli::warn(sentence);
+    }
+    plan.weigh(&args, data.splits[data.train].1.labels(), &train)?;
+    if let (Some(place), Some(val)) = (data.val, &val) {
+        data.warn_of_missing_classes(&train, place, val);
+    }
+    if data.val != Some(data.eval) {
+        data.warn_of_missing_classes(&train, data.eval, &eval);
+    }
+    let splits = Splits {
+        train: &train,
+        validation: val.as_ref(),
+    };
+    stopwatch.end("options, dataset verified");
+
+    print_header(&data, splits);
+    let fitted = pool.install(|| plan.fit(splits, &staging, &mut stopwatch));
+    // First: it may be why the fit failed.
+    data.check_unchanged()?;
+    let mut fitted = fitted?;
+    let logits = match val.as_ref().filter(|_| plan.calibrate) {
+        Some(val) => Some(pool.install(|| fitted.model.logits_of(val))?),
+        None => None,
+    };
+    let calibration = match (&val, &logits) {
+        (Some(val), Some(logits)) => Some(pool.install(|| calibrate_logits(logits, val))?),
+        _ => None,
+    };
+    fitted.model.set_about(About {
+        class_names: (data.class_names.iter())
+            .take(train.classes())
+            .cloned()
+            .collect(),
+        transform: data.transform.clone(),
+        numbers: data.numbers.clone(),
+        temperature: calibration.map(|found| found.temperature),
+    });
+
+    stopwatch.end("calibration");
+    let weights = plan.weighting.samples.as_deref();
+    let known = logits.as_ref().filter(|_| data.val == Some(data.eval));
+    let eval_rows = (data.eval != data.train).then_some((&eval, known));
+    let (on_train, scores) = pool.install(|| {
+        evaluate(
+            &staging,
+            &fitted,
+            (&train, weights),
+            eval_rows,
+            &mut stopwatch,
+        )
+    })?;
+    // As during the fit: the temperature is for what comes after it.
+    let on_train = Evaluation {
+        loss: on_train.uncalibrated_loss,
+        ..on_train
+    };
+    print_evaluation(data.name(data.train), on_train, None);
+    // Five of five classes would say nothing.
+    let scored = (train.classes() > 5).then_some(&scores);
+    print_evaluation(data.name(data.eval), scores.evaluation, scored);
+    if let (Some(found), Some(val)) = (&calibration, data.val) {
+        converged::print_calibration(data.name(val), found);
+    }
+    let summary = Summary {
+        flowreg: env!("CARGO_PKG_VERSION"),
+        engine: fitted.engine,
+        instruction_set: Isa::current().to_string(),
+        gemm: args.gemm.clone(),
+        threads: pool.current_num_threads(),
+        how: fitted.how.clone(),
+        n: train.rows(),
+        d: train.features(),
+        c: fitted.model.bias().len(),
+        classes: train.classes(),
+        class_weights: plan.weighting.classes.to_string(),
+        sample_weights: plan.weighting.samples.is_some(),
+        label_smoothing: plan.weighting.label_smoothing,
+        standardize: plan.standardize,
+        train_split: data.name(data.train).to_string(),
+        val_split: data.val.map(|val| data.name(val).to_string()),
+        eval_split: data.name(data.eval).to_string(),
+        train_seconds: fitted.seconds,
+        train_accuracy: on_train.accuracy,
+        train_loss: on_train.loss,
+        eval_accuracy: scores.evaluation.accuracy,
+        eval_top5: scores.top(5),
+        eval_loss: scores.evaluation.loss,
+        eval_loss_uncalibrated: calibration.map(|_| scores.evaluation.uncalibrated_loss),
+        eval_rows: scores.evaluation.rows,
+        calibration,
+    };
+    let mut files = write_files(&args, &staging, &fitted, &summary)?;
+    stopwatch.end("other files written and flushed");
+    if !args.no_report {
+        let names = data.files(data.eval, classes);
+        let path: Vec<serde_json::Value> = (fitted.path.iter())
+            .map(|entry| serde_json::to_value(entry).expect("plain data"))
+            .collect();
+        let report = Report {
+            source: &data.source,
+            summary: &summary,
+            history: &fitted.history.curve(),
+            model: &fitted.model,
+            scores: &scores,
+            rows: eval.x(),
+            files: names.as_deref(),
+            path: (path.len() > 1).then_some(&path[..]),
+        };
+        files.extend(pool.install(|| report.write(&staging))?);
+        stopwatch.end("report and its figures");
+    }
+    data.check_unchanged()?;
+    staging.publish()?;
+    if let Some(checkpoints) = &plan.checkpoints {
+        checkpoints.discard()?;
+    }
+    stopwatch.end("directory published");
+    print_written(out, &args, &files, &summary);
+    if let Some(memory) = memory {
+        drop((fitted, train, val, eval));
+        drop(data);
+        stopwatch.end("memory and maps given back");
+        stopwatch.print();
+        memory.print();
+    }
+    Ok(())
+}
+
+/// What the options ask for, checked before any work.
+pub(super) struct Plan {
+    how: Optimize,
+    classes: Option<usize>,
+    weighting: SampleWeights,
+    standardize: Standardize,
+    checkpoints: Option<Checkpoints>,
+    calibrate: bool,
+}
+
+/// By which optimizer.
+pub(super) enum Optimize {
+    Sgd(FitOptions),
+    Converge(PathOptions),
+}
+
+/// What every optimizer gives.
+pub(super) struct Fitted {
+    model: Model,
+    how: SolverSummary,
+    engine: EngineKind,
+    seconds: f64,
+    history: History,
+    path: Vec<PathEntry>,
+    /// Logits of the rows fitted, where they are known.
+    logits: Option<Logits>,
+    /// s, b, A, where the Gram engine fitted.
+    coordinates: Option<Vec<f32>>,
+    /// The scale of the features that they belong to.
+    scaler: Option<Scaler>,
+}
+
+impl Fitted {
+    /// Why the rows that were fitted cannot be evaluated: after SGD, because it diverged.
+    pub(super) fn refused(&self, error: Error) -> Error {
+        match (error, &self.history) {
+            (Error::Overflow { value, .. }, History::Epochs(epochs)) if !epochs.is_empty() => {
+                let last = epochs[epochs.len() - 1];
+                Error::Diverged {
+                    epoch: last.epoch,
+                    what: "logits",
+                    loss: value.into(),
+                    lr: last.lr,
+                }
+            }
+            (error, _) => error,
+        }
+    }
+}
+
+pub(super) enum History {
+    Epochs(Vec<Epoch>),
+    Steps(Vec<Step>),
+}
+
+impl History {
+    /// What the report draws: the loss of every epoch, or the objective of every step.
+    pub(super) fn curve(&self) -> Vec<Epoch> {
+        match self {
+            History::Epochs(epochs) => epochs.clone(),
+            History::Steps(steps) => (steps.iter())
+                .map(|step| Epoch {
+                    epoch: step.iteration,
+                    lr: 1.0,
+                    loss: step.objective,
+                    val_loss: None,
+                    val_accuracy: None,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Plan {
+    pub(super) fn new(args: &Args, out: &Path) -> Result<Plan> {
+        let weighting = args.weighting.weighting()?;
+        let (mut sgd, classes) = fit_options(args)?;
+        let standardize = Standardize::named(&args.weighting.standardize)?;
+        let validated = args.val_split.is_some() || args.x_val.is_some();
+        if args.weighting.calibrate && !validated {
+            return Err(converged::no_rows_to_calibrate());
+        }
+        if args.weighting.calibrate && args.converge.refit == "all" {
+            return Err(converged::all_rows_fitted());
+        }
+        let checkpoints = checkpoints(args, out)?;
+        let how = match args.optimizer.as_str() {
+            "sgd" => {
+                if let Some(option) = args.converge.given() {
+                    let expected = "--optimizer newton or lbfgs (sgd has --weight-decay)";
+                    return Err(converged::refuse(option, "sgd", expected));
+                }
+                sgd.weighting = weighting.clone();
+                sgd.checkpoints = checkpoints.clone();
+                sgd.standardize = standardize;
+                sgd.check(validated)?;
+                Optimize::Sgd(sgd)
+            }
+            name => {
+                if let Some(option) = of_sgd(args) {
+                    return Err(converged::refuse(option, name, "--optimizer sgd"));
+                }
+                let optimizer = match name {
+                    "lbfgs" => Optimizer::Lbfgs,
+                    _ => Optimizer::Newton,
+                };
+                let seed = args.seed.unwrap_or(0);
+                let options = &args.converge;
+                let options = options.options(optimizer, seed, validated, weighting.clone());
+                let options = PathOptions {
+                    standardize,
+                    engine: sgd.engine,
+                    backend: sgd.backend,
+                    checkpoints: checkpoints.clone(),
+                    threads: args.threads,
+                    ..options
+                };
+                options.check(validated)?;
+                Optimize::Converge(options)
+            }
+        };
+        Ok(Plan {
+            how,
+            classes,
+            weighting,
+            standardize,
+            checkpoints,
+            calibrate: args.weighting.calibrate,
+        })
+    }
+
+    /// Keep the weights of the rows to fit, `labels` being those of the whole split, and refuse
+    /// what does not fit them.
+    pub(super) fn weigh(&mut self, args: &Args, labels: &[i64], train: &Samples) -> Result<()> {
+        if let Some(path) = &args.weighting.sample_weight {
+            (self.weighting).keep_first_classes(labels, train.classes(), path)?;
+        }
+        match &mut self.how {
+            Optimize::Sgd(options) => options.weighting = self.weighting.clone(),
+            Optimize::Converge(options) => options.weighting = self.weighting.clone(),
+        }
+        self.weighting.of(train).map(|_| ())
+    }
+
+    pub(super) fn fit(
+        &self,
+        splits: Splits,
+        staging: &Staging,
+        stopwatch: &mut cli::Stopwatch,
+    ) -> Result<Fitted> {
+        match &self.how {
+            Optimize::Sgd(options) => {
+                let mut options = options.clone();
+                if let Some(path) = &mut options.save_trajectory {
+                    *path = staging.dir().join(&*path);
+                }
+                print_sgd(splits.train.rows(), &options);
+                let fit = fit_with_progress(splits, &options)?;
+                print_fitted(&fit);
+                end_laps_of_fit(stopwatch, &fit);
+                Ok(Fitted {
+                    how: SolverSummary::from((&options, &fit)),
+                    engine: fit.plan.engine,
+                    seconds: fit.timings.total(),
+                    model: fit.model,
+                    history: History::Epochs(fit.history),
+                    path: Vec::new(),
+                    logits: None,
+                    coordinates: fit.coordinates,
+                    scaler: fit.scaler,
+                })
+            }
+            Optimize::Converge(options) => {
+                let fit = converge_with_progress(splits, options)?;
+                stopwatch.end("converged fit");
+                Ok(Fitted {
+                    how: SolverSummary::from((options, &fit)),
+                    engine: fit.engine,
+                    seconds: fit.seconds,
+                    model: fit.model,
+                    history: History::Steps(fit.steps),
+                    path: fit.path,
+                    logits: fit.logits,
+                    coordinates: None,
+                    scaler: None,
+                })
+            }
+        }
+    }
+}
+
+/// Evaluate the model on the rows fitted, with their sample weights, and score those of
+/// --eval-split (of known logits, if there are any), `None` being the rows fitted: then one pass
+/// does both. The disk takes the model meanwhile.
+pub(super) fn evaluate(
+    staging: &Staging,
+    fitted: &Fitted,
+    (train, weights): (&Samples, Option<&[f64]>),
+    eval: Option<(&Samples, Option<&Logits>)>,
+    stopwatch: &mut cli::Stopwatch,
+) -> Result<(Evaluation, Scores)> {
+    const ON_TRAIN: &str = "evaluation of the rows fitted";
+    let model = &fitted.model;
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| run_files::write_model(staging, model));
+        let evaluated = match eval {
+            None => {
+                let scores = model.score_with(train, weights, fitted.logits.as_ref());
+                stopwatch.end(ON_TRAIN);
+                scores
+                    .map_err(|error| fitted.refused(error))
+                    .map(|scores| (scores.evaluation, scores))
+            }
+            Some((eval, known)) => {
+                let on_train = match &fitted.logits {
+                    Some(known) => model
+                        .score_with(train, weights, Some(known))
+                        .map(|s| s.evaluation),
+                    None => model.evaluate_weighted(train, weights),
+                };
+                stopwatch.end(ON_TRAIN);
+                let scores = match known {
+                    Some(logits) => model.score_logits(eval, logits),
+                    None => model.score(eval),
+                };
+                stopwatch.end("evaluation of --eval-split");
+                let on_train = on_train.map_err(|error| fitted.refused(error));
+                on_train.and_then(|on_train| Ok((on_train, scores?)))
+            }
+        };
+        let written = writing.join().unwrap_or_else(|panic| resume_unwind(panic));
+        stopwatch.end("model flushed, beyond evaluation");
+        written?;
+        evaluated
+    })
+}
+
+/// Write what there is beside the model and the report; the names of all but the report.
+pub(super) fn write_files(
+    args: &Args,
+    staging: &Staging,
+    fit: &Fitted,
+    summary: &Summary,
+) -> Result<Vec<&'static str>> {
+    match &fit.history {
+        History::Epochs(epochs) => run_files::write(staging, epochs, summary)?,
+        History::Steps(steps) => run_files::write(staging, steps, summary)?,
+    }
+    let mut files = vec![run_files::MODEL, run_files::HISTORY, run_files::SUMMARY];
+    if fit.path.len() > 1 {
+        run_files::write_json(staging, run_files::PATH, &fit.path)?;
+        files.push(run_files::PATH);
+    }
+    files.extend(args.save_trajectory.then_some(run_files::TRAJECTORY));
+    if let (true, Some(coordinates)) = (args.save_coordinates, &fit.coordinates) {
+        let file = npy::f32_file(&[1, coordinates.len()], coordinates);
+        staging.write(run_files::COORDINATES, &file)?;
+        files.push(run_files::COORDINATES);
+        if let Some(scaler) = &fit.scaler {
+            staging.write(run_files::SCALING, &scaler.to_safetensors())?;
+            files.push(run_files::SCALING);
+        }
+    }
+    Ok(files)
+}
+
+/// Draw the photographs and prepare them, both inside the run in the making.
+pub(super) fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
+    let options = DemoOptions::default();
+    let photographs = staging.dir().join("photographs");
+    let dataset = staging.dir().join("dataset");
+    let count = options.photographs();
+    cli::info(format_args!(
+        "demo: drawing and preparing {count} synthetic flowers of {} classes",
+        options.classes
+    ));
+    let bar = cli::progress(2 * count as u64, "demo");
+    demo::write_photographs(&photographs, &options, &|n| bar.inc(n))?;
+    let mut source = flowers102::open(&photographs, Verify::Any)?;
+    source.source = "flowreg demo".to_string();
+    source.class_names = demo::class_names(&options);
+    let options = PrepOptions::default();
+    prep::prepare(&source, &options, &dataset, Overwrite::Never, &|n| {
+        bar.inc(n)
+    })?;
+    bar.finish_and_clear();
+    Ok(dataset)
+}

@@ -1,0 +1,210 @@
+//! What the library promises to bindings: rows by any door give the same fit, results go where the
+//! caller wants them, and the caller stops a fit.
+
+mod common;
+
+use std::ops::ControlFlow;
+
+use flowreg::design::plan::EngineChoice;
+use flowreg::design::samples::{OwnedSamples, Rows};
+use flowreg::path::{Penalty, fit_path};
+use flowreg::{Cancel, Error, Event, FitOptions, Model, PathOptions, Samples};
+
+const CLASSES: usize = 3;
+
+/// n x d values of a fixed pattern, each a multiple of 1/256 (exact in f32), and labels.
+fn problem(n: usize, d: usize) -> (Vec<f32>, Vec<u32>) {
+    let value = |i: usize| ((i * 7919 + i / d * 31) % 512) as f32 / 256.0 - 1.0;
+    let x = (0..n * d).map(value).collect();
+    (
+        x,
+        (0..n as u32)
+            .map(|i| (i * i + i / 3) % CLASSES as u32)
+            .collect(),
+    )
+}
+
+fn sgd(samples: &Samples, engine: EngineChoice) -> Model {
+    let mut options = FitOptions {
+        engine,
+        ..Default::default()
+    };
+    options.sgd.epochs = 20;
+    options.sgd.lr = 0.1.into();
+    flowreg::fit(samples, &options, &mut |_| {}).unwrap().model
+}
+
+fn optimum(samples: &Samples) -> Model {
+    let options = PathOptions {
+        penalty: Penalty::Value(0.01),
+        ..Default::default()
+    };
+    fit_path(samples, &options, &mut |_| {}).unwrap().model
+}
+
+#[test]
+fn a_window_of_a_wider_matrix_is_fitted_as_its_copy() {
+    for (n, d) in [(12, 40), (60, 7)] {
+        let (x, y) = problem(n, d);
+        let (first, stride) = (3, d + 5);
+        let mut wide = vec![f32::NAN; n * stride];
+        for i in 0..n {
+            wide[i * stride + first..][..d].copy_from_slice(&x[i * d..][..d]);
+        }
+        // The last row may end with its last feature.
+        let window = &wide[first..first + (n - 1) * stride + d];
+        let rows = Rows::strided(window, n, d, stride).unwrap();
+        let apart = Samples::from_rows(rows, &y, CLASSES).unwrap();
+        let copied = Samples::from_labels(&x, d, &y, CLASSES).unwrap();
+        for engine in [EngineChoice::Gram, EngineChoice::Primal] {
+            assert_eq!(sgd(&apart, engine), sgd(&copied, engine), "{engine:?}");
+        }
+        let model = optimum(&copied);
+        assert_eq!(optimum(&apart), model);
+        assert_eq!(
+            model.evaluate(&apart).unwrap(),
+            model.evaluate(&copied).unwrap()
+        );
+        // A choice of rows is one of the window's.
+        let few = apart.clone().first_classes(2).unwrap();
+        let same = copied.clone().first_classes(2).unwrap();
+        assert_eq!(
+            sgd(&few, EngineChoice::Auto),
+            sgd(&same, EngineChoice::Auto)
+        );
+    }
+}
+
+#[test]
+fn rows_that_overlap_or_lack_values_are_refused() {
+    let x = [0.0; 20];
+    for (values, rows, features, stride) in [
+        (20, 4, 5, 4),
+        (19, 4, 5, 5),
+        (20, 3, 5, 5),
+        (20, 4, 0, 5),
+        (13, 3, 4, 5),
+        (16, 3, 4, 5),
+        (20, usize::MAX, 4, 5),
+    ] {
+        let found = Rows::strided(&x[..values], rows, features, stride);
+        assert!(
+            matches!(found, Err(Error::Shape { .. })),
+            "{values} {rows} {features} {stride}"
+        );
+    }
+    assert!(Rows::strided(&x[..14], 3, 4, 5).is_ok());
+    assert!(Samples::from_labels(&x, 5, &[0, 1, 2, 3], 3).is_err());
+    assert!(Samples::from_labels(&x, 5, &[0, 1, 2], 3).is_err());
+}
+
+#[test]
+fn labels_and_features_of_any_type_give_one_fit() {
+    let (x, y) = problem(20, 30);
+    let signed: Vec<i64> = y.iter().map(|&label| label.into()).collect();
+    let double: Vec<f64> = x.iter().map(|&value| value.into()).collect();
+    let model = optimum(&Samples::from_labels(&x, 30, &y, CLASSES).unwrap());
+    assert_eq!(
+        optimum(&Samples::new(&x, 30, &signed, CLASSES).unwrap()),
+        model
+    );
+    let owned = OwnedSamples::from_f64(&double, 30, &y, CLASSES).unwrap();
+    assert_eq!(optimum(&owned.samples().unwrap()), model);
+    let mut large = double.clone();
+    large[31] = 1e39;
+    let error = OwnedSamples::from_f64(&large, 30, &y, CLASSES).unwrap_err();
+    assert!(error.to_string().contains("row 1, feature 1"), "{error}");
+}
+
+#[test]
+fn features_that_are_no_numbers_are_refused_by_the_fit() {
+    let (mut x, y) = problem(20, 30);
+    x[2 * 30 + 4] = f32::INFINITY;
+    let samples = Samples::from_labels(&x, 30, &y, CLASSES).unwrap();
+    let errors = [
+        flowreg::fit(&samples, &FitOptions::default(), &mut |_| {}).unwrap_err(),
+        fit_path(&samples, &PathOptions::default(), &mut |_| {}).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(matches!(error, Error::Shape { .. }), "{error}");
+        assert!(
+            error.to_string().contains("inf in row 2, feature 4"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn results_go_where_the_caller_wants_them() {
+    let (x, y) = problem(20, 30);
+    let samples = Samples::from_labels(&x, 30, &y, CLASSES).unwrap();
+    let model = optimum(&samples);
+    let (mut logits, mut probabilities, mut classes) = (vec![9.0; 60], vec![9.0; 60], vec![9; 20]);
+    model.logits_into(&x, &mut logits).unwrap();
+    model.probabilities_into(&x, &mut probabilities).unwrap();
+    model.predict_into(&x, &mut classes).unwrap();
+    assert_eq!(logits, model.logits(&x).unwrap());
+    assert_eq!(probabilities, model.probabilities(&x).unwrap());
+    assert_eq!(classes, model.predict(&x).unwrap());
+    for (i, row) in logits.chunks_exact(CLASSES).enumerate() {
+        let expected: f64 = (x[i * 30..][..30].iter().zip(model.weight().row(1)))
+            .map(|(&x, &w)| f64::from(x) * f64::from(w))
+            .sum::<f64>()
+            + f64::from(model.bias()[1]);
+        assert!((f64::from(row[1]) - expected).abs() < 1e-5);
+    }
+    assert!(model.logits_into(&x, &mut logits[..59]).is_err());
+    assert!(model.probabilities_into(&x, &mut [0.0; 61]).is_err());
+    assert!(model.predict_into(&x[..30], &mut [0; 2]).is_err());
+}
+
+#[test]
+fn two_outputs_are_the_logistic_model_of_their_difference() {
+    let two = Model::new(vec![1.0, 2.0, 4.0, -1.0], vec![0.5, 0.25]).unwrap();
+    assert_eq!(two, Model::new(vec![3.0, -3.0], vec![-0.25]).unwrap());
+    let z = [1.0 + 2.0 + 0.5f64, 4.0 - 1.0 + 0.25];
+    let softmax = z[1].exp() / (z[0].exp() + z[1].exp());
+    let probability = two.probabilities(&[1.0, 1.0]).unwrap()[1];
+    assert!((f64::from(probability) - softmax).abs() < 1e-6);
+}
+
+/// A fit is stopped by its own flag or callback, at once or later, and other fits go on.
+#[test]
+fn the_caller_stops_a_fit() {
+    let (x, y) = problem(40, 60);
+    let samples = Samples::from_labels(&x, 60, &y, CLASSES).unwrap();
+    let cancel = Cancel::new();
+    let sgd = FitOptions {
+        cancel: Some(cancel.clone()),
+        ..Default::default()
+    };
+    let path = PathOptions {
+        cancel: Some(cancel.clone()),
+        ..Default::default()
+    };
+    flowreg::fit(&samples, &sgd, &mut |_| {}).unwrap();
+    let mut epochs = 0;
+    let stopped = flowreg::fit(&samples, &sgd, &mut |event| {
+        epochs += usize::from(matches!(event, Event::Epoch(_)));
+        if epochs == 3 {
+            cancel.cancel();
+        }
+    });
+    assert!(matches!(stopped, Err(Error::Interrupted { .. })));
+    assert_eq!(epochs, 3);
+    let stopped = fit_path(&samples, &path, &mut |_| {});
+    assert!(matches!(stopped, Err(Error::Interrupted { .. })));
+
+    let mut steps = 0;
+    let stopped = fit_path(&samples, &PathOptions::default(), &mut |event| {
+        steps += usize::from(matches!(event, Event::Step { .. }));
+        if steps == 2 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    assert!(matches!(stopped, Err(Error::Interrupted { .. })));
+    assert_eq!(steps, 2);
+    fit_path(&samples, &PathOptions::default(), &mut |_| {}).unwrap();
+}
