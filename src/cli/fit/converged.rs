@@ -140,9 +140,10 @@ impl ConvergeArgs {
             penalty: (self.l2.clone())
                 .or(self.c.map(Penalty::C))
                 .or(self.l2_path.clone())
-                .unwrap_or(match chosen {
-                    true => Penalty::Auto,
-                    false => default.penalty,
+                .unwrap_or(if chosen {
+                    Penalty::Auto
+                } else {
+                    default.penalty
                 }),
             folds: self.cv.map(|count| Folds {
                 rows: FoldRows::Stratified { count, seed },
