@@ -4,8 +4,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 #[cfg(feature = "formats")]
-use crate::data::npz;
-use crate::data::npz::{Inflated, Member};
+use crate::data::npz::{self, Inflated, Member};
 use crate::design::plan::available_memory;
 use crate::error::{Error, Result};
 use crate::io::files;
