@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_void};
 use std::mem::{offset_of, size_of, zeroed};
-use std::ptr::{null, null_mut};
+use std::ptr::{dangling_mut, null, null_mut};
 
 use flowreg_c::*;
 
@@ -316,7 +316,7 @@ fn null_pointers_are_refused() {
             x: null(),
             ..samples
         };
-        model = 8 as *mut flowreg_model;
+        model = dangling_mut();
         refuse(
             flowreg_fit_path(&wrong, &options, null_mut(), &mut model),
             "samples.x",
@@ -719,7 +719,7 @@ fn a_callback_sees_and_stops_a_fit() {
             threads: 2,
             ..path_options()
         };
-        let (mut result, mut model) = (path_result(), 8 as *mut flowreg_model);
+        let (mut result, mut model) = (path_result(), dangling_mut());
         // SAFETY: the arrays of `problem`, structs of their own sizes, and `seen` lives.
         let code =
             unsafe { flowreg_fit_path(&problem.samples(), &options, &mut result, &mut model) };
