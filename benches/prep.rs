@@ -1,10 +1,17 @@
-//! Photographs to a dataset: photographs a second, which stage takes how much of the time, and
-//! torchvision with as many workers where Python has it.
+//! Data to a dataset.
 //!
-//! `cargo bench --bench prep` draws 800 JPEGs of 667 x 500 once, into the build's directory, and
-//! prepares them at 128 x 128. `FLOWREG_PYTHON` names the Python to ask for torchvision (default:
-//! python3); torchvision decodes, resizes and collects the same photographs, and writes nothing.
+//! Photographs: photographs a second, which stage takes how much of the time, and torchvision with
+//! as many workers where Python has it. `cargo bench --bench prep` draws 800 JPEGs of 667 x 500
+//! once, into the build's directory, and prepares them at 128 x 128. `FLOWREG_PYTHON` names the
+//! Python to ask for torchvision (default: python3); torchvision decodes, resizes and collects the
+//! same photographs, and writes nothing.
+//!
+//! Arrays, tables and LIBSVM's text: rows and bytes a second, and the share of the bound, which is
+//! the slower of SHA-256 and of the disk in the same run. `cargo bench --bench prep -- photographs`
+//! leaves them out; another word prepares only the inputs whose name has it (`-- .npy`).
 
+#[path = "support/numbers.rs"]
+mod numbers;
 mod support;
 
 use std::path::Path;
@@ -38,6 +45,17 @@ fn main() {
         return;
     }
     let (threads, _) = support::machine();
+    let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+    let wanted = wanted.unwrap_or_default();
+    if "photographs".contains(&wanted) {
+        of_photographs(threads);
+    }
+    if wanted != "photographs" {
+        numbers::prepare(threads, &wanted);
+    }
+}
+
+fn of_photographs(threads: usize) {
     let photographs = drawn();
     let count: usize = photographs.splits.iter().map(|s| s.rows.len()).sum();
     println!(

@@ -80,7 +80,7 @@ pub enum Error {
         reason: String,
     },
     /// The output exists and may not be replaced.
-    #[error("{}: already exists{}", path.display(), if *replaceable { "; choose another path, or give `force` to replace it" } else { " and holds what flowreg did not write, which `force` never replaces: choose another path" })]
+    #[error("{}: already exists{}", path.display(), if *replaceable { "; choose another path, or give `force` to replace it" } else { ", and `force` would not replace it, because it is another kind of output or holds what flowreg did not write: choose another path" })]
     Exists {
         /// The existing output.
         path: PathBuf,

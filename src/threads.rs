@@ -240,6 +240,16 @@ pub fn join<A: Send, B: Send>(
     }
 }
 
+/// Call `work` on every thread of the pool that the calling thread stands in, at the same time; on
+/// the calling thread alone outside a pool.
+pub fn broadcast(work: impl Fn() + Sync) {
+    if in_pool() {
+        rayon::broadcast(|_| work());
+    } else {
+        work();
+    }
+}
+
 /// What faer is told of threads: all of the pool's, or one for a product that is short.
 pub fn par(work: Work) -> faer::Par {
     if work.is_shared() && rayon::current_num_threads() > 1 {

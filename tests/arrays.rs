@@ -2,14 +2,19 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::world::{FIT, PREP, World, succeeds};
 use flowreg::data::arrays::{ArrayOptions, ArrayPart, load, prepare};
 use flowreg::data::csv_text;
 use flowreg::data::csv_text::{CsvOptions, Table};
-use flowreg::data::dataset::{Manifest, NumberFormat};
+use flowreg::data::dataset::{Manifest, NumberFormat, Prepared};
 use flowreg::data::folder::Shares;
+use flowreg::data::libsvm;
+use flowreg::data::libsvm::LibsvmOptions;
 use flowreg::data::list;
 use flowreg::data::rows;
 use flowreg::data::rows::RowReader;
@@ -18,6 +23,7 @@ use flowreg::data::text::open_text;
 use flowreg::io::npy;
 use flowreg::io::npy::{Dtype, Header};
 use flowreg::io::publish::Overwrite;
+use flowreg::threads;
 use flowreg::{Dataset, Model, Result};
 use half::f16;
 use proptest::prelude::*;
@@ -174,6 +180,20 @@ fn members_of_archives_are_read_by_name_or_where_only_one_can_be_meant() {
         error.contains("the arrays a, b") && error.contains("several.npz:a"),
         "{error}"
     );
+    // Nor is one guessed by a name that features often have.
+    for name in ["data", "features"] {
+        let member = format!("{name}.npy");
+        std::fs::write(
+            &several,
+            zip(&[(&member, b"", false), ("other.npy", b"", false)]),
+        )
+        .unwrap();
+        let error = rows_of(&several, 4).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("the arrays {name}, other")),
+            "{error}"
+        );
+    }
 }
 
 #[test]
@@ -487,7 +507,7 @@ fn what_cannot_be_a_feature_is_said_in_the_same_words() {
         let table = of_tables(&[("train", &path("t.csv"))], &options).unwrap_err();
         assert_eq!(words(&told(table)), words(&f4));
         std::fs::write(path("t.t"), format!("0 1:1\n1 1:{text}\n")).unwrap();
-        let parts = [flowreg::data::source::Part {
+        let parts = [Part {
             name: "train",
             path: path("t.t"),
         }];
@@ -508,6 +528,25 @@ fn what_cannot_be_a_feature_is_said_in_the_same_words() {
         let said = of_array(descr, &number);
         assert!(said.starts_with(&format!("{text}, expected")), "{said}");
     }
+}
+
+/// Of an array in Fortran order, which is kept in memory as f64, too.
+#[test]
+fn refused_whole_numbers_of_fortran_order_are_exact() {
+    let dir = tempfile::tempdir().unwrap();
+    let (x, y) = (dir.path().join("x.npy"), dir.path().join("y.npy"));
+    let text = "{'descr': '<i8', 'fortran_order': True, 'shape': (2, 3), }";
+    let numbers: [i64; 6] = [1, 2, 3, 4, 5, 9_007_199_254_740_993];
+    let numbers = numbers.map(i64::to_le_bytes).concat();
+    std::fs::write(&x, npy(1, 64, text, &numbers)).unwrap();
+    let text = "{'descr': '|u1', 'fortran_order': False, 'shape': (2,), }";
+    std::fs::write(&y, npy(1, 64, text, &[0, 1])).unwrap();
+    let error = prepared(&[part(&x, &y)], ArrayOptions::default()).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("row 1, column 2: found 9007199254740993, expected"),
+        "{error}"
+    );
 }
 
 /// Every byte of a member counts: its checksum is compared, its length bounded.
@@ -743,6 +782,106 @@ fn columns_that_f32_would_lose_are_refused_or_shifted() {
     assert_eq!(read_all(read, 100).unwrap(), stored);
 }
 
+/// Whole numbers of which f32 holds one, however small their spread beside them.
+#[test]
+fn a_column_of_a_tiny_spread_is_no_constant() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let x: Vec<u8> = (0..8i64)
+        .flat_map(|k| (900_000_000_000_000 + k).to_le_bytes())
+        .collect();
+    let text = "{'descr': '<i8', 'fortran_order': False, 'shape': (8, 1), }";
+    std::fs::write(path("x.npy"), npy(1, 64, text, &x)).unwrap();
+    let y: Vec<u8> = (0..8).map(|k| k % 2).collect();
+    let text = "{'descr': '|u1', 'fortran_order': False, 'shape': (8,), }";
+    std::fs::write(path("y.npy"), npy(1, 64, text, &y)).unwrap();
+    let parts = [part(&path("x.npy"), &path("y.npy"))];
+    for refused in [
+        prepared(&parts, ArrayOptions::default()).map(drop),
+        load(&parts, ArrayOptions::default(), &|_, _| ()).map(drop),
+    ] {
+        let error = refused.unwrap_err().to_string();
+        assert!(
+            error.contains("x.npy: column 0: found values about"),
+            "{error}"
+        );
+    }
+    let options = ArrayOptions {
+        center: true,
+        ..ArrayOptions::default()
+    };
+    let (_, stored, _) = prepared(&parts, options).unwrap();
+    let apart: Vec<f32> = stored.iter().map(|value| value - stored[0]).collect();
+    assert_eq!(apart, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+}
+
+/// Rows to validate on lose digits where those to train on do not: at every door.
+#[test]
+fn every_split_is_looked_at_for_lost_digits() {
+    let world = World(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
+    let write = |name: &str, text: &[u8]| std::fs::write(world.path(name), text).unwrap();
+    write("t.csv", b"a,b,y\n1,7,u\n2,8,v\n1.5,9,u\n");
+    write(
+        "v.csv",
+        b"b,a,y\n7,1700000001,u\n8,1700000002,v\n9,1700000003,u\n",
+    );
+    write("t.svm", b"1 1:1 2:7\n2 1:2 2:8\n1 1:1.5 2:9\n");
+    write("v.svm", b"1 1:1700000001 2:7\n2 1:1700000002 2:8\n");
+    let column = |values: &[f64]| {
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        let rows = values.len();
+        let text = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({rows}, 1), }}");
+        npy(1, 64, &text, &bytes)
+    };
+    write("t.npy", &column(&[1.0, 2.0, 1.5]));
+    write("t4.npy", &npy::f32_file(&[3, 1], &[1.0, 2.0, 1.5]));
+    write(
+        "v.npy",
+        &column(&[1700000001.0, 1700000002.0, 1700000003.0]),
+    );
+    let text = "{'descr': '|u1', 'fortran_order': False, 'shape': (3,), }";
+    write("y.npy", &npy(1, 64, text, &[0, 1, 0]));
+    let csv = [
+        "csv", "--train", "t.csv", "--val", "v.csv", "--label", "y", "--out", "o",
+    ];
+    let libsvm = [
+        "libsvm", "--train", "t.svm", "--test", "v.svm", "--out", "o",
+    ];
+    let (x, val) = (
+        ["--x", "t.npy", "--y", "y.npy"],
+        ["--x-val", "v.npy", "--y-val", "y.npy"],
+    );
+    let x4 = ["--x", "t4.npy", "--y", "y.npy"];
+    for center in [&[][..], &["--center"]] {
+        for (program, args, parts) in [
+            (PREP, csv.to_vec(), ["v.csv", "column \"a\""]),
+            (PREP, libsvm.to_vec(), ["v.svm", "index 1"]),
+            (
+                PREP,
+                [&["npy"][..], &x, &val, &["--out", "o"]].concat(),
+                ["v.npy", "column 0"],
+            ),
+            (
+                PREP,
+                [&["npy"][..], &x4, &val, &["--out", "o"]].concat(),
+                ["v.npy", "column 0"],
+            ),
+            (
+                FIT,
+                [&x[..], &val, &["--out", "o"]].concat(),
+                ["v.npy", "column 0"],
+            ),
+        ] {
+            let args = [&args[..], center].concat();
+            let parts = [parts[0], parts[1], "take it out of all tables"];
+            world.refuses(65, &parts, |world| world.run(program, &args));
+        }
+    }
+}
+
 /// The rows of a dataset are stored with their shift, which is not subtracted again.
 #[test]
 fn the_rows_of_a_dataset_are_read_as_they_are_stored() {
@@ -800,9 +939,27 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
     std::fs::copy(&file, path("copy.npy")).unwrap();
     let error = refused(&path("copy.npy"), Some(&format));
     assert!(
-        error.contains("copy.npy: row 0, column 1: found") && error.contains("dataset's own file"),
+        error.contains("copy.npy: column 1: found only numbers nearer to 0")
+            && error.contains("dataset's own SPLIT.x.npy"),
         "{error}"
     );
+    // Whatever the type of the copy.
+    let doubles: Vec<u8> = stored
+        .iter()
+        .flat_map(|&v| f64::from(v).to_le_bytes())
+        .collect();
+    let text = "{'descr': '<f8', 'fortran_order': False, 'shape': (360, 2), }";
+    std::fs::write(path("doubles.npy"), npy(1, 64, text, &doubles)).unwrap();
+    let error = refused(&path("doubles.npy"), Some(&format));
+    assert!(error.contains("only numbers nearer to 0"), "{error}");
+    // A value of 0, which may stand for none, is no copy of anything.
+    for rows in [vec![0.0f32, 1.7e9, 1.0, 0.0], vec![0.0, 0.0, 1.0, 0.0]] {
+        let bytes: Vec<u8> = rows.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let text = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }";
+        std::fs::write(path("missing.npy"), npy(1, 64, text, &bytes)).unwrap();
+        let read = rows::open(&path("missing.npy"), &format, 2).unwrap();
+        assert_eq!(read_all(read, 2).unwrap().len(), 4);
+    }
     let raw = [0.0f32, 1.7e9, 1.0, 1.7001e9]
         .map(f32::to_le_bytes)
         .concat();
@@ -1510,4 +1667,186 @@ fn tables_are_read_packed_and_from_pipes() {
             &[&prep[..], &["x", "--train", "photographs"]].concat(),
         )
     });
+}
+
+/// Files of a folder by name.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let read = |entry: DirEntry| {
+        let name = entry.file_name().into_string().unwrap();
+        (name, std::fs::read(entry.path()).unwrap())
+    };
+    entries.map(read).collect()
+}
+
+/// Rows of which several blocks of 4 MB are made, and of columns several runs of 8 KB read.
+const SHAPE: (usize, usize) = (3000, 1024);
+
+/// The number in a row and column of the large arrays, exact in f32.
+fn large(row: usize, column: usize) -> f64 {
+    (row * 7 % 1000) as f64 / 8.0 - (column % 512) as f64
+}
+
+/// Write a large array, `x.npy`, and labels of two classes, `y.npy`.
+fn write_large(dir: &Path, dtype: Dtype, fortran: bool, number: impl Fn(usize, usize) -> f64) {
+    let (rows, features) = SHAPE;
+    let order = if fortran { "True" } else { "False" };
+    let dictionary = format!(
+        "{{'descr': '{}', 'fortran_order': {order}, 'shape': ({rows}, {features}), }}",
+        dtype.descr()
+    );
+    let (outer, inner) = if fortran { (features, rows) } else { SHAPE };
+    let mut data = Vec::new();
+    for i in 0..outer {
+        for j in 0..inner {
+            let value = if fortran { number(j, i) } else { number(i, j) };
+            match dtype {
+                Dtype::F64 => data.extend(value.to_le_bytes()),
+                _ => data.extend((value as f32).to_le_bytes()),
+            }
+        }
+    }
+    std::fs::write(dir.join("x.npy"), npy(1, 64, &dictionary, &data)).unwrap();
+    let labels: Vec<u8> = (0..rows).map(|row| (row % 2) as u8).collect();
+    let dictionary = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({rows},), }}");
+    std::fs::write(dir.join("y.npy"), npy(1, 64, &dictionary, &labels)).unwrap();
+}
+
+/// Of every kind of input each number of threads makes the same files.
+#[test]
+fn datasets_do_not_depend_on_the_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let same = |kind: &str, make: &(dyn Fn() -> Result<Prepared> + Sync)| {
+        let made = [1, 2, 4].map(|threads| {
+            let pool = threads::pool(Some(threads)).unwrap();
+            pool.install(make).unwrap();
+            Dataset::open(&out).unwrap().verify().unwrap();
+            let made = files(&out);
+            std::fs::remove_dir_all(&out).unwrap();
+            made
+        });
+        // Not by `assert_eq!`, which would print megabytes.
+        assert!(made[0] == made[1] && made[0] == made[2], "{kind}");
+        let [first, ..] = made;
+        first
+    };
+    let (rows, features) = SHAPE;
+    let numbers = (0..rows).flat_map(|row| (0..features).map(move |j| large(row, j) as f32));
+    let expected: Vec<u8> = numbers.flat_map(f32::to_le_bytes).collect();
+    for dtype in [Dtype::F64, Dtype::F32] {
+        for fortran in [false, true] {
+            write_large(dir.path(), dtype, fortran, large);
+            let parts = [part(&dir.path().join("x.npy"), &dir.path().join("y.npy"))];
+            let options = ArrayOptions::default();
+            let made = same("arrays", &|| {
+                prepare(&parts, options, &out, Overwrite::Never, &|_| {})
+            });
+            let x = &made["train.x.npy"];
+            assert!(
+                x[x.len() - expected.len()..] == expected,
+                "{dtype:?} {fortran}"
+            );
+        }
+    }
+
+    let rows = 1100;
+    let mut text = String::from("label");
+    (0..features).for_each(|column| text += &format!(",x{column}"));
+    for row in 0..rows {
+        text += &format!("\n{}", row % 2);
+        (0..features).for_each(|column| text += &format!(",{}", large(row, column)));
+    }
+    let path = table(dir.path(), "table.csv", text);
+    let name = "train";
+    let part = Part { name, path };
+    let options = CsvOptions {
+        label: "label".to_string(),
+        ..CsvOptions::default()
+    };
+    let of_table = same("CSV", &|| {
+        let parts = std::slice::from_ref(&part);
+        csv_text::prepare(parts, &options, &out, Overwrite::Never, &|_| {})
+    });
+
+    let mut text = String::new();
+    for row in 0..rows {
+        text += &format!("{}", row % 2);
+        (0..features).for_each(|j| text += &format!(" {}:{}", j + 1, large(row, j)));
+        text += "\n";
+    }
+    let path = table(dir.path(), "text.libsvm", text);
+    let part = Part { name, path };
+    let of_text = same("LIBSVM", &|| {
+        let (parts, options) = (std::slice::from_ref(&part), LibsvmOptions::default());
+        libsvm::prepare(parts, options, &out, Overwrite::Never, &|_| {})
+    });
+    for made in [of_table, of_text] {
+        let x = &made["train.x.npy"][128..];
+        assert!(*x == expected[..4 * rows * features]);
+    }
+}
+
+/// A row that cannot be used, behind blocks that were written already, is named by its row, and
+/// nothing is left.
+#[test]
+fn an_error_in_the_middle_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for fortran in [false, true] {
+        write_large(dir.path(), Dtype::F64, fortran, |row, column| {
+            // The first in the order of rows; of columns it is the second.
+            let is_bad = (row, column) == (2500, 1000) || (row, column) == (2501, 3);
+            if is_bad { f64::NAN } else { large(row, column) }
+        });
+        let parts = [part(&dir.path().join("x.npy"), &dir.path().join("y.npy"))];
+        for threads in [1, 2, 4] {
+            let out = dir.path().join("out");
+            let pool = threads::pool(Some(threads)).unwrap();
+            let made = pool.install(|| {
+                let options = ArrayOptions::default();
+                prepare(&parts, options, &out, Overwrite::Never, &|_| {})
+            });
+            let error = made.unwrap_err();
+            assert_eq!(error.exit_code(), 65);
+            let error = error.to_string();
+            assert!(
+                error.contains("row 2500, column 1000: found NaN"),
+                "{error}"
+            );
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        }
+    }
+}
+
+/// Whichever operation of the preparation of three blocks the system refuses: it ends, with exit
+/// code 74, and nothing is left.
+#[test]
+#[cfg(debug_assertions)]
+fn a_refused_write_of_a_block_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    write_large(dir.path(), Dtype::F32, false, large);
+    let mut refused = 0;
+    for call in 0.. {
+        let output = Command::new(PREP)
+            .args(["npy", "--x", "x.npy", "--y", "y.npy", "--out", "out"])
+            .current_dir(dir.path())
+            .env("FLOWREG_FAIL_IO", format!("{call}:enospc"))
+            .output()
+            .unwrap();
+        if output.status.success() {
+            break;
+        }
+        refused += 1;
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(74), "{call}: {complaint}");
+        assert_eq!(complaint.lines().count(), 1, "{call}: {complaint}");
+        let left = std::fs::read_dir(dir.path()).unwrap().count();
+        // Once it has appeared, it stays.
+        if !dir.path().join("out").exists() {
+            assert_eq!(left, 2, "{call}: {complaint}");
+        } else {
+            std::fs::remove_dir_all(dir.path().join("out")).unwrap();
+        }
+    }
+    assert!(refused > 20, "{refused}");
 }

@@ -139,6 +139,14 @@ fn names(dir: &Path) -> Vec<String> {
         .collect()
 }
 
+/// What a download leaves that broke off: these bytes, in the directory that it is made in.
+fn write_part(dir: &Path, bytes: &[u8]) {
+    let partial = dir.join(".file.partial");
+    std::fs::create_dir(&partial).unwrap();
+    std::fs::write(partial.join(".flowreg.json"), b"{").unwrap();
+    std::fs::write(partial.join("file"), bytes).unwrap();
+}
+
 #[test]
 fn a_broken_download_goes_on_where_it_broke_off() {
     let dir = tempfile::tempdir().unwrap();
@@ -175,7 +183,7 @@ fn another_process_goes_on_with_what_is_there() {
         let dir = tempfile::tempdir().unwrap();
         let mut part = body();
         part.resize(there, 7);
-        std::fs::write(dir.path().join("file.part"), part).unwrap();
+        write_part(dir.path(), &part);
         let manners = Manners {
             ignores_ranges,
             ..Manners::default()
@@ -217,7 +225,7 @@ fn what_is_not_the_file_is_refused_and_deleted() {
 fn a_part_that_was_not_asked_for_is_not_the_end() {
     let fetch_beside_a_part = |manners: Manners| {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("file.part"), &body()[..120_000]).unwrap();
+        write_part(dir.path(), &body()[..120_000]);
         let (address, heads) = serve(body(), manners);
         let fetched = fetch(&address, &remote(&body()), dir.path(), &mut |_, _| {});
         let heads = heads.lock().unwrap();
@@ -354,6 +362,81 @@ fn addresses_that_lead_nowhere_are_refused_at_once() {
         assert!(error.to_string().contains(part), "{url}: {error}");
         assert!(started.elapsed().as_secs() < 5, "{url}");
     }
+}
+
+/// Files of other programs, whatever their names, are neither opened nor removed, through links
+/// neither.
+#[cfg(unix)]
+#[test]
+fn files_of_others_are_left_by_a_download() {
+    use std::os::unix::fs::symlink;
+    let fetch_in = |dir: &Path| {
+        let (address, _) = serve(vec![7; 1000], Manners::default());
+        let fetched = fetch(&address, &remote(&body()), dir, &mut |_, _| {});
+        fetched.unwrap_err().to_string()
+    };
+    let world = tempfile::tempdir().unwrap();
+    let victim = world.path().join("victim");
+    std::fs::write(&victim, "somebody else's").unwrap();
+    std::fs::create_dir(world.path().join("folder")).unwrap();
+    std::fs::write(world.path().join("folder/file"), "somebody else's").unwrap();
+    type Make = fn(&Path);
+    let made: [(Make, Option<&str>); 8] = [
+        (
+            |dir| std::fs::write(dir.join("file.part"), "mine").unwrap(),
+            None,
+        ),
+        (
+            |dir| symlink("../victim", dir.join("file.part")).unwrap(),
+            None,
+        ),
+        (
+            |dir| std::fs::hard_link(dir.join("../victim"), dir.join("file.part")).unwrap(),
+            None,
+        ),
+        (
+            |dir| std::fs::write(dir.join(".file.partial"), "mine").unwrap(),
+            Some(".file.partial"),
+        ),
+        (
+            |dir| symlink("../folder", dir.join(".file.partial")).unwrap(),
+            Some(".file.partial"),
+        ),
+        (
+            |dir| {
+                write_part(dir, b"");
+                std::fs::remove_file(dir.join(".file.partial/file")).unwrap();
+                symlink("../../victim", dir.join(".file.partial/file")).unwrap();
+            },
+            Some(".file.partial/file"),
+        ),
+        (
+            |dir| {
+                write_part(dir, b"");
+                std::fs::remove_file(dir.join(".file.partial/file")).unwrap();
+                std::fs::hard_link(dir.join("../victim"), dir.join(".file.partial/file")).unwrap();
+            },
+            Some(".file.partial/file"),
+        ),
+        (
+            |dir| symlink("../victim", dir.join(".file.lock")).unwrap(),
+            Some(".file.lock"),
+        ),
+    ];
+    for (i, (make, named)) in made.into_iter().enumerate() {
+        let dir = world.path().join(i.to_string());
+        std::fs::create_dir(&dir).unwrap();
+        make(&dir);
+        let before = names(&dir);
+        let error = fetch_in(&dir);
+        match named {
+            Some(name) => assert!(error.contains(&format!("{name}: name: found")), "{error}"),
+            None => assert!(error.contains("found md5"), "{error}"),
+        }
+        assert_eq!(names(&dir), before, "{i}: {error}");
+        assert_eq!(std::fs::read(&victim).unwrap(), b"somebody else's", "{i}");
+    }
+    assert_eq!(names(&world.path().join("folder")), ["file"]);
 }
 
 /// The command, with what it should find in the environment.

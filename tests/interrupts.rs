@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM where a fit has no end of an epoch or step: while K is made, and the second
-//! of two.
+//! Ctrl-C and SIGTERM where a fit has no end of an epoch or step (while K is made), while arrays
+//! and tables are prepared, and the second of two.
 #![cfg(unix)]
 
 mod common;
@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::process::{bounded, signal as signal_to, wait_for_line};
 use flowreg::io::npy::{Dtype, Header};
@@ -66,6 +66,40 @@ fn the_first_signal_breaks_off_k() {
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
         let left = fs::read_dir(dir.path()).unwrap().count();
         assert_eq!(left, 2, "{args:?}: something was left behind");
+    }
+}
+
+/// A preparation of seconds is broken off, with blocks of it being read, written and hashed.
+#[test]
+fn the_first_signal_breaks_off_a_preparation() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    arrays(dir.path(), 1 << 16, 1 << 14);
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let child = Command::new(env!("CARGO_BIN_EXE_flowreg-prep"))
+            .args(["npy", "--x", "x.npy", "--y", "y.npy", "--out", "out"])
+            .current_dir(dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let written = dir.path().join(".out.partial/train.x.npy");
+        let has_blocks = || fs::metadata(&written).is_ok_and(|file| file.len() > 16 << 20);
+        let began = Instant::now();
+        while !has_blocks() {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "nothing is written"
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(signal_to(&child, signal));
+        let output = bounded(child);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains("nothing was written"), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        let left = fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(left, 2, "something was left behind");
     }
 }
 

@@ -1,6 +1,10 @@
 //! Whose threads work: the caller's pool, or one that ends with the call. rayon's global pool is
 //! never started, as a forked child would wait for its threads for ever.
 
+use flowreg::data::arrays;
+use flowreg::data::arrays::{ArrayOptions, ArrayPart};
+use flowreg::io::npy::{Dtype, Header};
+use flowreg::io::publish::Overwrite;
 use flowreg::model::calibrate::calibrate;
 use flowreg::path::{PathOptions, fit_path};
 use flowreg::threads;
@@ -11,6 +15,25 @@ fn rows(n: usize, d: usize) -> (Vec<f32>, Vec<i64>) {
     let value = |i: usize| ((i * 7919 + i / d) % 1013) as f32 / 1013.0;
     let x = (0..n * d).map(value).collect();
     (x, (0..n as i64).map(|i| i * i % 3 % 2).collect())
+}
+
+/// Make a dataset of an array and its labels.
+fn prepare_arrays(x: &[f32], d: usize, y: &[i64]) {
+    let dir = tempfile::tempdir().unwrap();
+    let part = ArrayPart {
+        name: "train",
+        x: dir.path().join("x.npy"),
+        y: dir.path().join("y.npy"),
+    };
+    let x = x.iter().flat_map(|value| value.to_le_bytes());
+    let mut bytes = Header::encode(Dtype::F32, &[y.len(), d]);
+    bytes.extend(x);
+    std::fs::write(&part.x, bytes).unwrap();
+    let mut bytes = Header::encode(Dtype::I64, &[y.len()]);
+    bytes.extend(y.iter().flat_map(|label| label.to_le_bytes()));
+    std::fs::write(&part.y, bytes).unwrap();
+    let (options, out) = (ArrayOptions::default(), dir.path().join("out"));
+    arrays::prepare(&[part], options, &out, Overwrite::Never, &|_| {}).unwrap();
 }
 
 /// The only test of this process, as it looks at a state of the process.
@@ -30,6 +53,7 @@ fn no_call_starts_the_global_pool() {
         calibrate(&fit.model, &samples).unwrap();
         options.standardize = flowreg::design::scaler::Standardize::Both;
         flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
+        prepare_arrays(&x, d, &y);
     }
     let unused = rayon::ThreadPoolBuilder::new().build_global();
     assert!(unused.is_ok(), "{unused:?}");

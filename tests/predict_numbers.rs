@@ -6,9 +6,10 @@ mod common;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-use common::world::{PREDICT, World, succeeds};
+use common::world::{FIT, PREDICT, PREP, World, succeeds};
 use flowreg::data::dataset::NumberFormat;
-use flowreg::io::npy::{self, Dtype, Header};
+use flowreg::io::npy;
+use flowreg::io::npy::{Dtype, Header};
 use flowreg::{Model, Samples};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -246,6 +247,19 @@ fn rows_are_made_as_the_model_says() {
     );
     probabilities(shift, &shifted, "times.txt");
 
+    // Rows from which the shift is subtracted already, in any text: refused once, not row by row.
+    write(&world, "copy.txt", "1 1:-1800 2:0.5\n2 1:1799 2:-.5\n");
+    write(&world, "copy.csv", "a,b\n-1800,0.5\n1799,-.5\n");
+    for name in ["copy.txt", "copy.csv"] {
+        world.refuses(
+            65,
+            &[name, "only numbers nearer to 0 than to 1700000000"],
+            |world| world.run(PREDICT, &["m", name]),
+        );
+    }
+    write(&world, "missing.csv", "a,b\n0,0.5\n1700000001,-.5\n");
+    succeeds(&world.run(PREDICT, &["m", "missing.csv"]));
+
     let zero = NumberFormat {
         first_index: Some(0),
         ..NumberFormat::default()
@@ -260,6 +274,109 @@ fn rows_are_made_as_the_model_says() {
         world.run(PREDICT, &["m", "zero.txt"])
     });
     succeeds(&world.run(PREDICT, &["m", "zero.txt", "--first-index", "0"]));
+}
+
+/// What prep reads with a delimiter, predict reads, too: by the model, or by the option.
+#[test]
+fn a_table_with_any_delimiter_is_predicted() {
+    let world = folder();
+    let comma = "a,b,y\n1,2,u\n2,1,v\n3,1,u\n4,7,v\n";
+    write(&world, "comma.csv", comma);
+    for (i, delimiter) in ["|", ":", "~", " ", "tab"].into_iter().enumerate() {
+        let text = comma.replace(',', if delimiter == "tab" { "\t" } else { delimiter });
+        write(&world, "t.csv", &text);
+        let (data, run) = (format!("d{i}"), format!("r{i}"));
+        let prep = [
+            "csv",
+            "--train",
+            "t.csv",
+            "--label",
+            "y",
+            "--delimiter",
+            delimiter,
+        ];
+        succeeds(&world.run(PREP, &[&prep[..], &["--out", &data]].concat()));
+        succeeds(&world.run(FIT, &[&data, "--epochs", "3", "--no-report", "--out", &run]));
+        let predicted = |args: &[&str]| {
+            let args = [&[&run, "--label", "y", "--csv"], args].concat();
+            let output = world.run(PREDICT, &args);
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+            let text = String::from_utf8(output.stdout).unwrap();
+            text.replace("comma.csv", "t.csv")
+        };
+        let expected = predicted(&["t.csv"]);
+        assert_eq!(expected.lines().count(), 9, "{delimiter}: {expected}");
+        assert_eq!(predicted(&["comma.csv"]), expected, "{delimiter}");
+        assert_eq!(
+            predicted(&["t.csv", "--delimiter", delimiter]),
+            expected,
+            "{delimiter}"
+        );
+    }
+}
+
+/// Lines without a feature are no rows of zeros, unless they have a label and others have features.
+#[test]
+fn words_without_features_are_no_rows() {
+    let world = folder();
+    model(2, &["1", "2", "-1"], None)
+        .save(world.path("m"))
+        .unwrap();
+    write(&world, "z.svm", "1 1:2\nbroken\n0.5\n2\n1 1:3\n");
+    let output = world.run(PREDICT, &["m", "z.svm", "--csv"]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(65));
+    for (line, found) in [(2, "broken"), (3, "0.5")] {
+        let part = format!("z.svm: line {line}: found \"{found}\", expected a whole number");
+        assert!(stderr.contains(&part), "{stderr}");
+    }
+    // Two lines each: three of five rows.
+    let rows = String::from_utf8(output.stdout).unwrap().lines().count() - 1;
+    assert_eq!(rows, 9, "three classes of three rows");
+    write(&world, "alone.txt", "1\n2\n");
+    world.refuses(65, &["alone.txt", "2 labels and no feature"], |world| {
+        world.run(PREDICT, &["m", "alone.txt"])
+    });
+    let columns = NumberFormat {
+        columns: Some(vec!["a".to_string()]),
+        ..NumberFormat::default()
+    };
+    model(1, &["1", "2"], Some(columns))
+        .save(world.path("t"))
+        .unwrap();
+    for (name, text) in [("alone.txt", "1\n2\n"), ("half.txt", "0.5\n0.2\n")] {
+        write(&world, name, text);
+        world.refuses(65, &[name, "header: found numbers only"], |world| {
+            world.run(PREDICT, &["t", name])
+        });
+    }
+}
+
+/// An option that no input needs is said before anything is predicted; rows without a label are
+/// counted.
+#[test]
+fn options_without_effect_are_refused_and_rows_without_labels_said() {
+    let world = folder();
+    model(2, &["u", "v"], None).save(world.path("m")).unwrap();
+    write(&world, "x.npy", npy::f32_file(&[1, 2], &[1.0, 2.0]));
+    write(&world, "t.csv", "a,b,y\n1,2,u\n2,1,\n3,1,NA\n4,7,w\n");
+    for option in [
+        ["--label", "y"],
+        ["--delimiter", ";"],
+        ["--first-index", "1"],
+    ] {
+        world.refuses(64, &[option[0], "leave the option out"], |world| {
+            world.run(PREDICT, &["m", "x.npy", option[0], option[1]])
+        });
+    }
+    let output = world.run(PREDICT, &["m", "x.npy", "t.csv", "--label", "y"]);
+    assert_eq!(output.status.code(), Some(0));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("rows without a label: 2;"), "{stderr}");
+    assert!(stderr.contains("does not know: 1 (w)"), "{stderr}");
+    world.refuses(65, &["p/", "the name of a folder"], |world| {
+        world.run(PREDICT, &["m", "x.npy", "--npy", "p/"])
+    });
 }
 
 /// Every input has a row of --npy, in order; what cannot be read is named, and its row is NaN.

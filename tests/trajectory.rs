@@ -113,6 +113,19 @@ fn what_does_not_belong_is_refused() {
         let error = Trajectory::open(&path, &samples, &options.init).unwrap_err();
         assert!(error.to_string().contains("t.npy"), "{error}");
     }
+    // Nobody's file is written over, by either of the two names.
+    for name in ["mine.npy", ".mine.npy.partial"] {
+        let mine = dir.path().join(name);
+        std::fs::write(&mine, "days of work").unwrap();
+        options.save_trajectory = Some(dir.path().join("mine.npy"));
+        let error = flowreg::fit(&samples, &options, &mut |_| {}).unwrap_err();
+        assert!(
+            error.to_string().contains(&format!("{name}: name: found")),
+            "{error}"
+        );
+        assert_eq!(std::fs::read(&mine).unwrap(), b"days of work");
+        std::fs::remove_file(&mine).unwrap();
+    }
     options.save_trajectory = Some(dir.path().join("absent/t.npy"));
     let error = flowreg::fit(&samples, &options, &mut |_| {}).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");

@@ -2,6 +2,7 @@
 
 pub mod fit;
 pub mod predict;
+pub mod prep;
 pub mod report;
 pub mod run_files;
 
@@ -37,7 +38,7 @@ pub const WORTH_A_FORECAST: f64 = 10.0;
 
 /// How a binary speaks; chosen once, by the arguments.
 #[derive(Clone, Copy, PartialEq)]
-enum Voice {
+enum OutputMode {
     Lines,
     Quiet,
     Json,
@@ -46,14 +47,14 @@ enum Voice {
 /// The program that runs, for the lines that it prints.
 static PROGRAM: RwLock<Program> = RwLock::new(Program {
     name: "flowreg",
-    voice: Voice::Lines,
+    mode: OutputMode::Lines,
     options: Vec::new(),
 });
 
 struct Program {
     /// Begins its lines on stderr.
     name: &'static str,
-    voice: Voice,
+    mode: OutputMode,
     /// The long options that it has, without dashes.
     options: Vec<String>,
 }
@@ -102,18 +103,18 @@ fn lock(stream: &'static Mutex<Stream>) -> MutexGuard<'static, Stream> {
 
 /// Whether everything is said as JSON.
 pub fn is_json() -> bool {
-    voice() == Voice::Json
+    mode() == OutputMode::Json
 }
 
 fn program() -> RwLockReadGuard<'static, Program> {
     PROGRAM.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn set_program(name: &'static str, voice: Voice, options: Vec<String>) {
+fn set_program(name: &'static str, mode: OutputMode, options: Vec<String>) {
     let mut program = PROGRAM.write().unwrap_or_else(PoisonError::into_inner);
     *program = Program {
         name,
-        voice,
+        mode,
         options,
     };
 }
@@ -147,8 +148,8 @@ fn with_options(message: &str) -> String {
     text + rest
 }
 
-fn voice() -> Voice {
-    program().voice
+fn mode() -> OutputMode {
+    program().mode
 }
 
 /// For a binary, whose process is its own: Ctrl-C and SIGTERM ask for a stop, a panic is one line
@@ -177,8 +178,12 @@ pub fn main<A: Parser>(
     let args: Vec<OsString> = args.into_iter().collect();
     // Arguments that cannot be understood are reported as JSON, too.
     let is_json = args.iter().any(|argument| argument == "--json-logs");
-    let voice = if is_json { Voice::Json } else { Voice::Lines };
-    set_program(name, voice, Vec::new());
+    let mode = if is_json {
+        OutputMode::Json
+    } else {
+        OutputMode::Lines
+    };
+    set_program(name, mode, Vec::new());
     for stream in [&STDOUT, &STDERR] {
         *lock(stream) = Stream::Open;
     }
@@ -237,9 +242,9 @@ pub fn warn(message: impl std::fmt::Display) {
 
 /// A line for stderr: the program's name and the message, or with `--json-logs` the event.
 fn line(message: &str, event: &Value) -> String {
-    match voice() {
-        Voice::Json => json_line(event),
-        Voice::Lines | Voice::Quiet => {
+    match mode() {
+        OutputMode::Json => json_line(event),
+        OutputMode::Lines | OutputMode::Quiet => {
             format!("{}: {message}", program().name)
         }
     }
@@ -259,12 +264,12 @@ fn parse<A: Parser>(
     }
     let options = options_of(&command);
     let matches = command.try_get_matches_from(args)?;
-    let voice = match (matches.get_flag("quiet"), matches.get_flag("json_logs")) {
-        (true, _) => Voice::Quiet,
-        (_, true) => Voice::Json,
-        _ => Voice::Lines,
+    let mode = match (matches.get_flag("quiet"), matches.get_flag("json_logs")) {
+        (true, _) => OutputMode::Quiet,
+        (_, true) => OutputMode::Json,
+        _ => OutputMode::Lines,
     };
-    set_program(name, voice, options);
+    set_program(name, mode, options);
     A::from_arg_matches(&matches).map(Some)
 }
 
@@ -410,11 +415,11 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
 }
 
 /// Print a line about what goes on, unless `--quiet`.
-pub fn say(line: impl std::fmt::Display) {
-    match voice() {
-        Voice::Lines => print(escaped(&line.to_string())),
-        Voice::Quiet => {}
-        Voice::Json => {
+pub fn info(line: impl std::fmt::Display) {
+    match mode() {
+        OutputMode::Lines => print(escaped(&line.to_string())),
+        OutputMode::Quiet => {}
+        OutputMode::Json => {
             let message = escaped(&line.to_string()).into_owned();
             print_json(&json!({"event": "message", "message": message}));
         }
@@ -424,7 +429,7 @@ pub fn say(line: impl std::fmt::Display) {
 /// With `--json-logs`, print something that happened with its numbers, and tell that it was
 /// printed.
 pub fn event(name: &str, data: &impl serde::Serialize) -> bool {
-    if voice() != Voice::Json {
+    if mode() != OutputMode::Json {
         return false;
     }
     let mut line = serde_json::Map::from_iter([("event".to_string(), json!(name))]);
@@ -450,7 +455,7 @@ pub fn forecast(seconds: f64, memory: f64, disk: f64) {
             String::new()
         };
         let time = duration(seconds);
-        say(format_args!(
+        info(format_args!(
             "  forecast: about {time}, {} of memory{disk}",
             bytes(memory)
         ));
@@ -522,18 +527,18 @@ pub fn every(text: &str) -> std::result::Result<Every, String> {
 }
 
 /// Where a process's time goes: laps that follow one another without a gap.
-pub struct Laps {
+pub struct Stopwatch {
     last: Instant,
-    laps: Vec<(String, f64)>,
+    stopwatch: Vec<(String, f64)>,
 }
 
-impl Laps {
+impl Stopwatch {
     /// The first lap begins.
     #[allow(clippy::new_without_default)] // It is no neutral value: it reads the clock.
-    pub fn new() -> Laps {
-        Laps {
+    pub fn new() -> Stopwatch {
+        Stopwatch {
             last: Instant::now(),
-            laps: Vec::new(),
+            stopwatch: Vec::new(),
         }
     }
 
@@ -541,29 +546,29 @@ impl Laps {
     pub fn end(&mut self, name: &str) {
         let now = Instant::now();
         let seconds = now.duration_since(self.last).as_secs_f64();
-        self.laps.push((name.to_string(), seconds));
+        self.stopwatch.push((name.to_string(), seconds));
         self.last = now;
     }
 
     /// A lap ends whose parts are known; what they leave is `rest`.
     pub fn end_with_parts(&mut self, parts: &[(&str, f64)], rest: &str) {
         self.end(rest);
-        let (name, whole) = self.laps.pop().expect("it just ended");
+        let (name, whole) = self.stopwatch.pop().expect("it just ended");
         let known: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
         let parts = parts
             .iter()
             .map(|&(name, seconds)| (name.to_string(), seconds));
-        self.laps.extend(parts);
-        self.laps.push((name, whole - known));
+        self.stopwatch.extend(parts);
+        self.stopwatch.push((name, whole - known));
     }
 
     /// All laps and their sum.
-    pub fn say(&self) {
-        for (name, seconds) in &self.laps {
-            say(format_args!("  {name:32} {:9.2} ms", 1e3 * seconds));
+    pub fn print(&self) {
+        for (name, seconds) in &self.stopwatch {
+            info(format_args!("  {name:32} {:9.2} ms", 1e3 * seconds));
         }
-        let sum: f64 = self.laps.iter().map(|(_, seconds)| seconds).sum();
-        say(format_args!("  {:32} {:9.2} ms", "in all", 1e3 * sum));
+        let sum: f64 = self.stopwatch.iter().map(|(_, seconds)| seconds).sum();
+        info(format_args!("  {:32} {:9.2} ms", "in all", 1e3 * sum));
     }
 }
 
@@ -589,11 +594,11 @@ impl PeakMemory {
     }
 
     /// Print it, where the system tells it.
-    pub fn say(self) {
+    pub fn print(self) {
         drop(self.stop);
         if let Ok(Some(bytes)) = self.watcher.join() {
             let megabytes = bytes as f64 / 1e6;
-            say(format_args!(
+            info(format_args!(
                 "  {:32} {megabytes:9.2} MB",
                 "peak memory beside the maps"
             ));
@@ -627,7 +632,7 @@ pub fn progress_bytes(bytes: u64, what: &'static str) -> ProgressBar {
 }
 
 fn bar(steps: u64, what: &'static str, template: &str) -> ProgressBar {
-    if voice() != Voice::Lines {
+    if mode() != OutputMode::Lines {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template(template).expect("the template is valid");
@@ -652,7 +657,7 @@ mod tests {
     fn parameters_are_called_as_the_options() {
         set_program(
             "flowreg-fit",
-            Voice::Lines,
+            OutputMode::Lines,
             ["l2", "cv", "val-split", "sample-weight"]
                 .map(String::from)
                 .to_vec(),

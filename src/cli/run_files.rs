@@ -50,7 +50,7 @@ pub struct Summary {
     pub gemm: String,
     pub threads: usize,
     #[serde(flatten)]
-    pub how: How,
+    pub how: SolverSummary,
     pub n: usize,
     pub d: usize,
     /// Outputs: 1 for two classes.
@@ -81,17 +81,17 @@ pub struct Summary {
 /// What is particular to an optimizer.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
-pub enum How {
+pub enum SolverSummary {
     /// By torch's rule.
-    Sgd(OfSgd),
+    Sgd(SgdSummary),
     /// To the optimum.
-    Converged(OfConverged),
+    Converged(PathSummary),
 }
 
 /// `epochs` are those that were run; `seconds` add up to `train_seconds`.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
-pub struct OfSgd {
+pub struct SgdSummary {
     pub optimizer: &'static str,
     pub epochs: usize,
     pub lr: f64,
@@ -112,7 +112,7 @@ pub struct OfSgd {
 /// The penalty that was given or chosen, and the end of the search; `iterations` are its own.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
-pub struct OfConverged {
+pub struct PathSummary {
     pub optimizer: Optimizer,
     pub l2: f64,
     pub tolerance: f64,
@@ -123,10 +123,10 @@ pub struct OfConverged {
     pub refit_all: bool,
 }
 
-impl From<(&FitOptions, &Fit)> for How {
-    fn from((options, fit): (&FitOptions, &Fit)) -> How {
+impl From<(&FitOptions, &Fit)> for SolverSummary {
+    fn from((options, fit): (&FitOptions, &Fit)) -> SolverSummary {
         let sgd = &options.sgd;
-        How::Sgd(OfSgd {
+        SolverSummary::Sgd(SgdSummary {
             optimizer: "sgd",
             epochs: fit.history.len(),
             lr: fit.lr,
@@ -146,9 +146,9 @@ impl From<(&FitOptions, &Fit)> for How {
     }
 }
 
-impl From<(&PathOptions, &PathFit)> for How {
-    fn from((options, fit): (&PathOptions, &PathFit)) -> How {
-        How::Converged(OfConverged {
+impl From<(&PathOptions, &PathFit)> for SolverSummary {
+    fn from((options, fit): (&PathOptions, &PathFit)) -> SolverSummary {
+        SolverSummary::Converged(PathSummary {
             optimizer: options.optimizer,
             l2: fit.l2,
             tolerance: options.tolerance,

@@ -28,8 +28,8 @@ impl Role {
     /// `numpy.savez(file, x, y)`.
     fn usual(self) -> &'static [&'static str] {
         match self {
-            Role::Features => &["x", "X", "features", "data", "arr_0"],
-            Role::Labels => &["y", "Y", "labels", "label", "target", "targets", "arr_1"],
+            Role::Features => &["x", "X", "arr_0"],
+            Role::Labels => &["y", "Y", "arr_1"],
         }
     }
 }
@@ -270,6 +270,11 @@ impl ArrayFile {
     /// Bytes of the data from `at` on. Only after [`ArrayFile::seekable`].
     pub fn read_at(&mut self, at: u64, bytes: &mut [u8]) -> Result<()> {
         let read = match &mut self.source {
+            #[cfg(unix)]
+            Source::Plain(start) => {
+                std::os::unix::fs::FileExt::read_exact_at(&self.file.file, bytes, *start + at)
+            }
+            #[cfg(not(unix))]
             Source::Plain(start) => {
                 let mut file = &self.file.file;
                 (file.seek(SeekFrom::Start(*start + at))).and_then(|_| file.read_exact(bytes))

@@ -1,12 +1,13 @@
 //! Arrays of other tools to dataset, or to rows in memory: `.npy` and `.npz` features of any type
 //! of number, and labels.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::data::array_file::{ArrayFile, Role, refuse_beyond_memory};
 use crate::data::columns::Columns;
 use crate::data::dataset::{BYTES, MAX_CLASSES, Manifest, NumberFormat, Prepared, Split};
-use crate::data::dataset_writer::{BLOCK_BYTES, DatasetWriter};
+use crate::data::dataset_writer::{DatasetWriter, block_rows};
 use crate::data::labels::Numbered;
 use crate::data::rows::{Finish, RowReader};
 use crate::data::{checks, labels, rows};
@@ -16,10 +17,17 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::io::mmap::{MappedMatrix, Matrix};
 use crate::io::npy::Dtype;
-use crate::io::publish::{Overwrite, Staging};
+use crate::io::publish::{OutputKind, Overwrite, Staging};
 
 /// Values that are converted together.
-const GROUP: usize = 1 << 16;
+const GROUP: usize = 1 << 15;
+/// Bytes that are read of a column together, of an array in Fortran order: no multiple of a page,
+/// so that neighbouring columns do not share sets of the cache.
+const RUN: usize = (8 << 10) + 64;
+/// Most bytes of such runs, of all columns, as f64.
+const SLAB_BYTES: usize = 64 << 20;
+/// Columns that are transposed together: two lines of the cache.
+const COLUMNS: usize = 16;
 
 /// Arrays that become a split: features (n x d) and labels (n).
 #[derive(Clone, Debug)]
@@ -57,9 +65,10 @@ pub struct Loaded {
 /// Convert arrays into the dataset directory `out`, which appears complete or not at all.
 ///
 /// The first part is the one that is fitted. Numbers are rounded to f32; bytes (`|u1`) are taken
-/// for pixels and divided by 255. `progress` is told the rows done since its last call. Cost: one pass over the files, one more over the first with
-/// `center`; memory: a block of 32 MB, and labels; a compressed array in Fortran order is
-/// unpacked in memory.
+/// for pixels and divided by 255. `progress` is told the rows done since its last call. Cost: one
+/// pass over the files, one more over the first with `center`, beside hashing and writing;
+/// memory: three blocks of 4 MB (of a row at least), and labels; of an array in Fortran order
+/// 64 MB and blocks of up to 32 MB, and if it is compressed, all of it.
 ///
 /// # Errors
 /// [`Error::Format`] for arrays that do not fit together, for labels that are no classes, for
@@ -71,15 +80,16 @@ pub fn prepare(
     options: ArrayOptions,
     out: &Path,
     overwrite: Overwrite,
-    progress: &dyn Fn(u64),
+    progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Prepared> {
     let sources: Vec<PathBuf> = (parts.iter())
         .flat_map(|part| [file(&part.x), file(&part.y)])
         .collect();
     let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
-    let staging = Staging::begin(out, overwrite, &sources)?;
+    let staging = Staging::begin(out, OutputKind::Dataset, overwrite, &sources)?;
     let Opened {
         features: readers,
+        mut fitted,
         numbered,
         numbers,
     } = Opened::of(parts, options, MAX_CLASSES as i64)?;
@@ -90,11 +100,12 @@ pub fn prepare(
     manifest.numbers = Some(numbers);
     let mut writer = DatasetWriter::new(staging, manifest);
     for ((part, mut reader), labels) in parts.iter().zip(readers).zip(numbered.labels) {
-        writer.write_split(part.name, &part.y, labels, |rows, values| {
+        let block_rows = reader.block_rows();
+        writer.write_split(part.name, &part.y, labels, block_rows, |rows, values| {
             progress(rows.len() as u64);
             reader.read(values).map(drop)
         })?;
-        reader.end()?;
+        reader.end(&mut fitted)?;
     }
     writer.publish()
 }
@@ -116,6 +127,7 @@ pub fn load(
     };
     let Opened {
         features: readers,
+        mut fitted,
         numbered,
         numbers,
     } = Opened::of(parts, options, most)?;
@@ -141,7 +153,7 @@ pub fn load(
             true => Matrix::Mapped(MappedMatrix::open(&part.x)?),
             false => {
                 forecast(&reader.array.path, reader.bytes().unwrap_or(u64::MAX));
-                reader.hold()?
+                reader.hold(&mut fitted)?
             }
         };
         splits.push(Split::of_matrix(x, labels, &part.y, numbered.classes)?);
@@ -169,6 +181,8 @@ fn of_column(column: usize) -> String {
 /// Parts that were checked and are ready to be read.
 struct Opened {
     features: Vec<Features>,
+    /// What is known of the first part's columns, if other parts are to be compared with it.
+    fitted: Option<Columns>,
     numbered: Numbered,
     numbers: NumberFormat,
 }
@@ -222,6 +236,7 @@ impl Opened {
         if let Some(numbers) = stored.swap_remove(0) {
             return Ok(Opened {
                 features,
+                fitted: None,
                 numbered,
                 numbers,
             });
@@ -230,17 +245,28 @@ impl Opened {
             scale: of_bytes.then(|| BYTES.to_string()),
             ..NumberFormat::default()
         };
-        if features[0].may_lose_digits() {
-            if options.center {
-                let seen = features[0].look()?;
+        let columns = features[0].features;
+        let may_lose: Vec<bool> = features.iter().map(Features::may_lose_digits).collect();
+        let mut fitted = None;
+        if may_lose[0] && !options.center {
+            // As it is read: the others come after it.
+            features[0].finish.seen = Some(Columns::new(columns));
+        } else if may_lose.contains(&true) {
+            let seen = features[0].look()?;
+            if may_lose[0] {
                 numbers.shift = seen.settle(true, &features[0].array.path, of_column)?;
-            } else {
-                features[0].finish.seen = Some(Columns::new(features[0].features));
             }
+            fitted = Some(seen);
         }
-        let features = features.into_iter().map(|x| x.formatted(&numbers));
+        let mut features: Vec<Features> = (features.into_iter())
+            .map(|x| x.formatted(&numbers))
+            .collect();
+        for (x, _) in (features.iter_mut().zip(may_lose).skip(1)).filter(|(_, may)| *may) {
+            x.finish.seen = Some(Columns::shifted(columns, numbers.shift.as_deref()));
+        }
         Ok(Opened {
-            features: features.collect(),
+            features,
+            fitted,
             numbered,
             numbers,
         })
@@ -257,6 +283,15 @@ pub struct Features {
     at: usize,
     finish: Finish,
     bytes: Vec<u8>,
+    /// Rows that are converted together.
+    numbers: Vec<f64>,
+    slab: Slab,
+}
+
+/// Numbers of an array in Fortran order: some rows of every column, column after column.
+#[derive(Debug, Default)]
+struct Slab {
+    rows: Range<usize>,
     numbers: Vec<f64>,
 }
 
@@ -281,8 +316,8 @@ impl Features {
             return Err(Error::format(path, "shape", format!("{shape:?}"), expected));
         };
         checks::refuse_empty(path, rows, features)?;
-        // A row of f32, and its numbers before.
-        refuse_beyond_memory(path, "a row", (features as u64).saturating_mul(20))?;
+        // A row's bytes and numbers, those of a slab, and three rows of f32.
+        refuse_beyond_memory(path, "a row", (features as u64).saturating_mul(36))?;
         if !array.header.dtype.is_number() {
             let found = format!("{} (text)", array.header.descr());
             let expected = "numbers: numpy's astype('f4') makes them of text that has them";
@@ -306,6 +341,7 @@ impl Features {
             finish,
             bytes: Vec::new(),
             numbers: Vec::new(),
+            slab: Slab::default(),
         })
     }
 
@@ -313,10 +349,15 @@ impl Features {
     pub(crate) fn formatted(self, format: &NumberFormat) -> Features {
         let mut finish = match self.array.header.dtype {
             Dtype::U8 => Finish::of_bytes(format),
-            Dtype::F32 => Finish::of_floats(format),
             _ => Finish::of_numbers(format),
         };
         finish.seen = self.finish.seen;
+        Features { finish, ..self }
+    }
+
+    /// See [`Finish::refusing_copies`].
+    pub(crate) fn refusing_copies(self) -> Features {
+        let finish = self.finish.refusing_copies();
         Features { finish, ..self }
     }
 
@@ -350,8 +391,9 @@ impl Features {
 
     /// Look at all values once, and begin again.
     fn look(&mut self) -> Result<Columns> {
-        let before = std::mem::replace(&mut self.finish, Finish::only_looking(self.features));
-        let mut block = vec![0.0; self.group() * self.features];
+        let looking = Finish::only_looking(self.features, None);
+        let before = std::mem::replace(&mut self.finish, looking);
+        let mut block = vec![0.0; self.block_rows() * self.features];
         while self.read(&mut block)? > 0 {
             interrupt::check()?;
         }
@@ -361,22 +403,26 @@ impl Features {
         Ok(seen.expect("it was looking"))
     }
 
-    /// Rows of a block of 32 MB, at least one.
-    fn group(&self) -> usize {
-        (BLOCK_BYTES / 4 / self.features).clamp(1, self.rows)
+    /// Rows that are read together.
+    fn block_rows(&self) -> usize {
+        let mut rows = block_rows(self.features);
+        if self.array.header.is_column_major() {
+            rows = rows.max(self.slab_rows());
+        }
+        rows.min(self.rows)
     }
 
     /// All rows, in memory.
-    fn hold(mut self) -> Result<Matrix> {
+    fn hold(mut self, fitted: &mut Option<Columns>) -> Result<Matrix> {
         let mut values = room(self.rows.saturating_mul(self.features))?;
         while self.at < self.rows {
             interrupt::check()?;
             let start = values.len();
-            let rows = self.group().min(self.rows - self.at);
+            let rows = self.block_rows().min(self.rows - self.at);
             values.resize(start + rows * self.features, 0.0);
             self.read(&mut values[start..])?;
         }
-        self.end()?;
+        self.end(fitted)?;
         Ok(Matrix::Held {
             path: self.array.path,
             values,
@@ -385,79 +431,81 @@ impl Features {
         })
     }
 
-    /// To be asked after the last row: whether the file is as it was, and digits were lost.
-    fn end(&mut self) -> Result<()> {
+    /// To be asked after the last row: whether the file is as it was, and digits were lost, by
+    /// themselves or beside those of the first part, `fitted`.
+    fn end(&mut self, fitted: &mut Option<Columns>) -> Result<()> {
         self.array.check_unchanged()?;
-        match self.finish.seen.take() {
-            Some(seen) => seen.settle(false, &self.array.path, of_column).map(drop),
-            None => Ok(()),
+        let Some(seen) = self.finish.seen.take() else {
+            return Ok(());
+        };
+        if let Some(fitted) = fitted {
+            return fitted.refuse_beside(&seen, &self.array.path, of_column);
         }
+        seen.settle(false, &self.array.path, of_column)?;
+        *fitted = Some(seen);
+        Ok(())
     }
 
-    /// Rows that lie in the file one after another.
-    fn read_rows(
-        &mut self,
-        values: &mut [f32],
-        refuse: &mut dyn FnMut(usize, Error),
-    ) -> Result<()> {
-        let (size, first) = (self.array.header.dtype.size(), self.at);
-        let together = (GROUP / self.features).max(1);
-        for values in values.chunks_mut(together * self.features) {
-            self.bytes.resize(values.len() * size, 0);
-            self.array.read(&mut self.bytes)?;
-            self.numbers.clear();
-            self.array.header.decode(&self.bytes, &mut self.numbers);
-            let rows = values.chunks_exact_mut(self.features);
-            let rows = rows.zip(self.numbers.chunks_exact(self.features));
-            for (row_start, (row, numbers)) in (0..).step_by(self.features).zip(rows) {
-                for (column, (value, &number)) in row.iter_mut().zip(numbers).enumerate() {
-                    match self.finish.value(column, number) {
-                        Ok(feature) => *value = feature,
-                        Err(expected) => {
-                            let place = (self.at, column);
-                            let element = &self.bytes[size * (row_start + column)..][..size];
-                            let error = self.array.refused(place, element, expected);
-                            refuse(self.at - first, error);
-                            break;
-                        }
-                    }
+    /// At most `most` rows that lie in the file one after another, as numbers.
+    fn read_rows(&mut self, most: usize) -> Result<()> {
+        let rows = (GROUP / self.features).max(1).min(most);
+        let size = self.array.header.dtype.size();
+        self.bytes.resize(rows * self.features * size, 0);
+        self.array.read(&mut self.bytes)?;
+        self.numbers.clear();
+        self.array.header.decode(&self.bytes, &mut self.numbers);
+        Ok(())
+    }
+
+    /// At most `most` rows whose values lie a column apart, as numbers: those of the slab, which is
+    /// read when it is used up.
+    fn read_columns(&mut self, most: usize) -> Result<()> {
+        if !self.slab.rows.contains(&self.at) {
+            self.read_slab()?;
+        }
+        let (features, length) = (self.features, self.slab.rows.len());
+        // A line of the cache, which is fetched for every column, has the numbers of 8 rows.
+        let rows = (GROUP / features).max(8.min(64 * GROUP / features)).max(1);
+        let rows = rows.min(most).min(self.slab.rows.end - self.at);
+        let first = self.at - self.slab.rows.start;
+        self.numbers.resize(rows * features, 0.0);
+        // Columns together whose rows are written as whole lines of the cache.
+        for start in (0..features).step_by(COLUMNS) {
+            let end = (start + COLUMNS).min(features);
+            let columns = &self.slab.numbers[start * length..end * length];
+            for (row, numbers) in self.numbers.chunks_exact_mut(features).enumerate() {
+                let column = columns[first + row..].iter().step_by(length);
+                for (number, &value) in numbers[start..end].iter_mut().zip(column) {
+                    *number = value;
                 }
-                self.at += 1;
             }
         }
         Ok(())
     }
 
-    /// Rows whose values lie a column apart.
-    fn read_columns(
-        &mut self,
-        values: &mut [f32],
-        refuse: &mut dyn FnMut(usize, Error),
-    ) -> Result<()> {
+    /// Read some rows of every column, from the next row on.
+    fn read_slab(&mut self) -> Result<()> {
         let size = self.array.header.dtype.size();
-        let rows = values.len() / self.features;
+        let rows = self.slab_rows().min(self.rows - self.at);
+        // Until all of it is read.
+        self.slab.rows = 0..0;
+        self.slab.numbers.clear();
         self.bytes.resize(rows * size, 0);
-        let mut refused = vec![false; rows];
         for column in 0..self.features {
             let first = (column * self.rows + self.at) * size;
             self.array.read_at(first as u64, &mut self.bytes)?;
-            self.numbers.clear();
-            self.array.header.decode(&self.bytes, &mut self.numbers);
-            let values = values[column..].iter_mut().step_by(self.features);
-            for (row, (value, &number)) in values.zip(&self.numbers).enumerate() {
-                match self.finish.value(column, number) {
-                    Ok(feature) => *value = feature,
-                    Err(expected) if !std::mem::replace(&mut refused[row], true) => {
-                        let place = (self.at + row, column);
-                        let element = &self.bytes[size * row..][..size];
-                        refuse(row, self.array.refused(place, element, expected));
-                    }
-                    Err(_) => {}
-                }
-            }
+            self.array
+                .header
+                .decode(&self.bytes, &mut self.slab.numbers);
         }
-        self.at += rows;
+        self.slab.rows = self.at..self.at + rows;
         Ok(())
+    }
+
+    /// Rows of a slab: of each column [`RUN`] bytes, or as many as fit into [`SLAB_BYTES`].
+    fn slab_rows(&self) -> usize {
+        let most = SLAB_BYTES / 8 / self.features;
+        (RUN / self.array.header.dtype.size()).min(most).max(1)
     }
 }
 
@@ -479,12 +527,39 @@ impl RowReader for Features {
         if rows == 0 {
             return Ok(0);
         }
-        let values = &mut values[..rows * self.features];
-        if self.array.header.is_column_major() {
-            self.read_columns(values, refuse)?;
-        } else {
-            self.read_rows(values, refuse)?;
+        let first = self.at;
+        let (size, by_columns) = {
+            let header = &self.array.header;
+            (header.dtype.size(), header.is_column_major())
+        };
+        while self.at < first + rows {
+            let left = first + rows - self.at;
+            if by_columns {
+                self.read_columns(left)?;
+            } else {
+                self.read_rows(left)?;
+            }
+            let values = &mut values[(self.at - first) * self.features..];
+            let values = values.chunks_exact_mut(self.features);
+            let rows = values.zip(self.numbers.chunks_exact(self.features));
+            for (row_start, (row, numbers)) in (0..).step_by(self.features).zip(rows) {
+                if let Err((column, expected)) = self.finish.row(numbers, row) {
+                    let mut element = vec![0; size];
+                    if by_columns {
+                        let at = (column * self.rows + self.at) * size;
+                        self.array.read_at(at as u64, &mut element)?;
+                    } else {
+                        let at = (row_start + column) * size;
+                        element.copy_from_slice(&self.bytes[at..at + size]);
+                    }
+                    let place = (self.at, column);
+                    let error = self.array.refused(place, &element, expected);
+                    refuse(self.at - first, error);
+                }
+                self.at += 1;
+            }
         }
+        self.finish.refuse_copies(&self.array.path, of_column)?;
         if self.at == self.rows {
             self.array.check_unchanged()?;
         }

@@ -5,7 +5,11 @@
 //! 1.7e9, that is 128 seconds: an hour of them becomes 29 values. A column *loses digits* if
 //! the root mean square of `x - f32(x)` is above 1e-4 of its standard deviation. Subtracting a
 //! number near the mean first, in f64, keeps them, unless they are below 1e-41: near 0 the
-//! neighbours of f32 are 1.4e-45 apart, whatever is subtracted.
+//! neighbours of f32 are 1.4e-45 apart, whatever is subtracted. A column whose values are all equal
+//! in f64 has nothing to lose; no other one is taken for constant.
+//!
+//! Rows of another split are held to the same measure, by the larger of the two splits' standard
+//! deviations: what f32 rounds is small beside one of them.
 
 use std::path::Path;
 
@@ -15,13 +19,20 @@ use crate::error::Error;
 const MOST_LOST: f64 = 1e-4;
 /// A standard deviation below this is lost in f32 at any place.
 const LEAST: f64 = 1e-41;
-/// A standard deviation below this share of the largest value is f64's own rounding: a column
-/// such as 0.1 computed in several ways, which has nothing to lose.
-const NOISE: f64 = 64.0 * f64::EPSILON;
 
-/// Mean, deviation and rounding of columns, from one pass over their values.
+/// Mean, deviation and rounding of columns, from one pass over their values. Each number of a
+/// [`Column`] lies beside that of the next column, so that a row is taken in vectors.
 #[derive(Clone, Debug)]
-pub(crate) struct Columns(Vec<Column>);
+pub(crate) struct Columns {
+    values: Vec<f64>,
+    first: Vec<f64>,
+    sum: Vec<f64>,
+    squares: Vec<f64>,
+    spread: Vec<f64>,
+    rounding: Vec<f64>,
+    /// What is subtracted from the values of each column first; nothing if it is empty.
+    shift: Vec<f64>,
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Column {
@@ -30,8 +41,7 @@ struct Column {
     first: f64,
     sum: f64,
     squares: f64,
-    largest: f64,
-    /// Largest difference from the first.
+    /// Largest difference from the first: 0 if and only if all values are equal.
     spread: f64,
     /// Sum of (x - f32(x))².
     rounding: f64,
@@ -58,7 +68,14 @@ impl Column {
     fn loses_digits(&self) -> bool {
         let deviation = self.deviation();
         let is_lost = self.rounding() > MOST_LOST * deviation || deviation < LEAST;
-        deviation > NOISE * self.largest && is_lost
+        self.spread > 0.0 && is_lost
+    }
+
+    /// Whether these values of another split lose digits beside those of `train`.
+    fn loses_digits_beside(&self, train: &Column) -> bool {
+        let deviation = train.deviation().max(self.deviation());
+        let is_known = train.values > 0.0 && self.values > 0.0;
+        is_known && deviation > 0.0 && self.rounding() > MOST_LOST * deviation
     }
 
     /// Whether digits are lost with any shift.
@@ -71,9 +88,10 @@ impl Column {
     fn shift(&self) -> f64 {
         let (mean, power) = (self.mean(), self.deviation().log10().floor() as i32);
         let step = 10f64.powi(power.abs());
-        let short = match power >= 0 {
-            true => (mean / step).round() * step,
-            false => (mean * step).round() / step,
+        let short = if power >= 0 {
+            (mean / step).round() * step
+        } else {
+            (mean * step).round() / step
         };
         if short.is_finite() { short } else { mean }
     }
@@ -82,39 +100,112 @@ impl Column {
 impl Columns {
     /// Of so many columns, without values.
     pub fn new(columns: usize) -> Columns {
-        Columns(vec![Column::default(); columns])
+        Columns::shifted(columns, None)
+    }
+
+    /// The same for values from which a shift will be subtracted.
+    pub fn shifted(columns: usize, shift: Option<&[f64]>) -> Columns {
+        let zeros = || vec![0.0; columns];
+        Columns {
+            values: zeros(),
+            first: zeros(),
+            sum: zeros(),
+            squares: zeros(),
+            spread: zeros(),
+            rounding: zeros(),
+            shift: shift.unwrap_or_default().to_vec(),
+        }
+    }
+
+    fn column(&self, j: usize) -> Column {
+        Column {
+            values: self.values[j],
+            first: self.first[j],
+            sum: self.sum[j],
+            squares: self.squares[j],
+            spread: self.spread[j],
+            rounding: self.rounding[j],
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Column> {
+        (0..self.values.len()).map(|j| self.column(j))
     }
 
     /// Take note of a value of a column.
+    #[cfg(any(test, feature = "formats"))]
     pub fn observe(&mut self, column: usize, value: f64) {
-        let column = &mut self.0[column];
-        if column.values == 0.0 {
-            column.first = value;
+        self.observe_from(column, &[value]);
+    }
+
+    /// Take note of a value of each column.
+    pub fn observe_row(&mut self, values: &[f64]) {
+        self.observe_from(0, values);
+    }
+
+    /// Take note of a value of each column from `start` on.
+    #[inline]
+    fn observe_from(&mut self, start: usize, values: &[f64]) {
+        let range = start..start + values.len();
+        // Of one length, so that the loop has no checks.
+        let (count, first) = (
+            &mut self.values[range.clone()],
+            &mut self.first[range.clone()],
+        );
+        let (sum, squares) = (
+            &mut self.sum[range.clone()],
+            &mut self.squares[range.clone()],
+        );
+        let spread = &mut self.spread[range.clone()];
+        let rounding = &mut self.rounding[range.clone()];
+        let mut take = |j: usize, value: f64| {
+            first[j] = if count[j] == 0.0 { value } else { first[j] };
+            count[j] += 1.0;
+            let apart = value - first[j];
+            sum[j] += apart;
+            squares[j] += apart * apart;
+            spread[j] = if apart.abs() > spread[j] {
+                apart.abs()
+            } else {
+                spread[j]
+            };
+            let lost = value - f64::from(value as f32);
+            rounding[j] += lost * lost;
+        };
+        if self.shift.is_empty() {
+            for (j, &value) in values.iter().enumerate() {
+                take(j, value);
+            }
+        } else {
+            let values = values.iter().zip(&self.shift[range]);
+            for (j, (value, shift)) in values.enumerate() {
+                take(j, value - shift);
+            }
         }
-        column.values += 1.0;
-        let apart = value - column.first;
-        column.sum += apart;
-        column.squares += apart * apart;
-        column.spread = column.spread.max(apart.abs());
-        column.largest = column.largest.max(value.abs());
-        let rounding = value - f64::from(value as f32);
-        column.rounding += rounding * rounding;
     }
 
     /// Take a column for one that has nothing to lose.
     #[cfg(feature = "formats")]
     pub fn forget(&mut self, column: usize) {
-        self.0[column] = Column::default();
+        self.values[column] = 0.0;
+        self.first[column] = 0.0;
+        self.sum[column] = 0.0;
+        self.squares[column] = 0.0;
+        self.spread[column] = 0.0;
+        self.rounding[column] = 0.0;
     }
 
     /// What to subtract from each column: 0 from those that f32 holds; `None` if it holds all.
     fn shift(&self) -> Option<Vec<f64>> {
-        let shift = |column: &Column| match column.loses_digits() {
-            true => column.shift(),
-            false => 0.0,
+        let shift = |column: Column| {
+            if column.loses_digits() {
+                column.shift()
+            } else {
+                0.0
+            }
         };
-        let any = self.0.iter().any(Column::loses_digits);
-        any.then(|| self.0.iter().map(shift).collect())
+        let any = self.iter().any(|column| column.loses_digits());
+        any.then(|| self.iter().map(shift).collect())
     }
 
     /// What to subtract from each column, by [`Columns::shift`], if it may be (`center`).
@@ -140,22 +231,54 @@ impl Columns {
         self.refuse(Column::loses_digits, path, name)
     }
 
+    /// Refuse columns of another split, the values of which were [shifted](Columns::shifted) as
+    /// those of this one are, that lose digits; `path` and `name` are of the other.
+    ///
+    /// # Errors
+    /// [`Error::Format`].
+    pub fn refuse_beside(
+        &self,
+        other: &Columns,
+        path: &Path,
+        name: impl Fn(usize) -> String,
+    ) -> Result<(), Error> {
+        let pair = |j: usize| (self.column(j), other.column(j));
+        let is_refused = |j: usize| pair(j).1.loses_digits_beside(&pair(j).0);
+        let Some((first, others)) = first_of(self.values.len(), is_refused) else {
+            return Ok(());
+        };
+        let (train, column) = pair(first);
+        let shift = other.shift.get(first).unwrap_or(&0.0);
+        let found = format!(
+            "values about {} of standard deviation {:.3e}, which f32 rounds by {:.1e}{others}",
+            column.mean() + shift,
+            column.deviation(),
+            column.rounding(),
+        );
+        // That of the values as they are: the mean that is subtracted is part of it.
+        let mean = match shift {
+            0.0 => train.mean(),
+            shift => *shift,
+        };
+        let expected = format!(
+            "values near those that are fitted (about {mean} of standard deviation {:.3e}), whose \
+             differences f32 keeps: correct the column, or take it out of all tables",
+            train.deviation(),
+        );
+        Err(Error::format(path, name(first), found, expected))
+    }
+
     fn refuse(
         &self,
         is_refused: impl Fn(&Column) -> bool,
         path: &Path,
         name: impl Fn(usize) -> String,
     ) -> Result<(), Error> {
-        let mut losing = (0..self.0.len()).filter(|&j| is_refused(&self.0[j]));
-        let Some(first) = losing.next() else {
+        let is_refused = |j: usize| is_refused(&self.column(j));
+        let Some((first, others)) = first_of(self.values.len(), is_refused) else {
             return Ok(());
         };
-        let column = &self.0[first];
-        let others = match losing.count() {
-            0 => String::new(),
-            1 => ", and 1 other column is alike".to_string(),
-            others => format!(", and {others} other columns are alike"),
-        };
+        let column = self.column(first);
         if column.is_too_small() {
             let found = format!("differences of about {:.1e}{others}", column.deviation());
             let expected =
@@ -171,6 +294,18 @@ impl Columns {
         let expected = "differences that f32 keeps: --center subtracts a number near the mean of such columns and stores it with the data and the model; or round them to f32 yourself (numpy's astype('f4'))";
         Err(Error::format(path, name(first), found, expected))
     }
+}
+
+/// The first of so many columns that is refused, and a clause on the others.
+fn first_of(columns: usize, is_refused: impl Fn(usize) -> bool) -> Option<(usize, String)> {
+    let mut refused = (0..columns).filter(|&j| is_refused(j));
+    let first = refused.next()?;
+    let others = match refused.count() {
+        0 => String::new(),
+        1 => ", and 1 other column is alike".to_string(),
+        others => format!(", and {others} other columns are alike"),
+    };
+    Some((first, others))
 }
 
 #[cfg(test)]
@@ -198,12 +333,11 @@ mod tests {
         );
         assert!(message.contains("--center"), "{message}");
         for kept in [
-            // Ten years of days; years; pixels; a constant; a constant with the rounding of f64.
+            // Ten years of days; years; pixels; a constant.
             of((0..3650).map(|day| 1.4e9 + 86_400.0 * f64::from(day))),
             of((0..30).map(|year| 1990.0 + f64::from(year))),
             of((0..256).map(|pixel| f64::from(pixel) / 255.0)),
             of([0.1; 10]),
-            of([0.1, 0.1 + 3e-17, 0.3 - 0.2, 0.1]),
             of([]),
             // Constants, and a difference that f32 still holds.
             of([1e-50; 4]),
@@ -214,6 +348,70 @@ mod tests {
             kept.refuse_loss("x.npy".as_ref(), |j| j.to_string())
                 .unwrap();
         }
+    }
+
+    /// However near to one another, values that differ are no constant.
+    #[test]
+    fn a_spread_that_is_tiny_beside_the_values_is_no_constant() {
+        for (first, step) in [
+            (9e14, 1.0),
+            (3e14, 1.0),
+            (1e12, 1e-3),
+            (1.7e9, 1e-5),
+            (0.1, 1e-16),
+        ] {
+            let values: Vec<f64> = (0..8).map(|k| first + step * f64::from(k)).collect();
+            for values in [values.clone(), values.into_iter().rev().collect()] {
+                let columns = of(values.iter().copied());
+                let shift = columns.shift().expect("f32 holds one of them");
+                let kept: std::collections::BTreeSet<u32> = (values.iter())
+                    .map(|value| ((value - shift[0]) as f32).to_bits())
+                    .collect();
+                assert_eq!(kept.len(), 8, "{first} {step}");
+                columns
+                    .refuse_loss("x".as_ref(), |j| j.to_string())
+                    .unwrap_err();
+            }
+        }
+    }
+
+    /// Rows of another split may lose digits where those of the first do not.
+    #[test]
+    fn another_split_is_held_to_the_deviation_of_both() {
+        let times = || (0..100).map(|s| 1.7e9 + f64::from(s));
+        let path = Path::new("v.csv");
+        let beside = |train: Columns, other: &[f64], shift: Option<&[f64]>| {
+            let mut columns = Columns::shifted(1, shift);
+            other.iter().for_each(|&x| columns.observe(0, x));
+            train.refuse_beside(&columns, path, |j| format!("column {j}"))
+        };
+        let far: Vec<f64> = times().collect();
+        let error = beside(of([1.0, 2.0]), &far, None).unwrap_err().to_string();
+        assert!(
+            error.contains("v.csv: column 0: found values about 17000000"),
+            "{error}"
+        );
+        assert!(
+            error.contains("(about 1.5 of standard deviation 5.000e-1)"),
+            "{error}"
+        );
+        // One far value, too, which has no deviation of its own.
+        assert!(beside(of([1.0, 2.0]), &far[3..4], None).is_err());
+        let train = of(times());
+        let shift = train.shift();
+        assert!(beside(train.clone(), &far, shift.as_deref()).is_ok());
+        let error = beside(train, &[1.3, 2.3], shift.as_deref()).unwrap_err();
+        assert!(error.to_string().contains("about 1.79999"), "{error}");
+        for (train, other) in [
+            // As small beside its own deviation; a constant in both, or in one of them.
+            (of([1.0, 2.0]), [1.0, 1e6 + 0.1]),
+            (of([0.1, 0.1]), [0.1, 0.1]),
+            (of([0.1, 0.1]), [0.3, 0.7]),
+            (of([1.0, 2.0]), [0.1, 0.1]),
+        ] {
+            assert!(beside(train, &other, None).is_ok(), "{other:?}");
+        }
+        assert!(beside(of([]), &far, None).is_ok());
     }
 
     /// Subtracting does not help where differences are below those of f32's least numbers.
@@ -251,10 +449,10 @@ mod tests {
             let values: Vec<f64> = values.iter().map(|v| mean * (1.0 + v * 10f64.powf(share))).collect();
             let columns = of(values.iter().copied());
             if let Some(shift) = columns.shift() {
-                let deviation = columns.0[0].deviation();
-                let after = of(values.iter().map(|v| v - shift[0]));
-                prop_assert!(after.0[0].rounding() < 1e-6 * deviation.max(after.0[0].deviation()));
-                prop_assert!((after.0[0].deviation() - deviation).abs() < 1e-3 * deviation);
+                let deviation = columns.column(0).deviation();
+                let after = of(values.iter().map(|v| v - shift[0])).column(0);
+                prop_assert!(after.rounding() < 1e-6 * deviation.max(after.deviation()));
+                prop_assert!((after.deviation() - deviation).abs() < 1e-3 * deviation);
                 prop_assert!(shift[0].to_string().len() <= values[0].to_string().len().max(24));
             }
         }

@@ -60,9 +60,15 @@ impl Records {
     }
 
     /// Take note of the next bytes.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while let Some((&byte, rest)) = bytes.split_first() {
             self.step(byte);
+            bytes = rest;
+            // Only these bytes end a plain field; nothing else in it counts.
+            if self.state == State::Plain && self.mark.is_none() {
+                let ends = |&byte: &u8| byte == self.delimiter || matches!(byte, b'\n' | b'\r');
+                bytes = &rest[rest.iter().position(ends).unwrap_or(rest.len())..];
+            }
         }
     }
 

@@ -7,14 +7,16 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use csv::{ByteRecord, ReaderBuilder};
 
 use crate::data::checks;
+use crate::data::columns::Columns;
 use crate::data::csv_quotes::Records;
 use crate::data::dataset::{Manifest, NumberFormat, Prepared};
-use crate::data::dataset_writer::DatasetWriter;
+use crate::data::dataset_writer::{DatasetWriter, block_rows};
 use crate::data::labels::{LabelEncoder, given, is_missing, shown};
 use crate::data::rows::{Finish, RowReader};
 use crate::data::source::{Part, Source, is_standard_input, name_of, refuse_twice, stopped_or};
@@ -23,8 +25,7 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::io::files;
 use crate::io::files::NewFile;
-
-use crate::io::publish::{Overwrite, Staging};
+use crate::io::publish::{OutputKind, Overwrite, Staging};
 
 /// Longest record that is read, in bytes of text.
 const MAX_RECORD: u64 = 64 << 20;
@@ -50,8 +51,8 @@ pub struct CsvOptions {
 /// order of the first table; the other tables have the same columns in any order. Classes are
 /// the labels of all tables: in numerical order if all are whole numbers, False and True if all are
 /// truth values, else in the order of their names. `progress` is told the rows written since its
-/// last call. Cost: two passes over the tables; memory: a block of 32 MB, 4 bytes a row, and the
-/// names.
+/// last call. Cost: two passes over the tables, the second beside the hashing and writing of the
+/// rows before; memory: three blocks of 4 MB (of a row at least), 4 bytes a row, and the names.
 ///
 /// # Errors
 /// [`Error::Format`] names file, line and column of what cannot be used; also for columns whose
@@ -62,14 +63,17 @@ pub fn prepare(
     options: &CsvOptions,
     out: &Path,
     overwrite: Overwrite,
-    progress: &dyn Fn(u64),
+    progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Prepared> {
     let sources: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
     refuse_twice(sources.iter().copied())?;
-    let staging = Staging::begin(out, overwrite, &sources)?;
-    let mut format = NumberFormat::default();
+    let staging = Staging::begin(out, OutputKind::Dataset, overwrite, &sources)?;
+    let mut format = NumberFormat {
+        delimiter: options.delimiter.map(char::from),
+        ..NumberFormat::default()
+    };
     let mut encoder = LabelEncoder::default();
-    let mut looked = Vec::new();
+    let (mut looked, mut fitted) = (Vec::new(), None::<Columns>);
     let open = |part: &Part, source: &Source, format: &NumberFormat| {
         let text = Text::of(source.again()?)?;
         let label = Some(options.label.as_str());
@@ -78,9 +82,8 @@ pub fn prepare(
     for part in parts {
         let source = kept(part, staging.dir())?;
         let mut table = open(part, &source, &format)?;
-        let first = format.columns.is_none();
         format.columns = Some(table.columns.clone());
-        table.finish = Finish::only_looking(table.features());
+        table.finish = Finish::only_looking(table.features(), format.shift.as_deref());
         let mut row = vec![0.0; table.features()];
         let mut codes = Vec::new();
         while table.read(&mut row)? > 0 {
@@ -88,9 +91,14 @@ pub fn prepare(
             codes.push(encoder.encode(&part.path, field, table.label_field())?);
         }
         checks::refuse_empty(&part.path, codes.len(), table.features())?;
-        if first && let Some(seen) = &table.finish.seen {
+        if let Some(seen) = table.finish.seen.take() {
             let name = |j: usize| format!("column {:?}", table.columns[j]);
-            format.shift = seen.settle(options.center, &part.path, name)?;
+            if let Some(fitted) = &fitted {
+                fitted.refuse_beside(&seen, &part.path, name)?;
+            } else {
+                format.shift = seen.settle(options.center, &part.path, name)?;
+                fitted = Some(seen);
+            }
         }
         looked.push((part, codes, source));
     }
@@ -102,11 +110,12 @@ pub fn prepare(
         let labels: Vec<i64> = codes.iter().map(|&code| classes[code as usize]).collect();
         let mut table = open(part, &source, &format)?;
         let mut left = labels.len();
-        writer.write_split(part.name, &part.path, labels, |rows, values| {
+        let fill = |rows: Range<usize>, values: &mut [f32]| {
             progress(rows.len() as u64);
             left -= table.read(values)?;
             Ok(())
-        })?;
+        };
+        writer.write_split(part.name, &part.path, labels, block_rows(features), fill)?;
         table.check_unchanged()?;
         if left > 0 {
             let (path, what) = (part.path.clone(), "it was written to".to_string());
@@ -203,6 +212,13 @@ impl Table {
         })
     }
 
+    /// See [`Finish::refusing_copies`].
+    #[cfg(feature = "cli")]
+    pub(crate) fn refusing_copies(self) -> Table {
+        let finish = self.finish.refusing_copies();
+        Table { finish, ..self }
+    }
+
     /// Names of the features, in their order.
     pub fn columns(&self) -> &[String] {
         &self.columns
@@ -241,10 +257,7 @@ impl Table {
                 continue;
             };
             let text = text.trim_ascii();
-            let value = number(text).ok_or(match std::str::from_utf8(text) {
-                Ok(text) if is_missing(text) || NO_VALUE.contains(&&*text.to_ascii_lowercase()) => "a number; fill in or drop what is missing",
-                _ => "a number such as -1.5 or 2e-3; leave out the column, or write numbers for its words",
-            });
+            let value = number(text).ok_or_else(|| no_number(text));
             let value = value.and_then(|value| self.finish.value(feature, value));
             row[feature] = value.map_err(|expected| {
                 refuse(
@@ -308,6 +321,8 @@ impl RowReader for Table {
                 self.labels.resize(rows, None);
             }
         }
+        let name = |column: usize| format!("column {:?}", self.columns[column]);
+        self.finish.refuse_copies(&self.path, name)?;
         match self.ended.take_if(|_| rows == 0) {
             Some(error) => Err(error),
             None => Ok(rows),
@@ -457,6 +472,18 @@ fn number(text: &[u8]) -> Option<f64> {
     }
 }
 
+/// What was expected instead of a text that is no number.
+fn no_number(text: &[u8]) -> &'static str {
+    match std::str::from_utf8(text) {
+        Ok(text)
+            if is_missing(text) || NO_VALUE.iter().any(|word| text.eq_ignore_ascii_case(word)) =>
+        {
+            "a number; fill in or drop what is missing"
+        }
+        _ => "a number such as -1.5 or 2e-3; leave out the column, or write numbers for its words",
+    }
+}
+
 /// Read the next record; the line in which it begins, `None` at the end.
 fn next_record(
     path: &Path,
@@ -466,28 +493,23 @@ fn next_record(
     reader.get_mut().read = 0;
     let more = reader.read_byte_record(record);
     let records = &mut reader.get_mut().records;
-    let more = more.map_err(|error| of_csv(path, error, records.open_quote()))?;
+    let quote = records.open_quote();
+    let more = more.map_err(|error| of_csv(path, error, quote, &reader.get_ref().from))?;
+    let records = &mut reader.get_mut().records;
     more.then(|| records.next(path)).transpose()
 }
 
 /// The error of a record; `quote` is the line of a quote that is open.
-fn of_csv(path: &Path, error: csv::Error, quote: Option<u64>) -> Error {
+fn of_csv(path: &Path, error: csv::Error, quote: Option<u64>, text: &Text) -> Error {
     match error.into_kind() {
-        csv::ErrorKind::Io(source) if source.kind() == io::ErrorKind::InvalidData => match quote {
+        csv::ErrorKind::Io(source) if source.kind() == TOO_LONG => match quote {
             None => Error::format(path, "record", source, "records of at most 64 MiB"),
             Some(line) => {
                 let expected = "records of at most 64 MiB; is the quote that opens here closed?";
                 Error::format(path, format!("line {line}"), source, expected)
             }
         },
-        // Not of the operating system: of what unpacks a packed table.
-        csv::ErrorKind::Io(source) if source.raw_os_error().is_none() => {
-            let expected = "a whole file: fetch it or pack it again";
-            stopped_or(source, |source| {
-                Error::format(path, "content", source, expected)
-            })
-        }
-        csv::ErrorKind::Io(source) => Error::io(path, "read")(source),
+        csv::ErrorKind::Io(source) => text.error(source),
         other => Error::format(
             path,
             "record",
@@ -496,6 +518,9 @@ fn of_csv(path: &Path, error: csv::Error, quote: Option<u64>) -> Error {
         ),
     }
 }
+
+/// The kind of the error of a record that is too long.
+const TOO_LONG: io::ErrorKind = io::ErrorKind::FileTooLarge;
 
 /// A reader that refuses to give more bytes than a record may have.
 struct Bounded {
@@ -509,7 +534,7 @@ impl Read for Bounded {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.read > MAX_RECORD {
             let error = "a longer one";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            return Err(io::Error::new(TOO_LONG, error));
         }
         let read = self.from.read(into)?;
         self.read += read as u64;

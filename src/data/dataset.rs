@@ -105,6 +105,9 @@ pub struct NumberFormat {
     /// Names of the columns of a table, in the order of the features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
+    /// What stands between the values of a table, if that was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<char>,
     /// What is subtracted from each feature, in f64, before it is rounded to f32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shift: Option<Vec<f64>>,
@@ -128,6 +131,11 @@ impl NumberFormat {
         }
         if let Some(first) = self.first_index.filter(|&first| first > 1) {
             return Some(("first_index", first.to_string(), "0 or 1".to_string()));
+        }
+        let is_delimiter = |c: char| c.is_ascii() && !matches!(c, '"' | '\r' | '\n');
+        if let Some(other) = self.delimiter.filter(|&c| !is_delimiter(c)) {
+            let expected = "one ASCII character that is no quote and no line end".to_string();
+            return Some(("delimiter", format!("{other:?}"), expected));
         }
         let lengths = [
             ("columns", self.columns.as_ref().map(Vec::len)),
@@ -606,7 +614,7 @@ pub(crate) fn usable(value: f64) -> &'static str {
     if value.is_nan() {
         "a number; fill in or drop what is missing (numbers are from -1e15 to 1e15)"
     } else if value.is_finite() {
-        "a number between -1e15 and 1e15, whose square f32 can hold; divide larger ones by a power of ten (and give --center if they are times)"
+        "a number between -1e15 and 1e15, whose square f32 can hold; divide larger ones by a power of ten"
     } else {
         "a number between -1e15 and 1e15, whose square f32 can hold; fill in or drop what is missing, scale what is larger"
     }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Mutex;
 
 use sha2::{Digest, Sha256};
 
@@ -9,6 +10,7 @@ use crate::data::checks;
 use crate::data::dataset::{
     MANIFEST, Manifest, Prepared, SplitEntry, TRAIN, files_file, x_file, y_file,
 };
+use crate::data::in_order::{in_order, lock};
 use crate::error::Result;
 use crate::interrupt;
 use crate::io::blocks::Blocks;
@@ -16,9 +18,18 @@ use crate::io::files;
 use crate::io::files::NewFile;
 use crate::io::npy::{Dtype, Header};
 use crate::io::publish::Staging;
+use crate::threads;
+use crate::threads::Work;
 
-/// Bytes of rows that are made and written together.
-pub(crate) const BLOCK_BYTES: usize = 32 << 20;
+/// Bytes of rows that are made and written together: they stay in the cache from one to the other.
+const BLOCK_BYTES: usize = 4 << 20;
+/// Blocks in memory: one is filled, one written and one hashed.
+const BLOCKS: usize = 3;
+
+/// Rows of a block, at least one.
+pub(crate) fn block_rows(features: usize) -> usize {
+    (BLOCK_BYTES / features.saturating_mul(4).max(1)).max(1)
+}
 
 /// A dataset being written, which appears complete or not at all.
 pub(crate) struct DatasetWriter {
@@ -39,32 +50,61 @@ impl DatasetWriter {
         }
     }
 
-    /// Write a split of numbers: `fill` is asked for one block of rows after another. `source` is
-    /// the file of the labels, for messages.
+    /// Write a split of numbers: `fill` is asked for one block of `block_rows` rows after another,
+    /// while the blocks before it are written and hashed on other threads. `source` is the file of
+    /// the labels, for messages. Memory: three blocks.
     ///
     /// # Errors
     /// [`Error::Format`](crate::Error::Format) for a split without rows or features, and for one
-    /// class to train on.
+    /// class to train on; the first error of `fill`, which is then not called again.
     pub fn write_split(
         &mut self,
         name: &str,
         source: &Path,
         labels: Vec<i64>,
-        mut fill: impl FnMut(Range<usize>, &mut [f32]) -> Result<()>,
+        block_rows: usize,
+        mut fill: impl FnMut(Range<usize>, &mut [f32]) -> Result<()> + Send,
     ) -> Result<()> {
         let (rows, features) = (labels.len(), self.manifest.features);
         checks::refuse_empty(source, rows, features)?;
         self.refuse_one_class(name, source, &labels)?;
         let mut x = self.begin_matrix(name)?;
-        let block_rows = (BLOCK_BYTES / features.saturating_mul(4)).max(1);
-        let mut block = Vec::new();
-        for start in (0..rows).step_by(block_rows) {
-            interrupt::check()?;
+        let MatrixWriter { file, sums, .. } = &mut x;
+        let file = Mutex::new(file);
+        // Blocks go back to be filled again.
+        let emptied = Mutex::new(Vec::<Vec<f32>>::new());
+        let mut failed = false;
+        let fill = |block: usize| -> Result<Vec<f32>> {
+            let mut values = lock(&emptied).pop().unwrap_or_default();
+            // The error stops all once the blocks before it are written; this one is not.
+            if failed {
+                return Ok(values);
+            }
+            let start = block * block_rows;
             let range = start..(start + block_rows).min(rows);
-            block.resize(range.len() * features, 0.0);
-            fill(range, &mut block)?;
-            x.append(bytemuck::cast_slice(&block))?;
-        }
+            values.resize(range.len() * features, 0.0);
+            let filled = interrupt::check().and_then(|()| fill(range, &mut values));
+            failed = filled.is_err();
+            filled.map(|()| values)
+        };
+        let write = |(): &mut (), block: usize, filled: Result<Vec<f32>>| {
+            let values = filled?;
+            let at = HEADER as u64 + 4 * (block * block_rows) as u64 * features as u64;
+            lock(&file).write_at(at, bytemuck::cast_slice(&values))?;
+            Ok(values)
+        };
+        let hash = |_, written: Result<Vec<f32>>| {
+            let values = written?;
+            sums.update(bytemuck::cast_slice(&values));
+            lock(&emptied).push(values);
+            Ok(())
+        };
+        let blocks = rows.div_ceil(block_rows);
+        // A value is converted, written and hashed in about 4 ns.
+        let length = Work::bytes(rows.saturating_mul(features).saturating_mul(32));
+        threads::run(None, length, || {
+            in_order(blocks, BLOCKS, fill, || (), write, hash)
+        })??;
         self.finish_split(name, x, labels, None)
     }
 
@@ -131,8 +171,24 @@ impl DatasetWriter {
 pub(crate) struct MatrixWriter {
     file: NewFile,
     dtype: Dtype,
+    sums: Sums,
+}
+
+/// SHA-256 and CRC-32 of data that comes front to back.
+#[derive(Default)]
+struct Sums {
     sha256: Sha256,
     crc32: Blocks,
+}
+
+impl Sums {
+    fn update(&mut self, data: &[u8]) {
+        // The second finds in the cache what the first has read.
+        for data in data.chunks(1 << 18) {
+            self.sha256.update(data);
+            self.crc32.update(data);
+        }
+    }
 }
 
 impl MatrixWriter {
@@ -143,15 +199,13 @@ impl MatrixWriter {
         Ok(MatrixWriter {
             file,
             dtype,
-            sha256: Sha256::new(),
-            crc32: Blocks::default(),
+            sums: Sums::default(),
         })
     }
 
     pub fn append(&mut self, data: &[u8]) -> Result<()> {
         self.file.append(data)?;
-        self.sha256.update(data);
-        self.crc32.update(data);
+        self.sums.update(data);
         Ok(())
     }
 
@@ -161,10 +215,8 @@ impl MatrixWriter {
         assert_eq!(header.len(), HEADER, "two numbers of 20 digits fit");
         self.file.overwrite_start(&header)?;
         self.file.finish()?;
-        Ok((
-            crate::data::hex(&self.sha256.finalize()),
-            self.crc32.to_hex(),
-        ))
+        let Sums { sha256, crc32 } = self.sums;
+        Ok((crate::data::hex(&sha256.finalize()), crc32.to_hex()))
     }
 }
 

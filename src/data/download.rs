@@ -12,11 +12,13 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body};
 
 use crate::data::flowers102::{Remote, md5_of};
-use crate::data::proxy::{self, Forwarding};
+use crate::data::proxy;
+use crate::data::proxy::Forwarding;
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::io::files::{self, NewFile, parent_of};
+use crate::io::files::{NewFile, parent_of};
 use crate::io::publish::Lock;
+use crate::io::{files, publish};
 
 /// Requests in a row that may bring nothing.
 const ATTEMPTS: u32 = 5;
@@ -33,8 +35,8 @@ const BUFFER: usize = 1 << 18;
 pub type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>);
 
 /// Fetch `remote` from below the address `base` (`https://`, `http://` or `file://`) into the
-/// folder `into`; false if it is there already. What has come of a broken download stays as
-/// `NAME.part`, and the next one goes on from there if the server can.
+/// folder `into`; false if it is there already. What has come of a broken download stays in the
+/// directory `.NAME.partial`, and the next one goes on from there if the server can.
 ///
 /// A proxy is taken from the environment as curl does it: `HTTPS_PROXY` or `HTTP_PROXY` by the
 /// scheme, else `ALL_PROXY`; not for hosts in `NO_PROXY`. Servers are trusted whose certificates
@@ -46,13 +48,14 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>);
 ///
 /// # Errors
 /// [`Error::Download`] if the server refuses, breaks off five times in a row without a byte, or
-/// sends another file; that is then deleted. [`Error::Format`] if another file has the name here,
-/// [`Error::Locked`] if another process is fetching it, [`Error::Io`], [`Error::Interrupted`].
+/// sends another file; that is then deleted. [`Error::Format`] if another file has the name here, or
+/// something of others has that of the directory, [`Error::Locked`] if another process is fetching
+/// it, [`Error::Io`], [`Error::Interrupted`].
 pub fn fetch(base: &str, remote: &Remote, into: &Path, progress: Progress) -> Result<bool> {
     let path = into.join(remote.name);
     files::create_dir_all(into)?;
     let _lock = Lock::take(&path)?;
-    if path.exists() {
+    if path.symlink_metadata().is_ok() {
         let found = md5_of(&path)?;
         return match found == remote.md5 {
             true => Ok(false),
@@ -62,7 +65,7 @@ pub fn fetch(base: &str, remote: &Remote, into: &Path, progress: Progress) -> Re
             }
         };
     }
-    let mut download = Download::begin(base, remote, into)?;
+    let mut download = Download::begin(base, remote, &path)?;
     let mut barren = 0;
     while let Err(failure) = download.request(progress) {
         interrupted()?;
@@ -161,6 +164,8 @@ struct Download<'a> {
     from: From,
     url: String,
     remote: &'a Remote,
+    /// Where it is made.
+    dir: PathBuf,
     part: PathBuf,
     file: NewFile,
     hash: Md5,
@@ -171,7 +176,7 @@ struct Download<'a> {
 }
 
 impl<'a> Download<'a> {
-    fn begin(base: &str, remote: &'a Remote, into: &Path) -> Result<Download<'a>> {
+    fn begin(base: &str, remote: &'a Remote, path: &Path) -> Result<Download<'a>> {
         let url = match base.ends_with('/') {
             true => format!("{base}{}", remote.name),
             false => format!("{base}/{}", remote.name),
@@ -181,7 +186,8 @@ impl<'a> Download<'a> {
             reason,
         };
         let from = from(&url).map_err(refused)?;
-        let part = into.join(format!("{}.part", remote.name));
+        let dir = publish::resume_directory(path)?;
+        let part = dir.join(remote.name);
         let file = NewFile::resume(&part)?;
         let (mut hash, mut length) = (Md5::new(), 0);
         files::read_pieces(&part, |piece| {
@@ -192,6 +198,7 @@ impl<'a> Download<'a> {
             from,
             url,
             remote,
+            dir,
             part,
             file,
             hash,
@@ -304,8 +311,8 @@ impl<'a> Download<'a> {
         self.file.empty().map_err(Failure::last)
     }
 
-    fn too_long(&self) -> Failure {
-        let _ = files::remove_file(&self.part);
+    fn too_long(&mut self) -> Failure {
+        self.length = 0;
         let most = self.remote.max_bytes;
         Failure::last(format!(
             "found more than {most} bytes, expected the official file"
@@ -313,10 +320,10 @@ impl<'a> Download<'a> {
     }
 
     /// Whole: let it appear if it is the right one.
-    fn finish(self, path: &Path) -> Result<()> {
+    fn finish(mut self, path: &Path) -> Result<()> {
         let found = crate::data::hex(&self.hash.clone().finalize());
         if found != self.remote.md5 {
-            let _ = files::remove_file(&self.part);
+            self.length = 0;
             let expected = format!(
                 "found md5 {found}, expected {}; it was deleted: fetch it again, or from another place",
                 self.remote.md5
@@ -324,7 +331,8 @@ impl<'a> Download<'a> {
             return Err(self.error(expected));
         }
         self.file.finish()?;
-        files::rename(&self.part, path)?;
+        files::rename_new(&self.part, path)?;
+        self.length = 0;
         files::sync_dir(parent_of(path))
     }
 
@@ -332,6 +340,15 @@ impl<'a> Download<'a> {
         Error::Download {
             url: self.url.clone(),
             reason: reason.split_whitespace().collect::<Vec<_>>().join(" "),
+        }
+    }
+}
+
+impl Drop for Download<'_> {
+    /// The directory stays only if it holds something to go on with.
+    fn drop(&mut self) {
+        if self.length == 0 {
+            let _ = publish::remove_all(&self.dir);
         }
     }
 }

@@ -40,8 +40,10 @@ const MAX_PATH: usize = 4096;
 pub struct Entry {
     /// Its line, from 1.
     pub line: u64,
-    /// The picture, as the list names it.
+    /// The picture, as the list names it between spaces.
     pub path: PathBuf,
+    /// The same with the spaces around it, if it has any: a file of that name comes first.
+    pub spaced: Option<PathBuf>,
     /// Its class, as it is written between spaces.
     pub label: String,
     /// Its split: `train`, `val` or `test`.
@@ -73,14 +75,17 @@ pub fn open(list: &Path, root: Option<&Path>, shares: Shares, skip_bad: bool) ->
     let mut photographs = Vec::new();
     let mut lines = HashMap::new();
     // Where files are far away, most of the time is waiting for them.
-    let looked: Vec<(PathBuf, Option<String>)> = (entries.par_iter())
+    let looked: Vec<(&Path, PathBuf, Option<String>)> = (entries.par_iter())
         .map(|entry| {
-            let path = root.join(&entry.path);
-            let problem = if skip_bad { None } else { problem(&path) };
-            (path, problem)
+            let spaced = (entry.spaced.as_deref()).filter(|spaced| root.join(spaced).exists());
+            let name = spaced.unwrap_or(&entry.path);
+            let path = root.join(name);
+            let is_skipped = skip_bad && !may_be_header(entry, &entries);
+            let problem = if is_skipped { None } else { problem(&path) };
+            (name, path, problem)
         })
         .collect();
-    for (entry, (path, problem)) in entries.iter().zip(looked) {
+    for (entry, (name, path, problem)) in entries.iter().zip(looked) {
         if let Some(first) = lines.insert(path.clone(), entry.line) {
             let found = format!("{}, which line {first} has", entry.path.display());
             return Err(refusal(list, entry.line, found, "each file once"));
@@ -98,7 +103,7 @@ pub fn open(list: &Path, root: Option<&Path>, shares: Shares, skip_bad: bool) ->
             return Err(refusal(list, entry.line, found, expected));
         }
         photographs.push(Photograph {
-            name: entry.path.display().to_string(),
+            name: name.display().to_string(),
             path,
             bytes: None,
         });
@@ -147,6 +152,13 @@ pub fn open(list: &Path, root: Option<&Path>, shares: Shares, skip_bad: bool) ->
     })
 }
 
+/// Whether a row may be a line of column names that are not known: the first line, whose label is
+/// that of no other row.
+fn may_be_header(entry: &Entry, entries: &[Entry]) -> bool {
+    let mut others = entries.iter().filter(|other| other.line != entry.line);
+    entry.line == 1 && others.all(|other| other.label != entry.label)
+}
+
 /// Why nothing can be read of a path.
 fn problem(path: &Path) -> Option<String> {
     match fs::metadata(path) {
@@ -185,7 +197,7 @@ fn check_train(
 /// The rows of a list, and what of it is left out, a sentence each. The path of the list is for
 /// messages; no other file is looked at.
 ///
-/// Spaces around a field and empty lines do not count. Memory: a few times the bytes of the list.
+/// Spaces around a field and empty lines do not count, unless a file has such a name. Memory: a few times the bytes of the list.
 ///
 /// # Errors
 /// [`Error::Format`] with the line.
@@ -244,7 +256,10 @@ fn read(
             };
             return Err(refusal(list, line, found, expected));
         }
-        entries.push(columns.entry(list, line, &record)?);
+        let mut entry = columns.entry(list, line, &record)?;
+        let spaced = Some(&written[columns.path]).filter(|spaced| **spaced != record[columns.path]);
+        entry.spaced = spaced.map(path_of);
+        entries.push(entry);
         let field = || format!("line {line}, the label");
         codes.push(encoder.encode(list, field, &written[columns.label])?);
     }
@@ -347,6 +362,7 @@ impl Columns {
         Ok(Entry {
             line,
             path: path_of(path),
+            spaced: None,
             label: String::from_utf8_lossy(&record[self.label]).into_owned(),
             split,
         })
@@ -674,5 +690,45 @@ mod tests {
         }
         fs::write(&list, "pictures/a.jpg,x\npictures/b.jpg,y\n").unwrap();
         assert!(open(&list, None, SHARES, false).is_ok());
+    }
+
+    /// A header of words that are not known is no picture and no class, with `skip_bad` neither;
+    /// a file whose name has spaces is that file.
+    #[test]
+    fn headers_and_spaces_are_not_taken_for_something_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = dir.path().join("l.csv");
+        let opened = |text: &str, skip_bad: bool| {
+            fs::write(&list, text).unwrap();
+            open(&list, None, SHARES, skip_bad)
+        };
+        for name in ["a.png", "b.png", " a.png"] {
+            fs::write(dir.path().join(name), b"").unwrap();
+        }
+        for skip_bad in [false, true] {
+            let error = opened("filename_of,species\na.png,x\nb.png,y\n", skip_bad).unwrap_err();
+            let error = error.to_string();
+            assert!(
+                error.contains("line 1") && error.contains("column names"),
+                "{error}"
+            );
+        }
+        // A missing picture of a class that others have is left out.
+        let found = opened("c.png,x\na.png,x\nb.png,y\n", true).unwrap();
+        assert_eq!(found.photographs.class_names, ["x", "y"]);
+        let names = |text: &str| {
+            let found = opened(text, false).unwrap();
+            let rows = found
+                .photographs
+                .splits
+                .into_iter()
+                .flat_map(|split| split.rows);
+            let mut names: Vec<String> = rows.map(|(photograph, _)| photograph.name).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names("\" a.png\",x\nb.png,y\n"), [" a.png", "b.png"]);
+        assert_eq!(names(" a.png,x\na.png,y\n"), [" a.png", "a.png"]);
+        assert_eq!(names(" b.png ,x\na.png,y\n"), ["a.png", "b.png"]);
     }
 }

@@ -20,6 +20,7 @@ pub mod download;
 pub mod flowers102;
 #[cfg(feature = "photographs")]
 pub mod folder;
+mod in_order;
 #[cfg(feature = "photographs")]
 pub mod jpeg;
 pub(crate) mod labels;

@@ -62,9 +62,8 @@ pub trait RowReader {
 /// Bytes (`|u1`) are divided by 255 if the format says so; other numbers must then be such
 /// quotients, from 0 to 1. The shift is subtracted, except from the rows of a dataset
 /// (`SPLIT.x.npy` beside its manifest, or a link to it), which are stored without it. Copies of
-/// them cannot be told by their place: of `<f4`, a number that is nearer to 0 than to the shift of
-/// its column is refused. A column is shifted where f32 rounds by more than 1e-4 of its standard
-/// deviation, so that such a number is more than 800 deviations from the shift.
+/// them cannot be told by their place, but by their values: rows are refused if, in the first that
+/// are read, all values of a shifted column are nearer to 0 than to its shift, and not all are 0.
 ///
 /// # Errors
 /// [`Error::Npy`]; [`Error::Format`] for another number of features, for rows of a dataset with
@@ -92,7 +91,7 @@ pub fn open<'a>(
     };
     let mut format = format.clone();
     format.shift = format.shift.filter(|_| stored.is_none());
-    Ok(Box::new(rows.formatted(&format)))
+    Ok(Box::new(rows.formatted(&format).refusing_copies()))
 }
 
 /// The manifest of the dataset of which the file is the rows of a split, as they are stored.
@@ -149,8 +148,8 @@ fn refuse_other_rows(
 /// What a number must be where bytes were divided by 255.
 const QUOTIENT: &str = "numbers from 0 to 1, as the model was fitted to bytes divided by 255: give the bytes (numpy's astype('u1')), or divide";
 
-/// What a float must be where a shift is subtracted.
-const NEAR: &str = "a number nearer to the shift of its column than to 0: this one is over 800 standard deviations away, as a copy of a dataset's rows is, from which the shift is subtracted already; give the dataset's own file, or the numbers that it was made of";
+/// What numbers must be from which a shift is subtracted.
+const NEAR: &str = "numbers near the shift: these are over 800 standard deviations away, as a copy of a dataset's rows is, from which the shift is subtracted already; give the dataset's own SPLIT.x.npy, or the numbers that it was made of";
 
 /// How a number of a file becomes a feature.
 #[derive(Clone, Debug, Default)]
@@ -160,8 +159,8 @@ pub(crate) struct Finish {
     bytes: bool,
     /// Only quotients of bytes are right.
     quotients: bool,
-    /// Only numbers near the shift are right.
-    near: bool,
+    /// What was seen of the columns, if copies of a dataset's rows are to be refused.
+    places: Option<Vec<Places>>,
     /// Features are not wanted, but what is seen.
     looking: bool,
     /// What was seen of each column, if that was asked for.
@@ -187,18 +186,23 @@ impl Finish {
         }
     }
 
-    /// By a format, of f32, which may be rows of a dataset.
-    pub fn of_floats(format: &NumberFormat) -> Finish {
+    /// The same for rows to be predicted, which may be a copy of a dataset's rows: numbers from
+    /// which the shift is subtracted already. [`Finish::refuse_copies`] then tells so by the first
+    /// rows. A column is shifted where f32 rounds by more than 1e-4 of its standard deviation, so
+    /// that a number that is nearer to 0 than to the shift is more than 800 deviations from the
+    /// shift; 0 alone may stand for a value that is missing.
+    pub fn refusing_copies(self) -> Finish {
+        let columns = self.shift.as_ref().map(Vec::len);
         Finish {
-            near: true,
-            ..Finish::of_numbers(format)
+            places: columns.map(|columns| vec![Places::default(); columns]),
+            ..self
         }
     }
 
-    /// For a look at so many columns.
-    pub fn only_looking(columns: usize) -> Finish {
+    /// For a look at so many columns, from which a shift will be subtracted.
+    pub fn only_looking(columns: usize, shift: Option<&[f64]>) -> Finish {
         Finish {
-            seen: Some(Columns::new(columns)),
+            seen: Some(Columns::shifted(columns, shift)),
             looking: true,
             ..Finish::default()
         }
@@ -209,12 +213,60 @@ impl Finish {
         self.shift.is_none() && !self.bytes
     }
 
+    /// The features of the numbers of a row; if one cannot be used, its column and what was
+    /// expected instead of it.
+    pub fn row(
+        &mut self,
+        numbers: &[f64],
+        features: &mut [f32],
+    ) -> std::result::Result<(), (usize, &'static str)> {
+        if let Some(seen) = &mut self.seen {
+            seen.observe_row(numbers);
+        }
+        // Without a branch for each number; what is in the way of that is looked for afterwards.
+        let divisor = if self.bytes { 255.0 } else { 1.0 };
+        let values = features.iter_mut().zip(numbers);
+        match &self.shift {
+            Some(shift) => {
+                for ((feature, number), shift) in values.zip(shift) {
+                    *feature = (number / divisor - shift) as f32;
+                }
+            }
+            None if self.bytes => {
+                for (feature, number) in values {
+                    *feature = (number / divisor) as f32;
+                }
+            }
+            None => {
+                for (feature, number) in values {
+                    *feature = *number as f32;
+                }
+            }
+        }
+        let is_plain = !self.looking && !self.quotients && self.places.is_none();
+        if is_plain && features.iter().fold(true, |all, &x| all & is_usable(x)) {
+            return Ok(());
+        }
+        for (column, (feature, &number)) in features.iter_mut().zip(numbers).enumerate() {
+            *feature = self
+                .check(column, number)
+                .map_err(|expected| (column, expected))?;
+        }
+        Ok(())
+    }
+
     /// The feature of a number in a column, or what was expected instead of it.
+    #[cfg(feature = "formats")]
     #[inline]
     pub fn value(&mut self, column: usize, value: f64) -> std::result::Result<f32, &'static str> {
         if let Some(seen) = &mut self.seen {
             seen.observe(column, value);
         }
+        self.check(column, value)
+    }
+
+    #[inline]
+    fn check(&mut self, column: usize, value: f64) -> std::result::Result<f32, &'static str> {
         if self.looking {
             return if (value as f32).is_finite() {
                 Ok(0.0)
@@ -231,8 +283,12 @@ impl Finish {
         }
         let scaled = if self.bytes { value / 255.0 } else { value };
         let shift = self.shift.as_ref().map_or(0.0, |shift| shift[column]);
-        if self.near && value.abs() < (value - shift).abs() {
-            return Err(NEAR);
+        if let Some(places) = &mut self.places
+            && shift != 0.0
+        {
+            let is_far = value.abs() < (value - shift).abs();
+            places[column].near |= !is_far;
+            places[column].far |= is_far && value != 0.0;
         }
         let feature = (scaled - shift) as f32;
         if is_usable(feature) {
@@ -241,4 +297,34 @@ impl Finish {
             Err(usable(value))
         }
     }
+
+    /// To be asked once the first rows were read: refuse them if all values of a shifted column
+    /// are nearer to 0 than to its shift, and not all are 0. `name` is what messages call a column.
+    ///
+    /// # Errors
+    /// [`Error::Format`].
+    pub fn refuse_copies(&mut self, path: &Path, name: impl Fn(usize) -> String) -> Result<()> {
+        let (Some(places), Some(shift)) = (self.places.take(), &self.shift) else {
+            return Ok(());
+        };
+        match places.iter().position(|places| places.far && !places.near) {
+            None => Ok(()),
+            Some(column) => {
+                let found = format!(
+                    "only numbers nearer to 0 than to {}, the shift of the model",
+                    shift[column]
+                );
+                Err(Error::format(path, name(column), found, NEAR))
+            }
+        }
+    }
+}
+
+/// Where values of a shifted column were seen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Places {
+    /// Nearer to the shift than to 0.
+    near: bool,
+    /// Nearer to 0, and not 0.
+    far: bool,
 }

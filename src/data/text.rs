@@ -51,7 +51,6 @@ pub enum TextKind {
 impl TextKind {
     /// Of the beginning of a text. Blank lines, and lines that begin with `#`, say nothing.
     pub fn of(start: &[u8]) -> TextKind {
-        let says = |line: &&[u8]| !line.trim_ascii().is_empty() && !line.starts_with(b"#");
         let Some(line) = start.split(|&byte| byte == b'\n').find(says) else {
             return TextKind::Other;
         };
@@ -77,6 +76,11 @@ impl TextKind {
             () => TextKind::Table,
         }
     }
+}
+
+/// Whether a line is neither blank nor a comment.
+fn says(line: &&[u8]) -> bool {
+    !line.trim_ascii().is_empty() && !line.starts_with(b"#")
 }
 
 /// Open a text: a file, a pipe, or `-` for standard input. A byte order mark of UTF-8 is skipped.
@@ -195,14 +199,26 @@ impl Text {
     /// # Errors
     /// As [`Text::peek`].
     pub fn kind(&mut self) -> Result<TextKind> {
-        // Two words decide, wherever the line ends.
-        let whole = |bytes: &[u8]| {
-            let lines = bytes.split_inclusive(|&byte| byte == b'\n');
-            let says = |line: &&[u8]| !line.trim_ascii().is_empty() && !line.starts_with(b"#");
-            let line = lines.into_iter().find(says);
+        Ok(TextKind::of(self.start()?))
+    }
+
+    /// Whether the first line that says anything has this byte; nothing is taken.
+    ///
+    /// # Errors
+    /// As [`Text::peek`].
+    pub fn begins_with_line_of(&mut self, wanted: u8) -> Result<bool> {
+        let mut lines = self.start()?.split(|&byte| byte == b'\n');
+        Ok(lines.find(says).is_some_and(|line| line.contains(&wanted)))
+    }
+
+    /// What comes next, with the first line that says anything, or 4 KiB of it: two words decide,
+    /// wherever the line ends.
+    fn start(&mut self) -> Result<&[u8]> {
+        self.peek(|bytes: &[u8]| {
+            let mut lines = bytes.split_inclusive(|&byte| byte == b'\n');
+            let line = lines.find(says);
             line.is_some_and(|line| line.ends_with(b"\n") || line.len() > 1 << 12)
-        };
-        Ok(TextKind::of(self.peek(whole)?))
+        })
     }
 
     /// The next line, with its end; `None` where the text ends.

@@ -8,14 +8,15 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::io::files;
-use crate::io::tensors::{self, Numbers, Tensor};
+use crate::io::tensors;
+use crate::io::tensors::{Numbers, Tensor};
 use crate::linalg::vec::{Real, RealSlice};
 use crate::progress::Observer;
 
@@ -32,50 +33,78 @@ pub struct Checkpoints {
 
 impl Checkpoints {
     /// Refuse a file of that name, or of the one in which the next checkpoint is made, that is no
-    /// checkpoint: it is somebody else's, and not to be written over. No file is fine. The file that
-    /// a fit resumes from is looked at as it is read.
+    /// checkpoint: it is somebody else's, and not to be written over; a link is none. No file is
+    /// fine. The file that a fit resumes from is looked at as it is read.
     ///
     /// # Errors
     /// [`Error::Format`], [`Error::Io`].
     pub fn refuse_foreign(&self) -> Result<()> {
-        /// The beginning of the metadata, behind eight bytes of length.
-        const START: &[u8] = br#"{"__metadata__":{"flowreg":"{\"about\":{\"checkpoint\":"#;
-        let partial = files::sibling(&self.path, "partial")?;
-        let read_anyway = self.resume.then_some(&self.path);
-        for path in [&self.path, &partial] {
-            if Some(path) == read_anyway {
-                continue;
-            }
-            let Ok(metadata) = path.symlink_metadata() else {
-                continue;
-            };
-            let mut start = Vec::new();
-            if metadata.is_file() {
-                std::fs::File::open(path)
-                    .and_then(|file| file.take(8 + START.len() as u64).read_to_end(&mut start))
-                    .map_err(Error::io(path, "open the checkpoint"))?;
-            }
-            // A killed process leaves the beginning of one.
-            let cut = path == &partial && metadata.is_file();
-            let begins = start
-                .get(8..)
-                .is_some_and(|start| start == START || cut && START.starts_with(start));
-            if !(begins || cut && start.len() < 8) {
-                let found = "something that is no checkpoint";
-                let expected = "nothing of this name; move it away, or choose another path";
-                return Err(Error::format(path, "content", found, expected));
-            }
+        if !self.resume || self.path.is_symlink() {
+            refuse_foreign(&self.path, At::Whole)?;
         }
-        Ok(())
+        refuse_foreign(&files::sibling(&self.path, "partial")?, At::Cut)
     }
 
-    /// Remove the file, of which there is no more need once the fit's output is published.
+    /// Remove the file, of which there is no more need once the fit's output is published. What is
+    /// no checkpoint stays.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn discard(&self) -> Result<()> {
-        files::remove_file(&self.path)
+        if is_checkpoint(&self.path, At::Whole)? {
+            files::remove_file(&self.path)?;
+        }
+        Ok(())
     }
+
+    /// Write the file, wholly or not at all; in the place of a checkpoint only.
+    fn replace(&self, bytes: &[u8]) -> Result<()> {
+        refuse_foreign(&self.path, At::Whole)?;
+        // A killed process leaves the beginning of one.
+        let partial = files::sibling(&self.path, "partial")?;
+        if is_checkpoint(&partial, At::Cut)? {
+            files::remove_file(&partial)?;
+        }
+        files::replace(&self.path, bytes)
+    }
+}
+
+/// How much of a checkpoint there must be.
+#[derive(Clone, Copy, PartialEq)]
+enum At {
+    Whole,
+    /// Any beginning of one.
+    Cut,
+}
+
+/// Refuse something of that name that is no checkpoint.
+fn refuse_foreign(path: &Path, at: At) -> Result<()> {
+    if path.symlink_metadata().is_err() || is_checkpoint(path, at)? {
+        return Ok(());
+    }
+    let found = "something that is no checkpoint";
+    let expected = "nothing of this name; move it away, or choose another path";
+    Err(Error::format(path, "content", found, expected))
+}
+
+/// Whether a checkpoint has this name: no link to one.
+fn is_checkpoint(path: &Path, at: At) -> Result<bool> {
+    /// The beginning of the metadata, behind eight bytes of length.
+    const START: &[u8] = br#"{"__metadata__":{"flowreg":"{\"about\":{\"checkpoint\":"#;
+    if !path
+        .symlink_metadata()
+        .is_ok_and(|metadata| metadata.is_file())
+    {
+        return Ok(false);
+    }
+    let mut start = Vec::new();
+    (std::fs::File::open(path))
+        .and_then(|file| file.take(8 + START.len() as u64).read_to_end(&mut start))
+        .map_err(Error::io(path, "open the checkpoint"))?;
+    Ok(match start.get(8..) {
+        Some(start) => start == START || at == At::Cut && START.starts_with(start),
+        None => at == At::Cut,
+    })
 }
 
 /// A measure of work between checkpoints.
@@ -343,7 +372,7 @@ impl Saver {
             fingerprint: self.fingerprint.clone(),
         };
         let about = serde_json::to_value(about).expect("plain data");
-        files::replace(&self.checkpoints.path, &tensors::write(&tensors, about))?;
+        self.checkpoints.replace(&tensors::write(&tensors, about))?;
         self.kept(done);
         Ok(())
     }
@@ -466,5 +495,17 @@ mod tests {
         assert!(resumed.refuse_foreign().is_err());
         std::fs::write(&partial, b"").unwrap();
         assert!(checkpoints.refuse_foreign().is_ok());
+        // Nor is a file written over or removed that comes later.
+        let mut saver = Saver::new(checkpoints.clone(), Fingerprint::new(), "epochs");
+        saver.save(StateDict::default(), 1).unwrap();
+        std::fs::write(&partial, b"days of work").unwrap();
+        let error = saver.save(StateDict::default(), 2).unwrap_err().to_string();
+        assert!(error.contains(".run.checkpoint.partial"), "{error}");
+        assert_eq!(std::fs::read(&partial).unwrap(), b"days of work");
+        std::fs::remove_file(&partial).unwrap();
+        std::fs::write(&checkpoints.path, b"days of work").unwrap();
+        assert!(saver.save(StateDict::default(), 2).is_err());
+        checkpoints.discard().unwrap();
+        assert_eq!(std::fs::read(&checkpoints.path).unwrap(), b"days of work");
     }
 }

@@ -21,26 +21,41 @@ pub(crate) struct NewFile {
 }
 
 impl NewFile {
-    /// Create it, or empty what is there: a remnant, in a place of our own.
+    /// Create it. Whatever has its name already is neither opened nor emptied, nor is a link
+    /// followed.
+    ///
+    /// # Errors
+    /// [`Error::Format`] where something has the name; [`Error::Io`].
     pub fn create(path: &Path) -> Result<NewFile> {
-        (refusal().and_then(|()| File::create(path)))
-            .map(|file| NewFile {
+        match refusal().and_then(|()| File::create_new(path)) {
+            Ok(file) => Ok(NewFile {
                 path: published(path),
                 file,
-            })
-            .map_err(Error::io(&published(path), "create"))
+            }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(refused_name(path, "something that was there already"))
+            }
+            Err(error) => Err(Error::io(&published(path), "create")(error)),
+        }
     }
 
-    /// Go on with what an earlier process began, if it is there.
+    /// Go on with what an earlier process began, if it is there, in a directory of our own.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for a link, for a file with another name beside this one, and for what
+    /// is no file; [`Error::Io`].
     #[cfg(feature = "download")]
     pub fn resume(path: &Path) -> Result<NewFile> {
-        let open = || File::options().append(true).create(true).open(path);
-        (refusal().and_then(|()| open()))
-            .map(|file| NewFile {
-                path: published(path),
-                file,
-            })
-            .map_err(Error::io(&published(path), "create"))
+        if path.symlink_metadata().is_err() {
+            return NewFile::create(path);
+        }
+        let mut options = File::options();
+        options.append(true);
+        let file = open_unlinked(path, options, "open")?;
+        Ok(NewFile {
+            path: published(path),
+            file,
+        })
     }
 
     /// Begin anew, with a file of [`NewFile::resume`].
@@ -58,8 +73,13 @@ impl NewFile {
 
     /// Put `bytes` over the beginning; what follows stays.
     pub fn overwrite_start(&mut self, bytes: &[u8]) -> Result<()> {
+        self.write_at(0, bytes)
+    }
+
+    /// Write `bytes` from byte `at` on, beyond the end too. What is appended next follows them.
+    pub fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
         use std::io::{Seek, SeekFrom};
-        (refusal().and_then(|()| self.file.seek(SeekFrom::Start(0))))
+        (refusal().and_then(|()| self.file.seek(SeekFrom::Start(at))))
             .map_err(Error::io(&self.path, "write"))?;
         self.append(bytes)
     }
@@ -70,18 +90,36 @@ impl NewFile {
     }
 }
 
-/// Write a whole small file and flush it.
+/// Write a whole small file, which is new, and flush it.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = NewFile::create(path)?;
     file.append(bytes)?;
     file.finish()
 }
 
+/// Write a whole file and flush it, over whatever file or link has the name: for one that the
+/// caller of the library names.
+pub(crate) fn write_over(path: &Path, bytes: &[u8]) -> Result<()> {
+    let opened = refusal().and_then(|()| File::create(path));
+    let mut file = NewFile {
+        file: opened.map_err(Error::io(path, "create"))?,
+        path: path.to_path_buf(),
+    };
+    file.append(bytes)?;
+    file.finish()
+}
+
 /// Replace `path` by these bytes, wholly or not at all: written to a sibling, flushed,
 /// renamed, and the directory flushed.
+///
+/// # Errors
+/// [`Error::Format`] where something has the sibling's name; [`Error::Io`].
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let sibling = sibling(path, "partial")?;
-    let written = write(&sibling, bytes).and_then(|()| rename(&sibling, path));
+    let mut file = NewFile::create(&sibling)?;
+    let written = (file.append(bytes))
+        .and_then(|()| file.finish())
+        .and_then(|()| rename(&sibling, path));
     if written.is_err() {
         let _ = fs::remove_file(&sibling);
     }
@@ -111,7 +149,49 @@ pub(crate) fn open_regular(path: &Path, doing: &'static str) -> Result<File> {
     Ok(file)
 }
 
+/// Open a regular file that has no other name, and no link to one: what is written to it is
+/// written to no other.
+///
+/// # Errors
+/// [`Error::Format`] for anything else of that name; [`Error::Io`].
+pub(crate) fn open_unlinked(
+    path: &Path,
+    mut options: fs::OpenOptions,
+    doing: &'static str,
+) -> Result<File> {
+    if let Ok(metadata) = path.symlink_metadata()
+        && !metadata.is_file()
+    {
+        return Err(refused_name(path, kind_of(metadata.file_type())));
+    }
+    // What has the name now may be a link, or a pipe that waits for its reader.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        libc::O_NOFOLLOW | libc::O_NONBLOCK,
+    );
+    let file = (refusal().and_then(|()| options.open(path))).map_err(Error::io(path, doing))?;
+    let metadata = file.metadata().map_err(Error::io(path, doing))?;
+    if !metadata.is_file() {
+        return Err(refused_name(path, kind_of(metadata.file_type())));
+    }
+    #[cfg(unix)]
+    if std::os::unix::fs::MetadataExt::nlink(&metadata) > 1 {
+        return Err(refused_name(path, "a file that has another name, too"));
+    }
+    Ok(file)
+}
+
+/// The refusal of something that has a name that flowreg needs.
+pub(crate) fn refused_name(path: &Path, found: &str) -> Error {
+    let expected = "nothing of this name, which flowreg needs for a while; move it away";
+    Error::format(path, "name", found, expected)
+}
+
 fn kind_of(kind: fs::FileType) -> &'static str {
+    if kind.is_symlink() {
+        return "a link";
+    }
     #[cfg(unix)]
     {
         use std::os::unix::fs::FileTypeExt;
@@ -331,7 +411,7 @@ pub(crate) fn exchange(a: &Path, b: &Path) -> Result<()> {
     let exchanged = Err(io::Error::from(io::ErrorKind::Unsupported));
     exchanged.map_err(Error::io(
         b,
-        "replace in one step on this file system (remove it yourself)",
+        "replace in one step (move it away, or choose another path)",
     ))
 }
 

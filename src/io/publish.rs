@@ -17,7 +17,8 @@
 //!
 //! A published directory has a list of its own entries, [`ENTRIES`]. It is replaced only if it
 //! holds nothing else: an entry that is not on the list, or of another kind (file, directory,
-//! link), is refused by its name, as is a directory without a list. Contents are not compared.
+//! link), is refused by its name, as are a directory without a list and one of another
+//! [kind](OutputKind). Contents are not compared.
 //! A single file is replaced only if its first bytes are those of a file that flowreg wrote, and it
 //! lies in no output.
 
@@ -29,7 +30,8 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::io::files::{self, NewFile, parent_of, sibling};
+use crate::io::files;
+use crate::io::files::{NewFile, parent_of, sibling};
 
 /// What to do where the output exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +50,45 @@ impl Overwrite {
             Overwrite::Replace
         } else {
             Overwrite::Never
+        }
+    }
+}
+
+/// What a published directory is; it replaces only one of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputKind {
+    /// A prepared dataset.
+    Dataset,
+    /// What a fit writes.
+    Run,
+    /// A model for other programs.
+    Export,
+    /// The demo's photographs.
+    Photographs,
+}
+
+impl OutputKind {
+    /// Each kind with a file that it has and no other.
+    const FILES: [(&str, OutputKind); 4] = [
+        ("dataset.json", OutputKind::Dataset),
+        ("summary.json", OutputKind::Run),
+        ("weight.npy", OutputKind::Export),
+        ("imagelabels.mat", OutputKind::Photographs),
+    ];
+
+    /// By the list of entries; `None` of one that has none of the files.
+    fn of(entries: &BTreeSet<String>) -> Option<OutputKind> {
+        let mut files = OutputKind::FILES.iter();
+        let found = files.find(|(file, _)| entries.contains(*file));
+        found.map(|(_, kind)| *kind)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            OutputKind::Dataset => "a dataset",
+            OutputKind::Run => "a run",
+            OutputKind::Export => "an export",
+            OutputKind::Photographs => "the demo's photographs",
         }
     }
 }
@@ -109,6 +150,7 @@ pub fn is_output(dir: &Path) -> bool {
 pub struct Staging {
     target: PathBuf,
     dir: PathBuf,
+    kind: OutputKind,
     overwrite: Overwrite,
     published: bool,
     _lock: Lock,
@@ -123,21 +165,27 @@ impl Staging {
     /// [`Error::Exists`], [`Error::Locked`] if another process is writing it, [`Error::Format`]
     /// for a target with entries that flowreg did not write, for a source inside the target and
     /// for a target inside a source directory, [`Error::Io`].
-    pub fn begin(target: &Path, overwrite: Overwrite, sources: &[&Path]) -> Result<Staging> {
+    pub fn begin(
+        target: &Path,
+        kind: OutputKind,
+        overwrite: Overwrite,
+        sources: &[&Path],
+    ) -> Result<Staging> {
         let target = &resolve(target)?;
         let dir = sibling(target, "partial")?;
         refuse_overlap(target, sources)?;
-        refuse_existing(target, overwrite)?;
+        refuse_existing(target, kind, overwrite)?;
         files::create_dir_all(parent_of(target))?;
         let lock = Lock::take(target)?;
         // The lock is ours, so whoever made this is dead.
         remove_remains(&dir)?;
         // Checked again: its writer may have finished just before.
-        refuse_existing(target, overwrite)?;
+        refuse_existing(target, kind, overwrite)?;
         files::create_dir(&dir)?;
         let staging = Staging {
             target: target.to_path_buf(),
             dir,
+            kind,
             overwrite,
             published: false,
             _lock: lock,
@@ -167,7 +215,7 @@ impl Staging {
         // Whole or not at all: what a killed process leaves is known by it.
         files::replace(&self.dir.join(ENTRIES), &list)?;
         // Checked again: the work in between may have taken hours.
-        refuse_existing(&self.target, self.overwrite)?;
+        refuse_existing(&self.target, self.kind, self.overwrite)?;
         files::sync_dir(&self.dir)?;
         if self.target.symlink_metadata().is_err() {
             files::rename(&self.dir, &self.target)?;
@@ -179,7 +227,7 @@ impl Staging {
         self.published = true;
         // Something foreign may have come at the last moment, or the exchange may not be on the
         // disk: then all is put back.
-        let own = refuse_existing_as(&self.dir, self.overwrite, &self.target)
+        let own = refuse_existing_as(&self.dir, self.kind, self.overwrite, &self.target)
             .and_then(|own| files::sync_dir(parent_of(&self.target)).map(|()| own));
         match own {
             Ok(own) => remove_listed(&self.dir, &own),
@@ -221,6 +269,7 @@ pub struct OutputFile {
     overwrite: Overwrite,
     own: fn(&[u8]) -> bool,
     file: NewFile,
+    published: bool,
     _lock: Lock,
 }
 
@@ -238,21 +287,25 @@ impl OutputFile {
         overwrite: Overwrite,
         sources: &[&Path],
     ) -> Result<OutputFile> {
+        let shown = path.as_os_str().as_encoded_bytes();
+        if shown.ends_with(b"/") || shown.ends_with(b"/.") {
+            let expected = "the name of a file";
+            return Err(Error::format(
+                path,
+                "output",
+                "the name of a folder",
+                expected,
+            ));
+        }
         let target = resolve(path)?;
         refuse_overlap(&target, sources)?;
         refuse_file(&target, own, overwrite)?;
         files::create_dir_all(parent_of(&target))?;
         let lock = Lock::take(&target)?;
         let partial = sibling(&target, "partial")?;
-        // Of a killed process, if it begins as ours; nothing else is emptied.
-        if partial.symlink_metadata().is_ok() && !is_own(&partial, own)? {
-            let found = "something that flowreg did not write";
-            return Err(Error::format(
-                &partial,
-                "content",
-                found,
-                "nothing of this name; move it away",
-            ));
+        // Of a killed process, if it begins as ours; nothing else is removed.
+        if partial.symlink_metadata().is_ok() && is_own(&partial, own)? {
+            files::remove_file(&partial)?;
         }
         let file = NewFile::create(&partial)?;
         Ok(OutputFile {
@@ -261,6 +314,7 @@ impl OutputFile {
             overwrite,
             own,
             file,
+            published: false,
             _lock: lock,
         })
     }
@@ -279,7 +333,7 @@ impl OutputFile {
     ///
     /// # Errors
     /// Those of [`OutputFile::begin`]: the target may have changed meanwhile.
-    pub fn publish(self) -> Result<()> {
+    pub fn publish(mut self) -> Result<()> {
         self.file.finish()?;
         refuse_file(&self.target, self.own, self.overwrite)?;
         match self.overwrite {
@@ -287,13 +341,16 @@ impl OutputFile {
             // Another program may have written it since it was looked for.
             Overwrite::Never => files::rename_new(&self.partial, &self.target)?,
         }
+        self.published = true;
         files::sync_dir(parent_of(&self.target))
     }
 }
 
 impl Drop for OutputFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.partial);
+        if !self.published {
+            let _ = fs::remove_file(&self.partial);
+        }
     }
 }
 
@@ -314,8 +371,10 @@ pub fn write_file(
     file.publish()
 }
 
-/// What a link names, at the end of all links; any other path as it is.
+/// What a link names, at the end of all links; any other path as it is, without a `/` or `/.` at its
+/// end, which asks for what a link leads to.
 fn resolve(target: &Path) -> Result<PathBuf> {
+    let target = &target.components().collect::<PathBuf>();
     match target.symlink_metadata() {
         Ok(metadata) if metadata.is_symlink() => (target.canonicalize()).map_err(Error::io(
             target,
@@ -378,13 +437,14 @@ fn refuse_overlap(target: &Path, sources: &[&Path]) -> Result<()> {
 }
 
 /// Refuse a target that exists and may not be replaced.
-fn refuse_existing(target: &Path, overwrite: Overwrite) -> Result<()> {
-    refuse_existing_as(target, overwrite, target).map(drop)
+fn refuse_existing(target: &Path, kind: OutputKind, overwrite: Overwrite) -> Result<()> {
+    refuse_existing_as(target, kind, overwrite, target).map(drop)
 }
 
 /// The same for a target that is called `name` in messages; its own entries.
 fn refuse_existing_as(
     target: &Path,
+    kind: OutputKind,
     overwrite: Overwrite,
     name: &Path,
 ) -> Result<BTreeSet<String>> {
@@ -395,7 +455,17 @@ fn refuse_existing_as(
     if is_dir && fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none()) {
         return Ok(BTreeSet::new());
     }
-    let replaceable = own_entries(target, name, is_dir);
+    let replaceable = own_entries(target, name, is_dir).and_then(|own| {
+        match OutputKind::of(&own).filter(|&other| other != kind) {
+            None => Ok(own),
+            Some(other) => {
+                let kind = kind.name();
+                let expected =
+                    format!("{kind}, as the new one is; move it away, or choose another path");
+                Err(Error::format(name, "output", other.name(), expected))
+            }
+        }
+    });
     match overwrite {
         Overwrite::Replace => replaceable,
         Overwrite::Never => Err(Error::Exists {
@@ -486,23 +556,58 @@ fn remove_remains(dir: &Path) -> Result<()> {
     if dir.symlink_metadata().is_err() || fs::remove_dir(dir).is_ok() {
         return Ok(());
     }
-    let start = match dir.join(ENTRIES).symlink_metadata() {
-        Ok(metadata) if metadata.is_file() => {
-            files::read(&dir.join(ENTRIES), "open", MAX_ENTRIES).ok()
-        }
-        _ => None,
-    };
-    let unfinished = Entries::to_json(None);
-    if start.is_some_and(|start| unfinished.starts_with(&start)) {
+    if is_unfinished(dir) {
         return remove_all(dir);
     }
-    let own = own_entries(dir, dir, dir.is_dir())?;
+    let own = own_entries(dir, dir, is_directory(dir))?;
     remove_listed(dir, &own)
+}
+
+/// Whether it is a directory, and no link to one.
+fn is_directory(path: &Path) -> bool {
+    path.symlink_metadata()
+        .is_ok_and(|metadata| metadata.is_dir())
+}
+
+/// Whether it is a directory that flowreg was writing: its list is that of one, or the beginning
+/// of it.
+fn is_unfinished(dir: &Path) -> bool {
+    let path = dir.join(ENTRIES);
+    let is_list = || {
+        path.symlink_metadata()
+            .is_ok_and(|metadata| metadata.is_file())
+    };
+    let list = || files::read(&path, "open", MAX_ENTRIES).ok();
+    is_directory(dir)
+        && is_list()
+        && list().is_some_and(|list| Entries::to_json(None).starts_with(&list))
+}
+
+/// The directory `.NAME.partial` in which the file `target` is made, by several processes one
+/// after another: new, or as the last one left it. The caller holds the lock of `target`, and
+/// removes it by [`remove_all`].
+///
+/// # Errors
+/// [`Error::Format`] for anything else of that name; [`Error::Io`].
+#[cfg(feature = "download")]
+pub(crate) fn resume_directory(target: &Path) -> Result<PathBuf> {
+    let dir = sibling(target, "partial")?;
+    if is_unfinished(&dir) {
+        return Ok(dir);
+    }
+    // A killed process may leave it empty.
+    if dir.symlink_metadata().is_ok() && fs::remove_dir(&dir).is_err() {
+        let found = "something that flowreg did not write";
+        return Err(files::refused_name(&dir, found));
+    }
+    files::create_dir(&dir)?;
+    files::write(&dir.join(ENTRIES), &Entries::to_json(None))?;
+    Ok(dir)
 }
 
 /// Remove an unfinished output, its list last: what a process leaves that is killed meanwhile is
 /// known by it, too.
-fn remove_all(dir: &Path) -> Result<()> {
+pub(crate) fn remove_all(dir: &Path) -> Result<()> {
     let mut all = BTreeSet::new();
     list(dir, "", &mut all)?;
     remove_listed(dir, &all)
@@ -555,11 +660,20 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
+    /// # Errors
+    /// [`Error::Locked`]; [`Error::Format`] where something else than a file has the name of the
+    /// lock; [`Error::Io`].
     pub fn take(target: &Path) -> Result<Lock> {
         let path = sibling(target, "lock")?;
         loop {
-            let file = (File::options().create(true).append(true).open(&path))
-                .map_err(Error::io(target, "lock (by a file beside it)"))?;
+            let mut options = File::options();
+            options.create(true).append(true);
+            let file = match files::open_unlinked(&path, options, "lock (by a file beside it)") {
+                Err(Error::Io { doing, source, .. }) => {
+                    return Err(Error::io(target, doing)(source));
+                }
+                opened => opened?,
+            };
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -590,7 +704,7 @@ impl Drop for Lock {
 #[cfg(unix)]
 fn same_file(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
-    let (Ok(a), Ok(b)) = (file.metadata(), fs::metadata(path)) else {
+    let (Ok(a), Ok(b)) = (file.metadata(), path.symlink_metadata()) else {
         return false;
     };
     (a.dev(), a.ino()) == (b.dev(), b.ino())
@@ -610,22 +724,22 @@ mod tests {
     fn appears_whole_or_not_at_all() {
         let root = tempfile::tempdir().unwrap();
         let out = root.path().join("a/out");
-        let staging = Staging::begin(&out, Overwrite::Never, &[]).unwrap();
+        let staging = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap();
         staging.write("summary.json", b"1").unwrap();
         assert!(!out.exists());
         drop(staging);
         assert_eq!(fs::read_dir(root.path().join("a")).unwrap().count(), 0);
 
-        let staging = Staging::begin(&out, Overwrite::Never, &[]).unwrap();
+        let staging = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap();
         staging.write("summary.json", b"1").unwrap();
         staging.publish().unwrap();
         assert_eq!(fs::read(out.join("summary.json")).unwrap(), b"1");
 
         assert!(matches!(
-            Staging::begin(&out, Overwrite::Never, &[]),
+            Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]),
             Err(Error::Exists { .. })
         ));
-        let staging = Staging::begin(&out, Overwrite::Replace, &[]).unwrap();
+        let staging = Staging::begin(&out, OutputKind::Run, Overwrite::Replace, &[]).unwrap();
         staging.write("summary.json", b"2").unwrap();
         staging.publish().unwrap();
         assert_eq!(fs::read(out.join("summary.json")).unwrap(), b"2");
@@ -636,15 +750,15 @@ mod tests {
     fn one_writer_at_a_time_and_a_dead_ones_remains_are_removed() {
         let root = tempfile::tempdir().unwrap();
         let out = root.path().join("out");
-        let first = Staging::begin(&out, Overwrite::Never, &[]).unwrap();
-        let second = Staging::begin(&out, Overwrite::Never, &[]);
+        let first = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap();
+        let second = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]);
         assert!(matches!(second, Err(Error::Locked { .. })));
         // As if it were killed: nothing is dropped, but its lock is free.
         let Staging { dir, _lock, .. } = &first;
         _lock._file.unlock().unwrap();
         fs::write(dir.join("half"), b"1").unwrap();
         std::mem::forget(first);
-        let third = Staging::begin(&out, Overwrite::Never, &[]).unwrap();
+        let third = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap();
         third.publish().unwrap();
         assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
@@ -653,7 +767,7 @@ mod tests {
     /// An output with a file and a directory.
     fn published(root: &Path) -> PathBuf {
         let out = root.join("out");
-        let staging = Staging::begin(&out, Overwrite::Never, &[]).unwrap();
+        let staging = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap();
         staging.write("summary.json", b"1").unwrap();
         fs::create_dir(staging.dir().join("jpg")).unwrap();
         staging.write("jpg/1.jpg", b"1").unwrap();
@@ -662,7 +776,7 @@ mod tests {
     }
 
     fn replace(out: &Path, sources: &[&Path]) -> Result<()> {
-        let staging = Staging::begin(out, Overwrite::Replace, sources)?;
+        let staging = Staging::begin(out, OutputKind::Run, Overwrite::Replace, sources)?;
         staging.write("summary.json", b"2")?;
         staging.publish()
     }
@@ -729,7 +843,7 @@ mod tests {
     fn an_entry_that_comes_late_is_left() {
         let root = tempfile::tempdir().unwrap();
         let out = published(root.path());
-        let staging = Staging::begin(&out, Overwrite::Replace, &[]).unwrap();
+        let staging = Staging::begin(&out, OutputKind::Run, Overwrite::Replace, &[]).unwrap();
         fs::write(out.join("late"), b"mine").unwrap();
         assert!(staging.publish().unwrap_err().to_string().contains("late"));
         assert_eq!(fs::read(out.join("late")).unwrap(), b"mine");
@@ -770,7 +884,7 @@ mod tests {
         let beside = root.path().join("x.npy");
         fs::write(&beside, b"1").unwrap();
         let deep = root.path().join("missing/../out/new");
-        assert!(Staging::begin(&deep, Overwrite::Never, &[&out]).is_err());
+        assert!(Staging::begin(&deep, OutputKind::Run, Overwrite::Never, &[&out]).is_err());
         replace(&out, &[&beside, &root.path().join("missing")]).unwrap();
     }
 
@@ -779,7 +893,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let out = root.path().join("out");
         fs::create_dir(&out).unwrap();
-        let staging = Staging::begin(&out, Overwrite::Never, &[]).unwrap();
+        let staging = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap();
         staging.write("summary.json", b"1").unwrap();
         staging.publish().unwrap();
         assert!(out.join("summary.json").exists());
@@ -793,12 +907,111 @@ mod tests {
         let (out, path) = (root.path().join("out"), |name: &str| root.path().join(name));
         fs::create_dir(path(".out.partial")).unwrap();
         fs::write(path(".out.partial/mine"), b"1").unwrap();
-        assert!(Staging::begin(&out, Overwrite::Never, &[]).is_err());
+        assert!(Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).is_err());
         assert!(path(".out.partial/mine").exists());
         fs::remove_dir_all(path(".out.partial")).unwrap();
         fs::write(path(".out.lock"), b"mine").unwrap();
-        drop(Staging::begin(&out, Overwrite::Never, &[]).unwrap());
+        drop(Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap());
         assert!(path(".out.lock").exists());
+    }
+
+    /// A link by a name that only flowreg uses is not followed: what it leads to is neither
+    /// written nor removed.
+    #[cfg(unix)]
+    #[test]
+    fn links_of_our_names_are_not_followed() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let (out, path) = (root.path().join("new"), |name: &str| root.path().join(name));
+        let finished = published(root.path());
+        symlink(&finished, path(".new.partial")).unwrap();
+        symlink("missing", path(".p.npy.lock")).unwrap();
+        symlink("missing", path(".q.npy.partial")).unwrap();
+        let error = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap_err();
+        assert!(error.to_string().contains(".new.partial: "), "{error}");
+        assert_eq!(fs::read(finished.join("summary.json")).unwrap(), b"1");
+        assert!(finished.join("jpg/1.jpg").exists());
+        for (name, refused) in [("p.npy", ".p.npy.lock"), ("q.npy", ".q.npy.partial")] {
+            let written = write_file(&path(name), |_| true, b"1", Overwrite::Never, &[]);
+            let error = written.unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("{refused}: name: found ")),
+                "{error}"
+            );
+        }
+        assert!(!path("missing").exists());
+    }
+
+    /// What a killed process left is removed, not emptied: another name of it keeps its bytes.
+    #[test]
+    fn a_remnant_with_another_name_keeps_its_bytes() {
+        let root = tempfile::tempdir().unwrap();
+        let (path, partial) = (
+            root.path().join("p.npy"),
+            root.path().join(".p.npy.partial"),
+        );
+        let kept = root.path().join("kept");
+        fs::write(&kept, b"\x93NUMPY of days").unwrap();
+        fs::hard_link(&kept, &partial).unwrap();
+        let numpy = |start: &[u8]| start.starts_with(b"\x93NUMPY");
+        write_file(&path, numpy, b"\x93NUMPY", Overwrite::Never, &[]).unwrap();
+        assert_eq!(fs::read(&kept).unwrap(), b"\x93NUMPY of days");
+        assert!(!partial.exists());
+    }
+
+    /// A run is not replaced by a dataset, whose fit may have taken days, nor a dataset by a run.
+    #[test]
+    fn an_output_replaces_only_one_of_its_kind() {
+        use OutputKind::*;
+        let root = tempfile::tempdir().unwrap();
+        for (file, kind) in OutputKind::FILES {
+            let out = root.path().join(file).with_extension("");
+            let begin = |kind, overwrite| Staging::begin(&out, kind, overwrite, &[]);
+            let staging = begin(kind, Overwrite::Never).unwrap();
+            staging.write(file, b"1").unwrap();
+            staging.publish().unwrap();
+            for other in [Dataset, Run, Export, Photographs] {
+                if other == kind {
+                    begin(other, Overwrite::Replace).unwrap();
+                    continue;
+                }
+                let error = begin(other, Overwrite::Replace).unwrap_err().to_string();
+                let found = format!("found {}, expected {}", kind.name(), other.name());
+                assert!(error.contains(&found), "{error}");
+                let error = begin(other, Overwrite::Never).unwrap_err().to_string();
+                assert!(error.contains("`force` would not replace it"), "{error}");
+            }
+            assert_eq!(fs::read(out.join(file)).unwrap(), b"1");
+        }
+    }
+
+    #[test]
+    fn a_path_may_end_in_a_slash() {
+        let root = tempfile::tempdir().unwrap();
+        let out = published(root.path());
+        for end in ["/", "/.", "//"] {
+            let mut path = out.clone().into_os_string();
+            path.push(end);
+            replace(Path::new(&path), &[]).unwrap();
+            #[cfg(unix)]
+            {
+                let link = root.path().join("link");
+                std::os::unix::fs::symlink("out", &link).unwrap();
+                let mut path = link.clone().into_os_string();
+                path.push(end);
+                replace(Path::new(&path), &[]).unwrap();
+                assert!(link.symlink_metadata().unwrap().is_symlink());
+                fs::remove_file(link).unwrap();
+            }
+        }
+        assert_eq!(fs::read(out.join("summary.json")).unwrap(), b"2");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+        let file = root.path().join("p.npy/");
+        let error = write_file(&file, |_| true, b"1", Overwrite::Never, &[]).unwrap_err();
+        assert!(
+            error.to_string().contains("found the name of a folder"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -830,8 +1043,9 @@ mod tests {
     /// What a killed process leaves: its own is removed, whatever else is there stays.
     #[test]
     fn remains_of_every_moment() {
-        let begin =
-            |root: &Path| Staging::begin(&root.join("out"), Overwrite::Replace, &[]).map(drop);
+        let begin = |root: &Path| {
+            Staging::begin(&root.join("out"), OutputKind::Run, Overwrite::Replace, &[]).map(drop)
+        };
         // Being written: the list empty, cut, or that of an unfinished output.
         for length in [0, 9, usize::MAX] {
             let root = tempfile::tempdir().unwrap();

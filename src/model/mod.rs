@@ -16,11 +16,13 @@ use crate::data::dataset::{NumberFormat, Transform};
 use crate::design::samples::{Rows, Samples, position};
 use crate::error::{Error, Result};
 use crate::io::files;
-use crate::io::tensors::{self, Dtype, Numbers, Tensor};
+use crate::io::tensors;
+use crate::io::tensors::{Dtype, Numbers, Tensor};
 use crate::linalg::gemm::{Accum, Backend, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::loss::Loss;
-use crate::threads::{self, Work};
+use crate::threads;
+use crate::threads::Work;
 
 /// Rows whose logits are computed together: enough for the product to be efficient.
 const BLOCK_ROWS: usize = 1024;
@@ -652,7 +654,7 @@ impl Model {
     /// not finite: such a file could not be read again.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.refuse_non_finite(path.as_ref())?;
-        files::write(path.as_ref(), &self.to_safetensors())
+        files::write_over(path.as_ref(), &self.to_safetensors())
     }
 
     fn refuse_non_finite(&self, path: &Path) -> Result<()> {

@@ -57,7 +57,8 @@ pub struct FitOptions {
     /// Stop when so many epochs in a row brought no lower validation loss, and return the
     /// best epoch's model.
     pub early_stopping: Option<usize>,
-    /// Where to write every epoch's Gram coordinates, for [`crate::Trajectory`] to read.
+    /// Where to write every epoch's Gram coordinates, for [`crate::Trajectory`] to read; no file
+    /// that is there is replaced.
     pub save_trajectory: Option<PathBuf>,
     /// Where to save the state now and then, to go on from after a stop.
     pub checkpoints: Option<Checkpoints>,
@@ -187,7 +188,7 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 /// let samples = Samples::new(&x, 2, &[0, 0, 1, 1], 2)?;
 /// let mut options = FitOptions::default();
 /// options.sgd.lr = 1.0.into();
-/// let fit = flowreg::sgd(&samples, &options, &mut |event| {
+/// let fit = flowreg::fit(&samples, &options, &mut |event| {
 ///     if let Event::Epoch(epoch) = event {
 ///         assert!(epoch.loss.is_finite());
 ///     }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::design::samples::Samples;
 use crate::error::{Error, Result};
-use crate::io::files::{self, NewFile};
+use crate::io::files;
+use crate::io::files::NewFile;
 use crate::io::mmap::MappedMatrix;
 use crate::io::npy::{Dtype, Header};
 use crate::linalg::gemm::{Backend, Gemm};
@@ -99,11 +100,20 @@ pub(crate) struct Writer {
     file: NewFile,
     cols: usize,
     rows: usize,
+    finished: bool,
 }
 
 impl Writer {
     /// Start writing what will become `path`.
+    ///
+    /// # Errors
+    /// [`Error::Format`] where something has that name, or the sibling's; [`Error::Io`].
     pub fn create(path: &Path, n: usize, c: usize) -> Result<Writer> {
+        if path.symlink_metadata().is_ok() {
+            let expected = "nothing of this name; move it away, or choose another path";
+            let found = "something that was there already";
+            return Err(Error::format(path, "name", found, expected));
+        }
         let sibling = files::sibling(path, "partial")?;
         let mut writer = Writer {
             path: path.to_path_buf(),
@@ -111,6 +121,7 @@ impl Writer {
             sibling,
             cols: state_len(n, c),
             rows: 0,
+            finished: false,
         };
         writer.file.append(&writer.header())?;
         Ok(writer)
@@ -130,7 +141,8 @@ impl Writer {
     pub fn finish(mut self) -> Result<()> {
         self.file.overwrite_start(&self.header())?;
         self.file.finish()?;
-        files::rename(&self.sibling, &self.path)?;
+        files::rename_new(&self.sibling, &self.path)?;
+        self.finished = true;
         files::sync_dir(files::parent_of(&self.path))
     }
 
@@ -145,6 +157,8 @@ impl Writer {
 impl Drop for Writer {
     /// Nothing stays of a file that was not finished.
     fn drop(&mut self) {
-        let _ = files::remove_file(&self.sibling);
+        if !self.finished {
+            let _ = files::remove_file(&self.sibling);
+        }
     }
 }

@@ -197,6 +197,7 @@ impl Campaign {
         let mut expected = Expected::Replaced;
         let mut layout = String::new();
         let mut inside = out.clone();
+        let mut kind = None;
         match self.index(8) {
             0 => layout += "nothing",
             1 => {
@@ -209,6 +210,7 @@ impl Campaign {
                 symlink("theirs", &out).unwrap();
                 inside = room.join("theirs");
                 layout += "a link to a run";
+                kind = Some(1);
             }
             3 => {
                 fs::create_dir(&out).unwrap();
@@ -222,7 +224,9 @@ impl Campaign {
                 expected = Expected::Refused;
             }
             _ => {
-                let own = ["own-prep", "own-fit", "own-export"][self.index(3)];
+                let own = self.index(3);
+                kind = Some(own);
+                let own = ["own-prep", "own-fit", "own-export"][own];
                 copy(&self.path(own), &out);
                 layout += own;
             }
@@ -232,7 +236,12 @@ impl Campaign {
             layout += &format!(", {what}");
         }
         let fit = ["--epochs", "2", "--no-report", "--force"];
-        let command = match self.index(3) {
+        let of = self.index(3);
+        // An output is replaced by one of its kind only.
+        if kind.is_some_and(|kind| kind != of) {
+            expected = Expected::Refused;
+        }
+        let command = match of {
             0 => self.prep("force/out", "8", &["--force"]),
             1 => self.fit("force/out", &fit),
             _ => self.export("own-fit", "force/out"),

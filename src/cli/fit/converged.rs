@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::cli::say;
+use crate::cli::info;
 use crate::design::plan::{EngineChoice, EngineKind};
 use crate::design::samples::Splits;
 use crate::design::scaler::Standardize;
@@ -207,7 +207,7 @@ pub fn forecast(splits: Splits, options: &PathOptions, threads: usize) {
 }
 
 /// A line for a penalty.
-pub fn say_entry(entry: &PathEntry) {
+pub fn print_entry(entry: &PathEntry) {
     let mut line = format!("l2 {:<10.4e}", entry.l2);
     if let Some(loss) = entry.val_loss {
         line += &format!("  val loss {loss:.4}");
@@ -221,13 +221,13 @@ pub fn say_entry(entry: &PathEntry) {
     let report = entry.report;
     let (objective, iterations) = (report.objective, report.iterations);
     let status = said(report.status);
-    say(format_args!(
+    info(format_args!(
         "{line}  objective {objective:.6}, {iterations} steps, {status}"
     ));
 }
 
 /// What came of it, and on stderr what did not converge.
-pub fn say_converged(fit: &PathFit, options: &PathOptions) {
+pub fn print_converged(fit: &PathFit, options: &PathOptions) {
     let report = &fit.report;
     let gap = match (report.gap, report.decrement) {
         (Some(gap), _) => format!(", within {gap:.1e} of the optimum"),
@@ -238,7 +238,7 @@ pub fn say_converged(fit: &PathFit, options: &PathOptions) {
         small if small < 1e-3 => format!("{small:.6e}"),
         objective => format!("{objective:.8}"),
     };
-    say(format_args!(
+    info(format_args!(
         "l2 {:.4e}: objective {objective}{gap}; gradient norm {:.1e} of the start's {:.1e}; {} steps, {:.3} s",
         fit.l2, report.gradient_norm, report.initial_gradient_norm, report.iterations, fit.seconds
     ));
@@ -249,7 +249,7 @@ pub fn say_converged(fit: &PathFit, options: &PathOptions) {
             advice(fit, options)
         ));
     }
-    say_edge(fit);
+    print_edge(fit);
 }
 
 /// What a fit that is not converged lacks, and what would help.
@@ -324,7 +324,7 @@ fn lacks(report: &SolveReport, tolerance: f64) -> String {
 }
 
 /// A penalty at the end of its path may not be the best there is.
-fn say_edge(fit: &PathFit) {
+fn print_edge(fit: &PathFit) {
     let scored = fit.path.iter().filter(|entry| entry.val_loss.is_some());
     let (Some(first), Some(last)) = (scored.clone().next(), scored.clone().next_back()) else {
         return;
@@ -343,9 +343,9 @@ fn say_edge(fit: &PathFit) {
 }
 
 /// Before and after, and on stderr why the temperature may say little.
-pub fn say_calibration(split: &str, found: &Calibration) {
+pub fn print_calibration(split: &str, found: &Calibration) {
     let (temperature, before, after) = (found.temperature, found.before, found.after);
-    say(format_args!(
+    info(format_args!(
         "temperature {temperature:.4} on {split}: log-loss {:.4} -> {:.4}, calibration error {:.4} -> {:.4}",
         before.log_loss, after.log_loss, before.calibration_error, after.calibration_error
     ));

@@ -82,7 +82,7 @@ impl Data {
         };
         let loaded = arrays::load(&parts, options, &|path, bytes| {
             let bytes = cli::bytes(bytes as f64);
-            cli::say(format_args!(
+            cli::info(format_args!(
                 "{}: converted to f32 in memory, {bytes}",
                 path.display()
             ));

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use self::args::*;
 use self::run::*;
 use crate::cli::{report, run_files};
-use crate::io::publish::{Overwrite, Staging, write_file};
+use crate::io::publish::{OutputKind, Overwrite, Staging, write_file};
 use crate::model::export;
 use crate::{Model, Result, cli};
 
@@ -39,7 +39,7 @@ fn compare(args: &Compare) -> Result<()> {
         overwrite,
         &runs,
     )?;
-    cli::say(format_args!(
+    cli::info(format_args!(
         "{}: {} runs",
         args.out.display(),
         args.runs.len()
@@ -49,20 +49,25 @@ fn compare(args: &Compare) -> Result<()> {
 
 fn export(args: &Export) -> Result<()> {
     let model = Model::load(run_files::model_file(&args.model))?;
-    let staging = Staging::begin(&args.out, Overwrite::forced(args.force), &[&args.model])?;
+    let staging = Staging::begin(
+        &args.out,
+        OutputKind::Export,
+        Overwrite::forced(args.force),
+        &[&args.model],
+    )?;
     let files = export::write(&staging, &model)?;
     staging.publish()?;
-    cli::say(format_args!("{}: {}", args.out.display(), files.join(", ")));
+    cli::info(format_args!("{}: {}", args.out.display(), files.join(", ")));
     let numbers = model.about().numbers.as_ref();
     if numbers.is_some_and(|numbers| numbers.scale.is_some()) {
         let (weight, onnx) = (export::WEIGHT, export::ONNX);
-        cli::say(format_args!(
+        cli::info(format_args!(
             "  {weight} is for bytes divided by 255; {onnx} divides them itself"
         ));
     }
     if files.contains(&export::SHIFT) {
         let (weight, shift, onnx) = (export::WEIGHT, export::SHIFT, export::ONNX);
-        cli::say(format_args!(
+        cli::info(format_args!(
             "  {weight} is for rows less {shift}, subtracted in f64; {onnx} subtracts it itself"
         ));
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::args::*;
+use crate::cli::fit::args::*;
 use crate::cli::run_files;
 use crate::data::arrays;
 use crate::design::plan::EngineChoice;
@@ -50,7 +50,8 @@ pub(super) fn sources(args: &Args) -> Vec<PathBuf> {
 /// Where to save the state, if that was asked for. A checkpoint that is neither continued nor
 /// given up with --force is kept: it may be days of work.
 pub(super) fn checkpoints(args: &Args, out: &Path) -> Result<Option<Checkpoints>> {
-    let mut path = out.to_path_buf().into_os_string();
+    // Beside it, where it ends in a slash, too.
+    let mut path = out.components().collect::<PathBuf>().into_os_string();
     path.push(".checkpoint");
     let path = PathBuf::from(path);
     let wanted = args.resume || args.checkpoint_every.is_some();

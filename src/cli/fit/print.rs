@@ -23,7 +23,7 @@ pub(super) fn converge_with_progress(splits: Splits, options: &PathOptions) -> R
     let fit = fit_path(splits, options, &mut |progress| match progress {
         Event::Engine(engine) => {
             let threads = options.threads.unwrap_or_else(threads::available);
-            cli::say(format_args!(
+            cli::info(format_args!(
                 "  {engine}; {threads} threads, {}",
                 Isa::current()
             ));
@@ -31,7 +31,7 @@ pub(super) fn converge_with_progress(splits: Splits, options: &PathOptions) -> R
         }
         Event::GramMatrix { columns, .. } => bar.set_position(columns as u64),
         Event::Resumed { done: steps } => {
-            cli::say(format_args!("  resumed: {steps} steps were done before"))
+            cli::info(format_args!("  resumed: {steps} steps were done before"))
         }
         Event::Step { l2, fold, step } => {
             let (iteration, objective) = (step.iteration, step.objective);
@@ -44,18 +44,18 @@ pub(super) fn converge_with_progress(splits: Splits, options: &PathOptions) -> R
             }
         }
         Event::Scored(entry) if entry.val_loss.is_some() && !cli::event("penalty", &entry) => {
-            bar.suspend(|| converged::say_entry(&entry));
+            bar.suspend(|| converged::print_entry(&entry));
         }
         Event::Warning(message) => bar.suspend(|| cli::warn(message)),
         _ => {}
     });
     bar.finish_and_clear();
     let fit = fit?;
-    converged::say_converged(&fit, options);
+    converged::print_converged(&fit, options);
     Ok(fit)
 }
 
-pub(super) fn end_laps_of_fit(laps: &mut cli::Laps, fit: &Fit) {
+pub(super) fn end_laps_of_fit(stopwatch: &mut cli::Stopwatch, fit: &Fit) {
     let seconds = fit.timings;
     let parts = [
         ("features on one scale", seconds.scaling),
@@ -66,10 +66,10 @@ pub(super) fn end_laps_of_fit(laps: &mut cli::Laps, fit: &Fit) {
         ("epochs", seconds.epochs),
         ("W = s W0 + Aᵀ X", seconds.weight),
     ];
-    laps.end_with_parts(&parts, "the fit's rest (threads, memory)");
+    stopwatch.end_with_parts(&parts, "the fit's rest (threads, memory)");
 }
 
-pub(super) fn say_header(data: &Data, splits: Splits) {
+pub(super) fn print_header(data: &Data, splits: Splits) {
     let (source, split) = (&data.source, data.name(data.train));
     let place = if data.splits[data.train].1.is_mapped() {
         "mapped"
@@ -84,17 +84,17 @@ pub(super) fn say_header(data: &Data, splits: Splits) {
         Loss::Softmax => "softmax",
         Loss::Logistic => "logistic",
     };
-    cli::say(format_args!(
+    cli::info(format_args!(
         "flowreg {}: {what} of {classes} classes on {source}, split {split}",
         env!("CARGO_PKG_VERSION"),
     ));
-    cli::say(format_args!(
+    cli::info(format_args!(
         "  X {n} x {d} f32, {place} ({:.1} MB); W {c} x {d}",
         (n * d * 4) as f64 / 1e6
     ));
 }
 
-pub(super) fn say_sgd(n: usize, options: &FitOptions) {
+pub(super) fn print_sgd(n: usize, options: &FitOptions) {
     let sgd = &options.sgd;
     let batch = match sgd.batch_size {
         Some(rows) if rows < n => format!("{rows} rows a step"),
@@ -105,7 +105,7 @@ pub(super) fn say_sgd(n: usize, options: &FitOptions) {
     } else {
         format!(" ({})", sgd.schedule)
     };
-    cli::say(format_args!(
+    cli::info(format_args!(
         "  sgd: lr {}{schedule}, {} epochs, {batch}, start {}",
         sgd.lr, sgd.epochs, options.init
     ));
@@ -118,19 +118,19 @@ pub(super) fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<
     let mut bar = cli::progress(0, "K");
     let mut last = None;
     let result = crate::fit(splits, options, &mut |event| match event {
-        Event::Planned(plan) => say_plan(plan, options, splits),
+        Event::Planned(plan) => print_plan(plan, options, splits),
         Event::GramMatrix { columns, of } => {
             bar.set_length(of as u64);
             bar.set_position(columns as u64);
         }
         Event::Started { lr, lr_bound } => {
             bar.finish_and_clear();
-            say_learning_rate(&options.sgd, lr, lr_bound);
+            print_learning_rate(&options.sgd, lr, lr_bound);
             bar = cli::progress(epochs as u64, "epochs");
         }
         Event::Resumed { done: epochs } => {
             bar.set_position(epochs as u64);
-            cli::say(format_args!("  resumed: {epochs} epochs were done before"));
+            cli::info(format_args!("  resumed: {epochs} epochs were done before"));
         }
         Event::Epoch(epoch) => {
             let number = epoch.epoch;
@@ -141,19 +141,19 @@ pub(super) fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<
             bar.inc(1);
             last = (number % every != 0).then_some(epoch);
             if last.is_none() {
-                bar.suspend(|| say_epoch(epoch));
+                bar.suspend(|| print_epoch(epoch));
             }
         }
         _ => {}
     });
     bar.finish_and_clear();
-    last.into_iter().for_each(say_epoch);
+    last.into_iter().for_each(print_epoch);
     result
 }
 
-pub(super) fn say_plan(plan: crate::design::plan::Plan, options: &FitOptions, splits: Splits) {
+pub(super) fn print_plan(plan: crate::design::plan::Plan, options: &FitOptions, splits: Splits) {
     let threads = options.threads.unwrap_or_else(threads::available);
-    cli::say(format_args!(
+    cli::info(format_args!(
         "  {plan}; {threads} threads, {}",
         Isa::current()
     ));
@@ -174,7 +174,7 @@ pub(super) fn say_plan(plan: crate::design::plan::Plan, options: &FitOptions, sp
     );
 }
 
-pub(super) fn say_learning_rate(sgd: &Sgd, lr: f64, bound: Option<f64>) {
+pub(super) fn print_learning_rate(sgd: &Sgd, lr: f64, bound: Option<f64>) {
     let Some(bound) = bound else { return };
     // 2/L promises nothing to mini-batches or momentum, and with decay speaks of a sum.
     let plain = sgd.batch_size.is_none() && sgd.momentum == 0.0 && sgd.weight_decay == 0.0;
@@ -184,57 +184,57 @@ pub(super) fn say_learning_rate(sgd: &Sgd, lr: f64, bound: Option<f64>) {
         } else {
             ""
         };
-        cli::say(format_args!("  lr {lr:.4e} = 1/L{why}"));
+        cli::info(format_args!("  lr {lr:.4e} = 1/L{why}"));
     } else if lr > bound {
         let what = if plain {
             ", which guarantees descent"
         } else {
             ""
         };
-        cli::say(format_args!(
+        cli::info(format_args!(
             "  lr {lr} is above {bound:.4e} = 2/L{what}: the loss may rise before it falls"
         ));
     }
 }
 
-pub(super) fn say_epoch(epoch: Epoch) {
+pub(super) fn print_epoch(epoch: Epoch) {
     let validation = match (epoch.val_loss, epoch.val_accuracy) {
         (Some(loss), Some(accuracy)) => format!("  val loss {loss:.4}  accuracy {accuracy:.4}"),
         _ => String::new(),
     };
-    cli::say(format_args!(
+    cli::info(format_args!(
         "epoch {:5}  loss {:.4}{validation}",
         epoch.epoch, epoch.loss
     ));
 }
 
-pub(super) fn say_fitted(fit: &Fit) {
+pub(super) fn print_fitted(fit: &Fit) {
     let seconds = fit.timings.total();
     match fit.best_epoch {
-        None => cli::say(format_args!("fitted in {seconds:.3} s")),
-        Some(best) => cli::say(format_args!(
+        None => cli::info(format_args!("fitted in {seconds:.3} s")),
+        Some(best) => cli::info(format_args!(
             "fitted in {seconds:.3} s; {} epochs, the model is epoch {best}'s",
             fit.history.len()
         )),
     }
 }
 
-pub(super) fn say_evaluation(split: &str, evaluation: Evaluation, scores: Option<&Scores>) {
+pub(super) fn print_evaluation(split: &str, evaluation: Evaluation, scores: Option<&Scores>) {
     let top5 = match scores {
         Some(scores) => format!(" (top-5 {:.4})", scores.top(5)),
         None => String::new(),
     };
-    cli::say(format_args!(
+    cli::info(format_args!(
         "{split:5} {:5} rows: accuracy {:.4}{top5}, loss {:.4}",
         evaluation.rows, evaluation.accuracy, evaluation.loss
     ));
 }
 
-pub(super) fn say_written(out: &Path, args: &Args, files: &[&str], summary: &Summary) {
+pub(super) fn print_written(out: &Path, args: &Args, files: &[&str], summary: &Summary) {
     cli::event("summary", summary);
-    cli::say(format_args!("{}: {}", out.display(), files.join(", ")));
+    cli::info(format_args!("{}: {}", out.display(), files.join(", ")));
     if !args.no_report {
         let page = out.join(report::REPORT);
-        cli::say(format_args!("to look at it, open {}", page.display()));
+        cli::info(format_args!("to look at it, open {}", page.display()));
     }
 }

@@ -3,14 +3,14 @@
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 
-use super::args::*;
-use super::converged::{self};
-use super::data::*;
-use super::options::*;
-use super::print::*;
+use crate::cli::fit::args::*;
+use crate::cli::fit::converged;
+use crate::cli::fit::data::*;
+use crate::cli::fit::options::*;
+use crate::cli::fit::print::*;
 use crate::cli::report::Report;
 use crate::cli::run_files;
-use crate::cli::run_files::{How, Summary};
+use crate::cli::run_files::{SolverSummary, Summary};
 use crate::data::demo::DemoOptions;
 use crate::data::flowers102::Verify;
 use crate::data::prep::PrepOptions;
@@ -18,7 +18,7 @@ use crate::data::{checks, demo, flowers102, prep};
 use crate::design::plan::EngineKind;
 use crate::design::scaler::{Scaler, Standardize};
 use crate::io::npy;
-use crate::io::publish::{Overwrite, Staging};
+use crate::io::publish::{OutputKind, Overwrite, Staging};
 use crate::kernels::Isa;
 use crate::loss::weights::SampleWeights;
 use crate::model::calibrate::calibrate_logits;
@@ -32,13 +32,18 @@ use crate::{
 };
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let mut laps = cli::Laps::new();
+    let mut stopwatch = cli::Stopwatch::new();
     let memory = args.timings.then(cli::PeakMemory::watch);
     let out = args.out.as_deref().expect("clap requires it");
     let mut plan = Plan::new(&args, out)?;
     let sources = sources(&args);
     let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
-    let staging = Staging::begin(out, Overwrite::forced(args.force), &sources)?;
+    let staging = Staging::begin(
+        out,
+        OutputKind::Run,
+        Overwrite::forced(args.force),
+        &sources,
+    )?;
     let pool = threads::pool(args.threads)?;
     let data = pool.install(|| Data::open(&args, &staging))?;
     if let Optimize::Sgd(options) = &mut plan.how {
@@ -69,10 +74,10 @@ pub(super) fn run(args: Args) -> Result<()> {
         train: &train,
         validation: val.as_ref(),
     };
-    laps.end("options, dataset verified");
+    stopwatch.end("options, dataset verified");
 
-    say_header(&data, splits);
-    let fitted = pool.install(|| plan.fit(splits, &staging, &mut laps));
+    print_header(&data, splits);
+    let fitted = pool.install(|| plan.fit(splits, &staging, &mut stopwatch));
     // First: it may be why the fit failed.
     data.check_unchanged()?;
     let mut fitted = fitted?;
@@ -94,23 +99,30 @@ pub(super) fn run(args: Args) -> Result<()> {
         temperature: calibration.map(|found| found.temperature),
     });
 
-    laps.end("calibration");
+    stopwatch.end("calibration");
     let weights = plan.weighting.samples.as_deref();
     let known = logits.as_ref().filter(|_| data.val == Some(data.eval));
     let eval_rows = (data.eval != data.train).then_some((&eval, known));
-    let (on_train, scores) =
-        pool.install(|| evaluate(&staging, &fitted, (&train, weights), eval_rows, &mut laps))?;
+    let (on_train, scores) = pool.install(|| {
+        evaluate(
+            &staging,
+            &fitted,
+            (&train, weights),
+            eval_rows,
+            &mut stopwatch,
+        )
+    })?;
     // As during the fit: the temperature is for what comes after it.
     let on_train = Evaluation {
         loss: on_train.uncalibrated_loss,
         ..on_train
     };
-    say_evaluation(data.name(data.train), on_train, None);
+    print_evaluation(data.name(data.train), on_train, None);
     // Five of five classes would say nothing.
     let scored = (train.classes() > 5).then_some(&scores);
-    say_evaluation(data.name(data.eval), scores.evaluation, scored);
+    print_evaluation(data.name(data.eval), scores.evaluation, scored);
     if let (Some(found), Some(val)) = (&calibration, data.val) {
-        converged::say_calibration(data.name(val), found);
+        converged::print_calibration(data.name(val), found);
     }
     let summary = Summary {
         flowreg: env!("CARGO_PKG_VERSION"),
@@ -141,7 +153,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         calibration,
     };
     let mut files = write_files(&args, &staging, &fitted, &summary)?;
-    laps.end("other files written and flushed");
+    stopwatch.end("other files written and flushed");
     if !args.no_report {
         let names = data.files(data.eval, classes);
         let path: Vec<serde_json::Value> = (fitted.path.iter())
@@ -158,21 +170,21 @@ pub(super) fn run(args: Args) -> Result<()> {
             path: (path.len() > 1).then_some(&path[..]),
         };
         files.extend(pool.install(|| report.write(&staging))?);
-        laps.end("report and its figures");
+        stopwatch.end("report and its figures");
     }
     data.check_unchanged()?;
     staging.publish()?;
     if let Some(checkpoints) = &plan.checkpoints {
         checkpoints.discard()?;
     }
-    laps.end("directory published");
-    say_written(out, &args, &files, &summary);
+    stopwatch.end("directory published");
+    print_written(out, &args, &files, &summary);
     if let Some(memory) = memory {
         drop((fitted, train, val, eval));
         drop(data);
-        laps.end("memory and maps given back");
-        laps.say();
-        memory.say();
+        stopwatch.end("memory and maps given back");
+        stopwatch.print();
+        memory.print();
     }
     Ok(())
 }
@@ -196,7 +208,7 @@ pub(super) enum Optimize {
 /// What every optimizer gives.
 pub(super) struct Fitted {
     model: Model,
-    how: How,
+    how: SolverSummary,
     engine: EngineKind,
     seconds: f64,
     history: History,
@@ -325,7 +337,7 @@ impl Plan {
         &self,
         splits: Splits,
         staging: &Staging,
-        laps: &mut cli::Laps,
+        stopwatch: &mut cli::Stopwatch,
     ) -> Result<Fitted> {
         match &self.how {
             Optimize::Sgd(options) => {
@@ -333,12 +345,12 @@ impl Plan {
                 if let Some(path) = &mut options.save_trajectory {
                     *path = staging.dir().join(&*path);
                 }
-                say_sgd(splits.train.rows(), &options);
+                print_sgd(splits.train.rows(), &options);
                 let fit = fit_with_progress(splits, &options)?;
-                say_fitted(&fit);
-                end_laps_of_fit(laps, &fit);
+                print_fitted(&fit);
+                end_laps_of_fit(stopwatch, &fit);
                 Ok(Fitted {
-                    how: How::from((&options, &fit)),
+                    how: SolverSummary::from((&options, &fit)),
                     engine: fit.plan.engine,
                     seconds: fit.timings.total(),
                     model: fit.model,
@@ -351,9 +363,9 @@ impl Plan {
             }
             Optimize::Converge(options) => {
                 let fit = converge_with_progress(splits, options)?;
-                laps.end("converged fit");
+                stopwatch.end("converged fit");
                 Ok(Fitted {
-                    how: How::from((options, &fit)),
+                    how: SolverSummary::from((options, &fit)),
                     engine: fit.engine,
                     seconds: fit.seconds,
                     model: fit.model,
@@ -376,7 +388,7 @@ pub(super) fn evaluate(
     fitted: &Fitted,
     (train, weights): (&Samples, Option<&[f64]>),
     eval: Option<(&Samples, Option<&Logits>)>,
-    laps: &mut cli::Laps,
+    stopwatch: &mut cli::Stopwatch,
 ) -> Result<(Evaluation, Scores)> {
     const ON_TRAIN: &str = "evaluation of the rows fitted";
     let model = &fitted.model;
@@ -385,7 +397,7 @@ pub(super) fn evaluate(
         let evaluated = match eval {
             None => {
                 let scores = model.score_with(train, weights, fitted.logits.as_ref());
-                laps.end(ON_TRAIN);
+                stopwatch.end(ON_TRAIN);
                 scores
                     .map_err(|error| fitted.refused(error))
                     .map(|scores| (scores.evaluation, scores))
@@ -397,18 +409,18 @@ pub(super) fn evaluate(
                         .map(|s| s.evaluation),
                     None => model.evaluate_weighted(train, weights),
                 };
-                laps.end(ON_TRAIN);
+                stopwatch.end(ON_TRAIN);
                 let scores = match known {
                     Some(logits) => model.score_logits(eval, logits),
                     None => model.score(eval),
                 };
-                laps.end("evaluation of --eval-split");
+                stopwatch.end("evaluation of --eval-split");
                 let on_train = on_train.map_err(|error| fitted.refused(error));
                 on_train.and_then(|on_train| Ok((on_train, scores?)))
             }
         };
         let written = writing.join().unwrap_or_else(|panic| resume_unwind(panic));
-        laps.end("model flushed, beyond evaluation");
+        stopwatch.end("model flushed, beyond evaluation");
         written?;
         evaluated
     })
@@ -449,7 +461,7 @@ pub(super) fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     let photographs = staging.dir().join("photographs");
     let dataset = staging.dir().join("dataset");
     let count = options.photographs();
-    cli::say(format_args!(
+    cli::info(format_args!(
         "demo: drawing and preparing {count} synthetic flowers of {} classes",
         options.classes
     ));

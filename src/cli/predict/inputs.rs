@@ -38,6 +38,43 @@ pub struct Inputs<'a> {
     open: Option<OpenRows>,
     /// What ends the work, once the pictures before have been handed on.
     ended: Option<Error>,
+    /// Options that no input has used yet.
+    unused: Vec<TextOption>,
+}
+
+/// An option that says how texts of one kind are read.
+struct TextOption {
+    name: &'static str,
+    kind: RowsKind,
+    /// Inputs of that kind.
+    inputs: &'static str,
+}
+
+/// What rows are read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RowsKind {
+    Array,
+    Table,
+    Libsvm,
+}
+
+/// The options that were given to read texts.
+fn text_options(args: &Args) -> Vec<TextOption> {
+    use RowsKind::{Libsvm, Table};
+    let of = [
+        (args.label.is_some(), "--label", Table, "a table"),
+        (args.delimiter.is_some(), "--delimiter", Table, "a table"),
+        (
+            args.first_index.is_some(),
+            "--first-index",
+            Libsvm,
+            "LIBSVM's text",
+        ),
+    ];
+    (of.into_iter())
+        .filter(|(is_given, ..)| *is_given)
+        .map(|(_, name, kind, inputs)| TextOption { name, kind, inputs })
+        .collect()
 }
 
 /// Rows that were read together.
@@ -110,7 +147,8 @@ enum Found {
 
 impl<'a> Inputs<'a> {
     /// # Errors
-    /// [`Error::Options`] for standard input given twice and limits of pictures out of range.
+    /// [`Error::Options`] for standard input given twice, limits of pictures out of range and
+    /// options of texts beside a model of photographs.
     pub fn new(args: &'a Args, model: &'a Model, classes: &'a Classes) -> Result<Inputs<'a>> {
         refuse_twice(args.inputs.iter().map(PathBuf::as_path))?;
         let transform = model.about().transform.as_ref();
@@ -121,6 +159,15 @@ impl<'a> Inputs<'a> {
             max_side: args.max_side,
         };
         decode.check()?;
+        let unused = text_options(args);
+        if let (Some(option), Some(_)) = (unused.first(), transform) {
+            let expected = "a model of rows of numbers; leave the option out";
+            return Err(Error::options(
+                option.name,
+                "a model of photographs",
+                expected,
+            ));
+        }
         let mut format = model.about().numbers.clone().unwrap_or_default();
         if let Some(transform) = transform {
             format.scale = (transform.scale == BYTES).then(|| BYTES.to_string());
@@ -134,12 +181,14 @@ impl<'a> Inputs<'a> {
                 described: model.about().numbers.is_some() || model.about().transform.is_some(),
                 decode,
                 label: args.label.as_deref(),
+                delimiter: args.delimiter,
                 skip_bad: args.skip_bad,
                 classes,
             },
             items: args.inputs.iter().cloned().map(Item::Given).collect(),
             open: None,
             ended: None,
+            unused,
         })
     }
 
@@ -169,7 +218,13 @@ impl<'a> Inputs<'a> {
                 let (Item::Given(path) | Item::Picture(path)) = &item;
                 match self.reading.look(&item) {
                     Ok(Found::Picture(photograph)) => pictures.push(Ok(photograph)),
-                    Ok(Found::Rows(rows)) => self.open = Some(rows),
+                    Ok(Found::Rows(rows)) => {
+                        self.unused.retain(|option| option.kind != rows.kind);
+                        self.open = Some(rows);
+                        if self.items.is_empty() {
+                            self.ended = self.unused.first().map(unused);
+                        }
+                    }
                     Ok(Found::Folder(found)) => {
                         let found = found.into_iter().rev().map(Item::Picture);
                         found.for_each(|item| self.items.push_front(item));
@@ -186,6 +241,12 @@ impl<'a> Inputs<'a> {
             }
         }
     }
+}
+
+/// The refusal of an option that no input needs, before the last one is read.
+fn unused(option: &TextOption) -> Error {
+    let found = format!("no input that is {}", option.inputs);
+    Error::options(option.name, found, "one at least; or leave the option out")
 }
 
 /// Whether a failure is not one of the input alone.
@@ -207,6 +268,8 @@ struct Reading<'a> {
     decode: DecodeOptions,
     /// Column of the labels.
     label: Option<&'a str>,
+    /// What stands between values of tables, if that is given.
+    delimiter: Option<u8>,
     skip_bad: bool,
     classes: &'a Classes,
 }
@@ -279,7 +342,12 @@ impl Reading<'_> {
         let format = self.described.then_some(&self.format);
         let reader =
             rows::open(at, format, self.features).map_err(|error| renamed(error, at, &name))?;
-        Ok(Found::Rows(OpenRows::new(name, reader, file)))
+        Ok(Found::Rows(OpenRows::new(
+            name,
+            RowsKind::Array,
+            reader,
+            file,
+        )))
     }
 
     fn text(&self, source: Source, kind: Kind) -> Result<Found> {
@@ -294,21 +362,49 @@ impl Reading<'_> {
             ));
         }
         let mut text = Text::of(source)?;
-        match text.kind()? {
+        let (kind, delimiter) = self.text_kind(&mut text)?;
+        match kind {
             TextKind::Libsvm => {
                 let rows = LibsvmRows::new(text, &self.format, self.features);
-                Ok(Found::Rows(OpenRows::new(name, Box::new(rows), None)))
+                let kind = RowsKind::Libsvm;
+                Ok(Found::Rows(OpenRows::new(name, kind, Box::new(rows), None)))
             }
             TextKind::Table => {
-                let table = Table::of_text(&name, text, self.label, None, &self.format)?;
+                let table = Table::of_text(&name, text, self.label, delimiter, &self.format)?;
                 let found = table.features();
                 checks::refuse_width(&name, found, self.features, "the model")?;
-                Ok(Found::Rows(OpenRows::new(name, Box::new(table), None)))
+                let table = table.refusing_copies();
+                let kind = RowsKind::Table;
+                Ok(Found::Rows(OpenRows::new(
+                    name,
+                    kind,
+                    Box::new(table),
+                    None,
+                )))
             }
             TextKind::Other if text.peek(|_| true)?.contains(&0) => {
                 Err(refused(&name, "bytes that are neither an array nor text"))
             }
             TextKind::Other => Err(refused(&name, "text that is neither CSV nor LIBSVM's")),
+        }
+    }
+
+    /// What a text is, and what stands between the values of a table if the option says so, or the
+    /// model, and the header has it.
+    fn text_kind(&self, text: &mut Text) -> Result<(TextKind, Option<u8>)> {
+        if self.delimiter.is_some() {
+            return Ok((TextKind::Table, self.delimiter));
+        }
+        let kind = text.kind()?;
+        if kind == TextKind::Libsvm {
+            // Numbers alone are no labels to a model of tables, but a table without its header.
+            let is_table = self.format.columns.is_some() && !text.begins_with_line_of(b':')?;
+            return Ok((if is_table { TextKind::Table } else { kind }, None));
+        }
+        let of_model = self.format.delimiter.and_then(|c| u8::try_from(c).ok());
+        match of_model {
+            Some(byte) if text.begins_with_line_of(byte)? => Ok((TextKind::Table, of_model)),
+            _ => Ok((kind, None)),
         }
     }
 
@@ -415,6 +511,7 @@ struct OpenRows {
     path: PathBuf,
     /// The same for people.
     name: Arc<str>,
+    kind: RowsKind,
     reader: Box<dyn RowReader>,
     /// What a pipe brought; gone when it has been read.
     file: Option<NamedTempFile>,
@@ -425,10 +522,16 @@ struct OpenRows {
 }
 
 impl OpenRows {
-    fn new(path: PathBuf, reader: Box<dyn RowReader>, file: Option<NamedTempFile>) -> OpenRows {
+    fn new(
+        path: PathBuf,
+        kind: RowsKind,
+        reader: Box<dyn RowReader>,
+        file: Option<NamedTempFile>,
+    ) -> OpenRows {
         OpenRows {
             name: path.display().to_string().into(),
             path,
+            kind,
             reader,
             file,
             at: 0,
@@ -489,16 +592,16 @@ impl OpenRows {
             }
             return Ok(block);
         }
-        let label = |label: &Option<String>| {
-            let label = label.as_deref()?;
-            Some(reading.classes.label(label.into()))
+        let label = |label: &Option<String>| match label {
+            Some(label) => reading.classes.label(label.into()),
+            None => Label::Missing,
         };
         let mut labels = (self.reader.labels().iter().map(label))
             .collect::<Vec<_>>()
             .into_iter();
         let mut usable = 0;
         for row in 0..rows {
-            let label = labels.next().flatten();
+            let label = labels.next();
             let state = match failed.remove(&row) {
                 Some(error) => State::Failed(self.under_its_name(error)),
                 None => {

@@ -92,6 +92,8 @@ pub enum Label {
     Class(u32),
     /// None of them.
     Unknown(String),
+    /// Its file has labels, but none for this row.
+    Missing,
 }
 
 /// Predictions beside labels, counted.
@@ -99,18 +101,22 @@ pub enum Label {
 pub struct Tally {
     /// Whether logits are printed, of which the loss is not.
     logits: bool,
+    /// Whether labels were asked for.
+    asked: bool,
     rows: u64,
     correct: u64,
     loss: f64,
     confusion: BTreeMap<(u32, u32), u64>,
     unknown: u64,
     unknown_names: Vec<String>,
+    missing: u64,
 }
 
 impl Tally {
-    pub fn new(logits: bool) -> Tally {
+    pub fn new(logits: bool, asked: bool) -> Tally {
         Tally {
             logits,
+            asked,
             ..Tally::default()
         }
     }
@@ -133,6 +139,7 @@ impl Tally {
                     self.unknown_names.push(name.clone());
                 }
             }
+            Label::Missing => self.missing += 1,
         }
     }
 
@@ -145,6 +152,15 @@ impl Tally {
                 self.unknown,
                 self.unknown_names.join(", ")
             )
+        })
+    }
+
+    /// A sentence on rows without a label, beside others with one or where labels were asked for.
+    pub fn missing(&self) -> Option<String> {
+        let is_said = self.missing > 0 && (self.asked || self.rows + self.unknown > 0);
+        is_said.then(|| {
+            let missing = self.missing;
+            format!("rows without a label: {missing}; they are predicted but not counted")
         })
     }
 
@@ -170,6 +186,7 @@ impl Tally {
                     "loss": if self.rows > 0 { json!(self.mean_loss()) } else { Value::Null },
                     "confusion": confusion.collect::<Vec<_>>(),
                     "rows_of_unknown_labels": self.unknown,
+                    "rows_without_label": self.missing,
                 }
             });
             if self.logits {

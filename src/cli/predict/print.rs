@@ -1,12 +1,14 @@
 //! Predictions in their forms: lines for people, values between commas, JSON.
 
 use std::fmt::Write;
+use std::io::{self, IsTerminal};
 
 use serde_json::{Value, json};
 
+use crate::cli;
+use crate::cli::escaped;
 use crate::cli::predict::Args;
 use crate::cli::predict::labels::Classes;
-use crate::cli::{self, escaped};
 
 /// A form of the predictions on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub struct Printer<'a> {
     /// "logit" or "probability".
     value: &'static str,
     explained: bool,
+    /// Whether a terminal shows what is printed.
+    on_terminal: bool,
 }
 
 /// One input with its result.
@@ -41,9 +45,10 @@ pub struct Prediction<'a> {
 
 impl<'a> Printer<'a> {
     pub fn new(args: &Args, classes: &'a Classes) -> Printer<'a> {
+        let on_terminal = io::stdout().is_terminal();
         let (form, fields) = if args.csv {
-            let names = (0..classes.count()).map(|class| classes.name(class));
-            (Form::Csv, names.map(quoted).collect())
+            let names = (0..classes.count()).map(|class| field(classes.name(class), on_terminal));
+            (Form::Csv, names.collect())
         } else if args.json || cli::is_json() {
             (Form::Json, Vec::new())
         } else {
@@ -56,6 +61,7 @@ impl<'a> Printer<'a> {
             top: args.top.min(classes.count()),
             value: if args.logits { "logit" } else { "probability" },
             explained: args.explain.is_some(),
+            on_terminal,
         }
     }
 
@@ -98,7 +104,7 @@ impl<'a> Printer<'a> {
                 writeln!(lines, "{}", cli::json_line(&line))
             }
             Form::Csv => {
-                let name = quoted(prediction.name);
+                let name = field(prediction.name, self.on_terminal);
                 shown.zip(1..).try_for_each(|((label, value), rank)| {
                     let class = &self.fields[label];
                     writeln!(lines, "{name},{rank},{class},{label},{value}")
@@ -125,15 +131,15 @@ impl<'a> Printer<'a> {
     }
 }
 
-/// A field of comma-separated values, without control characters.
-fn quoted(text: &str) -> String {
-    let mut field = String::with_capacity(text.len() + 2);
-    for part in escaped(text).split('"') {
-        field.push('"');
-        field.push_str(part);
-        field.push('"');
-    }
-    field
+/// A field of comma-separated values, whose text programs get as it is; control characters that a
+/// terminal would obey are escaped on one.
+fn field(text: &str, on_terminal: bool) -> String {
+    let text = if on_terminal {
+        escaped(text)
+    } else {
+        text.into()
+    };
+    format!("\"{}\"", text.replace('"', "\"\""))
 }
 
 /// Fill `order` with the numbers of the largest values, the largest first; of equals the first.
@@ -163,7 +169,28 @@ mod tests {
             largest(&values, &mut order, &mut all);
             assert_eq!(order, [1, 3, 0, 2, 4][..top]);
         }
-        assert_eq!(quoted("a\x1b,\"b\""), "\"a\\x1b,\"\"b\"\"\"");
-        assert_eq!(quoted(""), "\"\"");
+        assert_eq!(field("a\x1b,\"b\"", true), "\"a\\x1b,\"\"b\"\"\"");
+        for on_terminal in [false, true] {
+            assert_eq!(field("", on_terminal), "\"\"");
+        }
+    }
+
+    /// What a program reads is the name itself: no two names have one field.
+    #[test]
+    fn fields_are_read_back_as_they_were() {
+        let names = [
+            "back\nslash",
+            "back\\nslash",
+            "a\tb\rc",
+            "\u{202e}",
+            "x\x1b\"y\"",
+            "",
+        ];
+        let line = names.map(|name| field(name, false)).join(",");
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .from_reader(line.as_bytes());
+        let record = reader.records().next().unwrap().unwrap();
+        assert_eq!(record.iter().collect::<Vec<_>>(), names);
     }
 }

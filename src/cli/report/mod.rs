@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::cli::run_files::{HISTORY, How, SUMMARY, Summary};
+use crate::cli::run_files::{HISTORY, SUMMARY, SolverSummary, Summary};
 use crate::design::samples::Rows;
 use crate::error::{Error, Result};
 use crate::io::files;
@@ -80,8 +80,8 @@ impl Report<'_> {
         )?;
         if !self.history.is_empty() {
             let axes = match self.summary.how {
-                How::Sgd(_) => figures::EPOCHS,
-                How::Converged(_) => figures::STEPS,
+                SolverSummary::Sgd(_) => figures::EPOCHS,
+                SolverSummary::Converged(_) => figures::STEPS,
             };
             let curve = figures::curve(&thinned(self.history), axes);
             staging.write(CURVE, curve.as_bytes())?;
@@ -135,7 +135,7 @@ impl Report<'_> {
             "weights": (!weights.is_empty()).then_some(weights),
             "weights_note": format!(
                 "Each class's weight as a picture: brighter pixels speak for the class, darker \
-                 ones against it, grey ones say nothing.{}",
+                 ones against it, grey ones info nothing.{}",
                 if self.model.bias().len() > tiles.len() { format!(" The first {} classes.", tiles.len()) } else { String::new() }
             ),
             "mistakes": self.examples(&scores.confident_misses(EXAMPLES)),

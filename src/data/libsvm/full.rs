@@ -11,7 +11,8 @@ use crate::error::Result;
 /// A column that is not looked at.
 const NONE: u32 = u32::MAX;
 
-/// What is seen of the columns that the first row has.
+/// What is seen of the columns that the first row of the first text has; of other texts, of those
+/// that all rows of the first have.
 pub struct FullColumns {
     /// For each index its place, or [`NONE`].
     places: Vec<u32>,
@@ -19,6 +20,10 @@ pub struct FullColumns {
     counts: Vec<u64>,
     columns: Columns,
     rows: u64,
+    /// What to subtract of each column, once the first text was read.
+    shift: Option<Vec<f64>>,
+    /// Of the text after the first that is being read.
+    other: Option<Columns>,
 }
 
 impl FullColumns {
@@ -35,6 +40,8 @@ impl FullColumns {
             columns: Columns::new(indices.len()),
             indices,
             rows: 0,
+            shift: None,
+            other: None,
         }
     }
 
@@ -46,41 +53,43 @@ impl FullColumns {
                 None | Some(&NONE) => {}
                 Some(&place) => {
                     self.counts[place as usize] += 1;
-                    self.columns.observe(place as usize, value);
+                    let columns = self.other.as_mut().unwrap_or(&mut self.columns);
+                    columns.observe(place as usize, value);
                 }
             }
         }
     }
 
-    /// Only those that every row had.
-    pub fn end(&mut self) {
-        for (place, &count) in self.counts.iter().enumerate() {
-            if count < self.rows {
-                self.columns.forget(place);
-            }
-        }
-    }
-
-    /// What to subtract of each feature, if there is one that loses digits and it may be
-    /// (`center`).
+    /// At the end of a text: what f32 loses of it. Columns that lose digits in the first may be
+    /// shifted (`center`).
     ///
     /// # Errors
-    /// Those of [`Columns::settle`], with the index of the feature.
-    pub fn settle(
-        &self,
-        center: bool,
-        path: &Path,
-        first_index: usize,
-        features: usize,
-    ) -> Result<Option<Vec<f64>>> {
+    /// Those of [`Columns::settle`] and [`Columns::refuse_beside`], with the index of the feature.
+    pub fn end(&mut self, center: bool, path: &Path) -> Result<()> {
         let name = |place: usize| format!("index {}", self.indices[place]);
-        let Some(of_columns) = self.columns.settle(center, path, name)? else {
-            return Ok(None);
-        };
+        if let Some(other) = &self.other {
+            self.columns.refuse_beside(other, path, name)?;
+        } else {
+            // Only those that every row had.
+            for (place, &count) in self.counts.iter().enumerate() {
+                if count < self.rows {
+                    self.columns.forget(place);
+                }
+            }
+            self.shift = self.columns.settle(center, path, name)?;
+        }
+        let columns = self.indices.len();
+        self.other = Some(Columns::shifted(columns, self.shift.as_deref()));
+        Ok(())
+    }
+
+    /// What to subtract of each feature, if there is one that is shifted.
+    pub fn shift(&self, first_index: usize, features: usize) -> Option<Vec<f64>> {
+        let of_columns = self.shift.as_ref()?;
         let mut shift = vec![0.0; features];
-        for (&index, value) in self.indices.iter().zip(of_columns) {
+        for (&index, &value) in self.indices.iter().zip(of_columns) {
             shift[index as usize - first_index] = value;
         }
-        Ok(Some(shift))
+        Some(shift)
     }
 }

@@ -17,14 +17,14 @@ use spool::Spool;
 
 use crate::data::checks;
 use crate::data::dataset::{Manifest, NumberFormat, Prepared, TRAIN};
-use crate::data::dataset_writer::DatasetWriter;
+use crate::data::dataset_writer::{DatasetWriter, block_rows};
 use crate::data::labels::{LabelEncoder, TOO_MANY};
 use crate::data::source::{Part, name_of, refuse_twice};
 use crate::data::text::{Text, open_text};
 use crate::design::plan::available_memory;
 use crate::error::{Error, Result};
 use crate::io::files;
-use crate::io::publish::{Overwrite, Staging};
+use crate::io::publish::{OutputKind, Overwrite, Staging};
 
 /// Rows between two looks at what the dense rows take.
 const LOOK: usize = 1 << 12;
@@ -100,7 +100,8 @@ impl Found {
 ///
 /// Classes are the labels of all texts in numerical order, and keep them as names. Cost: one pass
 /// over the texts, one over the sparse rows; on the disk 4 bytes for every row and feature, and
-/// while it works 12 for every value in the texts; memory: a block of 32 MB and 8 bytes a row.
+/// while it works 12 for every value in the texts; memory: three blocks of 4 MB (of a row at least) and 8 bytes a
+/// row.
 ///
 /// # Errors
 /// [`Error::Format`] names file and line of what is no such text, and features whose differences
@@ -113,11 +114,11 @@ pub fn prepare(
     options: LibsvmOptions,
     out: &Path,
     overwrite: Overwrite,
-    progress: &dyn Fn(Progress),
+    progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Prepared> {
     refuse_options(parts, options)?;
     let sources: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
-    let staging = Staging::begin(out, overwrite, &sources)?;
+    let staging = Staging::begin(out, OutputKind::Dataset, overwrite, &sources)?;
     let mut reading = Reading {
         out,
         options,
@@ -153,10 +154,7 @@ pub fn prepare(
         labels.push(of_rows);
     }
     let first = usize::from(found.first_index);
-    let shift = match full {
-        Some(full) => full.settle(options.center, &parts[0].path, first, features)?,
-        None => None,
-    };
+    let shift = full.and_then(|full| full.shift(first, features));
     progress(Progress::Found(found));
     let mut manifest = Manifest::of_numbers(name_of(&parts[0].path), names, features);
     manifest.numbers = Some(NumberFormat {
@@ -188,7 +186,7 @@ pub fn prepare(
             }
             Ok(())
         };
-        writer.write_split(part.name, &part.path, labels, write)?;
+        writer.write_split(part.name, &part.path, labels, block_rows(features), write)?;
     }
     rows.remove()?;
     writer.publish()
@@ -215,7 +213,6 @@ struct Reading<'a> {
     encoder: LabelEncoder,
     /// Of each part the code of each row's label.
     codes: Vec<Vec<u32>>,
-    /// Of the first part.
     full: Option<FullColumns>,
     /// The lowest index.
     first: usize,
@@ -243,10 +240,8 @@ impl Reading<'_> {
             let code = self.encoder.encode_number(label);
             codes.push(code.ok_or_else(|| text.refuse(label, TOO_MANY))?);
             self.spool.append(&values)?;
-            if self.codes.is_empty() {
-                let full = || FullColumns::new(&values);
-                self.full.get_or_insert_with(full).observe(&values);
-            }
+            let full = || FullColumns::new(&values);
+            self.full.get_or_insert_with(full).observe(&values);
             self.found.values += values.len() as u64;
             self.found.queries += u64::from(query);
             if codes.len().is_multiple_of(LOOK) {
@@ -257,8 +252,8 @@ impl Reading<'_> {
             }
         }
         text.check_unchanged()?;
-        if let Some(full) = self.full.as_mut().filter(|_| self.codes.is_empty()) {
-            full.end();
+        if let Some(full) = &mut self.full {
+            full.end(self.options.center, path)?;
         }
         self.found.rows += codes.len() - said;
         progress(Progress::Read((codes.len() - said) as u64));
@@ -348,7 +343,7 @@ fn next_row(text: &mut Text, value: &mut dyn FnMut(usize, f64)) -> Result<Option
 mod tests {
     use super::*;
     use crate::Dataset;
-    use std::cell::RefCell;
+    use std::sync::Mutex;
 
     /// Parts as texts, the manifest of their dataset `out`, and what was found.
     fn prepared(
@@ -363,14 +358,14 @@ mod tests {
                 Part { name, path }
             })
             .collect();
-        let found = RefCell::new(Found::default());
+        let found = Mutex::new(Found::default());
         let out = dir.path().join("out");
         let made = prepare(&parts, options, &out, Overwrite::Never, &|progress| {
             if let Progress::Found(all) = progress {
-                *found.borrow_mut() = all;
+                *found.lock().unwrap() = all;
             }
         });
-        let made = made.map(|_| (Dataset::open(&out).unwrap(), found.into_inner()));
+        let made = made.map(|_| (Dataset::open(&out).unwrap(), found.into_inner().unwrap()));
         assert_eq!(made.is_ok(), out.exists());
         assert!(!out.join(SPOOL).exists());
         (dir, made)

@@ -2,7 +2,7 @@
 
 use crate::data::dataset::NumberFormat;
 use crate::data::labels::given;
-use crate::data::libsvm::line::parse_line;
+use crate::data::libsvm::line::{parse_line, whole_label};
 use crate::data::rows::{Finish, RowReader};
 use crate::data::text::Text;
 use crate::error::{Error, Result};
@@ -24,6 +24,8 @@ pub struct LibsvmRows {
     beyond: u64,
     first_beyond: (u64, usize),
     queries: u64,
+    /// Whether a line had a value.
+    has_values: bool,
     /// Why reading ended, once the rows before have been handed on.
     ended: Option<Error>,
 }
@@ -35,6 +37,7 @@ impl LibsvmRows {
         let mut finish = Finish::of_numbers(format);
         let empty = (0..features).map(|column| finish.value(column, 0.0).unwrap_or(f32::NAN));
         let empty = empty.collect();
+        let finish = finish.refusing_copies();
         LibsvmRows {
             text,
             features,
@@ -45,6 +48,7 @@ impl LibsvmRows {
             beyond: 0,
             first_beyond: (0, 0),
             queries: 0,
+            has_values: false,
             ended: None,
         }
     }
@@ -56,28 +60,31 @@ impl LibsvmRows {
         loop {
             let (first, features) = (self.first, self.features);
             let (mut beyond, mut first_beyond) = (0, None);
-            let mut refused = None;
+            let (mut refused, mut values) = (None, 0);
             let finish = &mut self.finish;
             let Some(line) = self.text.next_line()? else {
                 return Ok(None);
             };
-            let head = parse_line(line, &mut |index, value| match index.checked_sub(first) {
-                None => {
-                    let expected = "indices from 1, as the model's rows have; --first-index 0 \
-                                    reads indices from 0";
-                    refused = Some((format!("index {index}"), expected));
-                }
-                Some(column) if column >= features => {
-                    beyond += 1;
-                    first_beyond.get_or_insert(index);
-                }
-                Some(column) => match finish.value(column, value) {
-                    Ok(value) => row[column] = value,
-                    Err(expected) if refused.is_none() => {
-                        refused = Some((format!("\"{index}:{value}\""), expected));
+            let head = parse_line(line, &mut |index, value| {
+                values += 1;
+                match index.checked_sub(first) {
+                    None => {
+                        let expected = "indices from 1, as the model's rows have; --first-index 0 \
+                                        reads indices from 0";
+                        refused = Some((format!("index {index}"), expected));
                     }
-                    Err(_) => {}
-                },
+                    Some(column) if column >= features => {
+                        beyond += 1;
+                        first_beyond.get_or_insert(index);
+                    }
+                    Some(column) => match finish.value(column, value) {
+                        Ok(value) => row[column] = value,
+                        Err(expected) if refused.is_none() => {
+                            refused = Some((format!("\"{index}:{value}\""), expected));
+                        }
+                        Err(_) => {}
+                    },
+                }
             });
             let head = match head {
                 Ok(None) => continue,
@@ -87,6 +94,14 @@ impl LibsvmRows {
                     return Ok(Some(Err(self.text.refuse(found, expected))));
                 }
             };
+            // A word alone is a label without features only if it is a label.
+            if values == 0
+                && let Err((found, expected)) = whole_label(head.label)
+            {
+                self.labels.push(None);
+                return Ok(Some(Err(self.text.refuse(found, expected))));
+            }
+            self.has_values |= values > 0;
             self.labels
                 .push(head.label.and_then(|label| given(label.as_bytes())));
             self.queries += u64::from(head.query);
@@ -134,6 +149,14 @@ impl RowReader for LibsvmRows {
             }
             rows += 1;
         }
+        if rows > 0 && !self.has_values {
+            let expected = "INDEX:VALUE in at least one of them; a table needs a first line that \
+                            names its columns";
+            let found = format!("{rows} labels and no feature");
+            return Err(Error::format(self.text.path(), "rows", found, expected));
+        }
+        let name = |column: usize| format!("index {}", column + self.first);
+        self.finish.refuse_copies(self.text.path(), name)?;
         match self.ended.take_if(|_| rows == 0) {
             Some(error) => Err(error),
             None => Ok(rows),

@@ -1,0 +1,338 @@
+//! `flowreg-prep`: pictures, arrays and text to datasets.
+
+mod args;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use crate::data::dataset::Prepared;
+use crate::data::demo::DemoOptions;
+use crate::data::flowers102::Verify;
+use crate::data::folder::{FolderOptions, Shares};
+use crate::data::libsvm::{Found, LibsvmOptions};
+use crate::data::photographs::{Loader, Photographs};
+use crate::data::prep::PrepOptions;
+use crate::data::source::Part;
+use crate::data::{
+    arrays, checks, csv_text, demo, download, flowers102, folder, jpeg, libsvm, list, prep,
+};
+use crate::io::publish::{OutputKind, Staging};
+use crate::{Dataset, Error, Result, cli, threads};
+
+use self::args::*;
+
+/// Parse the arguments, the program's name first, and run.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    cli::main("flowreg-prep", args, |args: Prep| match args.command {
+        Command::Flowers102(args) => flowers102(&args),
+        Command::Folder(args) => folder(&args),
+        Command::Npy(args) => npy(&args),
+        Command::Csv(args) => csv(&args),
+        Command::Libsvm(args) => libsvm(&args),
+        Command::Demo(args) => draw(&args),
+        Command::Verify(args) => verify(&args),
+    })
+}
+
+fn flowers102(args: &Flowers102) -> Result<()> {
+    let verify = match args.no_verify {
+        true => Verify::Any,
+        false => Verify::Official,
+    };
+    // Known before 0.35 GB are fetched: whether there is anything to do.
+    drop(Staging::begin(
+        &args.output.out,
+        OutputKind::Dataset,
+        args.output.overwrite(),
+        &[&args.root],
+    )?);
+    if args.download {
+        fetch(&args.root)?;
+    }
+    let photographs = flowers102::open(&args.root, verify)?;
+    prepare(&photographs, &args.pictures, &args.output)?;
+    print_next(&args.output.out, "--recipe softmax-slow");
+    Ok(())
+}
+
+fn fetch(root: &Path) -> Result<()> {
+    let mirror = std::env::var("FLOWREG_FLOWERS102_URL");
+    let base = mirror.as_deref().unwrap_or(flowers102::URL);
+    for remote in &flowers102::OFFICIAL {
+        let bar = cli::progress_bytes(0, remote.name);
+        let fetched = download::fetch(base, remote, root, &mut |bytes, of| {
+            bar.set_length(of.unwrap_or(bytes));
+            bar.set_position(bytes);
+        })?;
+        bar.finish_and_clear();
+        let how = match fetched {
+            true => "fetched, md5 as published",
+            false => "already there",
+        };
+        cli::info(format_args!("{}: {how}", root.join(remote.name).display()));
+    }
+    Ok(())
+}
+
+fn folder(args: &Folder) -> Result<()> {
+    let shares = Shares {
+        val: args.val_share,
+        test: args.test_share,
+        seed: args.seed,
+    };
+    let skip_bad = args.pictures.skip_bad;
+    let found = match (&args.list, &args.root) {
+        (Some(list), root) => list::open(list, root.as_deref(), shares, skip_bad)?,
+        (None, root) => {
+            let options = FolderOptions {
+                layout: args.layout,
+                split_names: args.split_names.clone().map_or(Vec::new(), |names| names.0),
+                shares,
+                skip_bad,
+            };
+            folder::open(root.as_deref().expect("clap requires it"), &options)?
+        }
+    };
+    cli::info(&found.layout);
+    let left_out = &found.photographs.left_out;
+    if !left_out.is_empty() {
+        cli::info(format_args!("left out: {}", left_out.join("; ")));
+    }
+    prepare(&found.photographs, &args.pictures, &args.output)?;
+    print_next(&args.output.out, "--lr auto --epochs 500");
+    Ok(())
+}
+
+fn prepare(photographs: &Photographs, pictures: &Pictures, output: &Output) -> Result<()> {
+    let rows: usize = photographs.splits.iter().map(|s| s.rows.len()).sum();
+    let (size, out) = (pictures.size, &output.out);
+    let options = pictures.options();
+    cli::info(format_args!(
+        "{}: {rows} photographs, {} classes, to {size} x {size} x 3 = {} features",
+        photographs.source,
+        photographs.class_names.len(),
+        (size as u128 * size as u128).saturating_mul(3),
+    ));
+    let pool = threads::pool(pictures.threads)?;
+    if (1..=prep::MAX_SIZE).contains(&size) {
+        forecast(photographs, &options, pool.current_num_threads())?;
+    }
+    let bar = cli::progress(rows as u64, "prepare");
+    let started = Instant::now();
+    let prepared = pool.install(|| {
+        let overwrite = output.overwrite();
+        prep::prepare(photographs, &options, out, overwrite, &|n| bar.inc(n))
+    })?;
+    bar.finish_and_clear();
+    print_done(out, &prepared, started);
+    Ok(())
+}
+
+/// By the time that a few photographs take. One that cannot be used is named later.
+fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) -> Result<()> {
+    const TRIED: usize = 8;
+    let all = photographs.splits.iter().flat_map(|split| &split.rows);
+    let rows = all.clone().count();
+    let started = Instant::now();
+    let mut tried = 0;
+    let mut loader = Loader::default();
+    let mut row = vec![0.0; 3 * options.size * options.size];
+    for (photograph, _) in all.step_by((rows / TRIED).max(1)).take(TRIED) {
+        match loader.load(photograph, options.size, &options.decode, &mut row) {
+            Ok(()) => tried += 1,
+            Err(Error::Image { .. }) => {}
+            Err(Error::Io { .. }) if options.skip_bad => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let each = started.elapsed().as_secs_f64() / f64::from(tried.max(1));
+    let archive: usize = (photographs.splits.iter())
+        .flat_map(|split| &split.rows)
+        .filter_map(|(photograph, _)| Some(photograph.bytes.as_ref()?.len()))
+        .sum();
+    let row = 4.0 * 3.0 * (options.size * options.size) as f64;
+    let memory = row.max(64e6) + archive as f64;
+    let seconds = each * rows as f64 / threads as f64;
+    cli::forecast(seconds, memory, row * rows as f64);
+    if seconds >= cli::WORTH_A_FORECAST && cfg!(target_arch = "x86_64") && !jpeg::has_simd() {
+        cli::info(
+            "  libjpeg was built without SIMD: with it this takes about half the time. Install nasm \
+             and build flowreg again (in a checkout after `cargo clean -p mozjpeg-sys`)",
+        );
+    }
+    Ok(())
+}
+
+fn npy(args: &Npy) -> Result<()> {
+    let mut parts = vec![arrays::ArrayPart {
+        name: "train",
+        x: args.x.clone(),
+        y: args.y.clone(),
+    }];
+    let others = [
+        ("val", &args.x_val, &args.y_val),
+        ("test", &args.x_test, &args.y_test),
+    ];
+    for (name, x, y) in others {
+        if let (Some(x), Some(y)) = (x.clone(), y.clone()) {
+            parts.push(arrays::ArrayPart { name, x, y });
+        }
+    }
+    let options = arrays::ArrayOptions {
+        labels_from: args.labels_from,
+        center: args.center,
+    };
+    convert(&args.output, |progress| {
+        let (out, overwrite) = (&args.output.out, args.output.overwrite());
+        arrays::prepare(&parts, options, out, overwrite, progress)
+    })
+}
+
+fn text_parts(train: &Path, val: &Option<PathBuf>, test: &Option<PathBuf>) -> Vec<Part> {
+    [
+        ("train", Some(train)),
+        ("val", val.as_deref()),
+        ("test", test.as_deref()),
+    ]
+    .into_iter()
+    .filter_map(|(name, path)| {
+        let path = path?.to_path_buf();
+        Some(Part { name, path })
+    })
+    .collect()
+}
+
+fn csv(args: &Csv) -> Result<()> {
+    let parts = text_parts(&args.train, &args.val, &args.test);
+    let options = csv_text::CsvOptions {
+        label: args.label.clone(),
+        delimiter: args.delimiter,
+        center: args.center,
+    };
+    convert(&args.output, |progress| {
+        let (out, overwrite) = (&args.output.out, args.output.overwrite());
+        csv_text::prepare(&parts, &options, out, overwrite, progress)
+    })
+}
+
+fn libsvm(args: &Libsvm) -> Result<()> {
+    let parts = text_parts(&args.train, &args.val, &args.test);
+    let options = LibsvmOptions {
+        first_index: args.first_index,
+        features: args.features,
+        center: args.center,
+    };
+    convert(&args.output, |progress| {
+        let overwrite = args.output.overwrite();
+        let progress = |step| match step {
+            libsvm::Progress::Read(_) => {}
+            libsvm::Progress::Found(found) => print_found(&found),
+            libsvm::Progress::Written(rows) => progress(rows),
+        };
+        libsvm::prepare(&parts, options, &args.output.out, overwrite, &progress)
+    })
+}
+
+fn print_found(found: &Found) {
+    let Found {
+        rows,
+        features,
+        values,
+        first_index,
+        queries,
+        bytes,
+        spool,
+    } = found;
+    if *queries > 0 {
+        cli::info(format_args!("qid: of {queries} lines is passed over"));
+    }
+    cli::info(format_args!(
+        "{rows} rows x {features} features, numbered from {first_index}: {bytes} bytes on the disk \
+         with the zeros, and {spool} more while they are written; the texts hold {values} values"
+    ));
+}
+
+fn convert(
+    output: &Output,
+    prepare: impl FnOnce(&(dyn Fn(u64) + Sync)) -> Result<Prepared>,
+) -> Result<()> {
+    let started = Instant::now();
+    let bar = cli::progress(0, "rows");
+    let prepared = prepare(&|n| {
+        bar.inc_length(n);
+        bar.inc(n);
+    })?;
+    bar.finish_and_clear();
+    print_done(&output.out, &prepared, started);
+    print_next(&output.out, "--lr auto --epochs 2000");
+    Ok(())
+}
+
+fn print_done(out: &Path, prepared: &Prepared, started: Instant) {
+    let manifest = &prepared.manifest;
+    for split in &manifest.splits {
+        cli::info(format_args!("  {:5} {:5} rows", split.name, split.rows));
+    }
+    for skipped in &manifest.skipped {
+        cli::info(format_args!("  skipped: {skipped}"));
+    }
+    let rows: usize = manifest.splits.iter().map(|split| split.rows).sum();
+    let seconds = started.elapsed().as_secs_f64();
+    cli::info(format_args!(
+        "{} in {seconds:.1} s ({:.2} ms a row)",
+        out.display(),
+        seconds * 1e3 / rows as f64
+    ));
+    let (labels, names) = (&prepared.train_labels, &manifest.class_names);
+    let from_one = "give --labels-from 1";
+    if let Some(sentence) = checks::absent_classes(labels, names.len(), names, from_one) {
+        cli::warn(sentence);
+    }
+}
+
+fn verify(args: &Dir) -> Result<()> {
+    let dataset = Dataset::open(&args.dataset)?;
+    threads::pool(args.threads)?.install(|| dataset.verify())?;
+    let splits = &dataset.manifest().splits;
+    let rows: usize = splits.iter().map(|split| split.rows).sum();
+    cli::info(format_args!(
+        "{}: every byte is as it was written ({} splits, {rows} rows)",
+        args.dataset.display(),
+        splits.len()
+    ));
+    Ok(())
+}
+
+fn print_next(out: &Path, options: &str) {
+    cli::info(format_args!(
+        "next: flowreg-fit {} {options} --out RUN",
+        out.display()
+    ));
+}
+
+fn draw(args: &Demo) -> Result<()> {
+    let options = DemoOptions {
+        seed: args.seed,
+        ..DemoOptions::default()
+    };
+    let staging = Staging::begin(
+        &args.output.out,
+        OutputKind::Photographs,
+        args.output.overwrite(),
+        &[],
+    )?;
+    let bar = cli::progress(options.photographs() as u64, "draw");
+    demo::write_photographs(staging.dir(), &options, &|n| bar.inc(n))?;
+    bar.finish_and_clear();
+    staging.publish()?;
+    cli::info(format_args!(
+        "{}: {} photographs of {} classes; next: flowreg-prep flowers102 --root {} --no-verify --out DATASET",
+        args.output.out.display(),
+        options.photographs(),
+        options.classes,
+        args.output.out.display(),
+    ));
+    Ok(())
+}
