@@ -579,7 +579,7 @@ fn checkpoints_are_not_lost_by_mistake() {
     // Of somebody else: kept, whatever is given.
     std::fs::write(world.path("run.checkpoint"), b"days of work").unwrap();
     for force in [&often[..], &[&often[..], &["--force"]].concat()] {
-        let parts = ["run.checkpoint", "no checkpoint", "another --out"];
+        let parts = ["run.checkpoint", "no checkpoint", "another path"];
         world.refuses(65, &parts, |world| world.fit(force));
     }
     // One of a fit, cut short.
