@@ -178,7 +178,7 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 /// Fit a linear classifier: logistic for two classes, else softmax.
 ///
 /// `data` is the samples to fit, or a pair of them and samples to validate on after every
-/// epoch. `callback` is told what happens, and stops the fit by [`ControlFlow::Break`]. Cost: that of the [`plan`].
+/// epoch. `callback` is told what happens, and stops the fit by [`ControlFlow::Break`](std::ops::ControlFlow::Break). Cost: that of the [`plan`].
 ///
 /// ```
 /// use flowreg::{Event, FitOptions, Samples};

@@ -1,6 +1,6 @@
 //! Matrix product of strided operands into a row-major result: [`product`] and
 //! [`packed_product`] of f32, [`byte_product`] of bytes. What a product multiplies and adds up
-//! is an [`Element`]; everything else is written once for all of them.
+//! is an `Element` (`tile.rs`); everything else is written once for all of them.
 //!
 //! C is computed in tiles of MR x NR sums that live in registers (`tile`). The summed index k is
 //! cut into blocks of KC; the other loops depend on how the operands lie.
