@@ -178,7 +178,8 @@ fn features_that_are_no_numbers_are_named() {
     x[17] = f32::NAN;
     x[20] = f32::INFINITY;
     let expected = "x: found NaN in row 3, feature 2, expected finite numbers";
-    let refused = Samples::new(&x, 5, &problem.labels, 3).unwrap_err();
+    let samples = Samples::new(&x, 5, &problem.labels, 3).unwrap();
+    let refused = flowreg::fit(&samples, &FitOptions::default(), &mut |_| {}).unwrap_err();
     assert_eq!(refused.to_string(), expected);
     let rows = Rows::new(MatRef::new(&x, 12, 5));
     let gemm = Gemm::new(Backend::default(), 1);

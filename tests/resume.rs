@@ -137,19 +137,19 @@ fn checkpoints_of_other_fits_are_refused_by_the_first_difference() {
         ("`engine`: found gram, expected primal", |o| {
             o.engine = EngineChoice::Primal;
         }),
-        ("--momentum", |o| o.sgd.momentum = 0.0),
-        ("--epochs", |o| o.sgd.epochs = 200),
-        ("--batch-size", |o| o.sgd.batch_size = Some(5)),
-        ("--init", |o| o.init = flowreg::Init::Zeros),
-        ("--seed", |o| o.sgd.seed = 1),
-        ("--weight-decay", |o| o.sgd.weight_decay = 1e-3),
-        ("--gemm", |o| {
+        ("`momentum`", |o| o.sgd.momentum = 0.0),
+        ("`epochs`", |o| o.sgd.epochs = 200),
+        ("`batch_size`", |o| o.sgd.batch_size = Some(5)),
+        ("`init`", |o| o.init = flowreg::Init::Zeros),
+        ("`seed`", |o| o.sgd.seed = 1),
+        ("`weight_decay`", |o| o.sgd.weight_decay = 1e-3),
+        ("`backend`", |o| {
             o.backend = flowreg::linalg::gemm::Backend::Own
         }),
-        ("--class-weight", |o| {
+        ("`class_weight`", |o| {
             o.weighting.classes = ClassWeights::Balanced
         }),
-        ("--label-smoothing", |o| o.weighting.label_smoothing = 0.1),
+        ("`label_smoothing`", |o| o.weighting.label_smoothing = 0.1),
     ];
     for (part, change) in changes {
         let mut other = options.clone();
@@ -216,7 +216,7 @@ fn a_trajectory_cannot_be_resumed() {
     let train = problem.samples();
     for resume in [false, true] {
         let error = fit((&train).into(), &options, Path::new("c"), resume, |_| ()).unwrap_err();
-        for part in ["--save-trajectory", "--checkpoint-every or --resume"] {
+        for part in ["`save_trajectory`", "`checkpoints` or `resume`"] {
             assert!(error.to_string().contains(part), "{error}");
         }
         assert_eq!(error.exit_code(), 64);
@@ -439,24 +439,24 @@ fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
         ("`l2`: found 1:0.01:3, expected 0.1", |o| {
             o.penalty = Penalty::Value(0.1)
         }),
-        ("--cv", |o| o.folds = Some(Folds::stratified(2, 0))),
+        ("`folds`", |o| o.folds = Some(Folds::stratified(2, 0))),
         // Whose K would be another's too.
         (
             "`engine`: found gram, expected gram, `refit_all` all",
             |o| o.refit_all = true,
         ),
-        ("--tolerance", |o| o.tolerance = 1e-6),
-        ("--max-iterations", |o| o.max_iterations = 1001),
-        ("--gemm", |o| {
+        ("`tolerance`", |o| o.tolerance = 1e-6),
+        ("`max_iterations`", |o| o.max_iterations = 1001),
+        ("`backend`", |o| {
             o.backend = flowreg::linalg::gemm::Backend::Own
         }),
-        ("--class-weight", |o| {
+        ("`class_weight`", |o| {
             o.weighting.classes = ClassWeights::Given(vec![1.0, 1.0, 2.0])
         }),
-        ("--sample-weight", |o| {
+        ("`sample_weight`", |o| {
             o.weighting.samples = Some(vec![1.0; 11])
         }),
-        ("--label-smoothing", |o| o.weighting.label_smoothing = 0.1),
+        ("`label_smoothing`", |o| o.weighting.label_smoothing = 0.1),
     ];
     for (part, change) in changes {
         let mut other = options.clone();
