@@ -302,8 +302,7 @@ impl PathOptions {
             return Err(Error::options(
                 "`l2`",
                 "several penalties and no rows to choose by",
-                "`validation` or `folds`, which choose one, or one `l2`; of the library also \
-                 emit.models, with which none is chosen",
+                "`validation` or `folds`, which choose one, or one `l2`",
             ));
         }
         if self.refit_all && !validated {
