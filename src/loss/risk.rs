@@ -27,8 +27,7 @@ use rayon::prelude::*;
 
 use crate::kernels::columns::Columns;
 use crate::kernels::{Isa, columns, with_isa};
-use crate::linalg::vec::Real;
-use crate::linalg::vec::sum;
+use crate::linalg::vec::{Real, axpby_serial, sum};
 use crate::loss::Loss;
 use crate::threads::{Share, Work};
 
@@ -363,8 +362,8 @@ impl<'a> Risk<'a> {
         }
         for of_block in at.of_blocks.chunks_exact(2 * c) {
             let (gradient, curvature) = of_block.split_at(c);
-            axpy(gradient, &mut at.bias);
-            axpy(curvature, &mut at.bias_curvatures);
+            axpby_serial(1.0, gradient, 1.0, &mut at.bias);
+            axpby_serial(1.0, curvature, 1.0, &mut at.bias_curvatures);
         }
     }
 
@@ -427,7 +426,7 @@ impl<'a> Risk<'a> {
         bias.fill(0.0);
         if self.has_bias {
             for of_block in of_blocks.chunks_exact(c) {
-                axpy(of_block, bias);
+                axpby_serial(1.0, of_block, 1.0, bias);
             }
         }
     }
@@ -834,10 +833,6 @@ fn exp(x: f64) -> f64 {
     } else {
         f64::from_bits(raised)
     }
-}
-
-fn axpy(x: &[f64], y: &mut [f64]) {
-    y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
 }
 
 #[cfg(test)]

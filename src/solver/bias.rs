@@ -2,6 +2,7 @@
 
 use crate::linalg::vec::{Real, axpby};
 use crate::loss::risk::{Eval, Risk};
+use crate::solver::point::inner;
 
 /// Most Newton steps.
 const ROUNDS: usize = 40;
@@ -78,12 +79,12 @@ fn newton_step<T: Real>(
     let mut r = centered(at.bias.iter().map(|g| -g).collect());
     let (mut step, mut gain, mut q) = (vec![0.0; c], 0.0, vec![0.0; c]);
     let mut d = scaled(&r);
-    let mut rho = dot(&r, &d);
+    let mut rho = inner(&r, &d);
     let first = rho;
     let mut moved = rho == 0.0;
     for _ in 0..MAX_STEPS {
         risk.hessian(at, nowhere, &d, room, &mut q);
-        let curvature = dot(&d, &q);
+        let curvature = inner(&d, &q);
         if rho <= RESIDUAL * first || curvature.is_nan() || curvature <= 0.0 {
             break;
         }
@@ -94,16 +95,12 @@ fn newton_step<T: Real>(
         axpby(-alpha, &q, 1.0, &mut r);
         r = centered(r);
         let solved = scaled(&r);
-        let next = dot(&r, &solved);
+        let next = inner(&r, &solved);
         axpby(1.0, &solved, next / rho, &mut d);
         rho = next;
     }
     // What cannot be looked for is not known to be little.
     (step, if moved { gain } else { f64::INFINITY })
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::solver::report::{SolveReport, StoppingCriteria};
 /// Steps remembered: with lines searched to their lowest point, more of them save no step.
 const MEMORY: usize = 5;
 /// Steps for which a preconditioner and the logits are kept.
-const KEEP: usize = 12;
+const RECOMPUTE_EVERY: usize = 12;
 
 /// A step s and how the gradient changed along it, y.
 struct Pair<T> {
@@ -68,7 +68,7 @@ impl<S: Problem> DirectionRule<S> for Memory<S::Real> {
             direction,
             q,
         } = self;
-        if minimizer.iteration.is_multiple_of(KEEP) {
+        if minimizer.iteration.is_multiple_of(RECOMPUTE_EVERY) {
             // Not at a step's end: y must not hold what rounding had moved the logits by.
             if minimizer.updates_since_recompute > 0 {
                 minimizer.recompute();
