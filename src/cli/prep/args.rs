@@ -7,6 +7,7 @@ use crate::data::folder;
 use crate::data::folder::Layout;
 use crate::data::pictures::DecodeOptions;
 use crate::data::prep::PrepOptions;
+use crate::data::source::Part;
 use crate::io::publish::Overwrite;
 use clap::{Args, Parser, Subcommand};
 
@@ -270,15 +271,8 @@ pub(super) struct Csv {
     /// Name of the column that has the label
     #[arg(long, value_name = "COLUMN")]
     pub(super) label: String,
-    /// Table to train on: a file (.gz, .bz2 and .xz too), or - for standard input
-    #[arg(long, value_name = "FILE")]
-    pub(super) train: PathBuf,
-    /// Table of the split val
-    #[arg(long, value_name = "FILE")]
-    pub(super) val: Option<PathBuf>,
-    /// Table of the split test
-    #[arg(long, value_name = "FILE")]
-    pub(super) test: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) texts: Texts,
     /// What stands between values: one character, or tab [default: found in the header]
     #[arg(long, value_name = "CHARACTER", value_parser = cli::delimiter)]
     pub(super) delimiter: Option<u8>,
@@ -292,15 +286,8 @@ pub(super) struct Csv {
 
 #[derive(Args)]
 pub(super) struct Libsvm {
-    /// Text to train on: plain, .gz, .bz2 or .xz; - for standard input
-    #[arg(long, value_name = "FILE")]
-    pub(super) train: PathBuf,
-    /// Text of the split val
-    #[arg(long, value_name = "FILE")]
-    pub(super) val: Option<PathBuf>,
-    /// Text of the split test
-    #[arg(long, value_name = "FILE")]
-    pub(super) test: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) texts: Texts,
     /// Index of the first feature, 0 or 1; 0 if any line has index 0, else 1, if not given
     #[arg(long, value_name = "I")]
     pub(super) first_index: Option<u8>,
@@ -313,6 +300,35 @@ pub(super) struct Libsvm {
     pub(super) center: bool,
     #[command(flatten)]
     pub(super) output: Output,
+}
+
+/// The text of each split.
+#[derive(Args)]
+pub(super) struct Texts {
+    /// Text to train on: a file (.gz, .bz2 and .xz too), or - for standard input
+    #[arg(long, value_name = "FILE")]
+    train: PathBuf,
+    /// Text of the split val
+    #[arg(long, value_name = "FILE")]
+    val: Option<PathBuf>,
+    /// Text of the split test
+    #[arg(long, value_name = "FILE")]
+    test: Option<PathBuf>,
+}
+
+impl Texts {
+    pub(super) fn parts(&self) -> Vec<Part> {
+        let splits = [
+            ("train", Some(&self.train)),
+            ("val", self.val.as_ref()),
+            ("test", self.test.as_ref()),
+        ];
+        let given = splits.into_iter().filter_map(|(name, path)| {
+            let path = path?.clone();
+            Some(Part { name, path })
+        });
+        given.collect()
+    }
 }
 
 #[derive(Args)]

@@ -3,7 +3,7 @@
 mod args;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -14,7 +14,6 @@ use crate::data::folder::{FolderOptions, Shares};
 use crate::data::libsvm::{Found, LibsvmOptions};
 use crate::data::photographs::{Loader, Photographs};
 use crate::data::prep::PrepOptions;
-use crate::data::source::Part;
 use crate::data::{
     arrays, checks, csv_text, demo, download, flowers102, folder, jpeg, libsvm, list, prep,
 };
@@ -190,22 +189,8 @@ fn npy(args: &Npy) -> Result<()> {
     })
 }
 
-fn text_parts(train: &Path, val: &Option<PathBuf>, test: &Option<PathBuf>) -> Vec<Part> {
-    [
-        ("train", Some(train)),
-        ("val", val.as_deref()),
-        ("test", test.as_deref()),
-    ]
-    .into_iter()
-    .filter_map(|(name, path)| {
-        let path = path?.to_path_buf();
-        Some(Part { name, path })
-    })
-    .collect()
-}
-
 fn csv(args: &Csv) -> Result<()> {
-    let parts = text_parts(&args.train, &args.val, &args.test);
+    let parts = args.texts.parts();
     let options = csv_text::CsvOptions {
         label: args.label.clone(),
         delimiter: args.delimiter,
@@ -218,7 +203,7 @@ fn csv(args: &Csv) -> Result<()> {
 }
 
 fn libsvm(args: &Libsvm) -> Result<()> {
-    let parts = text_parts(&args.train, &args.val, &args.test);
+    let parts = args.texts.parts();
     let options = LibsvmOptions {
         first_index: args.first_index,
         features: args.features,
