@@ -133,6 +133,39 @@ fn start(problem: &Problem, init: &Init) -> twin::Parameters {
     }
 }
 
+/// Both engines' losses and end of a fit beside the twin's.
+fn check_against_twin(
+    problem: &Problem,
+    sgd: &Sgd,
+    init: &Init,
+    weighting: &SampleWeights,
+    weights: &twin::Weights,
+) -> Result<(), TestCaseError> {
+    let samples = problem.samples();
+    let (losses, end) = twin::sgd(problem, start(problem, init), sgd, weights);
+    for engine in [EngineChoice::Gram, EngineChoice::Primal] {
+        let options = FitOptions {
+            sgd: sgd.clone(),
+            init: init.clone(),
+            weighting: weighting.clone(),
+            engine,
+            threads: Some(1),
+            ..FitOptions::default()
+        };
+        let fit = flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
+        prop_assert_eq!(fit.history.len(), losses.len());
+        for (epoch, expected) in fit.history.iter().zip(&losses) {
+            prop_assert!(
+                common::relative(epoch.loss, *expected) < 2e-5,
+                "{epoch:?} {expected}"
+            );
+        }
+        prop_assert!(common::largest_difference(fit.model.weight().as_slice(), &end.weight) < 5e-5);
+        prop_assert!(common::largest_difference(fit.model.bias(), &end.bias) < 5e-5);
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -145,30 +178,33 @@ proptest! {
         classes in 2usize..6, seed in any::<u32>(), zeros in any::<bool>(),
     ) {
         let problem = Problem::random(n, d, classes, seed);
-        let samples = problem.samples();
         let init = if zeros { Init::Zeros } else { Init::Torch { seed } };
         let Some((weighting, weights)) = weigh(&problem, weighting) else {
             return Ok(());
         };
-        let (losses, end) = twin::sgd(&problem, start(&problem, &init), &sgd, &weights);
-        for engine in [EngineChoice::Gram, EngineChoice::Primal] {
-            let options = FitOptions {
-                sgd: sgd.clone(),
-                init: init.clone(),
-                weighting: weighting.clone(),
-                engine,
-                threads: Some(1),
-                ..FitOptions::default()
-            };
-            let fit = flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
-            prop_assert_eq!(fit.history.len(), losses.len());
-            for (epoch, expected) in fit.history.iter().zip(&losses) {
-                prop_assert!(common::relative(epoch.loss, *expected) < 2e-5, "{epoch:?} {expected}");
-            }
-            prop_assert!(common::largest_difference(fit.model.weight().as_slice(), &end.weight) < 5e-5);
-            prop_assert!(common::largest_difference(fit.model.bias(), &end.bias) < 5e-5);
-        }
+        check_against_twin(&problem, &sgd, &init, &weighting, &weights)?;
     }
+}
+
+/// The one class that weighs anything is that of the largest logits, and no row has it: the loss
+/// is what smoothing leaves of a distance and of small exponentials.
+#[test]
+fn smoothing_of_a_class_without_rows_equals_the_twin() {
+    let problem = Problem::random(5, 7, 3, 979_663_454);
+    let sgd = Sgd {
+        lr: 0.365_099_887_697_680_3.into(),
+        momentum: 0.9,
+        epochs: 9,
+        ..Sgd::default()
+    };
+    let weighting = SampleWeights {
+        classes: ClassWeights::Given(vec![0.0, 0.25, 0.0, 1.0, 1.0, 1.0]),
+        label_smoothing: 0.1,
+        ..SampleWeights::default()
+    };
+    let (weighting, weights) = weigh(&problem, weighting).unwrap();
+    let init = Init::Torch { seed: 979_663_454 };
+    check_against_twin(&problem, &sgd, &init, &weighting, &weights).unwrap();
 }
 
 /// Label smoothing beside class weights where the loss is known: at W = 0.

@@ -91,6 +91,8 @@ impl Task for Block<'_> {
         }
         // The label's own term is added last: near a perfect fit it is 1 and the others are
         // tiny, and both the loss ln(1 + others) and the gradient -others/total keep them.
+        // Where another class has the largest logit, the loss is distance + ln(1 + rest), and
+        // label smoothing may cancel the distance: then the rest is summed without the 1.
         let mut targets = [0.0; WIDTH];
         let label = |i: usize| self.labels[i] as usize * WIDTH + i;
         for (i, target) in targets.iter_mut().enumerate().take(width) {
@@ -116,6 +118,10 @@ impl Task for Block<'_> {
             let distance = f64::from(max[i]) - f64::from(targets[i]);
             self.losses[i] = if distance == 0.0 {
                 others.ln_1p()
+            } else if total < 2.0 {
+                let rest = self.exps[i..].iter().step_by(WIDTH);
+                let rest = rest.filter(|exp| **exp < 1.0).map(|&exp| f64::from(exp));
+                distance + (rest.sum::<f64>() + f64::from(target_exps[i])).ln_1p()
             } else {
                 distance + total.ln()
             };

@@ -620,6 +620,14 @@ mod tests {
         let others = 2.0 * (-20.0f64).exp();
         assert!((value / others.ln_1p() - 1.0).abs() < 1e-6, "{value}");
         assert!((f64::from(g[0]) / -(others / (1.0 + others)) - 1.0).abs() < 1e-6);
+        // Above the distance of the label from the largest logit, which label smoothing may
+        // take away again.
+        let (value, _) = run(Loss::Softmax, &[10.0, 0.0, 0.0], 3, &[1]);
+        let rest = 2.0 * (-10.0f64).exp();
+        assert!(
+            ((value - 10.0) / rest.ln_1p() - 1.0).abs() < 1e-6,
+            "{value}"
+        );
         let (value, g) = run(Loss::Logistic, &[30.0], 1, &[1]);
         assert!((value / (-30.0f64).exp() - 1.0).abs() < 1e-6);
         assert!((f64::from(g[0]) / -(-30.0f64).exp() - 1.0).abs() < 1e-6);
