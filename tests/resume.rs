@@ -272,7 +272,7 @@ fn converge_options() -> impl Strategy<Value = (PathOptions, bool)> {
         ClassWeights::Equal,
         ClassWeights::Given(vec![0.0, 1.0, 2.0]),
     ]);
-    // Beyond what rounding allows, where searches stall.
+    // A tolerance below rounding, where line searches stall.
     let tolerance = prop::sample::select(vec![1e-5, 1e-16]);
     (optimizer, engine, way, any::<bool>(), classes, tolerance).prop_map(
         |(optimizer, engine, (penalty, folds, validation), refit, classes, tolerance)| {
@@ -530,7 +530,8 @@ fn damaged_and_forged_checkpoints_of_converged_fits_are_refused() {
                 forged(&other)
             };
             refused(&with([&values[..], &[0.0]].concat()), what);
-            // Another point is another fit, which ends; other counts or searches are none.
+            // A changed point resumes as another fit, which ends. Changed counts or records must be
+            // refused.
             for value in [f64::NAN, -1.0, 0.5, 1e300] {
                 let result = read(&with(vec![value; values.len()]));
                 let counts = ["since_best", "iteration", "logits", "solves", "searched"];
@@ -546,7 +547,7 @@ fn damaged_and_forged_checkpoints_of_converged_fits_are_refused() {
 }
 
 #[test]
-fn more_searches_than_the_fit_has_are_refused() {
+fn more_solves_than_the_fit_has_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint");
     let problem = Problem::random(6, 8, 3, 1);
@@ -568,5 +569,5 @@ fn more_searches_than_the_fit_has_are_refused() {
     searched.shape[0] = 3;
     std::fs::write(&path, tensors::write(&all, about.unwrap())).unwrap();
     let error = go((&train, &train).into(), &options, &path, true, |_| ()).unwrap_err();
-    assert!(error.to_string().contains("3 searches"), "{error}");
+    assert!(error.to_string().contains("3 solves"), "{error}");
 }
