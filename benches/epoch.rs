@@ -88,13 +88,14 @@ fn report(samples: &Samples, directory: &Path, peak: f64) {
         let mut seconds: Vec<f64> = fits.iter().map(part).collect();
         seconds.sort_by(f64::total_cmp);
         let (best, median) = (seconds[0], seconds[FITS / 2]);
-        match gflop > 0.0 {
-            true => println!(
+        if gflop > 0.0 {
+            println!(
                 "{name:26} {gflop:8.2} {best:9.4} {median:9.4} {:8.1} {:4.0}%",
                 gflop / best,
                 100.0 * gflop / best / peak
-            ),
-            false => println!("{name:26} {:8} {best:9.4} {median:9.4}", ""),
+            )
+        } else {
+            println!("{name:26} {:8} {best:9.4} {median:9.4}", "")
         }
         best
     };

@@ -54,7 +54,9 @@ fn main() {
     let base = seconds(SOFTMAX, &x);
 
     print!("{:>4} {:>5} {:>4}", "n", "d", "c");
-    PARTS.iter().for_each(|(name, _)| print!(" | {name:>20}"));
+    for (name, _) in PARTS.iter() {
+        print!(" | {name:>20}");
+    }
     println!(
         "\n{:15}{}",
         "",
@@ -62,9 +64,10 @@ fn main() {
     );
     for group in groups {
         for &shape in group {
-            let found = match (shape.n, shape.d, shape.c) == (n, d, c) {
-                true => base,
-                false => seconds(shape, &x),
+            let found = if (shape.n, shape.d, shape.c) == (n, d, c) {
+                base
+            } else {
+                seconds(shape, &x)
             };
             line(shape, &found, &base);
         }
@@ -110,7 +113,9 @@ fn seconds(shape: Shape, x: &[f32]) -> [f64; 5] {
             gram.weight,
             primal.epochs / EPOCHS[1] as f64,
         ];
-        (best.iter_mut().zip(parts)).for_each(|(best, part)| *best = best.min(part));
+        for (best, part) in best.iter_mut().zip(parts) {
+            *best = best.min(part);
+        }
         if started.elapsed().as_secs_f64() > SECONDS {
             break;
         }

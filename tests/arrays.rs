@@ -88,7 +88,7 @@ fn expected(kind: &str) -> Vec<f32> {
 }
 
 #[test]
-fn what_numpy_saves_is_read() {
+fn arrays_saved_by_numpy_are_read() {
     let mut read = 0;
     for entry in std::fs::read_dir(golden("")).unwrap() {
         let path = entry.unwrap().path();
@@ -129,7 +129,7 @@ fn what_numpy_saves_is_read() {
 }
 
 #[test]
-fn members_of_archives_are_read_by_name_or_where_only_one_can_be_meant() {
+fn archive_members_are_read_by_name_or_if_unambiguous() {
     let of = |address: &str| rows_of(&golden(address), 4);
     for address in [
         "single.npz",
@@ -242,14 +242,13 @@ fn zip(members: &[(&str, &[u8], bool)]) -> Vec<u8> {
     use std::io::Write;
     let (mut file, mut directory) = (Vec::new(), Vec::new());
     for &(name, content, deflated) in members {
-        let data = match deflated {
-            false => content.to_vec(),
-            true => {
-                let mut deflate =
-                    flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
-                deflate.write_all(content).unwrap();
-                deflate.finish().unwrap()
-            }
+        let data = if deflated {
+            let mut deflate =
+                flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+            deflate.write_all(content).unwrap();
+            deflate.finish().unwrap()
+        } else {
+            content.to_vec()
         };
         let mut crc = flate2::Crc::new();
         crc.update(content);
@@ -336,10 +335,7 @@ proptest! {
             (mixed.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 14) as i64 - (1 << 49)
         };
         let elements: Vec<_> = (0..rows * columns).map(|i| element(kind, n(i))).collect();
-        let places: Vec<usize> = match fortran {
-            false => (0..rows * columns).collect(),
-            true => (0..columns).flat_map(|j| (0..rows).map(move |i| i * columns + j)).collect(),
-        };
+        let places: Vec<usize> = if fortran { (0..columns).flat_map(|j| (0..rows).map(move |i| i * columns + j)).collect() } else { (0..rows * columns).collect() };
         let mut data = Vec::new();
         for place in places {
             let mut bytes = elements[place].0.clone();
@@ -379,7 +375,7 @@ proptest! {
 
     /// Whatever is in a file, it is rows or a refusal.
     #[test]
-    fn any_bytes_end_in_a_result(
+    fn any_bytes_give_rows_or_an_error(
         bytes in prop::collection::vec(any::<u8>(), 0..200),
         kind in 0..4,
         at in any::<prop::sample::Index>(),
@@ -407,7 +403,7 @@ proptest! {
 
 /// None of the arrays of a sparse matrix is the matrix, whichever is named.
 #[test]
-fn a_sparse_matrix_is_refused_whatever_its_kind() {
+fn sparse_matrices_of_every_kind_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.npz");
     let array = npy(
@@ -448,7 +444,7 @@ fn a_sparse_matrix_is_refused_whatever_its_kind() {
 
 /// numpy.load unpacks what numpy.savez does not pack.
 #[test]
-fn another_compression_of_a_member_is_named() {
+fn unsupported_compression_of_a_member_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.npz");
     let good = zip(&[("x.npy", &[0; 100], true)]);
@@ -467,7 +463,7 @@ fn another_compression_of_a_member_is_named() {
 /// A number that cannot be used is printed to its last digit, and in the same words by whatever
 /// reads it.
 #[test]
-fn what_cannot_be_a_feature_is_said_in_the_same_words() {
+fn invalid_features_have_the_same_message_in_every_format() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let write = |name: &str, descr: &str, shape: &str, data: &[u8]| {
@@ -532,7 +528,7 @@ fn what_cannot_be_a_feature_is_said_in_the_same_words() {
 
 /// Of an array in Fortran order, which is kept in memory as f64, too.
 #[test]
-fn refused_whole_numbers_of_fortran_order_are_exact() {
+fn refused_integers_of_fortran_order_are_printed_exactly() {
     let dir = tempfile::tempdir().unwrap();
     let (x, y) = (dir.path().join("x.npy"), dir.path().join("y.npy"));
     let text = "{'descr': '<i8', 'fortran_order': True, 'shape': (2, 3), }";
@@ -551,7 +547,7 @@ fn refused_whole_numbers_of_fortran_order_are_exact() {
 
 /// Every byte of a member counts: its checksum is compared, its length bounded.
 #[test]
-fn damaged_and_lying_archives_are_refused() {
+fn damaged_and_forged_archives_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.npz");
     let values: Vec<u8> = (0..400).flat_map(|i| (i as f32).to_le_bytes()).collect();
@@ -744,7 +740,7 @@ fn times(dir: &Path) -> (PathBuf, PathBuf) {
 }
 
 #[test]
-fn columns_that_f32_would_lose_are_refused_or_shifted() {
+fn columns_beyond_the_precision_of_f32_are_refused_or_shifted() {
     let dir = tempfile::tempdir().unwrap();
     let (x, y) = times(dir.path());
     let parts = [part(&x, &y)];
@@ -784,7 +780,7 @@ fn columns_that_f32_would_lose_are_refused_or_shifted() {
 
 /// Whole numbers of which f32 holds one, however small their spread beside them.
 #[test]
-fn a_column_of_a_tiny_spread_is_no_constant() {
+fn a_column_of_small_spread_is_not_taken_for_a_constant() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let x: Vec<u8> = (0..8i64)
@@ -817,7 +813,7 @@ fn a_column_of_a_tiny_spread_is_no_constant() {
 
 /// Rows to validate on lose digits where those to train on do not: at every door.
 #[test]
-fn every_split_is_looked_at_for_lost_digits() {
+fn every_split_is_checked_for_lost_digits() {
     let world = World(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
     let write = |name: &str, text: &[u8]| std::fs::write(world.path(name), text).unwrap();
     write("t.csv", b"a,b,y\n1,7,u\n2,8,v\n1.5,9,u\n");
@@ -884,7 +880,7 @@ fn every_split_is_looked_at_for_lost_digits() {
 
 /// The rows of a dataset are stored with their shift, which is not subtracted again.
 #[test]
-fn the_rows_of_a_dataset_are_read_as_they_are_stored() {
+fn dataset_rows_are_not_shifted_twice() {
     let dir = tempfile::tempdir().unwrap();
     let (x, y) = times(dir.path());
     let options = ArrayOptions {
@@ -910,7 +906,7 @@ fn the_rows_of_a_dataset_are_read_as_they_are_stored() {
 /// What was done to the rows of a dataset is compared with what the model wants, whatever leads
 /// to them.
 #[test]
-fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
+fn dataset_rows_are_recognised_through_links_and_in_copies() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let (x, y) = times(dir.path());
@@ -1007,7 +1003,7 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
 
 /// Of bytes it must be known whether they are divided by 255.
 #[test]
-fn bytes_are_refused_where_the_model_does_not_say_what_they_are() {
+fn bytes_are_refused_if_the_model_has_no_number_format() {
     let bytes = golden("little_uint8.npy");
     let error = rows::open(&bytes, None, 4)
         .map(drop)
@@ -1028,7 +1024,7 @@ fn bytes_are_refused_where_the_model_does_not_say_what_they_are() {
 
 /// A model of bytes divided by 255 takes the bytes, or quotients, and nothing else.
 #[test]
-fn numbers_beyond_1_are_no_bytes_divided_by_255() {
+fn values_above_1_are_not_taken_for_bytes_divided_by_255() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.npy");
     let format = NumberFormat {
@@ -1148,7 +1144,7 @@ fn tables_of_every_spelling_are_the_same_rows() {
 
 /// The same classes and the same refusals at every door.
 #[test]
-fn labels_mean_the_same_at_every_door() {
+fn labels_are_read_alike_from_every_format() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &[u8]| table(dir.path(), name, text);
     let x = npy::f32_file(&[4, 1], &[1.0, 2.0, 3.0, 4.0]);
@@ -1239,7 +1235,7 @@ fn labels_mean_the_same_at_every_door() {
 }
 
 #[test]
-fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
+fn invalid_tables_are_refused_by_line_and_column() {
     let dir = tempfile::tempdir().unwrap();
     let options = CsvOptions {
         label: "y".to_string(),
@@ -1432,7 +1428,7 @@ fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
 
 /// The same model of the same numbers, however they are stored.
 #[test]
-fn fits_of_converted_arrays_are_those_of_mapped_ones() {
+fn converted_and_mapped_arrays_give_the_same_fit() {
     let world = World::new();
     let fit = |x: &str, y: &str, out: &str, more: &[&str]| {
         let common = [
@@ -1752,10 +1748,14 @@ fn datasets_do_not_depend_on_the_number_of_threads() {
 
     let rows = 1100;
     let mut text = String::from("label");
-    (0..features).for_each(|column| text += &format!(",x{column}"));
+    for column in 0..features {
+        text += &format!(",x{column}");
+    }
     for row in 0..rows {
         text += &format!("\n{}", row % 2);
-        (0..features).for_each(|column| text += &format!(",{}", large(row, column)));
+        for column in 0..features {
+            text += &format!(",{}", large(row, column));
+        }
     }
     let path = table(dir.path(), "table.csv", text);
     let name = "train";
@@ -1772,7 +1772,9 @@ fn datasets_do_not_depend_on_the_number_of_threads() {
     let mut text = String::new();
     for row in 0..rows {
         text += &format!("{}", row % 2);
-        (0..features).for_each(|j| text += &format!(" {}:{}", j + 1, large(row, j)));
+        for j in 0..features {
+            text += &format!(" {}:{}", j + 1, large(row, j));
+        }
         text += "\n";
     }
     let path = table(dir.path(), "text.libsvm", text);
@@ -1790,7 +1792,7 @@ fn datasets_do_not_depend_on_the_number_of_threads() {
 /// A row that cannot be used, behind blocks that were written already, is named by its row, and
 /// nothing is left.
 #[test]
-fn an_error_in_the_middle_leaves_nothing() {
+fn an_error_after_written_blocks_leaves_no_output() {
     let dir = tempfile::tempdir().unwrap();
     for fortran in [false, true] {
         write_large(dir.path(), Dtype::F64, fortran, |row, column| {
@@ -1822,7 +1824,7 @@ fn an_error_in_the_middle_leaves_nothing() {
 /// code 74, and nothing is left.
 #[test]
 #[cfg(debug_assertions)]
-fn a_refused_write_of_a_block_leaves_nothing() {
+fn a_failed_write_of_a_block_leaves_no_output() {
     let dir = tempfile::tempdir().unwrap();
     write_large(dir.path(), Dtype::F32, false, large);
     let mut refused = 0;

@@ -98,7 +98,7 @@ fn values(file: &Path) -> (Vec<f32>, usize) {
 /// Summary, report, flowreg-predict and the exported arrays of a calibrated model: one loss, one
 /// confidence; what belongs to the fit stays as it was fitted.
 #[test]
-fn a_calibrated_run_has_one_probability() {
+fn all_outputs_of_a_calibrated_run_have_the_same_probabilities() {
     let place = Place::new(40, 200);
     for how in [
         &NEWTON[..],
@@ -204,7 +204,7 @@ fn a_calibrated_run_has_one_probability() {
 
 /// A temperature survives its file for whatever digits it has.
 #[test]
-fn a_temperature_is_read_as_it_was_written() {
+fn temperatures_survive_their_file_exactly() {
     let mut uniform = uniform(1);
     for _ in 0..2000 {
         let mut model = Model::new(vec![1.0, 2.0], vec![0.5]).unwrap();
@@ -219,7 +219,7 @@ fn a_temperature_is_read_as_it_was_written() {
 }
 
 #[test]
-fn a_temperature_at_its_bound_is_said() {
+fn a_temperature_at_its_bound_is_reported() {
     let place = Place::new(40, 60);
     succeeds(&place.fit(&NEWTON));
     let model = Model::load(place.path("run/model.safetensors")).unwrap();
@@ -297,7 +297,7 @@ fn refusals_come_before_any_work() {
 
 /// A split that is not there is told before another one is verified.
 #[test]
-fn names_of_splits_are_looked_up_first() {
+fn missing_splits_are_reported_before_any_verification() {
     let world = common::world::World::new();
     let damaged = world.path("data/train.x.npy");
     let mut bytes = std::fs::read(&damaged).unwrap();
@@ -399,7 +399,7 @@ fn a_last_step_that_overflows_publishes_nothing() {
 
 /// Every door that loads a model refuses one of non-numbers, naming file, tensor and place.
 #[test]
-fn a_model_of_non_numbers_is_refused() {
+fn models_with_nan_or_infinity_are_refused() {
     let place = Place::new(10, 10);
     for (value, word) in [
         (f32::NAN, "NaN"),
@@ -438,7 +438,7 @@ fn a_model_of_non_numbers_is_refused() {
 
 /// Logits beyond f32: the input is named, the others are predicted, no NaN is printed.
 #[test]
-fn logits_that_overflow_are_no_probabilities() {
+fn rows_whose_logits_overflow_are_named_and_left_out() {
     let place = Place::new(10, 10);
     let model = Model::new([1e30, 0.0, 0.0, 1e30, 1.0, 1.0].to_vec(), vec![0.0; 3]).unwrap();
     model.save(place.path("m.safetensors")).unwrap();

@@ -211,9 +211,10 @@ impl Campaign {
 
     /// Every I/O call fails once; or is interrupted, or short, and then nothing may differ.
     fn io_calls(&mut self) {
-        let kinds: &[&str] = match self.full {
-            true => &["eio", "enospc", "eintr", "short"],
-            false => &["eio", "short"],
+        let kinds: &[&str] = if self.full {
+            &["eio", "enospc", "eintr", "short"]
+        } else {
+            &["eio", "short"]
         };
         let mut trials =
             Trials::of("the k-th I/O call fails or is awkward, every k of prep, fit, export");
@@ -432,9 +433,10 @@ impl Campaign {
             if !output.status.success() {
                 let kept = output.status.code() == Some(code) && !self.path("run2").exists();
                 // While K is made there is nothing to keep.
-                let said = match self.path("run2.checkpoint").exists() {
-                    true => "--resume",
-                    false => "nothing was written",
+                let said = if self.path("run2.checkpoint").exists() {
+                    "--resume"
+                } else {
+                    "nothing was written"
                 };
                 let said = String::from_utf8_lossy(&output.stderr).contains(said);
                 let end = finish(fit(self, "run2"));
@@ -495,11 +497,10 @@ impl Campaign {
                 let code = output.status.code();
                 let there = self.path(name).exists();
                 filled += usize::from(code == Some(74));
-                let kept = match there {
-                    true => {
-                        code == Some(0) && (name == "disk/run" || self.absent_or_complete(name))
-                    }
-                    false => code == Some(74),
+                let kept = if there {
+                    code == Some(0) && (name == "disk/run" || self.absent_or_complete(name))
+                } else {
+                    code == Some(74)
                 };
                 let hidden = fs::read_dir(&disk).unwrap().any(|entry| {
                     entry
@@ -513,12 +514,11 @@ impl Campaign {
             let unmounted = Command::new("umount").arg(&disk).status().unwrap();
             assert!(unmounted.success());
         }
-        let note = match skipped {
-            true => {
-                common::skipped("full disks: no right to mount a tmpfs");
-                "SKIPPED: no right to mount".to_string()
-            }
-            false => format!("{filled} times full; exit 74, nothing left over"),
+        let note = if skipped {
+            common::skipped("full disks: no right to mount a tmpfs");
+            "SKIPPED: no right to mount".to_string()
+        } else {
+            format!("{filled} times full; exit 74, nothing left over")
         };
         self.end(trials, note);
     }
@@ -697,11 +697,11 @@ impl Campaign {
                 wait_for_line(&mut child, "sgd:");
                 std::thread::sleep(self.moment(0.15));
                 let file = fs::File::options().write(true).open(&path).unwrap();
-                match cut {
-                    true => file.set_len(self.index(good.len()) as u64).unwrap(),
-                    false => file
-                        .write_all_at(&[255; 4096], self.index(good.len() - 4096) as u64)
-                        .unwrap(),
+                if cut {
+                    file.set_len(self.index(good.len()) as u64).unwrap()
+                } else {
+                    file.write_all_at(&[255; 4096], self.index(good.len() - 4096) as u64)
+                        .unwrap()
                 }
                 let output = bounded(child);
                 let lines = output.stderr.iter().filter(|&&b| b == b'\n').count();

@@ -72,7 +72,9 @@ impl Awkward {
                         x[i * d + k] = a * x[p * d + k] + b * x[q * d + k];
                     }
                 }
-                x.iter_mut().for_each(|x| *x *= 100.0);
+                for x in &mut x {
+                    *x *= 100.0;
+                }
             }
             EngineKind::Repeated => {
                 for i in (2..n).step_by(3) {
@@ -82,7 +84,9 @@ impl Awkward {
             }
             EngineKind::Scales => {
                 let scales: Vec<f32> = (0..d).map(|_| 10f32.powf(12.0 * uniform() - 6.0)).collect();
-                (0..n * d).for_each(|at| x[at] *= scales[at % d]);
+                for at in 0..n * d {
+                    x[at] *= scales[at % d];
+                }
             }
             EngineKind::Constants => {
                 for k in (0..d).step_by(2) {
@@ -99,7 +103,9 @@ impl Awkward {
                 .for_each(|x| *x = (127.5 * (*x + 1.0)).round() / 255.0),
             EngineKind::Shifted => {
                 let far = 10f32.powf(1.0 + 3.0 * uniform());
-                x.iter_mut().for_each(|x| *x += far);
+                for x in &mut x {
+                    *x += far;
+                }
             }
         }
         let spread: Vec<(f32, f32)> = (0..d)
@@ -192,9 +198,10 @@ impl Awkward {
             };
             let top = margins.iter().copied().fold(0.0, f64::max);
             let rest: f64 = margins.iter().map(|m| (m - top).exp()).sum();
-            match top > 0.0 {
-                true => top + (rest + (-top).exp()).ln(),
-                false => rest.ln_1p(),
+            if top > 0.0 {
+                top + (rest + (-top).exp()).ln()
+            } else {
+                rest.ln_1p()
             }
         };
         (0..self.n)
@@ -264,13 +271,16 @@ impl Awkward {
         let mut penalty = vec![0.0; m];
         for k in 0..d {
             let first = x(0, k);
-            let mean = match self.intercept {
-                true => first + (0..n).map(|i| share[i] * (x(i, k) - first)).sum::<f64>(),
-                false => 0.0,
+            let mean = if self.intercept {
+                first + (0..n).map(|i| share[i] * (x(i, k) - first)).sum::<f64>()
+            } else {
+                0.0
             };
             let square: f64 = (0..n).map(|i| share[i] * (x(i, k) - mean).powi(2)).sum();
             let scale = if square > 0.0 { square.sqrt() } else { 1.0 };
-            (0..n).for_each(|i| a[i * m + k] = (x(i, k) - mean) / scale);
+            for i in 0..n {
+                a[i * m + k] = (x(i, k) - mean) / scale;
+            }
             penalty[k] = l2 * (deviation[k] / scale).powi(2);
         }
         let logits = |theta: &[f64], i: usize, j: usize| -> f64 {
@@ -287,7 +297,9 @@ impl Awkward {
         for _ in 0..200 {
             let mut gradient: Vec<f64> = (0..c * m).map(|at| penalty[at % m] * theta[at]).collect();
             let mut hessian = Mat::<f64>::zeros(c * m, c * m);
-            (0..c * m).for_each(|at| hessian[(at, at)] = penalty[at % m]);
+            for at in 0..c * m {
+                hessian[(at, at)] = penalty[at % m];
+            }
             for i in (0..n).filter(|&i| share[i] > 0.0) {
                 let z: Vec<f64> = (0..c).map(|j| logits(&theta, i, j)).collect();
                 let top = z.iter().copied().fold(0.0, f64::max);
@@ -298,7 +310,9 @@ impl Awkward {
                     let own = if c == 1 { 1 } else { j as i64 };
                     let target = f64::from(u8::from(self.labels[i] == own));
                     let g = share[i] * (p[j] - target);
-                    (0..m).for_each(|k| gradient[j * m + k] += g * a[i * m + k]);
+                    for k in 0..m {
+                        gradient[j * m + k] += g * a[i * m + k];
+                    }
                     for l in 0..c {
                         let diagonal = f64::from(u8::from(j == l));
                         let h = share[i] * p[j] * (diagonal - p[l]);
@@ -319,7 +333,9 @@ impl Awkward {
             let mut ridge = 1e-15 * most;
             let step = loop {
                 let mut h = hessian.clone();
-                (0..c * m).for_each(|at| h[(at, at)] += ridge);
+                for at in 0..c * m {
+                    h[(at, at)] += ridge;
+                }
                 if let Ok(factor) = h.llt(Side::Lower) {
                     break factor.solve(&side);
                 }
@@ -421,7 +437,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) })]
 
     #[test]
-    fn what_is_said_is_true_of_the_model(
+    fn the_report_is_true_of_the_model(
         kind in prop::sample::select(&KINDS[..]), n in 6usize..28, d in 1usize..20,
         classes in 2usize..5, seed in any::<u32>(), l2 in penalties(),
         tolerance in prop::sample::select(&[1e-5, 1e-6, 1e-7][..]),
@@ -497,7 +513,7 @@ const BOTH: [Optimizer; 2] = [Optimizer::Newton, Optimizer::Lbfgs];
 
 /// Spectra: 100 rows that are mixtures of 8 peaks, of large values. The file is what was certified.
 #[test]
-fn nearly_dependent_rows_give_the_model_that_was_certified() {
+fn models_of_nearly_dependent_rows_match_their_certificate() {
     let mut normal = normal(1);
     let (n, d) = (60, 200);
     let peak = |p: usize, k: usize| {
@@ -541,7 +557,7 @@ fn nearly_dependent_rows_give_the_model_that_was_certified() {
 
 /// One row repeated under another label, of large values, with a penalty and without.
 #[test]
-fn a_repeated_row_is_no_separation() {
+fn repeated_rows_with_other_labels_are_not_separable() {
     let mut normal = normal(2);
     let (n, d) = (24, 100);
     for (classes, scale) in [(2, 1.0), (3, 1000.0)] {
@@ -580,7 +596,7 @@ fn a_repeated_row_is_no_separation() {
 
 /// Where the mean is a million deviations, f32 weights of the features as they are lose digits.
 #[test]
-fn a_model_that_f32_cannot_hold_says_so() {
+fn models_that_lose_precision_in_f32_are_precision_limited() {
     let mut normal = normal(3);
     let (n, d) = (400, 5);
     let z: Vec<f64> = (0..n * d).map(|_| normal()).collect();
@@ -592,7 +608,7 @@ fn a_model_that_f32_cannot_hold_says_so() {
 
 /// The units of the features change nothing, with l2 0 either.
 #[test]
-fn units_do_not_decide_what_is_converged() {
+fn convergence_does_not_depend_on_units() {
     let mut normal = normal(4);
     let (n, d) = (500, 7);
     let z: Vec<f64> = (0..n * d).map(|_| normal()).collect();
@@ -616,7 +632,7 @@ fn units_do_not_decide_what_is_converged() {
 
 /// Albert and Anderson's three cases, and data that only look like them.
 #[test]
-fn separation_is_told_from_overlap() {
+fn separable_and_overlapping_classes_are_distinguished() {
     let mut normal = normal(5);
     let tie: Vec<f64> = (0..60).map(|i| (i % 5) as f64 - 2.0).collect();
     let of_tie = |(i, x): (usize, &f64)| {
@@ -776,7 +792,7 @@ fn a_tighter_tolerance_gives_no_worse_model() {
 
 /// Rows without a weight are not there, whatever they hold.
 #[test]
-fn rows_of_weight_0_are_not_there() {
+fn rows_of_weight_0_have_no_effect() {
     let mut normal = normal(8);
     for (n, d) in [(60, 4), (20, 40)] {
         let x: Vec<f64> = (0..n * d).map(|_| normal()).collect();

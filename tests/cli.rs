@@ -24,7 +24,7 @@ fn sealed(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_fit_writes_what_it_promises() {
+fn a_fit_writes_its_documented_files() {
     let world = World::new();
     let said = succeeds(&world.fit(&["--lr", "0.05", "--epochs", "30", "--threads", "2"]));
     for part in [
@@ -240,7 +240,7 @@ fn bad_options_are_refused() {
 }
 
 #[test]
-fn validation_stopping_schedules_and_the_trajectory() {
+fn validation_early_stopping_schedule_and_trajectory_work_together() {
     let world = World::new();
     let said = succeeds(&world.fit(&[
         "--lr",
@@ -323,13 +323,17 @@ fn a_gram_matrix_beyond_the_memory_is_refused() {
     x.resize(x.len() + ROWS * 192 * 4, 0);
     std::fs::write(world.path("data/train.x.npy"), x).unwrap();
     let mut y = Header::encode(Dtype::I64, &[ROWS]);
-    (0..ROWS).for_each(|i| y.extend((i as i64 % 4).to_le_bytes()));
+    for i in 0..ROWS {
+        y.extend((i as i64 % 4).to_le_bytes());
+    }
     std::fs::write(world.path("data/train.y.npy"), y).unwrap();
     world.edit_manifest(|manifest| {
         let train = &mut manifest.splits[0];
         let (mut x, mut y) = (Blocks::default(), Sha256::new());
         x.update(&vec![0; ROWS * 192 * 4]);
-        (0..ROWS).for_each(|i| y.update((i as i64 % 4).to_le_bytes()));
+        for i in 0..ROWS {
+            y.update((i as i64 % 4).to_le_bytes());
+        }
         (train.rows, train.x_crc32) = (ROWS, x.to_hex());
         train.files_sha256 = None;
         train.y_sha256 = hex(&y.finalize());
@@ -346,7 +350,7 @@ fn a_gram_matrix_beyond_the_memory_is_refused() {
 }
 
 #[test]
-fn existing_output_is_kept() {
+fn existing_output_is_not_overwritten() {
     let world = World::new();
     std::fs::create_dir(world.path("run")).unwrap();
     std::fs::write(world.path("run/thesis.tex"), "years").unwrap();
@@ -453,7 +457,7 @@ fn bad_photographs_are_refused() {
 /// What cannot be used is left out and listed, and what libjpeg invents is taken, only where
 /// that is asked for; time is bounded by what a file asks for.
 #[test]
-fn bad_photographs_are_skipped_or_taken_when_told_to() {
+fn bad_photographs_are_skipped_or_accepted_by_option() {
     let world = World::new();
     world.copy("photographs", "spoilt");
     // The second photograph of class 0 in train, and one of test.
@@ -570,7 +574,7 @@ fn verify_finds_every_kind_of_damage() {
 }
 
 #[test]
-fn checkpoints_are_not_lost_by_mistake() {
+fn checkpoints_are_replaced_only_with_force_or_resume() {
     let world = World::new();
     let often = ["--checkpoint-every", "1", "--epochs", "3"];
     succeeds(&world.fit(&often));
@@ -640,7 +644,7 @@ fn bad_labels_and_splits_are_refused() {
 }
 
 #[test]
-fn a_dataset_that_lies_is_refused() {
+fn forged_datasets_are_refused() {
     let world = World::new();
     let good_x = std::fs::read(world.path("data/train.x.npy")).unwrap();
     let good_y = std::fs::read(world.path("data/train.y.npy")).unwrap();

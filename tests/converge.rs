@@ -52,7 +52,7 @@ fn rounding(p: &Problem, at: &twin::Parameters) -> f64 {
 /// Gram coordinates; by the weights themselves, which take 50 times as long, for two penalties
 /// (all of them with FLOWREG_FULL=1).
 #[test]
-fn the_references_optima_are_reached() {
+fn the_optima_of_the_reference_are_reached() {
     let Some(shared) = shared("optima") else {
         return;
     };
@@ -110,7 +110,7 @@ proptest! {
     /// Wide or tall, by either optimizer and engine, with weights and smoothed labels: one
     /// optimum, whose gap is what the definition says.
     #[test]
-    fn all_ways_lead_to_one_optimum(
+    fn solvers_and_engines_agree(
         n in 6usize..40, d in 1usize..80, classes in 2usize..5, seed in any::<u32>(),
         l2 in (-4.0f64..1.0).prop_map(|e| 10f64.powf(e)),
         smoothing in prop_oneof![Just(0.0), 0.0f64..0.4], weighted in any::<bool>(),
@@ -159,7 +159,7 @@ proptest! {
 
     /// A row that weighs 2 is a row that stands there twice, for SGD and for the optimum.
     #[test]
-    fn weights_are_repetitions(n in 4usize..20, d in 1usize..30, classes in 2usize..4, seed in any::<u32>()) {
+    fn sample_weights_equal_repetitions(n in 4usize..20, d in 1usize..30, classes in 2usize..4, seed in any::<u32>()) {
         let problem = Problem::random(n, d, classes, seed);
         let counts: Vec<usize> = (0..n).map(|i| 1 + (i * 7 + seed as usize % 5) % 3).collect();
         let repeat = |row: usize| std::iter::repeat_n(row, counts[row]);
@@ -196,7 +196,7 @@ proptest! {
 
 /// The same bits for any number of threads.
 #[test]
-fn threads_change_no_bit() {
+fn the_number_of_threads_changes_no_bit() {
     flowreg::threads::share_short_loops();
     // With one output and enough rows libraries choose other ways.
     for (n, d, classes) in [(90, 400, 5), (400, 60, 5), (300, 320, 2)] {
@@ -292,9 +292,11 @@ fn separable_samples_without_a_penalty_are_recognised() {
 /// From the origin, where the first step overshoots until no sample has any curvature left, to
 /// objectives that are a billionth of the start's: converged means that nothing is left to gain.
 #[test]
-fn weak_penalties_need_no_path() {
+fn weak_penalties_converge_without_a_path() {
     let mut problem = Problem::random(60, 200, 5, 8);
-    problem.x.iter_mut().for_each(|x| *x *= 20.0);
+    for x in problem.x.iter_mut() {
+        *x *= 20.0;
+    }
     let samples = problem.samples();
     for exponent in 2..11 {
         let fits = [Optimizer::Newton, Optimizer::Lbfgs].map(|optimizer| {
@@ -395,7 +397,7 @@ fn folds_are_fits_of_the_other_rows() {
 
 /// The automatic path finds a penalty as good as any of a fine grid around it.
 #[test]
-fn the_automatic_penalty_is_a_good_one() {
+fn the_automatic_penalty_is_as_good_as_a_fine_grid() {
     let all = Problem::random(240, 80, 3, 11);
     let part = |rows: std::ops::Range<usize>| Problem {
         n: rows.len(),
@@ -461,7 +463,7 @@ fn the_automatic_penalty_is_a_good_one() {
 
 /// Centring changes nothing, scaling is the fit of scaled features brought back.
 #[test]
-fn standardized_fits_apply_to_the_features_as_they_were() {
+fn standardized_fits_give_models_of_unscaled_features() {
     let problem = Problem::random(80, 120, 3, 4);
     let samples = problem.samples();
     let options = PathOptions {
@@ -484,7 +486,7 @@ fn standardized_fits_apply_to_the_features_as_they_were() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_options_are_refused() {
     let problem = Problem::random(12, 5, 3, 1);
     let samples = problem.samples();
     let refused = |options: PathOptions| {
@@ -561,7 +563,7 @@ fn what_makes_no_sense_is_refused() {
 
 /// A class without rows gets a bias so low that it is never predicted, and all stays finite.
 #[test]
-fn an_empty_class_is_fitted_away() {
+fn classes_without_rows_are_never_predicted() {
     let problem = Problem::random(40, 60, 3, 8);
     let samples = Samples::new(&problem.x, 60, &problem.labels, 5).unwrap();
     for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {

@@ -76,7 +76,7 @@ fn json(directory: &Path, name: &str) -> serde_json::Value {
 }
 
 #[test]
-fn a_converged_fit_says_how_it_ended() {
+fn a_converged_fit_reports_its_status() {
     let world = World::new();
     let (stdout, stderr) = world.fit("run", &["--l2", "0.1"]);
     assert!(
@@ -149,7 +149,7 @@ fn a_converged_fit_says_how_it_ended() {
 }
 
 #[test]
-fn a_path_is_printed_written_and_chosen_from() {
+fn a_path_is_printed_and_written_and_its_best_penalty_chosen() {
     let world = World::new();
     let (stdout, _) = world.fit(
         "run",
@@ -274,7 +274,7 @@ fn weights_come_from_files_for_every_optimizer() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_options_are_refused() {
     let world = World::new();
     std::fs::write(world.path("words.txt"), "1 two 3").unwrap();
     std::fs::write(world.path("two.txt"), "1 2").unwrap();

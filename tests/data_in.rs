@@ -9,7 +9,7 @@ use flowreg::io::npy;
 use flowreg::io::npy::{Dtype, Header};
 
 #[test]
-fn arrays_are_fitted_as_the_dataset_that_they_come_from() {
+fn arrays_and_their_dataset_give_the_same_fit() {
     let world = World::new();
     succeeds(&world.fit(&["--epochs", "9", "--val-split", "val", "--eval-split", "val"]));
     let arrays = [
@@ -100,7 +100,7 @@ fn arrays_are_fitted_as_the_dataset_that_they_come_from() {
 }
 
 #[test]
-fn an_archive_gives_what_its_files_give() {
+fn an_archive_and_its_unpacked_files_give_the_same_dataset() {
     let world = World::new();
     std::fs::create_dir(world.path("packed")).unwrap();
     for file in ["imagelabels.mat", "setid.mat"] {
@@ -137,7 +137,7 @@ fn an_archive_gives_what_its_files_give() {
 }
 
 #[test]
-fn a_folder_of_photographs_to_a_prediction() {
+fn a_folder_of_photographs_is_prepared_fitted_and_predicted() {
     let world = World::new();
     for class in 0..4 {
         let folder = world.path("mine").join(format!("flower {class}"));
@@ -183,7 +183,7 @@ fn a_folder_of_photographs_to_a_prediction() {
 }
 
 #[test]
-fn a_png_that_cannot_be_used_is_named_or_left_out() {
+fn invalid_pngs_are_named_or_left_out() {
     let world = World::new();
     let good = include_bytes!("pictures/rgb.png");
     // The header of a picture of 65536 x 65536, and a picture cut short.
@@ -250,7 +250,7 @@ fn two_classes(world: &World) -> [&'static str; 11] {
 /// folder, nothing, too much, and what has a picture's name and is none.
 #[cfg(unix)]
 #[test]
-fn files_that_cannot_be_read_are_refused_or_left_out() {
+fn unreadable_files_are_refused_or_left_out() {
     use std::os::unix::net::UnixListener;
     let world = World::new();
     let prep = two_classes(&world);
@@ -320,7 +320,7 @@ fn files_that_cannot_be_read_are_refused_or_left_out() {
 /// A folder that the system refuses to list, whichever it is: an error, or left out and named.
 #[cfg(debug_assertions)]
 #[test]
-fn folders_that_cannot_be_read_are_refused_or_left_out() {
+fn unreadable_folders_are_refused_or_left_out() {
     let world = World::new();
     let prep = two_classes(&world);
     std::fs::create_dir_all(world.path("mine/a/deep")).unwrap();
@@ -356,7 +356,7 @@ fn folders_that_cannot_be_read_are_refused_or_left_out() {
 
 /// A split of which nothing can be used is named by the folder that was given.
 #[test]
-fn an_empty_split_is_named_by_what_was_given() {
+fn an_empty_split_is_named_by_its_folder() {
     let world = World::new();
     for name in ["train/a/1.png", "train/b/1.png", "val/a/2.png"] {
         let path = world.path("mine").join(name);
@@ -392,7 +392,7 @@ fn an_empty_split_is_named_by_what_was_given() {
 
 /// Runs and datasets that lie among photographs are neither prepared nor predicted.
 #[test]
-fn outputs_among_photographs_are_passed_over() {
+fn outputs_among_photographs_are_skipped() {
     let world = World::new();
     let prep = two_classes(&world);
     succeeds(&world.run(PREP, &prep));
@@ -419,7 +419,7 @@ fn outputs_among_photographs_are_passed_over() {
 
 /// A list gives what the same layout in folders gives, to the byte, and is refused by its line.
 #[test]
-fn a_list_gives_what_folders_give() {
+fn a_list_and_folders_give_the_same_dataset() {
     let world = World::new();
     let mut list = "split,label,file\r\n".to_string();
     for i in 1..=12 {
@@ -509,7 +509,7 @@ fn a_list_gives_what_folders_give() {
 }
 
 #[test]
-fn quiet_json_completions_and_man() {
+fn quiet_json_logs_completions_and_man_page_work() {
     let world = World::new();
     assert_eq!(succeeds(&world.fit(&["--epochs", "3", "--quiet"])), "");
     let said = succeeds(&world.fit(&["--epochs", "3", "--force", "--json-logs"]));
@@ -591,7 +591,7 @@ fn quiet_json_completions_and_man() {
 /// More classes than rows; classes that no row has; classes that only validation rows have, which
 /// are named on stderr.
 #[test]
-fn classes_may_be_without_rows() {
+fn classes_without_rows_are_allowed() {
     let world = World::new();
     let arrays = |name: &str, labels: &[u8]| {
         let x: Vec<f32> = (0..3 * labels.len()).map(|i| (i % 7) as f32).collect();
@@ -673,7 +673,7 @@ fn classes_may_be_without_rows() {
 /// A weight for each row of the split, whatever `--classes` keeps; another number is refused
 /// before the fit, with the file and both numbers.
 #[test]
-fn sample_weights_are_by_row_of_the_split() {
+fn sample_weights_have_one_value_for_each_row_of_the_split() {
     let world = World::new();
     let rows = 24;
     let x: Vec<f32> = (0..2 * rows).map(|i| ((i * 37) % 11) as f32).collect();

@@ -33,7 +33,7 @@ const BACKENDS: [Backend; 4] = [
 ];
 
 #[test]
-fn threads_do_not_change_a_bit() {
+fn the_number_of_threads_changes_no_bit() {
     flowreg::threads::share_short_loops();
     for classes in [2, 3, 5] {
         // Several blocks of rows and of features, none of them full.

@@ -148,7 +148,7 @@ fn write_part(dir: &Path, bytes: &[u8]) {
 }
 
 #[test]
-fn a_broken_download_goes_on_where_it_broke_off() {
+fn an_interrupted_download_resumes() {
     let dir = tempfile::tempdir().unwrap();
     let manners = Manners {
         cuts: vec![100_000, 1, 50_000],
@@ -173,7 +173,7 @@ fn a_broken_download_goes_on_where_it_broke_off() {
 }
 
 #[test]
-fn another_process_goes_on_with_what_is_there() {
+fn another_process_resumes_a_partial_download() {
     for (ignores_ranges, there) in [
         (false, 120_000),
         (true, 120_000),
@@ -195,7 +195,7 @@ fn another_process_goes_on_with_what_is_there() {
 }
 
 #[test]
-fn what_is_not_the_file_is_refused_and_deleted() {
+fn files_of_another_checksum_are_refused_and_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let refusal = |body: Vec<u8>, manners: Manners| {
         let (address, _) = serve(body, manners);
@@ -222,7 +222,7 @@ fn what_is_not_the_file_is_refused_and_deleted() {
 /// A server that sends another part than was asked for: the part that is here is thrown away and
 /// the whole is asked for, but not for ever.
 #[test]
-fn a_part_that_was_not_asked_for_is_not_the_end() {
+fn unrequested_ranges_restart_the_download() {
     let fetch_beside_a_part = |manners: Manners| {
         let dir = tempfile::tempdir().unwrap();
         write_part(dir.path(), &body()[..120_000]);
@@ -271,7 +271,7 @@ fn a_part_that_was_not_asked_for_is_not_the_end() {
 }
 
 #[test]
-fn a_busy_server_is_asked_again_and_a_hopeless_one_is_not() {
+fn temporary_server_errors_are_retried_and_permanent_ones_are_not() {
     let fetch_from = |statuses: &[&'static str]| {
         let dir = tempfile::tempdir().unwrap();
         let manners = Manners {
@@ -335,7 +335,7 @@ fn a_busy_server_is_asked_again_and_a_hopeless_one_is_not() {
 }
 
 #[test]
-fn addresses_that_lead_nowhere_are_refused_at_once() {
+fn invalid_addresses_are_refused_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let there = dir.path().join("a mirror");
     std::fs::create_dir(&there).unwrap();
@@ -368,7 +368,7 @@ fn addresses_that_lead_nowhere_are_refused_at_once() {
 /// neither.
 #[cfg(unix)]
 #[test]
-fn files_of_others_are_left_by_a_download() {
+fn downloads_leave_foreign_files_alone() {
     use std::os::unix::fs::symlink;
     let fetch_in = |dir: &Path| {
         let (address, _) = serve(vec![7; 1000], Manners::default());
@@ -475,7 +475,7 @@ fn the_command_refuses_a_wrong_file() {
 
 /// Plain http is forwarded in the absolute form, https is tunnelled; each by its own variable.
 #[test]
-fn proxies_are_asked_as_curl_asks_them() {
+fn proxies_are_chosen_as_by_curl() {
     let world = World::new();
     let heads_of = |url: &str, variable: &str, more: &[(&str, &str)]| {
         let (proxy, heads) = serve(body(), Manners::default());
@@ -517,7 +517,7 @@ fn proxies_are_asked_as_curl_asks_them() {
 
 /// A server whose authority nobody but `SSL_CERT_FILE` knows.
 #[test]
-fn servers_are_trusted_by_the_environments_certificates() {
+fn certificates_are_taken_from_the_environment() {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
     use rustls::{ServerConfig, ServerConnection, StreamOwned};
 

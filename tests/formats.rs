@@ -19,7 +19,7 @@ const ROWS: [f32; 18] = [
 ];
 
 #[test]
-fn dataset_version_2() {
+fn datasets_of_version_2_are_read() {
     let dataset = Dataset::open(golden("dataset-2")).unwrap();
     dataset.verify().unwrap();
     assert_eq!(dataset.manifest().version, 2);
@@ -38,7 +38,7 @@ fn dataset_version_2() {
 }
 
 #[test]
-fn dataset_version_3() {
+fn datasets_of_version_3_are_read() {
     let open = |name: &str| {
         let dataset = Dataset::open(golden(name)).unwrap();
         dataset.verify().unwrap();
@@ -67,7 +67,7 @@ fn dataset_version_3() {
 }
 
 #[test]
-fn models_with_number_formats() {
+fn models_with_number_formats_are_read() {
     let about = |name: &str| Model::load(golden(name)).unwrap().about().clone();
     let table = about("model-2-table.safetensors");
     assert_eq!(table.class_names, ["elm", "oak"]);
@@ -82,7 +82,7 @@ fn models_with_number_formats() {
 }
 
 #[test]
-fn model_before_number_formats() {
+fn models_without_number_formats_are_read() {
     let model = Model::load(golden("model-1.safetensors")).unwrap();
     assert_eq!(model.about().numbers, None);
     assert!(model.is_described());

@@ -65,7 +65,7 @@ proptest! {
     /// Products with K and K_val against f64: all back ends, contiguous rows and chosen
     /// ones, all columns and some, around the edges of panels and slabs.
     #[test]
-    fn equals_f64(
+    fn products_with_k_equal_f64(
         n in prop_oneof![2usize..40, 120usize..140], m in 1usize..30,
         d in prop_oneof![1usize..50, 1020usize..1030], seed in any::<u32>(),
         chosen in any::<bool>(), backend in 0usize..3, beta in prop_oneof![Just(0.0), Just(1.0), -2.0f64..2.0],
@@ -73,10 +73,7 @@ proptest! {
         let problem = Problem::random(n, d, 3, seed);
         let samples = problem.samples();
         let two = problem.labels.iter().filter(|&&l| l < 2).count();
-        let samples = match chosen && two > 0 {
-            true => samples.first_classes(2).unwrap(),
-            false => samples,
-        };
+        let samples = if chosen && two > 0 { samples.first_classes(2).unwrap() } else { samples };
         let others = Problem::random(m, d, 3, seed ^ 9);
         let others = others.samples();
         let backend = [Backend::Own, Backend::Faer, Backend::Matrixmultiply][backend];
@@ -120,7 +117,7 @@ proptest! {
 /// What centring is for: rows that differ little, seen along differences only. Without it
 /// the rounding of K's entries to f32 would be larger than what is left.
 #[test]
-fn what_tells_bright_rows_apart_is_not_lost() {
+fn differences_of_bright_rows_keep_their_precision() {
     let (n, d) = (40, 300);
     let mut uniform = common::uniform(3);
     let x: Vec<f32> = (0..n * d).map(|_| 1000.0 + 2.0 * uniform() - 1.0).collect();
@@ -148,7 +145,9 @@ fn what_tells_bright_rows_apart_is_not_lost() {
 #[test]
 fn rows_beyond_the_range_of_f32_are_refused_by_gram_and_left_to_primal_by_auto() {
     let mut x = [0.0f32; 32];
-    (0..4).for_each(|i| x[9 * i] = 1e20);
+    for i in 0..4 {
+        x[9 * i] = 1e20;
+    }
     let samples = Samples::new(&x, 8, &[0, 1, 2, 0], 3).unwrap();
     let mut options = FitOptions {
         engine: EngineChoice::Gram,
@@ -172,7 +171,7 @@ fn rows_beyond_the_range_of_f32_are_refused_by_gram_and_left_to_primal_by_auto()
 }
 
 #[test]
-fn features_that_are_no_numbers_are_named() {
+fn features_that_are_not_finite_are_named() {
     let problem = Problem::random(12, 5, 3, 1);
     let mut x = problem.x.clone();
     x[17] = f32::NAN;
@@ -204,7 +203,9 @@ fn check_projection(dataset: &Dataset) {
         let mut xr = vec![0.0f64; d];
         for i in 0..n {
             let row = x.row(i).iter().zip(&mut xr);
-            row.for_each(|(&x, sum)| *sum += f64::from(x) * r(i));
+            for (&x, sum) in row {
+                *sum += f64::from(x) * r(i);
+            }
         }
         expected.push(
             (0..n)
@@ -236,7 +237,7 @@ fn check_projection(dataset: &Dataset) {
 }
 
 #[test]
-fn at_full_size() {
+fn products_with_k_equal_f64_at_full_size() {
     let Some(shared) = common::shared("K, losses and model at full size") else {
         return;
     };

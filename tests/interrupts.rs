@@ -44,7 +44,7 @@ fn start(dir: &Path, args: &[&str]) -> Child {
 
 /// K, of seconds here, is broken off: after it there would be a checkpoint.
 #[test]
-fn the_first_signal_breaks_off_k() {
+fn the_first_signal_stops_the_gram_matrix() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let sgd = ["--gemm", "own", "--engine", "gram"];
     let newton = |engine| ["--optimizer", "newton", "--engine", engine];
@@ -71,7 +71,7 @@ fn the_first_signal_breaks_off_k() {
 
 /// A preparation of seconds is broken off, with blocks of it being read, written and hashed.
 #[test]
-fn the_first_signal_breaks_off_a_preparation() {
+fn the_first_signal_stops_a_preparation() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     arrays(dir.path(), 1 << 16, 1 << 14);
     for (signal, code) in [("INT", 130), ("TERM", 143)] {

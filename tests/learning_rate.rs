@@ -51,7 +51,7 @@ fn largest_eigenvalue(p: &Problem) -> f64 {
 /// Rows that weigh 0 are as good as not there, rows that weigh 2 as good as twice there, and
 /// every step still goes down: with class weights and label smoothing, too.
 #[test]
-fn auto_takes_weights_for_repetitions() {
+fn the_automatic_rate_treats_weights_as_repetitions() {
     for (seed, classes) in [(1, 2), (2, 4), (3, 3)] {
         let mut problem = Problem::random(30, 8, classes, seed);
         let mut repeated = problem.clone();
@@ -61,7 +61,9 @@ fn auto_takes_weights_for_repetitions() {
             let row = &mut problem.x[i * 8..][..8];
             if weight == 0.0 {
                 // Such a row would rule the step if it counted.
-                row.iter_mut().for_each(|x| *x *= 5.0);
+                for x in row.iter_mut() {
+                    *x *= 5.0;
+                }
             }
             for _ in 0..weight as usize {
                 repeated.x.extend_from_slice(row);
@@ -114,7 +116,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn auto_is_one_over_the_curvature(
+    fn the_automatic_rate_is_one_over_the_lipschitz_constant(
         n in 2usize..20, d in 1usize..30, classes in 2usize..6, seed in any::<u32>(),
         batch_size in prop::option::of(1usize..24), weight_decay in prop::sample::select(vec![0.0, 0.3]),
     ) {
@@ -150,7 +152,7 @@ proptest! {
 /// the curvature of the logistic loss is the largest it can be. Just below 2/L the loss
 /// falls, just above it rises.
 #[test]
-fn the_bound_is_tight() {
+fn the_bound_on_the_rate_is_tight() {
     let x = [3.0f32, 3.0];
     let samples = flowreg::Samples::new(&x, 1, &[0, 1], 2).unwrap();
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

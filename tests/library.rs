@@ -117,7 +117,7 @@ fn labels_and_features_of_any_type_give_one_fit() {
 }
 
 #[test]
-fn features_that_are_no_numbers_are_refused_by_the_fit() {
+fn features_that_are_not_finite_are_refused_by_the_fit() {
     let (mut x, y) = problem(20, 30);
     x[2 * 30 + 4] = f32::INFINITY;
     let samples = Samples::from_labels(&x, 30, &y, CLASSES).unwrap();
@@ -135,7 +135,7 @@ fn features_that_are_no_numbers_are_refused_by_the_fit() {
 }
 
 #[test]
-fn results_go_where_the_caller_wants_them() {
+fn results_are_written_to_buffers_of_the_caller() {
     let (x, y) = problem(20, 30);
     let samples = Samples::from_labels(&x, 30, &y, CLASSES).unwrap();
     let model = optimum(&samples);

@@ -32,7 +32,7 @@ fn folder() -> World {
 /// Packed, from a pipe and plain, the rows are the same; the fitted model reads the text as the
 /// preparation did, and finds the accuracy and loss that the fit reports.
 #[test]
-fn a_text_becomes_a_model_that_reads_it() {
+fn a_libsvm_text_is_prepared_fitted_and_predicted() {
     for first in [0, 1] {
         let world = folder();
         let (train, test) = (text(first, 120, 1), text(first, 60, 2));
@@ -105,7 +105,7 @@ fn a_text_becomes_a_model_that_reads_it() {
 }
 
 #[test]
-fn the_options_are_obeyed_and_refused_by_name() {
+fn options_are_applied_and_invalid_ones_named() {
     let world = folder();
     std::fs::write(world.path("t"), "1 1:1\n2 2:1\n").unwrap();
     let prep = |rest: &[&str]| {
@@ -143,7 +143,7 @@ fn the_options_are_obeyed_and_refused_by_name() {
 /// Ctrl-C ends a program that waits for a pipe, and nothing is left over.
 #[cfg(unix)]
 #[test]
-fn a_pipe_that_brings_nothing_can_be_interrupted() {
+fn an_empty_pipe_can_be_interrupted() {
     use std::os::unix::process::ExitStatusExt;
     let world = folder();
     let mut child = Command::new(PREP)

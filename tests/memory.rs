@@ -30,7 +30,7 @@ fn softmax_fast_within(bytes: usize, dataset: &Path, out: &Path) -> Output {
 
 /// Matrices of K's size take tens of megabytes here, everything else next to nothing.
 #[test]
-fn k_that_finds_no_memory_exits_71() {
+fn a_gram_matrix_without_memory_exits_71() {
     let dir = tempfile::tempdir().expect("a directory");
     let fit = |rows: usize, features: usize, megabytes: usize, args: &[&str]| {
         let x: Vec<f32> = (0..rows * features).map(|i| (i * i % 97) as f32).collect();

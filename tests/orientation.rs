@@ -6,7 +6,7 @@ use common::world::{FIT, PREDICT, PREP, World, succeeds};
 use flowreg::{Dataset, Model};
 
 #[test]
-fn predict_turns_pictures_as_prep_did() {
+fn predict_applies_the_exif_orientation_of_prep() {
     let world = World::new();
     let pictures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures");
     // As they are called is no matter.

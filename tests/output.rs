@@ -16,9 +16,10 @@ fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(contents(&path)),
-            false => found.push((path.display().to_string(), fs::read(&path).unwrap())),
+        if path.is_dir() {
+            found.extend(contents(&path))
+        } else {
+            found.push((path.display().to_string(), fs::read(&path).unwrap()))
         }
     }
     found.sort();
@@ -39,7 +40,7 @@ fn keeps_all(world: &World, words: &[&str], act: impl FnOnce(&World) -> Output) 
 }
 
 #[test]
-fn force_replaces_own_output_and_nothing_else() {
+fn force_replaces_only_output_of_flowreg() {
     let world = World::new();
     let forced = [FAST, &["--force"]].concat();
     succeeds(&world.fit(FAST));
@@ -71,7 +72,7 @@ fn force_replaces_own_output_and_nothing_else() {
 }
 
 #[test]
-fn an_output_holds_no_source_and_lies_in_none() {
+fn an_output_neither_contains_a_source_nor_is_in_one() {
     let world = World::new();
     succeeds(&world.run(PREP, &["demo", "--out", "drawn"]));
     let flowers = |root: &str, out: &str| {
@@ -154,7 +155,7 @@ fn printing(world: &World) -> Vec<(&'static str, &'static str, Vec<&'static str>
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_under_standard_output_is_exit_74() {
+fn a_full_disk_on_standard_output_is_exit_74() {
     let world = World::new();
     for (what, program, args) in printing(&world) {
         let mut command = Command::new(program);
@@ -178,7 +179,7 @@ fn a_full_disk_under_standard_output_is_exit_74() {
 
 #[cfg(unix)]
 #[test]
-fn a_reader_that_leaves_fails_nobody() {
+fn a_closed_standard_output_is_no_failure() {
     let world = World::new();
     for (what, program, args) in printing(&world) {
         let mut command = Command::new(program);
@@ -206,7 +207,7 @@ fn a_reader_that_leaves_fails_nobody() {
 /// An output that may grow to 4 KiB: whole, or not there and said.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_file_size_limit_cuts_nothing_in_silence() {
+fn a_file_size_limit_is_reported() {
     let world = World::new();
     succeeds(&world.fit(FAST));
     let script = "ulimit -f 8; exec \"$0\" \"$@\" > cut.csv";

@@ -88,7 +88,7 @@ fn a_list_is_fitted_from_the_strongest_to_the_weakest() {
 
 /// C is scikit-learn's: l2 = 1/(C Σ w) over the rows that are fitted, of a fold its own.
 #[test]
-fn each_fold_has_its_own_l2_for_a_c() {
+fn c_is_converted_to_the_l2_of_each_fold() {
     let problem = Problem::random(41, 60, 3, 9);
     let samples = problem.samples();
     let weights: Vec<f64> = (0..41).map(|row| 0.5 + (row % 3) as f64).collect();
@@ -135,7 +135,7 @@ fn each_fold_has_its_own_l2_for_a_c() {
 }
 
 #[test]
-fn lists_that_make_no_path_are_refused() {
+fn invalid_lists_of_penalties_are_refused() {
     let problem = Problem::random(12, 20, 3, 1);
     let samples = problem.samples();
     for (penalty, parts) in [
@@ -205,7 +205,7 @@ fn part(problem: &Problem, rows: &[u32]) -> Problem {
 
 /// Given folds are the folds that they spell out: those of a seed, to the bit.
 #[test]
-fn given_folds_are_the_stratified_ones_that_they_spell_out() {
+fn explicit_stratified_folds_equal_those_of_a_seed() {
     let problem = Problem::random(45, 70, 3, 2);
     let samples = problem.samples();
     let mut rng = flowreg::torch_rng::TorchRng::new(3);
@@ -247,7 +247,7 @@ fn given_folds_are_the_stratified_ones_that_they_spell_out() {
 /// A fold is a fit of its rows alone, however often each is listed, scored on the others listed;
 /// weights of 0 take rows out of both sets.
 #[test]
-fn a_given_fold_is_a_fit_of_the_rows_that_it_lists() {
+fn a_given_fold_fits_the_rows_that_it_lists() {
     let problem = Problem::random(60, 110, 3, 5);
     let samples = problem.samples();
     let folds = ragged_folds(60, 3);
@@ -298,7 +298,7 @@ fn weighted(weights: &[f64]) -> SampleWeights {
 }
 
 #[test]
-fn folds_that_cannot_be_fitted_are_refused_by_name() {
+fn invalid_folds_are_refused_by_name() {
     let problem = Problem::random(12, 20, 2, 1);
     let samples = problem.samples();
     let of = |label: i64| -> Vec<u32> {
@@ -499,7 +499,7 @@ fn solved_event(event: &Event) -> Option<&Solved> {
 /// With validation rows the logits are theirs; without any rows to choose by all penalties are
 /// fitted, handed over and none is chosen.
 #[test]
-fn a_path_without_a_choice_hands_over_every_model() {
+fn a_path_without_a_choice_emits_every_model() {
     let problem = Problem::random(50, 80, 3, 4);
     let other = Problem::random(20, 80, 3, 6);
     let (samples, validation) = (problem.samples(), other.samples());
@@ -570,7 +570,7 @@ fn distance(a: &Model, b: &Model) -> f64 {
 /// Without an intercept b is 0 and W is the optimum over X as it is: the gradient at W, from the
 /// definition in f64, is so small that strong convexity leaves no room for another W.
 #[test]
-fn a_fit_without_an_intercept_is_the_optimum_of_x_w() {
+fn a_fit_without_an_intercept_is_optimal_at_b_0() {
     for (n, d, classes) in [(40, 70, 3), (40, 70, 2), (70, 12, 3), (70, 12, 2)] {
         let mut problem = Problem::random(n, d, classes, 7);
         for bytes in [false, true] {
@@ -646,7 +646,7 @@ fn a_fit_without_an_intercept_is_the_optimum_of_x_w() {
 }
 
 #[test]
-fn centred_features_have_an_intercept() {
+fn centred_features_require_an_intercept() {
     let problem = Problem::random(12, 20, 3, 1);
     for standardize in [Standardize::Center, Standardize::Both] {
         let options = PathOptions {
@@ -662,7 +662,7 @@ fn centred_features_have_an_intercept() {
 
 /// A start at the optimum needs no step or one; wherever a fit starts, it ends at one optimum.
 #[test]
-fn a_start_changes_the_steps_and_not_the_optimum() {
+fn a_start_does_not_change_the_optimum() {
     for (n, d, classes) in [(40, 70, 3), (40, 70, 2), (70, 12, 4)] {
         let problem = Problem::random(n, d, classes, 3);
         let samples = problem.samples();
@@ -723,7 +723,7 @@ fn a_start_changes_the_steps_and_not_the_optimum() {
 
 /// Two outputs for two classes are their difference; each fold starts from the model, too.
 #[test]
-fn a_start_serves_two_outputs_and_folds() {
+fn a_start_applies_to_two_outputs_and_to_folds() {
     let problem = Problem::random(60, 100, 2, 3);
     let samples = problem.samples();
     let cold = fit(&samples, &options(Penalty::Value(0.05)));
@@ -798,7 +798,7 @@ fn a_start_of_another_shape_is_refused() {
 /// A fit that is stopped and resumed has the bits of an unbroken one, and a checkpoint of another
 /// start or intercept is refused by its name.
 #[test]
-fn checkpoints_know_the_start_and_the_intercept() {
+fn checkpoints_record_the_start_and_the_intercept() {
     let dir = tempfile::tempdir().unwrap();
     let problem = Problem::random(40, 70, 3, 2);
     let samples = problem.samples();
@@ -828,9 +828,10 @@ fn checkpoints_know_the_start_and_the_intercept() {
             let mut steps = 0;
             let stopped = fit_path(&samples, &saved(false), &mut |event| {
                 steps += usize::from(matches!(event, Event::Step { .. }));
-                match steps <= stop {
-                    true => ControlFlow::Continue(()),
-                    false => ControlFlow::Break(()),
+                if steps <= stop {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
                 }
             });
             assert_eq!(stopped.unwrap_err().exit_code(), 130);

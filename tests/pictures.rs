@@ -31,7 +31,7 @@ fn decode(bytes: &[u8], exif: bool) -> Result<Rgb, String> {
 }
 
 #[test]
-fn pixels_are_pillows() {
+fn pixels_equal_those_of_pillow() {
     let mut seen = BTreeMap::new();
     for (path, bytes) in pictures() {
         let name = path.display();
@@ -64,7 +64,7 @@ fn pixels_are_pillows() {
 }
 
 #[test]
-fn the_kind_is_told_by_the_first_bytes() {
+fn the_format_is_detected_from_the_first_bytes() {
     for (path, bytes) in pictures() {
         let expected = match path.extension().unwrap().to_str().unwrap() {
             "jpg" => Kind::Jpeg,
@@ -94,7 +94,7 @@ fn the_kind_is_told_by_the_first_bytes() {
 
 /// A picture that is cut short is refused, or complete already.
 #[test]
-fn a_cut_picture_is_refused_or_whole() {
+fn a_truncated_picture_is_refused_or_complete() {
     for (path, bytes) in pictures() {
         let whole = decode(&bytes, false).unwrap();
         for end in 0..bytes.len() {
@@ -111,7 +111,7 @@ fn a_cut_picture_is_refused_or_whole() {
 
 /// A hint at `--lenient` is there where it helps, and only there.
 #[test]
-fn lenient_is_advised_where_it_helps() {
+fn lenient_is_advised_only_where_it_helps() {
     let lenient = DecodeOptions {
         lenient: true,
         ..DecodeOptions::default()
@@ -138,7 +138,7 @@ fn lenient_is_advised_where_it_helps() {
 /// Of a cut picture the pixels that Pillow gives with ImageFile.LOAD_TRUNCATED_IMAGES, and none
 /// without `--lenient`.
 #[test]
-fn cut_pictures_are_pillows() {
+fn truncated_pictures_equal_those_of_pillow() {
     let lenient = DecodeOptions {
         lenient: true,
         ..DecodeOptions::default()
@@ -160,7 +160,7 @@ fn cut_pictures_are_pillows() {
 
 /// What no decoder here reads is called by its name.
 #[test]
-fn other_kinds_of_tiff_are_named() {
+fn unsupported_tiffs_are_named() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures/rgb.tif");
     let good = std::fs::read(path).unwrap();
     for (tag, value, said) in [
@@ -188,7 +188,7 @@ fn other_kinds_of_tiff_are_named() {
 
 /// Limits hold for every kind, are named with what lifts them, and that lifts them.
 #[test]
-fn limits_hold_and_can_be_raised() {
+fn limits_are_enforced_and_can_be_raised() {
     for (path, bytes) in pictures() {
         let name = path.display();
         let low = DecodeOptions {
@@ -220,7 +220,7 @@ fn limits_hold_and_can_be_raised() {
 
 /// Any few bytes changed: pixels of the size that the header tells, or a reason; never a panic.
 #[test]
-fn changed_bytes_end_in_pixels_or_a_reason() {
+fn changed_bytes_give_pixels_or_an_error() {
     let options = DecodeOptions {
         max_pixels: 1 << 16,
         ..DecodeOptions::default()

@@ -23,7 +23,7 @@ fn json(text: &str) -> Vec<Value> {
 }
 
 #[test]
-fn every_form_tells_the_models_probabilities() {
+fn every_output_format_has_the_probabilities_of_the_model() {
     let world = world(&[]);
     let model = Model::load(world.path("run/model.safetensors")).unwrap();
     let dataset = Dataset::open(world.path("data")).unwrap();
@@ -106,7 +106,7 @@ fn every_form_tells_the_models_probabilities() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named_and_the_rest_predicted() {
+fn unreadable_inputs_are_named_and_the_rest_predicted() {
     let world = world(&["--classes", "2"]);
     std::fs::write(world.path("notes.jpg"), "no image").unwrap();
     let output = world.run(
@@ -248,7 +248,7 @@ fn an_explanation_adds_up_to_the_logit() {
 /// A model file whose transform is not that of its features is refused before a photograph is
 /// resized to whatever size it names.
 #[test]
-fn a_transform_of_other_features_is_refused() {
+fn a_transform_with_another_number_of_features_is_refused() {
     let world = world(&[]);
     let mut model = Model::load(world.path("run/model.safetensors")).unwrap();
     for size in [0, 9, 3_037_000_500, usize::MAX] {
@@ -265,7 +265,7 @@ fn a_transform_of_other_features_is_refused() {
 /// What could be prepared can be predicted: damaged pictures with `--lenient`; others are left
 /// out with `--skip-bad`; each input has a row of --npy; a pipe is a picture.
 #[test]
-fn prediction_is_as_able_as_preparation() {
+fn predict_accepts_the_inputs_of_prep() {
     let world = world(&[]);
     let photograph = std::fs::read(world.path("photographs/jpg/image_00001.jpg")).unwrap();
     // Bytes too many before the end: libjpeg warns of them.

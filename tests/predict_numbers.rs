@@ -95,7 +95,7 @@ proptest! {
 
     /// One matrix in files of every kind has one prediction, to the bit.
     #[test]
-    fn one_matrix_in_any_file_has_one_prediction(
+    fn predictions_do_not_depend_on_the_file_format(
         rows in 1usize..20,
         features in 1usize..9,
         classes in 2usize..5,
@@ -158,7 +158,7 @@ proptest! {
 }
 
 #[test]
-fn whole_numbers_of_every_type_are_read() {
+fn integers_of_every_type_are_read() {
     let world = folder();
     let (rows, features) = (3, 4);
     let values = [0u8, 1, 1, 0, 1, 0, 1, 1, 0, 0, 0, 1];
@@ -194,7 +194,7 @@ fn whole_numbers_of_every_type_are_read() {
 /// Rows are made as the model says that its training rows were: bytes over 255, a shift in f64,
 /// indices from 0.
 #[test]
-fn rows_are_made_as_the_model_says() {
+fn rows_are_converted_as_the_model_records() {
     let world = folder();
     let probabilities = |numbers: NumberFormat, x: &[f32], name: &str| {
         let model = model(2, &["1", "2", "-1"], Some(numbers));
@@ -321,7 +321,7 @@ fn a_table_with_any_delimiter_is_predicted() {
 
 /// Lines without a feature are no rows of zeros, unless they have a label and others have features.
 #[test]
-fn words_without_features_are_no_rows() {
+fn lines_without_features_are_not_rows_of_zeros() {
     let world = folder();
     model(2, &["1", "2", "-1"], None)
         .save(world.path("m"))
@@ -359,7 +359,7 @@ fn words_without_features_are_no_rows() {
 /// An option that no input needs is said before anything is predicted; rows without a label are
 /// counted.
 #[test]
-fn options_without_effect_are_refused_and_rows_without_labels_said() {
+fn options_without_effect_are_refused_and_unlabelled_rows_counted() {
     let world = folder();
     model(2, &["u", "v"], None).save(world.path("m")).unwrap();
     write(&world, "x.npy", npy::f32_file(&[1, 2], &[1.0, 2.0]));
@@ -475,7 +475,7 @@ fn overflowing_rows_are_left_out_one_by_one() {
 
 /// Accuracy, loss and confusion are those of the library, wherever the labels come from.
 #[test]
-fn labels_are_met_as_the_library_says() {
+fn evaluation_equals_that_of_the_library() {
     let world = folder();
     for classes in [&["-1", "1"][..], &["-1", "1", "4"]] {
         let mut model = model(3, classes, None);
@@ -623,7 +623,7 @@ fn logits_are_those_of_the_fit() {
 
 /// A pipe is read as a file is.
 #[test]
-fn standard_input_is_any_input() {
+fn every_format_is_read_from_standard_input() {
     let world = folder();
     let model = model(2, &["1", "2", "-1"], None);
     model.save(world.path("m")).unwrap();
@@ -661,7 +661,7 @@ fn standard_input_is_any_input() {
 
 /// Whatever a model of numbers cannot read is called what it is.
 #[test]
-fn what_is_no_rows_is_called_what_it_is() {
+fn inputs_of_another_kind_are_named() {
     let world = folder();
     model(2, &["1", "2", "-1"], None)
         .save(world.path("m"))
@@ -784,7 +784,7 @@ fn inputs_and_models_are_never_overwritten() {
 
 /// What is no file is no place for an array; that is said before any work.
 #[test]
-fn an_array_is_written_to_a_file() {
+fn npy_output_must_be_a_regular_file() {
     let world = folder();
     model(2, &["1", "2", "-1"], None)
         .save(world.path("m"))
@@ -829,7 +829,7 @@ fn cut_text(rows: usize) -> (Vec<u8>, usize) {
 /// Where a text breaks off, one row stands for all that follow, which nothing excuses; labels of
 /// rows whose number is not known are not compared.
 #[test]
-fn a_text_that_breaks_off_is_never_a_success() {
+fn a_truncated_text_is_never_a_success() {
     let world = folder();
     model(2, &["1", "2", "-1"], None)
         .save(world.path("m"))
@@ -862,7 +862,7 @@ fn a_text_that_breaks_off_is_never_a_success() {
 
 /// One line that cannot be used costs one row.
 #[test]
-fn an_index_that_the_model_does_not_have_costs_one_row() {
+fn an_unknown_feature_index_invalidates_only_its_row() {
     let world = folder();
     model(2, &["1", "2", "-1"], None)
         .save(world.path("m"))
@@ -885,7 +885,7 @@ fn an_index_that_the_model_does_not_have_costs_one_row() {
 
 /// Whatever ends the work, every input that could not be read has been named.
 #[test]
-fn the_last_failure_is_said_whatever_else_fails() {
+fn every_unreadable_input_is_named_before_a_later_failure() {
     let world = folder();
     model(2, &["1", "2", "-1"], None)
         .save(world.path("m"))
@@ -938,7 +938,7 @@ fn the_last_failure_is_said_whatever_else_fails() {
 
 /// A file that changes while it is read ends the work without a result, and adds no row.
 #[test]
-fn a_text_that_changes_gives_no_array() {
+fn a_text_that_changes_while_read_gives_no_array() {
     use std::io::Read;
     let world = folder();
     model(1, &["1", "2", "-1"], None)

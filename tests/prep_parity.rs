@@ -16,7 +16,7 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn every_row_of_the_reference() {
+fn every_row_equals_the_reference() {
     let Some(shared) = common::shared("preparation against torchvision") else {
         return;
     };

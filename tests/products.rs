@@ -24,7 +24,7 @@ const PORTABLE_FLOP: usize = 800_000_000;
 const VALUES: usize = 64 << 20;
 
 #[test]
-fn by_every_back_end() {
+fn products_equal_f64_on_every_back_end() {
     let isa = Isa::chosen().expect("an instruction set of this machine");
     println!("instruction set: {isa}");
     // faer and matrixmultiply choose for themselves.
@@ -32,9 +32,10 @@ fn by_every_back_end() {
         Some(_) => &[Backend::Own][..],
         None => &[Backend::Auto, Backend::Faer, Backend::Matrixmultiply],
     };
-    let flop = match isa == Isa::PORTABLE {
-        true => PORTABLE_FLOP,
-        false => FLOP,
+    let flop = if isa == Isa::PORTABLE {
+        PORTABLE_FLOP
+    } else {
+        FLOP
     };
     let pool = threads::pool(None).expect("threads");
     for shape in SHAPES {
@@ -55,11 +56,11 @@ fn by_every_back_end() {
 
 /// The instruction set is chosen once a process, so each gets a process of its own.
 #[test]
-fn on_every_instruction_set() {
+fn products_equal_f64_on_every_instruction_set() {
     let this = std::env::current_exe().expect("this test's binary");
     for isa in Isa::available() {
         let output = Command::new(&this)
-            .args(["--exact", "by_every_back_end", "--nocapture"])
+            .args(["--exact", "products_equal_f64_on_every_back_end", "--nocapture"])
             .env("FLOWREG_ISA", isa.to_string())
             .output()
             .expect("a process");

@@ -21,7 +21,7 @@ fn data(page: &Path) -> Value {
 }
 
 #[test]
-fn a_report_holds_what_the_run_found() {
+fn a_report_contains_the_results_of_the_run() {
     let world = World::new();
     let said = succeeds(&world.fit(&["--lr", "0.05", "--epochs", "30", "--val-split", "val"]));
     for file in ["report.html", "curve.svg", "confusion.svg", "weights.png"] {
@@ -74,7 +74,7 @@ fn a_report_holds_what_the_run_found() {
 }
 
 #[test]
-fn runs_are_laid_over_one_another() {
+fn several_runs_are_compared_in_one_report() {
     let world = World::new();
     for (out, lr) in [("one", "0.05"), ("two", "0.01")] {
         succeeds(&world.run(FIT, &["data", "--lr", lr, "--epochs", "9", "--out", out]));
@@ -136,7 +136,7 @@ fn runs_are_laid_over_one_another() {
 
 #[cfg(unix)] // Where folders may have such names.
 #[test]
-fn names_of_classes_are_only_text() {
+fn class_names_are_escaped() {
     let world = World::new();
     let hostile = "<img src=x onerror=alert(1)>";
     for (class, images) in [("<!--<script>", 1..5), (hostile, 8..12)] {

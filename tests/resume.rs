@@ -87,7 +87,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn the_bits_are_those_of_an_unbroken_fit(
+    fn resumed_sgd_has_the_bits_of_an_uninterrupted_fit(
         (options, validation) in options(), classes in 2usize..4, stop in any::<prop::sample::Index>(),
     ) {
         let dir = tempfile::tempdir().unwrap();
@@ -116,7 +116,7 @@ proptest! {
 }
 
 #[test]
-fn checkpoints_of_other_fits_are_refused_by_the_first_difference() {
+fn checkpoints_of_other_fits_are_refused_naming_the_first_difference() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint");
     let problem = Problem::random(11, 7, 3, 1);
@@ -202,7 +202,9 @@ fn damaged_checkpoints_are_refused() {
         bad[bit / 8] ^= 1 << (bit % 8);
         refused(&bad);
     }
-    (0..good.len()).for_each(|len| refused(&good[..len]));
+    for len in 0..good.len() {
+        refused(&good[..len]);
+    }
     refused(&[&good[..], b"\0"].concat());
 }
 
@@ -299,7 +301,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn converged_fits_have_the_bits_of_unbroken_ones(
+    fn resumed_solves_have_the_bits_of_an_uninterrupted_fit(
         (options, validation) in converge_options(), tall in any::<bool>(),
         stops in prop::collection::vec(any::<prop::sample::Index>(), 2),
     ) {
@@ -347,7 +349,7 @@ proptest! {
 
 /// Stopped while the matrices of all rows are made: the choice is not made again.
 #[test]
-fn a_refit_goes_on_from_its_choice() {
+fn a_resumed_refit_keeps_the_chosen_penalty() {
     let dir = tempfile::tempdir().unwrap();
     let (saved, stopped) = (dir.path().join("saved"), dir.path().join("stopped"));
     let (problem, other) = (Problem::random(20, 40, 3, 1), Problem::random(9, 40, 3, 2));
@@ -419,7 +421,7 @@ fn stopped_fit(path: &Path, problem: &Problem, optimizer: Optimizer) -> PathOpti
 }
 
 #[test]
-fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
+fn checkpoints_of_other_converged_fits_are_refused_naming_the_first_difference() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint");
     let problem = Problem::random(11, 15, 3, 1);

@@ -173,7 +173,7 @@ proptest! {
     /// whole batches), smoothing, momentum, decay, batches, schedules, two classes and more.
 
     #[test]
-    fn equals_the_twin(
+    fn sgd_equals_the_f64_reference(
         sgd in settings(), weighting in weightings(), n in 2usize..24, d in 1usize..14,
         classes in 2usize..6, seed in any::<u32>(), zeros in any::<bool>(),
     ) {
@@ -189,7 +189,7 @@ proptest! {
 /// The one class that weighs anything is that of the largest logits, and no row has it: the loss
 /// is what smoothing leaves of a distance and of small exponentials.
 #[test]
-fn smoothing_of_a_class_without_rows_equals_the_twin() {
+fn smoothing_of_a_class_without_rows_equals_the_f64_reference() {
     let problem = Problem::random(5, 7, 3, 979_663_454);
     let sgd = Sgd {
         lr: 0.365_099_887_697_680_3.into(),
@@ -268,10 +268,12 @@ fn rows_out_of_order_fit_as_rows_in_order() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_stops_the_fit() {
+fn a_loss_that_is_not_finite_stops_the_fit() {
     let problem = Problem::random(20, 5, 3, 1);
     let mut x = problem.x.clone();
-    x.iter_mut().for_each(|v| *v *= 1e25);
+    for v in &mut x {
+        *v *= 1e25;
+    }
     let samples = flowreg::Samples::new(&x, 5, &problem.labels, 3).unwrap();
     let mut options = FitOptions::default();
     options.sgd.lr = 1e30.into();

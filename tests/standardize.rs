@@ -59,7 +59,7 @@ fn fit(samples: &Samples, options: &FitOptions) -> Fit {
 
 /// As if the caller had scaled the rows and brought the model back.
 #[test]
-fn is_a_fit_of_scaled_rows() {
+fn standardizing_equals_a_fit_of_scaled_rows() {
     for classes in [2, 3] {
         let (problem, other) = (uneven(40, 6, classes, 1), uneven(15, 6, classes, 2));
         let (train, val) = (problem.samples(), other.samples());
@@ -92,7 +92,7 @@ fn is_a_fit_of_scaled_rows() {
 
 /// A model that goes in is one of raw features, as that which came out.
 #[test]
-fn a_model_continues_where_it_ended() {
+fn a_standardized_fit_continues_from_its_model() {
     let dir = scratch();
     let file = dir.path().join("model.safetensors");
     for classes in [2, 3] {
@@ -133,7 +133,7 @@ fn a_model_continues_where_it_ended() {
 
 /// Contributions and the bias of the model file make the logit.
 #[test]
-fn contributions_and_bias_are_the_logit() {
+fn contributions_and_bias_add_up_to_the_logit() {
     let dir = scratch();
     let path = dir.path().join("coordinates.npy");
     for classes in [2, 4] {
@@ -218,7 +218,7 @@ fn a_trajectory_of_scaled_rows_is_refused() {
 
 /// A checkpoint goes on to the same bits, and only where the scale is the same.
 #[test]
-fn a_checkpoint_knows_the_scale() {
+fn a_checkpoint_records_the_scale() {
     let dir = scratch();
     let path = dir.path().join("checkpoint");
     let problem = uneven(20, 4, 3, 7);
@@ -262,7 +262,7 @@ proptest! {
 
     /// Weight 0 is removal and weight 2 repetition, for full batches, in every combination.
     #[test]
-    fn weights_are_repetitions(
+    fn sample_weights_equal_repetitions(
         n in 6usize..24, d in 1usize..8, classes in 2usize..4, seed in any::<u32>(),
         what in prop::sample::select(ALL.to_vec()),
         balanced in any::<bool>(), auto in any::<bool>(), smoothing in prop::sample::select(vec![0.0, 0.2]),
@@ -276,7 +276,7 @@ proptest! {
             let row = &mut problem.x[i * d..][..d];
             if weight == 0.0 {
                 // It would be seen if it counted anywhere.
-                row.iter_mut().for_each(|x| *x *= 30.0);
+                for x in row.iter_mut() { *x *= 30.0; }
             }
             for _ in 0..weight as usize {
                 spelled.x.extend_from_slice(row);

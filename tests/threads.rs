@@ -39,7 +39,7 @@ fn short_loops_stay_on_the_calling_thread_and_long_ones_do_not() {
 
 /// `share` changes who works, not what is done: every index once, in order.
 #[test]
-fn loops_are_whole_and_in_order_either_way() {
+fn shared_and_serial_loops_give_the_same_items_in_order() {
     for work in [Work::bytes(0), Work::bytes(1 << 30)] {
         for len in [0, 1, 1000] {
             let squares: Vec<usize> = (0..len)
@@ -68,7 +68,7 @@ fn faer_gets_threads_for_long_products_only() {
 
 /// A thread of its own for every 1024 rows that are evaluated would start a thousand of them.
 #[test]
-fn an_evaluation_starts_few_threads() {
+fn an_evaluation_starts_few_reading_threads() {
     let (n, d) = (1_000_000, 5);
     let x = vec![0.5; n * d];
     let labels: Vec<i64> = (0..n as i64).map(|i| i % 2).collect();

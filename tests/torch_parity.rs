@@ -139,7 +139,7 @@ impl Run {
 }
 
 #[test]
-fn all_seven_runs_on_both_engines() {
+fn the_seven_reference_runs_equal_torch_on_both_engines() {
     let Some(shared) = common::shared("trajectories against PyTorch") else {
         return;
     };

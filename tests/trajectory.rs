@@ -11,7 +11,7 @@ fn scratch() -> tempfile::TempDir {
 }
 
 #[test]
-fn rebuilds_every_epochs_model_to_the_bit() {
+fn a_trajectory_rebuilds_the_model_of_every_epoch_to_the_bit() {
     let dir = scratch();
     let problem = Problem::random(14, 40, 4, 5);
     let all = problem.samples();
@@ -57,7 +57,7 @@ fn rebuilds_every_epochs_model_to_the_bit() {
 }
 
 #[test]
-fn early_stopping_shortens_it() {
+fn early_stopping_shortens_the_trajectory() {
     let dir = scratch();
     let path = dir.path().join("t.npy");
     let (problem, other) = (Problem::random(8, 30, 3, 5), Problem::random(20, 30, 3, 6));
@@ -78,7 +78,7 @@ fn early_stopping_shortens_it() {
 }
 
 #[test]
-fn what_does_not_belong_is_refused() {
+fn trajectories_of_other_fits_are_refused() {
     let dir = scratch();
     let path = dir.path().join("t.npy");
     let problem = Problem::random(14, 9, 4, 5);

@@ -50,7 +50,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_picture_shows_every_folder() {
+fn the_diagram_shows_every_folder() {
     let folders: BTreeSet<String> = fs::read_dir("src")
         .unwrap()
         .map(|entry| entry.unwrap())
@@ -62,7 +62,7 @@ fn the_picture_shows_every_folder() {
 }
 
 #[test]
-fn imports_go_along_the_arrows() {
+fn imports_follow_the_arrows_of_the_diagram() {
     let arrows = arrows();
     let mut found = BTreeSet::new();
     for file in files(Path::new("src")) {

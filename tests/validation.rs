@@ -27,7 +27,7 @@ proptest! {
     /// The last line's validation is the evaluation of the model that comes out, and
     /// watching does not change the fit.
     #[test]
-    fn is_the_models_own_evaluation(
+    fn the_last_validation_equals_the_evaluation_of_the_model(
         n in 2usize..30, m in 1usize..30, d in 1usize..20, classes in 2usize..6, seed in any::<u32>(),
         epochs in 1usize..8, batch_size in prop::option::of(1usize..30), momentum in any::<bool>(),
         chosen in any::<bool>(),
@@ -91,7 +91,7 @@ proptest! {
 }
 
 #[test]
-fn what_does_not_fit_together_is_refused() {
+fn mismatched_shapes_are_refused() {
     let problem = Problem::random(20, 5, 3, 1);
     let train = problem.samples();
     let mut options = options(EngineChoice::Auto, 0);
@@ -113,7 +113,7 @@ fn what_does_not_fit_together_is_refused() {
 }
 
 #[test]
-fn a_validation_loss_that_is_no_number_stops_the_fit() {
+fn a_validation_loss_that_is_not_finite_stops_the_fit() {
     let problem = Problem::random(20, 5, 3, 1);
     let mut x = problem.x.clone();
     // Finite, but not its products with the weight.

@@ -308,9 +308,10 @@ pub mod twin {
                             b
                         }
                     };
-                    match options.nesterov {
-                        true => g.update(buffer, |g, b| g + momentum * b),
-                        false => g = buffer.clone(),
+                    if options.nesterov {
+                        g.update(buffer, |g, b| g + momentum * b)
+                    } else {
+                        g = buffer.clone()
                     }
                 }
                 at.update(&g, |w, g| w - lr * g);
@@ -322,7 +323,7 @@ pub mod twin {
 }
 
 #[test]
-fn comparators_see_what_they_should() {
+fn comparators_treat_nan_and_zero_as_documented() {
     assert_eq!(relative(1.0, 1.0), 0.0);
     assert_eq!(relative(0.0, -0.0), 0.0);
     assert_eq!(relative(1e-300, 0.0), f64::INFINITY);
