@@ -1,4 +1,4 @@
-//! Arrays and tables of other tools: what numpy and others write is read, and nothing else.
+//! Arrays and tables as NumPy and other tools write them are read; anything else is refused.
 
 mod common;
 
@@ -75,7 +75,7 @@ fn of_dataset(out: &Path) -> (Manifest, Vec<f32>, Vec<u32>) {
     (dataset.manifest().clone(), x, labels)
 }
 
-/// What tools/arrays_golden.py saves, by its formula.
+/// The values that tools/arrays_golden.py saves, by its formula.
 fn expected(kind: &str) -> Vec<f32> {
     let numbers = (0..5).flat_map(|i| (0..4).map(move |j| (7 * i - 3 * j) as f32));
     let of = |x: f32| match kind {
@@ -106,7 +106,7 @@ fn arrays_saved_by_numpy_are_read() {
         assert_eq!(labels, [0, 1, 2, 0, 1], "{name}");
         let scale = manifest.numbers.and_then(|numbers| numbers.scale);
         assert_eq!(scale.is_some(), kind == "uint8", "{name}");
-        // The same in memory or mapped.
+        // Read into memory and mapped.
         let loaded = load(&parts, ArrayOptions::default(), &|_, _| ()).unwrap();
         let samples = loaded.splits[0].samples().unwrap();
         assert_eq!(
@@ -180,7 +180,7 @@ fn archive_members_are_read_by_name_or_if_unambiguous() {
         error.contains("the arrays a, b") && error.contains("several.npz:a"),
         "{error}"
     );
-    // Nor is one guessed by a name that features often have.
+    // A member is not chosen by a common name of features either.
     for name in ["data", "features"] {
         let member = format!("{name}.npy");
         std::fs::write(
@@ -206,7 +206,7 @@ fn labels_of_any_kind_are_numbered() {
         assert_eq!(manifest.class_names, ["class 0", "class 1", "class 2"]);
     }
     for y in ["y_names.npy", "y_names_big.npy", "y_bytes.npy"] {
-        // As numpy.unique(y, return_inverse=True) numbers rose, aster, Ähre.
+        // Numbered as by numpy.unique(y, return_inverse=True): rose, aster, Ähre.
         let (manifest, _, labels) = of(y).unwrap();
         assert_eq!(labels, [1, 0, 2, 1, 0], "{y}");
         assert_eq!(manifest.class_names, ["aster", "rose", "Ähre"]);
@@ -221,7 +221,7 @@ fn labels_of_any_kind_are_numbered() {
     );
 }
 
-/// A `.npy` file by hand: header of a version, padded to a multiple.
+/// The bytes of a `.npy` file with a header of this version, padded to a multiple of `align`.
 fn npy(version: u8, align: usize, dictionary: &str, data: &[u8]) -> Vec<u8> {
     let before = if version == 1 { 10 } else { 12 };
     let length = (before + dictionary.len() + 1).next_multiple_of(align) - before;
@@ -237,7 +237,7 @@ fn npy(version: u8, align: usize, dictionary: &str, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A zip file by hand: name, content, and whether it is deflated.
+/// The bytes of a zip file of members: name, content, and whether it is deflated.
 fn zip(members: &[(&str, &[u8], bool)]) -> Vec<u8> {
     use std::io::Write;
     let (mut file, mut directory) = (Vec::new(), Vec::new());
@@ -318,8 +318,7 @@ const KINDS: [&str; 12] = [
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Arrays of every type, order and version, plain or packed, are the numbers that were put
-    /// into them.
+    /// Arrays of every type, order and version, plain or deflated, are read as they were written.
     #[test]
     fn any_array_is_read(
         kind in prop::sample::select(&KINDS[..]),
@@ -373,7 +372,7 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 
-    /// Whatever is in a file, it is rows or a refusal.
+    /// Any bytes give rows or an error, never a panic.
     #[test]
     fn any_bytes_give_rows_or_an_error(
         bytes in prop::collection::vec(any::<u8>(), 0..200),
@@ -401,7 +400,7 @@ proptest! {
     }
 }
 
-/// None of the arrays of a sparse matrix is the matrix, whichever is named.
+/// The arrays of a sparse matrix are not the matrix: each is refused.
 #[test]
 fn sparse_matrices_of_every_kind_are_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -432,7 +431,7 @@ fn sparse_matrices_of_every_kind_are_refused() {
         let error = of_tables(&[("train", &path)], &options).unwrap_err();
         assert!(error.to_string().contains("X.toarray()"), "{error}");
     }
-    // Arrays that are only called so.
+    // Arrays that share some names with those of a sparse matrix are accepted.
     let members =
         ["x.npy", "format.npy", "shape.npy", "data.npy"].map(|name| (name, &*array, false));
     std::fs::write(&path, zip(&members)).unwrap();
@@ -442,7 +441,7 @@ fn sparse_matrices_of_every_kind_are_refused() {
     );
 }
 
-/// numpy.load unpacks what numpy.savez does not pack.
+/// A member compressed in a way that numpy.savez does not use is refused, with the method's name.
 #[test]
 fn unsupported_compression_of_a_member_is_named() {
     let dir = tempfile::tempdir().unwrap();
@@ -460,8 +459,7 @@ fn unsupported_compression_of_a_member_is_named() {
     }
 }
 
-/// A number that cannot be used is printed to its last digit, and in the same words by whatever
-/// reads it.
+/// An invalid number is printed with all digits, and with the same message by every reader.
 #[test]
 fn invalid_features_have_the_same_message_in_every_format() {
     let dir = tempfile::tempdir().unwrap();
@@ -526,7 +524,7 @@ fn invalid_features_have_the_same_message_in_every_format() {
     }
 }
 
-/// Of an array in Fortran order, which is kept in memory as f64, too.
+/// An array in Fortran order is converted in memory, as f64: the message still has all digits.
 #[test]
 fn refused_integers_of_fortran_order_are_printed_exactly() {
     let dir = tempfile::tempdir().unwrap();
@@ -545,7 +543,7 @@ fn refused_integers_of_fortran_order_are_printed_exactly() {
     );
 }
 
-/// Every byte of a member counts: its checksum is compared, its length bounded.
+/// The checksum of a member is verified and its length bounded.
 #[test]
 fn damaged_and_forged_archives_are_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -562,7 +560,7 @@ fn damaged_and_forged_archives_are_refused() {
         let good = zip(&[("x.npy", &npy(1, 64, text, &values), deflated)]);
         std::fs::write(&path, &good).unwrap();
         assert_eq!(rows_of(&path, 4).unwrap().len(), 400);
-        // Within the data: behind the local header (35 bytes) and the array's own.
+        // Within the data, behind the local header (35 bytes) and the header of the array.
         for at in (200..good.len() - 100).step_by(97) {
             let mut bad = good.clone();
             bad[at] ^= 0x40;
@@ -571,13 +569,13 @@ fn damaged_and_forged_archives_are_refused() {
             assert_eq!(error.exit_code(), 65, "{at}: {error}");
             assert!(error.to_string().contains("x.npz:x"), "{error}");
         }
-        // Cut short.
+        // Truncated.
         for len in (0..good.len()).step_by(29) {
             std::fs::write(&path, &good[..len]).unwrap();
             assert!(rows_of(&path, 4).is_err(), "{len}");
         }
     }
-    // A member that claims 2 GiB and holds a hundred bytes; memory does not follow the claim.
+    // A member that claims 2 GiB and has a hundred bytes: no memory is allocated for the claim.
     let huge = "{'descr': '<f4', 'fortran_order': False, 'shape': (131072, 4096), }";
     let mut lie = zip(&[("x.npy", &npy(1, 64, huge, &[0; 100]), true)]);
     let size = ((1u32 << 31) + 128).to_le_bytes();
@@ -686,7 +684,7 @@ fn refusals_say_what_to_do() {
         let error = of(&good, &y);
         assert!(error.contains(advice), "{error}");
     }
-    // Bytes beside numbers: only one of them would be divided by 255.
+    // Splits of bytes and of floats: only one of them would be divided by 255.
     let bytes = array("bytes", "|u1", "(2, 1)", &[0, 1]);
     let error = prepared(
         &[part(&good, &y), part(&bytes, &y)],
@@ -720,7 +718,7 @@ fn refusals_say_what_to_do() {
     assert!(error.contains("row 0: found 0, expected 1.."), "{error}");
 }
 
-/// Unix times of an hour, and what they decide.
+/// Unix times within one hour, and labels that depend on them.
 fn times(dir: &Path) -> (PathBuf, PathBuf) {
     let (mut x, mut y) = (Vec::new(), Vec::new());
     for i in 0..360u32 {
@@ -773,12 +771,12 @@ fn columns_beyond_the_precision_of_f32_are_refused_or_shifted() {
     assert_eq!(Some(&loaded.numbers), manifest.numbers.as_ref());
     let samples = loaded.splits[0].samples().unwrap();
     assert_eq!(samples.x().contiguous().unwrap().as_slice(), stored);
-    // What a model with this format reads of the same file.
+    // A model with this number format reads the same file.
     let read = rows::open(&x, &loaded.numbers, 2).unwrap();
     assert_eq!(read_all(read, 100).unwrap(), stored);
 }
 
-/// Whole numbers of which f32 holds one, however small their spread beside them.
+/// Integers of so small a spread that f32 rounds them to one value.
 #[test]
 fn a_column_of_small_spread_is_not_taken_for_a_constant() {
     let dir = tempfile::tempdir().unwrap();
@@ -811,7 +809,7 @@ fn a_column_of_small_spread_is_not_taken_for_a_constant() {
     assert_eq!(apart, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
 }
 
-/// Rows to validate on lose digits where those to train on do not: at every door.
+/// Validation rows may lose digits where training rows do not: every input format checks them.
 #[test]
 fn every_split_is_checked_for_lost_digits() {
     let world = World(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
@@ -878,7 +876,7 @@ fn every_split_is_checked_for_lost_digits() {
     }
 }
 
-/// The rows of a dataset are stored with their shift, which is not subtracted again.
+/// The rows of a dataset are stored shifted; flowreg-predict does not shift them again.
 #[test]
 fn dataset_rows_are_not_shifted_twice() {
     let dir = tempfile::tempdir().unwrap();
@@ -903,8 +901,8 @@ fn dataset_rows_are_not_shifted_twice() {
     assert!(error.contains("another shift"), "{error}");
 }
 
-/// What was done to the rows of a dataset is compared with what the model wants, whatever leads
-/// to them.
+/// The number format of a dataset is compared with that of the model, also through links to its
+/// files and for copies of them.
 #[test]
 fn dataset_rows_are_recognised_through_links_and_in_copies() {
     let dir = tempfile::tempdir().unwrap();
@@ -923,7 +921,7 @@ fn dataset_rows_are_recognised_through_links_and_in_copies() {
         let read = rows::open(path, format, 2).and_then(|rows| read_all(rows, 360));
         read.unwrap_err().to_string()
     };
-    // A model without a shift, or one that says nothing.
+    // A model without a shift, and one without a number format.
     for format in [Some(&NumberFormat::default()), None] {
         let error = refused(&file, format);
         assert!(error.contains("another shift"), "{error}");
@@ -931,7 +929,7 @@ fn dataset_rows_are_recognised_through_links_and_in_copies() {
     std::os::unix::fs::symlink(&file, path("link.npy")).unwrap();
     let read = rows::open(&path("link.npy"), &format, 2).unwrap();
     assert_eq!(read_all(read, 7).unwrap(), stored);
-    // The shift is not subtracted twice; nor is it where the numbers are raw ones in f4.
+    // Shifted rows in a copy are refused; raw rows in f4 are shifted.
     std::fs::copy(&file, path("copy.npy")).unwrap();
     let error = refused(&path("copy.npy"), Some(&format));
     assert!(
@@ -939,7 +937,7 @@ fn dataset_rows_are_recognised_through_links_and_in_copies() {
             && error.contains("dataset's own SPLIT.x.npy"),
         "{error}"
     );
-    // Whatever the type of the copy.
+    // A copy of another type is recognised too.
     let doubles: Vec<u8> = stored
         .iter()
         .flat_map(|&v| f64::from(v).to_le_bytes())
@@ -948,7 +946,7 @@ fn dataset_rows_are_recognised_through_links_and_in_copies() {
     std::fs::write(path("doubles.npy"), npy(1, 64, text, &doubles)).unwrap();
     let error = refused(&path("doubles.npy"), Some(&format));
     assert!(error.contains("only numbers nearer to 0"), "{error}");
-    // A value of 0, which may stand for none, is no copy of anything.
+    // A row of 0, which may stand for missing values, is not taken for a copy.
     for rows in [vec![0.0f32, 1.7e9, 1.0, 0.0], vec![0.0, 0.0, 1.0, 0.0]] {
         let bytes: Vec<u8> = rows.iter().flat_map(|v| v.to_le_bytes()).collect();
         let text = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }";
@@ -963,7 +961,7 @@ fn dataset_rows_are_recognised_through_links_and_in_copies() {
     std::fs::write(path("raw.npy"), npy(1, 64, text, &raw)).unwrap();
     let read = rows::open(&path("raw.npy"), &format, 2).unwrap();
     assert_eq!(read_all(read, 2).unwrap().len(), 4);
-    // Without the dataset the format comes along, or the rows are refused.
+    // Rows moved out of the dataset are read with its manifest beside them, and else refused.
     let loaded = load(&[part(&file, &y)], ArrayOptions::default(), &|_, _| ()).unwrap();
     assert_eq!(loaded.numbers, format);
     let val = ArrayPart {
@@ -983,7 +981,7 @@ fn dataset_rows_are_recognised_through_links_and_in_copies() {
         let error = load(&parts, options, &|_, _| ()).unwrap_err().to_string();
         assert!(error.contains("give the dataset"), "{error}");
     }
-    // A dataset of bytes, for a model of numbers as they are.
+    // A dataset of bytes, for a model of undivided numbers.
     let bytes = path("bytes");
     let parts = [part(&golden("little_uint8.npy"), &golden("y.npy"))];
     prepare(
@@ -1001,7 +999,7 @@ fn dataset_rows_are_recognised_through_links_and_in_copies() {
     assert!(error.contains("divided by 255"), "{error}");
 }
 
-/// Of bytes it must be known whether they are divided by 255.
+/// Bytes are refused if the model does not record whether it divides them by 255.
 #[test]
 fn bytes_are_refused_if_the_model_has_no_number_format() {
     let bytes = golden("little_uint8.npy");
@@ -1016,13 +1014,13 @@ fn bytes_are_refused_if_the_model_has_no_number_format() {
     let floats = golden("little_float32.npy");
     let read = read_all(rows::open(&floats, None, 4).unwrap(), 2).unwrap();
     assert_eq!(read, rows_of(&floats, 4).unwrap());
-    // New datasets say it.
+    // New datasets record it.
     let parts = [part(&floats, &golden("y.npy"))];
     let (manifest, ..) = prepared(&parts, ArrayOptions::default()).unwrap();
     assert_eq!(manifest.numbers, Some(NumberFormat::default()));
 }
 
-/// A model of bytes divided by 255 takes the bytes, or quotients, and nothing else.
+/// A model of bytes divided by 255 accepts bytes or quotients, and no other values.
 #[test]
 fn values_above_1_are_not_taken_for_bytes_divided_by_255() {
     let dir = tempfile::tempdir().unwrap();
@@ -1111,13 +1109,13 @@ fn tables_of_every_spelling_are_the_same_rows() {
             numbers.columns,
             Some(vec!["length".to_string(), "wide".to_string()])
         );
-        // For a model of these columns, in another order and without the label.
+        // For a model of these columns, a table in another order and without labels.
         let path = table(dir.path(), "ask", "wide,length\n0,7\n");
         let text = open_text(&path).unwrap();
         let read = Table::of_text(&path, text, None, None, &numbers).unwrap();
         assert_eq!(read_all(Box::new(read), 5).unwrap(), [7.0, 0.0]);
     }
-    // Labels in numerical order, if all are whole numbers; quoted commas, quotes and line ends.
+    // Labels in numerical order, if all are integers; quoted commas, quotes and line ends.
     let text = "a,\"say \"\"b\"\",\nor c\",y\n1,2,10\n3,4,9\n5,6,-1\n7,8,10.0\n";
     let path = table(dir.path(), "numbers", text);
     let options = CsvOptions {
@@ -1132,7 +1130,7 @@ fn tables_of_every_spelling_are_the_same_rows() {
         manifest.numbers.unwrap().columns.unwrap()[1],
         "say \"b\",\nor c"
     );
-    // Other splits by the names of their columns.
+    // Columns of other splits are found by name.
     let (a, b) = (
         table(dir.path(), "a", "p,q,y\n1,2,u\n3,4,v\n"),
         table(dir.path(), "b", "y;q;p\nw;2;1\n"),
@@ -1142,7 +1140,7 @@ fn tables_of_every_spelling_are_the_same_rows() {
     assert_eq!(manifest.splits.len(), 2);
 }
 
-/// The same classes and the same refusals at every door.
+/// Tables, arrays of text and lists give the same classes and refuse the same labels.
 #[test]
 fn labels_are_read_alike_from_every_format() {
     let dir = tempfile::tempdir().unwrap();
@@ -1158,7 +1156,7 @@ fn labels_are_read_alike_from_every_format() {
         test: 0.0,
         seed: 0,
     };
-    // Names and the class of each row, or the refusal, by table, array of text and list.
+    // Class names and the class of each row, or the error, from a table, an array of text and a list.
     let doors = |labels: [&str; 4]| {
         let rows = |row: &dyn Fn(usize) -> String| {
             let lines = (0..4).map(|i| format!("{},{}\n", row(i), labels[i]));
@@ -1280,12 +1278,12 @@ fn invalid_tables_are_refused_by_line_and_column() {
             b"a,y\n1,0\n2,caf\xe9\n",
             "line 3, the label: found \"caf\u{fffd}\", expected a label in UTF-8; save the table so",
         ),
-        // Lines are an editor's, whatever ends them.
+        // Lines are counted as by an editor, for every kind of line end.
         (b"a,y\r\n1,0\r\nred,1\r\n", "line 3, column \"a\""),
         (b"a,y\r1,0\r\rred,1\r", "line 4, column \"a\""),
         (b"\n\na,y\n1,0\n\n\nred,1\n", "line 7, column \"a\""),
         (b"a,y\r\n1,\"u\r\nv\"\r\nred,1\r\n", "line 4, column \"a\""),
-        // A quote that is left open takes no rows with it.
+        // An unclosed quote does not swallow rows.
         (
             b"a,y\n1,u\n2,v\n3,\"u\n4,v\n5,u\n",
             "line 4: found a quote that is never closed, expected a second quote",
@@ -1298,7 +1296,7 @@ fn invalid_tables_are_refused_by_line_and_column() {
             b"a,y\n1,u\n2,\"u\n3,v\n4,\"v\"\n5,v\n",
             "line 3: found a field in quotes with text behind",
         ),
-        // No two classes are made one, and no class two, unsaid.
+        // Classes are neither merged nor split silently.
         (
             b"a,y\n5,\"u\"\n6,\"u \"\n7,v\n",
             "line 3, the label: found \"u \", expected one spelling of a class: \"u\" came before, which differs by spaces only",
@@ -1374,7 +1372,7 @@ fn invalid_tables_are_refused_by_line_and_column() {
             .to_string();
         assert!(error.contains(advice), "{error}");
     }
-    // A quote that is never closed does not fill the memory.
+    // An unclosed quote does not fill the memory.
     let open = [b"a,y\n1,0\n\"".to_vec(), vec![b'x'; 80 << 20]].concat();
     let error = refused(&open);
     assert!(
@@ -1404,12 +1402,12 @@ fn invalid_tables_are_refused_by_line_and_column() {
             "{error}"
         );
     }
-    // Numbers may stand among spaces.
+    // Spaces around numbers are allowed.
     let path = table(dir.path(), "numbers", "a, y\n1, 0\n2,1\n3, 1\n4,0\n");
     let (manifest, _, labels) = of_tables(&[("train", &path)], &centered).unwrap();
     assert_eq!(manifest.class_names, ["0", "1"]);
     assert_eq!(labels, [0, 1, 1, 0]);
-    // A column of truth values, however they are written.
+    // A column of truth values, in every spelling.
     let path = table(
         dir.path(),
         "truths",
@@ -1426,7 +1424,7 @@ fn invalid_tables_are_refused_by_line_and_column() {
     assert_eq!(f64::from(x[0]) + shift[0], 1_700_000_000.5);
 }
 
-/// The same model of the same numbers, however they are stored.
+/// The same numbers give the same model in every file format.
 #[test]
 fn converted_and_mapped_arrays_give_the_same_fit() {
     let world = World::new();
@@ -1484,13 +1482,13 @@ fn converted_and_mapped_arrays_give_the_same_fit() {
     let model = Model::load(world.path("bytes/model.safetensors")).unwrap();
     let numbers = model.about().numbers.clone().unwrap();
     assert_eq!(numbers.scale.as_deref(), Some("u8/255"));
-    // What a file of its own is called wins over an address.
+    // `FILE:NAME` is a file, if one of that name exists, and else a member of FILE.
     std::fs::copy(golden("little_float32.npy"), world.path("a.npz:x")).unwrap();
     fit("a.npz:x", &file("y.npy"), "colon", &[]);
     assert_eq!(weight("colon"), weight("mapped"));
 }
 
-/// A shift goes from the command line through dataset and model to ONNX.
+/// A shift is passed on from the command line to the dataset, the model and ONNX.
 #[test]
 fn a_shift_is_kept_by_dataset_model_and_onnx() {
     let world = World::new();
@@ -1537,7 +1535,7 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
         summary["train_accuracy"].as_f64().unwrap() > 0.99,
         "{summary}"
     );
-    // A start of the same shift is one; a model of other rows is none.
+    // --init accepts a model of the same shift and refuses one of another.
     let again = [
         "--init",
         "of-x/model.safetensors",
@@ -1548,7 +1546,7 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
         "--out",
     ];
     succeeds(&world.run(FIT, &[&["set"], &again[..], &["more"]].concat()));
-    // A model of rows that were not shifted, which has nothing else to tell of, is none.
+    // --init refuses a model of rows that were not shifted.
     let golden_file = |name: &str| golden(name).to_str().unwrap().to_string();
     let plain = [
         "--x",
@@ -1576,7 +1574,7 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
         ];
         world.run(FIT, &[&["set"], &init[..]].concat())
     });
-    // Nor is one of bytes for rows that were not divided.
+    // --init refuses a model of bytes for rows that were not divided.
     let little = |x: &str, more: &[&str]| {
         let (x, y) = (golden_file(x), golden_file("y.npy"));
         let rows = ["--x", &x, "--y", &y, "--epochs", "1"];
@@ -1611,7 +1609,7 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
     );
 }
 
-/// Tables from pipes and packed ones; what a pipe brought is not left in the dataset.
+/// Tables are read from pipes and packed files; the copy of a pipe is not left in the dataset.
 #[cfg(unix)]
 #[test]
 fn tables_are_read_packed_and_from_pipes() {
@@ -1675,10 +1673,10 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     entries.map(read).collect()
 }
 
-/// Rows of which several blocks of 4 MB are made, and of columns several runs of 8 KB read.
+/// Number of rows that gives several blocks of 4 MB, and several reads of 8 KB of each column.
 const SHAPE: (usize, usize) = (3000, 1024);
 
-/// The number in a row and column of the large arrays, exact in f32.
+/// The value in a row and column of the large arrays, exact in f32.
 fn large(row: usize, column: usize) -> f64 {
     (row * 7 % 1000) as f64 / 8.0 - (column % 512) as f64
 }
@@ -1708,7 +1706,7 @@ fn write_large(dir: &Path, dtype: Dtype, fortran: bool, number: impl Fn(usize, u
     std::fs::write(dir.join("y.npy"), npy(1, 64, &dictionary, &labels)).unwrap();
 }
 
-/// Of every kind of input each number of threads makes the same files.
+/// Any number of threads writes the same files, for every input format.
 #[test]
 fn datasets_do_not_depend_on_the_number_of_threads() {
     let dir = tempfile::tempdir().unwrap();
@@ -1722,7 +1720,7 @@ fn datasets_do_not_depend_on_the_number_of_threads() {
             std::fs::remove_dir_all(&out).unwrap();
             made
         });
-        // Not by `assert_eq!`, which would print megabytes.
+        // `assert_eq!` would print megabytes.
         assert!(made[0] == made[1] && made[0] == made[2], "{kind}");
         let [first, ..] = made;
         first
@@ -1789,14 +1787,13 @@ fn datasets_do_not_depend_on_the_number_of_threads() {
     }
 }
 
-/// A row that cannot be used, behind blocks that were written already, is named by its row, and
-/// nothing is left.
+/// An invalid row behind blocks that were already written is named, and no output is left.
 #[test]
 fn an_error_after_written_blocks_leaves_no_output() {
     let dir = tempfile::tempdir().unwrap();
     for fortran in [false, true] {
         write_large(dir.path(), Dtype::F64, fortran, |row, column| {
-            // The first in the order of rows; of columns it is the second.
+            // The first invalid value in the order of rows; in that of columns it is the second.
             let is_bad = (row, column) == (2500, 1000) || (row, column) == (2501, 3);
             if is_bad { f64::NAN } else { large(row, column) }
         });
@@ -1820,8 +1817,8 @@ fn an_error_after_written_blocks_leaves_no_output() {
     }
 }
 
-/// Whichever operation of the preparation of three blocks the system refuses: it ends, with exit
-/// code 74, and nothing is left.
+/// Whichever operation of the preparation of three blocks fails, it ends with exit code 74 and no
+/// output is left.
 #[test]
 #[cfg(debug_assertions)]
 fn a_failed_write_of_a_block_leaves_no_output() {
@@ -1843,7 +1840,7 @@ fn a_failed_write_of_a_block_leaves_no_output() {
         assert_eq!(output.status.code(), Some(74), "{call}: {complaint}");
         assert_eq!(complaint.lines().count(), 1, "{call}: {complaint}");
         let left = std::fs::read_dir(dir.path()).unwrap().count();
-        // Once it has appeared, it stays.
+        // A dataset that has been published stays.
         if !dir.path().join("out").exists() {
             assert_eq!(left, 2, "{call}: {complaint}");
         } else {

@@ -1,5 +1,5 @@
-//! Data that people bring: arrays without a prep step, folders, an archive as it is published,
-//! and what the commands say about all of it.
+//! Input by users: arrays without a prep step, folders, lists and the published archive; logs,
+//! completions and warnings of the commands.
 
 mod common;
 
@@ -42,7 +42,7 @@ fn arrays_and_their_dataset_give_the_same_fit() {
     assert_eq!(summary("run"), summary("plain"));
     assert!(!world.path("plain/weights.png").exists());
 
-    // They are no photographs, so the model takes rows only.
+    // The model of arrays has no transform of photographs.
     succeeds(&world.run(PREDICT, &["plain", "data/test.x.npy"]));
     world.refuses(65, &["image_00001.jpg", "knows no transform"], |world| {
         world.run(PREDICT, &["plain", "photographs/jpg/image_00001.jpg"])
@@ -186,7 +186,7 @@ fn a_folder_of_photographs_is_prepared_fitted_and_predicted() {
 fn invalid_pngs_are_named_or_left_out() {
     let world = World::new();
     let good = include_bytes!("pictures/rgb.png");
-    // The header of a picture of 65536 x 65536, and a picture cut short.
+    // The header of a picture of 65536 x 65536, and a truncated picture.
     let mut bomb = good.to_vec();
     bomb[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
     let mut crc = flate2::Crc::new();
@@ -246,8 +246,8 @@ fn two_classes(world: &World) -> [&'static str; 11] {
     ]
 }
 
-/// Whatever cannot be read is refused at once, or left out by --skip-bad: a broken link, a pipe, a
-/// folder, nothing, too much, and what has a picture's name and is none.
+/// Unreadable files are refused at once or left out by --skip-bad: broken links, pipes, folders,
+/// empty and too large files, and files that are no pictures.
 #[cfg(unix)]
 #[test]
 fn unreadable_files_are_refused_or_left_out() {
@@ -317,7 +317,7 @@ fn unreadable_files_are_refused_or_left_out() {
     }
 }
 
-/// A folder that the system refuses to list, whichever it is: an error, or left out and named.
+/// A folder that the system does not list, on any level, is an error, or is left out and named.
 #[cfg(debug_assertions)]
 #[test]
 fn unreadable_folders_are_refused_or_left_out() {
@@ -354,7 +354,7 @@ fn unreadable_folders_are_refused_or_left_out() {
     assert_eq!(left_out, ["1 folder that cannot be read (a/deep)"]);
 }
 
-/// A split of which nothing can be used is named by the folder that was given.
+/// A split without usable pictures is named by its folder.
 #[test]
 fn an_empty_split_is_named_by_its_folder() {
     let world = World::new();
@@ -390,7 +390,7 @@ fn an_empty_split_is_named_by_its_folder() {
     );
 }
 
-/// Runs and datasets that lie among photographs are neither prepared nor predicted.
+/// Runs and datasets among the photographs are neither prepared nor predicted.
 #[test]
 fn outputs_among_photographs_are_skipped() {
     let world = World::new();
@@ -417,7 +417,8 @@ fn outputs_among_photographs_are_skipped() {
     assert!(!csv.contains("mine/run"), "{csv}");
 }
 
-/// A list gives what the same layout in folders gives, to the byte, and is refused by its line.
+/// A list and the same layout in folders give the same dataset, to the byte; an invalid list is
+/// refused by line.
 #[test]
 fn a_list_and_folders_give_the_same_dataset() {
     let world = World::new();
@@ -534,7 +535,7 @@ fn quiet_json_logs_completions_and_man_page_work() {
         let parse = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
         text.lines().map(parse).collect()
     };
-    // The chosen penalty may be at the edge of so short a path.
+    // On a short path the chosen penalty may be the first or the last.
     let warnings = events_of(output.stderr);
     assert!(
         warnings.iter().all(|event| event["event"] == "warning"),
@@ -551,7 +552,7 @@ fn quiet_json_logs_completions_and_man_page_work() {
         .find(|event| event["event"] == "step")
         .unwrap();
     assert!(step["objective"].is_f64() && step["gradient_norm"].is_f64() && step["l2"].is_f64());
-    // stderr as well, where the arguments cannot even be understood.
+    // Errors of the arguments are JSON on stderr too.
     for bad in [
         ["--json-logs", "--epochs", "many"],
         ["--no-such", "option", "--json-logs"],
@@ -588,8 +589,8 @@ fn quiet_json_logs_completions_and_man_page_work() {
     }
 }
 
-/// More classes than rows; classes that no row has; classes that only validation rows have, which
-/// are named on stderr.
+/// There may be more classes than rows, classes without rows, and classes of validation rows only,
+/// which a warning names.
 #[test]
 fn classes_without_rows_are_allowed() {
     let world = World::new();
@@ -641,7 +642,7 @@ fn classes_without_rows_are_allowed() {
         "{stderr}"
     );
     assert!(stderr.ends_with(": class 5, class 11\n"), "{stderr}");
-    // The same of a dataset, whose classes are those of all its parts.
+    // A dataset has the classes of all its splits.
     let prep = [
         "npy", "--x", "xgap", "--y", "ygap", "--x-val", "xval", "--y-val", "yval",
     ];
@@ -670,8 +671,8 @@ fn classes_without_rows_are_allowed() {
     assert_eq!(stderr.lines().count(), 2, "{stderr}");
 }
 
-/// A weight for each row of the split, whatever `--classes` keeps; another number is refused
-/// before the fit, with the file and both numbers.
+/// `--sample-weight` has one weight for each row of the split, including rows that `--classes`
+/// leaves out. Another number is refused before the fit, with the file and both numbers.
 #[test]
 fn sample_weights_have_one_value_for_each_row_of_the_split() {
     let world = World::new();

@@ -1,6 +1,6 @@
-//! Files of every version of the formats are read as they were meant. `tests/golden` was written
-//! by the programs of its time (`tools/golden_formats.sh`): datasets of version 2 and 3, and models
-//! before and since [`About::numbers`](flowreg::model::About).
+//! Files of every format version are read correctly. The programs of each version wrote
+//! `tests/golden` (`tools/golden_formats.sh`): datasets of version 2 and 3, and models without and
+//! with [`About::numbers`](flowreg::model::About).
 
 use std::path::{Path, PathBuf};
 
@@ -95,7 +95,7 @@ fn models_without_number_formats_are_read() {
     assert_eq!(model.about().class_names, ["a", "b"]);
 }
 
-/// A newer flowreg made it, and reads it: nothing needs to be made again.
+/// The message names a newer flowreg as the writer, and does not ask to prepare the data again.
 #[test]
 fn files_of_newer_versions_name_the_newer_program() {
     let path = Path::new("dataset.json");
@@ -130,7 +130,7 @@ fn files_of_newer_versions_name_the_newer_program() {
     );
 }
 
-/// What flowreg-predict of that time printed of the rows.
+/// The output of flowreg-predict of that version for these rows.
 const PROBABILITIES: [f32; 18] = [
     0.33064708, 0.25414824, 0.41520464, 0.2945424, 0.32428524, 0.38117233, 0.36425692, 0.19112043,
     0.44462267, 0.20086694, 0.5587543, 0.24037871, 0.3437557, 0.15376088, 0.5024834, 0.23104535,

@@ -1,4 +1,4 @@
-//! K, and what stands on it: against f64, and the same bits for any number of threads.
+//! The Gram matrix and products with it: against f64, and the same bits for any number of threads.
 
 mod common;
 
@@ -25,8 +25,8 @@ fn gram_matrix(x: &Rows, backend: Backend, threads: usize) -> GramMatrix {
     on(threads, || GramMatrix::new(x, gemm, &mut |_| Ok(()))).unwrap()
 }
 
-/// `alpha · K_batch G + beta · Z`, G and Z having two columns, in rows of two; without Z beta
-/// is 0 and the room for it holds NaN.
+/// `alpha · K_batch G + beta · Z` for G and Z of two columns. Without Z, beta is 0 and the output
+/// buffer holds NaN before.
 fn product(
     (k, gemm): (&GramMatrix, Gemm),
     alpha: f32,
@@ -62,8 +62,8 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Products with K and K_val against f64: all back ends, contiguous rows and chosen
-    /// ones, all columns and some, around the edges of panels and slabs.
+    /// Products with K and K_val against f64: all back ends, contiguous rows and subsets, all columns
+    /// and batches, around the edges of panels and slabs.
     #[test]
     fn products_with_k_equal_f64(
         n in prop_oneof![2usize..40, 120usize..140], m in 1usize..30,
@@ -114,8 +114,8 @@ proptest! {
     }
 }
 
-/// What centring is for: rows that differ little, seen along differences only. Without it
-/// the rounding of K's entries to f32 would be larger than what is left.
+/// Products along differences of rows that differ little. Without centring, rounding the entries
+/// of K to f32 would be larger than the result.
 #[test]
 fn differences_of_bright_rows_keep_their_precision() {
     let (n, d) = (40, 300);
@@ -132,7 +132,7 @@ fn differences_of_bright_rows_keep_their_precision() {
     for i in 0..n {
         let terms = (0..n).map(|j| dot(rows.row(i), rows.row(j)) * f64::from(g[2 * j]));
         let expected: f64 = terms.sum();
-        // K's entries are 3e8, and f32 holds them to 16 each.
+        // The entries of K are 3e8, which f32 rounds to multiples of 32.
         let error = (f64::from(found[2 * i]) - expected).abs();
         assert!(
             error <= 1e-6 * expected.abs() + 0.01,
@@ -186,7 +186,7 @@ fn features_that_are_not_finite_are_named() {
     assert_eq!(refused.to_string(), expected);
 }
 
-/// Projection at full size: K r against X (Xᵀ r) in f64.
+/// At full size, K r against X (Xᵀ r) in f64.
 fn check_projection(dataset: &Dataset) {
     let split = dataset.split("train").unwrap();
     let samples = split.samples().unwrap();
@@ -194,7 +194,7 @@ fn check_projection(dataset: &Dataset) {
     let (n, d) = (x.len(), x.features());
     let mut uniform = common::uniform(5);
     let mut expected = Vec::new();
-    // Two directions: one in general position, one that sums to 0.
+    // Two directions: a random one, and one that sums to 0.
     let r: Vec<f32> = (0..n)
         .flat_map(|i| [uniform(), if i % 2 == 0 { 1.0 } else { -1.0 }])
         .collect();
@@ -244,7 +244,7 @@ fn products_with_k_equal_f64_at_full_size() {
     let dataset = common::flowers128(&shared);
     check_projection(&dataset);
 
-    // The same bits for any number of threads, again and again.
+    // The same bits for any number of threads, in repeated runs.
     let split = dataset.split("train").unwrap();
     let samples = split.samples().unwrap();
     let mut options = Recipe::named("softmax-fast").unwrap().options();
