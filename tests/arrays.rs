@@ -929,7 +929,7 @@ fn dataset_rows_are_recognised_through_links_and_in_copies() {
     std::os::unix::fs::symlink(&file, path("link.npy")).unwrap();
     let read = rows::open(&path("link.npy"), &format, 2).unwrap();
     assert_eq!(read_all(read, 7).unwrap(), stored);
-    // Shifted rows in a copy are refused; raw rows in f4 are shifted.
+    // A copy of the shifted rows is refused.
     std::fs::copy(&file, path("copy.npy")).unwrap();
     let error = refused(&path("copy.npy"), Some(&format));
     assert!(
@@ -954,6 +954,7 @@ fn dataset_rows_are_recognised_through_links_and_in_copies() {
         let read = rows::open(&path("missing.npy"), &format, 2).unwrap();
         assert_eq!(read_all(read, 2).unwrap().len(), 4);
     }
+    // Raw rows in f4 are accepted.
     let raw = [0.0f32, 1.7e9, 1.0, 1.7001e9]
         .map(f32::to_le_bytes)
         .concat();
@@ -961,7 +962,7 @@ fn dataset_rows_are_recognised_through_links_and_in_copies() {
     std::fs::write(path("raw.npy"), npy(1, 64, text, &raw)).unwrap();
     let read = rows::open(&path("raw.npy"), &format, 2).unwrap();
     assert_eq!(read_all(read, 2).unwrap().len(), 4);
-    // Rows moved out of the dataset are read with its manifest beside them, and else refused.
+    // Arrays that are files of a dataset have its number format, and cannot be mixed with raw rows.
     let loaded = load(&[part(&file, &y)], ArrayOptions::default(), &|_, _| ()).unwrap();
     assert_eq!(loaded.numbers, format);
     let val = ArrayPart {

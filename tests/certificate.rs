@@ -709,7 +709,8 @@ fn separable_and_overlapping_classes_are_distinguished() {
     }
 }
 
-/// Constant features carry no information: W = 0 is the optimum.
+/// W = 0 is recognised as the optimum for constant features and for rows that have every label; a
+/// constant feature among others gets no weight.
 #[test]
 fn an_optimum_at_the_start_is_converged() {
     let zeros = Awkward::of(vec![0.0; 120], 3, (0..40).map(|i| i * i % 3).collect());

@@ -1,5 +1,5 @@
-//! Nothing that was written is removed, and nothing is cut without a word: `--force` and sources,
-//! standard output that fails, readers that leave.
+//! Output is neither overwritten nor truncated silently: `--force`, sources, standard output that
+//! fails or is closed.
 
 mod common;
 
@@ -26,7 +26,7 @@ fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// Refused by `act` with exit code 65 and these words, and every file as it was.
+/// Check that `act` exits with code 65, prints `words`, and changes no file.
 #[track_caller]
 fn keeps_all(world: &World, words: &[&str], act: impl FnOnce(&World) -> Output) {
     let before = contents(world.0.path());
@@ -45,7 +45,7 @@ fn force_replaces_only_output_of_flowreg() {
     let forced = [FAST, &["--force"]].concat();
     succeeds(&world.fit(FAST));
     succeeds(&world.fit(&forced));
-    // A run of ours with a file of somebody else, and the same below a folder.
+    // A run with a foreign file, and with one in a subfolder.
     for foreign in ["run/thesis.tex", "run/figures/1.pdf"] {
         let path = world.path(foreign);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -55,14 +55,14 @@ fn force_replaces_only_output_of_flowreg() {
     }
     fs::remove_dir(world.path("run/figures")).unwrap();
     succeeds(&world.fit(&forced));
-    // A folder of somebody else with a name that flowreg uses in it.
+    // A foreign folder with a file name that flowreg uses.
     for name in ["summary.json", "dataset.json", "model.onnx", "setid.mat"] {
         fs::create_dir_all(world.path("theirs")).unwrap();
         fs::write(world.path("theirs").join(name), "{}").unwrap();
         keeps_all(&world, &["theirs"], |w| {
             w.run(FIT, &[&["data", "--out", "theirs"], &forced[..]].concat())
         });
-        // And nobody is told to give --force, which would be refused.
+        // The message does not advise --force, which would be refused.
         let output = world.run(FIT, &[&["data", "--out", "theirs"], FAST].concat());
         assert_eq!(output.status.code(), Some(73));
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -115,7 +115,7 @@ fn a_link_is_followed_to_the_output() {
     }
 }
 
-/// Each program with everything that it can print.
+/// A command of each program that prints.
 fn printing(world: &World) -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
     succeeds(&world.fit(FAST));
     let prep = [
@@ -167,7 +167,7 @@ fn a_full_disk_on_standard_output_is_exit_74() {
         assert!(stderr.contains("standard output"), "{what}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{what}: {stderr}");
     }
-    // The work was done and published all the same.
+    // The output was published nevertheless.
     for name in [
         "new-fit/model.safetensors",
         "new-json/model.safetensors",
@@ -204,7 +204,7 @@ fn a_closed_standard_output_is_no_failure() {
     }
 }
 
-/// An output that may grow to 4 KiB: whole, or not there and said.
+/// With a limit of 4 KiB, the output is complete, or does not exist and the error is printed.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_file_size_limit_is_reported() {

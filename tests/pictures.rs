@@ -1,5 +1,5 @@
-//! Pictures of every kind become the pixels that Pillow's `convert("RGB")` gives, plain and after
-//! `ImageOps.exif_transpose`: `tests/pictures`, drawn by `tools/pillow_pictures.py`.
+//! Pictures of every format are decoded to the pixels of Pillow's `convert("RGB")`, without and with
+//! `ImageOps.exif_transpose`. `tools/pillow_pictures.py` draws `tests/pictures`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -92,7 +92,7 @@ fn the_format_is_detected_from_the_first_bytes() {
     }
 }
 
-/// A picture that is cut short is refused, or complete already.
+/// A truncated picture is refused, unless the rest has no pixels.
 #[test]
 fn a_truncated_picture_is_refused_or_complete() {
     for (path, bytes) in pictures() {
@@ -109,7 +109,7 @@ fn a_truncated_picture_is_refused_or_complete() {
     }
 }
 
-/// A hint at `--lenient` is there where it helps, and only there.
+/// The error of a picture advises `--lenient` if and only if that accepts it.
 #[test]
 fn lenient_is_advised_only_where_it_helps() {
     let lenient = DecodeOptions {
@@ -131,12 +131,12 @@ fn lenient_is_advised_only_where_it_helps() {
         }
     }
     let kinds: Vec<&str> = advised.keys().map(String::as_str).collect();
-    // These TIFFs have their directory at the end; others are in tests/pictures/cut.
+    // These TIFFs have their directory at the end; tests/pictures/cut has others.
     assert_eq!(kinds, ["bmp", "gif", "jpg", "png"]);
 }
 
-/// Of a cut picture the pixels that Pillow gives with ImageFile.LOAD_TRUNCATED_IMAGES, and none
-/// without `--lenient`.
+/// With `--lenient` a truncated picture has the pixels of Pillow's ImageFile.LOAD_TRUNCATED_IMAGES;
+/// without it is refused.
 #[test]
 fn truncated_pictures_equal_those_of_pillow() {
     let lenient = DecodeOptions {
@@ -158,7 +158,7 @@ fn truncated_pictures_equal_those_of_pillow() {
     assert_eq!(seen, 9);
 }
 
-/// What no decoder here reads is called by its name.
+/// Unsupported kinds of TIFF are refused by name.
 #[test]
 fn unsupported_tiffs_are_named() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures/rgb.tif");
@@ -186,7 +186,7 @@ fn unsupported_tiffs_are_named() {
     }
 }
 
-/// Limits hold for every kind, are named with what lifts them, and that lifts them.
+/// The limits apply to every format; the error names the option that raises the limit, and it does.
 #[test]
 fn limits_are_enforced_and_can_be_raised() {
     for (path, bytes) in pictures() {
@@ -218,7 +218,8 @@ fn limits_are_enforced_and_can_be_raised() {
     }
 }
 
-/// Any few bytes changed: pixels of the size that the header tells, or a reason; never a panic.
+/// A picture with random changed bytes gives pixels of the size in its header, or an error; never a
+/// panic.
 #[test]
 fn changed_bytes_give_pixels_or_an_error() {
     let options = DecodeOptions {

@@ -1,5 +1,5 @@
-//! Files that another reader takes for something else than flowreg would: refused with what to do.
-//! `tests/golden` has them as SciPy and Pillow write them.
+//! Files that other programs read differently are refused with advice. `tests/golden` has them as
+//! SciPy and Pillow write them.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ fn sparse_matrices_of_scipy_are_refused() {
     }
 }
 
-/// libtiff ignores a predictor beside a compression that has none.
+/// libtiff ignores a predictor for a compression that has none.
 #[test]
 fn a_tiff_predictor_without_its_compression_is_refused() {
     let decode = |name: &str| {

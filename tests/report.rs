@@ -1,4 +1,4 @@
-//! The report holds what the run found, and nothing that a class is named can break out of it.
+//! The report contains the results of the run, and class names are escaped.
 //! `tools/report_check.mjs` opens it in a browser.
 
 mod common;
@@ -89,7 +89,7 @@ fn several_runs_are_compared_in_one_report() {
         .collect();
     assert_eq!(names, ["one", "two"]);
     assert_eq!(data["runs"][1]["history"].as_array().unwrap().len(), 9);
-    // Converged fits have steps; they are laid over one another and over runs of SGD.
+    // Converged fits have steps; they are compared with one another and with runs of SGD.
     for (out, optimizer) in [("newton", "newton"), ("lbfgs", "lbfgs")] {
         let options = ["--optimizer", optimizer, "--l2", "0.1", "--out", out];
         succeeds(&world.run(FIT, &[&["data"], &options[..]].concat()));
@@ -134,7 +134,7 @@ fn several_runs_are_compared_in_one_report() {
     });
 }
 
-#[cfg(unix)] // Where folders may have such names.
+#[cfg(unix)] // Other systems do not allow these names of folders.
 #[test]
 fn class_names_are_escaped() {
     let world = World::new();

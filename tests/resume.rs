@@ -1,5 +1,5 @@
-//! A fit that was stopped after any epoch or step goes on to the bits of an unbroken one, by any
-//! optimizer on any engine, and a checkpoint of another fit, or a damaged one, is refused.
+//! A fit that is stopped after any epoch or step resumes to the bits of an uninterrupted one, for
+//! every optimizer and engine. Damaged checkpoints and those of other fits are refused.
 
 mod common;
 
@@ -25,8 +25,8 @@ fn checkpoints(path: &Path, every: Option<Every>, resume: bool) -> Option<Checkp
     })
 }
 
-/// Fit with a checkpoint after every epoch; `epoch` is called with the file as it is when an
-/// epoch ends, before that one is saved.
+/// Fit with a checkpoint after every epoch. `epoch` is called at the end of each epoch, before its
+/// checkpoint is saved.
 fn fit(
     splits: Splits,
     options: &FitOptions,
@@ -45,7 +45,7 @@ fn fit(
     })
 }
 
-/// Options and whether there are validation rows.
+/// Options of SGD, and whether there are validation rows.
 fn options() -> impl Strategy<Value = (FitOptions, bool)> {
     let momentum = prop::sample::select(vec![(0.0, 0.0), (0.9, 0.0), (0.5, 0.3)]);
     let schedule = prop::sample::select(vec![
@@ -97,7 +97,7 @@ proptest! {
         let splits = Splits { train: &train, validation: validation.then_some(&other) };
         let whole = flowreg::fit(splits, &options, &mut |_| {}).unwrap();
 
-        // The file as a process would leave it that is killed while this epoch is on.
+        // The file that a process leaves if it is killed during this epoch.
         let stop = stop.index(whole.history.len());
         let watched = fit(splits, &options, &saved, false, |epoch| {
             if epoch == stop && epoch > 0 {
@@ -168,12 +168,12 @@ fn checkpoints_of_other_fits_are_refused_naming_the_first_difference() {
     }
     let error = fit((&train, &train).into(), &options, &path, true, nothing).unwrap_err();
     assert!(error.to_string().contains("validation rows"), "{error}");
-    // The number of threads may change.
+    // Another number of threads is accepted.
     options.threads = Some(3);
     fit((&train).into(), &options, &path, true, nothing).unwrap();
 }
 
-/// Every bit and every length of a checkpoint.
+/// Every flipped bit and every truncated length of a checkpoint.
 #[test]
 fn damaged_checkpoints_are_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -225,9 +225,9 @@ fn a_trajectory_cannot_be_resumed() {
     }
 }
 
-/// Converge with a checkpoint after every step; `step` is called at every point, when the file is
-/// as it was saved there.
-fn go(
+/// Run a converged fit with a checkpoint after every step. `step` is called after each step, when its
+/// checkpoint has been saved.
+fn fit_path_saving(
     splits: Splits,
     options: &PathOptions,
     path: &Path,
@@ -316,12 +316,12 @@ proptest! {
             steps += usize::from(matches!(progress, Event::Step { .. }));
         }).unwrap();
 
-        // The file as a process would leave it that is killed after this step, and the step at
-        // which it was saved: it is not where a search ends.
+        // The file that a process leaves if it is killed after this step, and the step at which it
+        // was saved, which is not the last of a solve.
         let stops: HashSet<usize> = stops.iter().map(|stop| stop.index(steps)).collect();
         let stopped = |stop: usize| dir.path().join(stop.to_string());
         let (mut file, mut last, mut saved_at) = (None, 0, HashMap::new());
-        let watched = go(splits, &options, &saved, false, |step| {
+        let watched = fit_path_saving(splits, &options, &saved, false, |step| {
             let now = std::fs::metadata(&saved).ok().map(|about| about.ino());
             if now != file {
                 (file, last) = (now, step);
@@ -334,7 +334,7 @@ proptest! {
         let mut fits = vec![watched];
         for &stop in &stops {
             let mut heard = 0;
-            fits.push(go(splits, &options, &stopped(stop), true, |_| heard += 1).unwrap());
+            fits.push(fit_path_saving(splits, &options, &stopped(stop), true, |_| heard += 1).unwrap());
             prop_assert_eq!(heard, steps - saved_at[&stop]);
         }
         for fit in fits {
@@ -347,7 +347,7 @@ proptest! {
     }
 }
 
-/// Stopped while the matrices of all rows are made: the choice is not made again.
+/// A fit that is stopped while the matrices of the refit are computed keeps the chosen penalty.
 #[test]
 fn a_resumed_refit_keeps_the_chosen_penalty() {
     let dir = tempfile::tempdir().unwrap();
@@ -402,7 +402,7 @@ fn a_resumed_refit_keeps_the_chosen_penalty() {
     }
 }
 
-/// A fit in Gram coordinates, stopped at the last step that was saved.
+/// The options of a fit in Gram coordinates that was stopped at its last saved step.
 fn stopped_fit(path: &Path, problem: &Problem, optimizer: Optimizer) -> PathOptions {
     let options = PathOptions {
         optimizer,
@@ -416,7 +416,7 @@ fn stopped_fit(path: &Path, problem: &Problem, optimizer: Optimizer) -> PathOpti
         ..PathOptions::default()
     };
     let train = problem.samples();
-    go((&train, &train).into(), &options, path, false, |_| ()).unwrap();
+    fit_path_saving((&train, &train).into(), &options, path, false, |_| ()).unwrap();
     options
 }
 
@@ -428,7 +428,7 @@ fn checkpoints_of_other_converged_fits_are_refused_naming_the_first_difference()
     let train = problem.samples();
     let options = stopped_fit(&path, &problem, Optimizer::Newton);
     let splits = Splits::from((&train, &train));
-    go(splits, &options, &path, true, |_| ()).unwrap();
+    fit_path_saving(splits, &options, &path, true, |_| ()).unwrap();
 
     type Change = fn(&mut PathOptions);
     let changes: [(&str, Change); 11] = [
@@ -442,7 +442,7 @@ fn checkpoints_of_other_converged_fits_are_refused_naming_the_first_difference()
             o.penalty = Penalty::Value(0.1)
         }),
         ("`folds`", |o| o.folds = Some(Folds::stratified(2, 0))),
-        // Whose K would be another's too.
+        // Other rows, whose K would differ too.
         (
             "`engine`: found gram, expected gram, `refit_all` all",
             |o| o.refit_all = true,
@@ -463,7 +463,7 @@ fn checkpoints_of_other_converged_fits_are_refused_naming_the_first_difference()
     for (part, change) in changes {
         let mut other = options.clone();
         change(&mut other);
-        let error = go(splits, &other, &path, true, |_| ()).unwrap_err();
+        let error = fit_path_saving(splits, &other, &path, true, |_| ()).unwrap_err();
         assert_eq!(error.exit_code(), 65, "{error}");
         assert!(error.to_string().contains(part), "{part}: {error}");
     }
@@ -473,7 +473,7 @@ fn checkpoints_of_other_converged_fits_are_refused_naming_the_first_difference()
         ("training rows", (&other, &train)),
         ("validation rows", (&train, &other)),
     ] {
-        let error = go(splits.into(), &options, &path, true, |_| ()).unwrap_err();
+        let error = fit_path_saving(splits.into(), &options, &path, true, |_| ()).unwrap_err();
         assert!(error.to_string().contains(part), "{part}: {error}");
     }
     let sgd = FitOptions::default();
@@ -482,7 +482,7 @@ fn checkpoints_of_other_converged_fits_are_refused_naming_the_first_difference()
     assert!(error.to_string().contains(part), "{error}");
 }
 
-/// Bits flipped, and files whose checksum is right but whose content is not.
+/// Checkpoints with flipped bits, and with correct checksums but invalid content.
 #[test]
 fn damaged_and_forged_checkpoints_of_converged_fits_are_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -494,7 +494,7 @@ fn damaged_and_forged_checkpoints_of_converged_fits_are_refused() {
         let good = std::fs::read(&path).unwrap();
         let read = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            go((&train, &train).into(), &options, &path, true, |_| ())
+            fit_path_saving((&train, &train).into(), &options, &path, true, |_| ())
         };
         let refused = |bytes: &[u8], what: &str| match read(bytes) {
             Err(error @ (Error::Tensors { .. } | Error::Format { .. })) => error,
@@ -562,7 +562,7 @@ fn more_solves_than_the_fit_has_are_refused() {
     let Numbers::F64(values) = &searched.numbers else {
         panic!("rows are f64")
     };
-    // Two of three penalties were done: add the last.
+    // Two of three penalties are recorded: add a third record.
     let columns = searched.shape[1];
     let mut last = values[columns..].to_vec();
     assert_eq!(values.len(), 2 * columns);
@@ -570,6 +570,7 @@ fn more_solves_than_the_fit_has_are_refused() {
     searched.numbers = Numbers::F64([&values[..], &last].concat().into());
     searched.shape[0] = 3;
     std::fs::write(&path, tensors::write(&all, about.unwrap())).unwrap();
-    let error = go((&train, &train).into(), &options, &path, true, |_| ()).unwrap_err();
+    let error =
+        fit_path_saving((&train, &train).into(), &options, &path, true, |_| ()).unwrap_err();
     assert!(error.to_string().contains("3 solves"), "{error}");
 }

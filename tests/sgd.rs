@@ -1,4 +1,4 @@
-//! SGD against a plain f64 twin of torch's rule, for every setting.
+//! SGD against an f64 reference of torch's update rule, for every setting.
 
 mod common;
 
@@ -57,7 +57,7 @@ fn settings() -> impl Strategy<Value = Sgd> {
         )
 }
 
-/// Weights of up to 24 rows and 6 classes, of which some are 0, and label smoothing.
+/// Weights of up to 24 rows and 6 classes, some of them 0, and label smoothing.
 fn weightings() -> impl Strategy<Value = SampleWeights> {
     let weight = || prop::sample::select(vec![0.0f64, 0.25, 1.0, 1.0, 3.0]);
     let classes = prop_oneof![
@@ -74,8 +74,8 @@ fn weightings() -> impl Strategy<Value = SampleWeights> {
     })
 }
 
-/// The weighting for these rows and classes, and the twin's words for it; none if the rows would
-/// weigh nothing.
+/// The weighting cut to these rows and classes, and the same for the reference; `None` if all
+/// weights were 0.
 fn weigh(
     problem: &Problem,
     mut weighting: SampleWeights,
@@ -119,7 +119,7 @@ fn weigh(
     (total > 0.0).then_some((weighting, twin))
 }
 
-/// The start that [`Init`] means.
+/// The initial parameters of [`Init`], in f64.
 fn start(problem: &Problem, init: &Init) -> twin::Parameters {
     let (d, c) = (problem.d, problem.outputs());
     let (weight, bias) = match *init {
@@ -133,7 +133,7 @@ fn start(problem: &Problem, init: &Init) -> twin::Parameters {
     }
 }
 
-/// Both engines' losses and end of a fit beside the twin's.
+/// Compare losses and final parameters of both engines with the reference.
 fn check_against_twin(
     problem: &Problem,
     sgd: &Sgd,
@@ -169,8 +169,8 @@ fn check_against_twin(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Every setting beside every other: class and sample weights (some are 0, and so are those of
-    /// whole batches), smoothing, momentum, decay, batches, schedules, two classes and more.
+    /// All settings combined: class and sample weights (some 0, also those of whole batches), label
+    /// smoothing, momentum, weight decay, batches, schedules, two and more classes.
 
     #[test]
     fn sgd_equals_the_f64_reference(
@@ -186,8 +186,8 @@ proptest! {
     }
 }
 
-/// The one class that weighs anything is that of the largest logits, and no row has it: the loss
-/// is what smoothing leaves of a distance and of small exponentials.
+/// The only class with weight has the largest logits and no rows: label smoothing cancels the
+/// distance to the label's logit, and small exponentials remain.
 #[test]
 fn smoothing_of_a_class_without_rows_equals_the_f64_reference() {
     let problem = Problem::random(5, 7, 3, 979_663_454);
@@ -207,7 +207,7 @@ fn smoothing_of_a_class_without_rows_equals_the_f64_reference() {
     check_against_twin(&problem, &sgd, &init, &weighting, &weights).unwrap();
 }
 
-/// Label smoothing beside class weights where the loss is known: at W = 0.
+/// Label smoothing with class weights at W = 0, where the loss is known.
 #[test]
 fn smoothing_weighs_every_class_by_its_weight() {
     // logits 0, so every -ln p is ln 3: loss = ((1-ε) Σ w_y + n ε/C Σ w_c) ln 3 / Σ w_y.
@@ -234,7 +234,7 @@ fn smoothing_weighs_every_class_by_its_weight() {
     assert!(common::relative(fit.history[0].loss, expected) < 1e-6);
 }
 
-/// A choice of classes that is out of order is gathered, and gives what the sorted rows give.
+/// Rows of chosen classes, which are not contiguous, give the fit of the sorted rows.
 #[test]
 fn rows_out_of_order_fit_as_rows_in_order() {
     let problem = Problem::random(60, 9, 4, 3);

@@ -1,4 +1,4 @@
-//! The saved trajectory: every epoch's model from it, and files that do not belong.
+//! The saved trajectory: it rebuilds the model of every epoch; files of other fits are refused.
 
 mod common;
 
@@ -52,7 +52,7 @@ fn a_trajectory_rebuilds_the_model_of_every_epoch_to_the_bit() {
         let error = trajectory.model(7).unwrap_err().to_string();
         assert!(error.contains("0..=6"), "{error}");
     }
-    // Nothing but the two files: no temporary is left.
+    // The two files, and no temporary file.
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
@@ -96,7 +96,7 @@ fn trajectories_of_other_fits_are_refused() {
 
     options.engine = EngineChoice::Auto;
     flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
-    // Rows or classes of another fit; features are in the start, which is checked itself.
+    // Rows or classes of another fit; the features are checked with the initial weight.
     for other in [Problem::random(13, 9, 4, 5), Problem::random(14, 9, 3, 5)] {
         let error = Trajectory::open(&path, &other.samples(), &options.init).unwrap_err();
         assert!(matches!(error, Error::Format { .. }), "{error}");
@@ -113,7 +113,7 @@ fn trajectories_of_other_fits_are_refused() {
         let error = Trajectory::open(&path, &samples, &options.init).unwrap_err();
         assert!(error.to_string().contains("t.npy"), "{error}");
     }
-    // Nobody's file is written over, by either of the two names.
+    // Existing files of either name are not overwritten.
     for name in ["mine.npy", ".mine.npy.partial"] {
         let mine = dir.path().join(name);
         std::fs::write(&mine, "days of work").unwrap();

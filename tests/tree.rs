@@ -1,10 +1,10 @@
-//! The tree of `src/` is the picture in CONTRIBUTING.md, and imports go along its arrows.
+//! The folders of `src/` are those of the diagram in CONTRIBUTING.md, and imports follow its arrows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The arrows of the picture: folder to folder.
+/// The arrows of the diagram, from folder to folders.
 fn arrows() -> BTreeMap<String, BTreeSet<String>> {
     let text = fs::read_to_string("CONTRIBUTING.md").unwrap();
     let picture = text.split("```mermaid").nth(1).unwrap();
@@ -23,7 +23,7 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
     arrows
 }
 
-/// What can be reached along arrows.
+/// The folders that can be reached from `from` along the arrows.
 fn below(from: &str, arrows: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut left = vec![from.to_string()];
