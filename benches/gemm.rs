@@ -1,11 +1,10 @@
-//! The products of training at the real shapes, by each back end and by rivals: X Wᵀ, Gᵀ X,
-//! K, K G, and a whole full-batch epoch of the primal engine.
+//! The products of training at the real shapes, by each back end and by other libraries: X Wᵀ, Gᵀ X,
+//! K, K G, and a full-batch epoch of the primal engine.
 //!
-//! `cargo bench --bench gemm` prints criterion's lines and then one table: time and GFLOP/s of
-//! `auto`, what flowreg does by itself, the share of the FMA peak measured in the same run, and
-//! the time of every other back end and rival as a multiple of it. `-- softmax` times one
-//! shape, `-- softmax.*/own` one back end. OpenBLAS takes part where it is found; see
-//! `support/openblas.rs`.
+//! `cargo bench --bench gemm` prints the lines of criterion and then one table: time and GFLOP/s of
+//! `auto` (the default of flowreg), the share of the FMA peak measured in the same run, and the time
+//! of every other back end and library as a multiple of it. `-- softmax` times one shape,
+//! `-- softmax.*/own` one back end. OpenBLAS is included if it is found; see `support/openblas.rs`.
 
 mod support;
 
@@ -26,7 +25,7 @@ use support::projection;
 use support::shapes::{MOST_ROWS_OF_K, SHAPES, Shape};
 use support::table::{Table, Work};
 
-/// Who multiplies: a back end of flowreg, or a rival that it does not use.
+/// A back end of flowreg, or another library that flowreg does not use.
 #[derive(Clone, Copy)]
 enum Who {
     Flowreg(Gemm),
@@ -56,7 +55,7 @@ fn main() {
         let x = support::pixels(shape.n * shape.d);
         for &(name, who) in &contenders {
             if let Who::Flowreg(gemm) = who {
-                // Nothing wrong is timed.
+                // Check the results before timing.
                 projection::check(gemm, shape, &x);
             }
             time_shape(&mut criterion, &mut table, name, who, shape, &x);
@@ -114,7 +113,7 @@ fn rival(
 ) {
     let (m, n) = (c.rows(), c.cols());
     assert!(a.0.len() == m * k && b.0.len() == k * n);
-    // SAFETY: operands without gaps, of just these sizes.
+    // SAFETY: contiguous operands of exactly these sizes.
     unsafe {
         ::gemm::gemm(
             m,
@@ -180,7 +179,7 @@ fn time_shape(
             Who::OpenBlas(openblas) => time("K", [n, d, n], triangle, &mut || {
                 openblas.gram(x, MatMut::new(&mut k, n, n));
             }),
-            // It has no product of a triangle.
+            // The library has no triangular product.
             Who::GemmCrate(_) => {}
         }
         let g = z.clone();

@@ -95,7 +95,7 @@ impl OnePass {
                         let first = part * self.part + i * block;
                         let x = &x.as_slice()[first * d..];
                         let (z, g) = (&mut z[..c * rows], &mut g[..c * rows]);
-                        skinny::margins(isa, weight, x, z);
+                        skinny::logits(isa, weight, x, z);
                         let (z, g_view) = (MatRef::new(z, c, rows), MatMut::new(g, c, rows));
                         targets.loss_gradient(first..first + rows, z, g_view, losses);
                         skinny::adjoint(isa, g, x, d, gradient);
