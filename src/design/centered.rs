@@ -16,9 +16,9 @@ use faer::traits::ComplexField;
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-use crate::design::samples::Rows;
+use crate::design::rows::Rows;
 use crate::kernels::{Isa, columns, with_isa};
-use crate::linalg::vec::{Real, axpby, dot};
+use crate::linalg::vec::{Real, axpby, dot, subtract};
 use crate::threads::{Share, Work};
 
 /// Most columns of a slab: so many products are summed in the precision asked for.
@@ -227,14 +227,9 @@ impl<'a> Centered<'a> {
 
     /// Row `i` of Xc from column `first` on: each value rounded once.
     fn center<T: Real>(&self, i: usize, first: usize, to: &mut [T]) {
-        let width = to.len();
-        let values = self.x.row(i)[first..][..width].iter();
-        let values = values.zip(&self.mean[first..][..width]).zip(to);
-        with_isa!(Isa::current(), || {
-            for ((&x, &mean), to) in values {
-                *to = T::of(f64::from(x) - f64::from(mean));
-            }
-        });
+        let columns = first..first + to.len();
+        let (x, mean) = (&self.x.row(i)[columns.clone()], &self.mean[columns]);
+        with_isa!(Isa::current(), || subtract(x, mean, to));
     }
 
     /// The norm of each row of Xc over `scale`. Cost: X is read once.

@@ -24,9 +24,10 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use crate::design::centered::{Centered, Precision};
-use crate::design::dense::Blocks;
-use crate::design::gram::{GramF64, Progress};
-use crate::design::samples::{Batch, Rows};
+use crate::design::dense::Dense;
+use crate::design::gram::Progress;
+use crate::design::gram_f64::GramF64;
+use crate::design::rows::{Batch, Rows};
 use crate::error::Result;
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::cholesky::Factor;
@@ -502,7 +503,7 @@ impl Problem for GramProblem<'_> {
         let (c, n) = (a.len() / self.gram.rows, self.gram.rows);
         let mut weight = vec![0.0; c * d];
         let a = MatRef::new(&narrow, c, n);
-        Blocks::new(self.x).adjoint(self.gemm, 1.0, a, Batch::All, 0.0, &mut weight);
+        Dense::new(self.x, self.gemm).adjoint(1.0, a, Batch::All, 0.0, &mut weight);
         if self.deviation.is_some() {
             let values = weight.iter_mut().enumerate();
             values.for_each(|(at, w)| *w = of_raw(at, f64::from(*w)));
