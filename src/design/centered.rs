@@ -21,14 +21,14 @@ use crate::kernels::{Isa, columns, with_isa};
 use crate::linalg::vec::{Real, axpby, dot, subtract};
 use crate::threads::{Share, Work};
 
-/// Most columns of a slab: so many products are summed in the precision asked for.
+/// Most columns of a slab. Products within a slab are summed in the precision asked for.
 const SLAB: usize = 512;
 /// Rows of a task of logits.
 const ROWS: usize = 128;
 /// Rows of a block of an adjoint: enough products a sum for the kernels' speed.
 const DEEP: usize = 512;
 
-/// What products within a slab are computed in.
+/// Arithmetic of the products within a slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// f32: twice as fast.
@@ -50,7 +50,7 @@ impl Precision {
     }
 }
 
-/// X less its mean row, or X as it is with μ = 0.
+/// Xc = X - 1 μᵀ, where μ is the mean row, or 0.
 #[derive(Debug)]
 pub struct Centered<'a> {
     x: &'a Rows<'a>,
@@ -81,12 +81,12 @@ impl<'a> Centered<'a> {
         self.centred
     }
 
-    /// μ, to f32: what is taken away, exactly.
+    /// μ, rounded to f32: the row that is subtracted.
     pub fn mean(&self) -> &[f32] {
         &self.mean
     }
 
-    /// What its rounding left of the mean: the mean of Xc's rows.
+    /// The mean of Xc's rows: the mean of X's rows less μ, which is rounded.
     pub fn rest(&self) -> &[f32] {
         &self.rest
     }

@@ -40,7 +40,7 @@ pub struct GramMatrix {
     weights: Option<Vec<f64>>,
 }
 
-/// Who multiplies, and the room that [`GramMatrix::product`] uses, kept between calls.
+/// Scratch space of [`GramMatrix::product`], kept between calls.
 #[derive(Debug)]
 pub struct Scratch {
     gemm: Gemm,

@@ -1,5 +1,6 @@
 //! K = X Xᵀ in f64, centred or not: the solver's.
 
+use faer::linalg::matmul::matmul;
 use rayon::prelude::*;
 
 use crate::design::gram::Progress;
@@ -101,6 +102,22 @@ impl GramF64 {
             rows: n,
             unrounded: 0.0,
         })
+    }
+
+    /// `Zᵀ = A Kᵀ`, c x n, for coordinates A (c x m) of m rows, `columns` (n x m) being their columns
+    /// of K. Cost: 2nmc flop. The bits do not depend on the number of threads.
+    pub fn logits(columns: &[f64], a: &[f64], m: usize, z: &mut [f64]) {
+        let (n, c) = (columns.len() / m, a.len() / m);
+        // Along the rows of K: with one output faer would share the sums of its columns out by
+        // the number of threads.
+        matmul(
+            faer::MatMut::from_row_major_slice_mut(z, c, n),
+            faer::Accum::Replace,
+            faer::MatRef::from_row_major_slice(a, c, m),
+            faer::MatRef::from_row_major_slice(columns, n, m).transpose(),
+            1.0,
+            threads::par(Work::flop(4 * c * n * m)),
+        );
     }
 
     /// The mean of Kc's diagonal.

@@ -14,8 +14,7 @@ use crate::linalg::mat::{MatMut, MatRef};
 use crate::linalg::vec::{dot_serial, subtract};
 use crate::threads::{Share, Work};
 
-/// Columns of X multiplied at a time in floats: so many products are summed in f32, the rest
-/// in f64.
+/// Columns of a slab of floats. Products are summed in f32 within a slab, in f64 over slabs.
 const SLAB: usize = 1024;
 
 /// Y Xᵀ or, without Y, the lower triangle of X Xᵀ, in the making.

@@ -27,10 +27,11 @@
 //!   `vec::subtract` in `centered.rs` and `gram_products.rs`, and `ByteSlab` convert
 //!   them, each a block at a time;
 //! - blocks of rows that are read while others are multiplied: `Dense::each`;
-//! - several machines, each with some rows: `Dense::adjoint` adds sums of blocks of 4096 rows in
-//!   f64, in order. A communicator that gathers these sums in the rows' order gives every machine
-//!   the bits of one, if each but the last holds a multiple of 4096 rows. Gᵀ1, the loss and XᵀX
-//!   are not summed in these blocks yet. Logits are of one row each, and need no communicator.
+//! - several machines, each with some rows: `Dense::adjoint` adds the sums of blocks of rows
+//!   (4096 or more, by c and d alone) in f64, in order. A communicator that gathers these sums in
+//!   the rows' order gives every machine the bits of one, if each but the last holds whole blocks.
+//!   Gᵀ1, the loss, XᵀX and the parts of `one_pass.rs` are not summed in these blocks yet. Logits
+//!   are of one row each, and need no communicator.
 //!
 //! [`plan`] chooses between coordinates by cost and memory; [`scaler`] puts features on one scale.
 

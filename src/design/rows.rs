@@ -35,9 +35,9 @@ pub struct Rows<'a> {
     pub(super) finite: bool,
 }
 
-/// Where the first value is that fails the test.
+/// The position of the first value that fails the test.
 ///
-/// Most blocks have none: the search is a pass without branches first.
+/// Most blocks have none, so a pass without branches comes first.
 pub(crate) fn position(values: &[f32], test: impl Fn(f32) -> bool) -> Option<usize> {
     let all = values.iter().fold(true, |all, &value| all & test(value));
     if all {

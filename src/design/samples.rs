@@ -23,9 +23,9 @@ pub struct Samples<'a> {
 /// Samples to fit, and samples to validate on while fitting.
 #[derive(Clone, Copy, Debug)]
 pub struct Splits<'a> {
-    /// What is fitted.
+    /// The rows to fit.
     pub train: &'a Samples<'a>,
-    /// What the model is tried on after every epoch.
+    /// The rows on which the model is evaluated after every epoch.
     pub validation: Option<&'a Samples<'a>>,
 }
 
@@ -204,7 +204,7 @@ impl<'a> Samples<'a> {
         })
     }
 
-    /// Refuse so many classes that memory cannot hold a weight for them.
+    /// Refuse classes for whose weight there is no memory.
     fn checked(self) -> Result<Self> {
         match beyond_memory(self.classes, self.features()) {
             None => Ok(self),
@@ -346,8 +346,8 @@ fn outside(row: usize, label: impl fmt::Display, classes: usize) -> Error {
     Error::shape("labels", found, format!("0..{classes}"))
 }
 
-/// What is found and expected if memory cannot hold the weight of so many classes; a single wild
-/// label would ask for it.
+/// For an error: what was found and expected, if memory cannot hold a weight of classes x
+/// features. A single wild label would ask for it.
 pub(crate) fn beyond_memory(classes: usize, features: usize) -> Option<(String, String)> {
     /// Bytes that every machine has: a weight of less is not looked at.
     const ALWAYS: u64 = 256 << 20;
@@ -368,7 +368,7 @@ pub(crate) fn beyond_memory(classes: usize, features: usize) -> Option<(String, 
     })
 }
 
-/// Room for so many values.
+/// An empty vector with memory for `values` values.
 pub(crate) fn room(values: usize) -> Result<Vec<f32>> {
     let mut x = Vec::new();
     match x.try_reserve_exact(values) {

@@ -22,7 +22,7 @@ use crate::kernels::gemm::{Packed, Strided};
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::threads::{self, Share, Work};
 
-/// Who multiplies.
+/// The library that multiplies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
     /// The fastest for the shape: ours, or faer for what is narrow.

@@ -43,7 +43,7 @@ impl Loss {
         }
     }
 
-    /// c: number of outputs for so many classes.
+    /// c: the number of outputs for `classes` classes.
     pub fn outputs(self, classes: usize) -> usize {
         match self {
             Loss::Softmax => classes,

@@ -96,7 +96,7 @@ pub struct EpochStats {
     pub loss: f64,
 }
 
-/// Whoever looks on while an optimizer works on the engine `E`.
+/// Observes an optimizer that works on the parameters `E`.
 pub trait Watch<E: Parameters> {
     /// Before the first epoch: how many were done before, whose state is put in.
     fn begin(

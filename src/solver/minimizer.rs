@@ -42,7 +42,7 @@ pub(crate) trait DirectionRule<S: Problem> {
     fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>);
 }
 
-/// Whoever looks on while a search works; `P` is its point.
+/// Observes a search; `P` is its point.
 pub trait Watch<P> {
     /// Before the first step: whether the state of an earlier search was put in.
     fn begin(&mut self, state: &mut impl checkpoint::State<P>) -> Result<bool>;
@@ -282,7 +282,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         (self.iteration >= self.stop.iterations).then_some(Status::IterationLimit)
     }
 
-    /// Compute again what belongs to the fields that were put in.
+    /// Compute what follows from the fields of a checkpoint.
     fn restore(&mut self) {
         self.evaluate();
         if self.iteration > 0 {
@@ -524,7 +524,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         (self.point, report)
     }
 
-    /// What is too little of F to be told from rounding.
+    /// The change of F below which it is rounding.
     pub fn noise_floor(&self) -> f64 {
         self.problem.noise() * self.objective.abs()
     }

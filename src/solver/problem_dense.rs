@@ -23,7 +23,7 @@ use crate::kernels::{Isa, with_isa};
 use crate::linalg::cholesky::Factor;
 use crate::linalg::gemm::{Gemm, lower_triangle};
 use crate::linalg::mat::{MatMut, MatRef, room};
-use crate::linalg::vec::{dot, sum};
+use crate::linalg::vec::{axpby, dot, sum};
 use crate::solver::problem::Problem;
 use crate::solver::problem_gram::Preconditioner;
 use crate::threads;
@@ -36,7 +36,7 @@ const RIDGE: f64 = 1e-6;
 /// The least pivot of M, as a multiple of RIDGE, that is no rounding.
 const TOLD: f64 = 100.0;
 
-/// Weights as they are.
+/// The weights themselves, c x d.
 #[derive(Debug)]
 pub struct DenseProblem<'a> {
     gemm: Gemm,
@@ -193,7 +193,7 @@ impl Problem for DenseProblem<'_> {
         let rest = self.rest(w);
         let mut z_of_rest = vec![0.0; z.len()];
         self.logits_of_direction(&rest, &mut z_of_rest);
-        crate::linalg::vec::axpby(1.0, &z_of_rest, 1.0, z);
+        axpby(1.0, &z_of_rest, 1.0, z);
     }
 
     fn logits_of_direction(&mut self, w: &[f64], z: &mut [f32]) {
@@ -347,7 +347,7 @@ impl Problem for DenseProblem<'_> {
             *z = value as f32;
         }
         self.adjoint(&logits, w);
-        crate::linalg::vec::axpby(1.0 / l2, r, -h / l2, w);
+        axpby(1.0 / l2, r, -h / l2, w);
     }
 
     fn solves_logits(&self) -> bool {
