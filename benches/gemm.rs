@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use ::gemm::Parallelism;
 use criterion::Criterion;
-use flowreg::design::samples::{Batch, Rows};
+use flowreg::design::rows::{Batch, Rows};
 use flowreg::linalg::gemm::{Accum, Backend, Gemm};
 use flowreg::linalg::mat::{MatMut, MatRef};
 use flowreg::loss::BatchLoss;
 use flowreg::sgd::dense::DenseParameters;
-use flowreg::sgd::parameters::{Parameters, Workspace};
+use flowreg::sgd::parameters::{LossGradient, Parameters};
 use flowreg::torch_rng::TorchRng;
 use flowreg::{Loss, Model};
 use support::openblas::OpenBlas;
@@ -204,10 +204,10 @@ fn time_shape(
     let mut engine = DenseParameters::new(&rows, None, start, gemm);
     let mut objective = BatchLoss::new(Loss::for_classes(c.max(2)), &labels);
     let mut point = engine.start();
-    let mut room = Workspace::default();
+    let mut g = LossGradient::default();
     let both = work(4 * n * d * c, 8 * n * d);
     time("epoch", [n, d, c], both, &mut || {
-        engine.loss(&point, Batch::All, &mut objective, &mut room);
-        engine.gradient(-1e-4, Batch::All, 1.0, &mut point, &room);
+        engine.loss(&point, Batch::All, &mut objective, &mut g);
+        engine.gradient(-1e-4, &g, Batch::All, 1.0, &mut point);
     });
 }

@@ -41,7 +41,7 @@ use crate::kernels::gemm::{Packed, Strided};
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::threads::{self, Share, Work};
 
-/// The library that computes f32 products.
+/// The library that computes products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
     /// The fastest for the shape: the kernels of this crate, or `faer` for narrow results.

@@ -13,7 +13,7 @@ use crate::loss::risk::Risk;
 use crate::model::{Logits, Model};
 use crate::solver::certificate::{Certificate, Certifier};
 use crate::solver::decrement::decrement;
-use crate::solver::minimizer;
+use crate::solver::minimizer::separation;
 use crate::solver::point::Point;
 use crate::solver::problem::Problem;
 use crate::solver::report::{MeasuredOn, SolveReport, Status, StoppingCriteria};
@@ -131,19 +131,19 @@ impl<S: Problem> PathSolver<'_, '_, S> {
         };
         let is_end = !matches!(found.status, Status::Separable | Status::IterationLimit);
         if l2 == 0.0 && is_end {
-            let allowed = minimizer::SURE * stop.largest_gap(report.objective);
+            let allowed = separation::SURE * stop.largest_gap(report.objective);
             let logits = &certificate.logits;
             if let Some(exact) = decrement(self.design, risk, logits) {
                 report.decrement = Some(exact.gain);
                 report.separated_class = exact.separated_class;
-                let is_minimum = exact.gain <= allowed && exact.step < minimizer::RUNNING;
+                let is_minimum = exact.gain <= allowed && exact.step < separation::RUNNING;
                 report.status = match exact.separated_class {
                     Some(_) => Status::QuasiSeparable,
                     None if is_minimum => Status::Converged,
                     None => Status::PrecisionLimited,
                 };
             } else if found.status != Status::QuasiSeparable {
-                let left = minimizer::decrement(self.problem, risk, logits, stop);
+                let left = separation::decrement(self.problem, risk, logits, stop);
                 report.decrement = left;
                 if left.is_none_or(|left| left > allowed) {
                     report.status = Status::PrecisionLimited;

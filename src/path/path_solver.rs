@@ -5,7 +5,7 @@ use super::certify::of_present;
 use super::options::*;
 use super::select::{best, choice};
 use crate::design::centered::Centered;
-use crate::design::gram::GramF64;
+use crate::design::gram_f64::GramF64;
 use crate::design::plan::{EngineChoice, EngineKind, available_memory};
 use crate::design::samples::{Samples, Splits};
 use crate::design::scaler::{Scaler, Standardize};
@@ -15,8 +15,9 @@ use crate::loss::risk::Risk;
 use crate::loss::weights::RowWeights;
 use crate::path::record::{Solution, SolveLog, SolveRecord, SolveWatch};
 use crate::progress::{Event, HeldOut, Observer, PathEntry, Solved};
-use crate::solver::lbfgs::lbfgs;
-use crate::solver::newton_cg::newton;
+use crate::solver::lbfgs::Lbfgs;
+use crate::solver::minimizer::Minimizer;
+use crate::solver::newton_cg::NewtonCg;
 use crate::solver::point::Point;
 use crate::solver::problem::Problem;
 use crate::solver::problem_dense::DenseProblem;
@@ -374,10 +375,16 @@ impl<'a, S: Problem> PathSolver<'a, '_, S> {
             l2,
             fold,
         };
-        let problem = &mut *self.problem;
+        let minimizer = Minimizer::new(&mut *self.problem, risk, l2, start, stop);
         let (point, report) = match self.options.optimizer {
-            Optimizer::Newton => newton(problem, risk, l2, start, stop, &mut watched),
-            Optimizer::Lbfgs => lbfgs(problem, risk, l2, start, stop, &mut watched),
+            Optimizer::Newton => {
+                let rule = NewtonCg::new(&minimizer);
+                minimizer.run(rule, &mut watched)
+            }
+            Optimizer::Lbfgs => {
+                let rule = Lbfgs::new(&minimizer);
+                minimizer.run(rule, &mut watched)
+            }
         }?;
         let mut solution = Solution {
             point,

@@ -16,7 +16,7 @@
 //! within 2e-8 instead of 6e-7).
 
 use crate::design::gram::{GramMatrix, Scratch};
-use crate::design::samples::{Batch, Rows};
+use crate::design::rows::{Batch, Rows};
 use crate::io::checkpoint::StateDict;
 use crate::kernels::{Isa, columns, with_isa};
 use crate::linalg::gemm::{Accum, Gemm};

@@ -3,6 +3,7 @@
 
 pub mod dense;
 pub mod gram;
+mod init;
 pub mod one_pass;
 pub mod optimizer;
 pub mod parameters;
@@ -11,9 +12,7 @@ pub mod schedule;
 pub mod trainer;
 pub mod trajectory;
 
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::design::gram::GramMatrix;
@@ -27,16 +26,17 @@ use crate::kernels::Isa;
 use crate::linalg::gemm::{Backend, Gemm};
 use crate::loss::weights::SampleWeights;
 use crate::loss::{BatchLoss, Loss};
-use crate::model::{About, Model};
+use crate::model::Model;
 use crate::progress::{Cancel, Epoch, Event, Flow, Observer};
 use crate::sgd::dense::DenseParameters;
 use crate::sgd::gram::GramParameters;
+pub use crate::sgd::init::Init;
+use crate::sgd::init::initial_model;
 use crate::sgd::optimizer::{LearningRate, Sgd};
 use crate::sgd::parameters::Parameters;
 use crate::sgd::trainer::{Trainer, Watched};
 use crate::threads;
 use crate::threads::Work;
-use crate::torch_rng::TorchRng;
 
 /// What to fit and how.
 #[derive(Clone, Debug, Default)]
@@ -54,8 +54,8 @@ pub struct FitOptions {
     /// out is of the features as they were, as that of [`Init::File`] that goes in is; torch's
     /// start is drawn on the scaled features. Weight decay acts on the scaled features' weights.
     pub standardize: Standardize,
-    /// Stop when so many epochs in a row brought no lower validation loss, and return the
-    /// best epoch's model.
+    /// Patience: stop after this many epochs in a row without a lower validation loss, and return
+    /// the best epoch's model.
     pub early_stopping: Option<usize>,
     /// Where to write every epoch's Gram coordinates, for [`crate::Trajectory`] to read; no file
     /// that is there is replaced.
@@ -66,45 +66,8 @@ pub struct FitOptions {
     pub threads: Option<usize>,
     /// What stops the fit before its end.
     pub cancel: Option<Cancel>,
-    /// Who multiplies matrices.
+    /// The library that multiplies matrices.
     pub backend: Backend,
-}
-
-/// Initial weights.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Init {
-    /// Those of `torch.manual_seed(seed); torch.nn.Linear(d, c)`, to the bit.
-    Torch {
-        /// The seed.
-        seed: u32,
-    },
-    /// All zero.
-    Zeros,
-    /// A model file of the same shape; a temperature in it is left aside.
-    File(PathBuf),
-    /// Such a model that is read already, and its file, for messages and checkpoints.
-    Model {
-        /// The model.
-        model: Arc<Model>,
-        /// Its file.
-        path: PathBuf,
-    },
-}
-
-impl fmt::Display for Init {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Init::Torch { seed } => write!(f, "torch (seed {seed})"),
-            Init::Zeros => f.write_str("zeros"),
-            Init::File(path) | Init::Model { path, .. } => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-impl Default for Init {
-    fn default() -> Self {
-        Init::Torch { seed: 0 }
-    }
 }
 
 /// A finished fit.
@@ -582,40 +545,4 @@ fn learning_rate<E: Parameters>(
         }
     };
     Ok((lr, curvature.map(|curvature| 2.0 / curvature)))
-}
-
-/// W0 and b0 for these samples.
-pub(crate) fn initial_model(init: &Init, samples: &Samples) -> Result<Model> {
-    let loss = Loss::for_classes(samples.classes());
-    let (features, outputs) = (samples.features(), loss.outputs(samples.classes()));
-    match init {
-        Init::Torch { seed } => {
-            let (weight, bias) = TorchRng::new(*seed).linear(features, outputs);
-            Model::new(weight, bias)
-        }
-        Init::Zeros => Model::new(vec![0.0; outputs * features], vec![0.0; outputs]),
-        Init::File(path) => started_at(Model::load(path)?, path, (outputs, features)),
-        Init::Model { model, path } => {
-            started_at(model.as_ref().clone(), path, (outputs, features))
-        }
-    }
-}
-
-/// The model of a file as a start; `expected` are its outputs and features.
-fn started_at(mut model: Model, path: &Path, expected: (usize, usize)) -> Result<Model> {
-    let found = (model.bias().len(), model.weight().cols());
-    if found != expected {
-        return Err(Error::format(
-            path,
-            "weight",
-            format!("{} x {}", found.0, found.1),
-            format!("{} x {} as the data asks for", expected.0, expected.1),
-        ));
-    }
-    // Of another fit's probabilities.
-    model.set_about(About {
-        temperature: None,
-        ..model.about().clone()
-    });
-    Ok(model)
 }

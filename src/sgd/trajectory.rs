@@ -16,7 +16,7 @@ use crate::linalg::gemm::{Backend, Gemm};
 use crate::model::Model;
 use crate::sgd::dense::DenseParameters;
 use crate::sgd::gram::Coordinates;
-use crate::sgd::{Init, initial_model};
+use crate::sgd::init::{Init, initial_model};
 use crate::threads;
 
 /// A saved trajectory, mapped, with the rows and the start that it belongs to.
