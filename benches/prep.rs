@@ -35,6 +35,7 @@ const DEMO: DemoOptions = DemoOptions {
     classes: 20,
     per_class: [40, 0, 0],
     seed: 0,
+    cancel: None,
 };
 /// Preparations; the best and the median count.
 const TIMES: usize = 7;

@@ -59,7 +59,6 @@ pub mod cli;
 pub mod data;
 pub mod design;
 pub mod error;
-pub mod interrupt;
 pub mod io;
 pub mod kernels;
 pub mod linalg;

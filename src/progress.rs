@@ -130,8 +130,9 @@ pub struct PathEntry {
     pub val_accuracy: Option<f64>,
 }
 
-/// Stops a fit at its next good place: the end of an epoch or step, or a slab of the Gram matrix.
-/// Clones share one flag, so that another thread or a signal handler can set it.
+/// Stops a fit, a preparation or a download at its next good place: the end of an epoch or step, a
+/// slab of the Gram matrix, a photograph, a block of rows. Clones share one flag, so that another
+/// thread or a signal handler can set it.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicUsize>);
 
@@ -155,6 +156,16 @@ impl Cancel {
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed) != 0
     }
+
+    /// # Errors
+    /// [`Error::Interrupted`] once the flag is set.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() {
+            Err(Error::interrupted())
+        } else {
+            Ok(())
+        }
+    }
 }
 
 impl PartialEq for Cancel {
@@ -163,6 +174,8 @@ impl PartialEq for Cancel {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
+
+impl Eq for Cancel {}
 
 /// What a callback returns: nothing, or whether the fit goes on.
 pub trait Flow {

@@ -5,6 +5,7 @@ pub mod predict;
 pub mod prep;
 pub mod report;
 pub mod run_files;
+pub mod signals;
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -22,7 +23,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::io::checkpoint::Every;
 use crate::io::mmap;
 use crate::sgd::optimizer::LearningRate;
@@ -160,7 +160,7 @@ pub fn own_process() {
     }));
     // Of the signal's handler, which may not make a line itself.
     mmap::exit_on_truncation(|message| line_of_error(message, mmap::CUT_SHORT));
-    if let Err(error) = interrupt::listen() {
+    if let Err(error) = signals::listen() {
         warn(error);
     }
 }
@@ -189,7 +189,7 @@ pub fn main<A: Parser>(
     }
     let result = match parse::<A>(name, args) {
         Ok(Some(args)) => match catch_unwind(AssertUnwindSafe(|| run(args))) {
-            Ok(result) => result.map_err(|error| match (&error, interrupt::signal()) {
+            Ok(result) => result.map_err(|error| match (&error, signals::signal()) {
                 (Error::Interrupted { kept }, Some(signal)) => {
                     (format!("stopped by signal {signal}; {kept}"), 128 + signal)
                 }

@@ -14,10 +14,10 @@ use crate::data::{checks, labels, rows};
 use crate::design::plan::available_memory;
 use crate::design::samples::room;
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::io::mmap::{MappedMatrix, Matrix};
 use crate::io::npy::Dtype;
 use crate::io::publish::{OutputKind, Overwrite, Staging};
+use crate::progress::Cancel;
 
 /// Values that are converted together.
 const GROUP: usize = 1 << 15;
@@ -42,13 +42,15 @@ pub struct ArrayPart {
 }
 
 /// What to make of arrays.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArrayOptions {
     /// The label of the first class: 0 or 1.
     pub labels_from: u8,
     /// Subtract a number near the mean of the first part from each column whose differences f32
     /// would lose, instead of refusing it.
     pub center: bool,
+    /// What stops the preparation before its end.
+    pub cancel: Option<Cancel>,
 }
 
 /// Rows in memory or mapped, for a fit without a dataset.
@@ -77,7 +79,7 @@ pub struct Loaded {
 /// [`Error::Npy`], [`Error::Changed`], [`Error::Io`], [`Error::Interrupted`].
 pub fn prepare(
     parts: &[ArrayPart],
-    options: ArrayOptions,
+    options: &ArrayOptions,
     out: &Path,
     overwrite: Overwrite,
     progress: &(dyn Fn(u64) + Sync),
@@ -98,7 +100,7 @@ pub fn prepare(
     let names = numbered.names(options.labels_from);
     let mut manifest = Manifest::of_numbers(source, names, readers[0].features);
     manifest.numbers = Some(numbers);
-    let mut writer = DatasetWriter::new(staging, manifest);
+    let mut writer = DatasetWriter::new(staging, manifest, options.cancel.clone());
     for ((part, mut reader), labels) in parts.iter().zip(readers).zip(numbered.labels) {
         let block_rows = reader.block_rows();
         writer.write_split(part.name, &part.y, labels, block_rows, |rows, values| {
@@ -118,9 +120,10 @@ pub fn prepare(
 /// As [`prepare`]; [`Error::Memory`] for arrays beyond the memory at hand.
 pub fn load(
     parts: &[ArrayPart],
-    options: ArrayOptions,
+    options: &ArrayOptions,
     forecast: &dyn Fn(&Path, u64),
 ) -> Result<Loaded> {
+    let cancel = options.cancel.clone().unwrap_or_default();
     let most = match options.labels_from {
         0 => i64::from(u32::MAX),
         _ => MAX_CLASSES as i64, // They get names.
@@ -153,7 +156,7 @@ pub fn load(
             true => Matrix::Mapped(MappedMatrix::open(&part.x)?),
             false => {
                 forecast(&reader.array.path, reader.bytes().unwrap_or(u64::MAX));
-                reader.hold(&mut fitted)?
+                reader.hold(&mut fitted, &cancel)?
             }
         };
         splits.push(Split::of_matrix(x, labels, &part.y, numbered.classes)?);
@@ -188,7 +191,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn of(parts: &[ArrayPart], options: ArrayOptions, most_classes: i64) -> Result<Opened> {
+    fn of(parts: &[ArrayPart], options: &ArrayOptions, most_classes: i64) -> Result<Opened> {
         let (mut features, mut labels) = (Vec::new(), Vec::new());
         let mut stored: Vec<Option<NumberFormat>> = Vec::new();
         for part in parts {
@@ -252,7 +255,8 @@ impl Opened {
             // As it is read: the others come after it.
             features[0].finish.seen = Some(Columns::new(columns));
         } else if may_lose.contains(&true) {
-            let seen = features[0].look()?;
+            let cancel = options.cancel.clone().unwrap_or_default();
+            let seen = features[0].look(&cancel)?;
             if may_lose[0] {
                 numbers.shift = seen.settle(true, &features[0].array.path, of_column)?;
             }
@@ -390,12 +394,12 @@ impl Features {
     }
 
     /// Look at all values once, and begin again.
-    fn look(&mut self) -> Result<Columns> {
+    fn look(&mut self, cancel: &Cancel) -> Result<Columns> {
         let looking = Finish::only_looking(self.features, None);
         let before = std::mem::replace(&mut self.finish, looking);
         let mut block = vec![0.0; self.block_rows() * self.features];
         while self.read(&mut block)? > 0 {
-            interrupt::check()?;
+            cancel.check()?;
         }
         let seen = std::mem::replace(&mut self.finish, before).seen;
         self.at = 0;
@@ -413,10 +417,10 @@ impl Features {
     }
 
     /// All rows, in memory.
-    fn hold(mut self, fitted: &mut Option<Columns>) -> Result<Matrix> {
+    fn hold(mut self, fitted: &mut Option<Columns>, cancel: &Cancel) -> Result<Matrix> {
         let mut values = room(self.rows.saturating_mul(self.features))?;
         while self.at < self.rows {
-            interrupt::check()?;
+            cancel.check()?;
             let start = values.len();
             let rows = self.block_rows().min(self.rows - self.at);
             values.resize(start + rows * self.features, 0.0);
@@ -577,6 +581,7 @@ mod tests {
     const AS_THEY_ARE: ArrayOptions = ArrayOptions {
         labels_from: 0,
         center: false,
+        cancel: None,
     };
 
     fn npy(dtype: Dtype, shape: &[usize], data: Vec<u8>) -> Vec<u8> {
@@ -612,7 +617,7 @@ mod tests {
             };
             prepare(
                 &[part],
-                AS_THEY_ARE,
+                &AS_THEY_ARE,
                 &path("out"),
                 Overwrite::Replace,
                 &|_| {},
@@ -649,8 +654,14 @@ mod tests {
             x: path("x.npy"),
             y: path(y),
         });
-        let prepared =
-            prepare(&parts, AS_THEY_ARE, &path("out"), Overwrite::Never, &|_| {}).unwrap();
+        let prepared = prepare(
+            &parts,
+            &AS_THEY_ARE,
+            &path("out"),
+            Overwrite::Never,
+            &|_| {},
+        )
+        .unwrap();
         assert_eq!(prepared.manifest.class_names.len(), 13);
         assert_eq!(prepared.train_labels, [0, 9]);
         let dataset = Dataset::open(path("out")).unwrap();
@@ -706,8 +717,14 @@ mod tests {
                 x: path("x.npy"),
                 y: path("y.npy"),
             }];
-            let error =
-                prepare(&parts, AS_THEY_ARE, &path("out"), Overwrite::Never, &|_| {}).unwrap_err();
+            let error = prepare(
+                &parts,
+                &AS_THEY_ARE,
+                &path("out"),
+                Overwrite::Never,
+                &|_| {},
+            )
+            .unwrap_err();
             assert!(error.to_string().contains(part), "{error}");
             assert!(!path("out").exists());
         }

@@ -15,10 +15,10 @@ use crate::data::flowers102::{Remote, md5_of};
 use crate::data::proxy;
 use crate::data::proxy::Forwarding;
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::io::files::{NewFile, parent_of};
 use crate::io::publish::Lock;
 use crate::io::{files, publish};
+use crate::progress::Cancel;
 
 /// Requests in a row that may bring nothing.
 const ATTEMPTS: u32 = 5;
@@ -50,8 +50,14 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>);
 /// [`Error::Download`] if the server refuses, breaks off five times in a row without a byte, or
 /// sends another file; that is then deleted. [`Error::Format`] if another file has the name here, or
 /// something of others has that of the directory, [`Error::Locked`] if another process is fetching
-/// it, [`Error::Io`], [`Error::Interrupted`].
-pub fn fetch(base: &str, remote: &Remote, into: &Path, progress: Progress) -> Result<bool> {
+/// it, [`Error::Io`], [`Error::Interrupted`] once `cancel` is set.
+pub fn fetch(
+    base: &str,
+    remote: &Remote,
+    into: &Path,
+    cancel: &Cancel,
+    progress: Progress,
+) -> Result<bool> {
     let path = into.join(remote.name);
     files::create_dir_all(into)?;
     let _lock = Lock::take(&path)?;
@@ -65,10 +71,10 @@ pub fn fetch(base: &str, remote: &Remote, into: &Path, progress: Progress) -> Re
             }
         };
     }
-    let mut download = Download::begin(base, remote, &path)?;
+    let mut download = Download::begin(base, remote, &path, cancel)?;
     let mut barren = 0;
     while let Err(failure) = download.request(progress) {
-        interrupted()?;
+        interrupted(cancel)?;
         // Only what was never here before is progress, or the same bytes could come for ever.
         barren = match download.length > download.most {
             true => 1,
@@ -81,7 +87,7 @@ pub fn fetch(base: &str, remote: &Remote, into: &Path, progress: Progress) -> Re
         let pause = Duration::from_millis(200 << barren).max(failure.pause);
         let until = Instant::now() + pause;
         while Instant::now() < until {
-            interrupted()?;
+            interrupted(cancel)?;
             std::thread::sleep((until - Instant::now()).min(Duration::from_millis(100)));
         }
     }
@@ -89,14 +95,10 @@ pub fn fetch(base: &str, remote: &Remote, into: &Path, progress: Progress) -> Re
     Ok(true)
 }
 
-fn interrupted() -> Result<()> {
-    match interrupt::signal() {
-        None => Ok(()),
-        Some(_) => {
-            let kept = "what has come is kept: the same command goes on from there".to_string();
-            Err(Error::Interrupted { kept })
-        }
-    }
+fn interrupted(cancel: &Cancel) -> Result<()> {
+    cancel.check().map_err(|_| Error::Interrupted {
+        kept: "what has come is kept: the same command goes on from there".to_string(),
+    })
 }
 
 /// Why a request ended early, whether another one is of no use, and when it is.
@@ -164,6 +166,7 @@ struct Download<'a> {
     from: From,
     url: String,
     remote: &'a Remote,
+    cancel: &'a Cancel,
     /// Where it is made.
     dir: PathBuf,
     part: PathBuf,
@@ -176,7 +179,12 @@ struct Download<'a> {
 }
 
 impl<'a> Download<'a> {
-    fn begin(base: &str, remote: &'a Remote, path: &Path) -> Result<Download<'a>> {
+    fn begin(
+        base: &str,
+        remote: &'a Remote,
+        path: &Path,
+        cancel: &'a Cancel,
+    ) -> Result<Download<'a>> {
         let url = match base.ends_with('/') {
             true => format!("{base}{}", remote.name),
             false => format!("{base}/{}", remote.name),
@@ -198,6 +206,7 @@ impl<'a> Download<'a> {
             from,
             url,
             remote,
+            cancel,
             dir,
             part,
             file,
@@ -279,7 +288,7 @@ impl<'a> Download<'a> {
             }
             self.hash.update(&buffer[..read]);
             self.file.append(&buffer[..read]).map_err(Failure::last)?;
-            interrupt::check().map_err(Failure::last)?;
+            self.cancel.check().map_err(Failure::last)?;
             progress(self.length, of);
         }
         match of {

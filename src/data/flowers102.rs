@@ -12,6 +12,7 @@ use crate::data::photographs::{Photograph, PhotographSplit, Photographs};
 use crate::data::{archive, mat5};
 use crate::error::{Error, Result};
 use crate::io::files;
+use crate::progress::Cancel;
 
 /// Names and md5 of the official files, as torchvision pins them.
 pub const LABELS: &str = "imagelabels.mat";
@@ -71,7 +72,11 @@ pub enum Verify {
 ///
 /// Photographs below `jpg/` are not opened yet. Without that folder they are read out of
 /// `102flowers.tgz`, which is never unpacked: their bytes (0.33 GB) then stay in memory.
-pub fn open(root: &Path, verify: Verify) -> Result<Photographs> {
+///
+/// # Errors
+/// [`Error::Format`] and [`Error::Mat5`] name the file and field that is not as published,
+/// [`Error::Io`]; [`Error::Interrupted`] once `cancel` is set.
+pub fn open(root: &Path, verify: Verify, cancel: &Cancel) -> Result<Photographs> {
     if !root.is_dir() {
         return Err(Error::format(
             root,
@@ -97,7 +102,7 @@ pub fn open(root: &Path, verify: Verify) -> Result<Photographs> {
                 check_md5(&path, &md5_of(&path)?, ARCHIVE_MD5)?;
             }
             let wanted = |name: &str| name.starts_with("jpg/image_") && name.ends_with(".jpg");
-            Some(archive::read_files(&path, wanted, &mut |_| {})?)
+            Some(archive::read_files(&path, wanted, cancel)?)
         }
     };
     let mut photograph = |id: i64| -> Result<Photograph> {

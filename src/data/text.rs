@@ -11,8 +11,8 @@ use lzma_rust2::XzReader;
 
 use crate::data::source::{Kind, Source, stopped_or};
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::io::files::WatchedFile;
+use crate::progress::Cancel;
 
 /// Longest line that is read, in bytes.
 pub const MAX_LINE: u64 = 256 << 20;
@@ -28,6 +28,7 @@ pub struct Text {
     path: PathBuf,
     input: Box<dyn BufRead + Send>,
     watched: Option<Arc<WatchedFile>>,
+    cancel: Cancel,
     /// `.gz`, `.bz2` or `.xz`.
     packed: Option<&'static str>,
     /// Read already, and how much of it was handed on.
@@ -84,12 +85,13 @@ fn says(line: &&[u8]) -> bool {
 }
 
 /// Open a text: a file, a pipe, or `-` for standard input. A byte order mark of UTF-8 is skipped.
+/// Its reads end once `cancel` is set.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Format`] for a folder, a device, an array, a damaged packed file, and
-/// UTF-16.
-pub fn open_text(path: &Path) -> Result<Text> {
-    Text::of(Source::open(path)?)
+/// UTF-16; [`Error::Interrupted`].
+pub fn open_text(path: &Path, cancel: &Cancel) -> Result<Text> {
+    Text::of(Source::open(path, cancel)?)
 }
 
 impl Text {
@@ -109,7 +111,8 @@ impl Text {
                             of X.toarray(); sklearn.datasets.dump_svmlight_file writes X as text";
             return Err(Error::format(&path, "text", found, expected));
         }
-        Text::of_reader(path, kind, watched, source.into_reader())
+        let cancel = source.cancel().clone();
+        Text::of_reader(path, kind, watched, cancel, source.into_reader())
     }
 
     /// Of bytes in memory; the path is for messages.
@@ -118,13 +121,15 @@ impl Text {
     /// As [`open_text`].
     pub fn of_bytes(path: &Path, bytes: Vec<u8>) -> Result<Text> {
         let kind = Kind::of(&bytes);
-        Text::of_reader(path.to_path_buf(), kind, None, io::Cursor::new(bytes))
+        let (path, cancel) = (path.to_path_buf(), Cancel::new());
+        Text::of_reader(path, kind, None, cancel, io::Cursor::new(bytes))
     }
 
     fn of_reader(
         path: PathBuf,
         kind: Kind,
         watched: Option<Arc<WatchedFile>>,
+        cancel: Cancel,
         reader: impl Read + Send + 'static,
     ) -> Result<Text> {
         let reader = BufReader::with_capacity(BUFFER, reader);
@@ -143,6 +148,7 @@ impl Text {
             path,
             input,
             watched,
+            cancel,
             packed,
             ahead: Vec::new(),
             taken: 0,
@@ -227,7 +233,7 @@ impl Text {
     /// [`Error::Io`], [`Error::Interrupted`]; [`Error::Format`] for a damaged packed file or a
     /// line of 256 MiB.
     pub fn next_line(&mut self) -> Result<Option<&[u8]>> {
-        interrupt::check()?;
+        self.cancel.check()?;
         let mut line = std::mem::take(&mut self.line);
         line.clear();
         let read = self.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
@@ -265,10 +271,15 @@ impl Text {
         (self.watched.as_ref()).map_or(Ok(()), |watched| watched.check_unchanged())
     }
 
-    /// What a failure of reading means: a signal, the operating system, or damage to a packed
+    /// What ends its reads.
+    pub(crate) fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+
+    /// What a failure of reading means: a stop that was asked for, the operating system, or damage to a packed
     /// file.
     pub fn error(&self, error: io::Error) -> Error {
-        stopped_or(error, |error| match self.packed {
+        stopped_or(&self.cancel, error, |error| match self.packed {
             Some(ending) if error.raw_os_error().is_none() => {
                 let (found, expected) = match error.kind() {
                     io::ErrorKind::OutOfMemory => (
@@ -539,7 +550,9 @@ mod tests {
     #[test]
     fn folders_and_devices_are_no_text() {
         for (path, found) in [("/dev/zero", "a device"), ("/", "a folder")] {
-            let error = open_text(Path::new(path)).map(drop).unwrap_err();
+            let error = open_text(Path::new(path), &Cancel::new())
+                .map(drop)
+                .unwrap_err();
             assert_eq!(error.exit_code(), 65);
             assert!(error.to_string().contains(found), "{error}");
         }

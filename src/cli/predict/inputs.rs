@@ -13,6 +13,7 @@ use tempfile::NamedTempFile;
 use crate::cli;
 use crate::cli::predict::Args;
 use crate::cli::predict::labels::{Classes, Label};
+use crate::cli::signals;
 use crate::data::checks;
 use crate::data::csv_text::Table;
 use crate::data::dataset::{BYTES, NumberFormat, Transform};
@@ -24,9 +25,9 @@ use crate::data::pictures;
 use crate::data::pictures::DecodeOptions;
 use crate::data::rows;
 use crate::data::rows::RowReader;
-use crate::data::source::{Kind, Source, is_standard_input, refuse_twice};
+use crate::data::source::{Kind, Source, is_standard_input, refuse_twice, stopped_or};
 use crate::data::text::{Text, TextKind};
-use crate::{Error, Model, Result, interrupt};
+use crate::{Error, Model, Result};
 
 /// What inputs of numbers may be.
 const ROWS: &str = "rows of numbers: .npy, .npz, a table with a header (CSV) or LIBSVM's text";
@@ -199,7 +200,7 @@ impl<'a> Inputs<'a> {
     /// its row.
     pub fn next(&mut self, most: usize) -> Result<Option<Block>> {
         loop {
-            interrupt::check()?;
+            signals::check()?;
             if let Some(error) = self.ended.take() {
                 return Err(error);
             }
@@ -286,7 +287,7 @@ impl Reading<'_> {
         if path.is_dir() {
             return self.folder(path);
         }
-        let source = Source::open(path)?;
+        let source = Source::open(path, &signals::cancel())?;
         let again = source.is_file() && !is_standard_input(path);
         match source.kind() {
             Kind::Npy | Kind::Zip if again => self.array(path, None),
@@ -418,7 +419,7 @@ impl Reading<'_> {
             .zip(block.x.par_chunks_exact_mut(self.features))
             .map_init(Loader::default, |loader, (picture, row)| match picture {
                 Ok(photograph) => {
-                    let stopped = interrupt::check();
+                    let stopped = signals::check();
                     let loaded =
                         stopped.and_then(|()| loader.load(&photograph, size, &self.decode, row));
                     (photograph.name, loaded)
@@ -471,9 +472,12 @@ fn refused(path: &Path, found: &str) -> Error {
 /// What a pipe brings, as a file that can be read in any order.
 fn spooled(source: Source) -> Result<NamedTempFile> {
     let name = source.path().to_path_buf();
-    let mut file = NamedTempFile::new().map_err(Error::io(&name, "keep in a temporary file"))?;
-    io::copy(&mut source.into_reader(), &mut file)
-        .map_err(Error::io(&name, "keep in a temporary file"))?;
+    let failed = |error| {
+        let other = Error::io(&name, "keep in a temporary file");
+        stopped_or(&signals::cancel(), error, other)
+    };
+    let mut file = NamedTempFile::new().map_err(failed)?;
+    io::copy(&mut source.into_reader(), &mut file).map_err(failed)?;
     Ok(file)
 }
 

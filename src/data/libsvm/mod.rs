@@ -25,6 +25,7 @@ use crate::design::plan::available_memory;
 use crate::error::{Error, Result};
 use crate::io::files;
 use crate::io::publish::{OutputKind, Overwrite, Staging};
+use crate::progress::Cancel;
 
 /// Rows between two looks at what the dense rows take.
 const LOOK: usize = 1 << 12;
@@ -32,7 +33,7 @@ const LOOK: usize = 1 << 12;
 const SPOOL: &str = "rows.spool";
 
 /// How texts are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LibsvmOptions {
     /// The lowest index, 0 or 1; `None` for 0 if any line has index 0, else 1.
     pub first_index: Option<u8>,
@@ -41,6 +42,8 @@ pub struct LibsvmOptions {
     /// Subtract a number near the mean, in f64, of features whose differences f32 would lose, and
     /// store it with the data; if not set, such features are refused.
     pub center: bool,
+    /// What stops the preparation before its end.
+    pub cancel: Option<Cancel>,
 }
 
 /// How far a conversion is.
@@ -111,7 +114,7 @@ impl Found {
 /// [`Error::Interrupted`].
 pub fn prepare(
     parts: &[Part],
-    options: LibsvmOptions,
+    options: &LibsvmOptions,
     out: &Path,
     overwrite: Overwrite,
     progress: &(dyn Fn(Progress) + Sync),
@@ -122,6 +125,7 @@ pub fn prepare(
     let mut reading = Reading {
         out,
         options,
+        cancel: options.cancel.clone().unwrap_or_default(),
         free: files::free_space(staging.dir()),
         spool: Spool::create(&staging.dir().join(SPOOL))?,
         encoder: LabelEncoder::default(),
@@ -166,7 +170,7 @@ pub fn prepare(
         let queries = format!("qid: of {} lines, which names their query", found.queries);
         manifest.left_out.push(queries);
     }
-    let mut writer = DatasetWriter::new(staging, manifest);
+    let mut writer = DatasetWriter::new(staging, manifest, options.cancel.clone());
     let mut rows = spool.read()?;
     let shift = shift.unwrap_or_default();
     let shifted = |column: usize, value: f64| (value - shift.get(column).unwrap_or(&0.0)) as f32;
@@ -192,7 +196,7 @@ pub fn prepare(
     writer.publish()
 }
 
-fn refuse_options(parts: &[Part], options: LibsvmOptions) -> Result<()> {
+fn refuse_options(parts: &[Part], options: &LibsvmOptions) -> Result<()> {
     if let Some(first) = options.first_index.filter(|&first| first > 1) {
         return Err(Error::options("--first-index", first, "0 or 1"));
     }
@@ -206,7 +210,8 @@ fn refuse_options(parts: &[Part], options: LibsvmOptions) -> Result<()> {
 /// Texts being read into the spool.
 struct Reading<'a> {
     out: &'a Path,
-    options: LibsvmOptions,
+    options: &'a LibsvmOptions,
+    cancel: Cancel,
     /// Bytes that the disk has, if that is known.
     free: Option<u64>,
     spool: Spool,
@@ -223,7 +228,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn read(&mut self, path: &Path, progress: &dyn Fn(Progress)) -> Result<()> {
-        let mut text = open_text(path)?;
+        let mut text = open_text(path, &self.cancel)?;
         let (mut codes, mut values) = (Vec::new(), Vec::new());
         let mut said = 0;
         loop {
@@ -360,7 +365,7 @@ mod tests {
             .collect();
         let found = Mutex::new(Found::default());
         let out = dir.path().join("out");
-        let made = prepare(&parts, options, &out, Overwrite::Never, &|progress| {
+        let made = prepare(&parts, &options, &out, Overwrite::Never, &|progress| {
             if let Progress::Found(all) = progress {
                 *found.lock().unwrap() = all;
             }
