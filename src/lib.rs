@@ -83,5 +83,5 @@ pub use progress::{Cancel, Epoch, Event, Flow, HeldOut, PathEntry, Solved};
 pub use sgd::optimizer::{LearningRate, Sgd};
 pub use sgd::recipe::{RECIPES, Recipe};
 pub use sgd::schedule::{Decay, Schedule};
-pub use sgd::trajectory::Trajectory;
+pub use sgd::trajectory::{Trajectory, TrajectoryWriter};
 pub use sgd::{Fit, FitOptions, Init, Timings, fit};

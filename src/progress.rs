@@ -38,6 +38,16 @@ pub enum Event {
     },
     /// An epoch has ended.
     Epoch(Epoch),
+    /// The fit's Gram coordinates, where [`FitOptions::emit_coordinates`] asks for them: once before
+    /// the first epoch and once after each.
+    ///
+    /// [`FitOptions::emit_coordinates`]: crate::FitOptions::emit_coordinates
+    Coordinates {
+        /// Epochs that were done.
+        epochs: usize,
+        /// s, then b (c values), then Aᵀ (c x n, row-major).
+        values: Vec<f32>,
+    },
     /// A solver made a step.
     Step {
         /// The penalty.
@@ -49,11 +59,13 @@ pub enum Event {
     },
     /// The solution for a penalty was scored on rows that were not fitted.
     Scored(PathEntry),
-    /// The logits of rows that a solve did not fit, where [`Emit::held_out`] asks for them.
+    /// The logits of rows that a solve did not fit, where [`Emit::held_out`] asks for them. A fit
+    /// that is resumed does not send it again for solves that its checkpoint holds.
     ///
     /// [`Emit::held_out`]: crate::path::Emit::held_out
     HeldOut(HeldOut),
-    /// The model of a solve, where [`Emit::models`] asks for it.
+    /// The model of a solve, where [`Emit::models`] asks for it. A fit that is resumed does not send
+    /// it again for solves that its checkpoint holds.
     ///
     /// [`Emit::models`]: crate::path::Emit::models
     Solved(Box<Solved>),

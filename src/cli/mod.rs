@@ -60,9 +60,11 @@ struct Program {
 }
 
 /// Parameters of the library that the command line calls otherwise.
-const OPTION_NAMES: [(&str, &str); 6] = [
+const OPTION_NAMES: [(&str, &str); 8] = [
     ("backend", "gemm"),
     ("checkpoints", "checkpoint-every"),
+    ("coordinates", "save-coordinates"),
+    ("emit_coordinates", "save-trajectory"),
     ("folds", "cv"),
     ("penalties", "l2-path"),
     ("refit_all", "refit"),

@@ -30,7 +30,7 @@ use crate::loss::{BatchLoss, Loss};
 use crate::model::{About, Model};
 use crate::progress::{Cancel, Epoch, Event, Flow, Observer};
 use crate::sgd::dense::DenseParameters;
-use crate::sgd::gram::GramParameters;
+use crate::sgd::gram::{Coordinates, GramParameters};
 use crate::sgd::optimizer::{LearningRate, Sgd};
 use crate::sgd::parameters::Parameters;
 use crate::sgd::trainer::{Trainer, Watched};
@@ -57,9 +57,10 @@ pub struct FitOptions {
     /// Stop when so many epochs in a row brought no lower validation loss, and return the
     /// best epoch's model.
     pub early_stopping: Option<usize>,
-    /// Where to write every epoch's Gram coordinates, for [`crate::Trajectory`] to read; no file
-    /// that is there is replaced.
-    pub save_trajectory: Option<PathBuf>,
+    /// Give the callback the Gram coordinates before the first epoch and after each, as
+    /// [`Event::Coordinates`]; [`crate::TrajectoryWriter`] writes them to a file. Memory: a copy of
+    /// 4(1 + c + nc) bytes an epoch.
+    pub emit_coordinates: bool,
     /// Where to save the state now and then, to go on from after a stop.
     pub checkpoints: Option<Checkpoints>,
     /// Threads; `None` is those of the caller's pool, or one for each core.
@@ -202,7 +203,7 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 /// [`Error::Options`], [`Error::Memory`], [`Error::Shape`] for validation rows or weights that do
 /// not fit the rows, [`Error::Format`] for initial weights of another shape or a checkpoint of
 /// another fit, [`Error::Diverged`] if a loss, or a weight after the last step, is not finite,
-/// [`Error::Io`] if the trajectory or a checkpoint cannot be written, [`Error::Interrupted`] if
+/// [`Error::Io`] if a checkpoint cannot be written, [`Error::Interrupted`] if
 /// the callback or [`FitOptions::cancel`] stopped it.
 pub fn fit<'a, F: Flow>(
     data: impl Into<Splits<'a>>,
@@ -376,23 +377,23 @@ pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Pla
     };
     let memory = available_memory();
     let plan = Plan::new(shape, options.sgd.epochs, choice(options)?, memory);
-    match (plan, &options.save_trajectory) {
-        (Err(Error::Memory { found, .. }), Some(_)) => Err(Error::memory(
-            "`save_trajectory`",
+    match plan {
+        Err(Error::Memory { found, .. }) if options.emit_coordinates => Err(Error::memory(
+            "`emit_coordinates`",
             found,
-            "no `save_trajectory` (then auto fits in another way), or fewer rows",
+            "no `emit_coordinates` (then auto fits in another way), or fewer rows",
         )),
-        (plan, _) => plan,
+        plan => plan,
     }
 }
 
-/// The engine asked for, given that a trajectory can be had from one only.
+/// The engine asked for; only the Gram engine has coordinates.
 fn choice(options: &FitOptions) -> Result<EngineChoice> {
-    match (&options.save_trajectory, options.engine) {
-        (None, choice) => Ok(choice),
-        (Some(_), EngineChoice::Auto | EngineChoice::Gram) => Ok(EngineChoice::Gram),
-        (Some(_), EngineChoice::Primal) => Err(Error::options(
-            "`save_trajectory`",
+    match options.engine {
+        choice if !options.emit_coordinates => Ok(choice),
+        EngineChoice::Auto | EngineChoice::Gram => Ok(EngineChoice::Gram),
+        EngineChoice::Primal => Err(Error::options(
+            "`emit_coordinates`",
             "the primal engine",
             "the gram engine: only it has the coordinates A, s and b",
         )),
@@ -420,20 +421,20 @@ impl FitOptions {
                 expected,
             ));
         }
-        if self.save_trajectory.is_some() && self.checkpoints.is_some() {
+        if self.emit_coordinates && self.checkpoints.is_some() {
             return Err(Error::options(
-                "`save_trajectory`",
+                "`emit_coordinates`",
                 "`checkpoints` or `resume`",
-                "one of them: a trajectory is written in one go",
+                "one of them: a resumed fit would not emit the epochs before",
             ));
         }
-        if self.save_trajectory.is_some() && self.standardize != Standardize::None {
+        if self.emit_coordinates && self.standardize != Standardize::None {
             return Err(Error::options(
-                "`save_trajectory`",
+                "`emit_coordinates`",
                 format!("`standardize` {}", self.standardize),
                 "`standardize` none: the states would be combinations of scaled rows, which make \
-                 no weights of the rows as they are (`save_coordinates` keeps the last state \
-                 with its scale)",
+                 no weights of the rows as they are (`coordinates` of the fit are the last state, \
+                 beside its scale)",
             ));
         }
         Ok(())
@@ -488,17 +489,16 @@ impl Run<'_, '_> {
         self.observer.tell(Event::Started { lr, lr_bound });
         let saver = self.saver.take();
         let (splits, options) = (self.splits, self.options);
-        let mut monitor = Trainer::new(splits, options, &engine, saver, self.observer)?;
+        let mut monitor = Trainer::new(splits, options, &engine, saver, self.observer);
         let end = timed(&mut self.timings.epochs, || {
             sgd.run(lr, &mut engine, &mut objective, &mut monitor)
         })?;
-        let Watched { history, best } = monitor.finish()?;
+        let Watched { history, best } = monitor.finish();
         let (best_epoch, point) = match best {
             Some(best) => (Some(best.epoch), best.point),
             None => (None, end),
         };
-        let coordinates =
-            E::coordinates(&point).map(|at| [std::slice::from_ref(&at.s), at.bias, at.a].concat());
+        let coordinates = E::coordinates(&point).map(Coordinates::to_vec);
         let model = timed(&mut self.timings.weight, || engine.into_model(point));
         // A step's loss was taken before it: of the last one nothing has been seen yet.
         if let (Some(last), Some((_, value))) = (history.last(), model.non_finite()) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::fit::args::*;
-use crate::cli::{run_files, signals};
+use crate::cli::signals;
 use crate::data::arrays;
 use crate::design::plan::EngineChoice;
 use crate::linalg::gemm::Backend;
@@ -90,9 +90,7 @@ pub(super) fn fit_options(args: &Args) -> Result<(FitOptions, Option<usize>)> {
     };
     options.backend = Backend::named(&args.gemm)?;
     options.early_stopping = args.early_stopping;
-    options.save_trajectory = args
-        .save_trajectory
-        .then(|| PathBuf::from(run_files::TRAJECTORY));
+    options.emit_coordinates = args.save_trajectory;
     let sgd = &mut options.sgd;
     sgd.lr = args.lr.unwrap_or(sgd.lr);
     sgd.schedule = schedule(args)?;

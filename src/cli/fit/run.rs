@@ -341,16 +341,13 @@ impl Plan {
     ) -> Result<Fitted> {
         match &self.how {
             Optimize::Sgd(options) => {
-                let mut options = options.clone();
-                if let Some(path) = &mut options.save_trajectory {
-                    *path = staging.dir().join(&*path);
-                }
-                print_sgd(splits.train.rows(), &options);
-                let fit = fit_with_progress(splits, &options)?;
+                print_sgd(splits.train.rows(), options);
+                let trajectory = staging.dir().join(run_files::TRAJECTORY);
+                let fit = fit_with_progress(splits, options, &trajectory)?;
                 print_fitted(&fit);
                 end_laps_of_fit(stopwatch, &fit);
                 Ok(Fitted {
-                    how: SolverSummary::from((&options, &fit)),
+                    how: SolverSummary::from((options, &fit)),
                     engine: fit.plan.engine,
                     seconds: fit.timings.total(),
                     model: fit.model,
