@@ -63,12 +63,11 @@ pub fn fetch(
     let _lock = Lock::take(&path)?;
     if path.symlink_metadata().is_ok() {
         let found = md5_of(&path)?;
-        return match found == remote.md5 {
-            true => Ok(false),
-            false => {
-                let expected = format!("{}; delete the file to fetch it again", remote.md5);
-                Err(Error::format(&path, "md5", found, expected))
-            }
+        return if found == remote.md5 {
+            Ok(false)
+        } else {
+            let expected = format!("{}; delete the file to fetch it again", remote.md5);
+            Err(Error::format(&path, "md5", found, expected))
         };
     }
     let mut download = Download::begin(base, remote, &path, cancel)?;
@@ -76,9 +75,10 @@ pub fn fetch(
     while let Err(failure) = download.request(progress) {
         interrupted(cancel)?;
         // Only what was never here before is progress, or the same bytes could come for ever.
-        barren = match download.length > download.most {
-            true => 1,
-            false => barren + 1,
+        barren = if download.length > download.most {
+            1
+        } else {
+            barren + 1
         };
         download.most = download.most.max(download.length);
         if failure.is_final || barren >= ATTEMPTS {
@@ -185,9 +185,10 @@ impl<'a> Download<'a> {
         path: &Path,
         cancel: &'a Cancel,
     ) -> Result<Download<'a>> {
-        let url = match base.ends_with('/') {
-            true => format!("{base}{}", remote.name),
-            false => format!("{base}/{}", remote.name),
+        let url = if base.ends_with('/') {
+            format!("{base}{}", remote.name)
+        } else {
+            format!("{base}/{}", remote.name)
         };
         let refused = |reason| Error::Download {
             url: url.clone(),
@@ -307,9 +308,10 @@ impl<'a> Download<'a> {
         }
         self.most = 0;
         self.restarts += 1;
-        match self.restarts > RESTARTS {
-            true => Failure::last(format!("{reason}; {ADDRESS}")),
-            false => Failure::passing(reason),
+        if self.restarts > RESTARTS {
+            Failure::last(format!("{reason}; {ADDRESS}"))
+        } else {
+            Failure::passing(reason)
         }
     }
 
@@ -383,15 +385,16 @@ fn busy(status: StatusCode, headers: &HeaderMap) -> Failure {
     });
     let pause = pause.unwrap_or_default();
     let answered = format!("the server answered {status}");
-    match pause > PAUSE {
-        true => Failure::last(format!(
+    if pause > PAUSE {
+        Failure::last(format!(
             "{answered} and asks for a pause of {} s; run the command again after that",
             pause.as_secs()
-        )),
-        false => Failure {
+        ))
+    } else {
+        Failure {
             pause,
             ..Failure::passing(answered)
-        },
+        }
     }
 }
 

@@ -94,16 +94,15 @@ pub fn open(root: &Path, verify: Verify, cancel: &Cancel) -> Result<Photographs>
     let labels = integers(&labels_path, &labels, "labels")?;
     let classes = classes(&labels_path, &labels)?;
 
-    let mut packed = match root.join("jpg").is_dir() || !root.join(ARCHIVE).exists() {
-        true => None,
-        false => {
-            let path = root.join(ARCHIVE);
-            if verify == Verify::Official {
-                check_md5(&path, &md5_of(&path)?, ARCHIVE_MD5)?;
-            }
-            let wanted = |name: &str| name.starts_with("jpg/image_") && name.ends_with(".jpg");
-            Some(archive::read_files(&path, wanted, cancel)?)
+    let mut packed = if root.join("jpg").is_dir() || !root.join(ARCHIVE).exists() {
+        None
+    } else {
+        let path = root.join(ARCHIVE);
+        if verify == Verify::Official {
+            check_md5(&path, &md5_of(&path)?, ARCHIVE_MD5)?;
         }
+        let wanted = |name: &str| name.starts_with("jpg/image_") && name.ends_with(".jpg");
+        Some(archive::read_files(&path, wanted, cancel)?)
     };
     let mut photograph = |id: i64| -> Result<Photograph> {
         let name = format!("jpg/image_{id:05}.jpg");
@@ -174,11 +173,12 @@ pub fn open(root: &Path, verify: Verify, cancel: &Cancel) -> Result<Photographs>
             .iter()
             .map(|(name, variable)| split(name, variable))
             .collect::<Result<_>>()?,
-        class_names: match classes == CLASS_NAMES.len() {
-            true => CLASS_NAMES.iter().map(|name| name.to_string()).collect(),
-            false => (1..=classes)
+        class_names: if classes == CLASS_NAMES.len() {
+            CLASS_NAMES.iter().map(|name| name.to_string()).collect()
+        } else {
+            (1..=classes)
                 .map(|class| format!("class {class}"))
-                .collect(),
+                .collect()
         },
     })
 }

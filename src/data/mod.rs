@@ -28,6 +28,7 @@ pub(crate) mod labels;
 pub mod libsvm;
 #[cfg(all(feature = "photographs", feature = "formats"))]
 pub mod list;
+mod manifest;
 #[cfg(feature = "photographs")]
 pub mod mat5;
 #[cfg(feature = "formats")]

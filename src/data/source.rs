@@ -81,9 +81,10 @@ pub(crate) fn refuse_twice<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<
 
 /// What a dataset says that it was made of: the name of a file.
 pub(crate) fn name_of(path: &Path) -> String {
-    match is_standard_input(path) {
-        true => "standard input".to_string(),
-        false => (path.file_name().unwrap_or_default().to_string_lossy()).into_owned(),
+    if is_standard_input(path) {
+        "standard input".to_string()
+    } else {
+        (path.file_name().unwrap_or_default().to_string_lossy()).into_owned()
     }
 }
 

@@ -3,6 +3,7 @@
 mod inputs;
 mod labels;
 mod npy_file;
+mod open_rows;
 mod print;
 mod pushes;
 

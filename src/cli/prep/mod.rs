@@ -37,9 +37,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn flowers102(args: &Flowers102) -> Result<()> {
-    let verify = match args.no_verify {
-        true => Verify::Any,
-        false => Verify::Official,
+    let verify = if args.no_verify {
+        Verify::Any
+    } else {
+        Verify::Official
     };
     // Known before 0.35 GB are fetched: whether there is anything to do.
     drop(Staging::begin(
@@ -67,9 +68,10 @@ fn fetch(root: &Path) -> Result<()> {
             bar.set_position(bytes);
         })?;
         bar.finish_and_clear();
-        let how = match fetched {
-            true => "fetched, md5 as published",
-            false => "already there",
+        let how = if fetched {
+            "fetched, md5 as published"
+        } else {
+            "already there"
         };
         cli::info(format_args!("{}: {how}", root.join(remote.name).display()));
     }
