@@ -75,6 +75,7 @@ pub enum Event {
 
 /// One epoch: a line of `history.jsonl`.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct Epoch {
     /// Number, from 0.
     pub epoch: usize,
@@ -92,6 +93,7 @@ pub struct Epoch {
 
 /// The logits of rows that a solve did not fit, to be scored by any measure.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct HeldOut {
     /// The fold, from 0; `None`: the rows are the validation rows.
     pub fold: Option<usize>,
@@ -111,6 +113,7 @@ pub struct HeldOut {
 
 /// The solution for a penalty.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Solved {
     /// The fold, from 0; `None`: all training rows were fitted.
     pub fold: Option<usize>,
@@ -124,6 +127,7 @@ pub struct Solved {
 
 /// One penalty of a path.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct PathEntry {
     /// The penalty.
     pub l2: f64,

@@ -759,7 +759,7 @@ fn columns_that_f32_would_lose_are_refused_or_shifted() {
             error.contains("times.npy: column 1: found values about"),
             "{error}"
         );
-        assert!(error.contains("--center"), "{error}");
+        assert!(error.contains("`center`"), "{error}");
     }
     let options = ArrayOptions {
         center: true,

@@ -399,6 +399,7 @@ fn hold(
         }
         Status::QuasiSeparable => prop_assert!(l2 == 0.0, "{context}"),
         Status::PrecisionLimited | Status::IterationLimit => {}
+        other => prop_assert!(false, "{other:?} is not known, {context}"),
     }
     Ok(())
 }

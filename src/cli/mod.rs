@@ -418,11 +418,15 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
 
 /// Print a line about what goes on, unless `--quiet`.
 pub fn info(line: impl std::fmt::Display) {
-    match mode() {
-        OutputMode::Lines => print(escaped(&line.to_string())),
-        OutputMode::Quiet => {}
+    let mode = mode();
+    if mode == OutputMode::Quiet {
+        return;
+    }
+    let message = with_options(&line.to_string());
+    let message = escaped(&message);
+    match mode {
+        OutputMode::Lines | OutputMode::Quiet => print(message),
         OutputMode::Json => {
-            let message = escaped(&line.to_string()).into_owned();
             print_json(&json!({"event": "message", "message": message}));
         }
     }

@@ -55,6 +55,7 @@ pub struct ArrayOptions {
 
 /// Rows in memory or mapped, for a fit without a dataset.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Loaded {
     /// One for each part.
     pub splits: Vec<Split>,
@@ -148,7 +149,7 @@ pub fn load(
             "at most the {memory} bytes of memory at hand: flowreg-prep npy makes a dataset of \
              them, which is mapped"
         );
-        return Err(Error::memory("--x", found, expected));
+        return Err(Error::memory("`x`", found, expected));
     }
     let mut splits = Vec::new();
     for ((part, reader), labels) in parts.iter().zip(readers).zip(numbered.labels) {

@@ -393,7 +393,7 @@ fn place_of_label(path: &Path, names: &[String], label: &str, delimiter: u8) -> 
     at.ok_or_else(|| {
         let hint = match names.len() {
             1 => format!(
-                ", divided by {:?} (--delimiter names another)",
+                ", divided by {:?} (`delimiter` names another)",
                 char::from(delimiter)
             ),
             _ => String::new(),
@@ -445,7 +445,7 @@ fn features(
                 listed(&columns),
                 match label {
                     Some(_) => "",
-                    None => ", or give --label if it is the label",
+                    None => ", or give `label` if it is the label",
                 }
             );
             return Err(Error::format(path, "header", found, expected));

@@ -21,6 +21,7 @@ use crate::io::files;
 use crate::io::mmap::{MappedMatrix, Matrix, read_labels};
 use crate::io::npy::{Dtype, Header};
 
+#[cfg(feature = "photographs")]
 pub(crate) use crate::data::manifest::EXIF;
 pub use crate::data::manifest::{BYTES, Manifest, NumberFormat, SplitEntry, Transform};
 
@@ -37,6 +38,7 @@ pub(crate) const MAX_CLASSES: usize = 1 << 19;
 
 /// A dataset that was written.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Prepared {
     /// Its manifest.
     pub manifest: Manifest,

@@ -80,10 +80,10 @@ pub fn open(root: &Path, verify: Verify, cancel: &Cancel) -> Result<Photographs>
     if !root.is_dir() {
         return Err(Error::format(
             root,
-            "--root",
+            "`root`",
             "no such directory",
             format!(
-                "the folder that holds jpg/ or {ARCHIVE}, {LABELS} and {SPLITS}; --download fetches them"
+                "the folder that holds jpg/ or {ARCHIVE}, {LABELS} and {SPLITS}; `download` fetches them"
             ),
         ));
     }
@@ -221,7 +221,7 @@ pub fn md5_of(path: &Path) -> Result<String> {
 
 fn check_md5(path: &Path, found: &str, md5: &str) -> Result<()> {
     if found != md5 {
-        let expected = format!("{md5}, the official file (--no-verify accepts others)");
+        let expected = format!("{md5}, the official file (`no_verify` accepts others)");
         return Err(Error::format(path, "md5", found, expected));
     }
     Ok(())

@@ -56,7 +56,7 @@ impl Shares {
     /// # Errors
     /// [`Error::Options`] for shares that leave nothing to train on.
     pub(crate) fn check(&self) -> Result<()> {
-        for (option, share) in [("--val-share", self.val), ("--test-share", self.test)] {
+        for (option, share) in [("`val_share`", self.val), ("`test_share`", self.test)] {
             if !(0.0..1.0).contains(&share) || self.val + self.test >= 1.0 {
                 let expected = "shares of 0 or above that add up to less than 1";
                 return Err(Error::options(option, share, expected));
@@ -91,6 +91,7 @@ pub struct FolderOptions {
 
 /// What there is to prepare, and how it was found.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Found {
     /// The photographs; not one of them has been opened.
     pub photographs: Photographs,
@@ -188,7 +189,7 @@ fn doubt(tree: &Tree, names: &[String]) -> String {
     {
         return format!(
             " ({}); {} is taken for a class, because folders beside it have no split's name; \
-             --layout splits would leave those out",
+             `layout` splits would leave those out",
             names.join(", "),
             folder.name()
         );
@@ -239,7 +240,7 @@ pub fn parse_split_names(text: &str) -> std::result::Result<Vec<(String, String)
 }
 
 fn check_split_names(names: &[(String, String)]) -> Result<()> {
-    let option = "--split-names";
+    let option = "`split_names`";
     for (i, (split, folder)) in names.iter().enumerate() {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
         if split.is_empty() || !split.bytes().all(allowed) {
@@ -247,7 +248,7 @@ fn check_split_names(names: &[(String, String)]) -> Result<()> {
             return Err(Error::options(option, format!("{split:?}"), expected));
         }
         if Path::new(folder).file_name() != Some(OsStr::new(folder)) {
-            let expected = "names of folders directly in --root";
+            let expected = "names of folders directly in `root`";
             return Err(Error::options(option, format!("{folder:?}"), expected));
         }
         if names[..i].iter().any(|(s, f)| s == split || f == folder) {
@@ -279,7 +280,7 @@ fn splits<'a>(
                     &root.join(name),
                     "split",
                     found,
-                    "one, as --split-names says",
+                    "one, as `split_names` says",
                 )
             };
             Ok((split.clone(), folder.ok_or_else(missing)?))
@@ -311,11 +312,11 @@ fn splits<'a>(
         let all = names(tree.with_pictures());
         let classes = match tree.with_pictures().count() {
             0 | 1 => "",
-            _ => "; or --layout classes, which makes each folder a class",
+            _ => "; or `layout` classes, which makes each folder a class",
         };
         let found = if all.is_empty() { "no pictures" } else { &all };
         let expected = format!(
-            "a folder train with a folder for each class in it (--split-names train=FOLDER,... \
+            "a folder train with a folder for each class in it (`split_names` train=FOLDER,... \
              gives its name){classes}"
         );
         return Err(Error::format(root, "splits", found, expected));
@@ -323,7 +324,7 @@ fn splits<'a>(
     for (i, (split, folder)) in splits.iter().enumerate() {
         if let Some((_, other)) = splits[..i].iter().find(|(name, _)| name == split) {
             let found = format!("two for the split {split}, {}", names([*other, *folder]));
-            let expected = "one; --split-names train=FOLDER,val=FOLDER,... chooses";
+            let expected = "one; `split_names` train=FOLDER,val=FOLDER,... chooses";
             return Err(Error::format(root, "splits", found, expected));
         }
     }
@@ -353,11 +354,11 @@ fn refuse_both(
         names(others.iter().copied())
     );
     let usual = match train {
-        Some(_) => "--layout splits leaves out what lies beside the splits, ",
+        Some(_) => "`layout` splits leaves out what lies beside the splits, ",
         None => "",
     };
     let expected = format!(
-        "a choice: {usual}--split-names train=FOLDER,... names other splits, --layout classes \
+        "a choice: {usual}`split_names` train=FOLDER,... names other splits, `layout` classes \
          makes each folder a class"
     );
     Err(Error::format(root, "layout", found, expected))

@@ -415,7 +415,7 @@ pub(crate) fn number(files: Vec<Labels>, from: u8, most: i64) -> Result<Numbered
     }
     if !names.is_empty() && from != 0 {
         let expected = "nothing: it is of labels that are numbers, these are names; leave it out";
-        return Err(Error::options("--labels-from", from, expected));
+        return Err(Error::options("`labels_from`", from, expected));
     }
     let mut labels: Vec<Vec<i64>> = Vec::new();
     for (file, codes) in files.into_iter().zip(codes) {
@@ -433,7 +433,7 @@ pub(crate) fn number(files: Vec<Labels>, from: u8, most: i64) -> Result<Numbered
                          return_inverse=True)[1] numbers others so)"
                     ),
                     _ => format!(
-                        "{}..{}, as --labels-from {from} says; leave it out if labels begin at 0",
+                        "{}..{}, as `labels_from` {from} says; leave it out if labels begin at 0",
                         classes.start, classes.end
                     ),
                 };

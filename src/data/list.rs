@@ -97,8 +97,8 @@ pub fn open(list: &Path, root: Option<&Path>, shares: Shares, skip_bad: bool) ->
                 _ => "",
             };
             let expected = format!(
-                "a picture{header}; paths are relative to --root or else to the list's folder; \
-                 --skip-bad leaves out what cannot be read"
+                "a picture{header}; paths are relative to `root` or else to the list's folder; \
+                 `skip_bad` leaves out what cannot be read"
             );
             return Err(refusal(list, entry.line, found, expected));
         }

@@ -10,6 +10,7 @@ use flate2::read::ZlibDecoder;
 
 /// One variant per lie that a file can tell.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Mat5Error {
     /// HDF5 inside: MATLAB's later format.
     #[error("format: found MATLAB v7.3 (HDF5), expected v5; save it with -v6 or -v7")]

@@ -67,7 +67,7 @@ pub fn prepare(
 ) -> Result<Prepared> {
     let size = options.size;
     if !(1..=MAX_SIZE).contains(&size) {
-        return Err(Error::options("--size", size, format!("1..={MAX_SIZE}")));
+        return Err(Error::options("`size`", size, format!("1..={MAX_SIZE}")));
     }
     options.decode.check()?;
     let staging = Staging::begin(out, OutputKind::Dataset, overwrite, &[&photographs.root])?;

@@ -105,6 +105,7 @@ pub struct Header {
 
 /// One variant per lie that a header can tell.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NpyError {
     /// Not an `.npy` file.
     #[error(

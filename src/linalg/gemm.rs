@@ -24,6 +24,7 @@ use crate::threads::{self, Share, Work};
 
 /// Who multiplies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Backend {
     /// The fastest for the shape: ours, or faer for what is narrow.
     #[default]

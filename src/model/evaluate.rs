@@ -15,6 +15,7 @@ const TASK: usize = 256;
 
 /// Predictions of labelled rows beside their labels.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Scores {
     /// Accuracy and mean loss, those of [`Model::evaluate_weighted`].
     pub evaluation: Evaluation,
@@ -27,6 +28,7 @@ pub struct Scores {
 /// Its probabilities are those of [`Model::probabilities`], by the model's temperature if it has
 /// one.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Score {
     /// The row's label.
     pub label: u32,

@@ -69,6 +69,7 @@ pub struct About {
 /// Means over the rows, in which a row counts by its sample weight if it has one; class weights
 /// and label smoothing do not enter.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Evaluation {
     /// Number of rows.
     pub rows: usize,
@@ -121,6 +122,7 @@ impl Logits {
 
 /// What a model says about rows, one after another.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct RowPredictions {
     /// Rows x outputs, as they were fitted (no temperature).
     pub logits: Vec<f32>,

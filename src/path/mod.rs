@@ -32,6 +32,7 @@ use select::choice;
 
 /// A converged fit.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PathFit {
     /// The model.
     pub model: Model,

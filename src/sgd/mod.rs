@@ -110,6 +110,7 @@ impl Default for Init {
 
 /// A finished fit.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Fit {
     /// The trained model: the best epoch's with early stopping, else the last one's.
     pub model: Model,
@@ -138,6 +139,7 @@ pub struct Fit {
 
 /// Seconds of each part of a fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Timings {
     /// Putting the features on one scale, and the model on theirs.
     pub scaling: f64,

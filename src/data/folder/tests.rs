@@ -198,7 +198,7 @@ fn the_whole_layout_decides() {
             &auto,
             "a folder train with",
         ),
-        (&["train/1.png", "test/2.png"], &auto, "--layout classes"),
+        (&["train/1.png", "test/2.png"], &auto, "`layout` classes"),
         (&["train/1.png", "train/2.png"], &auto, "at least two"),
         (
             &["1.png", "2.png"],
@@ -218,7 +218,7 @@ fn the_whole_layout_decides() {
             &named("train=train,train=val"),
             "each split and each folder once",
         ),
-        (&usual, &named("train=../x"), "directly in --root"),
+        (&usual, &named("train=../x"), "directly in `root`"),
         (&usual, &named("a/b=train"), "letters, digits"),
         (
             &["train/a/1.png", "train/b/1.png", "val/c/1.png"],

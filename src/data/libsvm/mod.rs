@@ -48,6 +48,7 @@ pub struct LibsvmOptions {
 
 /// How far a conversion is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Progress {
     /// More rows have been read.
     Read(u64),
@@ -59,6 +60,7 @@ pub enum Progress {
 
 /// What the texts hold, and what it will take on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Found {
     /// Rows of all parts.
     pub rows: usize,
@@ -91,7 +93,7 @@ impl Found {
         }
         let needed = format!(
             "{rows} rows x {features} features take {bytes} bytes, and {spool} more while they \
-             are written; the disk has {free}: choose an --out on a larger disk, or select or \
+             are written; the disk has {free}: choose an `out` on a larger disk, or select or \
              hash features before"
         );
         let source = io::Error::new(io::ErrorKind::StorageFull, needed);
@@ -198,11 +200,11 @@ pub fn prepare(
 
 fn refuse_options(parts: &[Part], options: &LibsvmOptions) -> Result<()> {
     if let Some(first) = options.first_index.filter(|&first| first > 1) {
-        return Err(Error::options("--first-index", first, "0 or 1"));
+        return Err(Error::options("`first_index`", first, "0 or 1"));
     }
     if let Some(features) = options.features.filter(|n| !(1..=MAX_FEATURES).contains(n)) {
         let expected = format!("1..={MAX_FEATURES}");
-        return Err(Error::options("--features", features, expected));
+        return Err(Error::options("`features`", features, expected));
     }
     refuse_twice(parts.iter().map(|part| part.path.as_path()))
 }
@@ -276,16 +278,16 @@ impl Reading<'_> {
 
     fn refuse_indices(&self, text: &Text) -> Result<()> {
         if self.first < self.first_index() {
-            let expected = "indices from 1, as --first-index says; leave it out, or give 0";
+            let expected = "indices from 1, as `first_index` says; leave it out, or give 0";
             return Err(text.refuse("index 0", expected));
         }
         match self.options.features {
             Some(features) if self.end.saturating_sub(self.first_index()) > features => {
-                let found = format!("index {} beyond --features {features}", self.end - 1);
+                let found = format!("index {} beyond `features` {features}", self.end - 1);
                 let needed = self.end - self.first_index();
                 Err(text.refuse(
                     found,
-                    format!("--features {needed} at least, or without it"),
+                    format!("`features` {needed} at least, or without it"),
                 ))
             }
             _ => Ok(()),

@@ -69,7 +69,7 @@ impl LibsvmRows {
                 values += 1;
                 match index.checked_sub(first) {
                     None => {
-                        let expected = "indices from 1, as the model's rows have; --first-index 0 \
+                        let expected = "indices from 1, as the model's rows have; `first_index` 0 \
                                         reads indices from 0";
                         refused = Some((format!("index {index}"), expected));
                     }

@@ -125,7 +125,7 @@ fn features_may_be_more_than_are_seen() {
     let (_dir, made) = prepared(&texts, of(1));
     let error = made.unwrap_err().to_string();
     assert!(
-        error.contains("line 2") && error.contains("--features 2"),
+        error.contains("line 2") && error.contains("`features` 2"),
         "{error}"
     );
     for features in [0, MAX_FEATURES + 1] {
@@ -192,7 +192,7 @@ fn times_keep_their_digits() {
     let (_dir, made) = prepared(&[text.as_bytes()], LibsvmOptions::default());
     let error = made.unwrap_err().to_string();
     assert!(
-        error.contains("index 1:") && error.contains("--center"),
+        error.contains("index 1:") && error.contains("`center`"),
         "{error}"
     );
     let center = LibsvmOptions {
