@@ -35,6 +35,7 @@ const DEMO: DemoOptions = DemoOptions {
     classes: 20,
     per_class: [40, 0, 0],
     seed: 0,
+    cancel: None,
 };
 /// Number of preparations; the best and the median are printed.
 const TIMES: usize = 7;

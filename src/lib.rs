@@ -88,14 +88,24 @@
 //!
 //! [`data`] makes datasets from pictures, arrays and text, and maps them into memory. [`design`] has
 //! X: its rows, scale, products and Gram matrix. [`loss`] computes losses and gradients from logits.
-//! [`sgd`] and [`solver`] optimise; [`path`] runs the solver over penalties and folds. [`linalg`]
-//! multiplies matrices with the [`kernels`] of this crate or another library. A [`Model`] is
+//! [`sgd`] and [`solver`] optimise; [`path`] runs the solver over penalties and folds. `linalg`
+//! multiplies matrices with the `kernels` of this crate or another library. A [`Model`] is
 //! calibrated ([`model::calibrate`]), evaluated ([`model::evaluate`]),
 //! explained ([`model::explain`]) and exported ([`model::export`]). [`progress`] reports events to
-//! the caller and lets it stop a fit. [`io`] writes files atomically. [`threads`] chooses the pool.
+//! the caller and lets it stop a fit, a preparation or a download. `io` writes files whole or not at all.
+//! `threads` chooses the pool.
 //!
 //! The library changes no state of the process: it uses the caller's rayon pool or starts one that
 //! ends with the call, and sets no signal handler.
+//!
+//! # What may change
+//!
+//! Errors, events and results are `#[non_exhaustive]`: a later version may add variants and fields.
+//! Structs of options are not, so that `FitOptions { engine, ..FitOptions::default() }` compiles
+//! outside of this crate: write the `..`, because they will get more fields. The interface is the
+//! items at the root of the crate, [`data`], [`model`], [`path`] and what their signatures name.
+//! The other modules are public for flowreg's own benchmarks, tests and fuzz targets; those with
+//! formulas are shown here. They may change in any version.
 #![deny(unsafe_code, missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
@@ -105,9 +115,11 @@ pub mod cli;
 pub mod data;
 pub mod design;
 pub mod error;
-pub mod interrupt;
+#[doc(hidden)]
 pub mod io;
+#[doc(hidden)]
 pub mod kernels;
+#[doc(hidden)]
 pub mod linalg;
 pub mod loss;
 pub mod model;
@@ -115,13 +127,21 @@ pub mod path;
 pub mod progress;
 pub mod sgd;
 pub mod solver;
+#[doc(hidden)]
 pub mod threads;
+#[doc(hidden)]
 pub mod torch_rng;
 
 pub use data::dataset::{Dataset, Split};
-pub use design::samples::{Samples, Splits};
+pub use design::plan::{EngineChoice, EngineKind, Plan};
+pub use design::samples::{OwnedSamples, Rows, Samples, Splits};
+pub use design::scaler::{Scaler, Standardize};
 pub use error::{Error, Result};
 pub use io::checkpoint::{Checkpoints, Every};
+pub use io::publish::Overwrite;
+pub use linalg::gemm::Backend;
+pub use linalg::mat::MatRef;
+pub use loss::weights::{ClassWeights, SampleWeights};
 pub use loss::{Loss, loss_to_probability, probability_to_loss};
 pub use model::evaluate::{Score, Scores};
 pub use model::{Evaluation, Model};
@@ -130,5 +150,6 @@ pub use progress::{Cancel, Epoch, Event, Flow, HeldOut, PathEntry, Solved};
 pub use sgd::optimizer::{LearningRate, Sgd};
 pub use sgd::recipe::{RECIPES, Recipe};
 pub use sgd::schedule::{Decay, Schedule};
-pub use sgd::trajectory::Trajectory;
-pub use sgd::{Fit, FitOptions, Init, Timings, fit};
+pub use sgd::trajectory::{Trajectory, TrajectoryWriter};
+pub use sgd::{Fit, FitOptions, Init, Timings, fit, plan};
+pub use solver::report::{SolveReport, Status, Step};

@@ -24,7 +24,7 @@ use flowreg::io::npy;
 use flowreg::io::npy::{Dtype, Header};
 use flowreg::io::publish::Overwrite;
 use flowreg::threads;
-use flowreg::{Dataset, Model, Result};
+use flowreg::{Cancel, Dataset, Model, Result};
 use half::f16;
 use proptest::prelude::*;
 
@@ -62,7 +62,7 @@ fn part(x: &Path, y: &Path) -> ArrayPart {
 fn prepared(parts: &[ArrayPart], options: ArrayOptions) -> Result<(Manifest, Vec<f32>, Vec<u32>)> {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    prepare(parts, options, &out, Overwrite::Never, &|_| {})?;
+    prepare(parts, &options, &out, Overwrite::Never, &|_| {})?;
     Ok(of_dataset(&out))
 }
 
@@ -107,7 +107,7 @@ fn arrays_saved_by_numpy_are_read() {
         let scale = manifest.numbers.and_then(|numbers| numbers.scale);
         assert_eq!(scale.is_some(), kind == "uint8", "{name}");
         // Read into memory and mapped.
-        let loaded = load(&parts, ArrayOptions::default(), &|_, _| ()).unwrap();
+        let loaded = load(&parts, &ArrayOptions::default(), &|_, _| ()).unwrap();
         let samples = loaded.splits[0].samples().unwrap();
         assert_eq!(
             samples.x().contiguous().unwrap().as_slice(),
@@ -483,7 +483,7 @@ fn invalid_features_have_the_same_message_in_every_format() {
         );
         let parts = [part(&path("x.npy"), &path("y.npy"))];
         let prepared = told(prepared(&parts, ArrayOptions::default()).unwrap_err());
-        let loaded = load(&parts, ArrayOptions::default(), &|_, _| {});
+        let loaded = load(&parts, &ArrayOptions::default(), &|_, _| {});
         let loaded = loaded.and_then(|loaded| loaded.splits[0].samples().map(drop));
         assert_eq!(told(loaded.unwrap_err()), prepared);
         prepared
@@ -507,7 +507,7 @@ fn invalid_features_have_the_same_message_in_every_format() {
         }];
         let (out, options) = (path("out"), Default::default());
         let lines =
-            flowreg::data::libsvm::prepare(&parts, options, &out, Overwrite::Never, &|_| {});
+            flowreg::data::libsvm::prepare(&parts, &options, &out, Overwrite::Never, &|_| {});
         assert_eq!(words(&told(lines.unwrap_err())), words(&f4));
     }
     for (descr, number, text) in [
@@ -705,9 +705,9 @@ fn refusals_say_what_to_do() {
     let from_1 = array("from", "<i2", "(2,)", &[1, 0, 2, 0]);
     let options = ArrayOptions {
         labels_from: 1,
-        center: false,
+        ..ArrayOptions::default()
     };
-    let (manifest, _, labels) = prepared(&[part(&good, &from_1)], options).unwrap();
+    let (manifest, _, labels) = prepared(&[part(&good, &from_1)], options.clone()).unwrap();
     assert_eq!(
         (labels, manifest.class_names),
         (vec![0, 1], vec!["class 1".into(), "class 2".into()])
@@ -744,7 +744,7 @@ fn columns_beyond_the_precision_of_f32_are_refused_or_shifted() {
     let parts = [part(&x, &y)];
     for refused in [
         prepared(&parts, ArrayOptions::default()).map(drop),
-        load(&parts, ArrayOptions::default(), &|_, _| ()).map(drop),
+        load(&parts, &ArrayOptions::default(), &|_, _| ()).map(drop),
     ] {
         let error = refused.unwrap_err();
         assert_eq!(error.exit_code(), 65);
@@ -753,13 +753,13 @@ fn columns_beyond_the_precision_of_f32_are_refused_or_shifted() {
             error.contains("times.npy: column 1: found values about"),
             "{error}"
         );
-        assert!(error.contains("--center"), "{error}");
+        assert!(error.contains("`center`"), "{error}");
     }
     let options = ArrayOptions {
         center: true,
         ..ArrayOptions::default()
     };
-    let (manifest, stored, _) = prepared(&parts, options).unwrap();
+    let (manifest, stored, _) = prepared(&parts, options.clone()).unwrap();
     let shift = manifest.numbers.as_ref().unwrap().shift.clone().unwrap();
     assert_eq!(shift[0], 0.0, "nothing is lost of the other column");
     for (i, row) in stored.chunks(2).enumerate() {
@@ -767,7 +767,7 @@ fn columns_beyond_the_precision_of_f32_are_refused_or_shifted() {
         assert_eq!(f64::from(row[1]), 1.7e9 + second - shift[1]);
         assert_eq!(row[0], (i % 5) as f32);
     }
-    let loaded = load(&parts, options, &|_, _| ()).unwrap();
+    let loaded = load(&parts, &options, &|_, _| ()).unwrap();
     assert_eq!(Some(&loaded.numbers), manifest.numbers.as_ref());
     let samples = loaded.splits[0].samples().unwrap();
     assert_eq!(samples.x().contiguous().unwrap().as_slice(), stored);
@@ -792,7 +792,7 @@ fn a_column_of_small_spread_is_not_taken_for_a_constant() {
     let parts = [part(&path("x.npy"), &path("y.npy"))];
     for refused in [
         prepared(&parts, ArrayOptions::default()).map(drop),
-        load(&parts, ArrayOptions::default(), &|_, _| ()).map(drop),
+        load(&parts, &ArrayOptions::default(), &|_, _| ()).map(drop),
     ] {
         let error = refused.unwrap_err().to_string();
         assert!(
@@ -887,7 +887,7 @@ fn dataset_rows_are_not_shifted_twice() {
     };
     let out = dir.path().join("out");
     let parts = [part(&x, &y)];
-    let prepared = prepare(&parts, options, &out, Overwrite::Never, &|_| {}).unwrap();
+    let prepared = prepare(&parts, &options, &out, Overwrite::Never, &|_| {}).unwrap();
     let mut format = prepared.manifest.numbers.unwrap();
     let stored = of_dataset(&out).1;
     let file = out.join("train.x.npy");
@@ -913,7 +913,7 @@ fn dataset_rows_are_recognised_through_links_and_in_copies() {
         center: true,
         ..ArrayOptions::default()
     };
-    let prepared = prepare(&[part(&x, &y)], options, &out, Overwrite::Never, &|_| {}).unwrap();
+    let prepared = prepare(&[part(&x, &y)], &options, &out, Overwrite::Never, &|_| {}).unwrap();
     let format = prepared.manifest.numbers.unwrap();
     let stored = of_dataset(&out).1;
     let file = out.join("train.x.npy");
@@ -963,7 +963,7 @@ fn dataset_rows_are_recognised_through_links_and_in_copies() {
     let read = rows::open(&path("raw.npy"), &format, 2).unwrap();
     assert_eq!(read_all(read, 2).unwrap().len(), 4);
     // Arrays that are files of a dataset have its number format, and cannot be mixed with raw rows.
-    let loaded = load(&[part(&file, &y)], ArrayOptions::default(), &|_, _| ()).unwrap();
+    let loaded = load(&[part(&file, &y)], &ArrayOptions::default(), &|_, _| ()).unwrap();
     assert_eq!(loaded.numbers, format);
     let val = ArrayPart {
         name: "val",
@@ -979,7 +979,7 @@ fn dataset_rows_are_recognised_through_links_and_in_copies() {
             },
         ],
     ] {
-        let error = load(&parts, options, &|_, _| ()).unwrap_err().to_string();
+        let error = load(&parts, &options, &|_, _| ()).unwrap_err().to_string();
         assert!(error.contains("give the dataset"), "{error}");
     }
     // A dataset of bytes, for a model of undivided numbers.
@@ -987,7 +987,7 @@ fn dataset_rows_are_recognised_through_links_and_in_copies() {
     let parts = [part(&golden("little_uint8.npy"), &golden("y.npy"))];
     prepare(
         &parts,
-        ArrayOptions::default(),
+        &ArrayOptions::default(),
         &bytes,
         Overwrite::Never,
         &|_| {},
@@ -1112,7 +1112,7 @@ fn tables_of_every_spelling_are_the_same_rows() {
         );
         // For a model of these columns, a table in another order and without labels.
         let path = table(dir.path(), "ask", "wide,length\n0,7\n");
-        let text = open_text(&path).unwrap();
+        let text = open_text(&path, &Cancel::new()).unwrap();
         let read = Table::of_text(&path, text, None, None, &numbers).unwrap();
         assert_eq!(read_all(Box::new(read), 5).unwrap(), [7.0, 0.0]);
     }
@@ -1735,7 +1735,7 @@ fn datasets_do_not_depend_on_the_number_of_threads() {
             let parts = [part(&dir.path().join("x.npy"), &dir.path().join("y.npy"))];
             let options = ArrayOptions::default();
             let made = same("arrays", &|| {
-                prepare(&parts, options, &out, Overwrite::Never, &|_| {})
+                prepare(&parts, &options, &out, Overwrite::Never, &|_| {})
             });
             let x = &made["train.x.npy"];
             assert!(
@@ -1780,7 +1780,7 @@ fn datasets_do_not_depend_on_the_number_of_threads() {
     let part = Part { name, path };
     let of_text = same("LIBSVM", &|| {
         let (parts, options) = (std::slice::from_ref(&part), LibsvmOptions::default());
-        libsvm::prepare(parts, options, &out, Overwrite::Never, &|_| {})
+        libsvm::prepare(parts, &options, &out, Overwrite::Never, &|_| {})
     });
     for made in [of_table, of_text] {
         let x = &made["train.x.npy"][128..];
@@ -1804,7 +1804,7 @@ fn an_error_after_written_blocks_leaves_no_output() {
             let pool = threads::pool(Some(threads)).unwrap();
             let made = pool.install(|| {
                 let options = ArrayOptions::default();
-                prepare(&parts, options, &out, Overwrite::Never, &|_| {})
+                prepare(&parts, &options, &out, Overwrite::Never, &|_| {})
             });
             let error = made.unwrap_err();
             assert_eq!(error.exit_code(), 65);

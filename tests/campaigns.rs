@@ -114,6 +114,7 @@ impl Campaign {
             classes: 3,
             per_class: [3, 1, 1],
             seed: 1,
+            cancel: None,
         };
         write_photographs(&c.path("photographs"), &flowers, &|_| {}).unwrap();
         assert!(finish(c.prep("data", "8", &[])).status.success());

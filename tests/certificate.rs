@@ -415,6 +415,7 @@ fn check(
         }
         Status::QuasiSeparable => prop_assert!(l2 == 0.0, "{context}"),
         Status::PrecisionLimited | Status::IterationLimit => {}
+        other => prop_assert!(false, "{other:?} is not known, {context}"),
     }
     Ok(())
 }

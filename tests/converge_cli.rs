@@ -20,6 +20,7 @@ impl World {
             classes: 4,
             per_class: [5, 4, 3],
             seed: 1,
+            cancel: None,
         };
         std::fs::create_dir(world.path("photographs")).unwrap();
         write_photographs(&world.path("photographs"), &flowers, &|_| {}).unwrap();

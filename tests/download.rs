@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::world::{PREP, World};
+use flowreg::Cancel;
 use flowreg::data::download::fetch;
 use flowreg::data::flowers102::Remote;
 use md5::{Digest, Md5};
@@ -156,10 +157,16 @@ fn an_interrupted_download_resumes() {
     };
     let (address, heads) = serve(body(), manners);
     let mut last = 0;
-    let fetched = fetch(&address, &remote(&body()), dir.path(), &mut |bytes, of| {
-        assert!(bytes > last && of == Some(300_000), "{bytes} of {of:?}");
-        last = bytes;
-    });
+    let fetched = fetch(
+        &address,
+        &remote(&body()),
+        dir.path(),
+        &Cancel::new(),
+        &mut |bytes, of| {
+            assert!(bytes > last && of == Some(300_000), "{bytes} of {of:?}");
+            last = bytes;
+        },
+    );
     assert!(fetched.unwrap());
     assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), body());
     assert_eq!(names(dir.path()), ["file"]);
@@ -168,7 +175,16 @@ fn an_interrupted_download_resumes() {
         .collect();
     assert_eq!(ranges, [false, true, true, true]);
     // The file exists now: no more requests.
-    assert!(!fetch(&address, &remote(&body()), dir.path(), &mut |_, _| {}).unwrap());
+    assert!(
+        !fetch(
+            &address,
+            &remote(&body()),
+            dir.path(),
+            &Cancel::new(),
+            &mut |_, _| {}
+        )
+        .unwrap()
+    );
     assert_eq!(heads.lock().unwrap().len(), 4);
 }
 
@@ -189,7 +205,16 @@ fn another_process_resumes_a_partial_download() {
             ..Manners::default()
         };
         let (address, _) = serve(body(), manners);
-        assert!(fetch(&address, &remote(&body()), dir.path(), &mut |_, _| {}).unwrap());
+        assert!(
+            fetch(
+                &address,
+                &remote(&body()),
+                dir.path(),
+                &Cancel::new(),
+                &mut |_, _| {}
+            )
+            .unwrap()
+        );
         assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), body());
     }
 }
@@ -199,7 +224,13 @@ fn files_of_another_checksum_are_refused_and_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let refusal = |body: Vec<u8>, manners: Manners| {
         let (address, _) = serve(body, manners);
-        let error = fetch(&address, &remote(&self::body()), dir.path(), &mut |_, _| {});
+        let error = fetch(
+            &address,
+            &remote(&self::body()),
+            dir.path(),
+            &Cancel::new(),
+            &mut |_, _| {},
+        );
         error.unwrap_err().to_string()
     };
     let mut wrong = body();
@@ -227,7 +258,13 @@ fn unrequested_ranges_restart_the_download() {
         let dir = tempfile::tempdir().unwrap();
         write_part(dir.path(), &body()[..120_000]);
         let (address, heads) = serve(body(), manners);
-        let fetched = fetch(&address, &remote(&body()), dir.path(), &mut |_, _| {});
+        let fetched = fetch(
+            &address,
+            &remote(&body()),
+            dir.path(),
+            &Cancel::new(),
+            &mut |_, _| {},
+        );
         let heads = heads.lock().unwrap();
         let ranges = heads.iter().map(|head| {
             let head = head.to_ascii_lowercase();
@@ -280,7 +317,13 @@ fn temporary_server_errors_are_retried_and_permanent_ones_are_not() {
         };
         let (address, heads) = serve(body(), manners);
         let started = Instant::now();
-        let fetched = fetch(&address, &remote(&body()), dir.path(), &mut |_, _| {});
+        let fetched = fetch(
+            &address,
+            &remote(&body()),
+            dir.path(),
+            &Cancel::new(),
+            &mut |_, _| {},
+        );
         let heads = heads.lock().unwrap().len();
         (
             fetched.map_err(|error| error.to_string()),
@@ -344,7 +387,16 @@ fn invalid_addresses_are_refused_at_once() {
     for (i, host) in ["", "localhost"].iter().enumerate() {
         let into = dir.path().join(i.to_string());
         let url = format!("file://{host}{mirror}/");
-        assert!(fetch(&url, &remote(&body()), &into, &mut |_, _| {}).unwrap());
+        assert!(
+            fetch(
+                &url,
+                &remote(&body()),
+                &into,
+                &Cancel::new(),
+                &mut |_, _| {}
+            )
+            .unwrap()
+        );
         assert_eq!(std::fs::read(into.join("file")).unwrap(), body());
     }
     for (url, part) in [
@@ -358,7 +410,14 @@ fn invalid_addresses_are_refused_at_once() {
         ("http://no-such-host.invalid".to_string(), "check the host"),
     ] {
         let started = Instant::now();
-        let error = fetch(&url, &remote(&body()), dir.path(), &mut |_, _| {}).unwrap_err();
+        let error = fetch(
+            &url,
+            &remote(&body()),
+            dir.path(),
+            &Cancel::new(),
+            &mut |_, _| {},
+        )
+        .unwrap_err();
         assert!(error.to_string().contains(part), "{url}: {error}");
         assert!(started.elapsed().as_secs() < 5, "{url}");
     }
@@ -371,7 +430,13 @@ fn downloads_leave_foreign_files_alone() {
     use std::os::unix::fs::symlink;
     let fetch_in = |dir: &Path| {
         let (address, _) = serve(vec![7; 1000], Manners::default());
-        let fetched = fetch(&address, &remote(&body()), dir, &mut |_, _| {});
+        let fetched = fetch(
+            &address,
+            &remote(&body()),
+            dir,
+            &Cancel::new(),
+            &mut |_, _| {},
+        );
         fetched.unwrap_err().to_string()
     };
     let world = tempfile::tempdir().unwrap();

@@ -8,10 +8,21 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::process::{bounded, signal as signal_to, wait_for_line};
+use flowreg::data::arrays::{self, ArrayOptions, ArrayPart};
+use flowreg::data::csv_text::{self, CsvOptions};
+use flowreg::data::demo::{self, DemoOptions};
+use flowreg::data::download;
+use flowreg::data::flowers102::{self, Verify};
+use flowreg::data::libsvm::{self, LibsvmOptions};
+use flowreg::data::prep::{self, PrepOptions};
+use flowreg::data::source::Part;
 use flowreg::io::npy::{Dtype, Header};
+use flowreg::io::publish::Overwrite;
+use flowreg::{Cancel, Error};
 
 const FIT: &str = env!("CARGO_BIN_EXE_flowreg-fit");
 
@@ -129,4 +140,104 @@ fn the_second_signal_ends_at_once() {
         assert!(output.stderr.is_empty(), "{output:?}");
         assert!(!dir.path().join("run").exists());
     }
+}
+
+/// A library caller stops a preparation as it stops a fit: from the callback, or before it begins.
+/// Nothing is left over.
+#[test]
+fn the_caller_stops_a_preparation() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    arrays(dir.path(), 1 << 12, 1 << 12);
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("table.csv"), "a,label\n1,x\n2,y\n").unwrap();
+    fs::write(path("text"), "1 1:2\n2 1:3\n").unwrap();
+    let demo = DemoOptions {
+        classes: 2,
+        per_class: [2, 1, 1],
+        ..DemoOptions::default()
+    };
+    demo::write_photographs(&path("photographs"), &demo, &|_| {}).unwrap();
+    let photographs = flowers102::open(&path("photographs"), Verify::Any, &Cancel::new()).unwrap();
+    let before = fs::read_dir(dir.path()).unwrap().count();
+    for at_once in [true, false] {
+        for kind in ["npy", "csv", "libsvm", "photographs"] {
+            let cancel = Cancel::new();
+            if at_once {
+                cancel.cancel();
+            }
+            let told = AtomicU64::new(0);
+            let stop = |n: u64| {
+                told.fetch_add(n, Ordering::Relaxed);
+                cancel.cancel();
+            };
+            let (out, stopped) = (path("out"), Some(cancel.clone()));
+            let part = |name: &str| Part {
+                name: "train",
+                path: path(name),
+            };
+            let never = Overwrite::Never;
+            let made = match kind {
+                "npy" => {
+                    let options = ArrayOptions {
+                        cancel: stopped,
+                        ..ArrayOptions::default()
+                    };
+                    let part = ArrayPart {
+                        name: "train",
+                        x: path("x.npy"),
+                        y: path("y.npy"),
+                    };
+                    arrays::prepare(&[part], &options, &out, never, &stop)
+                }
+                // Its rows are one block, so that it would be whole before it is asked again.
+                "csv" | "libsvm" if !at_once => continue,
+                "csv" => {
+                    let options = CsvOptions {
+                        label: "label".to_string(),
+                        cancel: stopped,
+                        ..CsvOptions::default()
+                    };
+                    csv_text::prepare(&[part("table.csv")], &options, &out, never, &stop)
+                }
+                "libsvm" => {
+                    let options = LibsvmOptions {
+                        cancel: stopped,
+                        ..LibsvmOptions::default()
+                    };
+                    libsvm::prepare(&[part("text")], &options, &out, never, &|_| stop(0))
+                }
+                _ => {
+                    let options = PrepOptions {
+                        size: 8,
+                        cancel: stopped,
+                        ..PrepOptions::default()
+                    };
+                    prep::prepare(&photographs, &options, &out, never, &stop)
+                }
+            };
+            let error = made.map(drop).unwrap_err();
+            assert!(
+                matches!(error, Error::Interrupted { .. }),
+                "{kind}: {error}"
+            );
+            let told = told.into_inner();
+            assert_eq!(told == 0, at_once, "{kind}: {told} rows were told");
+            let left = fs::read_dir(dir.path()).unwrap().count();
+            assert_eq!(left, before, "{kind}: something was left behind");
+        }
+    }
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let archive = flowers102::OFFICIAL[0];
+    let fetched = download::fetch(
+        "http://127.0.0.1:9",
+        &archive,
+        dir.path(),
+        &cancel,
+        &mut |_, _| {},
+    );
+    assert!(
+        matches!(fetched, Err(Error::Interrupted { .. })),
+        "{fetched:?}"
+    );
 }

@@ -123,7 +123,7 @@ fn lenient_is_advised_only_where_it_helps() {
                 continue;
             };
             let helps = decode_rgb(&bytes[..end], &lenient).is_ok();
-            assert_eq!(refusal.contains("--lenient"), helps, "{refusal}");
+            assert_eq!(refusal.contains("`lenient`"), helps, "{refusal}");
             if helps {
                 let kind = path.extension().unwrap().to_str().unwrap().to_string();
                 *advised.entry(kind).or_insert(0) += 1;
@@ -147,7 +147,7 @@ fn truncated_pictures_equal_those_of_pillow() {
     for (path, bytes) in pictures_in("tests/pictures/cut") {
         let name = path.display();
         let refusal = decode(&bytes, false).unwrap_err();
-        assert!(refusal.ends_with("--lenient"), "{name}: {refusal}");
+        assert!(refusal.ends_with("`lenient`"), "{name}: {refusal}");
         let rgb = decode_rgb(&bytes, &lenient).unwrap();
         assert!(
             rgb.values == std::fs::read(format!("{name}.rgb")).unwrap(),

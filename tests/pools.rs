@@ -33,7 +33,7 @@ fn prepare_arrays(x: &[f32], d: usize, y: &[i64]) {
     bytes.extend(y.iter().flat_map(|label| label.to_le_bytes()));
     std::fs::write(&part.y, bytes).unwrap();
     let (options, out) = (ArrayOptions::default(), dir.path().join("out"));
-    arrays::prepare(&[part], options, &out, Overwrite::Never, &|_| {}).unwrap();
+    arrays::prepare(&[part], &options, &out, Overwrite::Never, &|_| {}).unwrap();
 }
 
 /// The only test of this process, as it checks state of the process.

@@ -2,10 +2,10 @@
 
 mod common;
 
-use flowreg::Dataset;
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::prep::{self, PrepOptions};
 use flowreg::io::publish::Overwrite;
+use flowreg::{Cancel, Dataset};
 use sha2::{Digest, Sha256};
 
 fn sha256(bytes: &[u8]) -> String {
@@ -21,7 +21,12 @@ fn every_row_equals_the_reference() {
         return;
     };
     let expected = common::json(&shared.join("reference/prep_checksums.json"));
-    let all = flowers102::open(&shared.join("flowers102-64px"), Verify::Official).unwrap();
+    let all = flowers102::open(
+        &shared.join("flowers102-64px"),
+        Verify::Official,
+        &Cancel::new(),
+    )
+    .unwrap();
     let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let matrices = expected["matrices"].as_array().unwrap();
     let mut checked = 0;

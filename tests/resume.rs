@@ -212,13 +212,13 @@ fn damaged_checkpoints_are_refused() {
 fn a_trajectory_cannot_be_resumed() {
     let problem = Problem::random(4, 3, 2, 1);
     let options = FitOptions {
-        save_trajectory: Some("trajectory.npy".into()),
+        emit_coordinates: true,
         ..FitOptions::default()
     };
     let train = problem.samples();
     for resume in [false, true] {
         let error = fit((&train).into(), &options, Path::new("c"), resume, |_| ()).unwrap_err();
-        for part in ["`save_trajectory`", "`checkpoints` or `resume`"] {
+        for part in ["`emit_coordinates`", "`checkpoints` or `resume`"] {
             assert!(error.to_string().contains(part), "{error}");
         }
         assert_eq!(error.exit_code(), 64);

@@ -202,7 +202,7 @@ fn a_trajectory_of_scaled_rows_is_refused() {
     let problem = uneven(8, 3, 3, 1);
     for what in ALL.into_iter().filter(|what| *what != Standardize::None) {
         let options = FitOptions {
-            save_trajectory: Some("never.npy".into()),
+            emit_coordinates: true,
             ..options(what, EngineChoice::Auto, 3)
         };
         let mut events = 0;
@@ -210,7 +210,7 @@ fn a_trajectory_of_scaled_rows_is_refused() {
         assert_eq!((error.exit_code(), events), (64, 0), "{error}");
         let text = error.to_string();
         assert!(
-            text.contains("`save_trajectory`") && text.contains(&what.to_string()),
+            text.contains("`emit_coordinates`") && text.contains(&what.to_string()),
             "{text}"
         );
     }

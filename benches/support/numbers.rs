@@ -160,7 +160,7 @@ const KINDS: [Kind; 8] = [
                 path: x.to_path_buf(),
             };
             let options = LibsvmOptions::default();
-            libsvm::prepare(&[part], options, out, Overwrite::Never, &|_| ()).map(drop)
+            libsvm::prepare(&[part], &options, out, Overwrite::Never, &|_| ()).map(drop)
         },
     },
 ];
@@ -172,7 +172,7 @@ fn of_arrays(x: &Path, y: &Path, out: &Path) -> Result<()> {
         y: PathBuf::from(y),
     };
     let options = ArrayOptions::default();
-    arrays::prepare(&[part], options, out, Overwrite::Never, &|_| ()).map(drop)
+    arrays::prepare(&[part], &options, out, Overwrite::Never, &|_| ()).map(drop)
 }
 
 /// Numbers from 0 to 1, of seven digits.

@@ -14,10 +14,10 @@ use crate::data::{checks, labels, rows};
 use crate::design::plan::available_memory;
 use crate::design::samples::room;
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::io::mmap::{MappedMatrix, Matrix};
 use crate::io::npy::Dtype;
 use crate::io::publish::{OutputKind, Overwrite, Staging};
+use crate::progress::Cancel;
 
 /// Values that are converted together.
 const GROUP: usize = 1 << 15;
@@ -42,17 +42,20 @@ pub struct ArrayPart {
 }
 
 /// What to make of arrays.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArrayOptions {
     /// The label of the first class: 0 or 1.
     pub labels_from: u8,
     /// Subtract a number near the mean of the first part from each column whose differences f32
     /// would lose, instead of refusing it.
     pub center: bool,
+    /// What stops the preparation before its end.
+    pub cancel: Option<Cancel>,
 }
 
 /// Rows in memory or mapped, for a fit without a dataset.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Loaded {
     /// One for each part.
     pub splits: Vec<Split>,
@@ -77,7 +80,7 @@ pub struct Loaded {
 /// [`Error::Npy`], [`Error::Changed`], [`Error::Io`], [`Error::Interrupted`].
 pub fn prepare(
     parts: &[ArrayPart],
-    options: ArrayOptions,
+    options: &ArrayOptions,
     out: &Path,
     overwrite: Overwrite,
     progress: &(dyn Fn(u64) + Sync),
@@ -98,7 +101,7 @@ pub fn prepare(
     let names = numbered.names(options.labels_from);
     let mut manifest = Manifest::of_numbers(source, names, readers[0].features);
     manifest.numbers = Some(numbers);
-    let mut writer = DatasetWriter::new(staging, manifest);
+    let mut writer = DatasetWriter::new(staging, manifest, options.cancel.clone());
     for ((part, mut reader), labels) in parts.iter().zip(readers).zip(numbered.labels) {
         let block_rows = reader.block_rows();
         writer.write_split(part.name, &part.y, labels, block_rows, |rows, values| {
@@ -118,9 +121,10 @@ pub fn prepare(
 /// As [`prepare`]; [`Error::Memory`] for arrays beyond the memory at hand.
 pub fn load(
     parts: &[ArrayPart],
-    options: ArrayOptions,
+    options: &ArrayOptions,
     forecast: &dyn Fn(&Path, u64),
 ) -> Result<Loaded> {
+    let cancel = options.cancel.clone().unwrap_or_default();
     let most = match options.labels_from {
         0 => i64::from(u32::MAX),
         _ => MAX_CLASSES as i64, // They get names.
@@ -145,16 +149,15 @@ pub fn load(
             "at most the {memory} bytes of memory at hand: flowreg-prep npy makes a dataset of \
              them, which is mapped"
         );
-        return Err(Error::memory("--x", found, expected));
+        return Err(Error::memory("`x`", found, expected));
     }
     let mut splits = Vec::new();
     for ((part, reader), labels) in parts.iter().zip(readers).zip(numbered.labels) {
-        let x = match reader.is_mappable() {
-            true => Matrix::Mapped(MappedMatrix::open(&part.x)?),
-            false => {
-                forecast(&reader.array.path, reader.bytes().unwrap_or(u64::MAX));
-                reader.hold(&mut fitted)?
-            }
+        let x = if reader.is_mappable() {
+            Matrix::Mapped(MappedMatrix::open(&part.x)?)
+        } else {
+            forecast(&reader.array.path, reader.bytes().unwrap_or(u64::MAX));
+            reader.hold(&mut fitted, &cancel)?
         };
         splits.push(Split::of_matrix(x, labels, &part.y, numbered.classes)?);
     }
@@ -188,7 +191,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn of(parts: &[ArrayPart], options: ArrayOptions, most_classes: i64) -> Result<Opened> {
+    fn of(parts: &[ArrayPart], options: &ArrayOptions, most_classes: i64) -> Result<Opened> {
         let (mut features, mut labels) = (Vec::new(), Vec::new());
         let mut stored: Vec<Option<NumberFormat>> = Vec::new();
         for part in parts {
@@ -203,12 +206,13 @@ impl Opened {
             let whose = name.display().to_string();
             checks::refuse_width(&x.array.path, x.features, first.features, &whose)?;
             if x.is_bytes() != of_bytes {
-                let expected = match of_bytes {
-                    true => format!("|u1 as {}, which is divided by 255", name.display()),
-                    false => format!(
+                let expected = if of_bytes {
+                    format!("|u1 as {}, which is divided by 255", name.display())
+                } else {
+                    format!(
                         "numbers as {} (bytes would be divided by 255: numpy's astype('f4'))",
                         name.display()
-                    ),
+                    )
                 };
                 return Err(Error::format(
                     &x.array.path,
@@ -252,7 +256,8 @@ impl Opened {
             // As it is read: the others come after it.
             features[0].finish.seen = Some(Columns::new(columns));
         } else if may_lose.contains(&true) {
-            let seen = features[0].look()?;
+            let cancel = options.cancel.clone().unwrap_or_default();
+            let seen = features[0].look(&cancel)?;
             if may_lose[0] {
                 numbers.shift = seen.settle(true, &features[0].array.path, of_column)?;
             }
@@ -390,12 +395,12 @@ impl Features {
     }
 
     /// Look at all values once, and begin again.
-    fn look(&mut self) -> Result<Columns> {
+    fn look(&mut self, cancel: &Cancel) -> Result<Columns> {
         let looking = Finish::only_looking(self.features, None);
         let before = std::mem::replace(&mut self.finish, looking);
         let mut block = vec![0.0; self.block_rows() * self.features];
         while self.read(&mut block)? > 0 {
-            interrupt::check()?;
+            cancel.check()?;
         }
         let seen = std::mem::replace(&mut self.finish, before).seen;
         self.at = 0;
@@ -413,10 +418,10 @@ impl Features {
     }
 
     /// All rows, in memory.
-    fn hold(mut self, fitted: &mut Option<Columns>) -> Result<Matrix> {
+    fn hold(mut self, fitted: &mut Option<Columns>, cancel: &Cancel) -> Result<Matrix> {
         let mut values = room(self.rows.saturating_mul(self.features))?;
         while self.at < self.rows {
-            interrupt::check()?;
+            cancel.check()?;
             let start = values.len();
             let rows = self.block_rows().min(self.rows - self.at);
             values.resize(start + rows * self.features, 0.0);
@@ -568,148 +573,4 @@ impl RowReader for Features {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Dataset;
-    use crate::io::npy::Header;
-    use half::f16;
-
-    const AS_THEY_ARE: ArrayOptions = ArrayOptions {
-        labels_from: 0,
-        center: false,
-    };
-
-    fn npy(dtype: Dtype, shape: &[usize], data: Vec<u8>) -> Vec<u8> {
-        let mut bytes = Header::encode(dtype, shape);
-        bytes.extend(data);
-        bytes
-    }
-
-    #[test]
-    fn every_type_becomes_f32() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = |name: &str| dir.path().join(name);
-        let numbers = [0.0, 1.0, 255.0, 51.0, 0.25, 2.0];
-        let of = |bytes: &dyn Fn(f64) -> Vec<u8>| numbers.iter().flat_map(|v| bytes(*v)).collect();
-        let y: Vec<u8> = [0i32, 2, 1].iter().flat_map(|v| v.to_le_bytes()).collect();
-        std::fs::write(path("y.npy"), npy(Dtype::I32, &[3], y)).unwrap();
-        let cases: [(Dtype, Vec<u8>, f32); 4] = [
-            (Dtype::F64, of(&|v| v.to_le_bytes().to_vec()), 1.0),
-            (Dtype::F32, of(&|v| (v as f32).to_le_bytes().to_vec()), 1.0),
-            (
-                Dtype::F16,
-                of(&|v| f16::from_f64(v).to_le_bytes().to_vec()),
-                1.0,
-            ),
-            (Dtype::U8, of(&|v| vec![v as u8]), 255.0),
-        ];
-        for (dtype, data, scale) in cases {
-            std::fs::write(path("x.npy"), npy(dtype, &[3, 2], data)).unwrap();
-            let part = ArrayPart {
-                name: "train",
-                x: path("x.npy"),
-                y: path("y.npy"),
-            };
-            prepare(
-                &[part],
-                AS_THEY_ARE,
-                &path("out"),
-                Overwrite::Replace,
-                &|_| {},
-            )
-            .unwrap();
-            let dataset = Dataset::open(path("out")).unwrap();
-            assert_eq!(dataset.manifest().class_names.len(), 3);
-            assert_eq!(dataset.manifest().transform, None);
-            let split = dataset.split("train").unwrap();
-            let samples = split.samples().unwrap();
-            assert_eq!(samples.labels(), [0, 2, 1]);
-            let values = samples.x().contiguous().unwrap().as_slice();
-            for (&value, number) in values.iter().zip(numbers) {
-                let number = if dtype == Dtype::U8 {
-                    number.trunc()
-                } else {
-                    number
-                };
-                assert_eq!(value, number as f32 / scale, "{dtype:?}");
-            }
-        }
-    }
-
-    /// More classes than rows, and one that only the validation rows have.
-    #[test]
-    fn classes_are_as_many_as_the_labels_of_all_parts_need() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = |name: &str| dir.path().join(name);
-        std::fs::write(path("x.npy"), npy(Dtype::U8, &[2, 1], vec![0, 1])).unwrap();
-        std::fs::write(path("y.npy"), npy(Dtype::U8, &[2], vec![0, 9])).unwrap();
-        std::fs::write(path("yv.npy"), npy(Dtype::U8, &[2], vec![0, 12])).unwrap();
-        let parts = [("train", "y.npy"), ("val", "yv.npy")].map(|(name, y)| ArrayPart {
-            name,
-            x: path("x.npy"),
-            y: path(y),
-        });
-        let prepared =
-            prepare(&parts, AS_THEY_ARE, &path("out"), Overwrite::Never, &|_| {}).unwrap();
-        assert_eq!(prepared.manifest.class_names.len(), 13);
-        assert_eq!(prepared.train_labels, [0, 9]);
-        let dataset = Dataset::open(path("out")).unwrap();
-        assert_eq!(dataset.split("train").unwrap().labels(), [0, 9]);
-    }
-
-    #[test]
-    fn arrays_that_lie_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = |name: &str| dir.path().join(name);
-        let floats = |v: [f32; 4]| v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-        let cases: [(Vec<u8>, Vec<u8>, &str); 6] = [
-            (
-                npy(Dtype::F32, &[2, 2], floats([0.0, 1.0, f32::NAN, 2.0])),
-                npy(Dtype::U8, &[2], vec![0, 1]),
-                "row 1, column 0",
-            ),
-            (
-                npy(
-                    Dtype::F64,
-                    &[2, 1],
-                    [1f64, 1e300].iter().flat_map(|v| v.to_le_bytes()).collect(),
-                ),
-                npy(Dtype::U8, &[2], vec![0, 1]),
-                "row 1, column 0",
-            ),
-            (
-                npy(Dtype::F32, &[2, 2], floats([0.0; 4])),
-                npy(Dtype::U8, &[3], vec![0, 1, 1]),
-                "one label a row, 2",
-            ),
-            (
-                npy(Dtype::F32, &[2, 2], floats([0.0; 4])),
-                npy(Dtype::I32, &[2], [0, -1i32].map(i32::to_le_bytes).concat()),
-                "label of row 1: found -1",
-            ),
-            (
-                npy(Dtype::F32, &[4], floats([0.0; 4])),
-                npy(Dtype::U8, &[4], vec![0; 4]),
-                "reshape(-1, 1)",
-            ),
-            (
-                npy(Dtype::Bytes(4), &[2, 2], floats([0.0; 4])),
-                npy(Dtype::U8, &[2], vec![0, 1]),
-                "|S4 (text), expected numbers",
-            ),
-        ];
-        for (x, y, part) in cases {
-            std::fs::write(path("x.npy"), x).unwrap();
-            std::fs::write(path("y.npy"), y).unwrap();
-            let parts = [ArrayPart {
-                name: "train",
-                x: path("x.npy"),
-                y: path("y.npy"),
-            }];
-            let error =
-                prepare(&parts, AS_THEY_ARE, &path("out"), Overwrite::Never, &|_| {}).unwrap_err();
-            assert!(error.to_string().contains(part), "{error}");
-            assert!(!path("out").exists());
-        }
-    }
-}
+mod tests;

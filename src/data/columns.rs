@@ -291,7 +291,7 @@ impl Columns {
             column.deviation(),
             column.rounding(),
         );
-        let expected = "differences that f32 keeps: --center subtracts a number near the mean of such columns and stores it with the data and the model; or round them to f32 yourself (numpy's astype('f4'))";
+        let expected = "differences that f32 keeps: `center` subtracts a number near the mean of such columns and stores it with the data and the model; or round them to f32 yourself (numpy's astype('f4'))";
         Err(Error::format(path, name(first), found, expected))
     }
 }
@@ -331,7 +331,7 @@ mod tests {
             message.contains("x.npy: column 0: found values about 1700002000 of"),
             "{message}"
         );
-        assert!(message.contains("--center"), "{message}");
+        assert!(message.contains("`center`"), "{message}");
         for kept in [
             // Ten years of days; years; pixels; a constant.
             of((0..3650).map(|day| 1.4e9 + 86_400.0 * f64::from(day))),
@@ -430,7 +430,7 @@ mod tests {
                     error.contains("multiply the column by a power of ten"),
                     "{error}"
                 );
-                assert!(!error.contains("--center"), "{error}");
+                assert!(!error.contains("`center`"), "{error}");
             }
             let power = 1.0 / tiny.max(1e-300);
             let larger = of([tiny, 2.0 * tiny, tiny, 3.0 * tiny].map(|x| x * power));

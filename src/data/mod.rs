@@ -1,9 +1,11 @@
 //! What becomes rows: photographs, their preparation, and the dataset on the disk.
 
 #[cfg(feature = "photographs")]
+#[doc(hidden)]
 pub mod archive;
 mod array_file;
 pub mod arrays;
+#[doc(hidden)]
 pub mod checks;
 mod columns;
 #[cfg(feature = "formats")]
@@ -22,33 +24,50 @@ pub mod flowers102;
 pub mod folder;
 mod in_order;
 #[cfg(feature = "photographs")]
+#[doc(hidden)]
 pub mod jpeg;
 pub(crate) mod labels;
 #[cfg(feature = "formats")]
 pub mod libsvm;
 #[cfg(all(feature = "photographs", feature = "formats"))]
 pub mod list;
+mod manifest;
 #[cfg(feature = "photographs")]
+#[doc(hidden)]
 pub mod mat5;
 #[cfg(feature = "formats")]
 pub(crate) mod npz;
 #[cfg(feature = "photographs")]
+#[doc(hidden)]
 pub mod photographs;
 #[cfg(feature = "photographs")]
+#[doc(hidden)]
 pub mod pictures;
 #[cfg(feature = "photographs")]
+#[doc(hidden)]
 pub mod png;
 #[cfg(feature = "photographs")]
 pub mod prep;
 #[cfg(feature = "download")]
 mod proxy;
 #[cfg(feature = "photographs")]
+#[doc(hidden)]
 pub mod resample;
+#[doc(hidden)]
 pub mod rows;
 #[cfg(feature = "formats")]
+#[doc(hidden)]
 pub mod source;
 #[cfg(feature = "formats")]
+#[doc(hidden)]
 pub mod text;
+
+#[cfg(feature = "photographs")]
+pub use self::photographs::{Photograph, PhotographSplit, Photographs};
+#[cfg(feature = "photographs")]
+pub use self::pictures::DecodeOptions;
+#[cfg(feature = "formats")]
+pub use self::source::Part;
 
 /// Lower-case hexadecimal, as checksums are written.
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -105,8 +105,8 @@ impl DecodeOptions {
     /// [`Error::Options`].
     pub fn check(&self) -> crate::Result<()> {
         for (option, found, most) in [
-            ("--max-pixels", self.max_pixels, LARGEST_PIXELS),
-            ("--max-side", self.max_side, LARGEST_SIDE),
+            ("`max_pixels`", self.max_pixels, LARGEST_PIXELS),
+            ("`max_side`", self.max_side, LARGEST_SIDE),
         ] {
             if !(1..=most).contains(&found) {
                 return Err(Error::options(option, found, format!("1..={most}")));
@@ -143,10 +143,10 @@ impl DecodeOptions {
         }
         let mut options = Vec::new();
         if side > max_side {
-            options.push(format!("--max-side {side}"));
+            options.push(format!("`max_side` {side}"));
         }
         if pixels > max_pixels {
-            options.push(format!("--max-pixels {pixels}"));
+            options.push(format!("`max_pixels` {pixels}"));
         }
         Err(format!("{refusal}; {} accepts it", options.join(" ")))
     }
@@ -191,7 +191,7 @@ pub(super) fn decode_rgb_in(
         if options.lenient || decode(kind, bytes, &lenient, Vec::new()).is_err() {
             reason
         } else {
-            format!("{reason}, or accept it as it is with --lenient")
+            format!("{reason}, or accept it as it is with `lenient`")
         }
     })
 }

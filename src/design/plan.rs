@@ -63,6 +63,7 @@ impl EngineChoice {
 
 /// What each engine would cost, and the one that was chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Plan {
     /// The chosen engine.
     pub engine: EngineKind,

@@ -23,6 +23,7 @@ use crate::threads::{Share, Work};
 /// What is done to every feature before the fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Standardize {
     /// Nothing.
     #[default]

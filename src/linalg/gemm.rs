@@ -43,6 +43,7 @@ use crate::threads::{self, Share, Work};
 
 /// The library that computes products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Backend {
     /// The fastest for the shape: the kernels of this crate, or `faer` for narrow results.
     #[default]

@@ -16,6 +16,7 @@ const TASK: usize = 256;
 
 /// The predictions of labelled rows.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Scores {
     /// Accuracy and mean loss, those of [`Model::evaluate_weighted`].
     pub evaluation: Evaluation,
@@ -28,6 +29,7 @@ pub struct Scores {
 /// Its probabilities are those of [`Model::probabilities`], calibrated by the model's temperature if
 /// it has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Score {
     /// The row's label.
     pub label: u32,

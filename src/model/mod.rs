@@ -89,6 +89,7 @@ pub struct About {
 /// They are means over the rows, weighted by sample weights if there are any. Class weights and
 /// label smoothing do not enter.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Evaluation {
     /// Number of rows.
     pub rows: usize,
@@ -141,6 +142,7 @@ impl Logits {
 
 /// Logits, probabilities and losses of rows.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct RowPredictions {
     /// Rows x outputs, without the temperature.
     pub logits: Vec<f32>,

@@ -49,6 +49,7 @@ use select::choice;
 
 /// The result of [`fit_path`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PathFit {
     /// The model.
     pub model: Model,

@@ -62,6 +62,13 @@ pub struct Coordinates<'a> {
     pub a: &'a [f32],
 }
 
+impl Coordinates<'_> {
+    /// s, b and Aᵀ, one after another.
+    pub fn to_vec(self) -> Vec<f32> {
+        [&[self.s], self.bias, self.a].concat()
+    }
+}
+
 impl<'a> GramParameters<'a> {
     /// Train on `x`, whose Gram matrix is `k`, from `start`, whose shape fits them. The
     /// validation rows come with their inner products with `x`.

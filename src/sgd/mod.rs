@@ -12,7 +12,6 @@ pub mod schedule;
 pub mod trainer;
 pub mod trajectory;
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::design::gram::GramMatrix;
@@ -29,7 +28,7 @@ use crate::loss::{BatchLoss, Loss};
 use crate::model::Model;
 use crate::progress::{Cancel, Epoch, Event, Flow, Observer};
 use crate::sgd::dense::DenseParameters;
-use crate::sgd::gram::GramParameters;
+use crate::sgd::gram::{Coordinates, GramParameters};
 pub use crate::sgd::init::Init;
 use crate::sgd::init::initial_model;
 use crate::sgd::optimizer::{LearningRate, Sgd};
@@ -57,9 +56,10 @@ pub struct FitOptions {
     /// Patience: stop after this many epochs in a row without a lower validation loss, and return
     /// the best epoch's model.
     pub early_stopping: Option<usize>,
-    /// Where to write every epoch's Gram coordinates, for [`crate::Trajectory`] to read; no file
-    /// that is there is replaced.
-    pub save_trajectory: Option<PathBuf>,
+    /// Give the callback the Gram coordinates before the first epoch and after each, as
+    /// [`Event::Coordinates`]; [`crate::TrajectoryWriter`] writes them to a file. Memory: a copy of
+    /// 4(1 + c + nc) bytes an epoch.
+    pub emit_coordinates: bool,
     /// Where to save the state now and then, to go on from after a stop.
     pub checkpoints: Option<Checkpoints>,
     /// Threads; `None` is those of the caller's pool, or one for each core.
@@ -72,6 +72,7 @@ pub struct FitOptions {
 
 /// A finished fit.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Fit {
     /// The trained model: the best epoch's with early stopping, else the last one's.
     pub model: Model,
@@ -100,6 +101,7 @@ pub struct Fit {
 
 /// Seconds of each part of a fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Timings {
     /// Putting the features on one scale, and the model on theirs.
     pub scaling: f64,
@@ -165,7 +167,7 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 /// [`Error::Options`], [`Error::Memory`], [`Error::Shape`] for validation rows or weights that do
 /// not fit the rows, [`Error::Format`] for initial weights of another shape or a checkpoint of
 /// another fit, [`Error::Diverged`] if a loss, or a weight after the last step, is not finite,
-/// [`Error::Io`] if the trajectory or a checkpoint cannot be written, [`Error::Interrupted`] if
+/// [`Error::Io`] if a checkpoint cannot be written, [`Error::Interrupted`] if
 /// the callback or [`FitOptions::cancel`] stopped it.
 pub fn fit<'a, F: Flow>(
     data: impl Into<Splits<'a>>,
@@ -339,23 +341,23 @@ pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Pla
     };
     let memory = available_memory();
     let plan = Plan::new(shape, options.sgd.epochs, choice(options)?, memory);
-    match (plan, &options.save_trajectory) {
-        (Err(Error::Memory { found, .. }), Some(_)) => Err(Error::memory(
-            "`save_trajectory`",
+    match plan {
+        Err(Error::Memory { found, .. }) if options.emit_coordinates => Err(Error::memory(
+            "`emit_coordinates`",
             found,
-            "no `save_trajectory` (then auto fits in another way), or fewer rows",
+            "no `emit_coordinates` (then auto fits in another way), or fewer rows",
         )),
-        (plan, _) => plan,
+        plan => plan,
     }
 }
 
-/// The engine asked for, given that a trajectory can be had from one only.
+/// The engine asked for; only the Gram engine has coordinates.
 fn choice(options: &FitOptions) -> Result<EngineChoice> {
-    match (&options.save_trajectory, options.engine) {
-        (None, choice) => Ok(choice),
-        (Some(_), EngineChoice::Auto | EngineChoice::Gram) => Ok(EngineChoice::Gram),
-        (Some(_), EngineChoice::Primal) => Err(Error::options(
-            "`save_trajectory`",
+    match options.engine {
+        choice if !options.emit_coordinates => Ok(choice),
+        EngineChoice::Auto | EngineChoice::Gram => Ok(EngineChoice::Gram),
+        EngineChoice::Primal => Err(Error::options(
+            "`emit_coordinates`",
             "the primal engine",
             "the gram engine: only it has the coordinates A, s and b",
         )),
@@ -383,20 +385,20 @@ impl FitOptions {
                 expected,
             ));
         }
-        if self.save_trajectory.is_some() && self.checkpoints.is_some() {
+        if self.emit_coordinates && self.checkpoints.is_some() {
             return Err(Error::options(
-                "`save_trajectory`",
+                "`emit_coordinates`",
                 "`checkpoints` or `resume`",
-                "one of them: a trajectory is written in one go",
+                "one of them: a resumed fit would not emit the epochs before",
             ));
         }
-        if self.save_trajectory.is_some() && self.standardize != Standardize::None {
+        if self.emit_coordinates && self.standardize != Standardize::None {
             return Err(Error::options(
-                "`save_trajectory`",
+                "`emit_coordinates`",
                 format!("`standardize` {}", self.standardize),
                 "`standardize` none: the states would be combinations of scaled rows, which make \
-                 no weights of the rows as they are (`save_coordinates` keeps the last state \
-                 with its scale)",
+                 no weights of the rows as they are (`coordinates` of the fit are the last state, \
+                 beside its scale)",
             ));
         }
         Ok(())
@@ -451,17 +453,16 @@ impl Run<'_, '_> {
         self.observer.tell(Event::Started { lr, lr_bound });
         let saver = self.saver.take();
         let (splits, options) = (self.splits, self.options);
-        let mut monitor = Trainer::new(splits, options, &engine, saver, self.observer)?;
+        let mut monitor = Trainer::new(splits, options, &engine, saver, self.observer);
         let end = timed(&mut self.timings.epochs, || {
             sgd.run(lr, &mut engine, &mut objective, &mut monitor)
         })?;
-        let Watched { history, best } = monitor.finish()?;
+        let Watched { history, best } = monitor.finish();
         let (best_epoch, point) = match best {
             Some(best) => (Some(best.epoch), best.point),
             None => (None, end),
         };
-        let coordinates =
-            E::coordinates(&point).map(|at| [std::slice::from_ref(&at.s), at.bias, at.a].concat());
+        let coordinates = E::coordinates(&point).map(Coordinates::to_vec);
         let model = timed(&mut self.timings.weight, || engine.into_model(point));
         // A step's loss was taken before it: of the last one nothing has been seen yet.
         if let (Some(last), Some((_, value))) = (history.last(), model.non_finite()) {

@@ -169,6 +169,7 @@ impl Campaign {
             classes: 2,
             per_class: [20, 0, 0],
             seed: 3,
+            cancel: None,
         };
         let root = self.path("changing");
         let count = classes.photographs();
@@ -178,7 +179,10 @@ impl Campaign {
         }
         // Two versions of each, of one length: bytes behind the end of a JPEG are ignored.
         let drawn = |seed| -> Vec<Vec<u8>> {
-            let options = DemoOptions { seed, ..classes };
+            let options = DemoOptions {
+                seed,
+                ..classes.clone()
+            };
             (0..count)
                 .map(|i| photograph(&options, i, 220, 200))
                 .collect()

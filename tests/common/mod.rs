@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::prep::{self, PrepOptions};
 use flowreg::io::publish::Overwrite;
-use flowreg::{Dataset, Samples};
+use flowreg::{Cancel, Dataset, Samples};
 
 /// Report that something was not tested: on stderr (directly, as libtest captures `eprintln!`), and
 /// as a line of the file `FLOWREG_SKIPPED_LOG`, whose lines `.ci/run` counts.
@@ -77,7 +77,12 @@ pub fn flowers128(shared: &Path) -> Dataset {
     {
         return dataset;
     }
-    let source = flowers102::open(&shared.join("flowers102-64px"), Verify::Official).unwrap();
+    let source = flowers102::open(
+        &shared.join("flowers102-64px"),
+        Verify::Official,
+        &Cancel::new(),
+    )
+    .unwrap();
     prep::prepare(
         &source,
         &PrepOptions::default(),

@@ -14,6 +14,7 @@ pub const FLOWERS: DemoOptions = DemoOptions {
     classes: 4,
     per_class: [3, 2, 2],
     seed: 1,
+    cancel: None,
 };
 
 /// A folder with photographs of 4 classes and their dataset at 8 x 8.

@@ -7,6 +7,7 @@ use super::args::*;
 use super::run::*;
 use crate::{Dataset, Error, Init, Model, Result, Samples, Split, cli};
 
+use crate::cli::signals;
 use crate::data::dataset::{NumberFormat, Transform};
 use crate::data::{arrays, checks};
 use crate::io::publish::Staging;
@@ -79,8 +80,9 @@ impl Data {
         let options = arrays::ArrayOptions {
             labels_from: args.labels_from.unwrap_or(0),
             center: args.center,
+            cancel: Some(signals::cancel()),
         };
-        let loaded = arrays::load(&parts, options, &|path, bytes| {
+        let loaded = arrays::load(&parts, &options, &|path, bytes| {
             let bytes = cli::bytes(bytes as f64);
             cli::info(format_args!(
                 "{}: converted to f32 in memory, {bytes}",

@@ -9,8 +9,8 @@ use crate::cli::fit::data::*;
 use crate::cli::fit::options::*;
 use crate::cli::fit::print::*;
 use crate::cli::report::Report;
-use crate::cli::run_files;
 use crate::cli::run_files::{SolverSummary, Summary};
+use crate::cli::{run_files, signals};
 use crate::data::demo::DemoOptions;
 use crate::data::flowers102::Verify;
 use crate::data::prep::PrepOptions;
@@ -341,16 +341,13 @@ impl Plan {
     ) -> Result<Fitted> {
         match &self.how {
             Optimize::Sgd(options) => {
-                let mut options = options.clone();
-                if let Some(path) = &mut options.save_trajectory {
-                    *path = staging.dir().join(&*path);
-                }
-                print_sgd(splits.train.rows(), &options);
-                let fit = fit_with_progress(splits, &options)?;
+                print_sgd(splits.train.rows(), options);
+                let trajectory = staging.dir().join(run_files::TRAJECTORY);
+                let fit = fit_with_progress(splits, options, &trajectory)?;
                 print_fitted(&fit);
                 end_laps_of_fit(stopwatch, &fit);
                 Ok(Fitted {
-                    how: SolverSummary::from((&options, &fit)),
+                    how: SolverSummary::from((options, &fit)),
                     engine: fit.plan.engine,
                     seconds: fit.timings.total(),
                     model: fit.model,
@@ -457,7 +454,10 @@ pub(super) fn write_files(
 
 /// Draw the photographs and prepare them, both inside the run in the making.
 pub(super) fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
-    let options = DemoOptions::default();
+    let options = DemoOptions {
+        cancel: Some(signals::cancel()),
+        ..DemoOptions::default()
+    };
     let photographs = staging.dir().join("photographs");
     let dataset = staging.dir().join("dataset");
     let count = options.photographs();
@@ -467,10 +467,13 @@ pub(super) fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     ));
     let bar = cli::progress(2 * count as u64, "demo");
     demo::write_photographs(&photographs, &options, &|n| bar.inc(n))?;
-    let mut source = flowers102::open(&photographs, Verify::Any)?;
+    let mut source = flowers102::open(&photographs, Verify::Any, &signals::cancel())?;
     source.source = "flowreg demo".to_string();
     source.class_names = demo::class_names(&options);
-    let options = PrepOptions::default();
+    let options = PrepOptions {
+        cancel: Some(signals::cancel()),
+        ..PrepOptions::default()
+    };
     prep::prepare(&source, &options, &dataset, Overwrite::Never, &|n| {
         bar.inc(n)
     })?;

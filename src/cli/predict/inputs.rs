@@ -1,7 +1,7 @@
 //! What is to be predicted: pictures, folders of them, and rows of numbers, each told by its
 //! content.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,8 @@ use tempfile::NamedTempFile;
 use crate::cli;
 use crate::cli::predict::Args;
 use crate::cli::predict::labels::{Classes, Label};
+use crate::cli::predict::open_rows::OpenRows;
+use crate::cli::signals;
 use crate::data::checks;
 use crate::data::csv_text::Table;
 use crate::data::dataset::{BYTES, NumberFormat, Transform};
@@ -24,9 +26,9 @@ use crate::data::pictures;
 use crate::data::pictures::DecodeOptions;
 use crate::data::rows;
 use crate::data::rows::RowReader;
-use crate::data::source::{Kind, Source, is_standard_input, refuse_twice};
+use crate::data::source::{Kind, Source, is_standard_input, refuse_twice, stopped_or};
 use crate::data::text::{Text, TextKind};
-use crate::{Error, Model, Result, interrupt};
+use crate::{Error, Model, Result};
 
 /// What inputs of numbers may be.
 const ROWS: &str = "rows of numbers: .npy, .npz, a table with a header (CSV) or LIBSVM's text";
@@ -52,7 +54,7 @@ struct TextOption {
 
 /// What rows are read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RowsKind {
+pub(super) enum RowsKind {
     Array,
     Table,
     Libsvm,
@@ -98,8 +100,8 @@ pub struct Row {
 /// The name of an input, or of a row of one: `FILE[3]`.
 #[derive(Clone, Debug)]
 pub struct Name {
-    input: Arc<str>,
-    row: Option<usize>,
+    pub(super) input: Arc<str>,
+    pub(super) row: Option<usize>,
 }
 
 impl Name {
@@ -199,7 +201,7 @@ impl<'a> Inputs<'a> {
     /// its row.
     pub fn next(&mut self, most: usize) -> Result<Option<Block>> {
         loop {
-            interrupt::check()?;
+            signals::check()?;
             if let Some(error) = self.ended.take() {
                 return Err(error);
             }
@@ -259,8 +261,8 @@ pub fn ends_the_work(error: &Error) -> bool {
 }
 
 /// How inputs are read.
-struct Reading<'a> {
-    features: usize,
+pub(super) struct Reading<'a> {
+    pub features: usize,
     transform: Option<&'a Transform>,
     format: NumberFormat,
     /// Whether the model says how its rows were made.
@@ -271,7 +273,7 @@ struct Reading<'a> {
     /// What stands between values of tables, if that is given.
     delimiter: Option<u8>,
     skip_bad: bool,
-    classes: &'a Classes,
+    pub classes: &'a Classes,
 }
 
 impl Reading<'_> {
@@ -286,7 +288,7 @@ impl Reading<'_> {
         if path.is_dir() {
             return self.folder(path);
         }
-        let source = Source::open(path)?;
+        let source = Source::open(path, &signals::cancel())?;
         let again = source.is_file() && !is_standard_input(path);
         match source.kind() {
             Kind::Npy | Kind::Zip if again => self.array(path, None),
@@ -418,7 +420,7 @@ impl Reading<'_> {
             .zip(block.x.par_chunks_exact_mut(self.features))
             .map_init(Loader::default, |loader, (picture, row)| match picture {
                 Ok(photograph) => {
-                    let stopped = interrupt::check();
+                    let stopped = signals::check();
                     let loaded =
                         stopped.and_then(|()| loader.load(&photograph, size, &self.decode, row));
                     (photograph.name, loaded)
@@ -471,14 +473,17 @@ fn refused(path: &Path, found: &str) -> Error {
 /// What a pipe brings, as a file that can be read in any order.
 fn spooled(source: Source) -> Result<NamedTempFile> {
     let name = source.path().to_path_buf();
-    let mut file = NamedTempFile::new().map_err(Error::io(&name, "keep in a temporary file"))?;
-    io::copy(&mut source.into_reader(), &mut file)
-        .map_err(Error::io(&name, "keep in a temporary file"))?;
+    let failed = |error| {
+        let other = Error::io(&name, "keep in a temporary file");
+        stopped_or(&signals::cancel(), error, other)
+    };
+    let mut file = NamedTempFile::new().map_err(failed)?;
+    io::copy(&mut source.into_reader(), &mut file).map_err(failed)?;
     Ok(file)
 }
 
 /// The error of a file under another name.
-fn renamed(mut error: Error, from: &Path, to: &Path) -> Error {
+pub(super) fn renamed(mut error: Error, from: &Path, to: &Path) -> Error {
     match &mut error {
         Error::Io { path, .. }
         | Error::Format { path, .. }
@@ -491,148 +496,4 @@ fn renamed(mut error: Error, from: &Path, to: &Path) -> Error {
         _ => {}
     }
     error
-}
-
-/// The error of a row behind which nothing can be read.
-fn and_all_after(mut error: Error) -> Error {
-    const LEFT_OUT: &str = "; this row and all after it are left out";
-    match &mut error {
-        Error::Io { source, .. } => {
-            *source = io::Error::new(source.kind(), format!("{source}{LEFT_OUT}"));
-        }
-        Error::Format { expected, .. } => *expected += LEFT_OUT,
-        _ => {}
-    }
-    error
-}
-
-/// Rows of numbers that are being read.
-struct OpenRows {
-    path: PathBuf,
-    /// The same for people.
-    name: Arc<str>,
-    kind: RowsKind,
-    reader: Box<dyn RowReader>,
-    /// What a pipe brought; gone when it has been read.
-    file: Option<NamedTempFile>,
-    /// Rows that were handed on.
-    at: usize,
-    /// Rows that cannot be read any more, if reading ended early.
-    lost: Option<usize>,
-}
-
-impl OpenRows {
-    fn new(
-        path: PathBuf,
-        kind: RowsKind,
-        reader: Box<dyn RowReader>,
-        file: Option<NamedTempFile>,
-    ) -> OpenRows {
-        OpenRows {
-            name: path.display().to_string().into(),
-            path,
-            kind,
-            reader,
-            file,
-            at: 0,
-            lost: None,
-        }
-    }
-
-    /// The next rows; none at the end.
-    fn read(&mut self, most: usize, reading: &Reading) -> Result<Block> {
-        let mut block = Block::default();
-        if let Some(lost) = &mut self.lost {
-            let rows = most.min(*lost);
-            *lost -= rows;
-            for _ in 0..rows {
-                self.push(&mut block, None, State::Lost);
-            }
-            return Ok(block);
-        }
-        let features = reading.features;
-        let most = self
-            .reader
-            .rows()
-            .map_or(most, |rows| most.min(rows - self.at + 1));
-        block.x = vec![0.0; most * features];
-        let mut failed = BTreeMap::new();
-        let read = self.reader.read_each(&mut block.x, &mut |row, error| {
-            failed.insert(row, error);
-        });
-        let rows = match read {
-            Ok(rows) => rows,
-            Err(error) => {
-                let error = self.under_its_name(error);
-                // What was read of a file that changes may be of neither state of it.
-                if ends_the_work(&error) || matches!(error, Error::Changed { .. }) {
-                    return Err(error);
-                }
-                let rows = self.reader.rows();
-                let lost = rows.map_or(0, |rows| rows.saturating_sub(self.at + 1));
-                self.lost = Some(lost);
-                block.x.clear();
-                let error = and_all_after(error);
-                let state = match rows {
-                    Some(_) => State::Failed(error),
-                    None => State::Ended(error),
-                };
-                self.push(&mut block, None, state);
-                return Ok(block);
-            }
-        };
-        if rows == 0 {
-            block.x.clear();
-            for remark in self.reader.remarks() {
-                cli::warn(format_args!("{}: {remark}", self.name));
-            }
-            if self.at == 0 {
-                let error = Error::format(&self.path, "rows", 0, "at least one");
-                self.push(&mut block, None, State::Failed(error));
-            }
-            return Ok(block);
-        }
-        let label = |label: &Option<String>| match label {
-            Some(label) => reading.classes.label(label.into()),
-            None => Label::Missing,
-        };
-        let mut labels = (self.reader.labels().iter().map(label))
-            .collect::<Vec<_>>()
-            .into_iter();
-        let mut usable = 0;
-        for row in 0..rows {
-            let label = labels.next();
-            let state = match failed.remove(&row) {
-                Some(error) => State::Failed(self.under_its_name(error)),
-                None => {
-                    let from = row * features..(row + 1) * features;
-                    block.x.copy_within(from, usable * features);
-                    usable += 1;
-                    State::Usable
-                }
-            };
-            self.push(&mut block, label, state);
-        }
-        block.x.truncate(usable * features);
-        Ok(block)
-    }
-
-    fn push(&mut self, block: &mut Block, label: Option<Label>, state: State) {
-        block.rows.push(Row {
-            name: Name {
-                input: Arc::clone(&self.name),
-                row: Some(self.at),
-            },
-            label,
-            state,
-        });
-        self.at += 1;
-    }
-
-    fn under_its_name(&self, error: Error) -> Error {
-        match &self.file {
-            Some(file) => renamed(error, file.path(), &self.path),
-            None => error,
-        }
-    }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli;
+use crate::cli::signals;
 use crate::data::folder;
 use crate::data::folder::Layout;
 use crate::data::pictures::DecodeOptions;
@@ -231,6 +232,7 @@ impl Pictures {
                 max_side: self.max_side,
             },
             skip_bad: self.skip_bad,
+            cancel: Some(signals::cancel()),
         }
     }
 }

@@ -138,11 +138,12 @@ fn refuse_stray_predictor(decoder: &mut Tiff) -> Result<(), String> {
     let predictor = tag(Tag::Predictor).unwrap_or(1);
     let compression = tag(Tag::Compression).unwrap_or(1);
     const LZW_AND_DEFLATE: [u16; 3] = [5, 8, 32_946];
-    match predictor == 1 || LZW_AND_DEFLATE.contains(&compression) {
-        true => Ok(()),
-        false => Err(format!(
+    if predictor == 1 || LZW_AND_DEFLATE.contains(&compression) {
+        Ok(())
+    } else {
+        Err(format!(
             "found predictor {predictor} with compression {compression}, expected LZW or deflate beside it; save it as PNG"
-        )),
+        ))
     }
 }
 
