@@ -14,6 +14,7 @@
 
 use rayon::prelude::*;
 
+pub use crate::design::gram_products::Progress;
 use crate::design::gram_products::{Products, in_range, pass};
 use crate::design::rows::{Batch, Rows};
 use crate::error::Result;
@@ -23,9 +24,6 @@ use crate::linalg::gemm::{Accum, Gemm, Prepacked};
 use crate::linalg::mat::{MatMut, MatRef, room};
 use crate::linalg::vec::{dot_serial, sum};
 use crate::threads::{Share, Work};
-
-/// Hears how many columns of X are done, and may break the work off by an error.
-pub type Progress<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
 
 /// Inner products of the rows of Y (or X itself) with the rows of X.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,8 +69,8 @@ impl GramMatrix {
     /// of which 4n² stay. `progress` hears how many columns of X are done.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a feature is no finite number; naming the primal engine,
-    /// [`Error::Options`] if Kc exceeds the range of f32 and [`Error::Memory`] if there is none
+    /// [`Error::Shape`](crate::Error::Shape) if a feature is no finite number; naming the primal engine,
+    /// [`Error::Options`](crate::Error::Options) if Kc exceeds the range of f32 and [`Error::Memory`](crate::Error::Memory) if there is none
     /// for it; those of `progress`.
     pub fn new(x: &Rows, gemm: Gemm, progress: Progress) -> Result<GramMatrix> {
         Self::weighted(x, None, gemm, progress)

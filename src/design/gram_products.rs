@@ -5,7 +5,6 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::design::gram::Progress;
 use crate::design::rows::Rows;
 use crate::error::{Error, Result};
 use crate::kernels::{Isa, pixels, with_isa};
@@ -13,6 +12,9 @@ use crate::linalg::gemm::{Accum, Gemm, Part};
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::linalg::vec::{dot_serial, subtract};
 use crate::threads::{Share, Work};
+
+/// Hears how many columns of X are done, and may break the work off by an error.
+pub type Progress<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
 
 /// Columns of a slab of floats. Products are summed in f32 within a slab, in f64 over slabs.
 const SLAB: usize = 1024;

@@ -42,7 +42,7 @@ use crate::progress::{Event, Flow, Observer, PathEntry};
 use crate::solver::report::{SolveReport, Step};
 use crate::threads;
 use crate::threads::Work;
-use grid::l2_of_c;
+use options::l2_of_c;
 pub use options::{Emit, Fold, FoldRows, Folds, Optimizer, PathOptions, Penalty};
 use path_solver::{choose, fit_on_problem};
 use select::choice;

@@ -319,3 +319,23 @@ impl PathOptions {
         Ok(())
     }
 }
+
+/// l2 = 1/(C · total) of each C, the strongest first; `total` is the sum of the weights of the
+/// fitted rows.
+pub(super) fn l2_of_c(cs: &[f64], total: f64) -> Result<Vec<f64>> {
+    let l2_of = |&c: &f64| {
+        let l2 = 1.0 / (c * total);
+        if l2.is_finite() && l2 > 0.0 {
+            return Ok(l2);
+        }
+        let found = format!("{c}, which is l2 = {l2}: the weights of the rows add up to {total}");
+        let expected = "a value whose l2 is a number above 0";
+        Err(Error::options("`C`", found, expected))
+    };
+    Ok(descending(cs.iter().map(l2_of).collect::<Result<_>>()?))
+}
+
+pub(super) fn descending(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(|a, b| b.total_cmp(a));
+    values
+}

@@ -8,7 +8,7 @@ use crate::linalg::mat::MatRef;
 use crate::linalg::vec::Real;
 use crate::loss::Loss;
 use crate::loss::risk::Risk;
-use crate::path::grid::l2_of_c;
+use crate::path::options::l2_of_c;
 use crate::path::options::*;
 use crate::path::record::SolveLog;
 use crate::progress::PathEntry;

@@ -12,8 +12,8 @@ use crate::linalg::mat::{MatMut, MatRef};
 use crate::linalg::vec;
 use crate::loss::BatchLoss;
 use crate::model::Model;
-use crate::sgd::gram::Coordinates;
 use crate::sgd::one_pass::OnePass;
+use crate::sgd::parameters::Coordinates;
 use crate::sgd::parameters::{LossGradient, Parameters};
 
 /// The primal engine.

@@ -11,7 +11,6 @@ use crate::io::checkpoint::StateDict;
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::loss::BatchLoss;
 use crate::model::Model;
-use crate::sgd::gram::Coordinates;
 
 /// A representation of the weight, with the products that training needs.
 pub trait Parameters: Sized {
@@ -122,4 +121,22 @@ pub(super) fn loss<E: Parameters>(
     let (c, rows) = (z.rows(), z.cols());
     g.resize(c * rows, 0.0);
     objective.loss_gradient(batch, z, MatMut::new(g, c, rows))
+}
+
+/// The weight s·W0 + Aᵀ X and the bias b.
+#[derive(Clone, Copy, Debug)]
+pub struct Coordinates<'a> {
+    /// s.
+    pub s: f32,
+    /// b: c values.
+    pub bias: &'a [f32],
+    /// Aᵀ: c x n, row-major.
+    pub a: &'a [f32],
+}
+
+impl Coordinates<'_> {
+    /// s, b and Aᵀ, one after another.
+    pub fn to_vec(self) -> Vec<f32> {
+        [&[self.s], self.bias, self.a].concat()
+    }
 }

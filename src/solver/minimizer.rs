@@ -5,6 +5,7 @@
 //! F(W, b) = Σ sᵢ lossᵢ(Z) + (l2/2) |W|²,     Z = Xc Wᵀ + 1 bᵀ,     b free
 //! ```
 
+mod run;
 pub(crate) mod separation;
 mod state;
 #[cfg(test)]
@@ -16,9 +17,7 @@ use crate::io::checkpoint::StateDict;
 use crate::linalg::vec::axpby;
 use crate::loss::risk::{Eval, Risk};
 use crate::solver::bias;
-use crate::solver::cg::NewtonDirection;
 use crate::solver::line_search::{LinePoint, line_search};
-use crate::solver::minimizer::state::SolverState;
 use crate::solver::point::{Gradient, Point, center_outputs, inner};
 use crate::solver::problem::Problem;
 use crate::solver::report::{
@@ -168,74 +167,6 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         }
         minimizer.best = (minimizer.gradient_norm, 0);
         minimizer
-    }
-
-    /// Go by a method to the end.
-    ///
-    /// # Errors
-    /// Those of `watch`.
-    pub fn run<M: DirectionRule<S>>(
-        mut self,
-        mut rule: M,
-        watch: &mut impl Watch<Point<S::Real>>,
-    ) -> Result<(Point<S::Real>, SolveReport)> {
-        let mut state = SolverState {
-            minimizer: &mut self,
-            rule: &mut rule,
-        };
-        if watch.begin(&mut state)? {
-            self.restore();
-        }
-        let mut moved = true;
-        let mut newton = None;
-        loop {
-            self.saved_products = self.products;
-            self.keep_lowest();
-            let mut ended = self.ended(moved, M::MAX_BELOW_NOISE);
-            let (mut left, mut follow) = (None, false);
-            match ended {
-                Some(Status::Converged) if self.l2 > 0.0 => {
-                    left = self.polish();
-                    // A fit that goes on from here does not settle again.
-                    self.saved_products = self.products;
-                    ended = self.ended(moved, M::MAX_BELOW_NOISE);
-                }
-                Some(Status::Converged | Status::PrecisionLimited) if self.l2 == 0.0 => {
-                    let stalled = self.stalled(moved, M::MAX_BELOW_NOISE);
-                    let direction = newton.get_or_insert_with(|| NewtonDirection::new(&self));
-                    ended = self.without_penalty(direction, stalled);
-                    follow = ended.is_none();
-                }
-                _ => {}
-            }
-            let step = Step {
-                iteration: self.iteration,
-                objective: self.objective,
-                gradient_norm: self.gradient_norm,
-            };
-            let mut state = SolverState {
-                minimizer: &mut self,
-                rule: &mut rule,
-            };
-            watch.at(step, ended.is_none().then_some(&mut state))?;
-            if let Some(status) = ended {
-                return Ok(self.finish(status, left));
-            }
-            moved = match &newton {
-                Some(direction) if follow => {
-                    let moved = self.line_search_step(&direction.p).is_some();
-                    self.evaluate();
-                    moved
-                }
-                _ => rule.step(&mut self)?,
-            };
-            self.iteration += 1;
-            self.best = if self.gradient_norm <= 0.5 * self.best.0 {
-                (self.gradient_norm, 0)
-            } else {
-                (self.best.0, self.best.1 + 1)
-            };
-        }
     }
 
     fn gradient_like(&self) -> Gradient {

@@ -75,7 +75,7 @@ impl<'a> DenseProblem<'a> {
     /// once more than once, n²d or nd² flop, whichever is less.
     ///
     /// # Errors
-    /// As [`GramF64::new`].
+    /// As `GramF64::new`.
     pub fn new(
         design: &Centered<'a>,
         deviation: Option<&[f64]>,

@@ -7,10 +7,8 @@ use rayon::prelude::*;
 use crate::kernels::aligned::{self, Line};
 use crate::kernels::columns::Start;
 use crate::kernels::gemm::driver::{KC, for_each_task, with_scratch};
-use crate::kernels::gemm::pack::{
-    PackPanel, copy_rows, lanes, panel_width, prefetch_rows, transpose_all,
-};
-use crate::kernels::gemm::tile::{Epilogue, MR, PREFETCH_INTERVAL, tile, tile_rows};
+use crate::kernels::gemm::pack::{PackPanel, lanes, panel_width, prefetch_rows, transpose_all};
+use crate::kernels::gemm::tile::{Epilogue, MR, PREFETCH_INTERVAL, copy_rows, tile, tile_rows};
 use crate::kernels::gemm::{Accum, Strided};
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{Simd, Task};

@@ -227,27 +227,6 @@ unsafe fn move_vector<S: Simd, T: Pod>(from: *const T, to: *mut T) {
     unsafe { S::store_i32(S::load_i32(from.cast()), to.cast()) };
 }
 
-/// Copy rows x cols elements between matrices with strides.
-///
-/// # Safety
-/// The rows start `from_stride` apart, those of the result `to_stride`; they do not overlap.
-#[inline(always)]
-pub unsafe fn copy_rows<T: Pod>(
-    from: *const T,
-    from_stride: usize,
-    rows: usize,
-    cols: usize,
-    to: *mut T,
-    to_stride: usize,
-) {
-    for i in 0..rows {
-        // SAFETY: the caller's promise.
-        unsafe {
-            std::ptr::copy_nonoverlapping(from.add(i * from_stride), to.add(i * to_stride), cols);
-        }
-    }
-}
-
 /// Transpose rows x cols elements, by squares of LANES x LANES.
 ///
 /// # Safety

@@ -2,7 +2,6 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::kernels::gemm::pack::copy_rows;
 use crate::kernels::simd::Simd;
 
 /// Rows of a tile. 102 classes are 17 of them.
@@ -256,6 +255,27 @@ impl<E: Element> Epilogue<E> {
             }
             beside.whole::<S, NV>(sums);
             copy_rows(beside.c, nr, rows, width, self.c, self.stride);
+        }
+    }
+}
+
+/// Copy rows x cols elements between matrices with strides.
+///
+/// # Safety
+/// The rows start `from_stride` apart, those of the result `to_stride`; they do not overlap.
+#[inline(always)]
+pub unsafe fn copy_rows<T: Pod>(
+    from: *const T,
+    from_stride: usize,
+    rows: usize,
+    cols: usize,
+    to: *mut T,
+    to_stride: usize,
+) {
+    for i in 0..rows {
+        // SAFETY: the caller's promise.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.add(i * from_stride), to.add(i * to_stride), cols);
         }
     }
 }
