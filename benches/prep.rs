@@ -19,8 +19,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use flowreg::data::demo::{DemoOptions, photograph};
-use flowreg::data::jpeg;
 use flowreg::data::photographs::{Photograph, PhotographSplit, Photographs};
+use flowreg::data::pictures::jpeg;
 use flowreg::data::pictures::{DecodeOptions, decode_rgb};
 use flowreg::data::prep::{self, PrepOptions};
 use flowreg::data::resample::Resizer;

@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use flowreg::data::arrays::Features;
 use flowreg::data::pictures::{DecodeOptions, decode_rgb};
+use flowreg::data::rows::Features;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -18,7 +18,7 @@ use crate::data::csv_quotes::Records;
 use crate::data::dataset::{Manifest, NumberFormat, Prepared};
 use crate::data::dataset_writer::{DatasetWriter, block_rows};
 use crate::data::labels::{LabelEncoder, given, is_missing, shown};
-use crate::data::rows::{Finish, RowReader};
+use crate::data::row_reader::{Finish, RowReader};
 use crate::data::source::{Part, Source, is_standard_input, name_of, refuse_twice, stopped_or};
 use crate::data::text::Text;
 use crate::error::{Error, Result};

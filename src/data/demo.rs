@@ -11,7 +11,8 @@ use std::path::Path;
 use rand_mt::Mt;
 use rayon::prelude::*;
 
-use crate::data::{flowers102, jpeg, mat5};
+use crate::data::pictures::jpeg;
+use crate::data::{flowers102, mat5};
 use crate::error::{Error, Result};
 use crate::io::files::{self, NewFile};
 use crate::progress::Cancel;

@@ -4,6 +4,7 @@
 #[doc(hidden)]
 pub mod archive;
 mod array_file;
+mod array_rows;
 pub mod arrays;
 #[doc(hidden)]
 pub mod checks;
@@ -23,9 +24,6 @@ pub mod flowers102;
 #[cfg(feature = "photographs")]
 pub mod folder;
 mod in_order;
-#[cfg(feature = "photographs")]
-#[doc(hidden)]
-pub mod jpeg;
 pub(crate) mod labels;
 #[cfg(feature = "formats")]
 pub mod libsvm;
@@ -44,15 +42,13 @@ pub mod photographs;
 #[doc(hidden)]
 pub mod pictures;
 #[cfg(feature = "photographs")]
-#[doc(hidden)]
-pub mod png;
-#[cfg(feature = "photographs")]
 pub mod prep;
 #[cfg(feature = "download")]
 mod proxy;
 #[cfg(feature = "photographs")]
 #[doc(hidden)]
 pub mod resample;
+mod row_reader;
 #[doc(hidden)]
 pub mod rows;
 #[cfg(feature = "formats")]

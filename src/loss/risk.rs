@@ -180,6 +180,22 @@ impl<'a> Risk<'a> {
         self.present.as_deref()
     }
 
+    /// The rows, of `width` values each, that belong to the fitted classes; `rows` has one for
+    /// every class.
+    pub fn rows_of_present<T: Copy + Default>(&self, rows: Vec<T>, width: usize) -> Vec<T> {
+        match self.present() {
+            None => rows,
+            // One of two classes is present; the one output has W = 0.
+            Some(present) if present.len() * width >= rows.len() => {
+                vec![T::default(); present.len() * width]
+            }
+            Some(present) => {
+                let row = |&class: &u32| &rows[class as usize * width..][..width];
+                present.iter().flat_map(row).copied().collect()
+            }
+        }
+    }
+
     /// c.
     pub fn outputs(&self) -> usize {
         self.outputs

@@ -114,8 +114,7 @@ impl<S: Problem> PathSolver<'_, '_, S> {
             Status::Separable => certificate.smallest_margin <= 0.0,
             _ => false,
         };
-        let present = risk.present();
-        let weight = weight.map(|weight| of_present(weight, self.design.mean().len(), present));
+        let weight = weight.map(|weight| risk.rows_of_present(weight, self.design.mean().len()));
         let small = self.is_small(risk);
         let (mut weight, mut certificate) = measure(self.problem, weight, small)?;
         if !small && falls_short(&certificate) {
@@ -175,20 +174,6 @@ impl<S: Problem> PathSolver<'_, '_, S> {
             limit,
             logits: Logits::new(all.b.len(), logits.concat()),
         })
-    }
-}
-
-/// The rows of a weight (c x d) that belong to the fitted classes.
-pub(super) fn of_present(weight: Vec<f32>, d: usize, present: Option<&[u32]>) -> Vec<f32> {
-    match present {
-        None => weight,
-        // One of two classes is present; the one output has W = 0.
-        Some(present) if present.len() * d >= weight.len() => vec![0.0; present.len() * d],
-        Some(present) => {
-            let rows = present.iter();
-            rows.flat_map(|&class| weight[class as usize * d..][..d].to_vec())
-                .collect()
-        }
     }
 }
 

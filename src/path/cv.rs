@@ -8,7 +8,7 @@ use crate::linalg::vec::Real;
 use crate::loss::weights::RowWeights;
 use crate::path::certify::{lowest_maximum, of_all_classes};
 use crate::path::options::l2_of_c;
-use crate::path::options::*;
+use crate::path::options::{Fold, FoldRows, Folds, PathOptions};
 use crate::path::path_solver::{PathSolver, SolveSpec, deviation};
 use crate::path::select::score;
 use crate::progress::{Event, HeldOut};

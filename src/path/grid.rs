@@ -1,6 +1,6 @@
 //! The penalties of a path.
 
-use super::options::*;
+use super::options::{Penalty, descending, l2_of_c};
 use super::path_solver::PathSolver;
 use crate::error::{Error, Result};
 use crate::linalg::power_iteration::largest_eigenvalue;

@@ -1,8 +1,7 @@
 //! The path solver: solves one penalty after the other on one problem, each from the last optimum.
 
 use super::PathFit;
-use super::certify::of_present;
-use super::options::*;
+use super::options::{Optimizer, PathOptions, Penalty};
 use super::select::{best, choice};
 use crate::design::centered::Centered;
 use crate::design::gram_f64::GramF64;
@@ -423,8 +422,8 @@ impl<'a, S: Problem> PathSolver<'a, '_, S> {
         };
         let d = self.design.x().features();
         let weight = model.weight().as_slice().to_vec();
-        let weight = of_present(weight, d, risk.present());
-        let bias = of_present(model.bias().to_vec(), 1, risk.present());
+        let weight = risk.rows_of_present(weight, d);
+        let bias = risk.rows_of_present(model.bias().to_vec(), 1);
         let (w, shifts) = self.problem.coordinates(&weight, self.design)?;
         let b = bias.iter().zip(shifts);
         let b = b.map(|(&b, shift)| f64::from(b) + shift);

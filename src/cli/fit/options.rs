@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::fit::args::*;
+use crate::cli::fit::args::Args;
 use crate::cli::signals;
 use crate::data::arrays;
 use crate::design::plan::EngineChoice;

@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::args::*;
+use super::args::Args;
 use super::converged::{self};
-use super::data::*;
+use super::data::Data;
 use crate::cli::report;
 use crate::cli::run_files::Summary;
 use crate::design::plan::EngineKind;

@@ -3,18 +3,18 @@
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 
-use crate::cli::fit::args::*;
+use crate::cli::fit::args::Args;
 use crate::cli::fit::converged;
-use crate::cli::fit::data::*;
-use crate::cli::fit::options::*;
-use crate::cli::fit::print::*;
+use crate::cli::fit::data::Data;
+use crate::cli::fit::options::{checkpoints, fit_options, of_sgd, sources};
+use crate::cli::fit::print::{
+    converge_with_progress, end_laps_of_fit, fit_with_progress, print_evaluation, print_fitted,
+    print_header, print_sgd, print_written,
+};
 use crate::cli::report::Report;
+use crate::cli::run_files;
 use crate::cli::run_files::{SolverSummary, Summary};
-use crate::cli::{run_files, signals};
-use crate::data::demo::DemoOptions;
-use crate::data::flowers102::Verify;
-use crate::data::prep::PrepOptions;
-use crate::data::{checks, demo, flowers102, prep};
+use crate::data::checks;
 use crate::design::plan::EngineKind;
 use crate::design::scaler::{Scaler, Standardize};
 use crate::io::npy;
@@ -450,33 +450,4 @@ pub(super) fn write_files(
         }
     }
     Ok(files)
-}
-
-/// Draw the photographs and prepare them, both inside the run in the making.
-pub(super) fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
-    let options = DemoOptions {
-        cancel: Some(signals::cancel()),
-        ..DemoOptions::default()
-    };
-    let photographs = staging.dir().join("photographs");
-    let dataset = staging.dir().join("dataset");
-    let count = options.photographs();
-    cli::info(format_args!(
-        "demo: drawing and preparing {count} synthetic flowers of {} classes",
-        options.classes
-    ));
-    let bar = cli::progress(2 * count as u64, "demo");
-    demo::write_photographs(&photographs, &options, &|n| bar.inc(n))?;
-    let mut source = flowers102::open(&photographs, Verify::Any, &signals::cancel())?;
-    source.source = "flowreg demo".to_string();
-    source.class_names = demo::class_names(&options);
-    let options = PrepOptions {
-        cancel: Some(signals::cancel()),
-        ..PrepOptions::default()
-    };
-    prep::prepare(&source, &options, &dataset, Overwrite::Never, &|n| {
-        bar.inc(n)
-    })?;
-    bar.finish_and_clear();
-    Ok(dataset)
 }

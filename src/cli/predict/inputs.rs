@@ -2,18 +2,18 @@
 //! content.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rayon::prelude::*;
 use tempfile::NamedTempFile;
 
 use crate::cli;
 use crate::cli::predict::Args;
-use crate::cli::predict::labels::{Classes, Label};
-use crate::cli::predict::open_rows::OpenRows;
+use crate::cli::predict::labels::Classes;
+use crate::cli::predict::open_rows::{
+    Block, Name, OpenRows, Row, RowsKind, State, ends_the_work, renamed,
+};
 use crate::cli::signals;
 use crate::data::checks;
 use crate::data::csv_text::Table;
@@ -52,14 +52,6 @@ struct TextOption {
     inputs: &'static str,
 }
 
-/// What rows are read from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RowsKind {
-    Array,
-    Table,
-    Libsvm,
-}
-
 /// The options that were given to read texts.
 fn text_options(args: &Args) -> Vec<TextOption> {
     use RowsKind::{Libsvm, Table};
@@ -77,60 +69,6 @@ fn text_options(args: &Args) -> Vec<TextOption> {
         .filter(|(is_given, ..)| *is_given)
         .map(|(_, name, kind, inputs)| TextOption { name, kind, inputs })
         .collect()
-}
-
-/// Rows that were read together.
-#[derive(Debug, Default)]
-pub struct Block {
-    /// Features of the rows that can be used.
-    pub x: Vec<f32>,
-    /// All rows, in order.
-    pub rows: Vec<Row>,
-}
-
-/// An input, or a row of one.
-#[derive(Debug)]
-pub struct Row {
-    pub name: Name,
-    /// The label that its file gives it.
-    pub label: Option<Label>,
-    pub state: State,
-}
-
-/// The name of an input, or of a row of one: `FILE[3]`.
-#[derive(Clone, Debug)]
-pub struct Name {
-    pub(super) input: Arc<str>,
-    pub(super) row: Option<usize>,
-}
-
-impl Name {
-    /// The input's.
-    pub fn input(&self) -> &str {
-        &self.input
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.row {
-            Some(row) => write!(f, "{}[{row}]", self.input),
-            None => f.write_str(&self.input),
-        }
-    }
-}
-
-/// Whether a row can be used.
-#[derive(Debug)]
-pub enum State {
-    Usable,
-    /// It cannot, and this is why.
-    Failed(Error),
-    /// It comes after a failure that was named.
-    Lost,
-    /// Neither it can nor any row that its file may have after it, and nobody knows how many
-    /// these are.
-    Ended(Error),
 }
 
 enum Item {
@@ -206,7 +144,7 @@ impl<'a> Inputs<'a> {
                 return Err(error);
             }
             if let Some(open) = &mut self.open {
-                let block = open.read(most, &self.reading)?;
+                let block = open.read(most, self.reading.features, self.reading.classes)?;
                 if !block.rows.is_empty() {
                     return Ok(Some(block));
                 }
@@ -249,15 +187,6 @@ impl<'a> Inputs<'a> {
 fn unused(option: &TextOption) -> Error {
     let found = format!("no input that is {}", option.inputs);
     Error::options(option.name, found, "one at least; or leave the option out")
-}
-
-/// Whether a failure is not one of the input alone.
-pub fn ends_the_work(error: &Error) -> bool {
-    match error {
-        Error::Interrupted { .. } | Error::Memory { .. } | Error::Options { .. } => true,
-        Error::Io { source, .. } => source.kind() == io::ErrorKind::OutOfMemory,
-        _ => false,
-    }
 }
 
 /// How inputs are read.
@@ -480,20 +409,4 @@ fn spooled(source: Source) -> Result<NamedTempFile> {
     let mut file = NamedTempFile::new().map_err(failed)?;
     io::copy(&mut source.into_reader(), &mut file).map_err(failed)?;
     Ok(file)
-}
-
-/// The error of a file under another name.
-pub(super) fn renamed(mut error: Error, from: &Path, to: &Path) -> Error {
-    match &mut error {
-        Error::Io { path, .. }
-        | Error::Format { path, .. }
-        | Error::Npy { path, .. }
-        | Error::Changed { path, .. }
-            if path == from =>
-        {
-            *path = to.to_path_buf();
-        }
-        _ => {}
-    }
-    error
 }

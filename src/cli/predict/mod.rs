@@ -15,9 +15,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use rayon::prelude::*;
 
-use self::inputs::{Block, Inputs, State, ends_the_work};
+use self::inputs::Inputs;
 use self::labels::{Classes, Label, Tally};
 use self::npy_file::NpyFile;
+use self::open_rows::{Block, Row, State, ends_the_work};
 use self::print::{Form, Prediction, Printer, largest};
 use self::pushes::{Fitted, Pushes};
 use crate::cli;
@@ -360,7 +361,7 @@ impl Predicting<'_> {
     }
 
     /// Give the rows their labels of `--y`.
-    fn label(&mut self, rows: &mut [inputs::Row]) -> Result<()> {
+    fn label(&mut self, rows: &mut [Row]) -> Result<()> {
         let Some((labels, path)) = self.labels.as_ref().zip(self.args.y.as_ref()) else {
             return Ok(());
         };

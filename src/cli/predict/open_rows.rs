@@ -1,17 +1,104 @@
 //! Rows of numbers, block by block: those that can be used, and what is wrong with the others.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::NamedTempFile;
 
-use super::inputs::{Block, Name, Reading, Row, RowsKind, State, ends_the_work, renamed};
-use super::labels::Label;
+use super::labels::{Classes, Label};
 use crate::cli;
 use crate::data::rows::RowReader;
 use crate::{Error, Result};
+
+/// What rows are read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RowsKind {
+    Array,
+    Table,
+    Libsvm,
+}
+
+/// Rows that were read together.
+#[derive(Debug, Default)]
+pub struct Block {
+    /// Features of the rows that can be used.
+    pub x: Vec<f32>,
+    /// All rows, in order.
+    pub rows: Vec<Row>,
+}
+
+/// An input, or a row of one.
+#[derive(Debug)]
+pub struct Row {
+    pub name: Name,
+    /// The label that its file gives it.
+    pub label: Option<Label>,
+    pub state: State,
+}
+
+/// The name of an input, or of a row of one: `FILE[3]`.
+#[derive(Clone, Debug)]
+pub struct Name {
+    pub(super) input: Arc<str>,
+    pub(super) row: Option<usize>,
+}
+
+impl Name {
+    /// The input's.
+    pub fn input(&self) -> &str {
+        &self.input
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.row {
+            Some(row) => write!(f, "{}[{row}]", self.input),
+            None => f.write_str(&self.input),
+        }
+    }
+}
+
+/// Whether a row can be used.
+#[derive(Debug)]
+pub enum State {
+    Usable,
+    /// It cannot, and this is why.
+    Failed(Error),
+    /// It comes after a failure that was named.
+    Lost,
+    /// Neither it can nor any row that its file may have after it, and nobody knows how many
+    /// these are.
+    Ended(Error),
+}
+
+/// Whether a failure is not one of the input alone.
+pub fn ends_the_work(error: &Error) -> bool {
+    match error {
+        Error::Interrupted { .. } | Error::Memory { .. } | Error::Options { .. } => true,
+        Error::Io { source, .. } => source.kind() == io::ErrorKind::OutOfMemory,
+        _ => false,
+    }
+}
+
+/// The error of a file under another name.
+pub(super) fn renamed(mut error: Error, from: &Path, to: &Path) -> Error {
+    match &mut error {
+        Error::Io { path, .. }
+        | Error::Format { path, .. }
+        | Error::Npy { path, .. }
+        | Error::Changed { path, .. }
+            if path == from =>
+        {
+            *path = to.to_path_buf();
+        }
+        _ => {}
+    }
+    error
+}
 
 /// Rows of numbers that are being read.
 pub(super) struct OpenRows {
@@ -47,7 +134,7 @@ impl OpenRows {
     }
 
     /// The next rows; none at the end.
-    pub fn read(&mut self, most: usize, reading: &Reading) -> Result<Block> {
+    pub fn read(&mut self, most: usize, features: usize, classes: &Classes) -> Result<Block> {
         let mut block = Block::default();
         if let Some(lost) = &mut self.lost {
             let rows = most.min(*lost);
@@ -57,7 +144,6 @@ impl OpenRows {
             }
             return Ok(block);
         }
-        let features = reading.features;
         let most = self
             .reader
             .rows()
@@ -100,7 +186,7 @@ impl OpenRows {
             return Ok(block);
         }
         let label = |label: &Option<String>| match label {
-            Some(label) => reading.classes.label(label.into()),
+            Some(label) => classes.label(label.into()),
             None => Label::Missing,
         };
         let mut labels = (self.reader.labels().iter().map(label))

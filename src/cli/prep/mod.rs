@@ -14,14 +14,17 @@ use crate::data::flowers102::Verify;
 use crate::data::folder::{FolderOptions, Shares};
 use crate::data::libsvm::{Found, LibsvmOptions};
 use crate::data::photographs::{Loader, Photographs};
+use crate::data::pictures::jpeg;
 use crate::data::prep::PrepOptions;
 use crate::data::{
-    arrays, checks, csv_text, demo, download, flowers102, folder, jpeg, libsvm, list, prep,
+    arrays, checks, csv_text, demo, download, flowers102, folder, libsvm, list, prep,
 };
 use crate::io::publish::{OutputKind, Staging};
 use crate::{Dataset, Error, Result, cli, threads};
 
-use self::args::*;
+use self::args::{
+    Command, Csv, Demo, Dir, Flowers102, Folder, Libsvm, Npy, Output, Pictures, Prep,
+};
 
 /// Parse the arguments, the program's name first, and run.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::Dataset;
+use crate::io::npy::Dtype;
 use crate::io::npy::Header;
 use half::f16;
 

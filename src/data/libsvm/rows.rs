@@ -3,7 +3,7 @@
 use crate::data::dataset::NumberFormat;
 use crate::data::labels::given;
 use crate::data::libsvm::line::{parse_line, whole_label};
-use crate::data::rows::{Finish, RowReader};
+use crate::data::row_reader::{Finish, RowReader};
 use crate::data::text::Text;
 use crate::error::{Error, Result};
 

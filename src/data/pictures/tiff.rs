@@ -7,8 +7,9 @@ use std::io::Cursor;
 use tiff::decoder::{ChunkType, Decoder, Limits};
 use tiff::tags::Tag;
 
+use crate::data::pictures::exif;
 use crate::data::pictures::exif::Orientation;
-use crate::data::pictures::{DecodeOptions, MIN_MEMORY, Rgb, exif, rgb_of_cmyk};
+use crate::data::pictures::rgb::{DecodeOptions, MIN_MEMORY, Rgb, rgb_of_cmyk};
 
 const GREY_INVERTED: u16 = 0;
 const GREY: u16 = 1;
