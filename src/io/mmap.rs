@@ -138,7 +138,7 @@ pub(crate) fn parse_header(path: &Path, head: &[u8], len: u64) -> Result<Header>
     })
 }
 
-/// The labels of so many rows of a dataset, as they were written and as numbers.
+/// The labels of a dataset: the bytes as they were written, and the numbers.
 #[derive(Debug)]
 pub(crate) struct Labels {
     pub header: Vec<u8>,
