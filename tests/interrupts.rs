@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM where a fit has no end of an epoch or step (while K is made), while arrays
-//! and tables are prepared, and the second of two.
+//! Ctrl-C and SIGTERM while K is computed and while arrays and tables are prepared, and a second
+//! signal.
 #![cfg(unix)]
 
 mod common;
@@ -26,8 +26,8 @@ use flowreg::{Cancel, Error};
 
 const FIT: &str = env!("CARGO_BIN_EXE_flowreg-fit");
 
-/// X of zeros but for one value, which is no byte over 255, in a file that takes no room; two
-/// classes by turns.
+/// Write a sparse file of X: zeros and one value that is not a byte over 255; and alternating labels
+/// of two classes.
 fn arrays(dir: &Path, rows: usize, features: usize) {
     let header = Header::encode(Dtype::F32, &[rows, features]);
     let mut x = File::create(dir.join("x.npy")).unwrap();
@@ -53,9 +53,9 @@ fn start(dir: &Path, args: &[&str]) -> Child {
         .unwrap()
 }
 
-/// K, of seconds here, is broken off: after it there would be a checkpoint.
+/// A signal stops the computation of K, which takes seconds here: no checkpoint is written.
 #[test]
-fn the_first_signal_breaks_off_k() {
+fn the_first_signal_stops_the_gram_matrix() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let sgd = ["--gemm", "own", "--engine", "gram"];
     let newton = |engine| ["--optimizer", "newton", "--engine", engine];
@@ -80,9 +80,9 @@ fn the_first_signal_breaks_off_k() {
     }
 }
 
-/// A preparation of seconds is broken off, with blocks of it being read, written and hashed.
+/// A signal stops a preparation of seconds while blocks are read, written and hashed.
 #[test]
-fn the_first_signal_breaks_off_a_preparation() {
+fn the_first_signal_stops_a_preparation() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     arrays(dir.path(), 1 << 16, 1 << 14);
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
@@ -114,7 +114,7 @@ fn the_first_signal_breaks_off_a_preparation() {
     }
 }
 
-/// A process that comes to no good place: it waits for a file that does not come.
+/// The second signal ends a process that waits for a pipe and does not react to the first.
 #[test]
 fn the_second_signal_ends_at_once() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -129,7 +129,7 @@ fn the_second_signal_ends_at_once() {
     );
     for (second, code) in [("INT", 130), ("TERM", 143)] {
         let mut child = start(dir.path(), &["--sample-weight", "weights"]);
-        // Opens once the other side reads.
+        // `open` returns when the process opens the pipe.
         let _writer = File::options().write(true).open(&fifo).unwrap();
         assert!(signal_to(&child, "INT"));
         std::thread::sleep(Duration::from_millis(100));

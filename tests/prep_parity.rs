@@ -16,7 +16,7 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn every_row_of_the_reference() {
+fn every_row_equals_the_reference() {
     let Some(shared) = common::shared("preparation against torchvision") else {
         return;
     };
@@ -49,7 +49,7 @@ fn every_row_of_the_reference() {
             let x = samples.x().contiguous().unwrap();
             assert_eq!(expected_matrix["rows"], x.rows());
             assert_eq!(expected_matrix["cols"], x.cols());
-            // From the map that fits will read, not from the writer's own hash.
+            // The hash of the mapped rows, not the one that the writer stored.
             let found = sha256(bytemuck::cast_slice(x.as_slice()));
             assert_eq!(
                 expected_matrix["sha256_f32"],

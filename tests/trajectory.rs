@@ -1,4 +1,4 @@
-//! The saved trajectory: every epoch's model from it, and files that do not belong.
+//! The saved trajectory: it rebuilds the model of every epoch; files of other fits are refused.
 
 mod common;
 
@@ -36,7 +36,7 @@ fn record<'a>(data: impl Into<Splits<'a>>, options: &FitOptions, path: &Path) ->
 }
 
 #[test]
-fn rebuilds_every_epochs_model_to_the_bit() {
+fn a_trajectory_rebuilds_the_model_of_every_epoch_to_the_bit() {
     let dir = scratch();
     let problem = Problem::random(14, 40, 4, 5);
     let all = problem.samples();
@@ -77,12 +77,12 @@ fn rebuilds_every_epochs_model_to_the_bit() {
         let error = trajectory.model(7).unwrap_err().to_string();
         assert!(error.contains("0..=6"), "{error}");
     }
-    // Nothing but the two files: no temporary is left.
+    // The two files, and no temporary file.
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
 #[test]
-fn early_stopping_shortens_it() {
+fn early_stopping_shortens_the_trajectory() {
     let dir = scratch();
     let path = dir.path().join("t.npy");
     let (problem, other) = (Problem::random(8, 30, 3, 5), Problem::random(20, 30, 3, 6));
@@ -103,7 +103,7 @@ fn early_stopping_shortens_it() {
 }
 
 #[test]
-fn what_does_not_belong_is_refused() {
+fn trajectories_of_other_fits_are_refused() {
     let dir = scratch();
     let path = dir.path().join("t.npy");
     let problem = Problem::random(14, 9, 4, 5);
@@ -120,8 +120,8 @@ fn what_does_not_belong_is_refused() {
     assert!(!path.exists());
 
     options.engine = EngineChoice::Auto;
+    // Rows or classes of another fit; the features are checked with the initial weight.
     record(&samples, &options, &path).unwrap();
-    // Rows or classes of another fit; features are in the start, which is checked itself.
     for other in [Problem::random(13, 9, 4, 5), Problem::random(14, 9, 3, 5)] {
         let error = Trajectory::open(&path, &other.samples(), &options.init).unwrap_err();
         assert!(matches!(error, Error::Format { .. }), "{error}");
@@ -138,7 +138,7 @@ fn what_does_not_belong_is_refused() {
         let error = Trajectory::open(&path, &samples, &options.init).unwrap_err();
         assert!(error.to_string().contains("t.npy"), "{error}");
     }
-    // Nobody's file is written over, by either of the two names.
+    // Existing files of either name are not overwritten.
     for name in ["mine.npy", ".mine.npy.partial"] {
         let mine = dir.path().join(name);
         std::fs::write(&mine, "days of work").unwrap();

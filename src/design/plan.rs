@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::design::gram::SLAB_BYTES;
+use crate::design::gram_products::SLAB_BYTES;
 use crate::error::{Error, Result};
 
 /// What the caller asks for.

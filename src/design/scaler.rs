@@ -12,7 +12,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::design::samples::{OwnedSamples, Rows, Samples, room};
+use crate::design::rows::Rows;
+use crate::design::samples::{OwnedSamples, Samples, room};
 use crate::error::{Error, Result};
 use crate::io::files;
 use crate::io::tensors::{self, Dtype, Numbers, Tensor};

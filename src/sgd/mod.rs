@@ -3,17 +3,16 @@
 
 pub mod dense;
 pub mod gram;
+mod init;
 pub mod one_pass;
 pub mod optimizer;
+pub mod options;
 pub mod parameters;
 pub mod recipe;
 pub mod schedule;
 pub mod trainer;
 pub mod trajectory;
 
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use crate::design::gram::GramMatrix;
@@ -22,153 +21,24 @@ use crate::design::plan::{EngineChoice, EngineKind, Plan, Shape};
 use crate::design::samples::{OwnedSamples, Samples, Splits};
 use crate::design::scaler::{Scaler, Standardize};
 use crate::error::{Error, Result};
-use crate::io::checkpoint::{Checkpoints, Fingerprint, Saver};
+use crate::io::checkpoint::{Fingerprint, Saver};
 use crate::kernels::Isa;
 use crate::linalg::gemm::{Backend, Gemm};
-use crate::loss::weights::SampleWeights;
 use crate::loss::{BatchLoss, Loss};
-use crate::model::{About, Model};
-use crate::progress::{Cancel, Epoch, Event, Flow, Observer};
+use crate::model::Model;
+use crate::progress::{Event, Flow, Observer};
 use crate::sgd::dense::DenseParameters;
-use crate::sgd::gram::{Coordinates, GramParameters};
+use crate::sgd::gram::GramParameters;
+pub use crate::sgd::init::Init;
+use crate::sgd::init::initial_model;
 use crate::sgd::optimizer::{LearningRate, Sgd};
+use crate::sgd::options::choice;
+pub use crate::sgd::options::{Fit, FitOptions, Timings};
+use crate::sgd::parameters::Coordinates;
 use crate::sgd::parameters::Parameters;
 use crate::sgd::trainer::{Trainer, Watched};
 use crate::threads;
 use crate::threads::Work;
-use crate::torch_rng::TorchRng;
-
-/// What to fit and how.
-#[derive(Clone, Debug, Default)]
-pub struct FitOptions {
-    /// The optimizer and its settings.
-    pub sgd: Sgd,
-    /// Where the weights start.
-    pub init: Init,
-    /// How the weight is represented.
-    pub engine: EngineChoice,
-    /// How much each sample counts.
-    pub weighting: SampleWeights,
-    /// What is done to the features before the fit, on a copy of them; validation rows are put on
-    /// the training rows' scale. Sample weights count in mean and deviation. The model that comes
-    /// out is of the features as they were, as that of [`Init::File`] that goes in is; torch's
-    /// start is drawn on the scaled features. Weight decay acts on the scaled features' weights.
-    pub standardize: Standardize,
-    /// Stop when so many epochs in a row brought no lower validation loss, and return the
-    /// best epoch's model.
-    pub early_stopping: Option<usize>,
-    /// Give the callback the Gram coordinates before the first epoch and after each, as
-    /// [`Event::Coordinates`]; [`crate::TrajectoryWriter`] writes them to a file. Memory: a copy of
-    /// 4(1 + c + nc) bytes an epoch.
-    pub emit_coordinates: bool,
-    /// Where to save the state now and then, to go on from after a stop.
-    pub checkpoints: Option<Checkpoints>,
-    /// Threads; `None` is those of the caller's pool, or one for each core.
-    pub threads: Option<usize>,
-    /// What stops the fit before its end.
-    pub cancel: Option<Cancel>,
-    /// Who multiplies matrices.
-    pub backend: Backend,
-}
-
-/// Initial weights.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Init {
-    /// Those of `torch.manual_seed(seed); torch.nn.Linear(d, c)`, to the bit.
-    Torch {
-        /// The seed.
-        seed: u32,
-    },
-    /// All zero.
-    Zeros,
-    /// A model file of the same shape; a temperature in it is left aside.
-    File(PathBuf),
-    /// Such a model that is read already, and its file, for messages and checkpoints.
-    Model {
-        /// The model.
-        model: Arc<Model>,
-        /// Its file.
-        path: PathBuf,
-    },
-}
-
-impl fmt::Display for Init {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Init::Torch { seed } => write!(f, "torch (seed {seed})"),
-            Init::Zeros => f.write_str("zeros"),
-            Init::File(path) | Init::Model { path, .. } => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-impl Default for Init {
-    fn default() -> Self {
-        Init::Torch { seed: 0 }
-    }
-}
-
-/// A finished fit.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Fit {
-    /// The trained model: the best epoch's with early stopping, else the last one's.
-    pub model: Model,
-    /// Every epoch.
-    pub history: Vec<Epoch>,
-    /// The engine that did it, and what each would have cost.
-    pub plan: Plan,
-    /// Learning rate before its schedule.
-    pub lr: f64,
-    /// 2/L, below which a full-batch step without momentum lowers the loss (with weight decay,
-    /// the loss and its penalty); `None` if it was not computed: by the primal engine with a
-    /// fixed learning rate.
-    pub lr_bound: Option<f64>,
-    /// The epoch whose model was kept, with early stopping.
-    pub best_epoch: Option<usize>,
-    /// Threads it used.
-    pub threads: usize,
-    /// The model in Gram coordinates, from the Gram engine: s, b (c values) and Aᵀ (c x n); with
-    /// [`FitOptions::standardize`] that of the scaled features, whose scale is `scaler`.
-    pub coordinates: Option<Vec<f32>>,
-    /// Mean and deviation of the training rows, where [`FitOptions::standardize`] asked for them.
-    pub scaler: Option<Scaler>,
-    /// Where the time went.
-    pub timings: Timings,
-}
-
-/// Seconds of each part of a fit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
-#[non_exhaustive]
-pub struct Timings {
-    /// Putting the features on one scale, and the model on theirs.
-    pub scaling: f64,
-    /// Drawing or reading W0; meanwhile X is mapped, if its Gram matrix comes next.
-    pub initial_weights: f64,
-    /// K, and K_val if there are validation rows.
-    pub gram_matrix: f64,
-    /// Z0 = X W0ᵀ.
-    pub initial_logits: f64,
-    /// The largest eigenvalue, for the learning rate.
-    pub learning_rate: f64,
-    /// All epochs, validation included.
-    pub epochs: f64,
-    /// W = s·W0 + Aᵀ X.
-    pub weight: f64,
-}
-
-impl Timings {
-    /// Seconds of all parts.
-    pub fn total(&self) -> f64 {
-        self.scaling
-            + self.initial_weights
-            + self.gram_matrix
-            + self.initial_logits
-            + self.learning_rate
-            + self.epochs
-            + self.weight
-    }
-}
 
 /// The value, and how many seconds it took.
 fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
@@ -389,60 +259,6 @@ pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Pla
     }
 }
 
-/// The engine asked for; only the Gram engine has coordinates.
-fn choice(options: &FitOptions) -> Result<EngineChoice> {
-    match options.engine {
-        choice if !options.emit_coordinates => Ok(choice),
-        EngineChoice::Auto | EngineChoice::Gram => Ok(EngineChoice::Gram),
-        EngineChoice::Primal => Err(Error::options(
-            "`emit_coordinates`",
-            "the primal engine",
-            "the gram engine: only it has the coordinates A, s and b",
-        )),
-    }
-}
-
-impl FitOptions {
-    /// Refuse options that make no sense, `validated` saying whether there will be validation
-    /// rows: what [`fit`] refuses before it sees any row.
-    ///
-    /// # Errors
-    /// [`Error::Options`].
-    pub fn check(&self, validated: bool) -> Result<()> {
-        self.sgd.check()?;
-        self.weighting.check()?;
-        choice(self)?;
-        if self.early_stopping == Some(0) {
-            return Err(Error::options("`early_stopping`", 0, "at least 1 epoch"));
-        }
-        if self.early_stopping.is_some() && !validated {
-            let expected = "`validation` (or `x_val`), whose loss tells when to stop";
-            return Err(Error::options(
-                "`early_stopping`",
-                "no validation rows",
-                expected,
-            ));
-        }
-        if self.emit_coordinates && self.checkpoints.is_some() {
-            return Err(Error::options(
-                "`emit_coordinates`",
-                "`checkpoints` or `resume`",
-                "one of them: a resumed fit would not emit the epochs before",
-            ));
-        }
-        if self.emit_coordinates && self.standardize != Standardize::None {
-            return Err(Error::options(
-                "`emit_coordinates`",
-                format!("`standardize` {}", self.standardize),
-                "`standardize` none: the states would be combinations of scaled rows, which make \
-                 no weights of the rows as they are (`coordinates` of the fit are the last state, \
-                 beside its scale)",
-            ));
-        }
-        Ok(())
-    }
-}
-
 fn check(splits: Splits, options: &FitOptions) -> Result<()> {
     options.check(splits.validation.is_some())?;
     options.weighting.of(splits.train)?;
@@ -584,40 +400,4 @@ fn learning_rate<E: Parameters>(
         }
     };
     Ok((lr, curvature.map(|curvature| 2.0 / curvature)))
-}
-
-/// W0 and b0 for these samples.
-pub(crate) fn initial_model(init: &Init, samples: &Samples) -> Result<Model> {
-    let loss = Loss::for_classes(samples.classes());
-    let (features, outputs) = (samples.features(), loss.outputs(samples.classes()));
-    match init {
-        Init::Torch { seed } => {
-            let (weight, bias) = TorchRng::new(*seed).linear(features, outputs);
-            Model::new(weight, bias)
-        }
-        Init::Zeros => Model::new(vec![0.0; outputs * features], vec![0.0; outputs]),
-        Init::File(path) => started_at(Model::load(path)?, path, (outputs, features)),
-        Init::Model { model, path } => {
-            started_at(model.as_ref().clone(), path, (outputs, features))
-        }
-    }
-}
-
-/// The model of a file as a start; `expected` are its outputs and features.
-fn started_at(mut model: Model, path: &Path, expected: (usize, usize)) -> Result<Model> {
-    let found = (model.bias().len(), model.weight().cols());
-    if found != expected {
-        return Err(Error::format(
-            path,
-            "weight",
-            format!("{} x {}", found.0, found.1),
-            format!("{} x {} as the data asks for", expected.0, expected.1),
-        ));
-    }
-    // Of another fit's probabilities.
-    model.set_about(About {
-        temperature: None,
-        ..model.about().clone()
-    });
-    Ok(model)
 }

@@ -8,9 +8,9 @@ use crate::io::checkpoint::{self, Saver, State, StateDict};
 use crate::linalg::mat::MatMut;
 use crate::loss::Loss;
 use crate::progress::{Epoch, Event, Observer};
-use crate::sgd::FitOptions;
-use crate::sgd::gram::Coordinates;
 use crate::sgd::optimizer::{EpochStats, Watch};
+use crate::sgd::options::FitOptions;
+use crate::sgd::parameters::Coordinates;
 use crate::sgd::parameters::Parameters;
 
 impl Epoch {

@@ -15,8 +15,8 @@ use crate::io::npy::{Dtype, Header};
 use crate::linalg::gemm::{Backend, Gemm};
 use crate::model::Model;
 use crate::sgd::dense::DenseParameters;
-use crate::sgd::gram::Coordinates;
-use crate::sgd::{Init, initial_model};
+use crate::sgd::init::{Init, initial_model};
+use crate::sgd::parameters::Coordinates;
 use crate::threads;
 
 /// A saved trajectory, mapped, with the rows and the start that it belongs to.
