@@ -9,9 +9,9 @@
 //! rows less their mean) are gathered into a block of bounded size first.
 //!
 //! The sum over rows in Gᵀ X is taken in blocks of [`row_block`] rows, 4096 or more, whose sums are
-//! added in f64 in the rows' order: its rounding grows with the block, not with n. With 10 outputs
-//! on X of 200,000 x 512 that takes a fifth less time than one sum of f32 on one thread, and with
-//! 102 on 8192 x 4096 a fiftieth less (Zen 5).
+//! added in f64 in the rows' order: its rounding grows with the block, not with n. Against
+//! one sum of f32, on one thread: 15 % less time with 10 outputs on X of 200,000 x 512, within 2.5 %
+//! with 102 on 8192 x 4096, 100 on 50,000 x 768 and 10 on 60,000 x 784.
 
 use std::ops::Range;
 

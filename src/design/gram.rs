@@ -69,9 +69,9 @@ impl GramMatrix {
     /// of which 4n² stay. `progress` hears how many columns of X are done.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if a feature is no finite number; naming the primal engine,
-    /// [`Error::Options`](crate::Error::Options) if Kc exceeds the range of f32 and [`Error::Memory`](crate::Error::Memory) if there is none
-    /// for it; those of `progress`.
+    /// [`Error::Shape`](crate::Error::Shape) if a feature is no finite number; naming the primal
+    /// engine, [`Error::Options`](crate::Error::Options) if Kc exceeds the range of f32 and
+    /// [`Error::Memory`](crate::Error::Memory) if there is no memory for it; those of `progress`.
     pub fn new(x: &Rows, gemm: Gemm, progress: Progress) -> Result<GramMatrix> {
         Self::weighted(x, None, gemm, progress)
     }

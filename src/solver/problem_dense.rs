@@ -75,7 +75,8 @@ impl<'a> DenseProblem<'a> {
     /// once more than once, n²d or nd² flop, whichever is less.
     ///
     /// # Errors
-    /// As `GramF64::new`.
+    /// [`Error::Shape`](crate::Error::Shape) if a feature is no finite number;
+    /// [`Error::Memory`](crate::Error::Memory); those of `progress`.
     pub fn new(
         design: &Centered<'a>,
         deviation: Option<&[f64]>,

@@ -5,6 +5,7 @@ use crate::design::gram_f64::GramF64;
 use crate::design::rows::Rows;
 use crate::linalg::gemm::{Backend, Gemm};
 use crate::linalg::mat::MatRef;
+use crate::solver::cg::NewtonDirection;
 use crate::solver::problem_gram::GramProblem;
 
 /// A good step, then a step to a worse point, then none.
