@@ -1332,7 +1332,7 @@ fn invalid_tables_are_refused_by_line_and_column() {
             b"a,b\n1,0\n",
             "found the columns a, b, expected a column \"y\"",
         ),
-        (b"a|y\n1|0\n", "--delimiter"),
+        (b"a|y\n1|0\n", "`delimiter` names another"),
         (
             b"1.5,2\n1,0\n",
             "numbers only (1.5, 2), expected a first line that names",

@@ -197,7 +197,7 @@ fn limits_are_enforced_and_can_be_raised() {
         };
         let refusal = decode_rgb(&bytes, &low).unwrap_err();
         assert!(
-            refusal.ends_with("--max-pixels 221 accepts it"),
+            refusal.ends_with("`max_pixels` 221 accepts it"),
             "{name}: {refusal}"
         );
         let narrow = DecodeOptions {
@@ -206,7 +206,7 @@ fn limits_are_enforced_and_can_be_raised() {
         };
         let refusal = decode_rgb(&bytes, &narrow).unwrap_err();
         assert!(
-            refusal.ends_with("--max-side 17 accepts it"),
+            refusal.ends_with("`max_side` 17 accepts it"),
             "{name}: {refusal}"
         );
         let enough = DecodeOptions {

@@ -52,8 +52,8 @@ impl Stopwatch {
     }
 }
 
-/// The most memory that the process holds beside its maps of files: pages of its own, which
-/// Linux calls anonymous, looked at every millisecond.
+/// Peak memory of the process without maps of files (Linux: anonymous pages), sampled every
+/// millisecond.
 pub struct PeakMemory {
     stop: Sender<()>,
     watcher: JoinHandle<Option<u64>>,

@@ -103,7 +103,7 @@ fn lock(stream: &'static Mutex<Stream>) -> MutexGuard<'static, Stream> {
     stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether everything is said as JSON.
+/// Whether all output is JSON.
 pub fn is_json() -> bool {
     mode() == OutputMode::Json
 }

@@ -291,7 +291,7 @@ impl ArrayFile {
         read.map_err(Error::io(&self.path, "read"))
     }
 
-    /// Whether the array is a file of its own.
+    /// Whether the array is a whole `.npy` file, no member of an archive.
     pub fn is_whole_file(&self) -> bool {
         #[cfg(feature = "formats")]
         return self.packed.is_none()

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use crate::error::Error;
 
-/// Largest rounding, as a share of the standard deviation, at which nothing is said.
+/// Largest rounding that is accepted, as a share of the standard deviation.
 const MOST_LOST: f64 = 1e-4;
 /// A standard deviation below this is lost in f32 at any place.
 const LEAST: f64 = 1e-41;
@@ -98,7 +98,7 @@ impl Column {
 }
 
 impl Columns {
-    /// Of so many columns, without values.
+    /// `columns` columns without values.
     pub fn new(columns: usize) -> Columns {
         Columns::shifted(columns, None)
     }
@@ -296,7 +296,7 @@ impl Columns {
     }
 }
 
-/// The first of so many columns that is refused, and a clause on the others.
+/// The first column that is refused, and a clause that counts the others.
 fn first_of(columns: usize, is_refused: impl Fn(usize) -> bool) -> Option<(usize, String)> {
     let mut refused = (0..columns).filter(|&j| is_refused(j));
     let first = refused.next()?;

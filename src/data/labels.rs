@@ -250,7 +250,7 @@ pub(crate) struct Numbered {
     pub names: Option<Vec<String>>,
 }
 
-/// Read an array of one label a row, of so many rows if that is known: bool, whole numbers, floats
+/// Read an array of one label a row, `rows` of them if that is known: bool, whole numbers, floats
 /// that are whole, or text; of one dimension or of one column.
 ///
 /// # Errors

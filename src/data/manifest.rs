@@ -88,7 +88,7 @@ const LAYOUT: &str = "chw";
 pub(crate) const EXIF: &str = "exif";
 
 impl NumberFormat {
-    /// The first field that cannot be of rows of so many features: its name, what was found and
+    /// The first field that contradicts rows of `features` features: its name, what was found and
     /// what was expected.
     pub fn contradiction(&self, features: usize) -> Option<(&'static str, String, String)> {
         if let Some(scale) = self.scale.as_ref().filter(|scale| *scale != BYTES) {
@@ -123,13 +123,13 @@ impl NumberFormat {
 }
 
 impl Transform {
-    /// Whether rows of so many features are what it makes of photographs: 3 · size².
+    /// Whether it makes rows of `features` features of photographs: 3 · size².
     pub fn makes(&self, features: usize) -> bool {
         let values = (self.size.checked_mul(self.size)).and_then(|area| area.checked_mul(3));
         self.size > 0 && values == Some(features)
     }
 
-    /// The first field that cannot be of rows of so many features: its name, what was found and
+    /// The first field that contradicts rows of `features` features: its name, what was found and
     /// what was expected.
     pub(crate) fn contradiction(&self, features: usize) -> Option<(&'static str, String, String)> {
         if !self.makes(features) {
@@ -195,7 +195,7 @@ impl Manifest {
         }
     }
 
-    /// A manifest without splits, for rows of so many numbers.
+    /// A manifest without splits, for rows of `features` numbers.
     pub(crate) fn of_numbers(
         source: String,
         class_names: Vec<String>,

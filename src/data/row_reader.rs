@@ -106,7 +106,7 @@ impl Finish {
         }
     }
 
-    /// For a look at so many columns, from which a shift will be subtracted.
+    /// To look at `columns` columns, from which a shift will be subtracted.
     pub fn only_looking(columns: usize, shift: Option<&[f64]>) -> Finish {
         Finish {
             seen: Some(Columns::shifted(columns, shift)),

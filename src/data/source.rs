@@ -1,4 +1,4 @@
-//! Bytes that somebody gives: a file, a pipe or standard input, told apart by their first bytes.
+//! Input: a file, a pipe or standard input; its first bytes tell the kind.
 
 use std::fs::File;
 use std::io::{self, Cursor, IsTerminal, Read, Seek, SeekFrom};
@@ -176,7 +176,7 @@ impl Source {
         self.watched.is_some()
     }
 
-    /// All its bytes, at most so many.
+    /// All its bytes, at most `most`.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Interrupted`]; [`Error::Format`] if there are more.

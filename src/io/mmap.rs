@@ -138,7 +138,7 @@ pub(crate) fn parse_header(path: &Path, head: &[u8], len: u64) -> Result<Header>
     })
 }
 
-/// The labels of so many rows of a dataset, as they were written and as numbers.
+/// The labels of a dataset: the bytes as they were written, and the numbers.
 #[derive(Debug)]
 pub(crate) struct Labels {
     pub header: Vec<u8>,
@@ -258,12 +258,14 @@ mod sigbus {
     }
 
     impl Slot {
-        const FREE: Slot = Slot {
-            version: AtomicUsize::new(0),
-            start: AtomicUsize::new(0),
-            end: AtomicUsize::new(0),
-            line: AtomicPtr::new(null_mut()),
-        };
+        const fn free() -> Slot {
+            Slot {
+                version: AtomicUsize::new(0),
+                start: AtomicUsize::new(0),
+                end: AtomicUsize::new(0),
+                line: AtomicPtr::new(null_mut()),
+            }
+        }
 
         /// Change the slot; the caller holds [`CHANGE`].
         fn set(&self, range: Range<usize>, line: *mut c_char) {
@@ -289,7 +291,7 @@ mod sigbus {
         }
     }
 
-    static SLOTS: [Slot; MAPS] = [const { Slot::FREE }; MAPS];
+    static SLOTS: [Slot; MAPS] = [const { Slot::free() }; MAPS];
     /// Some thread has begun to end the process.
     static ENDING: AtomicBool = AtomicBool::new(false);
     /// Makes a line of a message.
@@ -384,7 +386,7 @@ mod sigbus {
         /// of the other, nor a range that is of both.
         #[test]
         fn a_slot_that_is_reused_gives_no_line_of_another_map() {
-            let slot = Slot::FREE;
+            let slot = Slot::free();
             let lines = [c"below", c"above"].map(|line| line.as_ptr().cast_mut());
             let (below, above) = (lines[0] as usize, lines[1] as usize);
             let is_right = |address: usize| {

@@ -31,7 +31,7 @@ pub struct FitOptions {
     /// the best epoch's model.
     pub early_stopping: Option<usize>,
     /// Give the callback the Gram coordinates before the first epoch and after each, as
-    /// [`Event::Coordinates`]; [`crate::TrajectoryWriter`] writes them to a file. Memory: a copy of
+    /// [`Event::Coordinates`](crate::Event::Coordinates); [`crate::TrajectoryWriter`] writes them to a file. Memory: a copy of
     /// 4(1 + c + nc) bytes an epoch.
     pub emit_coordinates: bool,
     /// Where to save the state now and then, to go on from after a stop.
@@ -121,7 +121,7 @@ pub(super) fn choice(options: &FitOptions) -> Result<EngineChoice> {
 
 impl FitOptions {
     /// Refuse options that make no sense, `validated` saying whether there will be validation
-    /// rows: what [`fit`] refuses before it sees any row.
+    /// rows: what [`fit`](fn@crate::fit) refuses before it sees any row.
     ///
     /// # Errors
     /// [`Error::Options`].

@@ -1,4 +1,4 @@
-//! The options of converged fits, and what is said of them.
+//! The options of converged fits, and the lines printed about them.
 
 use std::path::{Path, PathBuf};
 

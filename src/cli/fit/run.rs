@@ -201,8 +201,8 @@ pub(super) struct Plan {
 
 /// By which optimizer.
 pub(super) enum Optimize {
-    Sgd(FitOptions),
-    Converge(PathOptions),
+    Sgd(Box<FitOptions>),
+    Converge(Box<PathOptions>),
 }
 
 /// What every optimizer gives.
@@ -285,7 +285,7 @@ impl Plan {
                 sgd.checkpoints = checkpoints.clone();
                 sgd.standardize = standardize;
                 sgd.check(validated)?;
-                Optimize::Sgd(sgd)
+                Optimize::Sgd(Box::new(sgd))
             }
             name => {
                 if let Some(option) = of_sgd(args) {
@@ -307,7 +307,7 @@ impl Plan {
                     ..options
                 };
                 options.check(validated)?;
-                Optimize::Converge(options)
+                Optimize::Converge(Box::new(options))
             }
         };
         Ok(Plan {
@@ -347,7 +347,7 @@ impl Plan {
                 print_fitted(&fit);
                 end_laps_of_fit(stopwatch, &fit);
                 Ok(Fitted {
-                    how: SolverSummary::from((options, &fit)),
+                    how: SolverSummary::from((&**options, &fit)),
                     engine: fit.plan.engine,
                     seconds: fit.timings.total(),
                     model: fit.model,
@@ -362,7 +362,7 @@ impl Plan {
                 let fit = converge_with_progress(splits, options)?;
                 stopwatch.end("converged fit");
                 Ok(Fitted {
-                    how: SolverSummary::from((options, &fit)),
+                    how: SolverSummary::from((&**options, &fit)),
                     engine: fit.engine,
                     seconds: fit.seconds,
                     model: fit.model,

@@ -132,7 +132,7 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    /// The next rows, at most so many; `None` at the end.
+    /// The next rows, at most `most`; `None` at the end.
     ///
     /// # Errors
     /// Those that end the work: a signal, memory. What is wrong with an input is the state of

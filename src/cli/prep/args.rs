@@ -160,7 +160,7 @@ pub(super) struct Folder {
     pub(super) output: Output,
 }
 
-/// A type of its own, as clap would take a plain Vec for a repeated option.
+/// A newtype: clap takes a plain Vec for a repeated option.
 #[derive(Clone)]
 pub(super) struct SplitNames(pub(super) Vec<(String, String)>);
 

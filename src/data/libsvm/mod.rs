@@ -79,7 +79,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// Refuse rows that a disk with so many free bytes, before any was written, cannot hold.
+    /// Refuse rows that do not fit the disk; `free`: its free bytes before any row was written.
     fn refuse_beyond(&self, free: u64, out: &Path) -> Result<()> {
         let Found {
             rows,

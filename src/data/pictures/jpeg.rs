@@ -172,7 +172,7 @@ fn decode(
 /// Encode `height x width x 3` interleaved values as a JPEG of this quality (0 to 100).
 ///
 /// # Panics
-/// If there are not so many values.
+/// If there are fewer values.
 pub fn encode_rgb(
     values: &[u8],
     width: usize,
