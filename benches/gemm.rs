@@ -201,7 +201,7 @@ fn time_shape(
     let labels: Vec<u32> = (0..n as u32).map(|i| i % c.max(2) as u32).collect();
     let rows = Rows::new(x);
     let start = Model::new(weight, bias).expect("the shape is right");
-    let mut engine = DenseParameters::new(&rows, None, start, gemm);
+    let mut engine = DenseParameters::new(&rows, None, start, true, gemm);
     let mut objective = BatchLoss::new(Loss::for_classes(c.max(2)), &labels);
     let mut point = engine.start();
     let mut g = LossGradient::default();

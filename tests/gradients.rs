@@ -32,7 +32,7 @@ proptest! {
         };
 
         let samples = problem.samples();
-        let mut engine = DenseParameters::new(samples.x(), None, start, Gemm::new(backend, 1));
+        let mut engine = DenseParameters::new(samples.x(), None, start, true, Gemm::new(backend, 1));
         let mut objective = BatchLoss::new(Loss::for_classes(classes), samples.labels());
         let point = engine.start();
         let (mut room, mut g) = (Vec::new(), vec![f32::NAN; n * c]);

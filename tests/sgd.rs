@@ -140,15 +140,21 @@ fn check_against_twin(
     init: &Init,
     weighting: &SampleWeights,
     weights: &twin::Weights,
+    fit_intercept: bool,
 ) -> Result<(), TestCaseError> {
     let samples = problem.samples();
-    let (losses, end) = twin::sgd(problem, start(problem, init), sgd, weights);
+    let mut start = start(problem, init);
+    if !fit_intercept {
+        start.bias.fill(0.0);
+    }
+    let (losses, end) = twin::sgd(problem, start, sgd, weights, fit_intercept);
     for engine in [EngineChoice::Gram, EngineChoice::Primal] {
         let options = FitOptions {
             sgd: sgd.clone(),
             init: init.clone(),
             weighting: weighting.clone(),
             engine,
+            fit_intercept,
             threads: Some(1),
             ..FitOptions::default()
         };
@@ -176,13 +182,14 @@ proptest! {
     fn sgd_equals_the_f64_reference(
         sgd in settings(), weighting in weightings(), n in 2usize..24, d in 1usize..14,
         classes in 2usize..6, seed in any::<u32>(), zeros in any::<bool>(),
+        fit_intercept in any::<bool>(),
     ) {
         let problem = Problem::random(n, d, classes, seed);
         let init = if zeros { Init::Zeros } else { Init::Torch { seed } };
         let Some((weighting, weights)) = weigh(&problem, weighting) else {
             return Ok(());
         };
-        check_against_twin(&problem, &sgd, &init, &weighting, &weights)?;
+        check_against_twin(&problem, &sgd, &init, &weighting, &weights, fit_intercept)?;
     }
 }
 
@@ -204,7 +211,7 @@ fn smoothing_of_a_class_without_rows_equals_the_f64_reference() {
     };
     let (weighting, weights) = weigh(&problem, weighting).unwrap();
     let init = Init::Torch { seed: 979_663_454 };
-    check_against_twin(&problem, &sgd, &init, &weighting, &weights).unwrap();
+    check_against_twin(&problem, &sgd, &init, &weighting, &weights, true).unwrap();
 }
 
 /// Label smoothing with class weights at W = 0, where the loss is known.
@@ -337,4 +344,35 @@ fn options_that_torch_refuses_are_refused() {
     ] {
         assert!(bad.check().is_err(), "{bad:?}");
     }
+}
+
+/// Without an intercept a start with a bias, and centred features, are refused.
+#[test]
+fn a_bias_is_refused_without_an_intercept() {
+    let problem = Problem::random(6, 3, 3, 1);
+    let model = flowreg::Model::new(vec![0.5; 9], vec![0.0, 1.0, 0.0]).unwrap();
+    let mut options = FitOptions {
+        fit_intercept: false,
+        init: Init::Model {
+            model: std::sync::Arc::new(model),
+            path: "start".into(),
+        },
+        ..FitOptions::default()
+    };
+    let refused = |options: &FitOptions| {
+        let error = flowreg::fit(&problem.samples(), options, &mut |_| {}).unwrap_err();
+        error.to_string()
+    };
+    let error = refused(&options);
+    assert!(
+        error.contains("start: bias: found 1, expected 0"),
+        "{error}"
+    );
+    options.init = Init::Zeros;
+    options.standardize = flowreg::Standardize::Both;
+    let error = refused(&options);
+    assert!(error.contains("`fit_intercept` false"), "{error}");
+    options.standardize = flowreg::Standardize::Scale;
+    let fit = flowreg::fit(&problem.samples(), &options, &mut |_| {}).unwrap();
+    assert_eq!(fit.model.bias(), [0.0; 3]);
 }

@@ -2,7 +2,7 @@
 //! than the file says.
 #![no_main]
 
-use flowreg::data::arrays::Features;
+use flowreg::data::rows::Features;
 use flowreg::data::rows::RowReader;
 use libfuzzer_sys::fuzz_target;
 

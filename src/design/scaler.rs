@@ -37,6 +37,23 @@ pub enum Standardize {
 }
 
 impl Standardize {
+    /// Check that a model without an intercept is not asked for on centred features.
+    ///
+    /// # Errors
+    /// [`Error::Options`].
+    pub(crate) fn check_intercept(self, fit_intercept: bool) -> Result<()> {
+        if fit_intercept || !matches!(self, Standardize::Center | Standardize::Both) {
+            return Ok(());
+        }
+        Err(Error::options(
+            "`standardize`",
+            format!("{self}, with `fit_intercept` false"),
+            "none or scale: a model of centred features has a bias",
+        ))
+    }
+}
+
+impl Standardize {
     /// Look one up: none, center, scale or both.
     pub fn named(name: &str) -> Result<Standardize> {
         match name {

@@ -289,15 +289,7 @@ impl PathOptions {
     pub fn check(&self, validated: bool) -> Result<()> {
         self.penalty.check()?;
         positive("`tolerance`", self.tolerance)?;
-        if !self.fit_intercept
-            && matches!(self.standardize, Standardize::Center | Standardize::Both)
-        {
-            return Err(Error::options(
-                "standardize",
-                format!("{}, with fit_intercept false", self.standardize),
-                "none or scale: a model of centred features has a bias",
-            ));
-        }
+        self.standardize.check_intercept(self.fit_intercept)?;
         if self.penalty.is_several() && self.folds.is_none() && !validated && !self.emit.models {
             return Err(Error::options(
                 "`l2`",

@@ -24,6 +24,7 @@ pub struct DenseParameters<'a> {
     validation: Option<Dense<'a>>,
     /// Where it pays.
     one_pass: Option<OnePass>,
+    fit_intercept: bool,
     sums: Vec<f64>,
 }
 
@@ -35,11 +36,13 @@ pub struct PrimalPoint {
 }
 
 impl<'a> DenseParameters<'a> {
-    /// Train on `x` from `start`, whose shape fits them.
+    /// Train on `x` from `start`, whose shape fits them. Without an intercept the bias stays 0, as
+    /// that of `start` must be.
     pub fn new(
         x: &'a Rows<'a>,
         validation: Option<&'a Rows<'a>>,
         start: Model,
+        fit_intercept: bool,
         gemm: Gemm,
     ) -> Self {
         let outputs = start.bias().len();
@@ -51,6 +54,7 @@ impl<'a> DenseParameters<'a> {
             train: Dense::new(x, gemm),
             validation: validation.map(|x| Dense::new(x, gemm)),
             one_pass,
+            fit_intercept,
             sums: Vec::new(),
         }
     }
@@ -140,8 +144,10 @@ impl Parameters for DenseParameters<'_> {
     fn adjoint(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut PrimalPoint) {
         let alpha = alpha as f32;
         (self.train).adjoint(alpha, g, batch, beta, &mut out.weight);
-        vec::row_sums(g, &mut self.sums);
-        vec::axpby_serial(alpha.into(), &self.sums, beta, &mut out.bias);
+        if self.fit_intercept {
+            vec::row_sums(g, &mut self.sums);
+            vec::axpby_serial(alpha.into(), &self.sums, beta, &mut out.bias);
+        }
     }
 
     fn loss(
@@ -168,6 +174,9 @@ impl Parameters for DenseParameters<'_> {
         match (&self.one_pass, batch) {
             (Some(pass), Batch::All) => {
                 pass.adjoint(alpha as f32, g, beta, &mut out.weight, &mut out.bias);
+                if !self.fit_intercept {
+                    out.bias.fill(0.0);
+                }
             }
             _ => self.adjoint(alpha, g.of_logits(self.outputs()), batch, beta, out),
         }
@@ -184,9 +193,13 @@ impl Parameters for DenseParameters<'_> {
         let mut direction = vec![0.0; d];
         let g = MatRef::new(v, 1, n);
         (self.train).adjoint(1.0, g, Batch::All, 0.0, &mut direction);
-        let sum = v.iter().map(|&v| f64::from(v)).sum::<f64>() as f32;
+        let bias = if self.fit_intercept {
+            v.iter().map(|&v| f64::from(v)).sum::<f64>() as f32
+        } else {
+            0.0
+        };
         let (direction, z) = (MatRef::new(&direction, 1, d), MatMut::new(out, 1, n));
-        (self.train).logits(direction, &[sum], Batch::All, z);
+        (self.train).logits(direction, &[bias], Batch::All, z);
     }
 
     fn coordinates(_: &PrimalPoint) -> Option<Coordinates<'_>> {

@@ -32,8 +32,9 @@ use crate::threads::{Share, Work};
 pub struct GramParameters<'a> {
     /// Holds X and W0, for set-up and end.
     primal: DenseParameters<'a>,
-    /// K + 1 1ᵀ: a bias is the weight of a feature that is 1.
+    /// K + 1 1ᵀ: a bias is the weight of a feature that is 1. Without an intercept K.
     k: GramMatrix,
+    fit_intercept: bool,
     /// Z0ᵀ = W0 Xᵀ, c x n.
     z0: Vec<f32>,
     /// X_val Xᵀ, and W0 X_valᵀ.
@@ -62,11 +63,12 @@ impl<'a> GramParameters<'a> {
         k: GramMatrix,
         validation: Option<(&'a Rows<'a>, GramMatrix)>,
         start: Model,
+        fit_intercept: bool,
         gemm: Gemm,
     ) -> Self {
         assert_eq!((k.rows(), k.cols()), (x.len(), x.len()), "K's shape");
         let (rows, k_validation) = validation.unzip();
-        let mut primal = DenseParameters::new(x, rows, start, gemm);
+        let mut primal = DenseParameters::new(x, rows, start, fit_intercept, gemm);
         let (z0, validation_z0) = primal.start_logits();
         let validation = k_validation.zip(validation_z0);
         if let Some((k, z0)) = &validation {
@@ -75,7 +77,8 @@ impl<'a> GramParameters<'a> {
         }
         GramParameters {
             primal,
-            k: k.with_ones(),
+            k: if fit_intercept { k.with_ones() } else { k },
+            fit_intercept,
             z0,
             validation,
             scratch: Scratch::new(gemm),
@@ -179,7 +182,9 @@ impl Parameters for GramParameters<'_> {
         }
         let z = MatMut::new(&mut out.z, g.rows(), n);
         let sums = (self.k).product(alpha_f32, g, batch, beta, z, &mut self.scratch);
-        vec::axpby_serial(alpha, sums, beta, &mut out.bias);
+        if self.fit_intercept {
+            vec::axpby_serial(alpha, sums, beta, &mut out.bias);
+        }
         out.s *= beta;
     }
 

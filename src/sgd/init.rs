@@ -47,25 +47,38 @@ impl Default for Init {
     }
 }
 
-/// W0 and b0 for these samples.
-pub(crate) fn initial_model(init: &Init, samples: &Samples) -> Result<Model> {
+/// W0 and b0 for these samples; without an intercept b0 = 0.
+pub(crate) fn initial_model(init: &Init, fit_intercept: bool, samples: &Samples) -> Result<Model> {
     let loss = Loss::for_classes(samples.classes());
     let (features, outputs) = (samples.features(), loss.outputs(samples.classes()));
     match init {
         Init::Torch { seed } => {
-            let (weight, bias) = TorchRng::new(*seed).linear(features, outputs);
+            let (weight, mut bias) = TorchRng::new(*seed).linear(features, outputs);
+            if !fit_intercept {
+                bias.fill(0.0);
+            }
             Model::new(weight, bias)
         }
         Init::Zeros => Model::new(vec![0.0; outputs * features], vec![0.0; outputs]),
-        Init::File(path) => started_at(Model::load(path)?, path, (outputs, features)),
-        Init::Model { model, path } => {
-            started_at(model.as_ref().clone(), path, (outputs, features))
+        Init::File(path) => {
+            started_at(Model::load(path)?, path, (outputs, features), fit_intercept)
         }
+        Init::Model { model, path } => started_at(
+            model.as_ref().clone(),
+            path,
+            (outputs, features),
+            fit_intercept,
+        ),
     }
 }
 
 /// The model of a file as a start; `expected` are its outputs and features.
-fn started_at(mut model: Model, path: &Path, expected: (usize, usize)) -> Result<Model> {
+fn started_at(
+    mut model: Model,
+    path: &Path,
+    expected: (usize, usize),
+    fit_intercept: bool,
+) -> Result<Model> {
     let found = (model.bias().len(), model.weight().cols());
     if found != expected {
         return Err(Error::format(
@@ -73,6 +86,14 @@ fn started_at(mut model: Model, path: &Path, expected: (usize, usize)) -> Result
             "weight",
             format!("{} x {}", found.0, found.1),
             format!("{} x {} as the data asks for", expected.0, expected.1),
+        ));
+    }
+    if let Some(value) = model.bias().iter().find(|&&b| b != 0.0 && !fit_intercept) {
+        return Err(Error::format(
+            path,
+            "bias",
+            value,
+            "0, as `fit_intercept` is false: set it, or start from a model without a bias",
         ));
     }
     // Of another fit's probabilities.

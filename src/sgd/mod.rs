@@ -91,7 +91,7 @@ pub fn fit<'a, F: Flow>(
     // Read first: it may not fit the rows.
     let start = match &options.init {
         Init::File(_) | Init::Model { .. } => Some(timed(&mut reading, || {
-            initial_model(&options.init, splits.train)
+            initial_model(&options.init, options.fit_intercept, splits.train)
         })?),
         Init::Torch { .. } | Init::Zeros => None,
     };
@@ -169,7 +169,7 @@ fn fit_rows(
     observer.tell(Event::Planned(plan));
     let draw = || match start {
         Some(start) => Ok(start),
-        None => initial_model(&options.init, splits.train),
+        None => initial_model(&options.init, options.fit_intercept, splits.train),
     };
     let start = timed(&mut timings.initial_weights, || match plan.engine {
         EngineKind::Primal => draw(),
@@ -223,11 +223,17 @@ fn fit_rows(
         observer,
     };
     match k {
-        None => run.train(DenseParameters::new(x, x_validation, start, gemm)),
+        None => run.train(DenseParameters::new(
+            x,
+            x_validation,
+            start,
+            options.fit_intercept,
+            gemm,
+        )),
         Some((k, k_validation)) => {
             let validation = x_validation.zip(k_validation);
             let engine = timed(&mut run.timings.initial_logits, || {
-                GramParameters::new(x, k, validation, start, gemm)
+                GramParameters::new(x, k, validation, start, options.fit_intercept, gemm)
             });
             run.train(engine)
         }
@@ -369,6 +375,9 @@ fn fingerprint(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -
         ("`standardize`", options.standardize.to_string()),
     ];
     fingerprint.extend(options.weighting.fingerprint());
+    if !options.fit_intercept {
+        fingerprint.push(("`fit_intercept`", "false".to_string()));
+    }
     if options.backend != Backend::Own {
         fingerprint.push(("instruction set", Isa::current().to_string()));
     }

@@ -229,7 +229,7 @@ mod tests {
             let samples = self.samples();
             let start = Model::new(self.weight.clone(), self.bias.clone()).unwrap();
             let mut engine =
-                DenseParameters::new(samples.x(), None, start, Gemm::new(Backend::Faer, 1));
+                DenseParameters::new(samples.x(), None, start, true, Gemm::new(Backend::Faer, 1));
             assert!(!engine.reads_once());
             let mut objective = BatchLoss::weighted(&samples, &self.weighting).unwrap();
             let (mut g, point, mut gradient) =
@@ -344,7 +344,8 @@ mod tests {
         let (_, gradient, _) = problem.one_pass(64, 64);
         let samples = problem.samples();
         let start = Model::new(problem.weight.clone(), problem.bias.clone()).unwrap();
-        let mut engine = DenseParameters::new(samples.x(), None, start, Gemm::new(Backend::Own, 1));
+        let mut engine =
+            DenseParameters::new(samples.x(), None, start, true, Gemm::new(Backend::Own, 1));
         assert!(engine.reads_once());
         let mut objective = BatchLoss::new(Loss::Softmax, samples.labels());
         let (mut g, mut point) = (LossGradient::default(), engine.start());
@@ -374,7 +375,7 @@ mod tests {
         let gemm = Gemm::new(Backend::Own, 1);
         let gaps: &Rows = samples.x();
         assert!(gaps.contiguous().is_none());
-        let mut engine = DenseParameters::new(gaps, None, model(1), gemm);
+        let mut engine = DenseParameters::new(gaps, None, model(1), true, gemm);
         assert!(!engine.reads_once());
         let mut objective = BatchLoss::new(Loss::Logistic, samples.labels());
         let (mut g, point) = (LossGradient::default(), engine.start());
@@ -384,7 +385,9 @@ mod tests {
                 .is_finite()
         );
         let samples = problem.samples();
-        assert!(DenseParameters::new(samples.x(), None, model(OUTPUTS), gemm).reads_once());
-        assert!(!DenseParameters::new(samples.x(), None, model(OUTPUTS + 1), gemm).reads_once());
+        assert!(DenseParameters::new(samples.x(), None, model(OUTPUTS), true, gemm).reads_once());
+        assert!(
+            !DenseParameters::new(samples.x(), None, model(OUTPUTS + 1), true, gemm).reads_once()
+        );
     }
 }

@@ -12,7 +12,7 @@ use crate::sgd::init::Init;
 use crate::sgd::optimizer::Sgd;
 
 /// What to fit and how.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct FitOptions {
     /// The optimizer and its settings.
     pub sgd: Sgd,
@@ -20,6 +20,8 @@ pub struct FitOptions {
     pub init: Init,
     /// How the weight is represented.
     pub engine: EngineChoice,
+    /// Whether there is a bias, as in `torch.nn.Linear(bias=True)`. Without one b = 0.
+    pub fit_intercept: bool,
     /// How much each sample counts.
     pub weighting: SampleWeights,
     /// What is done to the features before the fit, on a copy of them; validation rows are put on
@@ -42,6 +44,25 @@ pub struct FitOptions {
     pub cancel: Option<Cancel>,
     /// The library that multiplies matrices.
     pub backend: Backend,
+}
+
+impl Default for FitOptions {
+    fn default() -> Self {
+        FitOptions {
+            sgd: Sgd::default(),
+            init: Init::default(),
+            engine: EngineChoice::default(),
+            fit_intercept: true,
+            weighting: SampleWeights::default(),
+            standardize: Standardize::default(),
+            early_stopping: None,
+            emit_coordinates: false,
+            checkpoints: None,
+            threads: None,
+            cancel: None,
+            backend: Backend::default(),
+        }
+    }
 }
 
 /// A finished fit.
@@ -129,6 +150,7 @@ impl FitOptions {
         self.sgd.check()?;
         self.weighting.check()?;
         choice(self)?;
+        self.standardize.check_intercept(self.fit_intercept)?;
         if self.early_stopping == Some(0) {
             return Err(Error::options("`early_stopping`", 0, "at least 1 epoch"));
         }

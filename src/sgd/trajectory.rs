@@ -36,7 +36,7 @@ impl<'a> Trajectory<'a> {
     pub fn open(path: impl AsRef<Path>, train: &'a Samples<'a>, init: &Init) -> Result<Self> {
         let path = path.as_ref();
         let states = MappedMatrix::open(path)?;
-        let start = initial_model(init, train)?;
+        let start = initial_model(init, true, train)?;
         let (n, c) = (train.rows(), start.bias().len());
         let (rows, cols) = (states.view().rows(), states.view().cols());
         if rows == 0 || cols != state_len(n, c) {
@@ -83,7 +83,7 @@ impl<'a> Trajectory<'a> {
         let (bias, a) = state[1..].split_at(self.start.bias().len());
         let s = state[0];
         let gemm = Gemm::new(Backend::default(), threads::current());
-        let primal = DenseParameters::new(self.train.x(), None, self.start.clone(), gemm);
+        let primal = DenseParameters::new(self.train.x(), None, self.start.clone(), true, gemm);
         Ok(primal.combine(Coordinates { s, bias, a }))
     }
 }

@@ -282,6 +282,7 @@ pub mod twin {
         start: Parameters,
         options: &flowreg::Sgd,
         weights: &Weights,
+        fit_intercept: bool,
     ) -> (Vec<f64>, Parameters) {
         let flowreg::LearningRate::Fixed(base) = options.lr else {
             panic!("the reference takes a fixed learning rate")
@@ -304,6 +305,9 @@ pub mod twin {
             for rows in order.chunks(size) {
                 let (loss, mut g) = weighted_loss_gradient(p, &at, rows, weights);
                 sum += loss * rows.len() as f64;
+                if !fit_intercept {
+                    g.bias.fill(0.0);
+                }
                 g.update(&at, |g, w| g + decay * w);
                 if momentum != 0.0 {
                     let buffer = match &mut buffer {
