@@ -127,7 +127,8 @@ fn to_dict(py: Python<'_>, event: Event) -> PyResult<Option<Bound<'_, PyDict>>> 
             set_report(&dict, &solved.report)?;
             "solved"
         }
-        Event::Scored(entry) => {
+        // Without rows to score by, a penalty that was fitted is scored by nothing.
+        Event::Scored(entry) if entry.val_loss.is_some() => {
             dict.set_item("l2", entry.l2)?;
             dict.set_item("val_loss", entry.val_loss)?;
             dict.set_item("val_accuracy", entry.val_accuracy)?;

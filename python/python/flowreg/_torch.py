@@ -236,7 +236,7 @@ class TorchLinear(LinearClassifier):
         unknown = np.flatnonzero(self.classes_[labels] != y)
         if len(unknown):
             raise ValueError(
-                f"y_val: found {y[unknown[0]]!r} in row {unknown[0]}, expected the labels of y"
+                f"y_val: found {y[unknown[0]]} in row {unknown[0]}, expected the labels of y"
             )
         return as_features(X, False)[0], labels.astype(np.uint32)
 
