@@ -26,7 +26,11 @@ pub(crate) fn samples<'a>(
     let (rows, features) = (x.shape()[0], x.shape()[1]);
     const SIZE: isize = size_of::<f32>() as isize;
     let (row, column) = (x.strides()[0], x.strides()[1]);
-    let stride = if rows > 1 { row / SIZE } else { features as isize };
+    let stride = if rows > 1 {
+        row / SIZE
+    } else {
+        features as isize
+    };
     if (features > 1 && column != SIZE) || row % SIZE != 0 || stride < features as isize {
         return Err(PyValueError::new_err(format!(
             "x: found strides ({row}, {column}), expected the features of a row side by side: \

@@ -5,9 +5,7 @@ use std::io;
 
 use flowreg::Error;
 use pyo3::PyErr;
-use pyo3::exceptions::{
-    PyFileExistsError, PyMemoryError, PyOSError, PyRuntimeError, PyValueError,
-};
+use pyo3::exceptions::{PyFileExistsError, PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
 
 /// What the library calls a parameter, and what Python does.
 const NAMES: [(&str, &str); 5] = [
@@ -47,7 +45,5 @@ pub(crate) fn of_panic(payload: &(dyn Any + Send)) -> PyErr {
     let said = (payload.downcast_ref::<&str>().copied())
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
-    PyRuntimeError::new_err(format!(
-        "flowreg: internal fault: {said}; please report it"
-    ))
+    PyRuntimeError::new_err(format!("flowreg: internal fault: {said}; please report it"))
 }

@@ -15,7 +15,7 @@ import flowreg
 from flowreg import fit_linear_probe
 
 X, Y = load_digits(return_X_y=True)
-X, Y = X[:500].astype(np.float32) / 16, Y[:500]
+X, Y = X[Y < 5][:500].astype(np.float32) / 16, Y[Y < 5][:500]
 TRAIN, VAL = (X[:350], Y[:350]), (X[350:], Y[350:])
 
 
@@ -36,7 +36,7 @@ def test_validation_rows_choose():
     np.testing.assert_array_equal(probe.model.coef_, everything.coef_)
     np.testing.assert_array_equal(probe.predict(X), everything.predict(X))
     state = probe.state_dict()
-    assert state["weight"].shape == (10, 64) and state["bias"].dtype == np.float32
+    assert state["weight"].shape == (5, 64) and state["bias"].dtype == np.float32
     assert f"C = {probe.C:.4g}" in probe._repr_html_()
 
 

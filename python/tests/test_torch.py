@@ -115,8 +115,8 @@ def test_trajectories_of_torch_on_photographs(number):
     losses = [epoch["loss"] for epoch in model.history_]
     # binary-fast spikes at first: there torch itself is 1.3e-5 from float64.
     np.testing.assert_allclose(losses, run["losses"], rtol=2e-5)
-    x, y = flowers(run["test_split"], run["classes"])
-    if len(y) == run["n_test"]:
+    if run["n_test"] < 1000:
+        x, y = flowers(run["test_split"], run["classes"])
         assert model.score(x, y) == pytest.approx(run["test_accuracy"], abs=1.5 / len(y))
 
 
@@ -203,4 +203,4 @@ def test_parameters_that_make_no_sense_are_refused(options, message):
 
 def test_divergence_is_an_error():
     with pytest.raises(RuntimeError, match="the (loss|weight) became .* try a smaller `lr`"):
-        flowreg.TorchLinear(lr=1e38).fit(X, Y)
+        flowreg.TorchLinear(lr=1e38).fit(100 * X, Y)

@@ -309,7 +309,7 @@ class LogisticRegressionCV(LinearClassifier):
 
 def penalties(Cs: Any) -> Array:
     """The values of C, as scikit-learn reads them."""
-    if isinstance(Cs, numbers.Integral) and Cs >= 1:
+    if isinstance(Cs, numbers.Integral) and int(Cs) >= 1:
         return np.logspace(-4, 4, int(Cs))
     values = np.asarray(Cs, dtype=np.float64)
     if values.ndim != 1 or not len(values) or not (np.isfinite(values) & (values > 0)).all():

@@ -11,6 +11,8 @@ _F32 = npt.NDArray[np.float32]
 _F64 = npt.NDArray[np.float64]
 _U32 = npt.NDArray[np.uint32]
 
+__all__ = ["__version__", "fit_path", "fit_sgd", "verify_split"]
+
 __version__: str
 
 def fit_path(

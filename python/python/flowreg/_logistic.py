@@ -261,7 +261,7 @@ def listener(
         return callback
 
     def tell(event: dict[str, Any]) -> None:
-        values = (f"{name} {value}" for name, value in event.items() if np.isscalar(value))
+        values = (f"{name} {value!s}" for name, value in event.items() if np.isscalar(value))
         print("flowreg: " + ", ".join(values))
         if callback is not None:
             callback(event)

@@ -193,7 +193,7 @@ def fit_linear_probe(
     if isinstance(val, str):
         val = load(features, None, val)
     elif val is not None:
-        val = load(*val, "val")
+        val = load(val[0], val[1], "val")
     X, y = _check(*load(features, labels, "train"))
     if val is None and cv is None:
         fitted, held_out = train_test_split(
