@@ -168,7 +168,9 @@ def test_columns_that_float32_would_round_away_are_shifted():
         ({"tol": -1}, "tol: found -1"),
         ({"max_iter": 1.5}, "max_iter: found 1.5"),
         ({"n_threads": 0}, "n_threads`: found 0, expected 1..=1024"),
-        ({"class_weight": "even"}, "even"),
+        ({"class_weight": "even"}, "class_weight: found 'even', expected a dict"),
+        ({"class_weight": {0: 1, 2: 1}}, "class_weight: found a weight for 2, expected labels of y"),
+        ({"class_weight": {0: -1}}, "class_weight"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(options, message):

@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -123,6 +124,25 @@ def test_files(tmp_path):
         (tmp_path / "cut.safetensors").write_bytes(whole[:length])
         with pytest.raises(ValueError, match="cut.safetensors: found"):
             fit_linear_probe(tmp_path / "cut.safetensors")
+
+
+def test_a_dataset_directory(tmp_path):
+    # Made by: flowreg-prep npy --x x.npy --y y.npy --x-val xv.npy --y-val yv.npy --out iris
+    iris = Path(__file__).parent / "iris"
+    train, val = ((np.load(iris / f"{s}.x.npy"), np.load(iris / f"{s}.y.npy")) for s in ("train", "val"))
+    expected = fit_linear_probe(*train, val=val, Cs=[0.1, 10])
+    probe = fit_linear_probe(iris, val="val", Cs=[0.1, 10])
+    assert probe.table == expected.table and probe.C == expected.C
+    np.testing.assert_array_equal(probe.model.coef_, expected.model.coef_)
+    with pytest.raises(ValueError, match='no split "test", expected one of train, val'):
+        fit_linear_probe(iris, val="test")
+    for file in iris.iterdir():
+        data = bytearray(file.read_bytes())
+        if file.name == "train.x.npy":
+            data[-1] ^= 64
+        (tmp_path / file.name).write_bytes(data)
+    with pytest.raises(ValueError, match="train.x.npy"):
+        fit_linear_probe(tmp_path, val="val")
 
 
 def test_a_directory_that_is_no_dataset(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import assert_all_finite, compute_class_weight
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -173,17 +173,22 @@ class Data:
             )
 
     def class_weight(self) -> Array | None:
-        """One weight for each class."""
-        given = self.estimator.class_weight
+        """One weight for each class, by `class_weight` as scikit-learn has it."""
+        given, classes = self.estimator.class_weight, list(self.estimator.classes_)
         if given is None:
             return None
-        weights = compute_class_weight(
-            given,
-            classes=self.estimator.classes_,
-            y=self.y,
-            sample_weight=self.sample_weight,
-        )
-        return np.ascontiguousarray(weights, dtype=np.float64)
+        if isinstance(given, str) and given == "balanced":
+            totals = np.bincount(self.labels, self.sample_weight, minlength=len(classes))
+            mean = totals.sum() / np.count_nonzero(totals)
+            return np.divide(mean, totals, out=np.ones(len(classes)), where=totals > 0)
+        if not isinstance(given, dict):
+            raise ValueError(f"class_weight: found {given!r}, expected a dict, 'balanced' or None")
+        unknown = [label for label in given if label not in classes]
+        if unknown:
+            raise ValueError(
+                f"class_weight: found a weight for {unknown[0]!r}, expected labels of y: {classes}"
+            )
+        return np.array([given.get(label, 1.0) for label in classes], dtype=np.float64)
 
     def call(self, fit: Any, **options: Any) -> dict[str, Any]:
         """Call a compiled fit. NaN and infinity are refused in scikit-learn's words."""
