@@ -1,13 +1,11 @@
 //! A fit on a thread of its own, while the calling thread listens.
 
-use std::ffi::CString;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use flowreg::{Cancel, Event};
 use numpy::ToPyArray;
-use pyo3::exceptions::PyUserWarning;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -66,10 +64,11 @@ pub(crate) fn run<T: Send>(
     })
 }
 
-/// Warn whoever called `fit`, two frames above the compiled function's caller.
+/// Warn the line that called the package.
 fn warn(py: Python<'_>, text: &str) -> PyResult<()> {
-    let text = CString::new(in_python_names(text).replace('\0', ""))?;
-    PyErr::warn(py, &py.get_type::<PyUserWarning>(), &text, 3)
+    let module = py.import("flowreg._warnings")?;
+    module.call_method1("warn", (in_python_names(text),))?;
+    Ok(())
 }
 
 /// Tell events until the fit ends; look for Ctrl-C now and then.

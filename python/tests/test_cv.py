@@ -159,6 +159,16 @@ def test_paths_beyond_memory_are_refused_with_their_size():
         huge.fit(rows, everything % 20)
 
 
+def test_a_fold_that_cannot_be_fitted_is_left_out_with_a_warning():
+    order = np.argsort(Y, kind="stable")
+    folds = [(np.flatnonzero(Y == 1), order[:9]), *KFold(3).split(X)]
+    with pytest.warns(UserWarning, match="fold 0 is left out") as caught:
+        model = cv(cv=folds).fit(X, Y)
+    assert caught[0].filename == __file__
+    assert np.isnan(model.scores_[0]).all() and np.isfinite(model.scores_[1:]).all()
+    np.testing.assert_array_equal(model.coef_, cv(cv=KFold(3)).fit(X, Y).coef_)
+
+
 def test_events_tell_the_fold():
     events = []
     cv(cv=3, callback=events.append).fit(X, Y)

@@ -143,3 +143,46 @@ def test_metadata_routing():
         pipeline.fit(X, Y, sample_weight=weights)
     alone = flowreg.LogisticRegression().fit(StandardScaler().fit_transform(X), Y, weights)
     np.testing.assert_allclose(pipeline[-1].coef_, alone.coef_)
+
+
+class Recorder:
+    """A callback of scikit-learn, propagated by meta-estimators."""
+
+    max_propagation_depth = None
+
+    def __init__(self):
+        self.seen = []
+
+    def setup(self, estimator, context):
+        self.seen.append("setup")
+
+    def teardown(self, estimator, context):
+        self.seen.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context, *, X=None, **_):
+        self.seen.append(f"begin {context.task_name}")
+
+    def on_fit_task_end(self, estimator, context, *, X=None, fitted_estimator=None, **_):
+        self.seen.append(f"end {context.task_name}")
+        if context.task_name == "fit" and fitted_estimator is not None:
+            assert fitted_estimator.predict(X).shape == (len(X),)
+
+
+@pytest.mark.skipif(
+    not hasattr(flowreg.LogisticRegression, "set_callbacks"),
+    reason="SKIPPED: this scikit-learn has no callbacks",
+)
+def test_callbacks_of_scikit_learn():
+    recorder = Recorder()
+    model = flowreg.LogisticRegression().set_callbacks(recorder).fit(X, Y)
+    steps = ["begin step", "end step"] * (model.n_iter_[0] + 1)
+    assert recorder.seen == ["setup", "begin fit", *steps, "end fit", "teardown"]
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(X * np.nan, Y)
+    assert recorder.seen[-1] == "teardown"
+    recorder.seen.clear()
+    search = GridSearchCV(flowreg.LogisticRegression(), {"C": [0.1, 1]}, cv=2)
+    search.set_callbacks(recorder).fit(X, Y)
+    assert recorder.seen.count("setup") == recorder.seen.count("teardown") == 1
+    assert recorder.seen.count("begin step") > 4
+    flowreg.LogisticRegression().fit(X, Y)

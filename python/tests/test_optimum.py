@@ -122,9 +122,10 @@ def test_warm_start_begins_at_the_last_model():
 
 def test_what_does_not_converge_is_said():
     X, y = problem(100, 20, 3)
-    with pytest.warns(ConvergenceWarning, match="max_iter=1 steps were not enough.*Raise max_iter"):
+    with pytest.warns(ConvergenceWarning, match="max_iter=1 steps were not enough.*Raise max_iter") as caught:
         model = flowreg.LogisticRegression(max_iter=1).fit(X, y)
     assert model.status_ == "iteration_limit" and model.n_iter_[0] == 1
+    assert caught[0].filename == __file__
     separable = np.float32([[0], [1], [2], [3]])
     with pytest.warns(ConvergenceWarning, match="separable.*set C"):
         model = flowreg.LogisticRegression(C=np.inf).fit(separable, [0, 0, 1, 1])

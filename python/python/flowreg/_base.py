@@ -16,6 +16,7 @@ from sklearn.utils.validation import (
 )
 
 from ._arrays import Array, as_features, blocks, to_numpy
+from ._warnings import warn
 
 
 class LinearClassifier(ClassifierMixin, BaseEstimator):
@@ -157,14 +158,10 @@ class Data:
         may_shift = getattr(estimator, "fit_intercept", False)
         self.rows, self.shift = as_features(X, may_shift)
         if self.shift is not None and not may_shift:
-            import warnings
-
             columns = ", ".join(map(str, np.flatnonzero(self.shift)[:5]))
-            warnings.warn(
+            warn(
                 f"X: float32, in which {type(estimator).__name__} computes, rounds columns "
-                f"{columns} by more than 1e-4 of their spread: subtract their means",
-                UserWarning,
-                stacklevel=4,
+                f"{columns} by more than 1e-4 of their spread: subtract their means"
             )
             self.shift = None
         if getattr(estimator, "verbose", 0) and self.rows is not X:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ._arrays import Array, threads
 from ._base import Data, LinearClassifier
+from ._callbacks import CallbackSupportMixin, told, with_callbacks
 from ._flowreg import fit_path
+from ._warnings import warn
 
 _SOLVERS = {
     "newton": "newton",
@@ -22,7 +23,7 @@ _SOLVERS = {
 }
 
 
-class LogisticRegression(LinearClassifier):
+class LogisticRegression(CallbackSupportMixin, LinearClassifier):
     """Logistic regression: the optimum of the penalised loss, certified.
 
     Minimises ``C * sum_i w_i loss_i + |coef_|²/2``, the objective of scikit-learn's estimator of
@@ -66,7 +67,7 @@ class LogisticRegression(LinearClassifier):
     callback : callable or None, default=None
         Called with a dict for each event of a fit: ``event`` is 'gram_matrix' (with ``done``,
         ``total``) or 'step' (with ``iteration``, ``objective``, ``gradient_norm``). An exception
-        that it raises ends the fit.
+        that it raises ends the fit. scikit-learn's own callbacks are given to `set_callbacks`.
 
     Attributes
     ----------
@@ -153,6 +154,7 @@ class LogisticRegression(LinearClassifier):
         self.n_threads = n_threads
         self.callback = callback
 
+    @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LogisticRegression:
         """Fit the model.
 
@@ -183,8 +185,11 @@ class LogisticRegression(LinearClassifier):
         data = self._validate(X, y, sample_weight)
         if self.warm_start and hasattr(self, "coef_"):
             options["start"] = data.start()
-        steps = fit_one(self, data, C, options)
-        self.n_iter_ = np.array([max(1, steps)], dtype=np.int32)
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        given = {"X": data.X, "y": data.y, "metadata": metadata}
+        with told(self, given, options["callback"]) as options["callback"]:
+            steps = fit_one(self, data, C, options)
+            self.n_iter_ = np.array([max(1, steps)], dtype=np.int32)
         return self
 
 
@@ -290,4 +295,4 @@ def set_report(estimator: Any, fit: dict[str, Any]) -> None:
         "quasi_separable": "some samples are separable and there is no penalty, so the loss has "
         "no minimum: set C",
     }
-    warnings.warn(texts[fit["status"]], ConvergenceWarning, stacklevel=4)
+    warn(texts[fit["status"]], ConvergenceWarning)
