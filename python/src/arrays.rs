@@ -31,10 +31,11 @@ pub(crate) fn samples<'a>(
     } else {
         features as isize
     };
-    if (features > 1 && column != SIZE) || row % SIZE != 0 || stride < features as isize {
+    let is_aligned = x.data().is_aligned() && row % SIZE == 0;
+    if !is_aligned || (features > 1 && column != SIZE) || stride < features as isize {
         return Err(PyValueError::new_err(format!(
-            "x: found strides ({row}, {column}), expected the features of a row side by side: \
-             pass numpy.ascontiguousarray(x)"
+            "x: found strides ({row}, {column}), expected aligned rows with their features side \
+             by side: pass numpy.ascontiguousarray(x)"
         )));
     }
     let values = match rows.checked_sub(1) {
@@ -42,7 +43,7 @@ pub(crate) fn samples<'a>(
         Some(before) => before * stride as usize + features,
     };
     // SAFETY: NumPy's array of this shape and these strides, which are multiples of a value and not
-    // negative, spans these values, aligned; it lives as long as `x`. Python may write to it while
+    // negative, spans these values; it is aligned and lives as long as `x`. Python may write to it while
     // the fit reads, as it may while any library computes with the interpreter released.
     let values = unsafe { std::slice::from_raw_parts(x.data(), values) };
     let rows = Rows::strided(values, rows, features, stride as usize).map_err(to_python)?;

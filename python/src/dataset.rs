@@ -1,7 +1,8 @@
-//! Datasets that flowreg-prep made.
+//! Datasets that flowreg-prep made, and the memory that there is.
 
 use std::path::PathBuf;
 
+use flowreg::design::plan;
 use flowreg::{Cancel, Dataset, threads};
 use pyo3::prelude::*;
 
@@ -22,4 +23,10 @@ pub(crate) fn verify_split(
         threads::pool(threads)?.install(|| dataset.split(split))?;
         Ok(dataset.manifest().class_names.clone())
     })
+}
+
+/// Bytes of memory that can be had, as far as the system tells.
+#[pyfunction]
+pub(crate) fn available_memory() -> Option<u64> {
+    plan::available_memory()
 }

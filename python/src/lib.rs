@@ -17,5 +17,6 @@ fn _flowreg(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(path::fit_path, module)?)?;
     module.add_function(wrap_pyfunction!(sgd::fit_sgd, module)?)?;
+    module.add_function(wrap_pyfunction!(dataset::available_memory, module)?)?;
     module.add_function(wrap_pyfunction!(dataset::verify_split, module)?)
 }

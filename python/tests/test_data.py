@@ -24,6 +24,7 @@ def frames():
     yield "window", wide[:, 3:10]
     yield "every other row", tall[::2]
     yield "backwards", X[::-1, ::-1].copy()[::-1, ::-1]
+    yield "unaligned", np.frombuffer(b"x" + X.tobytes(), np.float32, offset=1).reshape(X.shape)
     yield "list", X.tolist()
     yield "frame", pd.DataFrame(X)
     yield "mixed frame", pd.DataFrame({i: column.astype("f8 i4 u1 f2".split()[i % 4]) for i, column in enumerate(X.T)})

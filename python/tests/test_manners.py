@@ -171,6 +171,9 @@ def test_the_compiled_functions_refuse_what_they_cannot_read():
     for bad in (np.asfortranarray(X), X[:, ::2], X[::-1], X[:, ::-1]):
         with pytest.raises(ValueError, match="side by side: pass numpy.ascontiguousarray"):
             _flowreg.fit_path(bad, labels, 2, **options)
+    unaligned = np.frombuffer(bytes(4 * 12 + 1), np.float32, 12, offset=1).reshape(4, 3)
+    with pytest.raises(ValueError, match="expected aligned rows"):
+        _flowreg.fit_path(unaligned, labels, 2, **options)
     overlapping = np.lib.stride_tricks.as_strided(X, (4, 3), (4, 4))
     with pytest.raises(ValueError, match="side by side"):
         _flowreg.fit_path(overlapping, labels, 2, **options)

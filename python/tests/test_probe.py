@@ -167,6 +167,7 @@ def test_what_does_not_fit_together_is_refused():
         ((X[0], Y), {}, "features and labels"),
         ((X,), {}, "labels: found none"),
         (TRAIN, {"val": (X[:, 1:], Y)}, "val: found 63 features, expected 64"),
+        (TRAIN, {"val": "val"}, "val: found 'val', expected a pair"),
         (TRAIN, {"val": VAL, "cv": 3}, "val and cv: found both"),
         (TRAIN, {"protocol": "best"}, "protocol: found 'best'"),
     ]:

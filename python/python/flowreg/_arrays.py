@@ -27,8 +27,8 @@ def to_numpy(values: Any, name: str) -> Any:
     if getattr(values, "requires_grad", False) or values.device.type != "cpu":
         raise TypeError(
             f"{name}: found a tensor on {values.device} "
-            f"{'with' if values.requires_grad else 'without'} gradients, expected one in memory: "
-            f"pass {name}.detach().cpu()"
+            f"{'with' if values.requires_grad else 'without'} gradients, expected one on cpu "
+            f"without: pass {name}.detach().cpu()"
         )
     # NumPy has no bfloat16.
     return (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()

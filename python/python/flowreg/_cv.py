@@ -19,7 +19,7 @@ from sklearn.utils.metadata_routing import (
 
 from ._arrays import Array
 from ._base import Data, LinearClassifier
-from ._flowreg import fit_path
+from ._flowreg import available_memory, fit_path
 from ._logistic import check_penalty, fit_one, solver_options
 
 
@@ -447,13 +447,8 @@ def with_labels(scorer: Any, classes: Array) -> Any:
 def check_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Refuse models of all folds and penalties that memory does not hold."""
     needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    try:
-        with open("/proc/meminfo") as lines:
-            fields = dict(line.split(":") for line in lines)
-        free = int(fields["MemAvailable"].split()[0]) << 10
-    except (OSError, KeyError, ValueError):
-        return
-    if needed > free:
+    free = available_memory()
+    if free is not None and needed > free:
         folds, Cs, outputs, features = shape
         raise MemoryError(
             f"coefs_paths_: {folds} folds x {Cs} Cs x {outputs} outputs x {features} coefficients "

@@ -11,7 +11,7 @@ _F32 = npt.NDArray[np.float32]
 _F64 = npt.NDArray[np.float64]
 _U32 = npt.NDArray[np.uint32]
 
-__all__ = ["__version__", "fit_path", "fit_sgd", "verify_split"]
+__all__ = ["__version__", "available_memory", "fit_path", "fit_sgd", "verify_split"]
 
 __version__: str
 
@@ -68,3 +68,4 @@ def fit_sgd(
 def verify_split(
     directory: str | PathLike[str], split: str, *, threads: int | None = None
 ) -> list[str]: ...
+def available_memory() -> int | None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -191,6 +192,11 @@ def fit_linear_probe(
     if protocol == "clip" and (val is None or Cs is not None):
         raise ValueError("protocol: found 'clip', expected `val` with it, and no `cv` or `Cs`")
     if isinstance(val, str):
+        if not isinstance(features, (str, os.PathLike)) or not os.path.isdir(features):
+            raise ValueError(
+                f"val: found {val!r}, expected a pair of features and labels: only a dataset "
+                "directory has splits"
+            )
         val = load(features, None, val)
     elif val is not None:
         val = load(val[0], val[1], "val")
