@@ -1,8 +1,8 @@
-//! softmax-fast, the whole of it: where the time of a fit goes on the Gram engine, beside
-//! the primal engine and, where Python has it, PyTorch.
+//! The time of each part of softmax-fast on the Gram engine, compared with the primal engine and, if
+//! Python has it, PyTorch.
 //!
-//! `cargo bench --bench epoch` fits made pixels; `FLOWREG_DATASET=DIR` fits a prepared
-//! Flowers102. `FLOWREG_PYTHON` names the Python to ask for torch (default: python3).
+//! `cargo bench --bench epoch` fits random pixels; `FLOWREG_DATASET=DIR` fits a prepared Flowers102.
+//! `FLOWREG_PYTHON` names the Python that runs torch (default: python3).
 
 mod support;
 
@@ -16,13 +16,13 @@ use flowreg::threads;
 use flowreg::{Dataset, Fit, Recipe, Samples, Timings};
 use support::shapes::{SOFTMAX, Shape};
 
-/// Fits on the Gram engine; the best and the median of each part count.
+/// Number of fits on the Gram engine; the best and the median of each part are printed.
 const FITS: usize = 7;
-/// Epochs timed on the primal engine; one like the other.
+/// Number of epochs timed on the primal engine, which all take the same time.
 const PRIMAL_EPOCHS: usize = 10;
 
 fn main() {
-    // `cargo test --benches` only asks whether it starts.
+    // `cargo test --benches` only checks that it starts.
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
@@ -88,13 +88,14 @@ fn report(samples: &Samples, directory: &Path, peak: f64) {
         let mut seconds: Vec<f64> = fits.iter().map(part).collect();
         seconds.sort_by(f64::total_cmp);
         let (best, median) = (seconds[0], seconds[FITS / 2]);
-        match gflop > 0.0 {
-            true => println!(
+        if gflop > 0.0 {
+            println!(
                 "{name:26} {gflop:8.2} {best:9.4} {median:9.4} {:8.1} {:4.0}%",
                 gflop / best,
                 100.0 * gflop / best / peak
-            ),
-            false => println!("{name:26} {:8} {best:9.4} {median:9.4}", ""),
+            )
+        } else {
+            println!("{name:26} {:8} {best:9.4} {median:9.4}", "")
         }
         best
     };
@@ -126,7 +127,7 @@ fn report(samples: &Samples, directory: &Path, peak: f64) {
     }
 }
 
-/// Seconds of torch's fits of the same rows, or the last line of what went wrong.
+/// Seconds of torch's fits of the same rows, or the last line of its error.
 fn torch(directory: &Path) -> Result<serde_json::Value, String> {
     let python = std::env::var_os("FLOWREG_PYTHON").unwrap_or_else(|| "python3".into());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/torch_baseline.py");

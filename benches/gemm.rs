@@ -1,11 +1,10 @@
-//! The products of training at the real shapes, by each back end and by rivals: X Wᵀ, Gᵀ X,
-//! K, K G, and a whole full-batch epoch of the primal engine.
+//! The products of training at the real shapes, by each back end and by other libraries: X Wᵀ, Gᵀ X,
+//! K, K G, and a full-batch epoch of the primal engine.
 //!
-//! `cargo bench --bench gemm` prints criterion's lines and then one table: time and GFLOP/s of
-//! `auto`, what flowreg does by itself, the share of the FMA peak measured in the same run, and
-//! the time of every other back end and rival as a multiple of it. `-- softmax` times one
-//! shape, `-- softmax.*/own` one back end. OpenBLAS takes part where it is found; see
-//! `support/openblas.rs`.
+//! `cargo bench --bench gemm` prints the lines of criterion and then one table: time and GFLOP/s of
+//! `auto` (the default of flowreg), the share of the FMA peak measured in the same run, and the time
+//! of every other back end and library as a multiple of it. `-- softmax` times one shape,
+//! `-- softmax.*/own` one back end. OpenBLAS is included if it is found; see `support/openblas.rs`.
 
 mod support;
 
@@ -13,12 +12,12 @@ use std::time::Duration;
 
 use ::gemm::Parallelism;
 use criterion::Criterion;
-use flowreg::design::samples::{Batch, Rows};
+use flowreg::design::rows::{Batch, Rows};
 use flowreg::linalg::gemm::{Accum, Backend, Gemm};
 use flowreg::linalg::mat::{MatMut, MatRef};
 use flowreg::loss::BatchLoss;
 use flowreg::sgd::dense::DenseParameters;
-use flowreg::sgd::parameters::{Parameters, Workspace};
+use flowreg::sgd::parameters::{LossGradient, Parameters};
 use flowreg::torch_rng::TorchRng;
 use flowreg::{Loss, Model};
 use support::openblas::OpenBlas;
@@ -26,7 +25,7 @@ use support::projection;
 use support::shapes::{MOST_ROWS_OF_K, SHAPES, Shape};
 use support::table::{Table, Work};
 
-/// Who multiplies: a back end of flowreg, or a rival that it does not use.
+/// A back end of flowreg, or another library that flowreg does not use.
 #[derive(Clone, Copy)]
 enum Who {
     Flowreg(Gemm),
@@ -56,7 +55,7 @@ fn main() {
         let x = support::pixels(shape.n * shape.d);
         for &(name, who) in &contenders {
             if let Who::Flowreg(gemm) = who {
-                // Nothing wrong is timed.
+                // Check the results before timing.
                 projection::check(gemm, shape, &x);
             }
             time_shape(&mut criterion, &mut table, name, who, shape, &x);
@@ -114,7 +113,7 @@ fn rival(
 ) {
     let (m, n) = (c.rows(), c.cols());
     assert!(a.0.len() == m * k && b.0.len() == k * n);
-    // SAFETY: operands without gaps, of just these sizes.
+    // SAFETY: contiguous operands of exactly these sizes.
     unsafe {
         ::gemm::gemm(
             m,
@@ -180,7 +179,7 @@ fn time_shape(
             Who::OpenBlas(openblas) => time("K", [n, d, n], triangle, &mut || {
                 openblas.gram(x, MatMut::new(&mut k, n, n));
             }),
-            // It has no product of a triangle.
+            // The library has no triangular product.
             Who::GemmCrate(_) => {}
         }
         let g = z.clone();
@@ -205,10 +204,10 @@ fn time_shape(
     let mut engine = DenseParameters::new(&rows, None, start, gemm);
     let mut objective = BatchLoss::new(Loss::for_classes(c.max(2)), &labels);
     let mut point = engine.start();
-    let mut room = Workspace::default();
+    let mut g = LossGradient::default();
     let both = work(4 * n * d * c, 8 * n * d);
     time("epoch", [n, d, c], both, &mut || {
-        engine.loss(&point, Batch::All, &mut objective, &mut room);
-        engine.gradient(-1e-4, Batch::All, 1.0, &mut point, &room);
+        engine.loss(&point, Batch::All, &mut objective, &mut g);
+        engine.gradient(-1e-4, &g, Batch::All, 1.0, &mut point);
     });
 }

@@ -1,10 +1,10 @@
-//! How time grows with rows, features and outputs around the notebook's shape: every part of a
-//! fit against its FLOP, so that a cliff would be seen.
+//! Growth of the time with rows, features and outputs around the notebook's shape: the time of each
+//! part of a fit against its FLOP shows sudden slowdowns.
 //!
-//! `cargo bench --bench growth` prints a line a shape: milliseconds and GFLOP/s of each part,
-//! and its time over the model's, which scales that of the notebook's shape by the FLOP. `!`
-//! marks more than 1.5. With one output everything but K waits for memory, not for FLOP; with
-//! few rows an epoch waits for threads to meet.
+//! `cargo bench --bench growth` prints a line for each shape: milliseconds and GFLOP/s of each part,
+//! and the ratio of its time to a model that scales the time of the notebook's shape by the FLOP. `!`
+//! marks ratios above 1.5. With one output all parts but K are limited by memory bandwidth; with few
+//! rows an epoch is limited by the synchronisation of threads.
 
 mod support;
 
@@ -17,12 +17,12 @@ use support::shapes::{SOFTMAX, Shape};
 const ROWS: [usize; 6] = [255, 510, 1020, 2040, 4080, 8189];
 const FEATURES: [usize; 6] = [1024, 3072, 12_288, 24_576, 49_152, 98_304];
 const OUTPUTS: [usize; 4] = [1, 10, 102, 1000];
-/// Epochs of a fit in Gram coordinates, and on the primal engine.
+/// Number of epochs of a fit in Gram coordinates, and on the primal engine.
 const EPOCHS: [usize; 2] = [20, 2];
-/// A shape is fitted again until this is over, at most so often.
+/// A shape is fitted repeatedly for this time, and at most this number of times.
 const SECONDS: f64 = 2.0;
 const FITS: usize = 7;
-/// Time over the model's that is marked.
+/// Ratio to the model from which a time is marked.
 const CLIFF: f64 = 1.5;
 
 /// FLOP from n, d and c.
@@ -38,7 +38,7 @@ const PARTS: [(&str, Flop); 5] = [
 ];
 
 fn main() {
-    // `cargo test --benches` only asks whether it starts.
+    // `cargo test --benches` only checks that it starts.
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
@@ -54,7 +54,9 @@ fn main() {
     let base = seconds(SOFTMAX, &x);
 
     print!("{:>4} {:>5} {:>4}", "n", "d", "c");
-    PARTS.iter().for_each(|(name, _)| print!(" | {name:>20}"));
+    for (name, _) in PARTS.iter() {
+        print!(" | {name:>20}");
+    }
     println!(
         "\n{:15}{}",
         "",
@@ -62,9 +64,10 @@ fn main() {
     );
     for group in groups {
         for &shape in group {
-            let found = match (shape.n, shape.d, shape.c) == (n, d, c) {
-                true => base,
-                false => seconds(shape, &x),
+            let found = if (shape.n, shape.d, shape.c) == (n, d, c) {
+                base
+            } else {
+                seconds(shape, &x)
             };
             line(shape, &found, &base);
         }
@@ -110,7 +113,9 @@ fn seconds(shape: Shape, x: &[f32]) -> [f64; 5] {
             gram.weight,
             primal.epochs / EPOCHS[1] as f64,
         ];
-        (best.iter_mut().zip(parts)).for_each(|(best, part)| *best = best.min(part));
+        for (best, part) in best.iter_mut().zip(parts) {
+            *best = best.min(part);
+        }
         if started.elapsed().as_secs_f64() > SECONDS {
             break;
         }

@@ -1,14 +1,14 @@
-//! Data to a dataset.
+//! The preparation of datasets.
 //!
-//! Photographs: photographs a second, which stage takes how much of the time, and torchvision with
-//! as many workers where Python has it. `cargo bench --bench prep` draws 800 JPEGs of 667 x 500
-//! once, into the build's directory, and prepares them at 128 x 128. `FLOWREG_PYTHON` names the
-//! Python to ask for torchvision (default: python3); torchvision decodes, resizes and collects the
-//! same photographs, and writes nothing.
+//! Photographs: photographs per second, the share of each stage, and torchvision with the same number
+//! of workers, if Python has it. `cargo bench --bench prep` draws 800 JPEGs of 667 x 500 once, into
+//! the target directory, and prepares them at 128 x 128. `FLOWREG_PYTHON` names the Python that runs
+//! torchvision (default: python3), which decodes, resizes and collects the same photographs and writes
+//! nothing.
 //!
-//! Arrays, tables and LIBSVM's text: rows and bytes a second, and the share of the bound, which is
-//! the slower of SHA-256 and of the disk in the same run. `cargo bench --bench prep -- photographs`
-//! leaves them out; another word prepares only the inputs whose name has it (`-- .npy`).
+//! Arrays, tables and LIBSVM texts: rows and bytes per second, and the share of the bound, which is
+//! the slower of SHA-256 and the disk in the same run. `cargo bench --bench prep -- photographs` leaves
+//! them out; another word prepares only the inputs whose name contains it (`-- .npy`).
 
 #[path = "support/numbers.rs"]
 mod numbers;
@@ -19,8 +19,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use flowreg::data::demo::{DemoOptions, photograph};
-use flowreg::data::jpeg;
 use flowreg::data::photographs::{Photograph, PhotographSplit, Photographs};
+use flowreg::data::pictures::jpeg;
 use flowreg::data::pictures::{DecodeOptions, decode_rgb};
 use flowreg::data::prep::{self, PrepOptions};
 use flowreg::data::resample::Resizer;
@@ -35,12 +35,13 @@ const DEMO: DemoOptions = DemoOptions {
     classes: 20,
     per_class: [40, 0, 0],
     seed: 0,
+    cancel: None,
 };
-/// Preparations; the best and the median count.
+/// Number of preparations; the best and the median are printed.
 const TIMES: usize = 7;
 
 fn main() {
-    // `cargo test --benches` only asks whether it starts.
+    // `cargo test --benches` only checks that it starts.
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
@@ -94,7 +95,7 @@ fn of_photographs(threads: usize) {
     }
 }
 
-/// The photographs, `CLASS/NUMBER.jpg` in the build's directory; the first run draws them.
+/// The photographs, `CLASS/NUMBER.jpg` in the target directory; the first run draws them.
 fn drawn() -> Photographs {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("prep-{WIDTH}x{HEIGHT}"));
     let class = |image: usize| format!("{:02}", image / DEMO.per_class[0]);
@@ -178,7 +179,7 @@ fn best(photographs: &Photographs, threads: usize) -> Vec<f64> {
     seconds
 }
 
-/// Seconds of torchvision's best pass over the photographs, or the last line of what went wrong.
+/// Seconds of torchvision's best pass over the photographs, or the last line of its error.
 fn torchvision(root: &Path, workers: usize) -> Result<f64, String> {
     let python = std::env::var_os("FLOWREG_PYTHON").unwrap_or_else(|| "python3".into());
     let output = Command::new(python)

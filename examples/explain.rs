@@ -1,4 +1,4 @@
-//! Name the training rows that push a prediction.
+//! Print the contribution of each training row to a prediction.
 //!
 //! `cargo run --release --no-default-features --example explain`
 
@@ -8,7 +8,7 @@ use flowreg::model::explain::Explainer;
 use flowreg::{FitOptions, Init, Samples, fit};
 
 fn main() -> flowreg::Result<()> {
-    // Rows 0 and 1 are alike, and so are 2 and 3.
+    // Rows 0 and 1 are similar, and so are 2 and 3.
     let x = [
         1.0, 0.9, 0.0, 0.1, 0.0, //
         0.9, 1.0, 0.1, 0.0, 0.0, //
@@ -28,10 +28,10 @@ fn main() -> flowreg::Result<()> {
     let explainer = Explainer::new(&coordinates, &train, fit.scaler, fit.model.outputs())?;
     let new = [0.0, 0.0, 1.0, 1.0, 0.0];
     let class = fit.model.predict(&new)?[0];
-    let pushes = explainer.contributions(MatRef::new(&new, 1, 5), &[class]);
-    println!("class {class}, because of");
-    for (row, push) in pushes[0].iter().enumerate() {
-        println!("  row {row}: {push:+.3}");
+    let contributions = explainer.contributions(MatRef::new(&new, 1, 5), &[class]);
+    println!("contributions to the logit of class {class}:");
+    for (row, contribution) in contributions[0].iter().enumerate() {
+        println!("  row {row}: {contribution:+.3}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Follow PyTorch's trajectory: `torch.manual_seed(0)`, `torch.nn.Linear`, `torch.optim.SGD`.
+//! Follow the trajectory of PyTorch: `torch.manual_seed(0)`, `torch.nn.Linear`, `torch.optim.SGD`.
 //!
 //! `cargo run --release --no-default-features --example follow_torch`
 

@@ -1,4 +1,4 @@
-//! Show how far a fit is, and stop it from another thread.
+//! Show the progress of a fit, and stop it from another thread.
 //!
 //! `cargo run --release --no-default-features --example progress_and_cancel`
 

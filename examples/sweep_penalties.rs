@@ -6,7 +6,7 @@ use flowreg::path::{Folds, Penalty, fit_path};
 use flowreg::{Event, PathOptions, Samples};
 
 fn main() -> flowreg::Result<()> {
-    // 60 rows of 200 features; the class shows in the first ten.
+    // 60 rows of 200 features, of which the first ten depend on the class.
     let (n, d) = (60, 200);
     let y: Vec<u32> = (0..n as u32).map(|row| row % 2).collect();
     let noise = |i: usize| ((i * 7919 + 13) % 1000) as f32 / 500.0 - 1.0;

@@ -116,7 +116,7 @@ pub enum Error {
     /// An option's value is out of its range.
     #[error("{option}: found {found}, expected {expected}")]
     Options {
-        /// The option, as the command line spells it.
+        /// The parameter, in backticks; the command line prints its option.
         option: &'static str,
         /// The value given.
         found: String,
@@ -126,7 +126,7 @@ pub enum Error {
     /// Memory cannot hold what was asked for.
     #[error("{what}: found {found}, expected {expected}")]
     Memory {
-        /// The option that asks for it, as the command line spells it, or the array.
+        /// The parameter that asks for it, in backticks, or the array.
         what: &'static str,
         /// Its size.
         found: String,

@@ -1,55 +1,111 @@
 //! Linear softmax and logistic classifiers, trained on the CPU at the speed of the machine.
 //!
-//! # Names
+//! There are two fits. [`fit`](fn@fit) follows the trajectory of `torch.optim.SGD`, epoch by epoch.
+//! [`fit_path`] finds the optimum for one penalty or several, and bounds its distance from the
+//! minimum. Both return a [`Model`].
 //!
-//! | name | meaning | shape |
+//! # Symbols
+//!
+//! | symbol | meaning | shape |
 //! | --- | --- | --- |
-//! | n, d, c | rows, features, outputs | Flowers102: 1020, 49152, 102 |
+//! | n, d, c | numbers of rows, features and outputs | Flowers102: 1020, 49152, 102 |
 //! | X | features, row-major f32, borrowed or memory-mapped | n x d |
-//! | W, b | weight and bias, as `torch.nn.Linear` has them | c x d, c |
+//! | W, b | weight and bias, as in `torch.nn.Linear` | c x d, c |
 //! | Z | logits, Z = X Wᵀ + 1 bᵀ | n x c |
 //! | P, Y | probabilities, one-hot labels | n x c |
-//! | G | gradient of the loss in Z: (P - Y)/n | n x c |
+//! | G | gradient of the loss in Z; for equal weights (P - Y)/n | n x c |
 //! | K | Gram matrix X Xᵀ | n x n |
-//! | A | Gram coordinates of W: W = s·W0 + Aᵀ X | n x c |
+//! | s, A | Gram coordinates of W: W = s·W0 + Aᵀ X | 1, n x c |
 //!
-//! Two classes are fitted by one logistic output (c = 1), more by a softmax. The loss is
-//! the mean over rows.
+//! Z and G are stored transposed (Zᵀ, Gᵀ: c x n, row-major), so that vectors run over rows of X.
 //!
-//! # Two fits
+//! # Glossary
 //!
-//! [`fit`](fn@fit) follows `torch.optim.SGD` epoch by epoch, to the same losses. With fewer rows
-//! than features the whole trajectory runs, exactly, in Gram coordinates `W = s·W0 + Aᵀ X`: an
-//! epoch then costs 2n²c flop instead of 4ndc. See [`sgd`].
+//! | term | meaning |
+//! | --- | --- |
+//! | row, sample | one observation: d features and, in [`Samples`], a label |
+//! | label, class | the class of a row, as a number from 0; the class names are in [`model::About`] |
+//! | output | one row of W: two classes have one output (logistic), more classes one each (softmax) |
+//! | logit | a value of Z: one for each row and output |
+//! | loss | mean of -ln p(label) over the rows, with sample and class weights and label smoothing |
+//! | penalty, l2 | (l2/2) \|W\|²; b is not penalised |
+//! | objective F | loss + penalty |
+//! | gap | upper bound of F - min F, by weak duality |
+//! | adjoint | Gᵀ X: the gradient in W that belongs to the gradient G in the logits |
+//! | design | X as a linear map: W to logits, G to the gradient in W ([`design`]) |
+//! | engine | the representation of W during a fit: `gram` (A, s, b) or `primal` (W, b) |
+//! | parameters | W and b in the representation of an engine of SGD ([`sgd::parameters`]) |
+//! | problem | the objective of a solver in the coordinates of an engine ([`solver::problem`]) |
+//! | epoch, batch | one pass over the rows; the rows of one SGD step |
+//! | step, solve | one iteration of a solver; all steps for one penalty |
+//! | path | solves for several penalties, from the strongest to the weakest |
+//! | fold | a split of the rows into fitted and held-out ones, for cross-validation |
+//! | temperature T | divisor of the logits that calibrates probabilities ([`model::calibrate`]) |
 //!
-//! [`fit_path`] finds the optimum of `mean loss + (l2/2) |W|²` for one penalty or many, by Newton's
-//! method or L-BFGS, and certifies it: [`report.gap`](solver::report::SolveReport::gap) bounds how
-//! far the objective of the f32 model is above its minimum. See [`path`] and [`solver`].
+//! # The SGD trajectory
 //!
-//! # The way of the data
+//! [`fit`](fn@fit) starts from the weights of `torch.nn.Linear`, bit for bit, and applies the update
+//! of `torch.optim.SGD`. The gradient in W is Gᵀ X, a combination of rows of X. With fewer rows than
+//! features W is therefore kept as `W = s·W0 + Aᵀ X`, without approximation: K is computed once
+//! (n²d flop), and an epoch costs 2n²c flop instead of 4ndc. See [`sgd`].
 //!
-//! [`data`] makes datasets of pictures, arrays and text, and maps them. [`design`] is X: rows, their
-//! scale, their products, their Gram matrix K. [`loss`] turns logits into loss and gradient.
-//! [`linalg`] multiplies, by its own [`kernels`] or another library. A [`Model`] comes out; it is
-//! calibrated ([`model::calibrate`]), evaluated ([`model::evaluate`]), explained
-//! ([`model::explain`]) and exported ([`model::export`]). [`progress`] tells the caller what
-//! happens and lets it stop a fit. [`io`] writes files whole or not at all.
+//! ```
+//! use flowreg::{FitOptions, Samples, fit};
 //!
-//! Nothing is process-wide: a fit works in the caller's rayon pool or in one of its own.
-//!
-//! # Example
-//!
-//! ```no_run
-//! use flowreg::{Dataset, Recipe};
-//!
-//! let dataset = Dataset::open("flowers")?;
-//! let (train, test) = (dataset.split("train")?, dataset.split("test")?);
-//! let options = Recipe::named("softmax-fast")?.options();
-//! let fit = flowreg::fit(&train.samples()?, &options, &mut |event| println!("{event:?}"))?;
-//! let test = fit.model.evaluate(&test.samples()?)?;
-//! println!("test accuracy {:.4}, loss {:.4}", test.accuracy, test.loss);
+//! // Four rows of three features, two classes.
+//! let x = [1.0, 0.1, 0.0, 0.9, 0.0, 0.2, 0.0, 1.0, 0.8, 0.1, 0.9, 1.0];
+//! let train = Samples::from_labels(&x, 3, &[0, 0, 1, 1], 2)?;
+//! let mut options = FitOptions::default();
+//! options.sgd.lr = 0.5.into();
+//! options.sgd.epochs = 50;
+//! let fit = fit(&train, &options, &mut |_| {})?;
+//! assert!(fit.history[49].loss < fit.history[0].loss);
+//! assert_eq!(fit.model.predict(&x)?, [0, 0, 1, 1]);
 //! # Ok::<(), flowreg::Error>(())
 //! ```
+//!
+//! # The converged fit
+//!
+//! [`fit_path`] minimises `loss + (l2/2) |W|²` by Newton's method or L-BFGS, and chooses among
+//! several penalties by validation rows or cross-validation. The report is measured on the f32
+//! model: [`report.gap`](solver::report::SolveReport::gap) bounds how far its objective is above the
+//! minimum. See [`path`] and [`solver`].
+//!
+//! ```
+//! use flowreg::path::Penalty;
+//! use flowreg::{PathOptions, Samples, fit_path};
+//!
+//! let x = [1.0, 0.1, 0.0, 0.9, 0.0, 0.2, 0.0, 1.0, 0.8, 0.1, 0.9, 1.0];
+//! let train = Samples::from_labels(&x, 3, &[0, 0, 1, 1], 2)?;
+//! let options = PathOptions { penalty: Penalty::Value(0.01), ..Default::default() };
+//! let fit = fit_path(&train, &options, &mut |_| {})?;
+//! let gap = fit.report.gap.expect("l2 is above 0");
+//! assert!(gap < 1e-3 * fit.report.objective);
+//! # Ok::<(), flowreg::Error>(())
+//! ```
+//!
+//! # Modules
+//!
+//! [`data`] makes datasets from pictures, arrays and text, and maps them into memory. [`design`] has
+//! X: its rows, scale, products and Gram matrix. [`loss`] computes losses and gradients from logits.
+//! [`sgd`] and [`solver`] optimise; [`path`] runs the solver over penalties and folds. `linalg`
+//! multiplies matrices with the `kernels` of this crate or another library. A [`Model`] is
+//! calibrated ([`model::calibrate`]), evaluated ([`model::evaluate`]),
+//! explained ([`model::explain`]) and exported ([`model::export`]). [`progress`] reports events to
+//! the caller and lets it stop a fit, a preparation or a download. `io` writes files whole or not at all.
+//! `threads` chooses the pool.
+//!
+//! The library changes no state of the process: it uses the caller's rayon pool or starts one that
+//! ends with the call, and sets no signal handler.
+//!
+//! # What may change
+//!
+//! Errors, events and results are `#[non_exhaustive]`: a later version may add variants and fields.
+//! Structs of options are not, so that `FitOptions { engine, ..FitOptions::default() }` compiles
+//! outside of this crate: write the `..`, because they will get more fields. The interface is the
+//! items at the root of the crate, [`data`], [`model`], [`path`] and what their signatures name.
+//! The other modules are public for flowreg's own benchmarks, tests and fuzz targets; those with
+//! formulas are shown here. They may change in any version.
 #![deny(unsafe_code, missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
@@ -59,9 +115,11 @@ pub mod cli;
 pub mod data;
 pub mod design;
 pub mod error;
-pub mod interrupt;
+#[doc(hidden)]
 pub mod io;
+#[doc(hidden)]
 pub mod kernels;
+#[doc(hidden)]
 pub mod linalg;
 pub mod loss;
 pub mod model;
@@ -69,13 +127,21 @@ pub mod path;
 pub mod progress;
 pub mod sgd;
 pub mod solver;
+#[doc(hidden)]
 pub mod threads;
+#[doc(hidden)]
 pub mod torch_rng;
 
 pub use data::dataset::{Dataset, Split};
-pub use design::samples::{Samples, Splits};
+pub use design::plan::{EngineChoice, EngineKind, Plan};
+pub use design::samples::{OwnedSamples, Rows, Samples, Splits};
+pub use design::scaler::{Scaler, Standardize};
 pub use error::{Error, Result};
 pub use io::checkpoint::{Checkpoints, Every};
+pub use io::publish::Overwrite;
+pub use linalg::gemm::Backend;
+pub use linalg::mat::MatRef;
+pub use loss::weights::{ClassWeights, SampleWeights};
 pub use loss::{Loss, loss_to_probability, probability_to_loss};
 pub use model::evaluate::{Score, Scores};
 pub use model::{Evaluation, Model};
@@ -84,5 +150,6 @@ pub use progress::{Cancel, Epoch, Event, Flow, HeldOut, PathEntry, Solved};
 pub use sgd::optimizer::{LearningRate, Sgd};
 pub use sgd::recipe::{RECIPES, Recipe};
 pub use sgd::schedule::{Decay, Schedule};
-pub use sgd::trajectory::Trajectory;
-pub use sgd::{Fit, FitOptions, Init, Timings, fit};
+pub use sgd::trajectory::{Trajectory, TrajectoryWriter};
+pub use sgd::{Fit, FitOptions, Init, Timings, fit, plan};
+pub use solver::report::{SolveReport, Status, Step};

@@ -38,6 +38,16 @@ pub enum Event {
     },
     /// An epoch has ended.
     Epoch(Epoch),
+    /// The fit's Gram coordinates, where [`FitOptions::emit_coordinates`] asks for them: once before
+    /// the first epoch and once after each.
+    ///
+    /// [`FitOptions::emit_coordinates`]: crate::FitOptions::emit_coordinates
+    Coordinates {
+        /// Epochs that were done.
+        epochs: usize,
+        /// s, then b (c values), then Aᵀ (c x n, row-major).
+        values: Vec<f32>,
+    },
     /// A solver made a step.
     Step {
         /// The penalty.
@@ -49,11 +59,13 @@ pub enum Event {
     },
     /// The solution for a penalty was scored on rows that were not fitted.
     Scored(PathEntry),
-    /// The logits of rows that a solve did not fit, where [`Emit::held_out`] asks for them.
+    /// The logits of rows that a solve did not fit, where [`Emit::held_out`] asks for them. A fit
+    /// that is resumed does not send it again for solves that its checkpoint holds.
     ///
     /// [`Emit::held_out`]: crate::path::Emit::held_out
     HeldOut(HeldOut),
-    /// The model of a solve, where [`Emit::models`] asks for it.
+    /// The model of a solve, where [`Emit::models`] asks for it. A fit that is resumed does not send
+    /// it again for solves that its checkpoint holds.
     ///
     /// [`Emit::models`]: crate::path::Emit::models
     Solved(Box<Solved>),
@@ -63,6 +75,7 @@ pub enum Event {
 
 /// One epoch: a line of `history.jsonl`.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct Epoch {
     /// Number, from 0.
     pub epoch: usize,
@@ -80,6 +93,7 @@ pub struct Epoch {
 
 /// The logits of rows that a solve did not fit, to be scored by any measure.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct HeldOut {
     /// The fold, from 0; `None`: the rows are the validation rows.
     pub fold: Option<usize>,
@@ -99,6 +113,7 @@ pub struct HeldOut {
 
 /// The solution for a penalty.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Solved {
     /// The fold, from 0; `None`: all training rows were fitted.
     pub fold: Option<usize>,
@@ -112,6 +127,7 @@ pub struct Solved {
 
 /// One penalty of a path.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct PathEntry {
     /// The penalty.
     pub l2: f64,
@@ -130,8 +146,9 @@ pub struct PathEntry {
     pub val_accuracy: Option<f64>,
 }
 
-/// Stops a fit at its next good place: the end of an epoch or step, or a slab of the Gram matrix.
-/// Clones share one flag, so that another thread or a signal handler can set it.
+/// Stops a fit, a preparation or a download at its next good place: the end of an epoch or step, a
+/// slab of the Gram matrix, a photograph, a block of rows. Clones share one flag, so that another
+/// thread or a signal handler can set it.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicUsize>);
 
@@ -155,6 +172,16 @@ impl Cancel {
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed) != 0
     }
+
+    /// # Errors
+    /// [`Error::Interrupted`] once the flag is set.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() {
+            Err(Error::interrupted())
+        } else {
+            Ok(())
+        }
+    }
 }
 
 impl PartialEq for Cancel {
@@ -163,6 +190,8 @@ impl PartialEq for Cancel {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
+
+impl Eq for Cancel {}
 
 /// What a callback returns: nothing, or whether the fit goes on.
 pub trait Flow {

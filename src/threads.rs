@@ -1,10 +1,12 @@
-//! The one place that decides how many threads work: in a fit, and on each loop of it.
+//! Threads of a fit and of each of its loops; no other module decides about them.
 //!
-//! A loop that threads share ends when the last of them does. Beside other busy processes a
-//! thread waits some milliseconds for a core, and whoever waits for its task waits as long: a
-//! loop of some microseconds that is shared then takes a thousand times as long. Every parallel
-//! loop therefore says how long it takes ([`Work`]), and a short one stays on the calling thread
-//! ([`Share::share`], [`par`]). The result is the same either way.
+//! A parallel loop ends when its last thread does. On a busy machine a thread can wait several
+//! milliseconds for a core, so that a loop of a few microseconds takes a thousand times as long.
+//! Every parallel loop therefore estimates its time ([`Work`]), and a short one stays on the
+//! calling thread ([`Share::share`], [`par`]). The result is the same either way.
+//!
+//! [`run`] chooses the pool: the caller's, or one that ends with the call. rayon's global pool is
+//! never used, because a process that is forked while it exists would wait for its threads for ever.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,16 +17,17 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
 
-/// Most threads accepted.
+/// Largest number of threads that is accepted.
 const MAX_THREADS: usize = 1024;
 
-/// Do `work` in a pool: the caller's, if it stands in one and asks for no number of threads, else
-/// one of `threads` threads (`None`: one for each core) that ends with it. What is shorter than a
-/// pool takes to start is done by the calling thread. rayon's global pool is never used: a
-/// process that was forked while it runs would wait for its threads for ever.
+/// Run `work` in a rayon pool and return its result.
+///
+/// If `threads` is `None` and the calling thread is in a pool, that pool is used. Otherwise a pool
+/// of `threads` threads (`None`: one for each core) is started and ends with `work`. Outside a pool,
+/// work that takes less time than starting one (`length`) runs on the calling thread.
 ///
 /// # Errors
-/// [`Error::Options`] for a number of threads outside 1 to 1024, or that cannot be started.
+/// [`Error::Options`] for a number of threads outside 1 to 1024, or one that cannot be started.
 pub fn run<R: Send>(
     threads: Option<usize>,
     length: Work,
@@ -44,13 +47,12 @@ pub fn run<R: Send>(
     Ok(pool(threads)?.install(work))
 }
 
-/// Whether the calling thread is one of a pool's.
+/// Whether the calling thread belongs to a pool.
 fn in_pool() -> bool {
     rayon::current_thread_index().is_some()
 }
 
-/// Threads that share a long loop: those of the pool that the calling thread stands in, or it
-/// alone.
+/// Number of threads that share a long loop: those of the current pool, or 1 outside a pool.
 pub fn current() -> usize {
     if in_pool() {
         rayon::current_num_threads()
@@ -59,7 +61,10 @@ pub fn current() -> usize {
     }
 }
 
-/// A pool of `threads` threads, or of one for each core.
+/// Start a pool of `threads` threads (`None`: one for each core).
+///
+/// # Errors
+/// As [`run`].
 pub fn pool(threads: Option<usize>) -> Result<ThreadPool> {
     let threads = match threads {
         None => available(),
@@ -78,13 +83,13 @@ pub fn pool(threads: Option<usize>) -> Result<ThreadPool> {
         })
 }
 
-/// Threads where none are asked for: one for each core.
+/// Default number of threads: one for each core.
 pub fn available() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Nanoseconds of the shortest work for which a pool is started. Starting two threads and ending
-/// them takes about 60 µs.
+/// Nanoseconds of the shortest work for which a pool is started. Starting and ending two threads
+/// takes about 60 µs.
 const SHORTEST_POOLED: u64 = 400_000;
 /// Nanoseconds of the shortest loop that is shared. Measured on two Zen 4 cores, eight tasks:
 /// 20 µs of work take 12 µs if the other thread still looks for work and 26 µs if it sleeps; 40 µs
@@ -93,14 +98,14 @@ const SHORTEST_SHARED: u64 = 20_000;
 
 static SHORTEST: AtomicU64 = AtomicU64::new(SHORTEST_SHARED);
 
-/// Share every loop, however short, from now on in this process: for tests that compare numbers
-/// of threads on small problems.
+/// From now on share every loop in this process, however short: for tests that compare numbers of
+/// threads on small problems.
 #[doc(hidden)]
 pub fn share_short_loops() {
     SHORTEST.store(0, Ordering::Relaxed);
 }
 
-/// An estimate of how long a loop takes on one thread, to a factor of about two. Estimates add.
+/// An estimate of the time that a loop takes on one thread, to a factor of about two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Work {
     nanoseconds: u64,
@@ -114,29 +119,29 @@ impl Work {
         }
     }
 
-    /// A matrix product of `flop` f32 operations, at 64 GFLOP/s. Those of f64 count twice.
+    /// A matrix product of `flop` f32 operations, at 64 GFLOP/s. Count f64 operations twice.
     pub fn flop(flop: usize) -> Work {
         Work {
             nanoseconds: flop as u64 / 64,
         }
     }
 
-    /// Exponentials, of a softmax for example, at 1 ns each with what belongs to them.
+    /// Exponentials and the arithmetic around them, of a softmax for example, at 1 ns each.
     pub fn exponentials(count: usize) -> Work {
         Work {
             nanoseconds: count as u64,
         }
     }
 
-    /// Whether the threads of the pool share a loop of this length. Outside a pool none do.
+    /// Whether the threads of the current pool share a loop of this length; false outside a pool.
     pub fn is_shared(self) -> bool {
         in_pool() && self.nanoseconds >= SHORTEST.load(Ordering::Relaxed)
     }
 }
 
-/// A parallel iterator whose loop the calling thread does alone if it is short.
+/// Extends parallel iterators by loops that stay on the calling thread if they are short.
 pub trait Share: IndexedParallelIterator {
-    /// The loop, shared by the pool's threads if `work` is worth it.
+    /// The loop over these items, which the current pool shares if `work` is long enough.
     fn share(self, work: Work) -> Loop<Self> {
         Loop {
             items: self,
@@ -147,15 +152,15 @@ pub trait Share: IndexedParallelIterator {
 
 impl<I: IndexedParallelIterator> Share for I {}
 
-/// A loop that the pool's threads share, or that the calling thread does alone, in order, without
-/// a look at any pool.
+/// A loop that the threads of the current pool share, or that the calling thread runs alone and in
+/// order, without touching any pool.
 pub struct Loop<I> {
     items: I,
     shared: bool,
 }
 
 impl<I: IndexedParallelIterator> Loop<I> {
-    /// The items with their numbers.
+    /// Each item with its number, from 0.
     pub fn enumerate(self) -> Loop<Enumerate<I>> {
         Loop {
             items: self.items.enumerate(),
@@ -163,7 +168,7 @@ impl<I: IndexedParallelIterator> Loop<I> {
         }
     }
 
-    /// A function of each item.
+    /// Apply `function` to each item.
     pub fn map<R: Send, F: Fn(I::Item) -> R + Sync + Send>(self, function: F) -> Loop<Map<I, F>> {
         Loop {
             items: self.items.map(function),
@@ -180,7 +185,7 @@ impl<I: IndexedParallelIterator> Loop<I> {
         }
     }
 
-    /// The items, in order.
+    /// All items, in order.
     pub fn collect(self) -> Vec<I::Item> {
         if self.shared {
             self.items.collect()
@@ -199,7 +204,7 @@ impl<I: IndexedParallelIterator> Loop<I> {
     }
 }
 
-/// What the calling thread does alone with the items of a loop.
+// The loops of the calling thread alone.
 struct ForEach<F>(F);
 struct Collect;
 struct All<F>(F);
@@ -228,7 +233,7 @@ impl<T, F: Fn(T) -> bool> ProducerCallback<T> for All<F> {
     }
 }
 
-/// Both, at once if the calling thread stands in a pool.
+/// Call both functions, in parallel if the calling thread is in a pool.
 pub fn join<A: Send, B: Send>(
     a: impl FnOnce() -> A + Send,
     b: impl FnOnce() -> B + Send,
@@ -240,8 +245,7 @@ pub fn join<A: Send, B: Send>(
     }
 }
 
-/// Call `work` on every thread of the pool that the calling thread stands in, at the same time; on
-/// the calling thread alone outside a pool.
+/// Call `work` once on every thread of the current pool, or on the calling thread outside a pool.
 pub fn broadcast(work: impl Fn() + Sync) {
     if in_pool() {
         rayon::broadcast(|_| work());
@@ -250,7 +254,7 @@ pub fn broadcast(work: impl Fn() + Sync) {
     }
 }
 
-/// What faer is told of threads: all of the pool's, or one for a product that is short.
+/// The parallelism of a product by faer: all threads of the pool, or one for a short product.
 pub fn par(work: Work) -> faer::Par {
     if work.is_shared() && rayon::current_num_threads() > 1 {
         faer::Par::rayon(0)

@@ -1,4 +1,4 @@
-//! torch's CPU random numbers, to the bit: MT19937, 32-bit (`torch.manual_seed`).
+//! The random numbers of torch's CPU generator, to the bit: MT19937, 32-bit (`torch.manual_seed`).
 
 use rand_mt::Mt;
 
@@ -6,7 +6,7 @@ use rand_mt::Mt;
 pub struct TorchRng(Mt);
 
 impl TorchRng {
-    /// Seed it.
+    /// A generator with this seed.
     pub fn new(seed: u32) -> Self {
         TorchRng(Mt::new(seed))
     }
@@ -27,8 +27,8 @@ impl TorchRng {
         (draw(outputs * features), draw(outputs))
     }
 
-    /// `torch.randperm(n)` into `order` (for n below 2³²/20, torch's own limit for this
-    /// algorithm; beyond it the order is as random but another).
+    /// Write `torch.randperm(n)` to `order`. torch uses this algorithm for n below 2³²/20; for a
+    /// larger n the permutation is equally random but differs from torch's.
     pub fn permutation(&mut self, n: u32, order: &mut Vec<u32>) {
         order.clear();
         order.extend(0..n);
@@ -45,7 +45,7 @@ mod tests {
 
     /// `torch.manual_seed(5); torch.nn.Linear(7, 3)`, torch 2.15, as bits.
     #[test]
-    fn linear_is_torchs_to_the_bit() {
+    fn linear_has_the_bits_of_torch() {
         let (weight, bias) = TorchRng::new(5).linear(7, 3);
         let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         assert_eq!(
@@ -61,7 +61,7 @@ mod tests {
 
     /// `torch.randperm(10, generator=torch.Generator().manual_seed(7))`, twice, torch 2.15.
     #[test]
-    fn permutation_is_torchs() {
+    fn permutation_is_that_of_torch() {
         let mut rng = TorchRng::new(7);
         let mut order = Vec::new();
         rng.permutation(10, &mut order);

@@ -1,4 +1,4 @@
-//! Arrays and tables of other tools: what numpy and others write is read, and nothing else.
+//! Arrays and tables as NumPy and other tools write them are read; anything else is refused.
 
 mod common;
 
@@ -24,7 +24,7 @@ use flowreg::io::npy;
 use flowreg::io::npy::{Dtype, Header};
 use flowreg::io::publish::Overwrite;
 use flowreg::threads;
-use flowreg::{Dataset, Model, Result};
+use flowreg::{Cancel, Dataset, Model, Result};
 use half::f16;
 use proptest::prelude::*;
 
@@ -62,7 +62,7 @@ fn part(x: &Path, y: &Path) -> ArrayPart {
 fn prepared(parts: &[ArrayPart], options: ArrayOptions) -> Result<(Manifest, Vec<f32>, Vec<u32>)> {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    prepare(parts, options, &out, Overwrite::Never, &|_| {})?;
+    prepare(parts, &options, &out, Overwrite::Never, &|_| {})?;
     Ok(of_dataset(&out))
 }
 
@@ -75,7 +75,7 @@ fn of_dataset(out: &Path) -> (Manifest, Vec<f32>, Vec<u32>) {
     (dataset.manifest().clone(), x, labels)
 }
 
-/// What tools/arrays_golden.py saves, by its formula.
+/// The values that tools/arrays_golden.py saves, by its formula.
 fn expected(kind: &str) -> Vec<f32> {
     let numbers = (0..5).flat_map(|i| (0..4).map(move |j| (7 * i - 3 * j) as f32));
     let of = |x: f32| match kind {
@@ -88,7 +88,7 @@ fn expected(kind: &str) -> Vec<f32> {
 }
 
 #[test]
-fn what_numpy_saves_is_read() {
+fn arrays_saved_by_numpy_are_read() {
     let mut read = 0;
     for entry in std::fs::read_dir(golden("")).unwrap() {
         let path = entry.unwrap().path();
@@ -106,8 +106,8 @@ fn what_numpy_saves_is_read() {
         assert_eq!(labels, [0, 1, 2, 0, 1], "{name}");
         let scale = manifest.numbers.and_then(|numbers| numbers.scale);
         assert_eq!(scale.is_some(), kind == "uint8", "{name}");
-        // The same in memory or mapped.
-        let loaded = load(&parts, ArrayOptions::default(), &|_, _| ()).unwrap();
+        // Read into memory and mapped.
+        let loaded = load(&parts, &ArrayOptions::default(), &|_, _| ()).unwrap();
         let samples = loaded.splits[0].samples().unwrap();
         assert_eq!(
             samples.x().contiguous().unwrap().as_slice(),
@@ -129,7 +129,7 @@ fn what_numpy_saves_is_read() {
 }
 
 #[test]
-fn members_of_archives_are_read_by_name_or_where_only_one_can_be_meant() {
+fn archive_members_are_read_by_name_or_if_unambiguous() {
     let of = |address: &str| rows_of(&golden(address), 4);
     for address in [
         "single.npz",
@@ -180,7 +180,7 @@ fn members_of_archives_are_read_by_name_or_where_only_one_can_be_meant() {
         error.contains("the arrays a, b") && error.contains("several.npz:a"),
         "{error}"
     );
-    // Nor is one guessed by a name that features often have.
+    // A member is not chosen by a common name of features either.
     for name in ["data", "features"] {
         let member = format!("{name}.npy");
         std::fs::write(
@@ -206,7 +206,7 @@ fn labels_of_any_kind_are_numbered() {
         assert_eq!(manifest.class_names, ["class 0", "class 1", "class 2"]);
     }
     for y in ["y_names.npy", "y_names_big.npy", "y_bytes.npy"] {
-        // As numpy.unique(y, return_inverse=True) numbers rose, aster, Ähre.
+        // Numbered as by numpy.unique(y, return_inverse=True): rose, aster, Ähre.
         let (manifest, _, labels) = of(y).unwrap();
         assert_eq!(labels, [1, 0, 2, 1, 0], "{y}");
         assert_eq!(manifest.class_names, ["aster", "rose", "Ähre"]);
@@ -221,7 +221,7 @@ fn labels_of_any_kind_are_numbered() {
     );
 }
 
-/// A `.npy` file by hand: header of a version, padded to a multiple.
+/// The bytes of a `.npy` file with a header of this version, padded to a multiple of `align`.
 fn npy(version: u8, align: usize, dictionary: &str, data: &[u8]) -> Vec<u8> {
     let before = if version == 1 { 10 } else { 12 };
     let length = (before + dictionary.len() + 1).next_multiple_of(align) - before;
@@ -237,19 +237,18 @@ fn npy(version: u8, align: usize, dictionary: &str, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A zip file by hand: name, content, and whether it is deflated.
+/// The bytes of a zip file of members: name, content, and whether it is deflated.
 fn zip(members: &[(&str, &[u8], bool)]) -> Vec<u8> {
     use std::io::Write;
     let (mut file, mut directory) = (Vec::new(), Vec::new());
     for &(name, content, deflated) in members {
-        let data = match deflated {
-            false => content.to_vec(),
-            true => {
-                let mut deflate =
-                    flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
-                deflate.write_all(content).unwrap();
-                deflate.finish().unwrap()
-            }
+        let data = if deflated {
+            let mut deflate =
+                flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+            deflate.write_all(content).unwrap();
+            deflate.finish().unwrap()
+        } else {
+            content.to_vec()
         };
         let mut crc = flate2::Crc::new();
         crc.update(content);
@@ -319,8 +318,7 @@ const KINDS: [&str; 12] = [
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Arrays of every type, order and version, plain or packed, are the numbers that were put
-    /// into them.
+    /// Arrays of every type, order and version, plain or deflated, are read as they were written.
     #[test]
     fn any_array_is_read(
         kind in prop::sample::select(&KINDS[..]),
@@ -336,10 +334,7 @@ proptest! {
             (mixed.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 14) as i64 - (1 << 49)
         };
         let elements: Vec<_> = (0..rows * columns).map(|i| element(kind, n(i))).collect();
-        let places: Vec<usize> = match fortran {
-            false => (0..rows * columns).collect(),
-            true => (0..columns).flat_map(|j| (0..rows).map(move |i| i * columns + j)).collect(),
-        };
+        let places: Vec<usize> = if fortran { (0..columns).flat_map(|j| (0..rows).map(move |i| i * columns + j)).collect() } else { (0..rows * columns).collect() };
         let mut data = Vec::new();
         for place in places {
             let mut bytes = elements[place].0.clone();
@@ -377,9 +372,9 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 
-    /// Whatever is in a file, it is rows or a refusal.
+    /// Any bytes give rows or an error, never a panic.
     #[test]
-    fn any_bytes_end_in_a_result(
+    fn any_bytes_give_rows_or_an_error(
         bytes in prop::collection::vec(any::<u8>(), 0..200),
         kind in 0..4,
         at in any::<prop::sample::Index>(),
@@ -405,9 +400,9 @@ proptest! {
     }
 }
 
-/// None of the arrays of a sparse matrix is the matrix, whichever is named.
+/// The arrays of a sparse matrix are not the matrix: each is refused.
 #[test]
-fn a_sparse_matrix_is_refused_whatever_its_kind() {
+fn sparse_matrices_of_every_kind_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.npz");
     let array = npy(
@@ -436,7 +431,7 @@ fn a_sparse_matrix_is_refused_whatever_its_kind() {
         let error = of_tables(&[("train", &path)], &options).unwrap_err();
         assert!(error.to_string().contains("X.toarray()"), "{error}");
     }
-    // Arrays that are only called so.
+    // Arrays that share some names with those of a sparse matrix are accepted.
     let members =
         ["x.npy", "format.npy", "shape.npy", "data.npy"].map(|name| (name, &*array, false));
     std::fs::write(&path, zip(&members)).unwrap();
@@ -446,9 +441,9 @@ fn a_sparse_matrix_is_refused_whatever_its_kind() {
     );
 }
 
-/// numpy.load unpacks what numpy.savez does not pack.
+/// A member compressed in a way that numpy.savez does not use is refused, with the method's name.
 #[test]
-fn another_compression_of_a_member_is_named() {
+fn unsupported_compression_of_a_member_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.npz");
     let good = zip(&[("x.npy", &[0; 100], true)]);
@@ -464,10 +459,9 @@ fn another_compression_of_a_member_is_named() {
     }
 }
 
-/// A number that cannot be used is printed to its last digit, and in the same words by whatever
-/// reads it.
+/// An invalid number is printed with all digits, and with the same message by every reader.
 #[test]
-fn what_cannot_be_a_feature_is_said_in_the_same_words() {
+fn invalid_features_have_the_same_message_in_every_format() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let write = |name: &str, descr: &str, shape: &str, data: &[u8]| {
@@ -489,7 +483,7 @@ fn what_cannot_be_a_feature_is_said_in_the_same_words() {
         );
         let parts = [part(&path("x.npy"), &path("y.npy"))];
         let prepared = told(prepared(&parts, ArrayOptions::default()).unwrap_err());
-        let loaded = load(&parts, ArrayOptions::default(), &|_, _| {});
+        let loaded = load(&parts, &ArrayOptions::default(), &|_, _| {});
         let loaded = loaded.and_then(|loaded| loaded.splits[0].samples().map(drop));
         assert_eq!(told(loaded.unwrap_err()), prepared);
         prepared
@@ -513,7 +507,7 @@ fn what_cannot_be_a_feature_is_said_in_the_same_words() {
         }];
         let (out, options) = (path("out"), Default::default());
         let lines =
-            flowreg::data::libsvm::prepare(&parts, options, &out, Overwrite::Never, &|_| {});
+            flowreg::data::libsvm::prepare(&parts, &options, &out, Overwrite::Never, &|_| {});
         assert_eq!(words(&told(lines.unwrap_err())), words(&f4));
     }
     for (descr, number, text) in [
@@ -530,9 +524,9 @@ fn what_cannot_be_a_feature_is_said_in_the_same_words() {
     }
 }
 
-/// Of an array in Fortran order, which is kept in memory as f64, too.
+/// An array in Fortran order is converted in memory, as f64: the message still has all digits.
 #[test]
-fn refused_whole_numbers_of_fortran_order_are_exact() {
+fn refused_integers_of_fortran_order_are_printed_exactly() {
     let dir = tempfile::tempdir().unwrap();
     let (x, y) = (dir.path().join("x.npy"), dir.path().join("y.npy"));
     let text = "{'descr': '<i8', 'fortran_order': True, 'shape': (2, 3), }";
@@ -549,9 +543,9 @@ fn refused_whole_numbers_of_fortran_order_are_exact() {
     );
 }
 
-/// Every byte of a member counts: its checksum is compared, its length bounded.
+/// The checksum of a member is verified and its length bounded.
 #[test]
-fn damaged_and_lying_archives_are_refused() {
+fn damaged_and_forged_archives_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.npz");
     let values: Vec<u8> = (0..400).flat_map(|i| (i as f32).to_le_bytes()).collect();
@@ -566,7 +560,7 @@ fn damaged_and_lying_archives_are_refused() {
         let good = zip(&[("x.npy", &npy(1, 64, text, &values), deflated)]);
         std::fs::write(&path, &good).unwrap();
         assert_eq!(rows_of(&path, 4).unwrap().len(), 400);
-        // Within the data: behind the local header (35 bytes) and the array's own.
+        // Within the data, behind the local header (35 bytes) and the header of the array.
         for at in (200..good.len() - 100).step_by(97) {
             let mut bad = good.clone();
             bad[at] ^= 0x40;
@@ -575,13 +569,13 @@ fn damaged_and_lying_archives_are_refused() {
             assert_eq!(error.exit_code(), 65, "{at}: {error}");
             assert!(error.to_string().contains("x.npz:x"), "{error}");
         }
-        // Cut short.
+        // Truncated.
         for len in (0..good.len()).step_by(29) {
             std::fs::write(&path, &good[..len]).unwrap();
             assert!(rows_of(&path, 4).is_err(), "{len}");
         }
     }
-    // A member that claims 2 GiB and holds a hundred bytes; memory does not follow the claim.
+    // A member that claims 2 GiB and has a hundred bytes: no memory is allocated for the claim.
     let huge = "{'descr': '<f4', 'fortran_order': False, 'shape': (131072, 4096), }";
     let mut lie = zip(&[("x.npy", &npy(1, 64, huge, &[0; 100]), true)]);
     let size = ((1u32 << 31) + 128).to_le_bytes();
@@ -690,7 +684,7 @@ fn refusals_say_what_to_do() {
         let error = of(&good, &y);
         assert!(error.contains(advice), "{error}");
     }
-    // Bytes beside numbers: only one of them would be divided by 255.
+    // Splits of bytes and of floats: only one of them would be divided by 255.
     let bytes = array("bytes", "|u1", "(2, 1)", &[0, 1]);
     let error = prepared(
         &[part(&good, &y), part(&bytes, &y)],
@@ -711,9 +705,9 @@ fn refusals_say_what_to_do() {
     let from_1 = array("from", "<i2", "(2,)", &[1, 0, 2, 0]);
     let options = ArrayOptions {
         labels_from: 1,
-        center: false,
+        ..ArrayOptions::default()
     };
-    let (manifest, _, labels) = prepared(&[part(&good, &from_1)], options).unwrap();
+    let (manifest, _, labels) = prepared(&[part(&good, &from_1)], options.clone()).unwrap();
     assert_eq!(
         (labels, manifest.class_names),
         (vec![0, 1], vec!["class 1".into(), "class 2".into()])
@@ -724,7 +718,7 @@ fn refusals_say_what_to_do() {
     assert!(error.contains("row 0: found 0, expected 1.."), "{error}");
 }
 
-/// Unix times of an hour, and what they decide.
+/// Unix times within one hour, and labels that depend on them.
 fn times(dir: &Path) -> (PathBuf, PathBuf) {
     let (mut x, mut y) = (Vec::new(), Vec::new());
     for i in 0..360u32 {
@@ -744,13 +738,13 @@ fn times(dir: &Path) -> (PathBuf, PathBuf) {
 }
 
 #[test]
-fn columns_that_f32_would_lose_are_refused_or_shifted() {
+fn columns_beyond_the_precision_of_f32_are_refused_or_shifted() {
     let dir = tempfile::tempdir().unwrap();
     let (x, y) = times(dir.path());
     let parts = [part(&x, &y)];
     for refused in [
         prepared(&parts, ArrayOptions::default()).map(drop),
-        load(&parts, ArrayOptions::default(), &|_, _| ()).map(drop),
+        load(&parts, &ArrayOptions::default(), &|_, _| ()).map(drop),
     ] {
         let error = refused.unwrap_err();
         assert_eq!(error.exit_code(), 65);
@@ -759,13 +753,13 @@ fn columns_that_f32_would_lose_are_refused_or_shifted() {
             error.contains("times.npy: column 1: found values about"),
             "{error}"
         );
-        assert!(error.contains("--center"), "{error}");
+        assert!(error.contains("`center`"), "{error}");
     }
     let options = ArrayOptions {
         center: true,
         ..ArrayOptions::default()
     };
-    let (manifest, stored, _) = prepared(&parts, options).unwrap();
+    let (manifest, stored, _) = prepared(&parts, options.clone()).unwrap();
     let shift = manifest.numbers.as_ref().unwrap().shift.clone().unwrap();
     assert_eq!(shift[0], 0.0, "nothing is lost of the other column");
     for (i, row) in stored.chunks(2).enumerate() {
@@ -773,18 +767,18 @@ fn columns_that_f32_would_lose_are_refused_or_shifted() {
         assert_eq!(f64::from(row[1]), 1.7e9 + second - shift[1]);
         assert_eq!(row[0], (i % 5) as f32);
     }
-    let loaded = load(&parts, options, &|_, _| ()).unwrap();
+    let loaded = load(&parts, &options, &|_, _| ()).unwrap();
     assert_eq!(Some(&loaded.numbers), manifest.numbers.as_ref());
     let samples = loaded.splits[0].samples().unwrap();
     assert_eq!(samples.x().contiguous().unwrap().as_slice(), stored);
-    // What a model with this format reads of the same file.
+    // A model with this number format reads the same file.
     let read = rows::open(&x, &loaded.numbers, 2).unwrap();
     assert_eq!(read_all(read, 100).unwrap(), stored);
 }
 
-/// Whole numbers of which f32 holds one, however small their spread beside them.
+/// Integers of so small a spread that f32 rounds them to one value.
 #[test]
-fn a_column_of_a_tiny_spread_is_no_constant() {
+fn a_column_of_small_spread_is_not_taken_for_a_constant() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let x: Vec<u8> = (0..8i64)
@@ -798,7 +792,7 @@ fn a_column_of_a_tiny_spread_is_no_constant() {
     let parts = [part(&path("x.npy"), &path("y.npy"))];
     for refused in [
         prepared(&parts, ArrayOptions::default()).map(drop),
-        load(&parts, ArrayOptions::default(), &|_, _| ()).map(drop),
+        load(&parts, &ArrayOptions::default(), &|_, _| ()).map(drop),
     ] {
         let error = refused.unwrap_err().to_string();
         assert!(
@@ -815,9 +809,9 @@ fn a_column_of_a_tiny_spread_is_no_constant() {
     assert_eq!(apart, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
 }
 
-/// Rows to validate on lose digits where those to train on do not: at every door.
+/// Validation rows may lose digits where training rows do not: every input format checks them.
 #[test]
-fn every_split_is_looked_at_for_lost_digits() {
+fn every_split_is_checked_for_lost_digits() {
     let world = World(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
     let write = |name: &str, text: &[u8]| std::fs::write(world.path(name), text).unwrap();
     write("t.csv", b"a,b,y\n1,7,u\n2,8,v\n1.5,9,u\n");
@@ -882,9 +876,9 @@ fn every_split_is_looked_at_for_lost_digits() {
     }
 }
 
-/// The rows of a dataset are stored with their shift, which is not subtracted again.
+/// The rows of a dataset are stored shifted; flowreg-predict does not shift them again.
 #[test]
-fn the_rows_of_a_dataset_are_read_as_they_are_stored() {
+fn dataset_rows_are_not_shifted_twice() {
     let dir = tempfile::tempdir().unwrap();
     let (x, y) = times(dir.path());
     let options = ArrayOptions {
@@ -893,7 +887,7 @@ fn the_rows_of_a_dataset_are_read_as_they_are_stored() {
     };
     let out = dir.path().join("out");
     let parts = [part(&x, &y)];
-    let prepared = prepare(&parts, options, &out, Overwrite::Never, &|_| {}).unwrap();
+    let prepared = prepare(&parts, &options, &out, Overwrite::Never, &|_| {}).unwrap();
     let mut format = prepared.manifest.numbers.unwrap();
     let stored = of_dataset(&out).1;
     let file = out.join("train.x.npy");
@@ -907,10 +901,10 @@ fn the_rows_of_a_dataset_are_read_as_they_are_stored() {
     assert!(error.contains("another shift"), "{error}");
 }
 
-/// What was done to the rows of a dataset is compared with what the model wants, whatever leads
-/// to them.
+/// The number format of a dataset is compared with that of the model, also through links to its
+/// files and for copies of them.
 #[test]
-fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
+fn dataset_rows_are_recognised_through_links_and_in_copies() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let (x, y) = times(dir.path());
@@ -919,7 +913,7 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
         center: true,
         ..ArrayOptions::default()
     };
-    let prepared = prepare(&[part(&x, &y)], options, &out, Overwrite::Never, &|_| {}).unwrap();
+    let prepared = prepare(&[part(&x, &y)], &options, &out, Overwrite::Never, &|_| {}).unwrap();
     let format = prepared.manifest.numbers.unwrap();
     let stored = of_dataset(&out).1;
     let file = out.join("train.x.npy");
@@ -927,7 +921,7 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
         let read = rows::open(path, format, 2).and_then(|rows| read_all(rows, 360));
         read.unwrap_err().to_string()
     };
-    // A model without a shift, or one that says nothing.
+    // A model without a shift, and one without a number format.
     for format in [Some(&NumberFormat::default()), None] {
         let error = refused(&file, format);
         assert!(error.contains("another shift"), "{error}");
@@ -935,7 +929,7 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
     std::os::unix::fs::symlink(&file, path("link.npy")).unwrap();
     let read = rows::open(&path("link.npy"), &format, 2).unwrap();
     assert_eq!(read_all(read, 7).unwrap(), stored);
-    // The shift is not subtracted twice; nor is it where the numbers are raw ones in f4.
+    // A copy of the shifted rows is refused.
     std::fs::copy(&file, path("copy.npy")).unwrap();
     let error = refused(&path("copy.npy"), Some(&format));
     assert!(
@@ -943,7 +937,7 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
             && error.contains("dataset's own SPLIT.x.npy"),
         "{error}"
     );
-    // Whatever the type of the copy.
+    // A copy of another type is recognised too.
     let doubles: Vec<u8> = stored
         .iter()
         .flat_map(|&v| f64::from(v).to_le_bytes())
@@ -952,7 +946,7 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
     std::fs::write(path("doubles.npy"), npy(1, 64, text, &doubles)).unwrap();
     let error = refused(&path("doubles.npy"), Some(&format));
     assert!(error.contains("only numbers nearer to 0"), "{error}");
-    // A value of 0, which may stand for none, is no copy of anything.
+    // A row of 0, which may stand for missing values, is not taken for a copy.
     for rows in [vec![0.0f32, 1.7e9, 1.0, 0.0], vec![0.0, 0.0, 1.0, 0.0]] {
         let bytes: Vec<u8> = rows.iter().flat_map(|v| v.to_le_bytes()).collect();
         let text = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }";
@@ -960,6 +954,7 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
         let read = rows::open(&path("missing.npy"), &format, 2).unwrap();
         assert_eq!(read_all(read, 2).unwrap().len(), 4);
     }
+    // Raw rows in f4 are accepted.
     let raw = [0.0f32, 1.7e9, 1.0, 1.7001e9]
         .map(f32::to_le_bytes)
         .concat();
@@ -967,8 +962,8 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
     std::fs::write(path("raw.npy"), npy(1, 64, text, &raw)).unwrap();
     let read = rows::open(&path("raw.npy"), &format, 2).unwrap();
     assert_eq!(read_all(read, 2).unwrap().len(), 4);
-    // Without the dataset the format comes along, or the rows are refused.
-    let loaded = load(&[part(&file, &y)], ArrayOptions::default(), &|_, _| ()).unwrap();
+    // Arrays that are files of a dataset have its number format, and cannot be mixed with raw rows.
+    let loaded = load(&[part(&file, &y)], &ArrayOptions::default(), &|_, _| ()).unwrap();
     assert_eq!(loaded.numbers, format);
     let val = ArrayPart {
         name: "val",
@@ -984,15 +979,15 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
             },
         ],
     ] {
-        let error = load(&parts, options, &|_, _| ()).unwrap_err().to_string();
+        let error = load(&parts, &options, &|_, _| ()).unwrap_err().to_string();
         assert!(error.contains("give the dataset"), "{error}");
     }
-    // A dataset of bytes, for a model of numbers as they are.
+    // A dataset of bytes, for a model of undivided numbers.
     let bytes = path("bytes");
     let parts = [part(&golden("little_uint8.npy"), &golden("y.npy"))];
     prepare(
         &parts,
-        ArrayOptions::default(),
+        &ArrayOptions::default(),
         &bytes,
         Overwrite::Never,
         &|_| {},
@@ -1005,9 +1000,9 @@ fn rows_of_a_dataset_are_known_by_links_and_told_from_copies() {
     assert!(error.contains("divided by 255"), "{error}");
 }
 
-/// Of bytes it must be known whether they are divided by 255.
+/// Bytes are refused if the model does not record whether it divides them by 255.
 #[test]
-fn bytes_are_refused_where_the_model_does_not_say_what_they_are() {
+fn bytes_are_refused_if_the_model_has_no_number_format() {
     let bytes = golden("little_uint8.npy");
     let error = rows::open(&bytes, None, 4)
         .map(drop)
@@ -1020,15 +1015,15 @@ fn bytes_are_refused_where_the_model_does_not_say_what_they_are() {
     let floats = golden("little_float32.npy");
     let read = read_all(rows::open(&floats, None, 4).unwrap(), 2).unwrap();
     assert_eq!(read, rows_of(&floats, 4).unwrap());
-    // New datasets say it.
+    // New datasets record it.
     let parts = [part(&floats, &golden("y.npy"))];
     let (manifest, ..) = prepared(&parts, ArrayOptions::default()).unwrap();
     assert_eq!(manifest.numbers, Some(NumberFormat::default()));
 }
 
-/// A model of bytes divided by 255 takes the bytes, or quotients, and nothing else.
+/// A model of bytes divided by 255 accepts bytes or quotients, and no other values.
 #[test]
-fn numbers_beyond_1_are_no_bytes_divided_by_255() {
+fn values_above_1_are_not_taken_for_bytes_divided_by_255() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.npy");
     let format = NumberFormat {
@@ -1115,13 +1110,13 @@ fn tables_of_every_spelling_are_the_same_rows() {
             numbers.columns,
             Some(vec!["length".to_string(), "wide".to_string()])
         );
-        // For a model of these columns, in another order and without the label.
+        // For a model of these columns, a table in another order and without labels.
         let path = table(dir.path(), "ask", "wide,length\n0,7\n");
-        let text = open_text(&path).unwrap();
+        let text = open_text(&path, &Cancel::new()).unwrap();
         let read = Table::of_text(&path, text, None, None, &numbers).unwrap();
         assert_eq!(read_all(Box::new(read), 5).unwrap(), [7.0, 0.0]);
     }
-    // Labels in numerical order, if all are whole numbers; quoted commas, quotes and line ends.
+    // Labels in numerical order, if all are integers; quoted commas, quotes and line ends.
     let text = "a,\"say \"\"b\"\",\nor c\",y\n1,2,10\n3,4,9\n5,6,-1\n7,8,10.0\n";
     let path = table(dir.path(), "numbers", text);
     let options = CsvOptions {
@@ -1136,7 +1131,7 @@ fn tables_of_every_spelling_are_the_same_rows() {
         manifest.numbers.unwrap().columns.unwrap()[1],
         "say \"b\",\nor c"
     );
-    // Other splits by the names of their columns.
+    // Columns of other splits are found by name.
     let (a, b) = (
         table(dir.path(), "a", "p,q,y\n1,2,u\n3,4,v\n"),
         table(dir.path(), "b", "y;q;p\nw;2;1\n"),
@@ -1146,9 +1141,9 @@ fn tables_of_every_spelling_are_the_same_rows() {
     assert_eq!(manifest.splits.len(), 2);
 }
 
-/// The same classes and the same refusals at every door.
+/// Tables, arrays of text and lists give the same classes and refuse the same labels.
 #[test]
-fn labels_mean_the_same_at_every_door() {
+fn labels_are_read_alike_from_every_format() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &[u8]| table(dir.path(), name, text);
     let x = npy::f32_file(&[4, 1], &[1.0, 2.0, 3.0, 4.0]);
@@ -1162,7 +1157,7 @@ fn labels_mean_the_same_at_every_door() {
         test: 0.0,
         seed: 0,
     };
-    // Names and the class of each row, or the refusal, by table, array of text and list.
+    // Class names and the class of each row, or the error, from a table, an array of text and a list.
     let doors = |labels: [&str; 4]| {
         let rows = |row: &dyn Fn(usize) -> String| {
             let lines = (0..4).map(|i| format!("{},{}\n", row(i), labels[i]));
@@ -1239,7 +1234,7 @@ fn labels_mean_the_same_at_every_door() {
 }
 
 #[test]
-fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
+fn invalid_tables_are_refused_by_line_and_column() {
     let dir = tempfile::tempdir().unwrap();
     let options = CsvOptions {
         label: "y".to_string(),
@@ -1284,12 +1279,12 @@ fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
             b"a,y\n1,0\n2,caf\xe9\n",
             "line 3, the label: found \"caf\u{fffd}\", expected a label in UTF-8; save the table so",
         ),
-        // Lines are an editor's, whatever ends them.
+        // Lines are counted as by an editor, for every kind of line end.
         (b"a,y\r\n1,0\r\nred,1\r\n", "line 3, column \"a\""),
         (b"a,y\r1,0\r\rred,1\r", "line 4, column \"a\""),
         (b"\n\na,y\n1,0\n\n\nred,1\n", "line 7, column \"a\""),
         (b"a,y\r\n1,\"u\r\nv\"\r\nred,1\r\n", "line 4, column \"a\""),
-        // A quote that is left open takes no rows with it.
+        // An unclosed quote does not swallow rows.
         (
             b"a,y\n1,u\n2,v\n3,\"u\n4,v\n5,u\n",
             "line 4: found a quote that is never closed, expected a second quote",
@@ -1302,7 +1297,7 @@ fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
             b"a,y\n1,u\n2,\"u\n3,v\n4,\"v\"\n5,v\n",
             "line 3: found a field in quotes with text behind",
         ),
-        // No two classes are made one, and no class two, unsaid.
+        // Classes are neither merged nor split silently.
         (
             b"a,y\n5,\"u\"\n6,\"u \"\n7,v\n",
             "line 3, the label: found \"u \", expected one spelling of a class: \"u\" came before, which differs by spaces only",
@@ -1337,7 +1332,7 @@ fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
             b"a,b\n1,0\n",
             "found the columns a, b, expected a column \"y\"",
         ),
-        (b"a|y\n1|0\n", "--delimiter"),
+        (b"a|y\n1|0\n", "`delimiter` names another"),
         (
             b"1.5,2\n1,0\n",
             "numbers only (1.5, 2), expected a first line that names",
@@ -1378,7 +1373,7 @@ fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
             .to_string();
         assert!(error.contains(advice), "{error}");
     }
-    // A quote that is never closed does not fill the memory.
+    // An unclosed quote does not fill the memory.
     let open = [b"a,y\n1,0\n\"".to_vec(), vec![b'x'; 80 << 20]].concat();
     let error = refused(&open);
     assert!(
@@ -1408,12 +1403,12 @@ fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
             "{error}"
         );
     }
-    // Numbers may stand among spaces.
+    // Spaces around numbers are allowed.
     let path = table(dir.path(), "numbers", "a, y\n1, 0\n2,1\n3, 1\n4,0\n");
     let (manifest, _, labels) = of_tables(&[("train", &path)], &centered).unwrap();
     assert_eq!(manifest.class_names, ["0", "1"]);
     assert_eq!(labels, [0, 1, 1, 0]);
-    // A column of truth values, however they are written.
+    // A column of truth values, in every spelling.
     let path = table(
         dir.path(),
         "truths",
@@ -1430,9 +1425,9 @@ fn tables_that_cannot_be_used_are_refused_by_line_and_column() {
     assert_eq!(f64::from(x[0]) + shift[0], 1_700_000_000.5);
 }
 
-/// The same model of the same numbers, however they are stored.
+/// The same numbers give the same model in every file format.
 #[test]
-fn fits_of_converted_arrays_are_those_of_mapped_ones() {
+fn converted_and_mapped_arrays_give_the_same_fit() {
     let world = World::new();
     let fit = |x: &str, y: &str, out: &str, more: &[&str]| {
         let common = [
@@ -1488,13 +1483,13 @@ fn fits_of_converted_arrays_are_those_of_mapped_ones() {
     let model = Model::load(world.path("bytes/model.safetensors")).unwrap();
     let numbers = model.about().numbers.clone().unwrap();
     assert_eq!(numbers.scale.as_deref(), Some("u8/255"));
-    // What a file of its own is called wins over an address.
+    // `FILE:NAME` is a file, if one of that name exists, and else a member of FILE.
     std::fs::copy(golden("little_float32.npy"), world.path("a.npz:x")).unwrap();
     fit("a.npz:x", &file("y.npy"), "colon", &[]);
     assert_eq!(weight("colon"), weight("mapped"));
 }
 
-/// A shift goes from the command line through dataset and model to ONNX.
+/// A shift is passed on from the command line to the dataset, the model and ONNX.
 #[test]
 fn a_shift_is_kept_by_dataset_model_and_onnx() {
     let world = World::new();
@@ -1541,7 +1536,7 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
         summary["train_accuracy"].as_f64().unwrap() > 0.99,
         "{summary}"
     );
-    // A start of the same shift is one; a model of other rows is none.
+    // --init accepts a model of the same shift and refuses one of another.
     let again = [
         "--init",
         "of-x/model.safetensors",
@@ -1552,7 +1547,7 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
         "--out",
     ];
     succeeds(&world.run(FIT, &[&["set"], &again[..], &["more"]].concat()));
-    // A model of rows that were not shifted, which has nothing else to tell of, is none.
+    // --init refuses a model of rows that were not shifted.
     let golden_file = |name: &str| golden(name).to_str().unwrap().to_string();
     let plain = [
         "--x",
@@ -1580,7 +1575,7 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
         ];
         world.run(FIT, &[&["set"], &init[..]].concat())
     });
-    // Nor is one of bytes for rows that were not divided.
+    // --init refuses a model of bytes for rows that were not divided.
     let little = |x: &str, more: &[&str]| {
         let (x, y) = (golden_file(x), golden_file("y.npy"));
         let rows = ["--x", &x, "--y", &y, "--epochs", "1"];
@@ -1615,7 +1610,7 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
     );
 }
 
-/// Tables from pipes and packed ones; what a pipe brought is not left in the dataset.
+/// Tables are read from pipes and packed files; the copy of a pipe is not left in the dataset.
 #[cfg(unix)]
 #[test]
 fn tables_are_read_packed_and_from_pipes() {
@@ -1679,10 +1674,10 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     entries.map(read).collect()
 }
 
-/// Rows of which several blocks of 4 MB are made, and of columns several runs of 8 KB read.
+/// Number of rows that gives several blocks of 4 MB, and several reads of 8 KB of each column.
 const SHAPE: (usize, usize) = (3000, 1024);
 
-/// The number in a row and column of the large arrays, exact in f32.
+/// The value in a row and column of the large arrays, exact in f32.
 fn large(row: usize, column: usize) -> f64 {
     (row * 7 % 1000) as f64 / 8.0 - (column % 512) as f64
 }
@@ -1712,7 +1707,7 @@ fn write_large(dir: &Path, dtype: Dtype, fortran: bool, number: impl Fn(usize, u
     std::fs::write(dir.join("y.npy"), npy(1, 64, &dictionary, &labels)).unwrap();
 }
 
-/// Of every kind of input each number of threads makes the same files.
+/// Any number of threads writes the same files, for every input format.
 #[test]
 fn datasets_do_not_depend_on_the_number_of_threads() {
     let dir = tempfile::tempdir().unwrap();
@@ -1726,7 +1721,7 @@ fn datasets_do_not_depend_on_the_number_of_threads() {
             std::fs::remove_dir_all(&out).unwrap();
             made
         });
-        // Not by `assert_eq!`, which would print megabytes.
+        // `assert_eq!` would print megabytes.
         assert!(made[0] == made[1] && made[0] == made[2], "{kind}");
         let [first, ..] = made;
         first
@@ -1740,7 +1735,7 @@ fn datasets_do_not_depend_on_the_number_of_threads() {
             let parts = [part(&dir.path().join("x.npy"), &dir.path().join("y.npy"))];
             let options = ArrayOptions::default();
             let made = same("arrays", &|| {
-                prepare(&parts, options, &out, Overwrite::Never, &|_| {})
+                prepare(&parts, &options, &out, Overwrite::Never, &|_| {})
             });
             let x = &made["train.x.npy"];
             assert!(
@@ -1752,10 +1747,14 @@ fn datasets_do_not_depend_on_the_number_of_threads() {
 
     let rows = 1100;
     let mut text = String::from("label");
-    (0..features).for_each(|column| text += &format!(",x{column}"));
+    for column in 0..features {
+        text += &format!(",x{column}");
+    }
     for row in 0..rows {
         text += &format!("\n{}", row % 2);
-        (0..features).for_each(|column| text += &format!(",{}", large(row, column)));
+        for column in 0..features {
+            text += &format!(",{}", large(row, column));
+        }
     }
     let path = table(dir.path(), "table.csv", text);
     let name = "train";
@@ -1772,14 +1771,16 @@ fn datasets_do_not_depend_on_the_number_of_threads() {
     let mut text = String::new();
     for row in 0..rows {
         text += &format!("{}", row % 2);
-        (0..features).for_each(|j| text += &format!(" {}:{}", j + 1, large(row, j)));
+        for j in 0..features {
+            text += &format!(" {}:{}", j + 1, large(row, j));
+        }
         text += "\n";
     }
     let path = table(dir.path(), "text.libsvm", text);
     let part = Part { name, path };
     let of_text = same("LIBSVM", &|| {
         let (parts, options) = (std::slice::from_ref(&part), LibsvmOptions::default());
-        libsvm::prepare(parts, options, &out, Overwrite::Never, &|_| {})
+        libsvm::prepare(parts, &options, &out, Overwrite::Never, &|_| {})
     });
     for made in [of_table, of_text] {
         let x = &made["train.x.npy"][128..];
@@ -1787,14 +1788,13 @@ fn datasets_do_not_depend_on_the_number_of_threads() {
     }
 }
 
-/// A row that cannot be used, behind blocks that were written already, is named by its row, and
-/// nothing is left.
+/// An invalid row behind blocks that were already written is named, and no output is left.
 #[test]
-fn an_error_in_the_middle_leaves_nothing() {
+fn an_error_after_written_blocks_leaves_no_output() {
     let dir = tempfile::tempdir().unwrap();
     for fortran in [false, true] {
         write_large(dir.path(), Dtype::F64, fortran, |row, column| {
-            // The first in the order of rows; of columns it is the second.
+            // The first invalid value in the order of rows; in that of columns it is the second.
             let is_bad = (row, column) == (2500, 1000) || (row, column) == (2501, 3);
             if is_bad { f64::NAN } else { large(row, column) }
         });
@@ -1804,7 +1804,7 @@ fn an_error_in_the_middle_leaves_nothing() {
             let pool = threads::pool(Some(threads)).unwrap();
             let made = pool.install(|| {
                 let options = ArrayOptions::default();
-                prepare(&parts, options, &out, Overwrite::Never, &|_| {})
+                prepare(&parts, &options, &out, Overwrite::Never, &|_| {})
             });
             let error = made.unwrap_err();
             assert_eq!(error.exit_code(), 65);
@@ -1818,11 +1818,11 @@ fn an_error_in_the_middle_leaves_nothing() {
     }
 }
 
-/// Whichever operation of the preparation of three blocks the system refuses: it ends, with exit
-/// code 74, and nothing is left.
+/// Whichever operation of the preparation of three blocks fails, it ends with exit code 74 and no
+/// output is left.
 #[test]
 #[cfg(debug_assertions)]
-fn a_refused_write_of_a_block_leaves_nothing() {
+fn a_failed_write_of_a_block_leaves_no_output() {
     let dir = tempfile::tempdir().unwrap();
     write_large(dir.path(), Dtype::F32, false, large);
     let mut refused = 0;
@@ -1841,7 +1841,7 @@ fn a_refused_write_of_a_block_leaves_nothing() {
         assert_eq!(output.status.code(), Some(74), "{call}: {complaint}");
         assert_eq!(complaint.lines().count(), 1, "{call}: {complaint}");
         let left = std::fs::read_dir(dir.path()).unwrap().count();
-        // Once it has appeared, it stays.
+        // A dataset that has been published stays.
         if !dir.path().join("out").exists() {
             assert_eq!(left, 2, "{call}: {complaint}");
         } else {

@@ -1,5 +1,5 @@
-//! One probability by every door, one pass over a split, no model of non-numbers, and no work
-//! before a refusal: the binaries on arrays.
+//! The binaries on arrays: calibrated probabilities agree in all outputs, a split is evaluated once,
+//! no model with NaN is published, and invalid arguments are refused before any work.
 
 mod common;
 
@@ -15,7 +15,7 @@ use flowreg::{Model, Samples};
 struct Place(tempfile::TempDir);
 
 impl Place {
-    /// 3 classes of 12 features, `n` rows to fit and `m` to validate on.
+    /// 3 classes, 12 features, `n` training rows and `m` validation rows.
     fn new(n: usize, m: usize) -> Place {
         let place = Place(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
         let mut uniform = uniform(3);
@@ -71,7 +71,8 @@ impl Place {
         self.fit(&[&val[..], args].concat())
     }
 
-    /// This exit code, these words on stderr, nothing said of a fit, nothing written.
+    /// Check that the exit code is `code`, stderr contains `words`, stdout is empty, and no run was
+    /// written.
     #[track_caller]
     fn refuses(&self, code: i32, words: &[&str], output: &Output) {
         let (out, err) = (text(&output.stdout), text(&output.stderr));
@@ -95,10 +96,10 @@ fn values(file: &Path) -> (Vec<f32>, usize) {
     (matrix.view().as_slice().to_vec(), matrix.view().cols())
 }
 
-/// Summary, report, flowreg-predict and the exported arrays of a calibrated model: one loss, one
-/// confidence; what belongs to the fit stays as it was fitted.
+/// Summary, report, flowreg-predict and the exported arrays of a calibrated model agree on loss and
+/// confidence. Values of the fit (train_loss, the stored weight) are uncalibrated.
 #[test]
-fn a_calibrated_run_has_one_probability() {
+fn all_outputs_of_a_calibrated_run_have_the_same_probabilities() {
     let place = Place::new(40, 200);
     for how in [
         &NEWTON[..],
@@ -107,7 +108,7 @@ fn a_calibrated_run_has_one_probability() {
         succeeds(&place.validated(&[how, &["--calibrate"]].concat()));
         let summary = json(&place.path("run/summary.json"));
         let temperature = summary["calibration"]["temperature"].as_f64().unwrap();
-        assert!(temperature > 1.2, "the fit is too sure: {temperature}");
+        assert!(temperature > 1.2, "overconfident fit: {temperature}");
         assert_eq!(summary["calibration"]["at_bound"], false);
         assert_eq!(summary["calibration"]["separable"], false);
 
@@ -137,7 +138,7 @@ fn a_calibrated_run_has_one_probability() {
             .unwrap();
         assert!(common::relative(after, loss) < 1e-5, "{after} {loss}");
 
-        // The report's examples are as sure as flowreg-predict is.
+        // The confidences of the report's examples are those of flowreg-predict.
         let page = std::fs::read_to_string(place.path("run/report.html")).unwrap();
         let told = page.split("\"confidence\":").skip(1).map(|rest| {
             rest[..rest.find([',', '}']).unwrap()]
@@ -150,7 +151,7 @@ fn a_calibrated_run_has_one_probability() {
             assert!(p.iter().any(|p| (p - told).abs() < 1e-5), "{told}");
         }
 
-        // The file keeps what was fitted, and train_loss is of that.
+        // The file has the uncalibrated weight, and train_loss belongs to it.
         let model = Model::load(place.path("run/model.safetensors")).unwrap();
         assert_eq!(model.about().temperature, Some(temperature));
         let mut plain = model.clone();
@@ -168,7 +169,7 @@ fn a_calibrated_run_has_one_probability() {
         let fitted = Model::load(place.path("run/model.safetensors")).unwrap();
         assert_eq!(fitted.weight().as_slice(), model.weight().as_slice());
 
-        // Exported numbers know no temperature and need none.
+        // Exported arrays are divided by the temperature.
         model.save(place.path("calibrated.safetensors")).unwrap();
         let export = [
             "export",
@@ -193,7 +194,7 @@ fn a_calibrated_run_has_one_probability() {
         let q = exported.probabilities(&x).unwrap();
         assert!(p.iter().zip(&q).all(|(p, q)| (p - q).abs() < 1e-5));
 
-        // --init takes the fitted weight and leaves the temperature aside.
+        // --init takes the weight and ignores the temperature.
         let again = ["--init", "calibrated.safetensors", "--epochs", "0"];
         succeeds(&place.fit(&again));
         let again = Model::load(place.path("run/model.safetensors")).unwrap();
@@ -202,9 +203,9 @@ fn a_calibrated_run_has_one_probability() {
     }
 }
 
-/// A temperature survives its file for whatever digits it has.
+/// Writing and reading a temperature changes no digit.
 #[test]
-fn a_temperature_is_read_as_it_was_written() {
+fn temperatures_survive_their_file_exactly() {
     let mut uniform = uniform(1);
     for _ in 0..2000 {
         let mut model = Model::new(vec![1.0, 2.0], vec![0.5]).unwrap();
@@ -219,7 +220,7 @@ fn a_temperature_is_read_as_it_was_written() {
 }
 
 #[test]
-fn a_temperature_at_its_bound_is_said() {
+fn a_temperature_at_its_bound_is_reported() {
     let place = Place::new(40, 60);
     succeeds(&place.fit(&NEWTON));
     let model = Model::load(place.path("run/model.safetensors")).unwrap();
@@ -266,7 +267,7 @@ fn refusals_come_before_any_work() {
     let output = place.fit(&["--save-trajectory", "--standardize", "both"]);
     place.refuses(64, &["--save-trajectory", "--standardize none"], &output);
 
-    // A model that does not fit, before K is made; weights that do not, too.
+    // A model or weights of another shape are refused before K is computed.
     let events = |options: &flowreg::FitOptions| {
         let (x, d) = values(&place.path("x.npy"));
         let samples = Samples::new(&x, d, &[0; 20], 3).unwrap();
@@ -286,7 +287,7 @@ fn refusals_come_before_any_work() {
     };
     assert_eq!(events(&options), 0);
 
-    // An output that is there, before anything is predicted.
+    // An existing output is refused before anything is predicted.
     succeeds(&place.fit(&["--epochs", "1"]));
     std::fs::write(place.path("p.npy"), b"mine").unwrap();
     let output = place.run(PREDICT, &["run", "xv.npy", "--npy", "p.npy"]);
@@ -295,9 +296,9 @@ fn refusals_come_before_any_work() {
     assert_eq!(std::fs::read(place.path("p.npy")).unwrap(), b"mine");
 }
 
-/// A split that is not there is told before another one is verified.
+/// A missing split is reported before another one is verified.
 #[test]
-fn names_of_splits_are_looked_up_first() {
+fn missing_splits_are_reported_before_any_verification() {
     let world = common::world::World::new();
     let damaged = world.path("data/train.x.npy");
     let mut bytes = std::fs::read(&damaged).unwrap();
@@ -311,7 +312,7 @@ fn names_of_splits_are_looked_up_first() {
     world.refuses(65, &["train.x.npy"], |world| world.fit(&[]));
 }
 
-/// The split fitted is evaluated once where it is --eval-split as well; with sample weights.
+/// A split that is both fitted and the --eval-split is evaluated once, with its sample weights.
 #[test]
 fn a_split_is_evaluated_once() {
     let place = Place::new(30, 30);
@@ -328,7 +329,7 @@ fn a_split_is_evaluated_once() {
             summary[format!("eval_{name}")]
         );
     }
-    // Against the plain definition.
+    // Against the definition.
     let model = Model::load(place.path("run/model.safetensors")).unwrap();
     let (x, _) = values(&place.path("x.npy"));
     let labels = std::fs::read(place.path("y.npy")).unwrap();
@@ -353,7 +354,7 @@ fn a_split_is_evaluated_once() {
     assert!(said.contains("evaluation of --eval-split"), "{said}");
 }
 
-/// The last step's model is looked at as the others are: nothing of non-numbers is published.
+/// The model of the last step is checked too: no run with NaN or infinity is published.
 #[test]
 fn a_last_step_that_overflows_publishes_nothing() {
     let place = Place::new(30, 30);
@@ -364,7 +365,7 @@ fn a_last_step_that_overflows_publishes_nothing() {
             ("2", "1e300", 1.0),
             ("1", "1e20", 1e10),
         ] {
-            // The last one's weights are finite, its logits are not.
+            // The weights of the last epoch are finite, its logits are not.
             let scaled: Vec<f32> = x.iter().map(|x| scale * x).collect();
             place.write_rows("x.npy", &scaled, d);
             let output = place.fit(&["--epochs", epochs, "--lr", lr, "--engine", engine]);
@@ -397,9 +398,9 @@ fn a_last_step_that_overflows_publishes_nothing() {
     );
 }
 
-/// Every door that loads a model refuses one of non-numbers, naming file, tensor and place.
+/// Every command that loads a model refuses NaN and infinity, and names file, tensor and place.
 #[test]
-fn a_model_of_non_numbers_is_refused() {
+fn models_with_nan_or_infinity_are_refused() {
     let place = Place::new(10, 10);
     for (value, word) in [
         (f32::NAN, "NaN"),
@@ -436,9 +437,9 @@ fn a_model_of_non_numbers_is_refused() {
     }
 }
 
-/// Logits beyond f32: the input is named, the others are predicted, no NaN is printed.
+/// Rows whose logits overflow f32 are named, the others are predicted, and no NaN is printed.
 #[test]
-fn logits_that_overflow_are_no_probabilities() {
+fn rows_whose_logits_overflow_are_named_and_left_out() {
     let place = Place::new(10, 10);
     let model = Model::new([1e30, 0.0, 0.0, 1e30, 1.0, 1.0].to_vec(), vec![0.0; 3]).unwrap();
     model.save(place.path("m.safetensors")).unwrap();

@@ -1,8 +1,7 @@
-//! Campaigns against the promises of reliability, with one table at the end: how often each
-//! fault was tried, and how often something was lost. `cargo test` runs a short form;
-//! `tools/faults.sh` the full one (`-- --full`).
+//! Fault injection: a table of how often each fault was tried and how often something was lost.
+//! `cargo test` runs a short form, `tools/faults.sh` the full one (`-- --full`).
 //!
-//! Processes are ended by their id, each run is bounded, and everything lies in one temporary
+//! Processes are killed by their id, each has a time limit, and all files are in one temporary
 //! directory.
 
 mod common;
@@ -74,7 +73,7 @@ struct Campaign {
     rows: Vec<Row>,
 }
 
-/// Counts trials and says what was lost.
+/// Counts trials, and prints what was lost.
 struct Trials {
     fault: &'static str,
     tried: usize,
@@ -115,6 +114,7 @@ impl Campaign {
             classes: 3,
             per_class: [3, 1, 1],
             seed: 1,
+            cancel: None,
         };
         write_photographs(&c.path("photographs"), &flowers, &|_| {}).unwrap();
         assert!(finish(c.prep("data", "8", &[])).status.success());
@@ -125,7 +125,7 @@ impl Campaign {
         self.dir.path().join(name)
     }
 
-    /// N of the full campaign, or of the short one.
+    /// Number of trials: of the full campaign, or of the short one.
     fn times(&self, full: usize, short: usize) -> usize {
         if self.full { full } else { short }
     }
@@ -166,7 +166,7 @@ impl Campaign {
         command
     }
 
-    /// A choice among 20 penalties in 3 folds: some hundred steps.
+    /// A choice among 20 penalties in 3 folds: several hundred steps.
     fn converged(&self, out: &str, more: &[&str]) -> Command {
         let mut command = Command::new(FIT);
         command
@@ -184,7 +184,7 @@ impl Campaign {
         command
     }
 
-    /// A moment in a process that takes `seconds`.
+    /// A random moment in a process that takes `seconds`.
     fn moment(&mut self, seconds: f32) -> Duration {
         Duration::from_secs_f32((self.uniform)() * seconds)
     }
@@ -193,7 +193,7 @@ impl Campaign {
         ((f64::from((self.uniform)()) * len as f64) as usize).min(len - 1)
     }
 
-    /// Whether the dataset is absent, or there with every byte.
+    /// Whether the dataset is absent or complete.
     fn absent_or_complete(&self, name: &str) -> bool {
         let path = self.path(name);
         !path.exists()
@@ -202,23 +202,24 @@ impl Campaign {
                 .is_ok()
     }
 
-    /// Names that were not there at the beginning.
+    /// Names that did not exist at the beginning.
     fn remains(&self, of: &str) -> Vec<String> {
         let names = fs::read_dir(self.dir.path()).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.contains(of)).collect()
     }
 
-    /// Every I/O call fails once; or is interrupted, or short, and then nothing may differ.
+    /// Every I/O call fails once. Where it is only interrupted or short, the output may not differ.
     fn io_calls(&mut self) {
-        let kinds: &[&str] = match self.full {
-            true => &["eio", "enospc", "eintr", "short"],
-            false => &["eio", "short"],
+        let kinds: &[&str] = if self.full {
+            &["eio", "enospc", "eintr", "short"]
+        } else {
+            &["eio", "short"]
         };
         let mut trials =
             Trials::of("the k-th I/O call fails or is awkward, every k of prep, fit, export");
-        // About 170, 60 and 20 are known. A build that does not look at FLOWREG_FAIL_IO (a release
-        // build) has none, and nothing would be tried.
+        // About 170, 60 and 20 calls are expected. A release build ignores FLOWREG_FAIL_IO and would
+        // try nothing.
         const FEWEST: [usize; 3] = [100, 40, 12];
         let mut all_calls = Vec::new();
         let fit = ["--epochs", "3", "--checkpoint-every", "1", "--force"];
@@ -244,13 +245,13 @@ impl Campaign {
                         finish(command)
                     };
                     let output = failing_at(k);
-                    // What was there is there, whatever happened to what was to replace it.
+                    // The old output is complete, whatever happened to its replacement.
                     let there = fs::read(self.path(out).join(file)).is_ok_and(|now| now == good)
                         && names_in(&self.path(out)) == names;
                     let clean = self.remains(&format!(".{out}.")).is_empty();
                     let code = output.status.code();
                     if calls.is_none() && code == Some(0) {
-                        // The end; or a failure that nobody saw, which others follow.
+                        // There are no more calls, or a call whose failure has no effect.
                         let end = (k + 1..k + 9).all(|k| failing_at(k).status.success());
                         trials.tried(end, || format!("{out} {k}:{kind}: nobody saw it"));
                         calls = Some(k);
@@ -297,7 +298,7 @@ impl Campaign {
             let moment = self.moment(whole);
             let child = spawn(self.prep("out", "64", &["--force"]));
             if kill_after(child, moment).success() {
-                continue; // It was done before.
+                continue; // It ended before the kill.
             }
             caught += usize::from(self.path(".out.partial").exists());
             let kept = self.absent_or_complete("out");
@@ -338,7 +339,7 @@ impl Campaign {
         let whole = began.elapsed().as_secs_f32();
         let expected = of_run(&self.path("whole"));
         let (mut caught, mut fits, mut resumed) = (0, 0, 0);
-        // Killed until so many trials; then once more to its end, from wherever it was killed.
+        // Kill the fit `times` times, then let it resume and end.
         loop {
             let kept = self.path("run6.checkpoint").exists();
             let last = trials.tried >= times && (kept || trials.tried >= 2 * times);
@@ -357,7 +358,7 @@ impl Campaign {
                 self.path(".run6.checkpoint.partial").exists()
                     || self.path(".run6.partial/summary.json").exists(),
             );
-            // Every moment leaves nothing or a whole run, nothing or a whole checkpoint.
+            // A kill leaves no run or a complete one, no checkpoint or a complete one.
             let run = of_run(&self.path("run6"));
             let kept = run
                 .as_ref()
@@ -386,7 +387,8 @@ impl Campaign {
         self.end(trials, format!("{caught} ({share} %) while writing; {fits} fits came to their end, all with the bits of an unbroken one"));
     }
 
-    /// Ctrl-C and SIGTERM: the right exit code, one line, a checkpoint; then the same bits.
+    /// Ctrl-C and SIGTERM give their exit code, one line and a checkpoint; resuming gives the same
+    /// bits.
     fn signals(&mut self) {
         let mut trials = Trials::of("Ctrl-C or SIGTERM, of fit then --resume");
         let options = ["--checkpoint-every", "1h", "--resume"];
@@ -431,10 +433,11 @@ impl Campaign {
             let output = signal_and_finish(child, signal);
             if !output.status.success() {
                 let kept = output.status.code() == Some(code) && !self.path("run2").exists();
-                // While K is made there is nothing to keep.
-                let said = match self.path("run2.checkpoint").exists() {
-                    true => "--resume",
-                    false => "nothing was written",
+                // There is no checkpoint while K is computed.
+                let said = if self.path("run2.checkpoint").exists() {
+                    "--resume"
+                } else {
+                    "nothing was written"
                 };
                 let said = String::from_utf8_lossy(&output.stderr).contains(said);
                 let end = finish(fit(self, "run2"));
@@ -467,7 +470,7 @@ impl Campaign {
         self.end(trials, "one wins, three exit 73");
     }
 
-    /// Disks of many sizes, where the machine lets us make them.
+    /// Disks of many sizes, if the user may mount a tmpfs.
     fn full_disks(&mut self) {
         let mut trials = Trials::of("disk full, prep and fit on tmpfs of 50 sizes");
         let disk = self.path("disk");
@@ -495,11 +498,10 @@ impl Campaign {
                 let code = output.status.code();
                 let there = self.path(name).exists();
                 filled += usize::from(code == Some(74));
-                let kept = match there {
-                    true => {
-                        code == Some(0) && (name == "disk/run" || self.absent_or_complete(name))
-                    }
-                    false => code == Some(74),
+                let kept = if there {
+                    code == Some(0) && (name == "disk/run" || self.absent_or_complete(name))
+                } else {
+                    code == Some(74)
                 };
                 let hidden = fs::read_dir(&disk).unwrap().any(|entry| {
                     entry
@@ -513,17 +515,16 @@ impl Campaign {
             let unmounted = Command::new("umount").arg(&disk).status().unwrap();
             assert!(unmounted.success());
         }
-        let note = match skipped {
-            true => {
-                common::skipped("full disks: no right to mount a tmpfs");
-                "SKIPPED: no right to mount".to_string()
-            }
-            false => format!("{filled} times full; exit 74, nothing left over"),
+        let note = if skipped {
+            common::skipped("full disks: no right to mount a tmpfs");
+            "SKIPPED: no right to mount".to_string()
+        } else {
+            format!("{filled} times full; exit 74, nothing left over")
         };
         self.end(trials, note);
     }
 
-    /// `ulimit -f`: every file may have so many blocks of 512 bytes.
+    /// `ulimit -f` limits the blocks of 512 bytes of every file.
     fn small_files(&mut self) {
         let mut trials = Trials::of("files may not grow, prep at 50 limits");
         for blocks in (0..self.times(50, 5)).map(|i| i * 4) {
@@ -584,7 +585,7 @@ impl Campaign {
             }
             for bit in (0..8 * good.len()).step_by(step) {
                 if name == "train.x.npy" {
-                    break; // Its own campaign.
+                    break; // The matrix has another campaign.
                 }
                 fs::write(&path, flipped(&good, bit)).unwrap();
                 bits.tried(!read_data(), || format!("{name}, bit {bit}"));
@@ -622,7 +623,7 @@ impl Campaign {
         self.end(trials, format!("refused; {blocks} blocks"));
     }
 
-    /// NaN, infinities and what is too large, planted with right checksums.
+    /// NaN, infinities and too large values in files with correct checksums.
     fn plantings(&mut self) {
         let mut trials = Trials::of("NaN, Inf or beyond 1e15 planted in a cell");
         let data = self.path("data");
@@ -660,7 +661,7 @@ impl Campaign {
                 .is_some_and(|(code, line)| *code == 65 && line.contains(&named));
             trials.tried(refused, || format!("{named} {found:?}"));
         }
-        // Once through the program, on both engines.
+        // One value by the program, on both engines.
         for engine in ["gram", "primal"] {
             let output = finish(self.fit("run", &["--engine", engine, "--force"]));
             trials.tried(output.status.code() == Some(65), || format!("{output:?}"));
@@ -670,7 +671,7 @@ impl Campaign {
         self.end(trials, "exit 65 naming row and column");
     }
 
-    /// The matrix cut short or rewritten while a fit has it mapped.
+    /// The matrix is truncated or rewritten while a fit has it mapped.
     fn changes_under_the_map(&mut self) {
         use std::os::unix::fs::FileExt;
         let path = self.path("large/train.x.npy");
@@ -697,11 +698,11 @@ impl Campaign {
                 wait_for_line(&mut child, "sgd:");
                 std::thread::sleep(self.moment(0.15));
                 let file = fs::File::options().write(true).open(&path).unwrap();
-                match cut {
-                    true => file.set_len(self.index(good.len()) as u64).unwrap(),
-                    false => file
-                        .write_all_at(&[255; 4096], self.index(good.len() - 4096) as u64)
-                        .unwrap(),
+                if cut {
+                    file.set_len(self.index(good.len()) as u64).unwrap()
+                } else {
+                    file.write_all_at(&[255; 4096], self.index(good.len() - 4096) as u64)
+                        .unwrap()
                 }
                 let output = bounded(child);
                 let lines = output.stderr.iter().filter(|&&b| b == b'\n').count();
@@ -729,14 +730,14 @@ fn flipped(bytes: &[u8], bit: usize) -> Vec<u8> {
 
 type RunBytes = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
 
-/// Model, history and, where there is one, path of penalties; `None` if they are not there.
+/// Model, history and path of penalties (if there is one); `None` without a run.
 fn of_run(run: &Path) -> Option<RunBytes> {
     let read = |name| fs::read(run.join(name)).ok();
     let path = read("path.json");
     Some((read("model.safetensors")?, read("history.jsonl")?, path))
 }
 
-/// Whether a checkpoint is absent, or there with every byte.
+/// Whether a checkpoint is absent or complete.
 fn absent_or_whole(checkpoint: &Path) -> bool {
     let whole = |bytes: Vec<u8>| flowreg::io::tensors::read_all(&bytes).is_ok();
     fs::read(checkpoint).map_or(!checkpoint.exists(), whole)

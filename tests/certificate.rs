@@ -1,5 +1,5 @@
-//! What a converged fit says of its model is true of the model's f32 weights, over the rows as
-//! they are stored: held to the definition in f64 and to an optimum found there by another way.
+//! The report of a converged fit is true of the f32 weights of its model: it is compared with the
+//! definition in f64 on the stored rows, and with an optimum that another method finds in f64.
 
 mod common;
 
@@ -14,7 +14,7 @@ use flowreg::solver::report::{MeasuredOn, Status};
 use flowreg::{Model, Samples};
 use proptest::prelude::*;
 
-/// Rows of an awkward kind with labels that a linear model can half learn.
+/// A problem whose rows make numerics difficult, with labels that a linear model partly fits.
 #[derive(Clone, Debug)]
 struct Awkward {
     n: usize,
@@ -30,11 +30,11 @@ struct Awkward {
 enum EngineKind {
     /// Values of one size.
     Plain,
-    /// A few rows, and combinations of them.
+    /// A few random rows, and linear combinations of them.
     Dependent,
-    /// Some rows stand there again, with other labels.
+    /// Some rows are repeated with other labels.
     Repeated,
-    /// Every feature has a scale of its own, from 1e-6 to 1e6.
+    /// The features have different scales, from 1e-6 to 1e6.
     Scales,
     /// Some features are constant, others nearly.
     Constants,
@@ -42,7 +42,7 @@ enum EngineKind {
     Counts,
     /// Bytes over 255.
     Bytes,
-    /// Far from 0, beside how they differ.
+    /// The mean is large compared with the deviation.
     Shifted,
 }
 
@@ -72,7 +72,9 @@ impl Awkward {
                         x[i * d + k] = a * x[p * d + k] + b * x[q * d + k];
                     }
                 }
-                x.iter_mut().for_each(|x| *x *= 100.0);
+                for x in &mut x {
+                    *x *= 100.0;
+                }
             }
             EngineKind::Repeated => {
                 for i in (2..n).step_by(3) {
@@ -82,7 +84,9 @@ impl Awkward {
             }
             EngineKind::Scales => {
                 let scales: Vec<f32> = (0..d).map(|_| 10f32.powf(12.0 * uniform() - 6.0)).collect();
-                (0..n * d).for_each(|at| x[at] *= scales[at % d]);
+                for at in 0..n * d {
+                    x[at] *= scales[at % d];
+                }
             }
             EngineKind::Constants => {
                 for k in (0..d).step_by(2) {
@@ -99,7 +103,9 @@ impl Awkward {
                 .for_each(|x| *x = (127.5 * (*x + 1.0)).round() / 255.0),
             EngineKind::Shifted => {
                 let far = 10f32.powf(1.0 + 3.0 * uniform());
-                x.iter_mut().for_each(|x| *x += far);
+                for x in &mut x {
+                    *x += far;
+                }
             }
         }
         let spread: Vec<(f32, f32)> = (0..d)
@@ -119,7 +125,7 @@ impl Awkward {
                 (value as i64).clamp(0, classes as i64 - 1)
             })
             .collect();
-        // Sometimes a class of one row, sometimes none of it.
+        // Some problems have a class of one row or of none.
         if seed % 4 == 1 {
             let last = classes as i64 - 1;
             labels
@@ -134,11 +140,11 @@ impl Awkward {
             1 => (0..n).map(|_| f64::from(uniform()) + 0.1).collect(),
             _ => (0..n).map(|i| (i % 4) as f64).collect(),
         };
-        // Two classes that count.
+        // At least two classes have weight.
         (labels[0], labels[1]) = (0, 1);
         let mut weights = weights;
         (weights[0], weights[1]) = (1.0, 1.0);
-        // Rows without a weight may hold anything.
+        // Rows of weight 0 get arbitrary values.
         if seed.is_multiple_of(5) {
             for i in (0..n).filter(|&i| weights[i] == 0.0) {
                 x[i * d..(i + 1) * d]
@@ -171,13 +177,13 @@ impl Awkward {
         fit_path(&self.samples(), &options, &mut |_| {}).unwrap()
     }
 
-    /// σ of every feature while fitting.
+    /// σ of every feature, 1 where features are not scaled.
     fn deviation(&self, standardize: Standardize) -> Vec<f64> {
         let scaler = Scaler::new(self.samples().x(), Some(&self.weights), standardize).unwrap();
         scaler.deviation().to_vec()
     }
 
-    /// The mean loss of logits z(row, output), by its definition, small losses with their digits.
+    /// The mean loss of logits z(row, output) by its definition; small losses keep their digits.
     fn loss(&self, outputs: usize, z: impl Fn(usize, usize) -> f64) -> f64 {
         let total: f64 = self.weights.iter().sum();
         let of_row = |i: usize| -> f64 {
@@ -192,9 +198,10 @@ impl Awkward {
             };
             let top = margins.iter().copied().fold(0.0, f64::max);
             let rest: f64 = margins.iter().map(|m| (m - top).exp()).sum();
-            match top > 0.0 {
-                true => top + (rest + (-top).exp()).ln(),
-                false => rest.ln_1p(),
+            if top > 0.0 {
+                top + (rest + (-top).exp()).ln()
+            } else {
+                rest.ln_1p()
             }
         };
         (0..self.n)
@@ -226,7 +233,7 @@ impl Awkward {
         all.map(|(i, j)| terms(i, j)).fold(0.0, f64::max)
     }
 
-    /// Whether a model predicts the labels of all rows that count, in f64.
+    /// Whether a model predicts the labels of all rows with weight, in f64.
     fn is_separated(&self, model: &Model) -> bool {
         (0..self.n).filter(|&i| self.weights[i] > 0.0).all(|i| {
             let label = self.labels[i] as usize;
@@ -251,7 +258,7 @@ impl Awkward {
         self.loss(model.bias().len(), z) + 0.5 * l2 * square
     }
 
-    /// min F by Newton's method with the whole Hessian in f64, on columns brought to one scale.
+    /// min F by Newton's method with the full Hessian in f64, on columns of equal scale.
     fn optimum(&self, l2: f64, deviation: &[f64]) -> f64 {
         let (n, d) = (self.n, self.d);
         let c = if self.classes == 2 { 1 } else { self.classes };
@@ -264,13 +271,16 @@ impl Awkward {
         let mut penalty = vec![0.0; m];
         for k in 0..d {
             let first = x(0, k);
-            let mean = match self.intercept {
-                true => first + (0..n).map(|i| share[i] * (x(i, k) - first)).sum::<f64>(),
-                false => 0.0,
+            let mean = if self.intercept {
+                first + (0..n).map(|i| share[i] * (x(i, k) - first)).sum::<f64>()
+            } else {
+                0.0
             };
             let square: f64 = (0..n).map(|i| share[i] * (x(i, k) - mean).powi(2)).sum();
             let scale = if square > 0.0 { square.sqrt() } else { 1.0 };
-            (0..n).for_each(|i| a[i * m + k] = (x(i, k) - mean) / scale);
+            for i in 0..n {
+                a[i * m + k] = (x(i, k) - mean) / scale;
+            }
             penalty[k] = l2 * (deviation[k] / scale).powi(2);
         }
         let logits = |theta: &[f64], i: usize, j: usize| -> f64 {
@@ -287,7 +297,9 @@ impl Awkward {
         for _ in 0..200 {
             let mut gradient: Vec<f64> = (0..c * m).map(|at| penalty[at % m] * theta[at]).collect();
             let mut hessian = Mat::<f64>::zeros(c * m, c * m);
-            (0..c * m).for_each(|at| hessian[(at, at)] = penalty[at % m]);
+            for at in 0..c * m {
+                hessian[(at, at)] = penalty[at % m];
+            }
             for i in (0..n).filter(|&i| share[i] > 0.0) {
                 let z: Vec<f64> = (0..c).map(|j| logits(&theta, i, j)).collect();
                 let top = z.iter().copied().fold(0.0, f64::max);
@@ -298,7 +310,9 @@ impl Awkward {
                     let own = if c == 1 { 1 } else { j as i64 };
                     let target = f64::from(u8::from(self.labels[i] == own));
                     let g = share[i] * (p[j] - target);
-                    (0..m).for_each(|k| gradient[j * m + k] += g * a[i * m + k]);
+                    for k in 0..m {
+                        gradient[j * m + k] += g * a[i * m + k];
+                    }
                     for l in 0..c {
                         let diagonal = f64::from(u8::from(j == l));
                         let h = share[i] * p[j] * (diagonal - p[l]);
@@ -312,14 +326,16 @@ impl Awkward {
             }
             let most = (0..c * m).map(|at| hessian[(at, at)]).fold(0.0, f64::max);
             let side = Mat::<f64>::from_fn(c * m, 1, |at, _| -gradient[at]);
-            // Where nothing is separated any further the Hessian is 0.
+            // The Hessian vanishes where rows are separated.
             if most < 1e-18 {
                 break;
             }
             let mut ridge = 1e-15 * most;
             let step = loop {
                 let mut h = hessian.clone();
-                (0..c * m).for_each(|at| h[(at, at)] += ridge);
+                for at in 0..c * m {
+                    h[(at, at)] += ridge;
+                }
                 if let Ok(factor) = h.llt(Side::Lower) {
                     break factor.solve(&side);
                 }
@@ -356,8 +372,8 @@ impl Awkward {
     }
 }
 
-/// What a fit says against what is so.
-fn hold(
+/// Compare the report of a fit with the model.
+fn check(
     problem: &Awkward,
     options: &PathOptions,
     l2: f64,
@@ -377,13 +393,13 @@ fn hold(
     prop_assert!(problem.intercept || !has_bias, "{context}");
     let file = problem.objective(&fit.model, l2, &deviation);
     let off = (file - report.objective).abs();
-    // A class that no row names keeps a probability of e^-37.
+    // A class without rows keeps a probability of e^-37.
     prop_assert!(
         off <= 1e-6 * file + 1e-14,
         "file {file:e}, off {off:e}, {context}"
     );
     let above = file - optimum;
-    // The definition in f64 has rounding, too: of the optimum, and of logits whose terms cancel.
+    // Rounding of the f64 reference: of the optimum, and of logits whose terms cancel.
     let rounding = 1e-12 * optimum + 1e-14 + 1e-15 * problem.largest_terms(&fit.model);
     if let Some(gap) = report.gap {
         prop_assert!(above <= gap + rounding, "{above:e} above, {context}");
@@ -399,6 +415,7 @@ fn hold(
         }
         Status::QuasiSeparable => prop_assert!(l2 == 0.0, "{context}"),
         Status::PrecisionLimited | Status::IterationLimit => {}
+        other => prop_assert!(false, "{other:?} is not known, {context}"),
     }
     Ok(())
 }
@@ -411,7 +428,7 @@ fn penalties() -> impl Strategy<Value = f64> {
     ]
 }
 
-/// Cases: FLOWREG_CASES, or few.
+/// Number of cases: FLOWREG_CASES, or a small number.
 fn cases() -> u32 {
     let text = std::env::var("FLOWREG_CASES");
     text.map_or(500, |text| text.parse().expect("FLOWREG_CASES is a number"))
@@ -421,7 +438,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) })]
 
     #[test]
-    fn what_is_said_is_true_of_the_model(
+    fn the_report_is_true_of_the_model(
         kind in prop::sample::select(&KINDS[..]), n in 6usize..28, d in 1usize..20,
         classes in 2usize..5, seed in any::<u32>(), l2 in penalties(),
         tolerance in prop::sample::select(&[1e-5, 1e-6, 1e-7][..]),
@@ -430,7 +447,7 @@ proptest! {
     ) {
         let mut problem = Awkward::new(kind, n, d, classes, seed);
         problem.intercept = intercept;
-        // Features that are centred have a bias.
+        // Centred features require a bias.
         let standardize = match standardize {
             Standardize::Both if !intercept => Standardize::Scale,
             standardize => standardize,
@@ -449,13 +466,13 @@ proptest! {
                     penalty: Penalty::Value(l2),
                     ..PathOptions::default()
                 };
-                hold(&problem, &options, l2, optimum)?;
+                check(&problem, &options, l2, optimum)?;
             }
         }
     }
 }
 
-/// Gaussian numbers.
+/// Gaussian random numbers.
 fn normal(seed: u32) -> impl FnMut() -> f64 {
     let mut uniform = uniform(seed);
     move || {
@@ -465,7 +482,7 @@ fn normal(seed: u32) -> impl FnMut() -> f64 {
 }
 
 impl Awkward {
-    /// These rows, which count alike.
+    /// A problem of these rows with equal weights.
     fn of(x: Vec<f64>, d: usize, labels: Vec<i64>) -> Awkward {
         let classes = *labels.iter().max().unwrap() as usize + 1;
         Awkward {
@@ -479,7 +496,7 @@ impl Awkward {
         }
     }
 
-    /// The status of a fit, after everything was held to the definition.
+    /// The status of a fit, whose report is compared with the model first.
     fn status(&self, optimizer: Optimizer, l2: f64, standardize: Standardize) -> Status {
         let options = PathOptions {
             optimizer,
@@ -488,16 +505,17 @@ impl Awkward {
             ..PathOptions::default()
         };
         let optimum = self.optimum(l2, &self.deviation(standardize));
-        hold(self, &options, l2, optimum).unwrap();
+        check(self, &options, l2, optimum).unwrap();
         self.fit(&options).report.status
     }
 }
 
 const BOTH: [Optimizer; 2] = [Optimizer::Newton, Optimizer::Lbfgs];
 
-/// Spectra: 100 rows that are mixtures of 8 peaks, of large values. The file is what was certified.
+/// Spectra: 100 rows of large values that are mixtures of 8 peaks. The saved model reaches the
+/// certified objective.
 #[test]
-fn nearly_dependent_rows_give_the_model_that_was_certified() {
+fn models_of_nearly_dependent_rows_match_their_certificate() {
     let mut normal = normal(1);
     let (n, d) = (60, 200);
     let peak = |p: usize, k: usize| {
@@ -534,14 +552,14 @@ fn nearly_dependent_rows_give_the_model_that_was_certified() {
             "{file} {:?}",
             fit.report
         );
-        // Three classes of mixtures: something can be learnt.
+        // The loss is below ln 3: the classes are partly separable.
         assert!(file < 1.0, "{file}");
     }
 }
 
-/// One row repeated under another label, of large values, with a penalty and without.
+/// One row of large values is repeated with another label, with and without a penalty.
 #[test]
-fn a_repeated_row_is_no_separation() {
+fn repeated_rows_with_other_labels_are_not_separable() {
     let mut normal = normal(2);
     let (n, d) = (24, 100);
     for (classes, scale) in [(2, 1.0), (3, 1000.0)] {
@@ -571,16 +589,16 @@ fn a_repeated_row_is_no_separation() {
                     _ => report.status == Status::Converged,
                 };
                 assert!(ended, "{report:?}");
-                // Two rows cannot be told apart.
+                // Each of the two equal rows has loss ln 2 at least.
                 assert!(file > 1.38 / n as f64, "{file}");
             }
         }
     }
 }
 
-/// Where the mean is a million deviations, f32 weights of the features as they are lose digits.
+/// If the mean is a million deviations, f32 weights of unscaled features lose precision.
 #[test]
-fn a_model_that_f32_cannot_hold_says_so() {
+fn models_that_lose_precision_in_f32_are_precision_limited() {
     let mut normal = normal(3);
     let (n, d) = (400, 5);
     let z: Vec<f64> = (0..n * d).map(|_| normal()).collect();
@@ -590,9 +608,9 @@ fn a_model_that_f32_cannot_hold_says_so() {
     problem.status(Optimizer::Newton, 1e-4, Standardize::Both);
 }
 
-/// The units of the features change nothing, with l2 0 either.
+/// The units of the features do not change the status, with l2 = 0 too.
 #[test]
-fn units_do_not_decide_what_is_converged() {
+fn convergence_does_not_depend_on_units() {
     let mut normal = normal(4);
     let (n, d) = (500, 7);
     let z: Vec<f64> = (0..n * d).map(|_| normal()).collect();
@@ -614,9 +632,9 @@ fn units_do_not_decide_what_is_converged() {
     }
 }
 
-/// Albert and Anderson's three cases, and data that only look like them.
+/// The three cases of Albert and Anderson (1984): separation, quasi-separation, overlap.
 #[test]
-fn separation_is_told_from_overlap() {
+fn separable_and_overlapping_classes_are_distinguished() {
     let mut normal = normal(5);
     let tie: Vec<f64> = (0..60).map(|i| (i % 5) as f64 - 2.0).collect();
     let of_tie = |(i, x): (usize, &f64)| {
@@ -628,7 +646,7 @@ fn separation_is_told_from_overlap() {
     };
     let labels = tie.iter().enumerate().map(of_tie).collect();
     let ties = Awkward::of(tie, 1, labels);
-    // A column that is 1 only where the label is.
+    // A column that is 1 only in rows of label 1.
     let (mut x, mut labels) = (Vec::new(), Vec::new());
     for i in 0..200 {
         let value = normal();
@@ -653,7 +671,7 @@ fn separation_is_told_from_overlap() {
         ]);
     }
     let one_class = Awkward::of(x, 3, labels);
-    // Small whole numbers: margins 0, 0, 0, 3 along (0, 1) and b = 3.
+    // Small integers: the margins along (0, 1) with b = 3 are 0, 0, 0, 3.
     let whole = Awkward::of(
         vec![1.0, -3.0, 2.0, -3.0, -2.0, -3.0, 3.0, 0.0],
         2,
@@ -692,7 +710,8 @@ fn separation_is_told_from_overlap() {
     }
 }
 
-/// Nothing to learn is an optimum; constant features stay out of the model.
+/// W = 0 is recognised as the optimum for constant features and for rows that have every label; a
+/// constant feature among others gets no weight.
 #[test]
 fn an_optimum_at_the_start_is_converged() {
     let zeros = Awkward::of(vec![0.0; 120], 3, (0..40).map(|i| i * i % 3).collect());
@@ -727,7 +746,7 @@ fn an_optimum_at_the_start_is_converged() {
     }
 }
 
-/// Nearly sure rows: the optimum of 1e-8 is reached by products in f32.
+/// On separable rows products in f32 reach the optimum for l2 = 1e-8.
 #[test]
 fn weak_penalties_on_separable_rows_reach_their_optimum() {
     let mut normal = normal(7);
@@ -752,7 +771,7 @@ fn weak_penalties_on_separable_rows_reach_their_optimum() {
     }
 }
 
-/// Asking for more gives no less, where products in f32 end the way.
+/// A smaller tolerance gives no larger objective where the precision of f32 products ends the solve.
 #[test]
 fn a_tighter_tolerance_gives_no_worse_model() {
     for seed in 0..8 {
@@ -774,9 +793,9 @@ fn a_tighter_tolerance_gives_no_worse_model() {
     }
 }
 
-/// Rows without a weight are not there, whatever they hold.
+/// Rows of weight 0 have no effect, whatever their values.
 #[test]
-fn rows_of_weight_0_are_not_there() {
+fn rows_of_weight_0_have_no_effect() {
     let mut normal = normal(8);
     for (n, d) in [(60, 4), (20, 40)] {
         let x: Vec<f64> = (0..n * d).map(|_| normal()).collect();

@@ -1,5 +1,5 @@
-//! The binaries end to end on small drawn flowers: what good input gives, and that bad
-//! input gives one clear line, a non-zero exit, and nothing half-written.
+//! The binaries end to end on small drawn photographs: valid input gives the documented files;
+//! invalid input gives one line, a non-zero exit code and no output.
 
 mod common;
 
@@ -15,7 +15,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The manifest with its checksum made right, so that only the change itself can be refused.
+/// The manifest with its checksum renewed, so that only the change itself can be refused.
 fn sealed(text: &str) -> Vec<u8> {
     match serde_json::from_str::<Manifest>(text) {
         Ok(manifest) => serde_json::to_vec_pretty(&manifest.sealed()).unwrap(),
@@ -24,7 +24,7 @@ fn sealed(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_fit_writes_what_it_promises() {
+fn a_fit_writes_its_documented_files() {
     let world = World::new();
     let said = succeeds(&world.fit(&["--lr", "0.05", "--epochs", "30", "--threads", "2"]));
     for part in [
@@ -59,7 +59,7 @@ fn a_fit_writes_what_it_promises() {
     assert_eq!(losses.len(), 30);
     assert!(losses[29] < losses[0]);
 
-    // The model file alone repeats the evaluation.
+    // The model file alone gives the same evaluation.
     let model = flowreg::Model::load(world.path("run/model.safetensors")).unwrap();
     let dataset = flowreg::Dataset::open(world.path("data")).unwrap();
     for (split, key) in [("train", "train_accuracy"), ("test", "eval_accuracy")] {
@@ -85,7 +85,7 @@ fn a_fit_writes_what_it_promises() {
     assert_eq!(model.about().class_names.len(), 4);
     assert_eq!(model.about().transform.as_ref().unwrap().size, 8);
 
-    // It goes on where it stopped, replaces only when told to, and never what it starts from.
+    // A fit continues from a model by --init, replaces a run only with --force, and never its --init.
     let again = ["--init", "run/model.safetensors", "--force"];
     world.refuses(65, &["model.safetensors", "source"], |world| {
         world.fit(&again)
@@ -240,7 +240,7 @@ fn bad_options_are_refused() {
 }
 
 #[test]
-fn validation_stopping_schedules_and_the_trajectory() {
+fn validation_early_stopping_schedule_and_trajectory_work_together() {
     let world = World::new();
     let said = succeeds(&world.fit(&[
         "--lr",
@@ -323,13 +323,17 @@ fn a_gram_matrix_beyond_the_memory_is_refused() {
     x.resize(x.len() + ROWS * 192 * 4, 0);
     std::fs::write(world.path("data/train.x.npy"), x).unwrap();
     let mut y = Header::encode(Dtype::I64, &[ROWS]);
-    (0..ROWS).for_each(|i| y.extend((i as i64 % 4).to_le_bytes()));
+    for i in 0..ROWS {
+        y.extend((i as i64 % 4).to_le_bytes());
+    }
     std::fs::write(world.path("data/train.y.npy"), y).unwrap();
     world.edit_manifest(|manifest| {
         let train = &mut manifest.splits[0];
         let (mut x, mut y) = (Blocks::default(), Sha256::new());
         x.update(&vec![0; ROWS * 192 * 4]);
-        (0..ROWS).for_each(|i| y.update((i as i64 % 4).to_le_bytes()));
+        for i in 0..ROWS {
+            y.update((i as i64 % 4).to_le_bytes());
+        }
         (train.rows, train.x_crc32) = (ROWS, x.to_hex());
         train.files_sha256 = None;
         train.y_sha256 = hex(&y.finalize());
@@ -346,7 +350,7 @@ fn a_gram_matrix_beyond_the_memory_is_refused() {
 }
 
 #[test]
-fn existing_output_is_kept() {
+fn existing_output_is_not_overwritten() {
     let world = World::new();
     std::fs::create_dir(world.path("run")).unwrap();
     std::fs::write(world.path("run/thesis.tex"), "years").unwrap();
@@ -418,7 +422,7 @@ fn bad_photographs_are_refused() {
         });
     }
 
-    // One image at a time is spoilt in a copy of the folder.
+    // One photograph at a time is damaged in a copy of the folder.
     let image = "jpg/image_00003.jpg";
     let good = std::fs::read(world.path("photographs").join(image)).unwrap();
     let mut oversized = good.clone();
@@ -450,10 +454,10 @@ fn bad_photographs_are_refused() {
     });
 }
 
-/// What cannot be used is left out and listed, and what libjpeg invents is taken, only where
-/// that is asked for; time is bounded by what a file asks for.
+/// --skip-bad leaves out and lists invalid photographs, --lenient accepts pixels that libjpeg
+/// invents; the number of scans bounds the time of a file.
 #[test]
-fn bad_photographs_are_skipped_or_taken_when_told_to() {
+fn bad_photographs_are_skipped_or_accepted_by_option() {
     let world = World::new();
     world.copy("photographs", "spoilt");
     // The second photograph of class 0 in train, and one of test.
@@ -495,7 +499,7 @@ fn bad_photographs_are_skipped_or_taken_when_told_to() {
         skipped[0].contains("image_00002.jpg: broken JPEG"),
         "{skipped:?}"
     );
-    // The rows left are those of the whole dataset without these two.
+    // The remaining rows are those of the whole dataset without these two.
     let whole = flowreg::Dataset::open(world.path("data")).unwrap();
     for (split, without) in [("train", Some(1)), ("val", None), ("test", Some(0))] {
         let (a, b) = (whole.split(split).unwrap(), dataset.split(split).unwrap());
@@ -562,7 +566,7 @@ fn verify_finds_every_kind_of_damage() {
         world.refuses(65, &[file, part], verify);
         std::fs::write(path, good).unwrap();
     }
-    // Right checksums of other data: the SHA-256 is another.
+    // Other data with correct block checksums: the SHA-256 differs.
     world.edit_manifest(|manifest| manifest.splits[2].x_sha256 = "0".repeat(64));
     succeeds(&world.fit(&["--epochs", "1"]));
     std::fs::remove_dir_all(world.path("run")).unwrap();
@@ -570,19 +574,19 @@ fn verify_finds_every_kind_of_damage() {
 }
 
 #[test]
-fn checkpoints_are_not_lost_by_mistake() {
+fn checkpoints_are_replaced_only_with_force_or_resume() {
     let world = World::new();
     let often = ["--checkpoint-every", "1", "--epochs", "3"];
     succeeds(&world.fit(&often));
     assert!(!world.path("run.checkpoint").exists());
     std::fs::remove_dir_all(world.path("run")).unwrap();
-    // Of somebody else: kept, whatever is given.
+    // A foreign file is kept, with --force too.
     std::fs::write(world.path("run.checkpoint"), b"days of work").unwrap();
     for force in [&often[..], &[&often[..], &["--force"]].concat()] {
         let parts = ["run.checkpoint", "no checkpoint", "another path"];
         world.refuses(65, &parts, |world| world.fit(force));
     }
-    // One of a fit, cut short.
+    // A truncated checkpoint of a fit.
     let start = br#"{"__metadata__":{"flowreg":"{\"about\":{\"checkpoint\":"#;
     let cut = [&[0; 8], &start[..]].concat();
     std::fs::write(world.path("run.checkpoint"), cut).unwrap();
@@ -598,7 +602,7 @@ fn checkpoints_are_not_lost_by_mistake() {
     }
     succeeds(&world.fit(&[&often[..], &["--force"]].concat()));
     assert!(!world.path("run.checkpoint").exists());
-    // --resume begins where there is nothing to continue.
+    // --resume without a checkpoint starts a new fit.
     succeeds(&world.fit(&["--resume", "--force", "--epochs", "3"]));
 }
 
@@ -640,7 +644,7 @@ fn bad_labels_and_splits_are_refused() {
 }
 
 #[test]
-fn a_dataset_that_lies_is_refused() {
+fn forged_datasets_are_refused() {
     let world = World::new();
     let good_x = std::fs::read(world.path("data/train.x.npy")).unwrap();
     let good_y = std::fs::read(world.path("data/train.y.npy")).unwrap();

@@ -1,4 +1,4 @@
-//! Converged fits reach the optimum, say so honestly, and choose as they promise.
+//! Converged fits reach the optimum, report it correctly, and choose the documented penalty.
 
 mod common;
 
@@ -32,7 +32,7 @@ fn parameters(fit: &PathFit) -> twin::Parameters {
     }
 }
 
-/// What logits, and so losses, may move by when weights and products are rounded to f32.
+/// Bound on the change of logits, and so of losses, by rounding weights and products to f32.
 fn rounding(p: &Problem, at: &twin::Parameters) -> f64 {
     let size = |row: &[f32], j: usize| -> f64 {
         let weight = &at.weight[j * p.d..][..p.d];
@@ -48,11 +48,11 @@ fn rounding(p: &Problem, at: &twin::Parameters) -> f64 {
     f64::from(f32::EPSILON) * rows.fold(0.0, f64::max)
 }
 
-/// Every optimum of the reference, found by SciPy-free Newton in f64: by every optimizer in
-/// Gram coordinates; by the weights themselves, which take 50 times as long, for two penalties
-/// (all of them with FLOWREG_FULL=1).
+/// Every optimum of the reference, which Newton's method found in f64: by every optimizer in Gram
+/// coordinates, and on the primal engine, which takes 50 times as long, for two penalties (for all
+/// with FLOWREG_FULL=1).
 #[test]
-fn the_references_optima_are_reached() {
+fn the_optima_of_the_reference_are_reached() {
     let Some(shared) = shared("optima") else {
         return;
     };
@@ -107,10 +107,10 @@ fn the_references_optima_are_reached() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Wide or tall, by either optimizer and engine, with weights and smoothed labels: one
-    /// optimum, whose gap is what the definition says.
+    /// Both optimizers on both engines reach one optimum, for wide and tall problems with weights and
+    /// smoothed labels; the gap bounds the distance by the definition.
     #[test]
-    fn all_ways_lead_to_one_optimum(
+    fn solvers_and_engines_agree(
         n in 6usize..40, d in 1usize..80, classes in 2usize..5, seed in any::<u32>(),
         l2 in (-4.0f64..1.0).prop_map(|e| 10f64.powf(e)),
         smoothing in prop_oneof![Just(0.0), 0.0f64..0.4], weighted in any::<bool>(),
@@ -157,9 +157,9 @@ proptest! {
         }
     }
 
-    /// A row that weighs 2 is a row that stands there twice, for SGD and for the optimum.
+    /// A row of weight 2 equals two copies of the row, for SGD and for the optimum.
     #[test]
-    fn weights_are_repetitions(n in 4usize..20, d in 1usize..30, classes in 2usize..4, seed in any::<u32>()) {
+    fn sample_weights_equal_repetitions(n in 4usize..20, d in 1usize..30, classes in 2usize..4, seed in any::<u32>()) {
         let problem = Problem::random(n, d, classes, seed);
         let counts: Vec<usize> = (0..n).map(|i| 1 + (i * 7 + seed as usize % 5) % 3).collect();
         let repeat = |row: usize| std::iter::repeat_n(row, counts[row]);
@@ -194,11 +194,11 @@ proptest! {
     }
 }
 
-/// The same bits for any number of threads.
+/// Converged fits have the same bits for any number of threads.
 #[test]
-fn threads_change_no_bit() {
+fn the_number_of_threads_changes_no_bit() {
     flowreg::threads::share_short_loops();
-    // With one output and enough rows libraries choose other ways.
+    // With one output and enough rows libraries use other algorithms.
     for (n, d, classes) in [(90, 400, 5), (400, 60, 5), (300, 320, 2)] {
         let problem = Problem::random(n, d, classes, 3);
         let samples = problem.samples();
@@ -245,7 +245,7 @@ fn threads_change_no_bit() {
     }
 }
 
-/// What no penalty can hold is recognised at once; overlapping classes have an optimum.
+/// Without a penalty separable classes are recognised; overlapping classes have an optimum.
 #[test]
 fn separable_samples_without_a_penalty_are_recognised() {
     for (classes, wide) in [(2, true), (4, true), (2, false), (3, false)] {
@@ -289,12 +289,14 @@ fn separable_samples_without_a_penalty_are_recognised() {
     }
 }
 
-/// From the origin, where the first step overshoots until no sample has any curvature left, to
-/// objectives that are a billionth of the start's: converged means that nothing is left to gain.
+/// Weak penalties converge from W = 0, although the first step overshoots to where the Hessian
+/// vanishes and the objective falls to a billionth of that at the start.
 #[test]
-fn weak_penalties_need_no_path() {
+fn weak_penalties_converge_without_a_path() {
     let mut problem = Problem::random(60, 200, 5, 8);
-    problem.x.iter_mut().for_each(|x| *x *= 20.0);
+    for x in problem.x.iter_mut() {
+        *x *= 20.0;
+    }
     let samples = problem.samples();
     for exponent in 2..11 {
         let fits = [Optimizer::Newton, Optimizer::Lbfgs].map(|optimizer| {
@@ -316,7 +318,7 @@ fn weak_penalties_need_no_path() {
     }
 }
 
-/// Folds are fits of the other rows alone, on either engine.
+/// A fold fits the other rows alone, on either engine.
 #[test]
 fn folds_are_fits_of_the_other_rows() {
     let problem = Problem::random(60, 200, 3, 5);
@@ -337,7 +339,7 @@ fn folds_are_fits_of_the_other_rows() {
                 ..PathOptions::default()
             },
         );
-        // The same deal: a class's rows in torch's order, one fold after the other.
+        // The same folds: the rows of a class, permuted as by torch, are dealt to the folds in turn.
         let mut rng = flowreg::torch_rng::TorchRng::new(2);
         let (mut order, mut next, mut fold_of) = (Vec::new(), 0, vec![0; problem.n]);
         for class in 0..3 {
@@ -393,9 +395,9 @@ fn folds_are_fits_of_the_other_rows() {
     }
 }
 
-/// The automatic path finds a penalty as good as any of a fine grid around it.
+/// The automatic path finds a penalty as good as the best of a fine grid around it.
 #[test]
-fn the_automatic_penalty_is_a_good_one() {
+fn the_automatic_penalty_is_as_good_as_a_fine_grid() {
     let all = Problem::random(240, 80, 3, 11);
     let part = |rows: std::ops::Range<usize>| Problem {
         n: rows.len(),
@@ -440,7 +442,7 @@ fn the_automatic_penalty_is_a_good_one() {
         "it should have stopped: {}",
         auto.path.len()
     );
-    // With the validation rows the objective is that of all rows.
+    // The objective of a refit is that of training and validation rows.
     let refit = fit(
         (&train, &val),
         &PathOptions {
@@ -459,9 +461,9 @@ fn the_automatic_penalty_is_a_good_one() {
     assert!(relative(refit.report.objective, whole.report.objective) < 1e-9);
 }
 
-/// Centring changes nothing, scaling is the fit of scaled features brought back.
+/// Centring does not change a fit; scaling equals a fit of scaled features, converted back.
 #[test]
-fn standardized_fits_apply_to_the_features_as_they_were() {
+fn standardized_fits_give_models_of_unscaled_features() {
     let problem = Problem::random(80, 120, 3, 4);
     let samples = problem.samples();
     let options = PathOptions {
@@ -484,7 +486,7 @@ fn standardized_fits_apply_to_the_features_as_they_were() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_options_are_refused() {
     let problem = Problem::random(12, 5, 3, 1);
     let samples = problem.samples();
     let refused = |options: PathOptions| {
@@ -559,9 +561,9 @@ fn what_makes_no_sense_is_refused() {
     );
 }
 
-/// A class without rows gets a bias so low that it is never predicted, and all stays finite.
+/// A class without rows gets a finite bias at which it is never predicted.
 #[test]
-fn an_empty_class_is_fitted_away() {
+fn classes_without_rows_are_never_predicted() {
     let problem = Problem::random(40, 60, 3, 8);
     let samples = Samples::new(&problem.x, 60, &problem.labels, 5).unwrap();
     for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
@@ -579,7 +581,7 @@ fn an_empty_class_is_fitted_away() {
             },
         );
         assert_eq!(found.report.status, Status::Converged, "{:?}", found.report);
-        // Left out, not fitted without end: W = 0 and a bias that no row hears of.
+        // The class is left out of the fit: W = 0 and a very low bias.
         let parameters = parameters(&found);
         let (weight, bias) = (&parameters.weight, &parameters.bias);
         assert!(weight[3 * 60..].iter().all(|&w| w == 0.0));

@@ -1,4 +1,4 @@
-//! Converged fits by the binary: what it writes and says, and what it refuses.
+//! Converged fits by the binary: output files, printed results, and refused arguments.
 
 mod common;
 
@@ -20,6 +20,7 @@ impl World {
             classes: 4,
             per_class: [5, 4, 3],
             seed: 1,
+            cancel: None,
         };
         std::fs::create_dir(world.path("photographs")).unwrap();
         write_photographs(&world.path("photographs"), &flowers, &|_| {}).unwrap();
@@ -76,7 +77,7 @@ fn json(directory: &Path, name: &str) -> serde_json::Value {
 }
 
 #[test]
-fn a_converged_fit_says_how_it_ended() {
+fn a_converged_fit_reports_its_status() {
     let world = World::new();
     let (stdout, stderr) = world.fit("run", &["--l2", "0.1"]);
     assert!(
@@ -104,7 +105,7 @@ fn a_converged_fit_says_how_it_ended() {
     );
     assert!(norms.last().unwrap() <= &(1e-5 * norms[0]));
 
-    // The same optimum by L-BFGS, and on the weights themselves.
+    // L-BFGS and the primal engine reach the same optimum.
     for (out, args) in [
         ("lbfgs", ["--optimizer", "lbfgs"]),
         ("primal", ["--engine", "primal"]),
@@ -131,7 +132,7 @@ fn a_converged_fit_says_how_it_ended() {
         assert!(off < 1e-6, "{out}: {off}");
     }
 
-    // Without a penalty no weights are the best, which is said on stderr.
+    // Without a penalty there is no minimum, which a warning on stderr reports.
     let (_, stderr) = world.fit("separable", &["--l2", "0"]);
     assert!(
         stderr.contains("separable") && stderr.contains("--l2"),
@@ -149,7 +150,7 @@ fn a_converged_fit_says_how_it_ended() {
 }
 
 #[test]
-fn a_path_is_printed_written_and_chosen_from() {
+fn a_path_is_printed_and_written_and_its_best_penalty_chosen() {
     let world = World::new();
     let (stdout, _) = world.fit(
         "run",
@@ -173,7 +174,7 @@ fn a_path_is_printed_written_and_chosen_from() {
     let summary = json(&world.path("run"), "summary.json");
     assert_eq!(summary["l2"], entries[lowest]["l2"]);
 
-    // The temperature is stored with the model, which is sure of itself accordingly.
+    // The temperature is stored with the model and applies to its probabilities.
     let calibration = &summary["calibration"];
     let temperature = calibration["temperature"].as_f64().unwrap();
     let log_loss = |key: &str| calibration[key]["log_loss"].as_f64().unwrap();
@@ -192,7 +193,7 @@ fn a_path_is_printed_written_and_chosen_from() {
         .map(|(p, &label)| f64::from(p[label as usize]).ln())
         .sum::<f64>()
         / val.rows() as f64;
-    // Probabilities in f32 tell no losses below 6e-8.
+    // Losses below 6e-8 cannot be computed from probabilities in f32.
     let after = log_loss("after");
     assert!(
         (mean - after).abs() < 1e-4 * after + 6e-8,
@@ -268,13 +269,13 @@ fn weights_come_from_files_for_every_optimizer() {
         );
         assert!(fit("classes", &["--class-weight", "classes.txt"]) != plain);
         assert!(fit("smooth", &["--label-smoothing", "0.1"]) != plain);
-        // Every class has as many rows.
+        // All classes have the same number of rows.
         assert!(fit("balanced", &["--class-weight", "balanced"]) == plain);
     }
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_options_are_refused() {
     let world = World::new();
     std::fs::write(world.path("words.txt"), "1 two 3").unwrap();
     std::fs::write(world.path("two.txt"), "1 2").unwrap();

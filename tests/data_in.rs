@@ -1,5 +1,5 @@
-//! Data that people bring: arrays without a prep step, folders, an archive as it is published,
-//! and what the commands say about all of it.
+//! Input by users: arrays without a prep step, folders, lists and the published archive; logs,
+//! completions and warnings of the commands.
 
 mod common;
 
@@ -9,7 +9,7 @@ use flowreg::io::npy;
 use flowreg::io::npy::{Dtype, Header};
 
 #[test]
-fn arrays_are_fitted_as_the_dataset_that_they_come_from() {
+fn arrays_and_their_dataset_give_the_same_fit() {
     let world = World::new();
     succeeds(&world.fit(&["--epochs", "9", "--val-split", "val", "--eval-split", "val"]));
     let arrays = [
@@ -42,7 +42,7 @@ fn arrays_are_fitted_as_the_dataset_that_they_come_from() {
     assert_eq!(summary("run"), summary("plain"));
     assert!(!world.path("plain/weights.png").exists());
 
-    // They are no photographs, so the model takes rows only.
+    // The model of arrays has no transform of photographs.
     succeeds(&world.run(PREDICT, &["plain", "data/test.x.npy"]));
     world.refuses(65, &["image_00001.jpg", "knows no transform"], |world| {
         world.run(PREDICT, &["plain", "photographs/jpg/image_00001.jpg"])
@@ -100,7 +100,7 @@ fn arrays_are_fitted_as_the_dataset_that_they_come_from() {
 }
 
 #[test]
-fn an_archive_gives_what_its_files_give() {
+fn an_archive_and_its_unpacked_files_give_the_same_dataset() {
     let world = World::new();
     std::fs::create_dir(world.path("packed")).unwrap();
     for file in ["imagelabels.mat", "setid.mat"] {
@@ -137,7 +137,7 @@ fn an_archive_gives_what_its_files_give() {
 }
 
 #[test]
-fn a_folder_of_photographs_to_a_prediction() {
+fn a_folder_of_photographs_is_prepared_fitted_and_predicted() {
     let world = World::new();
     for class in 0..4 {
         let folder = world.path("mine").join(format!("flower {class}"));
@@ -183,10 +183,10 @@ fn a_folder_of_photographs_to_a_prediction() {
 }
 
 #[test]
-fn a_png_that_cannot_be_used_is_named_or_left_out() {
+fn invalid_pngs_are_named_or_left_out() {
     let world = World::new();
     let good = include_bytes!("pictures/rgb.png");
-    // The header of a picture of 65536 x 65536, and a picture cut short.
+    // The header of a picture of 65536 x 65536, and a truncated picture.
     let mut bomb = good.to_vec();
     bomb[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
     let mut crc = flate2::Crc::new();
@@ -246,11 +246,11 @@ fn two_classes(world: &World) -> [&'static str; 11] {
     ]
 }
 
-/// Whatever cannot be read is refused at once, or left out by --skip-bad: a broken link, a pipe, a
-/// folder, nothing, too much, and what has a picture's name and is none.
+/// Unreadable files are refused at once or left out by --skip-bad: broken links, pipes, folders,
+/// empty and too large files, and files that are no pictures.
 #[cfg(unix)]
 #[test]
-fn files_that_cannot_be_read_are_refused_or_left_out() {
+fn unreadable_files_are_refused_or_left_out() {
     use std::os::unix::net::UnixListener;
     let world = World::new();
     let prep = two_classes(&world);
@@ -317,10 +317,10 @@ fn files_that_cannot_be_read_are_refused_or_left_out() {
     }
 }
 
-/// A folder that the system refuses to list, whichever it is: an error, or left out and named.
+/// A folder that the system does not list, on any level, is an error, or is left out and named.
 #[cfg(debug_assertions)]
 #[test]
-fn folders_that_cannot_be_read_are_refused_or_left_out() {
+fn unreadable_folders_are_refused_or_left_out() {
     let world = World::new();
     let prep = two_classes(&world);
     std::fs::create_dir_all(world.path("mine/a/deep")).unwrap();
@@ -354,9 +354,9 @@ fn folders_that_cannot_be_read_are_refused_or_left_out() {
     assert_eq!(left_out, ["1 folder that cannot be read (a/deep)"]);
 }
 
-/// A split of which nothing can be used is named by the folder that was given.
+/// A split without usable pictures is named by its folder.
 #[test]
-fn an_empty_split_is_named_by_what_was_given() {
+fn an_empty_split_is_named_by_its_folder() {
     let world = World::new();
     for name in ["train/a/1.png", "train/b/1.png", "val/a/2.png"] {
         let path = world.path("mine").join(name);
@@ -390,9 +390,9 @@ fn an_empty_split_is_named_by_what_was_given() {
     );
 }
 
-/// Runs and datasets that lie among photographs are neither prepared nor predicted.
+/// Runs and datasets among the photographs are neither prepared nor predicted.
 #[test]
-fn outputs_among_photographs_are_passed_over() {
+fn outputs_among_photographs_are_skipped() {
     let world = World::new();
     let prep = two_classes(&world);
     succeeds(&world.run(PREP, &prep));
@@ -417,9 +417,10 @@ fn outputs_among_photographs_are_passed_over() {
     assert!(!csv.contains("mine/run"), "{csv}");
 }
 
-/// A list gives what the same layout in folders gives, to the byte, and is refused by its line.
+/// A list and the same layout in folders give the same dataset, to the byte; an invalid list is
+/// refused by line.
 #[test]
-fn a_list_gives_what_folders_give() {
+fn a_list_and_folders_give_the_same_dataset() {
     let world = World::new();
     let mut list = "split,label,file\r\n".to_string();
     for i in 1..=12 {
@@ -509,7 +510,7 @@ fn a_list_gives_what_folders_give() {
 }
 
 #[test]
-fn quiet_json_completions_and_man() {
+fn quiet_json_logs_completions_and_man_page_work() {
     let world = World::new();
     assert_eq!(succeeds(&world.fit(&["--epochs", "3", "--quiet"])), "");
     let said = succeeds(&world.fit(&["--epochs", "3", "--force", "--json-logs"]));
@@ -534,7 +535,7 @@ fn quiet_json_completions_and_man() {
         let parse = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
         text.lines().map(parse).collect()
     };
-    // The chosen penalty may be at the edge of so short a path.
+    // On a short path the chosen penalty may be the first or the last.
     let warnings = events_of(output.stderr);
     assert!(
         warnings.iter().all(|event| event["event"] == "warning"),
@@ -551,7 +552,7 @@ fn quiet_json_completions_and_man() {
         .find(|event| event["event"] == "step")
         .unwrap();
     assert!(step["objective"].is_f64() && step["gradient_norm"].is_f64() && step["l2"].is_f64());
-    // stderr as well, where the arguments cannot even be understood.
+    // Errors of the arguments are JSON on stderr too.
     for bad in [
         ["--json-logs", "--epochs", "many"],
         ["--no-such", "option", "--json-logs"],
@@ -588,10 +589,10 @@ fn quiet_json_completions_and_man() {
     }
 }
 
-/// More classes than rows; classes that no row has; classes that only validation rows have, which
-/// are named on stderr.
+/// There may be more classes than rows, classes without rows, and classes of validation rows only,
+/// which a warning names.
 #[test]
-fn classes_may_be_without_rows() {
+fn classes_without_rows_are_allowed() {
     let world = World::new();
     let arrays = |name: &str, labels: &[u8]| {
         let x: Vec<f32> = (0..3 * labels.len()).map(|i| (i % 7) as f32).collect();
@@ -641,7 +642,7 @@ fn classes_may_be_without_rows() {
         "{stderr}"
     );
     assert!(stderr.ends_with(": class 5, class 11\n"), "{stderr}");
-    // The same of a dataset, whose classes are those of all its parts.
+    // A dataset has the classes of all its splits.
     let prep = [
         "npy", "--x", "xgap", "--y", "ygap", "--x-val", "xval", "--y-val", "yval",
     ];
@@ -670,10 +671,10 @@ fn classes_may_be_without_rows() {
     assert_eq!(stderr.lines().count(), 2, "{stderr}");
 }
 
-/// A weight for each row of the split, whatever `--classes` keeps; another number is refused
-/// before the fit, with the file and both numbers.
+/// `--sample-weight` has one weight for each row of the split, including rows that `--classes`
+/// leaves out. Another number is refused before the fit, with the file and both numbers.
 #[test]
-fn sample_weights_are_by_row_of_the_split() {
+fn sample_weights_have_one_value_for_each_row_of_the_split() {
     let world = World::new();
     let rows = 24;
     let x: Vec<f32> = (0..2 * rows).map(|i| ((i * 37) % 11) as f32).collect();

@@ -1,5 +1,5 @@
-//! The same model bytes for any number of threads: every engine, back end, loss and way to
-//! step. (`tests/cli.rs` holds them to the same bits on every instruction set.)
+//! The model has the same bytes for any number of threads: for every engine, back end, loss and
+//! SGD variant. (`tests/cli.rs` tests that for every instruction set.)
 
 mod common;
 
@@ -9,9 +9,9 @@ use flowreg::design::samples::Splits;
 use flowreg::linalg::gemm::Backend;
 use flowreg::{FitOptions, Init, LearningRate};
 
-/// A way to step.
+/// A variant of SGD.
 type Way = fn(&mut FitOptions);
-/// Some, by name.
+/// Variants by name.
 const WAYS: [(&str, Way); 7] = [
     ("plain", |_| ()),
     ("momentum", |o| {
@@ -33,10 +33,10 @@ const BACKENDS: [Backend; 4] = [
 ];
 
 #[test]
-fn threads_do_not_change_a_bit() {
+fn the_number_of_threads_changes_no_bit() {
     flowreg::threads::share_short_loops();
     for classes in [2, 3, 5] {
-        // Several blocks of rows and of features, none of them full.
+        // Several blocks of rows and of features, the last ones not full.
         let (problem, other) = (
             Problem::random(530, 1100, classes, 1),
             Problem::random(70, 1100, classes, 2),

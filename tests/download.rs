@@ -1,5 +1,5 @@
-//! Downloads, against a server of our own on the loopback: resumed where they broke off, refused
-//! where they are not what they should be, through a proxy where the environment names one.
+//! Downloads from a test server on the loopback interface: they resume, verify checksums, retry
+//! temporary errors, and use the proxies and certificates of the environment.
 
 mod common;
 
@@ -11,28 +11,29 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::world::{PREP, World};
+use flowreg::Cancel;
 use flowreg::data::download::fetch;
 use flowreg::data::flowers102::Remote;
 use md5::{Digest, Md5};
 
-/// How a server behaves.
+/// The behaviour of a test server.
 #[derive(Clone, Default)]
 struct Manners {
-    /// Bytes of a body after which it hangs up, request by request; then all.
+    /// For each request, the bytes of the body after which it closes the connection; then whole bodies.
     cuts: Vec<usize>,
-    /// It answers a range with the whole.
+    /// Whether it ignores ranges and sends the whole body.
     ignores_ranges: bool,
-    /// It answers so instead: to each request the next one, then as it should.
+    /// Responses to the first requests, instead of the body.
     statuses: Vec<&'static str>,
-    /// Parts that it sends begin here, whatever was asked for.
+    /// The first byte of every range that it sends, whatever was requested.
     part_at: Option<usize>,
-    /// It answers a request for the whole with a part, too.
+    /// Whether it answers a request for the whole body with a range.
     only_parts: bool,
-    /// It claims so many bytes.
+    /// The length that it claims.
     claims: Option<usize>,
 }
 
-/// A server that has one body for every name; the heads of the requests that it got.
+/// Start a server with one body for every name; returns its address and the heads of its requests.
 fn serve(body: Vec<u8>, manners: Manners) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -139,7 +140,7 @@ fn names(dir: &Path) -> Vec<String> {
         .collect()
 }
 
-/// What a download leaves that broke off: these bytes, in the directory that it is made in.
+/// Write the partial file of an interrupted download.
 fn write_part(dir: &Path, bytes: &[u8]) {
     let partial = dir.join(".file.partial");
     std::fs::create_dir(&partial).unwrap();
@@ -148,7 +149,7 @@ fn write_part(dir: &Path, bytes: &[u8]) {
 }
 
 #[test]
-fn a_broken_download_goes_on_where_it_broke_off() {
+fn an_interrupted_download_resumes() {
     let dir = tempfile::tempdir().unwrap();
     let manners = Manners {
         cuts: vec![100_000, 1, 50_000],
@@ -156,10 +157,16 @@ fn a_broken_download_goes_on_where_it_broke_off() {
     };
     let (address, heads) = serve(body(), manners);
     let mut last = 0;
-    let fetched = fetch(&address, &remote(&body()), dir.path(), &mut |bytes, of| {
-        assert!(bytes > last && of == Some(300_000), "{bytes} of {of:?}");
-        last = bytes;
-    });
+    let fetched = fetch(
+        &address,
+        &remote(&body()),
+        dir.path(),
+        &Cancel::new(),
+        &mut |bytes, of| {
+            assert!(bytes > last && of == Some(300_000), "{bytes} of {of:?}");
+            last = bytes;
+        },
+    );
     assert!(fetched.unwrap());
     assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), body());
     assert_eq!(names(dir.path()), ["file"]);
@@ -167,13 +174,22 @@ fn a_broken_download_goes_on_where_it_broke_off() {
         .map(|head| head.to_ascii_lowercase().contains("range: bytes="))
         .collect();
     assert_eq!(ranges, [false, true, true, true]);
-    // It is there now: nothing more is asked for.
-    assert!(!fetch(&address, &remote(&body()), dir.path(), &mut |_, _| {}).unwrap());
+    // The file exists now: no more requests.
+    assert!(
+        !fetch(
+            &address,
+            &remote(&body()),
+            dir.path(),
+            &Cancel::new(),
+            &mut |_, _| {}
+        )
+        .unwrap()
+    );
     assert_eq!(heads.lock().unwrap().len(), 4);
 }
 
 #[test]
-fn another_process_goes_on_with_what_is_there() {
+fn another_process_resumes_a_partial_download() {
     for (ignores_ranges, there) in [
         (false, 120_000),
         (true, 120_000),
@@ -189,17 +205,32 @@ fn another_process_goes_on_with_what_is_there() {
             ..Manners::default()
         };
         let (address, _) = serve(body(), manners);
-        assert!(fetch(&address, &remote(&body()), dir.path(), &mut |_, _| {}).unwrap());
+        assert!(
+            fetch(
+                &address,
+                &remote(&body()),
+                dir.path(),
+                &Cancel::new(),
+                &mut |_, _| {}
+            )
+            .unwrap()
+        );
         assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), body());
     }
 }
 
 #[test]
-fn what_is_not_the_file_is_refused_and_deleted() {
+fn files_of_another_checksum_are_refused_and_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let refusal = |body: Vec<u8>, manners: Manners| {
         let (address, _) = serve(body, manners);
-        let error = fetch(&address, &remote(&self::body()), dir.path(), &mut |_, _| {});
+        let error = fetch(
+            &address,
+            &remote(&self::body()),
+            dir.path(),
+            &Cancel::new(),
+            &mut |_, _| {},
+        );
         error.unwrap_err().to_string()
     };
     let mut wrong = body();
@@ -213,21 +244,27 @@ fn what_is_not_the_file_is_refused_and_deleted() {
         ..Manners::default()
     };
     assert!(refusal(body(), claims).contains("more than 400000 bytes"));
-    // Another file of that name is nobody's to replace.
+    // A foreign file of that name is not replaced.
     std::fs::write(dir.path().join("file"), "mine").unwrap();
     assert!(refusal(body(), Manners::default()).contains("delete the file"));
     assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), b"mine");
 }
 
-/// A server that sends another part than was asked for: the part that is here is thrown away and
-/// the whole is asked for, but not for ever.
+/// If a server sends another range than was requested, the partial file is deleted and the whole is
+/// requested, a limited number of times.
 #[test]
-fn a_part_that_was_not_asked_for_is_not_the_end() {
+fn unrequested_ranges_restart_the_download() {
     let fetch_beside_a_part = |manners: Manners| {
         let dir = tempfile::tempdir().unwrap();
         write_part(dir.path(), &body()[..120_000]);
         let (address, heads) = serve(body(), manners);
-        let fetched = fetch(&address, &remote(&body()), dir.path(), &mut |_, _| {});
+        let fetched = fetch(
+            &address,
+            &remote(&body()),
+            dir.path(),
+            &Cancel::new(),
+            &mut |_, _| {},
+        );
         let heads = heads.lock().unwrap();
         let ranges = heads.iter().map(|head| {
             let head = head.to_ascii_lowercase();
@@ -250,11 +287,11 @@ fn a_part_that_was_not_asked_for_is_not_the_end() {
             only_parts: true,
             ..manners
         });
-        // What begins at 0 is the whole, whatever it is called.
+        // A range that begins at 0 is accepted as the whole body.
         assert_eq!(fetched.is_ok(), part_at == 0, "{part_at}");
         assert!(ranges.len() <= 4, "{ranges:?}");
     }
-    // Cut again and again before the byte that was there: no progress, and an end.
+    // Connections that close before the byte that was reached make no progress: an error.
     let manners = Manners {
         cuts: vec![10; 20],
         ignores_ranges: true,
@@ -271,7 +308,7 @@ fn a_part_that_was_not_asked_for_is_not_the_end() {
 }
 
 #[test]
-fn a_busy_server_is_asked_again_and_a_hopeless_one_is_not() {
+fn temporary_server_errors_are_retried_and_permanent_ones_are_not() {
     let fetch_from = |statuses: &[&'static str]| {
         let dir = tempfile::tempdir().unwrap();
         let manners = Manners {
@@ -280,7 +317,13 @@ fn a_busy_server_is_asked_again_and_a_hopeless_one_is_not() {
         };
         let (address, heads) = serve(body(), manners);
         let started = Instant::now();
-        let fetched = fetch(&address, &remote(&body()), dir.path(), &mut |_, _| {});
+        let fetched = fetch(
+            &address,
+            &remote(&body()),
+            dir.path(),
+            &Cancel::new(),
+            &mut |_, _| {},
+        );
         let heads = heads.lock().unwrap().len();
         (
             fetched.map_err(|error| error.to_string()),
@@ -306,7 +349,7 @@ fn a_busy_server_is_asked_again_and_a_hopeless_one_is_not() {
     let (fetched, _, took) = fetch_from(&[dated]);
     assert_eq!(fetched, Ok(true));
     assert!((1.5..20.0).contains(&took.as_secs_f64()), "{took:?}");
-    // Nonsense is no pause at all.
+    // An invalid Retry-After is ignored.
     assert_eq!(fetch_from(&["503 Busy\r\nRetry-After: -1"]).0, Ok(true));
 
     for (status, part) in [
@@ -335,7 +378,7 @@ fn a_busy_server_is_asked_again_and_a_hopeless_one_is_not() {
 }
 
 #[test]
-fn addresses_that_lead_nowhere_are_refused_at_once() {
+fn invalid_addresses_are_refused_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let there = dir.path().join("a mirror");
     std::fs::create_dir(&there).unwrap();
@@ -344,7 +387,16 @@ fn addresses_that_lead_nowhere_are_refused_at_once() {
     for (i, host) in ["", "localhost"].iter().enumerate() {
         let into = dir.path().join(i.to_string());
         let url = format!("file://{host}{mirror}/");
-        assert!(fetch(&url, &remote(&body()), &into, &mut |_, _| {}).unwrap());
+        assert!(
+            fetch(
+                &url,
+                &remote(&body()),
+                &into,
+                &Cancel::new(),
+                &mut |_, _| {}
+            )
+            .unwrap()
+        );
         assert_eq!(std::fs::read(into.join("file")).unwrap(), body());
     }
     for (url, part) in [
@@ -358,21 +410,33 @@ fn addresses_that_lead_nowhere_are_refused_at_once() {
         ("http://no-such-host.invalid".to_string(), "check the host"),
     ] {
         let started = Instant::now();
-        let error = fetch(&url, &remote(&body()), dir.path(), &mut |_, _| {}).unwrap_err();
+        let error = fetch(
+            &url,
+            &remote(&body()),
+            dir.path(),
+            &Cancel::new(),
+            &mut |_, _| {},
+        )
+        .unwrap_err();
         assert!(error.to_string().contains(part), "{url}: {error}");
         assert!(started.elapsed().as_secs() < 5, "{url}");
     }
 }
 
-/// Files of other programs, whatever their names, are neither opened nor removed, through links
-/// neither.
+/// Files of other programs are neither opened nor removed, whatever their names, nor through links.
 #[cfg(unix)]
 #[test]
-fn files_of_others_are_left_by_a_download() {
+fn downloads_leave_foreign_files_alone() {
     use std::os::unix::fs::symlink;
     let fetch_in = |dir: &Path| {
         let (address, _) = serve(vec![7; 1000], Manners::default());
-        let fetched = fetch(&address, &remote(&body()), dir, &mut |_, _| {});
+        let fetched = fetch(
+            &address,
+            &remote(&body()),
+            dir,
+            &Cancel::new(),
+            &mut |_, _| {},
+        );
         fetched.unwrap_err().to_string()
     };
     let world = tempfile::tempdir().unwrap();
@@ -439,7 +503,7 @@ fn files_of_others_are_left_by_a_download() {
     assert_eq!(names(&world.path().join("folder")), ["file"]);
 }
 
-/// The command, with what it should find in the environment.
+/// Run the command with these environment variables; returns exit code and stderr.
 fn download(world: &World, url: &str, env: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = Command::new(PREP);
     let root = ["--root", "official", "--download", "--out", "flowers"];
@@ -473,9 +537,9 @@ fn the_command_refuses_a_wrong_file() {
     assert!(names(&world.path("official")).is_empty() && !world.path("flowers").exists());
 }
 
-/// Plain http is forwarded in the absolute form, https is tunnelled; each by its own variable.
+/// http is forwarded in the absolute form and https tunnelled, each by the proxy of its variable.
 #[test]
-fn proxies_are_asked_as_curl_asks_them() {
+fn proxies_are_chosen_as_by_curl() {
     let world = World::new();
     let heads_of = |url: &str, variable: &str, more: &[(&str, &str)]| {
         let (proxy, heads) = serve(body(), Manners::default());
@@ -515,9 +579,9 @@ fn proxies_are_asked_as_curl_asks_them() {
     assert!(stderr.contains("ALL_PROXY is \"gopher://x\""), "{stderr}");
 }
 
-/// A server whose authority nobody but `SSL_CERT_FILE` knows.
+/// The authority of the server is known from `SSL_CERT_FILE` only.
 #[test]
-fn servers_are_trusted_by_the_environments_certificates() {
+fn certificates_are_taken_from_the_environment() {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
     use rustls::{ServerConfig, ServerConnection, StreamOwned};
 

@@ -1,6 +1,6 @@
-//! Files of every version of the formats are read as they were meant. `tests/golden` was written
-//! by the programs of its time (`tools/golden_formats.sh`): datasets of version 2 and 3, and models
-//! before and since [`About::numbers`](flowreg::model::About).
+//! Files of every format version are read correctly. The programs of each version wrote
+//! `tests/golden` (`tools/golden_formats.sh`): datasets of version 2 and 3, and models without and
+//! with [`About::numbers`](flowreg::model::About).
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ const ROWS: [f32; 18] = [
 ];
 
 #[test]
-fn dataset_version_2() {
+fn datasets_of_version_2_are_read() {
     let dataset = Dataset::open(golden("dataset-2")).unwrap();
     dataset.verify().unwrap();
     assert_eq!(dataset.manifest().version, 2);
@@ -38,7 +38,7 @@ fn dataset_version_2() {
 }
 
 #[test]
-fn dataset_version_3() {
+fn datasets_of_version_3_are_read() {
     let open = |name: &str| {
         let dataset = Dataset::open(golden(name)).unwrap();
         dataset.verify().unwrap();
@@ -67,7 +67,7 @@ fn dataset_version_3() {
 }
 
 #[test]
-fn models_with_number_formats() {
+fn models_with_number_formats_are_read() {
     let about = |name: &str| Model::load(golden(name)).unwrap().about().clone();
     let table = about("model-2-table.safetensors");
     assert_eq!(table.class_names, ["elm", "oak"]);
@@ -82,7 +82,7 @@ fn models_with_number_formats() {
 }
 
 #[test]
-fn model_before_number_formats() {
+fn models_without_number_formats_are_read() {
     let model = Model::load(golden("model-1.safetensors")).unwrap();
     assert_eq!(model.about().numbers, None);
     assert!(model.is_described());
@@ -95,7 +95,7 @@ fn model_before_number_formats() {
     assert_eq!(model.about().class_names, ["a", "b"]);
 }
 
-/// A newer flowreg made it, and reads it: nothing needs to be made again.
+/// The message names a newer flowreg as the writer, and does not ask to prepare the data again.
 #[test]
 fn files_of_newer_versions_name_the_newer_program() {
     let path = Path::new("dataset.json");
@@ -130,7 +130,7 @@ fn files_of_newer_versions_name_the_newer_program() {
     );
 }
 
-/// What flowreg-predict of that time printed of the rows.
+/// The output of flowreg-predict of that version for these rows.
 const PROBABILITIES: [f32; 18] = [
     0.33064708, 0.25414824, 0.41520464, 0.2945424, 0.32428524, 0.38117233, 0.36425692, 0.19112043,
     0.44462267, 0.20086694, 0.5587543, 0.24037871, 0.3437557, 0.15376088, 0.5024834, 0.23104535,

@@ -1,4 +1,4 @@
-//! The gradient that an engine computes against central differences of an f64 twin.
+//! The gradient of each engine against central differences of the f64 reference.
 
 mod common;
 
@@ -39,7 +39,7 @@ proptest! {
         let mut g = MatMut::new(&mut g, c, n);
         let z = engine.logits(&point, Batch::All, &mut room);
         let loss = objective.loss_gradient(Batch::All, z, g.reborrow());
-        // The penalty's gradient, as torch adds it: weight_decay times the parameters.
+        // torch adds weight_decay times the parameters to the gradient.
         let mut gradient = engine.zero();
         engine.adjoint(1.0, g.as_ref(), Batch::All, 0.0, &mut gradient);
         engine.axpby(weight_decay, &point, 1.0, &mut gradient);

@@ -1,4 +1,4 @@
-//! K, and what stands on it: against f64, and the same bits for any number of threads.
+//! The Gram matrix and products with it: against f64, and the same bits for any number of threads.
 
 mod common;
 
@@ -25,8 +25,8 @@ fn gram_matrix(x: &Rows, backend: Backend, threads: usize) -> GramMatrix {
     on(threads, || GramMatrix::new(x, gemm, &mut |_| Ok(()))).unwrap()
 }
 
-/// `alpha · K_batch G + beta · Z`, G and Z having two columns, in rows of two; without Z beta
-/// is 0 and the room for it holds NaN.
+/// `alpha · K_batch G + beta · Z` for G and Z of two columns. Without Z, beta is 0 and the output
+/// buffer holds NaN before.
 fn product(
     (k, gemm): (&GramMatrix, Gemm),
     alpha: f32,
@@ -62,10 +62,10 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Products with K and K_val against f64: all back ends, contiguous rows and chosen
-    /// ones, all columns and some, around the edges of panels and slabs.
+    /// Products with K and K_val against f64: all back ends, contiguous rows and subsets, all columns
+    /// and batches, around the edges of panels and slabs.
     #[test]
-    fn equals_f64(
+    fn products_with_k_equal_f64(
         n in prop_oneof![2usize..40, 120usize..140], m in 1usize..30,
         d in prop_oneof![1usize..50, 1020usize..1030], seed in any::<u32>(),
         chosen in any::<bool>(), backend in 0usize..3, beta in prop_oneof![Just(0.0), Just(1.0), -2.0f64..2.0],
@@ -73,10 +73,7 @@ proptest! {
         let problem = Problem::random(n, d, 3, seed);
         let samples = problem.samples();
         let two = problem.labels.iter().filter(|&&l| l < 2).count();
-        let samples = match chosen && two > 0 {
-            true => samples.first_classes(2).unwrap(),
-            false => samples,
-        };
+        let samples = if chosen && two > 0 { samples.first_classes(2).unwrap() } else { samples };
         let others = Problem::random(m, d, 3, seed ^ 9);
         let others = others.samples();
         let backend = [Backend::Own, Backend::Faer, Backend::Matrixmultiply][backend];
@@ -117,10 +114,10 @@ proptest! {
     }
 }
 
-/// What centring is for: rows that differ little, seen along differences only. Without it
-/// the rounding of K's entries to f32 would be larger than what is left.
+/// Products along differences of rows that differ little. Without centring, rounding the entries
+/// of K to f32 would be larger than the result.
 #[test]
-fn what_tells_bright_rows_apart_is_not_lost() {
+fn differences_of_bright_rows_keep_their_precision() {
     let (n, d) = (40, 300);
     let mut uniform = common::uniform(3);
     let x: Vec<f32> = (0..n * d).map(|_| 1000.0 + 2.0 * uniform() - 1.0).collect();
@@ -135,7 +132,7 @@ fn what_tells_bright_rows_apart_is_not_lost() {
     for i in 0..n {
         let terms = (0..n).map(|j| dot(rows.row(i), rows.row(j)) * f64::from(g[2 * j]));
         let expected: f64 = terms.sum();
-        // K's entries are 3e8, and f32 holds them to 16 each.
+        // The entries of K are 3e8, which f32 rounds to multiples of 32.
         let error = (f64::from(found[2 * i]) - expected).abs();
         assert!(
             error <= 1e-6 * expected.abs() + 0.01,
@@ -148,7 +145,9 @@ fn what_tells_bright_rows_apart_is_not_lost() {
 #[test]
 fn rows_beyond_the_range_of_f32_are_refused_by_gram_and_left_to_primal_by_auto() {
     let mut x = [0.0f32; 32];
-    (0..4).for_each(|i| x[9 * i] = 1e20);
+    for i in 0..4 {
+        x[9 * i] = 1e20;
+    }
     let samples = Samples::new(&x, 8, &[0, 1, 2, 0], 3).unwrap();
     let mut options = FitOptions {
         engine: EngineChoice::Gram,
@@ -172,7 +171,7 @@ fn rows_beyond_the_range_of_f32_are_refused_by_gram_and_left_to_primal_by_auto()
 }
 
 #[test]
-fn features_that_are_no_numbers_are_named() {
+fn features_that_are_not_finite_are_named() {
     let problem = Problem::random(12, 5, 3, 1);
     let mut x = problem.x.clone();
     x[17] = f32::NAN;
@@ -187,7 +186,7 @@ fn features_that_are_no_numbers_are_named() {
     assert_eq!(refused.to_string(), expected);
 }
 
-/// Projection at full size: K r against X (Xᵀ r) in f64.
+/// At full size, K r against X (Xᵀ r) in f64.
 fn check_projection(dataset: &Dataset) {
     let split = dataset.split("train").unwrap();
     let samples = split.samples().unwrap();
@@ -195,7 +194,7 @@ fn check_projection(dataset: &Dataset) {
     let (n, d) = (x.len(), x.features());
     let mut uniform = common::uniform(5);
     let mut expected = Vec::new();
-    // Two directions: one in general position, one that sums to 0.
+    // Two directions: a random one, and one that sums to 0.
     let r: Vec<f32> = (0..n)
         .flat_map(|i| [uniform(), if i % 2 == 0 { 1.0 } else { -1.0 }])
         .collect();
@@ -204,7 +203,9 @@ fn check_projection(dataset: &Dataset) {
         let mut xr = vec![0.0f64; d];
         for i in 0..n {
             let row = x.row(i).iter().zip(&mut xr);
-            row.for_each(|(&x, sum)| *sum += f64::from(x) * r(i));
+            for (&x, sum) in row {
+                *sum += f64::from(x) * r(i);
+            }
         }
         expected.push(
             (0..n)
@@ -236,14 +237,14 @@ fn check_projection(dataset: &Dataset) {
 }
 
 #[test]
-fn at_full_size() {
+fn products_with_k_equal_f64_at_full_size() {
     let Some(shared) = common::shared("K, losses and model at full size") else {
         return;
     };
     let dataset = common::flowers128(&shared);
     check_projection(&dataset);
 
-    // The same bits for any number of threads, again and again.
+    // The same bits for any number of threads, in repeated runs.
     let split = dataset.split("train").unwrap();
     let samples = split.samples().unwrap();
     let mut options = Recipe::named("softmax-fast").unwrap().options();

@@ -1,4 +1,4 @@
-//! The bound of guaranteed descent against an f64 twin, and what `auto` promises.
+//! The bound on the learning rate for guaranteed descent against f64, and the rate of `auto`.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn fit(problem: &Problem, engine: EngineChoice, sgd: Sgd, seed: u32) -> Fit {
     flowreg::fit(&problem.samples(), &options, &mut |_| {}).unwrap()
 }
 
-/// λmax(X Xᵀ + 1 1ᵀ), by squaring the matrix in f64: its powers forget all but the largest.
+/// λmax(X Xᵀ + 1 1ᵀ) by repeated squaring in f64, after which the largest eigenvalue dominates.
 fn largest_eigenvalue(p: &Problem) -> f64 {
     let row = |i: usize| &p.x[i * p.d..][..p.d];
     let entry = |i, j| -> f64 {
@@ -48,10 +48,10 @@ fn largest_eigenvalue(p: &Problem) -> f64 {
     k.iter().zip(&power).map(|(k, p)| k * p).sum::<f64>() / trace
 }
 
-/// Rows that weigh 0 are as good as not there, rows that weigh 2 as good as twice there, and
-/// every step still goes down: with class weights and label smoothing, too.
+/// Rows of weight 0 have no effect, rows of weight 2 count as two copies, and every step lowers the
+/// loss, with class weights and label smoothing too.
 #[test]
-fn auto_takes_weights_for_repetitions() {
+fn the_automatic_rate_treats_weights_as_repetitions() {
     for (seed, classes) in [(1, 2), (2, 4), (3, 3)] {
         let mut problem = Problem::random(30, 8, classes, seed);
         let mut repeated = problem.clone();
@@ -60,8 +60,10 @@ fn auto_takes_weights_for_repetitions() {
         for (i, &weight) in weights.iter().enumerate() {
             let row = &mut problem.x[i * 8..][..8];
             if weight == 0.0 {
-                // Such a row would rule the step if it counted.
-                row.iter_mut().for_each(|x| *x *= 5.0);
+                // This row would determine the rate if it had weight.
+                for x in row.iter_mut() {
+                    *x *= 5.0;
+                }
             }
             for _ in 0..weight as usize {
                 repeated.x.extend_from_slice(row);
@@ -114,7 +116,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn auto_is_one_over_the_curvature(
+    fn the_automatic_rate_is_one_over_the_lipschitz_constant(
         n in 2usize..20, d in 1usize..30, classes in 2usize..6, seed in any::<u32>(),
         batch_size in prop::option::of(1usize..24), weight_decay in prop::sample::select(vec![0.0, 0.3]),
     ) {
@@ -137,7 +139,7 @@ proptest! {
         for fit in [&gram, &primal] {
             prop_assert!(common::relative(fit.lr, 1.0 / curvature) < 1e-4, "{} {}", fit.lr, 1.0 / curvature);
             prop_assert_eq!(fit.lr_bound.unwrap(), 2.0 * fit.lr);
-            // Every full-batch step goes down (weight decay pulls elsewhere).
+            // Every full-batch step lowers the loss (without weight decay).
             if batch_size.is_none_or(|size| size >= n) && weight_decay == 0.0 {
                 let down = fit.history.windows(2).all(|pair| pair[1].loss <= pair[0].loss * (1.0 + 1e-6));
                 prop_assert!(down, "{:?}", fit.history);
@@ -146,11 +148,10 @@ proptest! {
     }
 }
 
-/// The bound is tight: two equal rows with opposite labels, a logit near the minimum, where
-/// the curvature of the logistic loss is the largest it can be. Just below 2/L the loss
-/// falls, just above it rises.
+/// The bound is tight for two equal rows with opposite labels near the minimum, where the second
+/// derivative of the logistic loss is largest: the loss falls just below 2/L and rises just above.
 #[test]
-fn the_bound_is_tight() {
+fn the_bound_on_the_rate_is_tight() {
     let x = [3.0f32, 3.0];
     let samples = flowreg::Samples::new(&x, 1, &[0, 1], 2).unwrap();
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

@@ -1,5 +1,5 @@
-//! What the library promises to bindings: rows by any door give the same fit, results go where the
-//! caller wants them, and the caller stops a fit.
+//! The library interface for bindings: rows of any layout and type give the same fit, results are
+//! written to buffers of the caller, and the caller can stop a fit.
 
 mod common;
 
@@ -65,7 +65,7 @@ fn a_window_of_a_wider_matrix_is_fitted_as_its_copy() {
             model.evaluate(&apart).unwrap(),
             model.evaluate(&copied).unwrap()
         );
-        // A choice of rows is one of the window's.
+        // Subsets of rows are subsets of the window.
         let few = apart.clone().first_classes(2).unwrap();
         let same = copied.clone().first_classes(2).unwrap();
         assert_eq!(
@@ -117,7 +117,7 @@ fn labels_and_features_of_any_type_give_one_fit() {
 }
 
 #[test]
-fn features_that_are_no_numbers_are_refused_by_the_fit() {
+fn features_that_are_not_finite_are_refused_by_the_fit() {
     let (mut x, y) = problem(20, 30);
     x[2 * 30 + 4] = f32::INFINITY;
     let samples = Samples::from_labels(&x, 30, &y, CLASSES).unwrap();
@@ -135,7 +135,7 @@ fn features_that_are_no_numbers_are_refused_by_the_fit() {
 }
 
 #[test]
-fn results_go_where_the_caller_wants_them() {
+fn results_are_written_to_buffers_of_the_caller() {
     let (x, y) = problem(20, 30);
     let samples = Samples::from_labels(&x, 30, &y, CLASSES).unwrap();
     let model = optimum(&samples);
@@ -168,7 +168,7 @@ fn two_outputs_are_the_logistic_model_of_their_difference() {
     assert!((f64::from(probability) - softmax).abs() < 1e-6);
 }
 
-/// A fit is stopped by its own flag or callback, at once or later, and other fits go on.
+/// A fit is stopped by its flag or callback, at once or later; other fits continue.
 #[test]
 fn the_caller_stops_a_fit() {
     let (x, y) = problem(40, 60);

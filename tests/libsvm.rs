@@ -1,4 +1,4 @@
-//! LIBSVM's text from its file to the accuracy of its model, by the programs.
+//! LIBSVM texts by the binaries: prepared, fitted and predicted.
 
 mod common;
 
@@ -29,10 +29,10 @@ fn folder() -> World {
     World(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap())
 }
 
-/// Packed, from a pipe and plain, the rows are the same; the fitted model reads the text as the
-/// preparation did, and finds the accuracy and loss that the fit reports.
+/// Packed, piped and plain texts give the same rows. flowreg-predict reads the text as flowreg-prep
+/// did, and prints the accuracy and loss of the fit.
 #[test]
-fn a_text_becomes_a_model_that_reads_it() {
+fn a_libsvm_text_is_prepared_fitted_and_predicted() {
     for first in [0, 1] {
         let world = folder();
         let (train, test) = (text(first, 120, 1), text(first, 60, 2));
@@ -84,7 +84,7 @@ fn a_text_becomes_a_model_that_reads_it() {
                 "test" => &[],
                 _ => &["--y", "names.npy"],
             };
-            // The labels as they were written, 1 to 3.
+            // The labels of the text, 1 to 3.
             let mut y = flowreg::io::npy::Header::encode(flowreg::io::npy::Dtype::U8, &[60]);
             y.extend((0..60).map(|i| i % 3 + 1));
             std::fs::write(world.path("names.npy"), y).unwrap();
@@ -105,7 +105,7 @@ fn a_text_becomes_a_model_that_reads_it() {
 }
 
 #[test]
-fn the_options_are_obeyed_and_refused_by_name() {
+fn options_are_applied_and_invalid_ones_named() {
     let world = folder();
     std::fs::write(world.path("t"), "1 1:1\n2 2:1\n").unwrap();
     let prep = |rest: &[&str]| {
@@ -130,7 +130,7 @@ fn the_options_are_obeyed_and_refused_by_name() {
     ] {
         world.refuses(code, &[part], |_| prep(rest));
     }
-    // A folder and a device are called what they are.
+    // A folder and a device are named as such.
     world.refuses(65, &["a folder"], |world| {
         world.run(PREP, &["libsvm", "--train", ".", "--out", "../x"])
     });
@@ -140,10 +140,10 @@ fn the_options_are_obeyed_and_refused_by_name() {
     });
 }
 
-/// Ctrl-C ends a program that waits for a pipe, and nothing is left over.
+/// Ctrl-C ends a program that waits for a pipe, and no file is left.
 #[cfg(unix)]
 #[test]
-fn a_pipe_that_brings_nothing_can_be_interrupted() {
+fn an_empty_pipe_can_be_interrupted() {
     use std::os::unix::process::ExitStatusExt;
     let world = folder();
     let mut child = Command::new(PREP)

@@ -1,4 +1,4 @@
-//! Memory beside the map: softmax-fast, whole, in 150 MB; and the exit code where it is too small.
+//! Memory besides the map: softmax-fast runs in 150 MB; too little memory gives exit code 71.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 
 use flowreg::io::npy::{Dtype, Header, f32_file};
 
-/// flowreg-fit with so many bytes of private writable memory (RLIMIT_DATA: heap, stacks,
-/// everything but the maps of files), touched or not.
+/// flowreg-fit with at most `bytes` of private writable memory (RLIMIT_DATA: heap and stacks, touched
+/// or not, but no maps of files).
 fn fit_within(bytes: usize) -> Command {
     let mut command = Command::new("sh");
     command
@@ -28,9 +28,9 @@ fn softmax_fast_within(bytes: usize, dataset: &Path, out: &Path) -> Output {
         .expect("a shell")
 }
 
-/// Matrices of K's size take tens of megabytes here, everything else next to nothing.
+/// Matrices of the size of K take tens of megabytes here, everything else very little.
 #[test]
-fn k_that_finds_no_memory_exits_71() {
+fn a_gram_matrix_without_memory_exits_71() {
     let dir = tempfile::tempdir().expect("a directory");
     let fit = |rows: usize, features: usize, megabytes: usize, args: &[&str]| {
         let x: Vec<f32> = (0..rows * features).map(|i| (i * i % 97) as f32).collect();
@@ -66,7 +66,7 @@ fn k_that_finds_no_memory_exits_71() {
     refused(fit(1500, 1600, 30, &newton("gram")));
     refused(fit(1500, 1600, 30, &newton("auto")));
     refused(fit(2500, 2000, 30, &newton("primal")));
-    // SGD's primal engine reaches what K cannot hold.
+    // The primal engine of SGD needs no K.
     let (code, complaint) = fit(1500, 3000, 30, &["--epochs", "600", "--lr", "1e-6"]);
     assert_eq!(code, Some(0), "{complaint}");
     let summary = common::json(&dir.path().join("run/summary.json"));
@@ -84,7 +84,7 @@ fn softmax_fast_fits_150_megabytes_beside_the_map() {
     let output = softmax_fast_within(150_000_000, &dataset, &room.path().join("run"));
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{complaint}");
-    // The limit is one: W alone takes 20 MB.
+    // The limit is effective: W alone takes 20 MB.
     let output = softmax_fast_within(20_000_000, &dataset, &room.path().join("none"));
     assert!(!output.status.success() && !room.path().join("none").exists());
 }

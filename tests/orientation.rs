@@ -1,4 +1,4 @@
-//! `--exif` is kept with the dataset and the model, and flowreg-predict does the same.
+//! The dataset and the model record `--exif`, and flowreg-predict applies it.
 
 mod common;
 
@@ -6,10 +6,10 @@ use common::world::{FIT, PREDICT, PREP, World, succeeds};
 use flowreg::{Dataset, Model};
 
 #[test]
-fn predict_turns_pictures_as_prep_did() {
+fn predict_applies_the_exif_orientation_of_prep() {
     let world = World::new();
     let pictures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures");
-    // As they are called is no matter.
+    // The names of the files do not matter.
     for (from, to) in [
         ("turned.jpg", "mine/a/0"),
         ("turned.png", "mine/a/1.gif"),

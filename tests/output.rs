@@ -1,5 +1,5 @@
-//! Nothing that was written is removed, and nothing is cut without a word: `--force` and sources,
-//! standard output that fails, readers that leave.
+//! Output is neither overwritten nor truncated silently: `--force`, sources, standard output that
+//! fails or is closed.
 
 mod common;
 
@@ -16,16 +16,17 @@ fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(contents(&path)),
-            false => found.push((path.display().to_string(), fs::read(&path).unwrap())),
+        if path.is_dir() {
+            found.extend(contents(&path))
+        } else {
+            found.push((path.display().to_string(), fs::read(&path).unwrap()))
         }
     }
     found.sort();
     found
 }
 
-/// Refused by `act` with exit code 65 and these words, and every file as it was.
+/// Check that `act` exits with code 65, prints `words`, and changes no file.
 #[track_caller]
 fn keeps_all(world: &World, words: &[&str], act: impl FnOnce(&World) -> Output) {
     let before = contents(world.0.path());
@@ -39,12 +40,12 @@ fn keeps_all(world: &World, words: &[&str], act: impl FnOnce(&World) -> Output) 
 }
 
 #[test]
-fn force_replaces_own_output_and_nothing_else() {
+fn force_replaces_only_output_of_flowreg() {
     let world = World::new();
     let forced = [FAST, &["--force"]].concat();
     succeeds(&world.fit(FAST));
     succeeds(&world.fit(&forced));
-    // A run of ours with a file of somebody else, and the same below a folder.
+    // A run with a foreign file, and with one in a subfolder.
     for foreign in ["run/thesis.tex", "run/figures/1.pdf"] {
         let path = world.path(foreign);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -54,14 +55,14 @@ fn force_replaces_own_output_and_nothing_else() {
     }
     fs::remove_dir(world.path("run/figures")).unwrap();
     succeeds(&world.fit(&forced));
-    // A folder of somebody else with a name that flowreg uses in it.
+    // A foreign folder with a file name that flowreg uses.
     for name in ["summary.json", "dataset.json", "model.onnx", "setid.mat"] {
         fs::create_dir_all(world.path("theirs")).unwrap();
         fs::write(world.path("theirs").join(name), "{}").unwrap();
         keeps_all(&world, &["theirs"], |w| {
             w.run(FIT, &[&["data", "--out", "theirs"], &forced[..]].concat())
         });
-        // And nobody is told to give --force, which would be refused.
+        // The message does not advise --force, which would be refused.
         let output = world.run(FIT, &[&["data", "--out", "theirs"], FAST].concat());
         assert_eq!(output.status.code(), Some(73));
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -71,7 +72,7 @@ fn force_replaces_own_output_and_nothing_else() {
 }
 
 #[test]
-fn an_output_holds_no_source_and_lies_in_none() {
+fn an_output_neither_contains_a_source_nor_is_in_one() {
     let world = World::new();
     succeeds(&world.run(PREP, &["demo", "--out", "drawn"]));
     let flowers = |root: &str, out: &str| {
@@ -114,7 +115,7 @@ fn a_link_is_followed_to_the_output() {
     }
 }
 
-/// Each program with everything that it can print.
+/// A command of each program that prints.
 fn printing(world: &World) -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
     succeeds(&world.fit(FAST));
     let prep = [
@@ -154,7 +155,7 @@ fn printing(world: &World) -> Vec<(&'static str, &'static str, Vec<&'static str>
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_under_standard_output_is_exit_74() {
+fn a_full_disk_on_standard_output_is_exit_74() {
     let world = World::new();
     for (what, program, args) in printing(&world) {
         let mut command = Command::new(program);
@@ -166,7 +167,7 @@ fn a_full_disk_under_standard_output_is_exit_74() {
         assert!(stderr.contains("standard output"), "{what}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{what}: {stderr}");
     }
-    // The work was done and published all the same.
+    // The output was published nevertheless.
     for name in [
         "new-fit/model.safetensors",
         "new-json/model.safetensors",
@@ -178,7 +179,7 @@ fn a_full_disk_under_standard_output_is_exit_74() {
 
 #[cfg(unix)]
 #[test]
-fn a_reader_that_leaves_fails_nobody() {
+fn a_closed_standard_output_is_no_failure() {
     let world = World::new();
     for (what, program, args) in printing(&world) {
         let mut command = Command::new(program);
@@ -203,10 +204,10 @@ fn a_reader_that_leaves_fails_nobody() {
     }
 }
 
-/// An output that may grow to 4 KiB: whole, or not there and said.
+/// With a limit of 4 KiB, the output is complete, or does not exist and the error is printed.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_file_size_limit_cuts_nothing_in_silence() {
+fn a_file_size_limit_is_reported() {
     let world = World::new();
     succeeds(&world.fit(FAST));
     let script = "ulimit -f 8; exec \"$0\" \"$@\" > cut.csv";

@@ -1,5 +1,5 @@
-//! The options that a caller of the library has, beside those of the command line: lists of
-//! penalties, given folds, results as they are made, fits without an intercept, warm starts.
+//! Options of `fit_path` that the command line does not have: lists of penalties, explicit folds,
+//! emitted results, fits without an intercept, warm starts.
 
 mod common;
 
@@ -19,14 +19,14 @@ fn fit<'a>(data: impl Into<Splits<'a>>, options: &PathOptions) -> PathFit {
     fit_path(data, options, &mut |_| {}).unwrap()
 }
 
-/// All events of a fit, and the fit.
+/// A fit and all its events.
 fn events<'a>(data: impl Into<Splits<'a>>, options: &PathOptions) -> (Vec<Event>, PathFit) {
     let mut events = Vec::new();
     let fit = fit_path(data, options, &mut |event| events.push(event)).unwrap();
     (events, fit)
 }
 
-/// The message of a fit that is refused before K, or anything else, is made.
+/// The message of a fit that is refused before K is computed or anything else is done.
 fn refused(samples: &Samples, options: &PathOptions) -> String {
     let mut began = false;
     let error = fit_path(samples, options, &mut |_| began = true).unwrap_err();
@@ -45,7 +45,7 @@ fn stratified(count: usize) -> Option<Folds> {
     Some(Folds::stratified(count, 3))
 }
 
-/// The penalties that the steps of a fit were of, by fold, each once.
+/// The folds and penalties of the steps of a fit, each once.
 fn solved(events: &[Event]) -> Vec<(Option<usize>, f64)> {
     let mut solved = Vec::new();
     for event in events {
@@ -57,7 +57,7 @@ fn solved(events: &[Event]) -> Vec<(Option<usize>, f64)> {
     solved
 }
 
-/// A list is the path of its values from the strongest to the weakest, in whatever order it is.
+/// A list of penalties in any order is solved from the strongest to the weakest.
 #[test]
 fn a_list_is_fitted_from_the_strongest_to_the_weakest() {
     let problem = Problem::random(50, 90, 3, 4);
@@ -86,9 +86,9 @@ fn a_list_is_fitted_from_the_strongest_to_the_weakest() {
     }
 }
 
-/// C is scikit-learn's: l2 = 1/(C Σ w) over the rows that are fitted, of a fold its own.
+/// C is that of scikit-learn: l2 = 1/(C Σ w) over the fitted rows, in a fold over those of the fold.
 #[test]
-fn each_fold_has_its_own_l2_for_a_c() {
+fn c_is_converted_to_the_l2_of_each_fold() {
     let problem = Problem::random(41, 60, 3, 9);
     let samples = problem.samples();
     let weights: Vec<f64> = (0..41).map(|row| 0.5 + (row % 3) as f64).collect();
@@ -110,7 +110,7 @@ fn each_fold_has_its_own_l2_for_a_c() {
     let path: Vec<f64> = found.path.iter().map(|entry| entry.l2).collect();
     assert_eq!(path, of_all);
     let solved = solved(&events);
-    // The weights that folds leave out add up to all of them.
+    // The weights of the held-out rows of all folds add up to the total weight.
     let mut left_out = 0.0;
     for fold in 0..3 {
         let l2s: Vec<f64> = solved
@@ -135,7 +135,7 @@ fn each_fold_has_its_own_l2_for_a_c() {
 }
 
 #[test]
-fn lists_that_make_no_path_are_refused() {
+fn invalid_lists_of_penalties_are_refused() {
     let problem = Problem::random(12, 20, 3, 1);
     let samples = problem.samples();
     for (penalty, parts) in [
@@ -167,7 +167,7 @@ fn lists_that_make_no_path_are_refused() {
             assert!(error.contains(part), "{part:?} is not in {error}");
         }
     }
-    // One value chooses nothing.
+    // One value needs no rows to choose by.
     let one = fit(&samples, &options(Penalty::List(vec![0.5])));
     assert_eq!(
         one.model,
@@ -175,7 +175,7 @@ fn lists_that_make_no_path_are_refused() {
     );
 }
 
-/// Random sets of rows: some rows in none of the two, fitted rows up to three times.
+/// Random folds: some rows are in neither set, fitted rows are listed up to three times.
 fn ragged_folds(n: u32, count: u32) -> Vec<Fold> {
     let fold = |number: u32| {
         let place = |row: u32| (row * 7 + number * 3) % 11;
@@ -203,9 +203,9 @@ fn part(problem: &Problem, rows: &[u32]) -> Problem {
     }
 }
 
-/// Given folds are the folds that they spell out: those of a seed, to the bit.
+/// The folds of a seed, given as sets of rows, give the same bits as the seed.
 #[test]
-fn given_folds_are_the_stratified_ones_that_they_spell_out() {
+fn explicit_stratified_folds_equal_those_of_a_seed() {
     let problem = Problem::random(45, 70, 3, 2);
     let samples = problem.samples();
     let mut rng = flowreg::torch_rng::TorchRng::new(3);
@@ -244,10 +244,10 @@ fn given_folds_are_the_stratified_ones_that_they_spell_out() {
     assert_eq!(given.model, dealt.model);
 }
 
-/// A fold is a fit of its rows alone, however often each is listed, scored on the others listed;
-/// weights of 0 take rows out of both sets.
+/// A fold fits the rows that it lists, each as often as it is listed, and scores its held-out rows.
+/// Rows of weight 0 are in neither set.
 #[test]
-fn a_given_fold_is_a_fit_of_the_rows_that_it_lists() {
+fn a_given_fold_fits_the_rows_that_it_lists() {
     let problem = Problem::random(60, 110, 3, 5);
     let samples = problem.samples();
     let folds = ragged_folds(60, 3);
@@ -298,7 +298,7 @@ fn weighted(weights: &[f64]) -> SampleWeights {
 }
 
 #[test]
-fn folds_that_cannot_be_fitted_are_refused_by_name() {
+fn invalid_folds_are_refused_by_name() {
     let problem = Problem::random(12, 20, 2, 1);
     let samples = problem.samples();
     let of = |label: i64| -> Vec<u32> {
@@ -338,7 +338,7 @@ fn folds_that_cannot_be_fitted_are_refused_by_name() {
             assert!(error.contains(part), "{part:?} is not in {error}");
         }
     }
-    // One fold that can be is enough; the other is named.
+    // One valid fold is enough; a warning names the other.
     let folds = vec![fold(&of(0), &of(1)), fold(&all, &all)];
     let options = PathOptions {
         folds: Some(Folds::given(folds)),
@@ -352,7 +352,7 @@ fn folds_that_cannot_be_fitted_are_refused_by_name() {
 
 const OPTIMIZERS: [Optimizer; 2] = [Optimizer::Newton, Optimizer::Lbfgs];
 
-/// Logits of some rows by a model, rows x outputs, in f64.
+/// The logits of `rows` by a model, rows x outputs, in f64.
 fn logits(problem: &Problem, model: &Model, rows: &[u32]) -> Vec<f64> {
     let of_row = |&row: &u32| {
         let x = &problem.x[row as usize * problem.d..][..problem.d];
@@ -367,7 +367,7 @@ fn logits(problem: &Problem, model: &Model, rows: &[u32]) -> Vec<f64> {
     rows.concat()
 }
 
-/// The weighted mean loss of logits, from its definition.
+/// The weighted mean loss of logits by its definition.
 fn loss(problem: &Problem, rows: &[u32], weights: &[f64], outputs: usize, logits: &[f64]) -> f64 {
     let (mut sum, mut total) = (0.0, 0.0);
     for (&row, z) in rows.iter().zip(logits.chunks_exact(outputs)) {
@@ -383,8 +383,8 @@ fn loss(problem: &Problem, rows: &[u32], weights: &[f64], outputs: usize, logits
     sum / total
 }
 
-/// What is emitted of each fold and penalty: logits that give the score, by the rows' own numbers,
-/// and a model that has these logits and is the one of the fold's rows alone.
+/// For each fold and penalty, the emitted logits give the score and are those of the emitted model,
+/// which is the fit of the fold's rows alone. Rows have their original numbers.
 #[test]
 fn logits_and_models_of_each_fold_are_emitted_on_request() {
     for (classes, intercept) in [(3, true), (3, false), (2, true), (2, false)] {
@@ -413,7 +413,7 @@ fn logits_and_models_of_each_fold_are_emitted_on_request() {
                 models: true,
             };
             let (told, found) = events(&samples, &path);
-            // To emit changes nothing.
+            // Emitting does not change the fit.
             assert_eq!((&found.model, &found.path), (&plain.model, &plain.path));
             let held_out: Vec<&HeldOut> = told.iter().filter_map(held_out).collect();
             let solved: Vec<&Solved> = told.iter().filter_map(solved_event).collect();
@@ -457,14 +457,14 @@ fn logits_and_models_of_each_fold_are_emitted_on_request() {
                 let far = |gap: Option<f64>| (2.0 * gap.unwrap() / held_out.l2).sqrt();
                 let allowed = far(solved.report.gap) + far(alone.report.gap) + 1e-5;
                 assert!(distance.sqrt() <= allowed, "{distance} {allowed} {context}");
-                // W = 0 is farther away than that.
+                // W = 0 violates that bound.
                 let values = alone.model.weight().as_slice().iter().enumerate();
                 let norm: f64 = values
                     .map(|(at, &w)| (f64::from(w) * sigma[at % 110]).powi(2))
                     .sum();
                 assert!(allowed < 0.7 * norm.sqrt(), "{allowed} {norm} {context}");
             }
-            // The score is that of these logits.
+            // The score follows from these logits.
             for (entry, first) in found.path.iter().zip(0..2) {
                 let of_entry = held_out.iter().skip(first).step_by(2);
                 let losses =
@@ -472,7 +472,7 @@ fn logits_and_models_of_each_fold_are_emitted_on_request() {
                 let mean = losses.sum::<f64>() / 3.0;
                 assert!((entry.val_loss.unwrap() / mean - 1.0).abs() < 1e-12);
             }
-            // And the penalties on all rows, up to the one chosen.
+            // After the folds, the penalties are solved on all rows, up to the chosen one.
             let on_all = solved.iter().filter(|solved| solved.fold.is_none());
             let on_all: Vec<f64> = on_all.map(|solved| solved.l2).collect();
             let path = found.path.iter().map(|entry| entry.l2);
@@ -496,10 +496,10 @@ fn solved_event(event: &Event) -> Option<&Solved> {
     }
 }
 
-/// With validation rows the logits are theirs; without any rows to choose by all penalties are
-/// fitted, handed over and none is chosen.
+/// With validation rows the emitted logits are those of these rows. Without rows to choose by, all
+/// penalties are fitted and emitted, and none is chosen.
 #[test]
-fn a_path_without_a_choice_hands_over_every_model() {
+fn a_path_without_a_choice_emits_every_model() {
     let problem = Problem::random(50, 80, 3, 4);
     let other = Problem::random(20, 80, 3, 6);
     let (samples, validation) = (problem.samples(), other.samples());
@@ -567,15 +567,15 @@ fn distance(a: &Model, b: &Model) -> f64 {
     norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied())
 }
 
-/// Without an intercept b is 0 and W is the optimum over X as it is: the gradient at W, from the
-/// definition in f64, is so small that strong convexity leaves no room for another W.
+/// Without an intercept b is 0 and W is the optimum for uncentred X: the gradient at W, by its
+/// definition in f64, is so small that strong convexity bounds the distance to the optimum.
 #[test]
-fn a_fit_without_an_intercept_is_the_optimum_of_x_w() {
+fn a_fit_without_an_intercept_is_optimal_at_b_0() {
     for (n, d, classes) in [(40, 70, 3), (40, 70, 2), (70, 12, 3), (70, 12, 2)] {
         let mut problem = Problem::random(n, d, classes, 7);
         for bytes in [false, true] {
             if bytes {
-                // Products of bytes are whole numbers.
+                // Products of bytes are integers.
                 problem
                     .x
                     .iter_mut()
@@ -646,7 +646,7 @@ fn a_fit_without_an_intercept_is_the_optimum_of_x_w() {
 }
 
 #[test]
-fn centred_features_have_an_intercept() {
+fn centred_features_require_an_intercept() {
     let problem = Problem::random(12, 20, 3, 1);
     for standardize in [Standardize::Center, Standardize::Both] {
         let options = PathOptions {
@@ -660,9 +660,9 @@ fn centred_features_have_an_intercept() {
     }
 }
 
-/// A start at the optimum needs no step or one; wherever a fit starts, it ends at one optimum.
+/// A start at the optimum needs at most one step; fits from any start end at the same optimum.
 #[test]
-fn a_start_changes_the_steps_and_not_the_optimum() {
+fn a_start_does_not_change_the_optimum() {
     for (n, d, classes) in [(40, 70, 3), (40, 70, 2), (70, 12, 4)] {
         let problem = Problem::random(n, d, classes, 3);
         let samples = problem.samples();
@@ -721,9 +721,9 @@ fn a_start_changes_the_steps_and_not_the_optimum() {
     }
 }
 
-/// Two outputs for two classes are their difference; each fold starts from the model, too.
+/// A start of two outputs is used as their difference; each fold starts from the model too.
 #[test]
-fn a_start_serves_two_outputs_and_folds() {
+fn a_start_applies_to_two_outputs_and_to_folds() {
     let problem = Problem::random(60, 100, 2, 3);
     let samples = problem.samples();
     let cold = fit(&samples, &options(Penalty::Value(0.05)));
@@ -735,7 +735,7 @@ fn a_start_serves_two_outputs_and_folds() {
         ..options(Penalty::Value(0.05))
     };
     assert!(fit(&samples, &warm).report.iterations <= 1);
-    // A fold of nearly all rows has nearly that optimum.
+    // The optimum of a fold of nearly all rows is close to that of all rows.
     let all: Vec<u32> = (0..60).collect();
     let fold = Fold {
         fitted: all[..59].to_vec(),
@@ -795,10 +795,10 @@ fn a_start_of_another_shape_is_refused() {
     }
 }
 
-/// A fit that is stopped and resumed has the bits of an unbroken one, and a checkpoint of another
-/// start or intercept is refused by its name.
+/// A stopped and resumed fit has the bits of an uninterrupted one; a checkpoint of another start or
+/// intercept is refused by the name of that option.
 #[test]
-fn checkpoints_know_the_start_and_the_intercept() {
+fn checkpoints_record_the_start_and_the_intercept() {
     let dir = tempfile::tempdir().unwrap();
     let problem = Problem::random(40, 70, 3, 2);
     let samples = problem.samples();
@@ -828,9 +828,10 @@ fn checkpoints_know_the_start_and_the_intercept() {
             let mut steps = 0;
             let stopped = fit_path(&samples, &saved(false), &mut |event| {
                 steps += usize::from(matches!(event, Event::Step { .. }));
-                match steps <= stop {
-                    true => ControlFlow::Continue(()),
-                    false => ControlFlow::Break(()),
+                if steps <= stop {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
                 }
             });
             assert_eq!(stopped.unwrap_err().exit_code(), 130);

@@ -1,5 +1,5 @@
-//! Pictures of every kind become the pixels that Pillow's `convert("RGB")` gives, plain and after
-//! `ImageOps.exif_transpose`: `tests/pictures`, drawn by `tools/pillow_pictures.py`.
+//! Pictures of every format are decoded to the pixels of Pillow's `convert("RGB")`, without and with
+//! `ImageOps.exif_transpose`. `tools/pillow_pictures.py` draws `tests/pictures`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ fn decode(bytes: &[u8], exif: bool) -> Result<Rgb, String> {
 }
 
 #[test]
-fn pixels_are_pillows() {
+fn pixels_equal_those_of_pillow() {
     let mut seen = BTreeMap::new();
     for (path, bytes) in pictures() {
         let name = path.display();
@@ -64,7 +64,7 @@ fn pixels_are_pillows() {
 }
 
 #[test]
-fn the_kind_is_told_by_the_first_bytes() {
+fn the_format_is_detected_from_the_first_bytes() {
     for (path, bytes) in pictures() {
         let expected = match path.extension().unwrap().to_str().unwrap() {
             "jpg" => Kind::Jpeg,
@@ -92,9 +92,9 @@ fn the_kind_is_told_by_the_first_bytes() {
     }
 }
 
-/// A picture that is cut short is refused, or complete already.
+/// A truncated picture is refused, unless the rest has no pixels.
 #[test]
-fn a_cut_picture_is_refused_or_whole() {
+fn a_truncated_picture_is_refused_or_complete() {
     for (path, bytes) in pictures() {
         let whole = decode(&bytes, false).unwrap();
         for end in 0..bytes.len() {
@@ -109,9 +109,9 @@ fn a_cut_picture_is_refused_or_whole() {
     }
 }
 
-/// A hint at `--lenient` is there where it helps, and only there.
+/// The error of a picture advises `--lenient` if and only if that accepts it.
 #[test]
-fn lenient_is_advised_where_it_helps() {
+fn lenient_is_advised_only_where_it_helps() {
     let lenient = DecodeOptions {
         lenient: true,
         ..DecodeOptions::default()
@@ -123,7 +123,7 @@ fn lenient_is_advised_where_it_helps() {
                 continue;
             };
             let helps = decode_rgb(&bytes[..end], &lenient).is_ok();
-            assert_eq!(refusal.contains("--lenient"), helps, "{refusal}");
+            assert_eq!(refusal.contains("`lenient`"), helps, "{refusal}");
             if helps {
                 let kind = path.extension().unwrap().to_str().unwrap().to_string();
                 *advised.entry(kind).or_insert(0) += 1;
@@ -131,14 +131,14 @@ fn lenient_is_advised_where_it_helps() {
         }
     }
     let kinds: Vec<&str> = advised.keys().map(String::as_str).collect();
-    // These TIFFs have their directory at the end; others are in tests/pictures/cut.
+    // These TIFFs have their directory at the end; tests/pictures/cut has others.
     assert_eq!(kinds, ["bmp", "gif", "jpg", "png"]);
 }
 
-/// Of a cut picture the pixels that Pillow gives with ImageFile.LOAD_TRUNCATED_IMAGES, and none
-/// without `--lenient`.
+/// With `--lenient` a truncated picture has the pixels of Pillow's ImageFile.LOAD_TRUNCATED_IMAGES;
+/// without it is refused.
 #[test]
-fn cut_pictures_are_pillows() {
+fn truncated_pictures_equal_those_of_pillow() {
     let lenient = DecodeOptions {
         lenient: true,
         ..DecodeOptions::default()
@@ -147,7 +147,7 @@ fn cut_pictures_are_pillows() {
     for (path, bytes) in pictures_in("tests/pictures/cut") {
         let name = path.display();
         let refusal = decode(&bytes, false).unwrap_err();
-        assert!(refusal.ends_with("--lenient"), "{name}: {refusal}");
+        assert!(refusal.ends_with("`lenient`"), "{name}: {refusal}");
         let rgb = decode_rgb(&bytes, &lenient).unwrap();
         assert!(
             rgb.values == std::fs::read(format!("{name}.rgb")).unwrap(),
@@ -158,9 +158,9 @@ fn cut_pictures_are_pillows() {
     assert_eq!(seen, 9);
 }
 
-/// What no decoder here reads is called by its name.
+/// Unsupported kinds of TIFF are refused by name.
 #[test]
-fn other_kinds_of_tiff_are_named() {
+fn unsupported_tiffs_are_named() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures/rgb.tif");
     let good = std::fs::read(path).unwrap();
     for (tag, value, said) in [
@@ -186,9 +186,9 @@ fn other_kinds_of_tiff_are_named() {
     }
 }
 
-/// Limits hold for every kind, are named with what lifts them, and that lifts them.
+/// The limits apply to every format; the error names the option that raises the limit, and it does.
 #[test]
-fn limits_hold_and_can_be_raised() {
+fn limits_are_enforced_and_can_be_raised() {
     for (path, bytes) in pictures() {
         let name = path.display();
         let low = DecodeOptions {
@@ -197,7 +197,7 @@ fn limits_hold_and_can_be_raised() {
         };
         let refusal = decode_rgb(&bytes, &low).unwrap_err();
         assert!(
-            refusal.ends_with("--max-pixels 221 accepts it"),
+            refusal.ends_with("`max_pixels` 221 accepts it"),
             "{name}: {refusal}"
         );
         let narrow = DecodeOptions {
@@ -206,7 +206,7 @@ fn limits_hold_and_can_be_raised() {
         };
         let refusal = decode_rgb(&bytes, &narrow).unwrap_err();
         assert!(
-            refusal.ends_with("--max-side 17 accepts it"),
+            refusal.ends_with("`max_side` 17 accepts it"),
             "{name}: {refusal}"
         );
         let enough = DecodeOptions {
@@ -218,9 +218,10 @@ fn limits_hold_and_can_be_raised() {
     }
 }
 
-/// Any few bytes changed: pixels of the size that the header tells, or a reason; never a panic.
+/// A picture with random changed bytes gives pixels of the size in its header, or an error; never a
+/// panic.
 #[test]
-fn changed_bytes_end_in_pixels_or_a_reason() {
+fn changed_bytes_give_pixels_or_an_error() {
     let options = DecodeOptions {
         max_pixels: 1 << 16,
         ..DecodeOptions::default()

@@ -1,5 +1,5 @@
-//! Whose threads work: the caller's pool, or one that ends with the call. rayon's global pool is
-//! never started, as a forked child would wait for its threads for ever.
+//! Work runs in the caller's pool or in one that ends with the call. rayon's global pool is never
+//! started, because a forked child would wait for its threads for ever.
 
 use flowreg::data::arrays;
 use flowreg::data::arrays::{ArrayOptions, ArrayPart};
@@ -10,7 +10,7 @@ use flowreg::path::{PathOptions, fit_path};
 use flowreg::threads;
 use flowreg::{FitOptions, Samples};
 
-/// Rows of two classes, long enough for their loops to be shared.
+/// Rows of two classes, enough for their loops to be shared.
 fn rows(n: usize, d: usize) -> (Vec<f32>, Vec<i64>) {
     let value = |i: usize| ((i * 7919 + i / d) % 1013) as f32 / 1013.0;
     let x = (0..n * d).map(value).collect();
@@ -33,10 +33,10 @@ fn prepare_arrays(x: &[f32], d: usize, y: &[i64]) {
     bytes.extend(y.iter().flat_map(|label| label.to_le_bytes()));
     std::fs::write(&part.y, bytes).unwrap();
     let (options, out) = (ArrayOptions::default(), dir.path().join("out"));
-    arrays::prepare(&[part], options, &out, Overwrite::Never, &|_| {}).unwrap();
+    arrays::prepare(&[part], &options, &out, Overwrite::Never, &|_| {}).unwrap();
 }
 
-/// The only test of this process, as it looks at a state of the process.
+/// The only test of this process, as it checks state of the process.
 #[test]
 fn no_call_starts_the_global_pool() {
     for (n, d) in [(8, 3), (300, 4000), (4000, 200)] {
@@ -58,7 +58,7 @@ fn no_call_starts_the_global_pool() {
     let unused = rayon::ThreadPoolBuilder::new().build_global();
     assert!(unused.is_ok(), "{unused:?}");
 
-    // In a pool of the caller's, its threads work.
+    // Called in a pool of the caller, its threads are used.
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(3)
         .build()

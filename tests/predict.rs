@@ -1,5 +1,5 @@
-//! `flowreg-predict`: the probabilities of the model by its own transform, in every form; what
-//! pushed them; and what cannot be read is named while the rest is predicted.
+//! `flowreg-predict` on photographs and arrays: probabilities in every output format, explanations,
+//! and unreadable inputs.
 
 mod common;
 
@@ -23,7 +23,7 @@ fn json(text: &str) -> Vec<Value> {
 }
 
 #[test]
-fn every_form_tells_the_models_probabilities() {
+fn every_output_format_has_the_probabilities_of_the_model() {
     let world = world(&[]);
     let model = Model::load(world.path("run/model.safetensors")).unwrap();
     let dataset = Dataset::open(world.path("data")).unwrap();
@@ -33,7 +33,7 @@ fn every_form_tells_the_models_probabilities() {
         .probabilities(samples.x().contiguous().unwrap().as_slice())
         .unwrap();
 
-    // Photographs by the model's transform: to the bit the rows that flowreg-prep made.
+    // Photographs are transformed to the rows of flowreg-prep, to the bit.
     let files: Vec<String> = test
         .files()
         .unwrap()
@@ -91,7 +91,7 @@ fn every_form_tells_the_models_probabilities() {
         world.run(PREDICT, &["run", "data/test.x.npy", "--npy", "p.npy"])
     });
 
-    // A folder is its photographs in order; what is passed over is said.
+    // A folder gives its photographs in order; skipped files are reported.
     let output = world.run(PREDICT, &["run", "photographs", "--top", "2"]);
     assert!(output.status.success());
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -106,7 +106,7 @@ fn every_form_tells_the_models_probabilities() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named_and_the_rest_predicted() {
+fn unreadable_inputs_are_named_and_the_rest_predicted() {
     let world = world(&["--classes", "2"]);
     std::fs::write(world.path("notes.jpg"), "no image").unwrap();
     let output = world.run(
@@ -165,7 +165,7 @@ fn what_cannot_be_read_is_named_and_the_rest_predicted() {
     });
 }
 
-/// The pushes of all rows, the start's part and b add up to the logit.
+/// The contributions of all rows, that of W0 and b add up to the logit.
 #[test]
 fn an_explanation_adds_up_to_the_logit() {
     for classes in ["4", "2"] {
@@ -232,7 +232,7 @@ fn an_explanation_adds_up_to_the_logit() {
         let told = line["pushed_by"][0]["logit"].as_f64().unwrap();
         assert!((told - pushes[strongest]).abs() <= 1e-6 * pushes[strongest].abs());
         assert_eq!(line["pushed_by"].as_array().unwrap().len(), 5);
-        // Coordinates of other rows are refused.
+        // Coordinates of another number of rows are refused.
         let other = dataset.split("test").unwrap();
         let other = other.samples().unwrap();
         let error = Explainer::open(&path, &other, None, model.bias().len());
@@ -245,10 +245,10 @@ fn an_explanation_adds_up_to_the_logit() {
     }
 }
 
-/// A model file whose transform is not that of its features is refused before a photograph is
-/// resized to whatever size it names.
+/// A model whose transform contradicts its number of features is refused before a photograph is
+/// resized.
 #[test]
-fn a_transform_of_other_features_is_refused() {
+fn a_transform_with_another_number_of_features_is_refused() {
     let world = world(&[]);
     let mut model = Model::load(world.path("run/model.safetensors")).unwrap();
     for size in [0, 9, 3_037_000_500, usize::MAX] {
@@ -262,13 +262,13 @@ fn a_transform_of_other_features_is_refused() {
     }
 }
 
-/// What could be prepared can be predicted: damaged pictures with `--lenient`; others are left
-/// out with `--skip-bad`; each input has a row of --npy; a pipe is a picture.
+/// flowreg-predict accepts what flowreg-prep accepts: damaged pictures with `--lenient`, and pipes;
+/// `--skip-bad` leaves out others. Each input has a row of --npy.
 #[test]
-fn prediction_is_as_able_as_preparation() {
+fn predict_accepts_the_inputs_of_prep() {
     let world = world(&[]);
     let photograph = std::fs::read(world.path("photographs/jpg/image_00001.jpg")).unwrap();
-    // Bytes too many before the end: libjpeg warns of them.
+    // libjpeg warns of extra bytes before the end marker.
     let (body, end) = photograph.split_at(photograph.len() - 2);
     std::fs::create_dir(world.path("mine")).unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(world.path(name), bytes).unwrap();

@@ -1,5 +1,5 @@
-//! `flowreg-predict` on rows of numbers: of any file, type and writer, as the model's training
-//! rows were made; with labels; from pipes; and what it never overwrites.
+//! `flowreg-predict` on rows of numbers: every file format and type, conversion as for the training
+//! rows, labels, pipes, and files that it does not overwrite.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn folder() -> World {
     World(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap())
 }
 
-/// A model of so many features and classes, with weights of about 1.
+/// A model of `features` features and these classes, with weights of about 1.
 fn model(features: usize, classes: &[&str], numbers: Option<NumberFormat>) -> Model {
     let outputs = if classes.len() == 2 { 1 } else { classes.len() };
     let mut uniform = common::uniform(7);
@@ -32,7 +32,7 @@ fn model(features: usize, classes: &[&str], numbers: Option<NumberFormat>) -> Mo
     model
 }
 
-/// Save a model again with numbers for the names of its classes.
+/// Save a model with numbers as the names of its classes.
 fn model_of_numbers(world: &World, from: &str, to: &str) {
     let mut model = Model::load(world.path(from)).unwrap();
     let mut about = model.about().clone();
@@ -93,9 +93,9 @@ fn json(output: &Output) -> Vec<Value> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// One matrix in files of every kind has one prediction, to the bit.
+    /// One matrix in every file format has the same predictions, to the bit.
     #[test]
-    fn one_matrix_in_any_file_has_one_prediction(
+    fn predictions_do_not_depend_on_the_file_format(
         rows in 1usize..20,
         features in 1usize..9,
         classes in 2usize..5,
@@ -105,8 +105,9 @@ proptest! {
     ) {
         let world = folder();
         let mut x: Vec<f32> = values[..rows * features].to_vec();
-        // A LIBSVM text of labels alone is refused: one value at least is not 0.
-        if x.iter().all(|value| *value == 0.0) {
+        // A LIBSVM text of labels alone is refused, and one whose first line is a label alone is a
+        // table without its header to a model of tables: the first row has a value that is not 0.
+        if x[..features].iter().all(|value| *value == 0.0) {
             x[0] = 1.0;
         }
         let names = ["1", "2", "c", "d"];
@@ -132,7 +133,7 @@ proptest! {
         let text = libsvm(&x, features, 1, &["1", "+1", "2.0"]);
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(text.as_bytes()).unwrap();
-        // The names say nothing: content decides.
+        // The content decides on the format, not the file name.
         let files: [(&str, Vec<u8>); 7] = [
             ("f4.txt", npy::f32_file(&shape, &x)),
             ("f4_big.npy", array(">f4", false, shape, bytes(&|v| v.to_be_bytes().to_vec()))),
@@ -158,7 +159,7 @@ proptest! {
 }
 
 #[test]
-fn whole_numbers_of_every_type_are_read() {
+fn integers_of_every_type_are_read() {
     let world = folder();
     let (rows, features) = (3, 4);
     let values = [0u8, 1, 1, 0, 1, 0, 1, 1, 0, 0, 0, 1];
@@ -191,10 +192,10 @@ fn whole_numbers_of_every_type_are_read() {
     }
 }
 
-/// Rows are made as the model says that its training rows were: bytes over 255, a shift in f64,
-/// indices from 0.
+/// Rows are converted as the training rows were, as the model records: bytes divided by 255, a shift
+/// in f64, indices from 0.
 #[test]
-fn rows_are_made_as_the_model_says() {
+fn rows_are_converted_as_the_model_records() {
     let world = folder();
     let probabilities = |numbers: NumberFormat, x: &[f32], name: &str| {
         let model = model(2, &["1", "2", "-1"], Some(numbers));
@@ -222,7 +223,7 @@ fn rows_are_made_as_the_model_says() {
     probabilities(bytes.clone(), &divided, "u1");
     write(&world, "f4", npy::f32_file(&[2, 2], &divided));
     probabilities(bytes.clone(), &divided, "f4");
-    // Whole numbers that were not divided are refused, not silently taken for quotients.
+    // Undivided integers are refused, not taken for quotients.
     write(
         &world,
         "i2",
@@ -251,7 +252,7 @@ fn rows_are_made_as_the_model_says() {
     );
     probabilities(shift, &shifted, "times.txt");
 
-    // Rows from which the shift is subtracted already, in any text: refused once, not row by row.
+    // Texts of rows that are already shifted are refused with one message, not row by row.
     write(&world, "copy.txt", "1 1:-1800 2:0.5\n2 1:1799 2:-.5\n");
     write(&world, "copy.csv", "a,b\n-1800,0.5\n1799,-.5\n");
     for name in ["copy.txt", "copy.csv"] {
@@ -270,7 +271,7 @@ fn rows_are_made_as_the_model_says() {
     };
     write(&world, "zero.txt", "1 0:3\n2 1:4\n");
     probabilities(zero, &[3.0, 0.0, 0.0, 4.0], "zero.txt");
-    // Of a model that knows nothing of indices, 0 is a mistake, and can be told.
+    // For a model without a first index, index 0 is an error whose message names the option.
     model(2, &["1", "2", "-1"], None)
         .save(world.path("m"))
         .unwrap();
@@ -280,7 +281,7 @@ fn rows_are_made_as_the_model_says() {
     succeeds(&world.run(PREDICT, &["m", "zero.txt", "--first-index", "0"]));
 }
 
-/// What prep reads with a delimiter, predict reads, too: by the model, or by the option.
+/// flowreg-predict reads tables with the delimiter of the model or that of the option.
 #[test]
 fn a_table_with_any_delimiter_is_predicted() {
     let world = folder();
@@ -319,9 +320,10 @@ fn a_table_with_any_delimiter_is_predicted() {
     }
 }
 
-/// Lines without a feature are no rows of zeros, unless they have a label and others have features.
+/// A line without features is not taken for a row of zeros, unless it has a label and other lines
+/// have features.
 #[test]
-fn words_without_features_are_no_rows() {
+fn lines_without_features_are_not_rows_of_zeros() {
     let world = folder();
     model(2, &["1", "2", "-1"], None)
         .save(world.path("m"))
@@ -334,7 +336,7 @@ fn words_without_features_are_no_rows() {
         let part = format!("z.svm: line {line}: found \"{found}\", expected a whole number");
         assert!(stderr.contains(&part), "{stderr}");
     }
-    // Two lines each: three of five rows.
+    // Three of the five lines are rows.
     let rows = String::from_utf8(output.stdout).unwrap().lines().count() - 1;
     assert_eq!(rows, 9, "three classes of three rows");
     write(&world, "alone.txt", "1\n2\n");
@@ -356,10 +358,10 @@ fn words_without_features_are_no_rows() {
     }
 }
 
-/// An option that no input needs is said before anything is predicted; rows without a label are
-/// counted.
+/// An option without effect on the inputs is refused before anything is predicted; rows without
+/// labels are counted.
 #[test]
-fn options_without_effect_are_refused_and_rows_without_labels_said() {
+fn options_without_effect_are_refused_and_unlabelled_rows_counted() {
     let world = folder();
     model(2, &["u", "v"], None).save(world.path("m")).unwrap();
     write(&world, "x.npy", npy::f32_file(&[1, 2], &[1.0, 2.0]));
@@ -383,7 +385,7 @@ fn options_without_effect_are_refused_and_rows_without_labels_said() {
     });
 }
 
-/// Every input has a row of --npy, in order; what cannot be read is named, and its row is NaN.
+/// Every input has a row of --npy, in order. An unreadable input is named, and its row is NaN.
 #[test]
 fn unreadable_rows_are_nan_and_named() {
     let world = folder();
@@ -444,8 +446,7 @@ fn unreadable_rows_are_nan_and_named() {
     }
 }
 
-/// However many rows have logits that f32 does not hold, each is named once and costs no more
-/// than others.
+/// Each row whose logits overflow f32 is named once, and takes no more time than other rows.
 #[test]
 fn overflowing_rows_are_left_out_one_by_one() {
     let world = folder();
@@ -473,9 +474,9 @@ fn overflowing_rows_are_left_out_one_by_one() {
     );
 }
 
-/// Accuracy, loss and confusion are those of the library, wherever the labels come from.
+/// Accuracy, loss and confusion equal those of the library, for every source of labels.
 #[test]
-fn labels_are_met_as_the_library_says() {
+fn evaluation_equals_that_of_the_library() {
     let world = folder();
     for classes in [&["-1", "1"][..], &["-1", "1", "4"]] {
         let mut model = model(3, classes, None);
@@ -526,7 +527,7 @@ fn labels_are_met_as_the_library_says() {
                 "{loss} {}",
                 expected.loss
             );
-            // What is counted is what is printed.
+            // The confusion counts the printed predictions.
             let correct = lines[..rows]
                 .iter()
                 .zip(&written)
@@ -542,7 +543,7 @@ fn labels_are_met_as_the_library_says() {
         let accuracy = format!("accuracy {:.4} (", expected.accuracy);
         assert!(said.contains(&accuracy), "{said}");
         assert_eq!(said.lines().count(), 2 * rows + 2 + classes.len());
-        // Values between commas stay such.
+        // Values separated by commas stay separate.
         let output = world.run(PREDICT, &["m", "t.txt", "--csv", "--top", "1"]);
         assert_eq!(
             String::from_utf8(output.stdout).unwrap().lines().count(),
@@ -554,7 +555,7 @@ fn labels_are_met_as_the_library_says() {
                 .contains(&accuracy)
         );
     }
-    // A label that is no class of the model is counted and named; a line may have none.
+    // Labels that are no class of the model are counted and named; a line may lack a label.
     write(&world, "t.txt", "1 1:1\n9 1:1\n1:1 2:2\nrose 1:1\n");
     let output = world.run(PREDICT, &["m", "t.txt", "--json"]);
     let stderr = String::from_utf8(output.stderr.clone()).unwrap();
@@ -563,7 +564,7 @@ fn labels_are_met_as_the_library_says() {
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(last["evaluation"]["rows"], 1);
     assert_eq!(last["evaluation"]["rows_of_unknown_labels"], 2);
-    // Another number of labels than rows is no result.
+    // Another number of labels than rows is an error.
     let mut y = Header::encode(Dtype::U8, &[3]);
     y.extend([1, 1, 1]);
     write(&world, "y.npy", y);
@@ -609,7 +610,7 @@ fn logits_are_those_of_the_fit() {
                 assert_eq!(said["logit"].as_f64().unwrap() as f32, logit);
             }
         }
-        // The loss is one of probabilities, and says so.
+        // The printed loss is named as that of the probabilities.
         write(&world, "t.txt", "0 1:1 2:2\n1 1:-3 2:0.5\n");
         model_of_numbers(&world, "m", "n");
         let said = succeeds(&world.run(PREDICT, &["n", "t.txt", "--logits"]));
@@ -621,9 +622,9 @@ fn logits_are_those_of_the_fit() {
     }
 }
 
-/// A pipe is read as a file is.
+/// Standard input is read like a file.
 #[test]
-fn standard_input_is_any_input() {
+fn every_format_is_read_from_standard_input() {
     let world = folder();
     let model = model(2, &["1", "2", "-1"], None);
     model.save(world.path("m")).unwrap();
@@ -651,7 +652,7 @@ fn standard_input_is_any_input() {
             assert_eq!(read_npy(&world, "p.npy").1, expected);
         }
     }
-    // What is wrong with it is said of it, not of a file that nobody gave.
+    // Errors name standard input, not a file.
     let output = world.run_piped(PREDICT, &["m", "-"], &npy::f32_file(&[1, 3], &[1.0; 3]));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("standard input: features"), "{stderr}");
@@ -659,9 +660,9 @@ fn standard_input_is_any_input() {
     assert_eq!(output.status.code(), Some(64));
 }
 
-/// Whatever a model of numbers cannot read is called what it is.
+/// Inputs that are no rows of numbers are refused by their kind.
 #[test]
-fn what_is_no_rows_is_called_what_it_is() {
+fn inputs_of_another_kind_are_named() {
     let world = folder();
     model(2, &["1", "2", "-1"], None)
         .save(world.path("m"))
@@ -697,7 +698,7 @@ fn what_is_no_rows_is_called_what_it_is() {
         );
         assert!(!stderr.contains("found a photograph"), "{stderr}");
     }
-    // Features that the model never saw are left out, and that is said.
+    // Features that the model does not have are left out with a warning.
     write(&world, "wide.txt", "1 1:1 5:2 9:1\n1 3:1\n");
     let output = world.run(PREDICT, &["m", "wide.txt", "--csv"]);
     assert!(output.status.success());
@@ -708,7 +709,7 @@ fn what_is_no_rows_is_called_what_it_is() {
     );
 }
 
-/// `--force` replaces an array of predictions and nothing else.
+/// `--force` replaces an array of predictions, and no other file.
 #[test]
 fn inputs_and_models_are_never_overwritten() {
     let world = folder();
@@ -722,7 +723,7 @@ fn inputs_and_models_are_never_overwritten() {
         |world: &World, file: &str| world.run(PREDICT, &["m", "x.npy", "--npy", file, "--force"]);
     #[cfg(unix)]
     std::os::unix::fs::symlink("x.npy", world.path("link.npy")).unwrap();
-    // Arrays of others, in every respect but one as flowreg would have written them.
+    // Foreign arrays that differ in one respect from those that flowreg writes.
     write(&world, "f8.npy", array("<f8", false, [3, 2], vec![0; 48]));
     write(
         &world,
@@ -754,7 +755,7 @@ fn inputs_and_models_are_never_overwritten() {
     succeeds(&predict(&world, "p.npy"));
     succeeds(&predict(&world, "p.npy"));
     assert_eq!(read_npy(&world, "p.npy").0, [2, 3]);
-    // Nothing that flowreg wrote as part of another output either.
+    // Files of other outputs of flowreg are not replaced either.
     std::fs::create_dir(world.path("run")).unwrap();
     write(
         &world,
@@ -769,7 +770,7 @@ fn inputs_and_models_are_never_overwritten() {
     world.refuses(65, &["coordinates.npy"], |world| {
         predict(world, "run/coordinates.npy")
     });
-    // Nor by another name of it, nor if it could be one of predictions.
+    // Nor through another name, nor if the file could be an array of predictions.
     std::fs::create_dir_all(world.path("run/sub")).unwrap();
     std::fs::copy(world.path("p.npy"), world.path("run/sub/p.npy")).unwrap();
     world.refuses(65, &["run"], |world| predict(world, "run/sub/p.npy"));
@@ -782,9 +783,9 @@ fn inputs_and_models_are_never_overwritten() {
     }
 }
 
-/// What is no file is no place for an array; that is said before any work.
+/// An output that is not a regular file is refused before any work.
 #[test]
-fn an_array_is_written_to_a_file() {
+fn npy_output_must_be_a_regular_file() {
     let world = folder();
     model(2, &["1", "2", "-1"], None)
         .save(world.path("m"))
@@ -807,7 +808,7 @@ fn an_array_is_written_to_a_file() {
     assert_eq!(read_npy(&world, "-").0, [2, 3]);
 }
 
-/// A text packed as `.gz` of so many rows, and how many of them can be read of its first half.
+/// A `.gz` text of `rows` rows, and the number of rows that its first half has.
 fn cut_text(rows: usize) -> (Vec<u8>, usize) {
     use std::io::Read;
     let mut uniform = common::uniform(5);
@@ -826,10 +827,10 @@ fn cut_text(rows: usize) -> (Vec<u8>, usize) {
     (bytes, whole)
 }
 
-/// Where a text breaks off, one row stands for all that follow, which nothing excuses; labels of
-/// rows whose number is not known are not compared.
+/// A truncated text is an error that --skip-bad does not excuse; one NaN row stands for the missing
+/// rows. Labels are not compared, as the number of rows is unknown.
 #[test]
-fn a_text_that_breaks_off_is_never_a_success() {
+fn a_truncated_text_is_never_a_success() {
     let world = folder();
     model(2, &["1", "2", "-1"], None)
         .save(world.path("m"))
@@ -860,9 +861,9 @@ fn a_text_that_breaks_off_is_never_a_success() {
     }
 }
 
-/// One line that cannot be used costs one row.
+/// An invalid line makes one row NaN.
 #[test]
-fn an_index_that_the_model_does_not_have_costs_one_row() {
+fn an_unknown_feature_index_invalidates_only_its_row() {
     let world = folder();
     model(2, &["1", "2", "-1"], None)
         .save(world.path("m"))
@@ -883,9 +884,9 @@ fn an_index_that_the_model_does_not_have_costs_one_row() {
     assert!(found[..3] == found[6..] && found[3..6].iter().all(|v| v.is_nan()));
 }
 
-/// Whatever ends the work, every input that could not be read has been named.
+/// Every unreadable input is named, whatever error ends the program.
 #[test]
-fn the_last_failure_is_said_whatever_else_fails() {
+fn every_unreadable_input_is_named_before_a_later_failure() {
     let world = folder();
     model(2, &["1", "2", "-1"], None)
         .save(world.path("m"))
@@ -927,7 +928,7 @@ fn the_last_failure_is_said_whatever_else_fails() {
         for part in ["t.txt: line 2", "standard output"] {
             assert!(stderr.contains(part), "{part}: {stderr}");
         }
-        // With --csv accuracy and loss are results on stderr.
+        // With --csv accuracy and loss are printed on stderr.
         write(&world, "t.txt", "1 1:1\n");
         let mut command = Command::new(PREDICT);
         command.current_dir(world.0.path()).stderr(full());
@@ -936,15 +937,15 @@ fn the_last_failure_is_said_whatever_else_fails() {
     }
 }
 
-/// A file that changes while it is read ends the work without a result, and adds no row.
+/// A file that changes while it is read ends the program without a result.
 #[test]
-fn a_text_that_changes_gives_no_array() {
+fn a_text_that_changes_while_read_gives_no_array() {
     use std::io::Read;
     let world = folder();
     model(1, &["1", "2", "-1"], None)
         .save(world.path("m"))
         .unwrap();
-    // More rows than are predicted together, so that the output blocks before the end is read.
+    // More rows than a block, so that the output pipe fills before the end of the file is read.
     let rows = 70_000;
     write(&world, "t.txt", "1 1:1\n".repeat(rows));
     write(&world, "t.csv", "p\n".to_string() + &"1\n".repeat(rows));

@@ -1,5 +1,5 @@
-//! The products of training at the real shapes: every back end, and our kernels on every
-//! instruction set of this machine, against f64 along a random direction.
+//! The products of training at the real shapes, by every back end and on every instruction set of
+//! this machine, against f64 along a random direction.
 
 #[path = "../benches/support/projection.rs"]
 mod projection;
@@ -15,26 +15,27 @@ use flowreg::threads;
 use flowreg::torch_rng::TorchRng;
 use shapes::{SHAPES, Shape};
 
-/// Most flop a product, which leaves the notebook's shapes whole. Rows beyond are left out, and
-/// K with them.
+/// Largest flop of a product; the shapes of the notebook stay below. Larger shapes are tested with
+/// fewer rows and without K.
 const FLOP: usize = 55_000_000_000;
-/// Of a product in plain Rust, which does a few GFLOP a second.
+/// Largest flop of a product in plain Rust, which computes a few GFLOP per second.
 const PORTABLE_FLOP: usize = 800_000_000;
-/// Most values of X: 0.27 GB.
+/// Largest number of values of X: 0.27 GB.
 const VALUES: usize = 64 << 20;
 
 #[test]
-fn by_every_back_end() {
+fn products_equal_f64_on_every_back_end() {
     let isa = Isa::chosen().expect("an instruction set of this machine");
     println!("instruction set: {isa}");
-    // faer and matrixmultiply choose for themselves.
+    // faer and matrixmultiply choose the instruction set themselves.
     let backends = match std::env::var_os("FLOWREG_ISA") {
         Some(_) => &[Backend::Own][..],
         None => &[Backend::Auto, Backend::Faer, Backend::Matrixmultiply],
     };
-    let flop = match isa == Isa::PORTABLE {
-        true => PORTABLE_FLOP,
-        false => FLOP,
+    let flop = if isa == Isa::PORTABLE {
+        PORTABLE_FLOP
+    } else {
+        FLOP
     };
     let pool = threads::pool(None).expect("threads");
     for shape in SHAPES {
@@ -53,13 +54,17 @@ fn by_every_back_end() {
     }
 }
 
-/// The instruction set is chosen once a process, so each gets a process of its own.
+/// The instruction set is chosen once in a process, so each is tested in a separate process.
 #[test]
-fn on_every_instruction_set() {
+fn products_equal_f64_on_every_instruction_set() {
     let this = std::env::current_exe().expect("this test's binary");
     for isa in Isa::available() {
         let output = Command::new(&this)
-            .args(["--exact", "by_every_back_end", "--nocapture"])
+            .args([
+                "--exact",
+                "products_equal_f64_on_every_back_end",
+                "--nocapture",
+            ])
             .env("FLOWREG_ISA", isa.to_string())
             .output()
             .expect("a process");

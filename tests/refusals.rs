@@ -1,10 +1,10 @@
-//! Files that another reader takes for something else than flowreg would: refused with what to do.
-//! `tests/golden` has them as SciPy and Pillow write them.
+//! Files that other programs read differently are refused with advice. `tests/golden` has them as
+//! SciPy and Pillow write them.
 
 use std::path::{Path, PathBuf};
 
-use flowreg::data::arrays::Features;
 use flowreg::data::pictures::{DecodeOptions, decode_rgb};
+use flowreg::data::rows::Features;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -13,7 +13,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 #[test]
-fn a_sparse_matrix_of_scipy_is_no_array() {
+fn sparse_matrices_of_scipy_are_refused() {
     for name in ["sparse-dia.npz", "sparse-csr.npz"] {
         let Err(error) = Features::open(&golden(name)) else {
             panic!("{name} was read");
@@ -26,9 +26,9 @@ fn a_sparse_matrix_of_scipy_is_no_array() {
     }
 }
 
-/// libtiff ignores a predictor beside a compression that has none.
+/// libtiff ignores a predictor for a compression that has none.
 #[test]
-fn a_stray_predictor_of_tiff_is_refused() {
+fn a_tiff_predictor_without_its_compression_is_refused() {
     let decode = |name: &str| {
         let bytes = std::fs::read(golden(name)).unwrap();
         decode_rgb(&bytes, &DecodeOptions::default())

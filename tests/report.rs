@@ -1,4 +1,4 @@
-//! The report holds what the run found, and nothing that a class is named can break out of it.
+//! The report contains the results of the run, and class names are escaped.
 //! `tools/report_check.mjs` opens it in a browser.
 
 mod common;
@@ -21,7 +21,7 @@ fn data(page: &Path) -> Value {
 }
 
 #[test]
-fn a_report_holds_what_the_run_found() {
+fn a_report_contains_the_results_of_the_run() {
     let world = World::new();
     let said = succeeds(&world.fit(&["--lr", "0.05", "--epochs", "30", "--val-split", "val"]));
     for file in ["report.html", "curve.svg", "confusion.svg", "weights.png"] {
@@ -74,7 +74,7 @@ fn a_report_holds_what_the_run_found() {
 }
 
 #[test]
-fn runs_are_laid_over_one_another() {
+fn several_runs_are_compared_in_one_report() {
     let world = World::new();
     for (out, lr) in [("one", "0.05"), ("two", "0.01")] {
         succeeds(&world.run(FIT, &["data", "--lr", lr, "--epochs", "9", "--out", out]));
@@ -89,7 +89,7 @@ fn runs_are_laid_over_one_another() {
         .collect();
     assert_eq!(names, ["one", "two"]);
     assert_eq!(data["runs"][1]["history"].as_array().unwrap().len(), 9);
-    // Converged fits have steps; they are laid over one another and over runs of SGD.
+    // Converged fits have steps; they are compared with one another and with runs of SGD.
     for (out, optimizer) in [("newton", "newton"), ("lbfgs", "lbfgs")] {
         let options = ["--optimizer", optimizer, "--l2", "0.1", "--out", out];
         succeeds(&world.run(FIT, &[&["data"], &options[..]].concat()));
@@ -134,9 +134,9 @@ fn runs_are_laid_over_one_another() {
     });
 }
 
-#[cfg(unix)] // Where folders may have such names.
+#[cfg(unix)] // Other systems do not allow these names of folders.
 #[test]
-fn names_of_classes_are_only_text() {
+fn class_names_are_escaped() {
     let world = World::new();
     let hostile = "<img src=x onerror=alert(1)>";
     for (class, images) in [("<!--<script>", 1..5), (hostile, 8..12)] {

@@ -1,5 +1,5 @@
-//! A fit that was stopped after any epoch or step goes on to the bits of an unbroken one, by any
-//! optimizer on any engine, and a checkpoint of another fit, or a damaged one, is refused.
+//! A fit that is stopped after any epoch or step resumes to the bits of an uninterrupted one, for
+//! every optimizer and engine. Damaged checkpoints and those of other fits are refused.
 
 mod common;
 
@@ -25,8 +25,8 @@ fn checkpoints(path: &Path, every: Option<Every>, resume: bool) -> Option<Checkp
     })
 }
 
-/// Fit with a checkpoint after every epoch; `epoch` is called with the file as it is when an
-/// epoch ends, before that one is saved.
+/// Fit with a checkpoint after every epoch. `epoch` is called at the end of each epoch, before its
+/// checkpoint is saved.
 fn fit(
     splits: Splits,
     options: &FitOptions,
@@ -45,7 +45,7 @@ fn fit(
     })
 }
 
-/// Options and whether there are validation rows.
+/// Options of SGD, and whether there are validation rows.
 fn options() -> impl Strategy<Value = (FitOptions, bool)> {
     let momentum = prop::sample::select(vec![(0.0, 0.0), (0.9, 0.0), (0.5, 0.3)]);
     let schedule = prop::sample::select(vec![
@@ -87,7 +87,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn the_bits_are_those_of_an_unbroken_fit(
+    fn resumed_sgd_has_the_bits_of_an_uninterrupted_fit(
         (options, validation) in options(), classes in 2usize..4, stop in any::<prop::sample::Index>(),
     ) {
         let dir = tempfile::tempdir().unwrap();
@@ -97,7 +97,7 @@ proptest! {
         let splits = Splits { train: &train, validation: validation.then_some(&other) };
         let whole = flowreg::fit(splits, &options, &mut |_| {}).unwrap();
 
-        // The file as a process would leave it that is killed while this epoch is on.
+        // The file that a process leaves if it is killed during this epoch.
         let stop = stop.index(whole.history.len());
         let watched = fit(splits, &options, &saved, false, |epoch| {
             if epoch == stop && epoch > 0 {
@@ -116,7 +116,7 @@ proptest! {
 }
 
 #[test]
-fn checkpoints_of_other_fits_are_refused_by_the_first_difference() {
+fn checkpoints_of_other_fits_are_refused_naming_the_first_difference() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint");
     let problem = Problem::random(11, 7, 3, 1);
@@ -168,12 +168,12 @@ fn checkpoints_of_other_fits_are_refused_by_the_first_difference() {
     }
     let error = fit((&train, &train).into(), &options, &path, true, nothing).unwrap_err();
     assert!(error.to_string().contains("validation rows"), "{error}");
-    // The number of threads may change.
+    // Another number of threads is accepted.
     options.threads = Some(3);
     fit((&train).into(), &options, &path, true, nothing).unwrap();
 }
 
-/// Every bit and every length of a checkpoint.
+/// Every flipped bit and every truncated length of a checkpoint.
 #[test]
 fn damaged_checkpoints_are_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -202,7 +202,9 @@ fn damaged_checkpoints_are_refused() {
         bad[bit / 8] ^= 1 << (bit % 8);
         refused(&bad);
     }
-    (0..good.len()).for_each(|len| refused(&good[..len]));
+    for len in 0..good.len() {
+        refused(&good[..len]);
+    }
     refused(&[&good[..], b"\0"].concat());
 }
 
@@ -210,22 +212,22 @@ fn damaged_checkpoints_are_refused() {
 fn a_trajectory_cannot_be_resumed() {
     let problem = Problem::random(4, 3, 2, 1);
     let options = FitOptions {
-        save_trajectory: Some("trajectory.npy".into()),
+        emit_coordinates: true,
         ..FitOptions::default()
     };
     let train = problem.samples();
     for resume in [false, true] {
         let error = fit((&train).into(), &options, Path::new("c"), resume, |_| ()).unwrap_err();
-        for part in ["`save_trajectory`", "`checkpoints` or `resume`"] {
+        for part in ["`emit_coordinates`", "`checkpoints` or `resume`"] {
             assert!(error.to_string().contains(part), "{error}");
         }
         assert_eq!(error.exit_code(), 64);
     }
 }
 
-/// Converge with a checkpoint after every step; `step` is called at every point, when the file is
-/// as it was saved there.
-fn go(
+/// Run a converged fit with a checkpoint after every step. `step` is called after each step, when its
+/// checkpoint has been saved.
+fn fit_path_saving(
     splits: Splits,
     options: &PathOptions,
     path: &Path,
@@ -272,7 +274,7 @@ fn converge_options() -> impl Strategy<Value = (PathOptions, bool)> {
         ClassWeights::Equal,
         ClassWeights::Given(vec![0.0, 1.0, 2.0]),
     ]);
-    // Beyond what rounding allows, where searches stall.
+    // A tolerance below rounding, where line searches stall.
     let tolerance = prop::sample::select(vec![1e-5, 1e-16]);
     (optimizer, engine, way, any::<bool>(), classes, tolerance).prop_map(
         |(optimizer, engine, (penalty, folds, validation), refit, classes, tolerance)| {
@@ -299,7 +301,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn converged_fits_have_the_bits_of_unbroken_ones(
+    fn resumed_solves_have_the_bits_of_an_uninterrupted_fit(
         (options, validation) in converge_options(), tall in any::<bool>(),
         stops in prop::collection::vec(any::<prop::sample::Index>(), 2),
     ) {
@@ -314,12 +316,12 @@ proptest! {
             steps += usize::from(matches!(progress, Event::Step { .. }));
         }).unwrap();
 
-        // The file as a process would leave it that is killed after this step, and the step at
-        // which it was saved: it is not where a search ends.
+        // The file that a process leaves if it is killed after this step, and the step at which it
+        // was saved, which is not the last of a solve.
         let stops: HashSet<usize> = stops.iter().map(|stop| stop.index(steps)).collect();
         let stopped = |stop: usize| dir.path().join(stop.to_string());
         let (mut file, mut last, mut saved_at) = (None, 0, HashMap::new());
-        let watched = go(splits, &options, &saved, false, |step| {
+        let watched = fit_path_saving(splits, &options, &saved, false, |step| {
             let now = std::fs::metadata(&saved).ok().map(|about| about.ino());
             if now != file {
                 (file, last) = (now, step);
@@ -332,7 +334,7 @@ proptest! {
         let mut fits = vec![watched];
         for &stop in &stops {
             let mut heard = 0;
-            fits.push(go(splits, &options, &stopped(stop), true, |_| heard += 1).unwrap());
+            fits.push(fit_path_saving(splits, &options, &stopped(stop), true, |_| heard += 1).unwrap());
             prop_assert_eq!(heard, steps - saved_at[&stop]);
         }
         for fit in fits {
@@ -345,9 +347,9 @@ proptest! {
     }
 }
 
-/// Stopped while the matrices of all rows are made: the choice is not made again.
+/// A fit that is stopped while the matrices of the refit are computed keeps the chosen penalty.
 #[test]
-fn a_refit_goes_on_from_its_choice() {
+fn a_resumed_refit_keeps_the_chosen_penalty() {
     let dir = tempfile::tempdir().unwrap();
     let (saved, stopped) = (dir.path().join("saved"), dir.path().join("stopped"));
     let (problem, other) = (Problem::random(20, 40, 3, 1), Problem::random(9, 40, 3, 2));
@@ -400,7 +402,7 @@ fn a_refit_goes_on_from_its_choice() {
     }
 }
 
-/// A fit in Gram coordinates, stopped at the last step that was saved.
+/// The options of a fit in Gram coordinates that was stopped at its last saved step.
 fn stopped_fit(path: &Path, problem: &Problem, optimizer: Optimizer) -> PathOptions {
     let options = PathOptions {
         optimizer,
@@ -414,19 +416,19 @@ fn stopped_fit(path: &Path, problem: &Problem, optimizer: Optimizer) -> PathOpti
         ..PathOptions::default()
     };
     let train = problem.samples();
-    go((&train, &train).into(), &options, path, false, |_| ()).unwrap();
+    fit_path_saving((&train, &train).into(), &options, path, false, |_| ()).unwrap();
     options
 }
 
 #[test]
-fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
+fn checkpoints_of_other_converged_fits_are_refused_naming_the_first_difference() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint");
     let problem = Problem::random(11, 15, 3, 1);
     let train = problem.samples();
     let options = stopped_fit(&path, &problem, Optimizer::Newton);
     let splits = Splits::from((&train, &train));
-    go(splits, &options, &path, true, |_| ()).unwrap();
+    fit_path_saving(splits, &options, &path, true, |_| ()).unwrap();
 
     type Change = fn(&mut PathOptions);
     let changes: [(&str, Change); 11] = [
@@ -440,7 +442,7 @@ fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
             o.penalty = Penalty::Value(0.1)
         }),
         ("`folds`", |o| o.folds = Some(Folds::stratified(2, 0))),
-        // Whose K would be another's too.
+        // Other rows, whose K would differ too.
         (
             "`engine`: found gram, expected gram, `refit_all` all",
             |o| o.refit_all = true,
@@ -461,7 +463,7 @@ fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
     for (part, change) in changes {
         let mut other = options.clone();
         change(&mut other);
-        let error = go(splits, &other, &path, true, |_| ()).unwrap_err();
+        let error = fit_path_saving(splits, &other, &path, true, |_| ()).unwrap_err();
         assert_eq!(error.exit_code(), 65, "{error}");
         assert!(error.to_string().contains(part), "{part}: {error}");
     }
@@ -471,7 +473,7 @@ fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
         ("training rows", (&other, &train)),
         ("validation rows", (&train, &other)),
     ] {
-        let error = go(splits.into(), &options, &path, true, |_| ()).unwrap_err();
+        let error = fit_path_saving(splits.into(), &options, &path, true, |_| ()).unwrap_err();
         assert!(error.to_string().contains(part), "{part}: {error}");
     }
     let sgd = FitOptions::default();
@@ -480,7 +482,7 @@ fn checkpoints_of_other_converged_fits_are_refused_by_the_first_difference() {
     assert!(error.to_string().contains(part), "{error}");
 }
 
-/// Bits flipped, and files whose checksum is right but whose content is not.
+/// Checkpoints with flipped bits, and with correct checksums but invalid content.
 #[test]
 fn damaged_and_forged_checkpoints_of_converged_fits_are_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -492,7 +494,7 @@ fn damaged_and_forged_checkpoints_of_converged_fits_are_refused() {
         let good = std::fs::read(&path).unwrap();
         let read = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            go((&train, &train).into(), &options, &path, true, |_| ())
+            fit_path_saving((&train, &train).into(), &options, &path, true, |_| ())
         };
         let refused = |bytes: &[u8], what: &str| match read(bytes) {
             Err(error @ (Error::Tensors { .. } | Error::Format { .. })) => error,
@@ -530,7 +532,8 @@ fn damaged_and_forged_checkpoints_of_converged_fits_are_refused() {
                 forged(&other)
             };
             refused(&with([&values[..], &[0.0]].concat()), what);
-            // Another point is another fit, which ends; other counts or searches are none.
+            // A changed point resumes as another fit, which ends. Changed counts or records must be
+            // refused.
             for value in [f64::NAN, -1.0, 0.5, 1e300] {
                 let result = read(&with(vec![value; values.len()]));
                 let counts = ["since_best", "iteration", "logits", "solves", "searched"];
@@ -546,7 +549,7 @@ fn damaged_and_forged_checkpoints_of_converged_fits_are_refused() {
 }
 
 #[test]
-fn more_searches_than_the_fit_has_are_refused() {
+fn more_solves_than_the_fit_has_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint");
     let problem = Problem::random(6, 8, 3, 1);
@@ -559,7 +562,7 @@ fn more_searches_than_the_fit_has_are_refused() {
     let Numbers::F64(values) = &searched.numbers else {
         panic!("rows are f64")
     };
-    // Two of three penalties were done: add the last.
+    // Two of three penalties are recorded: add a third record.
     let columns = searched.shape[1];
     let mut last = values[columns..].to_vec();
     assert_eq!(values.len(), 2 * columns);
@@ -567,6 +570,7 @@ fn more_searches_than_the_fit_has_are_refused() {
     searched.numbers = Numbers::F64([&values[..], &last].concat().into());
     searched.shape[0] = 3;
     std::fs::write(&path, tensors::write(&all, about.unwrap())).unwrap();
-    let error = go((&train, &train).into(), &options, &path, true, |_| ()).unwrap_err();
-    assert!(error.to_string().contains("3 searches"), "{error}");
+    let error =
+        fit_path_saving((&train, &train).into(), &options, &path, true, |_| ()).unwrap_err();
+    assert!(error.to_string().contains("3 solves"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! SGD against a plain f64 twin of torch's rule, for every setting.
+//! SGD against an f64 reference of torch's update rule, for every setting.
 
 mod common;
 
@@ -57,7 +57,7 @@ fn settings() -> impl Strategy<Value = Sgd> {
         )
 }
 
-/// Weights of up to 24 rows and 6 classes, of which some are 0, and label smoothing.
+/// Weights of up to 24 rows and 6 classes, some of them 0, and label smoothing.
 fn weightings() -> impl Strategy<Value = SampleWeights> {
     let weight = || prop::sample::select(vec![0.0f64, 0.25, 1.0, 1.0, 3.0]);
     let classes = prop_oneof![
@@ -74,8 +74,8 @@ fn weightings() -> impl Strategy<Value = SampleWeights> {
     })
 }
 
-/// The weighting for these rows and classes, and the twin's words for it; none if the rows would
-/// weigh nothing.
+/// The weighting cut to these rows and classes, and the same for the reference; `None` if all
+/// weights were 0.
 fn weigh(
     problem: &Problem,
     mut weighting: SampleWeights,
@@ -119,7 +119,7 @@ fn weigh(
     (total > 0.0).then_some((weighting, twin))
 }
 
-/// The start that [`Init`] means.
+/// The initial parameters of [`Init`], in f64.
 fn start(problem: &Problem, init: &Init) -> twin::Parameters {
     let (d, c) = (problem.d, problem.outputs());
     let (weight, bias) = match *init {
@@ -133,7 +133,7 @@ fn start(problem: &Problem, init: &Init) -> twin::Parameters {
     }
 }
 
-/// Both engines' losses and end of a fit beside the twin's.
+/// Compare losses and final parameters of both engines with the reference.
 fn check_against_twin(
     problem: &Problem,
     sgd: &Sgd,
@@ -169,11 +169,11 @@ fn check_against_twin(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Every setting beside every other: class and sample weights (some are 0, and so are those of
-    /// whole batches), smoothing, momentum, decay, batches, schedules, two classes and more.
+    /// All settings combined: class and sample weights (some 0, also those of whole batches), label
+    /// smoothing, momentum, weight decay, batches, schedules, two and more classes.
 
     #[test]
-    fn equals_the_twin(
+    fn sgd_equals_the_f64_reference(
         sgd in settings(), weighting in weightings(), n in 2usize..24, d in 1usize..14,
         classes in 2usize..6, seed in any::<u32>(), zeros in any::<bool>(),
     ) {
@@ -186,10 +186,10 @@ proptest! {
     }
 }
 
-/// The one class that weighs anything is that of the largest logits, and no row has it: the loss
-/// is what smoothing leaves of a distance and of small exponentials.
+/// The only class with weight has the largest logits and no rows: label smoothing cancels the
+/// distance to the label's logit, and small exponentials remain.
 #[test]
-fn smoothing_of_a_class_without_rows_equals_the_twin() {
+fn smoothing_of_a_class_without_rows_equals_the_f64_reference() {
     let problem = Problem::random(5, 7, 3, 979_663_454);
     let sgd = Sgd {
         lr: 0.365_099_887_697_680_3.into(),
@@ -207,7 +207,7 @@ fn smoothing_of_a_class_without_rows_equals_the_twin() {
     check_against_twin(&problem, &sgd, &init, &weighting, &weights).unwrap();
 }
 
-/// Label smoothing beside class weights where the loss is known: at W = 0.
+/// Label smoothing with class weights at W = 0, where the loss is known.
 #[test]
 fn smoothing_weighs_every_class_by_its_weight() {
     // logits 0, so every -ln p is ln 3: loss = ((1-ε) Σ w_y + n ε/C Σ w_c) ln 3 / Σ w_y.
@@ -234,7 +234,7 @@ fn smoothing_weighs_every_class_by_its_weight() {
     assert!(common::relative(fit.history[0].loss, expected) < 1e-6);
 }
 
-/// A choice of classes that is out of order is gathered, and gives what the sorted rows give.
+/// Rows of chosen classes, which are not contiguous, give the fit of the sorted rows.
 #[test]
 fn rows_out_of_order_fit_as_rows_in_order() {
     let problem = Problem::random(60, 9, 4, 3);
@@ -268,10 +268,12 @@ fn rows_out_of_order_fit_as_rows_in_order() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_stops_the_fit() {
+fn a_loss_that_is_not_finite_stops_the_fit() {
     let problem = Problem::random(20, 5, 3, 1);
     let mut x = problem.x.clone();
-    x.iter_mut().for_each(|v| *v *= 1e25);
+    for v in &mut x {
+        *v *= 1e25;
+    }
     let samples = flowreg::Samples::new(&x, 5, &problem.labels, 3).unwrap();
     let mut options = FitOptions::default();
     options.sgd.lr = 1e30.into();

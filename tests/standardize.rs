@@ -1,5 +1,5 @@
-//! Standardized fits: models in raw features on both sides, one meaning of sample weights, one
-//! scale beside the coordinates.
+//! Standardized fits: initial and final models are of unscaled features, sample weights count in mean
+//! and deviation, and Gram coordinates have their scale beside them.
 
 mod common;
 
@@ -57,9 +57,9 @@ fn fit(samples: &Samples, options: &FitOptions) -> Fit {
     flowreg::fit(samples, options, &mut |_| {}).unwrap()
 }
 
-/// As if the caller had scaled the rows and brought the model back.
+/// Against a fit of rows that the caller scales, whose model is converted back.
 #[test]
-fn is_a_fit_of_scaled_rows() {
+fn standardizing_equals_a_fit_of_scaled_rows() {
     for classes in [2, 3] {
         let (problem, other) = (uneven(40, 6, classes, 1), uneven(15, 6, classes, 2));
         let (train, val) = (problem.samples(), other.samples());
@@ -81,7 +81,7 @@ fn is_a_fit_of_scaled_rows() {
                 assert_eq!(found.model, expected.model);
                 assert_eq!(found.history, expected.history);
                 assert_eq!(found.scaler.is_some(), what != Standardize::None);
-                // The validation rows were on the training rows' scale.
+                // Validation rows are scaled by the training rows' mean and deviation.
                 let last = found.history.last().unwrap().val_loss.unwrap();
                 let raw = found.model.evaluate(&val).unwrap().loss;
                 assert!(common::relative(last, raw) < 1e-3, "{what} {last} {raw}");
@@ -90,9 +90,9 @@ fn is_a_fit_of_scaled_rows() {
     }
 }
 
-/// A model that goes in is one of raw features, as that which came out.
+/// The initial model and the final model are both of unscaled features.
 #[test]
-fn a_model_continues_where_it_ended() {
+fn a_standardized_fit_continues_from_its_model() {
     let dir = scratch();
     let file = dir.path().join("model.safetensors");
     for classes in [2, 3] {
@@ -100,7 +100,7 @@ fn a_model_continues_where_it_ended() {
         let samples = problem.samples();
         for (what, engine) in ALL.into_iter().flat_map(|w| ENGINES.map(|e| (w, e))) {
             if what == Standardize::None {
-                continue; // Features this large diverge.
+                continue; // Unscaled features this large diverge.
             }
             let first = fit(&samples, &options(what, engine, 40));
             first.model.save(&file).unwrap();
@@ -131,9 +131,9 @@ fn a_model_continues_where_it_ended() {
     }
 }
 
-/// Contributions and the bias of the model file make the logit.
+/// Contributions and the bias of the model add up to the logit.
 #[test]
-fn contributions_and_bias_are_the_logit() {
+fn contributions_and_bias_add_up_to_the_logit() {
     let dir = scratch();
     let path = dir.path().join("coordinates.npy");
     for classes in [2, 4] {
@@ -147,7 +147,7 @@ fn contributions_and_bias_are_the_logit() {
             let coordinates = fit.coordinates.unwrap();
             let bytes = npy::f32_file(&[1, coordinates.len()], &coordinates);
             std::fs::write(&path, bytes).unwrap();
-            // The scale goes through its file, too.
+            // The scale is read from its file.
             let scaler = fit.scaler.map(|scaler| {
                 let file = dir.path().join("scaling.safetensors");
                 std::fs::write(&file, scaler.to_safetensors()).unwrap();
@@ -202,7 +202,7 @@ fn a_trajectory_of_scaled_rows_is_refused() {
     let problem = uneven(8, 3, 3, 1);
     for what in ALL.into_iter().filter(|what| *what != Standardize::None) {
         let options = FitOptions {
-            save_trajectory: Some("never.npy".into()),
+            emit_coordinates: true,
             ..options(what, EngineChoice::Auto, 3)
         };
         let mut events = 0;
@@ -210,15 +210,15 @@ fn a_trajectory_of_scaled_rows_is_refused() {
         assert_eq!((error.exit_code(), events), (64, 0), "{error}");
         let text = error.to_string();
         assert!(
-            text.contains("`save_trajectory`") && text.contains(&what.to_string()),
+            text.contains("`emit_coordinates`") && text.contains(&what.to_string()),
             "{text}"
         );
     }
 }
 
-/// A checkpoint goes on to the same bits, and only where the scale is the same.
+/// A standardized fit resumes to the same bits, and only with the same standardization.
 #[test]
-fn a_checkpoint_knows_the_scale() {
+fn a_checkpoint_records_the_scale() {
     let dir = scratch();
     let path = dir.path().join("checkpoint");
     let problem = uneven(20, 4, 3, 7);
@@ -239,7 +239,7 @@ fn a_checkpoint_knows_the_scale() {
     );
     assert_eq!(again.model, whole.model);
     for what in [Standardize::Scale, Standardize::None] {
-        // Before K is made, which may be long work.
+        // The refusal comes before K is computed.
         let mut made = false;
         let options = FitOptions {
             engine: EngineChoice::Gram,
@@ -260,9 +260,9 @@ fn a_checkpoint_knows_the_scale() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Weight 0 is removal and weight 2 repetition, for full batches, in every combination.
+    /// Weight 0 removes a row and weight 2 repeats it, for full batches, in every combination.
     #[test]
-    fn weights_are_repetitions(
+    fn sample_weights_equal_repetitions(
         n in 6usize..24, d in 1usize..8, classes in 2usize..4, seed in any::<u32>(),
         what in prop::sample::select(ALL.to_vec()),
         balanced in any::<bool>(), auto in any::<bool>(), smoothing in prop::sample::select(vec![0.0, 0.2]),
@@ -275,8 +275,8 @@ proptest! {
         for (i, &weight) in weights.iter().enumerate() {
             let row = &mut problem.x[i * d..][..d];
             if weight == 0.0 {
-                // It would be seen if it counted anywhere.
-                row.iter_mut().for_each(|x| *x *= 30.0);
+                // Large values, which would be visible if the row had an effect.
+                for x in row.iter_mut() { *x *= 30.0; }
             }
             for _ in 0..weight as usize {
                 spelled.x.extend_from_slice(row);
@@ -284,7 +284,7 @@ proptest! {
             }
         }
         spelled.n = spelled.labels.len();
-        // Beyond 2/L rounding grows from step to step, as any difference does.
+        // Beyond 2/L rounding errors grow from step to step.
         let only_auto = what != Standardize::Both;
         let with = |samples| FitOptions {
             sgd: Sgd {
@@ -309,7 +309,7 @@ proptest! {
         for (a, b) in a.history.iter().zip(&b.history) {
             prop_assert!((a.loss - b.loss).abs() < 1e-3 * (1.0 + b.loss), "{} {}", a.loss, b.loss);
         }
-        // Means over the rows, too.
+        // The reported means over rows agree too.
         let (x, y) = (problem.samples(), spelled.samples());
         let weighted = b.model.evaluate_weighted(&x, Some(&weights)).unwrap();
         let plain = b.model.evaluate(&y).unwrap();

@@ -1,5 +1,5 @@
-//! Who does a loop's work: the calling thread alone, or all of its pool. This file's process never
-//! calls `share_short_loops`.
+//! Short loops run on the calling thread, long ones on all threads of its pool. The process of this
+//! file never calls `share_short_loops`.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use flowreg::threads::{Share, Work, par, pool};
 use rayon::prelude::*;
 
-/// The threads that 64 tasks of a loop ran on, in a pool of four. Each lasts long enough for
-/// the others to steal what they are offered.
+/// The threads that ran the 64 tasks of a loop in a pool of four. Each task lasts long enough for
+/// other threads to steal tasks.
 fn threads_of(work: Work) -> HashSet<ThreadId> {
     let ran_on = Mutex::new(HashSet::new());
     let task = |_| {
@@ -37,9 +37,9 @@ fn short_loops_stay_on_the_calling_thread_and_long_ones_do_not() {
     }
 }
 
-/// `share` changes who works, not what is done: every index once, in order.
+/// Shared and serial loops visit every index once and collect in order.
 #[test]
-fn loops_are_whole_and_in_order_either_way() {
+fn shared_and_serial_loops_give_the_same_items_in_order() {
     for work in [Work::bytes(0), Work::bytes(1 << 30)] {
         for len in [0, 1, 1000] {
             let squares: Vec<usize> = (0..len)
@@ -66,15 +66,15 @@ fn faer_gets_threads_for_long_products_only() {
     assert_eq!(on(1, Work::flop(1 << 30)), 1);
 }
 
-/// A thread of its own for every 1024 rows that are evaluated would start a thousand of them.
+/// A reading thread for every 1024 rows would be a thousand threads.
 #[test]
-fn an_evaluation_starts_few_threads() {
+fn an_evaluation_starts_few_reading_threads() {
     let (n, d) = (1_000_000, 5);
     let x = vec![0.5; n * d];
     let labels: Vec<i64> = (0..n as i64).map(|i| i % 2).collect();
     let samples = flowreg::Samples::new(&x, d, &labels, 2).unwrap();
     let model = flowreg::Model::new(vec![0.0; d], vec![0.0]).unwrap();
-    // Threads are numbered in the order in which they are made.
+    // Threads are numbered in the order in which they start.
     let made = || -> usize {
         let id = thread::spawn(|| thread::current().id()).join().unwrap();
         let digits = format!("{id:?}").replace(|c: char| !c.is_ascii_digit(), "");
@@ -85,7 +85,7 @@ fn an_evaluation_starts_few_threads() {
         .unwrap()
         .install(|| model.evaluate(&samples))
         .unwrap();
-    // 20 MB of rows; the file's other tests start some as well.
+    // 20 MB of rows; other tests of this file start threads too.
     assert!(made() - before < 100, "{} threads", made() - before);
     assert_eq!((evaluation.rows, evaluation.accuracy), (n, 0.5));
 }

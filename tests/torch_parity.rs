@@ -1,7 +1,7 @@
-//! The seven runs of the reference: flowreg's losses beside PyTorch's.
+//! The losses of the seven reference runs against PyTorch.
 //!
-//! The reference has each run's losses in f32 (torch) and in f64 (same start, same steps).
-//! flowreg is held to the f64 losses; torch's own distance is printed beside.
+//! The reference has the losses of each run in f32 (torch) and in f64 (same start, same steps). The
+//! losses of flowreg are compared with those in f64; the distance of torch is printed as well.
 
 mod common;
 
@@ -9,9 +9,9 @@ use common::relative;
 use flowreg::design::plan::EngineChoice;
 use flowreg::{Dataset, Fit, FitOptions};
 
-/// Bound on the relative error in every epoch, where a run is stable.
+/// Bound on the relative error in every epoch of a stable run.
 const STABLE: f64 = 5e-6;
-/// The same for binary-fast, which spikes to 12 at epoch 2; torch in f32 is as far off.
+/// Bound for binary-fast, whose loss is 12 at epoch 2; the error of torch in f32 is as large.
 const SPIKY: f64 = 2e-5;
 
 struct Run {
@@ -108,14 +108,14 @@ impl Run {
             self.name,
             worst(&found)
         );
-        // torch's accuracy is an f32; at most two images may fall on the other side.
+        // torch's accuracy is an f32; at most two images may differ.
         let images = (self.accuracy - self.test_accuracy).abs() * self.rows as f64;
         assert!(images < 2.5, "{}: {images} images", self.name);
         assert!(relative(self.loss, self.test_loss) < 1e-4, "{}", self.name);
     }
 
-    /// While softmax-fast spikes (epochs 1 to 90), torch itself is off by 75 %: the start,
-    /// the settled tail and the test accuracy are what can be compared.
+    /// In epochs 1 to 90 of softmax-fast torch itself is off by 75 %. Only the first epoch, the last
+    /// ones and the test accuracy are compared.
     fn check_chaotic(&self, found: &[f64]) {
         for epoch in [0, 1] {
             assert!(
@@ -139,7 +139,7 @@ impl Run {
 }
 
 #[test]
-fn all_seven_runs_on_both_engines() {
+fn the_seven_reference_runs_equal_torch_on_both_engines() {
     let Some(shared) = common::shared("trajectories against PyTorch") else {
         return;
     };

@@ -1,17 +1,42 @@
-//! The saved trajectory: every epoch's model from it, and files that do not belong.
+//! The saved trajectory: it rebuilds the model of every epoch; files of other fits are refused.
 
 mod common;
 
 use common::Problem;
 use flowreg::design::plan::EngineChoice;
-use flowreg::{Error, FitOptions, Init, Sgd, Trajectory};
+use flowreg::{Error, Event, Fit, FitOptions, Init, Result, Sgd, Splits};
+use flowreg::{Trajectory, TrajectoryWriter};
+use std::ops::ControlFlow;
+use std::path::Path;
 
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
+/// A fit whose states are written to `path`.
+fn record<'a>(data: impl Into<Splits<'a>>, options: &FitOptions, path: &Path) -> Result<Fit> {
+    let (mut writer, mut written) = (TrajectoryWriter::create(path)?, Ok(()));
+    let mut states = 0;
+    let fit = flowreg::fit(data, options, &mut |event| {
+        if let Event::Coordinates { epochs, values } = event {
+            assert_eq!(epochs, states);
+            states += 1;
+            written = writer.push(&values);
+        }
+        if written.is_ok() {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    });
+    written?;
+    let fit = fit?;
+    writer.finish()?;
+    Ok(fit)
+}
+
 #[test]
-fn rebuilds_every_epochs_model_to_the_bit() {
+fn a_trajectory_rebuilds_the_model_of_every_epoch_to_the_bit() {
     let dir = scratch();
     let problem = Problem::random(14, 40, 4, 5);
     let all = problem.samples();
@@ -35,14 +60,14 @@ fn rebuilds_every_epochs_model_to_the_bit() {
         let mut options = FitOptions {
             sgd,
             init: init.clone(),
-            save_trajectory: Some(path.clone()),
+            emit_coordinates: true,
             ..FitOptions::default()
         };
-        let fit = flowreg::fit(samples, &options, &mut |_| {}).unwrap();
+        let fit = record(samples, &options, &path).unwrap();
         let trajectory = Trajectory::open(&path, samples, &init).unwrap();
         assert_eq!(trajectory.epochs(), 6);
         assert_eq!(trajectory.model(6).unwrap(), fit.model);
-        options.save_trajectory = None;
+        options.emit_coordinates = false;
         options.engine = EngineChoice::Gram;
         for epochs in 0..6 {
             options.sgd.epochs = epochs;
@@ -52,24 +77,24 @@ fn rebuilds_every_epochs_model_to_the_bit() {
         let error = trajectory.model(7).unwrap_err().to_string();
         assert!(error.contains("0..=6"), "{error}");
     }
-    // Nothing but the two files: no temporary is left.
+    // The two files, and no temporary file.
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
 #[test]
-fn early_stopping_shortens_it() {
+fn early_stopping_shortens_the_trajectory() {
     let dir = scratch();
     let path = dir.path().join("t.npy");
     let (problem, other) = (Problem::random(8, 30, 3, 5), Problem::random(20, 30, 3, 6));
     let (train, validation) = (problem.samples(), other.samples());
     let mut options = FitOptions {
-        save_trajectory: Some(path.clone()),
+        emit_coordinates: true,
         early_stopping: Some(2),
         ..FitOptions::default()
     };
     options.sgd.lr = 2.0.into();
     options.sgd.epochs = 1000;
-    let fit = flowreg::fit((&train, &validation), &options, &mut |_| {}).unwrap();
+    let fit = record((&train, &validation), &options, &path).unwrap();
     assert!(fit.history.len() < 1000);
     let trajectory = Trajectory::open(&path, &train, &options.init).unwrap();
     assert_eq!(trajectory.epochs(), fit.history.len());
@@ -78,25 +103,25 @@ fn early_stopping_shortens_it() {
 }
 
 #[test]
-fn what_does_not_belong_is_refused() {
+fn trajectories_of_other_fits_are_refused() {
     let dir = scratch();
     let path = dir.path().join("t.npy");
     let problem = Problem::random(14, 9, 4, 5);
     let samples = problem.samples();
     let mut options = FitOptions {
-        save_trajectory: Some(path.clone()),
+        emit_coordinates: true,
         engine: EngineChoice::Primal,
         ..FitOptions::default()
     };
     options.sgd.epochs = 3;
-    let error = flowreg::fit(&samples, &options, &mut |_| {}).unwrap_err();
+    let error = record(&samples, &options, &path).unwrap_err();
     assert!(matches!(error, Error::Options { .. }), "{error}");
     assert!(error.to_string().contains("the gram engine"), "{error}");
     assert!(!path.exists());
 
     options.engine = EngineChoice::Auto;
-    flowreg::fit(&samples, &options, &mut |_| {}).unwrap();
-    // Rows or classes of another fit; features are in the start, which is checked itself.
+    // Rows or classes of another fit; the features are checked with the initial weight.
+    record(&samples, &options, &path).unwrap();
     for other in [Problem::random(13, 9, 4, 5), Problem::random(14, 9, 3, 5)] {
         let error = Trajectory::open(&path, &other.samples(), &options.init).unwrap_err();
         assert!(matches!(error, Error::Format { .. }), "{error}");
@@ -113,12 +138,11 @@ fn what_does_not_belong_is_refused() {
         let error = Trajectory::open(&path, &samples, &options.init).unwrap_err();
         assert!(error.to_string().contains("t.npy"), "{error}");
     }
-    // Nobody's file is written over, by either of the two names.
+    // Existing files of either name are not overwritten.
     for name in ["mine.npy", ".mine.npy.partial"] {
         let mine = dir.path().join(name);
         std::fs::write(&mine, "days of work").unwrap();
-        options.save_trajectory = Some(dir.path().join("mine.npy"));
-        let error = flowreg::fit(&samples, &options, &mut |_| {}).unwrap_err();
+        let error = record(&samples, &options, &dir.path().join("mine.npy")).unwrap_err();
         assert!(
             error.to_string().contains(&format!("{name}: name: found")),
             "{error}"
@@ -126,7 +150,14 @@ fn what_does_not_belong_is_refused() {
         assert_eq!(std::fs::read(&mine).unwrap(), b"days of work");
         std::fs::remove_file(&mine).unwrap();
     }
-    options.save_trajectory = Some(dir.path().join("absent/t.npy"));
-    let error = flowreg::fit(&samples, &options, &mut |_| {}).unwrap_err();
+    let error = record(&samples, &options, &dir.path().join("absent/t.npy")).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
+    // States of two fits in one file, which is then not there.
+    let path = dir.path().join("two.npy");
+    let mut writer = TrajectoryWriter::create(&path).unwrap();
+    writer.push(&[1.0; 5]).unwrap();
+    let error = writer.push(&[1.0; 6]).unwrap_err().to_string();
+    assert!(error.contains("6 values, expected 5"), "{error}");
+    drop(writer);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }

@@ -1,10 +1,10 @@
-//! The tree of `src/` is the picture in CONTRIBUTING.md, and imports go along its arrows.
+//! The folders of `src/` are those of the diagram in CONTRIBUTING.md, and imports follow its arrows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The arrows of the picture: folder to folder.
+/// The arrows of the diagram, from folder to folders.
 fn arrows() -> BTreeMap<String, BTreeSet<String>> {
     let text = fs::read_to_string("CONTRIBUTING.md").unwrap();
     let picture = text.split("```mermaid").nth(1).unwrap();
@@ -23,7 +23,7 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
     arrows
 }
 
-/// What can be reached along arrows.
+/// The folders that can be reached from `from` along the arrows.
 fn below(from: &str, arrows: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut left = vec![from.to_string()];
@@ -50,7 +50,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_picture_shows_every_folder() {
+fn the_diagram_shows_every_folder() {
     let folders: BTreeSet<String> = fs::read_dir("src")
         .unwrap()
         .map(|entry| entry.unwrap())
@@ -62,7 +62,7 @@ fn the_picture_shows_every_folder() {
 }
 
 #[test]
-fn imports_go_along_the_arrows() {
+fn imports_follow_the_arrows_of_the_diagram() {
     let arrows = arrows();
     let mut found = BTreeSet::new();
     for file in files(Path::new("src")) {

@@ -1,4 +1,4 @@
-//! Validation while training: what the history says, and when early stopping stops.
+//! Validation during training: the history, and early stopping.
 
 mod common;
 
@@ -24,10 +24,10 @@ fn options(engine: EngineChoice, seed: u32) -> FitOptions {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// The last line's validation is the evaluation of the model that comes out, and
-    /// watching does not change the fit.
+    /// The validation of the last epoch equals the evaluation of the model, and validating does not
+    /// change the fit.
     #[test]
-    fn is_the_models_own_evaluation(
+    fn the_last_validation_equals_the_evaluation_of_the_model(
         n in 2usize..30, m in 1usize..30, d in 1usize..20, classes in 2usize..6, seed in any::<u32>(),
         epochs in 1usize..8, batch_size in prop::option::of(1usize..30), momentum in any::<bool>(),
         chosen in any::<bool>(),
@@ -52,7 +52,7 @@ proptest! {
         let last = fit.history.last().unwrap();
         let expected = fit.model.evaluate(&validation).unwrap();
         prop_assert!(common::relative(last.val_loss.unwrap(), expected.loss) < 2e-5, "{last:?} {expected:?}");
-        // A logit within rounding of another may fall on the other side.
+        // Rounding may change the prediction of a row with two nearly equal logits.
         let rows = (last.val_accuracy.unwrap() - expected.accuracy).abs() * m as f64;
         prop_assert!(rows < 1.5, "{last:?} {expected:?}");
         let plain = flowreg::fit(&train, &options, &mut |_| {}).unwrap();
@@ -60,8 +60,8 @@ proptest! {
         prop_assert!(plain.history.iter().all(|epoch| epoch.val_loss.is_none()));
     }
 
-    /// Early stopping ends `patience` epochs after the lowest loss, and returns the very
-    /// model that a fit of so many epochs returns.
+    /// Early stopping ends `patience` epochs after the lowest loss, and returns the model of a fit
+    /// that ends at the epoch of the lowest loss.
     #[test]
     fn early_stopping_returns_the_best_epoch(
         n in 4usize..16, seed in any::<u32>(), patience in 1usize..6,
@@ -91,7 +91,7 @@ proptest! {
 }
 
 #[test]
-fn what_does_not_fit_together_is_refused() {
+fn mismatched_shapes_are_refused() {
     let problem = Problem::random(20, 5, 3, 1);
     let train = problem.samples();
     let mut options = options(EngineChoice::Auto, 0);
@@ -113,10 +113,10 @@ fn what_does_not_fit_together_is_refused() {
 }
 
 #[test]
-fn a_validation_loss_that_is_no_number_stops_the_fit() {
+fn a_validation_loss_that_is_not_finite_stops_the_fit() {
     let problem = Problem::random(20, 5, 3, 1);
     let mut x = problem.x.clone();
-    // Finite, but not its products with the weight.
+    // Finite features whose products with the weight overflow.
     x[5..10].fill(f32::MAX);
     let spoilt = flowreg::Samples::new(&x, 5, &problem.labels, 3).unwrap();
     let options = options(EngineChoice::Primal, 0);

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Times of fits beside busy processes, with one thread and with two; no third-party packages.
+"""Times fits beside busy processes, with one thread and with two; needs no third-party packages.
 
     python tools/load.py [--busy 4] [--repeat 5] [--threads 1,2] BINARY[,BINARY...] NAME=ARGUMENTS...
 
-`--busy` processes that only count are started first, and ended at the end. Every case is an
-argument such as "tall-10=--x x.npy --y y.npy --optimizer newton"; `--threads`, `--out` and
-`--force` are added to it. Binaries and numbers of threads take turns, so that what else the
-machine does meets all of them alike. One line a case, binary and number of threads: the median
-of the wall time in seconds, its range, user and system time, context switches (voluntary,
-involuntary), and the median over that of the first number of threads.
+It starts `--busy` processes that only count, and ends them at the end. Every case is an argument
+such as "tall-10=--x x.npy --y y.npy --optimizer newton", to which `--threads`, `--out` and `--force`
+are added. Binaries and numbers of threads take turns, so that other load on the machine affects all
+of them alike. It prints one line for each case, binary and number of threads: the median of the wall
+time in seconds, its range, user and system time, context switches (voluntary, involuntary), and the
+ratio of the median to that of the first number of threads.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Print the table of src/optim/schedule.rs: torch's learning rates, epoch by epoch.
+"""Print the table of src/sgd/schedule.rs: torch's learning rates, epoch by epoch.
 
 Each line is one schedule over 12 epochs at lr 1, as `torch.optim.lr_scheduler` gives it.
 Needs torch (the table was made with torch 2.15).

@@ -1,4 +1,4 @@
-//! What the benchmarks share.
+//! Helpers of the benchmarks.
 #![allow(dead_code)] // Each bench uses a part of it.
 
 pub mod openblas;
@@ -7,7 +7,7 @@ pub mod projection;
 pub mod shapes;
 pub mod table;
 
-/// Threads and their FMA peak in GFLOP/s, which this also prints.
+/// Number of threads and their FMA peak in GFLOP/s; prints both.
 pub fn machine() -> (usize, f64) {
     let threads = flowreg::threads::available();
     let peak = peak::measure(threads);
@@ -19,7 +19,7 @@ pub fn machine() -> (usize, f64) {
     (threads, peak)
 }
 
-/// The processor's name, where the system tells it.
+/// The name of the processor, or of the architecture if the system does not report it.
 fn processor() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find(|line| line.starts_with("model name"));
@@ -29,7 +29,7 @@ fn processor() -> String {
     }
 }
 
-/// Values as pixels have them: k/255.
+/// Random pixel values k/255.
 pub fn pixels(len: usize) -> Pixels {
     let mut state = 1u32;
     let mut values = vec![0.0; len + LINE];
@@ -44,7 +44,7 @@ pub fn pixels(len: usize) -> Pixels {
 /// f32 values of a cache line.
 const LINE: usize = 16;
 
-/// Values from the beginning of a cache line on, as in a mapped file.
+/// Values that begin at a cache line, as in a mapped file.
 pub struct Pixels {
     values: Vec<f32>,
     start: usize,

@@ -1,5 +1,5 @@
-//! Arrays, tables and LIBSVM's text to a dataset: rows and bytes a second, beside the hashing and
-//! the writing that every dataset takes.
+//! The preparation of arrays, tables and LIBSVM texts: rows and bytes per second, compared with the
+//! hashing and writing that every dataset needs.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -17,18 +17,18 @@ use flowreg::io::publish::Overwrite;
 use flowreg::threads;
 use sha2::{Digest, Sha256};
 
-/// Preparations of each kind; the best counts.
+/// Number of preparations of each kind; the best is printed.
 const TIMES: usize = 5;
-/// Rows and features of the arrays, of few columns and of many.
+/// Rows and features of the arrays with few and with many columns.
 const TALL: (usize, usize) = (65_536, 1024);
 const WIDE: (usize, usize) = (3000, 20_000);
-/// Of the texts.
+/// Rows and features of the texts.
 const TABLE: (usize, usize) = (20_000, 256);
 const SPARSE: (usize, usize) = (50_000, 1024);
-/// Values of a row of LIBSVM's text.
+/// Number of values of a row of the LIBSVM text.
 const VALUES: usize = 64;
 
-/// Prepare arrays and texts of every kind whose name has `wanted`, and print how fast.
+/// Time the preparation of every kind whose name contains `wanted`, and print it.
 pub fn prepare(count: usize, wanted: &str) {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let [hash, write] = bounds(dir.path());
@@ -72,7 +72,7 @@ pub fn prepare(count: usize, wanted: &str) {
     }
 }
 
-/// Bytes a second of SHA-256, and of a new file written and flushed.
+/// Bytes per second of SHA-256, and of writing and flushing a new file.
 fn bounds(dir: &Path) -> [f64; 2] {
     let bytes = vec![7; 256 << 20];
     let mut best = [f64::INFINITY; 2];
@@ -160,7 +160,7 @@ const KINDS: [Kind; 8] = [
                 path: x.to_path_buf(),
             };
             let options = LibsvmOptions::default();
-            libsvm::prepare(&[part], options, out, Overwrite::Never, &|_| ()).map(drop)
+            libsvm::prepare(&[part], &options, out, Overwrite::Never, &|_| ()).map(drop)
         },
     },
 ];
@@ -172,7 +172,7 @@ fn of_arrays(x: &Path, y: &Path, out: &Path) -> Result<()> {
         y: PathBuf::from(y),
     };
     let options = ArrayOptions::default();
-    arrays::prepare(&[part], options, out, Overwrite::Never, &|_| ()).map(drop)
+    arrays::prepare(&[part], &options, out, Overwrite::Never, &|_| ()).map(drop)
 }
 
 /// Numbers from 0 to 1, of seven digits.

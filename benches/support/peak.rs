@@ -1,15 +1,14 @@
-//! The machine's f32 FMA peak, measured: chains of multiply-adds that never leave the
-//! registers, on all threads at once.
+//! The measured f32 FMA peak of the machine: chains of multiply-adds in registers, on all threads.
 
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Multiply-adds a chain and call.
+/// Multiply-adds of a chain in one call.
 const STEPS: usize = 1 << 20;
-/// Independent chains: latency 4, two units a cycle, and some to spare.
+/// Number of independent chains: more than latency 4 times two units.
 const CHAINS: usize = 12;
 
-/// Best of several short runs on `threads` threads, in GFLOP/s.
+/// The best of several short runs on `threads` threads, in GFLOP/s.
 pub fn measure(threads: usize) -> f64 {
     (0..8).map(|_| run(threads)).fold(0.0, f64::max)
 }
@@ -33,7 +32,7 @@ fn run(threads: usize) -> f64 {
     (2 * lanes() * CHAINS * STEPS * threads) as f64 / slowest / 1e9
 }
 
-/// f32 lanes of the widest vector that [`chains`] uses here.
+/// f32 lanes of the widest vector that [`chains`] uses on this machine.
 fn lanes() -> usize {
     #[cfg(target_arch = "x86_64")]
     {

@@ -1,5 +1,5 @@
-//! Whole products held to f64 without an f64 product: along a random direction r, `C r` is
-//! known from its factors in a pass over X.
+//! Checks whole products against f64 without an f64 product: along a random direction r, `C r` follows
+//! from the factors of C in one pass over X.
 
 use flowreg::linalg::gemm::{Accum, Gemm};
 use flowreg::linalg::mat::{MatMut, MatRef};
@@ -7,16 +7,16 @@ use flowreg::torch_rng::TorchRng;
 
 use super::shapes::Shape;
 
-/// Largest error accepted, in f32 epsilons of Σ|terms|, over the root of the number of
-/// entries that the direction adds up. Seen at the real shapes, by any back end: 1.5.
-/// One term left out of a chain of 49,152 for 102 outputs makes 17.
+/// Largest error accepted, in f32 epsilons of Σ|terms|, divided by the root of the number of entries
+/// that the direction adds up. Measured at the real shapes, by any back end: 1.5. Leaving one term
+/// out of a chain of 49,152 for 102 outputs gives 17.
 const EPSILONS: f64 = 4.0;
-/// The same for K, whose diagonal sums squares, which rounding errs on in one direction.
-/// Seen: 3.4.
+/// The same for K, whose diagonal has sums of squares, which are rounded in one direction.
+/// Measured: 3.4.
 const EPSILONS_OF_K: f64 = 10.0;
 
-/// Panics unless `W Xᵀ` and `Gᵀ X` are what f64 says, for every row and every feature of X
-/// (n x d). Results begin as NaN.
+/// Panics unless `W Xᵀ` and `Gᵀ X` agree with f64 for every row and every feature of X (n x d). The
+/// output buffers hold NaN before.
 pub fn check(gemm: Gemm, shape: Shape, x: &[f32]) {
     let Shape { n, d, c, .. } = shape;
     let x = MatRef::new(x, n, d);
@@ -53,7 +53,7 @@ pub fn check(gemm: Gemm, shape: Shape, x: &[f32]) {
     );
 }
 
-/// Panics unless the lower triangle of `X Xᵀ` is what f64 says, for every row.
+/// Panics unless the lower triangle of `X Xᵀ` agrees with f64 for every row.
 pub fn check_gram(gemm: Gemm, shape: Shape, x: &[f32]) {
     let Shape { n, d, .. } = shape;
     let x = MatRef::new(x, n, d);
@@ -77,12 +77,12 @@ pub fn check_gram(gemm: Gemm, shape: Shape, x: &[f32]) {
     found.equal(expected.into_iter(), &bound, &what);
 }
 
-/// Random numbers around 0.
+/// Random numbers with mean 0.
 fn random(len: usize, seed: u32) -> Vec<f32> {
     TorchRng::new(seed).linear(len, 1).0
 }
 
-/// Sums in f64, and the sums of their terms' sizes.
+/// Sums in f64, and the sums of the absolute values of their terms.
 struct Sums {
     sums: Vec<f64>,
     sizes: Vec<f64>,
@@ -96,7 +96,7 @@ impl Sums {
         }
     }
 
-    /// `rᵀ M` for M of so many columns.
+    /// `rᵀ M` for M of `cols` columns.
     fn of_rows(m: &[f32], r: &[f32], cols: usize) -> Sums {
         let mut sums = Sums::zero(cols);
         for (row, &r) in m.chunks_exact(cols).zip(r) {
@@ -105,7 +105,7 @@ impl Sums {
         sums
     }
 
-    /// Add a row times a weight, whose own terms have this size.
+    /// Add `weight` times a row; `size` is the sum of the absolute terms of the weight.
     fn add(&mut self, weight: f64, size: f64, row: &[f32]) {
         let both = self.sums.iter_mut().zip(&mut self.sizes).zip(row);
         for ((sum, total), &value) in both {

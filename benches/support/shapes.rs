@@ -1,4 +1,4 @@
-//! The real shapes, once: rows n, features d, outputs c.
+//! The real shapes: rows n, features d, outputs c.
 
 /// A training problem.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ const fn shape(name: &'static str, n: usize, d: usize, c: usize) -> Shape {
 /// The notebook's 102 classes: Flowers102's train split at 128 x 128 x 3.
 pub const SOFTMAX: Shape = shape("softmax", 1020, 49152, 102);
 
-/// All of them.
+/// All shapes.
 pub const SHAPES: [Shape; 9] = [
     SOFTMAX,
     // The notebook's two classes.
@@ -27,12 +27,12 @@ pub const SHAPES: [Shape; 9] = [
     // Linear probes.
     shape("probe-1000", 50_000, 768, 1000),
     shape("digits", 60_000, 784, 10),
-    // The same of two classes.
+    // Two classes of digits.
     shape("digits-2", 60_000, 784, 1),
     // Edges.
     shape("small", 64, 128, 5),
     shape("primes", 509, 3001, 37),
 ];
 
-/// Most rows for which K is timed: the next shape would take minutes.
+/// Largest number of rows for which K is timed: the next shape would take minutes.
 pub const MOST_ROWS_OF_K: usize = 3000;

@@ -1,10 +1,10 @@
-//! criterion measures; this keeps the best sample of each line and prints the table.
+//! A table of the best and median samples that criterion measures.
 
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 
-/// What a path does once: operations, and bytes of X read.
+/// The work of one call: operations, and bytes of X read.
 #[derive(Clone, Copy)]
 pub struct Work {
     pub flop: f64,
@@ -26,7 +26,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Time `run`, which does `work`, by criterion under `path/backend`.
+    /// Time `run`, a call of `work`, by criterion under `path/backend`.
     pub fn time(
         &mut self,
         criterion: &mut Criterion,
@@ -60,9 +60,9 @@ impl Table {
         });
     }
 
-    /// A line a path: best and median time, speed, share of `peak` (GFLOP/s) and rate at which
-    /// X is read of its first back end, then every other's best time over the first's. Lines
-    /// that a filter left without samples are left out.
+    /// Print a line for each path: best and median time, speed, share of `peak` (GFLOP/s) and rate of
+    /// reading X of the first back end, then the best time of each other back end as a multiple of it.
+    /// Lines without samples are left out.
     pub fn print(&mut self, peak: f64) {
         self.lines.retain(|line| !line.seconds.is_empty());
         for line in &mut self.lines {
@@ -109,7 +109,7 @@ impl Table {
     }
 }
 
-/// Each once, in the order of their first appearance.
+/// The distinct names, in the order of their first appearance.
 fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut found = Vec::new();
     for name in names {

@@ -250,6 +250,10 @@ typedef struct flowreg_path_options {
   flowreg_callback callback;
   // What callback is given. Default: NULL.
   void *user_data;
+  // 1 fits a bias, 0 leaves it 0. Default: 1.
+  int32_t fit_intercept;
+  // Not used. Default: 0.
+  int32_t reserved_2;
 } flowreg_path_options;
 
 // Options of flowreg_fit_sgd, which mean what they mean in torch.optim.SGD; see
@@ -376,7 +380,7 @@ flowreg_code flowreg_path_options_init(struct flowreg_path_options *options, siz
 // Set the defaults. struct_size is sizeof(flowreg_sgd_options).
 flowreg_code flowreg_sgd_options_init(struct flowreg_sgd_options *options, size_t struct_size);
 
-// Fit the optimum of mean loss + (l2/2) |W|^2, the bias free. options may be NULL for the defaults,
+// Fit the optimum of mean loss + (l2/2) |W|^2; the bias has no penalty. options may be NULL for the defaults,
 // result may be NULL. On success *model is a model to free, else NULL.
 flowreg_code flowreg_fit_path(const struct flowreg_samples *samples,
                               const struct flowreg_path_options *options,

@@ -145,6 +145,10 @@ pub struct flowreg_path_options {
     pub callback: flowreg_callback,
     /// What callback is given. Default: NULL.
     pub user_data: *mut c_void,
+    /// 1 fits a bias, 0 leaves it 0. Default: 1.
+    pub fit_intercept: i32,
+    /// Not used. Default: 0.
+    pub reserved_2: i32,
 }
 
 // SAFETY: `repr(C)`, begins with struct_size, of numbers and pointers.
@@ -162,6 +166,8 @@ unsafe impl Versioned for flowreg_path_options {
         reserved: 0,
         callback: None,
         user_data: ptr::null_mut(),
+        fit_intercept: 1,
+        reserved_2: 0,
     };
 }
 
@@ -404,7 +410,7 @@ pub unsafe extern "C" fn flowreg_sgd_options_init(
     guard(|| unsafe { init_struct("options", options, struct_size, Versioned::DEFAULT) })
 }
 
-/// Fit the optimum of mean loss + (l2/2) |W|^2, the bias free. options may be NULL for the defaults,
+/// Fit the optimum of mean loss + (l2/2) |W|^2; the bias has no penalty. options may be NULL for the defaults,
 /// result may be NULL. On success *model is a model to free, else NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowreg_fit_path(
@@ -434,6 +440,7 @@ pub unsafe extern "C" fn flowreg_fit_path(
             max_iterations: given.max_iterations,
             engine: engine_of(given.engine)?,
             threads: self::given(given.threads),
+            fit_intercept: chosen("options.fit_intercept", given.fit_intercept, &[false, true])?,
             ..PathOptions::default()
         };
         // SAFETY: the rules of the header; the fit ends before this call does.
@@ -446,6 +453,7 @@ pub unsafe extern "C" fn flowreg_fit_path(
                 Status::PrecisionLimited => flowreg_status::PrecisionLimited,
                 Status::Separable => flowreg_status::Separable,
                 Status::QuasiSeparable => flowreg_status::QuasiSeparable,
+                _ => flowreg_status::Other,
             } as i32,
             engine: engine_number(fit.engine),
             objective: fit.report.objective,

@@ -179,6 +179,25 @@ fn the_optimum_is_that_of_the_library() {
 }
 
 #[test]
+fn without_an_intercept_the_bias_is_zero() {
+    let problem = Problem::new(40, 60, 64);
+    let rust = flowreg::PathOptions {
+        fit_intercept: false,
+        ..Default::default()
+    };
+    let rust = of_rust(&problem, &rust);
+    let options = flowreg_path_options {
+        fit_intercept: 0,
+        ..path_options()
+    };
+    let (weight, bias) = take(fit(&problem, &options).0);
+    assert_eq!(weight, rust.model.weight().as_slice());
+    assert!(bias.iter().all(|&bias| bias == 0.0), "{bias:?}");
+    let (_, with) = take(fit(&problem, &path_options()).0);
+    assert!(with.iter().any(|&bias| bias != 0.0), "{with:?}");
+}
+
+#[test]
 fn defaults_are_those_of_the_library() {
     let problem = Problem::new(40, 60, 60);
     let rust = of_rust(&problem, &flowreg::PathOptions::default());
@@ -585,6 +604,11 @@ fn wrong_values_are_refused() {
         ..options
     };
     wrong(good, bad, code, "options.penalty_kind: found 2");
+    let bad = flowreg_path_options {
+        fit_intercept: 2,
+        ..options
+    };
+    wrong(good, bad, code, "options.fit_intercept: found 2");
     wrong(
         good,
         flowreg_path_options {

@@ -11,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
     std::fs::write(&path, bytes).unwrap();
     if let Ok(mut features) = Features::open(&path) {
         let width = features.features();
-        // A header may promise much more than there is; a block of it is enough.
+        // A header may claim far more rows than the file has; one block is enough.
         if width <= 1 << 16 {
             let rows = features.rows().unwrap();
             let mut block = vec![0.0; 3 * width];

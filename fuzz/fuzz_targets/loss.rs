@@ -1,4 +1,4 @@
-//! Finite logits in, finite loss and gradient out; both modes of several samples.
+//! Finite logits of several samples give a finite loss and gradient, for both losses.
 #![no_main]
 
 use flowreg::Loss;

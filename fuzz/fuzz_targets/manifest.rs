@@ -5,7 +5,7 @@ use flowreg::data::dataset::Manifest;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    // Its checksum made right where it is else a manifest, so that the fuzzer gets past it.
+    // Renew the checksum of an otherwise valid manifest, so that the fuzzer gets past it.
     let sealed = serde_json::from_slice::<Manifest>(bytes)
         .map(|manifest| serde_json::to_vec(&manifest.sealed()).unwrap());
     for bytes in std::iter::once(bytes.to_vec()).chain(sealed) {

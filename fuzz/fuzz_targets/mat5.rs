@@ -1,4 +1,4 @@
-//! Any bytes: numbers or an error, and numbers survive being written and read.
+//! Any bytes give numbers or an error, and numbers survive being written and read.
 #![no_main]
 
 use flowreg::data::mat5::{read_integers, write_integers};

@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
             header.decode(&bytes[header.data_offset..], &mut numbers);
             assert_eq!(numbers.len(), values);
         }
-        // What flowreg writes for it is read as the same.
+        // The header that flowreg writes for it is read as the same.
         let mut again = Header::encode(header.dtype, &header.shape);
         again.resize(again.len() + values * header.dtype.size(), 0);
         let parsed = Header::parse(&again, again.len() as u64).unwrap();

@@ -1,11 +1,11 @@
-//! Any bytes: a model or an error; a model that flowreg wrote has one spelling.
+//! Any bytes give a model or an error; a model of flowreg has exactly one encoding.
 #![no_main]
 
 use flowreg::Model;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    // Also with the length of the header made right, which is hard to guess.
+    // Also with the correct length of the header, which is hard to guess.
     let mut framed = (bytes.len() as u64 - bytes.len() as u64 / 4).to_le_bytes().to_vec();
     framed.extend(bytes);
     for bytes in [bytes, &framed] {

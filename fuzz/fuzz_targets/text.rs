@@ -1,4 +1,4 @@
-//! Any bytes as a text: plain or packed, its lines end, and what was looked at is read again.
+//! Any bytes as a text, plain or packed: reading ends, and peeked bytes are read again.
 #![no_main]
 
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use flowreg::data::text::{Text, TextKind};
 use libfuzzer_sys::fuzz_target;
 
-/// A packed text may be far longer than its bytes; lines beyond say nothing new.
+/// Number of lines to read: a packed text may be far longer than its bytes.
 const LINES: usize = 1 << 12;
 
 fuzz_target!(|bytes: &[u8]| {

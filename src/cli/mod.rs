@@ -1,20 +1,20 @@
 //! What the binaries share: arguments to exit code, printing, progress, forecasts.
 
 pub mod fit;
+mod measure;
 pub mod predict;
 pub mod prep;
 pub mod report;
 pub mod run_files;
+pub mod signals;
+mod values;
 
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, Parser, value_parser};
 use clap_complete::Shell;
@@ -22,10 +22,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::interrupt;
-use crate::io::checkpoint::Every;
 use crate::io::mmap;
-use crate::sgd::optimizer::LearningRate;
+
+pub use self::measure::{PeakMemory, Stopwatch};
+pub use self::values::{delimiter, every, finite, learning_rate};
 
 /// Exit code for a command line that cannot be understood.
 const USAGE: u8 = 64;
@@ -60,9 +60,11 @@ struct Program {
 }
 
 /// Parameters of the library that the command line calls otherwise.
-const OPTION_NAMES: [(&str, &str); 6] = [
+const OPTION_NAMES: [(&str, &str); 8] = [
     ("backend", "gemm"),
     ("checkpoints", "checkpoint-every"),
+    ("coordinates", "save-coordinates"),
+    ("emit_coordinates", "save-trajectory"),
     ("folds", "cv"),
     ("penalties", "l2-path"),
     ("refit_all", "refit"),
@@ -101,7 +103,7 @@ fn lock(stream: &'static Mutex<Stream>) -> MutexGuard<'static, Stream> {
     stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether everything is said as JSON.
+/// Whether all output is JSON.
 pub fn is_json() -> bool {
     mode() == OutputMode::Json
 }
@@ -160,7 +162,7 @@ pub fn own_process() {
     }));
     // Of the signal's handler, which may not make a line itself.
     mmap::exit_on_truncation(|message| line_of_error(message, mmap::CUT_SHORT));
-    if let Err(error) = interrupt::listen() {
+    if let Err(error) = signals::listen() {
         warn(error);
     }
 }
@@ -189,7 +191,7 @@ pub fn main<A: Parser>(
     }
     let result = match parse::<A>(name, args) {
         Ok(Some(args)) => match catch_unwind(AssertUnwindSafe(|| run(args))) {
-            Ok(result) => result.map_err(|error| match (&error, interrupt::signal()) {
+            Ok(result) => result.map_err(|error| match (&error, signals::signal()) {
                 (Error::Interrupted { kept }, Some(signal)) => {
                     (format!("stopped by signal {signal}; {kept}"), 128 + signal)
                 }
@@ -416,11 +418,15 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
 
 /// Print a line about what goes on, unless `--quiet`.
 pub fn info(line: impl std::fmt::Display) {
-    match mode() {
-        OutputMode::Lines => print(escaped(&line.to_string())),
-        OutputMode::Quiet => {}
+    let mode = mode();
+    if mode == OutputMode::Quiet {
+        return;
+    }
+    let message = with_options(&line.to_string());
+    let message = escaped(&message);
+    match mode {
+        OutputMode::Lines | OutputMode::Quiet => print(message),
         OutputMode::Json => {
-            let message = escaped(&line.to_string()).into_owned();
             print_json(&json!({"event": "message", "message": message}));
         }
     }
@@ -476,144 +482,6 @@ pub fn bytes(count: f64) -> String {
         b if b < 1e9 => format!("{:.0} MB", (b / 1e6).ceil()),
         b => format!("{:.1} GB", b / 1e9),
     }
-}
-
-/// A finite number, for clap.
-pub fn finite(text: &str) -> std::result::Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value.is_finite() => Ok(value),
-        Ok(value) => Err(format!("found {value}, expected a finite number")),
-        Err(_) => Err("expected a number such as 0.01 or 1e-4".to_string()),
-    }
-}
-
-/// What stands between the values of a table, for clap: one character, or `tab`.
-pub fn delimiter(text: &str) -> std::result::Result<u8, String> {
-    match text.as_bytes() {
-        b"tab" | b"\\t" => Ok(b'\t'),
-        [b'"' | b'\r' | b'\n' | b'0'..=b'9' | b'.' | b'+' | b'-'] => {
-            Err("expected a character that is part of no number and no quote".to_string())
-        }
-        [byte] if byte.is_ascii() => Ok(*byte),
-        _ => Err("expected one character such as ; or tab".to_string()),
-    }
-}
-
-/// A finite number or `auto`, for clap.
-pub fn learning_rate(text: &str) -> std::result::Result<LearningRate, String> {
-    match text {
-        "auto" => Ok(LearningRate::Auto),
-        _ => match finite(text) {
-            Ok(rate) => Ok(LearningRate::Fixed(rate)),
-            Err(why) => Err(format!("{why}, or auto")),
-        },
-    }
-}
-
-/// A number of epochs or a time such as 30s, 5m or 2h, for clap.
-pub fn every(text: &str) -> std::result::Result<Every, String> {
-    let bad = || "expected a number of epochs, or a time such as 30s, 5m or 2h".to_string();
-    let units = [("s", 1), ("m", 60), ("h", 3600)];
-    let time = units.map(|(unit, seconds)| Some((text.strip_suffix(unit)?, Some(seconds))));
-    let (number, seconds) = time.into_iter().flatten().next().unwrap_or((text, None));
-    let number: u32 = number.parse().map_err(|_| bad())?;
-    match seconds {
-        _ if number == 0 => Err(bad()),
-        None => Ok(Every::Epochs(number as usize)),
-        Some(seconds) => Ok(Every::Time(Duration::from_secs(
-            seconds * u64::from(number),
-        ))),
-    }
-}
-
-/// Where a process's time goes: laps that follow one another without a gap.
-pub struct Stopwatch {
-    last: Instant,
-    stopwatch: Vec<(String, f64)>,
-}
-
-impl Stopwatch {
-    /// The first lap begins.
-    #[allow(clippy::new_without_default)] // It is no neutral value: it reads the clock.
-    pub fn new() -> Stopwatch {
-        Stopwatch {
-            last: Instant::now(),
-            stopwatch: Vec::new(),
-        }
-    }
-
-    /// A lap ends and the next begins.
-    pub fn end(&mut self, name: &str) {
-        let now = Instant::now();
-        let seconds = now.duration_since(self.last).as_secs_f64();
-        self.stopwatch.push((name.to_string(), seconds));
-        self.last = now;
-    }
-
-    /// A lap ends whose parts are known; what they leave is `rest`.
-    pub fn end_with_parts(&mut self, parts: &[(&str, f64)], rest: &str) {
-        self.end(rest);
-        let (name, whole) = self.stopwatch.pop().expect("it just ended");
-        let known: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
-        let parts = parts
-            .iter()
-            .map(|&(name, seconds)| (name.to_string(), seconds));
-        self.stopwatch.extend(parts);
-        self.stopwatch.push((name, whole - known));
-    }
-
-    /// All laps and their sum.
-    pub fn print(&self) {
-        for (name, seconds) in &self.stopwatch {
-            info(format_args!("  {name:32} {:9.2} ms", 1e3 * seconds));
-        }
-        let sum: f64 = self.stopwatch.iter().map(|(_, seconds)| seconds).sum();
-        info(format_args!("  {:32} {:9.2} ms", "in all", 1e3 * sum));
-    }
-}
-
-/// The most memory that the process holds beside its maps of files: pages of its own, which
-/// Linux calls anonymous, looked at every millisecond.
-pub struct PeakMemory {
-    stop: Sender<()>,
-    watcher: JoinHandle<Option<u64>>,
-}
-
-impl PeakMemory {
-    /// Begin to look.
-    pub fn watch() -> PeakMemory {
-        let (stop, stopped) = mpsc::channel();
-        let watcher = std::thread::spawn(move || {
-            let mut peak = None;
-            while stopped.recv_timeout(Duration::from_millis(1)) == Err(RecvTimeoutError::Timeout) {
-                peak = peak.max(anonymous_memory());
-            }
-            peak
-        });
-        PeakMemory { stop, watcher }
-    }
-
-    /// Print it, where the system tells it.
-    pub fn print(self) {
-        drop(self.stop);
-        if let Ok(Some(bytes)) = self.watcher.join() {
-            let megabytes = bytes as f64 / 1e6;
-            info(format_args!(
-                "  {:32} {megabytes:9.2} MB",
-                "peak memory beside the maps"
-            ));
-        }
-    }
-}
-
-/// Bytes.
-fn anonymous_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kilobytes.checked_mul(1024)
 }
 
 /// A bar with rate and time left on a terminal; nothing elsewhere, or if lines are not wanted.

@@ -10,7 +10,7 @@ use flate2::read::MultiGzDecoder;
 use tar::Archive;
 
 use crate::error::{Error, Result};
-use crate::interrupt;
+use crate::progress::Cancel;
 
 /// Most bytes that an archive may hold, unpacked: Flowers102's takes 0.35 GB.
 const MAX_BYTES: u64 = 4 << 30;
@@ -20,15 +20,15 @@ const MAX_FILE: u64 = 32 << 20;
 /// The bytes of the regular files whose name `wanted` accepts, by name; of a name that comes
 /// twice the first. All else (folders, links, devices) is passed over.
 ///
-/// Memory: the files' bytes. `progress` is told their number so far.
+/// Memory: the files' bytes.
 ///
 /// # Errors
 /// [`Error::Format`] for what is no gzipped tar, for an archive that unpacks to more than 4 GiB,
-/// and for a wanted file above 32 MiB.
+/// and for a wanted file above 32 MiB; [`Error::Interrupted`] once `cancel` is set.
 pub fn read_files(
     path: &Path,
     wanted: impl Fn(&str) -> bool,
-    progress: &mut dyn FnMut(u64),
+    cancel: &Cancel,
 ) -> Result<HashMap<String, Vec<u8>>> {
     let broken = |error: std::io::Error| {
         let expected = "a whole gzipped tar of at most 4 GiB; delete the file and fetch it again";
@@ -39,7 +39,7 @@ pub fn read_files(
     let mut archive = Archive::new(unpacked.take(MAX_BYTES));
     let mut files = HashMap::new();
     for entry in archive.entries().map_err(broken)? {
-        interrupt::check()?;
+        cancel.check()?;
         let mut entry = entry.map_err(broken)?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if !entry.header().entry_type().is_file() || !wanted(&name) || files.contains_key(&name) {
@@ -56,7 +56,6 @@ pub fn read_files(
             return Err(broken(std::io::ErrorKind::UnexpectedEof.into()));
         }
         files.insert(name, bytes);
-        progress(files.len() as u64);
     }
     Ok(files)
 }
@@ -101,7 +100,7 @@ mod tests {
         std::fs::create_dir(&inner).unwrap();
         let path = inner.join("a.tgz");
         std::fs::write(&path, hostile()).unwrap();
-        let files = read_files(&path, |name| name.starts_with("jpg/"), &mut |_| {}).unwrap();
+        let files = read_files(&path, |name| name.starts_with("jpg/"), &Cancel::new()).unwrap();
         assert_eq!(files.len(), 1);
         assert_eq!(files["jpg/a.jpg"], b"first");
         let names = |dir: &Path| std::fs::read_dir(dir).unwrap().count();
@@ -116,7 +115,7 @@ mod tests {
         let whole = hostile();
         for len in [0, 1, whole.len() / 2] {
             std::fs::write(&path, &whole[..len]).unwrap();
-            let error = read_files(&path, |_| true, &mut |_| {}).unwrap_err();
+            let error = read_files(&path, |_| true, &Cancel::new()).unwrap_err();
             assert!(error.to_string().contains("fetch it again"), "{error}");
         }
     }

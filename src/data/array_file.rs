@@ -118,20 +118,17 @@ impl ArrayFile {
             path.push(&member.name);
         }
         let path = PathBuf::from(path);
-        let (head, source) = match member.deflated {
-            true => {
-                let mut inflated = member.inflate(&path, &file.file)?;
-                let head = read_head(&mut inflated).map_err(damaged(&path))?;
-                (head, Source::Inflated(Box::new(inflated)))
-            }
-            false => {
-                let mut bytes = &file.file;
-                let head = (bytes.seek(SeekFrom::Start(member.start)))
-                    .and_then(|_| read_head(&mut bytes.take(member.size)))
-                    .map_err(Error::io(&path, "read"))?;
-                let at = member.start + head.len() as u64;
-                (head, Source::Plain(at))
-            }
+        let (head, source) = if member.deflated {
+            let mut inflated = member.inflate(&path, &file.file)?;
+            let head = read_head(&mut inflated).map_err(damaged(&path))?;
+            (head, Source::Inflated(Box::new(inflated)))
+        } else {
+            let mut bytes = &file.file;
+            let head = (bytes.seek(SeekFrom::Start(member.start)))
+                .and_then(|_| read_head(&mut bytes.take(member.size)))
+                .map_err(Error::io(&path, "read"))?;
+            let at = member.start + head.len() as u64;
+            (head, Source::Plain(at))
         };
         let header = parse_header(&path, &head, member.size)?;
         let mut of_head = crc32fast::Hasher::new();
@@ -209,9 +206,10 @@ impl ArrayFile {
         };
         let (found, expected) = (packed.crc32.clone().finalize(), packed.member.crc32);
         if found != expected || longer {
-            let found = match longer {
-                true => "more bytes than the archive's directory says".to_string(),
-                false => format!("{found:08x}"),
+            let found = if longer {
+                "more bytes than the archive's directory says".to_string()
+            } else {
+                format!("{found:08x}")
             };
             let expected = format!("{expected:08x}; the archive is damaged, save it again");
             return Err(Error::format(&self.path, "crc32", found, expected));
@@ -293,7 +291,7 @@ impl ArrayFile {
         read.map_err(Error::io(&self.path, "read"))
     }
 
-    /// Whether the array is a file of its own.
+    /// Whether the array is a whole `.npy` file, no member of an archive.
     pub fn is_whole_file(&self) -> bool {
         #[cfg(feature = "formats")]
         return self.packed.is_none()

@@ -74,12 +74,11 @@ pub fn untrained(path: &Path, field: impl Into<String>, class: &str, remedy: &st
 /// # Errors
 /// [`Error::Format`].
 pub fn refuse_width(path: &Path, found: usize, expected: usize, whose: &str) -> Result<()> {
-    match found == expected {
-        true => Ok(()),
-        false => {
-            let expected = format!("{expected} as {whose} has");
-            Err(Error::format(path, "features", found, expected))
-        }
+    if found == expected {
+        Ok(())
+    } else {
+        let expected = format!("{expected} as {whose} has");
+        Err(Error::format(path, "features", found, expected))
     }
 }
 

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use crate::error::Error;
 
-/// Largest rounding, as a share of the standard deviation, at which nothing is said.
+/// Largest rounding that is accepted, as a share of the standard deviation.
 const MOST_LOST: f64 = 1e-4;
 /// A standard deviation below this is lost in f32 at any place.
 const LEAST: f64 = 1e-41;
@@ -98,7 +98,7 @@ impl Column {
 }
 
 impl Columns {
-    /// Of so many columns, without values.
+    /// `columns` columns without values.
     pub fn new(columns: usize) -> Columns {
         Columns::shifted(columns, None)
     }
@@ -291,12 +291,12 @@ impl Columns {
             column.deviation(),
             column.rounding(),
         );
-        let expected = "differences that f32 keeps: --center subtracts a number near the mean of such columns and stores it with the data and the model; or round them to f32 yourself (numpy's astype('f4'))";
+        let expected = "differences that f32 keeps: `center` subtracts a number near the mean of such columns and stores it with the data and the model; or round them to f32 yourself (numpy's astype('f4'))";
         Err(Error::format(path, name(first), found, expected))
     }
 }
 
-/// The first of so many columns that is refused, and a clause on the others.
+/// The first column that is refused, and a clause that counts the others.
 fn first_of(columns: usize, is_refused: impl Fn(usize) -> bool) -> Option<(usize, String)> {
     let mut refused = (0..columns).filter(|&j| is_refused(j));
     let first = refused.next()?;
@@ -331,7 +331,7 @@ mod tests {
             message.contains("x.npy: column 0: found values about 1700002000 of"),
             "{message}"
         );
-        assert!(message.contains("--center"), "{message}");
+        assert!(message.contains("`center`"), "{message}");
         for kept in [
             // Ten years of days; years; pixels; a constant.
             of((0..3650).map(|day| 1.4e9 + 86_400.0 * f64::from(day))),
@@ -430,7 +430,7 @@ mod tests {
                     error.contains("multiply the column by a power of ten"),
                     "{error}"
                 );
-                assert!(!error.contains("--center"), "{error}");
+                assert!(!error.contains("`center`"), "{error}");
             }
             let power = 1.0 / tiny.max(1e-300);
             let larger = of([tiny, 2.0 * tiny, tiny, 3.0 * tiny].map(|x| x * power));

@@ -18,14 +18,14 @@ use crate::data::csv_quotes::Records;
 use crate::data::dataset::{Manifest, NumberFormat, Prepared};
 use crate::data::dataset_writer::{DatasetWriter, block_rows};
 use crate::data::labels::{LabelEncoder, given, is_missing, shown};
-use crate::data::rows::{Finish, RowReader};
+use crate::data::row_reader::{Finish, RowReader};
 use crate::data::source::{Part, Source, is_standard_input, name_of, refuse_twice, stopped_or};
 use crate::data::text::Text;
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::io::files;
 use crate::io::files::NewFile;
 use crate::io::publish::{OutputKind, Overwrite, Staging};
+use crate::progress::Cancel;
 
 /// Longest record that is read, in bytes of text.
 const MAX_RECORD: u64 = 64 << 20;
@@ -43,6 +43,8 @@ pub struct CsvOptions {
     pub delimiter: Option<u8>,
     /// As [`crate::data::arrays::ArrayOptions::center`].
     pub center: bool,
+    /// What stops the preparation before its end.
+    pub cancel: Option<Cancel>,
 }
 
 /// Convert tables into the dataset directory `out`, which appears complete or not at all.
@@ -72,6 +74,7 @@ pub fn prepare(
         delimiter: options.delimiter.map(char::from),
         ..NumberFormat::default()
     };
+    let cancel = options.cancel.clone().unwrap_or_default();
     let mut encoder = LabelEncoder::default();
     let (mut looked, mut fitted) = (Vec::new(), None::<Columns>);
     let open = |part: &Part, source: &Source, format: &NumberFormat| {
@@ -80,7 +83,7 @@ pub fn prepare(
         Table::of_text(&part.path, text, label, options.delimiter, format)
     };
     for part in parts {
-        let source = kept(part, staging.dir())?;
+        let source = kept(part, staging.dir(), &cancel)?;
         let mut table = open(part, &source, &format)?;
         format.columns = Some(table.columns.clone());
         table.finish = Finish::only_looking(table.features(), format.shift.as_deref());
@@ -105,7 +108,7 @@ pub fn prepare(
     let (names, classes) = encoder.finish()?;
     let features = format.columns.as_ref().map_or(0, Vec::len);
     let manifest = Manifest::of_numbers(name_of(&parts[0].path), names, features);
-    let mut writer = DatasetWriter::new(staging, manifest);
+    let mut writer = DatasetWriter::new(staging, manifest, Some(cancel));
     for (part, codes, source) in looked {
         let labels: Vec<i64> = codes.iter().map(|&code| classes[code as usize]).collect();
         let mut table = open(part, &source, &format)?;
@@ -131,8 +134,8 @@ pub fn prepare(
 
 /// The bytes of a part, which are read twice: its file, or what its pipe brings, kept in the
 /// directory in the making.
-fn kept(part: &Part, dir: &Path) -> Result<Source> {
-    let source = Source::open(&part.path)?;
+fn kept(part: &Part, dir: &Path, cancel: &Cancel) -> Result<Source> {
+    let source = Source::open(&part.path, cancel)?;
     if source.is_file() && !is_standard_input(&part.path) {
         return Ok(source);
     }
@@ -141,10 +144,10 @@ fn kept(part: &Part, dir: &Path) -> Result<Source> {
     let mut from = source.into_reader();
     let mut piece = vec![0; 1 << 18];
     loop {
-        interrupt::check()?;
-        let failed = |error| stopped_or(error, |error| Error::io(&part.path, "read")(error));
+        cancel.check()?;
+        let failed = |error| stopped_or(cancel, error, Error::io(&part.path, "read"));
         match from.read(&mut piece).map_err(failed)? {
-            0 => return Source::open(&path),
+            0 => return Source::open(&path, cancel),
             read => file.append(&piece[..read])?,
         }
     }
@@ -295,7 +298,7 @@ impl RowReader for Table {
         values: &mut [f32],
         refuse: &mut dyn FnMut(usize, Error),
     ) -> Result<usize> {
-        interrupt::check()?;
+        self.reader.get_ref().from.cancel().check()?;
         self.labels.clear();
         if let Some(error) = self.ended.take() {
             return Err(error);
@@ -390,7 +393,7 @@ fn place_of_label(path: &Path, names: &[String], label: &str, delimiter: u8) -> 
     at.ok_or_else(|| {
         let hint = match names.len() {
             1 => format!(
-                ", divided by {:?} (--delimiter names another)",
+                ", divided by {:?} (`delimiter` names another)",
                 char::from(delimiter)
             ),
             _ => String::new(),
@@ -442,7 +445,7 @@ fn features(
                 listed(&columns),
                 match label {
                     Some(_) => "",
-                    None => ", or give --label if it is the label",
+                    None => ", or give `label` if it is the label",
                 }
             );
             return Err(Error::format(path, "header", found, expected));

@@ -12,12 +12,12 @@ use crate::data::dataset::{
 };
 use crate::data::in_order::{in_order, lock};
 use crate::error::Result;
-use crate::interrupt;
 use crate::io::blocks::Blocks;
 use crate::io::files;
 use crate::io::files::NewFile;
 use crate::io::npy::{Dtype, Header};
 use crate::io::publish::Staging;
+use crate::progress::Cancel;
 use crate::threads;
 use crate::threads::Work;
 
@@ -36,17 +36,19 @@ pub(crate) struct DatasetWriter {
     staging: Staging,
     /// Its splits are added as they are written.
     pub manifest: Manifest,
+    /// What stops the writing before its end.
+    pub cancel: Cancel,
     train_labels: Vec<i64>,
 }
 
 impl DatasetWriter {
     /// Begin with the manifest of no splits.
-    pub fn new(staging: Staging, manifest: Manifest) -> DatasetWriter {
-        let train_labels = Vec::new();
+    pub fn new(staging: Staging, manifest: Manifest, cancel: Option<Cancel>) -> DatasetWriter {
         DatasetWriter {
             staging,
             manifest,
-            train_labels,
+            cancel: cancel.unwrap_or_default(),
+            train_labels: Vec::new(),
         }
     }
 
@@ -69,6 +71,7 @@ impl DatasetWriter {
         checks::refuse_empty(source, rows, features)?;
         self.refuse_one_class(name, source, &labels)?;
         let mut x = self.begin_matrix(name)?;
+        let cancel = self.cancel.clone();
         let MatrixWriter { file, sums, .. } = &mut x;
         let file = Mutex::new(file);
         // Blocks go back to be filled again.
@@ -83,7 +86,7 @@ impl DatasetWriter {
             let start = block * block_rows;
             let range = start..(start + block_rows).min(rows);
             values.resize(range.len() * features, 0.0);
-            let filled = interrupt::check().and_then(|()| fill(range, &mut values));
+            let filled = cancel.check().and_then(|()| fill(range, &mut values));
             failed = filled.is_err();
             filled.map(|()| values)
         };

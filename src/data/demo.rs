@@ -11,13 +11,14 @@ use std::path::Path;
 use rand_mt::Mt;
 use rayon::prelude::*;
 
-use crate::data::{flowers102, jpeg, mat5};
+use crate::data::pictures::jpeg;
+use crate::data::{flowers102, mat5};
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::io::files::{self, NewFile};
+use crate::progress::Cancel;
 
 /// How many flowers to draw.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DemoOptions {
     /// Number of classes.
     pub classes: usize,
@@ -25,6 +26,8 @@ pub struct DemoOptions {
     pub per_class: [usize; 3],
     /// Seed of classes and images.
     pub seed: u32,
+    /// What stops the drawing before its end.
+    pub cancel: Option<Cancel>,
 }
 
 impl Default for DemoOptions {
@@ -33,6 +36,7 @@ impl Default for DemoOptions {
             classes: 24,
             per_class: [10, 4, 12],
             seed: 0,
+            cancel: None,
         }
     }
 }
@@ -47,12 +51,16 @@ impl DemoOptions {
 /// Draw all photographs into `dir` (`jpg/image_00001.jpg …`) with the two `.mat` files.
 ///
 /// `progress` is told each photograph. Cost: about 5 ms a photograph and core.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Interrupted`].
 pub fn write_photographs(
     dir: &Path,
     options: &DemoOptions,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
     let classes = classes(options);
+    let cancel = options.cancel.clone().unwrap_or_default();
     let jpg = dir.join("jpg");
     files::create_dir_all(&jpg)?;
 
@@ -82,7 +90,7 @@ pub fn write_photographs(
     (0..options.photographs())
         .into_par_iter()
         .try_for_each(|image| {
-            interrupt::check()?;
+            cancel.check()?;
             let path = jpg.join(format!("image_{:05}.jpg", image + 1));
             let seed = mix(options.seed, image as u32 + 1);
             let Photograph {
@@ -367,6 +375,7 @@ mod tests {
         classes: 3,
         per_class: [2, 1, 1],
         seed: 5,
+        cancel: None,
     };
 
     fn files(threads: usize) -> Vec<Vec<u8>> {
@@ -393,7 +402,7 @@ mod tests {
     fn the_layout_reads_back() {
         let dir = tempfile::tempdir().unwrap();
         write_photographs(dir.path(), &SMALL, &|_| {}).unwrap();
-        let photographs = flowers102::open(dir.path(), Verify::Any).unwrap();
+        let photographs = flowers102::open(dir.path(), Verify::Any, &Cancel::new()).unwrap();
         let labels: Vec<Vec<u32>> = (photographs.splits.iter())
             .map(|split| split.rows.iter().map(|row| row.1).collect())
             .collect();
@@ -411,7 +420,7 @@ mod tests {
                 assert!(row.iter().any(|&value| value > 0.0));
             }
         }
-        assert!(flowers102::open(dir.path(), Verify::Official).is_err());
+        assert!(flowers102::open(dir.path(), Verify::Official, &Cancel::new()).is_err());
         let names = class_names(&DemoOptions::default());
         assert!(
             names

@@ -15,10 +15,10 @@ use crate::data::flowers102::{Remote, md5_of};
 use crate::data::proxy;
 use crate::data::proxy::Forwarding;
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::io::files::{NewFile, parent_of};
 use crate::io::publish::Lock;
 use crate::io::{files, publish};
+use crate::progress::Cancel;
 
 /// Requests in a row that may bring nothing.
 const ATTEMPTS: u32 = 5;
@@ -50,29 +50,35 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>);
 /// [`Error::Download`] if the server refuses, breaks off five times in a row without a byte, or
 /// sends another file; that is then deleted. [`Error::Format`] if another file has the name here, or
 /// something of others has that of the directory, [`Error::Locked`] if another process is fetching
-/// it, [`Error::Io`], [`Error::Interrupted`].
-pub fn fetch(base: &str, remote: &Remote, into: &Path, progress: Progress) -> Result<bool> {
+/// it, [`Error::Io`], [`Error::Interrupted`] once `cancel` is set.
+pub fn fetch(
+    base: &str,
+    remote: &Remote,
+    into: &Path,
+    cancel: &Cancel,
+    progress: Progress,
+) -> Result<bool> {
     let path = into.join(remote.name);
     files::create_dir_all(into)?;
     let _lock = Lock::take(&path)?;
     if path.symlink_metadata().is_ok() {
         let found = md5_of(&path)?;
-        return match found == remote.md5 {
-            true => Ok(false),
-            false => {
-                let expected = format!("{}; delete the file to fetch it again", remote.md5);
-                Err(Error::format(&path, "md5", found, expected))
-            }
+        return if found == remote.md5 {
+            Ok(false)
+        } else {
+            let expected = format!("{}; delete the file to fetch it again", remote.md5);
+            Err(Error::format(&path, "md5", found, expected))
         };
     }
-    let mut download = Download::begin(base, remote, &path)?;
+    let mut download = Download::begin(base, remote, &path, cancel)?;
     let mut barren = 0;
     while let Err(failure) = download.request(progress) {
-        interrupted()?;
+        interrupted(cancel)?;
         // Only what was never here before is progress, or the same bytes could come for ever.
-        barren = match download.length > download.most {
-            true => 1,
-            false => barren + 1,
+        barren = if download.length > download.most {
+            1
+        } else {
+            barren + 1
         };
         download.most = download.most.max(download.length);
         if failure.is_final || barren >= ATTEMPTS {
@@ -81,7 +87,7 @@ pub fn fetch(base: &str, remote: &Remote, into: &Path, progress: Progress) -> Re
         let pause = Duration::from_millis(200 << barren).max(failure.pause);
         let until = Instant::now() + pause;
         while Instant::now() < until {
-            interrupted()?;
+            interrupted(cancel)?;
             std::thread::sleep((until - Instant::now()).min(Duration::from_millis(100)));
         }
     }
@@ -89,14 +95,10 @@ pub fn fetch(base: &str, remote: &Remote, into: &Path, progress: Progress) -> Re
     Ok(true)
 }
 
-fn interrupted() -> Result<()> {
-    match interrupt::signal() {
-        None => Ok(()),
-        Some(_) => {
-            let kept = "what has come is kept: the same command goes on from there".to_string();
-            Err(Error::Interrupted { kept })
-        }
-    }
+fn interrupted(cancel: &Cancel) -> Result<()> {
+    cancel.check().map_err(|_| Error::Interrupted {
+        kept: "what has come is kept: the same command goes on from there".to_string(),
+    })
 }
 
 /// Why a request ended early, whether another one is of no use, and when it is.
@@ -164,6 +166,7 @@ struct Download<'a> {
     from: From,
     url: String,
     remote: &'a Remote,
+    cancel: &'a Cancel,
     /// Where it is made.
     dir: PathBuf,
     part: PathBuf,
@@ -176,10 +179,16 @@ struct Download<'a> {
 }
 
 impl<'a> Download<'a> {
-    fn begin(base: &str, remote: &'a Remote, path: &Path) -> Result<Download<'a>> {
-        let url = match base.ends_with('/') {
-            true => format!("{base}{}", remote.name),
-            false => format!("{base}/{}", remote.name),
+    fn begin(
+        base: &str,
+        remote: &'a Remote,
+        path: &Path,
+        cancel: &'a Cancel,
+    ) -> Result<Download<'a>> {
+        let url = if base.ends_with('/') {
+            format!("{base}{}", remote.name)
+        } else {
+            format!("{base}/{}", remote.name)
         };
         let refused = |reason| Error::Download {
             url: url.clone(),
@@ -198,6 +207,7 @@ impl<'a> Download<'a> {
             from,
             url,
             remote,
+            cancel,
             dir,
             part,
             file,
@@ -279,7 +289,7 @@ impl<'a> Download<'a> {
             }
             self.hash.update(&buffer[..read]);
             self.file.append(&buffer[..read]).map_err(Failure::last)?;
-            interrupt::check().map_err(Failure::last)?;
+            self.cancel.check().map_err(Failure::last)?;
             progress(self.length, of);
         }
         match of {
@@ -298,9 +308,10 @@ impl<'a> Download<'a> {
         }
         self.most = 0;
         self.restarts += 1;
-        match self.restarts > RESTARTS {
-            true => Failure::last(format!("{reason}; {ADDRESS}")),
-            false => Failure::passing(reason),
+        if self.restarts > RESTARTS {
+            Failure::last(format!("{reason}; {ADDRESS}"))
+        } else {
+            Failure::passing(reason)
         }
     }
 
@@ -374,15 +385,16 @@ fn busy(status: StatusCode, headers: &HeaderMap) -> Failure {
     });
     let pause = pause.unwrap_or_default();
     let answered = format!("the server answered {status}");
-    match pause > PAUSE {
-        true => Failure::last(format!(
+    if pause > PAUSE {
+        Failure::last(format!(
             "{answered} and asks for a pause of {} s; run the command again after that",
             pause.as_secs()
-        )),
-        false => Failure {
+        ))
+    } else {
+        Failure {
             pause,
             ..Failure::passing(answered)
-        },
+        }
     }
 }
 

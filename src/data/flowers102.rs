@@ -12,6 +12,7 @@ use crate::data::photographs::{Photograph, PhotographSplit, Photographs};
 use crate::data::{archive, mat5};
 use crate::error::{Error, Result};
 use crate::io::files;
+use crate::progress::Cancel;
 
 /// Names and md5 of the official files, as torchvision pins them.
 pub const LABELS: &str = "imagelabels.mat";
@@ -71,14 +72,18 @@ pub enum Verify {
 ///
 /// Photographs below `jpg/` are not opened yet. Without that folder they are read out of
 /// `102flowers.tgz`, which is never unpacked: their bytes (0.33 GB) then stay in memory.
-pub fn open(root: &Path, verify: Verify) -> Result<Photographs> {
+///
+/// # Errors
+/// [`Error::Format`] and [`Error::Mat5`] name the file and field that is not as published,
+/// [`Error::Io`]; [`Error::Interrupted`] once `cancel` is set.
+pub fn open(root: &Path, verify: Verify, cancel: &Cancel) -> Result<Photographs> {
     if !root.is_dir() {
         return Err(Error::format(
             root,
-            "--root",
+            "`root`",
             "no such directory",
             format!(
-                "the folder that holds jpg/ or {ARCHIVE}, {LABELS} and {SPLITS}; --download fetches them"
+                "the folder that holds jpg/ or {ARCHIVE}, {LABELS} and {SPLITS}; `download` fetches them"
             ),
         ));
     }
@@ -89,16 +94,15 @@ pub fn open(root: &Path, verify: Verify) -> Result<Photographs> {
     let labels = integers(&labels_path, &labels, "labels")?;
     let classes = classes(&labels_path, &labels)?;
 
-    let mut packed = match root.join("jpg").is_dir() || !root.join(ARCHIVE).exists() {
-        true => None,
-        false => {
-            let path = root.join(ARCHIVE);
-            if verify == Verify::Official {
-                check_md5(&path, &md5_of(&path)?, ARCHIVE_MD5)?;
-            }
-            let wanted = |name: &str| name.starts_with("jpg/image_") && name.ends_with(".jpg");
-            Some(archive::read_files(&path, wanted, &mut |_| {})?)
+    let mut packed = if root.join("jpg").is_dir() || !root.join(ARCHIVE).exists() {
+        None
+    } else {
+        let path = root.join(ARCHIVE);
+        if verify == Verify::Official {
+            check_md5(&path, &md5_of(&path)?, ARCHIVE_MD5)?;
         }
+        let wanted = |name: &str| name.starts_with("jpg/image_") && name.ends_with(".jpg");
+        Some(archive::read_files(&path, wanted, cancel)?)
     };
     let mut photograph = |id: i64| -> Result<Photograph> {
         let name = format!("jpg/image_{id:05}.jpg");
@@ -169,11 +173,12 @@ pub fn open(root: &Path, verify: Verify) -> Result<Photographs> {
             .iter()
             .map(|(name, variable)| split(name, variable))
             .collect::<Result<_>>()?,
-        class_names: match classes == CLASS_NAMES.len() {
-            true => CLASS_NAMES.iter().map(|name| name.to_string()).collect(),
-            false => (1..=classes)
+        class_names: if classes == CLASS_NAMES.len() {
+            CLASS_NAMES.iter().map(|name| name.to_string()).collect()
+        } else {
+            (1..=classes)
                 .map(|class| format!("class {class}"))
-                .collect(),
+                .collect()
         },
     })
 }
@@ -216,7 +221,7 @@ pub fn md5_of(path: &Path) -> Result<String> {
 
 fn check_md5(path: &Path, found: &str, md5: &str) -> Result<()> {
     if found != md5 {
-        let expected = format!("{md5}, the official file (--no-verify accepts others)");
+        let expected = format!("{md5}, the official file (`no_verify` accepts others)");
         return Err(Error::format(path, "md5", found, expected));
     }
     Ok(())

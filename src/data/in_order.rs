@@ -149,10 +149,7 @@ mod tests {
                 assert!(at == i && made > 0);
                 used.push(at);
                 alive.fetch_sub(1, Ordering::SeqCst);
-                match at == fails {
-                    true => Err(Error::options("thing", at, "another")),
-                    false => Ok(()),
-                }
+                if at == fails { Err(Error::options("thing", at, "another")) } else { Ok(()) }
             };
             let result = pool.install(|| in_order(count, ahead, begin, || 0, make, using));
             let whole = fails >= count;

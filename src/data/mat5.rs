@@ -10,6 +10,7 @@ use flate2::read::ZlibDecoder;
 
 /// One variant per lie that a file can tell.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Mat5Error {
     /// HDF5 inside: MATLAB's later format.
     #[error("format: found MATLAB v7.3 (HDF5), expected v5; save it with -v6 or -v7")]
@@ -120,9 +121,10 @@ pub fn read_integers(bytes: &[u8], variable: &str) -> Result<Vec<i64>> {
         names.push(head.name);
     }
     Err(Mat5Error::Missing {
-        found: match names.is_empty() {
-            true => "none".to_string(),
-            false => names.join(", "),
+        found: if names.is_empty() {
+            "none".to_string()
+        } else {
+            names.join(", ")
         },
         expected: variable.to_string(),
     })
@@ -245,13 +247,14 @@ impl<'a> Element<'a> {
     }
 
     fn of_kind(self, kind: u32, element: &'static str, expected: &'static str) -> Result<&'a [u8]> {
-        match self.kind == kind {
-            true => Ok(self.data),
-            false => Err(Mat5Error::Type {
+        if self.kind == kind {
+            Ok(self.data)
+        } else {
+            Err(Mat5Error::Type {
                 element,
                 found: self.kind,
                 expected,
-            }),
+            })
         }
     }
 }
@@ -369,9 +372,10 @@ fn parse<const N: usize>(
 
 fn whole(value: f64) -> std::result::Result<i64, String> {
     // Beyond 2^53 a double no longer names one whole number.
-    match value.fract() == 0.0 && value.abs() <= (1u64 << 53) as f64 {
-        true => Ok(value as i64),
-        false => Err(value.to_string()),
+    if value.fract() == 0.0 && value.abs() <= (1u64 << 53) as f64 {
+        Ok(value as i64)
+    } else {
+        Err(value.to_string())
     }
 }
 

@@ -103,9 +103,10 @@ impl Member {
             let mut members: Vec<String> = arrays.iter().map(|&i| plain(&names[i])).collect();
             let more = if members.len() > NAMED { ", ..." } else { "" };
             members.truncate(NAMED);
-            let there = match members.is_empty() {
-                true => "no .npy array".to_string(),
-                false => format!("the arrays {}{more}", members.join(", ")),
+            let there = if members.is_empty() {
+                "no .npy array".to_string()
+            } else {
+                format!("the arrays {}{more}", members.join(", "))
             };
             let expected = match name {
                 Some(name) => format!("{name:?}, or give another name after the colon"),

@@ -104,7 +104,7 @@ impl Loader {
                 let reason = format!("found {found}, expected {expected}");
                 let limit = match field.as_str() {
                     "length" if options.max_pixels < LARGEST_PIXELS => format!(
-                        ": 4 for each pixel that --max-pixels allows; raise that, to {LARGEST_PIXELS} at most"
+                        ": 4 for each pixel that `max_pixels` allows; raise that, to {LARGEST_PIXELS} at most"
                     ),
                     _ => String::new(),
                 };
@@ -180,7 +180,7 @@ mod tests {
         assert!(
             refusal.ends_with(
                 "found 33554433 bytes, expected at most 33554432: 4 for each pixel that \
-                 --max-pixels allows; raise that, to 1073741824 at most"
+                 `max_pixels` allows; raise that, to 1073741824 at most"
             ),
             "{refusal}"
         );

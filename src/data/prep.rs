@@ -10,8 +10,9 @@ use crate::data::photographs::{Loader, PhotographSplit, Photographs};
 use crate::data::pictures::DecodeOptions;
 use crate::error::{Error, Result};
 use crate::io::publish::{OutputKind, Overwrite, Staging};
+use crate::progress::Cancel;
+use crate::threads;
 use crate::threads::Work;
-use crate::{interrupt, threads};
 
 /// Largest side accepted: rows of 3 · 2048² values.
 pub const MAX_SIZE: usize = 2048;
@@ -22,7 +23,7 @@ const MAX_WAITING: usize = 64 << 20;
 const PHOTOGRAPH: usize = 16 << 20;
 
 /// How photographs become rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrepOptions {
     /// Side of the square that they are resized to, in pixels.
     pub size: usize,
@@ -30,6 +31,8 @@ pub struct PrepOptions {
     pub decode: DecodeOptions,
     /// Leave out what cannot be used, and list it in the manifest, instead of refusing all.
     pub skip_bad: bool,
+    /// What stops the preparation before its end.
+    pub cancel: Option<Cancel>,
 }
 
 impl Default for PrepOptions {
@@ -39,6 +42,7 @@ impl Default for PrepOptions {
             size: 128,
             decode: DecodeOptions::default(),
             skip_bad: false,
+            cancel: None,
         }
     }
 }
@@ -63,7 +67,7 @@ pub fn prepare(
 ) -> Result<Prepared> {
     let size = options.size;
     if !(1..=MAX_SIZE).contains(&size) {
-        return Err(Error::options("--size", size, format!("1..={MAX_SIZE}")));
+        return Err(Error::options("`size`", size, format!("1..={MAX_SIZE}")));
     }
     options.decode.check()?;
     let staging = Staging::begin(out, OutputKind::Dataset, overwrite, &[&photographs.root])?;
@@ -76,7 +80,7 @@ pub fn prepare(
         transform.orientation = Some(EXIF.to_string());
     }
     manifest.left_out = photographs.left_out.clone();
-    let mut writer = DatasetWriter::new(staging, manifest);
+    let mut writer = DatasetWriter::new(staging, manifest, options.cancel.clone());
     let rows: usize = photographs.splits.iter().map(|s| s.rows.len()).sum();
     let length = Work::bytes(rows.saturating_mul(PHOTOGRAPH));
     threads::run(None, length, || {
@@ -96,6 +100,7 @@ fn prepare_split(
 ) -> Result<()> {
     let features = 3 * options.size * options.size;
     let mut x = writer.begin_matrix(&split.name)?;
+    let cancel = writer.cancel.clone();
     let skipped = &mut writer.manifest.skipped;
     let (mut labels, mut names) = (Vec::new(), Vec::new());
 
@@ -103,7 +108,7 @@ fn prepare_split(
     let emptied = Mutex::new(Vec::<Vec<f32>>::new());
     let ahead = rows_ahead(features, threads::current());
     let load = |loader: &mut Loader, i: usize, ()| -> Result<Vec<f32>> {
-        interrupt::check()?;
+        cancel.check()?;
         let (photograph, _) = &split.rows[i];
         let mut row = lock(&emptied).pop().unwrap_or_default();
         row.resize(features, 0.0);

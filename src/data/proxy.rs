@@ -20,12 +20,11 @@ use ureq::{Error, Proxy, ProxyProtocol};
 /// The variable, what it holds and what was expected.
 pub(crate) fn of(url: &str, env: impl Fn(&str) -> Option<String>) -> Result<Option<Proxy>, String> {
     let get = |name: &str| env(name).filter(|value| !value.trim().is_empty());
-    let scheme = match url
-        .get(..6)
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
-    {
-        true => "https_proxy",
-        false => "http_proxy",
+    let is_https = (url.get(..6)).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+    let scheme = if is_https {
+        "https_proxy"
+    } else {
+        "http_proxy"
     };
     let names = [scheme, "all_proxy"].map(|name| [name.to_string(), name.to_ascii_uppercase()]);
     let set = (names.iter().flatten()).find_map(|name| Some((name, get(name)?)));

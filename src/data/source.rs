@@ -1,4 +1,4 @@
-//! Bytes that somebody gives: a file, a pipe or standard input, told apart by their first bytes.
+//! Input: a file, a pipe or standard input; its first bytes tell the kind.
 
 use std::fs::File;
 use std::io::{self, Cursor, IsTerminal, Read, Seek, SeekFrom};
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::io::files::WatchedFile;
+use crate::progress::Cancel;
 
 /// First bytes that are looked at: more than every signature has.
 const HEAD: u64 = 64;
@@ -20,6 +20,7 @@ pub struct Source {
     file: File,
     /// `None` if it is no regular file.
     watched: Option<Arc<WatchedFile>>,
+    cancel: Cancel,
 }
 
 /// A text that becomes a split of a dataset.
@@ -80,27 +81,31 @@ pub(crate) fn refuse_twice<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<
 
 /// What a dataset says that it was made of: the name of a file.
 pub(crate) fn name_of(path: &Path) -> String {
-    match is_standard_input(path) {
-        true => "standard input".to_string(),
-        false => (path.file_name().unwrap_or_default().to_string_lossy()).into_owned(),
+    if is_standard_input(path) {
+        "standard input".to_string()
+    } else {
+        (path.file_name().unwrap_or_default().to_string_lossy()).into_owned()
     }
 }
 
 impl Source {
-    /// Open a file, a pipe or a terminal; `-` is standard input.
+    /// Open a file, a pipe or a terminal; `-` is standard input. Its reads end once `cancel` is
+    /// set, also while a pipe brings nothing.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] for a folder and for a device, which may have no end.
-    pub fn open(path: &Path) -> Result<Source> {
+    /// [`Error::Io`]; [`Error::Format`] for a folder and for a device, which may have no end;
+    /// [`Error::Interrupted`].
+    pub fn open(path: &Path, cancel: &Cancel) -> Result<Source> {
         let doing = "open";
         if is_standard_input(path) {
             let file = standard_input().map_err(Error::io(path, doing))?;
-            return Source::of_file(Path::new("standard input"), file);
+            return Source::of_file(Path::new("standard input"), file, cancel);
         }
-        Source::of_file(path, File::open(path).map_err(Error::io(path, doing))?)
+        let file = File::open(path).map_err(Error::io(path, doing))?;
+        Source::of_file(path, file, cancel)
     }
 
-    fn of_file(path: &Path, mut file: File) -> Result<Source> {
+    fn of_file(path: &Path, mut file: File, cancel: &Cancel) -> Result<Source> {
         let metadata = (file.metadata()).map_err(Error::io(path, "read the length of"))?;
         let refuse = |found: &str| {
             let expected = "a file or a pipe";
@@ -119,13 +124,18 @@ impl Source {
             None
         };
         let mut head = Vec::new();
-        (Waiting(&mut file).take(HEAD).read_to_end(&mut head))
-            .map_err(|error| stopped_or(error, |error| Error::io(path, "read")(error)))?;
+        let reading = Waiting {
+            file: &mut file,
+            cancel: cancel.clone(),
+        };
+        (reading.take(HEAD).read_to_end(&mut head))
+            .map_err(|error| stopped_or(cancel, error, Error::io(path, "read")))?;
         Ok(Source {
             path: path.to_path_buf(),
             head,
             file,
             watched,
+            cancel: cancel.clone(),
         })
     }
 
@@ -142,6 +152,7 @@ impl Source {
             head: self.head.clone(),
             file,
             watched: self.watched.clone(),
+            cancel: self.cancel.clone(),
         })
     }
 
@@ -165,15 +176,15 @@ impl Source {
         self.watched.is_some()
     }
 
-    /// All its bytes, at most so many.
+    /// All its bytes, at most `most`.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] if there are more.
+    /// [`Error::Io`], [`Error::Interrupted`]; [`Error::Format`] if there are more.
     pub fn read_all(self, most: u64) -> Result<Vec<u8>> {
-        let (path, mut bytes) = (self.path.clone(), Vec::new());
+        let (path, cancel, mut bytes) = (self.path.clone(), self.cancel.clone(), Vec::new());
         let limit = most.saturating_add(1);
         (self.into_reader().take(limit).read_to_end(&mut bytes))
-            .map_err(|error| stopped_or(error, |error| Error::io(&path, "read")(error)))?;
+            .map_err(|error| stopped_or(&cancel, error, Error::io(&path, "read")))?;
         if bytes.len() as u64 > most {
             let found = format!("more than {most} bytes");
             return Err(Error::format(
@@ -188,7 +199,15 @@ impl Source {
 
     /// All its bytes in order, from the first.
     pub(crate) fn into_reader(self) -> impl Read + Send {
-        Cursor::new(self.head).chain(Waiting(self.file))
+        Cursor::new(self.head).chain(Waiting {
+            file: self.file,
+            cancel: self.cancel,
+        })
+    }
+
+    /// What ends its reads.
+    pub(crate) fn cancel(&self) -> &Cancel {
+        &self.cancel
     }
 
     /// What tells later whether the file has been changed; `None` for a pipe.
@@ -197,25 +216,32 @@ impl Source {
     }
 }
 
-/// A failure of reading, unless a signal is what ended it.
-pub(crate) fn stopped_or(error: io::Error, other: impl FnOnce(io::Error) -> Error) -> Error {
-    match interrupt::check() {
+/// A failure of reading, or [`Error::Interrupted`] if `cancel` ended it.
+pub(crate) fn stopped_or(
+    cancel: &Cancel,
+    error: io::Error,
+    other: impl FnOnce(io::Error) -> Error,
+) -> Error {
+    match cancel.check() {
         Err(stopped) => stopped,
         Ok(()) => other(error),
     }
 }
 
-/// Reads that end where a signal asks the process to stop, also while a pipe brings nothing.
-struct Waiting<F>(F);
+/// Reads that end once `cancel` is set, also while a pipe brings nothing.
+struct Waiting<F> {
+    file: F,
+    cancel: Cancel,
+}
 
 impl<F: Read + WaitsFor> Read for Waiting<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while !self.0.is_ready()? {
-            if interrupt::signal().is_some() {
-                return Err(io::Error::other("stopped by a signal"));
+        while !self.file.is_ready()? {
+            if self.cancel.is_cancelled() {
+                return Err(io::Error::other("stopped by the caller"));
             }
         }
-        self.0.read(buffer)
+        self.file.read(buffer)
     }
 }
 

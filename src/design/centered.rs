@@ -16,19 +16,19 @@ use faer::traits::ComplexField;
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-use crate::design::samples::Rows;
+use crate::design::rows::Rows;
 use crate::kernels::{Isa, columns, with_isa};
-use crate::linalg::vec::{Real, axpby, dot};
+use crate::linalg::vec::{Real, axpby, dot, subtract};
 use crate::threads::{Share, Work};
 
-/// Most columns of a slab: so many products are summed in the precision asked for.
+/// Most columns of a slab. Products within a slab are summed in the precision asked for.
 const SLAB: usize = 512;
 /// Rows of a task of logits.
 const ROWS: usize = 128;
 /// Rows of a block of an adjoint: enough products a sum for the kernels' speed.
 const DEEP: usize = 512;
 
-/// What products within a slab are computed in.
+/// Arithmetic of the products within a slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// f32: twice as fast.
@@ -50,7 +50,7 @@ impl Precision {
     }
 }
 
-/// X less its mean row, or X as it is with μ = 0.
+/// Xc = X - 1 μᵀ, where μ is the mean row, or 0.
 #[derive(Debug)]
 pub struct Centered<'a> {
     x: &'a Rows<'a>,
@@ -81,12 +81,12 @@ impl<'a> Centered<'a> {
         self.centred
     }
 
-    /// μ, to f32: what is taken away, exactly.
+    /// μ, rounded to f32: the row that is subtracted.
     pub fn mean(&self) -> &[f32] {
         &self.mean
     }
 
-    /// What its rounding left of the mean: the mean of Xc's rows.
+    /// The mean of Xc's rows: the mean of X's rows less μ, which is rounded.
     pub fn rest(&self) -> &[f32] {
         &self.rest
     }
@@ -227,14 +227,9 @@ impl<'a> Centered<'a> {
 
     /// Row `i` of Xc from column `first` on: each value rounded once.
     fn center<T: Real>(&self, i: usize, first: usize, to: &mut [T]) {
-        let width = to.len();
-        let values = self.x.row(i)[first..][..width].iter();
-        let values = values.zip(&self.mean[first..][..width]).zip(to);
-        with_isa!(Isa::current(), || {
-            for ((&x, &mean), to) in values {
-                *to = T::of(f64::from(x) - f64::from(mean));
-            }
-        });
+        let columns = first..first + to.len();
+        let (x, mean) = (&self.x.row(i)[columns.clone()], &self.mean[columns]);
+        with_isa!(Isa::current(), || subtract(x, mean, to));
     }
 
     /// The norm of each row of Xc over `scale`. Cost: X is read once.

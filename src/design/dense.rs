@@ -1,69 +1,118 @@
-//! The rows of X as matrices for products, borrowed where they lie.
+//! X in f32: the products of SGD and of the dense solver.
 //!
-//! Rows that are not contiguous (mini-batches, a choice of classes out of order) are gathered
-//! into a block of bounded size first.
+//! ```text
+//! logits    Zᵀ = W X_Bᵀ + b 1ᵀ                 c x B
+//! adjoint   W  = alpha · Gᵀ X_B + beta · W      c x d
+//! ```
+//!
+//! Contiguous rows are multiplied where they lie. Other rows (mini-batches, a choice of classes,
+//! rows less their mean) are gathered into a block of bounded size first.
+//!
+//! The sum over rows in Gᵀ X is taken in blocks of [`row_block`] rows, 4096 or more, whose sums are
+//! added in f64 in the rows' order: its rounding grows with the block, not with n. Against
+//! one sum of f32, on one thread: 15 % less time with 10 outputs on X of 200,000 x 512, within 2.5 %
+//! with 102 on 8192 x 4096, 100 on 50,000 x 768 and 10 on 60,000 x 784.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::design::samples::{Batch, Rows};
+use crate::design::rows::{Batch, Rows};
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::gemm::{Accum, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::linalg::vec;
 use crate::threads::{Share, Work};
 
+/// Least rows whose products are summed in f32; more by powers of two.
+const ROW_BLOCK: usize = 4096;
+/// Least multiplications of a block of rows: about a millisecond, beside which it costs nothing
+/// that threads begin and end a product together.
+const BLOCK_WORK: usize = 1 << 25;
 /// Most bytes of X gathered at a time.
 const GATHER_BYTES: usize = 64 << 20;
 /// Most bytes of X centred at a time: they should still be in the cache when they are multiplied.
 const CENTER_BYTES: usize = 4 << 20;
 
-/// X as matrices: borrowed where the rows are contiguous, else gathered block by block.
+/// Rows whose products are summed in f32, for d features and c outputs: n and the threads do not
+/// matter.
+fn row_block(c: usize, d: usize) -> usize {
+    ROW_BLOCK.max(BLOCK_WORK.div_ceil(c * d).next_power_of_two())
+}
+
+/// X, or X less a row μ, and the back end that multiplies it.
 #[derive(Debug)]
-pub(crate) struct Blocks<'a> {
-    pub(crate) x: &'a Rows<'a>,
+pub(crate) struct Dense<'a> {
+    x: &'a Rows<'a>,
+    gemm: Gemm,
+    /// μ.
+    mean: Option<Vec<f32>>,
+    /// 0..n, where all rows are gathered.
     all_rows: Vec<u32>,
     gathered: Gathered,
     /// A block's columns of Zᵀ or Gᵀ.
     columns: Vec<f32>,
-    /// Taken away from every row.
-    mean: Option<Vec<f32>>,
 }
 
 /// A copy of some rows of X.
 #[derive(Debug, Default)]
 struct Gathered {
-    /// Which rows, so that forward and backward gather once.
+    /// Which rows: logits and adjoint of one batch gather once.
     rows: Vec<u32>,
     values: Vec<f32>,
 }
 
-impl<'a> Blocks<'a> {
-    pub(crate) fn new(x: &'a Rows<'a>) -> Self {
+impl<'a> Dense<'a> {
+    /// X itself.
+    pub(crate) fn new(x: &'a Rows<'a>, gemm: Gemm) -> Self {
         let all_rows = match x.contiguous() {
             Some(_) => Vec::new(),
             None => (0..x.len() as u32).collect(),
         };
-        Blocks {
+        Dense {
             x,
+            gemm,
+            mean: None,
             all_rows,
             gathered: Gathered::default(),
             columns: Vec::new(),
-            mean: None,
         }
     }
 
-    /// Rows less a mean, which are made anew, block by block, for every product.
-    pub(crate) fn centered(x: &'a Rows<'a>, mean: &[f32]) -> Self {
-        Blocks {
+    /// X - 1 μᵀ, made anew, block by block, for every product.
+    pub(crate) fn centered(x: &'a Rows<'a>, mean: &[f32], gemm: Gemm) -> Self {
+        Dense {
             all_rows: (0..x.len() as u32).collect(),
             mean: Some(mean.to_vec()),
-            ..Blocks::new(x)
+            ..Dense::new(x, gemm)
         }
     }
 
-    /// Give `work` the batch's rows of X, in blocks, with each block's range in the batch.
+    /// X.
+    pub(crate) fn x(&self) -> &'a Rows<'a> {
+        self.x
+    }
+
+    /// n: number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.x.len()
+    }
+
+    /// d: number of features.
+    pub(crate) fn features(&self) -> usize {
+        self.x.features()
+    }
+
+    /// Rows of a batch.
+    pub(crate) fn rows_of(&self, batch: Batch) -> usize {
+        match batch {
+            Batch::All => self.rows(),
+            Batch::Rows(rows) => rows.len(),
+        }
+    }
+
+    /// Give `work` the batch's rows of X, in blocks, with each block's range in the batch. Of
+    /// gathered blocks all but the last have one power of two of rows.
     pub(crate) fn each(&mut self, batch: Batch, mut work: impl FnMut(Range<usize>, MatRef)) {
         let mean = self.mean.as_deref();
         let (rows, bytes) = match (batch, self.x.contiguous()) {
@@ -72,23 +121,20 @@ impl<'a> Blocks<'a> {
             (Batch::All, None) => (&self.all_rows[..], GATHER_BYTES),
             (Batch::Rows(rows), _) => (rows, GATHER_BYTES),
         };
-        let block = (bytes / (4 * self.x.features())).max(1);
+        let most = (bytes / (4 * self.x.features())).max(1);
+        let block = 1 << most.ilog2();
         for (i, rows) in rows.chunks(block).enumerate() {
             let x = self.gathered.load(self.x, rows, mean);
             work(i * block..i * block + rows.len(), x);
         }
     }
 
-    /// `Zᵀ = W X_batchᵀ + b 1ᵀ`, c x batch.
-    pub(crate) fn logits(
-        &mut self,
-        gemm: Gemm,
-        weight: MatRef,
-        bias: &[f32],
-        batch: Batch,
-        mut z: MatMut,
-    ) {
-        let n = z.cols();
+    /// `Zᵀ = W X_batchᵀ + b 1ᵀ`, c x batch. Cost: 2dc flop a row.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub(crate) fn logits(&mut self, weight: MatRef, bias: &[f32], batch: Batch, mut z: MatMut) {
+        let (gemm, n) = (self.gemm, z.cols());
         let mut columns = std::mem::take(&mut self.columns);
         self.each(batch, |range, x| {
             let len = range.len();
@@ -98,52 +144,96 @@ impl<'a> Blocks<'a> {
                 columns.resize(bias.len() * len, 0.0);
                 &mut columns[..]
             };
-            let rows = block.chunks_exact_mut(len).zip(bias);
-            rows.for_each(|(row, &bias)| row.fill(bias));
+            for (row, &bias) in block.chunks_exact_mut(len).zip(bias) {
+                row.fill(bias);
+            }
             let z_block = MatMut::new(block, bias.len(), len);
             gemm.a_bt(1.0, weight, x, Accum::Add, z_block);
             if len < n {
-                let rows = z
-                    .as_mut_slice()
-                    .chunks_exact_mut(n)
-                    .zip(columns.chunks_exact(len));
-                rows.for_each(|(row, block)| row[range.clone()].copy_from_slice(block));
+                let rows = z.as_mut_slice().chunks_exact_mut(n);
+                for (row, block) in rows.zip(columns.chunks_exact(len)) {
+                    row[range.clone()].copy_from_slice(block);
+                }
             }
         });
         self.columns = columns;
     }
 
-    /// `weight = alpha · Gᵀ X_batch + beta · weight`; Gᵀ is c x batch.
+    /// `weight = alpha · Gᵀ X_batch + beta · weight`; Gᵀ is c x batch. With `beta` = 0, `weight`
+    /// is not read. Cost: 2dc flop a row.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
     pub(crate) fn adjoint(
         &mut self,
-        gemm: Gemm,
         alpha: f32,
         g: MatRef,
         batch: Batch,
         beta: f64,
         weight: &mut [f32],
     ) {
-        let (c, n, d) = (g.rows(), g.cols(), self.x.features());
-        let mut accum = vec::scale(beta, weight);
+        let block = row_block(g.rows(), self.features());
+        self.adjoint_in_blocks(block, alpha, g, batch, beta, weight);
+    }
+
+    /// [`Dense::adjoint`], `block` rows (a power of two) being summed in f32.
+    fn adjoint_in_blocks(
+        &mut self,
+        block: usize,
+        alpha: f32,
+        g: MatRef,
+        batch: Batch,
+        beta: f64,
+        weight: &mut [f32],
+    ) {
+        let (c, n, d) = (g.rows(), g.cols(), self.features());
+        let gemm = self.gemm;
         let mut columns = std::mem::take(&mut self.columns);
-        self.each(batch, |range, x| {
-            let len = range.len();
-            let g = if len == n {
-                g
-            } else {
-                columns.clear();
-                let rows = g.as_slice().chunks_exact(n);
-                rows.for_each(|row| columns.extend_from_slice(&row[range.clone()]));
-                MatRef::new(&columns, c, len)
-            };
-            gemm.a_b(alpha, g, x, accum, MatMut::new(weight, c, d));
-            accum = Accum::Add;
-        });
+        if n <= block {
+            let mut accum = vec::scale(beta, weight);
+            self.each(batch, |range, x| {
+                let g = columns_of(g, range, &mut columns);
+                gemm.a_b(alpha, g, x, accum, MatMut::new(weight, c, d));
+                accum = Accum::Add;
+            });
+        } else {
+            let (mut part, mut sums) = (vec![0.0f32; c * d], vec![0.0f64; c * d]);
+            self.each(batch, |rows, x| {
+                for start in rows.clone().step_by(block) {
+                    let end = (start + block).min(rows.end);
+                    let g = columns_of(g, start..end, &mut columns);
+                    let x = x.rows_range(start - rows.start..end - rows.start);
+                    let accum = if start.is_multiple_of(block) {
+                        Accum::Replace
+                    } else {
+                        Accum::Add
+                    };
+                    gemm.a_b(1.0, g, x, accum, MatMut::new(&mut part, c, d));
+                    if end.is_multiple_of(block) || end == n {
+                        vec::axpby(1.0, &part, 1.0, &mut sums);
+                    }
+                }
+            });
+            vec::axpby(alpha.into(), &sums, beta, weight);
+        }
         self.columns = columns;
     }
 }
 
+/// Some columns of Gᵀ, copied to `room` unless they are all of them.
+fn columns_of<'a>(g: MatRef<'a>, range: Range<usize>, room: &'a mut Vec<f32>) -> MatRef<'a> {
+    if range.len() == g.cols() {
+        return g;
+    }
+    room.clear();
+    for row in g.as_slice().chunks_exact(g.cols()) {
+        room.extend_from_slice(&row[range.clone()]);
+    }
+    MatRef::new(room, g.rows(), range.len())
+}
+
 impl Gathered {
+    /// Copy these rows, less `mean`, unless they are there already.
     fn load(&mut self, x: &Rows, rows: &[u32], mean: Option<&[f32]>) -> MatRef<'_> {
         let features = x.features();
         if self.rows != rows {
@@ -154,16 +244,119 @@ impl Gathered {
             (self.values.par_chunks_exact_mut(features))
                 .zip(rows)
                 .share(work)
-                .for_each(|(to, &row)| match mean {
-                    None => to.copy_from_slice(x.row(row as usize)),
-                    Some(mean) => with_isa!(Isa::current(), || {
-                        let values = x.row(row as usize).iter().zip(mean);
-                        for (to, (x, mean)) in to.iter_mut().zip(values) {
-                            *to = x - mean;
-                        }
-                    }),
+                .for_each(|(to, &row)| {
+                    let row = x.row(row as usize);
+                    match mean {
+                        None => to.copy_from_slice(row),
+                        Some(mean) => with_isa!(Isa::current(), || vec::subtract(row, mean, to)),
+                    }
                 });
         }
         MatRef::new(&self.values, rows.len(), features)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linalg::gemm::Backend;
+
+    fn values(len: usize, seed: u32) -> Vec<f32> {
+        let mut rng = rand_mt::Mt::new(seed);
+        let mut value = || (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0;
+        (0..len).map(|_| value()).collect()
+    }
+
+    /// One block of rows, several, and a rest; rows where they lie, gathered, and centred.
+    #[test]
+    fn adjoint_is_that_of_the_definition_for_any_number_of_row_blocks() {
+        let (d, c) = (5, 3);
+        let gemm = Gemm::new(Backend::default(), 1);
+        for n in [7, ROW_BLOCK, ROW_BLOCK + 1, 2 * ROW_BLOCK + 9] {
+            let x = values(n * (d + 1), 1);
+            let x: Vec<f32> = x.iter().map(|x| x + 3.0).collect();
+            let g = values(c * n, 2);
+            let before = values(c * d, 3);
+            let together = Rows::new(MatRef::new(&x[..n * d], n, d));
+            let apart = Rows::strided(&x, n, d, d + 1).unwrap();
+            let mean = [3.0, 2.5, 3.5, 0.0, 3.25];
+            let designs = [
+                (Dense::new(&together, gemm), [0.0; 5]),
+                (Dense::new(&apart, gemm), [0.0; 5]),
+                (Dense::centered(&together, &mean, gemm), mean),
+            ];
+            for (mut design, mean) in designs {
+                for beta in [0.0, 0.5] {
+                    let mut found = before.clone();
+                    let g = MatRef::new(&g, c, n);
+                    design.adjoint_in_blocks(ROW_BLOCK, -0.25, g, Batch::All, beta, &mut found);
+                    for (at, found) in found.iter().enumerate() {
+                        let (j, k) = (at / d, at % d);
+                        let term = |i: usize| {
+                            let x = design.x().row(i)[k] - mean[k];
+                            f64::from(g.row(j)[i]) * f64::from(x)
+                        };
+                        let sum: f64 = (0..n).map(term).sum();
+                        let expected = beta * f64::from(before[at]) - 0.25 * sum;
+                        let size = (n as f64).sqrt();
+                        let off = (f64::from(*found) - expected).abs();
+                        assert!(off <= 3e-6 * size, "{n} {beta} {at}: {found} {expected}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// What several machines would gather: the sums of their blocks, added in f64.
+    #[test]
+    fn adjoint_adds_blocks_of_rows_in_order() {
+        let (n, d, c) = (3 * ROW_BLOCK + 100, 6, 2);
+        let (x, g) = (values(n * d, 4), values(c * n, 5));
+        let gemm = Gemm::new(Backend::default(), 1);
+        let all = Rows::new(MatRef::new(&x, n, d));
+        let mut found = vec![0.0; c * d];
+        let whole = MatRef::new(&g, c, n);
+        let mut design = Dense::new(&all, gemm);
+        design.adjoint_in_blocks(ROW_BLOCK, 1.0, whole, Batch::All, 0.0, &mut found);
+        let mut sums = vec![0.0f64; c * d];
+        for first in (0..n).step_by(ROW_BLOCK) {
+            let rows = first..(first + ROW_BLOCK).min(n);
+            let x = Rows::new(MatRef::new(&x, n, d).rows_range(rows.clone()));
+            let mut room = Vec::new();
+            let g = columns_of(whole, rows, &mut room);
+            let mut part = vec![0.0; c * d];
+            Dense::new(&x, gemm).adjoint(1.0, g, Batch::All, 0.0, &mut part);
+            vec::axpby(1.0, &part, 1.0, &mut sums);
+        }
+        let expected: Vec<f32> = sums.iter().map(|&sum| sum as f32).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_block_of_rows_is_a_power_of_two_that_takes_a_while() {
+        for (c, d, expected) in [
+            (102, 4096, 4096),
+            (10, 784, 8192),
+            (1, 64, 1 << 19),
+            (1, 1, 1 << 25),
+        ] {
+            assert_eq!(row_block(c, d), expected, "{c} x {d}");
+        }
+    }
+
+    /// ⟨logits(W), G⟩ = ⟨W, adjoint(G)⟩.
+    #[test]
+    fn adjoint_is_the_transpose_of_logits() {
+        let (n, d, c) = (ROW_BLOCK + 50, 4, 2);
+        let (x, g, w) = (values(n * d, 6), values(c * n, 7), values(c * d, 8));
+        let rows = Rows::new(MatRef::new(&x, n, d));
+        let mut design = Dense::new(&rows, Gemm::new(Backend::default(), 1));
+        let (mut z, mut back) = (vec![0.0; c * n], vec![0.0; c * d]);
+        let weight = MatRef::new(&w, c, d);
+        design.logits(weight, &[0.0; 2], Batch::All, MatMut::new(&mut z, c, n));
+        let g_view = MatRef::new(&g, c, n);
+        design.adjoint_in_blocks(ROW_BLOCK, 1.0, g_view, Batch::All, 0.0, &mut back);
+        let (there, back) = (vec::dot(&z, &g), vec::dot(&w, &back));
+        assert!((there - back).abs() <= 1e-3, "{there} {back}");
     }
 }

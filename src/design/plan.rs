@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::design::gram::SLAB_BYTES;
+use crate::design::gram_products::SLAB_BYTES;
 use crate::error::{Error, Result};
 
 /// What the caller asks for.
@@ -63,6 +63,7 @@ impl EngineChoice {
 
 /// What each engine would cost, and the one that was chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Plan {
     /// The chosen engine.
     pub engine: EngineKind,

@@ -1,42 +1,16 @@
-//! Rows to fit or to evaluate: features that are borrowed, labels that were checked.
+//! Labelled rows, to fit or to evaluate: features are borrowed, labels are checked.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::design::plan::available_memory;
+pub(crate) use crate::design::rows::position;
+pub use crate::design::rows::{Batch, Rows};
 use crate::error::{Error, Result};
 use crate::linalg::mat::MatRef;
 use crate::threads::{Share, Work};
-
-/// The rows that a step uses.
-#[derive(Clone, Copy, Debug)]
-pub enum Batch<'a> {
-    /// All of them, in order.
-    All,
-    /// These, by number.
-    Rows(&'a [u32]),
-}
-
-/// Rows of a feature matrix.
-///
-/// The features stay where they are (a memory map or the caller's slice). A choice of
-/// rows that is not one contiguous run is kept as an index, never as a copy.
-#[derive(Clone, Debug)]
-pub struct Rows<'a> {
-    /// Row `i` begins at `i * stride`.
-    values: &'a [f32],
-    rows: usize,
-    features: usize,
-    /// From one row to the next, at least `features`.
-    stride: usize,
-    /// Row numbers in `values`; `None` means all rows in order.
-    index: Option<Vec<u32>>,
-    /// Whether the features are known to be finite.
-    finite: bool,
-}
 
 /// Labelled rows.
 #[derive(Clone, Debug)]
@@ -49,9 +23,9 @@ pub struct Samples<'a> {
 /// Samples to fit, and samples to validate on while fitting.
 #[derive(Clone, Copy, Debug)]
 pub struct Splits<'a> {
-    /// What is fitted.
+    /// The rows to fit.
     pub train: &'a Samples<'a>,
-    /// What the model is tried on after every epoch.
+    /// The rows on which the model is evaluated after every epoch.
     pub validation: Option<&'a Samples<'a>>,
 }
 
@@ -230,7 +204,7 @@ impl<'a> Samples<'a> {
         })
     }
 
-    /// Refuse so many classes that memory cannot hold a weight for them.
+    /// Refuse classes for whose weight there is no memory.
     fn checked(self) -> Result<Self> {
         match beyond_memory(self.classes, self.features()) {
             None => Ok(self),
@@ -372,8 +346,8 @@ fn outside(row: usize, label: impl fmt::Display, classes: usize) -> Error {
     Error::shape("labels", found, format!("0..{classes}"))
 }
 
-/// What is found and expected if memory cannot hold the weight of so many classes; a single wild
-/// label would ask for it.
+/// For an error: what was found and expected, if memory cannot hold a weight of classes x
+/// features. A single wild label would ask for it.
 pub(crate) fn beyond_memory(classes: usize, features: usize) -> Option<(String, String)> {
     /// Bytes that every machine has: a weight of less is not looked at.
     const ALWAYS: u64 = 256 << 20;
@@ -394,7 +368,7 @@ pub(crate) fn beyond_memory(classes: usize, features: usize) -> Option<(String, 
     })
 }
 
-/// Room for so many values.
+/// An empty vector with memory for `values` values.
 pub(crate) fn room(values: usize) -> Result<Vec<f32>> {
     let mut x = Vec::new();
     match x.try_reserve_exact(values) {
@@ -404,171 +378,6 @@ pub(crate) fn room(values: usize) -> Result<Vec<f32>> {
             format!("{values} values, for which there is no memory"),
             "fewer rows or features, or more memory",
         )),
-    }
-}
-
-/// Where the first value is that fails the test.
-///
-/// Most blocks have none: the search is a pass without branches first.
-pub(crate) fn position(values: &[f32], test: impl Fn(f32) -> bool) -> Option<usize> {
-    let all = values.iter().fold(true, |all, &value| all & test(value));
-    if all {
-        None
-    } else {
-        values.iter().position(|&value| !test(value))
-    }
-}
-
-impl<'a> Rows<'a> {
-    /// All rows of a matrix.
-    pub fn new(x: MatRef<'a>) -> Self {
-        Rows {
-            values: x.as_slice(),
-            rows: x.rows(),
-            features: x.cols(),
-            stride: x.cols(),
-            index: None,
-            finite: false,
-        }
-    }
-
-    /// `rows` rows of `features` values, each `stride` values behind the one before: a window of
-    /// a wider matrix. Rows that lie apart are copied block by block where they are multiplied.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if the rows overlap, or if there are not as many values as they need or
-    /// as whole rows of `stride` are.
-    pub fn strided(x: &'a [f32], rows: usize, features: usize, stride: usize) -> Result<Self> {
-        let whole = rows.checked_mul(stride);
-        let least = whole.map(|whole| whole.saturating_sub(stride - features.min(stride)));
-        if features == 0
-            || stride < features
-            || whole.is_none_or(|n| n < x.len())
-            || least.is_none_or(|n| n > x.len())
-        {
-            let found = format!("{} values", x.len());
-            let expected = if stride == features {
-                format!("{rows} labels x {features} features")
-            } else {
-                format!("{rows} rows x {features} features, {stride} apart")
-            };
-            return Err(Error::shape("x", found, expected));
-        }
-        Ok(Rows {
-            values: x,
-            rows,
-            features,
-            stride,
-            index: None,
-            finite: false,
-        })
-    }
-
-    /// n: number of rows.
-    pub fn len(&self) -> usize {
-        self.index.as_ref().map_or(self.rows, Vec::len)
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// d: number of features.
-    pub fn features(&self) -> usize {
-        self.features
-    }
-
-    /// All rows as one borrowed matrix, where they are contiguous.
-    pub fn contiguous(&self) -> Option<MatRef<'a>> {
-        let contiguous = self.index.is_none() && self.stride == self.features;
-        contiguous.then(|| MatRef::new(self.values, self.rows, self.features))
-    }
-
-    /// The features of row `i`.
-    pub fn row(&self, i: usize) -> &'a [f32] {
-        let i = self.index.as_ref().map_or(i, |index| index[i] as usize);
-        &self.values[i * self.stride..][..self.features]
-    }
-
-    /// Refuse features that are no finite numbers, once. Cost: X is read once, if it was not known
-    /// to be finite.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] naming the first by row and column.
-    pub(crate) fn check_finite(&self, what: &'static str) -> Result<()> {
-        if self.finite {
-            return Ok(());
-        }
-        let rows = (0..self.len()).into_par_iter();
-        let rows = rows.share(Work::bytes(4 * self.len() * self.features()));
-        let bad = rows
-            .map(|i| position(self.row(i), f32::is_finite))
-            .collect();
-        let first = (bad.iter().enumerate()).find_map(|(row, column)| Some((row, (*column)?)));
-        match first {
-            None => Ok(()),
-            Some((row, column)) => Err(Error::shape(
-                what,
-                format!("{} in row {row}, feature {column}", self.row(row)[column]),
-                "finite numbers",
-            )),
-        }
-    }
-
-    /// The largest |x_i|² of the rows that `keep` keeps. Cost: they are read once.
-    pub fn largest_square(&self, keep: impl Fn(usize) -> bool + Sync) -> f64 {
-        let square = |i| -> f64 { self.row(i).iter().map(|&x| f64::from(x).powi(2)).sum() };
-        let square = |i| if keep(i) { square(i) } else { 0.0 };
-        let rows = (0..self.len()).into_par_iter();
-        let rows = rows.share(Work::bytes(4 * self.len() * self.features()));
-        rows.map(square).collect().into_iter().fold(0.0, f64::max)
-    }
-
-    /// Read a value of every page of these rows, in order, so that a map has them at hand when
-    /// they are multiplied: the order in which a disk is fastest.
-    pub fn touch(&self, range: Range<usize>) {
-        /// Values of the smallest page there is, 4096 bytes.
-        const PAGE: usize = 1024;
-        for i in range {
-            let row = self.row(i);
-            let values = row.iter().step_by(PAGE).chain(row.last());
-            values.for_each(|value| {
-                std::hint::black_box(*value);
-            });
-        }
-    }
-
-    /// Rows `range` as a matrix: borrowed where contiguous, else copied into `scratch`.
-    pub fn block<'b>(&'b self, range: Range<usize>, scratch: &'b mut Vec<f32>) -> MatRef<'b> {
-        match self.contiguous() {
-            Some(x) => x.rows_range(range),
-            None => {
-                let rows = range.len();
-                scratch.clear();
-                range.for_each(|i| scratch.extend_from_slice(self.row(i)));
-                MatRef::new(scratch, rows, self.features())
-            }
-        }
-    }
-
-    /// These rows of these rows, in ascending order.
-    fn choose(&self, kept: &[u32]) -> Self {
-        let mut chosen = self.clone();
-        let ends = kept.first().copied().zip(kept.last().copied());
-        match (ends, &self.index) {
-            (Some((first, last)), None) if (last - first) as usize + 1 == kept.len() => {
-                let end = (last as usize + 1) * self.stride;
-                let end = end.min(self.values.len());
-                chosen.values = &self.values[first as usize * self.stride..end];
-                chosen.rows = kept.len();
-            }
-            _ => {
-                let number = |&i: &u32| self.index.as_ref().map_or(i, |index| index[i as usize]);
-                chosen.index = Some(kept.iter().map(number).collect());
-            }
-        }
-        chosen
     }
 }
 
@@ -596,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn lies_are_refused() {
+    fn invalid_inputs_are_rejected() {
         let x = [0.0; 6];
         assert!(Samples::new(&x, 2, &[0, 1], 2).is_err());
         assert!(Samples::new(&x, 0, &[], 2).is_err());

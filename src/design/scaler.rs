@@ -12,7 +12,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::design::samples::{OwnedSamples, Rows, Samples, room};
+use crate::design::rows::Rows;
+use crate::design::samples::{OwnedSamples, Samples, room};
 use crate::error::{Error, Result};
 use crate::io::files;
 use crate::io::tensors::{self, Dtype, Numbers, Tensor};
@@ -22,6 +23,7 @@ use crate::threads::{Share, Work};
 /// What is done to every feature before the fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Standardize {
     /// Nothing.
     #[default]

@@ -86,7 +86,7 @@ pub fn checksums(data: &[u8], each: impl Fn(Range<usize>, &[u8]) + Sync) -> Stri
     sums.collect().concat()
 }
 
-/// Digits that so many bytes of data take.
+/// Digits of the checksums of `bytes` bytes.
 pub fn hex_len(bytes: usize) -> usize {
     bytes.div_ceil(BLOCK) * DIGITS
 }

@@ -139,7 +139,7 @@ enum Field<'a> {
     F32(&'a mut [f32]),
     F64(&'a mut [f64]),
     Count(&'a mut usize),
-    /// Rows of so many values.
+    /// A table of rows; the number of values of each.
     Rows(&'a mut Vec<f64>, usize),
 }
 
@@ -339,7 +339,7 @@ impl Saver {
         fields.for_each(|field| field.1.clone_from(&value));
     }
 
-    /// The file holds what so many epochs or steps did.
+    /// The file holds the state after `done` epochs or steps.
     pub fn kept(&mut self, done: usize) {
         self.last = (done, Instant::now());
         self.kept = true;
@@ -356,7 +356,7 @@ impl Saver {
         Err(Error::Interrupted { kept })
     }
 
-    /// Replace the file, so many epochs or steps being done.
+    /// Replace the file by the state after `done` epochs or steps.
     pub fn save(&mut self, fields: StateDict, done: usize) -> Result<()> {
         let fields: BTreeMap<String, Field> = fields.fields.into_iter().collect();
         // By name, as they are read.

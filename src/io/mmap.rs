@@ -2,14 +2,18 @@
 //! `unsafe` may live.
 //!
 //! The map is a view of a file that another process could change or cut short while
-//! it is read. flowreg never writes a published file in place (it writes a sibling and
-//! renames it), so only a foreign program can do that. Then:
+//! it is read. Formally that is undefined behaviour: the map is handed out as a shared slice, whose
+//! values must not change. No program on a common operating system can rule it out, as `memmap2`
+//! says of every map. flowreg never writes a published file in place (it writes a sibling and
+//! renames it), so only a foreign program can do that. What happens then:
 //!
-//! - cut short: touching what is gone raises SIGBUS. Programs that called
+//! - cut short: an access beyond the new end raises SIGBUS. Programs that called
 //!   [`exit_on_truncation`] end with one line and exit code 75, without a core dump; the
 //!   output in the making is never published, and the next run removes it;
-//! - rewritten: the values change under the fit. [`MappedMatrix::check_unchanged`], asked
-//!   before anything is published, compares length and time of the last write.
+//! - rewritten: a read gives the old bytes or the new ones, and the result may be of both. All
+//!   values of f32 are valid, so that no later read is out of bounds for it.
+//!   [`MappedMatrix::check_unchanged`], asked before anything is published, compares length and time
+//!   of the last write.
 //!
 //! A program that uses the library and installs no handler dies of SIGBUS, as with any map.
 #![allow(unsafe_code)]
@@ -36,7 +40,7 @@ pub struct MappedMatrix {
     file: WatchedFile,
     // Before the map, so that it is forgotten before the addresses are free.
     #[cfg(unix)]
-    _watched: sigbus::Watched,
+    _watched: Option<sigbus::Watched>,
     map: Mmap,
     offset: usize,
     rows: usize,
@@ -68,8 +72,8 @@ impl MappedMatrix {
             let expected = "<f4 in C order from a multiple of 4: only that is mapped as it lies";
             return Err(Error::format(path, "header", found, expected));
         }
-        // SAFETY: the file is opened read-only and the map is private to this value; the
-        // module comment says what happens if somebody else changes the file.
+        // SAFETY: the file is opened read-only and the map is private to this value. That no other
+        // process changes the file cannot be ensured here: see the module comment.
         let map = unsafe { Mmap::map(file) }.map_err(Error::io(path, "map into memory"))?;
         // The length was checked against the file; it must also hold for the map.
         if map.len() as u64 != len {
@@ -134,7 +138,7 @@ pub(crate) fn parse_header(path: &Path, head: &[u8], len: u64) -> Result<Header>
     })
 }
 
-/// The labels of so many rows of a dataset, as they were written and as numbers.
+/// The labels of a dataset: the bytes as they were written, and the numbers.
 #[derive(Debug)]
 pub(crate) struct Labels {
     pub header: Vec<u8>,
@@ -221,8 +225,8 @@ impl Matrix {
 pub const CUT_SHORT: u8 = 75;
 
 /// From now on, end the process with one line on stderr and exit code 75 where a mapped file is
-/// cut short under it; `line` makes that line of the message. Of files mapped before, the message
-/// itself. For programs: the handler is the whole process's.
+/// cut short under it; `line` makes that line of the message. Only files that are mapped afterwards
+/// are known. For programs: the handler is the whole process's, and the library never calls it.
 pub fn exit_on_truncation(line: fn(&str) -> String) {
     #[cfg(unix)]
     sigbus::install(line);
@@ -234,28 +238,60 @@ pub fn exit_on_truncation(line: fn(&str) -> String) {
 #[cfg(unix)]
 mod sigbus {
     use std::ffi::{CString, c_char, c_int, c_void};
+    use std::ops::Range;
     use std::path::Path;
     use std::ptr::null_mut;
-    use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-    use std::sync::{Mutex, OnceLock};
+    use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
+    use std::sync::{Mutex, OnceLock, PoisonError};
 
     /// Maps watched at a time; those beyond are not, and die of SIGBUS.
     const MAPS: usize = 64;
 
+    /// A range of addresses with its line: a sequence lock, as a handler may not wait.
     struct Slot {
+        /// Odd while the slot is changed.
+        version: AtomicUsize,
         start: AtomicUsize,
         end: AtomicUsize,
         /// What to say of it, or null if the slot is free.
         line: AtomicPtr<c_char>,
     }
 
-    static SLOTS: [Slot; MAPS] = [const {
-        Slot {
-            start: AtomicUsize::new(0),
-            end: AtomicUsize::new(0),
-            line: AtomicPtr::new(null_mut()),
+    impl Slot {
+        const fn free() -> Slot {
+            Slot {
+                version: AtomicUsize::new(0),
+                start: AtomicUsize::new(0),
+                end: AtomicUsize::new(0),
+                line: AtomicPtr::new(null_mut()),
+            }
         }
-    }; MAPS];
+
+        /// Change the slot; the caller holds [`CHANGE`].
+        fn set(&self, range: Range<usize>, line: *mut c_char) {
+            let version = self.version.load(Ordering::Relaxed);
+            self.version.store(version + 1, Ordering::Relaxed);
+            fence(Ordering::Release);
+            self.start.store(range.start, Ordering::Relaxed);
+            self.end.store(range.end, Ordering::Relaxed);
+            self.line.store(line, Ordering::Relaxed);
+            self.version.store(version + 2, Ordering::Release);
+        }
+
+        /// The line of the map that `address` lies in, if it is this slot's. Range and line are of
+        /// one map: a slot that is changed meanwhile is not that of a map that is being read.
+        fn line_of(&self, address: usize) -> Option<*const c_char> {
+            let version = self.version.load(Ordering::Acquire);
+            let line = self.line.load(Ordering::Relaxed);
+            let range = self.start.load(Ordering::Relaxed)..self.end.load(Ordering::Relaxed);
+            fence(Ordering::Acquire);
+            let is_whole =
+                version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version;
+            (is_whole && !line.is_null() && range.contains(&address)).then_some(line.cast_const())
+        }
+    }
+
+    static SLOTS: [Slot; MAPS] = [const { Slot::free() }; MAPS];
     /// Some thread has begun to end the process.
     static ENDING: AtomicBool = AtomicBool::new(false);
     /// Makes a line of a message.
@@ -271,38 +307,31 @@ mod sigbus {
     }
 
     impl Watched {
-        pub fn new(map: &[u8], path: &Path) -> Watched {
-            let path = path.display();
+        /// A map that the handler knows from now on, if there is a handler.
+        pub fn new(map: &[u8], path: &Path) -> Option<Watched> {
+            let line = LINE.get()?;
             let message = format!(
-                "{path}: cut short while it was in use; nothing was written: run again, on files that stay as they are"
+                "{}: cut short while it was in use; nothing was written: run again, on files that stay as they are",
+                path.display()
             );
-            let line = LINE.get().map_or(message.clone(), |line| line(&message));
+            let start = map.as_ptr() as usize;
             // A path with a NUL cannot have been opened.
-            let line = CString::new(line + "\n").unwrap_or_default();
-            let _change = CHANGE
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
-            let free = |slot: &Slot| slot.line.load(Ordering::Acquire).is_null();
+            let line = CString::new(line(&message) + "\n").unwrap_or_default();
+            let _change = CHANGE.lock().unwrap_or_else(PoisonError::into_inner);
+            let free = |slot: &Slot| slot.line.load(Ordering::Relaxed).is_null();
             let slot = SLOTS.iter().position(free);
             if let Some(slot) = slot {
-                let slot = &SLOTS[slot];
-                let start = map.as_ptr() as usize;
-                slot.start.store(start, Ordering::Relaxed);
-                slot.end.store(start + map.len(), Ordering::Relaxed);
-                // Last: it makes the slot count.
-                slot.line.store(line.as_ptr().cast_mut(), Ordering::Release);
+                SLOTS[slot].set(start..start + map.len(), line.as_ptr().cast_mut());
             }
-            Watched { slot, _line: line }
+            Some(Watched { slot, _line: line })
         }
     }
 
     impl Drop for Watched {
         fn drop(&mut self) {
-            let _change = CHANGE
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            let _change = CHANGE.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(slot) = self.slot {
-                SLOTS[slot].line.store(null_mut(), Ordering::Release);
+                SLOTS[slot].set(0..0, null_mut());
             }
         }
     }
@@ -325,11 +354,9 @@ mod sigbus {
         // SAFETY: the kernel gives a valid `info`, in which SIGBUS has an address.
         let address = unsafe { (*info).si_addr() } as usize;
         for slot in &SLOTS {
-            let line = slot.line.load(Ordering::Acquire);
-            let range = slot.start.load(Ordering::Relaxed)..slot.end.load(Ordering::Relaxed);
-            if line.is_null() || !range.contains(&address) {
+            let Some(line) = slot.line_of(address) else {
                 continue;
-            }
+            };
             if ENDING.swap(true, Ordering::AcqRel) {
                 // Another thread is at it; one line is enough.
                 loop {
@@ -349,5 +376,36 @@ mod sigbus {
         // Not ours: the next try of the same access ends the process as it would have.
         // SAFETY: `signal` with a default is allowed in a handler.
         unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        /// A slot that goes from one map to another never gives the line of the one with the range
+        /// of the other, nor a range that is of both.
+        #[test]
+        fn a_slot_that_is_reused_gives_no_line_of_another_map() {
+            let slot = Slot::free();
+            let lines = [c"below", c"above"].map(|line| line.as_ptr().cast_mut());
+            let (below, above) = (lines[0] as usize, lines[1] as usize);
+            let is_right = |address: usize| {
+                slot.line_of(address).is_none_or(|line| match address {
+                    1500 => line as usize == below,
+                    8500 => line as usize == above,
+                    _ => false,
+                })
+            };
+            // Half a change.
+            slot.set(1000..2000, lines[0]);
+            slot.version.fetch_add(1, Ordering::Relaxed);
+            slot.end.store(9000, Ordering::Relaxed);
+            assert!([1500, 5000, 8500].into_iter().all(is_right));
+            slot.version.fetch_add(1, Ordering::Relaxed);
+            slot.set(4000..6000, lines[0]);
+            assert_eq!(slot.line_of(5000), Some(lines[0].cast_const()));
+            slot.set(0..0, null_mut());
+            assert_eq!(slot.line_of(5000), None);
+        }
     }
 }

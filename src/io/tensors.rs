@@ -22,6 +22,7 @@ const KEY: &str = "flowreg";
 
 /// One variant per lie that a file can tell.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TensorsError {
     /// Shorter than its header, or a header longer than any of ours.
     #[error(

@@ -1,5 +1,5 @@
-//! Room that begins at a cache line: a vector that lies in two lines takes twice as long to
-//! load, and a tile loads little else.
+//! Buffers that begin at a cache line. Loading a vector that crosses two lines takes twice as long,
+//! and the inner loop of a tile is mostly loads.
 
 use bytemuck::Pod;
 
@@ -13,10 +13,11 @@ pub struct Line([f32; LEN]);
 
 // SAFETY: zeros are f32 values, as is any bit pattern; 16 of them fill 64 bytes exactly.
 unsafe impl bytemuck::Zeroable for Line {}
-// SAFETY: the same.
+// SAFETY: as for `Zeroable`.
 unsafe impl bytemuck::Pod for Line {}
 
-/// Room for `len` elements of 32 bits; it holds what was left from before, or 0.
+/// `len` elements of 32 bits in `lines`, which grows as needed: old elements keep their values, new
+/// ones are 0.
 pub fn resize<T: Pod>(lines: &mut Vec<Line>, len: usize) -> &mut [T] {
     const { assert!(size_of::<T>() * LEN == size_of::<Line>()) };
     lines.resize(len.div_ceil(LEN), Line([0.0; LEN]));

@@ -1,21 +1,21 @@
-//! Blocks of columns of a row-major matrix, as mutable views that threads share out.
+//! Blocks of columns of a row-major matrix: disjoint mutable views, one for each task.
 //!
-//! Passes that all cut a matrix in the same way leave each part in the cache of the core that
-//! works on it next.
+//! Passes that cut a matrix in the same way find each block in the cache of the core that worked
+//! on it before.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-/// Columns of a block of [`blocks`]: a panel of the widest vectors.
+/// Width of a block of [`blocks`]: a panel of the widest vectors.
 pub const WIDTH: usize = 64;
 
-/// Some columns of a matrix.
+/// A mutable view of a range of columns of a row-major matrix.
 pub struct Columns<'a, T = f32> {
-    /// The first of them in row 0.
+    /// The first column of the range in row 0.
     start: *mut T,
-    /// From row to row.
+    /// Distance from row to row.
     stride: usize,
     rows: usize,
     range: Range<usize>,
@@ -23,10 +23,10 @@ pub struct Columns<'a, T = f32> {
 }
 
 impl<T> Columns<'_, T> {
-    /// Columns `range` of a matrix of `rows` rows that begins at `start`, `stride` apart.
+    /// Columns `range` of a matrix at `start` of `rows` rows, `stride` values apart.
     ///
     /// # Safety
-    /// The matrix has them, and no other view while this one lives.
+    /// The matrix has these columns, and no other view of them exists while this one does.
     pub(super) unsafe fn new(
         start: *mut T,
         stride: usize,
@@ -42,7 +42,7 @@ impl<T> Columns<'_, T> {
         }
     }
 
-    /// Which columns.
+    /// The numbers of the columns.
     pub fn range(&self) -> Range<usize> {
         self.range.clone()
     }
@@ -50,7 +50,7 @@ impl<T> Columns<'_, T> {
     /// These columns of row `j`.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If `j` is not below the number of rows.
     #[inline(always)]
     pub fn row(&mut self, j: usize) -> &mut [T] {
         assert!(j < self.rows, "row {j} of {}", self.rows);
@@ -59,23 +59,23 @@ impl<T> Columns<'_, T> {
     }
 }
 
-// SAFETY: it is a mutable view like `&mut [f32]`, of values that no other view has.
+// SAFETY: a mutable view like `&mut [T]`; no other view has the same values.
 unsafe impl<T: Send> Send for Columns<'_, T> {}
 
-/// The start of a matrix whose parts are given to different threads. It is a raw pointer: whoever
-/// reads or writes through it says why no other thread touches the same element.
+/// A raw pointer to a matrix whose parts different threads write. Each use has to say why no other
+/// thread touches the same element.
 pub(crate) struct Start<T>(*mut T);
 
 impl<T> Start<T> {
-    /// Of these values.
+    /// The start of `values`.
     pub(crate) fn of(values: &mut [T]) -> Self {
         Start(values.as_mut_ptr())
     }
 
-    /// Element `at`.
+    /// A pointer to element `at`.
     ///
     /// # Safety
-    /// The values have it, or end there.
+    /// `at` is at most the number of values.
     pub(crate) unsafe fn at(&self, at: usize) -> *mut T {
         // SAFETY: the caller's promise.
         unsafe { self.0.add(at) }
@@ -85,11 +85,11 @@ impl<T> Start<T> {
 // SAFETY: a pointer touches nothing by itself; values that are written through it by another
 // thread may be sent there.
 unsafe impl<T: Send> Send for Start<T> {}
-// SAFETY: the same.
+// SAFETY: as for `Send`.
 unsafe impl<T: Send> Sync for Start<T> {}
 
-/// A matrix of rows of `cols` values, cut into blocks of [`WIDTH`] columns, the last one of
-/// what is left.
+/// A row-major matrix of `cols` columns, cut into blocks of [`WIDTH`] columns; the last block may
+/// be narrower.
 ///
 /// # Panics
 /// If the values are not whole rows.
@@ -100,7 +100,7 @@ pub fn blocks<T: Send>(
     blocks_of(values, cols, WIDTH)
 }
 
-/// The same in blocks of `width` columns.
+/// [`blocks`] of `width` columns.
 ///
 /// # Panics
 /// If the values are not whole rows.

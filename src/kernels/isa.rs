@@ -1,4 +1,4 @@
-//! Which vector instructions the machine has.
+//! Detection and choice of the instruction set.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -6,12 +6,12 @@ use std::sync::OnceLock;
 use crate::error::{Error, Result};
 use crate::kernels::simd::{Portable, Simd, Task};
 
-/// `with_isa!(isa, || work)`: do plain work, compiled for an instruction set: the compiler
-/// makes vectors of its loops. The results are those of any other, as Rust neither reorders nor
-/// contracts floating point.
+/// `with_isa!(isa, || work)`: run plain Rust that is compiled for the instruction set `isa`, so
+/// that the compiler vectorises its loops. The result is the same on every instruction set, as
+/// Rust neither reorders nor contracts floating point operations.
 ///
-/// A macro, because only its place of birth can have a closure inlined, and one that is not is
-/// compiled for the base instruction set.
+/// It is a macro because `#[inline(always)]` has to stand on the closure itself: a closure that is
+/// not inlined is compiled for the base instruction set.
 macro_rules! with_isa {
     ($isa:expr, || $work:expr) => {
         $isa.run_plain(
@@ -22,7 +22,7 @@ macro_rules! with_isa {
 }
 pub(crate) use with_isa;
 
-/// An instruction set that this machine has: a value exists only if it does.
+/// An instruction set that this machine has. A value exists only for those, so it is a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Isa(pub(super) Kind);
 
@@ -40,17 +40,17 @@ pub(super) enum Kind {
 }
 
 impl Isa {
-    /// Plain Rust, on every machine.
+    /// Plain Rust, available on every machine.
     pub const PORTABLE: Isa = Isa(Kind::Portable);
 
-    /// Do a task with this instruction set.
+    /// Run `task` with this instruction set.
     pub(super) fn run(self, task: &mut impl Task) {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Isa` of this kind exists only where the machine has it.
             Kind::Avx512 => unsafe { crate::kernels::x86_64::run_avx512(task) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
+            // SAFETY: an `Isa` of this kind exists only where the machine has it.
             Kind::Avx2 => unsafe { crate::kernels::x86_64::run_avx2(task) },
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => crate::kernels::aarch64::run_neon(task),
@@ -59,7 +59,7 @@ impl Isa {
         }
     }
 
-    /// Do work that is inlined, by [`with_isa!`].
+    /// Run `work` with this instruction set; call it through [`with_isa!`], which inlines `work`.
     pub(crate) fn run_plain<R>(self, work: impl FnOnce() -> R) -> R {
         struct Plain<F, R> {
             work: Option<F>,
@@ -76,10 +76,10 @@ impl Isa {
             result: None,
         };
         self.run(&mut plain);
-        plain.result.expect("it has run")
+        plain.result.expect("`run` called the task once")
     }
 
-    /// All that this machine has, the best first.
+    /// The instruction sets of this machine, the fastest first.
     pub fn available() -> Vec<Isa> {
         let mut found = Vec::new();
         #[cfg(target_arch = "x86_64")]
@@ -100,13 +100,13 @@ impl Isa {
         found
     }
 
-    /// [`Isa::chosen`]; plain Rust where that fails, which a fit refuses to begin with.
+    /// [`Isa::chosen`], or [`Isa::PORTABLE`] where that fails (a fit refuses to begin then).
     pub fn current() -> Isa {
         Isa::chosen().unwrap_or(Isa::PORTABLE)
     }
 
-    /// The one that products use: the best, or the one that `FLOWREG_ISA` names. Looked up
-    /// once.
+    /// The instruction set of all products: the fastest, or the one that `FLOWREG_ISA` names. The
+    /// variable is read once in a process.
     ///
     /// # Errors
     /// [`Error::Options`] if `FLOWREG_ISA` names one that the machine does not have.
@@ -149,14 +149,14 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    /// `FLOWREG_TEST_ISAS`, the instruction sets that somebody else found here, against those
-    /// that the other tests of the kernels go through.
+    /// `FLOWREG_TEST_ISAS` lists the instruction sets that `.ci/run` detected; the tests of the
+    /// kernels must cover the same ones.
     #[test]
-    fn what_the_machine_has_is_tested() {
+    fn every_instruction_set_of_the_machine_is_tested() {
         let available: Vec<String> = Isa::available().iter().map(Isa::to_string).collect();
         match std::env::var("FLOWREG_TEST_ISAS") {
             Ok(expected) => assert_eq!(available.join(","), expected),
-            // Not by eprintln, which libtest keeps to itself.
+            // libtest captures `eprintln!`, so write to stderr directly.
             Err(_) => drop(writeln!(
                 std::io::stderr(),
                 "FLOWREG_TEST_ISAS is not set; tested: {available:?}"

@@ -1,13 +1,20 @@
-//! Hand-tuned kernels; one of the rooms where `unsafe` may live.
+//! Vectorised kernels over slices and strides; one of the modules that may contain `unsafe`.
 //!
-//! Each algorithm is written once over `simd::Simd` and compiled for every instruction
-//! set; [`Isa`] is the proof that the machine has one. A kernel knows slices and strides,
-//! nothing else.
+//! | module | computes | cost |
+//! | --- | --- | --- |
+//! | [`gemm`] | C = alpha · A B (f32), or exactly for bytes | 2mnk flop |
+//! | [`skinny`] | Zᵀ = W Xᵀ + b 1ᵀ and Gᵀ X for few outputs, on a block of rows | 2·rows·c·d flop each |
+//! | [`softmax`] | losses lse(z) - z\[label\] and their gradients | nc exponentials |
+//! | [`pixels`] | whether features are k/255, and the bytes k | one pass |
+//! | [`resample`] | the two passes of Pillow's resize | taps multiplications a value |
+//! | [`columns`] | blocks of columns of a row-major matrix, for threads | none |
 //!
-//! Every element of a product is the same chain of fused multiply-adds (in `skinny`, the same
-//! sixteen) on every instruction set and for any number of threads: results agree to the bit,
-//! and the portable version is both the fallback and the twin that the others are tested
-//! against.
+//! Each algorithm is written once over the trait `simd::Simd` and compiled for every instruction
+//! set. A value of [`Isa`] is the proof that the machine has an instruction set.
+//!
+//! Every element of a product is one chain of fused multiply-adds (in `skinny`, a sum of sixteen
+//! chains), the same on every instruction set and for any number of threads. Results therefore
+//! agree to the bit, and the portable version is both the fallback and the reference in the tests.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "aarch64")]
@@ -27,7 +34,7 @@ mod x86_64;
 pub use isa::Isa;
 pub(crate) use isa::with_isa;
 
-/// Numbers in -1..1 for tests.
+/// Uniform random values in -1..1, for tests.
 #[cfg(test)]
 pub(crate) fn random_values(len: usize, seed: u32) -> Vec<f32> {
     let mut rng = rand_mt::Mt::new(seed);

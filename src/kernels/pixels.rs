@@ -1,9 +1,11 @@
-//! Features that are bytes in disguise: k/255, as photographs give them.
+//! Detection of features that are bytes divided by 255, as those of photographs are: the Gram
+//! matrix of such rows is computed exactly in integers.
 
 use crate::kernels::Isa;
 use crate::kernels::simd::{Simd, Task};
 
-/// Whether every value of `x` is k/255 for a byte k; then `unsigned` is k and `signed` k - 128.
+/// Whether every value of `x` is k/255 for a byte k. If so, `unsigned` holds k and `signed`
+/// k - 128. Cost: one pass over `x`.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -27,7 +29,7 @@ struct Bytes<'a> {
 }
 
 impl Task for Bytes<'_> {
-    /// Plain Rust: the compiler finds the vectors.
+    /// Plain Rust, which the compiler vectorises.
     #[inline(always)]
     unsafe fn run<S: Simd, const NV: usize>(&mut self) {
         /// 2²³: adding it rounds to a whole number, held in the lowest bits.
@@ -36,7 +38,7 @@ impl Task for Bytes<'_> {
         let bytes = self.unsigned.iter_mut().zip(&mut *self.signed);
         for (&x, (unsigned, signed)) in self.x.iter().zip(bytes) {
             let k = (x * 255.0 + ROUND).to_bits().wrapping_sub(ROUND.to_bits());
-            // The exact division that made the feature must give it again.
+            // k/255 must reproduce the feature to the bit.
             let again = (k & 0xFF) as f32 / 255.0;
             wrong |= (k & !0xFF) | (again.to_bits() ^ x.to_bits());
             *unsigned = k as u8;
@@ -51,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_all_bytes_and_nothing_else() {
+    fn bytes_are_recognised_and_other_values_are_not() {
         for isa in Isa::available() {
             let run = |x: &[f32]| {
                 let (mut unsigned, mut signed) = (vec![0; x.len()], vec![0; x.len()]);
@@ -66,7 +68,7 @@ mod tests {
                 assert_eq!(i32::from(signed[usize::from(k)]), i32::from(k) - 128);
             }
             let near = |k: f32| f32::from_bits((k / 255.0).to_bits() + 1);
-            let strangers = [
+            let other_values = [
                 near(7.0),
                 near(255.0),
                 1.5 / 255.0,
@@ -80,11 +82,11 @@ mod tests {
                 1e30,
                 65_791.0,
             ];
-            for stranger in strangers {
+            for other in other_values {
                 for at in [0, 5, 63, 255] {
                     let mut x = all.clone();
-                    x[at] = stranger;
-                    assert!(!run(&x).0, "{isa}: {stranger} at {at}");
+                    x[at] = other;
+                    assert!(!run(&x).0, "{isa}: {other} at {at}");
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! The two passes of Pillow's resize, and the way from pixels to planes of f32. All but the last
-//! step is exact integer arithmetic, and that is one rounded division: every instruction set
+//! The two passes of Pillow's resize, and the conversion of pixels to planes of f32. The passes are
+//! exact integer arithmetic and the conversion is one rounded division, so every instruction set
 //! gives the same bits.
 
 use crate::kernels::simd::{Simd, Task};
@@ -7,32 +7,32 @@ use crate::kernels::{Isa, with_isa};
 
 /// Fraction bits of the weights: 32 bits less 8 for the value less 2 of room.
 pub const PRECISION: u32 = 32 - 8 - 2;
-/// Bytes that must follow the pixels of [`rows`]: they are loaded, and weighted with 0.
+/// Bytes that must follow the pixels of [`rows`]: they are loaded and weighted with 0.
 pub const PADDING: usize = 16;
 
 const HALF: i32 = 1 << (PRECISION - 1);
-/// The lower bits of a weight, which are multiplied on their own.
+/// Number of lower bits of a weight, which are multiplied separately.
 const LOW: u32 = 11;
 /// Inputs that are weighted together.
 const QUAD: usize = 4;
-/// Bytes behind four pixels that are loaded with them.
+/// Bytes behind four pixels that a load of 16 bytes reads too.
 const BEHIND: usize = 4;
 
-/// Loads of four inputs that cover a window.
+/// Number of loads of four inputs that cover a window of `count`.
 fn quads(count: usize) -> usize {
     count.div_ceil(QUAD)
 }
 
-/// For each output of an axis the inputs that it is made of, and their weights in fixed point.
+/// The window of inputs of each output of an axis, and their weights in fixed point.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weights {
     inputs: usize,
     /// First input and number of inputs of each output.
     windows: Vec<(usize, usize)>,
-    /// Weights an output, a multiple of four; those beyond its window are 0.
+    /// Weights of each output, a multiple of four; those beyond its window are 0.
     taps: usize,
     weights: Vec<u32>,
-    /// The same for each two inputs: the two weights' upper parts, and their lower 11 bits.
+    /// The weights of each two inputs: both upper parts, and both lower 11 bits.
     pairs: Vec<[u32; 2]>,
 }
 
@@ -40,7 +40,7 @@ impl Weights {
     /// From the first input and the weights of each output, for an axis of `inputs`.
     ///
     /// # Panics
-    /// If a window does not lie within the inputs, or the weights of an output add up to more than
+    /// If a window is not within the inputs, or the weights of an output add up to more than
     /// 2²² + their number (each may be rounded up).
     pub fn new(inputs: usize, outputs: &[(usize, Vec<u32>)]) -> Weights {
         let most = outputs.iter().map(|(_, weights)| weights.len()).max();
@@ -53,11 +53,14 @@ impl Weights {
             pairs: Vec::new(),
         };
         for (i, (first, weights)) in outputs.iter().enumerate() {
-            assert!(first + weights.len() <= inputs, "a window of the inputs");
+            assert!(first + weights.len() <= inputs, "window within the inputs");
             let end = first + QUAD * quads(weights.len());
-            assert!(3 * end + BEHIND <= 3 * inputs + PADDING, "room behind");
+            assert!(3 * end + BEHIND <= 3 * inputs + PADDING, "padding");
             let sum: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
-            assert!(sum <= (1 << PRECISION) + weights.len() as u64, "a sum of 1");
+            assert!(
+                sum <= (1 << PRECISION) + weights.len() as u64,
+                "weights add up to 1"
+            );
             new.windows.push((*first, weights.len()));
             new.weights[i * taps..][..weights.len()].copy_from_slice(weights);
         }
@@ -74,20 +77,20 @@ impl Weights {
         new
     }
 
-    /// Length of the axis.
+    /// Length of the axis before.
     pub fn inputs(&self) -> usize {
         self.inputs
     }
 
-    /// Length that it gets.
+    /// Length of the axis after.
     pub fn outputs(&self) -> usize {
         self.windows.len()
     }
 }
 
 /// The horizontal pass. `rgb` holds rows of `weights.inputs()` interleaved pixels and
-/// [`PADDING`] bytes, `out` as many rows of `weights.outputs()` pixels: red is the lowest byte,
-/// the highest is 0. Cost: O(rows · outputs · taps), a quarter of a vector a multiplication.
+/// [`PADDING`] bytes, `out` the same number of rows of `weights.outputs()` pixels: red is the lowest
+/// byte, the highest is 0. Cost: O(rows · outputs · taps).
 ///
 /// A weight is cut into its upper part and its lower 11 bits, which are signed 16-bit numbers:
 /// no weight is above 2²³. Sums are 32-bit numbers that wrap around, so that `upper · 2¹¹ + lower`
@@ -95,7 +98,7 @@ impl Weights {
 /// 2³² for every axis of up to 2²² pixels; so it is the sum itself.
 ///
 /// # Panics
-/// If the lengths do not fit.
+/// If the lengths do not match.
 pub fn rows(isa: Isa, rgb: &[u8], weights: &Weights, out: &mut [u32]) {
     let outputs = weights.outputs();
     assert!(
@@ -133,7 +136,7 @@ impl Task for Rows<'_> {
             return;
         }
         for row in (0..self.height).step_by(group) {
-            // The last ones may be done twice.
+            // The last rows may be computed twice.
             let row = row.min(self.height - group);
             // SAFETY: `group` rows exist from this one on.
             unsafe { self.group::<S>(row, stride, out_stride) };
@@ -142,7 +145,7 @@ impl Task for Rows<'_> {
 }
 
 impl Rows<'_> {
-    /// A row for each group of lanes, `stride` and `out_stride` bytes from one to the next.
+    /// Compute one row for each group of lanes; the rows are `stride` and `out_stride` bytes apart.
     ///
     /// # Safety
     /// As [`Task::run`]; the rows must exist.
@@ -150,10 +153,10 @@ impl Rows<'_> {
     unsafe fn group<S: Simd>(&mut self, row: usize, stride: usize, out_stride: usize) {
         let Weights { windows, pairs, .. } = self.weights;
         let taps = self.weights.taps;
-        // SAFETY: each window lies within the row. As many quads as cover it are loaded, not those
-        // of the longest window: they end at most 3 pixels behind the row, and the last load of 16
-        // bytes 4 behind them: 13 bytes of the padding, which `Weights::new` holds them to. A window has
-        // at most `taps` weights, and so many pairs.
+        // SAFETY: each window is within the row. The quads that cover this window are loaded, not
+        // those of the longest one: they end at most 3 pixels behind the row, and the last load of
+        // 16 bytes ends 4 bytes behind them. That is 13 bytes of the padding, as `Weights::new`
+        // checks. A window has at most `taps` weights, which are `taps / 2` pairs.
         unsafe {
             let from = self.rgb.as_ptr().add(row * 3 * self.weights.inputs);
             let to = self.out.as_mut_ptr().add(row * windows.len()).cast::<u8>();
@@ -183,7 +186,7 @@ impl Rows<'_> {
 /// length. Cost: O(bytes of `out` · taps).
 ///
 /// # Panics
-/// If the lengths do not fit.
+/// If the lengths do not match.
 pub fn columns(isa: Isa, bytes: &[u8], weights: &Weights, out: &mut [u8]) {
     let outputs = weights.outputs();
     assert!(
@@ -217,7 +220,7 @@ fn weighted_row(rows: &[u8], len: usize, weights: &[u32], out: &mut [u8]) {
         at += CHUNK;
     }
     if at < len && len >= CHUNK {
-        // The last ones may be done twice.
+        // The last bytes may be computed twice.
         weighted_chunk::<CHUNK>(rows, len, weights, len - CHUNK, out);
     } else {
         for at in at..len {
@@ -246,11 +249,11 @@ fn weighted_chunk<const N: usize>(
     }
 }
 
-/// The red, green and blue of pixels as [`rows`] makes them, one plane after the other: value /
-/// 255 in f32.
+/// Converts pixels, as [`rows`] makes them, to three planes of f32: all red values, then green, then
+/// blue, each divided by 255.
 ///
 /// # Panics
-/// If `planes` has not three values for each pixel.
+/// If `planes` does not have three values for each pixel.
 pub fn planes(isa: Isa, pixels: &[u32], planes: &mut [f32]) {
     assert_eq!(planes.len(), 3 * pixels.len(), "three planes");
     if pixels.is_empty() {
@@ -270,7 +273,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Any windows: weights of all sizes, up to the most that they may add up to.
+    /// Random windows, with weights of all sizes that add up to the largest sum allowed.
     fn some_weights(inputs: usize, outputs: usize, longest: usize, seed: u32) -> Weights {
         let mut rng = rand_mt::Mt::new(seed);
         let mut below = |n: usize| rng.next_u32() as usize % n;
@@ -294,12 +297,12 @@ mod tests {
 
     fn some_bytes(len: usize, seed: u32) -> Vec<u8> {
         let mut rng = rand_mt::Mt::new(seed);
-        // Often the largest, where sums are at their limits.
+        // 255 is frequent, because the largest sums test the limits.
         let byte = |r: u32| if r & 0x300 == 0 { 255 } else { r as u8 };
         (0..len).map(|_| byte(rng.next_u32())).collect()
     }
 
-    /// As it is written down: sums in 64 bits.
+    /// The reference: sums in 64 bits.
     fn weighted(weights: &Weights, i: usize, value: impl Fn(usize) -> u8) -> u8 {
         let (first, count) = weights.windows[i];
         let products = (0..count).map(|t| {
@@ -310,7 +313,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every instruction set gives what 64-bit sums give, of any weights and any height.
+        /// Every instruction set gives the result of 64-bit sums, for any weights and any height.
         #[test]
         fn both_passes_equal_plain_sums(
             inputs in 1usize..70, outputs in 1usize..20, rows_ in 1usize..10,
@@ -327,7 +330,7 @@ mod tests {
                     u32::from_le_bytes([channel(0), channel(1), channel(2), 0])
                 })
                 .collect();
-            // Rows of many bytes, so that whole chunks are among them.
+            // Rows of many bytes, so that some have whole chunks.
             let len = 3 * rows_ * longest;
             let bytes = some_bytes(len * inputs, seed);
             let by_columns: Vec<u8> = (0..len * outputs)
@@ -344,14 +347,14 @@ mod tests {
         }
     }
 
-    /// Nothing behind the padding is touched: it ends where no page is that may be read. Windows
-    /// at the end of the row are shorter than others, as those of every picture that shrinks.
+    /// Nothing behind the padding is read: the page behind it is protected. Windows at the end of
+    /// the row are shorter than others, as in every picture that is reduced.
     #[cfg(unix)]
     #[test]
     fn nothing_behind_the_padding_is_read() {
         let page = 1 << 16; // a multiple of every machine's
         let mut map = memmap2::MmapMut::map_anon(2 * page).unwrap();
-        // SAFETY: the second half of a map of our own, of which nothing uses that half.
+        // SAFETY: nothing uses the second half of this map.
         let forbidden =
             unsafe { libc::mprotect(map.as_mut_ptr().add(page).cast(), page, libc::PROT_NONE) };
         assert_eq!(forbidden, 0);
@@ -382,9 +385,9 @@ mod tests {
         }
     }
 
-    /// The longest axis, all white: no sum is larger.
+    /// The longest axis, all white, has the largest sums.
     #[test]
-    fn the_largest_sums_are_whole() {
+    fn the_largest_sums_do_not_overflow() {
         let inputs = 1 << PRECISION;
         let weights = Weights::new(inputs, &[(0, vec![2; inputs])]);
         let white = vec![255; 3 * inputs + PADDING];

@@ -1,6 +1,6 @@
-//! The small vector trait that kernels are written over, and its portable version.
+//! The vector trait over which kernels are written, and its portable implementation.
 
-/// Vectors of f32 and of i32, and what an instruction set does with them.
+/// Vectors of f32 and of i32, and their operations on one instruction set.
 ///
 /// # Safety
 /// An implementer promises, and kernels rely on it:
@@ -8,11 +8,11 @@
 /// - `V` is `LANES` f32 and `I` is `LANES` i32, without gaps; `LANES` is 4, 8 or 16;
 /// - `load`, `load_i32`, `store` and `store_i32` touch `LANES` values at any alignment, `pixels` and
 ///   `store_pixels` the bytes named there, and no other method touches memory;
-/// - every method does, lane by lane, what is written here, to the same bits as [`Portable`];
+/// - every method computes, lane by lane, what its documentation says, to the bits of [`Portable`];
 /// - every method is inlined and needs no instruction set but the implementer's own.
 ///
 /// The caller of a method promises that the machine has the instruction set, that the method
-/// is inlined into a function that enables it, and that pointers are valid for what is touched.
+/// is inlined into a function that enables it, and that pointers are valid for the values touched.
 pub unsafe trait Simd {
     /// A vector of f32.
     type V: Copy;
@@ -32,7 +32,7 @@ pub unsafe trait Simd {
     /// Prefetch the cache line at `from`, which may be any address.
     #[inline(always)]
     unsafe fn prefetch(_from: *const f32) {}
-    /// The same for what is used once and need not stay in the cache.
+    /// Prefetch the cache line at `from` for one use: it need not stay in the cache.
     #[inline(always)]
     unsafe fn prefetch_once(_from: *const f32) {}
     /// `a · b + c`, rounded once.
@@ -75,7 +75,7 @@ pub unsafe trait Simd {
     unsafe fn store_pixels(high: Self::I, low: Self::I, to: *mut u8, stride: usize);
 }
 
-/// Methods of [`Simd`] whose bodies are intrinsics: `unsafe` and its reason, once for all of them.
+/// Methods of [`Simd`] whose bodies are intrinsics; the reason for `unsafe` stands here once.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! in_intrinsics {
     ($($(#[$doc:meta])* fn $name:ident($($args:tt)*) $(-> $result:ty)? $body:block)*) => {$(
@@ -92,16 +92,17 @@ macro_rules! in_intrinsics {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) use in_intrinsics;
 
-/// Work that is written once and compiled for every instruction set.
+/// A computation that is written once and compiled for every instruction set.
 pub trait Task {
-    /// Do it with vectors `S`, tiles being NV of them wide.
+    /// Run it with the vectors of `S`; tiles are NV vectors wide.
     ///
     /// # Safety
-    /// Inlined into a function that enables `S`'s instruction set, on a machine that has it.
+    /// The caller inlines it into a function that enables the instruction set of `S`, on a machine
+    /// that has it.
     unsafe fn run<S: Simd, const NV: usize>(&mut self);
 }
 
-/// Plain Rust. `f32::mul_add` rounds once here too, in software where it must.
+/// Plain Rust. `f32::mul_add` rounds once here too, in software if the target has no instruction.
 pub struct Portable;
 
 const LANES: usize = 8;
@@ -223,7 +224,7 @@ unsafe impl Simd for Portable {
             if channel == 3 {
                 return 0;
             }
-            // SAFETY: the caller's promise; the last of the bytes is the 12th.
+            // SAFETY: the caller's promise covers 16 bytes a row; this reads the first 12.
             let at = |pixel: usize| unsafe { *from.add(group * stride + 3 * pixel + channel) };
             i32::from(at(first)) | i32::from(at(first + 1)) << 16
         };

@@ -1,10 +1,10 @@
-//! Products with a block of rows of X for few outputs: `Zᵀ = W Xᵀ + b 1ᵀ` and `Gᵀ X`.
+//! Products of few outputs with a block of rows of X: `Zᵀ = W Xᵀ + b 1ᵀ` and `Gᵀ X`.
 //!
-//! The block stays in the cache (L2) between the two. Both read it where it lies: for few
-//! outputs, copying it into panels would take as long as multiplying it. Vectors run along
-//! the features. A logit is the sum of 16 chains (`CHAINS`), chain i being that of the features
-//! i, i + CHAINS, ...; a value of Gᵀ X is one chain over the rows. Both are the same on every
-//! instruction set.
+//! Neither packs X: with few outputs, copying the block into panels would take as long as
+//! multiplying it. The block stays in the L2 cache between the two products. Vectors run along the
+//! features. A logit is the sum of 16 chains (`CHAINS`) of fused multiply-adds, chain i over the
+//! features i, i + CHAINS, ...; a value of Gᵀ X is one chain over the rows. Both have the same bits
+//! on every instruction set.
 
 use crate::kernels::aligned::{self, Line};
 use crate::kernels::isa::Isa;
@@ -12,19 +12,19 @@ use crate::kernels::simd::{Simd, Task};
 
 /// Most rows of a block.
 pub const ROWS: usize = 64;
-/// Chains of a logit: the values of the widest vector.
+/// Chains of a logit: as many as the widest vector has values.
 const CHAINS: usize = 16;
 /// Outputs of a tile: with NV vectors each they fill the registers.
 const OUTPUTS: usize = 5;
-/// The gradient's rows are whole strips of the widest tile.
+/// Columns of the widest tile; a row of the gradient is padded to whole strips.
 const STRIP: usize = 64;
 
-/// From row to row of a gradient of `features` columns.
+/// Distance from row to row of a gradient of `features` columns.
 pub fn stride(features: usize) -> usize {
     features.next_multiple_of(STRIP)
 }
 
-/// W (c x d) and b, each row of W at a cache line and followed by zeros.
+/// W (c x d) and b (c); each row of W begins at a cache line and is padded with zeros.
 #[derive(Debug, Default)]
 pub struct Weight {
     values: Vec<Line>,
@@ -33,10 +33,10 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// Copy a weight of rows of `features` values, and its bias.
+    /// Copy W (`bias.len()` x `features`) and b.
     ///
     /// # Panics
-    /// If there is not one row a bias.
+    /// If W does not have `bias.len()` rows of `features` values.
     pub fn load(&mut self, weight: &[f32], features: usize, bias: &[f32]) {
         assert_eq!(
             Some(weight.len()),
@@ -59,16 +59,16 @@ impl Weight {
     }
 }
 
-/// `Zᵀ = W Xᵀ + b 1ᵀ` (c x rows) of the rows that `x` begins with. As many rows more, those
-/// that follow, are fetched into the cache meanwhile.
+/// `Zᵀ = W Xᵀ + b 1ᵀ` (c x rows) of the first rows of `x`. The same number of rows behind them is
+/// prefetched. Cost: 2·rows·c·d flop.
 ///
 /// # Panics
-/// If the shapes do not fit.
-pub fn margins(isa: Isa, weight: &Weight, x: &[f32], z: &mut [f32]) {
+/// If the shapes do not match.
+pub fn logits(isa: Isa, weight: &Weight, x: &[f32], z: &mut [f32]) {
     let c = weight.bias.len();
     assert!(z.len().is_multiple_of(c), "Z's shape");
     let rows = z.len() / c;
-    isa.run(&mut Margins {
+    isa.run(&mut Logits {
         weight,
         x: &x[..rows * weight.features],
         rows,
@@ -76,11 +76,11 @@ pub fn margins(isa: Isa, weight: &Weight, x: &[f32], z: &mut [f32]) {
     });
 }
 
-/// `out += Gᵀ X`, where G is c x rows and X the rows that `x` begins with; `out` is c x d, its
-/// rows [`stride`] apart, and holds nothing of meaning between them.
+/// `out += Gᵀ X`; Gᵀ is c x rows, X the first rows of `x`, `out` c x d. The rows of `out` are
+/// [`stride`] apart; the values between them are scratch. Cost: 2·rows·c·d flop.
 ///
 /// # Panics
-/// If the shapes do not fit.
+/// If the shapes do not match, or for more than [`ROWS`] rows.
 pub fn adjoint(isa: Isa, g: &[f32], x: &[f32], features: usize, out: &mut [f32]) {
     let stride = stride(features);
     assert!(out.len().is_multiple_of(stride), "the gradient's shape");
@@ -98,18 +98,18 @@ pub fn adjoint(isa: Isa, g: &[f32], x: &[f32], features: usize, out: &mut [f32])
     });
 }
 
-struct Margins<'a> {
+struct Logits<'a> {
     weight: &'a Weight,
     x: &'a [f32],
     rows: usize,
     z: &'a mut [f32],
 }
 
-impl Task for Margins<'_> {
+impl Task for Logits<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd, const NV: usize>(&mut self) {
         let c = self.weight.bias.len();
-        // The outputs' part of W stays in L1 while the rows come from L2.
+        // The rows of W of these outputs stay in L1 while the rows of X come from L2.
         for first in (0..c).step_by(OUTPUTS) {
             for row in (0..self.rows).step_by(NV * S::LANES / CHAINS) {
                 // SAFETY: the caller's promise.
@@ -127,7 +127,7 @@ impl Task for Margins<'_> {
     }
 }
 
-impl Margins<'_> {
+impl Logits<'_> {
     /// The logits of C outputs from `first` on and of NV · LANES / CHAINS rows from `row` on.
     ///
     /// # Safety
@@ -142,7 +142,8 @@ impl Margins<'_> {
         let weight: &[f32] = bytemuck::cast_slice(&self.weight.values);
         let w: [&[f32]; C] = std::array::from_fn(|j| &weight[(first + j) * width..][..width]);
         let count = NV * S::LANES / CHAINS;
-        // Vector v is part of chains' values of row v · LANES / CHAINS; beyond the last row that one again.
+        // Vector v holds chains `part(v)` and following of row v · LANES / CHAINS. Beyond the last
+        // row that row is repeated.
         let part = |v: usize| v * S::LANES % CHAINS;
         let rows: [&[f32]; NV] = std::array::from_fn(|v| {
             let row = (row + v * S::LANES / CHAINS).min(self.rows - 1);
@@ -182,7 +183,7 @@ impl Margins<'_> {
     }
 }
 
-/// The sum of the chains as a tree: the upper half is added to the lower one until one is left.
+/// The sum of the chains as a tree: the upper half is added to the lower half until one is left.
 #[inline(always)]
 fn tree_sum(chains: &mut [f32]) -> f32 {
     let mut half = CHAINS / 2;
@@ -196,8 +197,8 @@ fn tree_sum(chains: &mut [f32]) -> f32 {
     chains[0]
 }
 
-/// Add to the chains of C outputs with NV vectors of X the products of `len` features. Unless it
-/// is 0, X is fetched `ahead` values further on.
+/// Add the products of `len` features to the chains of C outputs with NV vectors of X. If `ahead`
+/// is not 0, X is prefetched `ahead` values further on.
 ///
 /// # Safety
 /// As [`Task::run`]; rows hold `len` values, `len` is a multiple of CHAINS.
@@ -265,7 +266,7 @@ impl Task for Adjoint<'_> {
 }
 
 impl Adjoint<'_> {
-    /// The columns of a strip, whose rows lie `x_stride` apart.
+    /// Add the products to one strip of columns; the rows of `x` are `x_stride` values apart.
     ///
     /// # Safety
     /// As [`Task::run`]; `rows` rows of NV vectors can be read from `x` on.
@@ -291,7 +292,7 @@ impl Adjoint<'_> {
         }
     }
 
-    /// C outputs from `first` on of a strip.
+    /// Add the products to C outputs of a strip, from output `first` on.
     ///
     /// # Safety
     /// As [`Adjoint::strip`].
@@ -309,7 +310,7 @@ impl Adjoint<'_> {
         let out: [*mut f32; C] = std::array::from_fn(|j| {
             self.out[(first + j) * self.stride + column..][..strip].as_mut_ptr()
         });
-        // SAFETY: the slices hold what is read and written, the rest is the caller's promise.
+        // SAFETY: the slices of `g` and `out` have the values touched; `x` is the caller's promise.
         unsafe {
             let mut sums = [[S::zero(); NV]; C];
             for (sums, out) in sums.iter_mut().zip(out) {
@@ -374,12 +375,12 @@ mod tests {
             let (g, stride) = (values(c * rows, seed ^ 3), stride(d));
             let old = values(c * stride, seed ^ 4);
             let mut weight = Weight::default();
-            // What an earlier weight left is not read.
+            // The values of an earlier weight are not read.
             weight.load(&vec![f32::NAN; c * (d + 5)], d + 5, &bias);
             weight.load(&w, d, &bias);
             let on = |isa| {
                 let (mut z, mut out) = (vec![f32::NAN; c * rows], old.clone());
-                margins(isa, &weight, &x, &mut z);
+                logits(isa, &weight, &x, &mut z);
                 adjoint(isa, &g, &x, d, &mut out);
                 let out: Vec<f32> = out.chunks_exact(stride).flat_map(|row| &row[..d]).copied().collect();
                 (z, out)

@@ -1,7 +1,7 @@
-//! The softmax of logits: loss and gradient.
+//! Softmax cross-entropy of logits: the losses `lse(z) - z[label]` and their gradients.
 //!
-//! Logits are held transposed, Zᵀ (c x n): vectors run over samples, sums over classes need no
-//! horizontal step, and all instruction sets give the same bits.
+//! Logits are stored transposed, Zᵀ (c x n). Vectors run over samples, so that sums over classes
+//! need no horizontal step and all instruction sets give the same bits.
 
 use std::cell::Cell;
 
@@ -15,15 +15,15 @@ use crate::threads::{Share, Work};
 /// Classes that are summed in f32 before they are added in f64.
 const PARTIAL: usize = 8;
 
-/// Smallest x whose exponential is a normal number; below it, [`exp`] is 0.
+/// Smallest x whose exponential is a normal number; [`exp`] is 0 below it.
 const LOWEST: f32 = -87.336_54;
 
-/// Each column of `z` (c x labels.len(), row-major) with its label: `losses` gets
-/// `lse(z) - z[label]` and `g`, if it is asked for, the column
-/// `(softmax(z) - onehot(label)) · scale`. Runs on the current rayon pool.
+/// Loss and gradient of each column of `z` (c x n, row-major; n = `labels.len()`): `losses` (n)
+/// gets `lse(z) - z[label]` and `g` (c x n), if given, `(softmax(z) - onehot(label)) · scale`.
+/// Runs on the current rayon pool. Cost: nc exponentials.
 ///
 /// # Panics
-/// If the lengths do not fit together or a label is not below c.
+/// If the lengths do not match or a label is not below c.
 pub fn columns(
     isa: Isa,
     z: &[f32],
@@ -64,19 +64,19 @@ pub fn columns(
 }
 
 thread_local! {
-    /// Kept between tasks, taken while one runs.
+    /// A thread's buffer of exponentials, kept between tasks.
     static EXPS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 struct Block<'a> {
-    /// Logits from the block's first column on, rows `n` apart.
+    /// Logits from the block's first column on; the distance from row to row is `n`.
     z: &'a [f32],
     n: usize,
     labels: &'a [u32],
     scale: f32,
     losses: &'a mut [f64],
     g: Option<Columns<'a>>,
-    /// Room for WIDTH columns of c values.
+    /// A buffer of c rows of WIDTH values.
     exps: &'a mut [f32],
 }
 
@@ -90,23 +90,23 @@ impl Task for Block<'_> {
             exps[width..].fill(0.0);
         }
         // The label's own term is added last: near a perfect fit it is 1 and the others are
-        // tiny, and both the loss ln(1 + others) and the gradient -others/total keep them.
-        // Where another class has the largest logit, the loss is distance + ln(1 + rest), and
-        // label smoothing may cancel the distance: then the rest is summed without the 1.
+        // tiny, and both the loss ln(1 + others) and the gradient -others/total keep their digits.
+        // Where another class has the largest logit, the loss is distance + ln(1 + rest). Label
+        // smoothing may cancel the distance, so the rest is summed without the 1.
         let mut targets = [0.0; WIDTH];
         let label = |i: usize| self.labels[i] as usize * WIDTH + i;
         for (i, target) in targets.iter_mut().enumerate().take(width) {
             *target = self.exps[label(i)];
         }
         let mut max = [f32::NEG_INFINITY; WIDTH];
-        // SAFETY: the instruction set is the caller's promise; all are whole vectors.
+        // SAFETY: the caller promises the instruction set; `exps` holds whole vectors.
         unsafe { subtract_max_exp::<S>(self.exps, &mut max) };
         let mut target_exps = [0.0; WIDTH];
         for (i, target_exp) in target_exps.iter_mut().enumerate().take(width) {
             *target_exp = std::mem::take(&mut self.exps[label(i)]);
         }
         let mut others = [0.0; WIDTH];
-        // SAFETY: as above.
+        // SAFETY: the caller promises the instruction set.
         unsafe { sums::<S>(self.exps, &mut others) };
         let (mut factors, mut of_labels) = ([0.0; WIDTH], [0.0; WIDTH]);
         for i in 0..width {
@@ -127,7 +127,7 @@ impl Task for Block<'_> {
             };
         }
         let Some(g) = &mut self.g else { return };
-        // SAFETY: as above.
+        // SAFETY: the caller promises the instruction set.
         unsafe { scale::<S>(self.exps, &factors) };
         for (i, &value) in of_labels.iter().enumerate().take(width) {
             self.exps[label(i)] = value;
@@ -138,8 +138,8 @@ impl Task for Block<'_> {
     }
 }
 
-/// `max` is the largest value of each column (NaN is dropped, the exponentials bring it
-/// back), `values = exp(values - max)`; rows have WIDTH values.
+/// Sets `max` to the largest value of each column, and `values` (rows of WIDTH) to
+/// `exp(values - max)`. A NaN does not enter the maximum; its exponential is NaN.
 ///
 /// # Safety
 /// As [`Task::run`].
@@ -162,7 +162,7 @@ unsafe fn subtract_max_exp<S: Simd>(values: &mut [f32], max: &mut [f32; WIDTH]) 
     }
 }
 
-/// The sum of each column, in f32 over [`PARTIAL`] values, in f64 over those.
+/// Adds up each column: in f32 over [`PARTIAL`] values, in f64 over these partial sums.
 ///
 /// # Safety
 /// As [`Task::run`].
@@ -186,7 +186,7 @@ unsafe fn sums<S: Simd>(values: &[f32], sums: &mut [f64; WIDTH]) {
     }
 }
 
-/// Each column times its factor.
+/// Multiplies each column by its factor.
 ///
 /// # Safety
 /// As [`Task::run`].
@@ -204,8 +204,8 @@ unsafe fn scale<S: Simd>(values: &mut [f32], factors: &[f32; WIDTH]) {
     }
 }
 
-/// eˣ for x <= 0 (and a little above): within 1 ULP where it is a normal number, 0 below;
-/// NaN stays NaN.
+/// eˣ for x <= 0 (and slightly above 0): within 1 ULP where the result is a normal number, 0 where
+/// it would be subnormal, NaN for NaN.
 ///
 /// x = t·ln 2 + r with |r| <= (ln 2)/2, eˣ = 2ᵗ eʳ, eʳ by its Taylor polynomial of degree 7
 /// (relative error 5e-9). ln 2 is in two parts (Cody and Waite 1980): t times the first is
@@ -265,14 +265,14 @@ mod tests {
         }
     }
 
-    /// Distance in units of the last place of the exact value.
+    /// Distance of `found` from `exact` in units in the last place.
     fn ulps(found: f32, exact: f64) -> f64 {
         let exponent = exact.log2().floor().max(-126.0);
         (f64::from(found) - exact).abs() / (exponent - 23.0).exp2()
     }
 
     #[test]
-    fn the_comparator_counts_units_in_the_last_place() {
+    fn ulps_counts_units_in_the_last_place() {
         assert_eq!(ulps(1.0, 1.0), 0.0);
         assert_eq!(ulps(1.0 + f32::EPSILON, 1.0), 1.0);
         assert_eq!(ulps(0.5, 0.5 + 0.5 * f64::from(f32::EPSILON)), 1.0);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn exp_of_what_is_special() {
+    fn exp_of_nan_zero_and_infinity() {
         for isa in Isa::available() {
             let nans = [0x7F80_0001, 0x7FC0_0001, 0xFFFF_FFFF, 0xFFC0_0000].map(f32::from_bits);
             let mut values = [f32::NEG_INFINITY; WIDTH];

@@ -154,7 +154,7 @@ unsafe impl Simd for Avx2 {
         fn store_pixels(high: __m256i, low: __m256i, to: *mut u8, stride: usize) {
             let high = _mm256_slli_epi32::<11>(high);
             let sum = _mm256_add_epi32(high, low);
-            // At most 1023, so that both steps see it as it is, and the second cuts it to 255.
+            // At most 1023: the first pack keeps it, the second saturates it to 255.
             let words = _mm256_srli_epi32::<22>(sum);
             let words = _mm256_packus_epi32(words, words);
             let bytes = _mm256_packus_epi16(words, words);
@@ -165,8 +165,8 @@ unsafe impl Simd for Avx2 {
     }
 }
 
-/// Which bytes of four RGB pixels go where in [`Simd::pixels`]: to the low byte of each half of
-/// four lanes; the first two pixels', and the other two's.
+/// The byte shuffles of [`Simd::pixels`] for the first two and the last two of four RGB pixels:
+/// each value goes to the low byte of a 16-bit half of a lane.
 ///
 /// # Safety
 /// As [`Task::run`].

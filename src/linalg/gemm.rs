@@ -1,7 +1,26 @@
-//! The only door to matrix products; one of the rooms where `unsafe` may live.
+//! Matrix products. All f32 products of the crate go through [`Gemm`], which chooses a back end by
+//! shape; it is one of the modules that may contain `unsafe`.
 //!
 //! All matrices are row-major. Results do not depend on the number of threads: work is
 //! divided over the rows and columns of the result, never over the summed index.
+//!
+//! ```
+//! use flowreg::linalg::gemm::{Accum, Backend, Gemm};
+//! use flowreg::linalg::mat::{MatMut, MatRef};
+//!
+//! // Z = X Wᵀ of two rows, three features and two outputs.
+//! let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+//! let w = [1.0, 0.0, 0.0, 0.0, 1.0, 1.0];
+//! let mut z = [0.0; 4];
+//! Gemm::new(Backend::Auto, 1).a_bt(
+//!     1.0,
+//!     MatRef::new(&x, 2, 3),
+//!     MatRef::new(&w, 2, 3),
+//!     Accum::Replace,
+//!     MatMut::new(&mut z, 2, 2),
+//! );
+//! assert_eq!(z, [1.0, 5.0, 4.0, 11.0]);
+//! ```
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -22,10 +41,11 @@ use crate::kernels::gemm::{Packed, Strided};
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::threads::{self, Share, Work};
 
-/// Who multiplies.
+/// The library that computes products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Backend {
-    /// The fastest for the shape: ours, or faer for what is narrow.
+    /// The fastest for the shape: the kernels of this crate, or `faer` for narrow results.
     #[default]
     Auto,
     /// The kernels of this crate.
@@ -37,7 +57,10 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Look a back end up: auto, own, faer or matrixmultiply.
+    /// The back end called `name`: auto, own, faer or matrixmultiply.
+    ///
+    /// # Errors
+    /// [`Error::Options`] for another name.
     pub fn named(name: &str) -> Result<Backend> {
         match name {
             "auto" => Ok(Backend::Auto),
@@ -63,7 +86,7 @@ impl fmt::Display for Backend {
     }
 }
 
-/// Matrix products on a number of threads of the current rayon pool.
+/// Matrix products by one back end, on threads of the current rayon pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Gemm {
     backend: Backend,
@@ -71,18 +94,18 @@ pub struct Gemm {
     threads: usize,
 }
 
-/// The right operand B of many products `A Bᵀ`.
+/// The right operand B of many products `A Bᵀ`, in the layout that the back end reads fastest.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prepacked {
-    /// Bᵀ in the panels of our kernels.
+    /// Bᵀ, packed in panels for the kernels of this crate.
     Panels(Packed),
-    /// As it came: row-major.
+    /// B in row-major order.
     Plain {
-        /// B.
+        /// The values of B.
         values: Vec<f32>,
-        /// Its rows.
+        /// Number of rows.
         rows: usize,
-        /// Its columns.
+        /// Number of columns.
         cols: usize,
     },
 }
@@ -110,10 +133,10 @@ pub(crate) fn lower_triangle<T: ComplexField>(
     triangular::matmul(c, lower, accum, a, all, a.transpose(), all, one(), par);
 }
 
-/// An operand as stored or transposed.
+/// An f32 operand, as stored or transposed.
 type Operand<'a> = Strided<'a>;
 
-/// Values row by row.
+/// A row-major matrix of `cols` columns.
 fn rows_of<T>(data: &[T], cols: usize) -> Strided<'_, T> {
     assert!(
         cols > 0 && data.len().is_multiple_of(cols),
@@ -144,9 +167,10 @@ impl<'a> Operand<'a> {
     }
 
     fn to_faer(self) -> FaerRef<'a, f32> {
-        match self.col_stride {
-            1 => FaerRef::from_row_major_slice(self.data, self.rows, self.cols),
-            _ => FaerRef::from_column_major_slice(self.data, self.rows, self.cols),
+        if self.col_stride == 1 {
+            FaerRef::from_row_major_slice(self.data, self.rows, self.cols)
+        } else {
+            FaerRef::from_column_major_slice(self.data, self.rows, self.cols)
         }
     }
 }
@@ -161,8 +185,8 @@ impl Gemm {
         }
     }
 
-    /// FLOP a second on this machine now, by two products of about 10 ms, of which the second
-    /// counts (the first wakes threads and memory): for forecasts.
+    /// The measured speed of products, in FLOP per second, for estimates of a fit's time. It times
+    /// the second of two products of about 10 ms; the first warms up threads and memory.
     pub fn rate(&self) -> f64 {
         const SIDE: usize = 1024;
         let a = vec![0.5; SIDE * SIDE];
@@ -189,7 +213,7 @@ impl Gemm {
         self.product(alpha, Operand::new(a), Operand::new(b), accum, c);
     }
 
-    /// B as [`Gemm::a_prepacked_t`] multiplies by it fastest. Cost: a copy.
+    /// Pack B (`rows` x `cols`, row-major) for [`Gemm::a_prepacked_t`]. Cost: a copy.
     pub fn prepack(&self, b: Vec<f32>, rows: usize, cols: usize) -> Prepacked {
         match self.choose(cols, cols) {
             Backend::Auto | Backend::Own => {
@@ -204,10 +228,10 @@ impl Gemm {
         }
     }
 
-    /// `C = prologue(C) + alpha · A Bᵀ`; A is m x k, B n x k, C m x n. `prologue` is given C by
-    /// blocks of columns, each just before its product is added. Cost: 2mnk flop.
+    /// `C = prologue(C) + alpha · A Bᵀ`; A is m x k, B n x k, C m x n. `prologue` is called with
+    /// each block of columns of C just before the product is added to it. Cost: 2mnk flop.
     ///
-    /// A step in Gram coordinates: Gᵀ K.
+    /// A step in Gram coordinates computes Gᵀ K so.
     pub fn a_prepacked_t(
         &self,
         alpha: f32,
@@ -233,7 +257,7 @@ impl Gemm {
 
     /// The lower triangle of `C = X Xᵀ`; X is n x k. Cost: n²k flop.
     ///
-    /// C is not read; above the diagonal it holds nothing of meaning afterwards.
+    /// C is not read; its values above the diagonal are unspecified afterwards.
     pub fn gram(&self, x: MatRef, mut c: MatMut) {
         let n = x.rows();
         assert_eq!((c.rows(), c.cols()), (n, n), "result's shape");
@@ -249,7 +273,7 @@ impl Gemm {
                 lower_triangle(FaerAccum::Replace, Operand::new(x).to_faer(), c, par);
             }
             Backend::Matrixmultiply => {
-                /// Rows of a panel, whose product ends at the diagonal.
+                /// Rows of a panel; its product covers the columns up to its last row.
                 const PANEL: usize = 128;
                 for first in (0..n).step_by(PANEL) {
                     let last = (first + PANEL).min(n);
@@ -262,7 +286,7 @@ impl Gemm {
         }
     }
 
-    /// Whether our kernels for few outputs, [`crate::kernels::skinny`], do the work.
+    /// Whether products of few outputs use the kernels of [`crate::kernels::skinny`].
     pub fn has_skinny(&self) -> bool {
         match self.backend {
             Backend::Auto => self.isa != Isa::PORTABLE,
@@ -270,18 +294,19 @@ impl Gemm {
         }
     }
 
-    /// Whether [`Gemm::byte_product`] is at hand.
+    /// Whether this back end has [`Gemm::byte_product`].
     pub fn has_bytes(&self) -> bool {
         matches!(self.backend, Backend::Auto | Backend::Own)
     }
 
     /// `C = A Bᵀ` of bytes, or added to C, exactly: A (m x 4k) unsigned, B (n x 4k) signed, C
-    /// (m x n) i32; of bytes of one matrix only the lower triangle. A row has k `steps` of four
-    /// bytes. Cost: 8mnk operations.
+    /// (m x n) i32, all of it or its lower triangle. A row has k `steps` of four bytes. Cost: 8mnk
+    /// operations.
     ///
     /// # Panics
-    /// If A or B is not whole rows, or C has not m x n values; if one product could overflow: from
-    /// 65,793 bytes on. Sums that are added to C must stay below that in all.
+    /// If A or B does not have whole rows, or C not m x n values; if one product could overflow:
+    /// from 65,793 bytes on. With [`Accum::Add`], that limit is for all products that are added up
+    /// in C.
     pub fn byte_product(
         &self,
         a: &[[u8; 4]],
@@ -295,18 +320,18 @@ impl Gemm {
         kernels::byte_product(self.isa, a, b, accum, part, c);
     }
 
-    /// Our kernels, but faer for products so narrow that most of a tile would be padding, and
-    /// on a machine for whose vectors we have none. From `cargo bench --bench gemm`, time of
-    /// faer over ours: 1020 x 49152 x 102, 1.4; 64 x 128 x 5, 9; 60000 x 784 x 10, 1.2;
-    /// 20 x 49152 x 1, 0.1; K of 20 rows, 0.3.
+    /// The back end for a result of m x n. [`Backend::Auto`] takes the kernels of this crate, but
+    /// `faer` where most of a tile would be padding and on machines with only the portable kernels.
+    /// Time of faer over theirs by `cargo bench --bench gemm`: 1020 x 49152 x 102, 1.4; 64 x 128 x
+    /// 5, 9; 60000 x 784 x 10, 1.2; 20 x 49152 x 1, 0.1; K of 20 rows, 0.3.
     fn choose(&self, m: usize, n: usize) -> Backend {
-        /// Narrowest side, and the other one, that pay.
-        const NARROWEST: usize = 5;
-        const OTHER: usize = 32;
+        /// Least length of the shorter and of the longer side for the kernels of this crate.
+        const MIN_SHORT: usize = 5;
+        const MIN_LONG: usize = 32;
         match self.backend {
             Backend::Auto => {
-                let narrow = m.min(n) < NARROWEST || m.max(n) < OTHER;
-                if narrow || self.isa == Isa::PORTABLE {
+                let is_narrow = m.min(n) < MIN_SHORT || m.max(n) < MIN_LONG;
+                if is_narrow || self.isa == Isa::PORTABLE {
                     Backend::Faer
                 } else {
                     Backend::Own
@@ -316,11 +341,12 @@ impl Gemm {
         }
     }
 
-    /// What faer is told of threads for a product of `flop`.
+    /// The parallelism of a product of `flop` by faer.
     fn par(&self, flop: usize) -> Par {
-        match self.threads {
-            1 => Par::Seq,
-            _ => threads::par(Work::flop(flop)),
+        if self.threads == 1 {
+            Par::Seq
+        } else {
+            threads::par(Work::flop(flop))
         }
     }
 
@@ -338,13 +364,12 @@ impl Gemm {
                     Accum::Add => FaerAccum::Add,
                 };
                 let (a, b, c) = (a.to_faer(), b.to_faer(), c.as_mut_slice());
-                match rows.min(cols) {
-                    1 => faer_vector(alpha, a, b, accum, c),
-                    _ => {
-                        let c = FaerMut::from_row_major_slice_mut(c, rows, cols);
-                        let par = self.par(2 * rows * cols * a.ncols());
-                        matmul(c, accum, a, b, alpha, par);
-                    }
+                if rows.min(cols) == 1 {
+                    faer_vector(alpha, a, b, accum, c);
+                } else {
+                    let c = FaerMut::from_row_major_slice_mut(c, rows, cols);
+                    let par = self.par(2 * rows * cols * a.ncols());
+                    matmul(c, accum, a, b, alpha, par);
                 }
             }
             Backend::Matrixmultiply => {
@@ -353,7 +378,8 @@ impl Gemm {
         }
     }
 
-    /// C, whose rows lie `stride` apart, in one panel a thread, cut along its longer side.
+    /// `C = alpha · A B`, or added to C, by matrixmultiply: C is cut along its longer side into one
+    /// panel for each thread. The rows of C are `stride` apart.
     fn matrixmultiply(
         &self,
         alpha: f32,
@@ -383,9 +409,9 @@ impl Gemm {
             } else {
                 (0, m, first, len)
             };
-            // SAFETY: the callers checked the shapes, the assertion above C's size; every
-            // operand's slice covers its shape and strides (`Operand` is made from a
-            // `MatRef` only), the panel lies inside C, and panels do not overlap.
+            // SAFETY: the callers checked the shapes, the assertion above the size of C. The slice
+            // of each operand covers its shape and strides (an `Operand` is made from a `MatRef`
+            // only), the panel is inside C, and panels do not overlap.
             unsafe {
                 matrixmultiply::sgemm(
                     rows,
@@ -408,19 +434,20 @@ impl Gemm {
     }
 }
 
-/// A product whose result is a vector: faer would share the sums out by the number of threads,
-/// and its bits would depend on it; here every part of the result is summed by one thread.
+/// A product whose result is a vector, in parts that one thread each computes. faer would split
+/// the sums by the number of threads, and the bits would depend on it.
 fn faer_vector(alpha: f32, a: FaerRef<f32>, b: FaerRef<f32>, accum: FaerAccum, c: &mut [f32]) {
-    /// Values of a part, whatever the number of threads.
+    /// Values of a part. The number of threads does not enter.
     const PART: usize = 128;
-    // The matrix is read once.
+    // The time is that of reading the matrix once.
     let work = Work::bytes(4 * a.nrows() * a.ncols() * b.ncols());
     let parts = c.par_chunks_mut(PART).share(work);
     parts.enumerate().for_each(|(part, c)| {
         let (first, len) = (part * PART, c.len());
-        let (a, b, rows) = match a.nrows() {
-            1 => (a, b.subcols(first, len), 1),
-            _ => (a.subrows(first, len), b, len),
+        let (a, b, rows) = if a.nrows() == 1 {
+            (a, b.subcols(first, len), 1)
+        } else {
+            (a.subrows(first, len), b, len)
         };
         let c = FaerMut::from_row_major_slice_mut(c, rows, b.ncols());
         matmul(c, accum, a, b, alpha, Par::Seq);
@@ -433,7 +460,7 @@ mod tests {
     use crate::kernels::random_values as values;
     use proptest::prelude::*;
 
-    /// Σ a·b in f64 and Σ |a·b|, which scales the error bound.
+    /// Σ a·b in f64, and Σ |a·b|, which scales the error bound.
     fn oracle(a: impl Iterator<Item = f32>, b: impl Iterator<Item = f32>) -> (f64, f64) {
         a.zip(b).fold((0.0, 0.0), |(sum, size), (a, b)| {
             let product = f64::from(a) * f64::from(b);
@@ -444,9 +471,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// All products, both back ends, against f64; NaN in C must vanish when it is replaced.
+        /// All products by each back end, against f64. NaN in C must not remain if C is replaced.
         #[test]
-        fn equals_f64(
+        fn products_equal_f64_on_every_back_end(
             m in 1usize..40, n in 1usize..40, k in 0usize..70, threads in 1usize..4,
             alpha in -2.0f32..2.0, add in any::<bool>(), seed in any::<u32>(),
         ) {
@@ -492,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn same_bits_for_any_number_of_threads() {
+    fn the_number_of_threads_changes_no_bit() {
         threads::share_short_loops();
         let shapes = [
             (150, 37, 3000),

@@ -80,6 +80,16 @@ pub(crate) fn axpby_serial<X: Real, Y: Real>(alpha: f64, x: &[X], beta: f64, y: 
     }
 }
 
+/// `to = x - y`, each element rounded once: by the calling thread.
+#[inline(always)]
+pub(crate) fn subtract<T: Real>(x: &[f32], y: &[f32], to: &mut [T]) {
+    for (to, (&x, &y)) in to.iter_mut().zip(x.iter().zip(y)) {
+        // A difference of two f32 in f64, rounded to f32, is their difference in f32 (Figueroa
+        // 1995, "When is double rounding innocuous?").
+        *to = T::of(f64::from(x) - f64::from(y));
+    }
+}
+
 /// Prepare `values` for a product that is to be added to `beta · values`. With `beta` = 0 the
 /// product replaces them, and nothing is written.
 pub(crate) fn scale(beta: f64, values: &mut [f32]) -> Accum {

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn lies_are_refused() {
+    fn invalid_inputs_are_rejected() {
         let x = [0.0; 2];
         let samples = Samples::new(&x, 1, &[0, 1], 2).unwrap();
         let refused = |classes, samples_, label_smoothing| {

@@ -1,5 +1,5 @@
-//! Temperature scaling (Guo et al. 2017): probabilities softmax(Z/T), T chosen on rows that
-//! were not fitted. Predictions do not change, only how sure they are.
+//! Temperature scaling (Guo et al. 2017): probabilities softmax(Z/T), with the T of lowest log-loss
+//! on rows that were not fitted. It changes the confidence of predictions, not the predicted class.
 
 use rayon::prelude::*;
 
@@ -10,40 +10,40 @@ use crate::threads::{Share, Work};
 
 /// Bins of the expected calibration error.
 const BINS: usize = 15;
-/// T is looked for between 1/RANGE and RANGE.
+/// T is searched between 1/RANGE and RANGE.
 const RANGE: f64 = 100.0;
-/// Golden sections: the interval shrinks below 1e-9 of itself.
+/// Number of golden-section steps: the interval shrinks below 1e-9 of its length.
 const SECTIONS: usize = 45;
 
-/// How probabilities and outcomes agree.
+/// The agreement of probabilities with outcomes.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Quality {
     /// Mean negative log-likelihood of the labels.
     pub log_loss: f64,
-    /// Expected calibration error: |accuracy - confidence| in 15 bins of confidence of the
-    /// same width, weighted by their rows.
+    /// Expected calibration error: the mean over rows of |accuracy - confidence| of the row's bin,
+    /// for 15 bins of confidence of equal width.
     pub calibration_error: f64,
 }
 
-/// A temperature, and what it does to the rows that it was chosen on.
+/// A temperature, and the quality of probabilities on the rows that chose it.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Calibration {
     /// T.
     pub temperature: f64,
-    /// Whether T is an end of its range, 0.01 or 100: the log-loss still falls there.
+    /// Whether T is a bound of its range, 0.01 or 100, where the log-loss still falls.
     pub at_bound: bool,
-    /// Whether every row's label has the largest logit: then the log-loss falls with T all the
-    /// way to 0, and the rows say nothing about how sure to be.
+    /// Whether the label of every row has the largest logit: then the log-loss falls as T goes to 0,
+    /// and these rows do not determine T.
     pub separable: bool,
-    /// With T = 1.
+    /// Quality with T = 1.
     pub before: Quality,
-    /// With T.
+    /// Quality with T.
     pub after: Quality,
 }
 
-/// The T of lowest log-loss on some rows, between 0.01 and 100; the log-loss is convex in 1/T.
-/// T = 1 where nothing is better. A temperature that the model has is left aside.
-/// Cost: one product, and 45 times mc exponentials.
+/// The T between 0.01 and 100 of the lowest log-loss on `rows`, by golden-section search (the
+/// log-loss is convex in 1/T); 1 if no other T is better. A temperature of the model is ignored.
+/// Cost for m rows: one product (2mdc flop) and 47mc exponentials.
 ///
 /// # Errors
 /// As [`Model::evaluate`].
@@ -51,10 +51,10 @@ pub fn calibrate(model: &Model, rows: &Samples) -> Result<Calibration> {
     calibrate_logits(&model.logits_of(rows)?, rows)
 }
 
-/// [`calibrate`] from the rows' logits, which were computed before.
+/// [`calibrate`] from logits of the rows that are already known.
 ///
 /// # Errors
-/// [`Error::Shape`] if there are not as many logits as rows and outputs.
+/// [`Error::Shape`] if the logits do not have the number of rows and classes of `rows`.
 pub fn calibrate_logits(logits: &Logits, rows: &Samples) -> Result<Calibration> {
     let found = (logits.rows(), logits.outputs().max(2));
     let expected = (rows.rows(), rows.classes());
@@ -104,14 +104,14 @@ pub fn calibrate_logits(logits: &Logits, rows: &Samples) -> Result<Calibration> 
     })
 }
 
-/// A row's logits of the classes that are not its label, less that of the label.
+/// The logits of the other classes of a row, minus the logit of its label.
 struct Row {
     label: usize,
     others: Vec<f64>,
 }
 
 impl Row {
-    /// One logit stands for the two of (0, z).
+    /// From the logits of a row; one logit z stands for (0, z).
     fn new(z: &[f32], label: usize) -> Row {
         let z: Vec<f64> = match z {
             [z] => vec![0.0, f64::from(*z)],
@@ -124,7 +124,7 @@ impl Row {
         }
     }
 
-    /// -ln p of the label: ln(1 + Σ exp(others/t)), with the digits of a small sum.
+    /// -ln p of the label: ln(1 + Σ exp(others/t)), by `ln_1p` where the sum is small.
     fn loss(&self, t: f64) -> f64 {
         let largest = self.others.iter().copied().fold(0.0, f64::max) / t;
         let sum: f64 = self.others.iter().map(|z| (z / t - largest).exp()).sum();
@@ -141,8 +141,8 @@ impl Row {
         (largest - self.loss(t)).exp()
     }
 
-    /// Whether the label is predicted: of equals the first class is.
-    fn is_hit(&self) -> bool {
+    /// Whether the prediction, the first class of the largest logit, is the label.
+    fn is_correct(&self) -> bool {
         let (before, after) = self.others.split_at(self.label);
         before.iter().all(|z| *z < 0.0) && after.iter().all(|z| *z <= 0.0)
     }
@@ -156,15 +156,15 @@ fn log_loss(rows: &[Row], t: f64) -> f64 {
 }
 
 fn calibration_error(rows: &[Row], t: f64) -> f64 {
-    // Confidence and hits of each bin.
+    // The sum of confidences and the number of correct rows of each bin.
     let mut bins = [(0.0f64, 0usize); BINS];
     for row in rows {
         let confidence = row.confidence(t);
         let bin = &mut bins[((confidence * BINS as f64) as usize).min(BINS - 1)];
         bin.0 += confidence;
-        bin.1 += usize::from(row.is_hit());
+        bin.1 += usize::from(row.is_correct());
     }
-    let gaps = bins.map(|(confidence, hits)| (confidence - hits as f64).abs());
+    let gaps = bins.map(|(confidence, correct)| (confidence - correct as f64).abs());
     gaps.iter().sum::<f64>() / rows.len() as f64
 }
 
@@ -173,7 +173,8 @@ mod tests {
     use super::*;
     use crate::model::About;
 
-    /// Labels drawn from the probabilities of the logits: T is 1; logits k times as large: k.
+    /// If labels are drawn from the probabilities of the logits, T is 1; k times these logits have
+    /// T = k.
     #[test]
     fn finds_the_temperature_that_labels_were_drawn_with() {
         let mut rng = rand_mt::Mt::new(5);
@@ -211,13 +212,13 @@ mod tests {
                 let mean = model.evaluate(&samples).unwrap().loss;
                 assert!((found.before.log_loss - mean).abs() < 1e-5 * mean);
                 assert!(!found.at_bound && !found.separable);
-                is_one_probability(&model, &samples, found);
+                probabilities_agree(&model, &samples, found);
             }
         }
     }
 
-    /// What the calibrated model says of rows, by every door.
-    fn is_one_probability(model: &Model, rows: &Samples, found: Calibration) {
+    /// Every function of the calibrated model gives the same probabilities.
+    fn probabilities_agree(model: &Model, rows: &Samples, found: Calibration) {
         let mut calibrated = model.clone();
         calibrated.set_about(About {
             temperature: Some(found.temperature),
@@ -261,9 +262,9 @@ mod tests {
         );
     }
 
-    /// Where the log-loss has no minimum in the range: said, and never worse than T = 1.
+    /// If the log-loss has no minimum in the range, `at_bound` is set, and T is never worse than 1.
     #[test]
-    fn ends_of_the_range_are_told() {
+    fn bounds_of_the_range_are_reported() {
         let x = [1.0, -2.0, 0.5, -0.25];
         let model = Model::new(vec![1.0], vec![0.0]).unwrap();
         let found = |labels: &[i64]| {
@@ -276,16 +277,16 @@ mod tests {
         assert_eq!(found(&[0, 1, 0, 1]), (100.0, true, false));
         let (temperature, at_bound, separable) = found(&[1, 0, 0, 0]);
         assert!((0.02..50.0).contains(&temperature) && !at_bound && !separable);
-        // Nothing depends on T: it stays 1.
+        // The log-loss does not depend on T, which stays 1.
         let model = Model::new(vec![0.0], vec![0.0]).unwrap();
         let rows = Samples::new(&x, 1, &[1, 0, 1, 0], 2).unwrap();
         let found = calibrate(&model, &rows).unwrap();
         assert_eq!((found.temperature, found.at_bound), (1.0, false));
     }
 
-    /// Logits near the end of f32 and a temperature that would take them beyond.
+    /// Logits near the largest f32 with a temperature that would make them overflow.
     #[test]
-    fn no_temperature_makes_non_numbers() {
+    fn no_temperature_gives_probabilities_that_are_not_finite() {
         for classes in [2usize, 3] {
             let outputs = if classes == 2 { 1 } else { 3 };
             let weight = (0..outputs).map(|k| [3e38, -3e38, 1.0][k]).collect();
@@ -304,7 +305,7 @@ mod tests {
             assert!(scores.rows.iter().all(|row| row.confidence == 1.0));
             let error = model.calibrated().unwrap_err().to_string();
             assert!(error.contains("inf at weight[0, 0]"), "{error}");
-            // Beyond f32 even without it: refused, not NaN.
+            // Logits that overflow without a temperature are an error, not NaN.
             let x = [1.0, 10.0];
             let error = model.probabilities(&x).unwrap_err();
             assert!(

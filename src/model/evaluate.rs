@@ -1,4 +1,5 @@
-//! What a model says about labelled rows, row by row: for reports and for people.
+//! Scores of labelled rows, one by one: prediction, confidence and rank of the label, and the
+//! confusion table, per-class counts and top-k accuracy that follow from them.
 
 use std::collections::BTreeMap;
 
@@ -10,59 +11,60 @@ use crate::linalg::mat::MatRef;
 use crate::model::{Evaluation, Logits, Model};
 use crate::threads::{Share, Work};
 
-/// Samples a task: it should outlast the cost of handing it out.
+/// Samples of a parallel task, enough to outlast its scheduling.
 const TASK: usize = 256;
 
-/// Predictions of labelled rows beside their labels.
+/// The predictions of labelled rows.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Scores {
     /// Accuracy and mean loss, those of [`Model::evaluate_weighted`].
     pub evaluation: Evaluation,
-    /// Each row in order.
+    /// The score of each row, in order.
     pub rows: Vec<Score>,
 }
 
-/// What a model says about one row.
+/// The prediction of one labelled row.
 ///
-/// Its probabilities are those of [`Model::probabilities`], by the model's temperature if it has
-/// one.
+/// Its probabilities are those of [`Model::probabilities`], calibrated by the model's temperature if
+/// it has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Score {
     /// The row's label.
     pub label: u32,
-    /// The most probable class, the first of equals.
+    /// The most probable class; the first, if several are equally probable.
     pub predicted: u32,
     /// Probability of `predicted`.
     pub confidence: f32,
     /// Probability of `label`.
     pub label_probability: f32,
-    /// Number of classes that come before the label; 0 is a hit.
+    /// Number of classes that rank before the label; 0 if the prediction is correct.
     pub rank: u32,
-    /// How much the row counts in [`Scores::top`]; 1 unless it has a sample weight.
+    /// The row's weight in [`Scores::top`]: its sample weight, or 1.
     pub weight: f64,
 }
 
 impl Score {
     /// Whether the prediction is the label.
-    pub fn is_hit(&self) -> bool {
+    pub fn is_correct(&self) -> bool {
         self.rank == 0
     }
 }
 
-/// How one class fares.
+/// Counts of the rows of one class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClassCounts {
     /// Rows with this label.
     pub rows: u32,
-    /// Those of them that were predicted as such.
-    pub hits: u32,
+    /// Rows with this label whose prediction is correct.
+    pub correct: u32,
     /// Rows predicted as this class, right or wrong.
     pub predicted: u32,
 }
 
 impl Scores {
-    /// Share of rows, each counting by its weight, whose label is among the `k` most probable
-    /// classes.
+    /// Weighted share of the rows whose label is among the `k` most probable classes.
     pub fn top(&self, k: u32) -> f64 {
         let sum = |wanted: &dyn Fn(&Score) -> bool| -> f64 {
             let rows = self.rows.iter().filter(|row| wanted(row));
@@ -71,7 +73,7 @@ impl Scores {
         sum(&|row| row.rank < k) / sum(&|_| true)
     }
 
-    /// Number of rows for each (label, predicted class) that occurs, in order.
+    /// The confusion table: number of rows of each pair (label, predicted class) that occurs.
     pub fn confusion(&self) -> BTreeMap<(u32, u32), u32> {
         let mut counts = BTreeMap::new();
         for row in &self.rows {
@@ -80,31 +82,33 @@ impl Scores {
         counts
     }
 
-    /// Each of so many classes.
+    /// The counts of each class, for `classes` classes.
     ///
     /// # Panics
-    /// If a row has a class beyond.
+    /// If a row has a label or prediction of `classes` or above.
     pub fn classes(&self, classes: usize) -> Vec<ClassCounts> {
         let mut all = vec![ClassCounts::default(); classes];
         for row in &self.rows {
             all[row.label as usize].rows += 1;
-            all[row.label as usize].hits += u32::from(row.is_hit());
+            all[row.label as usize].correct += u32::from(row.is_correct());
             all[row.predicted as usize].predicted += 1;
         }
         all
     }
 
-    /// Numbers of the (at most `count`) misses of the highest confidence, highest first.
+    /// The row numbers of the (at most `count`) wrong predictions of highest confidence, highest
+    /// first.
     pub fn confident_misses(&self, count: usize) -> Vec<usize> {
-        self.best(count, |row| !row.is_hit(), |row| -row.confidence)
+        self.first_by(count, |row| !row.is_correct(), |row| -row.confidence)
     }
 
-    /// Numbers of the (at most `count`) hits of the lowest confidence, lowest first.
+    /// The row numbers of the (at most `count`) correct predictions of lowest confidence, lowest
+    /// first.
     pub fn least_confident_correct(&self, count: usize) -> Vec<usize> {
-        self.best(count, Score::is_hit, |row| row.confidence)
+        self.first_by(count, Score::is_correct, |row| row.confidence)
     }
 
-    fn best(
+    fn first_by(
         &self,
         count: usize,
         wanted: impl Fn(&Score) -> bool,
@@ -120,7 +124,7 @@ impl Scores {
 }
 
 impl Model {
-    /// [`Model::evaluate`] with what the model says about every row.
+    /// [`Model::evaluate`], and the score of every row.
     ///
     /// Cost: 2ndc flop and nc exponentials; X is streamed once and not copied.
     ///
@@ -138,7 +142,7 @@ impl Model {
         self.score_with(samples, weights, None)
     }
 
-    /// [`Model::score`] from the rows' logits, which were computed before: no product.
+    /// [`Model::score`] from logits of the rows that are already known: no product.
     ///
     /// # Errors
     /// As [`Model::evaluate`]; [`Error::Shape`](crate::Error::Shape) if the logits are of another
@@ -147,7 +151,7 @@ impl Model {
         self.score_with(samples, None, Some(logits))
     }
 
-    /// [`Model::score_weighted`], from known logits where there are some.
+    /// [`Model::score_weighted`], from `known` logits if they are given.
     ///
     /// # Errors
     /// As [`Model::score_logits`].
@@ -178,7 +182,7 @@ impl Model {
     }
 }
 
-/// Column `i` of logits (c x n). One logit stands for the two of (0, z).
+/// The score of column `i` of logits (c x n). One logit z stands for (0, z).
 fn score(z: MatRef, i: usize, label: u32, temperature: Option<f64>) -> Score {
     let outputs = z.rows();
     let logit = |class: u32| match (outputs, class) {
@@ -219,7 +223,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Against `predict`, `probabilities` and `evaluate`, which know nothing of scores.
+        /// Against `predict`, `probabilities` and `evaluate`, which do not use scores.
         #[test]
         fn scores_agree_with_predictions(
             classes in 2usize..7,
@@ -240,7 +244,7 @@ mod tests {
             let probabilities = model.probabilities(x).unwrap();
             for (i, (row, p)) in scores.rows.iter().zip(probabilities.chunks(classes)).enumerate() {
                 prop_assert_eq!(row.predicted, predicted[i]);
-                prop_assert_eq!(row.is_hit(), i64::from(row.predicted) == labels[i]);
+                prop_assert_eq!(row.is_correct(), i64::from(row.predicted) == labels[i]);
                 prop_assert!((row.confidence - p[row.predicted as usize]).abs() < 1e-5);
                 prop_assert!((row.label_probability - p[row.label as usize]).abs() < 1e-5);
             }
@@ -254,13 +258,13 @@ mod tests {
                 };
                 prop_assert_eq!(of.rows, sum(&|label, _| label == class));
                 prop_assert_eq!(of.predicted, sum(&|_, predicted| predicted == class));
-                prop_assert_eq!(of.hits, sum(&|label, predicted| label == class && predicted == class));
+                prop_assert_eq!(of.correct, sum(&|label, predicted| label == class && predicted == class));
             }
         }
     }
 
     #[test]
-    fn misses_and_unsure_hits_come_in_order() {
+    fn misses_and_least_confident_correct_rows_are_ordered_by_confidence() {
         let row = |label, predicted, confidence| Score {
             label,
             predicted,

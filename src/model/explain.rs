@@ -1,10 +1,10 @@
-//! Which training rows push a prediction: from the Gram coordinates of a model.
+//! Contributions of training rows to a prediction, from the Gram coordinates of a model.
 //!
-//! With W = s·W0 + Aᵀ X the logit of output k at a row x is
-//! `z_k = s·w0_k·x + Σ_i A_ik (x_i·x) + b_k`: training row i gives it `A_ik (x_i·x)`.
+//! With W = s·W0 + Aᵀ X, the logit of output k at a row x is
+//! `z_k = s·w0_k·x + Σ_i A_ik (x_i·x) + b_k`: training row i contributes `A_ik (x_i·x)`.
 //!
-//! Coordinates of standardized features x' = (x - μ)/σ stand for W = s·W0/σ + Aᵀ X'/σ: there
-//! training row i gives `A_ik (x'_i·x/σ)`, so that b is the model's bias as well.
+//! Coordinates of standardized features x' = (x - μ)/σ stand for W = s·W0/σ + Aᵀ X'/σ. Training row
+//! i then contributes `A_ik (x'_i·x/σ)`, and b is the bias of the model.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::threads;
 /// Training rows whose inner products are computed together.
 const BLOCK_ROWS: usize = 1024;
 
-/// The part A of a model's Gram coordinates, with the rows that it belongs to.
+/// The Gram coordinates of a model, with the training rows to which they belong.
 #[derive(Debug)]
 pub struct Explainer<'a> {
     coordinates: Values<'a>,
@@ -45,11 +45,12 @@ impl Values<'_> {
 }
 
 impl<'a> Explainer<'a> {
-    /// The coordinates of a [`Fit`](crate::Fit) of `train`: its `coordinates` and `scaler`, and
-    /// the number of its model's outputs.
+    /// From the `coordinates` and the `scaler` of a [`Fit`](crate::Fit) of `train`, whose model has
+    /// `outputs` outputs.
     ///
     /// # Errors
-    /// [`Error::Shape`] if coordinates or scaler are of other rows or features.
+    /// [`Error::Shape`] if the coordinates are of another number of rows or outputs, or the scaler
+    /// of another number of features.
     pub fn new(
         coordinates: &'a [f32],
         train: &'a Samples<'a>,
@@ -64,12 +65,13 @@ impl<'a> Explainer<'a> {
         Explainer::of_values(Values::Borrowed(coordinates), train, scaler, outputs)
     }
 
-    /// Open the coordinates of a model of so many outputs that was fitted to `train`, on the
-    /// scale of `scaler` if there is one ([`crate::Fit::scaler`]).
+    /// Map the file of coordinates of a model of `outputs` outputs that was fitted to `train`;
+    /// `scaler` is that of the fit ([`crate::Fit::scaler`]).
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Npy`]; [`Error::Format`] if they are of other rows or no numbers;
-    /// [`Error::Shape`] if the scaler is of other features.
+    /// [`Error::Io`], [`Error::Npy`]; [`Error::Format`] if the coordinates are of another number of
+    /// rows or outputs, or not finite; [`Error::Shape`] if the scaler is of another number of
+    /// features.
     pub fn open(
         path: &Path,
         train: &'a Samples<'a>,
@@ -85,7 +87,7 @@ impl<'a> Explainer<'a> {
                 "shape",
                 format!("{} x {}", found.0, found.1),
                 format!(
-                    "1 x {expected}: s, {outputs} of b and {outputs} x {} of Aᵀ; give the dataset and split that were fitted",
+                    "1 x {expected}: s, {outputs} values of b, {outputs} x {} values of Aᵀ; give the dataset and split that were fitted",
                     train.rows()
                 ),
             ));
@@ -106,7 +108,7 @@ impl<'a> Explainer<'a> {
     ) -> Result<Explainer<'a>> {
         let features = scaler.as_ref().map(|scaler| scaler.mean().len());
         if let Some(found) = features.filter(|&found| found != train.features()) {
-            let expected = format!("{} as the rows have", train.features());
+            let expected = format!("{}, as the rows have", train.features());
             return Err(Error::shape("features of the scaler", found, expected));
         }
         Ok(Explainer {
@@ -117,11 +119,12 @@ impl<'a> Explainer<'a> {
         })
     }
 
-    /// What every training row gives to the logit of a class, for each row of `x`: one list a
-    /// row. A logistic model's class 0 has the negated logit. Cost: 2·n·d flop a row.
+    /// The contributions of all n training rows to a logit of each row of `x` (m x d): m lists of n
+    /// values. Row i's logit is that of `classes[i]`; class 0 of a logistic model has the negated
+    /// logit. Cost: 2nd flop for each row of `x`.
     ///
     /// # Panics
-    /// If there is not one class a row, or the rows have other features.
+    /// If there is not one class for each row, or the rows have another number of features.
     pub fn contributions(&self, x: MatRef, classes: &[u32]) -> Vec<Vec<f64>> {
         assert_eq!(x.rows(), classes.len(), "one class a row");
         let (n, m) = (self.train.rows(), x.rows());
@@ -143,8 +146,9 @@ impl<'a> Explainer<'a> {
             if let Some(scaler) = &self.scaler {
                 scaler.scale_rows(block, &mut scaled);
                 block = MatRef::new(&scaled, range.len(), x.cols());
-                let of_rows = offsets.iter_mut().zip(scaled.chunks_exact(x.cols()));
-                of_rows.for_each(|(offset, row)| *offset = scaler.offset(row));
+                for (offset, row) in offsets.iter_mut().zip(scaled.chunks_exact(x.cols())) {
+                    *offset = scaler.offset(row);
+                }
             }
             let mut products = vec![0.0; m * range.len()];
             let of = MatMut::new(&mut products, m, range.len());

@@ -1,4 +1,4 @@
-//! A model for other tools: ONNX and `.npy`.
+//! Export of a model to ONNX and `.npy`.
 
 use crate::data::dataset::BYTES;
 use crate::error::{Error, Result};
@@ -7,30 +7,30 @@ use crate::io::publish::Staging;
 use crate::loss::Loss;
 use crate::model::Model;
 
-/// The model with what is done to pixels and numbers before, for any ONNX runtime.
+/// File name of the ONNX model, which includes the conversion of pixels or numbers to features.
 pub const ONNX: &str = "model.onnx";
-/// W: c x d, divided by the model's temperature if it has one.
+/// File name of W (c x d), divided by the model's temperature if it has one.
 pub const WEIGHT: &str = "weight.npy";
-/// b: c values, divided by the model's temperature if it has one.
+/// File name of b (c), divided by the model's temperature if it has one.
 pub const BIAS: &str = "bias.npy";
 
-/// A protobuf message cannot be longer.
+/// Largest length of a protobuf message.
 const MAX_ONNX: usize = i32::MAX as usize;
-/// Of the ONNX format and of its operators; any runtime since 2021 knows them.
+/// Versions of the ONNX format and of its operators. Runtimes support them since 2021.
 const IR_VERSION: u64 = 8;
 const OPSET: u64 = 13;
-/// `TensorProto.DataType`.
+/// Values of `TensorProto.DataType`.
 const FLOAT: u64 = 1;
 const UINT8: u64 = 2;
 const DOUBLE: u64 = 11;
 
-/// File name of the shift of a model that has one: f64, one for each feature.
+/// File name of the shift of the features (f64, d), if the model has one.
 pub const SHIFT: &str = "shift.npy";
 
-/// Write the files into an output in the making; their names. They give the probabilities of
-/// [`Model::probabilities`]: W and b are divided by the temperature, if there is one. W and b alone
-/// are of rows as they are stored, divided by 255 or less the shift; the ONNX model does that
-/// itself.
+/// Write the files of the export to `staging` and return their names. All give the probabilities of
+/// [`Model::probabilities`]: W and b are divided by the temperature, if there is one. The `.npy`
+/// files expect rows as a dataset stores them (divided by 255, shift subtracted); the ONNX model
+/// converts its input itself.
 ///
 /// # Errors
 /// Those of [`to_onnx`]; [`Error::Io`].
@@ -52,13 +52,18 @@ pub fn write(staging: &Staging, model: &Model) -> Result<Vec<&'static str>> {
     Ok(files)
 }
 
-/// The bytes of an ONNX model.
+/// The bytes of an ONNX model, which converts its input to features as the training rows were made.
 ///
-/// Of photographs its input is `pixels`, u8 of N x 3 x S x S, which it divides by 255 itself; else
-/// `x` of N x d, of the numbers that the model's rows were made of: u8, divided by 255 here; f64,
-/// from which the model's shift is subtracted before it is rounded to f32; f32 if neither was
-/// done. Its outputs are `logits` (N x c, divided by the model's temperature if
-/// it has one) and `probabilities` (N x classes), those of [`Model::probabilities`]. The names of the classes are metadata under the key `class_names`, as a JSON list.
+/// | input | type and shape | conversion |
+/// | --- | --- | --- |
+/// | `pixels`, of photographs | u8, N x 3 x S x S | divided by 255 |
+/// | `x`, of byte features | u8, N x d | divided by 255 |
+/// | `x`, of shifted features | f64, N x d | shift subtracted, rounded to f32 |
+/// | `x`, of others | f32, N x d | none |
+///
+/// Its outputs are `logits` (N x c, divided by the model's temperature if it has one) and
+/// `probabilities` (N x classes), those of [`Model::probabilities`]. The metadata entry
+/// `class_names` is a JSON list of the names of the classes.
 ///
 /// # Errors
 /// [`Error::Shape`] for a model of 2 GiB or more, which the format cannot hold; those of
@@ -74,13 +79,13 @@ pub fn to_onnx(model: &Model) -> Result<Vec<u8>> {
             "less than 2 GiB, the most that ONNX holds",
         ));
     }
-    let (outputs, features) = (weight.rows() as u64, weight.cols() as u64);
+    let (outputs, dimension) = (weight.rows() as u64, weight.cols() as u64);
     let mut graph = Message::default();
     let numbers = model.about().numbers.as_ref();
     let bytes = numbers.is_some_and(|numbers| numbers.scale.as_deref() == Some(BYTES));
     let shift = numbers.and_then(|numbers| numbers.shift.as_deref());
-    // The precision of what is done before the product.
-    let wide = if shift.is_some() { DOUBLE } else { FLOAT };
+    // The type of the values before the product.
+    let value_type = if shift.is_some() { DOUBLE } else { FLOAT };
     let mut step = |operator, inputs: &[&str], output: &'static str, attributes: &[(&str, u64)]| {
         graph.message(1, &node(operator, inputs, output, attributes));
         output
@@ -94,17 +99,17 @@ pub fn to_onnx(model: &Model) -> Result<Vec<u8>> {
             (value("pixels", UINT8, &[3, size, size]), "x")
         }
         None => {
-            let mut made = "x";
+            let mut features = "x";
             if bytes {
-                step("Cast", &["x"], "bytes", &[("to", wide)]);
-                made = step("Div", &["bytes", "largest"], "scaled", &[]);
+                step("Cast", &["x"], "bytes", &[("to", value_type)]);
+                features = step("Div", &["bytes", "largest"], "scaled", &[]);
             }
             if shift.is_some() {
-                step("Sub", &[made, "shift"], "shifted", &[]);
-                made = step("Cast", &["shifted"], "features", &[("to", FLOAT)]);
+                step("Sub", &[features, "shift"], "shifted", &[]);
+                features = step("Cast", &["shifted"], "features", &[("to", FLOAT)]);
             }
-            let of = if bytes { UINT8 } else { wide };
-            (value("x", of, &[features]), made)
+            let of = if bytes { UINT8 } else { value_type };
+            (value("x", of, &[dimension]), features)
         }
     };
     step(
@@ -128,7 +133,7 @@ pub fn to_onnx(model: &Model) -> Result<Vec<u8>> {
         }
     }
     graph.text(2, "flowreg");
-    let dims = [outputs, weight.cols() as u64];
+    let dims = [outputs, dimension];
     graph.message(
         5,
         &tensor(
@@ -148,11 +153,12 @@ pub fn to_onnx(model: &Model) -> Result<Vec<u8>> {
         ),
     );
     if model.about().transform.is_some() || bytes {
-        let largest = match wide {
-            DOUBLE => 255f64.to_le_bytes().to_vec(),
-            _ => 255f32.to_le_bytes().to_vec(),
+        let largest = if shift.is_some() {
+            255f64.to_le_bytes().to_vec()
+        } else {
+            255f32.to_le_bytes().to_vec()
         };
-        graph.message(5, &tensor("largest", wide, &[], &largest));
+        graph.message(5, &tensor("largest", value_type, &[], &largest));
     }
     if let Some(shift) = shift {
         let dims = [shift.len() as u64];
@@ -186,23 +192,25 @@ pub fn to_onnx(model: &Model) -> Result<Vec<u8>> {
     Ok(onnx.0)
 }
 
-/// `NodeProto` with whole numbers as attributes.
+/// A `NodeProto` with integer attributes.
 fn node(operator: &str, inputs: &[&str], output: &str, attributes: &[(&str, u64)]) -> Message {
     let mut node = Message::default();
-    inputs.iter().for_each(|input| node.text(1, input));
+    for input in inputs {
+        node.text(1, input);
+    }
     node.text(2, output);
     node.text(4, operator);
     for &(name, number) in attributes {
         let mut attribute = Message::default();
         attribute.text(1, name);
         attribute.number(3, number);
-        attribute.number(20, 2); // Its type: a whole number.
+        attribute.number(20, 2); // `AttributeProto.Type.INT`.
         node.message(5, &attribute);
     }
     node
 }
 
-/// `ValueInfoProto` of N x `dims`.
+/// A `ValueInfoProto` of shape N x `dims`.
 fn value(name: &str, of: u64, dims: &[u64]) -> Message {
     let mut shape = Message::default();
     let mut any = Message::default();
@@ -224,17 +232,19 @@ fn value(name: &str, of: u64, dims: &[u64]) -> Message {
     value
 }
 
-/// `TensorProto` of a type, by its values' little-endian bytes.
+/// A `TensorProto` of type `of` from the little-endian bytes of its values.
 fn tensor(name: &str, of: u64, dims: &[u64], values: &[u8]) -> Message {
     let mut tensor = Message::default();
-    dims.iter().for_each(|&dim| tensor.number(1, dim));
+    for &dim in dims {
+        tensor.number(1, dim);
+    }
     tensor.number(2, of);
     tensor.text(8, name);
     tensor.bytes(9, values);
     tensor
 }
 
-/// A protobuf message in the making: fields one after another.
+/// A protobuf message: its encoded fields, one after another.
 #[derive(Default)]
 struct Message(Vec<u8>);
 
@@ -271,9 +281,9 @@ impl Message {
 mod tests {
     use super::*;
 
-    /// By the examples of protobuf's documentation of its encoding.
+    /// The examples of protobuf's documentation of its encoding.
     #[test]
-    fn fields_are_protobufs() {
+    fn fields_are_encoded_as_protobuf_documents() {
         let mut inner = Message::default();
         inner.number(1, 150);
         assert_eq!(inner.0, [0x08, 0x96, 0x01]);

@@ -1,4 +1,23 @@
-//! A trained model: weight, bias, and what the numbers mean.
+//! A trained linear classifier: logits `Z = X Wᵀ + 1 bᵀ` (X: n x d, W: c x d, b: c, Z: n x c),
+//! predictions, probabilities, evaluation, and its file.
+//!
+//! | module | computes | cost |
+//! | --- | --- | --- |
+//! | [`Model`] | logits, probabilities, predictions, accuracy and loss | 2ndc flop |
+//! | [`evaluate`] | the score of each row, confusion, top-k accuracy | 2ndc flop |
+//! | [`calibrate`] | the temperature T of softmax(Z/T) (Guo et al. 2017) | 2ndc flop, 47nc exponentials |
+//! | [`explain`] | contributions A_ik (x_i·x) of training rows to a logit | 2nd flop a prediction |
+//! | [`export`] | ONNX and `.npy` files | a copy of W |
+//!
+//! One output is a logistic model of two classes; c > 2 outputs are a softmax.
+//!
+//! ```
+//! let model = flowreg::Model::new(vec![1.0, -1.0], vec![0.5])?;
+//! let x = [2.0, 0.0, 0.0, 2.0]; // Two rows of two features.
+//! assert_eq!(model.logits(&x)?, [2.5, -1.5]);
+//! assert_eq!(model.predict(&x)?, [1, 0]);
+//! # Ok::<(), flowreg::Error>(())
+//! ```
 
 pub mod calibrate;
 pub mod evaluate;
@@ -24,9 +43,9 @@ use crate::loss::Loss;
 use crate::threads;
 use crate::threads::Work;
 
-/// Rows whose logits are computed together: enough for the product to be efficient.
+/// Rows of a block of logits: enough for the product to be efficient.
 const BLOCK_ROWS: usize = 1024;
-/// Bytes of rows that are read ahead of a product at least.
+/// Least number of bytes of rows that are read ahead of a product.
 const READ_AHEAD: usize = 8 << 20;
 
 /// A linear classifier: logits `Z = X Wᵀ + 1 bᵀ`.
@@ -35,11 +54,11 @@ pub struct Model {
     weight: Vec<f32>,
     bias: Vec<f32>,
     features: usize,
-    /// `None` if the file of the model says nothing.
+    /// `None` for a bare state dict.
     about: Option<About>,
 }
 
-/// What is known of a model whose file says nothing.
+/// The description of a bare state dict.
 static UNKNOWN: About = About {
     class_names: Vec::new(),
     transform: None,
@@ -47,51 +66,53 @@ static UNKNOWN: About = About {
     temperature: None,
 };
 
-/// What the numbers mean; stored in the model file's metadata.
+/// The description of a model, stored in the metadata of its file: class names, conversion of inputs
+/// to rows, temperature.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct About {
     /// Name of each class, by label; empty if unknown.
     pub class_names: Vec<String>,
-    /// How a photograph becomes a row; `None` if the rows were given as arrays.
+    /// The conversion of a photograph to a row; `None` if the rows came from arrays.
     pub transform: Option<Transform>,
-    /// How numbers become a row; `None` of photographs, and in older models, which do not say it.
+    /// The conversion of numbers to a row; `None` for photographs, and for models written by older
+    /// versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numbers: Option<NumberFormat>,
-    /// Logits are divided by it before they become probabilities: see [`calibrate`]. W and b stay
-    /// those that were fitted.
+    /// The divisor of the logits in probabilities: see [`calibrate`]. It does not change W and b.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
 }
 
-/// How well a model does on some rows.
+/// Accuracy and loss of a model on labelled rows.
 ///
-/// Means over the rows, in which a row counts by its sample weight if it has one; class weights
-/// and label smoothing do not enter.
+/// They are means over the rows, weighted by sample weights if there are any. Class weights and
+/// label smoothing do not enter.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Evaluation {
     /// Number of rows.
     pub rows: usize,
     /// Share of rows whose most probable class is the label.
     pub accuracy: f64,
-    /// Mean of -ln p of the label's probability as [`Model::probabilities`] gives it, by the
-    /// model's temperature if it has one: cross-entropy, or binary cross-entropy with logits for
-    /// two classes.
+    /// Mean of -ln p, where p is the probability of the label as [`Model::probabilities`] gives it
+    /// (with the temperature, if there is one): cross-entropy, or binary cross-entropy for two
+    /// classes.
     pub loss: f64,
-    /// The same by the logits as they were fitted, without the temperature.
+    /// The loss without the temperature.
     pub uncalibrated_loss: f64,
 }
 
-/// The logits of some rows, as they were fitted (no temperature).
+/// The logits of rows, without the temperature.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Logits {
     outputs: usize,
-    /// Blocks of rows, each outputs x its rows.
+    /// Blocks of rows, each a matrix of outputs x rows.
     blocks: Vec<Vec<f32>>,
 }
 
 impl Logits {
-    /// Of values outputs x rows.
+    /// From values, outputs x rows.
     pub(crate) fn new(outputs: usize, values: Vec<f32>) -> Logits {
         Logits {
             outputs,
@@ -119,10 +140,11 @@ impl Logits {
     }
 }
 
-/// What a model says about rows, one after another.
+/// Logits, probabilities and losses of rows.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct RowPredictions {
-    /// Rows x outputs, as they were fitted (no temperature).
+    /// Rows x outputs, without the temperature.
     pub logits: Vec<f32>,
     /// Rows x classes.
     pub probabilities: Vec<f32>,
@@ -131,13 +153,13 @@ pub struct RowPredictions {
 }
 
 impl Model {
-    /// From a weight (outputs x features, row-major) and a bias (outputs).
+    /// A model from a weight (outputs x features, row-major) and a bias (outputs).
     ///
     /// One output is a logistic model of two classes; c > 2 outputs are a softmax. Two outputs
     /// are the logistic model of their difference, which gives the same probabilities.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the lengths do not fit together.
+    /// [`Error::Shape`] if the lengths do not match.
     pub fn new(mut weight: Vec<f32>, mut bias: Vec<f32>) -> Result<Model> {
         let outputs = bias.len();
         let features = weight.len().checked_div(outputs).unwrap_or(0);
@@ -163,7 +185,7 @@ impl Model {
         })
     }
 
-    /// The first number of W and b that is none, and its place.
+    /// The first value of W and b that is not finite, and its place.
     pub(crate) fn non_finite(&self) -> Option<(String, f32)> {
         if let Some(at) = position(&self.weight, f32::is_finite) {
             let place = format!("weight[{}, {}]", at / self.features, at % self.features);
@@ -181,7 +203,7 @@ impl Model {
         crc.finalize()
     }
 
-    /// W and b, to be changed.
+    /// W and b as mutable slices.
     pub(crate) fn values_mut(&mut self) -> (&mut [f32], &mut [f32]) {
         (&mut self.weight, &mut self.bias)
     }
@@ -206,31 +228,31 @@ impl Model {
         self.bias.len().max(2)
     }
 
-    /// The loss that this model was made for.
+    /// The loss of this number of outputs: logistic for one, else softmax.
     pub fn loss(&self) -> Loss {
         Loss::for_classes(self.classes())
     }
 
-    /// What the numbers mean; nothing is known of a bare state dict.
+    /// The description of the model; empty for a bare state dict.
     pub fn about(&self) -> &About {
         self.about.as_ref().unwrap_or(&UNKNOWN)
     }
 
-    /// Whether something is known of it: not so of a bare state dict.
+    /// Whether the model has a description: false for a bare state dict.
     pub fn is_described(&self) -> bool {
         self.about.is_some()
     }
 
-    /// Say what the numbers mean.
+    /// Set the description of the model.
     pub fn set_about(&mut self, about: About) {
         self.about = Some(about);
     }
 
-    /// The model of W/T and b/T, which gives the same probabilities without a temperature T: for
-    /// tools that know none.
+    /// The model of W/T and b/T without a temperature, which gives the same probabilities: for tools
+    /// that do not support temperatures.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a number is beyond f32 then.
+    /// [`Error::Shape`] if a quotient overflows f32.
     pub fn calibrated(&self) -> Result<Cow<'_, Model>> {
         let Some(temperature) = self.about().temperature else {
             return Ok(Cow::Borrowed(self));
@@ -253,12 +275,12 @@ impl Model {
         }
     }
 
-    /// Class probabilities of `rows x features` values: `rows x classes`, row-major; those of the
-    /// logits divided by the model's temperature, if it has one. Cost: 2ndc flop.
+    /// Class probabilities (rows x classes, row-major) of `x` (rows x features): softmax(Z/T), or the
+    /// sigmoid for one output, where T is the model's temperature or 1. Cost: 2ndc flop.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the values are not whole rows of this model's features;
-    /// [`Error::Overflow`] for a row whose logits f32 does not hold.
+    /// [`Error::Shape`] if `x` does not consist of whole rows of this model's features;
+    /// [`Error::Overflow`] for a row whose logits overflow f32.
     pub fn probabilities(&self, x: &[f32]) -> Result<Vec<f32>> {
         let rows = self.rows_of(x)?.len();
         let mut out = vec![0.0; rows * self.classes()];
@@ -281,8 +303,8 @@ impl Model {
         })
     }
 
-    /// Logits of `rows x features` values as they were fitted (no temperature): `rows x outputs`,
-    /// row-major. Cost: 2ndc flop.
+    /// Logits X Wᵀ + 1 bᵀ (rows x outputs, row-major) of `x` (rows x features), without the
+    /// temperature. Cost: 2ndc flop.
     ///
     /// # Errors
     /// As [`Model::probabilities`].
@@ -311,12 +333,12 @@ impl Model {
         })
     }
 
-    /// Logits, probabilities and, if `labels` has one label a row, losses of
-    /// `rows x features` values: also of rows whose logits f32 does not hold, which have
-    /// probabilities of NaN and whose loss means nothing. Cost: 2ndc flop.
+    /// Logits, probabilities and losses of `x` (rows x features); losses only if `labels` has one
+    /// label for each row. A row whose logits overflow f32 is no error: its probabilities are NaN
+    /// and its loss is meaningless. Cost: 2ndc flop.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the values are not whole rows of this model's features.
+    /// [`Error::Shape`] if `x` does not consist of whole rows of this model's features.
     pub fn predict_rows(&self, x: &[f32], labels: &[u32]) -> Result<RowPredictions> {
         let x = self.rows_of(x)?;
         let (rows, outputs, classes) = (x.len(), self.bias.len(), self.classes());
@@ -336,8 +358,9 @@ impl Model {
                     finite & z.is_finite()
                 });
                 if !finite {
-                    let column = values[i..].iter_mut().step_by(range.len());
-                    column.for_each(|z| *z = 0.0);
+                    for z in values[i..].iter_mut().step_by(range.len()) {
+                        *z = 0.0;
+                    }
                 }
             }
             let out = &mut all.probabilities[range.start * classes..range.end * classes];
@@ -360,7 +383,7 @@ impl Model {
         Ok(all)
     }
 
-    /// The most probable class of each row of `rows x features` values.
+    /// The most probable class of each row of `x` (rows x features). Cost: 2ndc flop.
     ///
     /// # Errors
     /// As [`Model::probabilities`].
@@ -373,7 +396,7 @@ impl Model {
     /// [`Model::predict`] into `out`.
     ///
     /// # Errors
-    /// As [`Model::predict`]; [`Error::Shape`] if `out` has not one place a row.
+    /// As [`Model::predict`]; [`Error::Shape`] if `out` does not have one value for each row.
     pub fn predict_into(&self, x: &[f32], out: &mut [u32]) -> Result<()> {
         let x = self.rows_of(x)?;
         fits("predictions", out.len(), x.len(), 1)?;
@@ -382,8 +405,7 @@ impl Model {
         })
     }
 
-    /// The logits of samples, to be evaluated or calibrated more than once. Cost: 2ndc flop, 4nc
-    /// bytes.
+    /// The logits of samples, for several evaluations or calibrations. Cost: 2ndc flop, 4nc bytes.
     ///
     /// # Errors
     /// As [`Model::evaluate`].
@@ -395,13 +417,13 @@ impl Model {
         Ok(Logits { outputs, blocks })
     }
 
-    /// Accuracy and mean loss on labelled rows, on all cores.
+    /// Accuracy and mean loss on labelled rows.
     ///
     /// Cost: 2ndc flop; X is streamed once and not copied.
     ///
     /// # Errors
     /// [`Error::Shape`] if features or classes differ from the model's, [`Error::Overflow`] for a
-    /// row whose logits f32 does not hold.
+    /// row whose logits overflow f32.
     pub fn evaluate(&self, samples: &Samples) -> Result<Evaluation> {
         self.evaluate_weighted(samples, None)
     }
@@ -409,7 +431,7 @@ impl Model {
     /// [`Model::evaluate`] where row i counts `weights[i]` times.
     ///
     /// # Errors
-    /// As [`Model::evaluate`]; [`Error::Shape`] if there is not one weight a row.
+    /// As [`Model::evaluate`]; [`Error::Shape`] if there is not one weight for each row.
     ///
     /// ```
     /// let x = [1.0, -1.0, 3.0];
@@ -427,8 +449,8 @@ impl Model {
         self.evaluate_with(samples, weights, None, |_, _| ())
     }
 
-    /// [`Model::evaluate_weighted`], and what `see` makes of each block of logits (c x its rows)
-    /// as they were fitted; of `known` logits of these rows, if there are any.
+    /// [`Model::evaluate_weighted`], from the `known` logits of these rows if they are given. `see`
+    /// is called with each block of logits (c x rows), before the temperature.
     pub(crate) fn evaluate_with(
         &self,
         samples: &Samples,
@@ -443,7 +465,7 @@ impl Model {
             return Err(Error::shape("weights", found, format!("{rows}: one a row")));
         }
         let weight = |i: usize| weights.map_or(1.0, |weights| weights[i]);
-        let (mut loss, mut uncalibrated_loss, mut hits) = (0.0, 0.0, 0.0);
+        let (mut loss, mut uncalibrated_loss, mut correct) = (0.0, 0.0, 0.0);
         let mut losses = Vec::new();
         let mut sum = |z: MatRef, range: Range<usize>| -> f64 {
             let labels = &samples.labels()[range.clone()];
@@ -458,7 +480,7 @@ impl Model {
             let predictions = self.loss().predictions(z.as_ref());
             let right = predictions.iter().zip(range.clone());
             let right = right.filter(|(class, i)| **class == samples.labels()[*i]);
-            hits += right.map(|(_, i)| weight(i)).sum::<f64>();
+            correct += right.map(|(_, i)| weight(i)).sum::<f64>();
             let of_block = sum(z.as_ref(), range.clone());
             uncalibrated_loss += of_block;
             see(range.clone(), z.as_ref());
@@ -480,7 +502,7 @@ impl Model {
         };
         Ok(Evaluation {
             rows,
-            accuracy: hits / total,
+            accuracy: correct / total,
             loss: loss / total,
             uncalibrated_loss: uncalibrated_loss / total,
         })
@@ -493,13 +515,13 @@ impl Model {
         if found == expected {
             Ok(())
         } else {
-            let expected = format!("{expected} as the model");
+            let expected = format!("{expected}, as the model has");
             Err(Error::shape("samples", found, expected))
         }
     }
 
-    /// Divide logits (c x n) by the temperature. The largest of a row is subtracted first, which
-    /// changes no probability, so that nothing overflows.
+    /// Divide logits (c x n) by the temperature, if there is one. The largest logit of a row is
+    /// subtracted first: that changes no probability and prevents overflow.
     fn temper(&self, z: &mut MatMut) {
         let Some(temperature) = self.about().temperature else {
             return;
@@ -510,8 +532,9 @@ impl Model {
             Loss::Softmax => {
                 let mut largest = vec![f32::NEG_INFINITY; n];
                 for row in z.as_mut_slice().chunks_exact(n) {
-                    let values = largest.iter_mut().zip(row);
-                    values.for_each(|(largest, &z)| *largest = largest.max(z));
+                    for (largest, &z) in largest.iter_mut().zip(row) {
+                        *largest = largest.max(z);
+                    }
                 }
                 largest
             }
@@ -536,7 +559,7 @@ impl Model {
         Ok(Rows::new(MatRef::new(x, rows, self.features)))
     }
 
-    /// Compute logits (outputs x block) block by block and hand each block on.
+    /// Compute the logits block by block, and call `use_logits` with each block (outputs x rows).
     ///
     /// # Errors
     /// [`Error::Overflow`] for the first logit that is not finite.
@@ -558,8 +581,8 @@ impl Model {
         })
     }
 
-    /// Compute logits (outputs x block) block by block and hand each block on, whatever they are.
-    /// What follows is read from the disk meanwhile, by a thread for every few megabytes.
+    /// [`Model::for_logits`], which accepts logits that are not finite. Another thread reads the next
+    /// few megabytes of rows from the disk meanwhile.
     fn for_any_logits(
         &self,
         rows: &Rows,
@@ -594,8 +617,9 @@ impl Model {
                     let range = start..(start + BLOCK_ROWS).min(end);
                     let x = rows.block(range.clone(), &mut gathered);
                     let logits = &mut logits[..range.len() * outputs];
-                    let biases = logits.chunks_exact_mut(range.len()).zip(&self.bias);
-                    biases.for_each(|(row, &bias)| row.fill(bias));
+                    for (row, &bias) in logits.chunks_exact_mut(range.len()).zip(&self.bias) {
+                        row.fill(bias);
+                    }
                     let mut z = MatMut::new(logits, outputs, range.len());
                     gemm.a_bt(1.0, self.weight(), x, Accum::Add, z.reborrow());
                     use_logits(range, &mut z)?;
@@ -606,7 +630,7 @@ impl Model {
         Ok(())
     }
 
-    /// [`Model::for_logits`] of logits that were kept.
+    /// [`Model::for_logits`] with logits that are already known.
     fn for_known(
         &self,
         known: &Logits,
@@ -651,7 +675,7 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written; [`Error::Format`] for a weight or bias that is
-    /// not finite: such a file could not be read again.
+    /// not finite, as [`Model::load`] refuses such a file.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.refuse_non_finite(path.as_ref())?;
         files::write_over(path.as_ref(), &self.to_safetensors())
@@ -668,18 +692,18 @@ impl Model {
         }
     }
 
-    /// Read a model file, of flowreg or of torch (`weight` and `bias` in f32).
+    /// Read a model file of flowreg or a state dict of torch (`weight` and `bias` in f32).
     ///
     /// # Errors
-    /// [`Error::Tensors`]; [`Error::Format`] for shapes that are no model's, and for the first
-    /// weight or bias that is not finite; [`Error::Io`].
+    /// [`Error::Tensors`]; [`Error::Format`] for shapes that do not match, and for the first weight
+    /// or bias that is not finite; [`Error::Io`].
     pub fn load(path: impl AsRef<Path>) -> Result<Model> {
         let path = path.as_ref();
         let bytes = files::read(path, "read the model", u64::MAX)?;
         Self::parse(path, &bytes)
     }
 
-    /// Read the bytes of a model file; the path is for messages.
+    /// Read the bytes of a model file; `path` is used in messages only.
     ///
     /// # Errors
     /// As [`Model::load`].
@@ -695,7 +719,7 @@ impl Model {
             return bad("weight and bias", found, "two dimensions and one");
         };
         if outputs != biases {
-            let expected = format!("{outputs} outputs as weight has");
+            let expected = format!("{outputs} values, as weight has {outputs} rows");
             return bad("bias", format!("{biases} values"), &expected);
         }
         let weight_shape = format!("{:?}", shapes[0]);
@@ -745,15 +769,15 @@ impl Model {
     }
 }
 
-/// Refuse an output of another size than `rows x columns` values.
-fn fits(what: &'static str, found: usize, rows: usize, columns: usize) -> Result<()> {
+/// Check that an output has `rows` x `columns` values.
+fn fits(field: &'static str, found: usize, rows: usize, columns: usize) -> Result<()> {
     if found == rows * columns {
         return Ok(());
     }
     let expected = format!("{rows} rows x {columns}");
     Err(Error::shape(
-        what,
-        format!("room for {found} values"),
+        field,
+        format!("a buffer of {found} values"),
         expected,
     ))
 }

@@ -1,39 +1,41 @@
-//! Models of scaled features and of the features as they are.
+//! Conversion of models between scaled features x' = (x - μ)/σ and the features x before scaling:
+//! W = W'/σ, b = b' - W μ, and back W' = W σ, b' = b + W μ. Cost: one pass over W.
 
 use crate::design::scaler::Scaler;
 use crate::model::Model;
 
 impl Scaler {
-    /// Make a model of scaled features one of the features as they were: W = W'/σ, b = b' - W μ.
-    /// b takes up what rounding W to f32 does at the mean row.
+    /// Convert a model of scaled features to one of the features before scaling: W = W'/σ,
+    /// b = b' - W μ. b is computed from the rounded W, so that the logits of the mean row are exact
+    /// up to the rounding of b.
     ///
     /// # Panics
-    /// If the model has other features.
+    /// If the model has another number of features.
     pub fn restore(&self, model: &mut Model) {
         self.each_output(model, |row, mean, deviation| {
-            row.iter_mut()
-                .zip(deviation)
-                .for_each(|(w, s)| *w = (f64::from(*w) / s) as f32);
+            for (w, s) in row.iter_mut().zip(deviation) {
+                *w = (f64::from(*w) / s) as f32;
+            }
             -dot(row, mean)
         });
     }
 
-    /// The inverse of [`Scaler::restore`]: make a model of the features as they are one of
+    /// The inverse of [`Scaler::restore`]: convert a model of the features before scaling to one of
     /// scaled features, W' = W σ, b' = b + W μ.
     ///
     /// # Panics
-    /// If the model has other features.
+    /// If the model has another number of features.
     pub fn scale(&self, model: &mut Model) {
         self.each_output(model, |row, mean, deviation| {
             let shift = dot(row, mean);
-            row.iter_mut()
-                .zip(deviation)
-                .for_each(|(w, s)| *w = (f64::from(*w) * s) as f32);
+            for (w, s) in row.iter_mut().zip(deviation) {
+                *w = (f64::from(*w) * s) as f32;
+            }
             shift
         });
     }
 
-    /// Let `change` do with each row of W, and add what it returns to the bias.
+    /// Call `change` with each row of W, μ and σ, and add its result to the bias of that output.
     fn each_output(&self, model: &mut Model, change: impl Fn(&mut [f32], &[f64], &[f64]) -> f64) {
         let d = self.mean().len();
         assert_eq!(model.weight().cols(), d, "the scaler's features");

@@ -1,9 +1,10 @@
-//! From the coordinates of an optimum to the model, measured on the model.
+//! The certified model of an optimum: the f32 weight and bias of its coordinates, and their
+//! objective, gradient and gap.
 
 use std::borrow::Cow;
 
 use super::Limit;
-use super::search::Search;
+use super::path_solver::PathSolver;
 use crate::design::centered::Precision;
 use crate::error::Result;
 use crate::linalg::vec::Real;
@@ -12,16 +13,16 @@ use crate::loss::risk::Risk;
 use crate::model::{Logits, Model};
 use crate::solver::certificate::{Certificate, Certifier};
 use crate::solver::decrement::decrement;
-use crate::solver::minimizer;
+use crate::solver::minimizer::separation;
 use crate::solver::point::Point;
 use crate::solver::problem::Problem;
 use crate::solver::report::{MeasuredOn, SolveReport, Status, StoppingCriteria};
 
-/// FLOP of a product with X up to which a model is made and measured in f64 from the start: a few
-/// milliseconds.
+/// FLOP of a product with X up to which the weight is computed and certified in f64 at once, which
+/// takes a few milliseconds.
 pub(super) const SMALL: f64 = 5e8;
 
-/// A model with what it is worth.
+/// A model with its certificate.
 pub(super) struct Certified {
     pub(super) model: Model,
     pub(super) report: SolveReport,
@@ -29,15 +30,15 @@ pub(super) struct Certified {
     pub(super) logits: Logits,
 }
 
-impl<S: Problem> Search<'_, '_, S> {
-    /// Whether f64 costs next to nothing.
+impl<S: Problem> PathSolver<'_, '_, S> {
+    /// Whether products with X in f64 cost a few milliseconds at most.
     pub(super) fn is_small(&self, risk: &Risk) -> bool {
         let x = self.design.x();
         let products = 2.0 * x.len() as f64 * x.features() as f64;
         products * risk.outputs() as f64 <= SMALL
     }
 
-    /// The model of a point, its bias as the point has it.
+    /// The model of a point, with the point's bias.
     pub(super) fn model(&mut self, risk: &Risk, point: &Point<S::Real>) -> Result<Model> {
         let exact = self.is_small(risk);
         let weight = self.problem.weight(&point.w, self.design, exact)?;
@@ -51,8 +52,7 @@ impl<S: Problem> Search<'_, '_, S> {
         Ok(self.of_all_classes(risk, weight, bias.collect(), lowest))
     }
 
-    /// A model with an output for every class; `lowest` is the smallest over the samples of the
-    /// largest logit.
+    /// A model with an output for every class; `lowest` as for [`of_all_classes`].
     pub(super) fn of_all_classes(
         &self,
         risk: &Risk,
@@ -71,7 +71,9 @@ impl<S: Problem> Search<'_, '_, S> {
         Model::new(all.w.clone(), bias).expect("the shape of the data")
     }
 
-    /// The model of the point, or of the weight that was made of it before, and what it is worth.
+    /// The certified model of the point. `weight` is the weight of the point if it was computed
+    /// before; its bias is the best one for that weight. If the f32 weight does not reach the
+    /// tolerance, it is computed once more in f64.
     pub(super) fn certify(
         &mut self,
         risk: &Risk,
@@ -112,8 +114,7 @@ impl<S: Problem> Search<'_, '_, S> {
             Status::Separable => certificate.smallest_margin <= 0.0,
             _ => false,
         };
-        let present = risk.present();
-        let weight = weight.map(|weight| of_present(weight, self.design.mean().len(), present));
+        let weight = weight.map(|weight| risk.rows_of_present(weight, self.design.mean().len()));
         let small = self.is_small(risk);
         let (mut weight, mut certificate) = measure(self.problem, weight, small)?;
         if !small && falls_short(&certificate) {
@@ -129,19 +130,19 @@ impl<S: Problem> Search<'_, '_, S> {
         };
         let is_end = !matches!(found.status, Status::Separable | Status::IterationLimit);
         if l2 == 0.0 && is_end {
-            let allowed = minimizer::SURE * stop.largest_gap(report.objective);
+            let allowed = separation::SURE * stop.largest_gap(report.objective);
             let logits = &certificate.logits;
             if let Some(exact) = decrement(self.design, risk, logits) {
                 report.decrement = Some(exact.gain);
                 report.separated_class = exact.separated_class;
-                let is_minimum = exact.gain <= allowed && exact.step < minimizer::RUNNING;
+                let is_minimum = exact.gain <= allowed && exact.step < separation::RUNNING;
                 report.status = match exact.separated_class {
                     Some(_) => Status::QuasiSeparable,
                     None if is_minimum => Status::Converged,
                     None => Status::PrecisionLimited,
                 };
             } else if found.status != Status::QuasiSeparable {
-                let left = minimizer::decrement(self.problem, risk, logits, stop);
+                let left = separation::decrement(self.problem, risk, logits, stop);
                 report.decrement = left;
                 if left.is_none_or(|left| left > allowed) {
                     report.status = Status::PrecisionLimited;
@@ -164,33 +165,19 @@ impl<S: Problem> Search<'_, '_, S> {
         let train = self.splits.train;
         let all = of_all_classes(&logits, risk, train.classes(), lowest);
         let of_outputs = all.z.chunks_exact(train.rows()).zip(&all.b);
-        let narrow: Vec<Vec<f32>> = of_outputs
+        let logits: Vec<Vec<f32>> = of_outputs
             .map(|(z, b)| z.iter().map(|z| (z + b) as f32).collect())
             .collect();
         Ok(Certified {
             model: self.of_all_classes(risk, weight, certificate.bias, lowest),
             report,
             limit,
-            logits: Logits::new(all.b.len(), narrow.concat()),
+            logits: Logits::new(all.b.len(), logits.concat()),
         })
     }
 }
 
-/// The outputs of a weight (c x d) that are fitted.
-pub(super) fn of_present(weight: Vec<f32>, d: usize, present: Option<&[u32]>) -> Vec<f32> {
-    match present {
-        None => weight,
-        // One of two classes: its one output is W = 0.
-        Some(present) if present.len() * d >= weight.len() => vec![0.0; present.len() * d],
-        Some(present) => {
-            let rows = present.iter();
-            rows.flat_map(|&class| weight[class as usize * d..][..d].to_vec())
-                .collect()
-        }
-    }
-}
-
-/// The smallest over the samples of the largest logit, where some class is not fitted.
+/// The smallest, over the rows, of the row's largest logit; 0 if all classes are fitted.
 pub(super) fn lowest_maximum<T: Real>(risk: &Risk, z: &[T], b: &[f64]) -> f64 {
     match risk.present() {
         Some(_) => risk.lowest_maximum(z, b),
@@ -198,9 +185,9 @@ pub(super) fn lowest_maximum<T: Real>(risk: &Risk, z: &[T], b: &[f64]) -> f64 {
     }
 }
 
-/// Numbers with an output for every class: one that is not fitted has W = 0, and a bias at which
-/// its probability of every row is below e⁻³⁷, where f64 sums no longer see it. `lowest` is the
-/// smallest over the samples of the largest logit.
+/// The point with an output for every class. A class that is not fitted gets W = 0 and a bias at
+/// which its probability is below e⁻³⁷ in every row, so that it does not change sums in f64.
+/// `lowest` is [`lowest_maximum`].
 pub(super) fn of_all_classes<'p, W: Copy + Default, T: Real>(
     point: &'p Point<T, W>,
     risk: &Risk,
@@ -215,7 +202,7 @@ pub(super) fn of_all_classes<'p, W: Copy + Default, T: Real>(
     let outputs = Loss::for_classes(classes).outputs(classes);
     let mut all = Point {
         w: vec![W::default(); outputs * coords],
-        // Rounded to f32 it must not be above.
+        // The margin of 1e-6 covers rounding to f32.
         b: vec![lowest - NEVER - 1e-6 * lowest.abs(); outputs],
         z: vec![T::default(); outputs * rows],
     };

@@ -1,4 +1,4 @@
-//! Cross-validation: the rows of each fold, and the fits of them.
+//! Cross-validation: the rows of each fold, and the solves on them.
 
 use std::borrow::Cow;
 
@@ -7,21 +7,21 @@ use crate::error::{Error, Result};
 use crate::linalg::vec::Real;
 use crate::loss::weights::RowWeights;
 use crate::path::certify::{lowest_maximum, of_all_classes};
-use crate::path::grid::l2_of_c;
-use crate::path::options::*;
-use crate::path::search::{Search, Task, deviation};
+use crate::path::options::l2_of_c;
+use crate::path::options::{Fold, FoldRows, Folds, PathOptions};
+use crate::path::path_solver::{PathSolver, SolveSpec, deviation};
 use crate::path::select::score;
 use crate::progress::{Event, HeldOut};
 use crate::solver::point::Point;
 use crate::solver::problem::Problem;
 use crate::torch_rng::TorchRng;
 
-impl<S: Problem> Search<'_, '_, S> {
-    /// Every penalty in every fold. The problem is told which rows to fit, and gives the logits of
-    /// all rows. Class weights that are balanced and the features' scale are those of the rows
-    /// that are fitted.
+impl<S: Problem> PathSolver<'_, '_, S> {
+    /// Solve every penalty in every fold, and score it on the held-out rows. The problem fits the
+    /// rows of the fold and gives the logits of all rows. Balanced class weights and the scale of
+    /// the features are those of the fitted rows.
     pub(super) fn cross_validate(&mut self, folds: &Folds) -> Result<()> {
-        /// Scores of folds differ by far more than this tolerance makes of them.
+        /// Scores differ between folds by far more than by this tolerance.
         const TOLERANCE: f64 = 1e-3;
         let train = self.splits.train;
         self.warn_of_rare_classes(folds);
@@ -36,7 +36,7 @@ impl<S: Problem> Search<'_, '_, S> {
             }
             let weights = self.options.weighting.resolve(train, Some(&fold.fitted))?;
             let risk = self.risk(&weights);
-            if self.log.ahead() < penalties.len() {
+            if self.log.to_replay() < penalties.len() {
                 let fitted = (0u32..)
                     .zip(&fold.fitted)
                     .filter(|&(_, &count)| count > 0.0);
@@ -47,26 +47,26 @@ impl<S: Problem> Search<'_, '_, S> {
                 };
                 self.fit_rows(Some(fitted), deviation.as_deref())?;
             }
-            // The l2 of a C depends on the rows that are fitted.
+            // The l2 of a value of C depends on the fitted rows.
             let of_fold = match self.options.penalty.cs() {
                 Some(cs) => l2_of_c(cs, weights.rows.iter().sum())?,
                 None => penalties.clone(),
             };
             self.last = None;
             for l2 in of_fold {
-                let task = Task {
+                let spec = SolveSpec {
                     l2,
                     fold: Some(number),
                     tolerance: self.options.tolerance.max(TOLERANCE),
                 };
-                self.search(&risk, task, |search, found, report| {
-                    // A solve ends with the logits of all rows multiplied out.
+                self.solve(&risk, spec, |solver, found, report| {
+                    // At the end of a solve `z` has the logits of all rows.
                     let Point { b, z, .. } = &found.point;
                     let lowest = lowest_maximum(&risk, z, b);
                     let all = of_all_classes(&found.point, &risk, train.classes(), lowest);
-                    if search.options.emit.held_out {
-                        search.observer.tell(Event::HeldOut(HeldOut {
-                            fold: task.fold,
+                    if solver.options.emit.held_out {
+                        solver.observer.tell(Event::HeldOut(HeldOut {
+                            fold: spec.fold,
                             l2,
                             rows: rows.held_out.clone(),
                             outputs: all.b.len(),
@@ -82,6 +82,7 @@ impl<S: Problem> Search<'_, '_, S> {
         self.fit_rows(None, deviation.as_deref())
     }
 
+    /// Make the problem fit `rows` alone (`None`: all) on the scale `deviation`.
     pub(super) fn fit_rows(
         &mut self,
         rows: Option<Vec<u32>>,
@@ -95,7 +96,7 @@ impl<S: Problem> Search<'_, '_, S> {
         })
     }
 
-    /// Classes with fewer rows than there are stratified folds are missing in some folds.
+    /// Warn of classes with fewer rows than stratified folds: some folds hold out none of them.
     fn warn_of_rare_classes(&mut self, folds: &Folds) {
         const NAMED: usize = 5;
         let FoldRows::Stratified { count, .. } = folds.rows else {
@@ -103,10 +104,9 @@ impl<S: Problem> Search<'_, '_, S> {
         };
         let train = self.splits.train;
         let mut rows = vec![0; train.classes()];
-        train
-            .labels()
-            .iter()
-            .for_each(|&label| rows[label as usize] += 1);
+        for &label in train.labels() {
+            rows[label as usize] += 1;
+        }
         let rare: Vec<String> = (rows.iter().enumerate())
             .filter(|(_, rows)| (1..count).contains(rows))
             .map(|(class, rows)| format!("class {class} ({rows})"))
@@ -127,7 +127,7 @@ impl<S: Problem> Search<'_, '_, S> {
     }
 }
 
-/// How often a fold fits each row, and the weight with which it scores each row.
+/// The number of times that a fold fits each row, and the weight with which it scores each row.
 struct Counts {
     fitted: Vec<f64>,
     held_out: Vec<f64>,
@@ -148,14 +148,15 @@ impl Counts {
         counts
     }
 
-    /// Why the fold cannot be fitted or scored, if so; `weights` are those of all rows.
+    /// The reason why the fold cannot be fitted or scored, if there is one; `weights` are those of
+    /// all rows.
     fn left_out(&self, train: &Samples, weights: &RowWeights) -> Option<&'static str> {
         let mut classes = (train.labels().iter().zip(&self.fitted).zip(&weights.rows))
             .filter(|((_, count), weight)| **count * **weight > 0.0)
             .map(|((label, _), _)| label);
         let first = classes.next();
         if classes.all(|label| Some(label) == first) {
-            Some("its training rows are not of two classes")
+            Some("its fitted rows are of fewer than two classes")
         } else if self.held_out.iter().all(|&weight| weight == 0.0) {
             Some("its held-out rows have no weight")
         } else {
@@ -183,7 +184,7 @@ impl Folds {
         (0..count).map(fold).collect()
     }
 
-    /// Refuse sets that are empty or name rows beyond `rows`.
+    /// Check that no set is empty or has a row number of `rows` or above.
     pub(super) fn check(&self, rows: usize) -> Result<()> {
         let FoldRows::Given(folds) = &self.rows else {
             return Ok(());
@@ -192,7 +193,7 @@ impl Folds {
             return Err(Error::options("folds", "no fold", "at least one"));
         }
         for (number, fold) in folds.iter().enumerate() {
-            for (what, set) in [("fitted", &fold.fitted), ("held_out", &fold.held_out)] {
+            for (field, set) in [("fitted", &fold.fitted), ("held_out", &fold.held_out)] {
                 let found = if set.is_empty() {
                     "no row".to_string()
                 } else if let Some(at) = set.iter().position(|&row| row as usize >= rows) {
@@ -200,7 +201,7 @@ impl Folds {
                 } else {
                     continue;
                 };
-                let found = format!("{found} in `{what}` of fold {number}");
+                let found = format!("{found} in `{field}` of fold {number}");
                 let expected = format!("at least one row, each from 0 to {}", rows - 1);
                 return Err(Error::options("folds", found, expected));
             }
@@ -208,7 +209,8 @@ impl Folds {
         Ok(())
     }
 
-    /// Refuse folds none of which can be fitted and scored, or a C that is no penalty in one.
+    /// Check that at least one fold can be fitted and scored, and that each C is a valid l2 in
+    /// every fold.
     pub(super) fn check_weights(&self, train: &Samples, options: &PathOptions) -> Result<()> {
         if let FoldRows::Stratified { count, .. } = self.rows
             && !(2..=train.rows()).contains(&count)
@@ -243,7 +245,7 @@ impl Folds {
         Err(Error::options("`folds`", found, expected))
     }
 
-    /// The same folds of the rows that are kept: `numbers` has their old numbers, ascending.
+    /// The same folds over a subset of the rows; `numbers` has their old numbers, ascending.
     pub(super) fn of_kept(&self, numbers: &[u32]) -> Folds {
         let rows = match &self.rows {
             FoldRows::Stratified { .. } => self.rows.clone(),
@@ -260,7 +262,7 @@ impl Folds {
         Folds { rows, ..*self }
     }
 
-    /// What tells them from others.
+    /// The folds in the fingerprint of a fit.
     pub(super) fn fingerprint(&self) -> String {
         let rows = match &self.rows {
             FoldRows::Stratified { count, seed } => format!("{count}, `seed` {seed}"),
@@ -282,15 +284,15 @@ impl Folds {
     }
 }
 
-/// The logits z + b 1ᵀ of some rows, rows x outputs; z is c x n.
+/// The logits z + b 1ᵀ of the rows with these numbers, rows x outputs; z is c x n.
 fn logits_of<T: Real>(rows: &[u32], z: &[T], b: &[f64]) -> Vec<f64> {
     let n = z.len() / b.len();
     let of_row = |&row: &u32| (0..b.len()).map(move |j| z[j * n + row as usize].into() + b[j]);
     rows.iter().flat_map(of_row).collect()
 }
 
-/// The fold of each row: every class is dealt out in a random order, beginning where the one
-/// before ended.
+/// The fold of each row. The rows of each class are dealt to the folds in turn and in a random
+/// order, beginning at the fold after that of the class before.
 fn assign(samples: &Samples, count: usize, seed: u32) -> Vec<usize> {
     let (labels, classes) = (samples.labels(), samples.classes());
     let mut rows_of = vec![Vec::new(); classes];

@@ -1,21 +1,21 @@
 //! The penalties of a path.
 
-use super::options::*;
-use super::search::Search;
+use super::options::{Penalty, descending, l2_of_c};
+use super::path_solver::PathSolver;
 use crate::error::{Error, Result};
 use crate::linalg::power_iteration::largest_eigenvalue;
 use crate::linalg::vec::Real;
 use crate::loss::Loss;
 use crate::solver::problem::Problem;
 
-/// Penalties of `--l2 auto`.
+/// Number of penalties of [`Penalty::Auto`].
 pub(super) const AUTO_COUNT: usize = 20;
 
-/// From the strongest of them to the weakest.
+/// Ratio of the weakest of them to the strongest.
 pub(super) const AUTO_RANGE: f64 = 1e-6;
 
-impl<S: Problem> Search<'_, '_, S> {
-    /// The penalties of a fit of all rows, the strongest first.
+impl<S: Problem> PathSolver<'_, '_, S> {
+    /// The penalties of a fit on all rows, the strongest first.
     pub(super) fn penalties(&mut self) -> Result<Vec<f64>> {
         let total = self.weights.rows.iter().sum();
         Ok(match &self.options.penalty {
@@ -23,21 +23,23 @@ impl<S: Problem> Search<'_, '_, S> {
             Penalty::Cs(cs) => l2_of_c(cs, total)?,
             Penalty::Value(l2) => vec![*l2],
             Penalty::List(values) => descending(values.clone()),
-            Penalty::Path { from, to, count } => ratios(from.max(*to), from.min(*to), *count),
+            Penalty::Path { from, to, count } => geometric(from.max(*to), from.min(*to), *count),
             Penalty::Auto => {
-                let strongest = self.curvature();
+                let strongest = self.strongest();
                 if !(strongest.is_finite() && strongest > 0.0) {
                     let found = "auto, and all features are constant (or their products overflow)";
                     return Err(Error::options("`l2`", found, "`l2` VALUE or `penalties`"));
                 }
-                ratios(strongest, AUTO_RANGE * strongest, AUTO_COUNT)
+                geometric(strongest, AUTO_RANGE * strongest, AUTO_COUNT)
             }
         })
     }
 
-    /// h λmax(D½ Xc Xcᵀ D½) at W = 0, D being the rows' shares and Xc centred by them (X where
-    /// there is no bias).
-    pub(super) fn curvature(&mut self) -> f64 {
+    /// The strongest penalty of [`Penalty::Auto`]: h λmax(D½ Xc Xcᵀ D½), where h is the second
+    /// derivative of the loss in one logit at W = 0, D the diagonal of the rows' shares of the total
+    /// weight, and Xc is X centred by these shares (X itself if there is no bias). Cost: 8 to 50
+    /// products with X or K.
+    pub(super) fn strongest(&mut self) -> f64 {
         let n = self.problem.rows();
         let classes = self.splits.train.classes() as f64;
         let h = match Loss::for_classes(self.splits.train.classes()) {
@@ -67,28 +69,8 @@ impl<S: Problem> Search<'_, '_, S> {
     }
 }
 
-/// l2 = 1/(C · total) of each C, the strongest first, `total` being the sum of the weights of the
-/// rows that are fitted.
-pub(super) fn l2_of_c(cs: &[f64], total: f64) -> Result<Vec<f64>> {
-    let l2_of = |&c: &f64| {
-        let l2 = 1.0 / (c * total);
-        if l2.is_finite() && l2 > 0.0 {
-            return Ok(l2);
-        }
-        let found = format!("{c}, which is l2 = {l2}: the weights of the rows add up to {total}");
-        let expected = "a value whose l2 is a number above 0";
-        Err(Error::options("`C`", found, expected))
-    };
-    Ok(descending(cs.iter().map(l2_of).collect::<Result<_>>()?))
-}
-
-fn descending(mut values: Vec<f64>) -> Vec<f64> {
-    values.sort_by(|a, b| b.total_cmp(a));
-    values
-}
-
-/// `count` values from one to the other in equal ratios.
-pub(super) fn ratios(from: f64, to: f64, count: usize) -> Vec<f64> {
+/// `count` values, geometrically spaced from `from` to `to`.
+pub(super) fn geometric(from: f64, to: f64, count: usize) -> Vec<f64> {
     let last = (count - 1) as f64;
     let value = |i: usize| (from.ln() + (to.ln() - from.ln()) * i as f64 / last).exp();
     let mut values: Vec<f64> = (0..count).map(value).collect();
@@ -101,8 +83,8 @@ mod tests {
     use super::*;
 
     #[test]
-    pub(super) fn paths_are_geometric_and_end_where_they_should() {
-        let path = ratios(10.0, 0.001, 5);
+    pub(super) fn paths_are_geometric_and_include_both_ends() {
+        let path = geometric(10.0, 0.001, 5);
         assert_eq!((path[0], path[4]), (10.0, 0.001));
         assert!((path[2] - 0.1).abs() < 1e-15);
     }

@@ -1,12 +1,29 @@
-//! Converged fits: a penalty or a path of them, the optimum for each, a choice among them by rows
-//! that were not fitted, the model and its certificate.
+//! Converged fits: the minimum of `F(W, b) = loss(X Wᵀ + 1 bᵀ) + (l2/2) |W|²` for one penalty or
+//! several.
+//!
+//! [`fit_path`] does the following.
+//!
+//! 1. Choose the engine: Gram coordinates (K: n x n, in f64) for n <= d if they fit the memory, else
+//!    the weight itself.
+//! 2. Solve each penalty, from the strongest to the weakest, each from the optimum of the last
+//!    (`path_solver`), by a [`solver`](crate::solver); in folds first, if there are any (`cv`).
+//! 3. Choose the penalty by its validation loss or its mean loss over folds (`select`).
+//! 4. Compute the f32 model of the optimum, and certify it: objective, gradient and gap of that
+//!    model (`certify`).
+//!
+//! Cost in Gram coordinates: n²d flop for K, once for all penalties and, without scaling, for all
+//! folds; a few n²c flop for each conjugate gradient step; 2ncd flop for a model. On the primal
+//! engine, a few ndc flop for each conjugate gradient step.
+//!
+//! Sources: Friedman, Hastie and Tibshirani 2010 (paths with warm starts); Breiman et al. 1984 (the
+//! one-standard-error rule).
 
 mod certify;
 mod cv;
 mod grid;
 pub mod options;
+mod path_solver;
 mod record;
-mod search;
 mod select;
 
 use std::ops::ControlFlow;
@@ -25,51 +42,54 @@ use crate::progress::{Event, Flow, Observer, PathEntry};
 use crate::solver::report::{SolveReport, Step};
 use crate::threads;
 use crate::threads::Work;
-use grid::l2_of_c;
+use options::l2_of_c;
 pub use options::{Emit, Fold, FoldRows, Folds, Optimizer, PathOptions, Penalty};
-use search::{choose, fit_on_problem};
+use path_solver::{choose, fit_on_problem};
 use select::choice;
 
-/// A converged fit.
+/// The result of [`fit_path`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PathFit {
     /// The model.
     pub model: Model,
     /// The penalty of the model.
     pub l2: f64,
-    /// The end of the search for the model, measured on the model.
+    /// How the solve of the chosen penalty ended, measured on the model.
     pub report: SolveReport,
-    /// What limits a model that is
+    /// What limits the precision if the status is
     /// [`Status::PrecisionLimited`](crate::solver::report::Status::PrecisionLimited).
     pub limit: Option<Limit>,
-    /// The model's logits of the training rows; `None` where the validation rows were fitted, too.
+    /// The model's logits of the training rows; `None` if the validation rows were fitted too, or
+    /// if some rows have weight 0.
     pub logits: Option<Logits>,
-    /// All penalties that were tried, the strongest first.
+    /// All penalties that were solved, the strongest first.
     pub path: Vec<PathEntry>,
-    /// Steps of the search for the model.
+    /// The steps of the solve of the chosen penalty.
     pub steps: Vec<Step>,
-    /// The engine that did it.
+    /// The engine of the fit.
     pub engine: EngineKind,
-    /// Whether the Gram engine, which works in f64, could have done it.
+    /// Whether the Gram engine, which works in f64, could be used.
     pub gram_is_possible: bool,
-    /// Threads it used.
+    /// Number of threads of the fit.
     pub threads: usize,
     /// Seconds from the options to the model.
     pub seconds: f64,
 }
 
-/// What stands between a fit and its optimum.
+/// What limits the precision of a fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
-    /// Products and sums of the optimizer are rounded.
+    /// Rounding in the products and sums of the solver.
     Search,
-    /// The optimum was found; its weight and bias, rounded to f32, are no longer that good.
+    /// Rounding of the optimal weight and bias to f32.
     Model,
 }
 
-/// The optimum of `mean loss + (l2/2) |W|²` for the penalty that is given or chosen. b is not
-/// penalised; without [`PathOptions::fit_intercept`] it is 0.
+/// Minimises `F(W, b) = loss(X Wᵀ + 1 bᵀ) + (l2/2) |W|²` (X: n x d, W: c x d, b: c) for one penalty
+/// or several, and returns the model of the given or chosen one. b is not penalised; it is 0 without
+/// [`PathOptions::fit_intercept`]. Steps and cost: see the [module](crate::path).
 ///
 /// ```
 /// use flowreg::path::Penalty;
@@ -84,11 +104,11 @@ pub enum Limit {
 /// ```
 ///
 /// # Errors
-/// [`Error::Options`] for options that make no sense, [`Error::Memory`] for more rows and
-/// features than it holds, [`Error::Shape`] for rows or weights that do not fit together,
+/// [`Error::Options`] for invalid options, [`Error::Memory`] if the matrices of the engine do not
+/// fit the memory, [`Error::Shape`] for rows, labels or weights of different lengths,
 /// [`Error::Tensors`] and [`Error::Format`] for a checkpoint that is damaged or of another fit,
-/// [`Error::Io`] if one cannot be written, [`Error::Interrupted`] if the callback or
-/// [`PathOptions::cancel`] stopped it.
+/// [`Error::Io`] if a checkpoint cannot be written, [`Error::Interrupted`] if the callback or
+/// [`PathOptions::cancel`] stopped the fit.
 pub fn fit_path<'a, F: Flow>(
     data: impl Into<Splits<'a>>,
     options: &PathOptions,
@@ -125,7 +145,7 @@ fn fit_splits(splits: Splits, options: &PathOptions, observer: &mut Observer) ->
         let mut fit = match splits.validation.filter(|_| options.refit_all) {
             None => fit_on_problem(splits, options, gemm, None, &mut log, observer)?,
             Some(validation) => {
-                // A choice that was made before is not made again.
+                // The checkpoint of a refit has the records that chose the penalty.
                 if !log.refitting() {
                     fit_on_problem(splits, options, gemm, None, &mut log, observer)?;
                 }
@@ -144,13 +164,13 @@ fn fit_splits(splits: Splits, options: &PathOptions, observer: &mut Observer) ->
     })?
 }
 
-/// An estimate of how long one step of a fit takes.
+/// An estimate of the time of a fit, which decides whether a pool is started.
 fn length(splits: Splits) -> Work {
     let values = splits.train.rows().saturating_mul(splits.train.features());
     Work::flop(values.saturating_mul(64 * splits.train.classes()))
 }
 
-/// The fit of the rows that have a weight: the others do not even enter means and scales.
+/// The fit of the rows whose weight is not 0. The others do not enter means and scales either.
 pub(super) fn without_weightless(
     splits: Splits,
     weights: &[f64],
@@ -174,7 +194,7 @@ pub(super) fn without_weightless(
         train: &train,
         validation: splits.validation,
     };
-    // The callback is told the rows by their numbers among all.
+    // Events have the numbers of the rows among all rows.
     let mut callback = |mut event| {
         if let Event::HeldOut(held_out) = &mut event
             && held_out.fold.is_some()
@@ -192,7 +212,7 @@ pub(super) fn without_weightless(
     };
     let observer = &mut Observer::new(&mut callback, options.cancel.as_ref());
     let fit = fit_splits(splits, &options, observer)?;
-    // Those of some rows only.
+    // The logits are those of the kept rows only.
     Ok(PathFit {
         logits: None,
         ..fit
@@ -206,7 +226,7 @@ pub(super) fn check(splits: Splits, options: &PathOptions) -> Result<()> {
         folds.check(n)?;
     }
     if options.engine == EngineChoice::Gram && n > d {
-        // Nothing tells what of a gradient lies in K's null space from rounding.
+        // K is singular: rounding cannot be distinguished from components in its null space.
         return Err(Error::options(
             "`engine`",
             format!("gram, for {n} rows of {d} features"),
@@ -223,17 +243,14 @@ pub(super) fn check(splits: Splits, options: &PathOptions) -> Result<()> {
     splits.check_shapes()
 }
 
-/// Refuse a model to start from that is not one of these features and classes.
+/// Check that the model to start from has the features and classes of the rows, and finite values.
 fn check_start(start: &Model, train: &Samples) -> Result<()> {
     let shape = |features: usize, classes: usize| format!("{features} features, {classes} classes");
     let found = shape(start.weight().cols(), start.classes());
     let expected = shape(train.features(), train.classes());
     if found != expected {
-        return Err(Error::shape(
-            "start",
-            found,
-            format!("{expected}, as the training rows"),
-        ));
+        let expected = format!("{expected}, as the training rows have");
+        return Err(Error::shape("start", found, expected));
     }
     match start.non_finite() {
         None => Ok(()),
@@ -244,8 +261,8 @@ fn check_start(start: &Model, train: &Samples) -> Result<()> {
     }
 }
 
-/// Everything that the fit's bits depend on, each as the command line calls it. The number of
-/// threads is not among it; the instruction set is, as faer's products in f64 depend on it.
+/// All options and data on which the bits of the fit depend, by the names of their parameters. The
+/// number of threads is not one of them. The instruction set is, as faer's f64 products depend on it.
 pub(super) fn fingerprint(splits: Splits, options: &PathOptions) -> Result<Fingerprint> {
     let (n, d) = (splits.train.rows(), splits.train.features());
     let mut engine = choose(n, d, options.engine)?.to_string();

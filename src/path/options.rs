@@ -1,4 +1,4 @@
-//! What to fit and how.
+//! The options of a converged fit.
 
 use crate::design::plan::EngineChoice;
 use crate::design::scaler::Standardize;
@@ -9,45 +9,44 @@ use crate::loss::weights::SampleWeights;
 use crate::model::Model;
 use crate::progress::Cancel;
 
-/// What to fit and how.
+/// The options of [`fit_path`](crate::fit_path).
 #[derive(Clone, Debug, PartialEq)]
 pub struct PathOptions {
     /// The solver.
     pub optimizer: Optimizer,
     /// The penalty or penalties.
     pub penalty: Penalty,
-    /// What chooses among penalties: with `None`, the validation rows, or nothing (see
-    /// [`Emit::models`]).
+    /// Folds that choose among penalties. With `None` the validation rows choose; without those,
+    /// none is chosen (see [`Emit::models`]).
     pub folds: Option<Folds>,
-    /// Fit the chosen penalty once more, on the validation rows as well.
+    /// Whether to fit the chosen penalty once more, on training and validation rows together.
     pub refit_all: bool,
-    /// What the callback is given of each solve, beside its score.
+    /// What the callback receives of each solve besides its score.
     pub emit: Emit,
-    /// The model that the first solve of a path starts from, of a fold its first one, instead of
-    /// W = 0, b = 0: one of as many features and classes as the rows have. It is not used where its
-    /// objective is above that of W = 0, b = 0. The optimum does not depend on it.
+    /// The model from which the first solve of the path and of each fold starts, instead of W = 0,
+    /// b = 0. It must have the features and classes of the rows. It is ignored if its objective is
+    /// above that of W = 0, b = 0. The optimum does not depend on it.
     pub start: Option<Model>,
     /// Whether there is a bias. Without one b = 0, and features are not centred.
     pub fit_intercept: bool,
-    /// How much each sample counts.
+    /// The weights of samples and classes, and label smoothing.
     pub weighting: SampleWeights,
-    /// The features' scale while fitting; the penalty is that of the scaled features' weight, the
-    /// model one of the features as they are. Of folds, the scale of the rows that are fitted.
+    /// The scaling of the features during the fit. The penalty applies to the weight of the scaled
+    /// features; the model is of the features before scaling. Each fold scales by its fitted rows.
     pub standardize: Standardize,
-    /// Gradient norm that is small enough, as a share of that at W = 0, b = 0; the certified gap
-    /// must also be below 100 times this share of the objective.
+    /// `converged` means: |∇F| <= tolerance · |∇F(W = 0, b = 0)|, and gap <= 100 · tolerance · F.
     pub tolerance: f64,
-    /// Most steps for one penalty.
+    /// Largest number of steps for one penalty.
     pub max_iterations: usize,
-    /// How the weight is represented.
+    /// The representation of the weight.
     pub engine: EngineChoice,
     /// The back end of products of f32 matrices.
     pub backend: Backend,
-    /// Where to save the state now and then, to go on from after a stop.
+    /// Where and how often to save the state, from which a stopped fit resumes.
     pub checkpoints: Option<Checkpoints>,
-    /// Threads; `None` is those of the caller's pool, or one for each core.
+    /// Number of threads; `None`: those of the caller's pool, or one for each core.
     pub threads: Option<usize>,
-    /// What stops the fit before its end.
+    /// Stops the fit when it is set.
     pub cancel: Option<Cancel>,
 }
 
@@ -75,19 +74,19 @@ impl Default for PathOptions {
     }
 }
 
-/// What the callback is given of each solve of a path, as an [`Event`](crate::Event), when the
-/// solve ends. Nothing of it is kept. Folds are solved to a tolerance of 1e-3, or to
-/// [`PathOptions::tolerance`] where that is larger. The refit of [`PathOptions::refit_all`] emits nothing. A fit
-/// that is resumed does not repeat the solves that ended before its checkpoint, nor their events.
+/// The results that the callback receives, as an [`Event`](crate::Event), at the end of each solve
+/// of a path. The fit does not keep them. Folds are solved to a tolerance of 1e-3, or to
+/// [`PathOptions::tolerance`] if that is larger. The refit of [`PathOptions::refit_all`] emits
+/// nothing. A resumed fit repeats neither the solves that its checkpoint records nor their events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Emit {
     /// Logits of the rows that were held out: [`Event::HeldOut`](crate::Event::HeldOut), once for
     /// each fold and penalty, or for each penalty with validation rows.
     pub held_out: bool,
     /// Models: [`Event::Solved`](crate::Event::Solved), once for each fold and penalty, and for
-    /// each penalty on all rows. With it, several penalties need no rows to choose by: then all are
-    /// fitted, none is chosen, and the model of the fit is that of the weakest. Cost of a model in
-    /// Gram coordinates: 2ncd flop.
+    /// each penalty on all rows. If it is set, several penalties are allowed without validation rows
+    /// and folds: all are fitted, none is chosen, and the model of the fit is that of the weakest.
+    /// Cost of a model in Gram coordinates: 2ncd flop.
     pub models: bool,
 }
 
@@ -101,12 +100,12 @@ pub enum Optimizer {
     Lbfgs,
 }
 
-/// l2 of `mean loss + (l2/2) |W|²`. Several penalties are fitted from the strongest to the
-/// weakest, each from the last one's optimum, whatever order they are given in.
+/// The penalty l2 of `mean loss + (l2/2) |W|²`, or several. Several penalties are solved from the
+/// strongest to the weakest, each from the optimum of the last; the order of the list is ignored.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Penalty {
-    /// scikit-learn's C: l2 = 1/(C Σ wᵢ), wᵢ being the weight of a row (1 where rows count alike).
-    /// In a fold the sum is over the rows that the fold fits, as in scikit-learn.
+    /// scikit-learn's C: l2 = 1/(C Σ wᵢ), where wᵢ is the weight of row i (1 without weights). In a
+    /// fold the sum is over the fitted rows, as in scikit-learn.
     C(f64),
     /// Several values of C, each once.
     Cs(Vec<f64>),
@@ -123,17 +122,18 @@ pub enum Penalty {
         /// Number of penalties, both ends included.
         count: usize,
     },
-    /// Twenty, over six decades down from `h λmax(Xc Xcᵀ)/n`, h the curvature of the loss at
-    /// W = 0, where a penalty halves even the strongest direction. With validation rows the path
-    /// ends early, after three penalties in a row without a lower validation loss.
+    /// Twenty penalties over six decades, down from `h λmax(Xc Xcᵀ)/n`, where h is the second
+    /// derivative of the loss in one logit at W = 0 and Xc has centred features: a penalty that
+    /// halves even the steepest direction. With validation rows the path ends after three penalties
+    /// in a row without a lower validation loss.
     Auto,
 }
 
-/// Most penalties of a path.
+/// Largest number of penalties of a path.
 const MAX_PENALTIES: usize = 10_000;
 
 impl Penalty {
-    /// Whether it is more than one.
+    /// Whether there is more than one penalty.
     pub(super) fn is_several(&self) -> bool {
         match self {
             Penalty::C(_) | Penalty::Value(_) => false,
@@ -142,7 +142,7 @@ impl Penalty {
         }
     }
 
-    /// The values of C, if it is given by them.
+    /// The values of C, if the penalties are given as such.
     pub(super) fn cs(&self) -> Option<&[f64]> {
         match self {
             Penalty::C(c) => Some(std::slice::from_ref(c)),
@@ -151,7 +151,7 @@ impl Penalty {
         }
     }
 
-    /// Refuse values that are no penalties.
+    /// Check that all values are valid penalties.
     fn check(&self) -> Result<()> {
         match self {
             Penalty::C(c) => positive("`C`", *c),
@@ -191,7 +191,7 @@ fn positive(option: &'static str, value: f64) -> Result<()> {
     }
 }
 
-/// Refuse a list that is empty or too long, or has a value twice or one that is not `allowed`.
+/// Check that a list is neither empty nor too long, and has no value twice and only `allowed` ones.
 fn check_list(
     option: &'static str,
     values: &[f64],
@@ -225,8 +225,8 @@ fn check_list(
 pub struct Folds {
     /// The rows that each fold fits and scores.
     pub rows: FoldRows,
-    /// Choose the strongest penalty whose loss is within one standard error of the lowest
-    /// (Breiman et al. 1984), instead of the lowest.
+    /// Whether to choose the strongest penalty whose loss is within one standard error of the
+    /// lowest (Breiman et al. 1984), instead of the lowest loss.
     pub one_standard_error: bool,
 }
 
@@ -235,7 +235,7 @@ pub struct Folds {
 pub enum FoldRows {
     /// Every row is held out by one fold and fitted by the others.
     Stratified {
-        /// Number of folds. Each has its share of every class.
+        /// Number of folds. Each holds out its share of every class.
         count: usize,
         /// Seed of the order in which the rows of a class are dealt to the folds.
         seed: u32,
@@ -281,11 +281,11 @@ impl Folds {
 }
 
 impl PathOptions {
-    /// Refuse options that make no sense, whatever the rows; `validated` tells whether there are
+    /// Check the options that do not depend on the training rows; `validated`: whether there are
     /// validation rows.
     ///
     /// # Errors
-    /// [`Error::Options`].
+    /// [`Error::Options`] for a value out of range or options that exclude each other.
     pub fn check(&self, validated: bool) -> Result<()> {
         self.penalty.check()?;
         positive("`tolerance`", self.tolerance)?;
@@ -318,4 +318,24 @@ impl PathOptions {
         }
         Ok(())
     }
+}
+
+/// l2 = 1/(C · total) of each C, the strongest first; `total` is the sum of the weights of the
+/// fitted rows.
+pub(super) fn l2_of_c(cs: &[f64], total: f64) -> Result<Vec<f64>> {
+    let l2_of = |&c: &f64| {
+        let l2 = 1.0 / (c * total);
+        if l2.is_finite() && l2 > 0.0 {
+            return Ok(l2);
+        }
+        let found = format!("{c}, which is l2 = {l2}: the weights of the rows add up to {total}");
+        let expected = "a value whose l2 is a number above 0";
+        Err(Error::options("`C`", found, expected))
+    };
+    Ok(descending(cs.iter().map(l2_of).collect::<Result<_>>()?))
+}
+
+pub(super) fn descending(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(|a, b| b.total_cmp(a));
+    values
 }

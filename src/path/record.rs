@@ -1,5 +1,5 @@
-//! What a checkpoint of a converged fit holds: a row of numbers for each solve that has ended, and
-//! the state of the solve underway.
+//! The solve log of a converged fit, which its checkpoint stores: a record for each solve that has
+//! ended, and the state of the current solve.
 //!
 //! On resume the path is replayed from its beginning; recorded solves are skipped.
 
@@ -13,55 +13,55 @@ use crate::solver::minimizer::Watch;
 use crate::solver::point::Point;
 use crate::solver::report::{MeasuredOn, Products, SolveReport, Status, Step};
 
-/// A search that came to its end.
+/// The record of a solve that has ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SolveRecord {
     /// The fold whose rows were held out.
     pub fold: Option<usize>,
     /// The penalty.
     pub l2: f64,
-    /// The end.
+    /// How the solve ended.
     pub report: SolveReport,
-    /// Loss and accuracy on rows that were not fitted.
+    /// Loss and accuracy on the validation or held-out rows.
     pub score: Option<(f64, f64)>,
 }
 
 impl From<&SolveRecord> for PathEntry {
-    fn from(searched: &SolveRecord) -> PathEntry {
+    fn from(record: &SolveRecord) -> PathEntry {
         PathEntry {
-            l2: searched.l2,
-            report: searched.report,
-            val_loss: searched.score.map(|(loss, _)| loss),
+            l2: record.l2,
+            report: record.report,
+            val_loss: record.score.map(|(loss, _)| loss),
             val_loss_error: None,
-            val_accuracy: searched.score.map(|(_, accuracy)| accuracy),
+            val_accuracy: record.score.map(|(_, accuracy)| accuracy),
         }
     }
 }
 
-/// An optimum, and the way there.
+/// An optimum and the steps that led to it.
 pub(crate) struct Solution<T> {
     pub point: Point<T>,
     pub steps: Vec<Step>,
-    /// The point spelled out, where it was wanted before.
+    /// The model of the point, if a score or an event needed it.
     pub model: Option<Model>,
 }
 
-/// The record, and where it is kept.
+/// The records of all solves, and the checkpoint that stores them.
 pub(crate) struct SolveLog {
     saver: Option<Saver>,
-    /// What was read and is still to be put into the search that was underway.
+    /// The state of the current solve as read from a checkpoint, until that solve takes it.
     saved: Option<Saved>,
     records: Vec<SolveRecord>,
-    /// How many of these the fit has come past.
-    passed: usize,
-    /// Steps of the search underway.
+    /// Number of records that the resumed fit has replayed.
+    replayed: usize,
+    /// Steps of the current solve.
     steps: Vec<Step>,
-    /// Whether it is that of the chosen penalty on all rows.
+    /// Whether the chosen penalty is being fitted on training and validation rows.
     refitting: bool,
 }
 
 impl SolveLog {
-    /// Begin, or go on from a checkpoint.
+    /// An empty log, or the log of a checkpoint.
     ///
     /// # Errors
     /// As [`Saver::open`], and those of `fingerprint`.
@@ -73,7 +73,7 @@ impl SolveLog {
             saver: None,
             saved: None,
             records: Vec::new(),
-            passed: 0,
+            replayed: 0,
             steps: Vec::new(),
             refitting: false,
         };
@@ -82,15 +82,15 @@ impl SolveLog {
         };
         let mut saver = Saver::new(checkpoints.clone(), fingerprint()?, "steps");
         if let Some(mut saved) = saver.open()? {
-            let mut pages = Pages::default();
-            saved.put(pages.fields())?;
-            for row in pages.records.chunks_exact(SolveRecord::COLUMNS) {
-                let records = SolveRecord::of_row(row);
+            let mut state = LogState::default();
+            saved.put(state.fields())?;
+            for row in state.records.chunks_exact(SolveRecord::COLUMNS) {
+                let record = SolveRecord::of_row(row);
                 let foreign = || saver.foreign("searched", format!("{row:?}"));
-                log.records.push(records.ok_or_else(foreign)?);
+                log.records.push(record.ok_or_else(foreign)?);
             }
-            log.steps = steps_of(&pages.steps);
-            log.refitting = pages.refitting > 0;
+            log.steps = steps_of(&state.steps);
+            log.refitting = state.refitting > 0;
             saver.kept(log.done(log.steps.len()));
             log.saved = Some(saved);
         }
@@ -98,30 +98,32 @@ impl SolveLog {
         Ok(log)
     }
 
-    /// Steps that an earlier process made, if there was one.
+    /// Number of steps in the checkpoint, if the fit was resumed.
     pub fn resumed(&self) -> Option<usize> {
         (self.saved.is_some()).then(|| self.done(self.steps.len()))
     }
 
-    /// Whether the penalty is chosen and now fitted on all rows.
+    /// Whether the penalty was chosen and is now fitted on training and validation rows.
     pub fn refitting(&self) -> bool {
         self.refitting
     }
 
-    /// From now on the chosen penalty is fitted on all rows. What chose it is saved: no search
-    /// is underway while the matrices of more rows are made.
+    /// Begin the fit of the chosen penalty on training and validation rows. Saves the records, as no
+    /// solve saves them while the matrices of these rows are computed.
     pub fn refit(&mut self) -> Result<()> {
         self.refitting = true;
-        self.passed = self.records.len();
-        let (done, mut pages) = (self.done(0), self.pages());
+        self.replayed = self.records.len();
+        let (done, mut state) = (self.done(0), self.state());
         match &mut self.saver {
-            Some(saver) if self.saved.is_none() => saver.save(pages.fields(), done),
+            Some(saver) if self.saved.is_none() => saver.save(state.fields(), done),
             _ => Ok(()),
         }
     }
 
+    /// Check whether the caller has stopped the fit.
+    ///
     /// # Errors
-    /// [`Error::Interrupted`] once the caller wants the fit to stop.
+    /// [`Error::Interrupted`] if so.
     pub fn check(&self, observer: &Observer) -> Result<()> {
         match &self.saver {
             Some(saver) => saver.check(observer),
@@ -129,45 +131,45 @@ impl SolveLog {
         }
     }
 
-    /// The next search, if it was made before.
+    /// The record of the next solve, if the checkpoint has it.
     ///
     /// # Errors
-    /// [`Error::Format`] if it was another one.
-    pub fn pass(&mut self, fold: Option<usize>, l2: f64) -> Result<Option<SolveRecord>> {
-        let Some(&records) = self.records.get(self.passed) else {
+    /// [`Error::Format`] if the record is of another fold or penalty.
+    pub fn replay(&mut self, fold: Option<usize>, l2: f64) -> Result<Option<SolveRecord>> {
+        let Some(&record) = self.records.get(self.replayed) else {
             return Ok(None);
         };
-        self.passed += 1;
-        if (records.fold, records.l2) == (fold, l2) {
-            Ok(Some(records))
+        self.replayed += 1;
+        if (record.fold, record.l2) == (fold, l2) {
+            Ok(Some(record))
         } else {
             Err(self.foreign())
         }
     }
 
-    /// Searches that were made before and are still to be passed.
-    pub fn ahead(&self) -> usize {
-        self.records.len() - self.passed
+    /// Number of records that are still to be replayed.
+    pub fn to_replay(&self) -> usize {
+        self.records.len() - self.replayed
     }
 
-    /// A search came to its end; its steps.
-    pub fn record(&mut self, records: SolveRecord) -> Vec<Step> {
-        self.records.push(records);
-        self.passed = self.records.len();
+    /// Add the record of the current solve; returns the steps of that solve.
+    pub fn record(&mut self, record: SolveRecord) -> Vec<Step> {
+        self.records.push(record);
+        self.replayed = self.records.len();
         std::mem::take(&mut self.steps)
     }
 
-    /// How the last search ended.
+    /// The status of the last recorded solve.
     pub fn last_status(&self) -> Option<Status> {
         Some(self.records.last()?.report.status)
     }
 
-    /// Whether the best optimum so far, beside the search underway, is still to be put in.
+    /// Whether the checkpoint holds a best optimum that the current solve will restore.
     pub fn has_best(&self) -> bool {
         (self.saved.as_ref()).is_some_and(|saved| saved.has("best.w"))
     }
 
-    /// The penalties tried so far, without folds.
+    /// The penalties solved so far outside of folds.
     pub fn path(&self) -> Vec<PathEntry> {
         let records = self.records.iter();
         records
@@ -176,11 +178,11 @@ impl SolveLog {
             .collect()
     }
 
-    /// The penalties tried in folds, each with its mean over all of them.
+    /// The penalties solved in folds, each with the mean of its scores over the folds.
     pub fn path_of_folds(&self) -> Vec<PathEntry> {
         let records = self.records.iter();
         let records: Vec<&SolveRecord> = records.filter(|s| s.fold.is_some()).collect();
-        // Folds may have been left out; those that were not have all penalties.
+        // A fold may have been left out; every other fold has all penalties.
         let first = records.first().and_then(|s| s.fold);
         let count = records.iter().filter(|s| s.fold == first).count();
         let of_penalty = |i: usize| {
@@ -200,20 +202,21 @@ impl SolveLog {
         (0..count).map(of_penalty).collect()
     }
 
-    /// A checkpoint whose searches do not lead where it says that the fit was.
+    /// The error for a checkpoint whose records do not match this fit.
     pub fn foreign(&self) -> Error {
-        let saver = (self.saver.as_ref()).expect("only a checkpoint has what was not made here");
-        saver.foreign("searched", format!("{} searches", self.records.len()))
+        let saver =
+            (self.saver.as_ref()).expect("only a checkpoint has records of another process");
+        saver.foreign("searched", format!("{} solves", self.records.len()))
     }
 
-    /// Steps in all, so many in the search underway.
+    /// Number of steps of all solves, `steps` of them in the current one.
     fn done(&self, steps: usize) -> usize {
         let records = self.records.iter();
         steps + records.map(|s| s.report.iterations).sum::<usize>()
     }
 
-    fn pages(&self) -> Pages {
-        Pages {
+    fn state(&self) -> LogState {
+        LogState {
             records: self.records.iter().flat_map(SolveRecord::row).collect(),
             steps: rows_of(&self.steps),
             refitting: usize::from(self.refitting),
@@ -221,15 +224,15 @@ impl SolveLog {
     }
 }
 
-/// What of a checkpoint does not depend on the shape of points.
+/// The part of a checkpoint that does not depend on the shape of points.
 #[derive(Default)]
-struct Pages {
+struct LogState {
     records: Vec<f64>,
     steps: Vec<f64>,
     refitting: usize,
 }
 
-impl Pages {
+impl LogState {
     fn fields(&mut self) -> StateDict<'_> {
         let mut fields = StateDict::default();
         fields.rows("searched", &mut self.records, SolveRecord::COLUMNS);
@@ -239,10 +242,10 @@ impl Pages {
     }
 }
 
-/// Watches a solve, and saves its state with the record.
-pub(crate) struct Watched<'j, 'o, T> {
+/// Reports the steps of a solve, and saves its state with the log.
+pub(crate) struct SolveWatch<'j, 'o, T> {
     pub log: &'j mut SolveLog,
-    /// The best optimum before it, if one is to be kept.
+    /// The best optimum so far, if validation rows choose.
     pub best: Option<&'j mut Solution<T>>,
     pub observer: &'j mut Observer<'o>,
     /// The penalty and fold of the solve.
@@ -250,7 +253,7 @@ pub(crate) struct Watched<'j, 'o, T> {
     pub fold: Option<usize>,
 }
 
-impl<T: Real> Watch<Point<T>> for Watched<'_, '_, T> {
+impl<T: Real> Watch<Point<T>> for SolveWatch<'_, '_, T> {
     fn begin(&mut self, state: &mut impl State<Point<T>>) -> Result<bool> {
         let Some(mut saved) = self.log.saved.take() else {
             return Ok(false);
@@ -283,16 +286,16 @@ impl<T: Real> Watch<Point<T>> for Watched<'_, '_, T> {
     }
 }
 
-impl<T: Real> Watched<'_, '_, T> {
-    /// Save the state if it is time to; stop if a signal has come.
+impl<T: Real> SolveWatch<'_, '_, T> {
+    /// Save the state if a checkpoint is due; return an error if the caller has stopped the fit.
     fn keep(&mut self, step: Step, state: &mut impl State<Point<T>>) -> Result<()> {
         let done = self.log.done(step.iteration);
         let mut saver = self.log.saver.take();
         let kept = checkpoint::keep(saver.as_mut(), self.observer, done, |saver| {
-            let mut pages = self.log.pages();
+            let mut log_state = self.log.state();
             let mut best_steps =
                 (self.best.as_ref()).map_or(Vec::new(), |best| rows_of(&best.steps));
-            let mut fields = pages.fields();
+            let mut fields = log_state.fields();
             state.fields(&mut fields);
             if let Some(best) = &mut self.best {
                 best_fields(&mut best.point, &mut best_steps, &mut fields);
@@ -314,7 +317,7 @@ fn best_fields<'a, T: Real>(
     fields.rows("steps", steps, STEP_COLUMNS);
 }
 
-/// Values of a step: all but its number.
+/// Values of a step in a checkpoint: all but its number.
 const STEP_COLUMNS: usize = 2;
 
 fn rows_of(steps: &[Step]) -> Vec<f64> {
@@ -337,7 +340,7 @@ fn steps_of(rows: &[f64]) -> Vec<Step> {
 impl SolveRecord {
     const COLUMNS: usize = 16;
 
-    /// In numbers; NaN for what there is not.
+    /// The record as numbers; NaN for `None`.
     fn row(&self) -> [f64; Self::COLUMNS] {
         let SolveReport { products, .. } = self.report;
         let (loss, accuracy) = self.score.unwrap_or((f64::NAN, f64::NAN));
@@ -361,7 +364,7 @@ impl SolveRecord {
         ]
     }
 
-    /// `None` for numbers of nothing.
+    /// The record from numbers; `None` if they are not those of a record.
     fn of_row(row: &[f64]) -> Option<SolveRecord> {
         const STATUSES: [Status; 5] = [
             Status::Converged,
@@ -422,7 +425,7 @@ impl SolveRecord {
                     solves: count(solves)?,
                 },
             },
-            // A loss may be NaN, an accuracy not.
+            // The loss of a score may be NaN, the accuracy cannot.
             score: some(accuracy).map(|accuracy| (val_loss, accuracy)),
         })
     }
@@ -433,8 +436,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_hold_what_was_searched() {
-        let mut records = SolveRecord {
+    fn records_are_encoded_as_rows_without_loss() {
+        let mut record = SolveRecord {
             fold: Some(3),
             l2: 0.1,
             report: SolveReport {
@@ -463,13 +466,13 @@ mod tests {
             Status::Separable,
             Status::QuasiSeparable,
         ] {
-            records.report.status = status;
-            assert_eq!(SolveRecord::of_row(&records.row()), Some(records));
+            record.report.status = status;
+            assert_eq!(SolveRecord::of_row(&record.row()), Some(record));
         }
-        (records.fold, records.report.gap, records.score) = (None, None, None);
-        (records.report.decrement, records.report.separated_class) = (None, None);
-        let good = records.row();
-        assert_eq!(SolveRecord::of_row(&good), Some(records));
+        (record.fold, record.report.gap, record.score) = (None, None, None);
+        (record.report.decrement, record.report.separated_class) = (None, None);
+        let good = record.row();
+        assert_eq!(SolveRecord::of_row(&good), Some(record));
         assert_eq!(SolveRecord::of_row(&good[1..]), None);
         for (column, bad) in [
             (0, 0.5),

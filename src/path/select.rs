@@ -1,4 +1,4 @@
-//! The choice of a penalty by rows that were not fitted.
+//! The choice of a penalty by its loss on validation or held-out rows.
 
 use rayon::prelude::*;
 
@@ -8,13 +8,13 @@ use crate::linalg::mat::MatRef;
 use crate::linalg::vec::Real;
 use crate::loss::Loss;
 use crate::loss::risk::Risk;
-use crate::path::grid::l2_of_c;
-use crate::path::options::*;
+use crate::path::options::PathOptions;
+use crate::path::options::l2_of_c;
 use crate::path::record::SolveLog;
 use crate::progress::PathEntry;
 use crate::threads::{Share, Work};
 
-/// The penalties that were tried, and the place of the chosen one.
+/// The penalties that were solved, and the index of the chosen one.
 pub(super) fn choice(
     log: &SolveLog,
     options: &PathOptions,
@@ -28,7 +28,7 @@ pub(super) fn choice(
         return Err(log.foreign());
     }
     if let Some(cs) = options.penalty.cs() {
-        // Each fold has its own l2 for a C: that of the path is the one of all rows.
+        // A value of C is another l2 in each fold; the path shows that of all rows.
         let total = options.weighting.resolve(train, None)?.rows.iter().sum();
         for (entry, l2) in path.iter_mut().zip(l2_of_c(cs, total)?) {
             entry.l2 = l2;
@@ -39,8 +39,8 @@ pub(super) fn choice(
     Ok((path, chosen))
 }
 
-/// The entry to choose: the lowest loss on rows that were not fitted, or the strongest penalty
-/// within one standard error of it. Without such rows, the last.
+/// The index of the entry with the lowest validation loss, or of the strongest penalty within one
+/// standard error of it (Breiman et al. 1984). Without validation losses, the last index.
 pub(super) fn best(path: &[PathEntry], one_standard_error: bool) -> usize {
     let loss = |entry: &PathEntry| entry.val_loss.unwrap_or(f64::NEG_INFINITY);
     let mut lowest = 0;
@@ -58,16 +58,16 @@ pub(super) fn best(path: &[PathEntry], one_standard_error: bool) -> usize {
     }
 }
 
-/// Mean loss and accuracy of rows by their logits z + b 1ᵀ, where row i counts wᵢ times.
+/// Mean loss and accuracy of rows with logits z + b 1ᵀ (z is c x n); row i counts wᵢ times.
 pub(super) fn score<T: Real>(samples: &Samples, weights: &[f64], z: &[T], b: &[f64]) -> (f64, f64) {
     let ones = vec![1.0; samples.classes()];
     let scorer = Risk::new(samples.labels(), weights, &ones, 0.0);
     let (loss, _) = scorer.along((z, b), (z, &vec![0.0; b.len()]), 0.0);
-    let hits = correct(z, b, samples.labels(), weights);
-    (loss, hits / weights.iter().sum::<f64>())
+    let correct = correct(z, b, samples.labels(), weights);
+    (loss, correct / weights.iter().sum::<f64>())
 }
 
-/// The weight of the rows whose prediction is the label.
+/// The sum of the weights of the rows whose prediction is the label.
 pub(super) fn correct<T: Real>(z: &[T], bias: &[f64], labels: &[u32], weights: &[f64]) -> f64 {
     let (n, c) = (labels.len(), bias.len());
     let loss = Loss::for_classes(c.max(2));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_choice_is_the_lowest_or_the_strongest_within_its_error() {
+    fn the_lowest_loss_or_the_strongest_penalty_within_its_error_is_chosen() {
         let path: Vec<PathEntry> = [(3.0, 2.0), (1.0, 1.2), (0.3, 1.0), (0.1, 1.5)]
             .map(|(l2, loss)| entry(l2, Some(loss), Some(0.25)))
             .to_vec();

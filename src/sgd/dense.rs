@@ -4,25 +4,24 @@
 //! are not contiguous (mini-batches, a choice of classes out of order) are gathered into a block
 //! of bounded size first.
 
-use crate::design::dense::Blocks;
-use crate::design::samples::{Batch, Rows};
+use crate::design::dense::Dense;
+use crate::design::rows::{Batch, Rows};
 use crate::io::checkpoint::StateDict;
 use crate::linalg::gemm::Gemm;
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::linalg::vec;
 use crate::loss::BatchLoss;
 use crate::model::Model;
-use crate::sgd::gram::Coordinates;
 use crate::sgd::one_pass::OnePass;
-use crate::sgd::parameters::{Parameters, Workspace};
+use crate::sgd::parameters::Coordinates;
+use crate::sgd::parameters::{LossGradient, Parameters};
 
 /// The primal engine.
 #[derive(Debug)]
 pub struct DenseParameters<'a> {
-    gemm: Gemm,
     start: Model,
-    train: Blocks<'a>,
-    validation: Option<Blocks<'a>>,
+    train: Dense<'a>,
+    validation: Option<Dense<'a>>,
     /// Where it pays.
     one_pass: Option<OnePass>,
     sums: Vec<f64>,
@@ -48,10 +47,9 @@ impl<'a> DenseParameters<'a> {
             .then(|| OnePass::new(x.len(), x.features(), outputs))
             .flatten();
         DenseParameters {
-            gemm,
             start,
-            train: Blocks::new(x),
-            validation: validation.map(Blocks::new),
+            train: Dense::new(x, gemm),
+            validation: validation.map(|x| Dense::new(x, gemm)),
             one_pass,
             sums: Vec::new(),
         }
@@ -70,15 +68,15 @@ impl<'a> DenseParameters<'a> {
 
     /// `Z0ᵀ = W0 Xᵀ` without the bias, of the rows and of the validation rows.
     pub(super) fn start_logits(&mut self) -> (Vec<f32>, Option<Vec<f32>>) {
-        let (gemm, weight) = (self.gemm, self.start.weight());
+        let weight = self.start.weight();
         let no_bias = vec![0.0; weight.rows()];
         let no_weight = weight.as_slice().iter().all(|&w| w == 0.0);
-        let logits = |blocks: &mut Blocks| {
-            let (rows, c) = (blocks.x.len(), no_bias.len());
+        let logits = |x: &mut Dense| {
+            let (rows, c) = (x.rows(), no_bias.len());
             let mut z = vec![0.0; rows * c];
             if !no_weight {
                 let z = MatMut::new(&mut z, c, rows);
-                blocks.logits(gemm, weight, &no_bias, Batch::All, z);
+                x.logits(weight, &no_bias, Batch::All, z);
             }
             z
         };
@@ -91,7 +89,7 @@ impl<'a> DenseParameters<'a> {
         let c = self.outputs();
         let a = MatRef::new(from.a, c, from.a.len() / c);
         let (weight, bias) = self.start.values_mut();
-        (self.train).adjoint(self.gemm, 1.0, a, Batch::All, from.s.into(), weight);
+        (self.train).adjoint(1.0, a, Batch::All, from.s.into(), weight);
         bias.copy_from_slice(from.bias);
         self.start
     }
@@ -124,27 +122,24 @@ impl Parameters for DenseParameters<'_> {
         batch: Batch,
         room: &'a mut Vec<f32>,
     ) -> MatRef<'a> {
-        let (c, d) = (self.outputs(), self.train.x.features());
-        let n = match batch {
-            Batch::All => self.train.x.len(),
-            Batch::Rows(rows) => rows.len(),
-        };
+        let (c, d) = (self.outputs(), self.train.features());
+        let n = self.train.rows_of(batch);
         room.resize(c * n, 0.0);
         let weight = MatRef::new(&at.weight, c, d);
         let z = MatMut::new(room, c, n);
-        (self.train).logits(self.gemm, weight, &at.bias, batch, z);
+        (self.train).logits(weight, &at.bias, batch, z);
         MatRef::new(room, c, n)
     }
 
     fn validation_logits(&mut self, at: &PrimalPoint, z: MatMut) {
-        let weight = MatRef::new(&at.weight, self.outputs(), self.train.x.features());
+        let weight = MatRef::new(&at.weight, self.outputs(), self.train.features());
         let validation = self.validation.as_mut().expect("validation rows");
-        validation.logits(self.gemm, weight, &at.bias, Batch::All, z);
+        validation.logits(weight, &at.bias, Batch::All, z);
     }
 
     fn adjoint(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut PrimalPoint) {
         let alpha = alpha as f32;
-        (self.train).adjoint(self.gemm, alpha, g, batch, beta, &mut out.weight);
+        (self.train).adjoint(alpha, g, batch, beta, &mut out.weight);
         vec::row_sums(g, &mut self.sums);
         vec::axpby_serial(alpha.into(), &self.sums, beta, &mut out.bias);
     }
@@ -154,27 +149,27 @@ impl Parameters for DenseParameters<'_> {
         at: &PrimalPoint,
         batch: Batch,
         objective: &mut BatchLoss,
-        room: &mut Workspace,
+        g: &mut LossGradient,
     ) -> f64 {
-        match (&mut self.one_pass, batch, self.train.x.contiguous()) {
-            (Some(pass), Batch::All, Some(x)) => pass.loss(&at.weight, &at.bias, x, objective),
-            _ => crate::sgd::parameters::loss(self, at, batch, objective, room),
+        match (&mut self.one_pass, batch, self.train.x().contiguous()) {
+            (Some(pass), Batch::All, Some(x)) => pass.loss(&at.weight, &at.bias, x, objective, g),
+            _ => crate::sgd::parameters::loss(self, at, batch, objective, g),
         }
     }
 
     fn gradient(
         &mut self,
         alpha: f64,
+        g: &LossGradient,
         batch: Batch,
         beta: f64,
         out: &mut PrimalPoint,
-        room: &Workspace,
     ) {
         match (&self.one_pass, batch) {
             (Some(pass), Batch::All) => {
-                pass.adjoint(alpha as f32, beta, &mut out.weight, &mut out.bias);
+                pass.adjoint(alpha as f32, g, beta, &mut out.weight, &mut out.bias);
             }
-            _ => self.adjoint(alpha, room.gradient(self.outputs()), batch, beta, out),
+            _ => self.adjoint(alpha, g.of_logits(self.outputs()), batch, beta, out),
         }
     }
 
@@ -185,13 +180,13 @@ impl Parameters for DenseParameters<'_> {
 
     /// Cost: 4nd flop, X read twice.
     fn curvature(&mut self, v: &[f32], out: &mut [f32]) {
-        let (n, d) = (v.len(), self.train.x.features());
+        let (n, d) = (v.len(), self.train.features());
         let mut direction = vec![0.0; d];
         let g = MatRef::new(v, 1, n);
-        (self.train).adjoint(self.gemm, 1.0, g, Batch::All, 0.0, &mut direction);
+        (self.train).adjoint(1.0, g, Batch::All, 0.0, &mut direction);
         let sum = v.iter().map(|&v| f64::from(v)).sum::<f64>() as f32;
         let (direction, z) = (MatRef::new(&direction, 1, d), MatMut::new(out, 1, n));
-        (self.train).logits(self.gemm, direction, &[sum], Batch::All, z);
+        (self.train).logits(direction, &[sum], Batch::All, z);
     }
 
     fn coordinates(_: &PrimalPoint) -> Option<Coordinates<'_>> {

@@ -16,7 +16,7 @@
 //! within 2e-8 instead of 6e-7).
 
 use crate::design::gram::{GramMatrix, Scratch};
-use crate::design::samples::{Batch, Rows};
+use crate::design::rows::{Batch, Rows};
 use crate::io::checkpoint::StateDict;
 use crate::kernels::{Isa, columns, with_isa};
 use crate::linalg::gemm::{Accum, Gemm};
@@ -24,7 +24,7 @@ use crate::linalg::mat::{MatMut, MatRef};
 use crate::linalg::vec;
 use crate::model::Model;
 use crate::sgd::dense::DenseParameters;
-use crate::sgd::parameters::Parameters;
+use crate::sgd::parameters::{Coordinates, Parameters};
 use crate::threads::{Share, Work};
 
 /// The Gram engine.
@@ -49,17 +49,6 @@ pub struct GramPoint {
     bias: Vec<f32>,
     /// Zᵀ, c x n: the logits of all rows.
     z: Vec<f32>,
-}
-
-/// The weight s·W0 + Aᵀ X and the bias b.
-#[derive(Clone, Copy, Debug)]
-pub struct Coordinates<'a> {
-    /// s.
-    pub s: f32,
-    /// b: c values.
-    pub bias: &'a [f32],
-    /// Aᵀ: c x n, row-major.
-    pub a: &'a [f32],
 }
 
 impl<'a> GramParameters<'a> {

@@ -3,17 +3,16 @@
 
 pub mod dense;
 pub mod gram;
+mod init;
 pub mod one_pass;
 pub mod optimizer;
+pub mod options;
 pub mod parameters;
 pub mod recipe;
 pub mod schedule;
 pub mod trainer;
 pub mod trajectory;
 
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use crate::design::gram::GramMatrix;
@@ -22,150 +21,24 @@ use crate::design::plan::{EngineChoice, EngineKind, Plan, Shape};
 use crate::design::samples::{OwnedSamples, Samples, Splits};
 use crate::design::scaler::{Scaler, Standardize};
 use crate::error::{Error, Result};
-use crate::io::checkpoint::{Checkpoints, Fingerprint, Saver};
+use crate::io::checkpoint::{Fingerprint, Saver};
 use crate::kernels::Isa;
 use crate::linalg::gemm::{Backend, Gemm};
-use crate::loss::weights::SampleWeights;
 use crate::loss::{BatchLoss, Loss};
-use crate::model::{About, Model};
-use crate::progress::{Cancel, Epoch, Event, Flow, Observer};
+use crate::model::Model;
+use crate::progress::{Event, Flow, Observer};
 use crate::sgd::dense::DenseParameters;
 use crate::sgd::gram::GramParameters;
+pub use crate::sgd::init::Init;
+use crate::sgd::init::initial_model;
 use crate::sgd::optimizer::{LearningRate, Sgd};
+use crate::sgd::options::choice;
+pub use crate::sgd::options::{Fit, FitOptions, Timings};
+use crate::sgd::parameters::Coordinates;
 use crate::sgd::parameters::Parameters;
 use crate::sgd::trainer::{Trainer, Watched};
 use crate::threads;
 use crate::threads::Work;
-use crate::torch_rng::TorchRng;
-
-/// What to fit and how.
-#[derive(Clone, Debug, Default)]
-pub struct FitOptions {
-    /// The optimizer and its settings.
-    pub sgd: Sgd,
-    /// Where the weights start.
-    pub init: Init,
-    /// How the weight is represented.
-    pub engine: EngineChoice,
-    /// How much each sample counts.
-    pub weighting: SampleWeights,
-    /// What is done to the features before the fit, on a copy of them; validation rows are put on
-    /// the training rows' scale. Sample weights count in mean and deviation. The model that comes
-    /// out is of the features as they were, as that of [`Init::File`] that goes in is; torch's
-    /// start is drawn on the scaled features. Weight decay acts on the scaled features' weights.
-    pub standardize: Standardize,
-    /// Stop when so many epochs in a row brought no lower validation loss, and return the
-    /// best epoch's model.
-    pub early_stopping: Option<usize>,
-    /// Where to write every epoch's Gram coordinates, for [`crate::Trajectory`] to read; no file
-    /// that is there is replaced.
-    pub save_trajectory: Option<PathBuf>,
-    /// Where to save the state now and then, to go on from after a stop.
-    pub checkpoints: Option<Checkpoints>,
-    /// Threads; `None` is those of the caller's pool, or one for each core.
-    pub threads: Option<usize>,
-    /// What stops the fit before its end.
-    pub cancel: Option<Cancel>,
-    /// Who multiplies matrices.
-    pub backend: Backend,
-}
-
-/// Initial weights.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Init {
-    /// Those of `torch.manual_seed(seed); torch.nn.Linear(d, c)`, to the bit.
-    Torch {
-        /// The seed.
-        seed: u32,
-    },
-    /// All zero.
-    Zeros,
-    /// A model file of the same shape; a temperature in it is left aside.
-    File(PathBuf),
-    /// Such a model that is read already, and its file, for messages and checkpoints.
-    Model {
-        /// The model.
-        model: Arc<Model>,
-        /// Its file.
-        path: PathBuf,
-    },
-}
-
-impl fmt::Display for Init {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Init::Torch { seed } => write!(f, "torch (seed {seed})"),
-            Init::Zeros => f.write_str("zeros"),
-            Init::File(path) | Init::Model { path, .. } => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-impl Default for Init {
-    fn default() -> Self {
-        Init::Torch { seed: 0 }
-    }
-}
-
-/// A finished fit.
-#[derive(Clone, Debug)]
-pub struct Fit {
-    /// The trained model: the best epoch's with early stopping, else the last one's.
-    pub model: Model,
-    /// Every epoch.
-    pub history: Vec<Epoch>,
-    /// The engine that did it, and what each would have cost.
-    pub plan: Plan,
-    /// Learning rate before its schedule.
-    pub lr: f64,
-    /// 2/L, below which a full-batch step without momentum lowers the loss (with weight decay,
-    /// the loss and its penalty); `None` if it was not computed: by the primal engine with a
-    /// fixed learning rate.
-    pub lr_bound: Option<f64>,
-    /// The epoch whose model was kept, with early stopping.
-    pub best_epoch: Option<usize>,
-    /// Threads it used.
-    pub threads: usize,
-    /// The model in Gram coordinates, from the Gram engine: s, b (c values) and Aᵀ (c x n); with
-    /// [`FitOptions::standardize`] that of the scaled features, whose scale is `scaler`.
-    pub coordinates: Option<Vec<f32>>,
-    /// Mean and deviation of the training rows, where [`FitOptions::standardize`] asked for them.
-    pub scaler: Option<Scaler>,
-    /// Where the time went.
-    pub timings: Timings,
-}
-
-/// Seconds of each part of a fit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
-pub struct Timings {
-    /// Putting the features on one scale, and the model on theirs.
-    pub scaling: f64,
-    /// Drawing or reading W0; meanwhile X is mapped, if its Gram matrix comes next.
-    pub initial_weights: f64,
-    /// K, and K_val if there are validation rows.
-    pub gram_matrix: f64,
-    /// Z0 = X W0ᵀ.
-    pub initial_logits: f64,
-    /// The largest eigenvalue, for the learning rate.
-    pub learning_rate: f64,
-    /// All epochs, validation included.
-    pub epochs: f64,
-    /// W = s·W0 + Aᵀ X.
-    pub weight: f64,
-}
-
-impl Timings {
-    /// Seconds of all parts.
-    pub fn total(&self) -> f64 {
-        self.scaling
-            + self.initial_weights
-            + self.gram_matrix
-            + self.initial_logits
-            + self.learning_rate
-            + self.epochs
-            + self.weight
-    }
-}
 
 /// The value, and how many seconds it took.
 fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
@@ -202,7 +75,7 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 /// [`Error::Options`], [`Error::Memory`], [`Error::Shape`] for validation rows or weights that do
 /// not fit the rows, [`Error::Format`] for initial weights of another shape or a checkpoint of
 /// another fit, [`Error::Diverged`] if a loss, or a weight after the last step, is not finite,
-/// [`Error::Io`] if the trajectory or a checkpoint cannot be written, [`Error::Interrupted`] if
+/// [`Error::Io`] if a checkpoint cannot be written, [`Error::Interrupted`] if
 /// the callback or [`FitOptions::cancel`] stopped it.
 pub fn fit<'a, F: Flow>(
     data: impl Into<Splits<'a>>,
@@ -376,67 +249,13 @@ pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Pla
     };
     let memory = available_memory();
     let plan = Plan::new(shape, options.sgd.epochs, choice(options)?, memory);
-    match (plan, &options.save_trajectory) {
-        (Err(Error::Memory { found, .. }), Some(_)) => Err(Error::memory(
-            "`save_trajectory`",
+    match plan {
+        Err(Error::Memory { found, .. }) if options.emit_coordinates => Err(Error::memory(
+            "`emit_coordinates`",
             found,
-            "no `save_trajectory` (then auto fits in another way), or fewer rows",
+            "no `emit_coordinates` (then auto fits in another way), or fewer rows",
         )),
-        (plan, _) => plan,
-    }
-}
-
-/// The engine asked for, given that a trajectory can be had from one only.
-fn choice(options: &FitOptions) -> Result<EngineChoice> {
-    match (&options.save_trajectory, options.engine) {
-        (None, choice) => Ok(choice),
-        (Some(_), EngineChoice::Auto | EngineChoice::Gram) => Ok(EngineChoice::Gram),
-        (Some(_), EngineChoice::Primal) => Err(Error::options(
-            "`save_trajectory`",
-            "the primal engine",
-            "the gram engine: only it has the coordinates A, s and b",
-        )),
-    }
-}
-
-impl FitOptions {
-    /// Refuse options that make no sense, `validated` saying whether there will be validation
-    /// rows: what [`fit`] refuses before it sees any row.
-    ///
-    /// # Errors
-    /// [`Error::Options`].
-    pub fn check(&self, validated: bool) -> Result<()> {
-        self.sgd.check()?;
-        self.weighting.check()?;
-        choice(self)?;
-        if self.early_stopping == Some(0) {
-            return Err(Error::options("`early_stopping`", 0, "at least 1 epoch"));
-        }
-        if self.early_stopping.is_some() && !validated {
-            let expected = "`validation` (or `x_val`), whose loss tells when to stop";
-            return Err(Error::options(
-                "`early_stopping`",
-                "no validation rows",
-                expected,
-            ));
-        }
-        if self.save_trajectory.is_some() && self.checkpoints.is_some() {
-            return Err(Error::options(
-                "`save_trajectory`",
-                "`checkpoints` or `resume`",
-                "one of them: a trajectory is written in one go",
-            ));
-        }
-        if self.save_trajectory.is_some() && self.standardize != Standardize::None {
-            return Err(Error::options(
-                "`save_trajectory`",
-                format!("`standardize` {}", self.standardize),
-                "`standardize` none: the states would be combinations of scaled rows, which make \
-                 no weights of the rows as they are (`save_coordinates` keeps the last state \
-                 with its scale)",
-            ));
-        }
-        Ok(())
+        plan => plan,
     }
 }
 
@@ -488,17 +307,16 @@ impl Run<'_, '_> {
         self.observer.tell(Event::Started { lr, lr_bound });
         let saver = self.saver.take();
         let (splits, options) = (self.splits, self.options);
-        let mut monitor = Trainer::new(splits, options, &engine, saver, self.observer)?;
+        let mut monitor = Trainer::new(splits, options, &engine, saver, self.observer);
         let end = timed(&mut self.timings.epochs, || {
             sgd.run(lr, &mut engine, &mut objective, &mut monitor)
         })?;
-        let Watched { history, best } = monitor.finish()?;
+        let Watched { history, best } = monitor.finish();
         let (best_epoch, point) = match best {
             Some(best) => (Some(best.epoch), best.point),
             None => (None, end),
         };
-        let coordinates =
-            E::coordinates(&point).map(|at| [std::slice::from_ref(&at.s), at.bias, at.a].concat());
+        let coordinates = E::coordinates(&point).map(Coordinates::to_vec);
         let model = timed(&mut self.timings.weight, || engine.into_model(point));
         // A step's loss was taken before it: of the last one nothing has been seen yet.
         if let (Some(last), Some((_, value))) = (history.last(), model.non_finite()) {
@@ -582,40 +400,4 @@ fn learning_rate<E: Parameters>(
         }
     };
     Ok((lr, curvature.map(|curvature| 2.0 / curvature)))
-}
-
-/// W0 and b0 for these samples.
-pub(crate) fn initial_model(init: &Init, samples: &Samples) -> Result<Model> {
-    let loss = Loss::for_classes(samples.classes());
-    let (features, outputs) = (samples.features(), loss.outputs(samples.classes()));
-    match init {
-        Init::Torch { seed } => {
-            let (weight, bias) = TorchRng::new(*seed).linear(features, outputs);
-            Model::new(weight, bias)
-        }
-        Init::Zeros => Model::new(vec![0.0; outputs * features], vec![0.0; outputs]),
-        Init::File(path) => started_at(Model::load(path)?, path, (outputs, features)),
-        Init::Model { model, path } => {
-            started_at(model.as_ref().clone(), path, (outputs, features))
-        }
-    }
-}
-
-/// The model of a file as a start; `expected` are its outputs and features.
-fn started_at(mut model: Model, path: &Path, expected: (usize, usize)) -> Result<Model> {
-    let found = (model.bias().len(), model.weight().cols());
-    if found != expected {
-        return Err(Error::format(
-            path,
-            "weight",
-            format!("{} x {}", found.0, found.1),
-            format!("{} x {} as the data asks for", expected.0, expected.1),
-        ));
-    }
-    // Of another fit's probabilities.
-    model.set_about(About {
-        temperature: None,
-        ..model.about().clone()
-    });
-    Ok(model)
 }

@@ -12,12 +12,12 @@
 use std::fmt;
 use std::ops::ControlFlow;
 
-use crate::design::samples::Batch;
+use crate::design::rows::Batch;
 use crate::error::{Error, Result};
 use crate::io::checkpoint::{self, StateDict};
 use crate::linalg::power_iteration::largest_eigenvalue;
 use crate::loss::BatchLoss;
-use crate::sgd::parameters::{Parameters, Workspace};
+use crate::sgd::parameters::{LossGradient, Parameters};
 use crate::sgd::schedule::Schedule;
 use crate::torch_rng::TorchRng;
 
@@ -96,7 +96,7 @@ pub struct EpochStats {
     pub loss: f64,
 }
 
-/// Whoever looks on while an optimizer works on the engine `E`.
+/// Observes an optimizer that works on the parameters `E`.
 pub trait Watch<E: Parameters> {
     /// Before the first epoch: how many were done before, whose state is put in.
     fn begin(
@@ -273,7 +273,8 @@ struct State<E: Parameters> {
     /// Gradient and momentum buffer, only where there is momentum.
     momentum: Option<(E::Point, E::Point)>,
     first: bool,
-    room: Workspace,
+    /// Of the batch's loss.
+    g: LossGradient,
 }
 
 impl<E: Parameters> checkpoint::State<E::Point> for State<E> {
@@ -300,21 +301,20 @@ impl<E: Parameters> State<E> {
             lr: 0.0,
             momentum: (sgd.momentum != 0.0).then(|| (engine.zero(), engine.zero())),
             first: true,
-            room: Workspace::default(),
+            g: LossGradient::default(),
         }
     }
 
     /// One step; the batch's mean loss before it.
     fn step(&mut self, sgd: &Sgd, engine: &mut E, objective: &mut BatchLoss, batch: Batch) -> f64 {
-        let room = &mut self.room;
-        let loss = engine.loss(&self.point, batch, objective, room);
+        let loss = engine.loss(&self.point, batch, objective, &mut self.g);
         let Some((gradient, buffer)) = &mut self.momentum else {
             // p = (1 - lr · weight_decay) · p - lr · g in the product itself.
             let keep = 1.0 - self.lr * sgd.weight_decay;
-            engine.gradient(-self.lr, batch, keep, &mut self.point, room);
+            engine.gradient(-self.lr, &self.g, batch, keep, &mut self.point);
             return loss;
         };
-        engine.gradient(1.0, batch, 0.0, gradient, room);
+        engine.gradient(1.0, &self.g, batch, 0.0, gradient);
         if sgd.weight_decay != 0.0 {
             engine.axpby(sgd.weight_decay, &self.point, 1.0, gradient);
         }

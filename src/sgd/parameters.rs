@@ -1,17 +1,16 @@
 //! How the weight is represented while it is trained.
 //!
-//! An optimizer sees an [`Parameters`] and never X: it asks for logits at a point, gives back
+//! An optimizer sees [`Parameters`] and never X: it asks for logits at a point, gives back
 //! the gradient in the logits, and combines points linearly.
 //!
 //! Logits Z and their gradient G are held transposed, one row an output: then every product
 //! runs along rows of X or K, and the loss works on whole vectors of samples.
 
-use crate::design::samples::Batch;
+use crate::design::rows::Batch;
 use crate::io::checkpoint::StateDict;
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::loss::BatchLoss;
 use crate::model::Model;
-use crate::sgd::gram::Coordinates;
 
 /// A representation of the weight, with the products that training needs.
 pub trait Parameters: Sized {
@@ -49,28 +48,28 @@ pub trait Parameters: Sized {
     /// is not: 1 - lr · weight_decay would lose what makes it differ from 1.
     fn adjoint(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut Self::Point);
 
-    /// Mean loss of the batch at a point; `room` keeps what [`Parameters::gradient`] needs.
+    /// Mean loss of the batch at a point, and its gradient in `g`.
     fn loss(
         &mut self,
         at: &Self::Point,
         batch: Batch,
         objective: &mut BatchLoss,
-        room: &mut Workspace,
+        g: &mut LossGradient,
     ) -> f64 {
-        loss(self, at, batch, objective, room)
+        loss(self, at, batch, objective, g)
     }
 
-    /// `out = alpha · gradient + beta · out`, the gradient being that of the last
-    /// [`Parameters::loss`], of this batch; as [`Parameters::adjoint`].
+    /// `out = alpha · g + beta · out`, where [`Parameters::loss`] of this batch left g; rounding
+    /// as in [`Parameters::adjoint`].
     fn gradient(
         &mut self,
         alpha: f64,
+        g: &LossGradient,
         batch: Batch,
         beta: f64,
         out: &mut Self::Point,
-        room: &Workspace,
     ) {
-        self.adjoint(alpha, room.gradient(self.outputs()), batch, beta, out);
+        self.adjoint(alpha, g.of_logits(self.outputs()), batch, beta, out);
     }
 
     /// `y = alpha · x + beta · y`.
@@ -89,17 +88,22 @@ pub trait Parameters: Sized {
     fn into_model(self, at: Self::Point) -> Model;
 }
 
-/// Room for a batch's logits and their gradient.
+/// The gradient of a batch's loss as [`Parameters::loss`] leaves it: in the logits, or in the
+/// weight, part by part.
 #[derive(Debug, Default)]
-pub struct Workspace {
-    /// Where the engine needs it.
+pub struct LossGradient {
+    /// Zᵀ, where the point does not hold it.
     z: Vec<f32>,
+    /// Gᵀ, c x batch.
     g: Vec<f32>,
+    /// Of one pass over X: Gᵀ X of each part of the rows, and Gᵀ 1.
+    pub(super) parts: Vec<f32>,
+    pub(super) sums: Vec<f64>,
 }
 
-impl Workspace {
+impl LossGradient {
     /// Gᵀ.
-    pub(super) fn gradient(&self, outputs: usize) -> MatRef<'_> {
+    pub(super) fn of_logits(&self, outputs: usize) -> MatRef<'_> {
         MatRef::new(&self.g, outputs, self.g.len() / outputs)
     }
 }
@@ -110,10 +114,29 @@ pub(super) fn loss<E: Parameters>(
     at: &E::Point,
     batch: Batch,
     objective: &mut BatchLoss,
-    room: &mut Workspace,
+    gradient: &mut LossGradient,
 ) -> f64 {
-    let z = engine.logits(at, batch, &mut room.z);
+    let LossGradient { z, g, .. } = gradient;
+    let z = engine.logits(at, batch, z);
     let (c, rows) = (z.rows(), z.cols());
-    room.g.resize(c * rows, 0.0);
-    objective.loss_gradient(batch, z, MatMut::new(&mut room.g, c, rows))
+    g.resize(c * rows, 0.0);
+    objective.loss_gradient(batch, z, MatMut::new(g, c, rows))
+}
+
+/// The weight s·W0 + Aᵀ X and the bias b.
+#[derive(Clone, Copy, Debug)]
+pub struct Coordinates<'a> {
+    /// s.
+    pub s: f32,
+    /// b: c values.
+    pub bias: &'a [f32],
+    /// Aᵀ: c x n, row-major.
+    pub a: &'a [f32],
+}
+
+impl Coordinates<'_> {
+    /// s, b and Aᵀ, one after another.
+    pub fn to_vec(self) -> Vec<f32> {
+        [&[self.s], self.bias, self.a].concat()
+    }
 }

@@ -1,8 +1,8 @@
 //! The founding notebook's four runs.
 
 use crate::error::{Error, Result};
-use crate::sgd::FitOptions;
 use crate::sgd::optimizer::Sgd;
+use crate::sgd::options::FitOptions;
 
 /// One of the runs.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -46,7 +46,7 @@ impl Schedule {
         }
     }
 
-    /// The factor of this epoch (from 0) of so many.
+    /// The factor of epoch `epoch` (from 0) of `epochs`.
     pub fn factor(&self, epoch: usize, epochs: usize) -> f64 {
         if epoch < self.warmup {
             return (1.0 + 2.0 * epoch as f64 / self.warmup as f64) / 3.0;

@@ -1,4 +1,4 @@
-//! What happens after every epoch: validation, early stopping, history, trajectory.
+//! What happens after every epoch: validation, early stopping, history, coordinates.
 
 use std::ops::ControlFlow;
 
@@ -8,10 +8,10 @@ use crate::io::checkpoint::{self, Saver, State, StateDict};
 use crate::linalg::mat::MatMut;
 use crate::loss::Loss;
 use crate::progress::{Epoch, Event, Observer};
-use crate::sgd::FitOptions;
 use crate::sgd::optimizer::{EpochStats, Watch};
+use crate::sgd::options::FitOptions;
+use crate::sgd::parameters::Coordinates;
 use crate::sgd::parameters::Parameters;
-use crate::sgd::trajectory::Writer;
 
 impl Epoch {
     /// Values of a row of a checkpoint: all but the number, NaN for what there is not.
@@ -41,7 +41,7 @@ pub(crate) struct Trainer<'a, 'o, P> {
     patience: Option<usize>,
     best: Option<Best<P>>,
     history: Vec<Epoch>,
-    trajectory: Option<Writer>,
+    emit_coordinates: bool,
     saver: Option<Saver>,
     observer: &'a mut Observer<'o>,
 }
@@ -77,7 +77,7 @@ impl<'a, 'o, P> Trainer<'a, 'o, P> {
         engine: &E,
         saver: Option<Saver>,
         observer: &'a mut Observer<'o>,
-    ) -> Result<Self> {
+    ) -> Self {
         let c = engine.outputs();
         let validation = splits.validation.map(|samples: &Samples| Validation {
             loss: Loss::for_classes(samples.classes()),
@@ -85,23 +85,26 @@ impl<'a, 'o, P> Trainer<'a, 'o, P> {
             z: vec![0.0; samples.rows() * c],
             scratch: Vec::new(),
         });
-        let trajectory = match &options.save_trajectory {
-            None => None,
-            Some(path) => {
-                let mut writer = Writer::create(path, splits.train.rows(), c)?;
-                writer.push(E::coordinates(&engine.start()).expect("the gram engine"))?;
-                Some(writer)
-            }
-        };
-        Ok(Trainer {
+        let mut trainer = Trainer {
             validation,
             patience: options.early_stopping,
             best: None,
             history: Vec::new(),
-            trajectory,
+            emit_coordinates: options.emit_coordinates,
             saver,
             observer,
-        })
+        };
+        trainer.emit_coordinates::<E>(&engine.start());
+        trainer
+    }
+
+    fn emit_coordinates<E: Parameters<Point = P>>(&mut self, point: &P) {
+        if self.emit_coordinates
+            && let Some(values) = E::coordinates(point).map(Coordinates::to_vec)
+        {
+            let epochs = self.history.len();
+            self.observer.tell(Event::Coordinates { epochs, values });
+        }
     }
 
     /// After an epoch that ended at `point`.
@@ -131,9 +134,7 @@ impl<'a, 'o, P> Trainer<'a, 'o, P> {
         }
         self.history.push(epoch);
         self.observer.tell(Event::Epoch(epoch));
-        if let Some(writer) = &mut self.trajectory {
-            writer.push(E::coordinates(point).expect("the gram engine"))?;
-        }
+        self.emit_coordinates::<E>(point);
         match (self.patience, epoch.val_loss) {
             (Some(patience), Some(loss)) => Ok(self.keep_best(engine, point, loss, patience)),
             _ => Ok(ControlFlow::Continue(())),
@@ -171,14 +172,11 @@ impl<'a, 'o, P> Trainer<'a, 'o, P> {
     }
 
     /// After the last epoch.
-    pub fn finish(self) -> Result<Watched<P>> {
-        if let Some(writer) = self.trajectory {
-            writer.finish()?;
-        }
-        Ok(Watched {
+    pub fn finish(self) -> Watched<P> {
+        Watched {
             history: self.history,
             best: self.best,
-        })
+        }
     }
 }
 

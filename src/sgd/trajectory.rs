@@ -15,8 +15,8 @@ use crate::io::npy::{Dtype, Header};
 use crate::linalg::gemm::{Backend, Gemm};
 use crate::model::Model;
 use crate::sgd::dense::DenseParameters;
-use crate::sgd::gram::Coordinates;
-use crate::sgd::{Init, initial_model};
+use crate::sgd::init::{Init, initial_model};
+use crate::sgd::parameters::Coordinates;
 use crate::threads;
 
 /// A saved trajectory, mapped, with the rows and the start that it belongs to.
@@ -93,8 +93,36 @@ fn state_len(n: usize, c: usize) -> usize {
     1 + c + n * c
 }
 
-/// Writes states one by one, to a sibling; the file appears when it is finished.
-pub(crate) struct Writer {
+/// Writes the states of [`Event::Coordinates`](crate::Event::Coordinates) for [`Trajectory`] to
+/// read: to a sibling of the file, which appears when it is finished, or not at all.
+///
+/// ```
+/// use flowreg::{Event, FitOptions, Samples, Trajectory, TrajectoryWriter};
+/// use std::ops::ControlFlow;
+///
+/// let dir = tempfile::tempdir()?;
+/// let samples = Samples::new(&[0.0, 1.0, 0.2, 0.9, 1.0, 0.1], 2, &[0, 0, 1], 2)?;
+/// let options = FitOptions {
+///     emit_coordinates: true,
+///     ..FitOptions::default()
+/// };
+/// let path = dir.path().join("trajectory.npy");
+/// let (mut writer, mut written) = (TrajectoryWriter::create(&path)?, Ok(()));
+/// let fit = flowreg::fit(&samples, &options, &mut |event| {
+///     if let Event::Coordinates { values, .. } = event {
+///         written = writer.push(&values);
+///     }
+///     if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+/// });
+/// written?;
+/// let fit = fit?;
+/// writer.finish()?;
+/// let trajectory = Trajectory::open(&path, &samples, &options.init)?;
+/// assert_eq!(trajectory.model(trajectory.epochs())?, fit.model);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct TrajectoryWriter {
     path: PathBuf,
     sibling: PathBuf,
     file: NewFile,
@@ -103,23 +131,24 @@ pub(crate) struct Writer {
     finished: bool,
 }
 
-impl Writer {
-    /// Start writing what will become `path`.
+impl TrajectoryWriter {
+    /// Start writing what will become `path`; no file that is there is replaced.
     ///
     /// # Errors
     /// [`Error::Format`] where something has that name, or the sibling's; [`Error::Io`].
-    pub fn create(path: &Path, n: usize, c: usize) -> Result<Writer> {
+    pub fn create(path: impl AsRef<Path>) -> Result<TrajectoryWriter> {
+        let path = path.as_ref();
         if path.symlink_metadata().is_ok() {
             let expected = "nothing of this name; move it away, or choose another path";
             let found = "something that was there already";
             return Err(Error::format(path, "name", found, expected));
         }
         let sibling = files::sibling(path, "partial")?;
-        let mut writer = Writer {
+        let mut writer = TrajectoryWriter {
             path: path.to_path_buf(),
             file: NewFile::create(&sibling)?,
             sibling,
-            cols: state_len(n, c),
+            cols: 0,
             rows: 0,
             finished: false,
         };
@@ -128,16 +157,28 @@ impl Writer {
     }
 
     /// Add the next state.
-    pub fn push(&mut self, state: Coordinates) -> Result<()> {
-        let values = 1 + state.bias.len() + state.a.len();
-        assert_eq!(values, self.cols, "every state has the same shape");
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it is not as long as the first; [`Error::Io`].
+    pub fn push(&mut self, state: &[f32]) -> Result<()> {
+        if self.rows == 0 {
+            self.cols = state.len();
+        } else if state.len() != self.cols {
+            let expected = format!("{} as the first has: states of one fit", self.cols);
+            return Err(Error::shape(
+                "state",
+                format!("{} values", state.len()),
+                expected,
+            ));
+        }
         self.rows += 1;
-        self.file.append(&state.s.to_le_bytes())?;
-        self.file.append(bytemuck::cast_slice(state.bias))?;
-        self.file.append(bytemuck::cast_slice(state.a))
+        self.file.append(bytemuck::cast_slice(state))
     }
 
     /// Put the number of states into the header and let the file appear.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
     pub fn finish(mut self) -> Result<()> {
         self.file.overwrite_start(&self.header())?;
         self.file.finish()?;
@@ -154,7 +195,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for TrajectoryWriter {
     /// Nothing stays of a file that was not finished.
     fn drop(&mut self) {
         if !self.finished {

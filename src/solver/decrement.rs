@@ -8,7 +8,7 @@ use crate::design::centered::Centered;
 use crate::linalg::cholesky::Factor;
 use crate::linalg::vec::dot;
 use crate::loss::risk::{Eval, Risk};
-use crate::solver::minimizer::{NEARLY_TIED, RUNNING};
+use crate::solver::minimizer::separation::{NEARLY_TIED, RUNNING};
 
 /// FLOP up to which the whole Hessian is made: some tens of milliseconds.
 const MAX_FLOP: f64 = 1e9;
@@ -125,12 +125,7 @@ pub(crate) fn decrement(design: &Centered, risk: &Risk, logits: &[f64]) -> Optio
     let fixed = risk.margin_changes(&fixed, &no_bias);
     // A direction of which the ties leave little was none.
     if fixed.largest >= 0.5 * changes.largest && fixed.smallest >= -TIED * fixed.largest {
-        let classes = (0u32..).zip(&fixed.of_classes);
-        let furthest = classes.max_by(|a, b| a.1.total_cmp(b.1));
-        found.separated_class = furthest.map(|(output, _)| match risk.present() {
-            Some(present) => present[output as usize],
-            None => output,
-        });
+        found.separated_class = risk.furthest_class(&fixed);
     }
     Some(found)
 }

@@ -6,11 +6,10 @@ use std::collections::VecDeque;
 
 use crate::error::Result;
 use crate::io::checkpoint::StateDict;
-use crate::loss::risk::Risk;
-use crate::solver::minimizer::{DirectionRule, Minimizer, Watch};
+use crate::linalg::vec::Real;
+use crate::solver::minimizer::{DirectionRule, Minimizer};
 use crate::solver::point::{Gradient, Point};
 use crate::solver::problem::Problem;
-use crate::solver::report::{SolveReport, StoppingCriteria};
 
 /// Steps remembered: with lines searched to their lowest point, more of them save no step.
 const MEMORY: usize = 5;
@@ -25,45 +24,36 @@ struct Pair<T> {
     rho: f64,
 }
 
-/// Go to the optimum from a point.
-///
-/// # Errors
-/// Those of `watch`, which break the search off.
-pub fn lbfgs<S: Problem>(
-    problem: &mut S,
-    risk: &Risk,
-    l2: f64,
-    start: Point<S::Real>,
-    stop: StoppingCriteria,
-    watch: &mut impl Watch<Point<S::Real>>,
-) -> Result<(Point<S::Real>, SolveReport)> {
-    let minimizer = Minimizer::new(problem, risk, l2, start, stop);
-    let pair = || Pair {
-        s: Point::of_solutions(minimizer.problem, risk.outputs()),
-        y: Gradient::zero(minimizer.problem, risk.outputs()),
-        rho: 0.0,
-    };
-    let memory = Memory {
-        pairs: (0..MEMORY).map(|_| pair()).collect(),
-        direction: Point::zero(minimizer.problem, risk.outputs()),
-        q: minimizer.gradient.clone(),
-    };
-    minimizer.run(memory, watch)
-}
-
-/// What is remembered of the way, and room for a step.
-struct Memory<T> {
+/// L-BFGS: the last steps, and room for the next one.
+pub(crate) struct Lbfgs<T> {
     /// The oldest first; before them, those that wait for a step.
     pairs: VecDeque<Pair<T>>,
     direction: Point<T>,
     q: Gradient,
 }
 
-impl<S: Problem> DirectionRule<S> for Memory<S::Real> {
+impl<T: Real> Lbfgs<T> {
+    /// Without a step yet.
+    pub fn new<S: Problem<Real = T>>(minimizer: &Minimizer<S>) -> Self {
+        let c = minimizer.risk.outputs();
+        let pair = || Pair {
+            s: Point::of_solutions(minimizer.problem, c),
+            y: Gradient::zero(minimizer.problem, c),
+            rho: 0.0,
+        };
+        Lbfgs {
+            pairs: (0..MEMORY).map(|_| pair()).collect(),
+            direction: Point::zero(minimizer.problem, c),
+            q: minimizer.gradient.clone(),
+        }
+    }
+}
+
+impl<S: Problem> DirectionRule<S> for Lbfgs<S::Real> {
     const MAX_BELOW_NOISE: usize = 60;
 
     fn step(&mut self, minimizer: &mut Minimizer<S>) -> Result<bool> {
-        let Memory {
+        let Lbfgs {
             pairs,
             direction,
             q,

@@ -5,13 +5,18 @@
 //! F(W, b) = Σ sᵢ lossᵢ(Z) + (l2/2) |W|²,     Z = Xc Wᵀ + 1 bᵀ,     b free
 //! ```
 
+mod run;
+pub(crate) mod separation;
+mod state;
+#[cfg(test)]
+mod tests;
+
 use crate::error::Result;
 use crate::io::checkpoint;
 use crate::io::checkpoint::StateDict;
-use crate::linalg::vec::{Real, axpby};
-use crate::loss::risk::{Eval, MarginChanges, Risk};
+use crate::linalg::vec::axpby;
+use crate::loss::risk::{Eval, Risk};
 use crate::solver::bias;
-use crate::solver::cg::NewtonDirection;
 use crate::solver::line_search::{LinePoint, line_search};
 use crate::solver::point::{Gradient, Point, center_outputs, inner};
 use crate::solver::problem::Problem;
@@ -20,7 +25,7 @@ use crate::solver::report::{
 };
 
 /// How a search chooses its steps.
-pub(super) trait DirectionRule<S: Problem> {
+pub(crate) trait DirectionRule<S: Problem> {
     /// Steps without halving the gradient that end a search where slopes tell nothing any more:
     /// the gradient may still fall, slowly.
     const MAX_BELOW_NOISE: usize;
@@ -36,7 +41,7 @@ pub(super) trait DirectionRule<S: Problem> {
     fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>);
 }
 
-/// Whoever looks on while a search works; `P` is its point.
+/// Observes a search; `P` is its point.
 pub trait Watch<P> {
     /// Before the first step: whether the state of an earlier search was put in.
     fn begin(&mut self, state: &mut impl checkpoint::State<P>) -> Result<bool>;
@@ -46,61 +51,8 @@ pub trait Watch<P> {
     fn at(&mut self, step: Step, state: Option<&mut impl checkpoint::State<P>>) -> Result<()>;
 }
 
-/// What a checkpoint holds of a search: where a step found something better, and none of what
-/// follows from the point.
-struct SolverState<'s, 'a, S: Problem, M> {
-    minimizer: &'s mut Minimizer<'a, S>,
-    rule: &'s mut M,
-}
-
-impl<S: Problem, M: DirectionRule<S>> checkpoint::State<Point<S::Real>>
-    for SolverState<'_, '_, S, M>
-{
-    fn point(&self) -> &Point<S::Real> {
-        &self.minimizer.point
-    }
-
-    fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
-        let Minimizer {
-            point,
-            last_moves,
-            saved_products: products,
-            iteration,
-            factored,
-            factored_bias,
-            best,
-            lowest,
-            updates_since_recompute,
-            below_noise,
-            ..
-        } = &mut *self.minimizer;
-        fields.group("search.lowest.");
-        lowest.at.fields(fields);
-        fields.f64("objective", std::slice::from_mut(&mut lowest.objective));
-        fields.f64("norm", std::slice::from_mut(&mut lowest.gradient_norm));
-        if !last_moves.1.is_empty() {
-            fields.group("search.last_moves.");
-            fields.f64("b", &mut last_moves.1);
-            fields.real("z", &mut last_moves.0);
-        }
-        fields.group("search.");
-        point.fields(fields);
-        fields.count("iteration", iteration);
-        fields.f64("best_norm", std::slice::from_mut(&mut best.0));
-        fields.count("since_best", &mut best.1);
-        fields.count("moves", updates_since_recompute);
-        fields.count("blind", below_noise);
-        fields.f64("factored", factored);
-        fields.f64("factored_bias", factored_bias);
-        fields.count("logits", &mut products.logits);
-        fields.count("pullbacks", &mut products.pullbacks);
-        fields.count("solves", &mut products.solves);
-        self.rule.fields(fields);
-    }
-}
-
 /// A search in progress.
-pub(super) struct Minimizer<'a, S: Problem> {
+pub(crate) struct Minimizer<'a, S: Problem> {
     pub problem: &'a mut S,
     pub risk: &'a Risk<'a>,
     pub l2: f64,
@@ -154,34 +106,6 @@ const PATIENCE: usize = 12;
 const MIN_REL_DECREASE: f64 = 1e-13;
 /// A margin of every sample that no rounding takes away.
 const SEPARATED: f64 = 1.0;
-/// A change of margins by steps that does not die out: along a direction without a minimum
-/// Newton's steps change them by 1, as the loss falls like e⁻ᵗ.
-pub(crate) const RUNNING: f64 = 0.1;
-/// The share of the decrement allowed that is surely small enough: where margins change by less
-/// than [`RUNNING`] the loss is its quadratic model to about e⁰·¹.
-pub(crate) const SURE: f64 = 0.8;
-/// A share of the largest change of margins that may be none: the others of such a direction.
-pub(crate) const NEARLY_TIED: f64 = 0.05;
-/// A share of the largest change of margins that counts as none.
-const TIED: f64 = 1e-6;
-
-/// Half the square of the Newton decrement of the loss, without a penalty, at some logits (c x n,
-/// the bias included): what the quadratic model there promises to be left to gain.
-pub(crate) fn decrement<S: Problem>(
-    problem: &mut S,
-    risk: &Risk,
-    logits: &[f64],
-    stop: StoppingCriteria,
-) -> Option<f64> {
-    let start = Point::zero(problem, risk.outputs());
-    let mut minimizer = Minimizer::new(problem, risk, 0.0, start, stop);
-    let values = minimizer.point.z.iter_mut().zip(logits);
-    values.for_each(|(z, &logit)| *z = S::Real::of(logit));
-    minimizer.evaluate();
-    minimizer.factor();
-    NewtonDirection::new(&minimizer).decrement(&mut minimizer)
-}
-
 impl<'a, S: Problem> Minimizer<'a, S> {
     /// Begin at a point, or at the origin if the objective is lower there.
     pub fn new(
@@ -245,74 +169,6 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         minimizer
     }
 
-    /// Go by a method to the end.
-    ///
-    /// # Errors
-    /// Those of `watch`.
-    pub fn run<M: DirectionRule<S>>(
-        mut self,
-        mut rule: M,
-        watch: &mut impl Watch<Point<S::Real>>,
-    ) -> Result<(Point<S::Real>, SolveReport)> {
-        let mut state = SolverState {
-            minimizer: &mut self,
-            rule: &mut rule,
-        };
-        if watch.begin(&mut state)? {
-            self.restore();
-        }
-        let mut moved = true;
-        let mut newton = None;
-        loop {
-            self.saved_products = self.products;
-            self.keep_lowest();
-            let mut ended = self.ended(moved, M::MAX_BELOW_NOISE);
-            let (mut left, mut follow) = (None, false);
-            match ended {
-                Some(Status::Converged) if self.l2 > 0.0 => {
-                    left = self.polish();
-                    // A fit that goes on from here does not settle again.
-                    self.saved_products = self.products;
-                    ended = self.ended(moved, M::MAX_BELOW_NOISE);
-                }
-                Some(Status::Converged | Status::PrecisionLimited) if self.l2 == 0.0 => {
-                    let stalled = self.stalled(moved, M::MAX_BELOW_NOISE);
-                    let direction = newton.get_or_insert_with(|| NewtonDirection::new(&self));
-                    ended = self.without_penalty(direction, stalled);
-                    follow = ended.is_none();
-                }
-                _ => {}
-            }
-            let step = Step {
-                iteration: self.iteration,
-                objective: self.objective,
-                gradient_norm: self.gradient_norm,
-            };
-            let mut state = SolverState {
-                minimizer: &mut self,
-                rule: &mut rule,
-            };
-            watch.at(step, ended.is_none().then_some(&mut state))?;
-            if let Some(status) = ended {
-                return Ok(self.finish(status, left));
-            }
-            moved = match &newton {
-                Some(direction) if follow => {
-                    let moved = self.line_search_step(&direction.p).is_some();
-                    self.evaluate();
-                    moved
-                }
-                _ => rule.step(&mut self)?,
-            };
-            self.iteration += 1;
-            self.best = if self.gradient_norm <= 0.5 * self.best.0 {
-                (self.gradient_norm, 0)
-            } else {
-                (self.best.0, self.best.1 + 1)
-            };
-        }
-    }
-
     fn gradient_like(&self) -> Gradient {
         Gradient::zero(self.problem, self.risk.outputs())
     }
@@ -350,80 +206,6 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         }
     }
 
-    /// Where there is no penalty and the gradient is small, or rounding: whether that is a
-    /// minimum, or none exists. `None` if the Newton direction, which is then to be followed,
-    /// still leads on.
-    fn without_penalty(
-        &mut self,
-        direction: &mut NewtonDirection<S::Real>,
-        stalled: bool,
-    ) -> Option<Status> {
-        if self.updates_since_recompute > 0 {
-            self.recompute();
-        }
-        self.factor();
-        self.decrement = direction.decrement(self);
-        if !self.last_moves.1.is_empty() {
-            let next = (direction.p.z.clone(), direction.p.b.clone());
-            let (mut running, mut overwritten) = (false, false);
-            for way in [self.last_moves.clone(), next] {
-                let moved = self.risk.margin_changes(&way.0, &way.1);
-                if moved.largest < RUNNING {
-                    continue;
-                }
-                running = true;
-                overwritten = true;
-                self.separated_class = self.runs_away(direction, way, moved);
-                if self.separated_class.is_some() {
-                    return Some(Status::QuasiSeparable);
-                }
-            }
-            // Steps become small where there is a minimum, unless they do already.
-            if overwritten {
-                direction.decrement(self);
-            }
-            if running && self.decrement.is_none_or(|left| left > self.noise_floor()) {
-                return self.limit(stalled);
-            }
-        }
-        let allowed = SURE * self.stop.largest_gap(self.objective);
-        let small = self.decrement.is_some_and(|left| left <= allowed);
-        if small && (self.is_small() || stalled) {
-            Some(Status::Converged)
-        } else {
-            self.limit(stalled)
-        }
-    }
-
-    /// The class whose samples are separated furthest along a way, if there is a direction near
-    /// it along which no margin shrinks and some grow: margins that nearly stay are made to stay,
-    /// by least squares, and all are looked at again.
-    fn runs_away(
-        &mut self,
-        room: &mut NewtonDirection<S::Real>,
-        (mut z, mut b): (Vec<S::Real>, Vec<f64>),
-        moved: MarginChanges,
-    ) -> Option<u32> {
-        let nearly = NEARLY_TIED * moved.largest;
-        if moved.smallest < -nearly {
-            return None;
-        }
-        let tied = self.risk.tied(&z, &b, nearly);
-        room.fix_ties(self, (&mut z, &mut b), &tied);
-        let fixed = self.risk.margin_changes(&z, &b);
-        let rounding = TIED.max(10.0 * self.problem.noise()) * fixed.largest;
-        // A direction of which the ties leave little was none.
-        if fixed.largest < 0.5 * moved.largest || fixed.smallest < -rounding {
-            return None;
-        }
-        let classes = (0u32..).zip(&fixed.of_classes);
-        let (output, _) = classes.max_by(|a, b| a.1.total_cmp(b.1))?;
-        Some(match self.risk.present() {
-            Some(present) => present[output as usize],
-            None => output,
-        })
-    }
-
     fn limit(&self, stalled: bool) -> Option<Status> {
         if stalled {
             return Some(Status::PrecisionLimited);
@@ -431,7 +213,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         (self.iteration >= self.stop.iterations).then_some(Status::IterationLimit)
     }
 
-    /// Compute again what belongs to the fields that were put in.
+    /// Compute what follows from the fields of a checkpoint.
     fn restore(&mut self) {
         self.evaluate();
         if self.iteration > 0 {
@@ -673,87 +455,8 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         (self.point, report)
     }
 
-    /// What is too little of F to be told from rounding.
+    /// The change of F below which it is rounding.
     pub fn noise_floor(&self) -> f64 {
         self.problem.noise() * self.objective.abs()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::design::gram::GramF64;
-    use crate::design::samples::Rows;
-    use crate::linalg::gemm::{Backend, Gemm};
-    use crate::linalg::mat::MatRef;
-    use crate::solver::problem_gram::GramProblem;
-
-    /// A good step, then a step to a worse point, then none.
-    struct Strays(usize);
-
-    impl<S: Problem> DirectionRule<S> for Strays {
-        const MAX_BELOW_NOISE: usize = usize::MAX;
-
-        fn step(&mut self, minimizer: &mut Minimizer<S>) -> Result<bool> {
-            self.0 += 1;
-            if self.0 == 1 {
-                minimizer.factor();
-                let mut direction = NewtonDirection::new(minimizer);
-                direction.solve(minimizer, 0.1);
-                assert!(minimizer.line_search_step(&direction.p).is_some());
-                minimizer.evaluate();
-            } else {
-                minimizer.point.w.iter_mut().for_each(|w| *w *= 50.0);
-                minimizer.recompute();
-            }
-            Ok(self.0 < 3)
-        }
-
-        fn fields<'a>(&'a mut self, _fields: &mut StateDict<'a>) {}
-    }
-
-    /// Remembers the objective of each step.
-    struct Steps(Vec<f64>);
-
-    impl<P> Watch<P> for Steps {
-        fn begin(&mut self, _state: &mut impl checkpoint::State<P>) -> Result<bool> {
-            Ok(false)
-        }
-
-        fn at(&mut self, step: Step, _state: Option<&mut impl checkpoint::State<P>>) -> Result<()> {
-            self.0.push(step.objective);
-            Ok(())
-        }
-    }
-
-    /// Whether it stalls or runs out of steps.
-    #[test]
-    fn a_search_that_is_cut_short_returns_its_best_point() {
-        let x = [
-            0.3, 1.0, -0.2, 0.4, 0.9, -1.0, 0.6, 0.1, 0.5, -0.7, 0.2, 0.8,
-        ];
-        let rows = Rows::new(MatRef::new(&x, 4, 3));
-        let gemm = Gemm::new(Backend::default(), 1);
-        for (status, iterations) in [(Status::PrecisionLimited, 9), (Status::IterationLimit, 2)] {
-            let gram = GramF64::new(&rows, None, true, gemm, &mut |_| Ok(())).unwrap();
-            let mut problem = GramProblem::new(&rows, gram, None, gemm).unwrap();
-            let risk = Risk::new(&[0, 1, 2, 1], &[1.0; 4], &[1.0; 3], 0.0);
-            let start = Point::zero(&problem, 3);
-            let stop = StoppingCriteria {
-                tolerance: 1e-12,
-                iterations,
-            };
-            let minimizer = Minimizer::new(&mut problem, &risk, 0.1, start, stop);
-            let mut steps = Steps(Vec::new());
-            let (point, report) = minimizer.run(Strays(0), &mut steps).unwrap();
-            assert_eq!(report.status, status);
-            let (best, last) = (steps.0[1], steps.0[steps.0.len() - 1]);
-            assert!(best < steps.0[0] && best < 0.5 * last, "{:?}", steps.0);
-            // The bias may still be moved to its optimum.
-            assert!(report.objective <= best, "{report:?} {:?}", steps.0);
-            let mut at = Eval::new(3, 4);
-            risk.evaluate(&point.z, &point.b, &mut at);
-            assert_eq!(at.loss, report.loss);
-        }
     }
 }

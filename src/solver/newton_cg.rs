@@ -4,48 +4,24 @@
 use crate::error::Result;
 use crate::io::checkpoint::StateDict;
 use crate::linalg::vec::Real;
-use crate::loss::risk::Risk;
 use crate::solver::cg::NewtonDirection;
-use crate::solver::minimizer::{DirectionRule, Minimizer, Watch};
-use crate::solver::point::Point;
+use crate::solver::minimizer::{DirectionRule, Minimizer};
 use crate::solver::problem::Problem;
-use crate::solver::report::{SolveReport, StoppingCriteria};
 
 /// Steps for which logits are moved with the point, not multiplied out, while slopes tell.
 const RECOMPUTE_EVERY: usize = 8;
 /// The largest share of the gradient that a solution may leave.
 const ETA_MAX: f64 = 0.25;
 
-/// Go to the optimum from a point.
-///
-/// # Errors
-/// Those of `watch`, which break the search off.
-pub fn newton<S: Problem>(
-    problem: &mut S,
-    risk: &Risk,
-    l2: f64,
-    start: Point<S::Real>,
-    stop: StoppingCriteria,
-    watch: &mut impl Watch<Point<S::Real>>,
-) -> Result<(Point<S::Real>, SolveReport)> {
-    let minimizer = Minimizer::new(problem, risk, l2, start, stop);
-    let work = Work {
-        asked: 0.0,
-        before: minimizer.gradient_norm,
-        direction: NewtonDirection::new(&minimizer),
-    };
-    minimizer.run(work, watch)
-}
-
-/// The step before, and the direction to go.
-struct Work<T> {
+/// Newton's method: the step before, and the direction to go.
+pub(crate) struct NewtonCg<T> {
     /// The share of the gradient that the last step was to leave, and its norm before.
     asked: f64,
     before: f64,
     direction: NewtonDirection<T>,
 }
 
-impl<S: Problem> DirectionRule<S> for Work<S::Real> {
+impl<S: Problem> DirectionRule<S> for NewtonCg<S::Real> {
     /// A step promises to leave a quarter at most.
     const MAX_BELOW_NOISE: usize = 4;
 
@@ -69,7 +45,16 @@ impl<S: Problem> DirectionRule<S> for Work<S::Real> {
     }
 }
 
-impl<T: Real> Work<T> {
+impl<T: Real> NewtonCg<T> {
+    /// Before the first step.
+    pub fn new<S: Problem<Real = T>>(minimizer: &Minimizer<S>) -> Self {
+        NewtonCg {
+            asked: 0.0,
+            before: minimizer.gradient_norm,
+            direction: NewtonDirection::new(minimizer),
+        }
+    }
+
     /// The share of the gradient that a step may leave: √(|∇F|/|∇F at 0|), which makes steps
     /// superlinear (Eisenstat and Walker 1996), but no less than the stop asks for; and just
     /// that where it can be had in one step, as the gradient falls with its square and the last

@@ -54,7 +54,7 @@ impl<T: Real> Point<T> {
 
 /// A gradient: coordinates and bias, without logits.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Gradient {
+pub(crate) struct Gradient {
     /// Coordinates.
     pub w: Vec<f64>,
     /// Bias.

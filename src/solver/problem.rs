@@ -71,8 +71,9 @@ pub trait Problem {
     /// `w = M⁻¹ r`, and its logits where [`Problem::solves_logits`]; else `logits` is not touched.
     fn solve(&mut self, r: &[f64], w: &mut [f64], logits: &mut [Self::Real]);
 
-    /// Whether a solution's logits come for nothing. Where they do, directions made of solutions
-    /// carry theirs along; where they do not, only a finished direction's are multiplied out.
+    /// Whether [`Problem::solve`] gives a solution's logits without a product. If it does,
+    /// directions made of solutions carry their logits; if not, only a finished direction's
+    /// logits are computed.
     fn solves_logits(&self) -> bool;
 
     /// Whether products are precise enough to tell small curvatures of the last factored matrix
@@ -90,8 +91,9 @@ pub trait Problem {
         Ok(false)
     }
 
-    /// The weight of the features as they are stored, c x d in f32, of coordinates. Gram coordinates are brought to minimum norm where they cancel; in f64 if that is
-    /// asked for, or if f32 would not do. Cost: in Gram coordinates 2ncd flop.
+    /// The weight (c x d, f32, of the features as they are stored) of these coordinates. Gram
+    /// coordinates are brought to minimum norm where they cancel; the product is in f64 if `exact`
+    /// asks for it, or if f32 would lose too much. Cost: in Gram coordinates 2ncd flop.
     ///
     /// # Errors
     /// [`Error::Memory`](crate::Error::Memory).

@@ -14,15 +14,16 @@
 use rayon::prelude::*;
 
 use crate::design::centered::Centered;
-use crate::design::dense::Blocks;
-use crate::design::gram::{GramF64, Progress};
-use crate::design::samples::{Batch, Rows};
+use crate::design::dense::Dense;
+use crate::design::gram::Progress;
+use crate::design::gram_f64::GramF64;
+use crate::design::rows::Batch;
 use crate::error::Result;
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::cholesky::Factor;
 use crate::linalg::gemm::{Gemm, lower_triangle};
 use crate::linalg::mat::{MatMut, MatRef, room};
-use crate::linalg::vec::{dot, sum};
+use crate::linalg::vec::{axpby, dot, sum};
 use crate::solver::problem::Problem;
 use crate::solver::problem_gram::Preconditioner;
 use crate::threads;
@@ -35,12 +36,11 @@ const RIDGE: f64 = 1e-6;
 /// The least pivot of M, as a multiple of RIDGE, that is no rounding.
 const TOLD: f64 = 100.0;
 
-/// Weights as they are.
+/// The weights themselves, c x d.
 #[derive(Debug)]
 pub struct DenseProblem<'a> {
     gemm: Gemm,
-    rows: &'a Rows<'a>,
-    x: Blocks<'a>,
+    x: Dense<'a>,
     /// μ, to f32; what that leaves of it where blocks are centred.
     mean: Vec<f32>,
     /// Features that have one value in all rows: their gradient would be rounding.
@@ -75,7 +75,8 @@ impl<'a> DenseProblem<'a> {
     /// once more than once, n²d or nd² flop, whichever is less.
     ///
     /// # Errors
-    /// As [`GramF64::new`].
+    /// [`Error::Shape`](crate::Error::Shape) if a feature is no finite number;
+    /// [`Error::Memory`](crate::Error::Memory); those of `progress`.
     pub fn new(
         design: &Centered<'a>,
         deviation: Option<&[f64]>,
@@ -85,19 +86,17 @@ impl<'a> DenseProblem<'a> {
         let rows = design.x();
         let (n, d) = (rows.len(), rows.features());
         let (mut x, mean) = if design.is_far() {
-            (
-                Blocks::centered(rows, design.mean()),
-                design.rest().to_vec(),
-            )
+            let x = Dense::centered(rows, design.mean(), gemm);
+            (x, design.rest().to_vec())
         } else {
-            (Blocks::new(rows), design.mean().to_vec())
+            (Dense::new(rows, gemm), design.mean().to_vec())
         };
         let second_order = if d <= n {
             SecondOrder::Features {
                 // The larger one first, in case that memory does not hold it.
                 factor: Factor::new(d)?,
                 scale: vec![1.0; d],
-                moments: moments(&mut x, &mean, n, progress)?,
+                moments: moments(&mut x, &mean, progress)?,
             }
         } else {
             SecondOrder::Samples {
@@ -108,7 +107,6 @@ impl<'a> DenseProblem<'a> {
         };
         Ok(DenseProblem {
             gemm,
-            rows,
             x,
             mean,
             constant: (0..d).filter(|&k| design.scale()[k] == 0.0).collect(),
@@ -143,10 +141,10 @@ impl<'a> DenseProblem<'a> {
 }
 
 /// The lower triangle of `Xᵀ X - n μ μᵀ` (μ = 0 where X is centred), column-major. Cost: nd² flop.
-fn moments(x: &mut Blocks, mean: &[f32], n: usize, progress: Progress) -> Result<Vec<f32>> {
+fn moments(x: &mut Dense, mean: &[f32], progress: Progress) -> Result<Vec<f32>> {
     /// Rows at a time: enough for the product's speed, few enough to be broken off soon.
     const ROWS: usize = 1024;
-    let d = mean.len();
+    let (n, d) = (x.rows(), x.features());
     let mut moments = room::<f32>(d, d)?;
     let (mut rows, mut going_on) = (0, Ok(()));
     x.each(Batch::All, |_, x| {
@@ -178,7 +176,7 @@ impl Problem for DenseProblem<'_> {
     type Real = f32;
 
     fn rows(&self) -> usize {
-        self.rows.len()
+        self.x.rows()
     }
 
     fn coords(&self) -> usize {
@@ -196,26 +194,26 @@ impl Problem for DenseProblem<'_> {
         let rest = self.rest(w);
         let mut z_of_rest = vec![0.0; z.len()];
         self.logits_of_direction(&rest, &mut z_of_rest);
-        crate::linalg::vec::axpby(1.0, &z_of_rest, 1.0, z);
+        axpby(1.0, &z_of_rest, 1.0, z);
     }
 
     fn logits_of_direction(&mut self, w: &[f64], z: &mut [f32]) {
-        let (n, d) = (self.rows.len(), self.mean.len());
+        let (n, d) = (self.x.rows(), self.mean.len());
         let c = w.len() / d;
         self.load(w);
         let rows = self.weight.chunks_exact(d);
         let shifts: Vec<f32> = rows.map(|w| -dot(w, &self.mean) as f32).collect();
         let weight = MatRef::new(&self.weight, c, d);
         let z = MatMut::new(z, c, n);
-        self.x.logits(self.gemm, weight, &shifts, Batch::All, z);
+        self.x.logits(weight, &shifts, Batch::All, z);
     }
 
     fn adjoint(&mut self, g: &[f32], w: &mut [f64]) {
-        let (n, d) = (self.rows.len(), self.mean.len());
+        let (n, d) = (self.x.rows(), self.mean.len());
         let c = g.len() / n;
         self.weight.resize(c * d, 0.0);
         let g = MatRef::new(g, c, n);
-        (self.x).adjoint(self.gemm, 1.0, g, Batch::All, 0.0, &mut self.weight);
+        (self.x).adjoint(1.0, g, Batch::All, 0.0, &mut self.weight);
         let rows = w
             .par_chunks_exact_mut(d)
             .zip(self.weight.par_chunks_exact(d));
@@ -260,7 +258,7 @@ impl Problem for DenseProblem<'_> {
         if self.deviation.as_deref() != deviation {
             if let SecondOrder::Samples { gram, .. } = &mut self.second_order {
                 gram.values = Vec::new();
-                *gram = GramF64::new(self.rows, deviation, gram.centred, self.gemm, progress)?;
+                *gram = GramF64::new(self.x.x(), deviation, gram.centred, self.gemm, progress)?;
             }
             self.deviation = deviation.map(<[f64]>::to_vec);
         }
@@ -268,7 +266,7 @@ impl Problem for DenseProblem<'_> {
     }
 
     fn factor(&mut self, curvatures: &[f64], l2: f64) {
-        let (n, d) = (self.rows.len(), self.mean.len());
+        let (n, d) = (self.x.rows(), self.mean.len());
         let h = (curvatures.iter().sum::<f64>() / n as f64).max(f64::MIN_POSITIVE);
         match &mut self.second_order {
             SecondOrder::Features {
@@ -333,7 +331,7 @@ impl Problem for DenseProblem<'_> {
             rescale(w);
             return;
         }
-        let mut logits = vec![0.0; r.len() / self.mean.len() * self.rows.len()];
+        let mut logits = vec![0.0; r.len() / self.mean.len() * self.x.rows()];
         self.logits_of_direction(r, &mut logits);
         let SecondOrder::Samples {
             preconditioner,
@@ -350,7 +348,7 @@ impl Problem for DenseProblem<'_> {
             *z = value as f32;
         }
         self.adjoint(&logits, w);
-        crate::linalg::vec::axpby(1.0 / l2, r, -h / l2, w);
+        axpby(1.0 / l2, r, -h / l2, w);
     }
 
     fn solves_logits(&self) -> bool {

@@ -24,20 +24,18 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use crate::design::centered::{Centered, Precision};
-use crate::design::dense::Blocks;
-use crate::design::gram::{GramF64, Progress};
-use crate::design::samples::{Batch, Rows};
+use crate::design::dense::Dense;
+use crate::design::gram::Progress;
+use crate::design::gram_f64::GramF64;
+use crate::design::rows::{Batch, Rows};
 use crate::error::Result;
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::cholesky::Factor;
 use crate::linalg::gemm::Gemm;
 use crate::linalg::mat::{MatRef, room};
-use crate::linalg::vec::{dot, sum};
+use crate::linalg::vec::{axpby, dot, sum};
 use crate::solver::problem::Problem;
-use crate::threads;
 use crate::threads::{Share, Work};
-use faer::Accum;
-use faer::linalg::matmul::matmul;
 
 /// Curvatures below this share of their mean are raised to it: D must be inverted.
 const SMALLEST: f64 = 1e-3;
@@ -263,11 +261,11 @@ impl<'a> GramProblem<'a> {
             if round > 0 {
                 self.logits(&shortest, &mut of_rows);
                 self.gather_fitted(&of_rows, &mut rest);
-                crate::linalg::vec::axpby(1.0, z, -1.0, &mut rest);
+                axpby(1.0, z, -1.0, &mut rest);
             }
             let range = self.range.as_ref().expect("made above");
             range.solve(&mut rest);
-            crate::linalg::vec::axpby(1.0, &rest, 1.0, &mut shortest);
+            axpby(1.0, &rest, 1.0, &mut shortest);
         }
         self.centre(&mut shortest);
         Ok(shortest)
@@ -333,19 +331,8 @@ impl Problem for GramProblem<'_> {
     }
 
     fn logits(&mut self, a: &[f64], z: &mut [f64]) {
-        let n = self.x.len();
         let (gram, m) = columns(&self.gram, self.fitted.as_ref());
-        let c = a.len() / m;
-        // Along the rows of K: with one output faer would share the sums of its columns out by
-        // the number of threads.
-        matmul(
-            faer::MatMut::from_row_major_slice_mut(z, c, n),
-            Accum::Replace,
-            faer::MatRef::from_row_major_slice(a, c, m),
-            faer::MatRef::from_row_major_slice(gram, n, m).transpose(),
-            1.0,
-            threads::par(Work::flop(4 * c * n * m)),
-        );
+        GramF64::logits(gram, a, m, z);
     }
 
     fn adjoint(&mut self, g: &[f64], a: &mut [f64]) {
@@ -502,7 +489,7 @@ impl Problem for GramProblem<'_> {
         let (c, n) = (a.len() / self.gram.rows, self.gram.rows);
         let mut weight = vec![0.0; c * d];
         let a = MatRef::new(&narrow, c, n);
-        Blocks::new(self.x).adjoint(self.gemm, 1.0, a, Batch::All, 0.0, &mut weight);
+        Dense::new(self.x, self.gemm).adjoint(1.0, a, Batch::All, 0.0, &mut weight);
         if self.deviation.is_some() {
             let values = weight.iter_mut().enumerate();
             values.for_each(|(at, w)| *w = of_raw(at, f64::from(*w)));
@@ -540,17 +527,8 @@ impl Problem for GramProblem<'_> {
     }
 
     fn adjoint_square(&self, g: &[f64]) -> Option<(f64, f64)> {
-        let n = self.gram.rows;
-        let c = g.len() / n;
         let mut z = vec![0.0; g.len()];
-        matmul(
-            faer::MatMut::from_row_major_slice_mut(&mut z, c, n),
-            Accum::Replace,
-            faer::MatRef::from_row_major_slice(g, c, n),
-            faer::MatRef::from_row_major_slice(&self.gram.values, n, n).transpose(),
-            1.0,
-            threads::par(Work::flop(4 * c * n * n)),
-        );
+        GramF64::logits(&self.gram.values, g, self.gram.rows, &mut z);
         let (norm, square) = (dot(g, g), dot(g, &z).max(0.0));
         // |Gᵀ(Xc + D)|² with |D| known.
         let unrounded = self.gram.unrounded * norm.sqrt();

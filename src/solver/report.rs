@@ -20,6 +20,7 @@ impl StoppingCriteria {
 /// How a fit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Status {
     /// |∇F| is the tolerance's share of that at W = 0, or rounding; and the gap is below 100
     /// times that share of F. Without a penalty the Newton decrement takes the gap's place.
@@ -49,6 +50,7 @@ pub enum MeasuredOn {
 
 /// The end of a fit.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct SolveReport {
     /// How it ended.
     pub status: Status,
@@ -82,6 +84,7 @@ pub struct SolveReport {
 
 /// A step, as it is reported.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Step {
     /// Number, from 0: the start.
     pub iteration: usize,

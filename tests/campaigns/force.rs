@@ -1,4 +1,4 @@
-//! Random layouts under `--force`: whatever flowreg did not write stays.
+//! Random layouts with `--force`: files that flowreg did not write stay.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use super::{Campaign, PREDICT, Trials, finish, of_run};
 
-/// What lies at a path.
+/// The kind of a directory entry.
 #[derive(Clone, Debug, PartialEq)]
 enum Entry {
     File(Vec<u8>),
@@ -18,7 +18,7 @@ enum Entry {
     Other,
 }
 
-/// All that lies below a directory.
+/// All entries below a directory.
 fn entries(dir: &Path) -> BTreeMap<PathBuf, Entry> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -44,14 +44,15 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let to = to.join(path.file_name().unwrap());
-        match path.is_dir() {
-            true => copy(&path, &to),
-            false => drop(fs::copy(&path, to).unwrap()),
+        if path.is_dir() {
+            copy(&path, &to)
+        } else {
+            fs::copy(&path, to).unwrap();
         }
     }
 }
 
-/// Names that flowreg uses itself, and others.
+/// Names that flowreg uses, and others.
 const NAMES: [&str; 12] = [
     "summary.json",
     "dataset.json",
@@ -67,7 +68,7 @@ const NAMES: [&str; 12] = [
     "-rf",
 ];
 
-/// What the trial expects.
+/// The expected outcome of a trial.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Expected {
     Replaced,
@@ -103,7 +104,7 @@ impl Campaign {
             let kept = match expected {
                 Expected::Refused => code == Some(65) && after == before,
                 Expected::Replaced => {
-                    // Foreign is all but the output; nothing is left beside it.
+                    // Everything but the output is unchanged, and nothing new is beside it.
                     let foreign = |entries: &BTreeMap<PathBuf, Entry>| {
                         let mut entries = entries.clone();
                         entries.retain(|path, _| {
@@ -129,14 +130,14 @@ impl Campaign {
         self.end(trials, note);
     }
 
-    /// Whether the output is a whole dataset, run, export or array, and holds nothing else.
+    /// Whether the output is a complete dataset, run, export or array, and nothing else.
     fn whole_output(&self) -> bool {
         let (out, array) = (self.path("force/out"), self.path("force/out.npy"));
         let exported = out.join("model.onnx").is_file();
         let run = of_run(&out).is_some();
         let prepared = out.join("dataset.json").is_file() && self.absent_or_complete("force/out");
         let predicted = fs::read(array).is_ok_and(|bytes| bytes.starts_with(b"\x93NUMPY"));
-        // Two of them in one place would be a mixture.
+        // Not two of them in one directory.
         usize::from(exported) + usize::from(run) + usize::from(prepared) + usize::from(predicted)
             == 1
     }
@@ -205,7 +206,7 @@ impl Campaign {
                 layout += "an empty directory";
             }
             2 => {
-                // A link is followed; what it names is replaced.
+                // A link is followed, and its target replaced.
                 copy(&self.path("own-fit"), &room.join("theirs"));
                 symlink("theirs", &out).unwrap();
                 inside = room.join("theirs");
@@ -237,7 +238,7 @@ impl Campaign {
         }
         let fit = ["--epochs", "2", "--no-report", "--force"];
         let of = self.index(3);
-        // An output is replaced by one of its kind only.
+        // An output may be replaced by one of its kind only.
         if kind.is_some_and(|kind| kind != of) {
             expected = Expected::Refused;
         }
@@ -249,11 +250,11 @@ impl Campaign {
         (command, layout, expected)
     }
 
-    /// Put something foreign into the output or beside it.
+    /// Create a foreign entry in the output or beside it.
     fn plant(&mut self, room: &Path, inside: &Path, expected: &mut Expected) -> &'static str {
         let name = NAMES[self.index(NAMES.len())];
         if self.index(4) == 0 {
-            // Beside it, where flowreg makes its own files.
+            // Beside the output, where flowreg creates temporary files.
             let lock = room.join(".out.lock");
             if inside == room.join("out") && !lock.exists() {
                 fs::write(lock, "not a lock").unwrap();
@@ -266,7 +267,7 @@ impl Campaign {
             return "and nothing in it";
         }
         let path = inside.join(name);
-        // Some of them replace a file of flowreg's by something else of its name.
+        // Some replace a file of flowreg by a foreign entry of its name.
         let there = path.symlink_metadata();
         if there.as_ref().is_ok_and(|there| there.is_file())
             && !inside.join(".flowreg.json").exists()

@@ -1,4 +1,4 @@
-//! Sources that change while they are read: refused, or the bytes of one moment.
+//! Sources that change while they are read are refused, or the output has the bytes of one version.
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
@@ -14,8 +14,8 @@ use super::{Campaign, PREP, Trials, bounded, finish, spawn};
 
 const COLUMNS: usize = 16;
 
-/// No value is in another version, row or column. Texts write all with the same digits, so that
-/// part of one version and part of the other make a whole text.
+/// A value that occurs in no other version, row or column. All have the same number of digits, so
+/// that parts of two versions make a valid text.
 fn value(version: usize, row: usize, column: usize) -> u32 {
     (1 + 2 * (row * COLUMNS + column) + version) as u32
 }
@@ -103,7 +103,7 @@ impl Campaign {
                 let kept = match (code, &made) {
                     (Some(0), Some(made)) => {
                         complete += 1;
-                        // Of the file before, or of the file after.
+                        // The dataset has one of the two versions.
                         *made == before || {
                             let again = finish(self.prep_of(args, "of-after"));
                             let after = fs::read(self.path("of-after/train.x.npy")).ok();
@@ -114,7 +114,7 @@ impl Campaign {
                         changed += 1;
                         true
                     }
-                    // What is cut in the middle of a number or line is refused for that.
+                    // A text truncated within a number or line is refused for that.
                     (Some(65), None) => true,
                     _ => false,
                 };
@@ -143,7 +143,7 @@ impl Campaign {
         let mut file = File::options().write(true).open(path).unwrap();
         match how % 4 {
             0 => {
-                // In place, from somewhere on.
+                // Rewrite in place, from a random offset.
                 let from = self.index(old.len());
                 file.seek(SeekFrom::Start(from as u64)).unwrap();
                 file.write_all(&new[from..]).unwrap();
@@ -154,7 +154,7 @@ impl Campaign {
                 let from = old.len() - self.index(200);
                 file.write_all(&old[from..]).unwrap();
             }
-            // Another file of the name: whoever reads the old one reads it to its end.
+            // Replace the file: a reader of the old one reads it to its end.
             _ => {
                 let other = path.with_extension("new");
                 fs::write(&other, new).unwrap();
@@ -169,6 +169,7 @@ impl Campaign {
             classes: 2,
             per_class: [20, 0, 0],
             seed: 3,
+            cancel: None,
         };
         let root = self.path("changing");
         let count = classes.photographs();
@@ -176,9 +177,12 @@ impl Campaign {
         for class in ["0", "1"] {
             fs::create_dir_all(root.join(class)).unwrap();
         }
-        // Two versions of each, of one length: what lies behind a JPEG's end is no part of it.
+        // Two versions of each, of one length: bytes behind the end of a JPEG are ignored.
         let drawn = |seed| -> Vec<Vec<u8>> {
-            let options = DemoOptions { seed, ..classes };
+            let options = DemoOptions {
+                seed,
+                ..classes.clone()
+            };
             (0..count)
                 .map(|i| photograph(&options, i, 220, 200))
                 .collect()
@@ -235,7 +239,7 @@ impl Campaign {
             let kept = match output.status.code() {
                 Some(0) => {
                     complete += 1;
-                    // Each photograph is one of the two, and none is part of both.
+                    // Each photograph has one of the two versions, not parts of both.
                     let complete = self.absent_or_complete("of-changed");
                     let made = rows_of(self, "of-changed");
                     complete

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use super::{Campaign, PREDICT, Trials, bounded, finish, of_run};
 
-/// How much a file may hold where standard output fails: far more than any output here.
+/// File size limit where standard output fails: far larger than any output of this campaign.
 const LIMIT: u64 = 4 << 20;
 
 impl Campaign {
@@ -33,7 +33,7 @@ impl Campaign {
             let whole = finish(program(self));
             assert!(whole.status.success());
             let _ = fs::remove_dir_all(self.path("printed"));
-            // Times are said, too: the last bytes may be more or fewer.
+            // Printed times vary in length, and so may the output.
             let said = whole.stdout.len() - 60;
             let full = File::options().write(true).open("/dev/full").unwrap();
             let mut command = program(self);
@@ -78,7 +78,7 @@ impl Campaign {
         trials.tried(right, || format!("{name} {k}: {output:?}, whole: {whole}"));
     }
 
-    /// Whether the work was done and published; it makes room for the next.
+    /// Whether the output was published; removes it for the next trial.
     fn printed_whole(&self, name: &str) -> bool {
         let path = self.path("printed");
         let whole = match name {
@@ -97,7 +97,7 @@ impl Campaign {
         command
     }
 
-    /// A program after `ulimit` and the like, which only a shell can do for it.
+    /// Run a program by a shell, after `ulimit` and other shell commands.
     fn by_shell(&self, script: &str, program: Command) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", script]).arg(program.get_program());

@@ -1,4 +1,4 @@
-//! What the tests share: the reference data, random problems, comparators.
+//! Helpers of the tests: reference data, random problems, comparators and the f64 reference.
 #![allow(dead_code)] // Each test file uses a part of it.
 
 pub mod onnx;
@@ -12,10 +12,10 @@ use std::sync::Mutex;
 use flowreg::data::flowers102::{self, Verify};
 use flowreg::data::prep::{self, PrepOptions};
 use flowreg::io::publish::Overwrite;
-use flowreg::{Dataset, Samples};
+use flowreg::{Cancel, Dataset, Samples};
 
-/// Say that something was not tested: on stderr itself, which libtest does not swallow, and as a
-/// line of the file that `FLOWREG_SKIPPED_LOG` names, which `.ci/run` counts.
+/// Report that something was not tested: on stderr (directly, as libtest captures `eprintln!`), and
+/// as a line of the file `FLOWREG_SKIPPED_LOG`, whose lines `.ci/run` counts.
 pub fn skipped(what: &str) {
     // One write each, so that lines of several threads and processes do not mix.
     let line = format!("\n*** SKIPPED: {what} ***\n");
@@ -30,8 +30,8 @@ pub fn skipped(what: &str) {
     }
 }
 
-/// The reference data: `FLOWREG_SHARED`, or `../shared` beside the checkout. Where it is
-/// absent a test says so and passes; in CI (`CI=true`) it fails.
+/// The folder of reference data: `FLOWREG_SHARED`, or `../shared` beside the checkout. If it does
+/// not exist, the test reports that it is skipped and passes; with `CI=true` it fails.
 pub fn shared(needs: &str) -> Option<PathBuf> {
     let dir = std::env::var_os("FLOWREG_SHARED").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
@@ -57,10 +57,10 @@ pub fn json(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&bytes).unwrap()
 }
 
-/// Flowers102 at 128 x 128, prepared once and kept below the target directory. A kept one
-/// is used only if its manifest's checksums are the reference's.
+/// Flowers102 at 128 x 128, prepared once and stored in the target directory. A stored dataset is
+/// used only if the checksums in its manifest are those of the reference.
 pub fn flowers128(shared: &Path) -> Dataset {
-    // Tests of one program run at the same time; an output has one writer.
+    // The tests of a program run in parallel, and an output has one writer.
     static PREPARING: Mutex<()> = Mutex::new(());
     let _preparing = PREPARING.lock().unwrap();
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("flowers128");
@@ -77,7 +77,12 @@ pub fn flowers128(shared: &Path) -> Dataset {
     {
         return dataset;
     }
-    let source = flowers102::open(&shared.join("flowers102-64px"), Verify::Official).unwrap();
+    let source = flowers102::open(
+        &shared.join("flowers102-64px"),
+        Verify::Official,
+        &Cancel::new(),
+    )
+    .unwrap();
     prep::prepare(
         &source,
         &PrepOptions::default(),
@@ -89,7 +94,7 @@ pub fn flowers128(shared: &Path) -> Dataset {
     Dataset::open(&out).unwrap()
 }
 
-/// A random problem that a linear model can half learn.
+/// A random problem whose labels depend on a feature in 70 % of the rows.
 #[derive(Clone, Debug)]
 pub struct Problem {
     pub n: usize,
@@ -123,13 +128,13 @@ impl Problem {
         Samples::new(&self.x, self.d, &self.labels, self.classes).unwrap()
     }
 
-    /// c.
+    /// c, the number of outputs.
     pub fn outputs(&self) -> usize {
         if self.classes == 2 { 1 } else { self.classes }
     }
 }
 
-/// Numbers in 0..1 from a small generator of our own (SplitMix64).
+/// Uniform random numbers in 0..1 (SplitMix64).
 pub fn uniform(seed: u32) -> impl FnMut() -> f32 {
     let mut state = u64::from(seed);
     move || {
@@ -141,7 +146,7 @@ pub fn uniform(seed: u32) -> impl FnMut() -> f32 {
     }
 }
 
-/// |found - expected| / |expected|; NaN or a difference from 0 is infinitely far.
+/// |found - expected| / |expected|; infinite for NaN and for a difference from 0.
 pub fn relative(found: f64, expected: f64) -> f64 {
     let distance = (found - expected).abs();
     match distance {
@@ -151,7 +156,7 @@ pub fn relative(found: f64, expected: f64) -> f64 {
     }
 }
 
-/// Largest absolute difference, NaN counted as infinite.
+/// The largest absolute difference; infinite for NaN.
 pub fn largest_difference(found: &[f32], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     (found.iter().zip(expected))
@@ -165,7 +170,7 @@ pub fn largest_difference(found: &[f32], expected: &[f64]) -> f64 {
         })
 }
 
-/// The plain twin: everything in f64, straight from the definitions.
+/// The f64 reference: losses, gradients and SGD in f64, from their definitions.
 pub mod twin {
     use super::Problem;
 
@@ -184,7 +189,7 @@ pub mod twin {
             }
         }
 
-        /// `f(self, other)` in every element.
+        /// Replace every element by `f(element, other's element)`.
         pub fn update(&mut self, other: &Parameters, f: impl Fn(f64, f64) -> f64) {
             let own = self.weight.iter_mut().chain(&mut self.bias);
             for (a, &b) in own.zip(other.weight.iter().chain(&other.bias)) {
@@ -193,7 +198,7 @@ pub mod twin {
         }
     }
 
-    /// What torch's `CrossEntropyLoss` is told, and how often each row counts.
+    /// The weights of samples and classes and the label smoothing of torch's `CrossEntropyLoss`.
     #[derive(Clone, Debug)]
     pub struct Weights {
         /// s, by row.
@@ -205,7 +210,7 @@ pub mod twin {
     }
 
     impl Weights {
-        /// All 1, one-hot targets.
+        /// Weights of 1 and one-hot targets.
         pub fn equal(p: &Problem) -> Weights {
             Weights {
                 samples: vec![1.0; p.n],
@@ -250,7 +255,7 @@ pub mod twin {
             let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let lse = max + z.iter().map(|z| (z - max).exp()).sum::<f64>().ln();
             for class in 0..p.classes {
-                // What -ln p of this class is multiplied by in the sum.
+                // The factor of -ln p of this class in the loss.
                 let smooth = weights.smoothing / p.classes as f64;
                 let mut factor = smooth * weights.samples[row as usize] * weights.classes[class];
                 if class == label(row) {
@@ -271,7 +276,7 @@ pub mod twin {
         (loss, gradient)
     }
 
-    /// `torch.optim.SGD` from its documentation: the losses of the epochs and the end.
+    /// `torch.optim.SGD` as documented: the loss of each epoch, and the final parameters.
     pub fn sgd(
         p: &Problem,
         start: Parameters,
@@ -279,7 +284,7 @@ pub mod twin {
         weights: &Weights,
     ) -> (Vec<f64>, Parameters) {
         let flowreg::LearningRate::Fixed(base) = options.lr else {
-            panic!("the twin takes a number")
+            panic!("the reference takes a fixed learning rate")
         };
         let (momentum, dampening, decay) =
             (options.momentum, options.dampening, options.weight_decay);
@@ -290,7 +295,7 @@ pub mod twin {
         let size = options.batch_size.unwrap_or(p.n).min(p.n);
         let mut losses = Vec::new();
         for epoch in 0..options.epochs {
-            // Its factors are held to torch's own beside their definition.
+            // `sgd/schedule.rs` tests the factors against those of torch.
             let lr = base * options.schedule.factor(epoch, options.epochs);
             if size < p.n {
                 rng.permutation(p.n as u32, &mut order);
@@ -308,9 +313,10 @@ pub mod twin {
                             b
                         }
                     };
-                    match options.nesterov {
-                        true => g.update(buffer, |g, b| g + momentum * b),
-                        false => g = buffer.clone(),
+                    if options.nesterov {
+                        g.update(buffer, |g, b| g + momentum * b)
+                    } else {
+                        g = buffer.clone()
                     }
                 }
                 at.update(&g, |w, g| w - lr * g);
@@ -322,7 +328,7 @@ pub mod twin {
 }
 
 #[test]
-fn comparators_see_what_they_should() {
+fn comparators_treat_nan_and_zero_as_documented() {
     assert_eq!(relative(1.0, 1.0), 0.0);
     assert_eq!(relative(0.0, -0.0), 0.0);
     assert_eq!(relative(1e-300, 0.0), f64::INFINITY);

@@ -1,13 +1,13 @@
-//! Processes that are watched, signalled and waited for, but not for ever.
+//! Child processes: signals, output lines, and waiting with a time limit.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// Longest life of a process.
+/// Time after which a process is killed.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Wait for the end.
+/// Wait until the process ends, at most [`BOUND`].
 pub fn bounded(mut child: Child) -> Output {
     let began = Instant::now();
     while child.try_wait().unwrap().is_none() {
@@ -19,7 +19,7 @@ pub fn bounded(mut child: Child) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// Send a signal to a process that may have ended; whether it was there.
+/// Send a signal to a process that may have ended; returns whether it still existed.
 pub fn signal(child: &Child, signal: &str) -> bool {
     let status = Command::new("kill")
         .args(["-s", signal, &child.id().to_string()])
@@ -28,7 +28,7 @@ pub fn signal(child: &Child, signal: &str) -> bool {
     status.unwrap().success()
 }
 
-/// Read what the process says up to a line with this in it.
+/// Read the standard output of the process up to a line that contains `part`.
 pub fn wait_for_line(child: &mut Child, part: &str) {
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
@@ -36,9 +36,9 @@ pub fn wait_for_line(child: &mut Child, part: &str) {
         line.clear();
         assert!(
             stdout.read_line(&mut line).unwrap() > 0,
-            "{part:?} was not said"
+            "the process ended without printing {part:?}"
         );
     }
-    // The rest must not block it, nor its reader be gone.
+    // Read the rest, so that the process neither blocks nor meets a closed pipe.
     std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
 }

@@ -1,4 +1,4 @@
-//! The binaries in a folder of their own, with small drawn flowers.
+//! A temporary folder with small drawn photographs and their dataset, in which the binaries run.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ pub const FLOWERS: DemoOptions = DemoOptions {
     classes: 4,
     per_class: [3, 2, 2],
     seed: 1,
+    cancel: None,
 };
 
 /// A folder with photographs of 4 classes and their dataset at 8 x 8.
@@ -38,7 +39,7 @@ impl World {
         command.output().unwrap()
     }
 
-    /// [`World::run`] with these bytes on standard input, from a pipe.
+    /// [`World::run`] with `bytes` piped to standard input.
     pub fn run_piped(&self, program: &str, args: &[&str], bytes: &[u8]) -> Output {
         let mut child = Command::new(program)
             .args(args)
@@ -50,7 +51,7 @@ impl World {
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
         let bytes = bytes.to_vec();
-        // It may end before it has read all.
+        // The process may end before it has read everything.
         let writer = std::thread::spawn(move || drop(stdin.write_all(&bytes)));
         let output = super::process::bounded(child);
         writer.join().unwrap();
@@ -69,7 +70,8 @@ impl World {
         self.run(FIT, &[&["data", "--out", "run"], args].concat())
     }
 
-    /// One line on stderr with all of `parts`, this exit code, nothing new in the folder.
+    /// Check that `act` exits with `code`, prints one line with all of `parts` on stderr, and changes
+    /// no file name in the folder.
     #[track_caller]
     pub fn refuses(&self, code: i32, parts: &[&str], act: impl FnOnce(&World) -> Output) {
         let before = self.listing();
@@ -80,7 +82,7 @@ impl World {
         for part in parts {
             assert!(stderr.contains(part), "{part:?} is not in {stderr}");
         }
-        assert_eq!(self.listing(), before, "something was left behind");
+        assert_eq!(self.listing(), before, "the files of the folder changed");
     }
 
     pub fn listing(&self) -> Vec<PathBuf> {
@@ -91,7 +93,7 @@ impl World {
         names
     }
 
-    /// Change the manifest and seal it again.
+    /// Change the manifest and renew its checksum.
     pub fn edit_manifest(&self, edit: impl FnOnce(&mut Manifest)) {
         let path = self.path("data/dataset.json");
         let mut manifest: Manifest =
@@ -110,9 +112,10 @@ pub fn copy_dir(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy_dir(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target)
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What holds for any bytes of any kind of picture.
+//! The properties that hold for any bytes of any picture format.
 
 use flowreg::data::pictures::{DecodeOptions, Kind, decode_rgb, kind};
 
-/// Pixels or a reason, strictly and leniently, within the limits. Bytes of another kind are left to
-/// its target.
+/// Decodes strictly and leniently: pixels within the limits, or an error. Bytes of another format are
+/// left to its target.
 pub fn decode(of: Kind, bytes: &[u8]) {
     if kind(bytes) != Some(of) {
         return;

@@ -177,12 +177,12 @@ pub(super) struct Args {
         help_heading = "How to fit"
     )]
     pub(super) lr_warmup: usize,
-    /// Stop when so many epochs in a row brought no lower validation loss, and keep the
+    /// Stop after PATIENCE epochs in a row without a lower validation loss, and keep the
     /// best epoch's model
     #[arg(long, value_name = "PATIENCE", help_heading = "How to fit")]
     pub(super) early_stopping: Option<usize>,
-    /// Save the state beside --out, in RUN.checkpoint, after so many epochs (steps of newton and
-    /// lbfgs), or after so long (30s, 5m, 2h), and on Ctrl-C or SIGTERM
+    /// Save the state beside --out, in RUN.checkpoint, every EPOCHS epochs (steps of newton and
+    /// lbfgs) or every TIME (30s, 5m, 2h), and on Ctrl-C or SIGTERM
     #[arg(long, value_name = "EPOCHS|TIME", value_parser = cli::every, help_heading = "How to fit")]
     pub(super) checkpoint_every: Option<Every>,
     /// Continue from RUN.checkpoint, to the same bits as an unbroken run; begin if it is not

@@ -1,15 +1,14 @@
-//! The options of converged fits, and what is said of them.
+//! The options of converged fits, and the lines printed about them.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::cli::info;
+use crate::cli::{info, signals};
 use crate::design::plan::{EngineChoice, EngineKind};
 use crate::design::samples::Splits;
 use crate::design::scaler::Standardize;
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::linalg::gemm::{Backend, Gemm};
 use crate::loss::weights::{ClassWeights, SampleWeights, read_weights};
 use crate::model::calibrate::Calibration;
@@ -158,7 +157,7 @@ impl ConvergeArgs {
             backend: Backend::default(),
             checkpoints: None,
             threads: None,
-            cancel: Some(interrupt::cancel()),
+            cancel: Some(signals::cancel()),
             ..default
         }
     }

@@ -3,13 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::args::*;
-use super::run::*;
+use super::args::Args;
 use crate::{Dataset, Error, Init, Model, Result, Samples, Split, cli};
 
+use crate::cli::signals;
 use crate::data::dataset::{NumberFormat, Transform};
-use crate::data::{arrays, checks};
+use crate::data::demo::DemoOptions;
+use crate::data::flowers102::Verify;
+use crate::data::prep::PrepOptions;
+use crate::data::{arrays, checks, demo, flowers102, prep};
+use crate::io::publish::Overwrite;
 use crate::io::publish::Staging;
+use std::path::PathBuf;
 
 /// The rows of a run, mapped, each split once.
 pub(super) struct Data {
@@ -79,8 +84,9 @@ impl Data {
         let options = arrays::ArrayOptions {
             labels_from: args.labels_from.unwrap_or(0),
             center: args.center,
+            cancel: Some(signals::cancel()),
         };
-        let loaded = arrays::load(&parts, options, &|path, bytes| {
+        let loaded = arrays::load(&parts, &options, &|path, bytes| {
             let bytes = cli::bytes(bytes as f64);
             cli::info(format_args!(
                 "{}: converted to f32 in memory, {bytes}",
@@ -183,4 +189,33 @@ impl Data {
     pub(super) fn check_unchanged(&self) -> Result<()> {
         (self.splits.iter()).try_for_each(|(_, split)| split.check_unchanged())
     }
+}
+
+/// Draw the photographs and prepare them, both inside the run in the making.
+fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
+    let options = DemoOptions {
+        cancel: Some(signals::cancel()),
+        ..DemoOptions::default()
+    };
+    let photographs = staging.dir().join("photographs");
+    let dataset = staging.dir().join("dataset");
+    let count = options.photographs();
+    cli::info(format_args!(
+        "demo: drawing and preparing {count} synthetic flowers of {} classes",
+        options.classes
+    ));
+    let bar = cli::progress(2 * count as u64, "demo");
+    demo::write_photographs(&photographs, &options, &|n| bar.inc(n))?;
+    let mut source = flowers102::open(&photographs, Verify::Any, &signals::cancel())?;
+    source.source = "flowreg demo".to_string();
+    source.class_names = demo::class_names(&options);
+    let options = PrepOptions {
+        cancel: Some(signals::cancel()),
+        ..PrepOptions::default()
+    };
+    prep::prepare(&source, &options, &dataset, Overwrite::Never, &|n| {
+        bar.inc(n)
+    })?;
+    bar.finish_and_clear();
+    Ok(dataset)
 }

@@ -12,8 +12,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use self::args::*;
-use self::run::*;
+use self::args::{Args, Command, Compare, Export};
+use self::run::run;
 use crate::cli::{report, run_files};
 use crate::io::publish::{OutputKind, Overwrite, Staging, write_file};
 use crate::model::export;

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::fit::args::*;
-use crate::cli::run_files;
+use crate::cli::fit::args::Args;
+use crate::cli::signals;
 use crate::data::arrays;
 use crate::design::plan::EngineChoice;
 use crate::linalg::gemm::Backend;
-use crate::{Checkpoints, Decay, Error, FitOptions, Init, Recipe, Result, Schedule, interrupt};
+use crate::{Checkpoints, Decay, Error, FitOptions, Init, Recipe, Result, Schedule};
 
 /// The first option that only SGD has, if one was given.
 pub(super) fn of_sgd(args: &Args) -> Option<&'static str> {
@@ -75,7 +75,7 @@ pub(super) fn checkpoints(args: &Args, out: &Path) -> Result<Option<Checkpoints>
 pub(super) fn fit_options(args: &Args) -> Result<(FitOptions, Option<usize>)> {
     let recipe = args.recipe.as_deref().map(Recipe::named).transpose()?;
     let mut options = recipe.map_or_else(FitOptions::default, Recipe::options);
-    options.cancel = Some(interrupt::cancel());
+    options.cancel = Some(signals::cancel());
     options.threads = args.threads;
     options.engine = match (EngineChoice::named(&args.engine)?, args.save_coordinates) {
         (EngineChoice::Primal, true) => {
@@ -90,9 +90,7 @@ pub(super) fn fit_options(args: &Args) -> Result<(FitOptions, Option<usize>)> {
     };
     options.backend = Backend::named(&args.gemm)?;
     options.early_stopping = args.early_stopping;
-    options.save_trajectory = args
-        .save_trajectory
-        .then(|| PathBuf::from(run_files::TRAJECTORY));
+    options.emit_coordinates = args.save_trajectory;
     let sgd = &mut options.sgd;
     sgd.lr = args.lr.unwrap_or(sgd.lr);
     sgd.schedule = schedule(args)?;

@@ -1,10 +1,11 @@
 //! What a run tells its user.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::args::*;
+use super::args::Args;
 use super::converged::{self};
-use super::data::*;
+use super::data::Data;
 use crate::cli::report;
 use crate::cli::run_files::Summary;
 use crate::design::plan::EngineKind;
@@ -14,7 +15,7 @@ use crate::path::{PathFit, PathOptions, fit_path};
 use crate::threads;
 use crate::{
     Epoch, Evaluation, Event, Fit, FitOptions, LearningRate, Loss, Result, Samples, Schedule,
-    Scores, Sgd, Splits, cli,
+    Scores, Sgd, Splits, TrajectoryWriter, cli,
 };
 
 /// A line on stdout for every penalty, and a live one for every step on a terminal.
@@ -112,43 +113,66 @@ pub(super) fn print_sgd(n: usize, options: &FitOptions) {
 }
 
 /// A line on stdout for every tenth of the epochs, and a live one on a terminal.
-pub(super) fn fit_with_progress(splits: Splits, options: &FitOptions) -> Result<Fit> {
+/// Fit, print what happens, and write the trajectory if it is asked for.
+pub(super) fn fit_with_progress(
+    splits: Splits,
+    options: &FitOptions,
+    trajectory: &Path,
+) -> Result<Fit> {
     let epochs = options.sgd.epochs;
     let every = epochs.div_ceil(10).max(1);
     let mut bar = cli::progress(0, "K");
     let mut last = None;
-    let result = crate::fit(splits, options, &mut |event| match event {
-        Event::Planned(plan) => print_plan(plan, options, splits),
-        Event::GramMatrix { columns, of } => {
-            bar.set_length(of as u64);
-            bar.set_position(columns as u64);
-        }
-        Event::Started { lr, lr_bound } => {
-            bar.finish_and_clear();
-            print_learning_rate(&options.sgd, lr, lr_bound);
-            bar = cli::progress(epochs as u64, "epochs");
-        }
-        Event::Resumed { done: epochs } => {
-            bar.set_position(epochs as u64);
-            cli::info(format_args!("  resumed: {epochs} epochs were done before"));
-        }
-        Event::Epoch(epoch) => {
-            let number = epoch.epoch;
-            if cli::event("epoch", &epoch) {
-                return;
+    let writer = || TrajectoryWriter::create(trajectory);
+    let mut writer = options.emit_coordinates.then(writer).transpose()?;
+    let mut written = Ok(());
+    let fit = crate::fit(splits, options, &mut |event| {
+        match event {
+            Event::Coordinates { values, .. } => {
+                if let Some(writer) = &mut writer {
+                    written = writer.push(&values);
+                }
+                if written.is_err() {
+                    return ControlFlow::Break(());
+                }
             }
-            bar.set_message(format!("loss {:.4}", epoch.loss));
-            bar.inc(1);
-            last = (number % every != 0).then_some(epoch);
-            if last.is_none() {
-                bar.suspend(|| print_epoch(epoch));
+            Event::Planned(plan) => print_plan(plan, options, splits),
+            Event::GramMatrix { columns, of } => {
+                bar.set_length(of as u64);
+                bar.set_position(columns as u64);
             }
+            Event::Started { lr, lr_bound } => {
+                bar.finish_and_clear();
+                print_learning_rate(&options.sgd, lr, lr_bound);
+                bar = cli::progress(epochs as u64, "epochs");
+            }
+            Event::Resumed { done: epochs } => {
+                bar.set_position(epochs as u64);
+                cli::info(format_args!("  resumed: {epochs} epochs were done before"));
+            }
+            Event::Epoch(epoch) => {
+                let number = epoch.epoch;
+                if cli::event("epoch", &epoch) {
+                    return ControlFlow::Continue(());
+                }
+                bar.set_message(format!("loss {:.4}", epoch.loss));
+                bar.inc(1);
+                last = (number % every != 0).then_some(epoch);
+                if last.is_none() {
+                    bar.suspend(|| print_epoch(epoch));
+                }
+            }
+            _ => {}
         }
-        _ => {}
+        ControlFlow::Continue(())
     });
     bar.finish_and_clear();
     last.into_iter().for_each(print_epoch);
-    result
+    written?;
+    if let (Ok(_), Some(writer)) = (&fit, writer) {
+        writer.finish()?;
+    }
+    fit
 }
 
 pub(super) fn print_plan(plan: crate::design::plan::Plan, options: &FitOptions, splits: Splits) {

@@ -3,18 +3,18 @@
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 
-use crate::cli::fit::args::*;
+use crate::cli::fit::args::Args;
 use crate::cli::fit::converged;
-use crate::cli::fit::data::*;
-use crate::cli::fit::options::*;
-use crate::cli::fit::print::*;
+use crate::cli::fit::data::Data;
+use crate::cli::fit::options::{checkpoints, fit_options, of_sgd, sources};
+use crate::cli::fit::print::{
+    converge_with_progress, end_laps_of_fit, fit_with_progress, print_evaluation, print_fitted,
+    print_header, print_sgd, print_written,
+};
 use crate::cli::report::Report;
 use crate::cli::run_files;
 use crate::cli::run_files::{SolverSummary, Summary};
-use crate::data::demo::DemoOptions;
-use crate::data::flowers102::Verify;
-use crate::data::prep::PrepOptions;
-use crate::data::{checks, demo, flowers102, prep};
+use crate::data::checks;
 use crate::design::plan::EngineKind;
 use crate::design::scaler::{Scaler, Standardize};
 use crate::io::npy;
@@ -201,8 +201,8 @@ pub(super) struct Plan {
 
 /// By which optimizer.
 pub(super) enum Optimize {
-    Sgd(FitOptions),
-    Converge(PathOptions),
+    Sgd(Box<FitOptions>),
+    Converge(Box<PathOptions>),
 }
 
 /// What every optimizer gives.
@@ -285,7 +285,7 @@ impl Plan {
                 sgd.checkpoints = checkpoints.clone();
                 sgd.standardize = standardize;
                 sgd.check(validated)?;
-                Optimize::Sgd(sgd)
+                Optimize::Sgd(Box::new(sgd))
             }
             name => {
                 if let Some(option) = of_sgd(args) {
@@ -307,7 +307,7 @@ impl Plan {
                     ..options
                 };
                 options.check(validated)?;
-                Optimize::Converge(options)
+                Optimize::Converge(Box::new(options))
             }
         };
         Ok(Plan {
@@ -341,16 +341,13 @@ impl Plan {
     ) -> Result<Fitted> {
         match &self.how {
             Optimize::Sgd(options) => {
-                let mut options = options.clone();
-                if let Some(path) = &mut options.save_trajectory {
-                    *path = staging.dir().join(&*path);
-                }
-                print_sgd(splits.train.rows(), &options);
-                let fit = fit_with_progress(splits, &options)?;
+                print_sgd(splits.train.rows(), options);
+                let trajectory = staging.dir().join(run_files::TRAJECTORY);
+                let fit = fit_with_progress(splits, options, &trajectory)?;
                 print_fitted(&fit);
                 end_laps_of_fit(stopwatch, &fit);
                 Ok(Fitted {
-                    how: SolverSummary::from((&options, &fit)),
+                    how: SolverSummary::from((&**options, &fit)),
                     engine: fit.plan.engine,
                     seconds: fit.timings.total(),
                     model: fit.model,
@@ -365,7 +362,7 @@ impl Plan {
                 let fit = converge_with_progress(splits, options)?;
                 stopwatch.end("converged fit");
                 Ok(Fitted {
-                    how: SolverSummary::from((options, &fit)),
+                    how: SolverSummary::from((&**options, &fit)),
                     engine: fit.engine,
                     seconds: fit.seconds,
                     model: fit.model,
@@ -453,27 +450,4 @@ pub(super) fn write_files(
         }
     }
     Ok(files)
-}
-
-/// Draw the photographs and prepare them, both inside the run in the making.
-pub(super) fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
-    let options = DemoOptions::default();
-    let photographs = staging.dir().join("photographs");
-    let dataset = staging.dir().join("dataset");
-    let count = options.photographs();
-    cli::info(format_args!(
-        "demo: drawing and preparing {count} synthetic flowers of {} classes",
-        options.classes
-    ));
-    let bar = cli::progress(2 * count as u64, "demo");
-    demo::write_photographs(&photographs, &options, &|n| bar.inc(n))?;
-    let mut source = flowers102::open(&photographs, Verify::Any)?;
-    source.source = "flowreg demo".to_string();
-    source.class_names = demo::class_names(&options);
-    let options = PrepOptions::default();
-    prep::prepare(&source, &options, &dataset, Overwrite::Never, &|n| {
-        bar.inc(n)
-    })?;
-    bar.finish_and_clear();
-    Ok(dataset)
 }

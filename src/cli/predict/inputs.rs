@@ -1,18 +1,20 @@
 //! What is to be predicted: pictures, folders of them, and rows of numbers, each told by its
 //! content.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rayon::prelude::*;
 use tempfile::NamedTempFile;
 
 use crate::cli;
 use crate::cli::predict::Args;
-use crate::cli::predict::labels::{Classes, Label};
+use crate::cli::predict::labels::Classes;
+use crate::cli::predict::open_rows::{
+    Block, Name, OpenRows, Row, RowsKind, State, ends_the_work, renamed,
+};
+use crate::cli::signals;
 use crate::data::checks;
 use crate::data::csv_text::Table;
 use crate::data::dataset::{BYTES, NumberFormat, Transform};
@@ -24,9 +26,9 @@ use crate::data::pictures;
 use crate::data::pictures::DecodeOptions;
 use crate::data::rows;
 use crate::data::rows::RowReader;
-use crate::data::source::{Kind, Source, is_standard_input, refuse_twice};
+use crate::data::source::{Kind, Source, is_standard_input, refuse_twice, stopped_or};
 use crate::data::text::{Text, TextKind};
-use crate::{Error, Model, Result, interrupt};
+use crate::{Error, Model, Result};
 
 /// What inputs of numbers may be.
 const ROWS: &str = "rows of numbers: .npy, .npz, a table with a header (CSV) or LIBSVM's text";
@@ -50,14 +52,6 @@ struct TextOption {
     inputs: &'static str,
 }
 
-/// What rows are read from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RowsKind {
-    Array,
-    Table,
-    Libsvm,
-}
-
 /// The options that were given to read texts.
 fn text_options(args: &Args) -> Vec<TextOption> {
     use RowsKind::{Libsvm, Table};
@@ -75,60 +69,6 @@ fn text_options(args: &Args) -> Vec<TextOption> {
         .filter(|(is_given, ..)| *is_given)
         .map(|(_, name, kind, inputs)| TextOption { name, kind, inputs })
         .collect()
-}
-
-/// Rows that were read together.
-#[derive(Debug, Default)]
-pub struct Block {
-    /// Features of the rows that can be used.
-    pub x: Vec<f32>,
-    /// All rows, in order.
-    pub rows: Vec<Row>,
-}
-
-/// An input, or a row of one.
-#[derive(Debug)]
-pub struct Row {
-    pub name: Name,
-    /// The label that its file gives it.
-    pub label: Option<Label>,
-    pub state: State,
-}
-
-/// The name of an input, or of a row of one: `FILE[3]`.
-#[derive(Clone, Debug)]
-pub struct Name {
-    input: Arc<str>,
-    row: Option<usize>,
-}
-
-impl Name {
-    /// The input's.
-    pub fn input(&self) -> &str {
-        &self.input
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.row {
-            Some(row) => write!(f, "{}[{row}]", self.input),
-            None => f.write_str(&self.input),
-        }
-    }
-}
-
-/// Whether a row can be used.
-#[derive(Debug)]
-pub enum State {
-    Usable,
-    /// It cannot, and this is why.
-    Failed(Error),
-    /// It comes after a failure that was named.
-    Lost,
-    /// Neither it can nor any row that its file may have after it, and nobody knows how many
-    /// these are.
-    Ended(Error),
 }
 
 enum Item {
@@ -192,19 +132,19 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    /// The next rows, at most so many; `None` at the end.
+    /// The next rows, at most `most`; `None` at the end.
     ///
     /// # Errors
     /// Those that end the work: a signal, memory. What is wrong with an input is the state of
     /// its row.
     pub fn next(&mut self, most: usize) -> Result<Option<Block>> {
         loop {
-            interrupt::check()?;
+            signals::check()?;
             if let Some(error) = self.ended.take() {
                 return Err(error);
             }
             if let Some(open) = &mut self.open {
-                let block = open.read(most, &self.reading)?;
+                let block = open.read(most, self.reading.features, self.reading.classes)?;
                 if !block.rows.is_empty() {
                     return Ok(Some(block));
                 }
@@ -249,18 +189,9 @@ fn unused(option: &TextOption) -> Error {
     Error::options(option.name, found, "one at least; or leave the option out")
 }
 
-/// Whether a failure is not one of the input alone.
-pub fn ends_the_work(error: &Error) -> bool {
-    match error {
-        Error::Interrupted { .. } | Error::Memory { .. } | Error::Options { .. } => true,
-        Error::Io { source, .. } => source.kind() == io::ErrorKind::OutOfMemory,
-        _ => false,
-    }
-}
-
 /// How inputs are read.
-struct Reading<'a> {
-    features: usize,
+pub(super) struct Reading<'a> {
+    pub features: usize,
     transform: Option<&'a Transform>,
     format: NumberFormat,
     /// Whether the model says how its rows were made.
@@ -271,7 +202,7 @@ struct Reading<'a> {
     /// What stands between values of tables, if that is given.
     delimiter: Option<u8>,
     skip_bad: bool,
-    classes: &'a Classes,
+    pub classes: &'a Classes,
 }
 
 impl Reading<'_> {
@@ -286,7 +217,7 @@ impl Reading<'_> {
         if path.is_dir() {
             return self.folder(path);
         }
-        let source = Source::open(path)?;
+        let source = Source::open(path, &signals::cancel())?;
         let again = source.is_file() && !is_standard_input(path);
         match source.kind() {
             Kind::Npy | Kind::Zip if again => self.array(path, None),
@@ -418,7 +349,7 @@ impl Reading<'_> {
             .zip(block.x.par_chunks_exact_mut(self.features))
             .map_init(Loader::default, |loader, (picture, row)| match picture {
                 Ok(photograph) => {
-                    let stopped = interrupt::check();
+                    let stopped = signals::check();
                     let loaded =
                         stopped.and_then(|()| loader.load(&photograph, size, &self.decode, row));
                     (photograph.name, loaded)
@@ -471,168 +402,11 @@ fn refused(path: &Path, found: &str) -> Error {
 /// What a pipe brings, as a file that can be read in any order.
 fn spooled(source: Source) -> Result<NamedTempFile> {
     let name = source.path().to_path_buf();
-    let mut file = NamedTempFile::new().map_err(Error::io(&name, "keep in a temporary file"))?;
-    io::copy(&mut source.into_reader(), &mut file)
-        .map_err(Error::io(&name, "keep in a temporary file"))?;
+    let failed = |error| {
+        let other = Error::io(&name, "keep in a temporary file");
+        stopped_or(&signals::cancel(), error, other)
+    };
+    let mut file = NamedTempFile::new().map_err(failed)?;
+    io::copy(&mut source.into_reader(), &mut file).map_err(failed)?;
     Ok(file)
-}
-
-/// The error of a file under another name.
-fn renamed(mut error: Error, from: &Path, to: &Path) -> Error {
-    match &mut error {
-        Error::Io { path, .. }
-        | Error::Format { path, .. }
-        | Error::Npy { path, .. }
-        | Error::Changed { path, .. }
-            if path == from =>
-        {
-            *path = to.to_path_buf();
-        }
-        _ => {}
-    }
-    error
-}
-
-/// The error of a row behind which nothing can be read.
-fn and_all_after(mut error: Error) -> Error {
-    const LEFT_OUT: &str = "; this row and all after it are left out";
-    match &mut error {
-        Error::Io { source, .. } => {
-            *source = io::Error::new(source.kind(), format!("{source}{LEFT_OUT}"));
-        }
-        Error::Format { expected, .. } => *expected += LEFT_OUT,
-        _ => {}
-    }
-    error
-}
-
-/// Rows of numbers that are being read.
-struct OpenRows {
-    path: PathBuf,
-    /// The same for people.
-    name: Arc<str>,
-    kind: RowsKind,
-    reader: Box<dyn RowReader>,
-    /// What a pipe brought; gone when it has been read.
-    file: Option<NamedTempFile>,
-    /// Rows that were handed on.
-    at: usize,
-    /// Rows that cannot be read any more, if reading ended early.
-    lost: Option<usize>,
-}
-
-impl OpenRows {
-    fn new(
-        path: PathBuf,
-        kind: RowsKind,
-        reader: Box<dyn RowReader>,
-        file: Option<NamedTempFile>,
-    ) -> OpenRows {
-        OpenRows {
-            name: path.display().to_string().into(),
-            path,
-            kind,
-            reader,
-            file,
-            at: 0,
-            lost: None,
-        }
-    }
-
-    /// The next rows; none at the end.
-    fn read(&mut self, most: usize, reading: &Reading) -> Result<Block> {
-        let mut block = Block::default();
-        if let Some(lost) = &mut self.lost {
-            let rows = most.min(*lost);
-            *lost -= rows;
-            for _ in 0..rows {
-                self.push(&mut block, None, State::Lost);
-            }
-            return Ok(block);
-        }
-        let features = reading.features;
-        let most = self
-            .reader
-            .rows()
-            .map_or(most, |rows| most.min(rows - self.at + 1));
-        block.x = vec![0.0; most * features];
-        let mut failed = BTreeMap::new();
-        let read = self.reader.read_each(&mut block.x, &mut |row, error| {
-            failed.insert(row, error);
-        });
-        let rows = match read {
-            Ok(rows) => rows,
-            Err(error) => {
-                let error = self.under_its_name(error);
-                // What was read of a file that changes may be of neither state of it.
-                if ends_the_work(&error) || matches!(error, Error::Changed { .. }) {
-                    return Err(error);
-                }
-                let rows = self.reader.rows();
-                let lost = rows.map_or(0, |rows| rows.saturating_sub(self.at + 1));
-                self.lost = Some(lost);
-                block.x.clear();
-                let error = and_all_after(error);
-                let state = match rows {
-                    Some(_) => State::Failed(error),
-                    None => State::Ended(error),
-                };
-                self.push(&mut block, None, state);
-                return Ok(block);
-            }
-        };
-        if rows == 0 {
-            block.x.clear();
-            for remark in self.reader.remarks() {
-                cli::warn(format_args!("{}: {remark}", self.name));
-            }
-            if self.at == 0 {
-                let error = Error::format(&self.path, "rows", 0, "at least one");
-                self.push(&mut block, None, State::Failed(error));
-            }
-            return Ok(block);
-        }
-        let label = |label: &Option<String>| match label {
-            Some(label) => reading.classes.label(label.into()),
-            None => Label::Missing,
-        };
-        let mut labels = (self.reader.labels().iter().map(label))
-            .collect::<Vec<_>>()
-            .into_iter();
-        let mut usable = 0;
-        for row in 0..rows {
-            let label = labels.next();
-            let state = match failed.remove(&row) {
-                Some(error) => State::Failed(self.under_its_name(error)),
-                None => {
-                    let from = row * features..(row + 1) * features;
-                    block.x.copy_within(from, usable * features);
-                    usable += 1;
-                    State::Usable
-                }
-            };
-            self.push(&mut block, label, state);
-        }
-        block.x.truncate(usable * features);
-        Ok(block)
-    }
-
-    fn push(&mut self, block: &mut Block, label: Option<Label>, state: State) {
-        block.rows.push(Row {
-            name: Name {
-                input: Arc::clone(&self.name),
-                row: Some(self.at),
-            },
-            label,
-            state,
-        });
-        self.at += 1;
-    }
-
-    fn under_its_name(&self, error: Error) -> Error {
-        match &self.file {
-            Some(file) => renamed(error, file.path(), &self.path),
-            None => error,
-        }
-    }
 }

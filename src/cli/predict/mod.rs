@@ -3,6 +3,7 @@
 mod inputs;
 mod labels;
 mod npy_file;
+mod open_rows;
 mod print;
 mod pushes;
 
@@ -14,18 +15,19 @@ use std::process::ExitCode;
 use clap::Parser;
 use rayon::prelude::*;
 
-use self::inputs::{Block, Inputs, State, ends_the_work};
+use self::inputs::Inputs;
 use self::labels::{Classes, Label, Tally};
 use self::npy_file::NpyFile;
+use self::open_rows::{Block, Row, State, ends_the_work};
 use self::print::{Form, Prediction, Printer, largest};
 use self::pushes::{Fitted, Pushes};
 use crate::cli;
-use crate::cli::run_files;
+use crate::cli::{run_files, signals};
 use crate::data::pictures::DecodeOptions;
 use crate::io::publish::Overwrite;
 use crate::model::RowPredictions;
 use crate::threads;
-use crate::{Error, Model, Result, interrupt};
+use crate::{Error, Model, Result};
 
 /// Bytes of rows, or of what is predicted for them, that are made together.
 const BLOCK_BYTES: usize = 64 << 20;
@@ -246,7 +248,7 @@ impl Predicting<'_> {
         let most = BLOCK_BYTES / (4 * self.model.weight().cols().max(self.classes.count()));
         let most = most.clamp(1, BLOCK_ROWS);
         while let Some(block) = inputs.next(most)? {
-            interrupt::check()?;
+            signals::check()?;
             bar.inc_length(block.rows.len() as u64);
             bar.inc(block.rows.len() as u64);
             let lines = bar.suspend(|| self.block(block))?;
@@ -359,7 +361,7 @@ impl Predicting<'_> {
     }
 
     /// Give the rows their labels of `--y`.
-    fn label(&mut self, rows: &mut [inputs::Row]) -> Result<()> {
+    fn label(&mut self, rows: &mut [Row]) -> Result<()> {
         let Some((labels, path)) = self.labels.as_ref().zip(self.args.y.as_ref()) else {
             return Ok(());
         };

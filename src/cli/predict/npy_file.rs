@@ -30,7 +30,7 @@ pub struct NpyFile {
 }
 
 impl NpyFile {
-    /// Begin an array of so many columns; see [`OutputFile::begin`].
+    /// Begin an array of `columns` columns; see [`OutputFile::begin`].
     ///
     /// # Errors
     /// Those of [`OutputFile::begin`].

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli;
+use crate::cli::signals;
 use crate::data::folder;
 use crate::data::folder::Layout;
 use crate::data::pictures::DecodeOptions;
@@ -159,7 +160,7 @@ pub(super) struct Folder {
     pub(super) output: Output,
 }
 
-/// A type of its own, as clap would take a plain Vec for a repeated option.
+/// A newtype: clap takes a plain Vec for a repeated option.
 #[derive(Clone)]
 pub(super) struct SplitNames(pub(super) Vec<(String, String)>);
 
@@ -231,6 +232,7 @@ impl Pictures {
                 max_side: self.max_side,
             },
             skip_bad: self.skip_bad,
+            cancel: Some(signals::cancel()),
         }
     }
 }

@@ -7,20 +7,24 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use crate::cli::signals;
 use crate::data::dataset::Prepared;
 use crate::data::demo::DemoOptions;
 use crate::data::flowers102::Verify;
 use crate::data::folder::{FolderOptions, Shares};
 use crate::data::libsvm::{Found, LibsvmOptions};
 use crate::data::photographs::{Loader, Photographs};
+use crate::data::pictures::jpeg;
 use crate::data::prep::PrepOptions;
 use crate::data::{
-    arrays, checks, csv_text, demo, download, flowers102, folder, jpeg, libsvm, list, prep,
+    arrays, checks, csv_text, demo, download, flowers102, folder, libsvm, list, prep,
 };
 use crate::io::publish::{OutputKind, Staging};
 use crate::{Dataset, Error, Result, cli, threads};
 
-use self::args::*;
+use self::args::{
+    Command, Csv, Demo, Dir, Flowers102, Folder, Libsvm, Npy, Output, Pictures, Prep,
+};
 
 /// Parse the arguments, the program's name first, and run.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -36,9 +40,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn flowers102(args: &Flowers102) -> Result<()> {
-    let verify = match args.no_verify {
-        true => Verify::Any,
-        false => Verify::Official,
+    let verify = if args.no_verify {
+        Verify::Any
+    } else {
+        Verify::Official
     };
     // Known before 0.35 GB are fetched: whether there is anything to do.
     drop(Staging::begin(
@@ -50,7 +55,7 @@ fn flowers102(args: &Flowers102) -> Result<()> {
     if args.download {
         fetch(&args.root)?;
     }
-    let photographs = flowers102::open(&args.root, verify)?;
+    let photographs = flowers102::open(&args.root, verify, &signals::cancel())?;
     prepare(&photographs, &args.pictures, &args.output)?;
     print_next(&args.output.out, "--recipe softmax-slow");
     Ok(())
@@ -61,14 +66,15 @@ fn fetch(root: &Path) -> Result<()> {
     let base = mirror.as_deref().unwrap_or(flowers102::URL);
     for remote in &flowers102::OFFICIAL {
         let bar = cli::progress_bytes(0, remote.name);
-        let fetched = download::fetch(base, remote, root, &mut |bytes, of| {
+        let fetched = download::fetch(base, remote, root, &signals::cancel(), &mut |bytes, of| {
             bar.set_length(of.unwrap_or(bytes));
             bar.set_position(bytes);
         })?;
         bar.finish_and_clear();
-        let how = match fetched {
-            true => "fetched, md5 as published",
-            false => "already there",
+        let how = if fetched {
+            "fetched, md5 as published"
+        } else {
+            "already there"
         };
         cli::info(format_args!("{}: {how}", root.join(remote.name).display()));
     }
@@ -182,10 +188,11 @@ fn npy(args: &Npy) -> Result<()> {
     let options = arrays::ArrayOptions {
         labels_from: args.labels_from,
         center: args.center,
+        cancel: Some(signals::cancel()),
     };
     convert(&args.output, |progress| {
         let (out, overwrite) = (&args.output.out, args.output.overwrite());
-        arrays::prepare(&parts, options, out, overwrite, progress)
+        arrays::prepare(&parts, &options, out, overwrite, progress)
     })
 }
 
@@ -195,6 +202,7 @@ fn csv(args: &Csv) -> Result<()> {
         label: args.label.clone(),
         delimiter: args.delimiter,
         center: args.center,
+        cancel: Some(signals::cancel()),
     };
     convert(&args.output, |progress| {
         let (out, overwrite) = (&args.output.out, args.output.overwrite());
@@ -208,6 +216,7 @@ fn libsvm(args: &Libsvm) -> Result<()> {
         first_index: args.first_index,
         features: args.features,
         center: args.center,
+        cancel: Some(signals::cancel()),
     };
     convert(&args.output, |progress| {
         let overwrite = args.output.overwrite();
@@ -216,7 +225,7 @@ fn libsvm(args: &Libsvm) -> Result<()> {
             libsvm::Progress::Found(found) => print_found(&found),
             libsvm::Progress::Written(rows) => progress(rows),
         };
-        libsvm::prepare(&parts, options, &args.output.out, overwrite, &progress)
+        libsvm::prepare(&parts, &options, &args.output.out, overwrite, &progress)
     })
 }
 
@@ -300,6 +309,7 @@ fn print_next(out: &Path, options: &str) {
 fn draw(args: &Demo) -> Result<()> {
     let options = DemoOptions {
         seed: args.seed,
+        cancel: Some(signals::cancel()),
         ..DemoOptions::default()
     };
     let staging = Staging::begin(

@@ -107,7 +107,7 @@ impl Report<'_> {
                 .map(|((label, predicted), n)| [label, predicted, n].map(|v| *v))
                 .collect::<Vec<_>>(),
             "classes": (scores.classes(names.len()).iter())
-                .map(|c| json!({"rows": c.rows, "hits": c.hits, "predicted": c.predicted}))
+                .map(|c| json!({"rows": c.rows, "hits": c.correct, "predicted": c.predicted}))
                 .collect::<Vec<_>>(),
         });
         let encoded: Vec<String> = tiles.par_iter().map(pictures::Picture::data_uri).collect();

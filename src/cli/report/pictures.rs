@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use rayon::prelude::*;
 
 use crate::data::dataset::Transform;
-use crate::data::jpeg;
+use crate::data::pictures::jpeg;
 use crate::data::resample::resize_to_planes;
 use crate::model::Model;
 

@@ -25,6 +25,7 @@ use crate::design::plan::available_memory;
 use crate::error::{Error, Result};
 use crate::io::files;
 use crate::io::publish::{OutputKind, Overwrite, Staging};
+use crate::progress::Cancel;
 
 /// Rows between two looks at what the dense rows take.
 const LOOK: usize = 1 << 12;
@@ -32,7 +33,7 @@ const LOOK: usize = 1 << 12;
 const SPOOL: &str = "rows.spool";
 
 /// How texts are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LibsvmOptions {
     /// The lowest index, 0 or 1; `None` for 0 if any line has index 0, else 1.
     pub first_index: Option<u8>,
@@ -41,10 +42,13 @@ pub struct LibsvmOptions {
     /// Subtract a number near the mean, in f64, of features whose differences f32 would lose, and
     /// store it with the data; if not set, such features are refused.
     pub center: bool,
+    /// What stops the preparation before its end.
+    pub cancel: Option<Cancel>,
 }
 
 /// How far a conversion is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Progress {
     /// More rows have been read.
     Read(u64),
@@ -56,6 +60,7 @@ pub enum Progress {
 
 /// What the texts hold, and what it will take on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Found {
     /// Rows of all parts.
     pub rows: usize,
@@ -74,7 +79,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// Refuse rows that a disk with so many free bytes, before any was written, cannot hold.
+    /// Refuse rows that do not fit the disk; `free`: its free bytes before any row was written.
     fn refuse_beyond(&self, free: u64, out: &Path) -> Result<()> {
         let Found {
             rows,
@@ -88,7 +93,7 @@ impl Found {
         }
         let needed = format!(
             "{rows} rows x {features} features take {bytes} bytes, and {spool} more while they \
-             are written; the disk has {free}: choose an --out on a larger disk, or select or \
+             are written; the disk has {free}: choose an `out` on a larger disk, or select or \
              hash features before"
         );
         let source = io::Error::new(io::ErrorKind::StorageFull, needed);
@@ -111,7 +116,7 @@ impl Found {
 /// [`Error::Interrupted`].
 pub fn prepare(
     parts: &[Part],
-    options: LibsvmOptions,
+    options: &LibsvmOptions,
     out: &Path,
     overwrite: Overwrite,
     progress: &(dyn Fn(Progress) + Sync),
@@ -122,6 +127,7 @@ pub fn prepare(
     let mut reading = Reading {
         out,
         options,
+        cancel: options.cancel.clone().unwrap_or_default(),
         free: files::free_space(staging.dir()),
         spool: Spool::create(&staging.dir().join(SPOOL))?,
         encoder: LabelEncoder::default(),
@@ -166,7 +172,7 @@ pub fn prepare(
         let queries = format!("qid: of {} lines, which names their query", found.queries);
         manifest.left_out.push(queries);
     }
-    let mut writer = DatasetWriter::new(staging, manifest);
+    let mut writer = DatasetWriter::new(staging, manifest, options.cancel.clone());
     let mut rows = spool.read()?;
     let shift = shift.unwrap_or_default();
     let shifted = |column: usize, value: f64| (value - shift.get(column).unwrap_or(&0.0)) as f32;
@@ -192,13 +198,13 @@ pub fn prepare(
     writer.publish()
 }
 
-fn refuse_options(parts: &[Part], options: LibsvmOptions) -> Result<()> {
+fn refuse_options(parts: &[Part], options: &LibsvmOptions) -> Result<()> {
     if let Some(first) = options.first_index.filter(|&first| first > 1) {
-        return Err(Error::options("--first-index", first, "0 or 1"));
+        return Err(Error::options("`first_index`", first, "0 or 1"));
     }
     if let Some(features) = options.features.filter(|n| !(1..=MAX_FEATURES).contains(n)) {
         let expected = format!("1..={MAX_FEATURES}");
-        return Err(Error::options("--features", features, expected));
+        return Err(Error::options("`features`", features, expected));
     }
     refuse_twice(parts.iter().map(|part| part.path.as_path()))
 }
@@ -206,7 +212,8 @@ fn refuse_options(parts: &[Part], options: LibsvmOptions) -> Result<()> {
 /// Texts being read into the spool.
 struct Reading<'a> {
     out: &'a Path,
-    options: LibsvmOptions,
+    options: &'a LibsvmOptions,
+    cancel: Cancel,
     /// Bytes that the disk has, if that is known.
     free: Option<u64>,
     spool: Spool,
@@ -223,7 +230,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn read(&mut self, path: &Path, progress: &dyn Fn(Progress)) -> Result<()> {
-        let mut text = open_text(path)?;
+        let mut text = open_text(path, &self.cancel)?;
         let (mut codes, mut values) = (Vec::new(), Vec::new());
         let mut said = 0;
         loop {
@@ -271,16 +278,16 @@ impl Reading<'_> {
 
     fn refuse_indices(&self, text: &Text) -> Result<()> {
         if self.first < self.first_index() {
-            let expected = "indices from 1, as --first-index says; leave it out, or give 0";
+            let expected = "indices from 1, as `first_index` says; leave it out, or give 0";
             return Err(text.refuse("index 0", expected));
         }
         match self.options.features {
             Some(features) if self.end.saturating_sub(self.first_index()) > features => {
-                let found = format!("index {} beyond --features {features}", self.end - 1);
+                let found = format!("index {} beyond `features` {features}", self.end - 1);
                 let needed = self.end - self.first_index();
                 Err(text.refuse(
                     found,
-                    format!("--features {needed} at least, or without it"),
+                    format!("`features` {needed} at least, or without it"),
                 ))
             }
             _ => Ok(()),
@@ -340,248 +347,4 @@ fn next_row(text: &mut Text, value: &mut dyn FnMut(usize, f64)) -> Result<Option
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Dataset;
-    use std::sync::Mutex;
-
-    /// Parts as texts, the manifest of their dataset `out`, and what was found.
-    fn prepared(
-        texts: &[&[u8]],
-        options: LibsvmOptions,
-    ) -> (tempfile::TempDir, Result<(Dataset, Found)>) {
-        let dir = tempfile::tempdir().unwrap();
-        let parts: Vec<Part> = (["train", "test"].into_iter().zip(texts))
-            .map(|(name, text)| {
-                let path = dir.path().join(name);
-                std::fs::write(&path, text).unwrap();
-                Part { name, path }
-            })
-            .collect();
-        let found = Mutex::new(Found::default());
-        let out = dir.path().join("out");
-        let made = prepare(&parts, options, &out, Overwrite::Never, &|progress| {
-            if let Progress::Found(all) = progress {
-                *found.lock().unwrap() = all;
-            }
-        });
-        let made = made.map(|_| (Dataset::open(&out).unwrap(), found.into_inner().unwrap()));
-        assert_eq!(made.is_ok(), out.exists());
-        assert!(!out.join(SPOOL).exists());
-        (dir, made)
-    }
-
-    fn rows(dataset: &Dataset, name: &str) -> (Vec<f32>, Vec<u32>) {
-        let split = dataset.split(name).unwrap();
-        let samples = split.samples().unwrap();
-        let x = samples.x().contiguous().unwrap().as_slice().to_vec();
-        (x, samples.labels().to_vec())
-    }
-
-    #[test]
-    fn text_becomes_rows() {
-        let train = b"+1 1:0.5 3:-2 # a comment\n\n-1 2:1e1\n+1\n";
-        let (_dir, made) = prepared(&[train, b"-1 4:7\n0 1:2\n"], LibsvmOptions::default());
-        let (dataset, found) = made.unwrap();
-        // A class that only the test rows have is a class.
-        assert_eq!(dataset.manifest().class_names, ["-1", "0", "1"]);
-        let x = vec![0.5, 0.0, -2.0, 0.0, 0.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
-        assert_eq!(rows(&dataset, "train"), (x, vec![2, 0, 2]));
-        let x = vec![0.0, 0.0, 0.0, 7.0, 2.0, 0.0, 0.0, 0.0];
-        assert_eq!(rows(&dataset, "test"), (x, vec![0, 1]));
-        let expected = Found {
-            rows: 5,
-            features: 4,
-            values: 5,
-            first_index: 1,
-            queries: 0,
-            bytes: 5 * (4 * 4 + 8),
-            spool: 5 * 4 + 5 * 12,
-        };
-        assert_eq!(found, expected);
-    }
-
-    /// The sparse rows lie beside the dense ones until all are written; their length is known.
-    #[test]
-    fn the_disk_must_hold_the_sparse_rows_too() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("rows");
-        let mut spool = Spool::create(&path).unwrap();
-        spool.append(&[(1, 2.0), (7, 3.0)]).unwrap();
-        spool.append(&[]).unwrap();
-        spool.read().unwrap();
-        let length = std::fs::metadata(&path).unwrap().len();
-        assert_eq!(length, spool::bytes(2, 2));
-
-        let found = Found {
-            rows: 2,
-            bytes: 100,
-            spool: 32,
-            ..Found::default()
-        };
-        found.refuse_beyond(132, &path).unwrap();
-        let error = found.refuse_beyond(131, &path).unwrap_err().to_string();
-        assert!(error.contains("100 bytes, and 32 more"), "{error}");
-    }
-
-    /// One index 0 in any part makes all of them zero-based; the choice is stored.
-    #[test]
-    fn indices_from_0_are_seen_in_any_part() {
-        let first = |dataset: &Dataset| dataset.manifest().numbers.clone().unwrap().first_index;
-        let texts: [&[u8]; 2] = [b"1 1:1\n2 2:1\n", b"1 qid:4 0:3\n"];
-        let (_dir, made) = prepared(&texts, LibsvmOptions::default());
-        let (dataset, found) = made.unwrap();
-        assert_eq!(
-            (found.features, found.queries, first(&dataset)),
-            (3, 1, Some(0))
-        );
-        assert!(dataset.manifest().left_out[0].contains("qid: of 1 lines"));
-        assert_eq!(rows(&dataset, "train").0, [0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
-        assert_eq!(rows(&dataset, "test").0, [3.0, 0.0, 0.0]);
-        for (first_index, features) in [(0, 3), (1, 2)] {
-            let told = LibsvmOptions {
-                first_index: Some(first_index),
-                ..LibsvmOptions::default()
-            };
-            let (_dir, made) = prepared(&texts[..1], told);
-            let (dataset, found) = made.unwrap();
-            assert_eq!(
-                (found.features, first(&dataset)),
-                (features, Some(first_index))
-            );
-        }
-    }
-
-    #[test]
-    fn features_may_be_more_than_are_seen() {
-        let texts: [&[u8]; 1] = [b"1 1:1\n2 2:1\n"];
-        let of = |features| LibsvmOptions {
-            features: Some(features),
-            ..LibsvmOptions::default()
-        };
-        let (_dir, made) = prepared(&texts, of(4));
-        let (dataset, _) = made.unwrap();
-        assert_eq!(
-            rows(&dataset, "train").0,
-            [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
-        );
-        let (_dir, made) = prepared(&texts, of(1));
-        let error = made.unwrap_err().to_string();
-        assert!(
-            error.contains("line 2") && error.contains("--features 2"),
-            "{error}"
-        );
-        for features in [0, MAX_FEATURES + 1] {
-            let (_dir, made) = prepared(&texts, of(features));
-            assert_eq!(made.unwrap_err().exit_code(), 64);
-        }
-    }
-
-    #[test]
-    fn packed_texts_and_marks_of_byte_order_give_the_same() {
-        use std::io::Write;
-        let plain = b"1 1:1\r\n2 2:1\r\n".to_vec();
-        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gz.write_all(&plain).unwrap();
-        let marked = [b"\xEF\xBB\xBF", &plain[..]].concat();
-        let (_dir, expected) = prepared(&[&plain], LibsvmOptions::default());
-        let expected = rows(&expected.unwrap().0, "train");
-        for text in [gz.finish().unwrap(), marked] {
-            let (_dir, made) = prepared(&[&text], LibsvmOptions::default());
-            assert_eq!(rows(&made.unwrap().0, "train"), expected);
-        }
-    }
-
-    #[test]
-    fn text_that_lies_is_refused_by_its_line() {
-        for (text, part) in [
-            (&b"1 1:1\n\xff\xfe 1:1\n"[..], "line 2"),
-            (b"1 1:1\nx 1:1\n", "line 2: found \"x\""),
-            (b"1.5 1:1\n", "line 1"),
-            (b"1 1:1\n1,2 1:1\n", "line 2: found \"1,2\""),
-            (b"1 1:1\n1:1 2:1\n", "line 2: found a value first"),
-            (b"1 2:1 2:1\n", "ascend"),
-            (b"7 1:1\n7 2:1\n", "one: label 7 in all 2 rows"),
-            (b"1\n2\n", "features: found 0"),
-            (b"", "rows: found 0"),
-            (b"\xFF\xFE1\0", "UTF-16"),
-        ] {
-            let (_dir, made) = prepared(&[text], LibsvmOptions::default());
-            let error = made.unwrap_err();
-            assert!(error.to_string().contains(part), "{error}");
-            assert_eq!(error.exit_code(), 65);
-        }
-        let told = LibsvmOptions {
-            first_index: Some(1),
-            ..LibsvmOptions::default()
-        };
-        let (_dir, made) = prepared(&[b"1 1:1\n2 0:1\n"], told);
-        let error = made.unwrap_err().to_string();
-        assert!(error.contains("line 2: found index 0"), "{error}");
-    }
-
-    /// Differences that f32 would lose are refused, or kept by a shift that the manifest has.
-    #[test]
-    fn times_keep_their_digits() {
-        let mut text = String::new();
-        for i in 0..100 {
-            text += &format!(
-                "{} 1:{} 3:{}\n",
-                i % 2,
-                1_700_000_000 + 10 * i,
-                0.1 * f64::from(i)
-            );
-        }
-        let (_dir, made) = prepared(&[text.as_bytes()], LibsvmOptions::default());
-        let error = made.unwrap_err().to_string();
-        assert!(
-            error.contains("index 1:") && error.contains("--center"),
-            "{error}"
-        );
-        let center = LibsvmOptions {
-            center: true,
-            ..LibsvmOptions::default()
-        };
-        let (_dir, made) = prepared(&[text.as_bytes(), b"1 3:1\n"], center);
-        let (dataset, _) = made.unwrap();
-        let shift = dataset.manifest().numbers.clone().unwrap().shift.unwrap();
-        assert_eq!((shift[1], shift[2]), (0.0, 0.0));
-        let (x, _) = rows(&dataset, "train");
-        for (i, row) in x.chunks(3).enumerate() {
-            assert_eq!(f64::from(row[0]) + shift[0], 1.7e9 + 10.0 * i as f64);
-            assert_eq!(row[2], (0.1 * i as f64) as f32);
-        }
-        // Where the text leaves it out, it is 0 before the shift.
-        assert_eq!(rows(&dataset, "test").0, [-shift[0] as f32, 0.0, 1.0]);
-        // A column with a zero somewhere has nothing to lose.
-        text += "0 2:1\n";
-        let (_dir, made) = prepared(&[text.as_bytes()], LibsvmOptions::default());
-        assert!(
-            made.unwrap()
-                .0
-                .manifest()
-                .numbers
-                .clone()
-                .unwrap()
-                .shift
-                .is_none()
-        );
-    }
-
-    /// Rows whose dense form no disk holds are refused, with the bytes, while the text is read:
-    /// also where it never ends by itself, as of a packed file of nothing but rows.
-    #[test]
-    fn dense_rows_beyond_the_disk_are_refused_early() {
-        let mut text = b"1 1:1\n2 16777216:1\n".to_vec();
-        for _ in 0..1 << 21 {
-            text.extend(b"1\n");
-        }
-        let (_dir, made) = prepared(&[&text], LibsvmOptions::default());
-        let error = made.unwrap_err();
-        assert_eq!(error.exit_code(), 74);
-        assert!(
-            error.to_string().contains("x 16777216 features take"),
-            "{error}"
-        );
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use crate::data::dataset::NumberFormat;
 use crate::data::labels::given;
 use crate::data::libsvm::line::{parse_line, whole_label};
-use crate::data::rows::{Finish, RowReader};
+use crate::data::row_reader::{Finish, RowReader};
 use crate::data::text::Text;
 use crate::error::{Error, Result};
 
@@ -69,7 +69,7 @@ impl LibsvmRows {
                 values += 1;
                 match index.checked_sub(first) {
                     None => {
-                        let expected = "indices from 1, as the model's rows have; --first-index 0 \
+                        let expected = "indices from 1, as the model's rows have; `first_index` 0 \
                                         reads indices from 0";
                         refused = Some((format!("index {index}"), expected));
                     }
@@ -187,6 +187,7 @@ impl RowReader for LibsvmRows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Cancel;
     use crate::data::text::open_text;
 
     /// A line that cannot be used is one row; the rows before a change are given out, and it adds
@@ -196,7 +197,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t");
         std::fs::write(&path, "7 1:1\n# none\n7 0:1\n\n7 2:3 9:1\n7 1:x\n").unwrap();
-        let mut rows = LibsvmRows::new(open_text(&path).unwrap(), &NumberFormat::default(), 2);
+        let mut rows = LibsvmRows::new(
+            open_text(&path, &Cancel::new()).unwrap(),
+            &NumberFormat::default(),
+            2,
+        );
         let file = std::fs::File::options().write(true).open(&path).unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
         let (mut values, mut refused) = ([f32::NAN; 20], Vec::new());

@@ -10,7 +10,7 @@ use crate::io::files::{self, NewFile};
 /// Bytes that are written together.
 const BUFFER: usize = 1 << 18;
 
-/// Length of the file of so many rows with so many values.
+/// Length of the file of `rows` rows that hold `values` values.
 pub fn bytes(rows: usize, values: u64) -> u64 {
     4 * rows as u64 + 12 * values
 }

@@ -5,7 +5,7 @@
 
 use std::fmt::Display;
 
-use crate::data::pictures::{DecodeOptions, Rgb};
+use crate::data::pictures::rgb::{DecodeOptions, Rgb};
 
 /// Decode a bitmap of 1, 4, 8, 16, 24 or 32 bits a pixel, of any header from OS/2's 12 bytes to
 /// version 5, from the bottom up or from the top down, plain, run-length encoded or with masks.

@@ -1,6 +1,6 @@
 //! The orientation of a picture, out of EXIF or XMP: as Pillow's `ImageOps.exif_transpose`.
 
-use crate::data::pictures::Rgb;
+use crate::data::pictures::rgb::Rgb;
 
 /// How the stored pixels become the picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

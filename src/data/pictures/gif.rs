@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 
 use gif::{ColorOutput, MemoryLimit};
 
-use crate::data::pictures::{DecodeOptions, MIN_MEMORY, Rgb};
+use crate::data::pictures::rgb::{DecodeOptions, MIN_MEMORY, Rgb};
 
 /// Decode the first frame: on the whole screen, which grows where the frame reaches beyond it;
 /// what the frame leaves open has the transparent colour if there is one, else colour 0. A

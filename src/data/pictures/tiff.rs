@@ -7,8 +7,9 @@ use std::io::Cursor;
 use tiff::decoder::{ChunkType, Decoder, Limits};
 use tiff::tags::Tag;
 
+use crate::data::pictures::exif;
 use crate::data::pictures::exif::Orientation;
-use crate::data::pictures::{DecodeOptions, MIN_MEMORY, Rgb, exif, rgb_of_cmyk};
+use crate::data::pictures::rgb::{DecodeOptions, MIN_MEMORY, Rgb, rgb_of_cmyk};
 
 const GREY_INVERTED: u16 = 0;
 const GREY: u16 = 1;
@@ -138,11 +139,12 @@ fn refuse_stray_predictor(decoder: &mut Tiff) -> Result<(), String> {
     let predictor = tag(Tag::Predictor).unwrap_or(1);
     let compression = tag(Tag::Compression).unwrap_or(1);
     const LZW_AND_DEFLATE: [u16; 3] = [5, 8, 32_946];
-    match predictor == 1 || LZW_AND_DEFLATE.contains(&compression) {
-        true => Ok(()),
-        false => Err(format!(
+    if predictor == 1 || LZW_AND_DEFLATE.contains(&compression) {
+        Ok(())
+    } else {
+        Err(format!(
             "found predictor {predictor} with compression {compression}, expected LZW or deflate beside it; save it as PNG"
-        )),
+        ))
     }
 }
 

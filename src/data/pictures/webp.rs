@@ -9,7 +9,7 @@ use std::io::Cursor;
 use image_webp::WebPDecoder;
 
 use crate::data::pictures::exif::{self, Orientation};
-use crate::data::pictures::{DecodeOptions, Rgb};
+use crate::data::pictures::rgb::{DecodeOptions, Rgb};
 
 /// Decode a lossy or lossless picture, or the first frame of an animation on a black canvas. The
 /// orientation by EXIF or XMP comes back beside the pixels; the reason for a refusal comes back

@@ -1,4 +1,4 @@
-//! The general product: blocks of rows and of k, and the tasks that threads take.
+//! The general product: the loops over blocks of rows and of k, and the tasks of threads.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -17,25 +17,26 @@ use crate::kernels::isa::Isa;
 use crate::kernels::simd::{Simd, Task};
 use crate::threads::{self, Share, Work};
 
-/// Rows of A that are multiplied together. With KC columns they are 4 MB, which stay in cache
-/// while all panels use them. Whole tiles, so that a triangle's first tile starts at one.
+/// Rows of A in a block. With KC columns a block is 4 MB, which stays in the L3 cache while all
+/// panels use it. A multiple of MR, so that the first tile of a triangle starts at a tile.
 pub const MC: usize = 170 * MR;
-/// Steps of k for which a panel is packed, and which a tile sums before it returns to C.
+/// Steps of k in a block: those that a panel is packed for and that a tile sums before it is added
+/// to C.
 pub const KC: usize = 1024;
-/// Most panels of a task: only the packing of its first one is waited for.
+/// Most panels of a task: only its first panel is packed before, not during, a multiplication.
 const MAX_PANELS_PER_TASK: usize = 32;
 
 thread_local! {
-    /// A thread's panels of B or sums: kept between products, taken while one runs.
+    /// A thread's buffer for panels of B or for sums, kept between products.
     static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
 /// The right operand of a product.
 #[derive(Clone, Copy)]
 pub enum Right<'a, T> {
-    /// To be packed while it is multiplied.
+    /// Packed by each product.
     Strided(Strided<'a, T>),
-    /// Packed before, for many products.
+    /// Packed once, for many products.
     Packed {
         rows: usize,
         cols: usize,
@@ -54,7 +55,7 @@ impl<T> Right<'_, T> {
     }
 }
 
-/// Makes of a panel of C what the product is added to.
+/// Changes a panel of C before the product is added to it.
 pub type Prologue<'a, T> = &'a (dyn Fn(&mut Columns<T>) + Sync);
 
 /// `C = scale · A B`, or added to C.
@@ -72,7 +73,7 @@ impl<E: Element> Product<'_, E> {
     /// Compute C on the current rayon pool.
     ///
     /// # Panics
-    /// If the shapes do not fit.
+    /// If the shapes do not match.
     pub fn run(&self, c: &mut [E::Acc]) {
         let &Product { isa, a, b, .. } = self;
         let (m, k) = (a.rows, a.cols);
@@ -85,7 +86,7 @@ impl<E: Element> Product<'_, E> {
                 assert_eq!(panels.len(), b_rows * n.next_multiple_of(nr), "B's panels");
             }
         }
-        assert_eq!(a.col_stride, 1, "A lies along k");
+        assert_eq!(a.col_stride, 1, "A's rows must be contiguous");
         assert_eq!(k, b_rows, "inner dimensions");
         assert_eq!(Some(c.len()), m.checked_mul(n), "result's size");
         if m == 0 || n == 0 {
@@ -99,8 +100,8 @@ impl<E: Element> Product<'_, E> {
             }
             return;
         }
-        // Steps of k and panels of a task. A triangle's panels differ in length, the longest come
-        // first; those of a packed B are not waited for.
+        // Steps of k and panels of a task. One panel each for a triangle, whose panels differ in
+        // length and come longest first, and for a packed B, where there is no packing to overlap.
         let (span, panels) = match (b, self.part) {
             (Right::Strided(_), Part::Full) => {
                 let share = n.div_ceil(nr) / (4 * threads::current());
@@ -109,7 +110,7 @@ impl<E: Element> Product<'_, E> {
             _ => (KC, 1),
         };
         let width = panels * nr;
-        // The prologue is given whole columns.
+        // The prologue needs whole columns.
         let height = if self.prologue.is_some() { m } else { MC };
         let start = Start::of(c);
         for row in (0..m).step_by(height) {
@@ -124,7 +125,7 @@ impl<E: Element> Product<'_, E> {
         }
     }
 
-    /// One task: some rows and columns of C, for some steps of k.
+    /// One task: the products of a range of rows and columns of C, for a range of steps of k.
     fn task(
         &self,
         start: &Start<E::Acc>,
@@ -166,37 +167,38 @@ impl<E: Element> Product<'_, E> {
     }
 }
 
-/// Give `work` this thread's scratch memory.
+/// Call `work` with this thread's scratch buffer.
 pub fn with_scratch(work: impl FnOnce(&mut Vec<Line>)) {
     let mut scratch = SCRATCH.take();
     work(&mut scratch);
     SCRATCH.set(scratch);
 }
 
-/// Do the tasks of a product of so many multiply-adds, on the current rayon pool if that pays.
+/// Run the tasks of a product of `multiply_adds` multiply-adds, on the current rayon pool if the
+/// product is long enough (see [`Work`]).
 pub fn for_each_task(tasks: usize, multiply_adds: usize, task: impl Fn(usize) + Sync + Send) {
     let tasks = (0..tasks).into_par_iter();
     tasks.share(Work::flop(2 * multiply_adds)).for_each(task);
 }
 
-/// Task: all tiles of some panels, for some steps of k.
+/// The task of computing all tiles of a range of panels, for a range of steps of k.
 struct Panels<'a, E: Element> {
     scale: E::Scale,
-    /// The block of A's rows.
+    /// The block of rows of A.
     a: &'a [E::Lhs],
-    /// From row to row of A.
+    /// Distance from row to row of A.
     a_stride: usize,
-    /// Rows to compute, of the block of A; starts at a tile.
+    /// Rows of the block to compute; the first is that of a tile.
     rows: Range<usize>,
     b: Right<'a, E::Rhs>,
     k: Range<usize>,
     columns: Range<usize>,
-    /// Room for two panels of B, where it is not packed.
+    /// A buffer for two panels of B, used if B is not packed.
     scratch: &'a mut Vec<Line>,
     add: bool,
-    /// The block's first row of C.
+    /// The first row of the block in C.
     c: *mut E::Acc,
-    /// From row to row of C.
+    /// Distance from row to row of C.
     stride: usize,
 }
 
@@ -231,8 +233,8 @@ impl<E: Element> Task for Panels<'_, E> {
         let mut scratch = std::mem::take(self.scratch);
         let (mut this, mut next) = aligned::resize(&mut scratch, 2 * most).split_at_mut(most);
         let mut parts = parts.peekable();
-        // SAFETY: `this` and `next` hold NR elements for every step of a block; `Strided::check`
-        // held B's size against its shape, which has the rows and columns that are packed.
+        // SAFETY: `this` and `next` have NR elements for every step of a block; `Strided::check`
+        // compared B's size with its shape, which has the rows and columns that are packed.
         unsafe {
             if let Some((block, columns)) = parts.peek().cloned() {
                 pack_columns::<S, _>(b, columns, block, nr, this);
@@ -283,9 +285,9 @@ impl<E: Element> Panels<'_, E> {
                 block.start,
                 steps,
             );
-            // SAFETY: `run` held B to its size, `tile_rows` A; `c` points to a matrix of
-            // rows of length `stride` that holds the task's rows and columns, which no
-            // other task touches.
+            // SAFETY: `run` checked the size of B, `tile_rows` that of A; `c` points to a matrix of
+            // rows of length `stride` that has the task's rows and columns, which no other task
+            // touches.
             unsafe {
                 let epilogue = Epilogue::<E> {
                     scale: self.scale,
@@ -299,7 +301,7 @@ impl<E: Element> Panels<'_, E> {
                     next = next.wrapping_add(PREFETCH_INTERVAL);
                     ahead.some_rows::<S, NV>();
                 };
-                // C's rows lie apart like those of X: nothing else would fetch them in time.
+                // The rows of C are far apart, so the hardware does not prefetch them in time.
                 for v in 0..NV {
                     prefetch_rows::<S, _>(epilogue.c.wrapping_add(v * S::LANES), self.stride);
                 }

@@ -1,4 +1,4 @@
-//! Inner products: f32 operands that both lie along k, one of them short.
+//! Inner products: f32 operands that are both contiguous along k, one of them short.
 
 use std::cell::Cell;
 
@@ -7,10 +7,8 @@ use rayon::prelude::*;
 use crate::kernels::aligned::{self, Line};
 use crate::kernels::columns::Start;
 use crate::kernels::gemm::driver::{KC, for_each_task, with_scratch};
-use crate::kernels::gemm::pack::{
-    PackPanel, copy_rows, lanes, panel_width, prefetch_rows, transpose_all,
-};
-use crate::kernels::gemm::tile::{Epilogue, MR, PREFETCH_INTERVAL, tile, tile_rows};
+use crate::kernels::gemm::pack::{PackPanel, lanes, panel_width, prefetch_rows, transpose_all};
+use crate::kernels::gemm::tile::{Epilogue, MR, PREFETCH_INTERVAL, copy_rows, tile, tile_rows};
 use crate::kernels::gemm::{Accum, Strided};
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{Simd, Task};
@@ -20,34 +18,34 @@ use crate::threads::{self, Share, Work};
 pub const STRIP: usize = 8 * MR;
 /// Values of the short operand that are packed at a time: 2 MB.
 const MAX_PACKED: usize = 512 << 10;
-/// Most columns of an operand that is called short: KC steps of k are packed at a time.
+/// Most columns of a short operand: at least KC steps of k are packed at a time.
 pub const MAX_SHORT: usize = MAX_PACKED / KC;
 /// Steps of k that one task packs.
 const PACK_STEPS: usize = 128;
 
 thread_local! {
-    /// The short operand: kept between products, taken while one runs.
+    /// A thread's buffer for the packed short operand, kept between products.
     static PACKED: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
-/// Whether [`inner_products`] is the way to multiply: B's columns are contiguous, and one of the
-/// operands is short. There must be something to multiply.
+/// Whether [`inner_products`] computes this product: B's columns are contiguous, one of the
+/// operands is short, and no dimension is 0.
 pub fn pays(a: Strided, b: Strided) -> bool {
     let short = a.rows.min(b.cols);
     b.row_stride == 1 && (1..=MAX_SHORT).contains(&short) && a.cols > 0
 }
 
-/// `C = alpha · A B`, or added to C, where the rows of A and the columns of B are contiguous;
-/// for operands for which this [`pays`].
+/// `C = alpha · A B`, or added to C, for operands for which this [`pays`]: the rows of A and the
+/// columns of B are contiguous. Shapes and cost as for [`product`](super::product).
 ///
 /// # Panics
-/// If the shapes do not fit.
+/// If the shapes do not match.
 pub fn inner_products(isa: Isa, alpha: f32, a: Strided, b: Strided, accum: Accum, c: &mut [f32]) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
     a.check();
     b.check();
-    assert_eq!(a.col_stride, 1, "A lies along k");
-    assert_eq!(b.row_stride, 1, "B lies along k");
+    assert_eq!(a.col_stride, 1, "A's rows must be contiguous");
+    assert_eq!(b.row_stride, 1, "B's columns must be contiguous");
     assert_eq!(k, b.rows, "inner dimensions");
     assert_eq!(Some(c.len()), m.checked_mul(n), "result's size");
     // C or, if B is the longer operand, Cᵀ = Bᵀ Aᵀ; the shorter one is packed.
@@ -107,7 +105,7 @@ pub fn inner_products(isa: Isa, alpha: f32, a: Strided, b: Strided, accum: Accum
     PACKED.set(packed);
 }
 
-/// Rows of a strip, in whole tiles, that leave the busiest thread the least to do.
+/// Rows of a strip, in whole tiles, that give the busiest thread the fewest rows.
 fn strip_rows(rows: usize) -> usize {
     let threads = threads::current();
     let busiest = |&strip: &usize| rows.div_ceil(strip).div_ceil(threads) * strip;
@@ -115,29 +113,29 @@ fn strip_rows(rows: usize) -> usize {
     strips.min_by_key(busiest).unwrap_or(STRIP)
 }
 
-/// Task: the inner products of some rows, for one block of k.
+/// The task of computing the inner products of a range of rows, for one block of k.
 struct Strip<'a> {
     alpha: f32,
-    /// The first row's part of the block, and all that follows.
+    /// A, from the block's part of the first row on.
     a: &'a [f32],
     rows: usize,
-    /// From row to row of `a`.
+    /// Distance from row to row of `a`.
     row_stride: usize,
     /// Length of the block.
     len: usize,
-    /// The block of B in panels of NR columns, the last one of as many vectors as it takes.
+    /// The block of B in panels of NR columns; the last one is padded to whole vectors.
     b: &'a [f32],
     columns: usize,
-    /// Columns and what fills the last vector.
+    /// Columns, padded to whole vectors.
     width: usize,
     add: bool,
-    /// The first of the strip's sums in C.
+    /// The first element of the strip in C.
     c: *mut f32,
-    /// From row to row of C.
+    /// Distance from row to row of C.
     stride: usize,
-    /// Whether the strip is columns of C, not rows.
+    /// Whether the rows of the strip are columns of C.
     transposed: bool,
-    /// Room for the strip's tiles, `width` values a row.
+    /// A buffer for the tiles of the strip, `width` values a row.
     sums: &'a mut [f32],
 }
 
@@ -163,7 +161,7 @@ impl Task for Strip<'_> {
                 };
                 for column in (0..width).step_by(nr) {
                     let vectors = nr.min(width - column) / S::LANES;
-                    // SAFETY: the assertions hold the operands and `sums` to their sizes.
+                    // SAFETY: the assertions above check the sizes of the operands and of `sums`.
                     unsafe {
                         let b = self
                             .b

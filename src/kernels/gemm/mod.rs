@@ -1,13 +1,13 @@
 //! Matrix product of strided operands into a row-major result: [`product`] and
-//! [`packed_product`] of f32, [`byte_product`] of bytes. What a product multiplies and adds up
-//! is an `Element` (`tile.rs`); everything else is written once for all of them.
+//! [`packed_product`] of f32, [`byte_product`] of bytes. The trait `Element` (`tile.rs`) has the
+//! types and the arithmetic of each; everything else is written once.
 //!
-//! C is computed in tiles of MR x NR sums that live in registers (`tile`). The summed index k is
-//! cut into blocks of KC; the other loops depend on how the operands lie.
+//! C is computed in tiles of MR x NR sums that are held in registers (`tile`). The summed index k
+//! is cut into blocks of KC; the other loops depend on the layout of the operands.
 //!
-//! In general (`driver`), C is cut into panels of NR columns. A, whose rows lie along k, is read
-//! where it lies. Each task packs its own columns of B (`pack`), the next panel while the
-//! current one is multiplied:
+//! In general (`driver`), C is cut into panels of NR columns. A, whose rows are contiguous along k,
+//! is read in place. Each task packs the columns of B that it needs (`pack`), the next panel while
+//! the current one is multiplied:
 //!
 //! ```text
 //! for MC rows of A:                      the block of A stays in L3
@@ -16,11 +16,11 @@
 //!       for MR rows:                             one tile; the next rows are prefetched
 //! ```
 //!
-//! Threads meet after each KC of k in two cases: the panels of a triangle differ in length, and
-//! a B that was packed before leaves nothing to wait for.
+//! Threads synchronise after each KC of k in two cases: for a triangle, whose panels differ in
+//! length, and for a packed B, where no task has to wait for packing.
 //!
-//! Inner products (`inner`): both operands lie along k, as in X Wᵀ, and one of them is short.
-//! The longer one takes A's place and is read once:
+//! Inner products (`inner`): both operands are contiguous along k, as in X Wᵀ, and one is short.
+//! The longer one takes the place of A and is read once:
 //!
 //! ```text
 //! for block of k:                        the shorter one packed as B above (L3)
@@ -58,9 +58,9 @@ pub struct Strided<'a, T = f32> {
     pub rows: usize,
     /// Number of columns.
     pub cols: usize,
-    /// From row to row.
+    /// Distance from row to row.
     pub row_stride: usize,
-    /// From column to column.
+    /// Distance from column to column.
     pub col_stride: usize,
 }
 
@@ -76,8 +76,10 @@ impl<T> Strided<'_, T> {
         }
     }
 
+    /// Check the shape against `data`.
+    ///
     /// # Panics
-    /// If an element lies outside of `data`, or no stride is 1.
+    /// If an element is outside of `data`, or no stride is 1.
     fn check(&self) {
         let last = |n: usize, stride: usize| n.saturating_sub(1).checked_mul(stride);
         let end = last(self.rows, self.row_stride)
@@ -91,7 +93,7 @@ impl<T> Strided<'_, T> {
     }
 }
 
-/// A right operand of f32 in panels of NR columns: for every row, NR values side by side.
+/// A right operand B of f32, packed in panels of NR columns: NR adjacent values for every row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Packed {
     isa: Isa,
@@ -104,7 +106,7 @@ impl Packed {
     /// Pack B, on the current rayon pool. Cost: a copy.
     ///
     /// # Panics
-    /// If B's values do not hold its shape.
+    /// If B has fewer values than its shape needs.
     pub fn new(isa: Isa, b: Strided) -> Packed {
         b.check();
         let nr = panel_width(isa);
@@ -157,12 +159,12 @@ impl Packed {
     }
 }
 
-/// What becomes of C's old values.
+/// Whether a product overwrites C or is added to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accum {
-    /// They are not read.
+    /// Overwrite C, which is not read.
     Replace,
-    /// The product is added to them.
+    /// Add the product to C.
     Add,
 }
 
@@ -171,7 +173,7 @@ pub enum Accum {
 pub enum Part {
     /// All of it.
     Full,
-    /// On and below the diagonal; above it C holds nothing of meaning afterwards.
+    /// On and below the diagonal; the values above it are unspecified afterwards.
     LowerTriangle,
 }
 
@@ -179,7 +181,7 @@ pub enum Part {
 /// row-major. Runs on the current rayon pool. Cost: 2mnk flop.
 ///
 /// # Panics
-/// If the shapes do not fit.
+/// If the shapes do not match.
 pub fn product(
     isa: Isa,
     alpha: f32,
@@ -205,11 +207,11 @@ pub fn product(
     product.run(c);
 }
 
-/// `C = prologue(C) + alpha · A B`, shapes as for [`product`]. `prologue` is given each panel of
-/// C just before its product is added. Runs on the current rayon pool. Cost: 2mnk flop.
+/// `C = prologue(C) + alpha · A B`, shapes as for [`product`]. `prologue` is called with each panel
+/// of C just before the product is added to it. Runs on the current rayon pool. Cost: 2mnk flop.
 ///
 /// # Panics
-/// If the shapes do not fit, or if B was packed for another instruction set.
+/// If the shapes do not match, or if B was packed for another instruction set.
 pub fn packed_product(
     isa: Isa,
     alpha: f32,
@@ -240,8 +242,8 @@ pub fn packed_product(
 /// operations.
 ///
 /// # Panics
-/// If the shapes do not fit, or if a sum could overflow: from 65,793 bytes on. Sums that are
-/// added to C must stay below that in all.
+/// If the shapes do not match, or if a sum could overflow: from 65,793 bytes on. With
+/// [`Accum::Add`], that limit is for all products that are added up in C.
 pub fn byte_product(
     isa: Isa,
     a: Strided<[u8; 4]>,

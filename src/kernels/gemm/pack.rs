@@ -1,7 +1,6 @@
-//! Packing: columns of B side by side, a panel at a time, in the order in which tiles read them.
+//! Packing: copies panels of columns of B into the order in which tiles read them.
 //!
-//! Packing moves elements and computes nothing. An element is one 32-bit word, an f32 or four
-//! bytes, so that [`Simd`]'s vectors of i32 carry them all.
+//! An element is one 32-bit word, an f32 or four bytes, so vectors of i32 copy both kinds.
 
 use std::ops::Range;
 
@@ -12,8 +11,8 @@ use crate::kernels::gemm::tile::{MR, PREFETCH_INTERVAL};
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{Simd, Task};
 
-/// Rows of B that are prefetched while a panel is copied. Only a few, because all of them may
-/// lie in one set of the cache.
+/// Rows of B that are prefetched ahead of the copy. Only a few, as all of them may map to one set
+/// of the cache.
 const PREFETCH_ROWS: usize = 16;
 
 /// NR, the columns of a panel.
@@ -40,12 +39,12 @@ fn widths(isa: Isa) -> (usize, usize) {
     (widths.0, widths.1)
 }
 
-/// Task: pack one panel of B, whose size was checked.
+/// The task of packing one panel of B, whose size was checked.
 pub struct PackPanel<'a, T> {
     pub b: Strided<'a, T>,
     pub columns: Range<usize>,
     pub k: Range<usize>,
-    /// The panel: the same number of elements for every k, at least one a column.
+    /// The panel: the same number of elements for every k, at least one for each column.
     pub to: &'a mut [T],
 }
 
@@ -55,15 +54,15 @@ impl<T: Pod> Task for PackPanel<'_, T> {
         let (columns, k) = (self.columns.clone(), self.k.clone());
         let nr = self.to.len() / k.len();
         assert!(columns.len() <= nr && nr * k.len() == self.to.len());
-        // SAFETY: the assertion; `Strided::check` held B's size against its shape.
+        // SAFETY: the assertion checks `to`; `Strided::check` compared B's size with its shape.
         unsafe { pack_columns::<S, T>(self.b, columns, k, nr, self.to) };
     }
 }
 
-/// Pack columns of a block of rows: for every k its `nr` elements, zeros beyond the last.
+/// Pack columns of a block of rows: `nr` elements for every k, zeros beyond the last column.
 ///
 /// # Safety
-/// As [`Task::run`]; `to` holds `nr` elements for every k, and the operand holds the block.
+/// As [`Task::run`]; `to` has `nr` elements for every k, and the operand has the block.
 #[inline(always)]
 pub unsafe fn pack_columns<S: Simd, T: Pod>(
     b: Strided<T>,
@@ -103,24 +102,24 @@ pub unsafe fn pack_columns<S: Simd, T: Pod>(
     }
 }
 
-/// The next panel, packed some rows at a time while the current one is multiplied. Pointers move
-/// from row to row: an index would be multiplied out and checked for overflow, which the hot
-/// loops feel.
+/// Packs the next panel, a few rows at a time, while the current one is multiplied. It moves
+/// pointers from row to row: multiplying out an index and checking it for overflow would slow the
+/// inner loop.
 pub struct PackAhead<T> {
     from: *const T,
-    /// From row to row of B.
+    /// Distance from row to row of B.
     stride: usize,
-    /// Elements from a row to the one that is prefetched meanwhile.
+    /// Distance from a row to the one that is prefetched with it.
     prefetch_distance: usize,
     to: *mut T,
     /// Rows still to copy.
     left: usize,
-    /// Rows a call of [`PackAhead::some_rows`].
+    /// Rows that a call of [`PackAhead::some_rows`] copies.
     at_once: usize,
 }
 
 impl<T: Pod> PackAhead<T> {
-    /// Nothing to copy.
+    /// An empty panel.
     pub fn nothing() -> Self {
         PackAhead {
             from: std::ptr::null(),
@@ -132,8 +131,8 @@ impl<T: Pod> PackAhead<T> {
         }
     }
 
-    /// A whole panel from column `column` on, shared out over tiles of `steps` steps and `rows`
-    /// rows in all.
+    /// A whole panel from column `column` on. The copy is divided over the calls that tiles of
+    /// `steps` steps and `rows` rows in all make.
     ///
     /// # Panics
     /// If B does not hold the panel's first element.
@@ -220,33 +219,12 @@ pub unsafe fn prefetch_rows<S: Simd, T>(mut at: *const T, stride: usize) {
 /// Copy LANES elements.
 ///
 /// # Safety
-/// As [`Task::run`]; they can be read and written.
+/// As [`Task::run`]; LANES elements can be read at `from` and written at `to`.
 #[inline(always)]
 unsafe fn move_vector<S: Simd, T: Pod>(from: *const T, to: *mut T) {
     const { assert!(size_of::<T>() == size_of::<i32>()) };
     // SAFETY: the caller's promise; an element is as long as an i32.
     unsafe { S::store_i32(S::load_i32(from.cast()), to.cast()) };
-}
-
-/// Copy rows x cols elements between rows that lie apart.
-///
-/// # Safety
-/// The rows start `from_stride` apart, those of the result `to_stride`; they do not overlap.
-#[inline(always)]
-pub unsafe fn copy_rows<T: Pod>(
-    from: *const T,
-    from_stride: usize,
-    rows: usize,
-    cols: usize,
-    to: *mut T,
-    to_stride: usize,
-) {
-    for i in 0..rows {
-        // SAFETY: the caller's promise.
-        unsafe {
-            std::ptr::copy_nonoverlapping(from.add(i * from_stride), to.add(i * to_stride), cols);
-        }
-    }
 }
 
 /// Transpose rows x cols elements, by squares of LANES x LANES.
@@ -287,8 +265,8 @@ pub unsafe fn transpose_all<S: Simd, T: Pod>(
     }
 }
 
-/// Transpose LANES rows of LANES elements. The two halves of the rows are interleaved log2(LANES)
-/// times: each time doubles the length of what stands together.
+/// Transpose LANES rows of LANES elements: interleave the two halves of the rows log2(LANES) times.
+/// Each round doubles the length of the runs that are in their final order.
 ///
 /// # Safety
 /// As [`Task::run`]; rows start `from_stride` and `to_stride` apart.

@@ -53,9 +53,9 @@ impl Made {
     }
 }
 
-/// More rows than are multiplied together: the full product and the triangle.
+/// More rows than a block has: the full product and the triangle.
 #[test]
-fn many_rows() {
+fn products_of_several_blocks_of_rows_are_exact() {
     for n in [MC - 1, MC + 1, 2 * MC + 65] {
         let k = 3;
         let x = Made::new(n, k, false, 0, 9);
@@ -90,10 +90,10 @@ fn many_rows() {
     }
 }
 
-/// Inner products of operands that both lie along k, over several blocks and strips, on
-/// either side: the bits of the general way, and f64 along a random direction.
+/// Inner products of operands that are both contiguous along k, over several blocks and strips, on
+/// either side: the bits of the general driver, and f64 along a random direction.
 #[test]
-fn both_ways_give_the_same_bits() {
+fn inner_products_and_driver_give_the_same_bits() {
     let (k, wide) = (2 * KC + 37, MAX_SHORT);
     for (m, n) in [(3 * STRIP + 5, 9), (9, 3 * STRIP + 5), (wide, wide + 7)] {
         let (a, b) = (Made::new(m, k, false, 3, 5), Made::new(k, n, true, 3, 6));
@@ -148,8 +148,8 @@ fn near(edge: usize) -> impl Strategy<Value = usize> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// One test set for all: every instruction set gives the portable twin's bits, and
-    /// the twin is within the bound of rounding of f64. What is replaced may hold NaN.
+    /// Every instruction set gives the bits of the portable one, which is within the rounding bound
+    /// of f64. Values of C that are replaced may be NaN.
     #[test]
     fn every_instruction_set_equals_the_twin_and_f64(
         m in near(MR), n in prop_oneof![near(16), near(MAX_NR)],

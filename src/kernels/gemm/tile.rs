@@ -1,8 +1,7 @@
-//! The microkernel: a tile of MR x NR sums in registers, and its way into C.
+//! The microkernel: MR x NR sums in registers, and the epilogue that writes them to C.
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::kernels::gemm::pack::copy_rows;
 use crate::kernels::simd::Simd;
 
 /// Rows of a tile. 102 classes are 17 of them.
@@ -12,11 +11,11 @@ pub const MAX_NR: usize = 64;
 /// Prefetch interval, in steps of k.
 pub const PREFETCH_INTERVAL: usize = 16;
 
-/// What a product multiplies and adds up: f32, or u8 by i8. A step of k is as much as one lane of
-/// a vector takes: one f32, or four bytes.
+/// The types and the arithmetic of a product: f32, or u8 by i8. A step of k fills one lane of a
+/// vector: one f32, or four bytes.
 ///
 /// # Safety
-/// A vector holds `S::LANES` steps of B and `S::LANES` sums; `load` and `write` touch these and
+/// A vector holds `S::LANES` steps of B or `S::LANES` sums; `load` and `write` touch these and
 /// nothing else, at any alignment; `write` reads C only if `add` is set.
 pub unsafe trait Element: Sized {
     /// A step of k in a row of A.
@@ -30,7 +29,7 @@ pub unsafe trait Element: Sized {
     /// A vector of S.
     type V<S: Simd>: Copy;
 
-    /// Sums of nothing.
+    /// Empty sums: zeros.
     ///
     /// # Safety
     /// This and all other methods: as [`Task::run`](crate::kernels::simd::Task::run); pointers
@@ -139,8 +138,8 @@ unsafe impl Element for u8 {
     }
 }
 
-/// The start of MR rows of an operand that lie along k, at step `first`. Beyond row `rows - 1`
-/// that row is repeated; its sums are dropped.
+/// Pointers to MR rows of an operand from row `row` on, at step `first`. Beyond row `rows - 1` that
+/// row is repeated; the sums of the repeats are dropped.
 ///
 /// # Panics
 /// If a row does not have `steps` steps from there on.
@@ -200,14 +199,14 @@ pub unsafe fn tile<S: Simd, E: Element, const NV: usize>(
     }
 }
 
-/// Where a tile is written, and what becomes of the old values.
+/// Writes a tile to C, over the old values or added to them.
 pub struct Epilogue<E: Element> {
     pub scale: E::Scale,
-    /// Whether the old values are added.
+    /// Whether the tile is added to the old values.
     pub add: bool,
     /// The start of the tile.
     pub c: *mut E::Acc,
-    /// From row to row of C.
+    /// Distance from row to row of C.
     pub stride: usize,
 }
 
@@ -230,7 +229,7 @@ impl<E: Element> Epilogue<E> {
         }
     }
 
-    /// Write the first `rows` x `width` sums of a tile, by way of a whole tile beside C.
+    /// Write the first `rows` x `width` sums of a tile, through a buffer of a whole tile.
     ///
     /// # Safety
     /// As [`Epilogue::whole`], for these elements.
@@ -256,6 +255,27 @@ impl<E: Element> Epilogue<E> {
             }
             beside.whole::<S, NV>(sums);
             copy_rows(beside.c, nr, rows, width, self.c, self.stride);
+        }
+    }
+}
+
+/// Copy rows x cols elements between matrices with strides.
+///
+/// # Safety
+/// The rows start `from_stride` apart, those of the result `to_stride`; they do not overlap.
+#[inline(always)]
+pub unsafe fn copy_rows<T: Pod>(
+    from: *const T,
+    from_stride: usize,
+    rows: usize,
+    cols: usize,
+    to: *mut T,
+    to_stride: usize,
+) {
+    for i in 0..rows {
+        // SAFETY: the caller's promise.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.add(i * from_stride), to.add(i * to_stride), cols);
         }
     }
 }

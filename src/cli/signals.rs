@@ -1,8 +1,5 @@
-//! Ctrl-C and SIGTERM: the first asks the work to stop at its next good place, the second
-//! ends the process at once.
-//!
-//! Whoever works long calls [`check`] now and then: a fit after every epoch, a preparation
-//! after every photograph. Reading the flag is one relaxed load.
+//! Ctrl-C and SIGTERM: the first sets the [`Cancel`] that the command line gives to every fit,
+//! preparation and download; the second ends the process at once.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -13,11 +10,10 @@ use crate::progress::Cancel;
 /// The signal that has come; 0 for none.
 static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
-/// Listen from now on. For programs; a library leaves signals to its program.
+/// Listen from now on; for [`super::own_process`].
 ///
 /// # Errors
 /// [`Error::Io`] if the operating system refuses.
-#[cfg(feature = "cli")]
 pub fn listen() -> Result<()> {
     use std::sync::atomic::AtomicBool;
 
@@ -51,13 +47,10 @@ pub fn signal() -> Option<u8> {
 /// # Errors
 /// [`Error::Interrupted`] once a signal has come.
 pub fn check() -> Result<()> {
-    match signal() {
-        None => Ok(()),
-        Some(_) => Err(Error::interrupted()),
-    }
+    cancel().check()
 }
 
-/// The signals as a request to stop a fit.
+/// The [`Cancel`] that a signal sets.
 pub fn cancel() -> Cancel {
     Cancel::of_flag(Arc::clone(&SIGNAL))
 }

@@ -1,11 +1,10 @@
-//! One penalty after the other over one problem.
+//! The path solver: solves one penalty after the other on one problem, each from the last optimum.
 
 use super::PathFit;
-use super::certify::of_present;
-use super::options::*;
+use super::options::{Optimizer, PathOptions, Penalty};
 use super::select::{best, choice};
 use crate::design::centered::Centered;
-use crate::design::gram::GramF64;
+use crate::design::gram_f64::GramF64;
 use crate::design::plan::{EngineChoice, EngineKind, available_memory};
 use crate::design::samples::{Samples, Splits};
 use crate::design::scaler::{Scaler, Standardize};
@@ -13,21 +12,22 @@ use crate::error::{Error, Result};
 use crate::linalg::gemm::Gemm;
 use crate::loss::risk::Risk;
 use crate::loss::weights::RowWeights;
-use crate::path::record::{Solution, SolveLog, SolveRecord, Watched};
+use crate::path::record::{Solution, SolveLog, SolveRecord, SolveWatch};
 use crate::progress::{Event, HeldOut, Observer, PathEntry, Solved};
-use crate::solver::lbfgs::lbfgs;
-use crate::solver::newton_cg::newton;
+use crate::solver::lbfgs::Lbfgs;
+use crate::solver::minimizer::Minimizer;
+use crate::solver::newton_cg::NewtonCg;
 use crate::solver::point::Point;
 use crate::solver::problem::Problem;
 use crate::solver::problem_dense::DenseProblem;
 use crate::solver::problem_gram::GramProblem;
 use crate::solver::report::{SolveReport, Status, StoppingCriteria};
 
-/// Penalties past the best one after which an automatic path ends.
+/// Number of penalties in a row without a lower validation loss after which an automatic path ends.
 pub(super) const AUTO_PATIENCE: usize = 3;
 
-/// Choose the engine and go: to the penalty that is asked for or chosen, or, once that is known,
-/// to `l2`.
+/// Choose the engine and fit: the penalty of the options, the one that the validation rows or folds
+/// choose, or `l2` if it is given.
 pub(super) fn fit_on_problem(
     splits: Splits,
     options: &PathOptions,
@@ -48,7 +48,7 @@ pub(super) fn fit_on_problem(
     let deviation = deviation(splits.train, options.standardize, &weights.samples)?;
     let scale = deviation.clone();
     let scale = scale.as_deref();
-    let given = Given {
+    let inputs = Inputs {
         splits,
         options,
         design: &design,
@@ -58,30 +58,30 @@ pub(super) fn fit_on_problem(
         observer,
     };
     let mut columns = |columns| {
-        given.observer.tell(Event::GramMatrix {
+        inputs.observer.tell(Event::GramMatrix {
             columns,
             of: x.features(),
         });
-        given.log.check(given.observer)
+        inputs.log.check(inputs.observer)
     };
     if engine == EngineKind::Gram {
         match GramF64::new(x, scale, options.fit_intercept, gemm, &mut columns) {
-            // The primal engine may reach what K cannot hold.
+            // The primal engine handles products that overflow in K.
             Err(Error::Memory { .. }) if options.engine == EngineChoice::Auto => {
                 engine = EngineKind::Primal
             }
             gram => {
                 let mut problem = GramProblem::new(x, gram?, scale, gemm)?;
-                return given.search(engine, &mut problem).run(l2);
+                return inputs.solver(engine, &mut problem).run(l2);
             }
         }
     }
     let mut problem = DenseProblem::new(&design, scale, gemm, &mut columns)?;
-    given.search(engine, &mut problem).run(l2)
+    inputs.solver(engine, &mut problem).run(l2)
 }
 
-/// All that a search needs, whatever its space.
-pub(super) struct Given<'a, 'o> {
+/// The inputs of a path solver that do not depend on its problem.
+pub(super) struct Inputs<'a, 'o> {
     splits: Splits<'a>,
     options: &'a PathOptions,
     design: &'a Centered<'a>,
@@ -92,13 +92,13 @@ pub(super) struct Given<'a, 'o> {
     observer: &'a mut Observer<'o>,
 }
 
-impl<'a, 'o> Given<'a, 'o> {
-    pub(super) fn search<S: Problem>(
+impl<'a, 'o> Inputs<'a, 'o> {
+    pub(super) fn solver<S: Problem>(
         self,
         engine: EngineKind,
         problem: &'a mut S,
-    ) -> Search<'a, 'o, S> {
-        Search {
+    ) -> PathSolver<'a, 'o, S> {
+        PathSolver {
             splits: self.splits,
             options: self.options,
             engine,
@@ -114,14 +114,14 @@ impl<'a, 'o> Given<'a, 'o> {
     }
 }
 
-/// σ of the rows that these sample weights leave, where features are scaled.
+/// σ of the features under these sample weights; `None` if features are not scaled.
 pub(super) fn deviation(
     samples: &Samples,
     standardize: Standardize,
     weights: &[f64],
 ) -> Result<Option<Vec<f64>>> {
     Ok(match standardize {
-        // Means do not matter, as the bias is free.
+        // Subtracting means changes no fit, as the bias is not penalised.
         Standardize::None | Standardize::Center => None,
         Standardize::Scale | Standardize::Both => {
             let scaler = Scaler::new(samples.x(), Some(weights), Standardize::Scale)?;
@@ -130,8 +130,11 @@ pub(super) fn deviation(
     })
 }
 
-/// Gram coordinates where there are no more rows than features and memory holds the matrices:
-/// K and a factor in f64, and room while K is made.
+/// The engine of a fit of n rows and d features: Gram coordinates if n <= d and their matrices fit
+/// the memory (28 bytes an element: K and its factor in f64, and buffers while K is computed).
+///
+/// # Errors
+/// [`Error::Memory`] if the matrices of the chosen engine do not fit the memory.
 pub(super) fn choose(n: usize, d: usize, choice: EngineChoice) -> Result<EngineKind> {
     let bytes = |side: usize| (side as u128).saturating_mul(side as u128) * 28;
     let fits =
@@ -161,8 +164,8 @@ pub(super) fn choose(n: usize, d: usize, choice: EngineChoice) -> Result<EngineK
     }
 }
 
-/// A converged fit whose engine is known.
-pub(super) struct Search<'a, 'o, S: Problem> {
+/// The state of a converged fit on problem `S`.
+pub(super) struct PathSolver<'a, 'o, S: Problem> {
     pub(super) splits: Splits<'a>,
     pub(super) options: &'a PathOptions,
     pub(super) engine: EngineKind,
@@ -173,21 +176,22 @@ pub(super) struct Search<'a, 'o, S: Problem> {
     pub(super) weights: RowWeights,
     pub(super) log: &'a mut SolveLog,
     pub(super) observer: &'a mut Observer<'o>,
-    /// The last optimum, from which the next search begins.
+    /// The last optimum, from which the next solve starts.
     pub(super) last: Option<Solution<S::Real>>,
-    /// The best so far, where rows that were not fitted choose among all.
+    /// The best optimum so far, if validation rows choose.
     pub(super) best: Option<Solution<S::Real>>,
 }
 
-/// A penalty to go to.
+/// The penalty, fold and tolerance of one solve.
 #[derive(Clone, Copy)]
-pub(super) struct Task {
+pub(super) struct SolveSpec {
     pub(super) l2: f64,
     pub(super) fold: Option<usize>,
     pub(super) tolerance: f64,
 }
 
-impl<'a, S: Problem> Search<'a, '_, S> {
+impl<'a, S: Problem> PathSolver<'a, '_, S> {
+    /// The fit for `l2`, or for the penalties of the options.
     pub(super) fn run(mut self, l2: Option<f64>) -> Result<PathFit> {
         match (l2, &self.options.folds) {
             (Some(l2), _) => self.on_all_rows(&[l2], Vec::new()),
@@ -204,7 +208,7 @@ impl<'a, S: Problem> Search<'a, '_, S> {
         }
     }
 
-    /// One penalty after the other on all rows; the model is the last one's.
+    /// Solve `penalties` on all rows, one after the other; the model is that of the last.
     pub(super) fn on_all_rows(
         mut self,
         penalties: &[f64],
@@ -214,33 +218,33 @@ impl<'a, S: Problem> Search<'a, '_, S> {
         let mut end = None;
         self.last = None;
         for &l2 in penalties {
-            let searched = self.search(&risk, self.task(l2), |_, _, _| Ok(None))?;
-            end = Some((l2, searched.report));
+            let record = self.solve(&risk, self.spec(l2), |_, _, _| Ok(None))?;
+            end = Some((l2, record.report));
         }
         let solution = self.last.take();
         self.done(&risk, end.expect("at least one penalty"), solution, path)
     }
 
-    /// All penalties on all rows; the model is that of the lowest validation loss, or of the
-    /// weakest penalty where there are no validation rows.
+    /// Solve all penalties on all rows; the model is that of the lowest validation loss, or of the
+    /// weakest penalty if there are no validation rows.
     pub(super) fn by_validation(mut self) -> Result<PathFit> {
         let risk = self.risk(&self.weights);
         let auto = self.options.penalty == Penalty::Auto;
         let mut path = Vec::new();
         for l2 in self.penalties()? {
-            let searched = self.search(&risk, self.task(l2), |search, solution, report| {
-                let Some(validation) = search.splits.validation else {
+            let record = self.solve(&risk, self.spec(l2), |solver, solution, report| {
+                let Some(validation) = solver.splits.validation else {
                     return Ok(None);
                 };
-                let model = search.model(&risk, &solution.point)?;
+                let model = solver.model(&risk, &solution.point)?;
                 let model = solution.model.insert(model);
                 let score = model.evaluate(validation)?;
-                if search.options.emit.held_out {
+                if solver.options.emit.held_out {
                     let mut logits = Vec::new();
                     for row in model.logits_of(validation)?.each_row() {
                         logits.extend(row.into_iter().map(f64::from));
                     }
-                    search.observer.tell(Event::HeldOut(HeldOut {
+                    solver.observer.tell(Event::HeldOut(HeldOut {
                         fold: None,
                         l2,
                         rows: (0..validation.rows() as u32).collect(),
@@ -251,7 +255,7 @@ impl<'a, S: Problem> Search<'a, '_, S> {
                 }
                 Ok(Some((score.loss, score.accuracy)))
             })?;
-            let entry = PathEntry::from(&searched);
+            let entry = PathEntry::from(&record);
             self.observer.tell(Event::Scored(entry.clone()));
             path.push(entry);
             let best = best(&path, false);
@@ -273,6 +277,7 @@ impl<'a, S: Problem> Search<'a, '_, S> {
         self.done(&risk, end, solution, path)
     }
 
+    /// The result for the chosen penalty: its model and certificate.
     pub(super) fn done(
         mut self,
         risk: &Risk,
@@ -280,7 +285,8 @@ impl<'a, S: Problem> Search<'a, '_, S> {
         solution: Option<Solution<S::Real>>,
         path: Vec<PathEntry>,
     ) -> Result<PathFit> {
-        // Without one, all searches were made before: there would be no checkpoint.
+        // A checkpoint in which every solve has ended is never saved, so one without a solution
+        // does not belong to this fit.
         let solution = solution.ok_or_else(|| self.log.foreign())?;
         let weight = solution
             .model
@@ -301,8 +307,8 @@ impl<'a, S: Problem> Search<'a, '_, S> {
         })
     }
 
-    pub(super) fn task(&self, l2: f64) -> Task {
-        Task {
+    pub(super) fn spec(&self, l2: f64) -> SolveSpec {
+        SolveSpec {
             l2,
             fold: None,
             tolerance: self.options.tolerance,
@@ -321,26 +327,26 @@ impl<'a, S: Problem> Search<'a, '_, S> {
         if self.options.fit_intercept {
             risk.of_present_classes()
         } else {
-            // Without a bias, the weights of a class without rows have an optimum.
+            // Without a bias, the weight of a class without rows has an optimum.
             risk.without_bias()
         }
     }
 
-    /// The optimum for a penalty, from the last one's, and its score; or the record of it, if a
-    /// checkpoint has it.
-    pub(super) fn search(
+    /// Solve for one penalty from the last optimum, and score the solution; or return the record of
+    /// the solve, if the checkpoint has it.
+    pub(super) fn solve(
         &mut self,
         risk: &Risk,
-        task: Task,
+        spec: SolveSpec,
         score: impl FnOnce(&mut Self, &mut Solution<S::Real>, SolveReport) -> Result<Option<(f64, f64)>>,
     ) -> Result<SolveRecord> {
-        let Task {
+        let SolveSpec {
             l2,
             fold,
             tolerance,
-        } = task;
-        if let Some(searched) = self.log.pass(fold, l2)? {
-            return Ok(searched);
+        } = spec;
+        if let Some(record) = self.log.replay(fold, l2)? {
+            return Ok(record);
         }
         if self.log.has_best() {
             self.best = Some(Solution {
@@ -351,7 +357,7 @@ impl<'a, S: Problem> Search<'a, '_, S> {
         }
         let start = match self.last.take() {
             None => self.start(risk)?,
-            // Weights that only tell rows apart are no start for a penalty.
+            // A separating weight has no optimum nearby: start a penalised solve from 0.
             Some(_) if self.log.last_status() == Some(Status::Separable) => {
                 Point::zero(self.problem, risk.outputs())
             }
@@ -361,24 +367,30 @@ impl<'a, S: Problem> Search<'a, '_, S> {
             tolerance,
             iterations: self.options.max_iterations,
         };
-        let mut watched = Watched {
+        let mut watched = SolveWatch {
             log: self.log,
             best: self.best.as_mut(),
             observer: self.observer,
             l2,
             fold,
         };
-        let problem = &mut *self.problem;
+        let minimizer = Minimizer::new(&mut *self.problem, risk, l2, start, stop);
         let (point, report) = match self.options.optimizer {
-            Optimizer::Newton => newton(problem, risk, l2, start, stop, &mut watched),
-            Optimizer::Lbfgs => lbfgs(problem, risk, l2, start, stop, &mut watched),
+            Optimizer::Newton => {
+                let rule = NewtonCg::new(&minimizer);
+                minimizer.run(rule, &mut watched)
+            }
+            Optimizer::Lbfgs => {
+                let rule = Lbfgs::new(&minimizer);
+                minimizer.run(rule, &mut watched)
+            }
         }?;
         let mut solution = Solution {
             point,
             steps: Vec::new(),
             model: None,
         };
-        let searched = SolveRecord {
+        let record = SolveRecord {
             fold,
             l2,
             report,
@@ -397,9 +409,9 @@ impl<'a, S: Problem> Search<'a, '_, S> {
             };
             self.observer.tell(Event::Solved(Box::new(solved)));
         }
-        solution.steps = self.log.record(searched);
+        solution.steps = self.log.record(record);
         self.last = Some(solution);
-        Ok(searched)
+        Ok(record)
     }
 
     /// The point of [`PathOptions::start`], or the origin.
@@ -410,8 +422,8 @@ impl<'a, S: Problem> Search<'a, '_, S> {
         };
         let d = self.design.x().features();
         let weight = model.weight().as_slice().to_vec();
-        let weight = of_present(weight, d, risk.present());
-        let bias = of_present(model.bias().to_vec(), 1, risk.present());
+        let weight = risk.rows_of_present(weight, d);
+        let bias = risk.rows_of_present(model.bias().to_vec(), 1);
         let (w, shifts) = self.problem.coordinates(&weight, self.design)?;
         let b = bias.iter().zip(shifts);
         let b = b.map(|(&b, shift)| f64::from(b) + shift);
@@ -422,7 +434,7 @@ impl<'a, S: Problem> Search<'a, '_, S> {
             } else {
                 origin.b
             },
-            // They are multiplied out at the start of the solve.
+            // The solve computes the logits at its start.
             z: origin.z,
         })
     }

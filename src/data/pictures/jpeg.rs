@@ -14,7 +14,7 @@ use mozjpeg::{ColorSpace, Compress, Decompress};
 use mozjpeg_sys::{jpeg_common_struct, jpeg_error_mgr, jpeg_std_error};
 
 use crate::data::pictures::exif::{self, Orientation};
-use crate::data::pictures::{DecodeOptions, Rgb, rgb_of_cmyk};
+use crate::data::pictures::rgb::{DecodeOptions, Rgb, rgb_of_cmyk};
 use crate::data::resample::grow_for_pixels;
 
 /// Most scans of a progressive photograph; encoders write about ten.
@@ -172,7 +172,7 @@ fn decode(
 /// Encode `height x width x 3` interleaved values as a JPEG of this quality (0 to 100).
 ///
 /// # Panics
-/// If there are not so many values.
+/// If there are fewer values.
 pub fn encode_rgb(
     values: &[u8],
     width: usize,

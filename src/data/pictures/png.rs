@@ -6,7 +6,7 @@ use std::io::Cursor;
 use png::{Adam7Info, BitDepth, ColorType, Decoder, Info, Limits, Reader, Transformations};
 
 use crate::data::pictures::exif::{self, Orientation};
-use crate::data::pictures::{DecodeOptions, MIN_MEMORY, Rgb};
+use crate::data::pictures::rgb::{DecodeOptions, MIN_MEMORY, Rgb};
 
 /// Decode any PNG as Pillow's `convert("RGB")` does: palettes and fewer bits spread out, alpha
 /// dropped; of 16 bits the upper 8, but of grey ones of 16 bits without alpha everything above

@@ -1,0 +1,201 @@
+//! Rows of features, borrowed where they lie, and the batch of them that a step takes.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::linalg::mat::MatRef;
+use crate::threads::{Share, Work};
+
+/// The rows that a step uses.
+#[derive(Clone, Copy, Debug)]
+pub enum Batch<'a> {
+    /// All of them, in order.
+    All,
+    /// These, by number.
+    Rows(&'a [u32]),
+}
+
+/// Rows of a feature matrix.
+///
+/// The features stay where they are (a memory map or the caller's slice). A choice of
+/// rows that is not one contiguous run is kept as an index, never as a copy.
+#[derive(Clone, Debug)]
+pub struct Rows<'a> {
+    /// Row `i` begins at `i * stride`.
+    values: &'a [f32],
+    rows: usize,
+    features: usize,
+    /// From one row to the next, at least `features`.
+    stride: usize,
+    /// Row numbers in `values`; `None` means all rows in order.
+    index: Option<Vec<u32>>,
+    /// Whether the features are known to be finite.
+    pub(super) finite: bool,
+}
+
+/// The position of the first value that fails the test.
+///
+/// Most blocks have none, so a pass without branches comes first.
+pub(crate) fn position(values: &[f32], test: impl Fn(f32) -> bool) -> Option<usize> {
+    let all = values.iter().fold(true, |all, &value| all & test(value));
+    if all {
+        None
+    } else {
+        values.iter().position(|&value| !test(value))
+    }
+}
+
+impl<'a> Rows<'a> {
+    /// All rows of a matrix.
+    pub fn new(x: MatRef<'a>) -> Self {
+        Rows {
+            values: x.as_slice(),
+            rows: x.rows(),
+            features: x.cols(),
+            stride: x.cols(),
+            index: None,
+            finite: false,
+        }
+    }
+
+    /// `rows` rows of `features` values, each `stride` values behind the one before: a window of
+    /// a wider matrix. Rows that lie apart are copied block by block where they are multiplied.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the rows overlap, or if there are not as many values as they need or
+    /// as whole rows of `stride` are.
+    pub fn strided(x: &'a [f32], rows: usize, features: usize, stride: usize) -> Result<Self> {
+        let whole = rows.checked_mul(stride);
+        let least = whole.map(|whole| whole.saturating_sub(stride - features.min(stride)));
+        if features == 0
+            || stride < features
+            || whole.is_none_or(|n| n < x.len())
+            || least.is_none_or(|n| n > x.len())
+        {
+            let found = format!("{} values", x.len());
+            let expected = if stride == features {
+                format!("{rows} labels x {features} features")
+            } else {
+                format!("{rows} rows x {features} features, {stride} apart")
+            };
+            return Err(Error::shape("x", found, expected));
+        }
+        Ok(Rows {
+            values: x,
+            rows,
+            features,
+            stride,
+            index: None,
+            finite: false,
+        })
+    }
+
+    /// n: number of rows.
+    pub fn len(&self) -> usize {
+        self.index.as_ref().map_or(self.rows, Vec::len)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// d: number of features.
+    pub fn features(&self) -> usize {
+        self.features
+    }
+
+    /// All rows as one borrowed matrix, where they are contiguous.
+    pub fn contiguous(&self) -> Option<MatRef<'a>> {
+        let contiguous = self.index.is_none() && self.stride == self.features;
+        contiguous.then(|| MatRef::new(self.values, self.rows, self.features))
+    }
+
+    /// The features of row `i`.
+    pub fn row(&self, i: usize) -> &'a [f32] {
+        let i = self.index.as_ref().map_or(i, |index| index[i] as usize);
+        &self.values[i * self.stride..][..self.features]
+    }
+
+    /// Refuse features that are no finite numbers, once. Cost: X is read once, if it was not known
+    /// to be finite.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] naming the first by row and column.
+    pub(crate) fn check_finite(&self, what: &'static str) -> Result<()> {
+        if self.finite {
+            return Ok(());
+        }
+        let rows = (0..self.len()).into_par_iter();
+        let rows = rows.share(Work::bytes(4 * self.len() * self.features()));
+        let bad = rows
+            .map(|i| position(self.row(i), f32::is_finite))
+            .collect();
+        let first = (bad.iter().enumerate()).find_map(|(row, column)| Some((row, (*column)?)));
+        match first {
+            None => Ok(()),
+            Some((row, column)) => Err(Error::shape(
+                what,
+                format!("{} in row {row}, feature {column}", self.row(row)[column]),
+                "finite numbers",
+            )),
+        }
+    }
+
+    /// The largest |x_i|² of the rows that `keep` keeps. Cost: they are read once.
+    pub fn largest_square(&self, keep: impl Fn(usize) -> bool + Sync) -> f64 {
+        let square = |i| -> f64 { self.row(i).iter().map(|&x| f64::from(x).powi(2)).sum() };
+        let square = |i| if keep(i) { square(i) } else { 0.0 };
+        let rows = (0..self.len()).into_par_iter();
+        let rows = rows.share(Work::bytes(4 * self.len() * self.features()));
+        rows.map(square).collect().into_iter().fold(0.0, f64::max)
+    }
+
+    /// Read a value of every page of these rows, in order, so that a map has them at hand when
+    /// they are multiplied: the order in which a disk is fastest.
+    pub fn touch(&self, range: Range<usize>) {
+        /// Values of the smallest page there is, 4096 bytes.
+        const PAGE: usize = 1024;
+        for i in range {
+            let row = self.row(i);
+            let values = row.iter().step_by(PAGE).chain(row.last());
+            values.for_each(|value| {
+                std::hint::black_box(*value);
+            });
+        }
+    }
+
+    /// Rows `range` as a matrix: borrowed where contiguous, else copied into `scratch`.
+    pub fn block<'b>(&'b self, range: Range<usize>, scratch: &'b mut Vec<f32>) -> MatRef<'b> {
+        match self.contiguous() {
+            Some(x) => x.rows_range(range),
+            None => {
+                let rows = range.len();
+                scratch.clear();
+                range.for_each(|i| scratch.extend_from_slice(self.row(i)));
+                MatRef::new(scratch, rows, self.features())
+            }
+        }
+    }
+
+    /// These rows of these rows, in ascending order.
+    pub(super) fn choose(&self, kept: &[u32]) -> Self {
+        let mut chosen = self.clone();
+        let ends = kept.first().copied().zip(kept.last().copied());
+        match (ends, &self.index) {
+            (Some((first, last)), None) if (last - first) as usize + 1 == kept.len() => {
+                let end = (last as usize + 1) * self.stride;
+                let end = end.min(self.values.len());
+                chosen.values = &self.values[first as usize * self.stride..end];
+                chosen.rows = kept.len();
+            }
+            _ => {
+                let number = |&i: &u32| self.index.as_ref().map_or(i, |index| index[i as usize]);
+                chosen.index = Some(kept.iter().map(number).collect());
+            }
+        }
+        chosen
+    }
+}

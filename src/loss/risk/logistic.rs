@@ -1,0 +1,92 @@
+//! The one logistic output of a block of samples: the softmax of (0, z).
+
+use crate::linalg::vec::{Real, sum};
+use crate::loss::risk::block::{Block, Lane, WIDTH, exp};
+
+impl Block<'_> {
+    /// Losses times shares and margins of the one logistic output, and its probabilities of the
+    /// class that is not the label.
+    #[inline(always)]
+    pub fn logistic_losses(
+        &self,
+        z: impl Fn(usize) -> f64,
+        losses: &mut [f64],
+        margins: &mut [f64],
+    ) -> Lane {
+        let width = self.labels.len();
+        let (mut q, mut small): (Lane, Lane) = ([0.0; WIDTH], [0.0; WIDTH]);
+        for i in 0..width {
+            let margin = if self.labels[i] == 1 { z(i) } else { -z(i) };
+            margins[i] = margin;
+            small[i] = exp(-margin.abs());
+            let part = if margin > 0.0 { small[i] } else { 1.0 };
+            q[i] = part / (1.0 + small[i]);
+        }
+        for i in 0..width {
+            let margin = margins[i];
+            let loss = (-margin).max(0.0) + small[i].ln_1p() + self.other_target(i) * margin;
+            losses[i] = self.shares[i] * loss;
+            margins[i] = if self.shares[i] > 0.0 {
+                margin
+            } else {
+                f64::INFINITY
+            };
+        }
+        q
+    }
+
+    /// The logistic output's target of the class that is not the label.
+    #[inline(always)]
+    fn other_target(&self, i: usize) -> f64 {
+        let other = self.class_weights[1 - (self.labels[i] as usize).min(1)];
+        self.alpha(i) * other
+    }
+
+    /// The gradient in the logistic output's logit, `q` being the probability of the class that
+    /// is not the label.
+    #[inline(always)]
+    pub fn logistic_gradient(&self, i: usize, q: f64) -> f64 {
+        let against = self.shares[i] * (q - self.other_target(i));
+        if self.labels[i] == 1 {
+            -against
+        } else {
+            against
+        }
+    }
+
+    /// Its gradients, p (1 - p) and curvatures, `q` being the probabilities of the class that is
+    /// not the label; their sums in `of_block`.
+    #[inline(always)]
+    pub fn logistic_gradients<T: Real>(
+        &self,
+        q: &Lane,
+        p: &mut [T],
+        g: &mut [T],
+        curvatures: &mut [f64],
+        of_block: &mut [f64],
+    ) {
+        let width = self.labels.len();
+        let mut values: Lane = [0.0; WIDTH];
+        for i in 0..width {
+            let q = q[i];
+            values[i] = self.logistic_gradient(i, q);
+            g[i] = T::of(values[i]);
+            p[i] = T::of(q * (1.0 - q));
+            curvatures[i] = self.shares[i] * q * (1.0 - q);
+        }
+        of_block[0] = sum(&values[..width]);
+        of_block[1] = sum(curvatures);
+    }
+
+    /// The Hessian's product with `v`, whose p (1 - p) are `p`; its sum.
+    #[inline(always)]
+    pub fn logistic_hessian<T: Real>(&self, p: &[T], v: impl Fn(usize) -> f64, h: &mut [T]) -> f64 {
+        let width = self.labels.len();
+        let mut values: Lane = [0.0; WIDTH];
+        for i in 0..width {
+            values[i] = self.shares[i] * p[i].into() * v(i);
+            h[i] = T::of(values[i]);
+        }
+        sum(&values[..width])
+    }
+}

@@ -1,0 +1,138 @@
+//! Margins along a direction: what tells separated classes.
+
+use crate::linalg::vec::Real;
+use crate::loss::Loss;
+use crate::loss::risk::Risk;
+
+/// How the margins of samples with a share change along a direction: z of the label less z of
+/// another class, over all other classes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MarginChanges {
+    /// The smallest.
+    pub smallest: f64,
+    /// The largest.
+    pub largest: f64,
+    /// The largest, over the samples of each class, of a sample's smallest.
+    pub of_classes: Vec<f64>,
+}
+
+impl Risk<'_> {
+    /// The smallest over the samples with a share of the largest logit.
+    pub fn lowest_maximum<T: Real>(&self, z: &[T], bias: &[f64]) -> f64 {
+        let n = self.labels.len();
+        let maximum = |i: usize| {
+            let logits = bias.iter().enumerate();
+            let logits = logits.map(|(j, bias)| z[j * n + i].into() + bias);
+            logits.fold(f64::NEG_INFINITY, f64::max)
+        };
+        let samples = (0..n).filter(|&i| self.shares[i] > 0.0);
+        samples.map(maximum).fold(f64::INFINITY, f64::min)
+    }
+
+    /// The margins, of samples with a share, that change by `limit` or less along a direction:
+    /// one value for each output and sample, that of the label itself `false`.
+    pub fn tied<T: Real>(&self, d: &[T], d_bias: &[f64], limit: f64) -> Vec<bool> {
+        let n = self.labels.len();
+        let mut tied = vec![false; d.len()];
+        for i in (0..n).filter(|&i| self.shares[i] > 0.0) {
+            let label = self.labels[i] as usize;
+            match self.loss {
+                Loss::Logistic => {
+                    let along = d[i].into() + d_bias[0];
+                    tied[i] = if label == 1 { along } else { -along } <= limit;
+                }
+                Loss::Softmax => {
+                    let along = |j: usize| d[j * n + i].into() + d_bias[j];
+                    for j in (0..self.outputs).filter(|&j| j != label) {
+                        tied[j * n + i] = along(label) - along(j) <= limit;
+                    }
+                }
+            }
+        }
+        tied
+    }
+
+    /// The gradient, in logits z + b 1ᵀ, of half the sum of the squares of tied margins, and its
+    /// sums by output; that half.
+    pub fn tied_gradient<T: Real>(
+        &self,
+        tied: &[bool],
+        (z, b): (&[T], &[f64]),
+        g: &mut [T],
+        bias: &mut [f64],
+    ) -> f64 {
+        let n = self.labels.len();
+        let mut squares = 0.0;
+        bias.fill(0.0);
+        g.fill(T::default());
+        for i in 0..n {
+            let label = self.labels[i] as usize;
+            let mut of_label = 0.0;
+            for (j, bias) in bias.iter_mut().enumerate() {
+                let at = j * n + i;
+                if !tied[at] {
+                    continue;
+                }
+                let value = match self.loss {
+                    Loss::Logistic => z[at].into() + b[j],
+                    Loss::Softmax => {
+                        let margin = z[label * n + i].into() + b[label] - z[at].into() - b[j];
+                        of_label += margin;
+                        -margin
+                    }
+                };
+                squares += value * value;
+                g[at] = T::of(value);
+                *bias += value;
+            }
+            if self.loss == Loss::Softmax {
+                g[label * n + i] = T::of(of_label);
+                bias[label] += of_label;
+            }
+        }
+        if !self.has_bias {
+            bias.fill(0.0);
+        }
+        0.5 * squares
+    }
+
+    /// How margins change along a direction. Cost: nc comparisons.
+    pub fn margin_changes<T: Real>(&self, d: &[T], d_bias: &[f64]) -> MarginChanges {
+        let n = self.labels.len();
+        let classes = match self.loss {
+            Loss::Logistic => 2,
+            Loss::Softmax => self.outputs,
+        };
+        let mut changes = MarginChanges {
+            smallest: f64::INFINITY,
+            largest: f64::NEG_INFINITY,
+            of_classes: vec![f64::NEG_INFINITY; classes],
+        };
+        for i in (0..n).filter(|&i| self.shares[i] > 0.0) {
+            let label = self.labels[i] as usize;
+            let along = |j: usize| match (self.loss, j) {
+                (Loss::Logistic, 0) => 0.0,
+                (Loss::Logistic, _) => d[i].into() + d_bias[0],
+                (Loss::Softmax, _) => d[j * n + i].into() + d_bias[j],
+            };
+            let own = along(label);
+            let others = (0..classes).filter(|&j| j != label).map(|j| own - along(j));
+            let (low, high) = others.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), d| {
+                (low.min(d), high.max(d))
+            });
+            changes.smallest = changes.smallest.min(low);
+            changes.largest = changes.largest.max(high);
+            let of_class = &mut changes.of_classes[label];
+            *of_class = of_class.max(low);
+        }
+        changes
+    }
+
+    /// The class whose samples' smallest changes are the largest.
+    pub fn furthest_class(&self, changes: &MarginChanges) -> Option<u32> {
+        let outputs = (0u32..).zip(&changes.of_classes);
+        let (output, _) = outputs.max_by(|a, b| a.1.total_cmp(b.1))?;
+        let present = self.present.as_ref();
+        Some(present.map_or(output, |present| present[output as usize]))
+    }
+}
