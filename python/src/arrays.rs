@@ -1,8 +1,6 @@
 //! NumPy arrays as flowreg's rows, labels, weights and models, and back.
 
-use flowreg::design::samples::Rows;
-use flowreg::loss::weights::{ClassWeights, SampleWeights};
-use flowreg::{Model, Samples};
+use flowreg::{ClassWeights, Model, Rows, SampleWeights, Samples};
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use numpy::{PyUntypedArrayMethods, ToPyArray};
 use pyo3::exceptions::PyValueError;

@@ -1,9 +1,7 @@
 //! Converged fits.
 
-use flowreg::design::plan::EngineChoice;
 use flowreg::path::{Emit, Fold, Folds, Optimizer, Penalty};
-use flowreg::solver::report::{SolveReport, Status};
-use flowreg::{Cancel, PathOptions, Splits, fit_path as fit};
+use flowreg::{Cancel, EngineChoice, PathOptions, SolveReport, Splits, Status, fit_path as fit};
 use numpy::PyReadonlyArray1;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -117,6 +115,7 @@ pub(crate) fn set_report(dict: &Bound<'_, PyDict>, report: &SolveReport) -> PyRe
         Status::PrecisionLimited => "precision_limited",
         Status::Separable => "separable",
         Status::QuasiSeparable => "quasi_separable",
+        _ => "other",
     };
     dict.set_item("status", status)?;
     dict.set_item("objective", report.objective)?;

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use flowreg::design::plan::EngineChoice;
-use flowreg::sgd::schedule::{Decay, Schedule};
-use flowreg::{Cancel, FitOptions, Init, LearningRate, Splits, fit};
+use flowreg::{Cancel, Decay, EngineChoice, FitOptions, Init, LearningRate, Schedule, Splits, fit};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};

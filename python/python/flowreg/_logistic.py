@@ -295,4 +295,5 @@ def set_report(estimator: Any, fit: dict[str, Any]) -> None:
         "quasi_separable": "some samples are separable and there is no penalty, so the loss has "
         "no minimum: set C",
     }
-    warn(texts[fit["status"]], ConvergenceWarning)
+    other = f"the fit ended with status {fit['status']}: {missing}"
+    warn(texts.get(fit["status"], other), ConvergenceWarning)
