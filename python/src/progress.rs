@@ -14,7 +14,7 @@ use crate::errors::{in_python_names, of_panic, to_python};
 use crate::path::set_report;
 
 /// How often the calling thread looks for Ctrl-C.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(20);
 /// Events that wait to be told. Few, as those of held-out rows are large.
 const WAITING: usize = 4;
 
