@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# The Python package: format and lints, the wheel, and in a fresh environment its types and tests.
+# Needs cargo, a C compiler, Python 3.10 or later (PYTHON, or python3) with venv, which is installed
+# where apt can do it, and the registries of crates and of Python packages. With SDIST=1 the source
+# distribution is built and installed, too.
+set -euo pipefail
+cd "$(dirname "$0")"
+python="${PYTHON:-python3}"
+if ! "$python" -c 'import ensurepip, sys; assert sys.version_info >= (3, 10)' 2>/dev/null; then
+  if [ -n "${PYTHON:-}" ]; then
+    echo "PYTHON=$python: expected Python 3.10 or later with venv" >&2
+    exit 1
+  fi
+  apt-get update && apt-get install -y --no-install-recommends python3 python3-venv
+fi
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+out="$(mktemp -d)"
+trap 'rm -rf "$out"' EXIT
+
+cargo fmt --check
+cargo clippy --locked -- -D warnings
+"$python" -m venv "$out/tools"
+"$out/tools/bin/pip" install -q 'maturin>=1.16,<2'
+# The profile dev is optimised, and builds sooner than release.
+"$out/tools/bin/maturin" build --locked --profile dev --out "$out/wheels" --interpreter "$out/tools/bin/python"
+wheels=("$out"/wheels/*.whl)
+
+"$python" -m venv "$out/fresh"
+"$out/fresh/bin/pip" install -q "${wheels[0]}[test]"
+"$out/fresh/bin/python" -m mypy --package flowreg
+"$out/fresh/bin/python" -m mypy.stubtest flowreg \
+  --mypy-config-file pyproject.toml --allowlist stubtest-allowlist.txt
+"$out/fresh/bin/python" -m pytest -q -rs
+
+if [ -n "${SDIST:-}" ]; then
+  "$out/tools/bin/maturin" sdist --out "$out/sdist"
+  "$python" -m venv "$out/source"
+  "$out/source/bin/pip" install -q "$out"/sdist/*.tar.gz
+  (cd "$out" && source/bin/python -c 'import flowreg; print(flowreg.__version__, "from source")')
+fi

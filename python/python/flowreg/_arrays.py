@@ -1,0 +1,114 @@
+"""What Python has, as the compiled fits take it: features of f32, labels from 0, a number of threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+# Types whose every value is a value of f32, too.
+_EXACT = tuple(np.dtype(name) for name in ("f4", "f2", "u1", "i1", "u2", "i2", "bool"))
+# A column that f32 rounds by more than this share of its standard deviation is shifted first, as
+# flowreg-prep does.
+_ROUNDING = 1e-4
+# Bytes that are converted together.
+_BLOCK = 1 << 25
+
+
+def to_numpy(values: Any, name: str) -> Any:
+    """A torch tensor as an array that shares its memory; anything else as it is."""
+    if type(values).__module__.split(".")[0] != "torch":
+        return values
+    if getattr(values, "requires_grad", False) or values.device.type != "cpu":
+        raise TypeError(
+            f"{name}: found a tensor on {values.device} "
+            f"{'with' if values.requires_grad else 'without'} gradients, expected one on cpu "
+            f"without: pass {name}.detach().cpu()"
+        )
+    # NumPy has no bfloat16.
+    return (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+
+
+def blocks(rows: int, bytes_per_row: int) -> Iterator[slice]:
+    """Slices of rows that are converted or multiplied together."""
+    size = max(1, _BLOCK // max(1, bytes_per_row))
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def is_borrowed(X: Array) -> bool:
+    """Whether the compiled fits can read the rows where they are."""
+    value, features = X.itemsize, X.shape[1]
+    row, column = X.strides
+    return (
+        X.dtype == np.float32
+        and X.dtype.isnative
+        and X.flags.aligned
+        and (column == value or features == 1)
+        and (row % value == 0 and row >= features * value or len(X) == 1)
+    )
+
+
+def as_features(X: Array, may_shift: bool) -> tuple[Array, Array | None]:
+    """The rows as f32, and what was subtracted from them first.
+
+    Rows of f32 whose features lie side by side are not copied. Wider types are rounded. A column
+    whose spread f32 would round away, such as one of Unix times, is shifted by its mean first, if
+    `may_shift`; the optimum is the same but for the intercept. If the shift is not allowed, the
+    second result is still given: the caller warns.
+    """
+    if is_borrowed(X):
+        return X, None
+    shift = None if X.dtype in _EXACT else _shift(X)
+    out = np.empty(X.shape, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for rows in blocks(*_extent(X)):
+            block = X[rows]
+            out[rows] = block if shift is None or not may_shift else block - shift
+    return out, shift
+
+
+def _extent(X: Array) -> tuple[int, int]:
+    return X.shape[0], 8 * X.shape[1]
+
+
+def _shift(X: Array) -> Array | None:
+    """The mean of each column that f32 rounds too much, 0 of the others; None if there is none."""
+    rows, _ = extent = _extent(X)
+    total, square, largest = np.zeros((3, X.shape[1]))
+    with np.errstate(all="ignore"):
+        for part in blocks(*extent):
+            block = X[part].astype(np.float64, copy=False)
+            total += block.sum(axis=0)
+            np.maximum(largest, np.abs(block).max(axis=0), out=largest)
+        mean = total / rows
+        for part in blocks(*extent):
+            square += ((X[part].astype(np.float64, copy=False) - mean) ** 2).sum(axis=0)
+        deviation = np.sqrt(square / rows)
+        # Constant columns have no spread to lose, and NaN is refused later.
+        rounded = (largest * 2.0**-24 > _ROUNDING * deviation) & (deviation > 1e-12 * largest)
+    return np.where(rounded, mean, 0.0) if rounded.any() else None
+
+
+def threads(n_threads: int | None, n_jobs: int | None = None) -> int | None:
+    """The number of threads to use; None is one for each core.
+
+    `n_threads`, else a positive `n_jobs`, else FLOWREG_NUM_THREADS, else OMP_NUM_THREADS, which
+    joblib sets in its processes.
+    """
+    if n_threads is not None:
+        return int(n_threads)
+    if n_jobs is not None:
+        return int(n_jobs) if n_jobs > 0 else None
+    for name in ("FLOWREG_NUM_THREADS", "OMP_NUM_THREADS"):
+        # OpenMP has a list, one number for each level.
+        text = os.environ.get(name, "").split(",")[0].strip()
+        if text.isdecimal() and int(text) > 0:
+            return int(text)
+        if text and name.startswith("FLOWREG"):
+            raise ValueError(f"{name}: found {text!r}, expected a number of threads, or nothing")
+    return None

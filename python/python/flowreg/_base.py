@@ -1,0 +1,231 @@
+"""What all classifiers of this package share: labels, weights, predictions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import expit, log_expit, log_softmax, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import assert_all_finite
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    validate_data,
+)
+
+from ._arrays import Array, as_features, blocks, to_numpy
+from ._warnings import warn
+
+
+class LinearClassifier(ClassifierMixin, BaseEstimator):
+    """A classifier whose logits are ``X @ coef_.T + intercept_``.
+
+    Two classes have one logit, that of ``classes_[1]``; more have one each, and a softmax.
+    """
+
+    coef_: Array
+    intercept_: Array
+    classes_: Array
+
+    def decision_function(self, X: Any) -> Array:
+        """Logits of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            Of two classes one number, above 0 where ``classes_[1]`` is predicted.
+        """
+        check_is_fitted(self)
+        X = validate_data(
+            self, to_numpy(X, "X"), reset=False, dtype="numeric", ensure_all_finite=False
+        )
+        dtype = np.result_type(X.dtype, self.coef_.dtype)
+        coef = self.coef_.T.astype(dtype, copy=False)
+        scores = np.empty((len(X), coef.shape[1]), dtype)
+        with np.errstate(all="ignore"):
+            for rows in blocks(len(X), dtype.itemsize * X.shape[1]):
+                scores[rows] = X[rows].astype(dtype, copy=False) @ coef + self.intercept_
+        # NaN and infinity show in a row's logits, so that X is read once.
+        if not np.isfinite(scores).all():
+            assert_all_finite(X, estimator_name=type(self).__name__, input_name="X")
+            raise ValueError(
+                f"X: found rows whose logits {dtype} does not hold, expected smaller features: "
+                "pass float64, or scale them"
+            )
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def predict(self, X: Any) -> Array:
+        """The most probable class of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Labels, of those in ``classes_``.
+        """
+        scores = self.decision_function(X)
+        best = (scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
+        return self.classes_[best]
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Columns as in ``classes_``.
+        """
+        scores = self.decision_function(X)
+        if scores.ndim == 1:
+            return np.stack([expit(-scores), expit(scores)], axis=1)
+        return softmax(scores, axis=1)
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """Logarithm of each class's probability, finite where the probability rounds to 0.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Columns as in ``classes_``.
+        """
+        scores = self.decision_function(X)
+        if scores.ndim == 1:
+            return np.stack([log_expit(-scores), log_expit(scores)], axis=1)
+        return log_softmax(scores, axis=1)
+
+    def _validate(self, X: Any, y: Any, sample_weight: Any) -> Data:
+        """Check and convert what `fit` is given. Sets ``classes_`` and what scikit-learn sets."""
+        X, y = validate_data(
+            self,
+            to_numpy(X, "X"),
+            to_numpy(y, "y"),
+            dtype="numeric",
+            ensure_all_finite=False,
+        )
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(
+                sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            )
+        present = labels if sample_weight is None else labels[sample_weight > 0]
+        if len(np.unique(present)) < 2:
+            where = "" if sample_weight is None else " of weight above 0"
+            raise ValueError(
+                f"y: found samples{where} of one class only, expected two classes or more: "
+                f"{type(self).__name__} has nothing to tell apart"
+            )
+        return Data(self, X, y, labels.astype(np.uint32), sample_weight)
+
+
+class Data:
+    """What `fit` was given, converted."""
+
+    def __init__(
+        self,
+        estimator: Any,
+        X: Array,
+        y: Array,
+        labels: Array,
+        sample_weight: Array | None,
+    ) -> None:
+        self.estimator = estimator
+        self.X = X
+        self.y = y
+        self.labels = labels
+        self.sample_weight = sample_weight
+        may_shift = getattr(estimator, "fit_intercept", False)
+        self.rows, self.shift = as_features(X, may_shift)
+        if self.shift is not None and not may_shift:
+            columns = ", ".join(map(str, np.flatnonzero(self.shift)[:5]))
+            warn(
+                f"X: float32, in which {type(estimator).__name__} computes, rounds columns "
+                f"{columns} by more than 1e-4 of their spread: subtract their means"
+            )
+            self.shift = None
+        if getattr(estimator, "verbose", 0) and self.rows is not X:
+            print(
+                f"flowreg: X of {X.dtype} was converted to float32 in {self.rows.nbytes} bytes"
+            )
+
+    def class_weight(self) -> Array | None:
+        """One weight for each class, by `class_weight` as scikit-learn has it."""
+        given, classes = self.estimator.class_weight, list(self.estimator.classes_)
+        if given is None:
+            return None
+        if isinstance(given, str) and given == "balanced":
+            totals = np.bincount(self.labels, self.sample_weight, minlength=len(classes))
+            mean = totals.sum() / np.count_nonzero(totals)
+            return np.divide(mean, totals, out=np.ones(len(classes)), where=totals > 0)
+        if not isinstance(given, dict):
+            raise ValueError(f"class_weight: found {given!r}, expected a dict, 'balanced' or None")
+        unknown = [label for label in given if label not in classes]
+        if unknown:
+            raise ValueError(
+                f"class_weight: found a weight for {unknown[0]!r}, expected labels of y: {classes}"
+            )
+        return np.array([given.get(label, 1.0) for label in classes], dtype=np.float64)
+
+    def call(self, fit: Any, **options: Any) -> dict[str, Any]:
+        """Call a compiled fit. NaN and infinity are refused in scikit-learn's words."""
+        try:
+            return fit(
+                self.rows,
+                self.labels,
+                len(self.estimator.classes_),
+                sample_weight=self.sample_weight,
+                **options,
+            )
+        except ValueError as error:
+            if str(error).startswith("x: found"):
+                name = type(self.estimator).__name__
+                for X in (self.X, self.rows):
+                    assert_all_finite(X, estimator_name=name, input_name="X")
+            raise
+
+    def set_model(self, fit: dict[str, Any]) -> None:
+        """Set ``coef_`` and ``intercept_`` of the rows as they were given."""
+        dtype = np.float32 if self.X.dtype == np.float32 else np.float64
+        bias = fit["bias"].astype(np.float64)
+        if self.shift is not None:
+            bias -= fit["weight"] @ self.shift
+        self.estimator.coef_ = fit["weight"].astype(dtype)
+        self.estimator.intercept_ = bias.astype(dtype)
+
+    def start(self) -> tuple[Array, Array]:
+        """The fitted model of the estimator, as one of the converted rows."""
+        coef, intercept = self.estimator.coef_, self.estimator.intercept_
+        c, d = len(self.estimator.classes_), self.rows.shape[1]
+        expected = (1 if c == 2 else c, d)
+        if coef.shape != expected:
+            raise ValueError(
+                f"warm_start: found a model with coef_ of shape {coef.shape}, expected "
+                f"{expected}: set warm_start=False, or fit as many features and classes"
+            )
+        if self.shift is not None:
+            intercept = intercept + coef @ self.shift
+        return (
+            np.ascontiguousarray(coef, dtype=np.float32),
+            np.ascontiguousarray(intercept, dtype=np.float32),
+        )

@@ -1,0 +1,456 @@
+"""The penalty chosen by cross-validation."""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import sklearn
+from sklearn.metrics import get_scorer, make_scorer
+from sklearn.model_selection import check_cv
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    process_routing,
+)
+
+from ._arrays import Array
+from ._base import Data, LinearClassifier
+from ._flowreg import available_memory, fit_path
+from ._logistic import check_penalty, fit_one, solver_options
+
+
+class LogisticRegressionCV(LinearClassifier):
+    """Logistic regression whose penalty is chosen by cross-validation.
+
+    The objective is that of `LogisticRegression`, with ``C`` chosen among `Cs`: each fold is fitted
+    for each of them, from the strongest penalty to the weakest, and the C of the highest mean score
+    of the held-out samples is fitted to all samples. The products of the samples, or of the
+    features, are made once for all folds and penalties, and once more for the last fit.
+
+    Parameters
+    ----------
+    Cs : int or list of floats, default=10
+        Inverse strengths of the penalty; a number is that of values from 1e-4 to 1e4, spaced
+        geometrically.
+    l1_ratios : None or (0,), default=None
+        Only 0: there is no l1 penalty here.
+    fit_intercept : bool, default=True
+        Whether there is an intercept.
+    cv : int, splitter, iterable of pairs of index arrays, or None, default=None
+        The folds. None is five, stratified by class and in the order of the samples.
+    dual : bool, default=False
+        Only False.
+    penalty : {'l2'}, default='l2'
+        Only 'l2'.
+    scoring : str, callable or None, default=None
+        What chooses, as scikit-learn's scorers; None is accuracy. 'neg_log_loss' tells close
+        penalties apart, accuracy often does not; the smallest C wins ties.
+    solver : {'newton', 'lbfgs', 'newton-cg', 'newton-cholesky'}, default='newton'
+        The last two are 'newton'.
+    tol : float, default=1e-5
+        As of `LogisticRegression`; folds are solved to 1e-3, or to `tol` if that is larger.
+    max_iter : int, default=1000
+        Most steps of the solver for one penalty.
+    class_weight : dict, 'balanced' or None, default=None
+        Weight of each class's samples; 'balanced' over all samples, as scikit-learn has it.
+    n_jobs : int or None, default=None
+        Number of threads, as `n_threads`.
+    verbose : int, default=0
+        1 prints a line for each step.
+    refit : bool, default=True
+        False: the model is the mean of the folds' models, each for the fold's best C.
+    intercept_scaling : float, default=1.0
+        Not used.
+    random_state : default=None
+        Not used: give a splitter with a seed as `cv`.
+    use_legacy_attributes : bool, default=False
+        Only False.
+    n_threads : int or None, default=None
+        Number of threads, as of `LogisticRegression`.
+    callback : callable or None, default=None
+        Called with a dict for each event of a fit, as of `LogisticRegression`; those of folds
+        have ``fold`` and ``l2``.
+    store_coefs_paths : bool, default=True
+        False leaves out `coefs_paths_`, and the time and memory that it takes.
+
+    Attributes
+    ----------
+    C_ : float
+        The chosen C; without `refit` the mean of the folds'.
+    Cs_ : ndarray of shape (n_cs,)
+        All of them.
+    l1_ratio_ : float
+        0.
+    scores_ : ndarray of shape (n_folds, 1, n_cs)
+        Score of the held-out samples.
+    coefs_paths_ : ndarray of shape (n_folds, 1, n_cs, 1 or n_classes, n_features + 1)
+        Weights and, last, the intercept, which is left out without `fit_intercept`.
+    n_iter_ : ndarray of shape (n_folds, 1, n_cs)
+        Steps of the solver.
+    coef_, intercept_, classes_, n_features_in_, feature_names_in_
+        As of `LogisticRegression`.
+    status_, objective_, gap_, l2_
+        As of `LogisticRegression`, of the model that was fitted to all samples.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from flowreg import LogisticRegressionCV
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = LogisticRegressionCV(Cs=[0.01, 1, 100], scoring="neg_log_loss").fit(X, y)
+    >>> model.C_
+    100.0
+    """
+
+    C_: float
+    scores_: Array
+
+    def __init__(
+        self,
+        *,
+        Cs: Any = 10,
+        l1_ratios: Any = None,
+        fit_intercept: bool = True,
+        cv: Any = None,
+        dual: bool = False,
+        penalty: str = "l2",
+        scoring: Any = None,
+        solver: str = "newton",
+        tol: float = 1e-5,
+        max_iter: int = 1000,
+        class_weight: Any = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+        refit: bool = True,
+        intercept_scaling: float = 1.0,
+        random_state: Any = None,
+        use_legacy_attributes: bool = False,
+        n_threads: int | None = None,
+        callback: Callable[[dict[str, Any]], Any] | None = None,
+        store_coefs_paths: bool = True,
+    ) -> None:
+        self.Cs = Cs
+        self.l1_ratios = l1_ratios
+        self.fit_intercept = fit_intercept
+        self.cv = cv
+        self.dual = dual
+        self.penalty = penalty
+        self.scoring = scoring
+        self.solver = solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.class_weight = class_weight
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self.refit = refit
+        self.intercept_scaling = intercept_scaling
+        self.random_state = random_state
+        self.use_legacy_attributes = use_legacy_attributes
+        self.n_threads = n_threads
+        self.callback = callback
+        self.store_coefs_paths = store_coefs_paths
+
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, **params: Any
+    ) -> LogisticRegressionCV:
+        """Choose C and fit the model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features, dense.
+        y : array-like of shape (n_samples,)
+            Labels of any kind, of two classes or more.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            How much each sample counts, in fits and, unless metadata routing says otherwise, in
+            scores.
+        **params : dict
+            For the splitter and the scorer, with metadata routing.
+
+        Returns
+        -------
+        LogisticRegressionCV
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            For parameters and data that make no sense; the message says which.
+        MemoryError
+            If the matrices of the fit, or `coefs_paths_`, do not fit the memory.
+        """
+        check_penalty(self.penalty, self.l1_ratios)
+        if self.penalty is None:
+            raise ValueError("penalty: found None, expected 'l2': there is no C to choose")
+        if self.use_legacy_attributes is True:
+            raise ValueError(
+                "use_legacy_attributes: found True, expected False: C_ is a number, scores_ and "
+                "coefs_paths_ are arrays"
+            )
+        options = solver_options(self)
+        self.Cs_ = penalties(self.Cs)
+        data = self._validate(X, y, sample_weight)
+        split, score = self._routed(data, params)
+        folds = list(check_cv(self.cv, data.y, classifier=True).split(data.X, data.y, **split))
+        keep_coefs = self.store_coefs_paths or not self.refit
+        run = Folds(data, self.Cs_, folds, self._measure(data, score), 1, keep_coefs)
+        run.fit(options)
+        scores = run.scores[:, :, 0]
+        if np.isnan(scores).all():
+            raise ValueError("cv: found no fold that could be scored; the warnings say why")
+        self.scores_ = run.of_Cs(scores)
+        self.n_iter_ = run.of_Cs(run.iterations)
+        if run.coefs is not None and self.store_coefs_paths:
+            self.coefs_paths_ = run.of_Cs(run.coefs)
+        self.l1_ratio_ = 0.0
+        if not self.refit:
+            self._set_mean(run)
+            return self
+        self.C_ = float(run.Cs[np.argmax(np.nanmean(scores, axis=0))])
+        fit_one(self, data, self.C_, options)
+        return self
+
+    def _measure(self, data: Data, params: dict[str, Any]) -> Measure:
+        """The scorer, as a function of the rows that a fold holds out and their logits."""
+        scorer = with_labels(self._scorer(), self.classes_)
+        # scikit-learn's scorers look at predictions alone; others may look at the rows.
+        looks_at_rows = not hasattr(scorer, "_score_func")
+        n = len(data.X)
+
+        def measure(rows: Array, logits: Array) -> tuple[float]:
+            of_rows = {
+                name: np.asarray(value)[rows] if np.shape(value)[:1] == (n,) else value
+                for name, value in params.items()
+            }
+            X = data.X[rows] if looks_at_rows else np.empty((len(rows), 0))
+            return (scorer(HeldOut(self.classes_, logits), X, data.y[rows], **of_rows),)
+
+        return measure
+
+    def _set_mean(self, run: Folds) -> None:
+        """Set the mean of the folds' best models."""
+        assert run.coefs is not None
+        scores = run.scores[:, :, 0]
+        scored = np.flatnonzero(~np.isnan(scores).all(axis=1))
+        best = np.nanargmax(scores[scored], axis=1)
+        mean = run.coefs[scored, best].mean(axis=0)
+        d = self.n_features_in_
+        self.coef_ = np.ascontiguousarray(mean[:, :d])
+        self.intercept_ = mean[:, d] if self.fit_intercept else np.zeros(len(mean), mean.dtype)
+        self.C_ = float(run.Cs[best].mean())
+
+    def score(self, X: Any, y: Any, **params: Any) -> float:
+        """The score by `scoring`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,)
+            Labels.
+        **params : dict
+            For the scorer, as ``sample_weight``.
+
+        Returns
+        -------
+        float
+            Higher is better.
+        """
+        if sklearn.get_config()["enable_metadata_routing"]:
+            params = process_routing(self, "score", **params).scorer.score
+        params = {name: value for name, value in params.items() if value is not None}
+        return self._scorer()(self, X, y, **params)
+
+    def get_metadata_routing(self) -> Any:
+        """What this estimator does with metadata.
+
+        Returns
+        -------
+        MetadataRouter
+            To the splitter and the scorer.
+        """
+        to_split = MethodMapping().add(caller="fit", callee="split")
+        to_score = MethodMapping().add(caller="score", callee="score")
+        return (
+            MetadataRouter(owner=self)
+            .add_self_request(self)
+            .add(splitter=check_cv(self.cv), method_mapping=to_split)
+            .add(
+                scorer=self._scorer(),
+                method_mapping=to_score.add(caller="fit", callee="score"),
+            )
+        )
+
+    def _scorer(self) -> Any:
+        return get_scorer(self.scoring or "accuracy")
+
+    def _routed(
+        self, data: Data, params: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the splitter and the scorer are given."""
+        if sklearn.get_config()["enable_metadata_routing"]:
+            if data.sample_weight is not None:
+                params = {**params, "sample_weight": data.sample_weight}
+            routed = process_routing(self, "fit", **params)
+            return routed.splitter.split, routed.scorer.score
+        if params:
+            raise ValueError(
+                f"fit: found {', '.join(params)}, expected none: such parameters need "
+                "sklearn.set_config(enable_metadata_routing=True)"
+            )
+        if data.sample_weight is None:
+            return {}, {}
+        return {}, {"sample_weight": data.sample_weight}
+
+
+def penalties(Cs: Any) -> Array:
+    """The values of C, as scikit-learn reads them."""
+    if isinstance(Cs, numbers.Integral) and int(Cs) >= 1:
+        return np.logspace(-4, 4, int(Cs))
+    values = np.asarray(Cs, dtype=np.float64)
+    if values.ndim != 1 or not len(values) or not (np.isfinite(values) & (values > 0)).all():
+        raise ValueError(f"Cs: found {Cs!r}, expected a number of values, or values above 0")
+    return values
+
+
+def row_numbers(rows: Any, n: int) -> Array:
+    """Row numbers of a fold; of a mask, those of its True."""
+    rows = np.asarray(rows)
+    if rows.dtype == bool:
+        rows = np.flatnonzero(rows)
+    return np.ascontiguousarray(np.where(rows < 0, rows + n, rows), dtype=np.uint32)
+
+
+class Done(Exception):
+    """Ends a fit whose folds are all scored."""
+
+
+class HeldOut(LinearClassifier):
+    """An estimator for scorers: its logits of the rows that a fold holds out are known."""
+
+    def __init__(self, classes: Array, logits: Array) -> None:
+        self.classes_ = classes
+        self.logits = logits
+
+    def decision_function(self, X: Any) -> Array:
+        return self.logits[:, 0] if self.logits.shape[1] == 1 else self.logits
+
+
+Measure = Callable[[Array, Array], tuple[float, ...]]
+
+
+class Folds:
+    """Every fold fitted for every C, and scored by the rows that it holds out.
+
+    `measure` gives `n_scores` scores from the numbers of these rows and their logits.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        Cs: Array,
+        folds: list[Any],
+        measure: Measure,
+        n_scores: int,
+        keep_coefs: bool,
+    ) -> None:
+        self.data = data
+        self.given_Cs = Cs
+        # The strongest penalty first, as they are fitted.
+        self.Cs = np.unique(Cs)
+        self.rows = [tuple(row_numbers(rows, len(data.X)) for rows in fold) for fold in folds]
+        self.measure = measure
+        shape = (len(folds), len(self.Cs))
+        # A fold that is left out stays NaN.
+        self.scores = np.full((*shape, n_scores), np.nan)
+        self.iterations = np.zeros(shape, np.int32)
+        self.scored = np.zeros(len(folds), np.intp)
+        self.solved = np.zeros(len(folds), np.intp)
+        self.coefs: Array | None = None
+        if keep_coefs:
+            c = len(data.estimator.classes_)
+            d = data.X.shape[1] + bool(data.estimator.fit_intercept)
+            dtype = np.dtype(np.float32 if data.X.dtype == np.float32 else np.float64)
+            size = (*shape, 1 if c == 2 else c, d)
+            check_memory(size, dtype)
+            self.coefs = np.full(size, np.nan, dtype)
+
+    def fit(self, options: dict[str, Any]) -> None:
+        """Fit and score all of them; `options` are those of `solver_options`."""
+        listen = options["callback"]
+        try:
+            self.data.call(
+                fit_path,
+                penalty="C",
+                values=list(self.Cs),
+                class_weight=self.data.class_weight(),
+                folds=self.rows,
+                held_out=True,
+                models=self.coefs is not None,
+                **{**options, "callback": lambda event: self._tell(event, listen)},
+            )
+        except Done:
+            pass
+
+    def _tell(self, event: dict[str, Any], listen: Callable[[dict[str, Any]], Any] | None) -> None:
+        """Take an event of the fit; pass others on."""
+        kind, fold = event["event"], event.get("fold")
+        if kind == "scored":
+            raise Done
+        if kind == "held_out":
+            penalty = self.scored[fold]
+            self.scored[fold] += 1
+            self.iterations[fold, penalty] = event["iterations"]
+            self.scores[fold, penalty] = self.measure(event["rows"], event["logits"])
+        elif kind == "solved":
+            assert self.coefs is not None
+            penalty = self.solved[fold]
+            self.solved[fold] += 1
+            coefs = self.coefs[fold, penalty]
+            weight, bias, shift = event["weight"], event["bias"], self.data.shift
+            coefs[:, : weight.shape[1]] = weight
+            if self.data.estimator.fit_intercept:
+                coefs[:, -1] = bias if shift is None else bias - weight @ shift
+        elif listen is not None:
+            listen(event)
+
+    def of_Cs(self, values: Array) -> Array:
+        """Values of folds x penalties, with the penalties in the order they were given."""
+        if not np.array_equal(self.given_Cs, self.Cs):
+            values = values[:, np.searchsorted(self.Cs, self.given_Cs)]
+        return values[:, None]
+
+
+def with_labels(scorer: Any, classes: Array) -> Any:
+    """The scorer, told the classes if it asks for them: a fold may lack some."""
+    measure = getattr(scorer, "_score_func", None)
+    if measure is None:
+        return scorer
+    asked = inspect.signature(measure).parameters
+    if "labels" not in asked:
+        return scorer
+    known = {"labels": classes}
+    if "pos_label" in asked and len(classes) == 2:
+        known["pos_label"] = classes[1]
+    return make_scorer(
+        measure,
+        greater_is_better=scorer._sign > 0,
+        response_method=scorer._response_method,
+        **{**known, **scorer._kwargs},
+    )
+
+
+def check_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse models of all folds and penalties that memory does not hold."""
+    needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    free = available_memory()
+    if free is not None and needed > free:
+        folds, Cs, outputs, features = shape
+        raise MemoryError(
+            f"coefs_paths_: {folds} folds x {Cs} Cs x {outputs} outputs x {features} coefficients "
+            f"take {needed} bytes, and {free} are free: set store_coefs_paths=False (and refit=True)"
+        )

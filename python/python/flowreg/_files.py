@@ -1,0 +1,113 @@
+"""Features and labels from files: .npy, .npz, .safetensors, .pt, and flowreg's dataset directories."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._arrays import Array, to_numpy
+from ._flowreg import verify_split
+
+_SAFETENSORS = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "<i1",
+    "U8": "<u1",
+    "BF16": "<u2",
+}
+# Names of arrays in files that hold several.
+_FEATURES = ("features", "x", "X", "embeddings")
+_LABELS = ("labels", "y", "targets")
+
+
+def load(features: Any, labels: Any, split: str) -> tuple[Any, Any]:
+    """The features and labels that were given, or those of the files that were named.
+
+    Labels may be None if the file or dataset of the features has them.
+    """
+    if isinstance(features, (str, os.PathLike)):
+        path = Path(features)
+        if path.is_dir():
+            if labels is None:
+                labels = _dataset(path, split, "y")
+            features = _dataset(path, split, "x")
+        else:
+            if labels is None:
+                labels = _array(path, _LABELS)
+            features = _array(path, _FEATURES)
+    if isinstance(labels, (str, os.PathLike)):
+        labels = _array(Path(labels), _LABELS)
+    if labels is None:
+        raise ValueError("labels: found none, expected one for each row of features")
+    return to_numpy(features, "features"), to_numpy(labels, "labels")
+
+
+def _dataset(path: Path, split: str, what: str) -> Array:
+    verify_split(path, split)
+    return np.load(path / f"{split}.{what}.npy", mmap_mode="r")
+
+
+def _array(path: Path, names: tuple[str, ...]) -> Any:
+    """The array of a file; of several the one of these names, or the only one."""
+    kind = path.suffix.lower()
+    if kind == ".npy":
+        return np.load(path, mmap_mode="r")
+    if kind == ".npz":
+        with np.load(path) as arrays:
+            return arrays[_choose(path, list(arrays.files), names)]
+    if kind == ".safetensors":
+        return _safetensors(path, names)
+    if kind in (".pt", ".pth"):
+        try:
+            import torch
+        except ImportError as error:
+            raise ImportError(
+                f"{path}: only torch reads this file, and it is not installed: save the features "
+                "as .npy or .safetensors"
+            ) from error
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return loaded[_choose(path, list(loaded), names)] if isinstance(loaded, dict) else loaded
+    raise ValueError(
+        f"{path}: found a file of kind {kind!r}, expected .npy, .npz, .safetensors, .pt or a "
+        "dataset directory"
+    )
+
+
+def _choose(path: Path, there: list[str], names: tuple[str, ...]) -> str:
+    chosen = [name for name in names if name in there] or there
+    if len(chosen) == 1 or chosen[0] in names:
+        return chosen[0]
+    raise ValueError(f"{path}: found the arrays {there}, expected one called {' or '.join(names)}")
+
+
+def _safetensors(path: Path, names: tuple[str, ...]) -> Array:
+    """A tensor of a file, mapped."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if length > size - 8:
+            raise ValueError(f"{path}: found no header of safetensors, expected one")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    tensor = header[_choose(path, list(header), names)]
+    kind, shape, (begin, end) = tensor["dtype"], tuple(tensor["shape"]), tensor["data_offsets"]
+    if kind not in _SAFETENSORS:
+        raise ValueError(f"{path}: found a tensor of {kind}, expected one of {list(_SAFETENSORS)}")
+    dtype = np.dtype(_SAFETENSORS[kind])
+    if end - begin != int(np.prod(shape, dtype=object)) * dtype.itemsize or end > size - 8 - length:
+        raise ValueError(f"{path}: found {end - begin} bytes of data, which {kind} {shape} is not")
+    values = np.memmap(path, dtype, "r", offset=8 + length + begin, shape=shape)
+    if kind == "BF16":
+        # The upper half of a float32.
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values

@@ -1,0 +1,71 @@
+"""The compiled fits. `x` is float32 of shape (n, d), labels are uint32 below `classes`."""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_F32 = npt.NDArray[np.float32]
+_F64 = npt.NDArray[np.float64]
+_U32 = npt.NDArray[np.uint32]
+
+__all__ = ["__version__", "available_memory", "fit_path", "fit_sgd", "verify_split"]
+
+__version__: str
+
+def fit_path(
+    x: _F32,
+    labels: _U32,
+    classes: int,
+    *,
+    penalty: str,
+    values: Sequence[float],
+    solver: str = "newton",
+    tolerance: float = 1e-5,
+    max_iterations: int = 1000,
+    fit_intercept: bool = True,
+    sample_weight: _F64 | None = None,
+    class_weight: _F64 | None = None,
+    start: tuple[_F32, _F32] | None = None,
+    folds: Sequence[tuple[_U32, _U32]] | None = None,
+    validation: tuple[_F32, _U32] | None = None,
+    held_out: bool = False,
+    models: bool = False,
+    engine: str = "auto",
+    threads: int | None = None,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
+) -> dict[str, Any]: ...
+def fit_sgd(
+    x: _F32,
+    labels: _U32,
+    classes: int,
+    *,
+    lr: float | None = 0.01,
+    epochs: int = 100,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    batch_size: int | None = None,
+    seed: int = 0,
+    schedule: str = "constant",
+    step_size: int = 30,
+    gamma: float = 0.1,
+    warmup: int = 0,
+    init: str = "torch",
+    start: tuple[_F32, _F32] | None = None,
+    early_stopping: int | None = None,
+    sample_weight: _F64 | None = None,
+    class_weight: _F64 | None = None,
+    label_smoothing: float = 0.0,
+    validation: tuple[_F32, _U32] | None = None,
+    engine: str = "auto",
+    threads: int | None = None,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
+) -> dict[str, Any]: ...
+def verify_split(
+    directory: str | PathLike[str], split: str, *, threads: int | None = None
+) -> list[str]: ...
+def available_memory() -> int | None: ...

@@ -1,0 +1,299 @@
+"""The optimum for one penalty."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from ._arrays import Array, threads
+from ._base import Data, LinearClassifier
+from ._callbacks import CallbackSupportMixin, told, with_callbacks
+from ._flowreg import fit_path
+from ._warnings import warn
+
+_SOLVERS = {
+    "newton": "newton",
+    "newton-cg": "newton",
+    "newton-cholesky": "newton",
+    "lbfgs": "lbfgs",
+}
+
+
+class LogisticRegression(CallbackSupportMixin, LinearClassifier):
+    """Logistic regression: the optimum of the penalised loss, certified.
+
+    Minimises ``C * sum_i w_i loss_i + |coef_|²/2``, the objective of scikit-learn's estimator of
+    this name; `intercept_` is not penalised. Two classes have a logistic loss, more a softmax.
+
+    Parameters
+    ----------
+    penalty : {'l2', None}, default='l2'
+        None is ``C=np.inf``.
+    C : float, default=1.0
+        Inverse of the penalty's strength, above 0; ``np.inf`` is no penalty.
+    l1_ratio : float, default=0.0
+        Only 0: there is no l1 penalty here.
+    dual : bool, default=False
+        Only False. flowreg works with the rows' products by itself where that is cheaper.
+    tol : float, default=1e-5
+        The fit ends where the norm of the gradient is at most this share of its norm at zero, and
+        `gap_` at most 100 times this share of `objective_`. scikit-learn's `tol` is compared with
+        the largest entry of the gradient itself, so that its effect depends on the data's scale.
+    fit_intercept : bool, default=True
+        Whether there is an intercept.
+    intercept_scaling : float, default=1
+        Not used, as by scikit-learn's solvers of these names.
+    class_weight : dict, 'balanced' or None, default=None
+        Weight of each class's samples.
+    random_state : default=None
+        Not used: the fit is deterministic.
+    solver : {'newton', 'lbfgs', 'newton-cg', 'newton-cholesky'}, default='newton'
+        The last two are 'newton'.
+    max_iter : int, default=1000
+        Most steps of the solver.
+    verbose : int, default=0
+        1 prints a line for each step.
+    warm_start : bool, default=False
+        Begin at the last fit's model. The optimum does not depend on it.
+    n_jobs : int or None, default=None
+        Number of threads, as `n_threads`; below 0 is all cores.
+    n_threads : int or None, default=None
+        Number of threads. None: `n_jobs`, else the environment's FLOWREG_NUM_THREADS or
+        OMP_NUM_THREADS, else all cores. The result does not depend on it.
+    callback : callable or None, default=None
+        Called with a dict for each event of a fit: ``event`` is 'gram_matrix' (with ``done``,
+        ``total``) or 'step' (with ``iteration``, ``objective``, ``gradient_norm``). An exception
+        that it raises ends the fit. scikit-learn's own callbacks are given to `set_callbacks`.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
+        Weight, of X's type if that is float32, else float64. It has the precision of float32.
+    intercept_ : ndarray of shape (1,) or (n_classes,)
+        Intercept.
+    classes_ : ndarray of shape (n_classes,)
+        Labels.
+    n_iter_ : ndarray of shape (1,)
+        Steps of the solver, at least 1.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Their names, if X had any.
+    status_ : str
+        'converged', or 'iteration_limit', 'precision_limited', 'separable' or 'quasi_separable'.
+    objective_ : float
+        ``sum_i w_i loss_i / sum_i w_i + l2_/2 |coef_|²``: the objective above over C times the sum
+        of the weights.
+    gap_ : float or None
+        `objective_` is above its minimum by at most this; None without a penalty.
+    l2_ : float
+        ``1 / (C * sum_i w_i)``.
+
+    Notes
+    -----
+    Features are float32 while the fit runs. A C-ordered float32 array, also a memory map, is read
+    where it is; others are converted once. A column that float32 would round too much is shifted
+    by its mean first. Do not change X while a fit runs in another thread.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from flowreg import LogisticRegression
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = LogisticRegression().fit(X, y)
+    >>> model.status_
+    'converged'
+    >>> round(model.score(X, y), 3)
+    0.973
+    """
+
+    status_: str
+    objective_: float
+    gap_: float | None
+    l2_: float
+    n_iter_: Array
+
+    def __init__(
+        self,
+        penalty: str | None = "l2",
+        *,
+        C: float = 1.0,
+        l1_ratio: float | None = 0.0,
+        dual: bool = False,
+        tol: float = 1e-5,
+        fit_intercept: bool = True,
+        intercept_scaling: float = 1,
+        class_weight: Any = None,
+        random_state: Any = None,
+        solver: str = "newton",
+        max_iter: int = 1000,
+        verbose: int = 0,
+        warm_start: bool = False,
+        n_jobs: int | None = None,
+        n_threads: int | None = None,
+        callback: Callable[[dict[str, Any]], Any] | None = None,
+    ) -> None:
+        self.penalty = penalty
+        self.C = C
+        self.l1_ratio = l1_ratio
+        self.dual = dual
+        self.tol = tol
+        self.fit_intercept = fit_intercept
+        self.intercept_scaling = intercept_scaling
+        self.class_weight = class_weight
+        self.random_state = random_state
+        self.solver = solver
+        self.max_iter = max_iter
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.n_jobs = n_jobs
+        self.n_threads = n_threads
+        self.callback = callback
+
+    @with_callbacks
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LogisticRegression:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features, dense.
+        y : array-like of shape (n_samples,)
+            Labels of any kind, of two classes or more.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            How much each sample counts. 0 leaves it out, 2 repeats it.
+
+        Returns
+        -------
+        LogisticRegression
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            For parameters and data that make no sense; the message says which.
+        MemoryError
+            If the matrices of the fit do not fit the memory.
+        """
+        check_penalty(self.penalty, self.l1_ratio)
+        options = solver_options(self)
+        C = _inverse_penalty(self.penalty, self.C)
+        data = self._validate(X, y, sample_weight)
+        if self.warm_start and hasattr(self, "coef_"):
+            options["start"] = data.start()
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        given = {"X": data.X, "y": data.y, "metadata": metadata}
+        with told(self, given, options["callback"]) as options["callback"]:
+            steps = fit_one(self, data, C, options)
+            self.n_iter_ = np.array([max(1, steps)], dtype=np.int32)
+        return self
+
+
+def fit_one(estimator: Any, data: Data, C: float, options: dict[str, Any]) -> int:
+    """Fit one penalty to all rows and set what was found; the number of steps."""
+    penalty, value = ("l2", 0.0) if C == np.inf else ("C", C)
+    fit = data.call(
+        fit_path, penalty=penalty, values=[value], class_weight=data.class_weight(), **options
+    )
+    data.set_model(fit)
+    set_report(estimator, fit)
+    return fit["iterations"]
+
+
+def solver_options(estimator: Any) -> dict[str, Any]:
+    """The options that both estimators give to `fit_path`, checked."""
+    solver = estimator.solver
+    if not isinstance(solver, str) or solver not in _SOLVERS:
+        advice = "'newton' finds the optimum of the l2 penalty"
+        if solver == "saga":
+            advice += "; for l1 use scikit-learn's LogisticRegression"
+        elif solver == "liblinear":
+            advice += ", which does not penalise the intercept as liblinear does"
+        raise ValueError(
+            f"solver: found {solver!r}, expected one of {', '.join(_SOLVERS)}: {advice}"
+        )
+    if estimator.dual:
+        raise ValueError(
+            "dual: found True, expected False: flowreg works with products of rows by itself "
+            "where there are fewer rows than features"
+        )
+    _check_number("tol", estimator.tol, lambda tol: 0 <= tol < np.inf, "a number, 0 or above")
+    max_iter = estimator.max_iter
+    _check_number(
+        "max_iter", max_iter, lambda n: n >= 0 and n == int(n), "a whole number, 0 or above"
+    )
+    return {
+        "solver": _SOLVERS[solver],
+        # At 0 the solver goes on until rounding stops it.
+        "tolerance": max(float(estimator.tol), 1e-16),
+        "max_iterations": int(max_iter),
+        "fit_intercept": bool(estimator.fit_intercept),
+        "threads": threads(estimator.n_threads, estimator.n_jobs),
+        "callback": listener(estimator.verbose, estimator.callback),
+    }
+
+
+def _check_number(name: str, value: Any, test: Callable[[Any], bool], expected: str) -> None:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not test(value):
+        raise ValueError(f"{name}: found {value!r}, expected {expected}")
+
+
+def check_penalty(penalty: Any, l1_ratios: Any) -> None:
+    """Refuse penalties other than l2 and none."""
+    is_l2 = l1_ratios is None or np.all(np.asarray(l1_ratios) == 0)
+    if penalty not in ("l2", None, "deprecated") or not is_l2:
+        raise ValueError(
+            f"penalty: found {penalty!r} with an l1_ratio of {l1_ratios}, expected 'l2' or None: "
+            "for l1 and elasticnet use scikit-learn's LogisticRegression(solver='saga')"
+        )
+
+
+def _inverse_penalty(penalty: Any, C: Any) -> float:
+    _check_number("C", C, lambda C: C > 0, "a number above 0, or np.inf")
+    return float(np.inf) if penalty is None else float(C)
+
+
+def listener(
+    verbose: int, callback: Callable[[dict[str, Any]], Any] | None
+) -> Callable[[dict[str, Any]], Any] | None:
+    """What a compiled fit tells its events to."""
+    if not verbose:
+        return callback
+
+    def tell(event: dict[str, Any]) -> None:
+        values = (f"{name} {value!s}" for name, value in event.items() if np.isscalar(value))
+        print("flowreg: " + ", ".join(values))
+        if callback is not None:
+            callback(event)
+
+    return tell
+
+
+def set_report(estimator: Any, fit: dict[str, Any]) -> None:
+    """Set how the fit ended, and warn if it did not converge."""
+    estimator.status_ = fit["status"]
+    estimator.objective_ = fit["objective"]
+    estimator.gap_ = fit["gap"]
+    estimator.l2_ = fit["l2"]
+    if fit["status"] == "converged":
+        return
+    share = fit["gradient_norm"] / (fit["initial_gradient_norm"] or 1.0)
+    gap = "" if fit["gap"] is None else f"; the objective is at most {fit['gap']:.1e} above its minimum"
+    missing = f"the gradient is {share:.1e} of that at zero, tol is {estimator.tol:.1e}{gap}"
+    texts = {
+        "iteration_limit": f"max_iter={estimator.max_iter} steps were not enough: {missing}. "
+        "Raise max_iter, or scale the features",
+        "precision_limited": f"float32 allows no better optimum: {missing}. "
+        "Raise tol, or scale the features",
+        "separable": "the classes are separable and there is no penalty, so the loss has no "
+        "minimum: set C",
+        "quasi_separable": "some samples are separable and there is no penalty, so the loss has "
+        "no minimum: set C",
+    }
+    other = f"the fit ended with status {fit['status']}: {missing}"
+    warn(texts.get(fit["status"], other), ConvergenceWarning)

@@ -1,0 +1,270 @@
+"""A linear classifier on frozen features, its penalty chosen by a protocol."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import check_cv, train_test_split
+
+from ._arrays import Array
+from ._cv import Folds, HeldOut, penalties
+from ._files import load
+from ._logistic import LogisticRegression, fit_one, solver_options
+
+# DINOv2 (Oquab et al. 2023): 45 values of C, a tenth of the training rows held out.
+_DINOV2_CS = np.logspace(-6, 5, 45)
+_DINOV2_HELD_OUT = 0.1
+# CLIP (Radford et al. 2021): seven values of C over twelve decades, then half the step around the
+# best one until there are eight values a decade.
+_CLIP_CS = np.logspace(-6, 6, 7)
+_CLIP_STEPS = (1.0, 0.5, 0.25, 0.125)
+
+
+@dataclass
+class LinearProbe:
+    """What `fit_linear_probe` found.
+
+    Attributes
+    ----------
+    C : float
+        The chosen inverse strength of the penalty.
+    score : float
+        The accuracy on held-out rows by which it was chosen.
+    table : dict of str to list
+        For each C that was tried ``C``, ``accuracy`` and ``log_loss`` on held-out rows, in
+        ascending order of C; ``pandas.DataFrame(probe.table)`` is a table.
+    model : LogisticRegression
+        The classifier of the chosen C, fitted to all rows.
+    """
+
+    C: float
+    score: float
+    table: dict[str, list[float]]
+    model: LogisticRegression = field(repr=False)
+
+    def predict(self, features: Any) -> Array:
+        """The most probable class of each row.
+
+        Parameters
+        ----------
+        features : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Labels.
+        """
+        return self.model.predict(features)
+
+    def state_dict(self) -> dict[str, Array]:
+        """The classifier as ``torch.nn.Linear`` has it.
+
+        Returns
+        -------
+        dict of ndarray
+            ``weight`` and ``bias``, float32; one output for two classes.
+        """
+        return {
+            "weight": np.array(self.model.coef_, dtype=np.float32),
+            "bias": np.array(self.model.intercept_, dtype=np.float32),
+        }
+
+    def linear(self) -> Any:
+        """The classifier as a ``torch.nn.Linear``.
+
+        Returns
+        -------
+        torch.nn.Linear
+            In memory, with gradients.
+
+        Raises
+        ------
+        ImportError
+            If torch is not installed; `state_dict` needs none.
+        """
+        try:
+            import torch
+        except ImportError as error:
+            raise ImportError("linear: torch is not installed; state_dict() needs none") from error
+        state = {name: torch.from_numpy(value) for name, value in self.state_dict().items()}
+        outputs, features = state["weight"].shape
+        layer = torch.nn.Linear(features, outputs)
+        layer.load_state_dict(state)
+        return layer
+
+    def _repr_html_(self) -> str:
+        names = list(self.table)
+        cells = zip(*self.table.values())
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{value:.4g}</td>" for value in row) + "</tr>" for row in cells
+        )
+        return f"<p>C = {self.C:.4g}, accuracy {self.score:.4f}</p><table><tr>{head}</tr>{body}</table>"
+
+
+def fit_linear_probe(
+    features: Any,
+    labels: Any = None,
+    *,
+    val: Any = None,
+    cv: Any = None,
+    Cs: Any = None,
+    protocol: str | None = None,
+    fit_intercept: bool = True,
+    solver: str = "newton",
+    tol: float = 1e-5,
+    max_iter: int = 1000,
+    seed: int = 0,
+    n_threads: int | None = None,
+    verbose: int = 0,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
+) -> LinearProbe:
+    """Fit a linear classifier on frozen features; held-out rows choose its penalty.
+
+    The model of the chosen C is fitted to all rows, those that were held out included.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features), or path
+        Features: an array of any float or integer type, a memory map, a torch tensor in memory, a
+        ``.npy``, ``.npz``, ``.safetensors`` or (with torch) ``.pt`` file, or a directory that
+        flowreg-prep made, of which the split ``train`` is taken.
+    labels : array-like of shape (n_samples,), path or None
+        Labels. None takes those that are in the file of the features, or in the directory.
+    val : pair of features and labels, str or None, default=None
+        Rows that choose; a str is the name of a split of the directory.
+    cv : int, splitter, iterable of pairs of index arrays, or None, default=None
+        Folds that choose, by their mean accuracy.
+    Cs : list of floats or None, default=None
+        Inverse strengths of the penalty to try. None: those of the protocol, or of 'dinov2'.
+    protocol : {'clip', 'dinov2'} or None, default=None
+        'clip' needs `val`: seven values of C from 1e-6 to 1e6, then a search around the best one
+        until there are eight values a decade. 'dinov2': 45 values from 1e-6 to 1e5; without `val`
+        and `cv` a tenth of the rows, with shares of each class, is held out. None is 'dinov2'.
+    fit_intercept : bool, default=True
+        Whether there is a bias.
+    solver : {'newton', 'lbfgs'}, default='newton'
+        As of `LogisticRegression`.
+    tol : float, default=1e-5
+        As of `LogisticRegression`.
+    max_iter : int, default=1000
+        Most steps of the solver for one penalty.
+    seed : int, default=0
+        Of the rows that 'dinov2' holds out.
+    n_threads : int or None, default=None
+        Number of threads, as of `LogisticRegression`.
+    verbose : int, default=0
+        1 prints a line for each step.
+    callback : callable or None, default=None
+        As of `LogisticRegression`.
+
+    Returns
+    -------
+    LinearProbe
+        The chosen C, its score, the table of all, and the classifier.
+
+    Raises
+    ------
+    ValueError
+        For parameters and data that make no sense; the message says which.
+    MemoryError
+        If the matrices of the fit do not fit the memory.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from flowreg import fit_linear_probe
+    >>> X, y = load_digits(return_X_y=True)
+    >>> probe = fit_linear_probe(X[:400], y[:400], val=(X[400:600], y[400:600]), Cs=[1e-4, 1e-2])
+    >>> probe.C, round(probe.score, 3)
+    (0.01, 0.825)
+    """
+    if protocol not in (None, "clip", "dinov2"):
+        raise ValueError(f"protocol: found {protocol!r}, expected 'clip' or 'dinov2'")
+    if val is not None and cv is not None:
+        raise ValueError("val and cv: found both, expected one of them")
+    if protocol == "clip" and (val is None or Cs is not None):
+        raise ValueError("protocol: found 'clip', expected `val` with it, and no `cv` or `Cs`")
+    if isinstance(val, str):
+        if not isinstance(features, (str, os.PathLike)) or not os.path.isdir(features):
+            raise ValueError(
+                f"val: found {val!r}, expected a pair of features and labels: only a dataset "
+                "directory has splits"
+            )
+        val = load(features, None, val)
+    elif val is not None:
+        val = load(val[0], val[1], "val")
+    X, y = _check(*load(features, labels, "train"))
+    if val is None and cv is None:
+        fitted, held_out = train_test_split(
+            np.arange(len(y)), test_size=_DINOV2_HELD_OUT, random_state=seed, stratify=y
+        )
+        cv = [(fitted, held_out)]
+    elif val is not None:
+        # One fold of the rows of both: then the last fit has all of them, and there is one K.
+        X_val, y_val = _check(*val)
+        if X_val.shape[1] != X.shape[1]:
+            raise ValueError(
+                f"val: found {X_val.shape[1]} features, expected {X.shape[1]}, as in features"
+            )
+        n = len(y)
+        X, y = np.concatenate([X, X_val]), np.concatenate([y, y_val])
+        cv = [(np.arange(n), np.arange(n, len(y)))]
+    folds = list(check_cv(cv, y, classifier=True).split(X, y))
+    model = LogisticRegression(
+        fit_intercept=fit_intercept,
+        solver=solver,
+        tol=tol,
+        max_iter=max_iter,
+        n_threads=n_threads,
+        verbose=verbose,
+        callback=callback,
+    )
+    data = model._validate(X, y, None)
+    options = solver_options(model)
+    scores: dict[float, tuple[float, float]] = {}
+
+    def measure(rows: Array, logits: Array) -> tuple[float, float]:
+        held_out = HeldOut(model.classes_, logits)
+        right = held_out.predict(X) == y[rows]
+        own = held_out.predict_log_proba(X)[np.arange(len(rows)), data.labels[rows]]
+        return float(right.mean()), float(-own.mean())
+
+    def try_out(Cs: Any) -> float:
+        """Score these values of C; the best one of all so far, the smallest of equals."""
+        run = Folds(data, penalties(Cs), folds, measure, 2, False)
+        run.fit(options)
+        for C, score in zip(run.Cs, np.nanmean(run.scores, axis=0)):
+            scores[float(C)] = (float(score[0]), float(score[1]))
+        return max(sorted(scores), key=lambda C: scores[C][0])
+
+    if protocol == "clip":
+        best = try_out(_CLIP_CS)
+        for step in _CLIP_STEPS:
+            best = try_out(best * 10.0 ** np.array([-step, step]))
+    else:
+        best = try_out(_DINOV2_CS if Cs is None else Cs)
+    tried = sorted(scores)
+    table = {
+        "C": tried,
+        "accuracy": [scores[C][0] for C in tried],
+        "log_loss": [scores[C][1] for C in tried],
+    }
+    fit_one(model.set_params(C=best), data, best, options)
+    return LinearProbe(best, scores[best][0], table, model)
+
+
+def _check(features: Any, labels: Any) -> tuple[Array, Array]:
+    X, y = np.asarray(features), np.asarray(labels)
+    if X.ndim != 2 or y.shape != X.shape[:1]:
+        raise ValueError(
+            f"features and labels: found shapes {X.shape} and {y.shape}, expected "
+            "(n_samples, n_features) and (n_samples,)"
+        )
+    return X, y

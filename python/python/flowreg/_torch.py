@@ -1,0 +1,291 @@
+"""The trajectory of torch's SGD."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ._arrays import Array, as_features, threads, to_numpy
+from ._base import LinearClassifier
+from ._flowreg import fit_sgd
+from ._logistic import listener
+
+
+class TorchLinear(LinearClassifier):
+    """``torch.nn.Linear`` trained by ``torch.optim.SGD``, without torch.
+
+    The loss is ``BCEWithLogitsLoss`` of one output for two classes, else ``CrossEntropyLoss``.
+    Weights begin as after ``torch.manual_seed(seed)``, to the bit, and every epoch has torch's
+    loss. With fewer rows than features the same trajectory is computed from the products of the
+    rows, at the cost of their number instead of the features'.
+
+    Parameters
+    ----------
+    lr : float or 'auto', default=0.01
+        Learning rate. 'auto' is 1/L, L a bound on the curvature of the loss.
+    epochs : int, default=100
+        Passes over the rows.
+    momentum, dampening, weight_decay : float, default=0.0
+        As of ``torch.optim.SGD``; weight decay acts on the bias, too.
+    nesterov : bool, default=False
+        As of ``torch.optim.SGD``.
+    batch_size : int or None, default=None
+        Rows of a step; None is all. Batches are drawn by ``torch.randperm``'s numbers.
+    schedule : {'constant', 'step', 'cosine'}, default='constant'
+        Learning rate over the epochs: ``StepLR(step_size, gamma)``, or ``CosineAnnealingLR`` to 0
+        after the last epoch.
+    step_size : int, default=30
+        Epochs between steps of the schedule 'step'.
+    gamma : float, default=0.1
+        Factor of a step of the schedule 'step'.
+    warmup : int, default=0
+        Epochs of ``LinearLR``, from a third of the rate, before the schedule.
+    seed : int, default=0
+        Of the initial weights, and of the order of batches.
+    init : {'torch', 'zeros'}, default='torch'
+        Initial weights, unless `load_state_dict` gave some.
+    early_stopping : int or None, default=None
+        Stop when so many epochs in a row brought no lower validation loss, and keep the best
+        epoch's model. Needs validation rows.
+    class_weight : dict, 'balanced' or None, default=None
+        Weight of each class, as ``CrossEntropyLoss(weight=...)``.
+    label_smoothing : float, default=0.0
+        As of ``CrossEntropyLoss``.
+    engine : {'auto', 'gram', 'primal'}, default='auto'
+        'gram' computes with products of rows, 'primal' with the weight; 'auto' is the cheaper one.
+    verbose : int, default=0
+        1 prints a line for each epoch.
+    n_threads : int or None, default=None
+        Number of threads, as of `LogisticRegression`.
+    callback : callable or None, default=None
+        Called with a dict for each event: ``event`` is 'gram_matrix' (with ``done``, ``total``) or
+        'epoch' (with ``epoch``, ``lr``, ``loss``, ``val_loss``, ``val_accuracy``). An exception
+        that it raises ends the fit.
+
+    Attributes
+    ----------
+    coef_, intercept_ : ndarray
+        Weight of shape (1 or n_classes, n_features) and bias; `state_dict` has both as float32.
+    classes_ : ndarray of shape (n_classes,)
+        Labels.
+    history_ : list of dict
+        Every epoch: ``epoch``, ``lr``, ``loss`` (the mean of its batches, each before its step),
+        and with validation rows ``val_loss`` and ``val_accuracy`` after it.
+        ``pandas.DataFrame(model.history_)`` is a table.
+    lr_ : float
+        Learning rate before its schedule.
+    lr_bound_ : float or None
+        The largest learning rate at which every step over all rows goes down, if it was computed.
+    best_epoch_ : int or None
+        The epoch whose model was kept, with early stopping.
+    engine_ : str
+        'gram' or 'primal'.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowreg import TorchLinear
+    >>> X = np.float32([[0, 1], [0.2, 0.9], [1, 0.1], [0.8, 0]])
+    >>> model = TorchLinear(lr=1.0).fit(X, [0, 0, 1, 1])
+    >>> model.predict([[0.1, 0.8]])
+    array([0])
+    >>> sorted(model.state_dict())
+    ['bias', 'weight']
+    """
+
+    history_: list[dict[str, Any]]
+
+    def __init__(
+        self,
+        *,
+        lr: float | str = 0.01,
+        epochs: int = 100,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        batch_size: int | None = None,
+        schedule: str = "constant",
+        step_size: int = 30,
+        gamma: float = 0.1,
+        warmup: int = 0,
+        seed: int = 0,
+        init: str = "torch",
+        early_stopping: int | None = None,
+        class_weight: Any = None,
+        label_smoothing: float = 0.0,
+        engine: str = "auto",
+        verbose: int = 0,
+        n_threads: int | None = None,
+        callback: Callable[[dict[str, Any]], Any] | None = None,
+    ) -> None:
+        self.lr = lr
+        self.epochs = epochs
+        self.momentum = momentum
+        self.dampening = dampening
+        self.nesterov = nesterov
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.schedule = schedule
+        self.step_size = step_size
+        self.gamma = gamma
+        self.warmup = warmup
+        self.seed = seed
+        self.init = init
+        self.early_stopping = early_stopping
+        self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
+        self.engine = engine
+        self.verbose = verbose
+        self.n_threads = n_threads
+        self.callback = callback
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+    ) -> TorchLinear:
+        """Train the model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features; a torch tensor in memory, too.
+        y : array-like of shape (n_samples,)
+            Labels of any kind, of two classes or more. In sorted order they are torch's 0, 1, ...
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            How much each sample counts.
+        X_val, y_val : array-like or None, default=None
+            Validation rows, which are looked at after every epoch.
+
+        Returns
+        -------
+        TorchLinear
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            For parameters and data that make no sense; the message says which.
+        RuntimeError
+            If the loss is no finite number any more: the learning rate is too large.
+        """
+        if isinstance(self.lr, str) and self.lr != "auto":
+            raise ValueError(f"lr: found {self.lr!r}, expected a number or 'auto'")
+        if (X_val is None) != (y_val is None):
+            raise ValueError("X_val and y_val: found one of them, expected both or none")
+        if self.early_stopping is not None and X_val is None:
+            raise ValueError(
+                f"early_stopping: found {self.early_stopping} without validation rows, expected "
+                "X_val and y_val in fit"
+            )
+        data = self._validate(X, y, sample_weight)
+        start = getattr(self, "_start", None)
+        if start is not None:
+            c, d = len(self.classes_), data.rows.shape[1]
+            expected = (1 if c == 2 else c, d)
+            if start[0].shape != expected:
+                raise ValueError(
+                    f"state_dict: found a weight of shape {start[0].shape}, expected {expected}: "
+                    "load one of this shape, or make a new TorchLinear"
+                )
+        fit = data.call(
+            fit_sgd,
+            lr=None if self.lr == "auto" else self.lr,
+            epochs=self.epochs,
+            momentum=self.momentum,
+            dampening=self.dampening,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            schedule=self.schedule,
+            step_size=self.step_size,
+            gamma=self.gamma,
+            warmup=self.warmup,
+            init=self.init,
+            start=start,
+            early_stopping=self.early_stopping,
+            class_weight=data.class_weight(),
+            label_smoothing=self.label_smoothing,
+            validation=None if X_val is None else self._validation(X_val, y_val),
+            engine=self.engine,
+            threads=threads(self.n_threads),
+            callback=listener(self.verbose, self.callback),
+        )
+        data.set_model(fit)
+        self.history_ = fit["history"]
+        self.lr_ = fit["lr"]
+        self.lr_bound_ = fit["lr_bound"]
+        self.best_epoch_ = fit["best_epoch"]
+        self.engine_ = fit["engine"]
+        return self
+
+    def _validation(self, X: Any, y: Any) -> tuple[Array, Array]:
+        """Validation rows and their labels, those of the training rows."""
+        X = validate_data(self, to_numpy(X, "X_val"), reset=False, dtype="numeric")
+        y = np.asarray(to_numpy(y, "y_val"))
+        labels = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+        unknown = np.flatnonzero(self.classes_[labels] != y)
+        if len(unknown):
+            raise ValueError(
+                f"y_val: found {y[unknown[0]]} in row {unknown[0]}, expected the labels of y"
+            )
+        return as_features(X, False)[0], labels.astype(np.uint32)
+
+    def state_dict(self) -> dict[str, Array]:
+        """The model as torch has it.
+
+        Returns
+        -------
+        dict of ndarray
+            ``weight`` (outputs x features) and ``bias`` (outputs), float32; one output for two
+            classes. ``{k: torch.from_numpy(v) for k, v in model.state_dict().items()}`` is what
+            ``torch.nn.Linear.load_state_dict`` takes.
+        """
+        check_is_fitted(self)
+        return {
+            "weight": np.array(self.coef_, dtype=np.float32),
+            "bias": np.array(self.intercept_, dtype=np.float32),
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> TorchLinear:
+        """Begin the next fits at these weights.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            ``weight`` and ``bias``, as arrays or tensors.
+
+        Returns
+        -------
+        TorchLinear
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            For other names, or shapes that do not fit together.
+        """
+        if set(state_dict) != {"weight", "bias"}:
+            raise ValueError(
+                f"state_dict: found {sorted(state_dict)}, expected ['bias', 'weight']"
+            )
+        weight, bias = (
+            np.ascontiguousarray(to_numpy(state_dict[name], name), dtype=np.float32)
+            for name in ("weight", "bias")
+        )
+        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            raise ValueError(
+                f"state_dict: found a weight of shape {weight.shape} and a bias of shape "
+                f"{bias.shape}, expected (outputs, features) and (outputs,)"
+            )
+        self._start = (weight, bias)
+        return self

@@ -1,0 +1,91 @@
+//! NumPy arrays as flowreg's rows, labels, weights and models, and back.
+
+use flowreg::{ClassWeights, Model, Rows, SampleWeights, Samples};
+use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
+use numpy::{PyUntypedArrayMethods, ToPyArray};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::errors::to_python;
+
+/// Features and their labels, as Python passes them.
+pub(crate) type Labelled<'py> = (PyReadonlyArray2<'py, f32>, PyReadonlyArray1<'py, u32>);
+
+/// Weight and bias of a model, as Python passes them.
+pub(crate) type Start<'py> = (PyReadonlyArray2<'py, f32>, PyReadonlyArray1<'py, f32>);
+
+/// Labelled rows, borrowed. The features of a row lie side by side; rows may lie apart.
+pub(crate) fn samples<'a>(
+    x: &'a PyReadonlyArray2<'_, f32>,
+    labels: &'a PyReadonlyArray1<'_, u32>,
+    classes: usize,
+) -> PyResult<Samples<'a>> {
+    let (rows, features) = (x.shape()[0], x.shape()[1]);
+    const SIZE: isize = size_of::<f32>() as isize;
+    let (row, column) = (x.strides()[0], x.strides()[1]);
+    let stride = if rows > 1 {
+        row / SIZE
+    } else {
+        features as isize
+    };
+    let is_aligned = x.data().is_aligned() && row % SIZE == 0;
+    if !is_aligned || (features > 1 && column != SIZE) || stride < features as isize {
+        return Err(PyValueError::new_err(format!(
+            "x: found strides ({row}, {column}), expected aligned rows with their features side \
+             by side: pass numpy.ascontiguousarray(x)"
+        )));
+    }
+    let values = match rows.checked_sub(1) {
+        None => 0,
+        Some(before) => before * stride as usize + features,
+    };
+    // SAFETY: NumPy's array of this shape and these strides, which are multiples of a value and not
+    // negative, spans these values; it is aligned and lives as long as `x`. Python may write to it while
+    // the fit reads, as it may while any library computes with the interpreter released.
+    let values = unsafe { std::slice::from_raw_parts(x.data(), values) };
+    let rows = Rows::strided(values, rows, features, stride as usize).map_err(to_python)?;
+    Samples::from_rows(rows, labels.as_slice()?, classes).map_err(to_python)
+}
+
+/// The weights of rows and classes.
+pub(crate) fn weighting(
+    samples: Option<PyReadonlyArray1<'_, f64>>,
+    classes: Option<PyReadonlyArray1<'_, f64>>,
+    label_smoothing: f64,
+) -> PyResult<SampleWeights> {
+    let copied = |weights: PyReadonlyArray1<'_, f64>| weights.as_slice().map(<[f64]>::to_vec);
+    Ok(SampleWeights {
+        samples: samples.map(copied).transpose()?,
+        classes: match classes {
+            None => ClassWeights::Equal,
+            Some(classes) => ClassWeights::Given(copied(classes)?),
+        },
+        label_smoothing,
+    })
+}
+
+/// The model of a weight and a bias.
+pub(crate) fn model((weight, bias): &Start<'_>) -> PyResult<Model> {
+    let (weight, bias) = (weight.as_slice()?.to_vec(), bias.as_slice()?.to_vec());
+    Model::new(weight, bias).map_err(to_python)
+}
+
+/// Set `weight` (c x d) and `bias` (c).
+pub(crate) fn set_model(dict: &Bound<'_, PyDict>, model: &Model) -> PyResult<()> {
+    let py = dict.py();
+    let shape = [model.outputs(), model.weight().cols()];
+    let weight = model.weight().as_slice().to_pyarray(py).reshape(shape)?;
+    dict.set_item("weight", weight)?;
+    dict.set_item("bias", model.bias().to_pyarray(py))
+}
+
+/// A matrix of these values, row by row.
+pub(crate) fn matrix<'py>(
+    py: Python<'py>,
+    values: Vec<f64>,
+    columns: usize,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let rows = values.len() / columns.max(1);
+    PyArray1::from_vec(py, values).reshape([rows, columns])
+}

@@ -1,0 +1,32 @@
+//! Datasets that flowreg-prep made, and the memory that there is.
+
+use std::path::PathBuf;
+
+use flowreg::design::plan;
+use flowreg::{Cancel, Dataset, threads};
+use pyo3::prelude::*;
+
+use crate::progress::run;
+
+/// Hold the features and labels of a split against their checksums, and return the names of the
+/// classes. The arrays are SPLIT.x.npy and SPLIT.y.npy in the directory.
+#[pyfunction]
+#[pyo3(signature = (directory, split, *, threads=None))]
+pub(crate) fn verify_split(
+    py: Python<'_>,
+    directory: PathBuf,
+    split: &str,
+    threads: Option<usize>,
+) -> PyResult<Vec<String>> {
+    run(py, &Cancel::new(), None, |_| {
+        let dataset = Dataset::open(&directory)?;
+        threads::pool(threads)?.install(|| dataset.split(split))?;
+        Ok(dataset.manifest().class_names.clone())
+    })
+}
+
+/// Bytes of memory that can be had, as far as the system tells.
+#[pyfunction]
+pub(crate) fn available_memory() -> Option<u64> {
+    plan::available_memory()
+}

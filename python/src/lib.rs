@@ -1,0 +1,22 @@
+//! The compiled part of the Python package `flowreg`: the two fits, over NumPy arrays.
+//!
+//! Labels are numbers from 0 here and features are f32; whatever else Python has is converted in
+//! Python. A function takes keyword arguments and returns a dict of plain numbers and arrays.
+
+mod arrays;
+mod dataset;
+mod errors;
+mod path;
+mod progress;
+mod sgd;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _flowreg(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(path::fit_path, module)?)?;
+    module.add_function(wrap_pyfunction!(sgd::fit_sgd, module)?)?;
+    module.add_function(wrap_pyfunction!(dataset::available_memory, module)?)?;
+    module.add_function(wrap_pyfunction!(dataset::verify_split, module)?)
+}

@@ -1,0 +1,10 @@
+"""What is skipped is counted where `.ci/run` counts it."""
+
+import os
+
+
+def pytest_runtest_logreport(report):
+    log = os.environ.get("FLOWREG_SKIPPED_LOG")
+    if report.skipped and log:
+        with open(log, "a") as lines:
+            lines.write(f"python: {report.nodeid}: {report.longrepr[2]}\n")

@@ -1,0 +1,207 @@
+"""LogisticRegressionCV chooses as scikit-learn's does."""
+
+import warnings
+
+import numpy as np
+import pytest
+import sklearn
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegressionCV as Reference
+from sklearn.metrics import get_scorer, log_loss, make_scorer
+from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, StratifiedKFold
+
+import flowreg
+
+X, Y = load_digits(return_X_y=True)
+X, Y = X[Y < 4, 8:40][:240].astype(np.float32) / 16, Y[Y < 4][:240]
+CS = [1e-3, 1e-1, 10.0]
+
+
+def reference(X, y, sample_weight=None, **options):
+    options = {"Cs": CS, "solver": "newton-cholesky", "tol": 1e-8, **options}
+    if sklearn.__version__ >= "1.8":
+        options.update(l1_ratios=(0,), use_legacy_attributes=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Reference(**options).fit(X.astype(np.float64), y, sample_weight)
+
+
+def cv(**options):
+    return flowreg.LogisticRegressionCV(**{"Cs": CS, **options})
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "accuracy", "balanced_accuracy", "roc_auc_ovr"])
+def test_scores_choice_and_model_are_scikit_learns(scoring, classes, weighted):
+    rows = Y < classes
+    x, y = X[rows], Y[rows]
+    weights = np.random.default_rng(0).uniform(0.5, 2, len(y)) if weighted else None
+    options = {"scoring": scoring, "cv": StratifiedKFold(3)}
+    ours = cv(tol=1e-6, **options).fit(x, y, weights)
+    theirs = reference(x, y, weights, **options)
+    assert ours.scores_.shape == theirs.scores_.shape == (3, 1, 3)
+    for number, (fitted, _) in enumerate(StratifiedKFold(3).split(x, y)):
+        at = None if weights is None else weights[fitted]
+        for C, ours_at, theirs_at in zip(CS, ours.coefs_paths_[number, 0], theirs.coefs_paths_[number, 0]):
+            found, lowest = (objective(coefs, x[fitted], y[fitted], at, C) for coefs in (ours_at, theirs_at))
+            # Folds are solved to 1e-3, which promises a gap of at most 100 times that.
+            assert -1e-6 < found / lowest - 1 < 0.1
+            if C < 1:
+                size = np.abs(theirs_at).max()
+                np.testing.assert_allclose(centred(ours_at), centred(theirs_at), rtol=0, atol=0.01 * size)
+    assert ours.score(x, y) == pytest.approx(get_scorer(scoring)(ours, x, y))
+
+
+def objective(coefs, x, y, weights, C):
+    z = x.astype(np.float64) @ coefs[:, :-1].T + coefs[:, -1]
+    if len(coefs) == 1:
+        z = np.hstack([np.zeros_like(z), z])
+    losses = np.logaddexp.reduce(z, axis=1) - z[np.arange(len(y)), y]
+    return C * np.sum(losses if weights is None else weights * losses) + (coefs[:, :-1] ** 2).sum() / 2
+
+
+def centred(coefs):
+    """Weights and intercepts; those of a softmax are known up to a constant."""
+    return coefs - coefs.mean(axis=-2, keepdims=True) if coefs.shape[-2] > 1 else coefs
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.filterwarnings("ignore:F-score is ill-defined")
+@pytest.mark.parametrize("scoring", ["f1_macro", "neg_log_loss", "neg_brier_score"])
+def test_scorers_are_told_the_classes(scoring, classes):
+    rows = Y < classes
+    x, labels = X[rows], np.array(list("abcd"))[Y[rows]]
+    folds = list(StratifiedKFold(3).split(x, labels))
+    # This fold holds out one class alone.
+    folds.append((np.arange(len(x)), np.flatnonzero(labels == "b")))
+    assert np.isfinite(cv(scoring=scoring, cv=folds).fit(x, labels).scores_).all()
+
+
+def test_default_score_is_accuracy():
+    model = cv().fit(X, Y)
+    np.testing.assert_array_equal(model.scores_, cv(scoring="accuracy").fit(X, Y).scores_)
+    assert model.score(X, Y) == pytest.approx((model.predict(X) == Y).mean())
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_without_refit_the_folds_best_models_are_averaged(classes, fit_intercept):
+    rows = Y < classes
+    options = {"refit": False, "scoring": "neg_log_loss", "fit_intercept": fit_intercept, "cv": 3}
+    ours = cv(**options).fit(X[rows], Y[rows])
+    theirs = reference(X[rows], Y[rows], **options)
+    assert ours.C_ == pytest.approx(theirs.C_)
+    size = np.abs(theirs.coef_).max()
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=0, atol=0.02 * size)
+    intercepts = [m.intercept_ - (m.intercept_.mean() if classes > 2 else 0) for m in (ours, theirs)]
+    np.testing.assert_allclose(*intercepts, rtol=0, atol=0.02 * size)
+
+
+def test_folds_of_every_kind():
+    n = len(Y)
+    pairs = list(KFold(4, shuffle=True, random_state=0).split(X))
+    masks = [(np.isin(np.arange(n), fit), np.isin(np.arange(n), out)) for fit, out in pairs]
+    expected = cv(cv=pairs).fit(X, Y).scores_
+    assert expected.shape == (4, 1, 3)
+    for folds in (iter(pairs), KFold(4, shuffle=True, random_state=0), masks):
+        np.testing.assert_array_equal(cv(cv=folds).fit(X, Y).scores_, expected)
+    assert cv(cv=ShuffleSplit(2, random_state=0)).fit(X, Y).scores_.shape == (2, 1, 3)
+
+
+def test_a_number_of_Cs_and_any_order():
+    model = cv(Cs=4).fit(X, Y)
+    np.testing.assert_allclose(model.Cs_, np.logspace(-4, 4, 4))
+    ordered, shuffled = cv().fit(X, Y), cv(Cs=[10.0, 1e-3, 1e-1]).fit(X, Y)
+    np.testing.assert_array_equal(shuffled.scores_, ordered.scores_[:, :, [2, 0, 1]])
+    np.testing.assert_array_equal(shuffled.coefs_paths_, ordered.coefs_paths_[:, :, [2, 0, 1]])
+    assert shuffled.C_ == ordered.C_
+
+
+def test_a_scorer_that_looks_at_the_rows():
+    seen = []
+
+    def scorer(estimator, rows, y):
+        seen.append(rows)
+        return -log_loss(y, estimator.predict_proba(rows), labels=estimator.classes_)
+
+    folds = KFold(2)
+    model = cv(scoring=scorer, cv=folds).fit(X, Y)
+    expected = cv(scoring="neg_log_loss", cv=folds).fit(X, Y)
+    np.testing.assert_allclose(model.scores_, expected.scores_)
+    np.testing.assert_array_equal(seen[0], X[: len(X) // 2])
+    made = make_scorer(log_loss, greater_is_better=False, response_method="predict_proba")
+    np.testing.assert_allclose(cv(scoring=made, cv=folds).fit(X, Y).scores_, expected.scores_)
+
+
+def test_shifted_columns():
+    far = X.astype(np.float64)
+    far[:, 20] += 1e9
+    near, shifted = cv(cv=3).fit(X.astype(np.float64), Y), cv(cv=3).fit(far, Y)
+    np.testing.assert_allclose(shifted.scores_, near.scores_, atol=0.02)
+    intercepts = [shifted.coefs_paths_[..., -1], near.coefs_paths_[..., -1]]
+    intercepts[0] = intercepts[0] + 1e9 * shifted.coefs_paths_[..., 20]
+    np.testing.assert_allclose(*intercepts, atol=0.1)
+
+
+def test_paths_are_left_out_on_request():
+    model = cv(store_coefs_paths=False).fit(X, Y)
+    assert not hasattr(model, "coefs_paths_")
+    np.testing.assert_array_equal(model.coef_, cv().fit(X, Y).coef_)
+
+
+def test_paths_beyond_memory_are_refused_with_their_size():
+    rows = np.zeros((40, 100_000), np.float32)
+    everything = np.arange(40)
+    huge = cv(Cs=list(np.logspace(-3, 3, 9000)), cv=[(everything, everything)] * 100)
+    sizes = "100 folds x 9000 Cs x 20 outputs x 100001 coefficients take 7200072000000 bytes"
+    with pytest.raises(MemoryError, match=f"{sizes}.*store_coefs_paths=False"):
+        huge.fit(rows, everything % 20)
+
+
+def test_a_fold_that_cannot_be_fitted_is_left_out_with_a_warning():
+    order = np.argsort(Y, kind="stable")
+    folds = [(np.flatnonzero(Y == 1), order[:9]), *KFold(3).split(X)]
+    with pytest.warns(UserWarning, match="fold 0 is left out") as caught:
+        model = cv(cv=folds).fit(X, Y)
+    assert caught[0].filename == __file__
+    assert np.isnan(model.scores_[0]).all() and np.isfinite(model.scores_[1:]).all()
+    np.testing.assert_array_equal(model.coef_, cv(cv=KFold(3)).fit(X, Y).coef_)
+
+
+def test_events_tell_the_fold():
+    events = []
+    cv(cv=3, callback=events.append).fit(X, Y)
+    folds = {event["fold"] for event in events if event["event"] == "step"}
+    assert folds == {0, 1, 2, None}
+    assert {event["event"] for event in events} == {"gram_matrix", "step"}
+
+
+def test_groups_by_metadata_routing():
+    groups = np.arange(len(Y)) % 5
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = cv(cv=GroupKFold(5)).fit(X, Y, groups=groups)
+    expected = cv(cv=list(GroupKFold(5).split(X, Y, groups))).fit(X, Y)
+    np.testing.assert_array_equal(model.scores_, expected.scores_)
+    with pytest.raises(ValueError, match="fit: found groups, expected none"):
+        cv().fit(X, Y, groups=groups)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"Cs": []}, "Cs: found"),
+        ({"Cs": 0}, "Cs: found 0"),
+        ({"Cs": [1, -1]}, "Cs: found"),
+        ({"Cs": [np.inf]}, "Cs: found"),
+        ({"penalty": None}, "there is no C to choose"),
+        ({"penalty": "l1"}, "penalty: found 'l1'"),
+        ({"l1_ratios": [0.5]}, "l1_ratio of"),
+        ({"use_legacy_attributes": True}, "use_legacy_attributes: found True"),
+        ({"solver": "saga"}, "solver: found 'saga'"),
+        ({"scoring": "best"}, "best"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        cv(**options).fit(X, Y)

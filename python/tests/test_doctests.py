@@ -1,0 +1,23 @@
+"""The examples in the documentation do what they say."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["", "._logistic", "._cv", "._torch", "._probe"])
+def test_examples(name):
+    module = importlib.import_module(f"flowreg{name}")
+    failed, tried = doctest.testmod(module)
+    assert failed == 0 < tried
+
+
+def test_readme(capsys):
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    (code,) = re.findall("```python\n(.*?)```", text, re.DOTALL)
+    exec(code, {})
+    score, status = capsys.readouterr().out.split()[:2]
+    assert float(score) > 0.9 and status == "converged"

@@ -1,0 +1,175 @@
+"""fit_linear_probe: protocols, files, results."""
+
+import json
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression as Reference
+from sklearn.model_selection import KFold
+
+import flowreg
+from flowreg import fit_linear_probe
+
+X, Y = load_digits(return_X_y=True)
+X, Y = X[Y < 5][:500].astype(np.float32) / 16, Y[Y < 5][:500]
+TRAIN, VAL = (X[:350], Y[:350]), (X[350:], Y[350:])
+
+
+def accuracy(C):
+    """On the validation rows, by scikit-learn."""
+    model = Reference(C=C, solver="newton-cholesky", tol=1e-6).fit(*TRAIN)
+    return model.score(*VAL)
+
+
+def test_validation_rows_choose():
+    Cs = [1e-4, 1e-2, 1.0, 100.0]
+    probe = fit_linear_probe(*TRAIN, val=VAL, Cs=Cs)
+    table = pd.DataFrame(probe.table)
+    assert list(table) == ["C", "accuracy", "log_loss"] and list(table["C"]) == Cs
+    np.testing.assert_allclose(table["accuracy"], [accuracy(C) for C in Cs], atol=1.5 / 150)
+    assert probe.C == Cs[table["accuracy"].argmax()] and probe.score == table["accuracy"].max()
+    everything = flowreg.LogisticRegression(C=probe.C).fit(X, Y)
+    np.testing.assert_array_equal(probe.model.coef_, everything.coef_)
+    np.testing.assert_array_equal(probe.predict(X), everything.predict(X))
+    state = probe.state_dict()
+    assert state["weight"].shape == (5, 64) and state["bias"].dtype == np.float32
+    assert f"C = {probe.C:.4g}" in probe._repr_html_()
+
+
+def test_protocol_of_clip():
+    probe = fit_linear_probe(*TRAIN, val=VAL, protocol="clip")
+    Cs = probe.table["C"]
+    assert 7 < len(Cs) <= 7 + 8
+    np.testing.assert_allclose([C for C in Cs if round(np.log10(C), 6) % 2 == 0][:3], [1e-6, 1e-4, 1e-2])
+    # Eight values a decade around the best one.
+    nearest = min(abs(np.log10(C / probe.C)) for C in Cs if C != probe.C)
+    assert nearest == pytest.approx(0.125)
+    with pytest.raises(ValueError, match="protocol: found 'clip', expected `val`"):
+        fit_linear_probe(*TRAIN, protocol="clip")
+
+
+def test_protocol_of_dinov2():
+    probe = fit_linear_probe(X, Y)
+    np.testing.assert_allclose(probe.table["C"], np.logspace(-6, 5, 45))
+    assert fit_linear_probe(X, Y, protocol="dinov2").table == probe.table
+    assert fit_linear_probe(X, Y, seed=1).table != probe.table
+    assert probe.score > 0.9
+
+
+def test_folds_choose():
+    folds = KFold(4, shuffle=True, random_state=0)
+    probe = fit_linear_probe(X, Y, cv=folds, Cs=[1e-3, 1.0])
+    scores = [
+        np.mean([
+            flowreg.LogisticRegression(C=C).fit(X[fit], Y[fit]).score(X[out], Y[out])
+            for fit, out in folds.split(X)
+        ])
+        for C in (1e-3, 1.0)
+    ]
+    np.testing.assert_allclose(probe.table["accuracy"], scores, atol=0.01)
+
+
+def save_safetensors(path, **arrays):
+    names = {"float32": "F32", "float16": "F16", "int64": "I64", "uint16": "BF16"}
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, array in arrays.items():
+        header[name] = {
+            "dtype": names[str(array.dtype)],
+            "shape": array.shape,
+            "data_offsets": [len(data), len(data) + array.nbytes],
+        }
+        data += array.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def test_files(tmp_path):
+    expected = fit_linear_probe(X, Y, Cs=[0.1, 1.0]).table
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", Y)
+    np.savez(tmp_path / "both.npz", features=X, labels=Y)
+    save_safetensors(tmp_path / "both.safetensors", features=X, labels=Y)
+    save_safetensors(tmp_path / "half.safetensors", x=X.astype(np.float16))
+    upper = (X.view(np.uint32) >> 16).astype(np.uint16)
+    save_safetensors(tmp_path / "brain.safetensors", x=upper)
+    for features, labels in [
+        (tmp_path / "x.npy", Y),
+        (str(tmp_path / "x.npy"), tmp_path / "y.npy"),
+        (tmp_path / "both.npz", None),
+        (tmp_path / "both.safetensors", None),
+        # Sixteenths are numbers of 16 bits, too.
+        (tmp_path / "half.safetensors", Y),
+        (tmp_path / "brain.safetensors", Y),
+        (X.astype(np.float16), Y),
+        (np.load(tmp_path / "x.npy", mmap_mode="r"), Y),
+    ]:
+        assert fit_linear_probe(features, labels, Cs=[0.1, 1.0]).table == expected
+    np.savez(tmp_path / "many.npz", a=X, b=X)
+    for path, message in [
+        ("many.npz", r"found the arrays \['a', 'b'\], expected one called features or x"),
+        ("x.csv", "found a file of kind '.csv'"),
+    ]:
+        (tmp_path / "x.csv").touch()
+        with pytest.raises(ValueError, match=message):
+            fit_linear_probe(tmp_path / path, Y)
+    with pytest.raises(FileNotFoundError):
+        fit_linear_probe(tmp_path / "none.npy", Y)
+    whole = (tmp_path / "both.safetensors").read_bytes()
+    for length in (4, 100, len(whole) - 1):
+        (tmp_path / "cut.safetensors").write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="cut.safetensors: found"):
+            fit_linear_probe(tmp_path / "cut.safetensors")
+
+
+def test_a_dataset_directory(tmp_path):
+    # Made by: flowreg-prep npy --x x.npy --y y.npy --x-val xv.npy --y-val yv.npy --out iris
+    iris = Path(__file__).parent / "iris"
+    train, val = ((np.load(iris / f"{s}.x.npy"), np.load(iris / f"{s}.y.npy")) for s in ("train", "val"))
+    expected = fit_linear_probe(*train, val=val, Cs=[0.1, 10])
+    probe = fit_linear_probe(iris, val="val", Cs=[0.1, 10])
+    assert probe.table == expected.table and probe.C == expected.C
+    np.testing.assert_array_equal(probe.model.coef_, expected.model.coef_)
+    with pytest.raises(ValueError, match='no split "test", expected one of train, val'):
+        fit_linear_probe(iris, val="test")
+    for file in iris.iterdir():
+        data = bytearray(file.read_bytes())
+        if file.name == "train.x.npy":
+            data[-1] ^= 64
+        (tmp_path / file.name).write_bytes(data)
+    with pytest.raises(ValueError, match="train.x.npy"):
+        fit_linear_probe(tmp_path, val="val")
+
+
+def test_a_directory_that_is_no_dataset(tmp_path):
+    with pytest.raises(FileNotFoundError, match="flowreg-prep makes one"):
+        fit_linear_probe(tmp_path)
+
+
+@pytest.mark.skipif("torch" in sys.modules, reason="SKIPPED: torch is there")
+def test_without_torch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    probe = fit_linear_probe(X, Y, Cs=[1.0])
+    with pytest.raises(ImportError, match=r"state_dict\(\) needs none"):
+        probe.linear()
+    (tmp_path / "x.pt").touch()
+    with pytest.raises(ImportError, match="save the features as .npy or .safetensors"):
+        fit_linear_probe(tmp_path / "x.pt", Y)
+
+
+def test_what_does_not_fit_together_is_refused():
+    for arguments, options, message in [
+        ((X, Y[:-1]), {}, r"found shapes \(500, 64\) and \(499,\)"),
+        ((X[0], Y), {}, "features and labels"),
+        ((X,), {}, "labels: found none"),
+        (TRAIN, {"val": (X[:, 1:], Y)}, "val: found 63 features, expected 64"),
+        (TRAIN, {"val": "val"}, "val: found 'val', expected a pair"),
+        (TRAIN, {"val": VAL, "cv": 3}, "val and cv: found both"),
+        (TRAIN, {"protocol": "best"}, "protocol: found 'best'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            fit_linear_probe(*arguments, **options)
