@@ -20,7 +20,7 @@ use crate::progress::{run, set_epoch};
     weight_decay=0.0, batch_size=None, seed=0, schedule="constant", step_size=30, gamma=0.1,
     warmup=0, init="torch", start=None, early_stopping=None, sample_weight=None,
     class_weight=None, label_smoothing=0.0, validation=None, engine="auto", threads=None,
-    callback=None
+    callback=None, fit_intercept=true
 ))]
 #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
 pub(crate) fn fit_sgd<'py>(
@@ -50,6 +50,7 @@ pub(crate) fn fit_sgd<'py>(
     engine: &str,
     threads: Option<usize>,
     callback: Option<Py<PyAny>>,
+    fit_intercept: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
     let train = arrays::samples(&x, &labels, classes)?;
     let validation = validation
@@ -68,6 +69,7 @@ pub(crate) fn fit_sgd<'py>(
             _ => return Err(unknown("init", init, "torch or zeros")),
         },
         engine: EngineChoice::named(engine).map_err(to_python)?,
+        fit_intercept,
         weighting: arrays::weighting(sample_weight, class_weight, label_smoothing)?,
         early_stopping,
         threads,

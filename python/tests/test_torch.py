@@ -22,7 +22,9 @@ def softmax(z):
     return e / e.sum(axis=1, keepdims=True)
 
 
-def sgd(X, y, classes, W, b, epochs, lr, momentum=0, dampening=0, nesterov=False, weight_decay=0):
+def sgd(
+    X, y, classes, W, b, epochs, lr, momentum=0, dampening=0, nesterov=False, weight_decay=0, bias=True
+):
     """torch.optim.SGD over all rows, in float64, as its documentation defines it."""
     X, W, b = X.astype(np.float64), W.astype(np.float64), b.astype(np.float64)
     buffers, losses = None, []
@@ -36,7 +38,7 @@ def sgd(X, y, classes, W, b, epochs, lr, momentum=0, dampening=0, nesterov=False
             p = softmax(z)
             losses.append(-np.log(p[np.arange(len(y)), y]).mean())
             g = (p - np.eye(classes)[y]) / len(y)
-        gradients = [g.T @ X + weight_decay * W, g.sum(axis=0) + weight_decay * b]
+        gradients = [g.T @ X + weight_decay * W, bias * (g.sum(axis=0) + weight_decay * b)]
         if momentum:
             if buffers is None:
                 buffers = gradients
@@ -60,16 +62,17 @@ def sgd(X, y, classes, W, b, epochs, lr, momentum=0, dampening=0, nesterov=False
         {"momentum": 0.9, "dampening": 0.5},
         {"momentum": 0.9, "nesterov": True},
         {"weight_decay": 0.1},
+        {"bias": False, "momentum": 0.9},
     ],
 )
 def test_every_epoch_is_torchs(options, classes, engine):
     y = Y % classes
-    start = flowreg.TorchLinear(epochs=0).fit(X, y).state_dict()
-    W, b, losses = sgd(X, y, classes, start["weight"], start["bias"], 30, 0.05, **options)
+    start = flowreg.TorchLinear(epochs=0, bias=options.get("bias", True)).fit(X, y)
+    W, b, losses = sgd(X, y, classes, start.coef_, start.intercept_, 30, 0.05, **options)
     model = flowreg.TorchLinear(lr=0.05, epochs=30, engine=engine, **options).fit(X, y)
     np.testing.assert_allclose([epoch["loss"] for epoch in model.history_], losses, rtol=1e-5)
     np.testing.assert_allclose(model.state_dict()["weight"], W, atol=1e-5)
-    np.testing.assert_allclose(model.state_dict()["bias"], b, atol=1e-5)
+    np.testing.assert_allclose(model.intercept_, b, atol=1e-5)
     assert model.engine_ == engine and model.lr_ == 0.05
 
 
@@ -166,6 +169,16 @@ def test_weights_go_in_and_out():
     with pytest.raises(ValueError, match=r"state_dict: found a weight of shape \(40, 60\)"):
         second.load_state_dict({"weight": X, "bias": Y[:3]})
     assert clone(first).get_params() == first.get_params()
+
+
+def test_without_a_bias_the_state_has_none():
+    model = flowreg.TorchLinear(bias=False, epochs=3).fit(X, Y)
+    assert list(model.state_dict()) == ["weight"] and not model.intercept_.any()
+    start = flowreg.TorchLinear(epochs=0).fit(X, Y).state_dict()
+    again = flowreg.TorchLinear(bias=False, epochs=3).load_state_dict({"weight": start["weight"]})
+    np.testing.assert_array_equal(again.fit(X, Y).coef_, model.coef_)
+    with pytest.raises(ValueError, match="expected .'weight'. with bias=False"):
+        again.load_state_dict(start)
 
 
 def test_batches_are_seeded():

@@ -64,6 +64,7 @@ def fit_sgd(
     engine: str = "auto",
     threads: int | None = None,
     callback: Callable[[dict[str, Any]], Any] | None = None,
+    fit_intercept: bool = True,
 ) -> dict[str, Any]: ...
 def verify_split(
     directory: str | PathLike[str], split: str, *, threads: int | None = None

@@ -56,6 +56,8 @@ class TorchLinear(LinearClassifier):
         As of ``CrossEntropyLoss``.
     engine : {'auto', 'gram', 'primal'}, default='auto'
         'gram' computes with products of rows, 'primal' with the weight; 'auto' is the cheaper one.
+    bias : bool, default=True
+        As of ``torch.nn.Linear``. Without a bias `intercept_` is 0.
     verbose : int, default=0
         1 prints a line for each epoch.
     n_threads : int or None, default=None
@@ -118,6 +120,7 @@ class TorchLinear(LinearClassifier):
         class_weight: Any = None,
         label_smoothing: float = 0.0,
         engine: str = "auto",
+        bias: bool = True,
         verbose: int = 0,
         n_threads: int | None = None,
         callback: Callable[[dict[str, Any]], Any] | None = None,
@@ -139,6 +142,7 @@ class TorchLinear(LinearClassifier):
         self.class_weight = class_weight
         self.label_smoothing = label_smoothing
         self.engine = engine
+        self.bias = bias
         self.verbose = verbose
         self.n_threads = n_threads
         self.callback = callback
@@ -219,6 +223,7 @@ class TorchLinear(LinearClassifier):
             engine=self.engine,
             threads=threads(self.n_threads),
             callback=listener(self.verbose, self.callback),
+            fit_intercept=bool(self.bias),
         )
         data.set_model(fit)
         self.history_ = fit["history"]
@@ -246,15 +251,15 @@ class TorchLinear(LinearClassifier):
         Returns
         -------
         dict of ndarray
-            ``weight`` (outputs x features) and ``bias`` (outputs), float32; one output for two
-            classes. ``{k: torch.from_numpy(v) for k, v in model.state_dict().items()}`` is what
+            ``weight`` (outputs x features) and ``bias`` (outputs), float32, the latter unless
+            ``bias=False``; one output for two classes. ``{k: torch.from_numpy(v) for k, v in model.state_dict().items()}`` is what
             ``torch.nn.Linear.load_state_dict`` takes.
         """
         check_is_fitted(self)
-        return {
-            "weight": np.array(self.coef_, dtype=np.float32),
-            "bias": np.array(self.intercept_, dtype=np.float32),
-        }
+        state = {"weight": np.array(self.coef_, dtype=np.float32)}
+        if self.bias:
+            state["bias"] = np.array(self.intercept_, dtype=np.float32)
+        return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> TorchLinear:
         """Begin the next fits at these weights.
@@ -262,7 +267,7 @@ class TorchLinear(LinearClassifier):
         Parameters
         ----------
         state_dict : mapping
-            ``weight`` and ``bias``, as arrays or tensors.
+            ``weight`` and, unless ``bias=False``, ``bias``, as arrays or tensors.
 
         Returns
         -------
@@ -274,14 +279,17 @@ class TorchLinear(LinearClassifier):
         ValueError
             For other names, or shapes that do not fit together.
         """
-        if set(state_dict) != {"weight", "bias"}:
+        names = ["bias", "weight"] if self.bias else ["weight"]
+        if sorted(state_dict) != names:
             raise ValueError(
-                f"state_dict: found {sorted(state_dict)}, expected ['bias', 'weight']"
+                f"state_dict: found {sorted(state_dict)}, expected {names} with bias={self.bias}"
             )
-        weight, bias = (
-            np.ascontiguousarray(to_numpy(state_dict[name], name), dtype=np.float32)
-            for name in ("weight", "bias")
-        )
+        arrays = {
+            name: np.ascontiguousarray(to_numpy(state_dict[name], name), dtype=np.float32)
+            for name in names
+        }
+        weight = arrays["weight"]
+        bias = arrays.get("bias", np.zeros(weight.shape[:1], np.float32))
         if weight.ndim != 2 or bias.shape != weight.shape[:1]:
             raise ValueError(
                 f"state_dict: found a weight of shape {weight.shape} and a bias of shape "
