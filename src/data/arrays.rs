@@ -239,7 +239,7 @@ impl Opened {
             features[0].finish.seen = Some(Columns::new(columns));
         } else if may_lose.contains(&true) {
             let cancel = options.cancel.clone().unwrap_or_default();
-            let seen = features[0].look(&cancel)?;
+            let seen = features[0].statistics(&cancel)?;
             if may_lose[0] {
                 numbers.shift = seen.settle(true, &features[0].array.path, of_column)?;
             }

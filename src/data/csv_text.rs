@@ -86,7 +86,7 @@ pub fn prepare(
         let source = kept(part, staging.dir(), &cancel)?;
         let mut table = open(part, &source, &format)?;
         format.columns = Some(table.columns.clone());
-        table.finish = Finish::only_looking(table.features(), format.shift.as_deref());
+        table.finish = Finish::observe_only(table.features(), format.shift.as_deref());
         let mut row = vec![0.0; table.features()];
         let mut codes = Vec::new();
         while table.read(&mut row)? > 0 {

@@ -250,7 +250,7 @@ pub(crate) struct Numbered {
     pub names: Option<Vec<String>>,
 }
 
-/// Read an array of one label a row, `rows` of them if that is known: bool, whole numbers, floats
+/// Read an array of one label per row, `rows` of them if that is known: bool, whole numbers, floats
 /// that are whole, or text; of one dimension or of one column.
 ///
 /// # Errors
@@ -270,7 +270,7 @@ pub(crate) fn read(path: &Path, rows: Option<usize>) -> Result<Labels> {
             _ => "",
         };
         let rows = rows.map_or(String::new(), |rows| format!(", {rows}"));
-        let expected = format!("one label a row{rows}{hint}");
+        let expected = format!("one label per row{rows}{hint}");
         return Err(Error::format(
             &path,
             "shape",

@@ -117,7 +117,7 @@ fn arrays_that_lie_are_refused() {
         (
             npy(Dtype::F32, &[2, 2], floats([0.0; 4])),
             npy(Dtype::U8, &[3], vec![0, 1, 1]),
-            "one label a row, 2",
+            "one label per row, 2",
         ),
         (
             npy(Dtype::F32, &[2, 2], floats([0.0; 4])),

@@ -200,7 +200,7 @@ fn labels_of_any_number_of_rows_are_compared() {
     for rows in [1, 3, 1 << 61, usize::MAX] {
         let error = read(&path, Some(rows)).unwrap_err().to_string();
         assert!(
-            error.contains(&format!("one label a row, {rows}")),
+            error.contains(&format!("one label per row, {rows}")),
             "{error}"
         );
     }
