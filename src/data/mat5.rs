@@ -463,11 +463,17 @@ mod tests {
                 "{class}"
             );
         }
-        assert!(matches!(error_of(&with(145, FLAG_COMPLEX)), E::Vector { .. }));
+        assert!(matches!(
+            error_of(&with(145, FLAG_COMPLEX)),
+            E::Vector { .. }
+        ));
         assert!(matches!(error_of(&with(160, 2)), E::Vector { .. }));
         assert!(matches!(error_of(&with(164, 4)), E::Vector { .. }));
         assert!(matches!(error_of(&with(167, 0xFF)), E::Vector { .. }));
-        assert!(matches!(error_of(&with(192, 1)), E::NotInteger { index: 0, .. }));
+        assert!(matches!(
+            error_of(&with(192, 1)),
+            E::NotInteger { index: 0, .. }
+        ));
         assert_eq!(
             read_integers(&sample(), "setid").unwrap_err(),
             E::Missing {

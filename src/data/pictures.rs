@@ -101,7 +101,12 @@ pub(super) fn decode_rgb_in(
     })
 }
 
-fn decode(kind: Kind, bytes: &[u8], options: &DecodeOptions, buffer: Vec<u8>) -> Result<Rgb, String> {
+fn decode(
+    kind: Kind,
+    bytes: &[u8],
+    options: &DecodeOptions,
+    buffer: Vec<u8>,
+) -> Result<Rgb, String> {
     let (rgb, orientation) = match kind {
         Kind::Jpeg => jpeg::decode_rgb(bytes, options, buffer)?,
         Kind::Png => png::decode_rgb(bytes, options)?,

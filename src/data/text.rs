@@ -215,7 +215,9 @@ impl Text {
     /// As [`Text::peek`].
     pub fn begins_with_line_of(&mut self, wanted: u8) -> Result<bool> {
         let mut lines = self.start()?.split(|&byte| byte == b'\n');
-        Ok(lines.find(has_content).is_some_and(|line| line.contains(&wanted)))
+        Ok(lines
+            .find(has_content)
+            .is_some_and(|line| line.contains(&wanted)))
     }
 
     /// The next bytes up to the end of the first line that is not blank or a comment, or 4 KiB of that

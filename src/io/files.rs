@@ -60,7 +60,8 @@ impl NewFile {
     /// Truncate the file to length 0.
     #[cfg(feature = "download")]
     pub fn empty(&mut self) -> Result<()> {
-        (injected_fault().and_then(|()| self.file.set_len(0))).map_err(Error::io(&self.path, "empty"))
+        (injected_fault().and_then(|()| self.file.set_len(0)))
+            .map_err(Error::io(&self.path, "empty"))
     }
 
     /// Append `bytes`. This uses `write` and no memory map, so that a full disk is an error and not
@@ -86,7 +87,8 @@ impl NewFile {
 
     /// Flush the file to the disk.
     pub fn finish(&self) -> Result<()> {
-        (injected_fault().and_then(|()| self.file.sync_all())).map_err(Error::io(&self.path, "flush"))
+        (injected_fault().and_then(|()| self.file.sync_all()))
+            .map_err(Error::io(&self.path, "flush"))
     }
 }
 
@@ -144,7 +146,8 @@ pub(crate) fn open_regular(path: &Path, doing: &'static str) -> Result<File> {
     // The name may have been given to another file since the check.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
-    let file = (injected_fault().and_then(|()| options.open(path))).map_err(Error::io(path, doing))?;
+    let file =
+        (injected_fault().and_then(|()| options.open(path))).map_err(Error::io(path, doing))?;
     check(file.metadata())?;
     Ok(file)
 }
@@ -170,7 +173,8 @@ pub(crate) fn open_unlinked(
         &mut options,
         libc::O_NOFOLLOW | libc::O_NONBLOCK,
     );
-    let file = (injected_fault().and_then(|()| options.open(path))).map_err(Error::io(path, doing))?;
+    let file =
+        (injected_fault().and_then(|()| options.open(path))).map_err(Error::io(path, doing))?;
     let metadata = file.metadata().map_err(Error::io(path, doing))?;
     if !metadata.is_file() {
         return Err(refused_name(path, kind_of(metadata.file_type())));
@@ -220,7 +224,8 @@ pub(crate) fn read_regular(
 
 /// Read a file of at most `most` bytes.
 pub(crate) fn read(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8>> {
-    let file = (injected_fault().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
+    let file =
+        (injected_fault().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
     let mut bytes = Vec::new();
     read_opened(file, path, most, &mut bytes)?;
     Ok(bytes)
@@ -229,7 +234,8 @@ pub(crate) fn read(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8
 #[cfg(all(feature = "photographs", feature = "formats"))]
 /// Read a file or pipe of at most `most` bytes to its end.
 pub(crate) fn read_stream(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8>> {
-    let file = (injected_fault().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
+    let file =
+        (injected_fault().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
     let mut bytes = Vec::new();
     (FaultyFile(&file).take(most.saturating_add(1)))
         .read_to_end(&mut bytes)
@@ -327,7 +333,8 @@ pub(crate) fn changed(path: &Path, before: u64, now: u64) -> Error {
 /// Call `each` with successive pieces of a file of any length.
 #[cfg(feature = "photographs")]
 pub(crate) fn read_pieces(path: &Path, mut each: impl FnMut(&[u8])) -> Result<()> {
-    let file = (injected_fault().and_then(|()| File::open(path))).map_err(Error::io(path, "open"))?;
+    let file =
+        (injected_fault().and_then(|()| File::open(path))).map_err(Error::io(path, "open"))?;
     let mut buffer = vec![0; 1 << 18];
     loop {
         match FaultyFile(&file).read(&mut buffer) {
@@ -442,7 +449,8 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
 /// Flush a directory's entries, so that a rename survives a power cut.
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     #[cfg(unix)]
-    (injected_fault().and_then(|()| File::open(dir)?.sync_all())).map_err(Error::io(dir, "flush"))?;
+    (injected_fault().and_then(|()| File::open(dir)?.sync_all()))
+        .map_err(Error::io(dir, "flush"))?;
     Ok(())
 }
 

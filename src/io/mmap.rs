@@ -28,7 +28,9 @@ use crate::io::npy::{Dtype, Header, MAX_HEADER};
 use crate::linalg::mat::MatRef;
 
 #[cfg(target_endian = "big")]
-compile_error!("datasets are little-endian and mapped without conversion; this machine is big-endian");
+compile_error!(
+    "datasets are little-endian and mapped without conversion; this machine is big-endian"
+);
 
 /// A matrix in a `.npy` file, memory-mapped without a copy.
 #[derive(Debug)]

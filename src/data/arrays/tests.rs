@@ -80,14 +80,7 @@ fn the_number_of_classes_follows_from_the_labels_of_all_parts() {
         x: path("x.npy"),
         y: path(y),
     });
-    let prepared = prepare(
-        &parts,
-        &DEFAULTS,
-        &path("out"),
-        Overwrite::Never,
-        &|_| {},
-    )
-    .unwrap();
+    let prepared = prepare(&parts, &DEFAULTS, &path("out"), Overwrite::Never, &|_| {}).unwrap();
     assert_eq!(prepared.manifest.class_names.len(), 13);
     assert_eq!(prepared.train_labels, [0, 9]);
     let dataset = Dataset::open(path("out")).unwrap();
@@ -143,14 +136,8 @@ fn invalid_arrays_are_rejected() {
             x: path("x.npy"),
             y: path("y.npy"),
         }];
-        let error = prepare(
-            &parts,
-            &DEFAULTS,
-            &path("out"),
-            Overwrite::Never,
-            &|_| {},
-        )
-        .unwrap_err();
+        let error =
+            prepare(&parts, &DEFAULTS, &path("out"), Overwrite::Never, &|_| {}).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
         assert!(!path("out").exists());
     }
