@@ -283,7 +283,7 @@ fn an_sgd_fit_equals_the_library() {
         refused(code, expected, text);
     };
     let code = flowreg_code::Options;
-    rejected(
+    wrong(
         flowreg_sgd_options {
             nesterov: 2,
             ..options
@@ -291,12 +291,12 @@ fn an_sgd_fit_equals_the_library() {
         code,
         "options.nesterov: found 2",
     );
-    rejected(
+    wrong(
         flowreg_sgd_options { init: 2, ..options },
         code,
         "options.init: found 2",
     );
-    rejected(
+    wrong(
         flowreg_sgd_options {
             lr: -1.0,
             ..options
@@ -304,7 +304,7 @@ fn an_sgd_fit_equals_the_library() {
         code,
         "-1",
     );
-    rejected(
+    wrong(
         flowreg_sgd_options {
             lr: 1e39,
             ..options
@@ -581,7 +581,7 @@ fn overflowing_sizes_are_rejected() {
 fn invalid_values_are_rejected() {
     let problem = Problem::new(10, 4, 4);
     let options = path_options();
-    let rejected = |samples, options, expected, text: &str| {
+    let wrong = |samples, options, expected, text: &str| {
         let mut model = null_mut();
         // SAFETY: the arrays of `problem` and structs of their own sizes.
         let code = unsafe { flowreg_fit_path(&samples, &options, null_mut(), &mut model) };
@@ -593,23 +593,23 @@ fn invalid_values_are_rejected() {
         engine: 3,
         ..options
     };
-    rejected(good, bad, code, "options.engine: found 3, expected 0 to 2");
+    wrong(good, bad, code, "options.engine: found 3, expected 0 to 2");
     let bad = flowreg_path_options {
         solver: -1,
         ..options
     };
-    rejected(good, bad, code, "options.solver: found -1");
+    wrong(good, bad, code, "options.solver: found -1");
     let bad = flowreg_path_options {
         penalty_kind: 2,
         ..options
     };
-    rejected(good, bad, code, "options.penalty_kind: found 2");
+    wrong(good, bad, code, "options.penalty_kind: found 2");
     let bad = flowreg_path_options {
         fit_intercept: 2,
         ..options
     };
-    rejected(good, bad, code, "options.fit_intercept: found 2");
-    rejected(
+    wrong(good, bad, code, "options.fit_intercept: found 2");
+    wrong(
         good,
         flowreg_path_options {
             penalty: f64::NAN,
@@ -618,7 +618,7 @@ fn invalid_values_are_rejected() {
         code,
         "NaN",
     );
-    rejected(
+    wrong(
         good,
         flowreg_path_options {
             threads: 1025,
@@ -633,10 +633,10 @@ fn invalid_values_are_rejected() {
         labels: labels.as_ptr(),
         ..good
     };
-    rejected(bad, options, SHAPE, "3 in row 7");
+    wrong(bad, options, SHAPE, "3 in row 7");
     let mut x = problem.x.clone();
     x[9] = f32::NAN;
-    rejected(
+    wrong(
         flowreg_samples {
             x: x.as_ptr(),
             ..good
