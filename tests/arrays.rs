@@ -659,7 +659,7 @@ fn refusals_say_what_to_do() {
         ),
         ("|u1", "(2, 3)", vec![0; 6], "argmax(1)"),
         ("|u1", "(1, 2)", vec![0; 2], "reshape(-1)"),
-        ("|u1", "(3,)", vec![0; 3], "one label a row, 2"),
+        ("|u1", "(3,)", vec![0; 3], "one label per row, 2"),
         (
             "|S2",
             "(2,)",

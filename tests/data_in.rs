@@ -56,7 +56,7 @@ fn arrays_and_their_dataset_give_the_same_fit() {
             world.run(FIT, &[args, &["--out", "r"]].concat())
         });
     }
-    world.refuses(65, &["val.y.npy", "one label a row, 12"], |world| {
+    world.refuses(65, &["val.y.npy", "one label per row, 12"], |world| {
         world.run(
             FIT,
             &[

@@ -1,4 +1,4 @@
-//! Errors and panics become a code and a message of the calling thread.
+//! Conversion of errors and panics to a code and a message per thread.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use flowreg::Error;
 
-/// What a function returns.
+/// Result of a function.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum flowreg_code {
@@ -17,15 +17,15 @@ pub enum flowreg_code {
     Argument = 1,
     /// An option is out of its range.
     Options = 2,
-    /// Arrays do not fit together, or hold values that are not allowed, such as NaN.
+    /// The shapes of arrays do not match, or a value is invalid, such as NaN.
     Shape = 3,
-    /// Memory cannot hold what was asked for.
+    /// The memory is too small for the request.
     Memory = 4,
     /// Numbers left the range of f32: the fit diverged, or logits are not finite.
     Numbers = 5,
-    /// The operating system refused a file operation.
+    /// A file operation failed.
     Io = 6,
-    /// A file is not what its format demands, or would not be.
+    /// A file is not valid in its format, or a model cannot be written in it.
     Format = 7,
     /// The callback stopped the fit.
     Stopped = 8,
@@ -35,7 +35,7 @@ pub enum flowreg_code {
     Internal = 10,
 }
 
-/// Why a call failed.
+/// The error of a call: its code and message.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: flowreg_code,
@@ -66,12 +66,12 @@ impl Failure {
     }
 
     fn of_panic(payload: &(dyn Any + Send)) -> Failure {
-        let said = (payload.downcast_ref::<&str>().copied())
+        let text = (payload.downcast_ref::<&str>().copied())
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
         Failure {
             code: flowreg_code::Internal,
-            message: format!("flowreg: internal fault: {said}; please report it"),
+            message: format!("flowreg: internal fault: {text}; please report it"),
         }
     }
 }
@@ -98,9 +98,9 @@ thread_local! {
         RefCell::new((flowreg_code::Ok, CString::default()));
 }
 
-/// Do `work`; what goes wrong becomes the calling thread's last error.
+/// Call `work`. Its error or panic becomes the calling thread's last error.
 pub(crate) fn guard(work: impl FnOnce() -> Result<(), Failure>) -> flowreg_code {
-    // A model is never changed, and what `work` writes is plain numbers: nothing is left broken.
+    // Unwind safe: models are immutable, and `work` writes only plain numbers.
     let failure = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => return flowreg_code::Ok,
         Ok(Err(failure)) => failure,
@@ -109,7 +109,7 @@ pub(crate) fn guard(work: impl FnOnce() -> Result<(), Failure>) -> flowreg_code 
     let mut message = failure.message.into_bytes();
     message.retain(|&byte| byte != 0);
     let message = CString::new(message).unwrap_or_default();
-    // Nothing is kept by a thread that is already being ended; the code is returned all the same.
+    // A thread that is ending cannot store the message; the code is returned.
     let _ = LAST.try_with(|last| last.replace((failure.code, message)));
     failure.code
 }
@@ -120,15 +120,15 @@ pub extern "C" fn flowreg_last_error_code() -> flowreg_code {
     (LAST.try_with(|last| last.borrow().0)).unwrap_or(flowreg_code::Ok)
 }
 
-/// The message of the calling thread's last failure, in UTF-8: what was found, what was expected.
-/// It is "" if there was none. The text is valid until the thread's next failure, until it calls
-/// flowreg_clear_error, and until it ends.
+/// The message of the calling thread's last failure, in UTF-8: what was found and what was expected;
+/// "" if it had none. The text is valid until the thread's next failure or call of
+/// flowreg_clear_error, or the end of the thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn flowreg_last_error_message() -> *const c_char {
     (LAST.try_with(|last| last.borrow().1.as_ptr())).unwrap_or(c"".as_ptr())
 }
 
-/// Forget the calling thread's last failure.
+/// Clear the calling thread's last failure.
 #[unsafe(no_mangle)]
 pub extern "C" fn flowreg_clear_error() {
     let _ = LAST.try_with(|last| last.replace((flowreg_code::Ok, CString::default())));
@@ -142,7 +142,7 @@ mod tests {
 
     fn message() -> String {
         let text = flowreg_last_error_message();
-        // SAFETY: the text ends with NUL and no call that fails lies between.
+        // SAFETY: the text ends with NUL, and no call has failed since.
         unsafe { CStr::from_ptr(text) }
             .to_str()
             .unwrap()
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_becomes_an_error() {
+    fn a_panic_is_an_internal_error() {
         assert_eq!(message(), "");
         assert_eq!(guard(|| panic!("row {}", 7)), flowreg_code::Internal);
         assert_eq!(flowreg_last_error_code(), flowreg_code::Internal);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_with_nul_is_kept() {
+    fn nul_bytes_are_removed_from_messages() {
         let code = guard(|| Err(Failure::argument("pa\0th", "a", "b")));
         assert_eq!(code, flowreg_code::Argument);
         assert_eq!(message(), "path: found a, expected b");

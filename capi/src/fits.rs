@@ -1,4 +1,4 @@
-//! Both fits: the optimum of a penalty, and the trajectory of torch's SGD.
+//! Both fits: the converged fit of one penalty, and the trajectory of torch's SGD.
 
 use std::ffi::c_void;
 use std::mem::{offset_of, size_of};
@@ -19,29 +19,29 @@ use crate::memory::{
 use crate::model::{flowreg_model, hand_out};
 use crate::progress::{Listener, flowreg_callback};
 
-/// How the weight is represented.
+/// Representation of the weight.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum flowreg_engine {
-    /// The cheaper one that fits the memory.
+    /// The cheaper of the two that fits the memory.
     Auto = 0,
-    /// Gram coordinates, for rows that are fewer than features.
+    /// Gram coordinates, for fewer rows than features.
     Gram = 1,
     /// The weight itself.
     Primal = 2,
 }
 
-/// What goes to the optimum.
+/// Solver of flowreg_fit_path.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum flowreg_solver {
-    /// Newton's method by conjugate gradients.
+    /// Newton's method with conjugate gradients.
     Newton = 0,
     /// L-BFGS.
     Lbfgs = 1,
 }
 
-/// What flowreg_path_options.penalty is.
+/// Meaning of flowreg_path_options.penalty.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum flowreg_penalty {
@@ -51,36 +51,35 @@ pub enum flowreg_penalty {
     L2 = 1,
 }
 
-/// Where SGD starts.
+/// Initial weight of SGD.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum flowreg_init {
-    /// The weights of torch.manual_seed(init_seed); torch.nn.Linear(...), to the bit.
+    /// That of torch.manual_seed(init_seed); torch.nn.Linear(...), bit-equal.
     Torch = 0,
     /// Zeros.
     Zeros = 1,
 }
 
-/// How a search for the optimum ended.
+/// How a converged fit ended.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum flowreg_status {
-    /// The gradient is small beside that at W = 0, and the gap small beside the objective.
+    /// |gradient| <= tolerance * |gradient at W = 0|, and gap <= 100 * tolerance * objective.
     Converged = 0,
-    /// Out of iterations.
+    /// The fit reached max_iterations.
     IterationLimit = 1,
-    /// The precision of products or of f32 allows no better.
+    /// The rounding of products or of f32 prevents a better optimum.
     PrecisionLimited = 2,
     /// l2 is 0 and the classes are separable: the loss has no minimum.
     Separable = 3,
     /// l2 is 0 and some samples are separable: the loss has no minimum.
     QuasiSeparable = 4,
-    /// A status that this interface does not know.
+    /// A status that this interface does not have.
     Other = 5,
 }
 
-/// Labelled rows. Zeros are good for all fields but struct_size, x, rows, features, labels and
-/// classes.
+/// Labelled rows. The fields row_stride and sample_weights may be 0.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct flowreg_samples {
@@ -92,18 +91,18 @@ pub struct flowreg_samples {
     pub rows: usize,
     /// Number of features.
     pub features: usize,
-    /// Values from the beginning of a row to that of the next, at least features; 0 is features. x
+    /// Values from the start of a row to that of the next, at least features; 0 means features. x
     /// has (rows - 1) * row_stride + features values.
     pub row_stride: usize,
-    /// A label for each row, each below classes.
+    /// The label of each row, below classes.
     pub labels: *const u32,
     /// Number of classes, 2 or more.
     pub classes: usize,
-    /// How much each row counts, 0 or above: a number for each row. NULL: all count alike.
+    /// The weight of each row, 0 or above; NULL means equal weights.
     pub sample_weights: *const f64,
 }
 
-// SAFETY: `repr(C)`, begins with struct_size, of numbers and pointers.
+// SAFETY: `repr(C)`, begins with struct_size, consists of numbers and pointers.
 unsafe impl Versioned for flowreg_samples {
     const FIRST_SIZE: usize = size_of::<flowreg_samples>();
     const DEFAULT: flowreg_samples = flowreg_samples {
@@ -124,34 +123,34 @@ unsafe impl Versioned for flowreg_samples {
 pub struct flowreg_path_options {
     /// sizeof(flowreg_path_options).
     pub struct_size: usize,
-    /// The penalty, which penalty_kind explains. Default: 1.
+    /// The penalty, in terms of penalty_kind. Default: 1.
     pub penalty: f64,
     /// A flowreg_penalty. Default: FLOWREG_PENALTY_C.
     pub penalty_kind: i32,
     /// A flowreg_solver. Default: FLOWREG_SOLVER_NEWTON.
     pub solver: i32,
-    /// Gradient norm that is small enough, as a share of that at W = 0; the gap must also be below
-    /// 100 times this share of the objective. Default: 1e-5.
+    /// Stop if |gradient| <= tolerance * |gradient at W = 0| and gap <= 100 * tolerance * objective.
+    /// Default: 1e-5.
     pub tolerance: f64,
-    /// Most steps. Default: 1000.
+    /// Limit on the number of steps. Default: 1000.
     pub max_iterations: usize,
-    /// Threads, 1 to 1024; 0 is one for each core. Default: 0.
+    /// Threads, 1 to 1024; 0 means one per core. Default: 0.
     pub threads: usize,
     /// A flowreg_engine. Default: FLOWREG_ENGINE_AUTO.
     pub engine: i32,
     /// Not used. Default: 0.
     pub reserved: i32,
-    /// Told what happens; may be NULL. Default: NULL.
+    /// Called for each event; may be NULL. Default: NULL.
     pub callback: flowreg_callback,
-    /// What callback is given. Default: NULL.
+    /// Passed to callback. Default: NULL.
     pub user_data: *mut c_void,
-    /// 1 fits a bias, 0 leaves it 0. Default: 1.
+    /// 1 to fit the bias, 0 to keep it 0. Default: 1.
     pub fit_intercept: i32,
     /// Not used. Default: 0.
     pub reserved_2: i32,
 }
 
-// SAFETY: `repr(C)`, begins with struct_size, of numbers and pointers.
+// SAFETY: `repr(C)`, begins with struct_size, consists of numbers and pointers.
 unsafe impl Versioned for flowreg_path_options {
     const FIRST_SIZE: usize = offset_of!(flowreg_path_options, callback);
     const DEFAULT: flowreg_path_options = flowreg_path_options {
@@ -171,34 +170,34 @@ unsafe impl Versioned for flowreg_path_options {
     };
 }
 
-/// The end of flowreg_fit_path, measured on the model that it gives.
+/// Result of flowreg_fit_path, measured on the returned model.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct flowreg_path_result {
     /// sizeof(flowreg_path_result), to be set before the call.
     pub struct_size: usize,
-    /// A flowreg_status. Look at it: a fit that did not converge gives its best model and
+    /// A flowreg_status, to be checked: a fit that does not converge returns its best model and
     /// FLOWREG_CODE_OK.
     pub status: i32,
-    /// The flowreg_engine that did it.
+    /// The flowreg_engine that was used.
     pub engine: i32,
     /// mean loss + (l2/2) |W|^2.
     pub objective: f64,
-    /// The objective is above its minimum by no more than this; NaN if no bound is known (l2 = 0).
+    /// Upper bound on the objective minus its minimum; NaN if unknown (l2 = 0).
     pub gap: f64,
-    /// The loss alone.
+    /// Mean loss.
     pub loss: f64,
     /// Norm of the objective's gradient.
     pub gradient_norm: f64,
-    /// The penalty.
+    /// The penalty l2.
     pub l2: f64,
-    /// Steps.
+    /// Number of steps.
     pub iterations: usize,
-    /// Seconds.
+    /// Duration of the fit, in seconds.
     pub seconds: f64,
 }
 
-// SAFETY: `repr(C)`, begins with struct_size, of numbers.
+// SAFETY: `repr(C)`, begins with struct_size, consists of numbers.
 unsafe impl Versioned for flowreg_path_result {
     const FIRST_SIZE: usize = offset_of!(flowreg_path_result, loss);
     const DEFAULT: flowreg_path_result = flowreg_path_result {
@@ -215,8 +214,7 @@ unsafe impl Versioned for flowreg_path_result {
     };
 }
 
-/// Options of flowreg_fit_sgd, which mean what they mean in torch.optim.SGD; see
-/// flowreg_sgd_options_init.
+/// Options of flowreg_fit_sgd, as in torch.optim.SGD; see flowreg_sgd_options_init.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct flowreg_sgd_options {
@@ -232,9 +230,9 @@ pub struct flowreg_sgd_options {
     pub weight_decay: f64,
     /// Passes over the rows. Default: 100.
     pub epochs: usize,
-    /// Rows of a step; 0 is all rows. Default: 0.
+    /// Rows per step; 0 means all rows. Default: 0.
     pub batch_size: usize,
-    /// Threads, 1 to 1024; 0 is one for each core. Default: 0.
+    /// Threads, 1 to 1024; 0 means one per core. Default: 0.
     pub threads: usize,
     /// Seed of the order of mini-batches. Default: 0.
     pub seed: u32,
@@ -244,17 +242,18 @@ pub struct flowreg_sgd_options {
     pub init: i32,
     /// 1 for Nesterov's momentum. Default: 0.
     pub nesterov: i32,
-    /// 1 takes 1/L, L a bound on the loss's curvature, instead of lr. Default: 0.
+    /// 1 for the learning rate 1/L instead of lr, where L bounds the largest eigenvalue of the mean
+    /// loss's Hessian. Default: 0.
     pub auto_lr: i32,
     /// A flowreg_engine. Default: FLOWREG_ENGINE_AUTO.
     pub engine: i32,
-    /// Told what happens; may be NULL. Default: NULL.
+    /// Called for each event; may be NULL. Default: NULL.
     pub callback: flowreg_callback,
-    /// What callback is given. Default: NULL.
+    /// Passed to callback. Default: NULL.
     pub user_data: *mut c_void,
 }
 
-// SAFETY: `repr(C)`, begins with struct_size, of numbers and pointers.
+// SAFETY: `repr(C)`, begins with struct_size, consists of numbers and pointers.
 unsafe impl Versioned for flowreg_sgd_options {
     const FIRST_SIZE: usize = offset_of!(flowreg_sgd_options, callback);
     const DEFAULT: flowreg_sgd_options = flowreg_sgd_options {
@@ -277,25 +276,25 @@ unsafe impl Versioned for flowreg_sgd_options {
     };
 }
 
-/// The end of flowreg_fit_sgd.
+/// Result of flowreg_fit_sgd.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct flowreg_sgd_result {
     /// sizeof(flowreg_sgd_result), to be set before the call.
     pub struct_size: usize,
-    /// Epochs that were done.
+    /// Number of epochs.
     pub epochs: usize,
-    /// Mean loss of the last epoch's batches, each taken before its step; NaN without epochs.
+    /// Mean loss of the last epoch's batches, each measured before its step; NaN without epochs.
     pub loss: f64,
-    /// Learning rate.
+    /// The learning rate.
     pub lr: f64,
-    /// The flowreg_engine that did it.
+    /// The flowreg_engine that was used.
     pub engine: i32,
     /// Not used. Default: 0.
     pub reserved: i32,
 }
 
-// SAFETY: `repr(C)`, begins with struct_size, of numbers.
+// SAFETY: `repr(C)`, begins with struct_size, consists of numbers.
 unsafe impl Versioned for flowreg_sgd_result {
     const FIRST_SIZE: usize = size_of::<flowreg_sgd_result>();
     const DEFAULT: flowreg_sgd_result = flowreg_sgd_result {
@@ -308,12 +307,12 @@ unsafe impl Versioned for flowreg_sgd_result {
     };
 }
 
-/// A count that 0 leaves open.
-fn given(count: usize) -> Option<usize> {
+/// `None` for 0, which means the default.
+fn nonzero(count: usize) -> Option<usize> {
     (count > 0).then_some(count)
 }
 
-/// A number that chooses among options in their order.
+/// The option with this number.
 fn chosen<T: Clone>(what: &str, number: i32, options: &[T]) -> Result<T, Failure> {
     let option = usize::try_from(number).ok().and_then(|i| options.get(i));
     option.cloned().ok_or_else(|| {
@@ -334,14 +333,14 @@ fn engine_number(engine: EngineKind) -> i32 {
     }
 }
 
-/// The samples of C's arrays, and the rows' weights.
+/// The samples in C arrays, and the rows' weights.
 ///
 /// # Safety
 /// The rules of the header, for `'a`.
 unsafe fn samples_of<'a>(
     samples: *const flowreg_samples,
 ) -> Result<(Samples<'a>, SampleWeights), Failure> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     let given = unsafe { read_struct("samples", samples)? };
     let stride = if given.row_stride == 0 {
         given.features
@@ -358,14 +357,14 @@ unsafe fn samples_of<'a>(
             .checked_add(given.features)
             .ok_or_else(|| too_large("samples.x", format!("{} rows", given.rows)))?,
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     let x = unsafe { slice("samples.x", given.x, values)? };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     let labels = unsafe { slice("samples.labels", given.labels, given.rows)? };
     let weights = if given.sample_weights.is_null() {
         None
     } else {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's contract.
         let weights = unsafe { slice("samples.sample_weights", given.sample_weights, given.rows)? };
         Some(weights.to_vec())
     };
@@ -378,7 +377,7 @@ unsafe fn samples_of<'a>(
     Ok((samples, weighting))
 }
 
-/// Options of C's, or their defaults.
+/// The options of a C struct; the defaults for NULL.
 ///
 /// # Safety
 /// As [`read_struct`].
@@ -386,7 +385,7 @@ unsafe fn options_of<T: Versioned>(options: *const T) -> Result<T, Failure> {
     if options.is_null() {
         return Ok(T::DEFAULT);
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     unsafe { read_struct("options", options) }
 }
 
@@ -410,8 +409,8 @@ pub unsafe extern "C" fn flowreg_sgd_options_init(
     guard(|| unsafe { init_struct("options", options, struct_size, Versioned::DEFAULT) })
 }
 
-/// Fit the optimum of mean loss + (l2/2) |W|^2; the bias has no penalty. options may be NULL for the defaults,
-/// result may be NULL. On success *model is a model to free, else NULL.
+/// Minimize mean loss + (l2/2) |W|^2; the bias is not penalized. options may be NULL for the
+/// defaults, result may be NULL. On success *model is a model to free, else NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowreg_fit_path(
     samples: *const flowreg_samples,
@@ -439,13 +438,13 @@ pub unsafe extern "C" fn flowreg_fit_path(
             tolerance: given.tolerance,
             max_iterations: given.max_iterations,
             engine: engine_of(given.engine)?,
-            threads: self::given(given.threads),
+            threads: nonzero(given.threads),
             fit_intercept: chosen("options.fit_intercept", given.fit_intercept, &[false, true])?,
             ..PathOptions::default()
         };
         // SAFETY: the rules of the header; the fit ends before this call does.
         let mut listener = unsafe { Listener::new(given.callback, given.user_data) };
-        let fit = fit_path(&samples, &options, &mut |event| listener.tell(event, 0))?;
+        let fit = fit_path(&samples, &options, &mut |event| listener.notify(event, 0))?;
         let found = flowreg_path_result {
             status: match fit.report.status {
                 Status::Converged => flowreg_status::Converged,
@@ -474,8 +473,8 @@ pub unsafe extern "C" fn flowreg_fit_path(
     })
 }
 
-/// Fit by stochastic gradient descent, the trajectory of torch.optim.SGD. options may be NULL for
-/// the defaults, result may be NULL. On success *model is a model to free, else NULL.
+/// Fit by stochastic gradient descent, along the trajectory of torch.optim.SGD. options may be NULL
+/// for the defaults, result may be NULL. On success *model is a model to free, else NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowreg_fit_sgd(
     samples: *const flowreg_samples,
@@ -497,7 +496,7 @@ pub unsafe extern "C" fn flowreg_fit_sgd(
         let mut options = FitOptions {
             weighting,
             engine: engine_of(given.engine)?,
-            threads: self::given(given.threads),
+            threads: nonzero(given.threads),
             ..FitOptions::default()
         };
         options.init = if chosen("options.init", given.init, &[true, false])? {
@@ -517,12 +516,12 @@ pub unsafe extern "C" fn flowreg_fit_sgd(
         options.sgd.dampening = given.dampening;
         options.sgd.nesterov = chosen("options.nesterov", given.nesterov, &[false, true])?;
         options.sgd.weight_decay = given.weight_decay;
-        options.sgd.batch_size = self::given(given.batch_size);
+        options.sgd.batch_size = nonzero(given.batch_size);
         options.sgd.seed = given.seed;
         // SAFETY: the rules of the header; the fit ends before this call does.
         let mut listener = unsafe { Listener::new(given.callback, given.user_data) };
         let fit = fit(&samples, &options, &mut |event| {
-            listener.tell(event, given.epochs)
+            listener.notify(event, given.epochs)
         })?;
         let found = flowreg_sgd_result {
             epochs: fit.history.len(),

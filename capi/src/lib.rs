@@ -1,15 +1,14 @@
-//! The C interface of flowreg. `include/flowreg.h` is made from this crate and has the rules of
-//! ownership, errors and threads (they are written in `cbindgen.toml`).
+//! The C interface of flowreg. `include/flowreg.h` is generated from this crate. Its first comment has
+//! the rules of ownership, errors and threads; the source of that comment is `cbindgen.toml`.
 //!
-//! `memory` is the only place that makes references of C's pointers; `failure` turns errors and
-//! panics into codes and the calling thread's message.
+//! Only `memory` converts C pointers to references; `failure` converts errors and panics to codes and
+//! the calling thread's message.
 #![deny(
     unsafe_op_in_unsafe_fn,
     clippy::undocumented_unsafe_blocks,
     missing_docs
 )]
-// The names are those of C. What a caller must hold to is said once for all functions, in the
-// header's first comment.
+// Names follow C. The safety contract of all functions is in the header's first comment.
 #![allow(non_camel_case_types, clippy::missing_safety_doc)]
 
 mod failure;
@@ -19,7 +18,7 @@ mod model;
 mod progress;
 
 #[cfg(not(panic = "unwind"))]
-compile_error!("panics must unwind to become FLOWREG_CODE_INTERNAL: build with panic = \"unwind\"");
+compile_error!("FLOWREG_CODE_INTERNAL requires that panics unwind: build with panic = \"unwind\"");
 
 use std::ffi::{CStr, c_char};
 
@@ -45,7 +44,7 @@ static VERSION: &CStr =
         Err(_) => panic!("a version has no NUL"),
     };
 
-/// The library's version, such as "0.1.0". It is valid for the life of the process.
+/// The library's version, such as "0.1.0". The text is always valid.
 #[unsafe(no_mangle)]
 pub extern "C" fn flowreg_version() -> *const c_char {
     VERSION.as_ptr()

@@ -1,11 +1,11 @@
-//! References of C's pointers: each is looked at before it is used.
+//! Conversion of C pointers to references, with checks.
 
 use std::mem::{align_of, size_of};
 use std::ptr;
 
 use crate::failure::Failure;
 
-/// Types for which any bytes are a value.
+/// Types for which every bit pattern is valid.
 ///
 /// # Safety
 /// The type has no invalid values and no destructor.
@@ -23,12 +23,12 @@ unsafe impl Plain for usize {}
 /// A struct that may get more fields at its end.
 ///
 /// # Safety
-/// The type is `repr(C)`, begins with `struct_size: usize`, has no invalid values but function
+/// The type is `repr(C)`, begins with `struct_size: usize`, has no invalid values except function
 /// pointers, and no destructor.
 pub(crate) unsafe trait Versioned: Copy {
-    /// Bytes that every caller has.
+    /// Size of the struct's first version.
     const FIRST_SIZE: usize;
-    /// The value of fields that a caller does not have.
+    /// The values of fields that an older caller's struct does not have.
     const DEFAULT: Self;
 }
 
@@ -44,7 +44,7 @@ fn check<T>(what: &str, pointer: *const T) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuse more values than an address space holds.
+/// Refuse more values than the address space can hold.
 fn check_length<T>(what: &str, length: usize) -> Result<(), Failure> {
     match length.checked_mul(size_of::<T>()) {
         Some(bytes) if bytes <= isize::MAX as usize => Ok(()),
@@ -62,10 +62,10 @@ pub(crate) fn product(what: &str, a: usize, b: usize) -> Result<usize, Failure> 
     (a.checked_mul(b)).ok_or_else(|| too_large(what, format!("{a} x {b} values")))
 }
 
-/// `length` values that C has; NULL is allowed where there are none.
+/// A slice of a C array; NULL is allowed for length 0.
 ///
 /// # Safety
-/// A pointer that is not NULL is to `length` values, which nobody changes during `'a`.
+/// `pointer` is NULL or valid for reads of `length` values, which are not changed during `'a`.
 pub(crate) unsafe fn slice<'a, T: Plain>(
     what: &str,
     pointer: *const T,
@@ -77,14 +77,14 @@ pub(crate) unsafe fn slice<'a, T: Plain>(
     check(what, pointer)?;
     check_length::<T>(what, length)?;
     // SAFETY: not NULL, aligned, no longer than an allocation can be; the rest is the caller's
-    // promise.
+    // contract.
     Ok(unsafe { std::slice::from_raw_parts(pointer, length) })
 }
 
-/// `length` values that C gets. They are 0 at first.
+/// A mutable slice of a C array, set to 0. Refuses an array that overlaps `read`.
 ///
 /// # Safety
-/// A pointer that is not NULL is to room for `length` values, which nobody else uses during `'a`,
+/// `pointer` is NULL or valid for writes of `length` values, which are not used otherwise during `'a`,
 /// except as `read`.
 pub(crate) unsafe fn slice_mut<'a, T: Plain, R>(
     what: &str,
@@ -102,31 +102,31 @@ pub(crate) unsafe fn slice_mut<'a, T: Plain, R>(
         let expected = "an array that does not overlap what is read";
         return Err(Failure::argument(what, format!("{pointer:p}"), expected));
     }
-    // SAFETY: not NULL, aligned, no longer than an allocation can be, and apart from `read`; the
-    // rest is the caller's promise. C's memory may not have been written before: it is, here.
+    // SAFETY: not NULL, aligned, no longer than an allocation can be, and disjoint from `read`; the
+    // rest is the caller's contract. C's memory may be uninitialized: it is written first.
     Ok(unsafe {
         ptr::write_bytes(pointer, 0, length);
         std::slice::from_raw_parts_mut(pointer, length)
     })
 }
 
-/// What a pointer is to.
+/// A reference to the pointer's target.
 ///
 /// # Safety
-/// A pointer that is not NULL is to a `T` that nobody changes during `'a`.
+/// `pointer` is NULL or valid for reads of a `T`, which is not changed during `'a`.
 pub(crate) unsafe fn reference<'a, T>(what: &str, pointer: *const T) -> Result<&'a T, Failure> {
     check(what, pointer)?;
-    // SAFETY: not NULL and aligned; the rest is the caller's promise.
+    // SAFETY: not NULL and aligned; the rest is the caller's contract.
     Ok(unsafe { &*pointer })
 }
 
-/// Write a value.
+/// Write a value to the pointer's target.
 ///
 /// # Safety
-/// A pointer that is not NULL is to room for a `T`.
+/// `pointer` is NULL or valid for writes of a `T`.
 pub(crate) unsafe fn write<T>(what: &str, pointer: *mut T, value: T) -> Result<(), Failure> {
     check(what, pointer)?;
-    // SAFETY: not NULL and aligned; the rest is the caller's promise. What lies there is not read.
+    // SAFETY: not NULL and aligned; the rest is the caller's contract. The old value is not read.
     unsafe { pointer.write(value) };
     Ok(())
 }
@@ -148,30 +148,30 @@ fn check_size<T: Versioned>(what: &str, size: usize) -> Result<(), Failure> {
     ))
 }
 
-/// The `struct_size` that a struct says.
+/// The `struct_size` of a C struct.
 ///
 /// # Safety
-/// A pointer that is not NULL is to a `struct_size`.
+/// `pointer` is NULL or valid for a read of a `struct_size`.
 unsafe fn size_of_struct<T: Versioned>(what: &str, pointer: *const T) -> Result<usize, Failure> {
     check(what, pointer)?;
-    // SAFETY: not NULL and aligned; the struct begins with its size, the caller's promise.
+    // SAFETY: not NULL and aligned; the struct begins with its size, by the caller's contract.
     let size = unsafe { pointer.cast::<usize>().read() };
     check_size::<T>(what, size)?;
     Ok(size)
 }
 
-/// A struct of C's, which may be shorter than ours.
+/// Read a C struct, which may be that of an older version and shorter.
 ///
 /// # Safety
-/// A pointer that is not NULL is to as many bytes as its `struct_size` says.
+/// `pointer` is NULL or valid for reads of its `struct_size` bytes.
 pub(crate) unsafe fn read_struct<T: Versioned>(
     what: &str,
     pointer: *const T,
 ) -> Result<T, Failure> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     let size = unsafe { size_of_struct(what, pointer)? };
     let mut value = T::DEFAULT;
-    // SAFETY: both have `size` bytes: C's by the caller's promise, ours by `check_size`.
+    // SAFETY: both have `size` bytes: C's by the caller's contract, `value` by `check_size`.
     unsafe {
         let to = (&raw mut value).cast::<u8>();
         ptr::copy_nonoverlapping(pointer.cast::<u8>(), to, size);
@@ -187,20 +187,20 @@ pub(crate) unsafe fn check_struct<T: Versioned>(
     what: &str,
     pointer: *const T,
 ) -> Result<(), Failure> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     unsafe { size_of_struct(what, pointer) }.map(|_| ())
 }
 
-/// Write as much of a struct as C's has, by its `struct_size`, which it keeps.
+/// Write the fields that the C struct has by its `struct_size`, which is kept.
 ///
 /// # Safety
-/// A pointer that is not NULL is to as many bytes as its `struct_size` says.
+/// `pointer` is NULL or valid for reads and writes of its `struct_size` bytes.
 pub(crate) unsafe fn write_struct<T: Versioned>(
     what: &str,
     pointer: *mut T,
     value: T,
 ) -> Result<(), Failure> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     let size = unsafe { size_of_struct(what, pointer)? };
     // SAFETY: as above.
     unsafe { init_struct(what, pointer, size, value) }
@@ -209,7 +209,7 @@ pub(crate) unsafe fn write_struct<T: Versioned>(
 /// Write the first `size` bytes of a struct, and `size` as its `struct_size`.
 ///
 /// # Safety
-/// A pointer that is not NULL is to room for `size` bytes.
+/// `pointer` is NULL or valid for writes of `size` bytes.
 pub(crate) unsafe fn init_struct<T: Versioned>(
     what: &str,
     pointer: *mut T,
@@ -218,7 +218,7 @@ pub(crate) unsafe fn init_struct<T: Versioned>(
 ) -> Result<(), Failure> {
     check(what, pointer)?;
     check_size::<T>(what, size)?;
-    // SAFETY: both have `size` bytes: C's by the caller's promise, ours by `check_size`; and a
+    // SAFETY: both have `size` bytes: C's by the caller's contract, `value` by `check_size`; and a
     // struct begins with its size.
     unsafe {
         let from = (&raw const value).cast::<u8>();

@@ -1,4 +1,4 @@
-//! Models: made, read, asked, written, freed.
+//! Models: create, load, save, predict, free.
 
 use std::ffi::{CStr, c_char};
 use std::path::PathBuf;
@@ -9,22 +9,22 @@ use flowreg::Model;
 use crate::failure::{Failure, flowreg_code, guard};
 use crate::memory::{product, reference, slice, slice_mut, write};
 
-/// A linear classifier: logits = x * weight' + bias. One output is a logistic model of two classes;
-/// three or more outputs are a softmax with a class each.
+/// A linear classifier: logits = x * weight' + bias. A model with one output is logistic, with two
+/// classes; with three or more outputs it is a softmax with a class per output.
 pub struct flowreg_model {
     model: Model,
 }
 
-/// Hand a model to C.
+/// Write a handle of the model to `out`. C frees it.
 ///
 /// # Safety
-/// `out` is to room for a pointer.
+/// `out` is NULL or valid for a write.
 pub(crate) unsafe fn hand_out(model: Model, out: *mut *mut flowreg_model) -> Result<(), Failure> {
     let model = Box::into_raw(Box::new(flowreg_model { model }));
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     let written = unsafe { write("model", out, model) };
     if written.is_err() {
-        // SAFETY: made above, and nobody else has it.
+        // SAFETY: created above and not shared.
         drop(unsafe { Box::from_raw(model) });
     }
     written
@@ -33,20 +33,20 @@ pub(crate) unsafe fn hand_out(model: Model, out: *mut *mut flowreg_model) -> Res
 /// The model of a handle.
 ///
 /// # Safety
-/// A pointer that is not NULL is a handle that is not freed during `'a`.
+/// `model` is NULL or a handle that is not freed during `'a`.
 unsafe fn model_of<'a>(model: *const flowreg_model) -> Result<&'a Model, Failure> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     Ok(&unsafe { reference("model", model)? }.model)
 }
 
-/// A file's path.
+/// The path of a C string.
 ///
 /// # Safety
-/// A pointer that is not NULL is to a text that ends with NUL.
+/// `path` is NULL or a text that ends with NUL.
 unsafe fn path_of(path: *const c_char) -> Result<PathBuf, Failure> {
-    // SAFETY: the caller's promise; one byte is there in any text.
+    // SAFETY: the caller's contract; every text has a byte.
     unsafe { reference("path", path)? };
-    // SAFETY: not NULL; the rest is the caller's promise.
+    // SAFETY: not NULL; the rest is the caller's contract.
     let path = unsafe { CStr::from_ptr(path) };
     #[cfg(unix)]
     {
@@ -60,7 +60,7 @@ unsafe fn path_of(path: *const c_char) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Refuse rows of another number of features than the model has, and find how many values they are.
+/// The number of values of `rows` rows. Refuses another number of features than the model's.
 fn values_of(model: &Model, rows: usize, features: usize) -> Result<usize, Failure> {
     let expected = model.weight().cols();
     if features != expected {
@@ -79,9 +79,9 @@ fn check_length(what: &str, found: usize, expected: usize, rows: usize) -> Resul
     Err(Failure::shape(what, format!("{found} values"), expected))
 }
 
-/// Make a model of weight (outputs x features, row by row) and bias (outputs values), which are
-/// copied. Two outputs become the one of their difference, which gives the same probabilities. On
-/// success *model is a model to free, else NULL.
+/// Create a model with a copy of weight (outputs x features, row by row) and bias (outputs values).
+/// Two outputs are replaced by their difference, with the same probabilities. On success *model is a
+/// model to free, else NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowreg_model_new(
     weight: *const f32,
@@ -101,9 +101,9 @@ pub unsafe extern "C" fn flowreg_model_new(
                 slice("bias", bias, outputs)?,
             )
         };
-        let made = Model::new(weight.to_vec(), bias.to_vec())?;
+        let new = Model::new(weight.to_vec(), bias.to_vec())?;
         // SAFETY: the rules of the header.
-        unsafe { hand_out(made, model) }
+        unsafe { hand_out(new, model) }
     })
 }
 
@@ -124,8 +124,8 @@ pub unsafe extern "C" fn flowreg_model_load(
     })
 }
 
-/// Write a model.safetensors, which flowreg_model_load, flowreg-predict and torch read. A file that
-/// is there is replaced. path is as in flowreg_model_load.
+/// Write a model.safetensors, which flowreg_model_load, flowreg-predict and torch can read. An
+/// existing file is replaced. path is as in flowreg_model_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowreg_model_save(
     model: *const flowreg_model,
@@ -143,7 +143,7 @@ pub unsafe extern "C" fn flowreg_model_save(
 pub unsafe extern "C" fn flowreg_model_free(model: *mut flowreg_model) {
     guard(|| {
         if !model.is_null() {
-            // SAFETY: `hand_out` made it; by the rules of the header it is freed once, at the end.
+            // SAFETY: created by `hand_out`; by the rules of the header it is freed once, at the end.
             drop(unsafe { Box::from_raw(model) });
         }
         Ok(())
@@ -220,13 +220,12 @@ unsafe fn copy_out(
         let (found, expected) = (format!("room for {length} values"), values.len());
         return Err(Failure::shape(what, found, format!("{expected} values")));
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     unsafe { slice_mut(what, out, length, values)? }.copy_from_slice(values);
     Ok(())
 }
 
-/// The most probable class of each row of x (rows x features, row by row). length, that of classes,
-/// must be rows.
+/// The most probable class of each row of x (rows x features, row by row). length must be rows.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowreg_model_predict(
     model: *const flowreg_model,
@@ -249,8 +248,8 @@ pub unsafe extern "C" fn flowreg_model_predict(
     })
 }
 
-/// The logits of rows of x, as they were fitted: rows x outputs, row by row. length must be
-/// rows * outputs.
+/// The logits of the rows of x, without the model's temperature: rows x outputs, row by row. length
+/// must be rows * outputs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowreg_model_logits(
     model: *const flowreg_model,
@@ -264,8 +263,8 @@ pub unsafe extern "C" fn flowreg_model_logits(
         // SAFETY: the rules of the header.
         let model = unsafe { model_of(model)? };
         let values = values_of(model, rows, features)?;
-        let room = product("logits", rows, model.outputs())?;
-        check_length("logits", length, room, rows)?;
+        let expected = product("logits", rows, model.outputs())?;
+        check_length("logits", length, expected, rows)?;
         // SAFETY: the rules of the header.
         let x = unsafe { slice("x", x, values)? };
         // SAFETY: the rules of the header.
@@ -274,8 +273,8 @@ pub unsafe extern "C" fn flowreg_model_logits(
     })
 }
 
-/// The class probabilities of rows of x, by the model's temperature if its file has one: rows x
-/// classes, row by row. length must be rows * classes.
+/// The class probabilities of the rows of x, calibrated by the model's temperature if it has one:
+/// rows x classes, row by row. length must be rows * classes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowreg_model_probabilities(
     model: *const flowreg_model,
@@ -289,8 +288,8 @@ pub unsafe extern "C" fn flowreg_model_probabilities(
         // SAFETY: the rules of the header.
         let model = unsafe { model_of(model)? };
         let values = values_of(model, rows, features)?;
-        let room = product("probabilities", rows, model.classes())?;
-        check_length("probabilities", length, room, rows)?;
+        let expected = product("probabilities", rows, model.classes())?;
+        check_length("probabilities", length, expected, rows)?;
         // SAFETY: the rules of the header.
         let x = unsafe { slice("x", x, values)? };
         // SAFETY: the rules of the header.

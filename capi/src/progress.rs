@@ -1,4 +1,4 @@
-//! What a fit tells a callback of C's.
+//! Events of a fit, passed to a C callback.
 
 use std::ffi::{CString, c_char, c_void};
 use std::ops::ControlFlow;
@@ -6,28 +6,28 @@ use std::ptr;
 
 use flowreg::Event;
 
-/// What happened in a fit.
+/// Kind of an event of a fit.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum flowreg_event {
-    /// The Gram matrix grows: done of total columns.
+    /// done of total columns of the Gram matrix are computed.
     GramMatrix = 0,
-    /// The solver of flowreg_fit_path made step number done; the start is 0.
+    /// The solver of flowreg_fit_path ended step number done; the start is 0.
     Step = 1,
     /// flowreg_fit_sgd ended epoch number done (from 1) of total.
     Epoch = 2,
-    /// message says what the caller should know.
+    /// A warning, in message.
     Warning = 3,
 }
 
-/// What a callback is given. Later versions may add fields at the end and kinds of events.
+/// An event. Later versions may add fields at the end, and kinds of events.
 #[repr(C)]
 pub struct flowreg_progress {
-    /// A flowreg_event; callbacks ignore those that they do not know.
+    /// A flowreg_event. Callbacks must ignore unknown kinds.
     pub event: i32,
-    /// What is done.
+    /// Number of columns, steps or epochs that are done.
     pub done: usize,
-    /// All that is to be done; 0 if that is not known.
+    /// Their total number; 0 if unknown.
     pub total: usize,
     /// The objective (step) or the mean loss (epoch), else NaN.
     pub objective: f64,
@@ -37,20 +37,20 @@ pub struct flowreg_progress {
     pub message: *const c_char,
 }
 
-/// Called while a fit works. A result other than 0 stops the fit, which then returns
-/// FLOWREG_CODE_STOPPED and no model. Calls come one at a time, often from a thread of the fit's
-/// own. A callback must not throw, nor leave by longjmp. It may call flowreg.
+/// Called during a fit. A result other than 0 stops the fit, which then returns
+/// FLOWREG_CODE_STOPPED and no model. Calls are made one at a time, often from a thread of the fit.
+/// A callback must not throw or longjmp. It may call flowreg.
 pub type flowreg_callback =
     Option<unsafe extern "C" fn(progress: *const flowreg_progress, user_data: *mut c_void) -> i32>;
 
-/// A callback and what it is given.
+/// A callback and its user data.
 #[derive(Clone, Copy)]
 pub(crate) struct Listener {
     callback: flowreg_callback,
     user_data: *mut c_void,
 }
 
-// SAFETY: the header says that calls may come from other threads, one at a time.
+// SAFETY: the header allows calls from other threads, one at a time.
 unsafe impl Send for Listener {}
 
 impl Listener {
@@ -64,8 +64,8 @@ impl Listener {
         }
     }
 
-    /// Tell the callback of an event, if it is one of C's; `total` is that of epochs.
-    pub(crate) fn tell(&mut self, event: Event, epochs: usize) -> ControlFlow<()> {
+    /// Call the callback for an event that has a flowreg_event; `epochs` is their total number.
+    pub(crate) fn notify(&mut self, event: Event, epochs: usize) -> ControlFlow<()> {
         let Some(callback) = self.callback else {
             return ControlFlow::Continue(());
         };
@@ -100,7 +100,7 @@ impl Listener {
             }
             _ => return ControlFlow::Continue(()),
         }
-        // SAFETY: the promise of `new`; `progress` and its text live until the call returns.
+        // SAFETY: the contract of `new`; `progress` and its text live until the call returns.
         if unsafe { callback(&progress, self.user_data) } == 0 {
             ControlFlow::Continue(())
         } else {

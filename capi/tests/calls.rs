@@ -1,4 +1,4 @@
-//! Every function as C calls it, by good and by bad arguments.
+//! Calls of every function as from C, with valid and invalid arguments.
 
 use std::ffi::{CStr, CString, c_void};
 use std::mem::{offset_of, size_of, zeroed};
@@ -13,7 +13,7 @@ const CLASSES: usize = 3;
 
 fn message() -> String {
     let text = flowreg_last_error_message();
-    // SAFETY: the text ends with NUL, and no call that fails lies between.
+    // SAFETY: the text ends with NUL, and no call has failed since.
     unsafe { CStr::from_ptr(text) }
         .to_str()
         .unwrap()
@@ -28,7 +28,7 @@ fn refused(code: flowreg_code, expected: flowreg_code, text: &str) {
     assert!(message().contains(text), "{}", message());
 }
 
-/// Rows of three classes, `stride` values apart; what lies between is NaN.
+/// Rows of three classes, `stride` values apart; the padding is NaN.
 struct Problem {
     x: Vec<f32>,
     y: Vec<u32>,
@@ -112,10 +112,10 @@ fn fit(
     (model, result)
 }
 
-/// Weight and bias of a model, which is freed.
+/// Weight and bias of a model, which is then freed.
 fn take(model: *mut flowreg_model) -> (Vec<f32>, Vec<f32>) {
     let (mut outputs, mut features) = (0, 0);
-    // SAFETY: a model, and room for what is asked for.
+    // SAFETY: a model, and arrays of its lengths.
     unsafe {
         assert_eq!(
             flowreg_model_shape(model, &mut outputs, null_mut(), &mut features),
@@ -146,7 +146,7 @@ fn of_rust(problem: &Problem, options: &flowreg::PathOptions) -> flowreg::PathFi
 }
 
 #[test]
-fn the_optimum_is_that_of_the_library() {
+fn a_converged_fit_equals_the_library() {
     let problem = Problem::new(40, 60, 64);
     for (solver, optimizer) in [
         (flowreg_solver::Newton, flowreg::path::Optimizer::Newton),
@@ -198,7 +198,7 @@ fn without_an_intercept_the_bias_is_zero() {
 }
 
 #[test]
-fn defaults_are_those_of_the_library() {
+fn default_options_equal_the_library() {
     let problem = Problem::new(40, 60, 60);
     let rust = of_rust(&problem, &flowreg::PathOptions::default());
     let samples = flowreg_samples {
@@ -242,7 +242,7 @@ fn a_weight_of_zero_removes_a_row() {
 }
 
 #[test]
-fn sgd_follows_the_library() {
+fn an_sgd_fit_equals_the_library() {
     let problem = Problem::new(40, 10, 10);
     let samples = flowreg::Samples::from_labels(&problem.x, 10, &problem.y, CLASSES).unwrap();
     let mut rust = flowreg::FitOptions::default();
@@ -315,13 +315,13 @@ fn sgd_follows_the_library() {
 }
 
 #[test]
-fn null_pointers_are_refused() {
+fn null_pointers_are_rejected() {
     let problem = Problem::new(10, 4, 4);
     let (samples, options) = (problem.samples(), path_options());
     let (x, mut out, mut class) = ([0.0; 2], [0.0; 2], 0);
     let mut model = null_mut();
     let refuse = |code, text: &str| refused(code, ARGUMENT, &format!("{text}: found NULL"));
-    // SAFETY: NULL is refused, everything else is good.
+    // SAFETY: NULL is refused, all other arguments are valid.
     unsafe {
         refuse(
             flowreg_fit_path(&samples, &options, null_mut(), null_mut()),
@@ -421,7 +421,7 @@ fn null_pointers_are_refused() {
 }
 
 #[test]
-fn wrong_lengths_are_refused() {
+fn wrong_lengths_are_rejected() {
     let (weight, bias) = ([1.0, 2.0, -1.0, 0.5, 0.0, 3.0], [0.1, 0.2, 0.3]);
     let (weight_at, bias_at) = (weight.as_ptr(), bias.as_ptr());
     let x = [1.0, 0.0, 0.0, 1.0];
@@ -475,10 +475,10 @@ fn wrong_lengths_are_refused() {
 }
 
 #[test]
-fn overlapping_and_misaligned_arrays_are_refused() {
+fn overlapping_and_misaligned_arrays_are_rejected() {
     let mut values = [1.0f32; 4];
     let (mut model, mut class) = (null_mut(), 0);
-    // SAFETY: what is wrong is refused; the lengths are those of the arrays.
+    // SAFETY: invalid pointers are refused; the lengths are those of the arrays.
     unsafe {
         let at = values.as_mut_ptr();
         assert_eq!(flowreg_model_new(at, at, 1, 2, &mut model), OK);
@@ -501,12 +501,12 @@ fn overlapping_and_misaligned_arrays_are_refused() {
 }
 
 #[test]
-fn sizes_that_overflow_are_refused() {
+fn overflowing_sizes_are_rejected() {
     let problem = Problem::new(10, 4, 4);
     let mut model = null_mut();
     let half = 1 << (usize::BITS / 2);
     let huge = usize::MAX / 2;
-    // SAFETY: sizes that no array has are refused before the arrays are read.
+    // SAFETY: impossible sizes are refused before the arrays are read.
     unsafe {
         for (rows, features, row_stride) in [
             (half, half, 0),
@@ -578,7 +578,7 @@ fn sizes_that_overflow_are_refused() {
 }
 
 #[test]
-fn wrong_values_are_refused() {
+fn invalid_values_are_rejected() {
     let problem = Problem::new(10, 4, 4);
     let options = path_options();
     let wrong = |samples, options, expected, text: &str| {
@@ -654,7 +654,7 @@ fn a_struct_of_an_older_caller_gets_defaults() {
     }
     let problem = Problem::new(20, 30, 30);
     let samples = problem.samples();
-    // The older caller's struct ends before the callback, which must not be seen.
+    // The older caller's struct ends before the callback, which must not be read.
     let older = offset_of!(flowreg_path_options, callback);
     let mut options = flowreg_path_options {
         callback: Some(stop),
@@ -704,7 +704,7 @@ fn a_struct_of_an_older_caller_gets_defaults() {
     }
 }
 
-/// What a callback saw, and when it stops.
+/// The events that a callback got, and the number after which it stops the fit.
 #[derive(Default)]
 struct Seen {
     steps: Vec<f64>,
@@ -714,7 +714,7 @@ struct Seen {
 }
 
 unsafe extern "C" fn watch(progress: *const flowreg_progress, seen: *mut c_void) -> i32 {
-    // SAFETY: the library gives an event, and the `Seen` that belongs to the fit.
+    // SAFETY: the library passes an event, and the `Seen` of the fit.
     let (progress, seen) = unsafe { (&*progress, &mut *seen.cast::<Seen>()) };
     assert!(progress.message.is_null());
     if progress.event == flowreg_event::Step as i32 {
@@ -729,9 +729,9 @@ unsafe extern "C" fn watch(progress: *const flowreg_progress, seen: *mut c_void)
 }
 
 #[test]
-fn a_callback_sees_and_stops_a_fit() {
+fn a_callback_gets_events_and_can_stop_the_fit() {
     let problem = Problem::new(40, 60, 60);
-    // The callback counts from here: a fit that is stopped stops after these.
+    // Fits until the callback has counted `stop_after` steps.
     let run = |stop_after: usize| {
         let mut seen = Seen {
             stop_after,
@@ -778,7 +778,7 @@ fn a_callback_sees_and_stops_a_fit() {
 }
 
 #[test]
-fn a_model_outlives_its_arrays_and_goes_through_a_file() {
+fn a_model_outlives_its_arrays_and_a_file_preserves_it() {
     let problem = Problem::new(20, 6, 8);
     let (model, _) = fit(&problem, &path_options());
     let x = problem.x[..6].to_vec();
@@ -829,10 +829,10 @@ fn a_model_outlives_its_arrays_and_goes_through_a_file() {
 }
 
 #[test]
-fn errors_are_those_of_a_thread() {
+fn errors_are_per_thread_and_kept_by_success() {
     let fail = |path: &CStr| {
         let mut model = null_mut();
-        // SAFETY: a path, and room for a model.
+        // SAFETY: a path, and a variable for the model.
         unsafe { flowreg_model_load(path.as_ptr(), &mut model) }
     };
     refused(fail(c"/no/such/file"), flowreg_code::Io, "/no/such/file");
@@ -854,7 +854,7 @@ fn errors_are_those_of_a_thread() {
 #[test]
 fn threads_share_a_model() {
     struct Shared(*mut flowreg_model);
-    // SAFETY: the header says that threads may share a model.
+    // SAFETY: the header allows threads to share a model.
     unsafe impl Sync for Shared {}
     let problem = Problem::new(20, 6, 6);
     let shared = &Shared(fit(&problem, &path_options()).0);
@@ -878,7 +878,7 @@ fn threads_share_a_model() {
 }
 
 #[test]
-fn the_version_is_a_text() {
+fn the_version_is_that_of_the_crate() {
     // SAFETY: a text of the library.
     let version = unsafe { CStr::from_ptr(flowreg_version()) };
     assert_eq!(version.to_str().unwrap(), env!("CARGO_PKG_VERSION"));

@@ -1,5 +1,5 @@
-//! Files out of a `.tgz`, read as a stream: nothing of it is ever unpacked to the disk, so no
-//! name, link or device in it can reach anything.
+//! Reader of the files in a `.tgz`, as a stream. Nothing is unpacked to the disk, so that names, links
+//! and devices in it are harmless.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,22 +12,22 @@ use tar::Archive;
 use crate::error::{Error, Result};
 use crate::progress::Cancel;
 
-/// Most bytes that an archive may hold, unpacked: Flowers102's takes 0.35 GB.
+/// Limit on the uncompressed length of an archive; Flowers102's has 0.35 GB.
 const MAX_BYTES: u64 = 4 << 30;
-/// Longest file taken out of it, in bytes.
+/// Limit on the length of a file in it, in bytes.
 const MAX_FILE: u64 = 32 << 20;
 
-/// The bytes of the regular files whose name `wanted` accepts, by name; of a name that comes
-/// twice the first. All else (folders, links, devices) is passed over.
+/// The bytes of the regular files whose name `accept` returns true for, by name; the first of files
+/// with the same name. Other entries (folders, links, devices) are ignored.
 ///
-/// Memory: the files' bytes.
+/// Memory: the bytes of the files.
 ///
 /// # Errors
-/// [`Error::Format`] for what is no gzipped tar, for an archive that unpacks to more than 4 GiB,
-/// and for a wanted file above 32 MiB; [`Error::Interrupted`] once `cancel` is set.
+/// [`Error::Format`] if it is not a gzipped tar, is longer than 4 GiB uncompressed, or an accepted
+/// file is longer than 32 MiB; [`Error::Interrupted`] once `cancel` is set.
 pub fn read_files(
     path: &Path,
-    wanted: impl Fn(&str) -> bool,
+    accept: impl Fn(&str) -> bool,
     cancel: &Cancel,
 ) -> Result<HashMap<String, Vec<u8>>> {
     let broken = |error: std::io::Error| {
@@ -42,7 +42,7 @@ pub fn read_files(
         cancel.check()?;
         let mut entry = entry.map_err(broken)?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        if !entry.header().entry_type().is_file() || !wanted(&name) || files.contains_key(&name) {
+        if !entry.header().entry_type().is_file() || !accept(&name) || files.contains_key(&name) {
             continue;
         }
         let len = entry.size();
@@ -67,7 +67,7 @@ mod tests {
     use flate2::write::GzEncoder;
     use tar::{Builder, EntryType, Header};
 
-    /// An archive with an entry of every kind that could hurt somebody who unpacks it.
+    /// An archive with entries that would be harmful if unpacked.
     fn hostile() -> Vec<u8> {
         let mut tar = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
         let mut add = |name: &str, kind: EntryType, link: &str, data: &[u8]| {
@@ -75,7 +75,7 @@ mod tests {
             header.set_entry_type(kind);
             header.set_mode(0o644);
             header.set_size(data.len() as u64);
-            // Not by `set_path`, which refuses what is wanted here.
+            // Not by `set_path`, which refuses such names.
             header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
             header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
             header.set_cksum();
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn only_regular_files_of_wanted_names_and_nothing_on_the_disk() {
+    fn only_accepted_regular_files_are_read_and_none_unpacked() {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("inner");
         std::fs::create_dir(&inner).unwrap();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_archive_is_an_error() {
+    fn a_truncated_archive_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.tgz");
         let whole = hostile();

@@ -1,4 +1,4 @@
-//! An array in a file, ready to be read: a `.npy` file, or a member of an `.npz` archive.
+//! Reader of an array: a `.npy` file, or a member of an `.npz` archive.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use crate::io::files::WatchedFile;
 use crate::io::mmap::parse_header;
 use crate::io::npy::Header;
 
-/// Bytes that are read together where nothing else says how many.
+/// Bytes read at a time.
 const PIECE: usize = 1 << 20;
 
-/// What an array is for: it decides by which name it is looked for in an archive.
+/// The use of an array, which determines its usual names in an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Features,
@@ -24,8 +24,8 @@ pub(crate) enum Role {
 
 #[cfg(feature = "formats")]
 impl Role {
-    /// Names of members, for archives of several arrays; `arr_0` and `arr_1` are those of
-    /// `numpy.savez(file, x, y)`.
+    /// The usual names in an archive of several arrays; `numpy.savez(file, x, y)` writes `arr_0` and
+    /// `arr_1`.
     fn usual(self) -> &'static [&'static str] {
         match self {
             Role::Features => &["x", "X", "arr_0"],
@@ -34,15 +34,15 @@ impl Role {
     }
 }
 
-/// An array in a file. It is read front to back, or, if [`ArrayFile::seekable`], anywhere.
+/// An open array. It is read sequentially or, after [`ArrayFile::seekable`], at any offset.
 #[derive(Debug)]
 pub(crate) struct ArrayFile {
-    /// As it was given: for messages.
+    /// The path as given, for messages.
     pub path: PathBuf,
     pub header: Header,
     file: WatchedFile,
     source: Source,
-    /// Bytes of the data, and those that are still to be read front to back.
+    /// Bytes of the data, and those that [`ArrayFile::read`] has left.
     length: u64,
     left: u64,
     #[cfg(feature = "formats")]
@@ -51,7 +51,7 @@ pub(crate) struct ArrayFile {
 
 #[derive(Debug)]
 enum Source {
-    /// The file from this byte on.
+    /// The file, from this offset.
     Plain(u64),
     #[cfg(feature = "formats")]
     Inflated(Box<Inflated>),
@@ -59,7 +59,7 @@ enum Source {
     Held(io::Cursor<Vec<u8>>),
 }
 
-/// A member and the checksum of what was read of it.
+/// An archive member, the checksum of its header and that of all bytes read.
 #[cfg(feature = "formats")]
 #[derive(Debug)]
 struct Packed {
@@ -69,11 +69,11 @@ struct Packed {
 }
 
 impl ArrayFile {
-    /// Open `FILE.npy`, `FILE.npz` or `FILE.npz:NAME` and read the header. Formats are told by
-    /// their first bytes.
+    /// Open `FILE.npy`, `FILE.npz` or `FILE.npz:NAME` and read the header. The format is recognized
+    /// by the first bytes.
     ///
     /// # Errors
-    /// [`Error::Npy`]; [`Error::Format`] for a pipe or directory, and for archives without the
+    /// [`Error::Npy`]; [`Error::Format`] for a pipe or directory, and for an archive without the
     /// array; [`Error::Io`].
     pub fn open(path: &Path, role: Role) -> Result<ArrayFile> {
         #[cfg(feature = "formats")]
@@ -112,7 +112,7 @@ impl ArrayFile {
     #[cfg(feature = "formats")]
     fn of_member(path: &Path, file: WatchedFile, member: Member) -> Result<ArrayFile> {
         let mut path = path.as_os_str().to_os_string();
-        // The whole address, whichever part of it was given.
+        // Messages name the member, even if `path` does not.
         if npz::locate(Path::new(&path)).1.is_none() {
             path.push(":");
             path.push(&member.name);
@@ -149,8 +149,11 @@ impl ArrayFile {
         })
     }
 
-    /// The next bytes of the data, which are that many. At the end of a member its checksum is
-    /// compared.
+    /// Fill `bytes` with the next bytes of the data. At the end of an archive member its checksum is
+    /// verified.
+    ///
+    /// # Errors
+    /// [`Error::Changed`], [`Error::Io`]; [`Error::Format`] for a damaged archive.
     pub fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
         let read = match &mut self.source {
             Source::Plain(_) => (&self.file.file)
@@ -163,7 +166,7 @@ impl ArrayFile {
                 .read_exact(bytes)
                 .map_err(Error::io(&self.path, "read")),
         };
-        // A file that was cut short meanwhile is told so.
+        // If the file was truncated meanwhile, the error says so.
         if read.is_err() {
             self.check_unchanged()?;
         }
@@ -179,14 +182,14 @@ impl ArrayFile {
         Ok(())
     }
 
-    /// The rest of the data.
+    /// Read the rest of the data.
     ///
     /// # Errors
-    /// As [`ArrayFile::read`]; [`Error::Format`] if it is more than the memory at hand.
+    /// As [`ArrayFile::read`]; [`Error::Format`] if it exceeds the available memory.
     pub fn read_rest(&mut self) -> Result<Vec<u8>> {
         refuse_beyond_memory(&self.path, "length", self.left)?;
         let mut all = Vec::new();
-        // Piece by piece: memory is taken as bytes come, not as they are promised.
+        // In pieces: memory is allocated for bytes that are there, not for those that are claimed.
         while self.left > 0 {
             let start = all.len();
             all.resize(start + self.left.min(PIECE as u64) as usize, 0);
@@ -217,7 +220,7 @@ impl ArrayFile {
         Ok(())
     }
 
-    /// Begin again at the first byte of the data.
+    /// Start again from the first byte of the data.
     pub fn rewind(&mut self) -> Result<()> {
         match &mut self.source {
             Source::Plain(at) => {
@@ -242,8 +245,8 @@ impl ArrayFile {
         Ok(())
     }
 
-    /// Make [`ArrayFile::read_at`] possible: a deflated member is unpacked into memory, and the
-    /// checksum of a stored one compared.
+    /// Prepare for [`ArrayFile::read_at`]: inflate a deflated member into memory; verify the checksum
+    /// of a stored one.
     ///
     /// # Errors
     /// As [`ArrayFile::read_rest`].
@@ -265,7 +268,7 @@ impl ArrayFile {
         Ok(())
     }
 
-    /// Bytes of the data from `at` on. Only after [`ArrayFile::seekable`].
+    /// Fill `bytes` from offset `at` of the data. Requires [`ArrayFile::seekable`].
     pub fn read_at(&mut self, at: u64, bytes: &mut [u8]) -> Result<()> {
         let read = match &mut self.source {
             #[cfg(unix)]
@@ -291,7 +294,7 @@ impl ArrayFile {
         read.map_err(Error::io(&self.path, "read"))
     }
 
-    /// Whether the array is a whole `.npy` file, no member of an archive.
+    /// Whether the array is a `.npy` file, not a member of an archive.
     pub fn is_whole_file(&self) -> bool {
         #[cfg(feature = "formats")]
         return self.packed.is_none()
@@ -306,18 +309,18 @@ impl ArrayFile {
         Error::format(&self.path, field, self.header.spelled(element), expected)
     }
 
-    /// Refuse if somebody wrote to the file since it was opened.
+    /// Check that the file has not been written to since it was opened.
     pub fn check_unchanged(&self) -> Result<()> {
         self.file.check_unchanged()
     }
 }
 
-/// Refuse bytes that memory does not hold; `field` is what asks for them.
+/// Refuse to read more bytes than the available memory; `field` is for the message.
 ///
 /// # Errors
 /// [`Error::Format`].
 pub(crate) fn refuse_beyond_memory(path: &Path, field: &str, bytes: u64) -> Result<()> {
-    /// Less is taken without a look.
+    /// Up to this length the available memory is not queried.
     const ALWAYS: u64 = 256 << 20;
     let memory = available_memory().unwrap_or(u64::MAX);
     if bytes <= ALWAYS || bytes <= memory {
@@ -330,7 +333,7 @@ pub(crate) fn refuse_beyond_memory(path: &Path, field: &str, bytes: u64) -> Resu
     Err(Error::format(path, field, found, expected))
 }
 
-/// Exactly the bytes of a header, as far as they are there.
+/// Read exactly the bytes of a header, or all if there are fewer.
 fn read_head(from: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     from.take(12).read_to_end(&mut head)?;
@@ -342,7 +345,7 @@ fn read_head(from: &mut impl Read) -> io::Result<Vec<u8>> {
         }
         _ => 0,
     };
-    // A header of version 1.0 is longer than 2 bytes, or no dictionary.
+    // A valid header of version 1.0 is longer than the 2 bytes that were read too far.
     let rest = rest.saturating_sub(head.len()) as u64;
     from.take(rest).read_to_end(&mut head)?;
     Ok(head)

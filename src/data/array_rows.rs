@@ -1,4 +1,4 @@
-//! The rows of a `.npy` or `.npz` array, in C or Fortran order, in f32.
+//! Reader of the rows of a `.npy` or `.npz` array, in C or Fortran order, as f32.
 
 use crate::data::array_file::{ArrayFile, Role, refuse_beyond_memory};
 use crate::data::checks;
@@ -14,32 +14,32 @@ use crate::progress::Cancel;
 use std::ops::Range;
 use std::path::Path;
 
-/// Values that are converted together.
+/// Number of values that are converted at a time.
 const GROUP: usize = 1 << 15;
-/// Bytes that are read of a column together, of an array in Fortran order: no multiple of a page,
-/// so that neighbouring columns do not share sets of the cache.
+/// Bytes read at a time from each column of an array in Fortran order. Not a multiple of a page, so
+/// that neighbouring columns map to different cache sets.
 const RUN: usize = (8 << 10) + 64;
-/// Most bytes of such runs, of all columns, as f64.
+/// Limit on the bytes of a slab, as f64.
 const SLAB_BYTES: usize = 64 << 20;
-/// Columns that are transposed together: two lines of the cache.
+/// Columns that are transposed at a time: two cache lines of f64.
 const COLUMNS: usize = 16;
 
-/// Features in a `.npy` or `.npz` file, read front to back.
+/// Reader of the features in a `.npy` or `.npz` file.
 #[derive(Debug)]
 pub struct Features {
     pub(crate) array: ArrayFile,
     pub(crate) rows: usize,
     pub(crate) features: usize,
-    /// The next row.
+    /// Index of the next row.
     at: usize,
     pub(crate) finish: Finish,
     bytes: Vec<u8>,
-    /// Rows that are converted together.
+    /// The decoded rows, row-major.
     numbers: Vec<f64>,
     slab: Slab,
 }
 
-/// Numbers of an array in Fortran order: some rows of every column, column after column.
+/// A range of rows of an array in Fortran order, column-major.
 #[derive(Debug, Default)]
 struct Slab {
     rows: Range<usize>,
@@ -47,12 +47,12 @@ struct Slab {
 }
 
 impl Features {
-    /// Open an array of rows x features, of bool, whole numbers or floats. Bytes are divided by
-    /// 255 and other numbers taken as they are.
+    /// Open an array of rows x features, of bool, whole numbers or floats. Bytes are divided by 255;
+    /// other numbers are not scaled.
     ///
     /// # Errors
-    /// [`Error::Npy`]; [`Error::Format`] for another shape or type, and for a kind of file or
-    /// archive that has no such array; [`Error::Io`].
+    /// [`Error::Npy`]; [`Error::Format`] for another shape or type, for another kind of file, and
+    /// for an archive without such an array; [`Error::Io`].
     pub fn open(path: &Path) -> Result<Features> {
         let mut array = ArrayFile::open(path, Role::Features)?;
         let path = &array.path;
@@ -67,7 +67,7 @@ impl Features {
             return Err(Error::format(path, "shape", format!("{shape:?}"), expected));
         };
         checks::refuse_empty(path, rows, features)?;
-        // A row's bytes and numbers, those of a slab, and three rows of f32.
+        // A row's bytes and numbers, a slab of one row, and three rows of f32.
         refuse_beyond_memory(path, "a row", (features as u64).saturating_mul(36))?;
         if !array.header.dtype.is_number() {
             let found = format!("{} (text)", array.header.descr());
@@ -96,7 +96,7 @@ impl Features {
         })
     }
 
-    /// As the rows of a format.
+    /// The same rows, converted by `format`.
     pub(crate) fn formatted(self, format: &NumberFormat) -> Features {
         let mut finish = match self.array.header.dtype {
             Dtype::U8 => Finish::of_bytes(format),
@@ -121,29 +121,29 @@ impl Features {
         (&self.array.path, self.array.header.descr())
     }
 
-    /// Whether there are numbers of the type that f32 does not hold.
+    /// Whether f32 cannot represent all numbers of the type.
     pub(crate) fn may_lose_digits(&self) -> bool {
         use Dtype::*;
         matches!(self.array.header.dtype, F64 | I32 | I64 | U32 | U64)
     }
 
-    /// Whether the features can be used as they lie in the file.
+    /// Whether the file can be mapped without conversion.
     pub(crate) fn is_mappable(&self) -> bool {
         let plain = self.array.is_whole_file() && self.array.header.is_mappable();
         plain && self.finish.is_identity()
     }
 
-    /// Bytes of the features in f32.
+    /// Bytes of the features as f32; `None` if they exceed 64 bits.
     pub(crate) fn bytes(&self) -> Option<u64> {
         (self.rows as u64)
             .checked_mul(self.features as u64)?
             .checked_mul(4)
     }
 
-    /// Look at all values once, and begin again.
-    pub(crate) fn look(&mut self, cancel: &Cancel) -> Result<Columns> {
-        let looking = Finish::only_looking(self.features, None);
-        let before = std::mem::replace(&mut self.finish, looking);
+    /// Statistics of all columns, by a pass over the file. The reader then starts from the first row.
+    pub(crate) fn statistics(&mut self, cancel: &Cancel) -> Result<Columns> {
+        let observe = Finish::observe_only(self.features, None);
+        let before = std::mem::replace(&mut self.finish, observe);
         let mut block = vec![0.0; self.block_rows() * self.features];
         while self.read(&mut block)? > 0 {
             cancel.check()?;
@@ -151,10 +151,10 @@ impl Features {
         let seen = std::mem::replace(&mut self.finish, before).seen;
         self.at = 0;
         self.array.rewind()?;
-        Ok(seen.expect("it was looking"))
+        Ok(seen.expect("`observe_only` collects statistics"))
     }
 
-    /// Rows that are read together.
+    /// Number of rows to read at a time.
     pub(crate) fn block_rows(&self) -> usize {
         let mut rows = block_rows(self.features);
         if self.array.header.is_column_major() {
@@ -163,7 +163,7 @@ impl Features {
         rows.min(self.rows)
     }
 
-    /// All rows, in memory.
+    /// Read all rows into memory.
     pub(crate) fn hold(mut self, fitted: &mut Option<Columns>, cancel: &Cancel) -> Result<Matrix> {
         let mut values = room(self.rows.saturating_mul(self.features))?;
         while self.at < self.rows {
@@ -182,8 +182,8 @@ impl Features {
         })
     }
 
-    /// To be asked after the last row: whether the file is as it was, and digits were lost, by
-    /// themselves or beside those of the first part, `fitted`.
+    /// Checks after the last row: the file has not changed, and f32 keeps the differences of each
+    /// column, compared with the first part, `fitted`, if there is one.
     pub(crate) fn end(&mut self, fitted: &mut Option<Columns>) -> Result<()> {
         self.array.check_unchanged()?;
         let Some(seen) = self.finish.seen.take() else {
@@ -197,7 +197,7 @@ impl Features {
         Ok(())
     }
 
-    /// At most `most` rows that lie in the file one after another, as numbers.
+    /// Decode up to `most` rows of an array in C order into `numbers`.
     pub(crate) fn read_rows(&mut self, most: usize) -> Result<()> {
         let rows = (GROUP / self.features).max(1).min(most);
         let size = self.array.header.dtype.size();
@@ -208,19 +208,19 @@ impl Features {
         Ok(())
     }
 
-    /// At most `most` rows whose values lie a column apart, as numbers: those of the slab, which is
-    /// read when it is used up.
+    /// Decode up to `most` rows of an array in Fortran order into `numbers`, from the slab; the next
+    /// slab is read if it has no more.
     pub(crate) fn read_columns(&mut self, most: usize) -> Result<()> {
         if !self.slab.rows.contains(&self.at) {
             self.read_slab()?;
         }
         let (features, length) = (self.features, self.slab.rows.len());
-        // A line of the cache, which is fetched for every column, has the numbers of 8 rows.
+        // At least 8 rows: a cache line of a column has 8 numbers.
         let rows = (GROUP / features).max(8.min(64 * GROUP / features)).max(1);
         let rows = rows.min(most).min(self.slab.rows.end - self.at);
         let first = self.at - self.slab.rows.start;
         self.numbers.resize(rows * features, 0.0);
-        // Columns together whose rows are written as whole lines of the cache.
+        // Blocks of columns, so that rows are written in whole cache lines.
         for start in (0..features).step_by(COLUMNS) {
             let end = (start + COLUMNS).min(features);
             let columns = &self.slab.numbers[start * length..end * length];
@@ -234,11 +234,11 @@ impl Features {
         Ok(())
     }
 
-    /// Read some rows of every column, from the next row on.
+    /// Read the slab that begins at the next row.
     pub(crate) fn read_slab(&mut self) -> Result<()> {
         let size = self.array.header.dtype.size();
         let rows = self.slab_rows().min(self.rows - self.at);
-        // Until all of it is read.
+        // The slab is empty until all of it is read.
         self.slab.rows = 0..0;
         self.slab.numbers.clear();
         self.bytes.resize(rows * size, 0);
@@ -253,7 +253,7 @@ impl Features {
         Ok(())
     }
 
-    /// Rows of a slab: of each column [`RUN`] bytes, or as many as fit into [`SLAB_BYTES`].
+    /// Number of rows of a slab: [`RUN`] bytes per column, limited by [`SLAB_BYTES`].
     pub(crate) fn slab_rows(&self) -> usize {
         let most = SLAB_BYTES / 8 / self.features;
         (RUN / self.array.header.dtype.size()).min(most).max(1)
@@ -318,7 +318,7 @@ impl RowReader for Features {
     }
 }
 
-/// What messages call a column.
+/// The name of a column in messages.
 pub(crate) fn of_column(column: usize) -> String {
     format!("column {column}")
 }

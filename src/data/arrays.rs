@@ -1,5 +1,4 @@
-//! Arrays of other tools to dataset, or to rows in memory: `.npy` and `.npz` features of any type
-//! of number, and labels.
+//! Conversion of arrays of other tools, `.npy` and `.npz`, to a dataset or to rows in memory.
 
 use std::path::{Path, PathBuf};
 
@@ -16,19 +15,18 @@ use crate::io::mmap::{MappedMatrix, Matrix};
 use crate::io::publish::{OutputKind, Overwrite, Staging};
 use crate::progress::Cancel;
 
-/// Arrays that become a split: features (n x d) and labels (n).
+/// The arrays of a split: features (n x d) and labels (n).
 #[derive(Clone, Debug)]
 pub struct ArrayPart {
     /// `train`, `val` or `test`.
     pub name: &'static str,
-    /// The features' file: `FILE.npy`, `FILE.npz` or `FILE.npz:NAME`, of bool, whole numbers or
-    /// floats.
+    /// Features: `FILE.npy`, `FILE.npz` or `FILE.npz:NAME`, of bool, whole numbers or floats.
     pub x: PathBuf,
-    /// The labels' file, likewise: whole numbers, or text.
+    /// Labels, from the same kinds of files: whole numbers or text.
     pub y: PathBuf,
 }
 
-/// What to make of arrays.
+/// Options of the conversion of arrays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArrayOptions {
     /// The label of the first class: 0 or 1.
@@ -36,35 +34,36 @@ pub struct ArrayOptions {
     /// Subtract a number near the mean of the first part from each column whose differences f32
     /// would lose, instead of refusing it.
     pub center: bool,
-    /// What stops the preparation before its end.
+    /// Stops the conversion when set.
     pub cancel: Option<Cancel>,
 }
 
-/// Rows in memory or mapped, for a fit without a dataset.
+/// Rows for a fit without a dataset, in memory or mapped.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Loaded {
-    /// One for each part.
+    /// The split of each part.
     pub splits: Vec<Split>,
     /// Names of the classes; empty if labels are numbers from 0.
     pub class_names: Vec<String>,
-    /// How the numbers became rows.
+    /// How numbers were converted to features.
     pub numbers: NumberFormat,
 }
 
 /// Convert arrays into the dataset directory `out`, which appears complete or not at all.
 ///
-/// The first part is the one that is fitted. Numbers are rounded to f32; bytes (`|u1`) are taken
-/// for pixels and divided by 255. `progress` is told the rows done since its last call. Cost: one
-/// pass over the files, one more over the first with `center`, beside hashing and writing;
-/// memory: three blocks of 4 MB (of a row at least), and labels; of an array in Fortran order
-/// 64 MB and blocks of up to 32 MB, and if it is compressed, all of it.
+/// The first part is the training split. Numbers are rounded to f32; bytes (`|u1`) are pixels and
+/// are divided by 255. `progress` is called with the number of rows done since its last call.
+///
+/// Cost: a pass over the files, with `center` another over the first, and hashing and writing.
+/// Memory: three blocks of 4 MB (at least a row), and the labels; for an array in Fortran order
+/// 64 MB and blocks of up to 32 MB, and all of it if it is compressed.
 ///
 /// # Errors
-/// [`Error::Format`] for arrays that do not fit together, for labels that are no classes, for
-/// rows of one class only, for values beyond 10¹⁵ or that are no numbers, and for columns whose
-/// differences f32 would lose (unless `center`); [`Error::Exists`], [`Error::Locked`],
-/// [`Error::Npy`], [`Error::Changed`], [`Error::Io`], [`Error::Interrupted`].
+/// [`Error::Format`] for arrays of different shapes or types, invalid labels, a single class,
+/// values that are beyond 10¹⁵ or not numbers, and columns whose differences f32 would lose (unless
+/// `center`); [`Error::Exists`], [`Error::Locked`], [`Error::Npy`], [`Error::Changed`],
+/// [`Error::Io`], [`Error::Interrupted`].
 pub fn prepare(
     parts: &[ArrayPart],
     options: &ArrayOptions,
@@ -100,12 +99,11 @@ pub fn prepare(
     writer.publish()
 }
 
-/// Rows to fit without a dataset: features that can be mapped are (`<f4` in C order), others are
-/// converted in memory. `forecast` is told the bytes of memory that an array will take, before it
-/// takes them.
+/// Load rows for a fit without a dataset. `<f4` features in C order are mapped, others are converted
+/// in memory. `forecast` is called with the bytes of each conversion, before it allocates them.
 ///
 /// # Errors
-/// As [`prepare`]; [`Error::Memory`] for arrays beyond the memory at hand.
+/// As [`prepare`]; [`Error::Memory`] for arrays that exceed the available memory.
 pub fn load(
     parts: &[ArrayPart],
     options: &ArrayOptions,
@@ -114,7 +112,7 @@ pub fn load(
     let cancel = options.cancel.clone().unwrap_or_default();
     let most = match options.labels_from {
         0 => i64::from(u32::MAX),
-        _ => MAX_CLASSES as i64, // They get names.
+        _ => MAX_CLASSES as i64, // Each class gets a name.
     };
     let Opened {
         features: readers,
@@ -155,7 +153,7 @@ pub fn load(
     })
 }
 
-/// The file of an address such as `FILE.npz:NAME`, or of a plain path.
+/// The file of `FILE.npz:NAME`, or of a plain path.
 pub fn file(path: &Path) -> PathBuf {
     #[cfg(feature = "formats")]
     return crate::data::npz::locate(path).0;
@@ -163,10 +161,10 @@ pub fn file(path: &Path) -> PathBuf {
     path.to_path_buf()
 }
 
-/// Parts that were checked and are ready to be read.
+/// The open and checked parts.
 struct Opened {
     features: Vec<Features>,
-    /// What is known of the first part's columns, if other parts are to be compared with it.
+    /// Statistics of the first part's columns, if other parts are to be compared with them.
     fitted: Option<Columns>,
     numbered: Numbered,
     numbers: NumberFormat,
@@ -218,7 +216,7 @@ impl Opened {
                             made of";
             return Err(Error::format(&parts[other].x, "numbers", found, expected));
         }
-        // Rows of a dataset are what they were made, and their format is the model's.
+        // Rows of a dataset are not converted again; the model gets their format.
         if let Some(numbers) = stored.swap_remove(0) {
             return Ok(Opened {
                 features,
@@ -235,11 +233,11 @@ impl Opened {
         let may_lose: Vec<bool> = features.iter().map(Features::may_lose_digits).collect();
         let mut fitted = None;
         if may_lose[0] && !options.center {
-            // As it is read: the others come after it.
+            // Collected during the first part's conversion, before the others are read.
             features[0].finish.seen = Some(Columns::new(columns));
         } else if may_lose.contains(&true) {
             let cancel = options.cancel.clone().unwrap_or_default();
-            let seen = features[0].look(&cancel)?;
+            let seen = features[0].statistics(&cancel)?;
             if may_lose[0] {
                 numbers.shift = seen.settle(true, &features[0].array.path, of_column)?;
             }

@@ -1,13 +1,13 @@
-//! What no classifier can be fitted to, and what its user should know of: the same at every door.
+//! Checks and warnings on labelled rows, shared by all formats.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Most classes that a sentence names.
+/// Limit on the number of classes named in a message.
 const NAMED: usize = 8;
 
-/// Refuse rows that are none or have no features; `path` is for the message.
+/// Refuse data without rows or features; `path` is for the message.
 ///
 /// # Errors
 /// [`Error::Format`].
@@ -20,13 +20,13 @@ pub fn refuse_empty(path: &Path, rows: usize, features: usize) -> Result<()> {
     Ok(())
 }
 
-/// What sentences call a class: its name, or `class N`.
+/// The name of a class in messages: its own, or `class N`.
 fn class_name(names: &[String], class: usize) -> String {
     let name = names.get(class).cloned();
     name.unwrap_or_else(|| format!("class {class}"))
 }
 
-/// At most [`NAMED`] classes by their names.
+/// The names of at most [`NAMED`] classes.
 fn listed(names: &[String], classes: &[usize]) -> String {
     let first = classes.iter().take(NAMED);
     let first: Vec<String> = first.map(|&class| class_name(names, class)).collect();
@@ -34,8 +34,8 @@ fn listed(names: &[String], classes: &[usize]) -> String {
     first.join(", ") + more
 }
 
-/// Refuse labels that name fewer than two classes; `path` is for the message, and `names` are
-/// those of the classes as far as they have any. Cost: O(n).
+/// Refuse labels of fewer than two classes; `path` and the class `names` (which may be fewer than
+/// the classes) are for the message. Cost: O(n).
 ///
 /// # Errors
 /// [`Error::Format`].
@@ -51,7 +51,7 @@ pub fn refuse_one_class<L: Copy + PartialEq + TryInto<usize>>(
     let found = match first.map(|&label| label.try_into().unwrap_or(usize::MAX)) {
         Some(class) => {
             let name = class_name(names, class);
-            // A class without a name is called by its label.
+            // Without a name, the label.
             let label = name.strip_prefix("class ").unwrap_or(&name);
             format!("one: label {label} in all {} rows", labels.len())
         }
@@ -61,15 +61,16 @@ pub fn refuse_one_class<L: Copy + PartialEq + TryInto<usize>>(
     Err(Error::format(path, "classes", found, expected))
 }
 
-/// The refusal of a class, by its name, that no row to train on has, where every class is to have
-/// one; `field` says where the class is found, and `remedy` what to do.
+/// The error for a class without training rows; `field` is where the class occurs, and `remedy` what
+/// to do.
 pub fn untrained(path: &Path, field: impl Into<String>, class: &str, remedy: &str) -> Error {
     let found = format!("class {class:?}, which has no rows to train on");
     let expected = format!("every class in train; {remedy}");
     Error::format(path, field, found, expected)
 }
 
-/// Refuse rows of another width than `whose` rows, as in `"the model"`.
+/// Refuse rows of another number of features than `expected`, that of `whose`, such as
+/// `"the model"`.
 ///
 /// # Errors
 /// [`Error::Format`].
@@ -82,8 +83,8 @@ pub fn refuse_width(path: &Path, found: usize, expected: usize, whose: &str) -> 
     }
 }
 
-/// A sentence on the classes `0..classes` that no label to train on names; none if there are
-/// none. `names` may be fewer than the classes; `from_one` is what to do if labels begin at 1.
+/// A warning about classes in `0..classes` without training rows; `None` if there are none. `names`
+/// may be fewer than the classes; `from_one` is the advice for labels that begin at 1.
 /// Cost: O(n + classes).
 pub fn absent_classes<L: Copy + TryInto<usize>>(
     labels: &[L],
@@ -114,8 +115,7 @@ pub fn absent_classes<L: Copy + TryInto<usize>>(
     }
 }
 
-/// A sentence on classes that rows of `split` have and those of `train` lack; none if there are
-/// none.
+/// A warning about classes that occur in `split` but not in `train`; `None` if there are none.
 pub fn missing_in_train(
     split: &str,
     train: &str,
@@ -138,31 +138,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn degenerate_data_is_refused_in_the_same_words() {
+    fn degenerate_data_is_rejected() {
         let path = Path::new("y.npy");
-        let said = |result: Result<()>| result.unwrap_err().to_string();
+        let message = |result: Result<()>| result.unwrap_err().to_string();
         assert!(refuse_empty(path, 1, 1).is_ok());
         assert_eq!(
-            said(refuse_empty(path, 0, 3)),
+            message(refuse_empty(path, 0, 3)),
             "y.npy: rows: found 0, expected at least one"
         );
-        assert!(said(refuse_empty(path, 3, 0)).contains("features: found 0"));
+        assert!(message(refuse_empty(path, 3, 0)).contains("features: found 0"));
         assert!(refuse_one_class(path, &[1u32, 1, 0], &[]).is_ok());
-        let one = said(refuse_one_class(path, &[4i64; 20], &[]));
+        let one = message(refuse_one_class(path, &[4i64; 20], &[]));
         assert!(one.contains("label 4 in all 20 rows"), "{one}");
-        // A class is called by what the file says, not by its number.
+        // The message has the class's name or its label in the file, not its index.
         for (names, label) in [(["rose", "lily"], "lily"), (["class 1", "class 2"], "2")] {
-            let one = said(refuse_one_class(path, &[1i64; 3], &names.map(String::from)));
+            let one = message(refuse_one_class(path, &[1i64; 3], &names.map(String::from)));
             assert!(
                 one.contains(&format!("one: label {label} in all 3 rows")),
                 "{one}"
             );
         }
-        assert!(said(refuse_one_class::<i64>(path, &[], &[])).contains("no rows"));
+        assert!(message(refuse_one_class::<i64>(path, &[], &[])).contains("no rows"));
         assert!(refuse_width(path, 3, 3, "the model").is_ok());
-        let said = said(refuse_width(path, 3, 4, "the model"));
         assert_eq!(
-            said,
+            message(refuse_width(path, 3, 4, "the model")),
             "y.npy: features: found 3, expected 4 as the model has"
         );
     }

@@ -1,27 +1,25 @@
-//! What rounding to f32 leaves of each column of numbers, and what to subtract where it leaves
-//! too little.
+//! Precision that columns of numbers lose by rounding to f32, and the shift that prevents it.
 //!
-//! Features are stored in f32, whose neighbours are 6e-8 of a number apart. Of Unix times, about
-//! 1.7e9, that is 128 seconds: an hour of them becomes 29 values. A column *loses digits* if
-//! the root mean square of `x - f32(x)` is above 1e-4 of its standard deviation. Subtracting a
-//! number near the mean first, in f64, keeps them, unless they are below 1e-41: near 0 the
-//! neighbours of f32 are 1.4e-45 apart, whatever is subtracted. A column whose values are all equal
-//! in f64 has nothing to lose; no other one is taken for constant.
+//! f32 has a relative precision of 6e-8. For Unix times, about 1.7e9, that is 128 seconds: the 3600
+//! seconds of an hour become 29 values. A column *loses digits* if the root mean square of
+//! `x - f32(x)` exceeds 1e-4 of its standard deviation. Subtracting a number near the mean first, in
+//! f64, keeps the digits, unless the standard deviation is below 1e-41: near 0 the spacing of f32 is
+//! 1.4e-45. A column whose values are all equal in f64 loses nothing; only such a column is constant.
 //!
-//! Rows of another split are held to the same measure, by the larger of the two splits' standard
-//! deviations: what f32 rounds is small beside one of them.
+//! Columns of another split lose digits if the rounding exceeds 1e-4 of the larger of the two splits'
+//! standard deviations.
 
 use std::path::Path;
 
 use crate::error::Error;
 
-/// Largest rounding that is accepted, as a share of the standard deviation.
-const MOST_LOST: f64 = 1e-4;
-/// A standard deviation below this is lost in f32 at any place.
-const LEAST: f64 = 1e-41;
+/// Limit on the rounding, as a share of the standard deviation.
+const MAX_ROUNDING: f64 = 1e-4;
+/// Limit on the standard deviation, below which no shift helps.
+const MIN_DEVIATION: f64 = 1e-41;
 
-/// Mean, deviation and rounding of columns, from one pass over their values. Each number of a
-/// [`Column`] lies beside that of the next column, so that a row is taken in vectors.
+/// Mean, standard deviation and rounding of columns, from one pass over their values. Each field of
+/// [`Column`] is an array over the columns, so that the update is vectorized.
 #[derive(Clone, Debug)]
 pub(crate) struct Columns {
     values: Vec<f64>,
@@ -30,14 +28,14 @@ pub(crate) struct Columns {
     squares: Vec<f64>,
     spread: Vec<f64>,
     rounding: Vec<f64>,
-    /// What is subtracted from the values of each column first; nothing if it is empty.
+    /// The number that is subtracted from each value first, by column; empty for none.
     shift: Vec<f64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Column {
     values: f64,
-    /// The sums are of what values differ from the first.
+    /// The first value; `sum` and `squares` are of the differences from it.
     first: f64,
     sum: f64,
     squares: f64,
@@ -53,7 +51,7 @@ impl Column {
     }
 
     fn deviation(&self) -> f64 {
-        // Whose squares are 0 in f64.
+        // Its squares underflow in f64.
         if self.spread < 1e-150 {
             return self.spread;
         }
@@ -67,24 +65,24 @@ impl Column {
 
     fn loses_digits(&self) -> bool {
         let deviation = self.deviation();
-        let is_lost = self.rounding() > MOST_LOST * deviation || deviation < LEAST;
+        let is_lost = self.rounding() > MAX_ROUNDING * deviation || deviation < MIN_DEVIATION;
         self.spread > 0.0 && is_lost
     }
 
-    /// Whether these values of another split lose digits beside those of `train`.
+    /// Whether these values, of another split than `train`, lose digits.
     fn loses_digits_beside(&self, train: &Column) -> bool {
         let deviation = train.deviation().max(self.deviation());
         let is_known = train.values > 0.0 && self.values > 0.0;
-        is_known && deviation > 0.0 && self.rounding() > MOST_LOST * deviation
+        is_known && deviation > 0.0 && self.rounding() > MAX_ROUNDING * deviation
     }
 
-    /// Whether digits are lost with any shift.
+    /// Whether digits are lost whatever the shift.
     fn is_too_small(&self) -> bool {
-        self.loses_digits() && self.deviation() < LEAST
+        self.loses_digits() && self.deviation() < MIN_DEVIATION
     }
 
-    /// The mean, rounded to a power of ten of at most the deviation: whole numbers that are more
-    /// than 1 apart stay whole.
+    /// The mean, rounded to a multiple of a power of ten below the deviation, so that whole numbers
+    /// stay whole if their deviation is above 1.
     fn shift(&self) -> f64 {
         let (mean, power) = (self.mean(), self.deviation().log10().floor() as i32);
         let step = 10f64.powi(power.abs());
@@ -98,12 +96,12 @@ impl Column {
 }
 
 impl Columns {
-    /// `columns` columns without values.
+    /// Statistics of `columns` columns without values.
     pub fn new(columns: usize) -> Columns {
         Columns::shifted(columns, None)
     }
 
-    /// The same for values from which a shift will be subtracted.
+    /// [`Columns::new`] for values from which `shift` is subtracted.
     pub fn shifted(columns: usize, shift: Option<&[f64]>) -> Columns {
         let zeros = || vec![0.0; columns];
         Columns {
@@ -132,22 +130,22 @@ impl Columns {
         (0..self.values.len()).map(|j| self.column(j))
     }
 
-    /// Take note of a value of a column.
+    /// Add a value of a column.
     #[cfg(any(test, feature = "formats"))]
     pub fn observe(&mut self, column: usize, value: f64) {
         self.observe_from(column, &[value]);
     }
 
-    /// Take note of a value of each column.
+    /// Add a value of each column.
     pub fn observe_row(&mut self, values: &[f64]) {
         self.observe_from(0, values);
     }
 
-    /// Take note of a value of each column from `start` on.
+    /// Add a value of each column from `start`.
     #[inline]
     fn observe_from(&mut self, start: usize, values: &[f64]) {
         let range = start..start + values.len();
-        // Of one length, so that the loop has no checks.
+        // Slices of equal length, so that the loop has no bounds checks.
         let (count, first) = (
             &mut self.values[range.clone()],
             &mut self.first[range.clone()],
@@ -184,9 +182,9 @@ impl Columns {
         }
     }
 
-    /// Take a column for one that has nothing to lose.
+    /// Reset a column to no values; it then loses nothing.
     #[cfg(feature = "formats")]
-    pub fn forget(&mut self, column: usize) {
+    pub fn reset(&mut self, column: usize) {
         self.values[column] = 0.0;
         self.first[column] = 0.0;
         self.sum[column] = 0.0;
@@ -195,7 +193,7 @@ impl Columns {
         self.rounding[column] = 0.0;
     }
 
-    /// What to subtract from each column: 0 from those that f32 holds; `None` if it holds all.
+    /// The shift of each column, 0 for those that lose no digits; `None` if none does.
     fn shift(&self) -> Option<Vec<f64>> {
         let shift = |column: Column| {
             if column.loses_digits() {
@@ -208,11 +206,11 @@ impl Columns {
         any.then(|| self.iter().map(shift).collect())
     }
 
-    /// What to subtract from each column, by [`Columns::shift`], if it may be (`center`).
+    /// The shift of each column, if `center`.
     ///
     /// # Errors
-    /// [`Error::Format`] for a column that loses digits and is not shifted, or loses them still;
-    /// `name` is what messages call a column.
+    /// [`Error::Format`] for a column that loses digits without `center`, or with any shift; `name`
+    /// names a column in messages.
     pub fn settle(
         &self,
         center: bool,
@@ -226,13 +224,13 @@ impl Columns {
         Ok(self.shift())
     }
 
-    /// Refuse columns that lose digits; `name` is what messages call a column.
+    /// Refuse columns that lose digits; `name` names a column in messages.
     fn refuse_loss(&self, path: &Path, name: impl Fn(usize) -> String) -> Result<(), Error> {
         self.refuse(Column::loses_digits, path, name)
     }
 
-    /// Refuse columns of another split, the values of which were [shifted](Columns::shifted) as
-    /// those of this one are, that lose digits; `path` and `name` are of the other.
+    /// Refuse columns of another split, [shifted](Columns::shifted) like these, that lose digits;
+    /// `path` and `name` are of the other split.
     ///
     /// # Errors
     /// [`Error::Format`].
@@ -255,7 +253,7 @@ impl Columns {
             column.deviation(),
             column.rounding(),
         );
-        // That of the values as they are: the mean that is subtracted is part of it.
+        // The mean before the shift is subtracted.
         let mean = match shift {
             0.0 => train.mean(),
             shift => *shift,
@@ -296,7 +294,7 @@ impl Columns {
     }
 }
 
-/// The first column that is refused, and a clause that counts the others.
+/// The first refused column, and a clause that counts the others.
 fn first_of(columns: usize, is_refused: impl Fn(usize) -> bool) -> Option<(usize, String)> {
     let mut refused = (0..columns).filter(|&j| is_refused(j));
     let first = refused.next()?;
@@ -320,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn only_columns_whose_differences_f32_loses_are_shifted() {
+    fn only_columns_that_lose_digits_are_shifted() {
         let hour = of((0..3600).map(|s| 1.7e9 + f64::from(s)));
         assert_eq!(hour.shift(), Some(vec![1_700_002_000.0]));
         let error = hour
@@ -339,7 +337,7 @@ mod tests {
             of((0..256).map(|pixel| f64::from(pixel) / 255.0)),
             of([0.1; 10]),
             of([]),
-            // Constants, and a difference that f32 still holds.
+            // Constants, and a small difference that f32 keeps.
             of([1e-50; 4]),
             of([1e-200; 4]),
             of([0.0, 1e-38, 2e-38]),
@@ -350,9 +348,9 @@ mod tests {
         }
     }
 
-    /// However near to one another, values that differ are no constant.
+    /// A column is constant only if its values are equal in f64.
     #[test]
-    fn a_spread_that_is_tiny_beside_the_values_is_no_constant() {
+    fn a_column_with_a_tiny_relative_spread_is_shifted() {
         for (first, step) in [
             (9e14, 1.0),
             (3e14, 1.0),
@@ -375,9 +373,9 @@ mod tests {
         }
     }
 
-    /// Rows of another split may lose digits where those of the first do not.
+    /// Columns of another split may lose digits where those of the first do not.
     #[test]
-    fn another_split_is_held_to_the_deviation_of_both() {
+    fn rounding_of_another_split_is_compared_with_the_larger_deviation() {
         let times = || (0..100).map(|s| 1.7e9 + f64::from(s));
         let path = Path::new("v.csv");
         let beside = |train: Columns, other: &[f64], shift: Option<&[f64]>| {
@@ -395,7 +393,7 @@ mod tests {
             error.contains("(about 1.5 of standard deviation 5.000e-1)"),
             "{error}"
         );
-        // One far value, too, which has no deviation of its own.
+        // Also a single far value, whose deviation is 0.
         assert!(beside(of([1.0, 2.0]), &far[3..4], None).is_err());
         let train = of(times());
         let shift = train.shift();
@@ -403,7 +401,7 @@ mod tests {
         let error = beside(train, &[1.3, 2.3], shift.as_deref()).unwrap_err();
         assert!(error.to_string().contains("about 1.79999"), "{error}");
         for (train, other) in [
-            // As small beside its own deviation; a constant in both, or in one of them.
+            // A small rounding relative to its own deviation; a constant in both, or in one.
             (of([1.0, 2.0]), [1.0, 1e6 + 0.1]),
             (of([0.1, 0.1]), [0.1, 0.1]),
             (of([0.1, 0.1]), [0.3, 0.7]),
@@ -414,7 +412,7 @@ mod tests {
         assert!(beside(of([]), &far, None).is_ok());
     }
 
-    /// Subtracting does not help where differences are below those of f32's least numbers.
+    /// A shift does not help if differences are below the smallest f32.
     #[test]
     fn differences_below_f32_are_refused_with_and_without_a_shift() {
         let hour = of((0..3600).map(|s| 1.7e9 + f64::from(s)));
@@ -439,7 +437,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is left after the shift is rounded by less than a millionth of the deviation.
+        /// After the shift the rounding is below 1e-6 of the deviation.
         #[test]
         fn a_shifted_column_keeps_its_digits(
             mean in prop::num::f64::NORMAL.prop_filter("finite in f32", |m| m.abs() < 1e14 && m.abs() > 1e-9),

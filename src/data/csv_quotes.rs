@@ -1,35 +1,35 @@
-//! Where the records of a text in CSV begin, and which of them have quotes that do not fit.
+//! Line numbers of the records of a CSV text, and detection of mismatched quotes.
 //!
-//! The `csv` crate reads on to the end of the text where a quote is never closed, and goes on
-//! without quotes where something follows a closed one. Both make one field of many lines. What
-//! it reads goes through [`Records`] as well, which sees the same records.
+//! The `csv` crate reads to the end of the text if a quote is never closed, and continues unquoted if
+//! text follows a closing quote. Both make a field of many lines. [`Records`] reads the same bytes,
+//! finds the same records, and detects both.
 
 use std::collections::VecDeque;
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The records of a text that is given piece by piece, as the `csv` crate finds them with its
-/// usual quotes and line ends.
+/// The records of a text, which arrives in pieces: those that the `csv` crate finds with its default
+/// quotes and line ends.
 #[derive(Debug)]
 pub(crate) struct Records {
     delimiter: u8,
     state: State,
-    /// Of the next byte, from 1.
+    /// Line of the next byte, from 1.
     line: u64,
     after_cr: bool,
-    /// Bytes of a byte-order mark that were seen; `None` where it has ended or is none.
+    /// Number of bytes of a byte-order mark seen; `None` after it, or if there is none.
     mark: Option<usize>,
-    /// Line of the quote that was opened last.
+    /// Line of the last opening quote.
     opened: u64,
-    /// Those that were not asked for, the last of which may go on.
+    /// The records that [`Records::next`] has not returned; the last may be incomplete.
     found: VecDeque<Record>,
 }
 
 #[derive(Debug)]
 struct Record {
     line: u64,
-    /// Line of a quote that something follows.
+    /// Line of the opening quote of a field with text after its closing quote.
     followed: Option<u64>,
 }
 
@@ -39,14 +39,14 @@ enum State {
     BeforeField,
     Plain,
     Quoted,
-    /// Behind a quote that ends the field, or is the first of two.
+    /// After a quote that closes the field, or is the first of two.
     Quote,
     /// Only spaces may follow.
     Closed,
 }
 
 impl Records {
-    /// Of fields that this byte divides.
+    /// Records whose fields are separated by this byte.
     pub fn new(delimiter: u8) -> Records {
         Records {
             delimiter,
@@ -59,12 +59,12 @@ impl Records {
         }
     }
 
-    /// Take note of the next bytes.
+    /// Read the next bytes.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while let Some((&byte, rest)) = bytes.split_first() {
             self.step(byte);
             bytes = rest;
-            // Only these bytes end a plain field; nothing else in it counts.
+            // Skip to the end of a plain field.
             if self.state == State::Plain && self.mark.is_none() {
                 let ends = |&byte: &u8| byte == self.delimiter || matches!(byte, b'\n' | b'\r');
                 bytes = &rest[rest.iter().position(ends).unwrap_or(rest.len())..];
@@ -108,7 +108,7 @@ impl Records {
         self.pass_mark(byte);
     }
 
-    /// Take a byte-order mark at the start for nothing.
+    /// Skip a byte-order mark at the start.
     fn pass_mark(&mut self, byte: u8) {
         const MARK: &[u8] = b"\xef\xbb\xbf";
         let Some(seen) = self.mark else { return };
@@ -120,12 +120,12 @@ impl Records {
         }
     }
 
-    /// The line, from 1, in which the next record begins. To be asked once for each record that
-    /// the `csv` crate gave, the header among them; the path is for messages.
+    /// The line, from 1, in which the next record begins. To be called once for each record of the
+    /// `csv` crate, including the header; the path is for messages.
     ///
     /// # Errors
-    /// [`Error::Format`] for a record with a quote that is never closed, or that something but
-    /// the end of the field follows; it names the line in which the quote opens.
+    /// [`Error::Format`] for a record with a quote that is never closed, or with text after a closing
+    /// quote; it names the line of the opening quote.
     pub fn next(&mut self, path: &Path) -> Result<u64> {
         let refuse = |line: u64, found: &str, expected: &str| {
             Err(Error::format(path, format!("line {line}"), found, expected))
@@ -142,7 +142,7 @@ impl Records {
                 expected,
             );
         }
-        // No text follows a record that was given out while its quote is open.
+        // A record that ends within a quote ends the text.
         if self.found.is_empty() && self.state == State::Quoted {
             let expected = "a second quote at the end of the field; is the file cut, or a quote \
                             part of the field? (Write two for one, in a field in quotes)";
@@ -151,7 +151,7 @@ impl Records {
         Ok(record.line)
     }
 
-    /// Line of the quote that is open at the end of what was seen.
+    /// Line of the quote that is open after the bytes read up to now.
     pub fn open_quote(&self) -> Option<u64> {
         (self.state == State::Quoted).then_some(self.opened)
     }
@@ -163,7 +163,7 @@ mod tests {
     use csv::{ByteRecord, ReaderBuilder};
     use proptest::prelude::*;
 
-    /// The lines of all records, or what is refused first.
+    /// The lines of all records, or the first error.
     fn lines(text: &[u8], piece: usize) -> std::result::Result<Vec<u64>, String> {
         let mut records = Records::new(b',');
         text.chunks(piece).for_each(|piece| records.feed(piece));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_those_of_an_editor() {
+    fn line_numbers_are_those_of_an_editor() {
         for (text, expected) in [
             ("a,b\n1,2\n3,4\n", &[1, 2, 3][..]),
             ("a,b\r\n1,2\r\n3,4\r\n", &[1, 2, 3]),
@@ -200,8 +200,8 @@ mod tests {
     }
 
     #[test]
-    fn quotes_that_do_not_fit_are_refused_by_the_line_where_they_open() {
-        for (text, said) in [
+    fn mismatched_quotes_are_rejected_with_the_line_of_the_opening_quote() {
+        for (text, message) in [
             (
                 "a,b\n1,2\n3,\"4\n5,6\n7,8\n",
                 "line 3: found a quote that is never closed",
@@ -222,14 +222,13 @@ mod tests {
             ),
         ] {
             let error = lines(text.as_bytes(), 3).unwrap_err();
-            assert!(error.contains(said), "{text:?}: {error}");
+            assert!(error.contains(message), "{text:?}: {error}");
         }
     }
 
     proptest! {
-        /// As many records as the csv crate finds, in whatever text.
         #[test]
-        fn records_are_those_of_the_csv_crate(
+        fn the_number_of_records_is_that_of_the_csv_crate(
             text in prop::collection::vec(prop::sample::select(&b"a,\"\r\n \xef"[..]), 0..60),
             piece in 1usize..9,
         ) {

@@ -1,9 +1,9 @@
-//! Tables with a header, as text: comma-, semicolon- or tab-separated values to rows of numbers
-//! and labels. Fields are split by the `csv` crate.
+//! Reader of text tables with a header: comma-, semicolon- or tab-separated values. Fields are split
+//! by the `csv` crate.
 //!
-//! The first line names the columns; one of them may hold the label, all others are features.
-//! Quotes, CRLF and a byte-order mark are understood. `True` and `False` are 1 and 0, as pandas
-//! writes them; what is missing or no number is refused by line and column.
+//! The first line names the columns; one may be the label, all others are features. Quotes, CRLF and a
+//! byte-order mark are supported. `True` and `False`, as pandas writes them, are 1 and 0. A missing
+//! value, or text that is not a number, is an error that names line and column.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -27,38 +27,40 @@ use crate::io::files::NewFile;
 use crate::io::publish::{OutputKind, Overwrite, Staging};
 use crate::progress::Cancel;
 
-/// Longest record that is read, in bytes of text.
+/// Limit on the length of a record, in bytes of text.
 const MAX_RECORD: u64 = 64 << 20;
-/// Columns that a message names.
+/// Limit on the number of columns named in a message.
 const NAMED: usize = 12;
-/// What stands for a missing value, but may be a label.
+/// Texts of a missing value that may also be labels.
 const NO_VALUE: [&str; 4] = ["none", "nil", "?", "-"];
 
-/// How tables are read.
+/// Options of the conversion of tables.
 #[derive(Clone, Debug, Default)]
 pub struct CsvOptions {
-    /// Name of the column that holds the label.
+    /// Name of the label's column.
     pub label: String,
-    /// What stands between fields; found in the header if it is not given.
+    /// Separator of fields; `None` to detect it in the header.
     pub delimiter: Option<u8>,
     /// As [`crate::data::arrays::ArrayOptions::center`].
     pub center: bool,
-    /// What stops the preparation before its end.
+    /// Stops the conversion when set.
     pub cancel: Option<Cancel>,
 }
 
 /// Convert tables into the dataset directory `out`, which appears complete or not at all.
 ///
-/// The first part is the one that is fitted. Features are all columns but the label's, in the
-/// order of the first table; the other tables have the same columns in any order. Classes are
-/// the labels of all tables: in numerical order if all are whole numbers, False and True if all are
-/// truth values, else in the order of their names. `progress` is told the rows written since its
-/// last call. Cost: two passes over the tables, the second beside the hashing and writing of the
-/// rows before; memory: three blocks of 4 MB (of a row at least), 4 bytes a row, and the names.
+/// The first part is the training split. Features are all columns but the label, in the order of the
+/// first table; the other tables have the same columns in any order. Classes are the labels of all
+/// tables: in numerical order if all are whole numbers, False and True if all are truth values, else
+/// in the order of their names. `progress` is called with the number of rows written since its last
+/// call.
+///
+/// Cost: two passes over the tables; rows are written and hashed during the second. Memory: three
+/// blocks of 4 MB (at least a row), 4 bytes per row, and the names.
 ///
 /// # Errors
-/// [`Error::Format`] names file, line and column of what cannot be used; also for columns whose
-/// differences f32 would lose (unless `center`), and for one class only; [`Error::Exists`],
+/// [`Error::Format`], which names file, line and column, for an invalid value; for columns whose
+/// differences f32 would lose (unless `center`), and for a single class; [`Error::Exists`],
 /// [`Error::Locked`], [`Error::Changed`], [`Error::Io`], [`Error::Interrupted`].
 pub fn prepare(
     parts: &[Part],
@@ -76,17 +78,17 @@ pub fn prepare(
     };
     let cancel = options.cancel.clone().unwrap_or_default();
     let mut encoder = LabelEncoder::default();
-    let (mut looked, mut fitted) = (Vec::new(), None::<Columns>);
+    let (mut scanned, mut fitted) = (Vec::new(), None::<Columns>);
     let open = |part: &Part, source: &Source, format: &NumberFormat| {
         let text = Text::of(source.again()?)?;
         let label = Some(options.label.as_str());
         Table::of_text(&part.path, text, label, options.delimiter, format)
     };
     for part in parts {
-        let source = kept(part, staging.dir(), &cancel)?;
+        let source = seekable(part, staging.dir(), &cancel)?;
         let mut table = open(part, &source, &format)?;
         format.columns = Some(table.columns.clone());
-        table.finish = Finish::only_looking(table.features(), format.shift.as_deref());
+        table.finish = Finish::observe_only(table.features(), format.shift.as_deref());
         let mut row = vec![0.0; table.features()];
         let mut codes = Vec::new();
         while table.read(&mut row)? > 0 {
@@ -103,13 +105,13 @@ pub fn prepare(
                 fitted = Some(seen);
             }
         }
-        looked.push((part, codes, source));
+        scanned.push((part, codes, source));
     }
     let (names, classes) = encoder.finish()?;
     let features = format.columns.as_ref().map_or(0, Vec::len);
     let manifest = Manifest::of_numbers(name_of(&parts[0].path), names, features);
     let mut writer = DatasetWriter::new(staging, manifest, Some(cancel));
-    for (part, codes, source) in looked {
+    for (part, codes, source) in scanned {
         let labels: Vec<i64> = codes.iter().map(|&code| classes[code as usize]).collect();
         let mut table = open(part, &source, &format)?;
         let mut left = labels.len();
@@ -132,9 +134,9 @@ pub fn prepare(
     writer.publish()
 }
 
-/// The bytes of a part, which are read twice: its file, or what its pipe brings, kept in the
-/// directory in the making.
-fn kept(part: &Part, dir: &Path, cancel: &Cancel) -> Result<Source> {
+/// A part's input that can be read twice: its file, or a copy of its pipe in the temporary directory
+/// `dir`.
+fn seekable(part: &Part, dir: &Path, cancel: &Cancel) -> Result<Source> {
     let source = Source::open(&part.path, cancel)?;
     if source.is_file() && !is_standard_input(&part.path) {
         return Ok(source);
@@ -153,30 +155,29 @@ fn kept(part: &Part, dir: &Path, cancel: &Cancel) -> Result<Source> {
     }
 }
 
-/// A table with a header, read row by row.
+/// Reader of a table with a header.
 pub struct Table {
     path: PathBuf,
-    /// Names of the features, in the order of the rows that are given out.
+    /// Names of the features, in the order of the rows.
     columns: Vec<String>,
-    /// For each field of a record its feature; `None` is the label.
+    /// The feature of each field of a record; `None` for the label.
     features: Vec<Option<usize>>,
     reader: csv::Reader<Bounded>,
     record: ByteRecord,
     line: u64,
     labels: Vec<Option<String>>,
-    /// Why reading ended, once the rows before have been given out.
+    /// The error that ended reading; returned after the rows before it.
     ended: Option<Error>,
     finish: Finish,
 }
 
 impl Table {
-    /// Read the header of a table. Its columns, but the label's, are the features: those that
-    /// the format names, in the format's order, or all where it names none. `path` is for
-    /// messages.
+    /// Read the header of a table. Features are the columns that the format names, in its order; if it
+    /// names none, all columns but the label. `path` is for messages.
     ///
     /// # Errors
-    /// [`Error::Format`] for a header without the label's column, with a name twice or without
-    /// one, or with other columns than the format's; [`Error::Io`].
+    /// [`Error::Format`] for a header without the label, with an empty name or a name twice, or with
+    /// other columns than the format; [`Error::Io`].
     pub fn of_text(
         path: &Path,
         mut text: Text,
@@ -222,12 +223,12 @@ impl Table {
         Table { finish, ..self }
     }
 
-    /// Names of the features, in their order.
+    /// Names of the features, in order.
     pub fn columns(&self) -> &[String] {
         &self.columns
     }
 
-    /// Refuse if the file was written to since it was opened.
+    /// Check that the file has not been written to since it was opened.
     fn check_unchanged(&self) -> Result<()> {
         self.reader.get_ref().from.check_unchanged()
     }
@@ -239,7 +240,7 @@ impl Table {
         Ok(line.is_some())
     }
 
-    /// The label and the features of the record, or what is wrong with it.
+    /// Convert the record: its features to `row`, its label to `labels`.
     fn fill(&mut self, row: &mut [f32]) -> Result<()> {
         let refuse = |field: String, found: String, expected: &str| {
             Error::format(
@@ -337,7 +338,7 @@ impl RowReader for Table {
     }
 }
 
-/// Of comma, semicolon and tab the one that is most frequent in the header, outside of quotes.
+/// The most frequent of comma, semicolon and tab in the header, outside of quotes.
 fn delimiter_of(start: &[u8]) -> u8 {
     let mut counts = [(b',', 0), (b';', 0), (b'\t', 0)];
     let mut quoted = false;
@@ -350,7 +351,7 @@ fn delimiter_of(start: &[u8]) -> u8 {
             *count += usize::from(byte == *delimiter && !quoted);
         }
     }
-    // Of equals the first.
+    // The first of several with the same count.
     let most = counts.iter().rev().max_by_key(|(_, count)| *count);
     most.map_or(b',', |(delimiter, _)| *delimiter)
 }
@@ -414,7 +415,7 @@ fn listed(names: &[String]) -> String {
     first.collect::<Vec<_>>().join(", ") + more
 }
 
-/// Names of the features, and for each column its feature.
+/// Names of the features, and the feature of each column.
 fn features(
     path: &Path,
     names: &[String],
@@ -464,18 +465,18 @@ fn features(
     Ok((columns, features))
 }
 
-/// A number, or a truth value.
+/// Parse a number or truth value.
 fn number(text: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(text).ok()?;
     match text {
         "True" | "true" | "TRUE" => Some(1.0),
         "False" | "false" | "FALSE" => Some(0.0),
-        // What is beyond the numbers, "nan" too, is refused as such.
+        // NaN and infinities are parsed, and refused later with a better message.
         _ => text.parse().ok(),
     }
 }
 
-/// What was expected instead of a text that is no number.
+/// Advice for a text that is not a number.
 fn no_number(text: &[u8]) -> &'static str {
     match std::str::from_utf8(text) {
         Ok(text)
@@ -487,7 +488,7 @@ fn no_number(text: &[u8]) -> &'static str {
     }
 }
 
-/// Read the next record; the line in which it begins, `None` at the end.
+/// Read the next record. Returns the line in which it begins; `None` at the end.
 fn next_record(
     path: &Path,
     reader: &mut csv::Reader<Bounded>,
@@ -502,7 +503,7 @@ fn next_record(
     more.then(|| records.next(path)).transpose()
 }
 
-/// The error of a record; `quote` is the line of a quote that is open.
+/// The error for a record; `quote` is the line of an open quote.
 fn of_csv(path: &Path, error: csv::Error, quote: Option<u64>, text: &Text) -> Error {
     match error.into_kind() {
         csv::ErrorKind::Io(source) if source.kind() == TOO_LONG => match quote {
@@ -522,13 +523,13 @@ fn of_csv(path: &Path, error: csv::Error, quote: Option<u64>, text: &Text) -> Er
     }
 }
 
-/// The kind of the error of a record that is too long.
+/// Kind of the error for a record that is too long.
 const TOO_LONG: io::ErrorKind = io::ErrorKind::FileTooLarge;
 
-/// A reader that refuses to give more bytes than a record may have.
+/// A reader that limits the length of a record.
 struct Bounded {
     from: Text,
-    /// Since the record began.
+    /// Number of bytes read since the record began.
     read: u64,
     records: Records,
 }

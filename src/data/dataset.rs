@@ -1,11 +1,11 @@
 //! A prepared dataset: a directory with `dataset.json` and, for each split,
-//! `SPLIT.x.npy` (`<f4`, rows x features) and `SPLIT.y.npy` (`<i8`); of photographs also
-//! `SPLIT.files.json`, the name of each row's file.
+//! `SPLIT.x.npy` (`<f4`, rows x features) and `SPLIT.y.npy` (`<i8`); for photographs also
+//! `SPLIT.files.json`, the file name of each row.
 //!
-//! `numpy.load("train.x.npy", mmap_mode="r")` opens them as well.
+//! `numpy.load("train.x.npy", mmap_mode="r")` opens the arrays as well.
 //!
-//! The manifest has checksums of every file's data, and one of itself. A [`Split`] is only
-//! to be had verified: [`Dataset::split`] is the one place where what is read is checked.
+//! The manifest contains checksums of every file's data and of itself. Every [`Split`] of a dataset
+//! is verified, by [`Dataset::split`].
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -25,24 +25,24 @@ use crate::io::npy::{Dtype, Header};
 pub(crate) use crate::data::manifest::EXIF;
 pub use crate::data::manifest::{BYTES, Manifest, NumberFormat, SplitEntry, Transform};
 
-/// Name of the split to train on.
+/// Name of the training split.
 pub const TRAIN: &str = "train";
 /// File name of the manifest.
 pub const MANIFEST: &str = "dataset.json";
-/// A manifest of millions of column names is as long; more is refused before it is read.
+/// Limit on the length of a manifest, in bytes: enough for millions of column names.
 const MAX_MANIFEST: u64 = 256 << 20;
-/// As is a list of names.
+/// Limit on the length of a list of file names, in bytes.
 const MAX_FILES: u64 = 1 << 30;
-/// Most classes whose names fit a manifest, at up to 30 bytes each.
+/// Limit on the number of classes: their names, of up to 30 bytes, fit a manifest.
 pub(crate) const MAX_CLASSES: usize = 1 << 19;
 
-/// A dataset that was written.
+/// The result of a preparation.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Prepared {
-    /// Its manifest.
+    /// The manifest of the dataset.
     pub manifest: Manifest,
-    /// The class of each row of `train`; empty if there is no such split.
+    /// The label of each row of `train`; empty if there is no such split.
     pub train_labels: Vec<i64>,
 }
 
@@ -68,7 +68,7 @@ pub struct Dataset {
     manifest: Manifest,
 }
 
-/// One split of a dataset, memory-mapped and verified.
+/// A split of a dataset, memory-mapped and verified.
 #[derive(Debug)]
 pub struct Split {
     x: Matrix,
@@ -101,25 +101,23 @@ impl Dataset {
         &self.manifest
     }
 
-    /// Map the features of a split, read its labels, and verify both: every block's checksum,
-    /// every feature a number of at most 10¹⁵, every label a class.
+    /// Map the features of a split, read its labels, and verify both: the checksums, that features
+    /// are numbers of at most 10¹⁵, and that labels are classes.
     ///
-    /// Cost: one pass over the matrix by all threads of the current pool, at the speed of
-    /// memory or of the disk.
+    /// Cost: one parallel pass over the matrix, at the bandwidth of the memory or disk.
     ///
     /// # Errors
-    /// If there is no such split, or its files are not what the manifest says.
+    /// If there is no such split, or its files contradict the manifest.
     pub fn split(&self, name: &str) -> Result<Split> {
         let split = self.open_split(name)?;
         split.verify_features()?;
         Ok(split)
     }
 
-    /// Check every byte of every file against the manifest, SHA-256 included.
+    /// Verify all files by their CRC-32 and SHA-256. Nothing is repaired.
     ///
     /// # Errors
-    /// Those of [`Dataset::split`]; [`Error::Format`] for the first file whose data has
-    /// another SHA-256. Nothing is repaired.
+    /// As [`Dataset::split`]; [`Error::Format`] for the first file whose data has another SHA-256.
     pub fn verify(&self) -> Result<()> {
         for entry in &self.manifest.splits {
             let split = self.split(&entry.name)?;
@@ -129,10 +127,10 @@ impl Dataset {
         Ok(())
     }
 
-    /// What the manifest says of a split. No file is read.
+    /// The manifest's entry of a split. No file is read.
     ///
     /// # Errors
-    /// [`Error::Format`] if there is no such split: it names those that are there.
+    /// [`Error::Format`] if there is no such split; it names the splits.
     pub fn entry(&self, name: &str) -> Result<&SplitEntry> {
         let splits = &self.manifest.splits;
         splits
@@ -209,13 +207,13 @@ impl Dataset {
 }
 
 impl Split {
-    /// Features that some other tool saved, and their labels, each below `classes`.
+    /// A split of features that another tool saved, and labels below `classes`.
     ///
-    /// Cost: as [`Dataset::split`]; the checksums are those of now, for
+    /// Cost: as [`Dataset::split`]. The checksums are computed here, for
     /// [`Split::check_unchanged`].
     ///
     /// # Errors
-    /// [`Error::Format`] for a feature that is no number of at most 10¹⁵.
+    /// [`Error::Format`] for a feature that is not a number of at most 10¹⁵.
     pub(crate) fn of_matrix(
         x: Matrix,
         y: Vec<i64>,
@@ -223,7 +221,7 @@ impl Split {
         classes: usize,
     ) -> Result<Split> {
         let unusable = Unusable::default();
-        let x_crc32 = blocks::checksums(x.data(), |range, data| unusable.look(range, data));
+        let x_crc32 = blocks::checksums(x.data(), |range, data| unusable.check(range, data));
         unusable.refuse(&x)?;
         Ok(Split {
             x,
@@ -235,7 +233,7 @@ impl Split {
         })
     }
 
-    /// Whether the features are mapped from their file, not held in memory.
+    /// Whether the features are mapped from their file, not in memory.
     pub fn is_mapped(&self) -> bool {
         matches!(self.x, Matrix::Mapped(_))
     }
@@ -245,12 +243,12 @@ impl Split {
         self.classes
     }
 
-    /// The file of each row, relative to where the photographs lay; `None` if unknown.
+    /// The file of each row, relative to the folder of the photographs; `None` if unknown.
     pub fn files(&self) -> Option<&[String]> {
         self.files.as_deref()
     }
 
-    /// The split's rows, borrowed from the map.
+    /// The rows and labels, borrowed.
     ///
     /// # Errors
     /// As [`Split::first_classes`].
@@ -258,12 +256,12 @@ impl Split {
         self.first_classes(self.classes)
     }
 
-    /// The rows whose label is below `classes`, which becomes the number of classes; they may be
-    /// more than [`Split::classes`].
+    /// The rows whose label is below `classes`, as samples of `classes` classes, which may be more
+    /// than [`Split::classes`].
     ///
     /// # Errors
-    /// [`Error::Format`] naming the labels' file if memory cannot hold a weight of `classes` x
-    /// features; [`Error::Options`] if `classes` is below 2 or no row is left.
+    /// [`Error::Format`], which names the labels' file, if a weight of `classes` x features exceeds
+    /// the memory; [`Error::Options`] if `classes` is below 2 or no row has such a label.
     pub fn first_classes(&self, classes: usize) -> Result<Samples<'_>> {
         let x = self.x.view();
         if let Some((found, expected)) = beyond_memory(classes, x.cols()) {
@@ -283,9 +281,8 @@ impl Split {
         &self.y
     }
 
-    /// Refuse if somebody changed the matrix since it was verified: by its length, the time of
-    /// the last write, and the checksums of up to 64 blocks of it. Ask before publishing what
-    /// was made of it.
+    /// Check that the matrix has not changed since it was verified: its length, modification time,
+    /// and the checksums of up to 64 blocks. To be called before results are published.
     ///
     /// # Errors
     /// [`Error::Changed`].
@@ -308,11 +305,11 @@ impl Split {
         Ok(())
     }
 
-    /// Every block's checksum and every feature, in one pass.
+    /// Verify the checksum of every block and the range of every feature, in one pass.
     fn verify_features(&self) -> Result<()> {
         let unusable = Unusable::default();
-        let look = |range: Range<usize>, data: &[u8]| unusable.look(range, data);
-        if let Some(wrong) = blocks::first_wrong(self.x.data(), &self.x_crc32, look) {
+        let check = |range: Range<usize>, data: &[u8]| unusable.check(range, data);
+        if let Some(wrong) = blocks::first_wrong(self.x.data(), &self.x_crc32, check) {
             self.x.check_unchanged()?;
             return Err(Error::format(
                 self.x.path(),
@@ -325,7 +322,7 @@ impl Split {
     }
 }
 
-/// What a feature must be instead of a value that is not usable.
+/// The requirement on features that this value does not meet, with advice.
 pub(crate) fn usable(value: f64) -> &'static str {
     if value.is_nan() {
         "a number; fill in or drop what is missing (numbers are from -1e15 to 1e15)"
@@ -336,12 +333,12 @@ pub(crate) fn usable(value: f64) -> &'static str {
     }
 }
 
-/// Whether a value can be a feature: a number between -1e15 and 1e15, whose square f32 can hold.
+/// Whether a value can be a feature: between -1e15 and 1e15, so that f32 can hold its square.
 pub fn is_usable(value: f32) -> bool {
     value.abs() <= 1e15
 }
 
-/// The first feature that cannot be used, whichever thread finds it; `usize::MAX` for none.
+/// The place of the first unusable feature, over all threads; `usize::MAX` if there is none.
 struct Unusable(AtomicUsize);
 
 impl Default for Unusable {
@@ -351,8 +348,8 @@ impl Default for Unusable {
 }
 
 impl Unusable {
-    /// Look at a range of the matrix's bytes.
-    fn look(&self, range: Range<usize>, data: &[u8]) {
+    /// Check the features in a byte range of the matrix.
+    fn check(&self, range: Range<usize>, data: &[u8]) {
         if let Some(at) = position(bytemuck::cast_slice(data), is_usable) {
             self.0.fetch_min(range.start / 4 + at, Ordering::Relaxed);
         }
@@ -371,7 +368,7 @@ impl Unusable {
     }
 }
 
-/// Refuse a label that is not one of the classes; `expected` says why not.
+/// Refuse a label that is not in `classes`; `expected` is for the message.
 pub(crate) fn check_labels(
     path: &Path,
     labels: &[i64],
@@ -387,7 +384,7 @@ pub(crate) fn check_labels(
     }
 }
 
-/// The header must be, byte for byte, the one that flowreg writes.
+/// Refuse a header that differs in any byte from the one that flowreg writes.
 fn check_header(path: &Path, header: &[u8], dtype: Dtype, shape: &[usize]) -> Result<()> {
     if header == Header::encode(dtype, shape) {
         Ok(())

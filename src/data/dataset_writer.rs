@@ -1,4 +1,4 @@
-//! A dataset being written: its splits front to back, its manifest last.
+//! Writer of a dataset: its splits sequentially, its manifest last.
 
 use std::ops::Range;
 use std::path::Path;
@@ -21,28 +21,28 @@ use crate::progress::Cancel;
 use crate::threads;
 use crate::threads::Work;
 
-/// Bytes of rows that are made and written together: they stay in the cache from one to the other.
+/// Bytes of a block of rows, which stays in the cache while it is filled, written and hashed.
 const BLOCK_BYTES: usize = 4 << 20;
-/// Blocks in memory: one is filled, one written and one hashed.
+/// Number of blocks in memory: one is filled, one written and one hashed.
 const BLOCKS: usize = 3;
 
-/// Rows of a block, at least one.
+/// Number of rows of a block, at least one.
 pub(crate) fn block_rows(features: usize) -> usize {
     (BLOCK_BYTES / features.saturating_mul(4).max(1)).max(1)
 }
 
-/// A dataset being written, which appears complete or not at all.
+/// Writer of a dataset, which appears complete or not at all.
 pub(crate) struct DatasetWriter {
     staging: Staging,
-    /// Its splits are added as they are written.
+    /// The manifest, with the splits written up to now.
     pub manifest: Manifest,
-    /// What stops the writing before its end.
+    /// Stops the writing when set.
     pub cancel: Cancel,
     train_labels: Vec<i64>,
 }
 
 impl DatasetWriter {
-    /// Begin with the manifest of no splits.
+    /// A writer with a manifest without splits.
     pub fn new(staging: Staging, manifest: Manifest, cancel: Option<Cancel>) -> DatasetWriter {
         DatasetWriter {
             staging,
@@ -52,13 +52,13 @@ impl DatasetWriter {
         }
     }
 
-    /// Write a split of numbers: `fill` is asked for one block of `block_rows` rows after another,
-    /// while the blocks before it are written and hashed on other threads. `source` is the file of
-    /// the labels, for messages. Memory: three blocks.
+    /// Write a split of numbers. `fill` is called for successive blocks of `block_rows` rows, while
+    /// earlier blocks are written and hashed on other threads. `source` is the file of the labels,
+    /// for messages. Memory: three blocks.
     ///
     /// # Errors
-    /// [`Error::Format`](crate::Error::Format) for a split without rows or features, and for one
-    /// class to train on; the first error of `fill`, which is then not called again.
+    /// [`Error::Format`](crate::Error::Format) for a split without rows or features, and for
+    /// training rows of a single class; the first error of `fill`, which is then not called again.
     pub fn write_split(
         &mut self,
         name: &str,
@@ -74,12 +74,12 @@ impl DatasetWriter {
         let cancel = self.cancel.clone();
         let MatrixWriter { file, sums, .. } = &mut x;
         let file = Mutex::new(file);
-        // Blocks go back to be filled again.
+        // Blocks are reused.
         let emptied = Mutex::new(Vec::<Vec<f32>>::new());
         let mut failed = false;
         let fill = |block: usize| -> Result<Vec<f32>> {
             let mut values = lock(&emptied).pop().unwrap_or_default();
-            // The error stops all once the blocks before it are written; this one is not.
+            // The error is returned after the earlier blocks are written; this block is not.
             if failed {
                 return Ok(values);
             }
@@ -111,7 +111,7 @@ impl DatasetWriter {
         self.finish_split(name, x, labels, None)
     }
 
-    /// Refuse one class to train on.
+    /// Refuse training rows of a single class.
     pub fn refuse_one_class(&self, name: &str, source: &Path, labels: &[i64]) -> Result<()> {
         if name == TRAIN {
             checks::refuse_one_class(source, labels, &self.manifest.class_names)?;
@@ -119,13 +119,12 @@ impl DatasetWriter {
         Ok(())
     }
 
-    /// The matrix of a split, to be written row by row.
+    /// Begin the matrix of a split, to be written row by row.
     pub fn begin_matrix(&self, name: &str) -> Result<MatrixWriter> {
         MatrixWriter::create(&self.staging.dir().join(x_file(name)), Dtype::F32)
     }
 
-    /// Finish the matrix and write what belongs to it: the labels and, of photographs, the names
-    /// of their files.
+    /// Finish the matrix, and write the labels and, for photographs, their file names.
     pub fn finish_split(
         &mut self,
         name: &str,
@@ -157,7 +156,7 @@ impl DatasetWriter {
         Ok(())
     }
 
-    /// Seal and write the manifest, and let the dataset appear.
+    /// Write the manifest, and publish the dataset.
     pub fn publish(self) -> Result<Prepared> {
         let manifest = self.manifest.sealed();
         let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
@@ -170,14 +169,14 @@ impl DatasetWriter {
     }
 }
 
-/// A `.npy` file being written front to back and hashed on the way.
+/// Writer of a `.npy` file, which hashes the data.
 pub(crate) struct MatrixWriter {
     file: NewFile,
     dtype: Dtype,
     sums: Sums,
 }
 
-/// SHA-256 and CRC-32 of data that comes front to back.
+/// SHA-256 and CRC-32 of sequential data.
 #[derive(Default)]
 struct Sums {
     sha256: Sha256,
@@ -186,7 +185,7 @@ struct Sums {
 
 impl Sums {
     fn update(&mut self, data: &[u8]) {
-        // The second finds in the cache what the first has read.
+        // In pieces that stay in the cache for the second hash.
         for data in data.chunks(1 << 18) {
             self.sha256.update(data);
             self.crc32.update(data);
@@ -195,7 +194,7 @@ impl Sums {
 }
 
 impl MatrixWriter {
-    /// Begin; the shape is known at the end.
+    /// Create the file; the shape is given to [`Self::finish`].
     pub fn create(path: &Path, dtype: Dtype) -> Result<Self> {
         let mut file = NewFile::create(path)?;
         file.append(&[0; HEADER])?;
@@ -212,7 +211,7 @@ impl MatrixWriter {
         Ok(())
     }
 
-    /// Put the header in and flush to the disk; SHA-256 and CRC-32 of the data.
+    /// Write the header and flush the file. Returns SHA-256 and CRC-32 of the data.
     pub fn finish(mut self, shape: &[usize]) -> Result<(String, String)> {
         let header = Header::encode(self.dtype, shape);
         assert_eq!(header.len(), HEADER, "two numbers of 20 digits fit");
@@ -223,5 +222,5 @@ impl MatrixWriter {
     }
 }
 
-/// Length of every header of one or two dimensions.
+/// Length of the header of every array of one or two dimensions.
 const HEADER: usize = 128;

@@ -1,9 +1,8 @@
-//! The demo's photographs: synthetic flowers of our own, drawn as real JPEG files in
-//! Flowers102's layout.
+//! The demo's photographs: synthetic flowers, drawn as JPEG files in Flowers102's layout.
 //!
-//! A class has its petals (number, shape, colours), its disc and its background; an image
-//! has its place, size, turn, light and noise. An image depends only on the seed and its
-//! number, so the files are the same for any number of threads.
+//! A class determines petals (number, shape, colours), disc and background; an image its position,
+//! size, rotation, light and noise. An image depends only on the seed and its number, so that the
+//! files are independent of the number of threads.
 
 use std::f32::consts::{PI, TAU};
 use std::path::Path;
@@ -17,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::io::files::{self, NewFile};
 use crate::progress::Cancel;
 
-/// How many flowers to draw.
+/// Options of the demo's photographs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DemoOptions {
     /// Number of classes.
@@ -26,7 +25,7 @@ pub struct DemoOptions {
     pub per_class: [usize; 3],
     /// Seed of classes and images.
     pub seed: u32,
-    /// What stops the drawing before its end.
+    /// Stops the drawing when set.
     pub cancel: Option<Cancel>,
 }
 
@@ -42,7 +41,7 @@ impl Default for DemoOptions {
 }
 
 impl DemoOptions {
-    /// Number of photographs in all.
+    /// Total number of photographs.
     pub fn photographs(&self) -> usize {
         self.classes * self.per_class.iter().sum::<usize>()
     }
@@ -50,7 +49,7 @@ impl DemoOptions {
 
 /// Draw all photographs into `dir` (`jpg/image_00001.jpg …`) with the two `.mat` files.
 ///
-/// `progress` is told each photograph. Cost: about 5 ms a photograph and core.
+/// `progress` is called after each photograph. Cost: about 5 ms of a core per photograph.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Interrupted`].
@@ -64,7 +63,7 @@ pub fn write_photographs(
     let jpg = dir.join("jpg");
     files::create_dir_all(&jpg)?;
 
-    // Images of a class follow one another; within it, first those of train.
+    // Images are ordered by class, and within a class by split.
     let each: usize = options.per_class.iter().sum();
     let labels: Vec<i64> = (0..options.photographs())
         .map(|image| (image / each) as i64 + 1)
@@ -100,14 +99,14 @@ pub fn write_photographs(
             } = draw(&classes[image / each], &mut Random::new(seed));
             let bytes = jpeg::encode_rgb(&values, width, height, QUALITY)
                 .map_err(Error::io(&path, "encode"))?;
-            // Not flushed one by one: what a power cut takes can be drawn again.
+            // Not flushed: files lost by a power cut can be drawn again.
             NewFile::create(&path)?.append(&bytes)?;
             progress(1);
             Ok(())
         })
 }
 
-/// A name for each class, made of what it looks like.
+/// The name of each class: colour, shape and number of petals.
 pub fn class_names(options: &DemoOptions) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for class in classes(options) {
@@ -129,7 +128,7 @@ const QUALITY: f32 = 88.0;
 
 type Rgb = [f32; 3];
 
-/// What all flowers of a class share.
+/// The properties that all flowers of a class share.
 struct Class {
     petals: u32,
     /// Exponent of the petal's outline: small is round, large is narrow.
@@ -210,8 +209,8 @@ struct Photograph {
     values: Vec<u8>,
 }
 
-/// A class of the demo as a JPEG of these sides, in pixels: for benchmarks, which want
-/// photographs as large as people's own.
+/// An image of the demo as a JPEG of this size, in pixels: for benchmarks with photographs of
+/// realistic size.
 ///
 /// # Panics
 /// If a side is 0 or above 65,535, or `image` is not below [`DemoOptions::photographs`].
@@ -244,7 +243,7 @@ fn paint(class: &Class, random: &mut Random, width: usize, height: usize) -> Pho
     let light = random.between(0.8, 1.15);
     let leaves = Noise::new(random, 7);
     let grain = Noise::new(random, 40);
-    // The stem leaves the picture somewhere below.
+    // Slope of the stem.
     let lean = random.between(-0.35, 0.35);
 
     let mut values = Vec::with_capacity(width * height * 3);
@@ -261,7 +260,7 @@ fn paint(class: &Class, random: &mut Random, width: usize, height: usize) -> Pho
             let r = dx.hypot(dy);
             if r < radius * 1.05 {
                 let angle = dy.atan2(dx) + turn;
-                // The petals behind are larger, darker, and half a petal further.
+                // A second ring behind: larger, darker, and rotated by half a petal.
                 let behind = petals(class, angle + PI / class.petals as f32, r, radius);
                 colour = over(colour, behind, 0.72);
                 colour = over(colour, petals(class, angle, r, radius * 0.9), 1.0);
@@ -298,7 +297,7 @@ fn over(below: Rgb, (colour, cover): (Rgb, f32), shade: f32) -> Rgb {
     blend(below, colour.map(|v| v * shade), cover)
 }
 
-/// Share of a pixel that lies inside, from its distance to the edge.
+/// Share of a pixel inside of an edge, from its distance to the edge.
 fn coverage(distance: f32) -> f32 {
     (distance + 0.5).clamp(0.0, 1.0)
 }
@@ -358,7 +357,7 @@ impl Random {
     }
 }
 
-/// Two numbers to one seed: neighbours must not get neighbouring streams.
+/// A seed from two numbers, such that neighbouring numbers give unrelated seeds.
 fn mix(a: u32, b: u32) -> u32 {
     let x = (a ^ b.wrapping_mul(0x9E37_79B9)).wrapping_mul(0x85EB_CA6B);
     (x ^ (x >> 15)).wrapping_mul(0xC2B2_AE35) ^ b
@@ -392,14 +391,14 @@ mod tests {
     }
 
     #[test]
-    fn same_files_every_time() {
+    fn files_are_reproducible_and_different() {
         let once = files(1);
         assert!(once == files(2));
         assert!(once.iter().enumerate().all(|(i, a)| !once[..i].contains(a)));
     }
 
     #[test]
-    fn the_layout_reads_back() {
+    fn the_demo_is_read_as_flowers102() {
         let dir = tempfile::tempdir().unwrap();
         write_photographs(dir.path(), &SMALL, &|_| {}).unwrap();
         let photographs = flowers102::open(dir.path(), Verify::Any, &Cancel::new()).unwrap();

@@ -1,5 +1,5 @@
-//! Files from the network whose md5 is known: resumed where they broke off, and never under
-//! their own name before they are whole and right.
+//! Download of files with a known md5. An interrupted download is resumed; a file gets its name only
+//! when it is complete and its md5 is right.
 
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -20,37 +20,36 @@ use crate::io::publish::Lock;
 use crate::io::{files, publish};
 use crate::progress::Cancel;
 
-/// Requests in a row that may bring nothing.
+/// Limit on consecutive requests without progress.
 const ATTEMPTS: u32 = 5;
-/// Longest that one request may take; a longer download goes on with the next one.
+/// Timeout of a request; the next one continues the download.
 const REQUEST: Duration = Duration::from_secs(300);
 const CONNECT: Duration = Duration::from_secs(20);
-/// Longest pause that a server is granted.
+/// Limit on a pause that the server requests.
 const PAUSE: Duration = Duration::from_secs(60);
-/// How often a part may be thrown away because the server sends another.
+/// Limit on restarts from the beginning because the server sends another part.
 const RESTARTS: u32 = 2;
 const BUFFER: usize = 1 << 18;
 
-/// Bytes there so far, and in all if the server says.
+/// Called with the number of bytes received, and the total if known.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>);
 
-/// Fetch `remote` from below the address `base` (`https://`, `http://` or `file://`) into the
-/// folder `into`; false if it is there already. What has come of a broken download stays in the
-/// directory `.NAME.partial`, and the next one goes on from there if the server can.
+/// Download `remote` from the address `base` (`https://`, `http://` or `file://`) into the folder
+/// `into`. Returns false if the file exists. An interrupted download is kept in the directory
+/// `.NAME.partial`, and the next one resumes it if the server supports ranges.
 ///
-/// A proxy is taken from the environment as curl does it: `HTTPS_PROXY` or `HTTP_PROXY` by the
-/// scheme, else `ALL_PROXY`; not for hosts in `NO_PROXY`. Servers are trusted whose certificates
-/// the system trusts, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`; Mozilla's where the system
-/// has none.
+/// The proxy is that of the environment, as in curl: `HTTPS_PROXY` or `HTTP_PROXY` by the scheme, else
+/// `ALL_PROXY`; none for hosts in `NO_PROXY`. Trusted certificates are those of the system, or of
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR`; Mozilla's if the system has none.
 ///
-/// A server that is busy (408, 429, 5xx) is asked again, after the pause that `Retry-After` names
-/// if that is at most a minute. What no repetition can mend ends at once.
+/// A request to a busy server (408, 429, 5xx) is repeated, after the pause in `Retry-After` if it is at
+/// most a minute. Other errors that a retry cannot fix end the download.
 ///
 /// # Errors
-/// [`Error::Download`] if the server refuses, breaks off five times in a row without a byte, or
-/// sends another file; that is then deleted. [`Error::Format`] if another file has the name here, or
-/// something of others has that of the directory, [`Error::Locked`] if another process is fetching
-/// it, [`Error::Io`], [`Error::Interrupted`] once `cancel` is set.
+/// [`Error::Download`] if the server refuses the request, if five consecutive requests bring no byte,
+/// or if the md5 is wrong (the file is then deleted); [`Error::Format`] if the name of the file or of
+/// the directory is taken; [`Error::Locked`] if another process downloads it; [`Error::Io`];
+/// [`Error::Interrupted`] once `cancel` is set.
 pub fn fetch(
     base: &str,
     remote: &Remote,
@@ -71,20 +70,20 @@ pub fn fetch(
         };
     }
     let mut download = Download::begin(base, remote, &path, cancel)?;
-    let mut barren = 0;
+    let mut without_progress = 0;
     while let Err(failure) = download.request(progress) {
         interrupted(cancel)?;
-        // Only what was never here before is progress, or the same bytes could come for ever.
-        barren = if download.length > download.most {
+        // Only new bytes are progress: a server may send the same ones again and again.
+        without_progress = if download.length > download.most {
             1
         } else {
-            barren + 1
+            without_progress + 1
         };
         download.most = download.most.max(download.length);
-        if failure.is_final || barren >= ATTEMPTS {
+        if failure.is_final || without_progress >= ATTEMPTS {
             return Err(download.error(failure.reason));
         }
-        let pause = Duration::from_millis(200 << barren).max(failure.pause);
+        let pause = Duration::from_millis(200 << without_progress).max(failure.pause);
         let until = Instant::now() + pause;
         while Instant::now() < until {
             interrupted(cancel)?;
@@ -101,7 +100,7 @@ fn interrupted(cancel: &Cancel) -> Result<()> {
     })
 }
 
-/// Why a request ended early, whether another one is of no use, and when it is.
+/// Why a request failed, whether a retry is useless, and the pause before it.
 struct Failure {
     reason: String,
     is_final: bool,
@@ -109,7 +108,7 @@ struct Failure {
 }
 
 impl Failure {
-    fn passing(reason: impl ToString) -> Failure {
+    fn transient(reason: impl ToString) -> Failure {
         let reason = reason.to_string();
         Failure {
             reason: format!("{reason}; run the command again to go on from here"),
@@ -118,7 +117,7 @@ impl Failure {
         }
     }
 
-    fn last(reason: impl ToString) -> Failure {
+    fn fatal(reason: impl ToString) -> Failure {
         Failure {
             reason: reason.to_string(),
             is_final: true,
@@ -126,54 +125,54 @@ impl Failure {
         }
     }
 
-    /// What a request ended with that got no answer.
+    /// The failure of a request without a response.
     fn of(error: ureq::Error) -> Failure {
         let text = error.to_string();
-        let last = |next: &str| Failure::last(format!("{text}; {next}"));
+        let fatal = |advice: &str| Failure::fatal(format!("{text}; {advice}"));
         match &error {
-            ureq::Error::HostNotFound => last(HOST),
+            ureq::Error::HostNotFound => fatal(HOST),
             // The standard library has no kind for a failed lookup.
-            ureq::Error::Io(_) if text.contains("failed to lookup") => last(HOST),
-            // That is how rustls's errors come out of a handshake.
-            ureq::Error::Io(error) if error.kind() == ErrorKind::InvalidData => last(CERTIFICATE),
-            ureq::Error::Rustls(_) | ureq::Error::Tls(_) => last(CERTIFICATE),
-            ureq::Error::BadUri(_) | ureq::Error::Http(_) => last(ADDRESS),
-            ureq::Error::TooManyRedirects | ureq::Error::RedirectFailed => last(ADDRESS),
-            ureq::Error::ConnectProxyFailed(_) => last(
+            ureq::Error::Io(_) if text.contains("failed to lookup") => fatal(HOST),
+            // The kind of rustls's errors in a handshake.
+            ureq::Error::Io(error) if error.kind() == ErrorKind::InvalidData => fatal(CERTIFICATE),
+            ureq::Error::Rustls(_) | ureq::Error::Tls(_) => fatal(CERTIFICATE),
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) => fatal(ADDRESS),
+            ureq::Error::TooManyRedirects | ureq::Error::RedirectFailed => fatal(ADDRESS),
+            ureq::Error::ConnectProxyFailed(_) => fatal(
                 "check the proxy that HTTPS_PROXY or ALL_PROXY names, or put the host into NO_PROXY",
             ),
-            _ => Failure::passing(text),
+            _ => Failure::transient(text),
         }
     }
 }
 
-/// What to do about failures that stay.
+/// Advice for fatal failures.
 const ADDRESS: &str = "check the address, or fetch the file by hand, or from a mirror";
 const HOST: &str = "check the host's name and the network (a proxy is taken from HTTPS_PROXY, \
                     HTTP_PROXY or ALL_PROXY), or fetch the file by hand, or from a mirror";
 const CERTIFICATE: &str = "if the server can be trusted, name a file with its authority's \
                            certificate (PEM) in SSL_CERT_FILE";
 
-/// Where a file comes from.
+/// The source of a file.
 enum From {
     Server(Agent),
-    /// A file here, by a `file://` address.
+    /// A local file, by a `file://` address.
     File(PathBuf),
 }
 
-/// A file on its way.
+/// A download in progress.
 struct Download<'a> {
     from: From,
     url: String,
     remote: &'a Remote,
     cancel: &'a Cancel,
-    /// Where it is made.
+    /// The temporary directory.
     dir: PathBuf,
     part: PathBuf,
     file: NewFile,
     hash: Md5,
     length: u64,
-    /// The most that `length` was.
+    /// Maximum of `length` up to now.
     most: u64,
     restarts: u32,
 }
@@ -218,12 +217,12 @@ impl<'a> Download<'a> {
         })
     }
 
-    /// Ask for what is missing and append what comes; then it is complete.
+    /// Request the rest of the file and append it. The file is complete if this succeeds.
     fn request(&mut self, progress: Progress) -> std::result::Result<(), Failure> {
         let agent = match &self.from {
             From::Server(agent) => agent,
             From::File(path) => {
-                let file = files::open_regular(path, "open").map_err(Failure::last)?;
+                let file = files::open_regular(path, "open").map_err(Failure::fatal)?;
                 let of = file.metadata().ok().map(|metadata| metadata.len());
                 self.start_over()?;
                 return self.receive(file, of, progress);
@@ -244,20 +243,20 @@ impl<'a> Download<'a> {
             }
             StatusCode::PARTIAL_CONTENT => match content_range(response.headers()) {
                 Some((start, whole)) if start == self.length => of = whole.or(of),
-                _ => return Err(self.ask_anew("the server sent another part than was asked for")),
+                _ => return Err(self.restart("the server sent another part than was asked for")),
             },
             StatusCode::RANGE_NOT_SATISFIABLE if self.length > 0 => {
                 if crate::data::hex(&self.hash.clone().finalize()) == self.remote.md5 {
                     return Ok(());
                 }
-                return Err(self.ask_anew("the server has nothing after the part that is here"));
+                return Err(self.restart("the server has nothing after the part that is here"));
             }
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
                 return Err(busy(status, response.headers()));
             }
             _ if status.is_server_error() => return Err(busy(status, response.headers())),
             _ => {
-                return Err(Failure::last(format!(
+                return Err(Failure::fatal(format!(
                     "the server answered {status}; {ADDRESS}"
                 )));
             }
@@ -265,7 +264,7 @@ impl<'a> Download<'a> {
         if of.is_some_and(|of| of > self.remote.max_bytes) {
             return Err(self.too_long());
         }
-        // The limit is ours: it holds for all requests together.
+        // The length is limited over all requests, in `receive`.
         let body: Body = response.into_body();
         let body = body.into_with_config().limit(u64::MAX).reader();
         self.receive(body, of, progress)
@@ -279,7 +278,7 @@ impl<'a> Download<'a> {
     ) -> std::result::Result<(), Failure> {
         let mut buffer = vec![0; BUFFER];
         loop {
-            let read = body.read(&mut buffer).map_err(Failure::passing)?;
+            let read = body.read(&mut buffer).map_err(Failure::transient)?;
             if read == 0 {
                 break;
             }
@@ -288,12 +287,12 @@ impl<'a> Download<'a> {
                 return Err(self.too_long());
             }
             self.hash.update(&buffer[..read]);
-            self.file.append(&buffer[..read]).map_err(Failure::last)?;
-            self.cancel.check().map_err(Failure::last)?;
+            self.file.append(&buffer[..read]).map_err(Failure::fatal)?;
+            self.cancel.check().map_err(Failure::fatal)?;
             progress(self.length, of);
         }
         match of {
-            Some(of) if of > self.length => Err(Failure::passing(format!(
+            Some(of) if of > self.length => Err(Failure::transient(format!(
                 "the server broke off after {} of {of} bytes",
                 self.length
             ))),
@@ -301,36 +300,36 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// Throw the part away, so that the next request is for the whole; not again and again.
-    fn ask_anew(&mut self, reason: &str) -> Failure {
+    /// Discard the part, so that the next request is for the whole file; fatal after [`RESTARTS`].
+    fn restart(&mut self, reason: &str) -> Failure {
         if let Err(failure) = self.start_over() {
             return failure;
         }
         self.most = 0;
         self.restarts += 1;
         if self.restarts > RESTARTS {
-            Failure::last(format!("{reason}; {ADDRESS}"))
+            Failure::fatal(format!("{reason}; {ADDRESS}"))
         } else {
-            Failure::passing(reason)
+            Failure::transient(reason)
         }
     }
 
     fn start_over(&mut self) -> std::result::Result<(), Failure> {
         self.hash = Md5::new();
         self.length = 0;
-        // It was opened to append, so that the next byte goes to the new end.
-        self.file.empty().map_err(Failure::last)
+        // The file is opened for appending: the next byte is its first.
+        self.file.empty().map_err(Failure::fatal)
     }
 
     fn too_long(&mut self) -> Failure {
         self.length = 0;
         let most = self.remote.max_bytes;
-        Failure::last(format!(
+        Failure::fatal(format!(
             "found more than {most} bytes, expected the official file"
         ))
     }
 
-    /// Whole: let it appear if it is the right one.
+    /// Check the md5 of the complete file, and give it its name.
     fn finish(mut self, path: &Path) -> Result<()> {
         let found = crate::data::hex(&self.hash.clone().finalize());
         if found != self.remote.md5 {
@@ -356,7 +355,7 @@ impl<'a> Download<'a> {
 }
 
 impl Drop for Download<'_> {
-    /// The directory stays only if it holds something to go on with.
+    /// Remove the directory, unless it contains a part to resume.
     fn drop(&mut self) {
         if self.length == 0 {
             let _ = publish::remove_all(&self.dir);
@@ -364,7 +363,7 @@ impl Drop for Download<'_> {
     }
 }
 
-/// Where the part of a partial answer begins, and the bytes of the whole if the server says.
+/// Offset of a partial response, and the length of the whole file if known.
 fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     let range = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
     let (part, whole) = range.strip_prefix("bytes ")?.split_once('/')?;
@@ -372,7 +371,7 @@ fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     Some((start, whole.trim().parse().ok()))
 }
 
-/// A server that may answer later, and when it asks to be asked again.
+/// The failure for a busy server, with the pause that it requests.
 fn busy(status: StatusCode, headers: &HeaderMap) -> Failure {
     let after = headers.get(header::RETRY_AFTER);
     let after = after.and_then(|after| after.to_str().ok()).map(str::trim);
@@ -386,19 +385,19 @@ fn busy(status: StatusCode, headers: &HeaderMap) -> Failure {
     let pause = pause.unwrap_or_default();
     let answered = format!("the server answered {status}");
     if pause > PAUSE {
-        Failure::last(format!(
+        Failure::fatal(format!(
             "{answered} and asks for a pause of {} s; run the command again after that",
             pause.as_secs()
         ))
     } else {
         Failure {
             pause,
-            ..Failure::passing(answered)
+            ..Failure::transient(answered)
         }
     }
 }
 
-/// The way to an address; what is wrong with it if there is none.
+/// The source of an address; `Err` says what is wrong with it.
 fn from(url: &str) -> std::result::Result<From, String> {
     let expected = "expected https://HOST/.., http://HOST/.. or file:///FOLDER";
     let (scheme, rest) = (url.split_once("://")).ok_or(format!("found no scheme, {expected}"))?;
@@ -415,7 +414,7 @@ fn from(url: &str) -> std::result::Result<From, String> {
     }
 }
 
-/// A path of an address, in which `%20` is a space.
+/// Decode the path of an address, in which `%20` is a space.
 fn decoded(path: &str) -> PathBuf {
     let bytes: Vec<u8> = percent_encoding::percent_decode_str(path).collect();
     #[cfg(unix)]
@@ -438,7 +437,7 @@ fn agent(url: &str) -> std::result::Result<Agent, String> {
     Ok(Agent::with_parts(config, connector, resolver))
 }
 
-/// The certificates that the system trusts, or the environment's.
+/// The trusted certificates of the system or the environment.
 fn root_certs() -> std::result::Result<RootCerts, String> {
     let found = rustls_native_certs::load_native_certs();
     let own = ["SSL_CERT_FILE", "SSL_CERT_DIR"]

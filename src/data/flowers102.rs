@@ -1,8 +1,8 @@
-//! Oxford Flowers102's own layout: `jpg/image_00001.jpg …`, or the archive of them as it is
-//! published, `imagelabels.mat`, `setid.mat`.
+//! Reader of Oxford Flowers102 as published: `jpg/image_00001.jpg …` or the archive of these,
+//! `imagelabels.mat` and `setid.mat`.
 //!
-//! Row order of a split is the order of the ids in `setid.mat`; a label is the value in
-//! `imagelabels.mat` less 1, as in torchvision.
+//! The rows of a split are in the order of the ids in `setid.mat`; a label is the value in
+//! `imagelabels.mat` minus 1, as in torchvision.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::io::files;
 use crate::progress::Cancel;
 
-/// Names and md5 of the official files, as torchvision pins them.
+/// The file of the labels. The md5 of the official files are those in torchvision.
 pub const LABELS: &str = "imagelabels.mat";
 /// The file of the three splits.
 pub const SPLITS: &str = "setid.mat";
@@ -23,16 +23,16 @@ pub const ARCHIVE: &str = "102flowers.tgz";
 const LABELS_MD5: &str = "e0620be6f572b9609742df49c70aed4d";
 const SPLITS_MD5: &str = "a5357ecc9cb78c4bef273ce3793fc85c";
 const ARCHIVE_MD5: &str = "52808999861908f626f3c1f4e79d11fa";
-/// Where the three official files lie.
+/// Address of the three official files.
 pub const URL: &str = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/";
-/// A file of a server.
+/// A file on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remote {
-    /// Its name, there and here.
+    /// Its name, on the server and locally.
     pub name: &'static str,
-    /// The md5 that it must have.
+    /// Its expected md5.
     pub md5: &'static str,
-    /// More bytes than it can have.
+    /// Limit on its length, in bytes.
     pub max_bytes: u64,
 }
 
@@ -54,27 +54,27 @@ pub const OFFICIAL: [Remote; 3] = [
         max_bytes: 1 << 30,
     },
 ];
-/// Split names and the variables that hold their ids.
+/// Names of the splits and the variables with their ids.
 const VARIABLES: [(&str, &str); 3] = [("train", "trnid"), ("val", "valid"), ("test", "tstid")];
-/// Larger `.mat` files are not this dataset's.
+/// Limit on the length of a `.mat` file, in bytes.
 const MAX_MAT: u64 = 16 << 20;
 
 /// Whether the `.mat` files must be the official ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
-    /// Their md5 must be the one that torchvision pins.
+    /// Their md5 must be that of the official files.
     Official,
-    /// Any files of the same layout.
+    /// Any files with the same variables.
     Any,
 }
 
 /// Read the labels and splits below `root`.
 ///
-/// Photographs below `jpg/` are not opened yet. Without that folder they are read out of
-/// `102flowers.tgz`, which is never unpacked: their bytes (0.33 GB) then stay in memory.
+/// Photographs below `jpg/` are not opened. Without that folder they are read from
+/// `102flowers.tgz` into memory (0.33 GB).
 ///
 /// # Errors
-/// [`Error::Format`] and [`Error::Mat5`] name the file and field that is not as published,
+/// [`Error::Format`] and [`Error::Mat5`], which name file and field, for invalid files;
 /// [`Error::Io`]; [`Error::Interrupted`] once `cancel` is set.
 pub fn open(root: &Path, verify: Verify, cancel: &Cancel) -> Result<Photographs> {
     if !root.is_dir() {
@@ -183,7 +183,7 @@ pub fn open(root: &Path, verify: Verify, cancel: &Cancel) -> Result<Photographs>
     })
 }
 
-/// Labels are 1..=C without a limit but sense: C may not exceed the number of photographs.
+/// The number of classes. Labels are 1..=C, where C is at most the number of photographs.
 fn classes(path: &Path, labels: &[i64]) -> Result<usize> {
     let most = labels.len() as i64;
     if let Some((i, label)) = (labels.iter().enumerate()).find(|(_, l)| !(1..=most).contains(l)) {
@@ -212,7 +212,7 @@ fn read(path: &Path, md5: &str, verify: Verify) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// md5 of a file, as text.
+/// The md5 of a file, in hexadecimal.
 pub fn md5_of(path: &Path) -> Result<String> {
     let mut hash = Md5::new();
     files::read_pieces(path, |piece| hash.update(piece))?;
@@ -227,7 +227,7 @@ fn check_md5(path: &Path, found: &str, md5: &str) -> Result<()> {
     Ok(())
 }
 
-/// The official names, in label order, as torchvision lists them.
+/// The official class names, in label order, as in torchvision.
 #[rustfmt::skip]
 const CLASS_NAMES: [&str; 102] = [
     "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea",

@@ -1,9 +1,8 @@
-//! Photographs in folders: one folder for each class, with or without folders for the splits
-//! above them.
+//! Photographs in folders: a folder per class, optionally in a folder per split.
 //!
-//! A folder is read as torchvision's `ImageFolder` reads it: pictures may lie in folders below
-//! their class, links are followed, and the rows of a class are in the order of
-//! `sorted(os.walk(class, followlinks=True))`. Whatever is not a row is counted and named.
+//! Folders are read like torchvision's `ImageFolder`: pictures may be in subfolders of their class,
+//! links are followed, and the rows of a class are in the order of
+//! `sorted(os.walk(class, followlinks=True))`. Other entries are counted and named.
 
 mod walk;
 
@@ -28,10 +27,10 @@ const USUAL: [(&str, &str); 8] = [
     ("test", "test"),
     ("testing", "test"),
 ];
-/// A class's name and photographs.
+/// The name and photographs of a class.
 pub(crate) type Class = (String, Vec<Photograph>);
 
-/// How to split photographs that nothing else splits.
+/// The shares of a random split of each class.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Shares {
     /// Share of each class for `val`.
@@ -54,7 +53,7 @@ impl std::fmt::Display for Shares {
 
 impl Shares {
     /// # Errors
-    /// [`Error::Options`] for shares that leave nothing to train on.
+    /// [`Error::Options`] for shares that leave no training rows.
     pub(crate) fn check(&self) -> Result<()> {
         for (option, share) in [("`val_share`", self.val), ("`test_share`", self.test)] {
             if !(0.0..1.0).contains(&share) || self.val + self.test >= 1.0 {
@@ -66,61 +65,60 @@ impl Shares {
     }
 }
 
-/// What the folders below the root are.
+/// The layout of the folders below the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// `CLASS/FILE`: each is a class.
+    /// `CLASS/FILE`: each folder is a class.
     Classes,
-    /// `SPLIT/CLASS/FILE`: those with the name of a split are splits.
+    /// `SPLIT/CLASS/FILE`: folders with the name of a split are splits.
     Splits,
 }
 
-/// How to read a folder.
+/// Options of [`open`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FolderOptions {
-    /// The layout; decided by what is there if not given.
+    /// The layout; `None` to derive it from the names of the folders.
     pub layout: Option<Layout>,
-    /// Names of splits, each with its folder, which make the layout `Splits`. If empty, the usual
-    /// names: train, training; val, valid, validation, dev; test, testing; in any case.
+    /// Names of splits and their folders; if there are any, the layout is `Splits`. If empty, the
+    /// usual names: train, training; val, valid, validation, dev; test, testing; case is ignored.
     pub split_names: Vec<(String, String)>,
-    /// How to split classes that no folder splits.
+    /// How to split the classes of the layout `Classes`.
     pub shares: Shares,
-    /// Leave out folders that cannot be read instead of refusing all.
+    /// Leave out unreadable folders instead of an error.
     pub skip_bad: bool,
 }
 
-/// What there is to prepare, and how it was found.
+/// The photographs of a folder or list.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Found {
-    /// The photographs; not one of them has been opened.
+    /// The photographs, not yet opened.
     pub photographs: Photographs,
-    /// The layout and the splits, in a line for people.
+    /// A line for the user about the layout and splits.
     pub layout: String,
 }
 
 /// List the photographs below `root`: `CLASS/FILE`, or `SPLIT/CLASS/FILE`.
 ///
-/// Without [`FolderOptions::layout`] the folders are splits if all of them that hold pictures have
-/// the usual names of splits and `train` holds folders with pictures. If only some have such
-/// names, they are classes like the others, unless that is unlikely (two of them hold folders with
-/// pictures, or a folder beside `train` holds a class of `train`): then the layout must be given.
+/// Without [`FolderOptions::layout`] the folders are splits if all that contain pictures have the
+/// usual names of splits, and `train` contains folders with pictures. If only some have such names,
+/// all are classes. If that is unlikely (two of them contain folders with pictures, or a folder
+/// besides `train` contains a class of `train`), the layout must be given.
 ///
-/// Pictures are files with a picture's extension, and files of any other name that begin with a
-/// picture's signature. Names that begin with a dot, outputs of flowreg and links that lead back
-/// to a folder above them are left out; so is all else that is no row. It is counted and named in
-/// [`Photographs::left_out`].
+/// Pictures are files with the extension of a picture, and other files that begin with the signature
+/// of a picture. Names that begin with a dot, outputs of flowreg, links to a parent folder, and all
+/// other entries are left out. [`Photographs::left_out`] counts and names them.
 ///
 /// Classes are the folders' names in the order of their bytes, as Python sorts them. Without
 /// split folders each class is shuffled by the seed and divided: at least one photograph stays in
 /// `train`, and a share above 0 gets at least one photograph of every class that has enough.
 ///
-/// Cost: each folder is read once; a file is opened only if its extension is no picture's.
+/// Cost: each folder is read once; a file is opened only if it has not the extension of a picture.
 ///
 /// # Errors
-/// [`Error::Options`] for shares that leave nothing to train on and names of splits that are none,
-/// [`Error::Format`] for a layout that must be given, for less than two classes and for a class
-/// that `train` lacks, [`Error::Io`].
+/// [`Error::Options`] for shares that leave no training rows, and invalid names of splits;
+/// [`Error::Format`] for an ambiguous layout, fewer than two classes, and a class without rows in
+/// `train`; [`Error::Io`].
 pub fn open(root: &Path, options: &FolderOptions) -> Result<Found> {
     options.shares.check()?;
     check_split_names(&options.split_names)?;
@@ -179,7 +177,7 @@ pub fn open(root: &Path, options: &FolderOptions) -> Result<Found> {
     })
 }
 
-/// What speaks against folders being classes, for people; nothing if nothing does.
+/// A remark for the user if a folder that is a class has the name of a split; else empty.
 fn doubt(tree: &Tree, names: &[String]) -> String {
     let is_train = |folder: &&Tree| usual_split(&folder.name()) == Some("train");
     if let Some(folder) = tree
@@ -201,10 +199,10 @@ fn doubt(tree: &Tree, names: &[String]) -> String {
     }
 }
 
-/// All pictures below a folder, by the rules of [`open`], and what was left out.
+/// All pictures below a folder, by the rules of [`open`], and sentences about other entries.
 ///
 /// # Errors
-/// [`Error::Io`] for a folder that cannot be read, [`Error::Format`] for links without end.
+/// [`Error::Io`] for an unreadable folder; [`Error::Format`] for too many folders, by links.
 pub fn pictures_below(folder: &Path, skip_bad: bool) -> Result<(Vec<PathBuf>, Vec<String>)> {
     let mut walk = Walk::new(folder, skip_bad);
     let tree = walk.folder(folder, &mut Vec::new())?;
@@ -212,23 +210,23 @@ pub fn pictures_below(folder: &Path, skip_bad: bool) -> Result<(Vec<PathBuf>, Ve
     Ok((pictures.collect(), walk.left_out.sentences()))
 }
 
-/// Where photographs come from, for the manifest: the name of their folder.
+/// The source of photographs in the manifest: the name of their folder.
 pub(crate) fn source(root: &Path) -> String {
     let name = root.file_name().map(|name| name.to_string_lossy());
     name.map_or("photographs".to_string(), |name| name.into_owned())
 }
 
-/// The split that a folder or a list usually means by a name.
+/// The split with this usual name.
 pub(crate) fn usual_split(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase();
     let usual = USUAL.iter().find(|(usual, _)| *usual == name);
     usual.map(|(_, split)| *split)
 }
 
-/// `train=learn,val=check`, for the command line.
+/// Parse `train=learn,val=check`, an option of the command line.
 ///
 /// # Errors
-/// What was expected, in words.
+/// What was expected.
 pub fn parse_split_names(text: &str) -> std::result::Result<Vec<(String, String)>, String> {
     let pairs = text.split(',').map(|pair| {
         let (split, folder) = pair.split_once('=')?;
@@ -264,7 +262,7 @@ fn check_split_names(names: &[(String, String)]) -> Result<()> {
     Ok(())
 }
 
-/// The split folders below the root, in order; None if the folders are classes.
+/// The split folders below the root, in order; `None` if the folders are classes.
 fn splits<'a>(
     root: &Path,
     tree: &'a Tree,
@@ -331,8 +329,8 @@ fn splits<'a>(
     Ok(Some(splits))
 }
 
-/// Refuse folders of which some are probably splits, and others are not: at least two with names
-/// of splits hold folders with pictures, or one beside `train` holds a class of `train`.
+/// Refuse an ambiguous layout: of the folders with names of splits at least two contain folders with
+/// pictures, or a folder without such a name contains a class of `train`.
 fn refuse_both(
     root: &Path,
     splits: &[(String, &Tree)],
@@ -394,8 +392,8 @@ fn classes(root: &Path, tree: &Tree, left_out: &mut LeftOut) -> Result<Vec<Class
     Ok(classes)
 }
 
-/// Names of the classes of `train`, and the splits that folders make; what lies beside them is
-/// left out.
+/// Names of the classes of `train`, and the splits of the layout `Splits`; other folders are left
+/// out.
 fn split_by_folders(
     root: &Path,
     tree: &Tree,
@@ -445,7 +443,7 @@ fn split_by_folders(
     Ok((names, splits))
 }
 
-/// The folder of the split train.
+/// The folder name of the split `train`.
 fn names_of_train(folders: &[(String, &Tree)]) -> String {
     names(
         folders
@@ -455,7 +453,7 @@ fn names_of_train(folders: &[(String, &Tree)]) -> String {
     )
 }
 
-/// Splits by a draw of each class.
+/// Split each class at random by `shares`.
 pub(crate) fn drawn(classes: Vec<Class>, shares: Shares) -> Vec<PhotographSplit> {
     let mut rng = TorchRng::new(shares.seed);
     let mut splits = ["train", "val", "test"].map(|name| PhotographSplit {

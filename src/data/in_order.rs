@@ -1,5 +1,5 @@
-//! A pipeline of three stages on the threads of the pool: begin in order, make in parallel, use in
-//! order.
+//! A pipeline of three stages on the threads of the pool: `begin` in order, `make` in parallel, `using`
+//! in order.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,19 +7,18 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::error::Result;
 use crate::threads;
 
-/// Pass `count` things through three stages. `begin` and `using` are given one thing after
-/// another, in order; `make` runs for several things at once, with what its thread keeps (`local`).
-/// The stages of different things run at the same time. A free thread takes the last stage that
-/// has work.
+/// Pass `count` items through three stages. `begin` and `using` are called for one item at a time, in
+/// order; `make` runs in parallel, with the thread's state from `local`. Stages of different items
+/// overlap. A free thread prefers the last stage that has work.
 ///
-/// A thing is begun only while fewer than `ahead` are unfinished, so that never more than `ahead`
-/// are in memory. Outside of a pool the calling thread does everything.
+/// An item begins only while fewer than `ahead` are unfinished, so that at most `ahead` items are in
+/// memory. Outside of a pool the calling thread runs all stages.
 ///
 /// # Errors
-/// The first error of `using`, in order; then nothing more is used.
+/// The first error of `using`, in order; `using` is then not called again.
 ///
 /// # Panics
-/// If a stage does, once all threads have stopped.
+/// If a stage panics, after all threads have stopped.
 pub(crate) fn in_order<L, B, T: Send>(
     count: usize,
     ahead: usize,
@@ -32,9 +31,9 @@ pub(crate) fn in_order<L, B, T: Send>(
         begun: usize,
         used: usize,
         made: BTreeMap<usize, T>,
-        /// Taken while somebody begins a thing.
+        /// `None` while a thread runs it.
         begin: Option<F>,
-        /// Taken while somebody uses a thing.
+        /// `None` while a thread runs it.
         using: Option<U>,
         stopped: bool,
         result: Result<()>,
@@ -49,7 +48,7 @@ pub(crate) fn in_order<L, B, T: Send>(
         result: Ok(()),
     });
     let changed = Condvar::new();
-    /// Lets nobody wait for a thread that panics.
+    /// Calls the function if the thread panics, so that no other waits for it.
     struct OnPanic<F: Fn()>(F);
     impl<F: Fn()> Drop for OnPanic<F> {
         fn drop(&mut self) {
@@ -104,7 +103,7 @@ pub(crate) fn in_order<L, B, T: Send>(
         .result
 }
 
-/// No state that is locked with this is left half-changed by a panic.
+/// Lock, ignoring poison: no state behind these mutexes is left inconsistent by a panic.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -121,10 +120,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whatever takes how long: begun and used in order, each once, never more than `ahead` at a
-        /// time, and nothing is used after the first error.
+        /// For all durations of the stages: every item begins and is used once, in order, with at
+        /// most `ahead` in memory, and none is used after the first error.
         #[test]
-        fn things_are_used_in_order(
+        fn items_are_used_in_order(
             count in 0usize..60, ahead in 1usize..8, threads in 1usize..5,
             delays in prop::collection::vec(0u64..200, 60), fails in 0usize..80,
         ) {
@@ -160,7 +159,7 @@ mod tests {
         }
     }
 
-    /// A thread that panics takes the others with it: nobody waits for what never comes.
+    /// Threads do not wait for an item whose thread panicked.
     #[test]
     fn a_panic_stops_all_threads() {
         for threads in [1, 2, 4] {
@@ -180,9 +179,9 @@ mod tests {
         }
     }
 
-    /// rayon's global pool is never used.
+    /// rayon's global pool is not used.
     #[test]
-    fn outside_of_a_pool_the_calling_thread_works() {
+    fn outside_of_a_pool_all_stages_run_on_the_calling_thread() {
         let caller = std::thread::current().id();
         let here = || assert_eq!(std::thread::current().id(), caller);
         let mut used = Vec::new();

@@ -1,6 +1,5 @@
-//! What a label is, the same at every door: which text is a number, a truth value, a name or a
-//! missing label, and how the classes are numbered. And labels that other tools saved as arrays:
-//! whole numbers of any type, or text.
+//! Labels, shared by all formats: parsing of text (a number, a truth value, a name or a missing
+//! label), the numbering of classes, and labels in arrays of whole numbers or text.
 
 #[cfg(feature = "cli")]
 use std::borrow::Cow;
@@ -13,16 +12,16 @@ use crate::data::dataset::{MAX_CLASSES, check_labels};
 use crate::error::{Error, Result};
 use crate::io::npy::Dtype;
 
-/// What stands for a missing label or number, beside nothing at all and what parses as NaN.
+/// Texts of a missing label or number, besides empty text and what parses as NaN.
 const MISSING: [&str; 4] = ["na", "n/a", "null", "<na>"];
-/// What is expected in the place of a missing label.
+/// Advice for a missing label.
 const MISSING_NAME: &str = "the name or number of a class; fill in or drop what is missing, or \
                             rename the class if it is called so";
 
-/// What is expected where a label is one class too many: [`MAX_CLASSES`].
+/// Advice for a label beyond [`MAX_CLASSES`] classes.
 pub(crate) const TOO_MANY: &str = "one of at most 524288 classes; is it the column of labels?";
 
-/// Whether a text stands for a missing label or number, spaces around it left aside.
+/// Whether a text means a missing label or number; spaces around it are ignored.
 pub(crate) fn is_missing(text: &str) -> bool {
     let text = text.trim_ascii();
     text.is_empty()
@@ -30,7 +29,7 @@ pub(crate) fn is_missing(text: &str) -> bool {
         || text.parse::<f64>().is_ok_and(f64::is_nan)
 }
 
-/// The label in a field as text, without the spaces around it; `None` if it is missing.
+/// The text of a label, without the spaces around it; `None` if it is missing.
 #[cfg(feature = "formats")]
 pub(crate) fn given(field: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(field.trim_ascii());
@@ -43,15 +42,15 @@ pub(crate) fn shown(field: &[u8]) -> String {
     format!("{:?}", text.chars().take(40).collect::<String>())
 }
 
-/// The label that a float stands for: a whole number of at most 15 digits, which f64 holds exactly.
+/// The label of a float: a whole number of at most 15 digits, which f64 represents exactly.
 fn whole(number: f64) -> Option<i64> {
     (number.fract() == 0.0 && number.abs() < 1e15).then_some(number as i64)
 }
 
-/// What a label means, however it is written.
+/// The value of a label, independent of its spelling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum LabelValue {
-    /// `False` or `True`, also in capital or in small letters, as pandas reads them.
+    /// `False` or `True`, also in all capital or all small letters, as in pandas.
     Truth(bool),
     /// A whole number: `1`, `+1`, `01`, `1.0` and `1e0` are the same.
     Number(i64),
@@ -60,11 +59,11 @@ pub(crate) enum LabelValue {
 }
 
 impl LabelValue {
-    /// The value of a text, spaces around it left aside.
+    /// Parse a label; spaces around it are ignored.
     ///
     /// # Errors
-    /// What was expected instead: of text that is missing, not UTF-8, or a number that is not
-    /// whole or too large to be told from its neighbours.
+    /// What was expected, for text that is missing or not UTF-8, and for a number that is not whole
+    /// or too large to be exact.
     pub fn parse(text: &[u8]) -> std::result::Result<LabelValue, &'static str> {
         let text = std::str::from_utf8(text.trim_ascii())
             .map_err(|_| "a label in UTF-8; save the table so")?;
@@ -103,24 +102,25 @@ impl fmt::Display for LabelValue {
     }
 }
 
-/// Numbers labels: a code for each in the order in which they come, and at the end the classes.
+/// Numbers the classes: assigns a code to each label in order of occurrence, and at the end a class
+/// to each code.
 #[derive(Debug, Default)]
 pub(crate) struct LabelEncoder {
     /// The code of each spelling.
     spellings: HashMap<Vec<u8>, u32>,
     codes: HashMap<LabelValue, u32>,
-    /// For each code its value, and how that was first written.
+    /// Value and first spelling of each code.
     found: Vec<(LabelValue, String)>,
-    /// The first number or truth value that was written in a second way.
+    /// The error for the first number or truth value with two spellings.
     respelled: Option<Error>,
 }
 
 impl LabelEncoder {
-    /// The code of a label as it is written; `path` and `field` say where.
+    /// The code of a label's text; `path` and `field` are for messages.
     ///
     /// # Errors
-    /// [`Error::Format`]: see [`LabelValue::parse`]; for a name that differs from another by the
-    /// spaces around it only, and for more different labels than a dataset has classes.
+    /// [`Error::Format`]: as [`LabelValue::parse`], for a name that differs from another only by the
+    /// spaces around it, and for more than [`MAX_CLASSES`] different labels.
     pub fn encode(&mut self, path: &Path, field: impl Fn() -> String, text: &[u8]) -> Result<u32> {
         if let Some(&code) = self.spellings.get(text) {
             return Ok(code);
@@ -155,7 +155,7 @@ impl LabelEncoder {
         Ok(code)
     }
 
-    /// The code of a whole number; `None` if it is one class too many.
+    /// The code of a whole number; `None` if it exceeds [`MAX_CLASSES`].
     #[cfg(feature = "formats")]
     pub fn encode_number(&mut self, number: i64) -> Option<u32> {
         self.code(LabelValue::Number(number))
@@ -174,14 +174,14 @@ impl LabelEncoder {
         }
     }
 
-    /// The names of the classes in order, and for each code its class.
+    /// The names of the classes in order, and the class of each code.
     ///
-    /// Labels that are all whole numbers are in numerical order, False comes before True where
-    /// there is nothing else, and all others are in the order of their text.
+    /// Labels that are all whole numbers are in numerical order, those that are all truth values are
+    /// False, True, and others are in the order of their text.
     ///
     /// # Errors
-    /// [`Error::Format`] where names stand beside a number or truth value that is written in two
-    /// ways: as text they are two, and they are not made one unsaid.
+    /// [`Error::Format`] if there are names and a number or truth value with two spellings: as text
+    /// these are two labels, which are not merged silently.
     pub fn finish(self) -> Result<(Vec<String>, Vec<i64>)> {
         let numbers = |(value, _): &(LabelValue, _)| matches!(value, LabelValue::Number(_));
         let truths = |(value, _): &(LabelValue, _)| matches!(value, LabelValue::Truth(_));
@@ -199,7 +199,7 @@ impl LabelEncoder {
     }
 }
 
-/// Different keys in order, and for each key its place among them.
+/// The keys, sorted, and the place of each key among them.
 fn in_order<K: Ord>(keys: impl Iterator<Item = K>) -> (Vec<K>, Vec<i64>) {
     let mut sorted: Vec<(K, usize)> = keys.enumerate().map(|(code, key)| (key, code)).collect();
     sorted.sort_unstable();
@@ -210,7 +210,7 @@ fn in_order<K: Ord>(keys: impl Iterator<Item = K>) -> (Vec<K>, Vec<i64>) {
     (sorted.into_iter().map(|(key, _)| key).collect(), places)
 }
 
-/// The labels of one file, one a row.
+/// The labels of a file, by row.
 #[derive(Debug)]
 pub(crate) struct Labels {
     path: PathBuf,
@@ -220,13 +220,13 @@ pub(crate) struct Labels {
 #[derive(Debug)]
 enum Values {
     Numbers(Vec<i64>),
-    /// For each row the place of its label in the list, which has each with its first row.
+    /// For each row the place of its label in the list of different labels and their first rows.
     Names(Vec<u32>, Vec<(String, usize)>),
 }
 
 #[cfg(feature = "cli")]
 impl Labels {
-    /// Each label as text: a number, or a name.
+    /// Each label as text.
     pub fn texts(&self) -> Box<dyn Iterator<Item = Cow<'_, str>> + '_> {
         match &self.values {
             Values::Numbers(numbers) => Box::new(numbers.iter().map(|n| n.to_string().into())),
@@ -239,23 +239,23 @@ impl Labels {
     }
 }
 
-/// Labels of several files, numbered alike.
+/// Labels of several files with a common numbering of classes.
 #[derive(Debug)]
 pub(crate) struct Numbered {
     /// For each file, the class of each row, from 0.
     pub labels: Vec<Vec<i64>>,
-    /// c: as many as the largest label needs, and at least two.
+    /// c: the largest label plus one, and at least two.
     pub classes: usize,
-    /// Names of the classes, where the files have them.
+    /// Names of the classes, if the files have names.
     pub names: Option<Vec<String>>,
 }
 
-/// Read an array of one label a row, `rows` of them if that is known: bool, whole numbers, floats
-/// that are whole, or text; of one dimension or of one column.
+/// Read an array of labels, of one dimension or one column; `rows` is their number, if known. Labels
+/// are bool, whole numbers (also as floats), or text.
 ///
 /// # Errors
-/// [`Error::Npy`]; [`Error::Format`] for another shape, for numbers that are not whole (named by
-/// row) and for more different names than a dataset has classes.
+/// [`Error::Npy`]; [`Error::Format`] for another shape, for numbers that are not whole (it names the
+/// row), and for more than [`MAX_CLASSES`] different names.
 pub(crate) fn read(path: &Path, rows: Option<usize>) -> Result<Labels> {
     let mut array = ArrayFile::open(path, Role::Labels)?;
     let path = array.path.clone();
@@ -270,7 +270,7 @@ pub(crate) fn read(path: &Path, rows: Option<usize>) -> Result<Labels> {
             _ => "",
         };
         let rows = rows.map_or(String::new(), |rows| format!(", {rows}"));
-        let expected = format!("one label a row{rows}{hint}");
+        let expected = format!("one label per row{rows}{hint}");
         return Err(Error::format(
             &path,
             "shape",
@@ -287,7 +287,7 @@ pub(crate) fn read(path: &Path, rows: Option<usize>) -> Result<Labels> {
     let values = match header.dtype {
         Dtype::Unicode(_) | Dtype::Bytes(_) => names(&data, header.dtype, header.big_endian)
             .map_err(|(row, found, expected)| refuse(row, found, expected))?,
-        // Beyond f64's whole numbers.
+        // Not through f64, which would round them.
         Dtype::I64 | Dtype::U64 => {
             let signed = header.dtype == Dtype::I64;
             let words = data.as_chunks::<8>().0.iter().map(|word| {
@@ -331,7 +331,7 @@ pub(crate) fn read(path: &Path, rows: Option<usize>) -> Result<Labels> {
     Ok(Labels { path, values })
 }
 
-/// Row, what was found and what was expected.
+/// Row, what was found, and what was expected.
 type Refusal = (usize, String, &'static str);
 
 fn names(data: &[u8], dtype: Dtype, big_endian: bool) -> std::result::Result<Values, Refusal> {
@@ -361,7 +361,7 @@ fn names(data: &[u8], dtype: Dtype, big_endian: bool) -> std::result::Result<Val
     Ok(Values::Names(of_rows, list))
 }
 
-/// The text of an element, without the zeros that fill it up.
+/// The text of an element, without its padding of zeros.
 fn text(bytes: &[u8], dtype: Dtype, big_endian: bool) -> Option<String> {
     let text = match dtype {
         Dtype::Unicode(_) => {
@@ -379,12 +379,12 @@ fn text(bytes: &[u8], dtype: Dtype, big_endian: bool) -> Option<String> {
     Some(text.trim_end_matches('\0').to_string())
 }
 
-/// Number the labels of all files alike: whole numbers count from `from` (0 or 1), text is
-/// numbered by a [`LabelEncoder`]. At most `most` classes.
+/// Number the classes of all files: whole numbers count from `from` (0 or 1), text is numbered by a
+/// [`LabelEncoder`]. At most `most` classes.
 ///
 /// # Errors
-/// [`Error::Format`] for labels below `from` or too large, named by row, for text beside numbers,
-/// and those of [`LabelEncoder`]; [`Error::Options`] for text with a `from` of 1.
+/// [`Error::Format`] for labels below `from` or too large (it names the row), for files with text and
+/// files with numbers, and as [`LabelEncoder`]; [`Error::Options`] for text if `from` is 1.
 pub(crate) fn number(files: Vec<Labels>, from: u8, most: i64) -> Result<Numbered> {
     let mut encoder = LabelEncoder::default();
     let mut codes: Vec<Vec<u32>> = Vec::new();
@@ -451,7 +451,7 @@ pub(crate) fn number(files: Vec<Labels>, from: u8, most: i64) -> Result<Numbered
 }
 
 impl Numbered {
-    /// Names of all classes: those of the files, else `class N` by the labels' own numbers.
+    /// Names of all classes: those in the files, else `class N`, where N counts from `from`.
     pub fn names(&self, from: u8) -> Vec<String> {
         match &self.names {
             Some(names) => names.clone(),

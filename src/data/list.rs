@@ -1,4 +1,4 @@
-//! Pictures and their labels in a list: CSV with a path, a label and perhaps a split in each line.
+//! Lists of pictures: CSV with a path, a label and optionally a split in each line.
 
 use std::collections::HashMap;
 use std::fs;
@@ -30,21 +30,21 @@ const LABEL: [&str; 2] = ["label", "class"];
 const SPLIT: [&str; 1] = ["split"];
 /// Names of the splits, in the order in which they are prepared.
 const SPLITS: [&str; 3] = ["train", "val", "test"];
-/// Longest list, in bytes.
+/// Limit on the length of a list, in bytes.
 const MAX_LIST: u64 = 256 << 20;
-/// Longest path, in bytes: that of Linux.
+/// Limit on the length of a path, in bytes: that of Linux.
 const MAX_PATH: usize = 4096;
 
-/// One line of a list.
+/// A row of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its line, from 1.
     pub line: u64,
-    /// The picture, as the list names it between spaces.
+    /// The path in the list, without the spaces around it.
     pub path: PathBuf,
-    /// The same with the spaces around it, if it has any: a file of that name comes first.
+    /// The path with the spaces around it, if there are any; preferred if that file exists.
     pub spaced: Option<PathBuf>,
-    /// Its class, as it is written between spaces.
+    /// The text of its label, without the spaces around it.
     pub label: String,
     /// Its split: `train`, `val` or `test`.
     pub split: Option<&'static str>,
@@ -52,20 +52,19 @@ pub struct Entry {
 
 /// Read a list of photographs.
 ///
-/// Columns are path, label and, if there is one, split, separated by commas and quoted as in
-/// RFC 4180; a first line that names them (path, file, filename or image; label or class; split)
-/// may give another order and more columns, which are left out. Paths are relative to `root`, or
-/// to the list's own folder. If all labels are whole numbers, classes are in numeric order, if all
-/// are truth values False and True, else in the order of the names' bytes. Without a column of
-/// splits each class is divided by `shares`.
+/// Columns are path, label and optionally split, separated by commas and quoted as in RFC 4180. A
+/// header (path, file, filename or image; label or class; split) allows another order and more
+/// columns, which are ignored. Paths are relative to `root`, or to the list's folder. Classes are in
+/// numerical order if all labels are whole numbers, False and True if all are truth values, else in
+/// the order of the names' bytes. Without a column of splits each class is split by `shares`.
 ///
-/// Unless `skip_bad` says that photographs that cannot be used are left out, every file is looked
-/// for now, so that a wrong path is named with its line.
+/// Without `skip_bad` this checks that every file exists, so that the error for a wrong path names
+/// the line.
 ///
 /// # Errors
-/// [`Error::Options`] for shares that leave nothing to train on; [`Error::Format`], with the line,
-/// for what is no list, a file that is missing or comes twice, an unknown split, a class that
-/// `train` lacks; [`Error::Io`].
+/// [`Error::Options`] for shares that leave no training rows; [`Error::Format`], with the line, for an
+/// invalid list, a file that is missing or listed twice, an unknown split, and a class without rows in
+/// `train`; [`Error::Io`].
 pub fn open(list: &Path, root: Option<&Path>, shares: Shares, skip_bad: bool) -> Result<Found> {
     shares.check()?;
     let bytes = files::read_stream(list, "open the list", MAX_LIST)?;
@@ -74,8 +73,8 @@ pub fn open(list: &Path, root: Option<&Path>, shares: Shares, skip_bad: bool) ->
     let root = root.unwrap_or_else(|| files::parent_of(list));
     let mut photographs = Vec::new();
     let mut lines = HashMap::new();
-    // Where files are far away, most of the time is waiting for them.
-    let looked: Vec<(&Path, PathBuf, Option<String>)> = (entries.par_iter())
+    // In parallel, because on a network file system most of the time is latency.
+    let checked: Vec<(&Path, PathBuf, Option<String>)> = (entries.par_iter())
         .map(|entry| {
             let spaced = (entry.spaced.as_deref()).filter(|spaced| root.join(spaced).exists());
             let name = spaced.unwrap_or(&entry.path);
@@ -85,7 +84,7 @@ pub fn open(list: &Path, root: Option<&Path>, shares: Shares, skip_bad: bool) ->
             (name, path, problem)
         })
         .collect();
-    for (entry, (name, path, problem)) in entries.iter().zip(looked) {
+    for (entry, (name, path, problem)) in entries.iter().zip(checked) {
         if let Some(first) = lines.insert(path.clone(), entry.line) {
             let found = format!("{}, which line {first} has", entry.path.display());
             return Err(refusal(list, entry.line, found, "each file once"));
@@ -152,14 +151,14 @@ pub fn open(list: &Path, root: Option<&Path>, shares: Shares, skip_bad: bool) ->
     })
 }
 
-/// Whether a row may be a line of column names that are not known: the first line, whose label is
-/// that of no other row.
+/// Whether a row may be a header with unknown column names: the first line, if no other row has its
+/// label.
 fn may_be_header(entry: &Entry, entries: &[Entry]) -> bool {
     let mut others = entries.iter().filter(|other| other.line != entry.line);
     entry.line == 1 && others.all(|other| other.label != entry.label)
 }
 
-/// Why nothing can be read of a path.
+/// Why a path cannot be read; `None` if it may be.
 fn problem(path: &Path) -> Option<String> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Some("a folder".to_string()),
@@ -168,7 +167,7 @@ fn problem(path: &Path) -> Option<String> {
     }
 }
 
-/// Refuse a class of which no row is in train.
+/// Refuse a class without rows in `train`.
 fn check_train(
     list: &Path,
     entries: &[Entry],
@@ -194,13 +193,13 @@ fn check_train(
     }
 }
 
-/// The rows of a list, and what of it is left out, a sentence each. The path of the list is for
-/// messages; no other file is looked at.
+/// Parse a list: its rows, and a sentence for each kind of ignored data. The path is for messages; no
+/// file is read.
 ///
-/// Spaces around a field and empty lines do not count, unless a file has such a name. Memory: a few times the bytes of the list.
+/// Spaces around a field and empty lines are ignored. Memory: a few times the length of the list.
 ///
 /// # Errors
-/// [`Error::Format`] with the line.
+/// [`Error::Format`], with the line.
 pub fn parse(list: &Path, bytes: &[u8]) -> Result<(Vec<Entry>, Vec<String>)> {
     let (entries, _, left_out) = read(list, bytes, &mut LabelEncoder::default())?;
     Ok((entries, left_out))
@@ -274,7 +273,7 @@ fn read(
     Ok((entries, codes, left_out))
 }
 
-/// Where the fields of a list are.
+/// The places of the columns of a list.
 struct Columns {
     path: usize,
     label: usize,
@@ -283,7 +282,7 @@ struct Columns {
 }
 
 impl Columns {
-    /// By a line of names; None if it is a row.
+    /// The columns by a header; `None` if the line is not one.
     fn of_header(list: &Path, line: u64, record: &ByteRecord) -> Result<Option<Columns>> {
         let names: Vec<String> = (record.iter())
             .map(|name| String::from_utf8_lossy(name).to_ascii_lowercase())
@@ -307,7 +306,7 @@ impl Columns {
         }))
     }
 
-    /// Path, label, split.
+    /// Path, label and split, in this order.
     fn without_header(fields: usize) -> Columns {
         Columns {
             path: 0,
@@ -317,7 +316,7 @@ impl Columns {
         }
     }
 
-    /// What of these names is not read.
+    /// A sentence about the columns that are ignored, if there are any.
     fn left_out(&self, header: &ByteRecord) -> Option<String> {
         let read = |i: usize| i == self.path || i == self.label || Some(i) == self.split;
         let others: Vec<_> = (header.iter().enumerate())

@@ -1,4 +1,5 @@
-//! `dataset.json`: what a dataset holds and how its rows were made.
+//! `dataset.json`, the manifest of a dataset: its contents, checksums, and how its rows were
+//! computed.
 
 use std::path::Path;
 
@@ -11,36 +12,36 @@ use crate::io::blocks;
 const VERSION: u32 = 3;
 /// Oldest version that it reads: 2 is 3 without [`Manifest::numbers`] and [`Manifest::left_out`].
 const OLDEST: u32 = 2;
-/// `dataset.json`.
+/// The contents of `dataset.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Version of the format: 3.
     pub version: u32,
-    /// Where the photographs came from.
+    /// Name of the source: a file or folder.
     pub source: String,
-    /// How a photograph became a row; absent if the rows were given as numbers.
+    /// How a photograph was converted to a row; absent if the source has numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transform: Option<Transform>,
-    /// How numbers became a row; absent of photographs, and in version 2, which did not say it.
+    /// How numbers were converted to a row; absent for photographs, and in version 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numbers: Option<NumberFormat>,
-    /// d: values a row.
+    /// d: features per row.
     pub features: usize,
     /// Name of each class, by label.
     pub class_names: Vec<String>,
     /// The splits.
     pub splits: Vec<SplitEntry>,
-    /// Photographs that were left out, each with its reason.
+    /// Photographs that were left out, with reasons.
     pub skipped: Vec<String>,
-    /// What lay beside the data and was passed over, a sentence each.
+    /// Other entries of the source that were left out, a sentence per kind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
-    /// CRC-32 of the compact JSON of everything above, this being empty.
+    /// CRC-32 of the compact JSON of the manifest with an empty `crc32`.
     pub crc32: String,
 }
 
-/// How a photograph becomes a row of `3 * size * size` values.
+/// The conversion of a photograph to a row of `3 * size * size` values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Transform {
@@ -48,20 +49,20 @@ pub struct Transform {
     pub size: usize,
     /// `"bilinear-antialias"`, Pillow's.
     pub filter: String,
-    /// `"chw"`: all red values, then green, then blue, each row after row.
+    /// `"chw"`: all red values, then green, then blue, each row by row.
     pub layout: String,
     /// `"u8/255"`, in f32.
     pub scale: String,
-    /// `"exif"` if the photograph is turned as its EXIF says; absent if it is left as stored.
+    /// `"exif"` if the photograph is turned by its EXIF orientation; absent if not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orientation: Option<String>,
 }
 
-/// How numbers of a user's file become a row: value j is stored as `f32(scale(v_j) - shift_j)`.
+/// The conversion of a file's numbers to features: value j is stored as `f32(scale(v_j) - shift_j)`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NumberFormat {
-    /// `"u8/255"` if bytes were divided by 255; absent if values are taken as they are.
+    /// `"u8/255"` if bytes were divided by 255; absent if values are not scaled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<String>,
     /// Number of the first feature in LIBSVM's text: 0 or 1.
@@ -70,10 +71,10 @@ pub struct NumberFormat {
     /// Names of the columns of a table, in the order of the features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
-    /// What stands between the values of a table, if that was given.
+    /// Delimiter of a table, if it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<char>,
-    /// What is subtracted from each feature, in f64, before it is rounded to f32.
+    /// The number subtracted from each feature, in f64, before it is rounded to f32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shift: Option<Vec<f64>>,
 }
@@ -84,12 +85,12 @@ pub const BYTES: &str = "u8/255";
 const FILTER: &str = "bilinear-antialias";
 /// `layout` of photographs.
 const LAYOUT: &str = "chw";
-/// `orientation` of photographs that are turned as their EXIF says.
+/// `orientation` of photographs that are turned by their EXIF orientation.
 pub(crate) const EXIF: &str = "exif";
 
 impl NumberFormat {
-    /// The first field that contradicts rows of `features` features: its name, what was found and
-    /// what was expected.
+    /// The first invalid field of a format of `features` features: its name, what was found, and what
+    /// was expected.
     pub fn contradiction(&self, features: usize) -> Option<(&'static str, String, String)> {
         if let Some(scale) = self.scale.as_ref().filter(|scale| *scale != BYTES) {
             return Some(("scale", format!("{scale:?}"), format!("{BYTES:?}")));
@@ -123,13 +124,13 @@ impl NumberFormat {
 }
 
 impl Transform {
-    /// Whether it makes rows of `features` features of photographs: 3 · size².
+    /// Whether its rows have `features` features: 3 · size².
     pub fn makes(&self, features: usize) -> bool {
         let values = (self.size.checked_mul(self.size)).and_then(|area| area.checked_mul(3));
         self.size > 0 && values == Some(features)
     }
 
-    /// The first field that contradicts rows of `features` features: its name, what was found and
+    /// The first invalid field of a transform to `features` features: its name, what was found, and
     /// what was expected.
     pub(crate) fn contradiction(&self, features: usize) -> Option<(&'static str, String, String)> {
         if !self.makes(features) {
@@ -149,7 +150,7 @@ impl Transform {
         Some((field, format!("{:?}", found?), format!("{expected:?}")))
     }
 
-    /// The one transform there is, at this size.
+    /// The transform to this size; the other fields are fixed.
     #[cfg(feature = "photographs")]
     pub(crate) fn of_photographs(size: usize) -> Transform {
         Transform {
@@ -162,21 +163,21 @@ impl Transform {
     }
 }
 
-/// One split of the manifest.
+/// A split's entry in the manifest.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitEntry {
-    /// `train`, `val`, `test`, …; the files are named after it.
+    /// `train`, `val`, `test`, …; the beginning of its files' names.
     pub name: String,
     /// n.
     pub rows: usize,
     /// SHA-256 of the matrix, without the file's header.
     pub x_sha256: String,
-    /// CRC-32 of each MiB of the matrix, without the file's header: 8 digits a block.
+    /// CRC-32 of each MiB of the matrix, without the file's header: 8 digits per block.
     pub x_crc32: String,
     /// SHA-256 of the labels, without the file's header.
     pub y_sha256: String,
-    /// SHA-256 of the list of the rows' photographs; absent if the rows were given as numbers.
+    /// SHA-256 of the list of the rows' photographs; absent if the source has numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_sha256: Option<String>,
 }
@@ -215,7 +216,7 @@ impl Manifest {
         }
     }
 
-    /// With its own checksum put in.
+    /// Set the manifest's checksum.
     pub fn sealed(mut self) -> Manifest {
         self.crc32 = String::new();
         let json = serde_json::to_vec(&self).expect("plain data");
@@ -223,12 +224,12 @@ impl Manifest {
         self
     }
 
-    /// Read the bytes of `dataset.json`; the path is for messages. Nothing is allocated but
-    /// what the bytes themselves hold.
+    /// Parse the bytes of `dataset.json`; the path is for messages. Memory: proportional to the
+    /// length of `bytes`.
     ///
     /// # Errors
-    /// [`Error::Format`]: no manifest of this version, names that could leave the directory,
-    /// sizes that no file could have, another checksum than its own.
+    /// [`Error::Format`] for another version, split names that could leave the directory, sizes
+    /// beyond those of files, and a wrong checksum.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest> {
         #[derive(Deserialize)]
         struct Versioned {
@@ -261,7 +262,7 @@ impl Manifest {
         }
         let names: Vec<&str> = manifest.splits.iter().map(|s| s.name.as_str()).collect();
         for (i, split) in manifest.splits.iter().enumerate() {
-            // Names become file names: nothing that could leave the directory.
+            // Names are parts of file names, which must not leave the directory.
             let name = split.name.as_str();
             let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
             if name.is_empty() || !name.bytes().all(allowed) || names[..i].contains(&name) {

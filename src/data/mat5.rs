@@ -1,70 +1,70 @@
-//! MATLAB v5 files: a strict, bounded reader of the small integer arrays that Flowers102
-//! ships, and a writer of such files for the demo.
+//! MATLAB v5 files: a strict, bounded reader of the small integer arrays of Flowers102, and a writer
+//! for the demo.
 //!
-//! Format: "MAT-File Format", MathWorks, chapter 1 (level 5). Pure functions on bytes;
-//! every length is compared with what is there before anything is allocated.
+//! Format: "MAT-File Format", MathWorks, chapter 1 (level 5). Pure functions of bytes; every length
+//! is compared with the bytes that follow before memory is allocated.
 
 use std::io::Read;
 
 use flate2::read::ZlibDecoder;
 
-/// One variant per lie that a file can tell.
+/// What is wrong with a MATLAB file: a variant for each kind of damage.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Mat5Error {
-    /// HDF5 inside: MATLAB's later format.
+    /// HDF5, MATLAB's later format.
     #[error("format: found MATLAB v7.3 (HDF5), expected v5; save it with -v6 or -v7")]
     Hdf5,
     /// Not a MATLAB v5 file of this byte order.
     #[error("header: found {0}, expected a little-endian MATLAB v5 file")]
     Header(&'static str),
-    /// An element claims more bytes than follow.
+    /// An element is longer than the bytes that follow.
     #[error("{element}: found {found} bytes, expected {expected}; the file is cut short")]
     Truncated {
-        /// What was being read.
+        /// The element.
         element: &'static str,
         /// Bytes present.
         found: usize,
-        /// Bytes claimed.
+        /// Its length according to the file.
         expected: usize,
     },
-    /// An element is of another type.
+    /// An element has another type.
     #[error("{element}: found type {found}, expected {expected}")]
     Type {
-        /// What was being read.
+        /// The element.
         element: &'static str,
         /// Its type number.
         found: u32,
-        /// The types allowed.
+        /// The allowed types.
         expected: &'static str,
     },
-    /// A compressed element is broken, or larger than any file of this kind.
+    /// A compressed element is damaged, or longer than 16 MB uncompressed.
     #[error("compressed data: found {0}, expected a zlib stream of at most 16 MB")]
     Inflate(String),
-    /// The variable is no plain real integer vector.
+    /// The variable is not a real numeric vector.
     #[error("{variable}: found {found}, expected a real numeric vector")]
     Vector {
-        /// Its name.
+        /// The variable's name.
         variable: String,
-        /// What it is.
+        /// Its class or shape.
         found: String,
     },
-    /// A value is no whole number that an i64 can hold.
+    /// A value is not a whole number that i64 can hold.
     #[error("{variable}[{index}]: found {value}, expected a whole number")]
     NotInteger {
-        /// Its name.
+        /// The variable's name.
         variable: String,
-        /// Which value.
+        /// Index of the value.
         index: usize,
-        /// As text.
+        /// The value as text.
         value: String,
     },
     /// No variable of that name.
     #[error("variables: found {found}, expected {expected}")]
     Missing {
-        /// The names that are there.
+        /// The names of the file's variables.
         found: String,
-        /// The name asked for.
+        /// The requested name.
         expected: String,
     },
 }
@@ -72,7 +72,7 @@ pub enum Mat5Error {
 type Result<T> = std::result::Result<T, Mat5Error>;
 
 const HEADER: usize = 128;
-/// All compressed elements of a file together may inflate to this many bytes.
+/// Limit on the total uncompressed length of a file's compressed elements, in bytes.
 const MAX_INFLATED: usize = 16 << 20;
 
 const MI_INT8: u32 = 1;
@@ -85,7 +85,10 @@ const CLASS_DOUBLE: u8 = 6;
 const NUMERIC_CLASSES: std::ops::RangeInclusive<u8> = CLASS_DOUBLE..=15;
 const FLAG_COMPLEX: u8 = 0x08;
 
-/// The values of a variable that is a real vector of whole numbers.
+/// The values of a variable, a real vector of whole numbers.
+///
+/// # Errors
+/// [`Mat5Error`], by kind of damage.
 pub fn read_integers(bytes: &[u8], variable: &str) -> Result<Vec<i64>> {
     let mut rest = check_header(bytes)?;
     let mut names = Vec::new();
@@ -130,7 +133,7 @@ pub fn read_integers(bytes: &[u8], variable: &str) -> Result<Vec<i64>> {
     })
 }
 
-/// A file of row vectors of doubles, as MATLAB would hold them; the same bytes every time.
+/// The bytes of a file of row vectors of doubles; the same for the same variables.
 ///
 /// # Panics
 /// If a name or a vector is longer than the format's 32-bit lengths.
@@ -186,7 +189,7 @@ fn check_header(bytes: &[u8]) -> Result<&[u8]> {
 
 fn inflate(data: &[u8], budget: usize) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    // One byte beyond the budget tells "as large as allowed" from "larger".
+    // One byte more than the budget shows whether the data exceeds it.
     let read = ZlibDecoder::new(data)
         .take(budget as u64 + 1)
         .read_to_end(&mut out);
@@ -208,7 +211,7 @@ struct Element<'a> {
 }
 
 impl<'a> Element<'a> {
-    /// Cut the next element, with its padding, off `rest`.
+    /// Take the next element, with its padding, from `rest`.
     fn take(rest: &mut &'a [u8], element: &'static str) -> Result<Element<'a>> {
         let cut = |expected, found| Mat5Error::Truncated {
             element,
@@ -220,7 +223,7 @@ impl<'a> Element<'a> {
         }
         let first = u32_at(rest, 0);
         if first >> 16 != 0 {
-            // The small form: type and length in one word, data in the next.
+            // The small form: type and length share a word, data is in the next.
             let len = (first >> 16) as usize;
             if len > 4 {
                 return Err(cut(len, 4));
@@ -259,7 +262,7 @@ impl<'a> Element<'a> {
     }
 }
 
-/// Everything of a matrix element before its values.
+/// The subelements of a matrix before its values.
 struct MatrixHead {
     class: u8,
     flags: u8,
@@ -316,7 +319,7 @@ impl MatrixHead {
         };
         let element = Element::take(&mut values, "values")?;
         let data = element.data;
-        // MATLAB stores values in the smallest type that holds them, whatever their class.
+        // MATLAB stores values in the smallest type that can represent them, regardless of the class.
         let parsed = match element.kind {
             1 => parse(data, |[b]| Ok(i64::from(b as i8))),
             2 => parse(data, |[b]| Ok(i64::from(b))),
@@ -356,7 +359,7 @@ impl MatrixHead {
     }
 }
 
-/// All values of N bytes; `None` if the bytes are no whole number of them.
+/// Parse values of N bytes; `None` if the length is not a multiple of N.
 fn parse<const N: usize>(
     data: &[u8],
     value: impl Fn([u8; N]) -> std::result::Result<i64, String>,
@@ -371,7 +374,7 @@ fn parse<const N: usize>(
 }
 
 fn whole(value: f64) -> std::result::Result<i64, String> {
-    // Beyond 2^53 a double no longer names one whole number.
+    // Beyond 2^53 a double does not represent every whole number.
     if value.fract() == 0.0 && value.abs() <= (1u64 << 53) as f64 {
         Ok(value as i64)
     } else {
@@ -397,12 +400,12 @@ mod tests {
         bytes
     }
 
-    fn lie(bytes: &[u8]) -> E {
+    fn error_of(bytes: &[u8]) -> E {
         read_integers(bytes, "labels").unwrap_err()
     }
 
     #[test]
-    fn reads_what_matlab_and_scipy_write() {
+    fn plain_and_compressed_files_are_read() {
         assert_eq!(read_integers(&sample(), "labels"), Ok(vec![1, 2, 3]));
         assert_eq!(read_integers(&sample(), "other"), Ok(vec![7]));
 
@@ -417,14 +420,14 @@ mod tests {
         file.extend(&stream);
         assert_eq!(read_integers(&file, "labels"), Ok(vec![1, 2, 3]));
 
-        // A flipped byte in the stream is seen by zlib's own checksum.
+        // zlib's checksum detects a flipped bit.
         let last = file.len() - 1;
         file[last] ^= 1;
-        assert!(matches!(lie(&file), E::Inflate(_)));
+        assert!(matches!(error_of(&file), E::Inflate(_)));
     }
 
     #[test]
-    fn small_elements_and_small_types() {
+    fn small_elements_and_small_types_are_read() {
         let mut matrix = Vec::new();
         push(
             &mut matrix,
@@ -441,30 +444,36 @@ mod tests {
     }
 
     #[test]
-    fn one_error_per_lie() {
+    fn each_kind_of_damage_has_an_error() {
         // Offsets in the sample: element tag 128, flags 136..152, dims 152..168,
         // name 168..184, value tag 184, values 192...
-        assert_eq!(lie(b"\x89HDF\r\n"), E::Hdf5);
-        assert!(matches!(lie(b"MATLAB 5.0"), E::Header(_)));
-        assert!(matches!(lie(&with(126, b'X')), E::Header(_)));
+        assert_eq!(error_of(b"\x89HDF\r\n"), E::Hdf5);
+        assert!(matches!(error_of(b"MATLAB 5.0"), E::Header(_)));
+        assert!(matches!(error_of(&with(126, b'X')), E::Header(_)));
         let big = [&with(126, b'M')[..127], b"I", &sample()[128..]].concat();
-        assert_eq!(lie(&big), E::Header("big-endian data"));
-        assert!(matches!(lie(&sample()[..150]), E::Truncated { .. }));
-        assert!(matches!(lie(&with(135, 0x7F)), E::Truncated { .. }));
-        assert!(matches!(lie(&with(128, 3)), E::Type { .. }));
-        assert!(matches!(lie(&with(136, 5)), E::Type { .. }));
-        assert!(matches!(lie(&with(184, 16)), E::Type { .. }));
+        assert_eq!(error_of(&big), E::Header("big-endian data"));
+        assert!(matches!(error_of(&sample()[..150]), E::Truncated { .. }));
+        assert!(matches!(error_of(&with(135, 0x7F)), E::Truncated { .. }));
+        assert!(matches!(error_of(&with(128, 3)), E::Type { .. }));
+        assert!(matches!(error_of(&with(136, 5)), E::Type { .. }));
+        assert!(matches!(error_of(&with(184, 16)), E::Type { .. }));
         for class in [1, 2, 4, 5, 16] {
             assert!(
-                matches!(lie(&with(144, class)), E::Vector { .. }),
+                matches!(error_of(&with(144, class)), E::Vector { .. }),
                 "{class}"
             );
         }
-        assert!(matches!(lie(&with(145, FLAG_COMPLEX)), E::Vector { .. }));
-        assert!(matches!(lie(&with(160, 2)), E::Vector { .. }));
-        assert!(matches!(lie(&with(164, 4)), E::Vector { .. }));
-        assert!(matches!(lie(&with(167, 0xFF)), E::Vector { .. }));
-        assert!(matches!(lie(&with(192, 1)), E::NotInteger { index: 0, .. }));
+        assert!(matches!(
+            error_of(&with(145, FLAG_COMPLEX)),
+            E::Vector { .. }
+        ));
+        assert!(matches!(error_of(&with(160, 2)), E::Vector { .. }));
+        assert!(matches!(error_of(&with(164, 4)), E::Vector { .. }));
+        assert!(matches!(error_of(&with(167, 0xFF)), E::Vector { .. }));
+        assert!(matches!(
+            error_of(&with(192, 1)),
+            E::NotInteger { index: 0, .. }
+        ));
         assert_eq!(
             read_integers(&sample(), "setid").unwrap_err(),
             E::Missing {
@@ -475,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_not_inflated() {
+    fn a_decompression_bomb_is_rejected() {
         let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), Default::default());
         zlib.write_all(&vec![0; MAX_INFLATED + 1]).unwrap();
         let stream = zlib.finish().unwrap();
@@ -483,18 +492,18 @@ mod tests {
         file.extend(MI_COMPRESSED.to_le_bytes());
         file.extend((stream.len() as u32).to_le_bytes());
         file.extend(&stream);
-        assert!(matches!(lie(&file), E::Inflate(_)));
+        assert!(matches!(error_of(&file), E::Inflate(_)));
     }
 
     proptest! {
         #[test]
-        fn round_trip(values in prop::collection::vec(-(1i64 << 53)..1 << 53, 0..50)) {
+        fn round_trip_preserves_values(values in prop::collection::vec(-(1i64 << 53)..1 << 53, 0..50)) {
             let file = write_integers(&[("x", &[5]), ("labels", &values)]);
             prop_assert_eq!(read_integers(&file, "labels"), Ok(values));
         }
 
         #[test]
-        fn any_damage_ends_in_a_result(
+        fn damaged_bytes_never_panic(
             changes in prop::collection::vec((128usize..300, any::<u8>()), 1..6),
             cut in 0usize..300,
         ) {

@@ -1,4 +1,4 @@
-//! What becomes rows: photographs, their preparation, and the dataset on the disk.
+//! Data input: pictures, arrays and text are converted into datasets on the disk.
 
 #[cfg(feature = "photographs")]
 #[doc(hidden)]
@@ -65,7 +65,7 @@ pub use self::pictures::DecodeOptions;
 #[cfg(feature = "formats")]
 pub use self::source::Part;
 
-/// Lower-case hexadecimal, as checksums are written.
+/// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

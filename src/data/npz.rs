@@ -1,5 +1,5 @@
-//! `.npz` archives, as `numpy.savez` and `numpy.savez_compressed` write them: zip files whose
-//! members are `.npy` files, stored or deflated. The directory is read by the `zip` crate.
+//! `.npz` archives of `numpy.savez` and `numpy.savez_compressed`: zip files whose members are `.npy`
+//! files, stored or deflated. The directory is read by the `zip` crate.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Take};
@@ -10,7 +10,7 @@ use zip::{CompressionMethod, ZipArchive};
 
 use crate::error::{Error, Result};
 
-/// The first bytes of a zip file that has members, and of one that has none.
+/// The first bytes of a zip file with members, and of one without.
 const MAGICS: [&[u8; 4]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
 /// Names of all members that scipy.sparse.save_npz writes.
 const SPARSE: [&str; 10] = [
@@ -25,39 +25,39 @@ const SPARSE: [&str; 10] = [
     "coords",
     "_is_array",
 ];
-/// Members that a message names.
+/// Limit on the number of members named in a message.
 const NAMED: usize = 12;
 
-/// Whether a file begins as a zip file does.
+/// Whether the bytes begin like a zip file.
 pub fn has_magic(bytes: &[u8]) -> bool {
     MAGICS.iter().any(|magic| bytes.starts_with(*magic))
 }
 
-/// Where the bytes of a member lie.
+/// The place of a member in its archive.
 #[derive(Clone, Debug)]
 pub struct Member {
     /// Its name without `.npy`.
     pub name: String,
-    /// Its first byte in the file, and how many there are.
+    /// Offset and length of its bytes in the file.
     pub start: u64,
     pub compressed: u64,
     pub deflated: bool,
-    /// Bytes and CRC-32 of what is in it.
+    /// Length and CRC-32 of its contents.
     pub size: u64,
     pub crc32: u32,
 }
 
-/// A reader of what is in a deflated member.
+/// A reader of the contents of a deflated member.
 pub type Inflated = DeflateDecoder<BufReader<Take<File>>>;
 
 impl Member {
-    /// The member of this name (with or without `.npy`); without a name, the only one, else the
-    /// only one whose name is among the usual ones. `path` is for messages. Nothing is unpacked.
+    /// Find the member of this name, with or without `.npy`; without a name, the only array, else the
+    /// only one with a name in `usual`. `path` is for messages. Nothing is decompressed.
     ///
     /// # Errors
-    /// [`Error::Format`] for no zip file, no such member, several that could be meant (they are
-    /// named), a member that is encrypted or packed by another method than deflate, or that does
-    /// not lie in the file.
+    /// [`Error::Format`] if the file is not a zip file, has no such member or several (it names
+    /// them), or if the member is encrypted, compressed by another method than deflate, or not within
+    /// the file.
     pub fn find(path: &Path, file: &File, name: Option<&str>, usual: &[&str]) -> Result<Member> {
         let broken = |error: zip::result::ZipError| {
             let expected = "an .npz archive as numpy.savez writes it; save it again";
@@ -79,7 +79,7 @@ impl Member {
             .filter(|&i| names[i].ends_with(".npy"))
             .collect();
         let at = |wanted: &str| names.iter().position(|n| n == wanted || plain(n) == wanted);
-        // Whatever the kind, and whatever is named, none of the arrays is the matrix.
+        // In none of SciPy's formats is one of the arrays the matrix.
         let is_sparse = ["format", "shape", "data"].iter().all(|&n| at(n).is_some())
             && names.iter().all(|name| SPARSE.contains(&&*plain(name)));
         if is_sparse {
@@ -168,7 +168,7 @@ impl Member {
         })
     }
 
-    /// What is in a deflated member, from its beginning. It never gives more than is asked for.
+    /// A reader of a deflated member's contents, from the beginning.
     pub fn inflate(&self, path: &Path, file: &File) -> Result<Inflated> {
         let mut file = file.try_clone().map_err(Error::io(path, "open"))?;
         file.seek(SeekFrom::Start(self.start))
@@ -178,7 +178,7 @@ impl Member {
     }
 }
 
-/// `ARCHIVE:NAME` as archive and name, where no file is called so; else the path itself.
+/// Archive and name of `ARCHIVE:NAME`, if no file has that path; else the path itself.
 pub fn locate(path: &Path) -> (PathBuf, Option<String>) {
     let whole = || (path.to_path_buf(), None);
     if path.symlink_metadata().is_ok() {
@@ -187,7 +187,7 @@ pub fn locate(path: &Path) -> (PathBuf, Option<String>) {
     let Some(text) = path.to_str() else {
         return whole();
     };
-    // From the right: names of members rarely have colons.
+    // From the right, because names of members rarely have colons.
     let mut cuts = text.rmatch_indices(':');
     let cut = cuts.find(|&(at, _)| Path::new(&text[..at]).is_file() && at + 1 < text.len());
     match cut {
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_colon_divides_only_what_is_no_file() {
+    fn a_colon_separates_a_name_unless_the_path_is_a_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         for name in ["a.npz", "b:c.npz", "d.npz:x"] {

@@ -1,4 +1,4 @@
-//! A source of labelled photographs, whatever layout it came from.
+//! Labelled photographs, independent of their source, and their conversion to rows.
 
 use std::path::{Path, PathBuf};
 
@@ -7,17 +7,17 @@ use crate::data::resample::Resizer;
 use crate::error::{Error, Result};
 use crate::io::files;
 
-/// Most bytes of a file, and of pixels, that a [`Loader`] keeps as room for the next.
-const MAX_ROOM: usize = 128 << 20;
+/// Limit on the length of each buffer that a [`Loader`] keeps for the next photograph, in bytes.
+const MAX_BUFFER: usize = 128 << 20;
 
 /// Labelled photographs in named splits.
 #[derive(Clone, Debug)]
 pub struct Photographs {
-    /// Where they come from, for the manifest.
+    /// Name of the source, for the manifest.
     pub source: String,
-    /// The file or folder that was given: no output may contain it or lie in it.
+    /// The file or folder that was given; no output may contain it or be inside it.
     pub root: PathBuf,
-    /// What lies there and is passed over, a sentence each.
+    /// Sentences about entries that are left out.
     pub left_out: Vec<String>,
     /// Name of each class; a label is an index into it.
     pub class_names: Vec<String>,
@@ -25,7 +25,7 @@ pub struct Photographs {
     pub splits: Vec<PhotographSplit>,
 }
 
-/// One split: photographs in row order.
+/// A split: photographs in row order.
 #[derive(Clone, Debug)]
 pub struct PhotographSplit {
     /// `train`, `val`, `test`, …
@@ -34,24 +34,24 @@ pub struct PhotographSplit {
     pub rows: Vec<(Photograph, u32)>,
 }
 
-/// One photograph: a file, or bytes out of an archive.
+/// A photograph: a file, or bytes from an archive.
 #[derive(Clone, Debug)]
 pub struct Photograph {
-    /// The file; of bytes, the archive and the name in it.
+    /// The file; for bytes, the archive and the name in it.
     pub path: PathBuf,
-    /// What people see, relative to where the photographs lie.
+    /// Its name for users, relative to the root.
     pub name: String,
-    /// Its bytes, where they are in memory already.
+    /// Its bytes, if they are in memory.
     pub bytes: Option<Vec<u8>>,
 }
 
-/// Reads, decodes and resizes photographs, one after the other in the same room: after the first
-/// ones nothing is allocated for a JPEG but what libjpeg allocates itself. Other pictures come in
-/// memory of their decoder's. Room beyond 128 MB (a photograph of 44 megapixels) is given back.
+/// Reads, decodes and resizes photographs. Buffers are reused: after the first few photographs a JPEG
+/// allocates only inside libjpeg. Other formats allocate in their decoder. Buffers above 128 MB (a
+/// photograph of 44 megapixels) are freed.
 ///
-/// The rows are equal to torchvision's `Resize((size, size))` and `ToTensor` of
-/// `Image.open(path).convert("RGB")`, to the bit. EXIF's orientation is
-/// not obeyed, as there, unless [`DecodeOptions::exif`] is set.
+/// The rows are bit-equal to torchvision's `Resize((size, size))` and `ToTensor` of
+/// `Image.open(path).convert("RGB")`. Like there, the EXIF orientation is ignored, unless
+/// [`DecodeOptions::exif`] is set.
 #[derive(Debug, Default)]
 pub struct Loader {
     file: Vec<u8>,
@@ -60,13 +60,13 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// A photograph as `3 x size x size` values (channel first): byte / 255.
+    /// Load a photograph into `row` as `3 x size x size` values (channel first): byte / 255.
     ///
     /// # Errors
-    /// [`Error::Image`] for content that cannot be used, [`Error::Io`].
+    /// [`Error::Image`] for an unusable picture; [`Error::Io`].
     ///
     /// # Panics
-    /// If the row has another length.
+    /// If `row` has another length.
     pub fn load(
         &mut self,
         photograph: &Photograph,
@@ -80,10 +80,10 @@ impl Loader {
         }
     }
 
-    /// [`Loader::load`] of a file.
+    /// [`Loader::load`] for a file.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Loader::load`].
     pub fn load_file(
         &mut self,
         path: &Path,
@@ -115,7 +115,7 @@ impl Loader {
             }
             Err(error) => Err(error),
         };
-        self.file = kept(file);
+        self.file = reusable(file);
         loaded
     }
 
@@ -127,28 +127,27 @@ impl Loader {
         options: &DecodeOptions,
         row: &mut [f32],
     ) -> Result<()> {
-        let room = std::mem::take(&mut self.rgb);
+        let buffer = std::mem::take(&mut self.rgb);
         let Rgb {
             width,
             height,
             mut values,
-        } = pictures::decode_rgb_in(bytes, options, room).map_err(|reason| Error::Image {
+        } = pictures::decode_rgb_in(bytes, options, buffer).map_err(|reason| Error::Image {
             path: path.to_path_buf(),
             reason,
         })?;
         (self.resizer).planes(&mut values, width, height, size, row);
-        self.rgb = kept(values);
+        self.rgb = reusable(values);
         Ok(())
     }
 }
 
-/// Room for the next photograph, unless it is so much that every thread's together would be too
-/// much.
-fn kept(room: Vec<u8>) -> Vec<u8> {
-    if room.capacity() > MAX_ROOM {
+/// The buffer for the next photograph; empty if this one is too large to be kept by every thread.
+fn reusable(buffer: Vec<u8>) -> Vec<u8> {
+    if buffer.capacity() > MAX_BUFFER {
         Vec::new()
     } else {
-        room
+        buffer
     }
 }
 
@@ -167,9 +166,9 @@ mod tests {
         loaded.unwrap_err().to_string()
     }
 
-    /// The option that allows longer files is named for them, and for nothing else.
+    /// An error names `max_pixels` only if raising it would allow the file.
     #[test]
-    fn refusals_name_an_option_only_where_it_helps() {
+    fn errors_name_an_option_only_if_it_helps() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("long.jpg");
         File::create(&path)
@@ -213,8 +212,9 @@ mod tests {
     }
 
     #[test]
-    fn room_for_the_next_photograph_has_a_limit() {
-        assert_eq!(kept(Vec::with_capacity(MAX_ROOM)).capacity(), MAX_ROOM);
-        assert_eq!(kept(Vec::with_capacity(MAX_ROOM + 1)).capacity(), 0);
+    fn large_buffers_are_freed() {
+        let capacity = |bytes| reusable(Vec::with_capacity(bytes)).capacity();
+        assert_eq!(capacity(MAX_BUFFER), MAX_BUFFER);
+        assert_eq!(capacity(MAX_BUFFER + 1), 0);
     }
 }

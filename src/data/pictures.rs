@@ -1,7 +1,7 @@
-//! Pictures of every kind become RGB pixels, those of Pillow's `convert("RGB")`.
+//! Decoding of pictures to RGB pixels, equal to those of Pillow's `convert("RGB")`.
 //!
-//! The kind is told by the first bytes, whatever the file is called. The size in the header is
-//! held against the limits before anything of that size is allocated.
+//! The format is recognized by the first bytes, not by the file's name. The size in the header is
+//! compared with the limits before pixels are allocated.
 
 mod bmp;
 pub mod exif;
@@ -14,28 +14,28 @@ mod webp;
 
 pub use crate::data::pictures::rgb::{DecodeOptions, LARGEST_PIXELS, LARGEST_SIDE, Rgb};
 
-/// First bytes that [`kind`] needs.
+/// Number of first bytes that [`kind`] needs.
 pub const FIRST_BYTES: usize = 18;
 
-/// What a file holds, by its first bytes.
+/// The format of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// JPEG, also with other pictures or a video behind it.
+    /// JPEG; pictures or a video after it are ignored.
     Jpeg,
-    /// PNG, also animated.
+    /// PNG; the default image of an animation.
     Png,
-    /// GIF, of which the first frame is taken.
+    /// GIF; the first frame.
     Gif,
-    /// Windows' and OS/2's bitmaps.
+    /// Bitmaps of Windows and OS/2.
     Bmp,
-    /// WebP, of whose animations the first frame is taken.
+    /// WebP; the first frame of an animation.
     Webp,
-    /// TIFF and BigTIFF, of which the first picture is taken.
+    /// TIFF and BigTIFF; the first picture.
     Tiff,
 }
 
-/// What a file that begins with `first_bytes` holds: [`FIRST_BYTES`], or the whole of a shorter
-/// file. `None` for what is no picture that [`decode_rgb`] reads.
+/// The format of a file that begins with `first_bytes`: [`FIRST_BYTES`], or all of a shorter file.
+/// `None` if [`decode_rgb`] does not support it.
 pub fn kind(first_bytes: &[u8]) -> Option<Kind> {
     match first_bytes {
         [0xFF, 0xD8, 0xFF, ..] => Some(Kind::Jpeg),
@@ -57,7 +57,7 @@ pub fn kind(first_bytes: &[u8]) -> Option<Kind> {
             ..,
         ] => Some(Kind::Webp),
         [b'I', b'I', b'*' | b'+', 0, ..] | [b'M', b'M', 0, b'*' | b'+', ..] => Some(Kind::Tiff),
-        // Two letters are no signature; a header of a known length behind them is.
+        // Two letters are too weak a signature: the length of the header must be a known one.
         [b'B', b'M', rest @ ..] => match rest.get(12..16)? {
             [12 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0] => Some(Kind::Bmp),
             _ => None,
@@ -66,19 +66,21 @@ pub fn kind(first_bytes: &[u8]) -> Option<Kind> {
     }
 }
 
-/// Decode a picture of any [`Kind`] as Pillow's `convert("RGB")` does, after
-/// `ImageOps.exif_transpose` if [`DecodeOptions::exif`] is set. The reason for a refusal comes
-/// back as one phrase, with what to do.
+/// Decode a picture of any [`Kind`] like Pillow's `convert("RGB")`, after
+/// `ImageOps.exif_transpose` if [`DecodeOptions::exif`] is set.
+///
+/// # Errors
+/// What was found and expected, and what to do, in one phrase.
 pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> {
     decode_rgb_in(bytes, options, Vec::new())
 }
 
-/// [`decode_rgb`], with the values of a former picture as room for those of a JPEG: most pictures
-/// are JPEG, and new room for each takes a twentieth of its time.
+/// [`decode_rgb`] with a buffer to be reused for the pixels of a JPEG, whose allocation would take 5 %
+/// of the time.
 pub(super) fn decode_rgb_in(
     bytes: &[u8],
     options: &DecodeOptions,
-    room: Vec<u8>,
+    buffer: Vec<u8>,
 ) -> Result<Rgb, String> {
     let Some(kind) = kind(bytes) else {
         return Err(match bytes {
@@ -86,7 +88,7 @@ pub(super) fn decode_rgb_in(
             _ => "found no picture, expected JPEG, PNG, GIF, BMP, WebP or TIFF".to_string(),
         });
     };
-    decode(kind, bytes, options, room).map_err(|reason| {
+    decode(kind, bytes, options, buffer).map_err(|reason| {
         let lenient = DecodeOptions {
             lenient: true,
             ..*options
@@ -99,9 +101,14 @@ pub(super) fn decode_rgb_in(
     })
 }
 
-fn decode(kind: Kind, bytes: &[u8], options: &DecodeOptions, room: Vec<u8>) -> Result<Rgb, String> {
+fn decode(
+    kind: Kind,
+    bytes: &[u8],
+    options: &DecodeOptions,
+    buffer: Vec<u8>,
+) -> Result<Rgb, String> {
     let (rgb, orientation) = match kind {
-        Kind::Jpeg => jpeg::decode_rgb(bytes, options, room)?,
+        Kind::Jpeg => jpeg::decode_rgb(bytes, options, buffer)?,
         Kind::Png => png::decode_rgb(bytes, options)?,
         Kind::Gif => (gif::decode_rgb(bytes, options)?, None),
         Kind::Bmp => (bmp::decode_rgb(bytes, options)?, None),

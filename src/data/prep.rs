@@ -1,4 +1,5 @@
-//! Photographs to dataset: decoded and resized in parallel, hashed and written in order.
+//! Conversion of photographs to a dataset: decoded and resized in parallel, written and hashed in
+//! order.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -14,29 +15,30 @@ use crate::progress::Cancel;
 use crate::threads;
 use crate::threads::Work;
 
-/// Largest side accepted: rows of 3 · 2048² values.
+/// Limit on the side: rows of 3 · 2048² values.
 pub const MAX_SIZE: usize = 2048;
-/// Bytes of rows that wait for those before them, where more than one a thread fit.
+/// Limit on the bytes of finished rows that wait for earlier rows, if it is more than a row per
+/// thread.
 const MAX_WAITING: usize = 64 << 20;
 
-/// Bytes of which a pass takes as long as a photograph: about 2 ms.
+/// Work of a photograph, about 2 ms, as the bytes of a pass over memory that takes as long.
 const PHOTOGRAPH: usize = 16 << 20;
 
-/// How photographs become rows.
+/// Options of the conversion of photographs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrepOptions {
-    /// Side of the square that they are resized to, in pixels.
+    /// Side of the resized square, in pixels.
     pub size: usize,
     /// How photographs are decoded.
     pub decode: DecodeOptions,
-    /// Leave out what cannot be used, and list it in the manifest, instead of refusing all.
+    /// Leave out unusable photographs, and list them in the manifest, instead of an error.
     pub skip_bad: bool,
-    /// What stops the preparation before its end.
+    /// Stops the conversion when set.
     pub cancel: Option<Cancel>,
 }
 
 impl Default for PrepOptions {
-    /// 128 pixels; everything broken is refused.
+    /// 128 pixels; a damaged photograph is an error.
     fn default() -> Self {
         PrepOptions {
             size: 128,
@@ -47,17 +49,15 @@ impl Default for PrepOptions {
     }
 }
 
-/// Prepare `photographs` into the dataset directory `out`, which appears complete or not at
-/// all.
+/// Convert `photographs` into the dataset directory `out`, which appears complete or not at all.
 ///
-/// `progress` is told the number of photographs finished since its last call. Cost: 2 to 4 ms a
-/// core for a 500 x 667 photograph; memory: 64 MB of rows (one a thread and one more at least), and
-/// for each thread a photograph's pixels.
+/// `progress` is called with the number of photographs finished since its last call. Cost: 2 to 4 ms
+/// of a core for a photograph of 500 x 667 pixels. Memory: 64 MB of rows (at least one more than
+/// threads), and the pixels of a photograph per thread.
 ///
 /// # Errors
-/// [`Error::Exists`], [`Error::Locked`], [`Error::Image`] for the first photograph that cannot
-/// be used, [`Error::Format`] for a split of which nothing is left, [`Error::Io`],
-/// [`Error::Interrupted`].
+/// [`Error::Exists`]; [`Error::Locked`]; [`Error::Image`] for the first unusable photograph;
+/// [`Error::Format`] for a split without usable photographs; [`Error::Io`]; [`Error::Interrupted`].
 pub fn prepare(
     photographs: &Photographs,
     options: &PrepOptions,
@@ -104,7 +104,7 @@ fn prepare_split(
     let skipped = &mut writer.manifest.skipped;
     let (mut labels, mut names) = (Vec::new(), Vec::new());
 
-    // Rows go back to be filled again.
+    // Rows are reused.
     let emptied = Mutex::new(Vec::<Vec<f32>>::new());
     let ahead = rows_ahead(features, threads::current());
     let load = |loader: &mut Loader, i: usize, ()| -> Result<Vec<f32>> {
@@ -151,8 +151,8 @@ fn prepare_split(
     writer.finish_split(&split.name, x, labels, Some(&names))
 }
 
-/// Rows in memory at a time: as many as make 64 MB, at most four a thread. One a thread and one
-/// more at least, so that no thread waits while another writes; a photograph takes more than that.
+/// Number of rows in memory: 64 MB, but at most four per thread, and at least one more than threads,
+/// so that no thread waits while another writes.
 fn rows_ahead(features: usize, threads: usize) -> usize {
     (MAX_WAITING / (4 * features)).clamp(threads + 1, 4 * threads)
 }
@@ -161,9 +161,8 @@ fn rows_ahead(features: usize, threads: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// All threads work, however large the rows are.
     #[test]
-    fn no_thread_waits_for_room() {
+    fn more_rows_than_threads_fit_for_every_size() {
         for size in [1, 128, 224, 512, 1024, MAX_SIZE] {
             for threads in [1, 2, 4, 16, 64] {
                 let rows = rows_ahead(3 * size * size, threads);

@@ -1,8 +1,8 @@
-//! Proxies as curl uses them: chosen from the environment by the scheme of the address; plain
-//! http is forwarded, https goes through a tunnel.
+//! Proxies as in curl: chosen from the environment by the scheme of the address; http is forwarded,
+//! https is tunnelled.
 //!
-//! ureq tunnels everything by `CONNECT`, which proxies commonly refuse for port 80. [`Forwarding`]
-//! adds the absolute form of RFC 9112, section 3.2.2.
+//! ureq tunnels both by `CONNECT`, which proxies commonly refuse for port 80. [`Forwarding`] adds the
+//! absolute form of RFC 9112, section 3.2.2.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -17,7 +17,7 @@ use ureq::{Error, Proxy, ProxyProtocol};
 /// `NO_PROXY`, where `example.org` includes `www.example.org`.
 ///
 /// # Errors
-/// The variable, what it holds and what was expected.
+/// The variable, its value, and what was expected.
 pub(crate) fn of(url: &str, env: impl Fn(&str) -> Option<String>) -> Result<Option<Proxy>, String> {
     let get = |name: &str| env(name).filter(|value| !value.trim().is_empty());
     let is_https = (url.get(..6)).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
@@ -56,7 +56,7 @@ pub(crate) fn of(url: &str, env: impl Fn(&str) -> Option<String>) -> Result<Opti
     builder.build().map(Some).map_err(wrong)
 }
 
-/// ureq's way to a server, and plain http through an http proxy in the absolute form.
+/// ureq's connector, with the absolute form for http through an http proxy.
 #[derive(Debug, Default)]
 pub(crate) struct Forwarding {
     other: DefaultConnector,
@@ -94,7 +94,7 @@ impl Connector for Forwarding {
         let Some(inner) = socket.connect(&to_proxy, chained)? else {
             return Ok(None);
         };
-        // Without the user and password that an address may have.
+        // Without user and password of the address.
         let port = host.port().map_or(String::new(), |port| format!(":{port}"));
         let authorization = (proxy.username().or(proxy.password())).map(|_| {
             let (user, password) = (proxy.username(), proxy.password());
@@ -110,18 +110,18 @@ impl Connector for Forwarding {
     }
 }
 
-/// A connection to a proxy, whose requests name the whole address.
+/// A connection to a proxy, with requests in the absolute form.
 #[derive(Debug)]
 struct AbsoluteForm {
     inner: Box<dyn Transport>,
     /// `http://HOST:PORT`.
     host: String,
-    /// A header for the proxy, or nothing.
+    /// The header line for the proxy, or empty.
     authorization: String,
 }
 
 impl AbsoluteForm {
-    /// `GET /path ..` with the host before the path, and the header.
+    /// A request that begins with `GET /path`, with the host before the path, and the header.
     fn head(&self, head: &[u8]) -> Option<Vec<u8>> {
         let path = head
             .strip_prefix(b"GET ")
@@ -181,7 +181,7 @@ mod tests {
 
     /// curl's manual, section "Environment"; upper case HTTP_PROXY, which curl ignores, is read.
     #[test]
-    fn the_environment_is_read_as_curl_reads_it() {
+    fn the_proxy_of_the_environment_is_that_of_curl() {
         let (http, https) = ("http://a.example.org/x", "https://a.example.org/x");
         let all = [
             ("http_proxy", "http://plain:3128"),

@@ -1,17 +1,17 @@
-//! Pillow's antialiased bilinear resize, to the bit.
+//! Antialiased bilinear resize, bit-equal to Pillow.
 //!
-//! The algorithm of Pillow's `Resample.c` (8 bits per channel): a triangle filter,
-//! widened by the scale when shrinking; weights in f64, normalised, rounded to
-//! 22-bit fixed point; two passes, each rounded to u8, so that their order matters. The
-//! order is Pillow 13's (older releases nearly always began with the horizontal pass). Pillow
-//! does not filter an axis whose size does not change; its filter would change nothing.
+//! The algorithm of Pillow's `Resample.c` (8 bits per channel): a triangle filter, widened by the
+//! scale when shrinking; weights in f64, normalised, rounded to 22-bit fixed point; two passes, each
+//! rounded to u8, so that their order matters. The order is that of Pillow 13 (older releases nearly
+//! always began with the horizontal pass). Pillow skips an axis whose size does not change; here its
+//! filter is the identity.
 
 use std::sync::Arc;
 
 use crate::kernels::Isa;
 use crate::kernels::resample::{PADDING, PRECISION, Weights, columns, planes, rows};
 
-/// Filters that a [`Resizer`] keeps: the sizes of cameras, upright and across.
+/// Number of filters that a [`Resizer`] caches: for the common sizes of cameras, upright and across.
 const FILTERS: usize = 16;
 
 /// The triangle filter from `input` pixels to `output`.
@@ -43,41 +43,41 @@ fn triangle(input: usize, output: usize) -> Weights {
     Weights::new(input, &windows)
 }
 
-/// Give room a length, and no more memory than that takes: `Vec::resize` alone takes twice what it
-/// had.
-fn grow<T: Clone + Default>(room: &mut Vec<T>, len: usize) {
-    room.reserve_exact(len.saturating_sub(room.len()));
-    room.resize(len, T::default());
+/// Set a buffer's length without excess capacity: `Vec::resize` alone may double the capacity.
+fn grow<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
+    buffer.reserve_exact(len.saturating_sub(buffer.len()));
+    buffer.resize(len, T::default());
 }
 
-/// Make room for the values of an image, and for what [`Resizer::pixels`] puts behind them.
+/// Set the length of an image's buffer, with capacity for the padding of [`Resizer::pixels`].
 pub(super) fn grow_for_pixels(rgb: &mut Vec<u8>, len: usize) {
     grow(rgb, len + PADDING);
     rgb.truncate(len);
 }
 
-/// Resizes RGB images to squares. It keeps its filters and its room, so that one photograph
-/// after the other allocates nothing.
+/// Resizes RGB images to squares. Filters and buffers are reused, so that a series of photographs
+/// does not allocate.
 #[derive(Debug)]
 pub struct Resizer {
     isa: Isa,
-    /// The last ones used come first.
+    /// The cache, most recently used first.
     filters: Vec<Arc<Weights>>,
-    /// What the first pass made, of pixels or of rows.
+    /// The result of a horizontal first pass.
     halfway: Vec<u32>,
+    /// The result of a vertical first pass.
     rows: Vec<u8>,
     pixels: Vec<u32>,
 }
 
 impl Default for Resizer {
-    /// With the instruction set that products use.
+    /// A resizer with the instruction set of matrix products.
     fn default() -> Self {
         Resizer::new(Isa::current())
     }
 }
 
 impl Resizer {
-    /// With an instruction set; all give the same bits.
+    /// A resizer with this instruction set; all give the same bits.
     pub fn new(isa: Isa) -> Resizer {
         Resizer {
             isa,
@@ -88,12 +88,12 @@ impl Resizer {
         }
     }
 
-    /// Resize an interleaved RGB image to `size x size` pixels: red is the lowest byte of each,
-    /// the highest is 0.
+    /// Resize an interleaved RGB image to `size x size` pixels; the lowest byte of each is red, the
+    /// highest is 0.
     ///
-    /// `rgb` is `height x width x 3`; it may grow by a few bytes that have no meaning.
-    /// Cost: O(size · height · max(1, width/size) + size² · max(1, height/size)); memory that
-    /// stays: O(size · height).
+    /// `rgb` is `height x width x 3`; a few bytes of padding may be appended to it.
+    /// Cost: O(size · height · max(1, width/size) + size² · max(1, height/size)). Buffers:
+    /// O(size · height).
     ///
     /// # Panics
     /// If a dimension is 0 or `rgb` has fewer values.
@@ -111,16 +111,16 @@ impl Resizer {
         grow(&mut self.pixels, size * size);
         if vertical_first(width, height, size) {
             grow(&mut self.rows, size * width * 3 + PADDING);
-            let made = &mut self.rows[..size * width * 3];
-            columns(self.isa, &rgb[..len], &down, made);
+            let resized = &mut self.rows[..size * width * 3];
+            columns(self.isa, &rgb[..len], &down, resized);
             rows(self.isa, &self.rows, &across, &mut self.pixels);
         } else {
             grow(rgb, len + PADDING);
             grow(&mut self.halfway, height * size);
             rows(self.isa, rgb, &across, &mut self.halfway);
-            let made = bytemuck::cast_slice(&self.halfway);
+            let resized = bytemuck::cast_slice(&self.halfway);
             let pixels = bytemuck::cast_slice_mut(&mut self.pixels);
-            columns(self.isa, made, &down, pixels);
+            columns(self.isa, resized, &down, pixels);
         }
         &self.pixels
     }
@@ -128,7 +128,7 @@ impl Resizer {
     /// [`Resizer::pixels`] as `3 x size x size` values of f32 (channel first): byte / 255.
     ///
     /// # Panics
-    /// As there, and if `out` has another length.
+    /// As [`Resizer::pixels`], and if `out` has another length.
     pub fn planes(
         &mut self,
         rgb: &mut Vec<u8>,
@@ -142,8 +142,8 @@ impl Resizer {
     }
 
     fn filter(&mut self, input: usize, output: usize) -> Arc<Weights> {
-        let wanted = |filter: &Arc<Weights>| filter.inputs() == input && filter.outputs() == output;
-        let filter = match self.filters.iter().position(wanted) {
+        let fits = |filter: &Arc<Weights>| filter.inputs() == input && filter.outputs() == output;
+        let filter = match self.filters.iter().position(fits) {
             Some(at) => self.filters.remove(at),
             None => Arc::new(triangle(input, output)),
         };
@@ -155,8 +155,8 @@ impl Resizer {
 
 /// Resize an interleaved RGB image and separate its channels.
 ///
-/// `rgb` is `height x width x 3`; the result is `3 x size x size` (channel first). For many
-/// images a [`Resizer`] takes less time.
+/// `rgb` is `height x width x 3`; the result is `3 x size x size` (channel first). For many images
+/// use a [`Resizer`], which is faster.
 ///
 /// # Panics
 /// If a dimension is 0 or `rgb.len() != width * height * 3`.
@@ -172,7 +172,8 @@ pub fn resize_to_planes(rgb: &[u8], width: usize, height: usize, size: usize) ->
     (0..3).flat_map(plane).collect()
 }
 
-/// Pillow's rule: where the height loses more than twice the pixels that the width loses.
+/// Pillow's rule: the vertical pass is first if it removes more than twice as many pixels as the
+/// horizontal one, per column and row.
 fn vertical_first(width: usize, height: usize, size: usize) -> bool {
     let lost = |side: usize| side as i64 - size as i64;
     lost(height) > 0 && lost(height) > 2 * lost(width)
@@ -184,8 +185,8 @@ mod tests {
     use proptest::prelude::*;
     use sha2::{Digest, Sha256};
 
-    /// Width, height, size, and the start of the SHA-256 of what Pillow 13.0 makes of the
-    /// same image; `tools/pillow_golden.py` prints this table.
+    /// Width, height, size, and the first half of the SHA-256 of Pillow 13.0's result for the same
+    /// image; `tools/pillow_golden.py` prints this table.
     const PILLOW: [(usize, usize, usize, &str); 12] = [
         (1, 1, 5, "372d41cd338a35d69117a6d109e7b948"),
         (2, 3, 7, "44c6358e1f561c265cc2b43d6f97c06c"),
@@ -202,7 +203,7 @@ mod tests {
     ];
 
     #[test]
-    fn equals_pillow_to_the_bit() {
+    fn results_are_bit_equal_to_pillow() {
         for (width, height, size, expected) in PILLOW {
             let mut rng = rand_mt::Mt::new(1);
             let rgb: Vec<u8> = (0..width * height * 3)
@@ -221,9 +222,9 @@ mod tests {
         }
     }
 
-    /// What a resizer keeps from one image is nothing to the next.
+    /// Reused buffers and filters do not change later results.
     #[test]
-    fn images_of_many_sizes_do_not_meet() {
+    fn results_are_independent_of_earlier_images() {
         let mut rng = rand_mt::Mt::new(2);
         let mut side = || 1 + rng.next_u32() as usize % 90;
         let mut resizer = Resizer::default();
@@ -239,19 +240,19 @@ mod tests {
         }
     }
 
-    /// The room of a picture, and that between the passes, is as long as it must be, not twice.
+    /// The capacities of the image's buffer and of that between the passes are not doubled.
     #[test]
-    fn room_is_not_doubled() {
+    fn buffers_grow_to_the_exact_length() {
         let mut resizer = Resizer::default();
-        let mut room = Vec::new();
+        let mut buffer = Vec::new();
         for (width, height) in [(300, 200), (310, 210), (100, 900), (90, 1000)] {
             let len = 3 * width * height;
-            grow_for_pixels(&mut room, len);
-            assert!((len + PADDING..len + 100).contains(&room.capacity()));
-            let before = room.as_ptr();
-            resizer.pixels(&mut room, width, height, 50);
-            assert_eq!(room.as_ptr(), before, "it has not moved");
-            // Of a decoder that made no room behind its values.
+            grow_for_pixels(&mut buffer, len);
+            assert!((len + PADDING..len + 100).contains(&buffer.capacity()));
+            let before = buffer.as_ptr();
+            resizer.pixels(&mut buffer, width, height, 50);
+            assert_eq!(buffer.as_ptr(), before, "it has not moved");
+            // From a decoder that reserves no padding.
             let mut exact = vec![7; len];
             resizer.pixels(&mut exact, width, height, 50);
             assert!(exact.capacity() < len + 100);
@@ -261,9 +262,9 @@ mod tests {
     }
 
     proptest! {
-        /// Coefficients sum to 1 within their rounding, so a plain image stays plain.
+        /// Weights sum to 1 within their rounding.
         #[test]
-        fn a_plain_image_stays_plain(
+        fn a_constant_image_stays_constant(
             width in 1usize..300, height in 1usize..300, size in 1usize..200,
             colour in any::<[u8; 3]>(),
         ) {

@@ -1,4 +1,4 @@
-//! The rows of a file, read front to back, and the number format that they get.
+//! Sequential readers of rows, and the conversion of a file's numbers to features.
 
 use std::path::Path;
 
@@ -6,32 +6,32 @@ use crate::data::columns::Columns;
 use crate::data::dataset::{BYTES, NumberFormat, is_usable, usable};
 use crate::error::{Error, Result};
 
-/// Rows that are read front to back.
+/// A sequential reader of rows.
 pub trait RowReader {
-    /// d: values a row.
+    /// d: features per row.
     fn features(&self) -> usize;
 
     /// n, if it is known before the end.
     fn rows(&self) -> Option<usize>;
 
-    /// Fill `values`, whole rows, from the front; the number of rows that were filled, 0 at the
-    /// end. `refuse` is given the place of each row that cannot be used, among these, and what is
-    /// wrong with it, by row and column; the values of such a row mean nothing.
+    /// Read rows into `values`, and return their number: 0 at the end. `refuse` is called for each
+    /// invalid row, with its place among these rows and an error that names row and column; the
+    /// values of such a row are unspecified.
     ///
     /// # Errors
-    /// [`Error::Format`] where the file is damaged beyond a row; [`Error::Io`];
-    /// [`Error::Changed`] if it is not as it was when it was opened. The rows before were given
-    /// out.
+    /// [`Error::Format`] if the file is damaged so that no later row can be read; [`Error::Io`];
+    /// [`Error::Changed`] if the file changed since it was opened. The rows before the error have
+    /// been returned by earlier calls.
     fn read_each(
         &mut self,
         values: &mut [f32],
         refuse: &mut dyn FnMut(usize, Error),
     ) -> Result<usize>;
 
-    /// [`RowReader::read_each`], where each row must be one that can be used.
+    /// [`RowReader::read_each`], with an error if a row is invalid.
     ///
     /// # Errors
-    /// Those of the first row that cannot, and of [`RowReader::read_each`].
+    /// That of the first invalid row, and those of [`RowReader::read_each`].
     fn read(&mut self, values: &mut [f32]) -> Result<usize> {
         let mut first = None;
         let rows = self.read_each(values, &mut |_, error| {
@@ -40,42 +40,41 @@ pub trait RowReader {
         first.map_or(Ok(rows), Err)
     }
 
-    /// The labels of the rows that were read last, as they are written; empty if the file has
-    /// none.
+    /// The labels of the rows that were read last, as text; empty if the file has no labels.
     fn labels(&self) -> &[Option<String>] {
         &[]
     }
 
-    /// What there is to say at the end: a sentence on each thing that was passed over.
+    /// Remarks for the user at the end: a sentence for each kind of ignored data.
     fn remarks(&self) -> Vec<String> {
         Vec::new()
     }
 }
 
-/// What a number must be where bytes were divided by 255.
+/// The requirement on numbers if the model was fitted to bytes divided by 255.
 const QUOTIENT: &str = "numbers from 0 to 1, as the model was fitted to bytes divided by 255: give the bytes (numpy's astype('u1')), or divide";
 
-/// What numbers must be from which a shift is subtracted.
+/// The requirement on numbers from which a shift is subtracted.
 const NEAR: &str = "numbers near the shift: these are over 800 standard deviations away, as a copy of a dataset's rows is, from which the shift is subtracted already; give the dataset's own SPLIT.x.npy, or the numbers that it was made of";
 
-/// How a number of a file becomes a feature.
+/// The conversion of a file's numbers to features: `f32(number / divisor - shift_j)`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Finish {
     shift: Option<Vec<f64>>,
     /// Divide by 255.
     bytes: bool,
-    /// Only quotients of bytes are right.
+    /// Require numbers from 0 to 1, the quotients of bytes.
     quotients: bool,
-    /// What was seen of the columns, if copies of a dataset's rows are to be refused.
+    /// Where the values of shifted columns are, to refuse copies of a dataset's rows.
     places: Option<Vec<Places>>,
-    /// Features are not wanted, but what is seen.
-    looking: bool,
-    /// What was seen of each column, if that was asked for.
+    /// Only observe the columns; features are 0.
+    observe_only: bool,
+    /// Statistics of each column, if requested.
     pub seen: Option<Columns>,
 }
 
 impl Finish {
-    /// By a format, of numbers that are not stored as bytes.
+    /// The conversion of numbers that are not stored as bytes.
     pub fn of_numbers(format: &NumberFormat) -> Finish {
         Finish {
             shift: format.shift.clone(),
@@ -84,7 +83,7 @@ impl Finish {
         }
     }
 
-    /// By a format, of bytes.
+    /// The conversion of bytes.
     pub fn of_bytes(format: &NumberFormat) -> Finish {
         Finish {
             bytes: format.scale.as_deref() == Some(BYTES),
@@ -93,11 +92,11 @@ impl Finish {
         }
     }
 
-    /// The same for rows to be predicted, which may be a copy of a dataset's rows: numbers from
-    /// which the shift is subtracted already. [`Finish::refuse_copies`] then tells so by the first
-    /// rows. A column is shifted where f32 rounds by more than 1e-4 of its standard deviation, so
-    /// that a number that is nearer to 0 than to the shift is more than 800 deviations from the
-    /// shift; 0 alone may stand for a value that is missing.
+    /// The same conversion, which prepares [`Finish::refuse_copies`]: rows to predict may be a copy
+    /// of a dataset's rows, from which the shift is subtracted already. A column is shifted if f32
+    /// rounds it by more than 1e-4 of its standard deviation; so a number nearer to 0 than to the
+    /// shift is more than 800 standard deviations from the shift. 0 is not counted: it may stand for
+    /// a missing value.
     pub fn refusing_copies(self) -> Finish {
         let columns = self.shift.as_ref().map(Vec::len);
         Finish {
@@ -106,22 +105,21 @@ impl Finish {
         }
     }
 
-    /// To look at `columns` columns, from which a shift will be subtracted.
-    pub fn only_looking(columns: usize, shift: Option<&[f64]>) -> Finish {
+    /// No conversion, only statistics of `columns` columns after the shift is subtracted.
+    pub fn observe_only(columns: usize, shift: Option<&[f64]>) -> Finish {
         Finish {
             seen: Some(Columns::shifted(columns, shift)),
-            looking: true,
+            observe_only: true,
             ..Finish::default()
         }
     }
 
-    /// Whether features are the numbers.
+    /// Whether features equal the file's numbers.
     pub fn is_identity(&self) -> bool {
         self.shift.is_none() && !self.bytes
     }
 
-    /// The features of the numbers of a row; if one cannot be used, its column and what was
-    /// expected instead of it.
+    /// Convert a row. `Err`: the column of an invalid number, and what was expected.
     pub fn row(
         &mut self,
         numbers: &[f64],
@@ -130,7 +128,7 @@ impl Finish {
         if let Some(seen) = &mut self.seen {
             seen.observe_row(numbers);
         }
-        // Without a branch for each number; what is in the way of that is looked for afterwards.
+        // Branch-free over the numbers; the checks below run only if they may fail.
         let divisor = if self.bytes { 255.0 } else { 1.0 };
         let values = features.iter_mut().zip(numbers);
         match &self.shift {
@@ -150,7 +148,7 @@ impl Finish {
                 }
             }
         }
-        let is_plain = !self.looking && !self.quotients && self.places.is_none();
+        let is_plain = !self.observe_only && !self.quotients && self.places.is_none();
         if is_plain && features.iter().fold(true, |all, &x| all & is_usable(x)) {
             return Ok(());
         }
@@ -162,7 +160,7 @@ impl Finish {
         Ok(())
     }
 
-    /// The feature of a number in a column, or what was expected instead of it.
+    /// Convert a number of a column. `Err`: what was expected.
     #[cfg(feature = "formats")]
     #[inline]
     pub fn value(&mut self, column: usize, value: f64) -> std::result::Result<f32, &'static str> {
@@ -174,7 +172,7 @@ impl Finish {
 
     #[inline]
     fn check(&mut self, column: usize, value: f64) -> std::result::Result<f32, &'static str> {
-        if self.looking {
+        if self.observe_only {
             return if (value as f32).is_finite() {
                 Ok(0.0)
             } else {
@@ -205,8 +203,9 @@ impl Finish {
         }
     }
 
-    /// To be asked once the first rows were read: refuse them if all values of a shifted column
-    /// are nearer to 0 than to its shift, and not all are 0. `name` is what messages call a column.
+    /// Refuse a copy of a dataset's rows: all values of a shifted column are nearer to 0 than to its
+    /// shift, and not all are 0. To be called after the first block; later calls do nothing. `name`
+    /// names a column in messages.
     ///
     /// # Errors
     /// [`Error::Format`].
@@ -227,11 +226,11 @@ impl Finish {
     }
 }
 
-/// Where values of a shifted column were seen.
+/// Where the values of a shifted column are.
 #[derive(Clone, Copy, Debug, Default)]
 struct Places {
-    /// Nearer to the shift than to 0.
+    /// Some are nearer to the shift than to 0.
     near: bool,
-    /// Nearer to 0, and not 0.
+    /// Some are nearer to 0, but not 0.
     far: bool,
 }

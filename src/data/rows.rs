@@ -1,5 +1,5 @@
-//! Rows of numbers from files of other tools, as a model or dataset wants them: `.npy`, `.npz`,
-//! CSV and LIBSVM's text give the same rows for the same numbers.
+//! Rows for a model, from the files of other tools: `.npy`, `.npz`, CSV and LIBSVM's text give the
+//! same rows for the same numbers.
 
 use std::path::Path;
 
@@ -10,18 +10,18 @@ pub use crate::data::row_reader::RowReader;
 use crate::error::{Error, Result};
 use crate::io::files;
 
-/// Open an array (`FILE.npy`, `FILE.npz`, `FILE.npz:NAME`) of `features` numbers a row for a model
-/// whose rows were made by `format`; `None` if the model does not say how.
+/// Open an array (`FILE.npy`, `FILE.npz`, `FILE.npz:NAME`) of rows for a model with `features`
+/// features and this number format; `None` if the model has none.
 ///
-/// Bytes (`|u1`) are divided by 255 if the format says so; other numbers must then be such
-/// quotients, from 0 to 1. The shift is subtracted, except from the rows of a dataset
-/// (`SPLIT.x.npy` beside its manifest, or a link to it), which are stored without it. Copies of
-/// them cannot be told by their place, but by their values: rows are refused if, in the first that
-/// are read, all values of a shifted column are nearer to 0 than to its shift, and not all are 0.
+/// If the format's scale is [`BYTES`](crate::data::dataset::BYTES), bytes (`|u1`) are divided by 255,
+/// and other numbers must be quotients from 0 to 1. The shift is subtracted, except from the rows of
+/// a dataset (`SPLIT.x.npy` in the directory of its manifest, or a link to it), from which it is
+/// subtracted already. Copies of these are recognized by their values: rows are refused if, in the
+/// first block, all values of a shifted column are nearer to 0 than to its shift, and not all are 0.
 ///
 /// # Errors
 /// [`Error::Npy`]; [`Error::Format`] for another number of features, for rows of a dataset with
-/// another shift or scale, and for bytes where nothing says what was made of them; [`Error::Io`].
+/// another shift or scale, and for bytes if `format` is `None`; [`Error::Io`].
 pub fn open<'a>(
     path: &Path,
     format: impl Into<Option<&'a NumberFormat>>,
@@ -48,12 +48,12 @@ pub fn open<'a>(
     Ok(Box::new(rows.formatted(&format).refusing_copies()))
 }
 
-/// The manifest of the dataset of which the file is the rows of a split, as they are stored.
+/// The manifest of the dataset, if the file contains the features of one of its splits.
 ///
 /// # Errors
-/// Those of [`Dataset::open`].
+/// As [`Dataset::open`].
 pub(crate) fn stored(path: &Path) -> Result<Option<Manifest>> {
-    // Where links lead; an address within an archive is no file.
+    // Links are followed; `ARCHIVE:NAME` is not a file.
     let Ok(path) = path.canonicalize() else {
         return Ok(None);
     };
@@ -70,7 +70,7 @@ pub(crate) fn stored(path: &Path) -> Result<Option<Manifest>> {
     Ok(Some(manifest).filter(|_| is_split))
 }
 
-/// Refuse rows of a dataset that were made otherwise than the format says.
+/// Refuse rows of a dataset with another shift or scale than the format.
 fn refuse_other_rows(
     path: &Path,
     manifest: &Manifest,
@@ -86,7 +86,7 @@ fn refuse_other_rows(
             "the shift of the model, if any: give the numbers that the dataset was made of",
         ));
     }
-    // Quotients are numbers as any others, where the model knows of no bytes.
+    // Without a format, quotients are accepted like other numbers.
     let is_divided = numbers.is_some_and(|numbers| numbers.scale.is_some());
     if is_divided && format.is_some_and(|format| format.scale.is_none()) {
         return Err(Error::format(

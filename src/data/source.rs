@@ -1,4 +1,4 @@
-//! Input: a file, a pipe or standard input; its first bytes tell the kind.
+//! Input from a file, a pipe or standard input, whose format is recognized by its first bytes.
 
 use std::fs::File;
 use std::io::{self, Cursor, IsTerminal, Read, Seek, SeekFrom};
@@ -9,21 +9,21 @@ use crate::error::{Error, Result};
 use crate::io::files::WatchedFile;
 use crate::progress::Cancel;
 
-/// First bytes that are looked at: more than every signature has.
+/// Number of first bytes to read: more than any signature has.
 const HEAD: u64 = 64;
 
-/// An opened input whose first bytes are known. A pipe is read once and never waited for twice.
+/// An open input and its first bytes. A pipe is read once.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
     head: Vec<u8>,
     file: File,
-    /// `None` if it is no regular file.
+    /// `None` if it is not a regular file.
     watched: Option<Arc<WatchedFile>>,
     cancel: Cancel,
 }
 
-/// A text that becomes a split of a dataset.
+/// The text of a split.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// `train`, `val` or `test`.
@@ -32,23 +32,23 @@ pub struct Part {
     pub path: PathBuf,
 }
 
-/// What the first bytes of an input say that it is.
+/// The format of an input, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing at all.
+    /// An empty input.
     Empty,
     /// A `.npy` array.
     Npy,
     /// An archive: a `.npz` if it holds arrays.
     Zip,
-    /// A packed file, by the ending that such files have.
+    /// A compressed file, with its extension.
     Packed(&'static str),
-    /// None of these: perhaps text.
+    /// None of these, possibly text.
     Other,
 }
 
 impl Kind {
-    /// Of the first bytes of an input.
+    /// The format of an input that begins with `head`.
     pub fn of(head: &[u8]) -> Kind {
         match head {
             [] => Kind::Empty,
@@ -62,12 +62,12 @@ impl Kind {
     }
 }
 
-/// Whether a path stands for standard input.
+/// Whether a path means standard input.
 pub fn is_standard_input(path: &Path) -> bool {
     path == Path::new("-") || path == Path::new("/dev/stdin")
 }
 
-/// Refuse standard input that is given twice: it is read once.
+/// Refuse standard input that is given twice: it can be read once only.
 ///
 /// # Errors
 /// [`Error::Options`].
@@ -79,7 +79,7 @@ pub(crate) fn refuse_twice<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<
     Ok(())
 }
 
-/// What a dataset says that it was made of: the name of a file.
+/// The name of an input in a dataset's manifest.
 pub(crate) fn name_of(path: &Path) -> String {
     if is_standard_input(path) {
         "standard input".to_string()
@@ -89,11 +89,11 @@ pub(crate) fn name_of(path: &Path) -> String {
 }
 
 impl Source {
-    /// Open a file, a pipe or a terminal; `-` is standard input. Its reads end once `cancel` is
-    /// set, also while a pipe brings nothing.
+    /// Open a file, a pipe or a terminal; `-` is standard input. Reads fail once `cancel` is set,
+    /// even while they wait for a pipe.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] for a folder and for a device, which may have no end;
+    /// [`Error::Io`]; [`Error::Format`] for a folder, and for a device, which may be endless;
     /// [`Error::Interrupted`].
     pub fn open(path: &Path, cancel: &Cancel) -> Result<Source> {
         let doing = "open";
@@ -139,8 +139,8 @@ impl Source {
         })
     }
 
-    /// The same regular file from its first byte, whatever its name stands for now. Only one of
-    /// the two can be read at a time.
+    /// The same open file from its first byte, even if its name was given to another. Both share a
+    /// position: read one after the other.
     pub(crate) fn again(&self) -> Result<Source> {
         let failed = Error::io(&self.path, "read again");
         let mut file = &self.file;
@@ -156,27 +156,27 @@ impl Source {
         })
     }
 
-    /// Its path, or "standard input": for messages.
+    /// The path, or "standard input", for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its first bytes, or all of a short one.
+    /// The first bytes, or all if there are fewer.
     pub fn head(&self) -> &[u8] {
         &self.head
     }
 
-    /// What its first bytes say that it is.
+    /// The format, by the first bytes.
     pub fn kind(&self) -> Kind {
         Kind::of(&self.head)
     }
 
-    /// Whether it is a regular file, which can be opened again.
+    /// Whether it is a regular file, which can be read [again](Source::again).
     pub fn is_file(&self) -> bool {
         self.watched.is_some()
     }
 
-    /// All its bytes, at most `most`.
+    /// Read all bytes, at most `most`.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Interrupted`]; [`Error::Format`] if there are more.
@@ -197,7 +197,7 @@ impl Source {
         Ok(bytes)
     }
 
-    /// All its bytes in order, from the first.
+    /// A reader of all bytes, from the first.
     pub(crate) fn into_reader(self) -> impl Read + Send {
         Cursor::new(self.head).chain(Waiting {
             file: self.file,
@@ -205,18 +205,18 @@ impl Source {
         })
     }
 
-    /// What ends its reads.
+    /// The signal that ends reads.
     pub(crate) fn cancel(&self) -> &Cancel {
         &self.cancel
     }
 
-    /// What tells later whether the file has been changed; `None` for a pipe.
+    /// The file's state when it was opened, to detect changes; `None` for a pipe.
     pub(crate) fn watched(&self) -> Option<Arc<WatchedFile>> {
         self.watched.clone()
     }
 }
 
-/// A failure of reading, or [`Error::Interrupted`] if `cancel` ended it.
+/// The error of a failed read: [`Error::Interrupted`] if `cancel` ended it, else `other`.
 pub(crate) fn stopped_or(
     cancel: &Cancel,
     error: io::Error,
@@ -228,7 +228,7 @@ pub(crate) fn stopped_or(
     }
 }
 
-/// Reads that end once `cancel` is set, also while a pipe brings nothing.
+/// A reader whose reads fail once `cancel` is set, even while they wait for a pipe.
 struct Waiting<F> {
     file: F,
     cancel: Cancel,
@@ -245,9 +245,9 @@ impl<F: Read + WaitsFor> Read for Waiting<F> {
     }
 }
 
-/// What can be asked whether a read would wait.
+/// An input that can be polled.
 trait WaitsFor {
-    /// Whether a read would not wait; looks for a tenth of a second.
+    /// Whether a read would not block. Waits for up to 0.1 s.
     fn is_ready(&self) -> io::Result<bool>;
 }
 
@@ -255,12 +255,12 @@ impl WaitsFor for File {
     #[cfg(unix)]
     fn is_ready(&self) -> io::Result<bool> {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        const LOOK: Timespec = Timespec {
+        const TIMEOUT: Timespec = Timespec {
             tv_sec: 0,
             tv_nsec: 100_000_000,
         };
         let mut fds = [PollFd::new(self, PollFlags::IN)];
-        match poll(&mut fds, Some(&LOOK)) {
+        match poll(&mut fds, Some(&TIMEOUT)) {
             Ok(ready) => Ok(ready > 0),
             Err(rustix::io::Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),

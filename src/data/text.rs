@@ -1,5 +1,5 @@
-//! Text of any origin, line by line: a file, a pipe or standard input; plain, or packed as
-//! `.gz`, `.bz2` or `.xz`, which its first bytes tell.
+//! Reader of text by lines: a file, a pipe or standard input, plain or compressed as `.gz`, `.bz2` or
+//! `.xz`, which is recognized by the first bytes.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -14,16 +14,16 @@ use crate::error::{Error, Result};
 use crate::io::files::WatchedFile;
 use crate::progress::Cancel;
 
-/// Longest line that is read, in bytes.
+/// Limit on the length of a line, in bytes.
 pub const MAX_LINE: u64 = 256 << 20;
-/// Most bytes that are read ahead to see what a text is.
+/// Limit on the bytes that [`Text::peek`] reads ahead.
 const MAX_PEEK: usize = 1 << 20;
-/// Most memory for unpacking `.xz`, in KiB: what `xz -9` asks for is 65 MiB.
+/// Limit on the memory for decompressing `.xz`, in KiB; `xz -9` needs 65 MiB.
 const XZ_MEMORY: u32 = 512 << 10;
-/// Bytes of a read.
+/// Bytes per read.
 const BUFFER: usize = 1 << 17;
 
-/// An opened text. Memory: a buffer and the longest line.
+/// An open text. Memory: a buffer and the longest line.
 pub struct Text {
     path: PathBuf,
     input: Box<dyn BufRead + Send>,
@@ -31,28 +31,29 @@ pub struct Text {
     cancel: Cancel,
     /// `.gz`, `.bz2` or `.xz`.
     packed: Option<&'static str>,
-    /// Read already, and how much of it was handed on.
+    /// Bytes read ahead, and the number of them that were consumed.
     ahead: Vec<u8>,
     taken: usize,
     line: Vec<u8>,
     number: u64,
 }
 
-/// What the first line of a text that says anything looks like.
+/// The format of a text, by its first line that is not blank or a comment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextKind {
-    /// LIBSVM's text: `INDEX:VALUE` among its words, or a number alone.
+    /// LIBSVM's text: one of the first two words is `INDEX:VALUE`, or the only word is a number.
     Libsvm,
-    /// A table: commas, semicolons or tabs, or one word that is no number.
+    /// A table: commas, semicolons or tabs, or a single word that is not a number.
     Table,
-    /// None of them.
+    /// Neither.
     Other,
 }
 
 impl TextKind {
-    /// Of the beginning of a text. Blank lines, and lines that begin with `#`, say nothing.
+    /// The format of a text that begins with `start`. Blank lines, and lines that begin with `#`, are
+    /// skipped.
     pub fn of(start: &[u8]) -> TextKind {
-        let Some(line) = start.split(|&byte| byte == b'\n').find(says) else {
+        let Some(line) = start.split(|&byte| byte == b'\n').find(has_content) else {
             return TextKind::Other;
         };
         if line.contains(&0) {
@@ -80,22 +81,22 @@ impl TextKind {
 }
 
 /// Whether a line is neither blank nor a comment.
-fn says(line: &&[u8]) -> bool {
+fn has_content(line: &&[u8]) -> bool {
     !line.trim_ascii().is_empty() && !line.starts_with(b"#")
 }
 
 /// Open a text: a file, a pipe, or `-` for standard input. A byte order mark of UTF-8 is skipped.
-/// Its reads end once `cancel` is set.
+/// Reads fail once `cancel` is set.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Format`] for a folder, a device, an array, a damaged packed file, and
+/// [`Error::Io`]; [`Error::Format`] for a folder, a device, an array, a damaged compressed file, and
 /// UTF-16; [`Error::Interrupted`].
 pub fn open_text(path: &Path, cancel: &Cancel) -> Result<Text> {
     Text::of(Source::open(path, cancel)?)
 }
 
 impl Text {
-    /// Of an input that is open already; see [`open_text`].
+    /// The text of an open input; see [`open_text`].
     ///
     /// # Errors
     /// As [`open_text`].
@@ -115,7 +116,7 @@ impl Text {
         Text::of_reader(path, kind, watched, cancel, source.into_reader())
     }
 
-    /// Of bytes in memory; the path is for messages.
+    /// The text of bytes in memory; the path is for messages.
     ///
     /// # Errors
     /// As [`open_text`].
@@ -175,17 +176,17 @@ impl Text {
         &self.path
     }
 
-    /// What comes next, without taking it: at least as much as makes `enough` true, unless the
-    /// text ends before, or 1 MiB.
+    /// The next bytes, without consuming them: until `enough` is true of them, the text ends, or 1 MiB
+    /// is read.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] for a damaged packed file.
+    /// [`Error::Io`]; [`Error::Format`] for a damaged compressed file.
     pub fn peek(&mut self, enough: impl Fn(&[u8]) -> bool) -> Result<&[u8]> {
         while !enough(&self.ahead[self.taken..]) && self.ahead.len() < MAX_PEEK {
             let read = match self.input.fill_buf() {
                 Ok(bytes) => {
-                    let room = MAX_PEEK - self.ahead.len();
-                    let bytes = &bytes[..bytes.len().min(room)];
+                    let limit = MAX_PEEK - self.ahead.len();
+                    let bytes = &bytes[..bytes.len().min(limit)];
                     self.ahead.extend_from_slice(bytes);
                     bytes.len()
                 }
@@ -200,7 +201,7 @@ impl Text {
         Ok(&self.ahead[self.taken..])
     }
 
-    /// What it looks like, by its first line that says anything; nothing is taken.
+    /// The format; nothing is consumed.
     ///
     /// # Errors
     /// As [`Text::peek`].
@@ -208,29 +209,31 @@ impl Text {
         Ok(TextKind::of(self.start()?))
     }
 
-    /// Whether the first line that says anything has this byte; nothing is taken.
+    /// Whether the first line that is not blank or a comment has this byte; nothing is consumed.
     ///
     /// # Errors
     /// As [`Text::peek`].
     pub fn begins_with_line_of(&mut self, wanted: u8) -> Result<bool> {
         let mut lines = self.start()?.split(|&byte| byte == b'\n');
-        Ok(lines.find(says).is_some_and(|line| line.contains(&wanted)))
+        Ok(lines
+            .find(has_content)
+            .is_some_and(|line| line.contains(&wanted)))
     }
 
-    /// What comes next, with the first line that says anything, or 4 KiB of it: two words decide,
-    /// wherever the line ends.
+    /// The next bytes up to the end of the first line that is not blank or a comment, or 4 KiB of that
+    /// line, which suffice for its first two words.
     fn start(&mut self) -> Result<&[u8]> {
         self.peek(|bytes: &[u8]| {
             let mut lines = bytes.split_inclusive(|&byte| byte == b'\n');
-            let line = lines.find(says);
+            let line = lines.find(has_content);
             line.is_some_and(|line| line.ends_with(b"\n") || line.len() > 1 << 12)
         })
     }
 
-    /// The next line, with its end; `None` where the text ends.
+    /// The next line, including its line end; `None` at the end of the text.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Interrupted`]; [`Error::Format`] for a damaged packed file or a
+    /// [`Error::Io`], [`Error::Interrupted`]; [`Error::Format`] for a damaged compressed file or a
     /// line of 256 MiB.
     pub fn next_line(&mut self) -> Result<Option<&[u8]>> {
         self.cancel.check()?;
@@ -258,12 +261,12 @@ impl Text {
         self.number
     }
 
-    /// A refusal of the line that was read last.
+    /// The error for the line that was read last.
     pub fn refuse(&self, found: impl ToString, expected: impl Into<String>) -> Error {
         Error::format(&self.path, format!("line {}", self.number), found, expected)
     }
 
-    /// Refuse if the file was written to since it was opened.
+    /// Check that the file has not been written to since it was opened.
     ///
     /// # Errors
     /// [`Error::Changed`].
@@ -271,13 +274,13 @@ impl Text {
         (self.watched.as_ref()).map_or(Ok(()), |watched| watched.check_unchanged())
     }
 
-    /// What ends its reads.
+    /// The signal that ends reads.
     pub(crate) fn cancel(&self) -> &Cancel {
         &self.cancel
     }
 
-    /// What a failure of reading means: a stop that was asked for, the operating system, or damage to a packed
-    /// file.
+    /// The error of a failed read: a cancellation, one of the operating system, or a damaged
+    /// compressed file.
     pub fn error(&self, error: io::Error) -> Error {
         stopped_or(&self.cancel, error, |error| match self.packed {
             Some(ending) if error.raw_os_error().is_none() => {
@@ -326,9 +329,9 @@ impl BufRead for Text {
     }
 }
 
-/// A packed text: one stream or several, one after another, with zeros between or behind them, as
-/// Python's gzip module, bzip2 and xz read it. What else stands behind a .bz2 or .xz is passed over,
-/// as bzip2 and Python do; behind a .gz it is refused, as by Python.
+/// Decompression of a text: one or several streams, with zeros between or after them, as in Python's
+/// gzip module, bzip2 and xz. Other bytes after a .bz2 or .xz are ignored, as by bzip2 and Python;
+/// after a .gz they are an error, as in Python.
 struct Unpacked<R: BufRead> {
     /// `.gz`, `.bz2` or `.xz`.
     ending: &'static str,
@@ -354,7 +357,7 @@ impl<R: BufRead> Stream<R> {
         }
     }
 
-    /// The stream that follows one that has ended, if there is one.
+    /// The next stream after this one has ended, if there is one.
     fn next(self, ending: &str) -> io::Result<Option<Stream<R>>> {
         let (mut reader, first) = match self {
             Stream::Gz(stream) => (stream.into_inner(), 0x1F),

@@ -1,8 +1,8 @@
-//! Checksums of a file's data by blocks of 1 MiB: CRC-32 (IEEE), which finds every change of
-//! up to 32 neighbouring bits and misses any other once in 2³² times.
+//! CRC-32 (IEEE) checksums of a file's data, one per block of 1 MiB. They detect every error burst of
+//! up to 32 bits, and miss any other error with probability 2⁻³².
 //!
-//! They are for accidents. Against malice a dataset has the SHA-256 of each file in its
-//! manifest; `flowreg-prep verify` holds both.
+//! They detect accidental damage. For deliberate changes the manifest of a dataset has the SHA-256 of
+//! each file; `flowreg-prep verify` checks both.
 
 use std::ops::Range;
 
@@ -10,12 +10,12 @@ use rayon::prelude::*;
 
 use crate::threads::{Share, Work};
 
-/// Bytes a block; the last may be shorter.
+/// Bytes per block; the last may be shorter.
 pub const BLOCK: usize = 1 << 20;
-/// Digits a block in [`Blocks::to_hex`].
+/// Digits per block in [`Blocks::to_hex`].
 const DIGITS: usize = 8;
 
-/// Checksums of data that comes in pieces.
+/// Checksums of data that arrives in pieces of any length.
 #[derive(Debug, Default)]
 pub struct Blocks {
     sums: Vec<u32>,
@@ -24,16 +24,16 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// Take the next piece.
+    /// Add the next piece.
     pub fn update(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
-            let (now, later) = data.split_at(data.len().min(BLOCK - self.filled));
-            self.last.update(now);
-            self.filled += now.len();
+            let (piece, rest) = data.split_at(data.len().min(BLOCK - self.filled));
+            self.last.update(piece);
+            self.filled += piece.len();
             if self.filled == BLOCK {
                 self.end_block();
             }
-            data = later;
+            data = rest;
         }
     }
 
@@ -42,7 +42,7 @@ impl Blocks {
         self.filled = 0;
     }
 
-    /// All checksums, 8 hexadecimal digits a block.
+    /// All checksums, 8 hexadecimal digits per block.
     pub fn to_hex(mut self) -> String {
         if self.filled > 0 {
             self.end_block();
@@ -51,11 +51,11 @@ impl Blocks {
     }
 }
 
-/// The first block of `data` whose checksum is not that of `hex`, as a range of bytes; `each`
-/// sees every block while it is in the cache. Parallel, at the speed of memory.
+/// The byte range of the first block of `data` whose checksum differs from `hex`. `each` is called
+/// with every block while it is in the cache. Parallel, at memory bandwidth.
 ///
 /// # Panics
-/// If `hex` is not [`hex_len`] long.
+/// If the length of `hex` is not [`hex_len`].
 pub fn first_wrong(
     data: &[u8],
     hex: &str,
@@ -75,8 +75,8 @@ pub fn first_wrong(
     wrong.collect().into_iter().flatten().next()
 }
 
-/// The checksums of `data`, as [`Blocks::to_hex`] gives them; `each` sees every block while it
-/// is in the cache. Parallel, at the speed of memory.
+/// The checksums of `data`, as by [`Blocks::to_hex`]. `each` is called with every block while it is
+/// in the cache. Parallel, at memory bandwidth.
 pub fn checksums(data: &[u8], each: impl Fn(Range<usize>, &[u8]) + Sync) -> String {
     let blocks = data.par_chunks(BLOCK).share(Work::bytes(data.len()));
     let sums = blocks.enumerate().map(|(block, data)| {
@@ -86,7 +86,7 @@ pub fn checksums(data: &[u8], each: impl Fn(Range<usize>, &[u8]) + Sync) -> Stri
     sums.collect().concat()
 }
 
-/// Digits of the checksums of `bytes` bytes.
+/// Number of digits of the checksums of `bytes` bytes.
 pub fn hex_len(bytes: usize) -> usize {
     bytes.div_ceil(BLOCK) * DIGITS
 }
@@ -99,9 +99,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
-        /// Pieces of any size make the same checksums, and every changed bit is found.
+        /// Checksums are independent of the lengths of the pieces, and detect every changed bit.
         #[test]
-        fn pieces_do_not_matter_and_bits_do(
+        fn checksums_are_independent_of_pieces_and_detect_every_bit(
             len in 0usize..3 * BLOCK, piece in 1usize..2 * BLOCK, bit in any::<prop::sample::Index>(),
         ) {
             let mut data: Vec<u8> = (0..len).map(|i| ((i * i) >> 7) as u8).collect();
@@ -120,9 +120,9 @@ mod tests {
         }
     }
 
-    /// The check value of CRC-32 (IEEE), which every implementation publishes.
+    /// The published check value of CRC-32 (IEEE).
     #[test]
-    fn is_the_usual_crc() {
+    fn crc32_check_value() {
         let mut blocks = Blocks::default();
         blocks.update(b"123456789");
         assert_eq!(blocks.to_hex(), "cbf43926");

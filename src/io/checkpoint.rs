@@ -1,9 +1,9 @@
-//! Checkpoints: what a fit needs to go on after a stop, to the same final bits.
+//! Checkpoints: the state from which a stopped fit resumes, with bit-identical results.
 //!
-//! A checkpoint is one safetensors file (see [`crate::io::tensors`]): every [field](StateDict) of the
-//! fit by name, and as metadata the identity of the fit: all options and checksums of the rows
-//! that its bits depend on. It is replaced wholly or not at all. What can be computed again (K,
-//! the order of mini-batches) is not in it.
+//! A checkpoint is a safetensors file (see [`crate::io::tensors`]). It contains every
+//! [field](StateDict) of the fit's state by name and, as metadata, the fingerprint of the fit: all
+//! options, and checksums of the rows, that the result depends on. It is replaced atomically. Values
+//! that can be recomputed (K, the order of mini-batches) are not saved.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -25,61 +25,59 @@ use crate::progress::Observer;
 pub struct Checkpoints {
     /// The file.
     pub path: PathBuf,
-    /// How often; `None` is only when a signal stops the fit.
+    /// How often; `None` only when the fit is stopped.
     pub every: Option<Every>,
-    /// Go on from the file if it is there.
+    /// Resume from the file if it exists.
     pub resume: bool,
 }
 
 impl Checkpoints {
-    /// Refuse a file of that name, or of the one in which the next checkpoint is made, that is no
-    /// checkpoint: it is somebody else's, and not to be written over; a link is none. No file is
-    /// fine. The file that a fit resumes from is looked at as it is read.
+    /// Refuse to overwrite a file, or its temporary sibling, that is not a checkpoint; a link is not
+    /// one. A missing file is accepted. The file that a fit resumes from is checked when it is read.
     ///
     /// # Errors
     /// [`Error::Format`], [`Error::Io`].
     pub fn refuse_foreign(&self) -> Result<()> {
         if !self.resume || self.path.is_symlink() {
-            refuse_foreign(&self.path, At::Whole)?;
+            refuse_foreign(&self.path, Extent::Whole)?;
         }
-        refuse_foreign(&files::sibling(&self.path, "partial")?, At::Cut)
+        refuse_foreign(&files::sibling(&self.path, "partial")?, Extent::Prefix)
     }
 
-    /// Remove the file, of which there is no more need once the fit's output is published. What is
-    /// no checkpoint stays.
+    /// Remove the file, once the fit's output is published. A file that is not a checkpoint is kept.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn discard(&self) -> Result<()> {
-        if is_checkpoint(&self.path, At::Whole)? {
+        if is_checkpoint(&self.path, Extent::Whole)? {
             files::remove_file(&self.path)?;
         }
         Ok(())
     }
 
-    /// Write the file, wholly or not at all; in the place of a checkpoint only.
+    /// Write the file atomically. It may replace only a checkpoint.
     fn replace(&self, bytes: &[u8]) -> Result<()> {
-        refuse_foreign(&self.path, At::Whole)?;
-        // A killed process leaves the beginning of one.
+        refuse_foreign(&self.path, Extent::Whole)?;
+        // A killed process may have left a prefix of a checkpoint.
         let partial = files::sibling(&self.path, "partial")?;
-        if is_checkpoint(&partial, At::Cut)? {
+        if is_checkpoint(&partial, Extent::Prefix)? {
             files::remove_file(&partial)?;
         }
         files::replace(&self.path, bytes)
     }
 }
 
-/// How much of a checkpoint there must be.
+/// How much of a checkpoint a file must contain.
 #[derive(Clone, Copy, PartialEq)]
-enum At {
+enum Extent {
     Whole,
-    /// Any beginning of one.
-    Cut,
+    /// Any prefix.
+    Prefix,
 }
 
-/// Refuse something of that name that is no checkpoint.
-fn refuse_foreign(path: &Path, at: At) -> Result<()> {
-    if path.symlink_metadata().is_err() || is_checkpoint(path, at)? {
+/// An error if the path exists and is not a checkpoint.
+fn refuse_foreign(path: &Path, extent: Extent) -> Result<()> {
+    if path.symlink_metadata().is_err() || is_checkpoint(path, extent)? {
         return Ok(());
     }
     let found = "something that is no checkpoint";
@@ -87,9 +85,9 @@ fn refuse_foreign(path: &Path, at: At) -> Result<()> {
     Err(Error::format(path, "content", found, expected))
 }
 
-/// Whether a checkpoint has this name: no link to one.
-fn is_checkpoint(path: &Path, at: At) -> Result<bool> {
-    /// The beginning of the metadata, behind eight bytes of length.
+/// Whether the path is a checkpoint, and not a link to one.
+fn is_checkpoint(path: &Path, extent: Extent) -> Result<bool> {
+    /// The beginning of the metadata, after eight bytes of length.
     const START: &[u8] = br#"{"__metadata__":{"flowreg":"{\"about\":{\"checkpoint\":"#;
     if !path
         .symlink_metadata()
@@ -102,33 +100,33 @@ fn is_checkpoint(path: &Path, at: At) -> Result<bool> {
         .and_then(|file| file.take(8 + START.len() as u64).read_to_end(&mut start))
         .map_err(Error::io(path, "open the checkpoint"))?;
     Ok(match start.get(8..) {
-        Some(start) => start == START || at == At::Cut && START.starts_with(start),
-        None => at == At::Cut,
+        Some(start) => start == START || extent == Extent::Prefix && START.starts_with(start),
+        None => extent == Extent::Prefix,
     })
 }
 
-/// A measure of work between checkpoints.
+/// The interval between checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Every {
-    /// So many epochs, or steps of a converged fit.
+    /// Number of epochs, or of steps of a converged fit.
     Epochs(usize),
-    /// At the first end of an epoch or step after so long.
+    /// Time; the checkpoint is written at the end of the epoch or step.
     Time(Duration),
 }
 
-/// What an optimizer carries from one epoch or step to the next, `P` being a point of its engine.
+/// The state that an optimizer keeps from one epoch or step to the next; `P` is the point type of
+/// its engine.
 ///
-/// To be checkpointed, an optimizer lists all vectors and scalars that its later epochs or steps
-/// depend on; the same list is written from and read back into. What can be computed from the
-/// others does not belong there.
+/// `fields` lists all vectors and scalars that later epochs or steps depend on, to save and to
+/// restore them. Values that can be computed from others are not listed.
 pub trait State<P> {
-    /// The weight now.
+    /// The current point.
     fn point(&self) -> &P;
-    /// Show every field, always the same ones of the same lengths.
+    /// List every field; always the same fields with the same lengths.
     fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>);
 }
 
-/// A list of named vectors that make up a state.
+/// The named vectors of a state.
 #[derive(Default)]
 pub struct StateDict<'a> {
     prefix: String,
@@ -139,27 +137,27 @@ enum Field<'a> {
     F32(&'a mut [f32]),
     F64(&'a mut [f64]),
     Count(&'a mut usize),
-    /// A table of rows; the number of values of each.
+    /// A table, row-major, and its number of columns.
     Rows(&'a mut Vec<f64>, usize),
 }
 
 impl<'a> StateDict<'a> {
-    /// Names from now on begin with this.
+    /// Prefix the names of later fields.
     pub fn group(&mut self, prefix: impl Into<String>) {
         self.prefix = prefix.into();
     }
 
-    /// A vector of f32.
+    /// Add a vector of f32.
     pub fn f32(&mut self, name: &str, values: &'a mut [f32]) {
         self.push(name, Field::F32(values));
     }
 
-    /// A vector of f64; `std::slice::from_mut` makes one of a scalar.
+    /// Add a vector of f64; for a scalar use `std::slice::from_mut`.
     pub fn f64(&mut self, name: &str, values: &'a mut [f64]) {
         self.push(name, Field::F64(values));
     }
 
-    /// A vector of f32 or f64.
+    /// Add a vector of f32 or f64.
     pub fn real<T: Real>(&mut self, name: &str, values: &'a mut [T]) {
         match T::slice(values) {
             RealSlice::F32(values) => self.f32(name, values),
@@ -167,12 +165,12 @@ impl<'a> StateDict<'a> {
         }
     }
 
-    /// A number of things, below 2⁵³.
+    /// Add a count, below 2⁵³.
     pub fn count(&mut self, name: &str, count: &'a mut usize) {
         self.push(name, Field::Count(count));
     }
 
-    /// A table of rows of `columns` values, whose number the file tells.
+    /// Add a table of `columns` columns; its number of rows is read from the file.
     pub fn rows(&mut self, name: &str, values: &'a mut Vec<f64>, columns: usize) {
         self.push(name, Field::Rows(values, columns));
     }
@@ -201,7 +199,7 @@ impl Field<'_> {
         }
     }
 
-    /// Take these values; else what was expected.
+    /// Copy the values into the field. `Err` says what was expected instead.
     fn put(self, numbers: &Numbers) -> std::result::Result<(), String> {
         match (self, numbers) {
             (Field::F32(to), Numbers::F32(from)) if to.len() == from.len() => {
@@ -223,7 +221,7 @@ impl Field<'_> {
     }
 }
 
-/// Whether it is one whole number that f64 tells from its neighbours.
+/// Whether the value is a single whole number that f64 represents exactly.
 fn is_count(values: &[f64]) -> bool {
     matches!(values, &[value] if value.fract() == 0.0 && (0.0..9e15).contains(&value))
 }
@@ -239,18 +237,18 @@ struct About {
 /// Version of the format.
 const VERSION: u32 = 5;
 
-/// Names and values of all that a fit's bits depend on.
+/// Names and values of everything that the result of a fit depends on.
 pub(crate) type Fingerprint = Vec<(String, String)>;
 
-/// Saves and restores one fit.
+/// Saves and restores the state of a fit.
 pub(crate) struct Saver {
     checkpoints: Checkpoints,
     fingerprint: Fingerprint,
-    /// What is counted: epochs or steps.
+    /// What `done` counts: "epochs" or "steps".
     unit: &'static str,
-    /// How many were done, and when, at the last save.
+    /// Number of epochs or steps at the last save, and its time.
     last: (usize, Instant),
-    /// Whether the file is this fit's.
+    /// Whether the file contains a state of this fit.
     kept: bool,
 }
 
@@ -265,7 +263,7 @@ impl Saver {
         }
     }
 
-    /// What was saved, if the fit is to go on from a file that is there.
+    /// The saved state, if the fit is to resume and the file exists.
     ///
     /// # Errors
     /// [`Error::Tensors`] and [`Error::Format`] for a file that is damaged, or of another fit
@@ -276,8 +274,8 @@ impl Saver {
             return Ok(None);
         }
         let bytes = files::read(path, "open the checkpoint", u64::MAX)?;
-        // The identity first: it says what differs, where names only say that something does.
-        self.check_identity(&bytes, None)?;
+        // First, because its error names the setting that differs.
+        self.check_fingerprint(&bytes, None)?;
         let (read, _) = tensors::read_all(&bytes).map_err(Error::tensors(path))?;
         let tensors = read.into_iter().map(|tensor| (tensor.name, tensor.numbers));
         Ok(Some(Saved {
@@ -286,8 +284,8 @@ impl Saver {
         }))
     }
 
-    /// Refuse a file of another fit before any work; of the field `undecided` nothing is known
-    /// yet.
+    /// Refuse the checkpoint of another fit, before any work. The field `undecided`, whose value is
+    /// not yet known, is not compared.
     ///
     /// # Errors
     /// As [`Saver::open`].
@@ -297,10 +295,10 @@ impl Saver {
             return Ok(());
         }
         let bytes = files::read(path, "open the checkpoint", u64::MAX)?;
-        self.check_identity(&bytes, undecided)
+        self.check_fingerprint(&bytes, undecided)
     }
 
-    fn check_identity(&self, bytes: &[u8], undecided: Option<&str>) -> Result<()> {
+    fn check_fingerprint(&self, bytes: &[u8], undecided: Option<&str>) -> Result<()> {
         let path = &self.checkpoints.path;
         let bad = |field: &str, found: String, expected: String| {
             Err(Error::format(path, field, found, expected))
@@ -330,7 +328,7 @@ impl Saver {
         Ok(())
     }
 
-    /// The fit turned out to have another value of a field.
+    /// Set a field of the fingerprint, once its value is known.
     pub fn decide(&mut self, name: &str, value: String) {
         let fields = self
             .fingerprint
@@ -339,14 +337,16 @@ impl Saver {
         fields.for_each(|field| field.1.clone_from(&value));
     }
 
-    /// The file holds the state after `done` epochs or steps.
+    /// Record that the file contains the state after `done` epochs or steps.
     pub fn kept(&mut self, done: usize) {
         self.last = (done, Instant::now());
         self.kept = true;
     }
 
+    /// Check whether the caller stopped the fit.
+    ///
     /// # Errors
-    /// [`Error::Interrupted`], with what is kept, once the caller wants the fit to stop.
+    /// [`Error::Interrupted`], which says what the checkpoint contains.
     pub fn check(&self, observer: &Observer) -> Result<()> {
         if !(observer.is_stopped() && self.kept) {
             return observer.check();
@@ -359,7 +359,7 @@ impl Saver {
     /// Replace the file by the state after `done` epochs or steps.
     pub fn save(&mut self, fields: StateDict, done: usize) -> Result<()> {
         let fields: BTreeMap<String, Field> = fields.fields.into_iter().collect();
-        // By name, as they are read.
+        // Sorted by name, as they are read.
         let tensors: Vec<Tensor> = (fields.iter())
             .map(|(name, field)| Tensor {
                 name: name.clone(),
@@ -377,13 +377,13 @@ impl Saver {
         Ok(())
     }
 
-    /// A checkpoint that is whole, but of no fit.
+    /// The error for an undamaged checkpoint with an invalid value.
     pub fn foreign(&self, field: &str, found: impl ToString) -> Error {
         let expected = "what the fit wrote: remove the file to start anew";
         Error::format(&self.checkpoints.path, field, found, expected)
     }
 
-    /// Whether it is time to save.
+    /// Whether a save is due.
     fn due(&self, done: usize) -> bool {
         match self.checkpoints.every {
             None => false,
@@ -393,10 +393,10 @@ impl Saver {
     }
 }
 
-/// Where a fit may stop: `save` if it is time to or a signal has come.
+/// Call `save` if a checkpoint is due or the caller stopped the fit. Called wherever a fit may stop.
 ///
 /// # Errors
-/// [`Error::Interrupted`] once the caller wants the fit to stop; those of `save`.
+/// [`Error::Interrupted`] if the caller stopped the fit; those of `save`.
 pub(crate) fn keep(
     saver: Option<&mut Saver>,
     observer: &Observer,
@@ -406,7 +406,7 @@ pub(crate) fn keep(
     let Some(saver) = saver else {
         return observer.check();
     };
-    // Asked once: a request that comes later finds its own place.
+    // Read once: a later request takes effect at the next call.
     let stopped = observer.is_stopped();
     if stopped || saver.due(done) {
         save(saver)?;
@@ -418,22 +418,22 @@ pub(crate) fn keep(
     }
 }
 
-/// The values of a checkpoint, until they are put where they belong.
+/// The values read from a checkpoint, until [`Saved::put`] copies them into the state.
 pub(crate) struct Saved {
     path: PathBuf,
     tensors: BTreeMap<String, Numbers<'static>>,
 }
 
 impl Saved {
-    /// Whether there is a field of this name.
+    /// Whether the checkpoint has a field of this name.
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// Put these fields' values in.
+    /// Copy the saved values into these fields.
     ///
     /// # Errors
-    /// [`Error::Format`] for one that is not there, or of another length or type.
+    /// [`Error::Format`] for a field that is missing or has another length or type.
     pub fn put(&mut self, fields: StateDict) -> Result<()> {
         for (name, field) in fields.fields {
             let Some(numbers) = self.tensors.remove(&name) else {
@@ -449,8 +449,10 @@ impl Saved {
         Ok(())
     }
 
+    /// Check that all values were used.
+    ///
     /// # Errors
-    /// [`Error::Format`] if a value was left over.
+    /// [`Error::Format`] if one was not.
     pub fn finish(self) -> Result<()> {
         match self.tensors.keys().next() {
             None => Ok(()),
@@ -469,7 +471,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_checkpoint_is_told_from_other_files() {
+    fn only_checkpoints_are_overwritten_or_removed() {
         let dir = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints {
             path: dir.path().join("run.checkpoint"),
@@ -495,7 +497,7 @@ mod tests {
         assert!(resumed.refuse_foreign().is_err());
         std::fs::write(&partial, b"").unwrap();
         assert!(checkpoints.refuse_foreign().is_ok());
-        // Nor is a file written over or removed that comes later.
+        // Nor is a file that is created later.
         let mut saver = Saver::new(checkpoints.clone(), Fingerprint::new(), "epochs");
         saver.save(StateDict::default(), 1).unwrap();
         std::fs::write(&partial, b"days of work").unwrap();

@@ -1,10 +1,9 @@
-//! The file operations of everything that flowreg writes, and of the small files that it
-//! reads: every one bounded, every failure with the file's name, and every one a place where
-//! a test can make the operating system refuse.
+//! File operations: all writes of flowreg, and the reads of small files. Reads are bounded, errors
+//! name the file, and tests can inject a fault into each operation.
 //!
-//! In debug builds `FLOWREG_FAIL_IO=K:KIND` makes the K-th operation of the process (from 0)
-//! fail: `eio`, `enospc`; or be awkward, as it may: `eintr` (interrupted once), `short` (one
-//! byte at a time). `tests/faults.rs` goes through every K. Release builds do not look.
+//! In debug builds `FLOWREG_FAIL_IO=K:KIND` injects a fault into the K-th operation of the process
+//! (from 0). `eio` and `enospc` fail; `eintr` is interrupted once; `short` moves a single byte.
+//! `tests/faults.rs` tries every K. Release builds ignore the variable.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -13,7 +12,7 @@ use std::time::SystemTime;
 
 use crate::error::{Error, Result};
 
-/// A file that is written front to back. It counts only once [`NewFile::finish`] is through.
+/// A new file, written sequentially. It is complete once [`NewFile::finish`] has returned.
 #[derive(Debug)]
 pub(crate) struct NewFile {
     path: PathBuf,
@@ -21,13 +20,13 @@ pub(crate) struct NewFile {
 }
 
 impl NewFile {
-    /// Create it. Whatever has its name already is neither opened nor emptied, nor is a link
-    /// followed.
+    /// Create the file. An existing entry of that name is neither opened nor truncated, and a link
+    /// is not followed.
     ///
     /// # Errors
-    /// [`Error::Format`] where something has the name; [`Error::Io`].
+    /// [`Error::Format`] if the name is taken; [`Error::Io`].
     pub fn create(path: &Path) -> Result<NewFile> {
-        match refusal().and_then(|()| File::create_new(path)) {
+        match injected_fault().and_then(|()| File::create_new(path)) {
             Ok(file) => Ok(NewFile {
                 path: published(path),
                 file,
@@ -39,11 +38,11 @@ impl NewFile {
         }
     }
 
-    /// Go on with what an earlier process began, if it is there, in a directory of our own.
+    /// Open a file that an earlier process began, to append to it, or create it.
     ///
     /// # Errors
-    /// [`Error::Format`] for a link, for a file with another name beside this one, and for what
-    /// is no file; [`Error::Io`].
+    /// [`Error::Format`] for a link, for a file with a second hard link, and for anything that is
+    /// not a file; [`Error::Io`].
     #[cfg(feature = "download")]
     pub fn resume(path: &Path) -> Result<NewFile> {
         if path.symlink_metadata().is_err() {
@@ -58,49 +57,52 @@ impl NewFile {
         })
     }
 
-    /// Begin anew, with a file of [`NewFile::resume`].
+    /// Truncate the file to length 0.
     #[cfg(feature = "download")]
     pub fn empty(&mut self) -> Result<()> {
-        (refusal().and_then(|()| self.file.set_len(0))).map_err(Error::io(&self.path, "empty"))
+        (injected_fault().and_then(|()| self.file.set_len(0)))
+            .map_err(Error::io(&self.path, "empty"))
     }
 
-    /// Append. With `write`, never through a map: a full disk is then an error, no SIGBUS.
+    /// Append `bytes`. This uses `write` and no memory map, so that a full disk is an error and not
+    /// a SIGBUS.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        Failing(&self.file)
+        FaultyFile(&self.file)
             .write_all(bytes)
             .map_err(Error::io(&self.path, "write"))
     }
 
-    /// Put `bytes` over the beginning; what follows stays.
+    /// Overwrite the first bytes of the file by `bytes`.
     pub fn overwrite_start(&mut self, bytes: &[u8]) -> Result<()> {
         self.write_at(0, bytes)
     }
 
-    /// Write `bytes` from byte `at` on, beyond the end too. What is appended next follows them.
+    /// Write `bytes` at byte `at`, which may be beyond the end. The next append continues after them.
     pub fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
         use std::io::{Seek, SeekFrom};
-        (refusal().and_then(|()| self.file.seek(SeekFrom::Start(at))))
+        (injected_fault().and_then(|()| self.file.seek(SeekFrom::Start(at))))
             .map_err(Error::io(&self.path, "write"))?;
         self.append(bytes)
     }
 
-    /// Flush to the disk.
+    /// Flush the file to the disk.
     pub fn finish(&self) -> Result<()> {
-        (refusal().and_then(|()| self.file.sync_all())).map_err(Error::io(&self.path, "flush"))
+        (injected_fault().and_then(|()| self.file.sync_all()))
+            .map_err(Error::io(&self.path, "flush"))
     }
 }
 
-/// Write a whole small file, which is new, and flush it.
+/// Create a file with these bytes and flush it.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = NewFile::create(path)?;
     file.append(bytes)?;
     file.finish()
 }
 
-/// Write a whole file and flush it, over whatever file or link has the name: for one that the
-/// caller of the library names.
+/// Write a file and flush it, replacing an existing file and following a link: for a path that the
+/// library's caller gave.
 pub(crate) fn write_over(path: &Path, bytes: &[u8]) -> Result<()> {
-    let opened = refusal().and_then(|()| File::create(path));
+    let opened = injected_fault().and_then(|()| File::create(path));
     let mut file = NewFile {
         file: opened.map_err(Error::io(path, "create"))?,
         path: path.to_path_buf(),
@@ -109,11 +111,11 @@ pub(crate) fn write_over(path: &Path, bytes: &[u8]) -> Result<()> {
     file.finish()
 }
 
-/// Replace `path` by these bytes, wholly or not at all: written to a sibling, flushed,
-/// renamed, and the directory flushed.
+/// Replace `path` by these bytes atomically: write a sibling, flush and rename it, and flush the
+/// directory.
 ///
 /// # Errors
-/// [`Error::Format`] where something has the sibling's name; [`Error::Io`].
+/// [`Error::Format`] if the sibling's name is taken; [`Error::Io`].
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let sibling = sibling(path, "partial")?;
     let mut file = NewFile::create(&sibling)?;
@@ -127,8 +129,8 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_dir(parent_of(path))
 }
 
-/// Open a regular file to read. Others are refused ([`Error::Format`]) without being opened: a
-/// FIFO would wait for a writer, and a device may do anything.
+/// Open a regular file for reading. Others are refused ([`Error::Format`]) before they are opened:
+/// opening a FIFO would wait for a writer, and opening a device may have side effects.
 pub(crate) fn open_regular(path: &Path, doing: &'static str) -> Result<File> {
     let check = |metadata: io::Result<fs::Metadata>| {
         let kind = metadata.map_err(Error::io(path, doing))?.file_type();
@@ -138,22 +140,23 @@ pub(crate) fn open_regular(path: &Path, doing: &'static str) -> Result<File> {
             Err(Error::format(path, "kind", kind_of(kind), "a regular file"))
         }
     };
-    check(refusal().and_then(|()| fs::metadata(path)))?;
+    check(injected_fault().and_then(|()| fs::metadata(path)))?;
     let mut options = File::options();
     options.read(true);
-    // What has the name now may be another file than a moment ago.
+    // The name may have been given to another file since the check.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
-    let file = (refusal().and_then(|()| options.open(path))).map_err(Error::io(path, doing))?;
+    let file =
+        (injected_fault().and_then(|()| options.open(path))).map_err(Error::io(path, doing))?;
     check(file.metadata())?;
     Ok(file)
 }
 
-/// Open a regular file that has no other name, and no link to one: what is written to it is
-/// written to no other.
+/// Open a regular file that is not a link and has no other hard link, so that writing to it changes
+/// no other path.
 ///
 /// # Errors
-/// [`Error::Format`] for anything else of that name; [`Error::Io`].
+/// [`Error::Format`] if something else has that name; [`Error::Io`].
 pub(crate) fn open_unlinked(
     path: &Path,
     mut options: fs::OpenOptions,
@@ -164,25 +167,26 @@ pub(crate) fn open_unlinked(
     {
         return Err(refused_name(path, kind_of(metadata.file_type())));
     }
-    // What has the name now may be a link, or a pipe that waits for its reader.
+    // The name may since have been given to a link, or to a pipe that waits for its reader.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(
         &mut options,
         libc::O_NOFOLLOW | libc::O_NONBLOCK,
     );
-    let file = (refusal().and_then(|()| options.open(path))).map_err(Error::io(path, doing))?;
+    let file =
+        (injected_fault().and_then(|()| options.open(path))).map_err(Error::io(path, doing))?;
     let metadata = file.metadata().map_err(Error::io(path, doing))?;
     if !metadata.is_file() {
         return Err(refused_name(path, kind_of(metadata.file_type())));
     }
     #[cfg(unix)]
     if std::os::unix::fs::MetadataExt::nlink(&metadata) > 1 {
-        return Err(refused_name(path, "a file that has another name, too"));
+        return Err(refused_name(path, "a file with a second hard link"));
     }
     Ok(file)
 }
 
-/// The refusal of something that has a name that flowreg needs.
+/// The error if a name that flowreg needs for a temporary file is taken.
 pub(crate) fn refused_name(path: &Path, found: &str) -> Error {
     let expected = "nothing of this name, which flowreg needs for a while; move it away";
     Error::format(path, "name", found, expected)
@@ -206,7 +210,7 @@ fn kind_of(kind: fs::FileType) -> &'static str {
     if kind.is_dir() { "a folder" } else { "no file" }
 }
 
-/// Read a regular file of at most `most` bytes in place of what `bytes` holds; see
+/// Read a regular file of at most `most` bytes into `bytes`, replacing its contents; see
 /// [`open_regular`].
 #[cfg(feature = "photographs")]
 pub(crate) fn read_regular(
@@ -220,18 +224,20 @@ pub(crate) fn read_regular(
 
 /// Read a file of at most `most` bytes.
 pub(crate) fn read(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8>> {
-    let file = (refusal().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
+    let file =
+        (injected_fault().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
     let mut bytes = Vec::new();
     read_opened(file, path, most, &mut bytes)?;
     Ok(bytes)
 }
 
 #[cfg(all(feature = "photographs", feature = "formats"))]
-/// Read all of a file or pipe of at most `most` bytes.
+/// Read a file or pipe of at most `most` bytes to its end.
 pub(crate) fn read_stream(path: &Path, doing: &'static str, most: u64) -> Result<Vec<u8>> {
-    let file = (refusal().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
+    let file =
+        (injected_fault().and_then(|()| File::open(path))).map_err(Error::io(path, doing))?;
     let mut bytes = Vec::new();
-    (Failing(&file).take(most.saturating_add(1)))
+    (FaultyFile(&file).take(most.saturating_add(1)))
         .read_to_end(&mut bytes)
         .map_err(Error::io(path, "read"))?;
     if bytes.len() as u64 > most {
@@ -253,11 +259,11 @@ fn read_opened(file: File, path: &Path, most: u64, bytes: &mut Vec<u8>) -> Resul
             format!("at most {most}"),
         ));
     }
-    // One byte more than it had shows whether it grew.
+    // Reading one byte more shows whether the file has grown.
     usize::try_from(len)
         .map_or(Err(()), |len| bytes.try_reserve(len + 1).map_err(|_| ()))
         .map_err(|()| Error::io(path, "hold in memory")(io::ErrorKind::OutOfMemory.into()))?;
-    (Failing(file).take(len + 1))
+    (FaultyFile(file).take(len + 1))
         .read_to_end(bytes)
         .map_err(Error::io(path, "read"))?;
     if bytes.len() as u64 != len {
@@ -266,19 +272,19 @@ fn read_opened(file: File, path: &Path, most: u64, bytes: &mut Vec<u8>) -> Resul
     watched.check_unchanged()
 }
 
-/// A regular file as it was when it was opened.
+/// An open regular file with the length and modification time that it had when it was opened.
 #[derive(Debug)]
 pub(crate) struct WatchedFile {
     path: PathBuf,
     /// The file.
     pub file: File,
-    /// Its length.
+    /// Its length in bytes.
     pub len: u64,
     written: SystemTime,
 }
 
 impl WatchedFile {
-    /// Take note of length and time of the last write; `path` is for messages.
+    /// Record length and modification time; `path` is for messages.
     pub fn new(path: &Path, file: File) -> Result<WatchedFile> {
         let (len, written) = state(path, &file)?;
         let path = path.to_path_buf();
@@ -290,8 +296,8 @@ impl WatchedFile {
         })
     }
 
-    /// Refuse if the file was written to. One that was replaced by another of its name is still
-    /// the one that was opened.
+    /// Check that the file has not been written to. Replacing it by another file of the same name is
+    /// not detected and does no harm: the opened file stays readable.
     ///
     /// # Errors
     /// [`Error::Changed`].
@@ -309,14 +315,14 @@ impl WatchedFile {
     }
 }
 
-/// Length and time of the last write.
+/// Length and modification time.
 fn state(path: &Path, file: &File) -> Result<(u64, SystemTime)> {
-    (refusal().and_then(|()| file.metadata()))
+    (injected_fault().and_then(|()| file.metadata()))
         .and_then(|metadata| Ok((metadata.len(), metadata.modified()?)))
         .map_err(Error::io(path, "read length and time of"))
 }
 
-/// A file that had `before` bytes and has `now`.
+/// The error if a file's length changed from `before` to `now` bytes.
 pub(crate) fn changed(path: &Path, before: u64, now: u64) -> Error {
     Error::Changed {
         path: path.to_path_buf(),
@@ -324,13 +330,14 @@ pub(crate) fn changed(path: &Path, before: u64, now: u64) -> Error {
     }
 }
 
-/// Hand on a file of any length, piece by piece.
+/// Call `each` with successive pieces of a file of any length.
 #[cfg(feature = "photographs")]
 pub(crate) fn read_pieces(path: &Path, mut each: impl FnMut(&[u8])) -> Result<()> {
-    let file = (refusal().and_then(|()| File::open(path))).map_err(Error::io(path, "open"))?;
+    let file =
+        (injected_fault().and_then(|()| File::open(path))).map_err(Error::io(path, "open"))?;
     let mut buffer = vec![0; 1 << 18];
     loop {
-        match Failing(&file).read(&mut buffer) {
+        match FaultyFile(&file).read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(read) => each(&buffer[..read]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -340,17 +347,17 @@ pub(crate) fn read_pieces(path: &Path, mut each: impl FnMut(&[u8])) -> Result<()
 }
 
 #[cfg(feature = "photographs")]
-/// What lies in a folder, in the order of the names' bytes.
+/// The entries of a folder, sorted by the bytes of their names.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
     let read = || {
         let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
         entries.sort_by_cached_key(|entry| entry.file_name().into_encoded_bytes());
         Ok(entries)
     };
-    (refusal().and_then(|()| read())).map_err(Error::io(folder, "read the folder"))
+    (injected_fault().and_then(|()| read())).map_err(Error::io(folder, "read the folder"))
 }
 
-/// What tells a folder from all others, by whatever name it is reached.
+/// Identity of a folder, independent of the path by which it was reached.
 #[cfg(all(feature = "photographs", unix))]
 pub(crate) type FolderId = (u64, u64);
 #[cfg(all(feature = "photographs", not(unix)))]
@@ -369,15 +376,15 @@ pub(crate) fn folder_id(folder: &Path) -> Result<FolderId> {
     id.map_err(Error::io(folder, "read the folder"))
 }
 
-/// Give a file or directory another name.
+/// Rename a file or directory.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
-    (refusal().and_then(|()| fs::rename(from, to))).map_err(Error::io(to, "rename to"))
+    (injected_fault().and_then(|()| fs::rename(from, to))).map_err(Error::io(to, "rename to"))
 }
 
-/// Give a file a name that nothing has.
+/// Rename a file to a name that is free.
 ///
 /// # Errors
-/// [`Error::Exists`].
+/// [`Error::Exists`] if it is taken; [`Error::Io`].
 pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
     let exists = || Error::Exists {
         path: to.to_path_buf(),
@@ -386,11 +393,11 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
     {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
-        refusal().map_err(Error::io(to, "rename to"))?;
+        injected_fault().map_err(Error::io(to, "rename to"))?;
         match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
             Ok(()) => return Ok(()),
             Err(rustix::io::Errno::EXIST) => return Err(exists()),
-            // Not every file system can: then what came since the last look is replaced.
+            // Not every file system supports it: then a file created since the check is replaced.
             Err(_) => {}
         }
     }
@@ -400,12 +407,12 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
     }
 }
 
-/// Let two directories change names, in one step that nothing can interrupt.
+/// Exchange the names of two directories atomically.
 pub(crate) fn exchange(a: &Path, b: &Path) -> Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
     let exchanged = {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
-        refusal().and_then(|()| Ok(renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?))
+        injected_fault().and_then(|()| Ok(renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?))
     };
     #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
     let exchanged = Err(io::Error::from(io::ErrorKind::Unsupported));
@@ -417,19 +424,19 @@ pub(crate) fn exchange(a: &Path, b: &Path) -> Result<()> {
 
 /// Create a directory whose parent exists.
 pub(crate) fn create_dir(path: &Path) -> Result<()> {
-    (refusal().and_then(|()| fs::create_dir(path)))
+    (injected_fault().and_then(|()| fs::create_dir(path)))
         .map_err(Error::io(&published(path), "create the directory"))
 }
 
-/// Create a directory and those above it.
+/// Create a directory and its parents.
 pub(crate) fn create_dir_all(path: &Path) -> Result<()> {
-    (refusal().and_then(|()| fs::create_dir_all(path)))
+    (injected_fault().and_then(|()| fs::create_dir_all(path)))
         .map_err(Error::io(path, "create the directory"))
 }
 
-/// Remove a file, if it is there.
+/// Remove a file if it exists.
 pub(crate) fn remove_file(path: &Path) -> Result<()> {
-    gone(refusal().and_then(|()| fs::remove_file(path))).map_err(Error::io(path, "remove"))
+    gone(injected_fault().and_then(|()| fs::remove_file(path))).map_err(Error::io(path, "remove"))
 }
 
 fn gone(removed: io::Result<()>) -> io::Result<()> {
@@ -442,11 +449,12 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
 /// Flush a directory's entries, so that a rename survives a power cut.
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     #[cfg(unix)]
-    (refusal().and_then(|()| File::open(dir)?.sync_all())).map_err(Error::io(dir, "flush"))?;
+    (injected_fault().and_then(|()| File::open(dir)?.sync_all()))
+        .map_err(Error::io(dir, "flush"))?;
     Ok(())
 }
 
-/// Bytes that the disk of this directory has for us; `None` if the system does not tell.
+/// Bytes available to this user on the disk of this directory; `None` if unknown.
 #[cfg(feature = "formats")]
 pub(crate) fn free_space(dir: &Path) -> Option<u64> {
     #[cfg(unix)]
@@ -469,7 +477,7 @@ pub(crate) fn parent_of(path: &Path) -> &Path {
     }
 }
 
-/// `.NAME.what` beside `path`: hidden, and told from any other output by its name.
+/// The path `.NAME.what` in the directory of `path`: hidden, and different for each output.
 pub(crate) fn sibling(path: &Path, what: &str) -> Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| {
         let expected = "a path that ends in a name";
@@ -482,7 +490,7 @@ pub(crate) fn sibling(path: &Path, what: &str) -> Result<PathBuf> {
     Ok(parent_of(path).join(sibling))
 }
 
-/// A path as its user knows it: what is written below `.NAME.partial` will appear below NAME.
+/// The path after publication, for messages: `.NAME.partial` becomes NAME.
 fn published(path: &Path) -> PathBuf {
     let name = |part: &std::ffi::OsStr| -> Option<std::ffi::OsString> {
         let name = part.to_str()?.strip_prefix('.')?.strip_suffix(".partial")?;
@@ -495,17 +503,17 @@ fn published(path: &Path) -> PathBuf {
     parts.collect()
 }
 
-/// A file whose reads and writes can be made to fail.
-struct Failing<'a>(&'a File);
+/// A file with fault injection into its reads and writes.
+struct FaultyFile<'a>(&'a File);
 
-impl Read for Failing<'_> {
+impl Read for FaultyFile<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = fault::length(buffer.len())?;
         self.0.read(&mut buffer[..most])
     }
 }
 
-impl Write for Failing<'_> {
+impl Write for FaultyFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let most = fault::length(bytes.len())?;
         self.0.write(&bytes[..most])
@@ -516,9 +524,9 @@ impl Write for Failing<'_> {
     }
 }
 
-/// The refusal of an operation that is all or nothing, if a test asks for it.
-fn refusal() -> io::Result<()> {
-    // The standard library repeats what is interrupted, except reads and writes.
+/// The fault of an operation other than a read or write, if one is injected.
+fn injected_fault() -> io::Result<()> {
+    // The standard library repeats interrupted calls, except reads and writes.
     match fault::length(1) {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
         other => other.map(|_| ()),
@@ -546,7 +554,7 @@ mod fault {
     });
     static CALLS: AtomicU64 = AtomicU64::new(0);
 
-    /// How many of `asked` bytes this operation may move.
+    /// Number of the `asked` bytes that this read or write may move, or the injected fault.
     pub fn length(asked: usize) -> Result<usize> {
         let Some((call, kind)) = PLAN.as_ref() else {
             return Ok(asked);

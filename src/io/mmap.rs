@@ -1,21 +1,18 @@
-//! A read-only memory map of a little-endian f32 matrix: one of the rooms where
-//! `unsafe` may live.
+//! Read-only memory map of a little-endian f32 matrix. One of the modules that may use `unsafe`.
 //!
-//! The map is a view of a file that another process could change or cut short while
-//! it is read. Formally that is undefined behaviour: the map is handed out as a shared slice, whose
-//! values must not change. No program on a common operating system can rule it out, as `memmap2`
-//! says of every map. flowreg never writes a published file in place (it writes a sibling and
-//! renames it), so only a foreign program can do that. What happens then:
+//! Another process could write to or truncate the file while it is mapped. Formally that is undefined
+//! behaviour: the map is a shared slice, whose values must not change. No common operating system can
+//! prevent it, as the documentation of `memmap2` says. flowreg never writes a published file in place
+//! (it writes a sibling and renames it), so only another program can do it. The effects:
 //!
-//! - cut short: an access beyond the new end raises SIGBUS. Programs that called
-//!   [`exit_on_truncation`] end with one line and exit code 75, without a core dump; the
-//!   output in the making is never published, and the next run removes it;
-//! - rewritten: a read gives the old bytes or the new ones, and the result may be of both. All
-//!   values of f32 are valid, so that no later read is out of bounds for it.
-//!   [`MappedMatrix::check_unchanged`], asked before anything is published, compares length and time
-//!   of the last write.
+//! - truncated: an access beyond the new end raises SIGBUS. Programs that called
+//!   [`exit_on_truncation`] exit with a message and code 75, without a core dump; unfinished output
+//!   is not published, and the next run removes it;
+//! - rewritten: a read returns old or new bytes, and a result may mix both. Every bit pattern is a
+//!   valid f32, so no later read is out of bounds because of it. [`MappedMatrix::check_unchanged`],
+//!   called before each publication, compares length and modification time.
 //!
-//! A program that uses the library and installs no handler dies of SIGBUS, as with any map.
+//! A program that uses the library without the handler is killed by SIGBUS, as with any map.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -31,14 +28,16 @@ use crate::io::npy::{Dtype, Header, MAX_HEADER};
 use crate::linalg::mat::MatRef;
 
 #[cfg(target_endian = "big")]
-compile_error!("datasets are little-endian and mapped as they are; this machine is big-endian");
+compile_error!(
+    "datasets are little-endian and mapped without conversion; this machine is big-endian"
+);
 
-/// A matrix in a `.npy` file, mapped and never copied.
+/// A matrix in a `.npy` file, memory-mapped without a copy.
 #[derive(Debug)]
 pub struct MappedMatrix {
     path: PathBuf,
     file: WatchedFile,
-    // Before the map, so that it is forgotten before the addresses are free.
+    // Declared before `map`, to be dropped before the addresses are unmapped.
     #[cfg(unix)]
     _watched: Option<sigbus::Watched>,
     map: Mmap,
@@ -48,7 +47,11 @@ pub struct MappedMatrix {
 }
 
 impl MappedMatrix {
-    /// Map `path`, which must hold a two-dimensional `<f4` array of exactly its length.
+    /// Map `path`, a `.npy` file with a two-dimensional `<f4` array in C order.
+    ///
+    /// # Errors
+    /// [`Error::Npy`]; [`Error::Format`] for another shape, type or order; [`Error::Changed`];
+    /// [`Error::Io`].
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
         let watched = WatchedFile::new(path, file)?;
@@ -75,7 +78,7 @@ impl MappedMatrix {
         // SAFETY: the file is opened read-only and the map is private to this value. That no other
         // process changes the file cannot be ensured here: see the module comment.
         let map = unsafe { Mmap::map(file) }.map_err(Error::io(path, "map into memory"))?;
-        // The length was checked against the file; it must also hold for the map.
+        // The header was checked against the file's length; check the map's length too.
         if map.len() as u64 != len {
             return Err(changed(path, len, map.len() as u64));
         }
@@ -96,7 +99,7 @@ impl MappedMatrix {
         &self.path
     }
 
-    /// The matrix. Cost: none; pages are read when touched.
+    /// The matrix, rows x cols. Cost: none; pages are read on first access.
     pub fn view(&self) -> MatRef<'_> {
         // `offset` is a multiple of 4 and maps start at a page: the cast cannot fail.
         MatRef::new(bytemuck::cast_slice(self.data()), self.rows, self.cols)
@@ -112,8 +115,8 @@ impl MappedMatrix {
         &self.map[..self.offset]
     }
 
-    /// Refuse if somebody wrote to the file since it was opened. A file that was replaced by
-    /// another of its name is still the one that was opened.
+    /// Check that the file has not been written to since it was opened. Replacing it by another file
+    /// of the same name does no harm: the opened file stays mapped.
     ///
     /// # Errors
     /// [`Error::Changed`].
@@ -122,7 +125,7 @@ impl MappedMatrix {
     }
 }
 
-/// Parse the header and hold it against the file's length.
+/// Parse the header and compare it with the file's length.
 pub(crate) fn read_header(path: &Path, file: &File, len: u64) -> Result<Header> {
     let mut head = Vec::with_capacity(MAX_HEADER);
     file.take(MAX_HEADER as u64)
@@ -138,7 +141,7 @@ pub(crate) fn parse_header(path: &Path, head: &[u8], len: u64) -> Result<Header>
     })
 }
 
-/// The labels of a dataset: the bytes as they were written, and the numbers.
+/// The labels of a dataset: the bytes of the file, and the numbers.
 #[derive(Debug)]
 pub(crate) struct Labels {
     pub header: Vec<u8>,
@@ -146,7 +149,7 @@ pub(crate) struct Labels {
     pub values: Vec<i64>,
 }
 
-/// Read the whole file of a dataset's labels: `<i8` of one dimension.
+/// Read the labels of a dataset: a one-dimensional `<i8` array of `rows` values.
 pub(crate) fn read_labels(path: &Path, rows: usize) -> Result<Labels> {
     let most = (rows as u64).saturating_mul(8);
     let most = most.saturating_add(MAX_HEADER as u64);
@@ -155,7 +158,7 @@ pub(crate) fn read_labels(path: &Path, rows: usize) -> Result<Labels> {
     let plain = header.dtype == Dtype::I64 && !header.big_endian;
     if !plain || header.shape != [rows] {
         let found = format!("{} of shape {:?}", header.descr(), header.shape);
-        let expected = format!("<i8 of one label a row, {rows}");
+        let expected = format!("<i8 of shape [{rows}], a label per row");
         return Err(Error::format(path, "header", found, expected));
     }
     let data = bytes.split_off(header.data_offset);
@@ -167,12 +170,12 @@ pub(crate) fn read_labels(path: &Path, rows: usize) -> Result<Labels> {
     })
 }
 
-/// Features in a file that is mapped, or in memory.
+/// A matrix of features, mapped from its file or in memory.
 #[derive(Debug)]
 pub enum Matrix {
-    /// As they lie in the file.
+    /// Mapped from the file.
     Mapped(MappedMatrix),
-    /// Made of what a file holds, row-major.
+    /// Converted from the file, row-major.
     Held {
         /// The file.
         path: PathBuf,
@@ -194,7 +197,7 @@ impl Matrix {
         }
     }
 
-    /// The matrix. Cost: none.
+    /// The matrix, rows x cols. Cost: none.
     pub fn view(&self) -> MatRef<'_> {
         match self {
             Matrix::Mapped(map) => map.view(),
@@ -212,7 +215,7 @@ impl Matrix {
         }
     }
 
-    /// As [`MappedMatrix::check_unchanged`]; what is in memory does not change.
+    /// [`MappedMatrix::check_unchanged`] if mapped; else always `Ok`.
     pub fn check_unchanged(&self) -> Result<()> {
         match self {
             Matrix::Mapped(map) => map.check_unchanged(),
@@ -221,12 +224,12 @@ impl Matrix {
     }
 }
 
-/// Exit code of a process whose mapped file was cut short: that of [`Error::Changed`].
+/// Exit code of a process whose mapped file was truncated: that of [`Error::Changed`].
 pub const CUT_SHORT: u8 = 75;
 
-/// From now on, end the process with one line on stderr and exit code 75 where a mapped file is
-/// cut short under it; `line` makes that line of the message. Only files that are mapped afterwards
-/// are known. For programs: the handler is the whole process's, and the library never calls it.
+/// Install a SIGBUS handler that ends the process with a message on stderr and exit code 75 when a
+/// mapped file is truncated. `line` formats the message. The handler knows only files that are
+/// mapped later. For binaries: it belongs to the whole process, and the library never installs it.
 pub fn exit_on_truncation(line: fn(&str) -> String) {
     #[cfg(unix)]
     sigbus::install(line);
@@ -234,7 +237,7 @@ pub fn exit_on_truncation(line: fn(&str) -> String) {
     let _ = line;
 }
 
-/// What a signal handler may do: look into static tables, `write`, `_exit`.
+/// The SIGBUS handler. It uses only async-signal-safe operations: static atomics, `write`, `_exit`.
 #[cfg(unix)]
 mod sigbus {
     use std::ffi::{CString, c_char, c_int, c_void};
@@ -244,16 +247,16 @@ mod sigbus {
     use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
     use std::sync::{Mutex, OnceLock, PoisonError};
 
-    /// Maps watched at a time; those beyond are not, and die of SIGBUS.
+    /// Number of maps that the handler knows at a time; for others SIGBUS kills the process.
     const MAPS: usize = 64;
 
-    /// A range of addresses with its line: a sequence lock, as a handler may not wait.
+    /// The address range of a map and its message, under a sequence lock: a handler may not wait.
     struct Slot {
-        /// Odd while the slot is changed.
+        /// Odd during a change.
         version: AtomicUsize,
         start: AtomicUsize,
         end: AtomicUsize,
-        /// What to say of it, or null if the slot is free.
+        /// The message, or null if the slot is free.
         line: AtomicPtr<c_char>,
     }
 
@@ -278,8 +281,8 @@ mod sigbus {
             self.version.store(version + 2, Ordering::Release);
         }
 
-        /// The line of the map that `address` lies in, if it is this slot's. Range and line are of
-        /// one map: a slot that is changed meanwhile is not that of a map that is being read.
+        /// The message if `address` is in the slot's range. Range and message belong to the same
+        /// map: `None` if the slot changes meanwhile, which is then not the slot of a map in use.
         fn line_of(&self, address: usize) -> Option<*const c_char> {
             let version = self.version.load(Ordering::Acquire);
             let line = self.line.load(Ordering::Relaxed);
@@ -292,14 +295,14 @@ mod sigbus {
     }
 
     static SLOTS: [Slot; MAPS] = [const { Slot::free() }; MAPS];
-    /// Some thread has begun to end the process.
+    /// Whether a thread is ending the process.
     static ENDING: AtomicBool = AtomicBool::new(false);
-    /// Makes a line of a message.
+    /// The formatter of messages; set if the handler is installed.
     static LINE: OnceLock<fn(&str) -> String> = OnceLock::new();
-    /// Held to change a slot; the handler only reads.
+    /// Locked to change a slot; the handler only reads.
     static CHANGE: Mutex<()> = Mutex::new(());
 
-    /// A map whose addresses the handler knows.
+    /// Registration of a map with the handler, until dropped.
     #[derive(Debug)]
     pub struct Watched {
         slot: Option<usize>,
@@ -307,7 +310,7 @@ mod sigbus {
     }
 
     impl Watched {
-        /// A map that the handler knows from now on, if there is a handler.
+        /// Register a map, if the handler is installed.
         pub fn new(map: &[u8], path: &Path) -> Option<Watched> {
             let line = LINE.get()?;
             let message = format!(
@@ -338,9 +341,9 @@ mod sigbus {
 
     pub fn install(line: fn(&str) -> String) {
         let _ = LINE.set(line);
-        // SAFETY: a zeroed `sigaction` is an empty mask and no flags; the handler is of the
-        // kind that SA_SIGINFO asks for and does only what a handler may. SA_ONSTACK: the
-        // standard library gives every thread its own stack for signals.
+        // SAFETY: a zeroed `sigaction` has an empty mask and no flags; the handler has the signature
+        // that SA_SIGINFO requires and is async-signal-safe. SA_ONSTACK: the standard library gives
+        // every thread a signal stack.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_sigbus;
@@ -358,23 +361,23 @@ mod sigbus {
                 continue;
             };
             if ENDING.swap(true, Ordering::AcqRel) {
-                // Another thread is at it; one line is enough.
+                // Another thread is ending the process and prints the message.
                 loop {
                     // SAFETY: `pause` may be called in a handler.
                     unsafe { libc::pause() };
                 }
             }
-            // SAFETY: a slot's line outlives its map, whose address was just touched; `strlen`
-            // is what `from_ptr` is, and it ends with a NUL. `write` reads the slice; it and
-            // `_exit` may be called here.
+            // SAFETY: a slot's line outlives its map, which is in use at `address`. `from_ptr` calls
+            // `strlen`; the line ends with a NUL. `write` reads the slice. All may be called in a
+            // handler.
             unsafe {
                 let line = std::ffi::CStr::from_ptr(line).to_bytes();
                 libc::write(2, line.as_ptr().cast(), line.len());
                 libc::_exit(super::CUT_SHORT.into());
             }
         }
-        // Not ours: the next try of the same access ends the process as it would have.
-        // SAFETY: `signal` with a default is allowed in a handler.
+        // Not a registered map: with the default action the repeated access kills the process.
+        // SAFETY: `signal` with the default action may be called in a handler.
         unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
     }
 
@@ -382,10 +385,9 @@ mod sigbus {
     mod tests {
         use super::*;
 
-        /// A slot that goes from one map to another never gives the line of the one with the range
-        /// of the other, nor a range that is of both.
+        /// A reused slot never pairs the message of a map with the range of another.
         #[test]
-        fn a_slot_that_is_reused_gives_no_line_of_another_map() {
+        fn a_reused_slot_never_mixes_two_maps() {
             let slot = Slot::free();
             let lines = [c"below", c"above"].map(|line| line.as_ptr().cast_mut());
             let (below, above) = (lines[0] as usize, lines[1] as usize);
@@ -396,7 +398,7 @@ mod sigbus {
                     _ => false,
                 })
             };
-            // Half a change.
+            // In the middle of a change.
             slot.set(1000..2000, lines[0]);
             slot.version.fetch_add(1, Ordering::Relaxed);
             slot.end.store(9000, Ordering::Relaxed);

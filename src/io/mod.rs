@@ -1,4 +1,4 @@
-//! Files: what is written appears whole or not at all, what is read is checked first.
+//! Files: atomic output, and readers that check a file before they use it.
 
 pub mod blocks;
 pub mod checkpoint;

@@ -1,9 +1,8 @@
 //! NumPy's `.npy` header, versions 1.0 to 3.0.
 //!
-//! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>. Numbers of
-//! every kind and both byte orders, text, and C or Fortran order are read; what flowreg writes is
-//! version 1.0, little-endian, in C order. Pure functions on bytes; lengths are compared before
-//! anything is allocated.
+//! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>. Reads real
+//! numbers of every type in both byte orders, text, and C or Fortran order; writes version 1.0,
+//! little-endian, in C order. Pure functions of bytes; lengths are checked before allocation.
 
 /// Element type of an array, without its byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +38,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// NumPy's spelling, little-endian.
+    /// NumPy's type string, little-endian, such as `<f4`.
     pub fn descr(self) -> String {
         self.spelled(false)
     }
@@ -82,7 +81,7 @@ impl Dtype {
         }
     }
 
-    /// Whether elements are numbers (or bool), not text.
+    /// Whether elements are numbers or bool, not text.
     pub fn is_number(self) -> bool {
         !matches!(self, Dtype::Unicode(_) | Dtype::Bytes(_))
     }
@@ -93,26 +92,26 @@ impl Dtype {
 pub struct Header {
     /// Element type.
     pub dtype: Dtype,
-    /// Whether the first byte of an element is its most significant one.
+    /// Whether elements are big-endian.
     pub big_endian: bool,
-    /// Whether the first index changes fastest (columns after one another).
+    /// Whether the first index changes fastest (column-major).
     pub fortran_order: bool,
-    /// Length of each dimension; none for a single number.
+    /// Length of each dimension; empty for a single number.
     pub shape: Vec<usize>,
-    /// Where the data starts.
+    /// Offset of the data in the file, in bytes.
     pub data_offset: usize,
 }
 
-/// One variant per lie that a header can tell.
+/// What is wrong with a header: a variant for each kind of damage.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NpyError {
-    /// Not an `.npy` file.
+    /// Not a `.npy` file.
     #[error(
         "magic: found other bytes, expected \\x93NUMPY, with which numpy.save begins (flowreg-prep csv and libsvm read text)"
     )]
     Magic,
-    /// A version this reader does not know.
+    /// An unknown version.
     #[error("version: found {0}.{1}, expected 1.0, 2.0 or 3.0; numpy.save writes 1.0")]
     Version(u8, u8),
     /// The file ends inside the header.
@@ -120,10 +119,10 @@ pub enum NpyError {
     Truncated {
         /// Bytes present.
         found: usize,
-        /// Bytes the header claims.
+        /// Length of the header according to the file.
         expected: usize,
     },
-    /// A header longer than any of an array of numbers.
+    /// The header is longer than [`MAX_HEADER`].
     #[error("header: found a length of {0} bytes, expected at most {MAX_HEADER}")]
     TooLong(u64),
     /// The header is not the dictionary that NumPy writes.
@@ -132,25 +131,25 @@ pub enum NpyError {
     /// An element type that is neither number nor text.
     #[error("descr: found {found}, expected {expected}")]
     Descr {
-        /// The type, as the file spells it.
+        /// The type string in the file.
         found: String,
-        /// What makes numbers of it.
+        /// How to convert it to numbers.
         expected: &'static str,
     },
-    /// No tuple of lengths.
+    /// The shape is not a tuple of lengths.
     #[error("shape: found {0:?}, expected a tuple of whole numbers such as (3, 2) or (3,)")]
     Shape(String),
-    /// The file's length is not what the shape says.
+    /// The file's length contradicts the shape.
     #[error("length: found {found} bytes, expected {expected} from the header")]
     Length {
         /// Bytes in the file.
         found: u64,
-        /// Bytes that header and shape ask for, `None` if that overflows.
+        /// Length according to header and shape.
         expected: Expected,
     },
 }
 
-/// A byte count that may not even fit 64 bits.
+/// A length in bytes; `None` if it exceeds 64 bits.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Expected(Option<u64>);
 
@@ -165,23 +164,23 @@ impl std::fmt::Display for Expected {
 
 /// The first bytes of every file.
 pub const MAGIC: &[u8; 6] = b"\x93NUMPY";
-/// Longest header that is read: any of version 1.0, with what stands before it.
+/// Limit on the header's length, in bytes: the longest of version 1.0, with magic and length.
 pub const MAX_HEADER: usize = (1 << 16) + 10;
-/// Most dimensions that NumPy knows.
+/// NumPy's limit on the number of dimensions.
 const MAX_DIMENSIONS: usize = 64;
 
 impl Header {
-    /// Whether the file begins as an `.npy` file does.
+    /// Whether the bytes begin with [`MAGIC`].
     pub fn has_magic(bytes: &[u8]) -> bool {
         bytes.starts_with(MAGIC)
     }
 
-    /// NumPy's spelling of the element type.
+    /// NumPy's type string of the elements.
     pub fn descr(&self) -> String {
         self.dtype.spelled(self.big_endian)
     }
 
-    /// Total file length, if it fits 64 bits.
+    /// Length of the whole file, if it fits 64 bits.
     fn file_len(&self) -> Option<u64> {
         self.shape
             .iter()
@@ -191,8 +190,11 @@ impl Header {
             .checked_add(self.data_offset as u64)
     }
 
-    /// Parse the header at the start of `bytes` (the first [`MAX_HEADER`] bytes of the
-    /// file suffice) and hold it against the length of the whole file.
+    /// Parse the header at the start of `bytes` (the first [`MAX_HEADER`] bytes of the file
+    /// suffice) and compare it with the length of the whole file.
+    ///
+    /// # Errors
+    /// [`NpyError`], by kind of damage.
     pub fn parse(bytes: &[u8], file_len: u64) -> Result<Header, NpyError> {
         if !Header::has_magic(bytes) {
             return Err(NpyError::Magic);
@@ -235,8 +237,7 @@ impl Header {
         Ok(header)
     }
 
-    /// Append the numbers of some elements' bytes, each the nearest f64 (whole numbers beyond 2^53
-    /// are rounded).
+    /// Decode elements and append them to `into` as f64 (whole numbers beyond 2^53 are rounded).
     ///
     /// # Panics
     /// If the elements are text.
@@ -274,10 +275,10 @@ impl Header {
         }
     }
 
-    /// The number of one element's bytes as text, to its last digit.
+    /// One element as decimal text, exactly.
     ///
     /// # Panics
-    /// If the elements are text, or the bytes are another number of elements.
+    /// If the elements are text, or the bytes are not those of one element.
     pub fn spelled(&self, element: &[u8]) -> String {
         let mut bytes = element.to_vec();
         if self.big_endian {
@@ -299,13 +300,13 @@ impl Header {
         }
     }
 
-    /// Whether the bytes of the data are, as they lie in the file, the rows of an f32 matrix.
+    /// Whether the data can be mapped without conversion as a row-major f32 matrix.
     pub fn is_mappable(&self) -> bool {
         let plain = self.dtype == Dtype::F32 && !self.big_endian && !self.is_column_major();
         plain && self.shape.len() == 2 && self.data_offset.is_multiple_of(size_of::<f32>())
     }
 
-    /// Whether a matrix lies column after column. Of one row or column both orders are one.
+    /// Whether the matrix is column-major; false for a single row or column, where the orders agree.
     pub fn is_column_major(&self) -> bool {
         self.fortran_order && self.shape.iter().all(|&dim| dim > 1)
     }
@@ -315,7 +316,7 @@ impl Header {
         Header::encode_padded(dtype, shape, 0)
     }
 
-    /// [`Header::encode`] with spaces up to `length` bytes at least, which no reader minds.
+    /// [`Header::encode`], padded with spaces to at least `length` bytes, as the format allows.
     pub fn encode_padded(dtype: Dtype, shape: &[usize], length: usize) -> Vec<u8> {
         let dims = match shape {
             [n] => format!("({n},)"),
@@ -344,10 +345,10 @@ impl Header {
     }
 }
 
-/// The bytes of a whole `<f4` file.
+/// The bytes of a `.npy` file of f32 values.
 ///
 /// # Panics
-/// If the shape has another number of values.
+/// If the shape does not fit the number of values.
 pub fn f32_file(shape: &[usize], values: &[f32]) -> Vec<u8> {
     let product = (shape.iter()).try_fold(1usize, |product, &dim| product.checked_mul(dim));
     assert_eq!(product, Some(values.len()), "the shape");
@@ -356,7 +357,7 @@ pub fn f32_file(shape: &[usize], values: &[f32]) -> Vec<u8> {
     bytes
 }
 
-/// The three keys in any order, each once, and nothing else.
+/// Parse the dictionary: the three keys in any order, each once, and no others.
 fn parse_dictionary(text: &[u8]) -> Result<(Dtype, bool, bool, Vec<usize>), NpyError> {
     let printable = String::from_utf8_lossy(text);
     let bad = || NpyError::Dictionary(printable.trim().chars().take(120).collect());
@@ -373,7 +374,7 @@ fn parse_dictionary(text: &[u8]) -> Result<(Dtype, bool, bool, Vec<usize>), NpyE
         let spelled = &start[..start.len() - literal.rest.len()];
         let repeated = match (key, value) {
             ("descr", value) => {
-                // A type that cannot be used is named, whatever is wrong with the rest.
+                // The error of an unsupported type comes first, whatever follows it.
                 let value = value.ok_or_else(|| refused_descr(spelled))?;
                 descr.replace(parse_descr(value, spelled)?).is_some()
             }
@@ -400,7 +401,7 @@ fn parse_dictionary(text: &[u8]) -> Result<(Dtype, bool, bool, Vec<usize>), NpyE
     }
 }
 
-/// A Python literal of a header.
+/// A Python literal in a header.
 enum Value<'a> {
     Text(&'a str),
     Bool(bool),
@@ -409,7 +410,7 @@ enum Value<'a> {
     List,
 }
 
-/// Reads Python literals from the front of a text.
+/// Parser of Python literals.
 struct Literal<'a> {
     rest: &'a str,
 }
@@ -419,7 +420,7 @@ impl<'a> Literal<'a> {
         Literal { rest }
     }
 
-    /// Take this character, if it is next.
+    /// Consume this character if it is next.
     fn take(&mut self, character: char) -> bool {
         match self.rest.trim_start().strip_prefix(character) {
             Some(rest) => {
@@ -434,10 +435,10 @@ impl<'a> Literal<'a> {
         self.take(character).then_some(())
     }
 
-    /// The next value, if there is one that headers have; `depth` is how deep it is nested.
+    /// The next value; `None` if it is none of [`Value`]. `depth` is the depth of nesting.
     fn value(&mut self, depth: usize) -> Option<Value<'a>> {
-        const DEEPEST: usize = 16;
-        if depth > DEEPEST {
+        const MAX_DEPTH: usize = 16;
+        if depth > MAX_DEPTH {
             return None;
         }
         self.rest = self.rest.trim_start();
@@ -461,7 +462,7 @@ impl<'a> Literal<'a> {
                 }
                 match first {
                     '[' => Some(Value::List),
-                    // "(3)" is a number in brackets, not a tuple; NumPy writes "(3,)".
+                    // "(3)" is a number in parentheses, not a tuple; NumPy writes "(3,)".
                     _ if items.len() == 1 && commas == 0 => items.pop(),
                     _ => Some(Value::Tuple(items)),
                 }
@@ -486,7 +487,7 @@ impl<'a> Literal<'a> {
     }
 }
 
-/// Element type and whether it is big-endian.
+/// Element type, and whether it is big-endian.
 fn parse_descr(value: Value, spelled: &str) -> Result<(Dtype, bool), NpyError> {
     let refused = || refused_descr(spelled);
     let Value::Text(text) = value else {
@@ -497,15 +498,15 @@ fn parse_descr(value: Value, spelled: &str) -> Result<(Dtype, bool), NpyError> {
         None => (false, text),
     };
     let dtype = dtype_of(code, code.len() < text.len()).ok_or_else(refused)?;
-    // A byte has no order; NumPy writes '|'.
+    // A single byte has no order; NumPy writes '|'.
     Ok((
         dtype,
         big_endian && dtype.size() > 1 && !matches!(dtype, Dtype::Bytes(_)),
     ))
 }
 
-/// The element type of a code without its byte order, by any of NumPy's spellings: kind and size,
-/// C's letter (of a 64-bit Unix), or a name, which stands without a byte order.
+/// The element type of a type string without its byte order, in any of NumPy's forms: kind and size,
+/// the letter of C's type (on a 64-bit Unix), or a name, which must have no byte order (`ordered`).
 fn dtype_of(code: &str, ordered: bool) -> Option<Dtype> {
     Some(match code {
         "f8" | "d" => Dtype::F64,
@@ -536,7 +537,7 @@ fn dtype_of(code: &str, ordered: bool) -> Option<Dtype> {
         _ => {
             let length = |digits: &str| {
                 let all = digits.bytes().all(|b| b.is_ascii_digit());
-                // No text is so long; with 0 any number of rows would be no bytes.
+                // Longer texts are implausible; with length 0 any number of rows would have 0 bytes.
                 let length = all.then(|| digits.parse().ok()).flatten();
                 length.filter(|length| (1..=1 << 20).contains(length))
             };
@@ -547,7 +548,7 @@ fn dtype_of(code: &str, ordered: bool) -> Option<Dtype> {
     })
 }
 
-/// What to do about a type that is neither number nor text.
+/// The error for a type that is neither number nor text, with advice how to convert it.
 fn refused_descr(spelled: &str) -> NpyError {
     let spelled = spelled.trim();
     let code = spelled.trim_start_matches(['\'', '"', '<', '>', '|', '=']);
@@ -579,7 +580,7 @@ fn parse_shape(value: Value) -> Option<Vec<usize>> {
     (dims.len() <= MAX_DIMENSIONS).then_some(dims)
 }
 
-/// The number of an IEEE 754 binary16, exactly.
+/// The value of an IEEE 754 binary16, exactly.
 fn f16_to_f64(bits: u16) -> f64 {
     let sign = if bits >> 15 == 0 { 1.0 } else { -1.0 };
     let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));

@@ -1,26 +1,26 @@
-//! Output that appears whole or not at all, and replaces nothing but flowreg's own: the one
-//! commit protocol of flowreg.
+//! Atomic output: the commit protocol of all directories and files that flowreg writes. An output
+//! appears complete or not at all, and replaces only an output of flowreg.
 //!
 //! ```text
-//! lock .NAME.lock; remove what a killed process left; create .NAME.partial;
-//! write and flush its files and the list of them; flush it; rename it to NAME (or exchange
-//! the two names in one step, then remove the files that the old list names); flush the
+//! lock .NAME.lock; remove the leftovers of a killed process; create .NAME.partial;
+//! write and flush its files and its list of entries; flush it; rename it to NAME (or exchange
+//! the two names in one step, then remove the entries on the old list); flush the
 //! parent; unlock
 //! ```
 //!
-//! A process that dies at any point leaves NAME as it was or complete; its lock dies with it,
-//! and the next one with this output removes the remains. Interrupted work starts again: half
-//! a matrix cannot be told from a broken one, and a preparation takes seconds a thousand
-//! photographs. A fit continues from its [checkpoint](crate::io::checkpoint).
+//! A process that is killed at any point leaves the old NAME or the complete new one. Its lock ends
+//! with it, and the next process that writes this output removes its leftovers. Interrupted work
+//! starts again: a partial matrix looks like a damaged one, and preparing a thousand photographs
+//! takes seconds. A fit continues from its [checkpoint](crate::io::checkpoint).
 //!
 //! # What may be replaced
 //!
-//! A published directory has a list of its own entries, [`ENTRIES`]. It is replaced only if it
-//! holds nothing else: an entry that is not on the list, or of another kind (file, directory,
-//! link), is refused by its name, as are a directory without a list and one of another
+//! A published directory contains a list of its entries, [`ENTRIES`]. It is replaced only if it
+//! contains nothing else. Refused are an entry that is not on the list or is of another type (file,
+//! directory, link), which the error names, a directory without a list, and one of another
 //! [kind](OutputKind). Contents are not compared.
-//! A single file is replaced only if its first bytes are those of a file that flowreg wrote, and it
-//! lies in no output.
+//! A single file is replaced only if it begins like a file that flowreg writes and is not part of an
+//! output directory.
 
 mod file;
 mod lock;
@@ -38,18 +38,18 @@ use crate::io::files::{parent_of, sibling};
 pub use self::file::{FIRST_BYTES, OutputFile, write_file};
 pub(crate) use self::lock::Lock;
 
-/// What to do where the output exists.
+/// What to do if the output exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overwrite {
     /// Refuse ([`Error::Exists`]).
     #[default]
     Never,
-    /// Replace it, if flowreg wrote all of it.
+    /// Replace it if flowreg wrote all of it.
     Replace,
 }
 
 impl Overwrite {
-    /// By `--force`.
+    /// `Replace` if `--force` was given, else `Never`.
     pub fn forced(force: bool) -> Overwrite {
         if force {
             Overwrite::Replace
@@ -59,21 +59,21 @@ impl Overwrite {
     }
 }
 
-/// What a published directory is; it replaces only one of its kind.
+/// The kind of a published directory, which replaces only a directory of the same kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputKind {
     /// A prepared dataset.
     Dataset,
-    /// What a fit writes.
+    /// The output of a fit.
     Run,
-    /// A model for other programs.
+    /// An exported model.
     Export,
     /// The demo's photographs.
     Photographs,
 }
 
 impl OutputKind {
-    /// Each kind with a file that it has and no other.
+    /// Each kind and a file that only this kind contains.
     const FILES: [(&str, OutputKind); 4] = [
         ("dataset.json", OutputKind::Dataset),
         ("summary.json", OutputKind::Run),
@@ -81,7 +81,7 @@ impl OutputKind {
         ("imagelabels.mat", OutputKind::Photographs),
     ];
 
-    /// By the list of entries; `None` of one that has none of the files.
+    /// The kind of an output with these entries; `None` if they include none of [`Self::FILES`].
     fn of(entries: &BTreeSet<String>) -> Option<OutputKind> {
         let mut files = OutputKind::FILES.iter();
         let found = files.find(|(file, _)| entries.contains(*file));
@@ -98,20 +98,20 @@ impl OutputKind {
     }
 }
 
-/// File name of the list of a published directory's own entries.
+/// File name of the list of a published directory's entries.
 pub const ENTRIES: &str = ".flowreg.json";
-/// Longest list that is read.
+/// Limit on the length of the list, in bytes.
 const MAX_ENTRIES: u64 = 1 << 30;
-/// Advice to whoever meets something that `--force` does not replace.
+/// Advice in an error about an output that `--force` does not replace.
 const KEPT: &str = "`force` replaces only what flowreg wrote; move it away, or choose another path";
 
-/// [`ENTRIES`].
+/// The contents of [`ENTRIES`].
 #[derive(Debug, Serialize, Deserialize)]
 struct Entries {
-    /// Version of flowreg.
+    /// flowreg's version.
     flowreg: String,
-    /// Paths relative to the directory, with `/`; directories end in `/`. `None` while the
-    /// directory is being written.
+    /// Paths relative to the directory, separated by `/`; those of directories end in `/`. `None`
+    /// while the directory is being written.
     entries: Option<BTreeSet<String>>,
 }
 
@@ -133,9 +133,8 @@ impl Entries {
     }
 }
 
-/// Whether a directory is an output of flowreg, whatever else it holds: it has a list of its
-/// entries or, of earlier builds, a manifest or a summary with their fields. False where it
-/// cannot be read.
+/// Whether a directory is an output of flowreg: it contains a list of entries or, written by an
+/// earlier version, a manifest or summary. Other entries do not matter. False if it cannot be read.
 pub fn is_output(dir: &Path) -> bool {
     const MAX_JSON: u64 = 16 << 20;
     let has = |name: &str, fields: &[&str]| {
@@ -150,7 +149,7 @@ pub fn is_output(dir: &Path) -> bool {
         || has("summary.json", &["flowreg", "train_split", "eval_loss"])
 }
 
-/// A directory in the making. Dropped without [`Staging::publish`], it vanishes.
+/// An output directory that is being written. Dropped without [`Staging::publish`], it is removed.
 #[derive(Debug)]
 pub struct Staging {
     target: PathBuf,
@@ -162,14 +161,14 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Start writing what will become `target`; its parent is created if missing. A link is
-    /// followed: what it names is written or replaced. `sources` are the files and directories
-    /// that the output is made of.
+    /// Create the temporary directory of `target`, and the parent of `target` if it is missing. If
+    /// `target` is a link, it is followed. `sources` are the files and directories that the output
+    /// is made from.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::Locked`] if another process is writing it, [`Error::Format`]
-    /// for a target with entries that flowreg did not write, for a source inside the target and
-    /// for a target inside a source directory, [`Error::Io`].
+    /// [`Error::Exists`]; [`Error::Locked`] if another process is writing `target`;
+    /// [`Error::Format`] if `target` has entries that flowreg did not write, contains a source or is
+    /// inside one; [`Error::Io`].
     pub fn begin(
         target: &Path,
         kind: OutputKind,
@@ -182,9 +181,9 @@ impl Staging {
         refuse_existing(target, kind, overwrite)?;
         files::create_dir_all(parent_of(target))?;
         let lock = Lock::take(target)?;
-        // The lock is ours, so whoever made this is dead.
-        remove_remains(&dir)?;
-        // Checked again: its writer may have finished just before.
+        // We hold the lock, so the process that created this has ended.
+        remove_leftovers(&dir)?;
+        // Checked again: another process may have published before we took the lock.
         refuse_existing(target, kind, overwrite)?;
         files::create_dir(&dir)?;
         let staging = Staging {
@@ -199,27 +198,27 @@ impl Staging {
         Ok(staging)
     }
 
-    /// Where to write.
+    /// The temporary directory, to write into.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Write one small file.
+    /// Write a small file into [`Self::dir`].
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         files::write(&self.dir.join(name), bytes)
     }
 
-    /// Make the directory appear under its name.
+    /// Give the directory its final name.
     ///
     /// # Errors
-    /// Those of [`Staging::begin`]: the target may have changed meanwhile.
+    /// As [`Staging::begin`]: the target may have changed since.
     pub fn publish(mut self) -> Result<()> {
         let mut entries = BTreeSet::new();
         list(&self.dir, "", &mut entries)?;
         let list = Entries::to_json(Some(entries));
-        // Whole or not at all: what a killed process leaves is known by it.
+        // Atomic: the list tells an unfinished output from a finished one.
         files::replace(&self.dir.join(ENTRIES), &list)?;
-        // Checked again: the work in between may have taken hours.
+        // Checked again: hours may have passed since `begin`.
         refuse_existing(&self.target, self.kind, self.overwrite)?;
         files::sync_dir(&self.dir)?;
         if self.target.symlink_metadata().is_err() {
@@ -228,10 +227,9 @@ impl Staging {
             return files::sync_dir(parent_of(&self.target));
         }
         files::exchange(&self.dir, &self.target)?;
-        // What was there is now called `dir`, and no longer ours to remove.
+        // `dir` now names the old output, which `drop` must not remove.
         self.published = true;
-        // Something foreign may have come at the last moment, or the exchange may not be on the
-        // disk: then all is put back.
+        // If a foreign entry was added since the check, or the flush fails, exchange them back.
         let own = refuse_existing_as(&self.dir, self.kind, self.overwrite, &self.target)
             .and_then(|own| files::sync_dir(parent_of(&self.target)).map(|()| own));
         match own {
@@ -241,14 +239,14 @@ impl Staging {
                     self.published = false;
                     Err(error)
                 }
-                Err(_) => Err(kept_aside(&self.dir, error)),
+                Err(_) => Err(old_output_kept(&self.dir, error)),
             },
         }
     }
 }
 
-/// The new output is in place; what was there before is kept in `dir`.
-fn kept_aside(dir: &Path, why: impl ToString) -> Error {
+/// The error if the new output is in place and the old one remains, in `dir`.
+fn old_output_kept(dir: &Path, why: impl ToString) -> Error {
     let expected = "nothing foreign in the output that was replaced; the new output is complete, \
                     and the old one is kept in this directory: move it away";
     Error::format(dir, "content", why, expected)
@@ -262,8 +260,8 @@ impl Drop for Staging {
     }
 }
 
-/// What a link names, at the end of all links; any other path as it is, without a `/` or `/.` at its
-/// end, which asks for what a link leads to.
+/// The path with links followed, if it is a link; else the path. A trailing `/` or `/.`, with which
+/// the system would follow a link, is removed first.
 fn resolve(target: &Path) -> Result<PathBuf> {
     let target = &target.components().collect::<PathBuf>();
     match target.symlink_metadata() {
@@ -275,7 +273,7 @@ fn resolve(target: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The absolute path of something that need not exist, without links and `..`.
+/// The absolute path without links and `..`; its last components need not exist.
 fn absolute(path: &Path) -> Result<PathBuf> {
     let at = || Error::io(path, "find");
     let mut rest = Vec::new();
@@ -305,11 +303,11 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     Ok(known)
 }
 
-/// Refuse a source that the output would replace, and an output that a source would contain.
+/// Refuse a source inside the output, and an output inside a source.
 fn refuse_overlap(target: &Path, sources: &[&Path]) -> Result<()> {
     let output = absolute(target)?;
     for &source in sources {
-        // A source that cannot be found is refused where it is opened.
+        // A missing source is an error when it is opened.
         let Ok(found) = source.canonicalize() else {
             continue;
         };
@@ -327,12 +325,13 @@ fn refuse_overlap(target: &Path, sources: &[&Path]) -> Result<()> {
     Ok(())
 }
 
-/// Refuse a target that exists and may not be replaced.
+/// An error if the target exists and may not be replaced.
 fn refuse_existing(target: &Path, kind: OutputKind, overwrite: Overwrite) -> Result<()> {
     refuse_existing_as(target, kind, overwrite, target).map(drop)
 }
 
-/// The same for a target that is called `name` in messages; its own entries.
+/// [`refuse_existing`] with `name` as the target's path in messages. Returns the entries that
+/// flowreg wrote.
 fn refuse_existing_as(
     target: &Path,
     kind: OutputKind,
@@ -366,7 +365,7 @@ fn refuse_existing_as(
     }
 }
 
-/// The entries of a target that holds nothing else.
+/// The listed entries of a target; an error if it contains others.
 fn own_entries(target: &Path, name: &Path, is_dir: bool) -> Result<BTreeSet<String>> {
     if !is_dir {
         let expected = format!("a directory; {KEPT}");
@@ -391,8 +390,8 @@ fn own_entries(target: &Path, name: &Path, is_dir: bool) -> Result<BTreeSet<Stri
     }
 }
 
-/// The entries below a directory by their relative paths, without its [`ENTRIES`]. A directory
-/// ends in `/`, anything that is neither directory nor file in `@`, so that it is on no list.
+/// Relative paths of all entries below a directory, except [`ENTRIES`]. The path of a directory ends
+/// in `/`; that of anything else but a file in `@`, so that it matches no listed path.
 fn list(dir: &Path, prefix: &str, into: &mut BTreeSet<String>) -> Result<()> {
     let read = || Error::io(dir, "read the directory");
     for entry in fs::read_dir(dir).map_err(read())? {
@@ -400,7 +399,7 @@ fn list(dir: &Path, prefix: &str, into: &mut BTreeSet<String>) -> Result<()> {
         let kind = entry.file_type().map_err(read())?;
         let name = match entry.file_name().into_string() {
             Ok(name) => format!("{prefix}{name}"),
-            // No name of ours.
+            // flowreg writes no such name.
             Err(name) => format!("{prefix}{}@", name.to_string_lossy()),
         };
         if kind.is_dir() {
@@ -417,12 +416,12 @@ fn list(dir: &Path, prefix: &str, into: &mut BTreeSet<String>) -> Result<()> {
     Ok(())
 }
 
-/// Remove these entries, the list of them and the directory.
+/// Remove these entries, their list and the directory.
 ///
 /// # Errors
-/// [`Error::Format`] if something else is there, which stays.
+/// [`Error::Format`] if the directory has other entries, which are kept.
 fn remove_listed(dir: &Path, own: &BTreeSet<String>) -> Result<()> {
-    // In descending order: what is in a directory comes before the directory.
+    // In descending order the entries of a directory come before it.
     for entry in own.iter().rev() {
         let path = dir.join(entry);
         let _ = if entry.ends_with('/') {
@@ -433,17 +432,18 @@ fn remove_listed(dir: &Path, own: &BTreeSet<String>) -> Result<()> {
     }
     let _ = fs::remove_file(dir.join(ENTRIES));
     match fs::remove_dir(dir) {
-        Err(error) if dir.symlink_metadata().is_ok() => Err(kept_aside(dir, error)),
+        Err(error) if dir.symlink_metadata().is_ok() => Err(old_output_kept(dir, error)),
         _ => Ok(()),
     }
 }
 
-/// Remove the directory that a killed process left: one without a whole list was being written,
-/// and all of it is flowreg's; one with a list was an output, of which only that is.
+/// Remove the temporary directory that a killed process left. Without a complete list it is an
+/// unfinished output, and all of it is removed; with one it is a replaced output, and its listed
+/// entries are.
 ///
 /// # Errors
-/// [`Error::Format`] if something else is there, which stays.
-fn remove_remains(dir: &Path) -> Result<()> {
+/// [`Error::Format`] if the directory has other entries, which are kept.
+fn remove_leftovers(dir: &Path) -> Result<()> {
     if dir.symlink_metadata().is_err() || fs::remove_dir(dir).is_ok() {
         return Ok(());
     }
@@ -454,14 +454,13 @@ fn remove_remains(dir: &Path) -> Result<()> {
     remove_listed(dir, &own)
 }
 
-/// Whether it is a directory, and no link to one.
+/// Whether the path is a directory and not a link to one.
 fn is_directory(path: &Path) -> bool {
     path.symlink_metadata()
         .is_ok_and(|metadata| metadata.is_dir())
 }
 
-/// Whether it is a directory that flowreg was writing: its list is that of one, or the beginning
-/// of it.
+/// Whether the path is an unfinished output: a directory with the list of one, or a prefix of it.
 fn is_unfinished(dir: &Path) -> bool {
     let path = dir.join(ENTRIES);
     let is_list = || {
@@ -474,19 +473,19 @@ fn is_unfinished(dir: &Path) -> bool {
         && list().is_some_and(|list| Entries::to_json(None).starts_with(&list))
 }
 
-/// The directory `.NAME.partial` in which the file `target` is made, by several processes one
-/// after another: new, or as the last one left it. The caller holds the lock of `target`, and
-/// removes it by [`remove_all`].
+/// The directory `.NAME.partial` in which the file `target` is assembled: that of an earlier
+/// process, to be continued, or a new one. The caller holds the lock of `target` and removes the
+/// directory with [`remove_all`].
 ///
 /// # Errors
-/// [`Error::Format`] for anything else of that name; [`Error::Io`].
+/// [`Error::Format`] if something else has that name; [`Error::Io`].
 #[cfg(feature = "download")]
 pub(crate) fn resume_directory(target: &Path) -> Result<PathBuf> {
     let dir = sibling(target, "partial")?;
     if is_unfinished(&dir) {
         return Ok(dir);
     }
-    // A killed process may leave it empty.
+    // A killed process may have left it empty.
     if dir.symlink_metadata().is_ok() && fs::remove_dir(&dir).is_err() {
         let found = "something that flowreg did not write";
         return Err(files::refused_name(&dir, found));
@@ -496,8 +495,8 @@ pub(crate) fn resume_directory(target: &Path) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Remove an unfinished output, its list last: what a process leaves that is killed meanwhile is
-/// known by it, too.
+/// Remove an unfinished output, its list last, so that a process killed meanwhile leaves a directory
+/// that is recognized as unfinished.
 pub(crate) fn remove_all(dir: &Path) -> Result<()> {
     let mut all = BTreeSet::new();
     list(dir, "", &mut all)?;

@@ -1,10 +1,10 @@
-//! A strict, bounded reader and writer of safetensors files: models and checkpoints.
+//! Strict, bounded reader and writer of safetensors files: models and checkpoints.
 //!
 //! Format: <https://github.com/huggingface/safetensors#format>, read by the `safetensors`
-//! crate, which checks offsets, overlaps and leftovers. On top of it: a header of at most
-//! 1 MiB, names from a list that the caller fixes, and what flowreg wrote must be, byte for
-//! byte, what it would write again, with a CRC-32 of the data in its metadata. So no bit of
-//! such a file can change unseen.
+//! crate, which checks offsets, overlaps and trailing bytes. In addition the header has at most
+//! 1 MiB, and the names are those that the caller expects. A file that flowreg wrote contains a
+//! CRC-32 of its data, and must equal byte for byte what flowreg would write for its content, so that
+//! every changed bit is detected.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,68 +15,68 @@ use safetensors::tensor::{SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Longest header accepted, in bytes: class names are in it.
+/// Limit on the header's length, in bytes; it contains the class names.
 const MAX_HEADER: u64 = 1 << 20;
-/// The one key of the metadata that is flowreg's; several would be written in random order.
+/// The only metadata key that flowreg writes: several would be written in random order.
 const KEY: &str = "flowreg";
 
-/// One variant per lie that a file can tell.
+/// What is wrong with a safetensors file: a variant for each kind of damage.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TensorsError {
-    /// Shorter than its header, or a header longer than any of ours.
+    /// The file is shorter than its header, or the header is longer than 1 MiB.
     #[error(
         "header: found {found} bytes, claiming {claimed}, expected a safetensors file with a header of at most 1048576 bytes"
     )]
     Header {
         /// Bytes in the file.
         found: usize,
-        /// Bytes that the header claims, 0 if not even that is there.
+        /// Length of the header according to the file; 0 if the file is too short to have one.
         claimed: u64,
     },
-    /// No safetensors file: what the crate says.
+    /// Not a safetensors file: the message of the `safetensors` crate.
     #[error("header: found {0}, expected a safetensors file")]
     Parse(String),
-    /// A tensor that has no business there, or one too few.
+    /// A tensor is missing or not expected.
     #[error("tensors: found {found}, expected {expected}")]
     Names {
-        /// The names that are there.
+        /// The names in the file.
         found: String,
-        /// The names that should be.
+        /// The expected names.
         expected: String,
     },
-    /// Another type of numbers.
+    /// A tensor has another element type.
     #[error("{name}: found {found}, expected {expected}")]
     Dtype {
-        /// The tensor.
+        /// The tensor's name.
         name: String,
         /// Its type.
         found: String,
-        /// The type that it should have.
+        /// The expected type.
         expected: String,
     },
-    /// Metadata of another program, or none where there must be.
+    /// The metadata is that of another program, or missing.
     #[error("metadata: found {found}, expected {expected}")]
     Metadata {
-        /// What is there.
+        /// The metadata in the file.
         found: String,
-        /// What should be.
+        /// The expected metadata.
         expected: &'static str,
     },
-    /// The data's checksum is another than the file says.
+    /// The checksum of the data differs from that in the metadata.
     #[error("crc32: found {found}, expected {expected} as the file says: it is damaged")]
     Checksum {
-        /// Of the data.
+        /// The checksum of the data.
         found: String,
-        /// In the metadata.
+        /// The checksum in the metadata.
         expected: String,
     },
-    /// Not what flowreg writes for this content.
+    /// The file differs from what flowreg writes for its content.
     #[error("header: found another spelling, expected flowreg's own: the file is damaged")]
     NotCanonical,
 }
 
-/// Numbers of one tensor.
+/// The values of a tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Numbers<'a> {
     /// `F32`.
@@ -100,7 +100,7 @@ impl Numbers<'_> {
         }
     }
 
-    /// Copied by parts: nothing promises that the bytes are aligned.
+    /// Copied value by value: the bytes may be unaligned.
     fn of_bytes(dtype: Dtype, bytes: &[u8]) -> Numbers<'static> {
         match dtype {
             Dtype::F64 => Numbers::F64(
@@ -122,13 +122,13 @@ impl Numbers<'_> {
 pub struct Tensor<'a> {
     /// Its name.
     pub name: String,
-    /// Its shape; the product is the number of values.
+    /// Its shape; the product of the dimensions is the number of values.
     pub shape: Vec<usize>,
     /// Its values.
     pub numbers: Numbers<'a>,
 }
 
-/// Metadata with the checksum of itself and of the data.
+/// Metadata with a checksum of the metadata and the data.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Checksummed {
@@ -136,30 +136,30 @@ struct Checksummed {
     crc32: String,
 }
 
-/// The bytes of a file with these tensors and this metadata (without floats, which JSON may
-/// round).
+/// The bytes of a file with these tensors and this metadata. The metadata must not contain floats,
+/// which JSON may round.
 ///
 /// # Panics
-/// If a shape is not its values', or two names are the same.
+/// If a shape does not fit its values, or two names are equal.
 pub fn write(tensors: &[Tensor], about: Value) -> Vec<u8> {
     let crc32 = checksum(tensors, &about);
-    let sealed = serde_json::to_string(&Checksummed { about, crc32 }).expect("plain data");
+    let checksummed = serde_json::to_string(&Checksummed { about, crc32 }).expect("plain data");
     let views = tensors.iter().map(|tensor| {
         let Tensor { shape, numbers, .. } = tensor;
         let view = TensorView::new(numbers.dtype(), shape.clone(), numbers.bytes());
         (&*tensor.name, view.expect("the shape is the data's"))
     });
-    let metadata = HashMap::from([(KEY.to_string(), sealed)]);
+    let metadata = HashMap::from([(KEY.to_string(), checksummed)]);
     safetensors::serialize(views, Some(metadata)).expect("distinct names")
 }
 
-/// Read a file that has exactly the tensors `expected`, in their order; flowreg's metadata
-/// comes along where flowreg wrote it.
+/// The tensors of a file, in the order of `expected`, which must be all that it has; and the
+/// metadata, if flowreg wrote the file.
 ///
-/// Allocates at most three times the bytes given.
+/// Memory: at most three times the length of `bytes`.
 ///
 /// # Errors
-/// One variant of [`TensorsError`] per lie.
+/// [`TensorsError`], by kind of damage.
 pub fn read(
     bytes: &[u8],
     expected: &[(&str, Dtype)],
@@ -167,13 +167,13 @@ pub fn read(
     let metadata = metadata(bytes)?;
     let file = SafeTensors::deserialize(bytes).map_err(parse)?;
     let mut names = file.names();
-    let mut wanted: Vec<&str> = expected.iter().map(|(name, _)| *name).collect();
+    let mut expected_names: Vec<&str> = expected.iter().map(|(name, _)| *name).collect();
     names.sort_unstable();
-    wanted.sort_unstable();
-    if names != wanted {
+    expected_names.sort_unstable();
+    if names != expected_names {
         return Err(TensorsError::Names {
             found: names.join(", ").chars().take(200).collect(),
-            expected: wanted.join(", "),
+            expected: expected_names.join(", "),
         });
     }
     let mut tensors = Vec::new();
@@ -192,22 +192,22 @@ pub fn read(
             numbers: Numbers::of_bytes(dtype, view.data()),
         });
     }
-    let Some(sealed) = sealed(&metadata)? else {
+    let Some(Checksummed { about, crc32 }) = checksummed(&metadata)? else {
         return Ok((tensors, None));
     };
-    let found = checksum(&tensors, &sealed.about);
-    if found != sealed.crc32 {
-        let expected = sealed.crc32;
+    let found = checksum(&tensors, &about);
+    if found != crc32 {
+        let expected = crc32;
         return Err(TensorsError::Checksum { found, expected });
     }
-    if write(&tensors, sealed.about.clone()) == bytes {
-        Ok((tensors, Some(sealed.about)))
+    if write(&tensors, about.clone()) == bytes {
+        Ok((tensors, Some(about)))
     } else {
         Err(TensorsError::NotCanonical)
     }
 }
 
-/// [`read`] of all that a file has, by name.
+/// [`read`] for all tensors of a file, sorted by name.
 ///
 /// # Errors
 /// As [`read`].
@@ -220,7 +220,7 @@ pub fn read_all(bytes: &[u8]) -> Result<(Vec<Tensor<'static>>, Option<Value>), T
     read(bytes, &names)
 }
 
-/// Names and types of a file's tensors, by name, nothing being verified.
+/// Names and types of a file's tensors, sorted by name; checksums are not verified.
 fn names(bytes: &[u8]) -> Result<Vec<(String, Dtype)>, TensorsError> {
     metadata(bytes)?;
     let file = SafeTensors::deserialize(bytes).map_err(parse)?;
@@ -239,20 +239,20 @@ fn names(bytes: &[u8]) -> Result<Vec<(String, Dtype)>, TensorsError> {
     }
 }
 
-/// What the metadata of a file of flowreg says, its data being left aside and nothing verified:
-/// for a message that is better than that of [`read`], which is to follow.
+/// The metadata of a file that flowreg wrote, not verified: for a more precise error than that of a
+/// later [`read`].
 ///
 /// # Errors
 /// [`TensorsError`].
 pub fn about(bytes: &[u8]) -> Result<Value, TensorsError> {
-    sealed(&metadata(bytes)?)?.map_or_else(
+    checksummed(&metadata(bytes)?)?.map_or_else(
         || {
             Err(TensorsError::Metadata {
                 found: "none".to_string(),
                 expected: "flowreg's",
             })
         },
-        |sealed| Ok(sealed.about),
+        |checksummed| Ok(checksummed.about),
     )
 }
 
@@ -260,7 +260,7 @@ fn parse(error: SafeTensorError) -> TensorsError {
     TensorsError::Parse(error.to_string())
 }
 
-/// All metadata, the header being bounded.
+/// All metadata of a file whose header is not too long.
 fn metadata(bytes: &[u8]) -> Result<HashMap<String, String>, TensorsError> {
     let claimed = bytes
         .first_chunk()
@@ -273,8 +273,8 @@ fn metadata(bytes: &[u8]) -> Result<HashMap<String, String>, TensorsError> {
     Ok(header.metadata().clone().unwrap_or_default())
 }
 
-/// flowreg's metadata; `None` for a file that torch wrote.
-fn sealed(metadata: &HashMap<String, String>) -> Result<Option<Checksummed>, TensorsError> {
+/// flowreg's metadata; `None` if torch wrote the file.
+fn checksummed(metadata: &HashMap<String, String>) -> Result<Option<Checksummed>, TensorsError> {
     let bad = |found: String| TensorsError::Metadata {
         found: found.chars().take(200).collect(),
         expected: "what flowreg or torch writes; a model of an older flowreg is to be fitted again",
@@ -283,13 +283,13 @@ fn sealed(metadata: &HashMap<String, String>) -> Result<Option<Checksummed>, Ten
     if metadata.is_empty() || torchs && metadata.len() == 1 {
         return Ok(None);
     }
-    let Some(sealed) = metadata.get(KEY).filter(|_| metadata.len() == 1) else {
+    let Some(json) = metadata.get(KEY).filter(|_| metadata.len() == 1) else {
         let mut keys: Vec<&str> = metadata.keys().map(String::as_str).collect();
         keys.sort_unstable();
         return Err(bad(keys.join(", ")));
     };
-    match serde_json::from_str(sealed) {
-        Ok(sealed) => Ok(Some(sealed)),
+    match serde_json::from_str(json) {
+        Ok(checksummed) => Ok(Some(checksummed)),
         Err(error) => Err(bad(error.to_string())),
     }
 }
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_it_writes() {
+    fn round_trip_preserves_all_bits() {
         let (tensors, about) = read(&written(), &NAMES).unwrap();
         assert_eq!(about, Some(json!({"epoch": 3})));
         for (a, b) in tensors.iter().zip(example()) {
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bit_and_every_length_counts() {
+    fn every_flipped_bit_and_truncation_is_an_error() {
         let good = written();
         for bit in 0..8 * good.len() {
             let mut bad = good.clone();
@@ -353,7 +353,7 @@ mod tests {
         assert!(read(&[&good[..], b"x"].concat(), &NAMES).is_err());
     }
 
-    /// A file with this header and so many zeros as data.
+    /// A file with this header and `data` zero bytes.
     fn file(header: &str, data: usize) -> Vec<u8> {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend(header.as_bytes());
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn one_error_per_lie() {
+    fn each_kind_of_damage_has_an_error() {
         use TensorsError as E;
         let names = [("weight", Dtype::F32)];
         let weight = r#""weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#;
@@ -382,7 +382,7 @@ mod tests {
         let mut long = file("{}", 0);
         long[5] = 1;
         assert!(matches!(super::read(&long, &names), Err(E::Header { .. })));
-        // Trailing bytes, a hole, an overflow, no JSON: the crate's own refusals.
+        // Trailing bytes, a hole, an overflow, no JSON: errors of the crate.
         let huge = weight.replace("[1]", "[4294967296,4294967296,4]");
         let hole = weight.replace("[0,4]", "[4,8]");
         for (header, data) in [(weight, 5), (&*hole, 8), (&*huge, 4), ("x", 4)] {
@@ -405,25 +405,25 @@ mod tests {
             let found = read(&header, 4);
             assert!(matches!(found, Err(E::Metadata { .. })), "{metadata}");
         }
-        let sealed = |crc| {
+        let checksummed = |crc| {
             format!(
                 r#"{{"__metadata__":{{"flowreg":"{{\"about\":1,\"crc32\":\"{crc}\"}}"}},{weight}}}"#
             )
         };
         assert!(matches!(
-            read(&sealed("00000000"), 4),
+            read(&checksummed("00000000"), 4),
             Err(E::Checksum { .. })
         ));
-        let Err(E::Checksum { found, .. }) = read(&sealed("00000000"), 4) else {
+        let Err(E::Checksum { found, .. }) = read(&checksummed("00000000"), 4) else {
             unreachable!()
         };
-        // The right checksum, but the header is not padded as ours is.
-        assert_eq!(read(&sealed(&found), 4), Err(E::NotCanonical));
+        // The right checksum, but the header is not padded as flowreg pads it.
+        assert_eq!(read(&checksummed(&found), 4), Err(E::NotCanonical));
     }
 
     proptest! {
         #[test]
-        fn any_bytes_end_in_a_result(header in ".{0,200}", data in 0usize..64, bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn arbitrary_bytes_never_panic(header in ".{0,200}", data in 0usize..64, bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let _ = read(&bytes, &NAMES);
             let _ = read(&file(&header, data), &NAMES);
         }

@@ -4,7 +4,7 @@ use crate::io::npy::Dtype;
 use crate::io::npy::Header;
 use half::f16;
 
-const AS_THEY_ARE: ArrayOptions = ArrayOptions {
+const DEFAULTS: ArrayOptions = ArrayOptions {
     labels_from: 0,
     center: false,
     cancel: None,
@@ -17,7 +17,7 @@ fn npy(dtype: Dtype, shape: &[usize], data: Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
-fn every_type_becomes_f32() {
+fn numbers_of_all_types_are_converted_to_f32() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let numbers = [0.0, 1.0, 255.0, 51.0, 0.25, 2.0];
@@ -43,7 +43,7 @@ fn every_type_becomes_f32() {
         };
         prepare(
             &[part],
-            &AS_THEY_ARE,
+            &DEFAULTS,
             &path("out"),
             Overwrite::Replace,
             &|_| {},
@@ -69,7 +69,7 @@ fn every_type_becomes_f32() {
 
 /// More classes than rows, and one that only the validation rows have.
 #[test]
-fn classes_are_as_many_as_the_labels_of_all_parts_need() {
+fn the_number_of_classes_follows_from_the_labels_of_all_parts() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     std::fs::write(path("x.npy"), npy(Dtype::U8, &[2, 1], vec![0, 1])).unwrap();
@@ -80,14 +80,7 @@ fn classes_are_as_many_as_the_labels_of_all_parts_need() {
         x: path("x.npy"),
         y: path(y),
     });
-    let prepared = prepare(
-        &parts,
-        &AS_THEY_ARE,
-        &path("out"),
-        Overwrite::Never,
-        &|_| {},
-    )
-    .unwrap();
+    let prepared = prepare(&parts, &DEFAULTS, &path("out"), Overwrite::Never, &|_| {}).unwrap();
     assert_eq!(prepared.manifest.class_names.len(), 13);
     assert_eq!(prepared.train_labels, [0, 9]);
     let dataset = Dataset::open(path("out")).unwrap();
@@ -95,7 +88,7 @@ fn classes_are_as_many_as_the_labels_of_all_parts_need() {
 }
 
 #[test]
-fn arrays_that_lie_are_refused() {
+fn invalid_arrays_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let floats = |v: [f32; 4]| v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
@@ -117,7 +110,7 @@ fn arrays_that_lie_are_refused() {
         (
             npy(Dtype::F32, &[2, 2], floats([0.0; 4])),
             npy(Dtype::U8, &[3], vec![0, 1, 1]),
-            "one label a row, 2",
+            "one label per row, 2",
         ),
         (
             npy(Dtype::F32, &[2, 2], floats([0.0; 4])),
@@ -143,14 +136,8 @@ fn arrays_that_lie_are_refused() {
             x: path("x.npy"),
             y: path("y.npy"),
         }];
-        let error = prepare(
-            &parts,
-            &AS_THEY_ARE,
-            &path("out"),
-            Overwrite::Never,
-            &|_| {},
-        )
-        .unwrap_err();
+        let error =
+            prepare(&parts, &DEFAULTS, &path("out"), Overwrite::Never, &|_| {}).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
         assert!(!path("out").exists());
     }

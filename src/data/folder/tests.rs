@@ -41,7 +41,7 @@ fn rows(found: &Found) -> Vec<(&str, &str, u32)> {
 }
 
 #[test]
-fn a_draw_is_stratified_seeded_and_whole() {
+fn random_splits_are_stratified_seeded_and_complete() {
     let mut files: Vec<String> = (0..20).map(|i| format!("rose/{i:02}.JPG")).collect();
     files.extend((0..10).map(|i| format!("lily/deep/{i}.png")));
     let strangers = [
@@ -101,7 +101,7 @@ fn a_draw_is_stratified_seeded_and_whole() {
 }
 
 #[test]
-fn folders_make_the_splits() {
+fn folders_with_usual_names_are_splits() {
     let files = [
         "Train/a/1.jpg",
         "Train/b/1.jpg",
@@ -120,9 +120,8 @@ fn folders_make_the_splits() {
     assert_eq!(found.layout, layout);
 }
 
-/// What a layout becomes: classes, the splits with their folders' names, or a refusal.
 #[test]
-fn the_whole_layout_decides() {
+fn the_layout_is_derived_or_rejected_as_ambiguous() {
     let classes = |names: &str| (names.to_string(), String::new());
     let splits = |names: &str, left_out: &str| (names.to_string(), left_out.to_string());
     let auto = options();
@@ -273,7 +272,7 @@ fn the_whole_layout_decides() {
 }
 
 #[test]
-fn what_is_no_row_is_counted_and_named() {
+fn entries_left_out_are_counted_and_named() {
     let dir = tree(&["a/1.png", "b/1.jpg", "b/notes", "loose.png", "b/empty/x.md"]);
     let root = dir.path();
     put(root, "a/photo", b"\xff\xd8\xff\xe0....");
@@ -326,7 +325,7 @@ fn what_is_no_row_is_counted_and_named() {
 
 #[cfg(unix)]
 #[test]
-fn links_are_followed_without_circles() {
+fn links_are_followed_except_to_parent_folders() {
     use std::os::unix::fs::symlink;
     let dir = tree(&[
         "p/a/1.png",
@@ -373,7 +372,7 @@ fn links_are_followed_without_circles() {
         "3 links to folders above them (a/more/root, a/up, c/root)",
     ];
     assert_eq!(found.photographs.left_out, left_out);
-    // No circle, but twice as many ways with every step.
+    // Links without a cycle whose paths multiply.
     let mut walk = Walk::new(&root, false);
     walk.folders = MAX_FOLDERS - 3;
     let error = walk.folder(&root, &mut Vec::new()).unwrap_err();
@@ -382,7 +381,7 @@ fn links_are_followed_without_circles() {
 
 #[cfg(unix)]
 #[test]
-fn names_need_not_be_utf8_unless_they_name_a_class() {
+fn only_class_names_must_be_utf8() {
     use std::os::unix::ffi::OsStrExt;
     let name = |bytes: &'static [u8]| Path::new(OsStr::from_bytes(bytes));
     let dir = tree(&["a/1.png", "b/1.png"]);
@@ -396,7 +395,7 @@ fn names_need_not_be_utf8_unless_they_name_a_class() {
     assert!(error.contains("rename the folder"), "{error}");
 }
 
-/// A tree of files: names that are pictures, strangers or hidden, some folders deep.
+/// Paths of files, up to three folders deep: pictures, other files, and hidden ones.
 fn files() -> impl Strategy<Value = Vec<String>> {
     let folder = prop::sample::select(vec![
         "train", "val", "test", "a", "a-b", "a.b", "b", "B", "ab", "z",
@@ -415,10 +414,10 @@ fn files() -> impl Strategy<Value = Vec<String>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Every file is a row or is counted, whatever the layout is taken for; and the rows of a
-    /// class are in the order of Python's `sorted(os.walk(..))`: by folder, then by name.
+    /// In each layout every file is a row or is counted, and the rows of a class are in the order of
+    /// Python's `sorted(os.walk(..))`: by folder, then by name.
     #[test]
-    fn nothing_is_lost(files in files(), layout in 0..3usize) {
+    fn every_file_is_a_row_or_counted(files in files(), layout in 0..3usize) {
         let dir = tree(&files.iter().map(String::as_str).collect::<Vec<_>>());
         let options = FolderOptions {
             layout: [None, Some(Layout::Classes), Some(Layout::Splits)][layout],

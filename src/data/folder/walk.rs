@@ -1,4 +1,4 @@
-//! The folders and pictures below a root, and what lies beside them.
+//! Walk through the folders below a root: its pictures, and the entries that are left out.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -14,17 +14,17 @@ use crate::io::{files, publish};
 const PICTURES: [&str; 10] = [
     "jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp", "tif", "tiff",
 ];
-/// Extensions of pictures that are not.
+/// Extensions of pictures in unsupported formats.
 const OTHER_PICTURES: [&str; 14] = [
     "heic", "heif", "avif", "jxl", "jp2", "ppm", "pgm", "pbm", "psd", "svg", "dng", "cr2", "nef",
     "arw",
 ];
-/// More folders than a tree has: links to folders that hold links multiply.
+/// Limit on the number of folders: paths multiply if folders contain links to folders with links.
 pub(super) const MAX_FOLDERS: usize = 1 << 20;
-/// Names that are given of what is left out.
+/// Limit on the names in a sentence about entries left out.
 const NAMED: usize = 3;
 
-/// A folder with the pictures and folders in it that count.
+/// A folder with its pictures and subfolders.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     pub path: PathBuf,
@@ -42,18 +42,18 @@ impl Tree {
         !self.pictures.is_empty() || self.holds_classes()
     }
 
-    /// Whether a folder in it holds pictures.
+    /// Whether one of its subfolders contains pictures.
     pub fn holds_classes(&self) -> bool {
         self.folders.iter().any(Tree::holds_pictures)
     }
 
-    /// The folders in it that hold pictures, at any depth.
+    /// The subfolders that contain pictures, at any depth.
     pub fn with_pictures(&self) -> impl Iterator<Item = &Tree> {
         self.folders.iter().filter(|folder| folder.holds_pictures())
     }
 
-    /// All pictures, in the order of `sorted(os.walk(..))`: by the path of their folder as text,
-    /// then by name.
+    /// All pictures, in the order of `sorted(os.walk(..))`: by the bytes of their folder's path, then
+    /// by name.
     pub fn pictures(&self) -> Vec<&Path> {
         fn collect<'a>(tree: &'a Tree, all: &mut Vec<&'a Tree>) {
             all.push(tree);
@@ -67,7 +67,7 @@ impl Tree {
     }
 }
 
-/// What is no row, by kind.
+/// The kinds of entries that are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Beside,
@@ -78,12 +78,12 @@ pub(super) enum Kind {
     NotFiles,
     Hidden,
     Output,
-    Circle,
+    ParentLink,
     Unreadable,
 }
 
 impl Kind {
-    /// For one, and for more.
+    /// Words for one such entry, and for several.
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Kind::Beside => ("folder beside the splits", "folders beside the splits"),
@@ -100,13 +100,13 @@ impl Kind {
             Kind::NotFiles => ("pipe, socket or device", "pipes, sockets or devices"),
             Kind::Hidden => ("hidden name", "hidden names"),
             Kind::Output => ("output of flowreg", "outputs of flowreg"),
-            Kind::Circle => ("link to a folder above it", "links to folders above them"),
+            Kind::ParentLink => ("link to a folder above it", "links to folders above them"),
             Kind::Unreadable => ("folder that cannot be read", "folders that cannot be read"),
         }
     }
 }
 
-/// Numbers and first names of what is no row.
+/// Counts and first names of the entries left out, by kind.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut(BTreeMap<Kind, (usize, Vec<String>)>);
 
@@ -114,7 +114,7 @@ impl LeftOut {
     pub fn add(&mut self, kind: Kind, name: impl FnOnce() -> String) {
         let (count, names) = self.0.entry(kind).or_default();
         *count += 1;
-        // The folders beside splits are few, and each may be a class.
+        // More of the folders beside the splits: each may be a class.
         if names.len() < NAMED || kind == Kind::Beside && names.len() < 10 * NAMED {
             names.push(name());
         }
@@ -154,7 +154,7 @@ impl<'a> Walk<'a> {
         self.left_out.add(kind, || shown(root, path));
     }
 
-    /// Read a folder; `above` are those that it lies in.
+    /// Read a folder; `above` are its parents.
     pub fn folder(&mut self, path: &Path, above: &mut Vec<files::FolderId>) -> Result<Tree> {
         self.folders += 1;
         if self.folders > MAX_FOLDERS {
@@ -180,7 +180,7 @@ impl<'a> Walk<'a> {
                 self.leave_out(Kind::Hidden, &path);
                 continue;
             }
-            // Of a link, what it names; None if that is nothing.
+            // Links are followed; `None` for a broken link.
             let kind = match entry.file_type() {
                 Ok(kind) if !kind.is_symlink() => Some(kind),
                 _ => fs::metadata(&path)
@@ -195,7 +195,7 @@ impl<'a> Walk<'a> {
             } else if publish::is_output(&path) {
                 self.leave_out(Kind::Output, &path);
             } else if files::folder_id(&path).is_ok_and(|id| above.contains(&id)) {
-                self.leave_out(Kind::Circle, &path);
+                self.leave_out(Kind::ParentLink, &path);
             } else {
                 let below = self.folder(&path, above)?;
                 tree.folders.push(below);
@@ -206,8 +206,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Why a file is no row; None for a row. Files with a picture's extension are rows whatever is in
-/// them; of others the first bytes decide. Nothing but a regular file is opened.
+/// Why a file is left out; `None` for a row. Files with the extension of a picture are rows; others
+/// if they begin with the signature of a picture. Only regular files are opened.
 fn file_kind(path: &Path, kind: Option<FileType>) -> Option<Kind> {
     let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
     let extension = extension.to_ascii_lowercase();
@@ -236,7 +236,7 @@ fn begins_as_a_picture(path: &Path) -> bool {
     })
 }
 
-/// A path below `root`, for people.
+/// A path relative to `root`, for messages.
 pub(super) fn shown(root: &Path, path: &Path) -> String {
     let path = path.strip_prefix(root).unwrap_or(path);
     path.display().to_string()

@@ -6,7 +6,7 @@ fn parse(text: &str) -> Option<LabelValue> {
     LabelValue::parse(text.as_bytes()).ok()
 }
 
-/// Names and the class of each label, or the refusal.
+/// Class names and the class of each label, or the error.
 fn encoded(labels: &[&str]) -> std::result::Result<(Vec<String>, Vec<i64>), String> {
     let mut encoder = LabelEncoder::default();
     let mut codes = Vec::new();
@@ -20,7 +20,7 @@ fn encoded(labels: &[&str]) -> std::result::Result<(Vec<String>, Vec<i64>), Stri
 }
 
 #[test]
-fn one_rule_says_what_a_label_is() {
+fn labels_are_parsed_to_their_values() {
     use LabelValue::*;
     for (text, value) in [
         ("1", Number(1)),
@@ -53,21 +53,21 @@ fn one_rule_says_what_a_label_is() {
 }
 
 #[test]
-fn labels_are_never_merged_unsaid() {
+fn different_spellings_are_merged_only_without_names() {
     let of = |names: &[&str], classes: &[i64]| {
         Ok((
             names.iter().map(ToString::to_string).collect(),
             classes.to_vec(),
         ))
     };
-    // Numbers and truth values are what they mean, where there is nothing else.
+    // Labels that are all numbers or all truth values are compared by value.
     assert_eq!(
         encoded(&["10", "9.0", "9", " 10"]),
         of(&["9", "10"], &[1, 0, 0, 1])
     );
     let truths = encoded(&["TRUE", "false", "True", "False"]);
     assert_eq!(truths, of(&["False", "True"], &[1, 0, 1, 0]));
-    // Beside names they are text.
+    // With names among them, labels are compared as text.
     assert_eq!(
         encoded(&["10", "9", "x"]),
         of(&["10", "9", "x"], &[0, 1, 2])
@@ -107,7 +107,7 @@ fn labels_are_never_merged_unsaid() {
 }
 
 proptest! {
-    /// A whole number is one class however it is written, and in its place among the others.
+    /// All spellings of a whole number are one class; classes are in numerical order.
     #[test]
     fn spellings_of_a_number_are_one_class(
         numbers in prop::collection::vec(-99_999i64..99_999, 1..20),
@@ -135,10 +135,10 @@ proptest! {
         }
     }
 
-    /// What a class is called is read as that class, also by another encoder; labels of
-    /// different text share a class only where all are numbers or all truth values.
+    /// The name of a class is a label of that class, also for another encoder; labels of different
+    /// text share a class only if all are numbers or all truth values.
     #[test]
-    fn names_are_labels_of_their_classes(
+    fn class_names_encode_to_their_classes(
         labels in prop::collection::vec("[ 01+.eaA]{0,3}|true|TRUE|False|rose|Rose", 1..8),
     ) {
         let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
@@ -161,7 +161,7 @@ proptest! {
 }
 
 #[test]
-fn names_are_numbered_as_numpy_unique_does() {
+fn names_are_numbered_like_numpy_unique() {
     let of = |names: &[&str]| Labels {
         path: PathBuf::from("y.npy"),
         values: names_of(names),
@@ -188,9 +188,9 @@ fn names_are_numbered_as_numpy_unique_does() {
     assert!(number(vec![of(&["a"])], 1, 100).is_err());
 }
 
-/// No number of rows makes the arithmetic of lengths wrap.
+/// The arithmetic of lengths does not overflow for any number of rows.
 #[test]
-fn labels_of_any_number_of_rows_are_compared() {
+fn another_number_of_rows_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("y.npy");
     let mut file = Header::encode(Dtype::U8, &[2]);
@@ -200,18 +200,17 @@ fn labels_of_any_number_of_rows_are_compared() {
     for rows in [1, 3, 1 << 61, usize::MAX] {
         let error = read(&path, Some(rows)).unwrap_err().to_string();
         assert!(
-            error.contains(&format!("one label a row, {rows}")),
+            error.contains(&format!("one label per row, {rows}")),
             "{error}"
         );
     }
 }
 
-/// What is said of a number is true of it.
 #[test]
-fn floats_that_are_no_labels_are_told_apart() {
+fn invalid_float_labels_are_rejected_by_kind() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("y.npy");
-    for (label, said) in [
+    for (label, message) in [
         (f64::NAN, "drop rows without a label"),
         (
             0.5,
@@ -223,6 +222,6 @@ fn floats_that_are_no_labels_are_told_apart() {
         file.extend(label.to_le_bytes());
         std::fs::write(&path, file).unwrap();
         let error = read(&path, None).unwrap_err().to_string();
-        assert!(error.contains(said), "{error}");
+        assert!(error.contains(message), "{error}");
     }
 }

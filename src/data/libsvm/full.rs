@@ -1,33 +1,33 @@
-//! Columns that have a value in every row: those that may lose digits in f32.
+//! Columns with a value in every row: only these may lose digits in f32.
 //!
-//! A column in which the text leaves out a zero differs by all of its values from row to row, so
-//! that rounding takes nothing of its differences.
+//! A column with an omitted zero varies by as much as its values, so that their rounding is small
+//! relative to its standard deviation.
 
 use std::path::Path;
 
 use crate::data::columns::Columns;
 use crate::error::Result;
 
-/// A column that is not looked at.
+/// The place of an index that is not observed.
 const NONE: u32 = u32::MAX;
 
-/// What is seen of the columns that the first row of the first text has; of other texts, of those
-/// that all rows of the first have.
+/// Statistics of the columns in the first row of the first text; for later texts, of the columns in
+/// all rows of the first.
 pub struct FullColumns {
-    /// For each index its place, or [`NONE`].
+    /// The place of each index in `indices`, or [`NONE`].
     places: Vec<u32>,
     indices: Vec<u32>,
     counts: Vec<u64>,
     columns: Columns,
     rows: u64,
-    /// What to subtract of each column, once the first text was read.
+    /// The shift of each column, after the first text.
     shift: Option<Vec<f64>>,
-    /// Of the text after the first that is being read.
+    /// Statistics of the current text, after the first.
     other: Option<Columns>,
 }
 
 impl FullColumns {
-    /// Of a first row. Memory: 72 bytes for each of its values, and 4 for each index.
+    /// The columns of a first row. Memory: 72 bytes per value, and 4 per index.
     pub fn new(first: &[(u32, f64)]) -> FullColumns {
         let indices: Vec<u32> = first.iter().map(|(index, _)| *index).collect();
         let mut places = vec![NONE; indices.last().map_or(0, |&last| last as usize + 1)];
@@ -45,7 +45,7 @@ impl FullColumns {
         }
     }
 
-    /// Take note of a row.
+    /// Add a row.
     pub fn observe(&mut self, values: &[(u32, f64)]) {
         self.rows += 1;
         for &(index, value) in values {
@@ -60,20 +60,20 @@ impl FullColumns {
         }
     }
 
-    /// At the end of a text: what f32 loses of it. Columns that lose digits in the first may be
-    /// shifted (`center`).
+    /// End a text: refuse its columns that lose digits, or, in the first text with `center`, shift
+    /// them.
     ///
     /// # Errors
-    /// Those of [`Columns::settle`] and [`Columns::refuse_beside`], with the index of the feature.
+    /// As [`Columns::settle`] and [`Columns::refuse_beside`], with the index of the feature.
     pub fn end(&mut self, center: bool, path: &Path) -> Result<()> {
         let name = |place: usize| format!("index {}", self.indices[place]);
         if let Some(other) = &self.other {
             self.columns.refuse_beside(other, path, name)?;
         } else {
-            // Only those that every row had.
+            // Only columns with a value in every row.
             for (place, &count) in self.counts.iter().enumerate() {
                 if count < self.rows {
-                    self.columns.forget(place);
+                    self.columns.reset(place);
                 }
             }
             self.shift = self.columns.settle(center, path, name)?;
@@ -83,7 +83,7 @@ impl FullColumns {
         Ok(())
     }
 
-    /// What to subtract of each feature, if there is one that is shifted.
+    /// The shift of each feature; `None` if none is shifted.
     pub fn shift(&self, first_index: usize, features: usize) -> Option<Vec<f64>> {
         let of_columns = self.shift.as_ref()?;
         let mut shift = vec![0.0; features];

@@ -1,31 +1,30 @@
-//! One line of LIBSVM's text.
+//! Parser of a line of LIBSVM's text.
 
 use crate::data::dataset::{is_usable, usable};
 use crate::data::labels::LabelValue;
 
-/// Most features: a row of 64 MiB.
+/// Limit on the number of features: a row of 64 MiB.
 pub const MAX_FEATURES: usize = 16 << 20;
 
-/// What a line says beside its values.
+/// The label and query of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head<'a> {
-    /// The label as it is written; `None` if the line begins with a value.
+    /// The text of the label; `None` if the line begins with a value.
     pub label: Option<&'a str>,
-    /// Whether it names its query (`qid:7`), as files for ranking do.
+    /// Whether there is a `qid:`, as in files for ranking.
     pub query: bool,
 }
 
-/// What was found and what was expected.
+/// What was found, and what was expected.
 pub type Refusal = (String, &'static str);
 
-/// Parse `LABEL [qid:N] INDEX:VALUE ... [# comment]`: what it says beside its values, or `None`
-/// of a line without any. `value` is given each index as it is written, at most
-/// [`MAX_FEATURES`] and above the one before, and its value, of at most 10¹⁵.
+/// Parse `LABEL [qid:N] INDEX:VALUE ... [# comment]`; `None` for a blank line or a comment. `value`
+/// is called with each index, ascending and at most [`MAX_FEATURES`], and its value, at most 10¹⁵.
 ///
-/// Words stand between blanks of any kind. A comment may be in any encoding.
+/// Words are separated by ASCII white space. A comment may be in any encoding.
 ///
 /// # Errors
-/// The word that is something else, and what should be there.
+/// The first invalid word, and what was expected.
 pub fn parse_line<'a>(
     line: &'a [u8],
     value: &mut dyn FnMut(usize, f64),
@@ -70,10 +69,10 @@ pub fn parse_line<'a>(
     Ok(Some(Head { label, query }))
 }
 
-/// A label that is a whole number, such as `1`, `+1`, `-1` or `1.0`.
+/// The value of a label that is a whole number, such as `1`, `+1`, `-1` or `1.0`.
 ///
 /// # Errors
-/// What it is instead.
+/// What was found, and what was expected.
 pub fn whole_label(label: Option<&str>) -> Result<i64, Refusal> {
     let Some(label) = label else {
         let expected = "a label, a whole number, at the start of the line";
@@ -114,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_other_writers_are_read() {
+    fn valid_lines_are_parsed() {
         let of = |label, query, values: &[(usize, f64)]| {
             Ok(Some((Head { label, query }, values.to_vec())))
         };
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn other_words_are_named() {
+    fn invalid_words_are_named() {
         for (line, found, expected) in [
             (&b"1 2:1 2:1"[..], "2:1", "ascend"),
             (b"1 3:1 2:1", "2:1", "ascend"),
@@ -187,9 +186,9 @@ mod tests {
     }
 
     proptest! {
-        /// What is written is read, whatever stands between the words.
+        /// For all separators and line ends.
         #[test]
-        fn written_values_come_back(
+        fn round_trip_preserves_label_and_values(
             label in -1_000_000i64..1_000_000,
             values in prop::collection::btree_map(0usize..=MAX_FEATURES, -1e15f64..1e15, 0..20),
             blank in prop::sample::select(vec![" ", "\t", "  ", "\x0C"]),

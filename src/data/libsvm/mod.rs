@@ -1,5 +1,5 @@
-//! LIBSVM's text to dataset: a line is `LABEL INDEX:VALUE ...`, indices ascending from 1 or 0.
-//! Rows are written out whole: zeros that the text leaves out are stored.
+//! Conversion of LIBSVM's text to a dataset. A line is `LABEL INDEX:VALUE ...`, with ascending
+//! indices from 1 or 0. The rows of the dataset are dense: omitted zeros are stored.
 
 mod full;
 mod line;
@@ -27,38 +27,38 @@ use crate::io::files;
 use crate::io::publish::{OutputKind, Overwrite, Staging};
 use crate::progress::Cancel;
 
-/// Rows between two looks at what the dense rows take.
-const LOOK: usize = 1 << 12;
-/// The sparse rows, in the directory in the making.
+/// Rows between checks of the space that the dense rows need.
+const ROWS_PER_CHECK: usize = 1 << 12;
+/// File name of the sparse rows, in the temporary directory of the output.
 const SPOOL: &str = "rows.spool";
 
-/// How texts are read.
+/// Options of the conversion of LIBSVM's text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LibsvmOptions {
     /// The lowest index, 0 or 1; `None` for 0 if any line has index 0, else 1.
     pub first_index: Option<u8>,
-    /// Number of features; `None` for as many as the largest index of all texts needs.
+    /// Number of features; `None` to derive it from the largest index of all texts.
     pub features: Option<usize>,
     /// Subtract a number near the mean, in f64, of features whose differences f32 would lose, and
     /// store it with the data; if not set, such features are refused.
     pub center: bool,
-    /// What stops the preparation before its end.
+    /// Stops the conversion when set.
     pub cancel: Option<Cancel>,
 }
 
-/// How far a conversion is.
+/// Progress of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress {
-    /// More rows have been read.
+    /// Number of rows read since the last event.
     Read(u64),
     /// All texts have been read.
     Found(Found),
-    /// More rows have been written.
+    /// Number of rows written since the last event.
     Written(u64),
 }
 
-/// What the texts hold, and what it will take on the disk.
+/// Size of the texts, and of the dataset on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Found {
@@ -66,20 +66,20 @@ pub struct Found {
     pub rows: usize,
     /// d.
     pub features: usize,
-    /// Values in the texts; all others are 0.
+    /// Number of values in the texts; all others are 0.
     pub values: u64,
     /// The lowest index: 0 or 1.
     pub first_index: u8,
-    /// Lines whose `qid:` was passed over.
+    /// Number of lines with a `qid:`, which is ignored.
     pub queries: u64,
     /// Bytes of the dense rows and their labels.
     pub bytes: u128,
-    /// Bytes of the sparse rows, which are beside them on the disk while they are written.
+    /// Bytes of the temporary file of sparse rows, which exists while the dense rows are written.
     pub spool: u64,
 }
 
 impl Found {
-    /// Refuse rows that do not fit the disk; `free`: its free bytes before any row was written.
+    /// Refuse rows that do not fit the disk; `free`: its free bytes before the conversion.
     fn refuse_beyond(&self, free: u64, out: &Path) -> Result<()> {
         let Found {
             rows,
@@ -103,17 +103,17 @@ impl Found {
 
 /// Convert texts into the dataset directory `out`, which appears complete or not at all.
 ///
-/// Classes are the labels of all texts in numerical order, and keep them as names. Cost: one pass
-/// over the texts, one over the sparse rows; on the disk 4 bytes for every row and feature, and
-/// while it works 12 for every value in the texts; memory: three blocks of 4 MB (of a row at least) and 8 bytes a
-/// row.
+/// Classes are the labels of all texts in numerical order; their names are the labels.
+///
+/// Cost: a pass over the texts and one over the sparse rows. Disk: 4 bytes per row and feature, and
+/// temporarily 12 per value in the texts. Memory: three blocks of 4 MB (at least a row), and 8 bytes
+/// per row.
 ///
 /// # Errors
-/// [`Error::Format`] names file and line of what is no such text, and features whose differences
-/// f32 would lose; [`Error::Options`] for fewer
-/// features than there are; [`Error::Io`] if the disk has not the bytes that the rows will take;
-/// [`Error::Memory`], [`Error::Exists`], [`Error::Locked`], [`Error::Changed`],
-/// [`Error::Interrupted`].
+/// [`Error::Format`], which names file and line, for invalid text and for features whose differences
+/// f32 would lose (unless `center`); [`Error::Options`] for fewer features than there are;
+/// [`Error::Io`] if the disk has too little space for the rows; [`Error::Memory`],
+/// [`Error::Exists`], [`Error::Locked`], [`Error::Changed`], [`Error::Interrupted`].
 pub fn prepare(
     parts: &[Part],
     options: &LibsvmOptions,
@@ -209,21 +209,21 @@ fn refuse_options(parts: &[Part], options: &LibsvmOptions) -> Result<()> {
     refuse_twice(parts.iter().map(|part| part.path.as_path()))
 }
 
-/// Texts being read into the spool.
+/// State while the texts are read into the spool.
 struct Reading<'a> {
     out: &'a Path,
     options: &'a LibsvmOptions,
     cancel: Cancel,
-    /// Bytes that the disk has, if that is known.
+    /// Free bytes of the disk, if known.
     free: Option<u64>,
     spool: Spool,
     encoder: LabelEncoder,
-    /// Of each part the code of each row's label.
+    /// For each part, the code of each row's label.
     codes: Vec<Vec<u32>>,
     full: Option<FullColumns>,
     /// The lowest index.
     first: usize,
-    /// The largest index and one.
+    /// The largest index, plus one.
     end: usize,
     found: Found,
 }
@@ -232,7 +232,7 @@ impl Reading<'_> {
     fn read(&mut self, path: &Path, progress: &dyn Fn(Progress)) -> Result<()> {
         let mut text = open_text(path, &self.cancel)?;
         let (mut codes, mut values) = (Vec::new(), Vec::new());
-        let mut said = 0;
+        let mut reported = 0;
         loop {
             values.clear();
             let mut keep = |index, value| values.push((index as u32, value));
@@ -251,10 +251,10 @@ impl Reading<'_> {
             self.full.get_or_insert_with(full).observe(&values);
             self.found.values += values.len() as u64;
             self.found.queries += u64::from(query);
-            if codes.len().is_multiple_of(LOOK) {
-                self.found.rows += codes.len() - said;
-                progress(Progress::Read((codes.len() - said) as u64));
-                said = codes.len();
+            if codes.len().is_multiple_of(ROWS_PER_CHECK) {
+                self.found.rows += codes.len() - reported;
+                progress(Progress::Read((codes.len() - reported) as u64));
+                reported = codes.len();
                 self.refuse_size()?;
             }
         }
@@ -262,13 +262,13 @@ impl Reading<'_> {
         if let Some(full) = &mut self.full {
             full.end(self.options.center, path)?;
         }
-        self.found.rows += codes.len() - said;
-        progress(Progress::Read((codes.len() - said) as u64));
+        self.found.rows += codes.len() - reported;
+        progress(Progress::Read((codes.len() - reported) as u64));
         self.codes.push(codes);
         Ok(())
     }
 
-    /// The lowest index that is allowed, by what is known.
+    /// The lowest allowed index, given the rows read up to now.
     fn first_index(&self) -> usize {
         match self.options.first_index {
             Some(first) => usize::from(first),
@@ -294,7 +294,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Refuse rows that the disk or memory cannot hold: those read up to now.
+    /// Refuse the rows read up to now if they exceed the disk or memory.
     fn refuse_size(&mut self) -> Result<()> {
         let features = match self.options.features {
             Some(features) => features,
@@ -325,8 +325,8 @@ impl Reading<'_> {
     }
 }
 
-/// The label of the next row and whether it names a query; `value` is given each value with its
-/// index as it is written.
+/// Parse the next row: its label, and whether it has a `qid:`. `value` is called with each index, as
+/// in the text, and value.
 fn next_row(text: &mut Text, value: &mut dyn FnMut(usize, f64)) -> Result<Option<(i64, bool)>> {
     let refusal = loop {
         let Some(line) = text.next_line()? else {

@@ -1,4 +1,4 @@
-//! LIBSVM's text as rows for a model.
+//! Reader of LIBSVM's text as rows for a model.
 
 use crate::data::dataset::NumberFormat;
 use crate::data::labels::given;
@@ -7,10 +7,10 @@ use crate::data::row_reader::{Finish, RowReader};
 use crate::data::text::Text;
 use crate::error::{Error, Result};
 
-/// Rows of a text, read front to back, with the labels that it has.
+/// Reader of the rows of a text, and of its labels.
 ///
-/// Values of features that the model does not have are left out: it saw none of them, so they
-/// say nothing. [`RowReader::remarks`] tells of them.
+/// Values of features that the model does not have are left out: they were 0 in all its training
+/// rows. [`RowReader::remarks`] counts them.
 pub struct LibsvmRows {
     text: Text,
     features: usize,
@@ -18,21 +18,21 @@ pub struct LibsvmRows {
     first: usize,
     finish: Finish,
     labels: Vec<Option<String>>,
-    /// A row without values.
+    /// The features of a row without values.
     empty: Vec<f32>,
-    /// Values of features that the model does not have, and line and index of the first.
+    /// Number of values of features that the model does not have, and line and index of the first.
     beyond: u64,
     first_beyond: (u64, usize),
     queries: u64,
     /// Whether a line had a value.
     has_values: bool,
-    /// Why reading ended, once the rows before have been handed on.
+    /// The error that ended reading; returned after the rows before it.
     ended: Option<Error>,
 }
 
 impl LibsvmRows {
-    /// Rows of `features` numbers for a model whose rows were made by `format`: indices begin at
-    /// its first index, 1 if it has none.
+    /// A reader for a model with `features` features and this number format; indices begin at its
+    /// `first_index`, or at 1.
     pub fn new(text: Text, format: &NumberFormat, features: usize) -> LibsvmRows {
         let mut finish = Finish::of_numbers(format);
         let empty = (0..features).map(|column| finish.value(column, 0.0).unwrap_or(f32::NAN));
@@ -53,9 +53,10 @@ impl LibsvmRows {
         }
     }
 
-    /// Read a line that says anything into a row: what is wrong with it, or `None` at the end.
+    /// Read the next row, skipping blank lines and comments; `None` at the end. The inner error is
+    /// that of an invalid row.
     fn next(&mut self, row: &mut [f32]) -> Result<Option<Result<(), Error>>> {
-        // A line that says nothing has no values, so that this stays.
+        // Skipped lines have no values, so this is done once.
         row.copy_from_slice(&self.empty);
         loop {
             let (first, features) = (self.first, self.features);
@@ -190,10 +191,9 @@ mod tests {
     use crate::Cancel;
     use crate::data::text::open_text;
 
-    /// A line that cannot be used is one row; the rows before a change are given out, and it adds
-    /// none.
+    /// An invalid line is a row; a change of the file is reported after the rows, and adds none.
     #[test]
-    fn lines_are_rows_whatever_they_say() {
+    fn invalid_lines_are_reported_as_rows() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t");
         std::fs::write(&path, "7 1:1\n# none\n7 0:1\n\n7 2:3 9:1\n7 1:x\n").unwrap();

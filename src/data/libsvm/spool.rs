@@ -1,4 +1,4 @@
-//! Sparse rows on the disk, between the one reading of a text and the writing of its dense rows.
+//! Temporary file of sparse rows, between reading a text and writing its dense rows.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::io::files::{self, NewFile};
 
-/// Bytes that are written together.
+/// Bytes per write.
 const BUFFER: usize = 1 << 18;
 
-/// Length of the file of `rows` rows that hold `values` values.
+/// Length of the file of `rows` rows with `values` values in all.
 pub fn bytes(rows: usize, values: u64) -> u64 {
     4 * rows as u64 + 12 * values
 }
 
-/// Rows being written: for each the number of its values, then each index and value.
+/// Writer of sparse rows: for each row the number of its values, then index and value of each.
 pub struct Spool {
     path: PathBuf,
     file: NewFile,
@@ -23,7 +23,7 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// A new file.
+    /// Create the file.
     pub fn create(path: &Path) -> Result<Spool> {
         Ok(Spool {
             path: path.to_path_buf(),
@@ -32,7 +32,7 @@ impl Spool {
         })
     }
 
-    /// Add a row.
+    /// Append a row.
     pub fn append(&mut self, values: &[(u32, f64)]) -> Result<()> {
         self.buffer.extend((values.len() as u32).to_le_bytes());
         for (index, value) in values {
@@ -51,7 +51,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Read the rows from the first.
+    /// End writing, and read the rows from the first.
     pub fn read(mut self) -> Result<SpooledRows> {
         self.file.append(&self.buffer)?;
         let file = File::open(&self.path).map_err(Error::io(&self.path, "open"))?;
@@ -62,14 +62,14 @@ impl Spool {
     }
 }
 
-/// Rows being read.
+/// Reader of sparse rows.
 pub struct SpooledRows {
     path: PathBuf,
     file: BufReader<File>,
 }
 
 impl SpooledRows {
-    /// The next row: `value` is given each index and value.
+    /// Read the next row; `value` is called with each index and value.
     pub fn next(&mut self, mut value: impl FnMut(u32, f64)) -> Result<()> {
         for _ in 0..u32::from_le_bytes(self.word()?) {
             let index = u32::from_le_bytes(self.word()?);

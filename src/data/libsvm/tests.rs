@@ -2,7 +2,7 @@ use super::*;
 use crate::Dataset;
 use std::sync::Mutex;
 
-/// Parts as texts, the manifest of their dataset `out`, and what was found.
+/// The dataset and sizes of a conversion of these texts.
 fn prepared(
     texts: &[&[u8]],
     options: LibsvmOptions,
@@ -36,11 +36,11 @@ fn rows(dataset: &Dataset, name: &str) -> (Vec<f32>, Vec<u32>) {
 }
 
 #[test]
-fn text_becomes_rows() {
+fn text_is_converted_to_dense_rows() {
     let train = b"+1 1:0.5 3:-2 # a comment\n\n-1 2:1e1\n+1\n";
     let (_dir, made) = prepared(&[train, b"-1 4:7\n0 1:2\n"], LibsvmOptions::default());
     let (dataset, found) = made.unwrap();
-    // A class that only the test rows have is a class.
+    // Labels that only the test rows have are classes.
     assert_eq!(dataset.manifest().class_names, ["-1", "0", "1"]);
     let x = vec![0.5, 0.0, -2.0, 0.0, 0.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
     assert_eq!(rows(&dataset, "train"), (x, vec![2, 0, 2]));
@@ -58,9 +58,9 @@ fn text_becomes_rows() {
     assert_eq!(found, expected);
 }
 
-/// The sparse rows lie beside the dense ones until all are written; their length is known.
+/// The sparse rows remain on the disk until all dense rows are written.
 #[test]
-fn the_disk_must_hold_the_sparse_rows_too() {
+fn the_space_check_includes_the_sparse_rows() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("rows");
     let mut spool = Spool::create(&path).unwrap();
@@ -81,9 +81,9 @@ fn the_disk_must_hold_the_sparse_rows_too() {
     assert!(error.contains("100 bytes, and 32 more"), "{error}");
 }
 
-/// One index 0 in any part makes all of them zero-based; the choice is stored.
+/// An index 0 in any part makes all parts zero-based; the manifest stores it.
 #[test]
-fn indices_from_0_are_seen_in_any_part() {
+fn zero_based_indices_are_recognized_in_any_part() {
     let first = |dataset: &Dataset| dataset.manifest().numbers.clone().unwrap().first_index;
     let texts: [&[u8]; 2] = [b"1 1:1\n2 2:1\n", b"1 qid:4 0:3\n"];
     let (_dir, made) = prepared(&texts, LibsvmOptions::default());
@@ -110,7 +110,7 @@ fn indices_from_0_are_seen_in_any_part() {
 }
 
 #[test]
-fn features_may_be_more_than_are_seen() {
+fn the_number_of_features_may_exceed_the_largest_index() {
     let texts: [&[u8]; 1] = [b"1 1:1\n2 2:1\n"];
     let of = |features| LibsvmOptions {
         features: Some(features),
@@ -135,7 +135,7 @@ fn features_may_be_more_than_are_seen() {
 }
 
 #[test]
-fn packed_texts_and_marks_of_byte_order_give_the_same() {
+fn compression_and_byte_order_mark_do_not_change_the_rows() {
     use std::io::Write;
     let plain = b"1 1:1\r\n2 2:1\r\n".to_vec();
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -150,7 +150,7 @@ fn packed_texts_and_marks_of_byte_order_give_the_same() {
 }
 
 #[test]
-fn text_that_lies_is_refused_by_its_line() {
+fn invalid_text_is_rejected_with_its_line() {
     for (text, part) in [
         (&b"1 1:1\n\xff\xfe 1:1\n"[..], "line 2"),
         (b"1 1:1\nx 1:1\n", "line 2: found \"x\""),
@@ -177,9 +177,9 @@ fn text_that_lies_is_refused_by_its_line() {
     assert!(error.contains("line 2: found index 0"), "{error}");
 }
 
-/// Differences that f32 would lose are refused, or kept by a shift that the manifest has.
+/// Columns that lose digits in f32 are refused or, with `center`, shifted.
 #[test]
-fn times_keep_their_digits() {
+fn center_keeps_the_digits_of_times() {
     let mut text = String::new();
     for i in 0..100 {
         text += &format!(
@@ -208,9 +208,9 @@ fn times_keep_their_digits() {
         assert_eq!(f64::from(row[0]) + shift[0], 1.7e9 + 10.0 * i as f64);
         assert_eq!(row[2], (0.1 * i as f64) as f32);
     }
-    // Where the text leaves it out, it is 0 before the shift.
+    // An omitted value is 0 before the shift.
     assert_eq!(rows(&dataset, "test").0, [-shift[0] as f32, 0.0, 1.0]);
-    // A column with a zero somewhere has nothing to lose.
+    // A column with an omitted zero loses no digits.
     text += "0 2:1\n";
     let (_dir, made) = prepared(&[text.as_bytes()], LibsvmOptions::default());
     assert!(
@@ -225,8 +225,7 @@ fn times_keep_their_digits() {
     );
 }
 
-/// Rows whose dense form no disk holds are refused, with the bytes, while the text is read:
-/// also where it never ends by itself, as of a packed file of nothing but rows.
+/// Rows that exceed the disk are refused while the text is read, before its end.
 #[test]
 fn dense_rows_beyond_the_disk_are_refused_early() {
     let mut text = b"1 1:1\n2 16777216:1\n".to_vec();

@@ -27,7 +27,7 @@ fn parsed(text: &[u8]) -> std::result::Result<Vec<Row>, String> {
 }
 
 #[test]
-fn headers_quotes_and_line_ends() {
+fn valid_lists_are_parsed_and_invalid_ones_rejected() {
     let row =
         |line, path: &str, label: &str, split| (line, path.to_string(), label.to_string(), split);
     let plain = || vec![row(1, "a.jpg", "rose", None), row(2, "b.jpg", "lily", None)];
@@ -153,9 +153,9 @@ fn label() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whatever a writer of CSV writes is read, however it quotes.
+    /// For all quote styles and line ends of a CSV writer.
     #[test]
-    fn what_is_written_is_read(
+    fn round_trip_preserves_paths_and_labels(
         rows in prop::collection::vec(("[ -~é]{0,8}[!-~é]\\.png", label()), 1..20),
         quotes in 0..2usize,
         terminator in 0..2usize,
@@ -187,7 +187,7 @@ proptest! {
 }
 
 #[test]
-fn a_list_makes_classes_and_splits() {
+fn classes_and_splits_follow_from_the_list() {
     let dir = tempfile::tempdir().unwrap();
     let pictures = dir.path().join("pictures");
     fs::create_dir(&pictures).unwrap();
@@ -218,7 +218,7 @@ fn a_list_makes_classes_and_splits() {
             "1 2",
             "train a.jpg 0, train b.jpg 0, train c.jpg 1",
         ),
-        // In the order of bytes, as ImageFolder.
+        // In the order of bytes, like ImageFolder.
         (
             "a.jpg,é\nb.jpg,a\nc.jpg,B\n",
             "B a é",
@@ -249,7 +249,7 @@ fn a_list_makes_classes_and_splits() {
             "False True",
             "train b.jpg 0, train a.jpg 1, train c.jpg 1",
         ),
-        // One number, however it is written.
+        // Spellings of one number.
         (
             "a.jpg,01\nb.jpg,1\nc.jpg,2\n",
             "1 2",
@@ -270,7 +270,7 @@ fn a_list_makes_classes_and_splits() {
         error.contains("line 3: found") && error.contains("absent.jpg: No such file"),
         "{error}"
     );
-    // It is left out when it is read.
+    // With `skip_bad` the missing file is left out later.
     assert!(found(missing, true).is_ok());
     for (text, part) in [
         ("image,breed\na.jpg,x\n", "a line of column names"),
@@ -303,10 +303,10 @@ fn a_list_makes_classes_and_splits() {
     assert!(open(&list, None, SHARES, false).is_ok());
 }
 
-/// A header of words that are not known is no picture and no class, with `skip_bad` neither;
-/// a file whose name has spaces is that file.
+/// A header with unknown column names is an error, also with `skip_bad`; a file whose name begins or
+/// ends with spaces is found.
 #[test]
-fn headers_and_spaces_are_not_taken_for_something_else() {
+fn unknown_headers_are_rejected_and_spaces_in_names_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let list = dir.path().join("l.csv");
     let opened = |text: &str, skip_bad: bool| {
@@ -324,7 +324,7 @@ fn headers_and_spaces_are_not_taken_for_something_else() {
             "{error}"
         );
     }
-    // A missing picture of a class that others have is left out.
+    // A missing picture whose class has others is left out.
     let found = opened("c.png,x\na.png,x\nb.png,y\n", true).unwrap();
     assert_eq!(found.photographs.class_names, ["x", "y"]);
     let names = |text: &str| {

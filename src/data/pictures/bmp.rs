@@ -1,19 +1,19 @@
-//! BMP, read as Pillow reads it.
+//! BMP, like in Pillow.
 //!
-//! The reader is this crate's own: the `image` crate's brings colour management (`moxcms`,
-//! `pxfm`) along, refuses files that Pillow reads, and has other pixels where runs are skipped.
+//! The decoder is part of this crate: that of the `image` crate depends on colour management
+//! (`moxcms`, `pxfm`), refuses files that Pillow reads, and gives other pixels for skipped runs.
 
 use std::fmt::Display;
 
 use crate::data::pictures::rgb::{DecodeOptions, Rgb};
 
-/// Decode a bitmap of 1, 4, 8, 16, 24 or 32 bits a pixel, of any header from OS/2's 12 bytes to
-/// version 5, from the bottom up or from the top down, plain, run-length encoded or with masks.
-/// Alpha is dropped. Bitmaps that hold a JPEG or PNG are refused. The last row needs no padding;
-/// with [`DecodeOptions::lenient`] rows that are not there are of colour 0, or black, unless they
-/// are run-length encoded.
+/// Decode a bitmap of 1, 4, 8, 16, 24 or 32 bits per pixel, with any header from OS/2's 12 bytes to
+/// version 5, bottom-up or top-down, plain, run-length encoded or with masks. Alpha is dropped.
+/// Bitmaps that contain a JPEG or PNG are refused. The last row needs no padding. With
+/// [`DecodeOptions::lenient`] missing rows have colour 0, or black, except in run-length encoding.
 ///
-/// The reason for a refusal comes back as one phrase.
+/// # Errors
+/// What was found and expected, in one phrase.
 pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> {
     let header = Header::read(bytes)?;
     options.check_size(header.width, header.height)?;
@@ -75,14 +75,14 @@ struct Header<'a> {
     height: usize,
     from_top: bool,
     bits: usize,
-    /// Of run-length encoding: whether runs are of nibbles.
+    /// Whether run-length encoding is of nibbles; `None` without run-length encoding.
     runs: Option<bool>,
-    /// Bytes of a pixel that are red, green and blue.
+    /// Bits of a pixel that are red, green and blue.
     masks: [u32; 3],
     palette: &'a [u8],
-    /// Bytes of a colour of the palette.
+    /// Bytes per colour of the palette.
     colour_size: usize,
-    /// Where the pixels begin.
+    /// Offset of the pixels.
     data: usize,
 }
 
@@ -109,7 +109,7 @@ impl<'a> Header<'a> {
             let (compression, colours) = (u32_at(30)?, u32_at(46)?);
             (u32_at(18)?, u32_at(22)?, u16_at(28)?, compression, colours)
         };
-        // A negative height counts from the top. Pillow knows it by its highest byte.
+        // A negative height means top-down. Pillow tests the highest byte.
         let from_top = !os2 && height >> 24 == 0xFF;
         let height = if from_top {
             height.wrapping_neg()
@@ -185,7 +185,7 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// Bytes of a row.
+    /// Bytes per row, with padding.
     fn stride(&self) -> usize {
         (self.width * self.bits).div_ceil(32) * 4
     }
@@ -199,15 +199,15 @@ impl<'a> Header<'a> {
     }
 }
 
-/// The bits under a mask, spread to 0..=255.
+/// The bits under a mask, scaled to 0..=255.
 fn channel(packed: u32, mask: u32) -> u8 {
     let shift = mask.trailing_zeros();
     let most = u64::from(mask >> shift);
     (u64::from((packed & mask) >> shift) * 255 / most) as u8
 }
 
-/// Run-length encoding to one byte a pixel, rows as they come. `at` is where the data begins in
-/// the file: runs of single pixels are padded to even places in it.
+/// Decode run-length encoding to a byte per pixel, rows in the file's order. `at` is the offset of
+/// `data` in the file: literal runs are padded to even offsets.
 fn unpack_runs(
     data: &[u8],
     at: usize,
@@ -258,7 +258,7 @@ fn unpack_runs(
                 }
             }
             (count, byte) => {
-                // What reaches beyond the row is dropped.
+                // Pixels beyond the row are dropped.
                 let count = count.min(width.saturating_sub(x));
                 let pair = if nibbles {
                     [byte >> 4, byte & 15]

@@ -1,8 +1,8 @@
-//! The orientation of a picture, out of EXIF or XMP: as Pillow's `ImageOps.exif_transpose`.
+//! The orientation of a picture by EXIF or XMP, like Pillow's `ImageOps.exif_transpose`.
 
 use crate::data::pictures::rgb::Rgb;
 
-/// How the stored pixels become the picture.
+/// The transformation from the stored pixels to the upright picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Orientation {
     /// 2: mirror left and right.
@@ -24,7 +24,7 @@ pub enum Orientation {
 use Orientation::*;
 
 impl Orientation {
-    /// The orientation of this number; `None` for 1 (as stored) and numbers without meaning.
+    /// The orientation of this EXIF number; `None` for 1 (as stored) and undefined numbers.
     pub fn of(number: f64) -> Option<Orientation> {
         [
             MirrorX, Turn180, MirrorY, Transpose, Turn90, Transverse, Turn270,
@@ -33,7 +33,7 @@ impl Orientation {
         .find(|&orientation| f64::from(orientation as u8) == number)
     }
 
-    /// Move the pixels. Cost: O(pixels), and a second picture in memory.
+    /// Transform a picture. Cost: O(pixels), and memory for a second picture.
     pub fn apply(self, picture: Rgb) -> Rgb {
         let (width, height) = (picture.width, picture.height);
         let across = matches!(self, Transpose | Turn90 | Transverse | Turn270);
@@ -65,11 +65,10 @@ impl Orientation {
     }
 }
 
-/// The orientation by EXIF (a TIFF header and its first directory, with or without `Exif\0\0`
-/// before it), or else by an XMP packet.
+/// The orientation by EXIF (a TIFF header and its first directory, with or without a preceding
+/// `Exif\0\0`), else by an XMP packet.
 ///
-/// Whatever is no such thing tells of no orientation: EXIF is never a reason to refuse a picture.
-/// EXIF without a TIFF header hides XMP.
+/// Damaged EXIF or XMP is no orientation and no error. EXIF without a TIFF header hides XMP.
 pub fn orientation(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Option<Orientation> {
     let mut exif = exif.unwrap_or_default();
     while let Some(rest) = exif.strip_prefix(b"Exif\0\0") {
@@ -84,7 +83,7 @@ pub fn orientation(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Option<Orientatio
     }
 }
 
-/// The orientation in the first directory of a TIFF, or else by an XMP packet.
+/// The orientation in the first directory of a TIFF, else by an XMP packet.
 pub(super) fn of_tiff(tiff: &[u8], xmp: Option<&[u8]>) -> Option<Orientation> {
     const ORIENTATION: u16 = 0x0112;
     let number = field(tiff, ORIENTATION).map(|field| field.number);
@@ -96,9 +95,9 @@ pub(super) fn of_tiff(tiff: &[u8], xmp: Option<&[u8]>) -> Option<Orientation> {
 pub(super) struct Field {
     /// TIFF's number of its type.
     pub kind: u16,
-    /// Where its data begins.
+    /// Offset of its data.
     pub at: usize,
-    /// Its first number; NaN where it holds bytes or text.
+    /// Its first number; NaN for bytes or text.
     pub number: f64,
 }
 
@@ -106,9 +105,9 @@ pub(super) struct Field {
 pub(super) const SHORT: u16 = 3;
 const LONG: u16 = 4;
 
-/// The first field under a tag in the first directory of a TIFF or BigTIFF, as Pillow reads it: a
-/// field of an unknown type, without data or with more data than the file is passed over; other
-/// data outside of the file ends the directory.
+/// The first field with a tag in the first directory of a TIFF or BigTIFF. Like in Pillow, a field of
+/// an unknown type, without data or with more data than the file is skipped, and other data outside of
+/// the file ends the directory.
 pub(super) fn field(tiff: &[u8], wanted: u16) -> Option<Field> {
     let (big_endian, wide) = match tiff.get(..4)? {
         b"MM\0\x2A" | b"MM\x2A\0" => (true, false),
@@ -126,7 +125,7 @@ pub(super) fn field(tiff: &[u8], wanted: u16) -> Option<Field> {
             bytes.rev().fold(0, append)
         })
     };
-    // Bytes of an offset, and of the number of entries.
+    // Lengths of an offset and of the number of entries, in bytes.
     let (word, counter) = if wide { (8, 8) } else { (4, 2) };
     let directory = number(if wide { 8 } else { 4 }, word)? as usize;
     let first = directory.checked_add(counter)?;
@@ -177,7 +176,7 @@ pub(super) fn field(tiff: &[u8], wanted: u16) -> Option<Field> {
     None
 }
 
-/// `tiff:Orientation="6"`, or the element of that name: the first one counts.
+/// The number in the first `tiff:Orientation="6"`, or element of that name.
 fn in_xmp(xmp: &[u8]) -> Option<f64> {
     const NAME: &[u8] = b"tiff:Orientation";
     (xmp.windows(NAME.len() + 3)).find_map(|window| match window.strip_prefix(NAME)? {
@@ -235,10 +234,10 @@ mod tests {
         bytes
     }
 
-    /// Of each type what Pillow makes of it: the first number, whole or not; bytes and text are
-    /// no number, but hide the one in XMP. Damage is passed over.
+    /// For each type the result is Pillow's: the first number, whole or not; bytes and text are no
+    /// number, but hide that in XMP. Damaged fields are skipped.
     #[test]
-    fn numbers_of_every_type_are_read_as_pillow_reads_them() {
+    fn numbers_of_all_types_are_read_like_pillow() {
         let xmp = br#"<rdf tiff:Orientation="8"/>"#;
         let of = |exif: &[u8]| orientation(Some(exif), Some(xmp));
         for big_endian in [false, true] {
@@ -254,15 +253,15 @@ mod tests {
             for kind in [1, 2, 7] {
                 assert_eq!(of(&exif(big_endian, kind, 1, 6)), None, "{kind}");
             }
-            // Without a header.
+            // A truncated header.
             assert_eq!(of(&exif(big_endian, 3, 1, 6)[..7]), None);
             assert_eq!(of(b"Exif\0\0"), Some(Turn270));
-            // No such type, no values, and values that lie outside of the data.
+            // An unknown type, no values, and values outside of the data.
             for (kind, count, value) in [(0, 1, 6), (14, 1, 6), (3, 0, 6), (4, 8, 6), (4, 2, 23)] {
                 let bytes = exif(big_endian, kind, count, value);
                 assert_eq!(of(&bytes), Some(Turn270), "{kind} x {count}");
             }
-            // Of a tag twice there, the first one counts.
+            // The first of two fields with the same tag.
             let mut twice = exif(big_endian, 3, 1, 6);
             let entry = exif(big_endian, 3, 1, 3)[10..22].to_vec();
             twice.splice(22..22, entry);
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn exif_of_either_byte_order_is_read() {
+    fn exif_of_both_byte_orders_is_read() {
         for big_endian in [false, true] {
             for kind in [3, 4] {
                 let bytes = exif(big_endian, kind, 1, 6);
@@ -286,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn xmp_counts_where_exif_says_nothing() {
+    fn xmp_is_used_without_exif_orientation() {
         let attribute = br#"<rdf tiff:Orientation="8"/>"#;
         let element = b"<tiff:Orientation>3</tiff:Orientation>";
         assert_eq!(orientation(None, Some(attribute)), Some(Turn270));
@@ -297,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clockwise_turn_moves_the_left_column_up() {
+    fn a_clockwise_turn_makes_the_left_column_the_top_row() {
         let picture = Rgb {
             width: 2,
             height: 1,
@@ -309,9 +308,8 @@ mod tests {
     }
 
     proptest! {
-        /// Each orientation undone by the one that is its inverse gives the picture back.
         #[test]
-        fn every_orientation_has_its_inverse(
+        fn an_orientation_and_its_inverse_cancel(
             width in 1usize..9, height in 1usize..9, number in 2u32..9, seed in any::<u8>(),
         ) {
             let values: Vec<u8> = (0..width * height * 3)
@@ -330,7 +328,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_end(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let mut exif = b"II\x2A\0\x08\0\0\0".to_vec();
             exif.extend(&bytes);
             let _ = orientation(Some(&exif), Some(&bytes));

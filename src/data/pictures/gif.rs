@@ -1,4 +1,4 @@
-//! GIF by the `gif` crate: the first frame, as Pillow opens it.
+//! GIF, by the `gif` crate: the first frame, like in Pillow.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -8,12 +8,13 @@ use gif::{ColorOutput, MemoryLimit};
 
 use crate::data::pictures::rgb::{DecodeOptions, MIN_MEMORY, Rgb};
 
-/// Decode the first frame: on the whole screen, which grows where the frame reaches beyond it;
-/// what the frame leaves open has the transparent colour if there is one, else colour 0. A
-/// transparent pixel has its colour of the palette. A colour beyond the palette is black. With
-/// [`DecodeOptions::lenient`] a frame that breaks off leaves the rest of the screen open.
+/// Decode the first frame on the whole screen, which is enlarged if the frame extends beyond it.
+/// Pixels outside of the frame have the transparent colour if there is one, else colour 0. A
+/// transparent pixel has its colour in the palette; a colour beyond the palette is black. With
+/// [`DecodeOptions::lenient`] the missing pixels of a truncated frame are like those outside of it.
 ///
-/// The reason for a refusal comes back as one phrase.
+/// # Errors
+/// What was found and expected, in one phrase.
 pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> {
     let mut reading = gif::DecodeOptions::new();
     reading.set_color_output(ColorOutput::Indexed);
@@ -40,7 +41,7 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
     }
     let palette = decoder.palette().map_err(broken)?;
     let colour = |index: u8| match palette.get(3 * usize::from(index)..) {
-        // Pillow takes a ramp of greys for no palette, so that it has no end.
+        // Pillow treats a ramp of greys as no palette, so that no index is beyond it.
         _ if is_ramp(palette) => [index; 3],
         Some(&[red, green, blue, ..]) => [red, green, blue],
         _ => [0; 3],
@@ -61,8 +62,8 @@ pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> 
     })
 }
 
-/// A GIF whose first frame ends with the last block that is whole: Pillow unpacks no part of one,
-/// and the crate nothing that ends without an end.
+/// The file up to the last complete block of a truncated first frame, with an end. Pillow ignores an
+/// incomplete block, and the crate decodes no frame without an end.
 fn whole_blocks(gif: &[u8]) -> Cow<'_, [u8]> {
     const END: &[u8] = b"\0;";
     let byte = |at: usize| gif.get(at).copied();

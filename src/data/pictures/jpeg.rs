@@ -1,9 +1,9 @@
-//! The door to libjpeg (the `mozjpeg` crate): one of the rooms where `unsafe` may live,
-//! for an error manager of our own.
+//! JPEG, by libjpeg (the `mozjpeg` crate). One of the modules that may use `unsafe`: for libjpeg's
+//! error manager.
 //!
-//! libjpeg calls a broken scan a *warning* and invents the missing pixels. Here a
-//! warning is an error, unless the caller accepts it. Errors leave the C code by unwinding and are caught in
-//! [`decode_rgb`]; nothing else of this crate sees them.
+//! libjpeg reports a damaged scan as a *warning* and fills in the missing pixels. Here a warning is an
+//! error, unless the picture is decoded leniently. Errors leave the C code by unwinding, and are caught
+//! in [`decode_rgb`].
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
@@ -17,34 +17,35 @@ use crate::data::pictures::exif::{self, Orientation};
 use crate::data::pictures::rgb::{DecodeOptions, Rgb, rgb_of_cmyk};
 use crate::data::resample::grow_for_pixels;
 
-/// Most scans of a progressive photograph; encoders write about ten.
+/// Limit on the scans of a progressive JPEG; encoders write about ten.
 const MAX_SCANS: usize = 100;
-/// Most scans over a picture of as many pixels as the options allow: every scan goes over all
-/// pixels, however few bytes it has. This bounds the time of a file (measured: 0.7 s for 10 MB,
-/// 10 scans of 39.7 megapixels) by what is in it, not by a clock, so that the same file is
-/// refused or accepted on every machine.
+/// Limit on the scans of a picture with the largest allowed number of pixels. Each scan takes time for
+/// all pixels, even if it has few bytes. The limit bounds the time (measured: 0.7 s for 10 MB, 10 scans
+/// of 39.7 megapixels) independently of the machine.
 const MAX_FULL_SCANS: usize = 10;
 
-/// What libjpeg said, carried by the unwinding.
-struct LibjpegSays(String);
+/// The payload of unwinding: libjpeg's error message.
+struct LibjpegError(String);
 
-/// Decode a grey, colour or CMYK JPEG as Pillow's `convert("RGB")` does: accurate integer DCT,
-/// smooth chroma upsampling; CMYK inverted, as Adobe writes it. What lies behind the end of the
-/// picture (videos of phones, further pictures) is ignored. The orientation by EXIF or XMP comes
-/// back beside the pixels; the reason for a refusal comes back as one phrase. `room` is memory for
-/// the pixels, whatever is in it.
+/// Decode a grey, colour or CMYK JPEG like Pillow's `convert("RGB")`: accurate integer DCT, smooth
+/// chroma upsampling; CMYK inverted, as written by Adobe. Data after the end of the picture (videos of
+/// phones, further pictures) is ignored. `buffer` is reused for the pixels. Returns also the
+/// orientation by EXIF or XMP.
+///
+/// # Errors
+/// What was found and expected, in one phrase.
 pub fn decode_rgb(
     bytes: &[u8],
     options: &DecodeOptions,
-    room: Vec<u8>,
+    buffer: Vec<u8>,
 ) -> Result<(Rgb, Option<Orientation>), String> {
     let outline = Outline::of(bytes);
     let picture = &bytes[..outline.end];
-    // No state outlives the closure, so unwinding cannot leave any half-changed.
-    let decode = || decode(picture, outline.scans, options, room);
+    // No state outlives the closure, so unwinding leaves none inconsistent.
+    let decode = || decode(picture, outline.scans, options, buffer);
     let decoded = catch_unwind(AssertUnwindSafe(decode));
-    let rgb = decoded.unwrap_or_else(|payload| match payload.downcast::<LibjpegSays>() {
-        Ok(says) => Err(broken(says.0)),
+    let rgb = decoded.unwrap_or_else(|payload| match payload.downcast::<LibjpegError>() {
+        Ok(error) => Err(broken(error.0)),
         Err(bug) => resume_unwind(bug),
     })?;
     let exif = (!outline.exif.is_empty()).then_some(&outline.exif[..]);
@@ -55,22 +56,22 @@ fn broken(reason: impl Display) -> String {
     format!("broken JPEG ({reason}); replace the file with a whole copy")
 }
 
-/// What the markers of a JPEG tell.
+/// The contents of a JPEG's markers.
 struct Outline<'a> {
-    /// Length of the picture: up to its end of image, or the whole of a file that has none.
+    /// Length of the picture: up to the end of image, or all of a file without one.
     end: usize,
-    /// Scans in it.
+    /// Number of scans.
     scans: usize,
-    /// EXIF, of one segment or several.
+    /// EXIF, from one or several segments.
     exif: Vec<u8>,
     /// XMP.
     xmp: Option<&'a [u8]>,
 }
 
 impl<'a> Outline<'a> {
-    /// Walk from marker to marker as libjpeg does: segments are passed over by their lengths;
-    /// between them, and in a scan's data, everything is passed over that is no marker. libjpeg
-    /// meets no start of scan that is not met here. Cost: O(bytes).
+    /// Find the markers like libjpeg: segments are skipped by their lengths, and other bytes between
+    /// them and in scans are skipped up to the next marker. Every start of scan that libjpeg finds is
+    /// found. Cost: O(bytes).
     fn of(bytes: &'a [u8]) -> Self {
         const START_OF_SCAN: u8 = 0xDA;
         const END_OF_IMAGE: u8 = 0xD9;
@@ -86,7 +87,7 @@ impl<'a> Outline<'a> {
             .get(at..)
             .and_then(|rest| rest.iter().position(|&b| b == 0xFF))
         {
-            // Any number of fill bytes may stand before a marker's code.
+            // A marker's code may be preceded by fill bytes.
             at += found;
             let Some(fill) = bytes[at..].iter().position(|&b| b != 0xFF) else {
                 break;
@@ -98,7 +99,7 @@ impl<'a> Outline<'a> {
                     outline.end = at;
                     break;
                 }
-                // A byte 0xFF of a scan, a restart, and what stands without a length.
+                // An escaped 0xFF of a scan, a restart, and markers without a length.
                 0x00..=0xBF | 0xD0..=0xD8 => continue,
                 _ => {}
             }
@@ -125,7 +126,7 @@ fn decode(
     bytes: &[u8],
     scans: usize,
     options: &DecodeOptions,
-    mut room: Vec<u8>,
+    mut buffer: Vec<u8>,
 ) -> Result<Rgb, String> {
     let header = Decompress::builder()
         .with_err(error_manager(options.lenient))
@@ -142,10 +143,10 @@ fn decode(
     let values = match header.color_space() {
         ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr | ColorSpace::JCS_RGB => {
             let mut image = header.rgb().map_err(broken)?;
-            grow_for_pixels(&mut room, width * height * 3);
-            image.read_scanlines_into(&mut room).map_err(broken)?;
+            grow_for_pixels(&mut buffer, width * height * 3);
+            image.read_scanlines_into(&mut buffer).map_err(broken)?;
             image.finish().map_err(broken)?;
-            room
+            buffer
         }
         ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => {
             let mut image = header.to_colorspace(ColorSpace::JCS_CMYK).map_err(broken)?;
@@ -179,9 +180,9 @@ pub fn encode_rgb(
     height: usize,
     quality: f32,
 ) -> std::io::Result<Vec<u8>> {
-    assert_eq!(values.len(), width * height * 3, "a value a channel");
+    assert_eq!(values.len(), width * height * 3, "a value per channel");
     let mut jpeg = Compress::new(ColorSpace::JCS_RGB);
-    // mozjpeg's own defaults search for smaller files and take ten times as long.
+    // mozjpeg's defaults optimise the file's length and take ten times as long.
     jpeg.set_fastest_defaults();
     jpeg.set_size(width, height);
     jpeg.set_quality(quality);
@@ -190,21 +191,20 @@ pub fn encode_rgb(
     started.finish()
 }
 
-/// Whether libjpeg was built with SIMD, and this processor has it: decoding then takes about half
-/// the time. On x86-64 the build needs the assembler nasm for it, and does without where there is
-/// none; the pixels are the same.
+/// Whether libjpeg was built with SIMD and the processor supports it; decoding then takes about half
+/// the time, and gives the same pixels. On x86-64 the build uses SIMD if the assembler nasm is
+/// installed.
 pub fn has_simd() -> bool {
     unsafe extern "C" {
         fn jsimd_can_idct_islow() -> c_int;
     }
-    // SAFETY: libjpeg's own, in every build of it. It looks at the processor, and by `getenv` for
-    // the names of instruction sets (`JSIMD_FORCESSE2`, ..), as every decoder does: who changes the
-    // environment while other threads run has promised that none reads it.
+    // SAFETY: a function of every build of libjpeg. It queries the processor, and by `getenv` names of
+    // instruction sets (`JSIMD_FORCESSE2`, ..), as every decoder does: code that changes the
+    // environment must ensure that no other thread reads it.
     unsafe { jsimd_can_idct_islow() != 0 }
 }
 
-/// libjpeg's standard manager, silent, with fatal errors turned into unwinding, and warnings
-/// too if they are to be refused.
+/// libjpeg's standard error manager without output; errors, and warnings unless `lenient`, unwind.
 fn error_manager(lenient: bool) -> jpeg_error_mgr {
     // SAFETY: the struct is plain data with nullable function pointers, for which zero is
     // valid, and `jpeg_std_error` fills every field that libjpeg reads.
@@ -220,7 +220,7 @@ fn error_manager(lenient: bool) -> jpeg_error_mgr {
 
 extern "C-unwind" fn unwind(cinfo: &mut jpeg_common_struct) {
     // `resume_unwind` does not call the panic hook: nothing is printed.
-    resume_unwind(Box::new(LibjpegSays(message(cinfo))));
+    resume_unwind(Box::new(LibjpegError(message(cinfo))));
 }
 
 extern "C-unwind" fn unwind_on_warning(cinfo: &mut jpeg_common_struct, level: c_int) {
@@ -269,18 +269,18 @@ mod tests {
         decode_rgb(bytes, &options, Vec::new()).map(|(rgb, _)| rgb.values)
     }
 
-    /// Room that is too short grows to what is needed, and with it that for the resizer.
+    /// A buffer that is too short grows to the pixels and the resizer's padding.
     #[test]
-    fn room_grows_to_what_is_needed() {
+    fn the_buffer_grows_to_the_exact_length() {
         let alone = picture();
-        let room = vec![9; 24 * 16 * 3 - 1];
-        let (rgb, _) = decode_rgb(&alone, &DecodeOptions::default(), room).unwrap();
+        let buffer = vec![9; 24 * 16 * 3 - 1];
+        let (rgb, _) = decode_rgb(&alone, &DecodeOptions::default(), buffer).unwrap();
         assert!(rgb.values == decode(&alone, false).unwrap());
         assert!(rgb.values.capacity() < 24 * 16 * 3 + 100);
     }
 
     #[test]
-    fn a_jpeg_ends_where_its_picture_ends() {
+    fn bytes_after_the_end_of_image_are_ignored() {
         let alone = picture();
         let expected = decode(&alone, false).unwrap();
         let scans: Vec<u8> = b"ftypmp42\xFF\xDA\0\x08".repeat(10_000);
@@ -290,10 +290,9 @@ mod tests {
         }
     }
 
-    /// What a phone puts before the picture (a preview with scans and an end of its own) is
-    /// passed over by its length.
+    /// A phone's preview in a segment, with scans and an end of image, is skipped by its length.
     #[test]
-    fn a_preview_is_not_the_picture() {
+    fn an_embedded_preview_is_skipped() {
         let alone = picture();
         let expected = decode(&alone, false).unwrap();
         let preview = [&alone[..], &b"\xFF\xDA".repeat(200)].concat();
@@ -303,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_of_scans_is_refused_before_it_is_decoded() {
+    fn too_many_scans_are_rejected_before_decoding() {
         let alone = picture();
         let start = alone.windows(2).position(|w| w == b"\xFF\xDA").unwrap();
         let (header, scan) = (&alone[..start], &alone[start..alone.len() - 2]);
@@ -340,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn any_cut_ends_in_a_reason_or_in_pixels() {
+    fn truncated_files_never_panic() {
         let alone = picture();
         for end in 0..alone.len() {
             assert!(decode(&alone[..end], false).is_err(), "{end}");

@@ -8,10 +8,12 @@ use png::{Adam7Info, BitDepth, ColorType, Decoder, Info, Limits, Reader, Transfo
 use crate::data::pictures::exif::{self, Orientation};
 use crate::data::pictures::rgb::{DecodeOptions, MIN_MEMORY, Rgb};
 
-/// Decode any PNG as Pillow's `convert("RGB")` does: palettes and fewer bits spread out, alpha
-/// dropped; of 16 bits the upper 8, but of grey ones of 16 bits without alpha everything above
-/// 255 is 255, as there. Of an animation the default image. The orientation by EXIF or XMP comes
-/// back beside the pixels; the reason for a refusal comes back as one phrase.
+/// Decode a PNG like Pillow's `convert("RGB")`: palettes and fewer bits are expanded, alpha is
+/// dropped; of 16 bits the upper 8 are used, but 16-bit grey without alpha is clipped to 255. Of an
+/// animation the default image. Returns also the orientation by EXIF or XMP.
+///
+/// # Errors
+/// What was found and expected, in one phrase.
 pub fn decode_rgb(
     bytes: &[u8],
     options: &DecodeOptions,
@@ -27,7 +29,7 @@ pub fn decode_rgb(
     options.check_size(width, height)?;
     let mut reader = decoder.read_info().map_err(broken)?;
     let info = reader.info();
-    // The crate checks no more than the chunk's length, and panics on part of a colour.
+    // The crate panics on a palette that ends within a colour.
     let palette = info.palette.as_ref().map_or(0, |palette| palette.len());
     if info.color_type == ColorType::Indexed && !palette.is_multiple_of(3) {
         let found = format!("found a palette of {palette} bytes, expected three a colour");
@@ -69,7 +71,7 @@ pub fn decode_rgb(
     Ok((rgb, orientation(reader.info())))
 }
 
-/// All rows of the image, whatever comes behind them.
+/// All rows of the image; what follows them is not read.
 fn rows(reader: &mut Reader<Cursor<&[u8]>>) -> Result<Vec<u8>, String> {
     let size = reader.output_buffer_size();
     let mut values = vec![0; size.ok_or("found more pixels than memory holds")?];
@@ -93,9 +95,9 @@ fn rows(reader: &mut Reader<Cursor<&[u8]>>) -> Result<Vec<u8>, String> {
     Ok(values)
 }
 
-/// The rows of all seven passes, in the order of the file; a pass without a column has none.
+/// The rows of all seven passes, in the order of the file; a pass without columns has none.
 fn interlaced_rows(width: u32, height: u32) -> impl Iterator<Item = Adam7Info> {
-    /// First column and row of each pass, and the distance of its rows.
+    /// First column, first row and row step of each pass.
     const PASSES: [[u32; 3]; 7] = [
         [0, 0, 8],
         [4, 0, 8],
@@ -115,7 +117,7 @@ fn interlaced_rows(width: u32, height: u32) -> impl Iterator<Item = Adam7Info> {
     })
 }
 
-/// By the chunk eXIf, by text as ImageMagick writes EXIF, or by XMP.
+/// The orientation by the chunk eXIf, by ImageMagick's text of EXIF, or by XMP.
 fn orientation(info: &Info) -> Option<Orientation> {
     const RAW: &str = "Raw profile type exif";
     const XMP: &str = "XML:com.adobe.xmp";
@@ -144,7 +146,7 @@ fn orientation(info: &Info) -> Option<Orientation> {
     exif::orientation(exif.as_deref(), xmp.as_ref().map(|xmp| xmp.as_bytes()))
 }
 
-/// The bytes of `\nexif\n  LENGTH\nHEX...`.
+/// Decode `\nexif\n  LENGTH\nHEX...`.
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = (text.split('\n').skip(3))
         .flat_map(str::bytes)
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn every_colour_type_becomes_rgb() {
+    fn all_colour_types_are_converted_to_rgb() {
         use BitDepth::{Eight, One, Sixteen};
         let cases: [(ColorType, BitDepth, &[u8], [u8; 6]); 7] = [
             (
@@ -231,9 +233,9 @@ mod tests {
         }
     }
 
-    /// Pixels that are all there are taken leniently, whatever comes behind them or instead.
+    /// With `lenient`, damage after the pixels is accepted.
     #[test]
-    fn an_end_that_is_amiss_is_accepted_leniently() {
+    fn lenient_accepts_complete_pixels_with_a_damaged_end() {
         let lenient = DecodeOptions {
             lenient: true,
             ..DecodeOptions::default()
@@ -256,7 +258,7 @@ mod tests {
                 let (rgb, _) = decode_rgb(damaged, &lenient).unwrap();
                 assert!(rgb.values == expected);
             }
-            // Rows that are not there are invented by nobody.
+            // Missing rows are an error.
             assert!(decode_rgb(&whole[..end - 30], &lenient).is_err());
         }
     }
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_refused_by_its_header() {
+    fn a_decompression_bomb_is_rejected_by_its_header() {
         let mut bytes = encode(ColorType::Grayscale, BitDepth::Eight, &[1, 2]);
         bytes[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
         let mut crc = flate2::Crc::new();
@@ -320,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_palette_that_ends_within_a_colour_is_refused() {
+    fn a_palette_that_ends_within_a_colour_is_rejected() {
         for length in [4, 5, 7, 52, 766, 767] {
             let mut bytes = Vec::new();
             let mut encoder = Encoder::new(&mut bytes, 2, 1);
@@ -336,7 +338,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn broken_bytes_end_in_a_reason(at in 8usize..60, to in any::<u8>(), cut in 8usize..70) {
+        fn damaged_bytes_never_panic(at in 8usize..60, to in any::<u8>(), cut in 8usize..70) {
             let mut bytes = encode(ColorType::Rgb, BitDepth::Eight, &[1, 2, 3, 4, 5, 6]);
             let cut = cut.min(bytes.len());
             prop_assert!(decode(&bytes[..cut]).is_err() || cut + 12 >= bytes.len());

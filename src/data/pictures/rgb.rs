@@ -1,32 +1,32 @@
-//! A decoded picture, and the limits and options of every decoder.
+//! A decoded picture, and the options and limits of all decoders.
 
 use crate::error::Error;
 
-/// Longest side that [`DecodeOptions::max_side`] may allow: the longest that JPEG knows.
+/// Limit on [`DecodeOptions::max_side`]: the longest side of a JPEG.
 pub const LARGEST_SIDE: usize = 65_535;
-/// Most pixels that [`DecodeOptions::max_pixels`] may allow.
+/// Limit on [`DecodeOptions::max_pixels`].
 pub const LARGEST_PIXELS: usize = 1 << 30;
 
-/// Bytes that a decoder may allocate for what is beside the pixels, however few are allowed.
+/// Bytes that a decoder may allocate even if few pixels are allowed.
 pub(super) const MIN_MEMORY: usize = 16 << 20;
 
-/// How pictures are decoded.
+/// Options of decoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeOptions {
-    /// Accept damaged pictures where the decoder gives pixels: JPEG of which libjpeg warns, with
-    /// the pixels that it invents; PNG of which only checksums or the end are amiss; GIF, BMP and
-    /// TIFF (the last two not packed) that are cut short, with colour 0, or black, for the rest.
+    /// Accept damaged pictures: JPEG with libjpeg's warnings, with the pixels that it fills in; PNG
+    /// with wrong checksums or a damaged end; truncated GIF, and truncated uncompressed BMP and TIFF,
+    /// with colour 0, or black, for the missing pixels.
     pub lenient: bool,
-    /// Turn and mirror pictures as EXIF's orientation (or XMP's) says.
+    /// Turn and mirror pictures by the orientation in EXIF or XMP.
     pub exif: bool,
-    /// Most pixels of a picture, at most [`LARGEST_PIXELS`].
+    /// Limit on the pixels of a picture, at most [`LARGEST_PIXELS`].
     pub max_pixels: usize,
-    /// Longest side of a picture, at most [`LARGEST_SIDE`].
+    /// Limit on the sides of a picture, at most [`LARGEST_SIDE`].
     pub max_side: usize,
 }
 
 impl Default for DecodeOptions {
-    /// Everything damaged is refused; pixels are as stored; 40 megapixels, 8192 a side.
+    /// Not lenient, without EXIF; 40 megapixels, sides of 8192.
     fn default() -> Self {
         DecodeOptions {
             lenient: false,
@@ -38,10 +38,10 @@ impl Default for DecodeOptions {
 }
 
 impl DecodeOptions {
-    /// Refuse limits that no picture, or too large a picture, would be held to.
+    /// Check the limits.
     ///
     /// # Errors
-    /// [`Error::Options`].
+    /// [`Error::Options`] for a limit of 0, or above the largest.
     pub fn check(&self) -> crate::Result<()> {
         for (option, found, most) in [
             ("`max_pixels`", self.max_pixels, LARGEST_PIXELS),
@@ -54,14 +54,13 @@ impl DecodeOptions {
         Ok(())
     }
 
-    /// Longest file, in bytes: 4 for each pixel allowed (no kind needs more for 8 bits a
-    /// channel), and at least 32 MiB.
+    /// Limit on the length of a file, in bytes: 4 per allowed pixel (no format needs more for 8 bits
+    /// per channel), and at least 32 MiB.
     pub fn max_file(&self) -> u64 {
         (4 * self.max_pixels as u64).max(32 << 20)
     }
 
-    /// Refuse a picture whose header tells of more than the limits, before anything of its size
-    /// is allocated.
+    /// Refuse a picture whose header exceeds the limits, before its pixels are allocated.
     pub(super) fn check_size(&self, width: usize, height: usize) -> Result<(), String> {
         if width == 0 || height == 0 {
             return Err(format!(
@@ -94,15 +93,15 @@ impl DecodeOptions {
 /// A decoded picture: `height x width x 3`, interleaved.
 #[derive(Debug)]
 pub struct Rgb {
-    /// Pixels a row.
+    /// Number of columns.
     pub width: usize,
-    /// Rows.
+    /// Number of rows.
     pub height: usize,
     /// `width * height * 3` values.
     pub values: Vec<u8>,
 }
 
-/// Pillow's CMYK to RGB: K - C·K/255, rounded, of values that count ink, K counting paper.
+/// Pillow's conversion of CMYK to RGB: for each of C, M and Y, P - C·P/255, rounded, where P = 255 - K.
 pub(super) fn rgb_of_cmyk([cyan, magenta, yellow, black]: [u8; 4]) -> [u8; 3] {
     let paper = u32::from(255 - black);
     [cyan, magenta, yellow].map(|ink| {

@@ -1,4 +1,4 @@
-//! TIFF by the `tiff` crate: the first picture of the file.
+//! TIFF, by the `tiff` crate: the first picture of the file.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -23,15 +23,16 @@ const FLOAT: u16 = 3;
 
 type Tiff<'a> = Decoder<Cursor<&'a [u8]>>;
 
-/// Decode grey (1 to 16 bits, or 32, whole numbers with or without a sign, or floats), a palette
-/// (1 to 8 bits), RGB or CMYK (8 or 16 bits), in strips or tiles, plain or packed by LZW, deflate
-/// or PackBits. Of grey of more than 8 bits what is below 0 or above 255 is cut off, of colours the
-/// upper 8 bits are taken. Alpha is dropped; where colours were multiplied by it, it is divided out
-/// first. Other kinds are refused. With [`DecodeOptions::lenient`] plain rows that are not there
-/// are zeros.
+/// Decode grey (1 to 16 or 32 bits, signed or unsigned integers, or floats), a palette (1 to 8 bits),
+/// RGB or CMYK (8 or 16 bits), in strips or tiles, plain or compressed by LZW, deflate or PackBits.
+/// Grey of more than 8 bits is clipped to 0..=255; of 16-bit colours the upper 8 bits are used. Alpha
+/// is dropped; premultiplied colours are divided by it first. Other formats are refused. With
+/// [`DecodeOptions::lenient`] missing rows of an uncompressed file are zeros.
 ///
-/// Pillow obeys a TIFF's orientation even without `exif_transpose`, and so does this: the pixels
-/// come back turned. The reason for a refusal comes back as one phrase.
+/// Like in Pillow, the orientation is applied even without `exif_transpose`.
+///
+/// # Errors
+/// What was found and expected, in one phrase.
 pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> {
     let (bytes, indexed) = as_grey(bytes);
     let mut decoder = open(&bytes, options)?;
@@ -111,8 +112,9 @@ fn open<'a>(bytes: &'a [u8], options: &DecodeOptions) -> Result<Tiff<'a>, String
     Ok(decoder.with_limits(limits))
 }
 
-/// The crate knows no palettes, but what lies in the file is the same as with greys: a copy that
-/// says so, and whether there is a palette. Nor does Pillow invert greys of more than 8 bits.
+/// A copy of the file that declares palette indices as grey, and whether it has a palette: the crate
+/// does not support palettes, but decodes the indices as greys. Inverted grey of more than 8 bits is
+/// declared as grey too, because Pillow does not invert it.
 fn as_grey(bytes: &[u8]) -> (Cow<'_, [u8]>, bool) {
     let number = |tag: Tag| exif::field(bytes, tag.to_u16());
     let kept = (Cow::Borrowed(bytes), false);
@@ -132,8 +134,7 @@ fn as_grey(bytes: &[u8]) -> (Cow<'_, [u8]>, bool) {
     (Cow::Owned(bytes), indexed)
 }
 
-/// Refuse a predictor beside a compression that has none: libtiff ignores it there, and the crate
-/// applies it.
+/// Refuse a predictor with a compression that has none: libtiff ignores it, the crate applies it.
 fn refuse_stray_predictor(decoder: &mut Tiff) -> Result<(), String> {
     let mut tag = |tag| decoder.find_tag_unsigned::<u16>(tag).ok().flatten();
     let predictor = tag(Tag::Predictor).unwrap_or(1);
@@ -148,7 +149,7 @@ fn refuse_stray_predictor(decoder: &mut Tiff) -> Result<(), String> {
     }
 }
 
-/// Refuse tiles that hold far more than the picture: they would be unpacked all the same.
+/// Refuse tiles that are much larger than the picture: they would be decompressed in full.
 fn check_chunks(
     decoder: &Tiff,
     width: usize,
@@ -174,16 +175,16 @@ struct Format {
     photometric: u16,
     bits: usize,
     sample_format: u16,
-    /// Whether the rows lie in the file unpacked.
+    /// Whether the rows are uncompressed.
     plain: bool,
-    /// Whether the first bit of a byte is its lowest one.
+    /// Whether the first bit of a byte is the lowest.
     reversed: bool,
-    /// Bits of a pixel in the file, or of its sample in one of the planes.
+    /// Bits per pixel in the file, or per sample of a plane.
     stride_bits: usize,
     planes: usize,
-    /// Samples a pixel, as they are unpacked.
+    /// Samples per pixel that the crate returns.
     channels: usize,
-    /// Whether colours were multiplied by alpha.
+    /// Whether colours are premultiplied by alpha.
     multiplied: bool,
     /// All red values, then green, then blue.
     palette: Vec<u16>,
@@ -234,7 +235,7 @@ impl Format {
                 matches!((bits, format), (1 | 2 | 4 | 8, UNSIGNED))
             }
             (GREY | PALETTE, Some(1), [0 | 2]) => (bits, format) == (8, UNSIGNED),
-            // Of packed planes Pillow takes the fourth colour for alpha.
+            // In compressed planes Pillow treats the fourth colour as alpha.
             (RGB, Some(4), []) => {
                 (!planar || compression == 1) && matches!((bits, format), (8 | 16, UNSIGNED))
             }
@@ -260,12 +261,12 @@ impl Format {
                 "{name}{planes}, {samples} samples of {bits} {kind}{beside}"
             ));
         }
-        // The crate takes the padding of tiles of later planes for that of the first one.
+        // The crate uses the first plane's padding of tiles for later planes too.
         if planar && samples > 1 && tiled {
             return unknown("tiles of one colour each".to_string());
         }
-        // The crate drops samples that are neither colour nor alpha, and goes wrong in tiles and
-        // with differences then.
+        // The crate drops samples that are neither colour nor alpha; its result is then wrong for
+        // tiles and predictors.
         let channels = match (photometric, &extra[..]) {
             (RGB, [1 | 2, ..]) => 4,
             (RGB, [0 | 3.., ..]) => 3,
@@ -294,21 +295,21 @@ impl Format {
         })
     }
 
-    /// 8 bits of a wider sample: of grey what is between 0 and 255, of colours the upper half.
+    /// Convert a wider sample to 8 bits: grey is clipped to 0..=255, of colours the upper bits are used.
     fn narrowed(&self, sample: &[u8]) -> u8 {
         match (self.sample_format, sample) {
             (SIGNED, &[a, b]) => i16::from_ne_bytes([a, b]).clamp(0, 255) as u8,
             (_, &[a, b]) if self.photometric == GREY => u16::from_ne_bytes([a, b]).min(255) as u8,
             (_, &[a, b]) => (u16::from_ne_bytes([a, b]) >> 8) as u8,
             (FLOAT, &[a, b, c, d]) => f32::from_ne_bytes([a, b, c, d]).clamp(0.0, 255.0) as u8,
-            // Pillow takes those without a sign for ones with a sign.
+            // Pillow treats unsigned ones as signed.
             (_, &[a, b, c, d]) => i32::from_ne_bytes([a, b, c, d]).clamp(0, 255) as u8,
             _ => 0,
         }
     }
 
-    /// A copy of the file as the crate reads it: bits in the usual order, and zeros (of a grey
-    /// whose 0 is white, black) in place of plain rows that are not there, if lenient.
+    /// A copy of the file that the crate can read: bits in the usual order and, if lenient, zeros (ones
+    /// in inverted grey, that is black) for missing rows of an uncompressed file.
     fn restored(
         &self,
         decoder: &mut Tiff,
@@ -360,7 +361,7 @@ impl Format {
             if end as u64 > options.max_file() {
                 return Err(broken("it ends too early"));
             }
-            // A row is there if what it has within the picture is.
+            // A row is complete if its part within the picture is.
             let row_len = ((width - x).min(across) * self.stride_bits).div_ceil(8);
             let there = bytes.len().saturating_sub(offset);
             let whole = match there.checked_sub(row_len) {
@@ -381,7 +382,7 @@ impl Format {
     }
 }
 
-/// A colour that was multiplied by alpha, divided by it: as Pillow's `RGBa`.
+/// Divide a premultiplied colour by alpha, like Pillow's `RGBa`.
 fn divided(rgb: [u8; 3], alpha: u8) -> [u8; 3] {
     match alpha {
         0 => [0; 3],

@@ -1,7 +1,7 @@
-//! WebP by the `image-webp` crate: the picture, or the first frame.
+//! WebP, by the `image-webp` crate: the picture, or the first frame.
 //!
-//! Pixels do not depend on alpha, which is dropped. So the bit stream of the picture alone is
-//! handed to the crate, as a file of its own.
+//! Pixels do not depend on alpha, which is dropped. So the crate gets only the bit stream of the
+//! picture, as a separate file.
 
 use std::fmt::Display;
 use std::io::Cursor;
@@ -11,9 +11,11 @@ use image_webp::WebPDecoder;
 use crate::data::pictures::exif::{self, Orientation};
 use crate::data::pictures::rgb::{DecodeOptions, Rgb};
 
-/// Decode a lossy or lossless picture, or the first frame of an animation on a black canvas. The
-/// orientation by EXIF or XMP comes back beside the pixels; the reason for a refusal comes back
-/// as one phrase.
+/// Decode a lossy or lossless picture, or the first frame of an animation on a black canvas. Returns
+/// also the orientation by EXIF or XMP.
+///
+/// # Errors
+/// What was found and expected, in one phrase.
 pub fn decode_rgb(
     bytes: &[u8],
     options: &DecodeOptions,
@@ -95,7 +97,7 @@ fn u24(bytes: &[u8], at: usize) -> Result<usize, String> {
     }
 }
 
-/// A file with nothing but the bit stream of the picture.
+/// A file with only the bit stream of the picture.
 fn stream(chunks: &Chunks) -> Result<Vec<u8>, String> {
     for name in [b"VP8 ", b"VP8L"] {
         if let Some(content) = find(chunks, name) {

@@ -25,16 +25,16 @@ fn packed(text: &[u8]) -> [(&'static str, Vec<u8>); 3] {
 }
 
 #[test]
-fn every_packing_is_told_by_its_bytes_and_damage_is_named() {
+fn compression_is_recognized_and_damage_is_an_error() {
     let path = Path::new("text");
     let plain = b"1 1:2\n2 1:3\n";
     for (ending, bytes) in packed(plain) {
         let of = |bytes: &[u8]| lines(Text::of_bytes(path, bytes.to_vec()));
         assert_eq!(of(&bytes).unwrap(), ["1 1:2\n", "2 1:3\n"], "{ending}");
-        // Several in one file, as cat makes them.
+        // Several streams in a file, as by `cat`.
         let twice = [&bytes[..], &bytes].concat();
         assert_eq!(of(&twice).unwrap().len(), 4, "{ending}");
-        // Cut short anywhere beyond the signature.
+        // Truncated anywhere after the signature.
         for len in 6..bytes.len() {
             let error = of(&bytes[..len]).unwrap_err();
             assert_eq!(error.exit_code(), 65, "{len}: {error}");
@@ -48,19 +48,19 @@ fn every_packing_is_told_by_its_bytes_and_damage_is_named() {
 }
 
 #[test]
-fn what_stands_behind_a_packed_text_is_taken_as_by_python() {
+fn bytes_after_a_compressed_stream_are_handled_like_python() {
     let path = Path::new("text");
     for (ending, bytes) in packed(b"1 1:2\n2 1:3\n") {
         let of = |behind: &[&[u8]]| {
             let all = [&bytes[..], &behind.concat()].concat();
             lines(Text::of_bytes(path, all)).map(|lines| lines.len())
         };
-        // Tapes and sectors are filled up with zeros, of which xz writes multiples of four.
+        // Tapes and sectors are padded with zeros; xz pads to multiples of four.
         for zeros in [1, 4, 512, BUFFER + 1] {
             assert_eq!(of(&[&vec![0; zeros]]).unwrap(), 2, "{ending}");
             assert_eq!(of(&[&vec![0; zeros], &bytes]).unwrap(), 4, "{ending}");
         }
-        // A stream that is there in part is a text that breaks off.
+        // A truncated second stream is an error.
         for length in [1, 5, bytes.len() / 2, bytes.len() - 1] {
             let error = of(&[&bytes[..length]]).unwrap_err();
             assert_eq!(error.exit_code(), 65, "{ending}: {error}");
@@ -79,7 +79,7 @@ fn what_stands_behind_a_packed_text_is_taken_as_by_python() {
 }
 
 #[test]
-fn marks_of_byte_order_are_obeyed() {
+fn byte_order_marks_are_skipped_or_rejected() {
     let path = Path::new("text");
     let of = |bytes: &[u8]| lines(Text::of_bytes(path, bytes.to_vec()));
     assert_eq!(of(b"\xEF\xBB\xBF1 1:2\r\n").unwrap(), ["1 1:2\r\n"]);
@@ -92,7 +92,7 @@ fn marks_of_byte_order_are_obeyed() {
 }
 
 #[test]
-fn texts_are_told_by_their_first_line() {
+fn the_first_line_determines_the_format() {
     use TextKind::*;
     for (text, kind) in [
         (&b"1 1:0.5 3:2\n"[..], Libsvm),
@@ -123,7 +123,7 @@ fn texts_are_told_by_their_first_line() {
 }
 
 #[test]
-fn what_was_looked_at_is_read_again() {
+fn peeking_does_not_consume() {
     let mut text = Text::of_bytes(Path::new("text"), b"one\ntwo\n".to_vec()).unwrap();
     assert_eq!(text.peek(|bytes| bytes.len() > 100).unwrap(), b"one\ntwo\n");
     assert_eq!(text.next_line().unwrap(), Some(&b"one\n"[..]));
@@ -135,7 +135,7 @@ fn what_was_looked_at_is_read_again() {
 
 #[cfg(unix)]
 #[test]
-fn folders_and_devices_are_no_text() {
+fn folders_and_devices_are_rejected() {
     for (path, found) in [("/dev/zero", "a device"), ("/", "a folder")] {
         let error = open_text(Path::new(path), &Cancel::new())
             .map(drop)

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn every_f16_is_the_number_that_the_half_crate_reads() {
+fn f16_conversion_agrees_with_the_half_crate() {
     for bits in 0..=u16::MAX {
         let (own, other) = (f16_to_f64(bits), half::f16::from_bits(bits).to_f64());
         assert!(
@@ -24,7 +24,7 @@ fn parse_text(text: &str, data: u64) -> Result<Header, NpyError> {
 }
 
 #[test]
-fn reads_what_numpy_writes() {
+fn numpys_header_is_read() {
     // numpy.save of numpy.zeros((2, 3), 'f4'), numpy 2.
     let header = parse_text(
         "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }",
@@ -35,7 +35,7 @@ fn reads_what_numpy_writes() {
 }
 
 #[test]
-fn one_error_per_lie() {
+fn each_kind_of_damage_has_an_error() {
     use NpyError as E;
     let good = Header::encode(Dtype::F32, &[2, 3]);
     let len = good.len() as u64 + 24;
@@ -118,9 +118,9 @@ fn one_error_per_lie() {
     assert!(matches!(parse_text(text, 0), Err(E::Length { .. })));
 }
 
-/// numpy.dtype of NumPy 2 on a 64-bit Unix takes all of these, and none of the last ones.
+/// numpy.dtype of NumPy 2 on a 64-bit Unix accepts and rejects the same.
 #[test]
-fn every_spelling_of_a_number_is_read() {
+fn type_strings_are_accepted_as_by_numpy() {
     use Dtype::*;
     let of = |descr: &str, dtype: Dtype| {
         let data = 12 * dtype.size() as u64;
@@ -173,9 +173,9 @@ fn every_spelling_of_a_number_is_read() {
 }
 
 #[test]
-fn what_other_writers_and_older_numpys_write_is_read() {
+fn headers_of_other_writers_and_versions_are_read() {
     let of = |text: &str, data| parse_text(text, data).unwrap();
-    // Another order of keys, double quotes, no last comma; Python 2's long integers.
+    // Another order of keys, double quotes, no trailing comma; Python 2's long integers.
     let header = of(
         r#"{"shape":(2L, 3L),"fortran_order":True,"descr":">i2"}"#,
         12,
@@ -201,7 +201,7 @@ fn what_other_writers_and_older_numpys_write_is_read() {
     assert_eq!((header.dtype, header.big_endian), (Dtype::Unicode(3), true));
     let header = of("{'descr': '|S3', 'fortran_order': False, 'shape': (), }", 3);
     assert_eq!((header.dtype, header.shape.len()), (Dtype::Bytes(3), 0));
-    // Versions 2 and 3 have a length of four bytes; any alignment will do.
+    // Versions 2 and 3 have a length of four bytes; any alignment is accepted.
     for version in [2, 3] {
         let text = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}\n";
         let mut bytes = [&MAGIC[..], &[version, 0]].concat();
@@ -213,14 +213,14 @@ fn what_other_writers_and_older_numpys_write_is_read() {
             assert!(Header::parse(&bytes[..cut], 100).is_err());
         }
     }
-    // Nesting ends, however deep.
+    // Deep nesting is an error, not a stack overflow.
     let deep = format!("{{'shape': {}", "(".repeat(10_000));
     assert!(parse_text(&deep, 4).is_err());
 }
 
 proptest! {
     #[test]
-    fn round_trip(rows in 0usize..1 << 40, cols in 0usize..1 << 20, two in any::<bool>()) {
+    fn round_trip_preserves_the_shape(rows in 0usize..1 << 40, cols in 0usize..1 << 20, two in any::<bool>()) {
         let shape = if two { vec![rows, cols] } else { vec![rows] };
         let bytes = Header::encode(Dtype::I64, &shape);
         prop_assert_eq!(bytes.len() % 64, 0);
@@ -230,7 +230,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_end_in_a_result(bytes in prop::collection::vec(any::<u8>(), 0..300), len in any::<u64>()) {
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), len in any::<u64>()) {
         let _ = Header::parse(&bytes, len);
         let mut framed = Header::encode(Dtype::F32, &[1, 1]);
         let n = bytes.len().min(framed.len() - 10);

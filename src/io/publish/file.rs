@@ -1,4 +1,4 @@
-//! One file that appears whole or not at all.
+//! A single output file, written atomically.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -9,11 +9,11 @@ use crate::error::{Error, Result};
 use crate::io::files;
 use crate::io::files::{NewFile, parent_of, sibling};
 
-/// Bytes of a file by which it is known as flowreg's.
+/// Number of leading bytes by which flowreg recognizes a file that it wrote.
 pub const FIRST_BYTES: usize = 256;
 
-/// One file that appears complete or not at all. Dropped without [`OutputFile::publish`], it
-/// vanishes.
+/// An output file that is being written; it appears complete or not at all. Dropped without
+/// [`OutputFile::publish`], it is removed.
 #[derive(Debug)]
 pub struct OutputFile {
     target: PathBuf,
@@ -26,13 +26,13 @@ pub struct OutputFile {
 }
 
 impl OutputFile {
-    /// Start writing `path`. A link is followed. A file that is there may be replaced if `own`
-    /// takes its first [`FIRST_BYTES`] bytes for those of a file that flowreg wrote, and if it is
-    /// in no output of flowreg. `sources` are never replaced.
+    /// Create the temporary file of `path`. If `path` is a link, it is followed. An existing file
+    /// may be replaced if `own` returns true for its first [`FIRST_BYTES`] bytes, and if it is not
+    /// part of an output directory. `sources` are never replaced.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::Locked`], [`Error::Io`]; [`Error::Format`] for what may not be
-    /// replaced.
+    /// [`Error::Exists`]; [`Error::Locked`]; [`Error::Format`] if the file may not be replaced;
+    /// [`Error::Io`].
     pub fn begin(
         path: &Path,
         own: fn(&[u8]) -> bool,
@@ -55,7 +55,7 @@ impl OutputFile {
         files::create_dir_all(parent_of(&target))?;
         let lock = Lock::take(&target)?;
         let partial = sibling(&target, "partial")?;
-        // Of a killed process, if it begins as ours; nothing else is removed.
+        // Left by a killed process if it begins like a file of flowreg; nothing else is removed.
         if partial.symlink_metadata().is_ok() && is_own(&partial, own)? {
             files::remove_file(&partial)?;
         }
@@ -71,26 +71,26 @@ impl OutputFile {
         })
     }
 
-    /// Append.
+    /// Append `bytes`.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.append(bytes)
     }
 
-    /// Put `bytes` over the beginning; what follows stays.
+    /// Overwrite the first bytes of the file by `bytes`.
     pub fn overwrite_start(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.overwrite_start(bytes)
     }
 
-    /// Make the file appear under its name.
+    /// Give the file its final name.
     ///
     /// # Errors
-    /// Those of [`OutputFile::begin`]: the target may have changed meanwhile.
+    /// As [`OutputFile::begin`]: the target may have changed since.
     pub fn publish(mut self) -> Result<()> {
         self.file.finish()?;
         refuse_file(&self.target, self.own, self.overwrite)?;
         match self.overwrite {
             Overwrite::Replace => files::rename(&self.partial, &self.target)?,
-            // Another program may have written it since it was looked for.
+            // Another program may have created it since the check.
             Overwrite::Never => files::rename_new(&self.partial, &self.target)?,
         }
         self.published = true;
@@ -106,10 +106,10 @@ impl Drop for OutputFile {
     }
 }
 
-/// Write one file that appears complete or not at all: [`OutputFile`] in one step.
+/// Write a file atomically: [`OutputFile`] in one call.
 ///
 /// # Errors
-/// Those of [`OutputFile::begin`].
+/// As [`OutputFile::begin`].
 pub fn write_file(
     path: &Path,
     own: fn(&[u8]) -> bool,
@@ -123,7 +123,7 @@ pub fn write_file(
     file.publish()
 }
 
-/// Refuse a file that exists and may not be replaced.
+/// An error if the file exists and may not be replaced.
 fn refuse_file(path: &Path, own: fn(&[u8]) -> bool, overwrite: Overwrite) -> Result<()> {
     if path.symlink_metadata().is_err() {
         return Ok(());
@@ -147,11 +147,11 @@ fn refuse_file(path: &Path, own: fn(&[u8]) -> bool, overwrite: Overwrite) -> Res
     }
 }
 
-/// Whether it is a regular file that `own` takes for flowreg's, or an empty one.
+/// Whether the path is a regular file that is empty or for which `own` returns true.
 fn is_own(path: &Path, own: fn(&[u8]) -> bool) -> Result<bool> {
     let metadata = path
         .symlink_metadata()
-        .map_err(Error::io(path, "look at"))?;
+        .map_err(Error::io(path, "read the type of"))?;
     if !metadata.is_file() {
         return Ok(false);
     }

@@ -1,4 +1,4 @@
-//! The right to write one output, which one process has at a time.
+//! The lock of an output: one process writes it at a time.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::io::files;
 use crate::io::files::sibling;
 
-/// The right to write one output, held by one process; it ends with the process.
+/// The lock of an output, released on drop or when the process ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
     path: PathBuf,
@@ -15,9 +15,11 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
+    /// Take the lock of `target`, without waiting.
+    ///
     /// # Errors
-    /// [`Error::Locked`]; [`Error::Format`] where something else than a file has the name of the
-    /// lock; [`Error::Io`].
+    /// [`Error::Locked`] if another process holds it; [`Error::Format`] if something else than a
+    /// file has the name of the lock file; [`Error::Io`].
     pub fn take(target: &Path) -> Result<Lock> {
         let path = sibling(target, "lock")?;
         loop {
@@ -38,7 +40,7 @@ impl Lock {
                 }
                 Err(TryLockError::Error(source)) => return Err(Error::io(target, "lock")(source)),
             }
-            // Its last holder may have removed it between our opening and our locking.
+            // The last holder may have removed the file between `open` and `try_lock`.
             if same_file(&file, &path) {
                 return Ok(Lock { path, _file: file });
             }
@@ -47,7 +49,8 @@ impl Lock {
 }
 
 impl Drop for Lock {
-    /// Removed while it is still held, so that nobody else's is; a file with content is no lock.
+    /// Remove the lock file while the lock is held: no other process can hold it. A file with
+    /// content is not a lock file and is kept.
     fn drop(&mut self) {
         let metadata = self.path.symlink_metadata();
         if metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0) {
@@ -65,7 +68,7 @@ fn same_file(file: &File, path: &Path) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// Elsewhere a file that is open cannot be removed.
+/// On other systems an open file cannot be removed.
 #[cfg(not(unix))]
 fn same_file(_: &File, _: &Path) -> bool {
     true

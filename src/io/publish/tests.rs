@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn appears_whole_or_not_at_all() {
+fn an_output_appears_only_when_published() {
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("a/out");
     let staging = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap();
@@ -27,13 +27,13 @@ fn appears_whole_or_not_at_all() {
 }
 
 #[test]
-fn one_writer_at_a_time_and_a_dead_ones_remains_are_removed() {
+fn writers_exclude_each_other_and_leftovers_are_removed() {
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("out");
     let first = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap();
     let second = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]);
     assert!(matches!(second, Err(Error::Locked { .. })));
-    // As if it were killed: nothing is dropped, but its lock is free.
+    // As after a kill: nothing is dropped, but the lock is free.
     let Staging { dir, _lock, .. } = &first;
     _lock._file.unlock().unwrap();
     fs::write(dir.join("half"), b"1").unwrap();
@@ -44,7 +44,7 @@ fn one_writer_at_a_time_and_a_dead_ones_remains_are_removed() {
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
 }
 
-/// An output with a file and a directory.
+/// A published output with a file and a directory.
 fn published(root: &Path) -> PathBuf {
     let out = root.join("out");
     let staging = Staging::begin(&out, OutputKind::Run, Overwrite::Never, &[]).unwrap();
@@ -62,7 +62,7 @@ fn replace(out: &Path, sources: &[&Path]) -> Result<()> {
 }
 
 #[test]
-fn an_own_output_is_replaced_wholly() {
+fn replacing_an_output_removes_all_its_entries() {
     let root = tempfile::tempdir().unwrap();
     let out = published(root.path());
     assert!(is_output(&out));
@@ -70,13 +70,13 @@ fn an_own_output_is_replaced_wholly() {
     assert_eq!(fs::read(out.join("summary.json")).unwrap(), b"2");
     assert!(!out.join("jpg").exists());
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
-    // Something of the list may be missing.
+    // A listed entry may be missing.
     fs::remove_file(out.join("summary.json")).unwrap();
     replace(&out, &[]).unwrap();
 }
 
 #[test]
-fn foreign_entries_are_refused_by_name_and_left() {
+fn foreign_entries_are_named_and_kept() {
     type Change = fn(&Path);
     let changes: [(Change, &str); 7] = [
         (
@@ -118,9 +118,9 @@ fn foreign_entries_are_refused_by_name_and_left() {
     }
 }
 
-/// What comes while the new output is being written is refused, too.
+/// Foreign entries are looked for again on publication.
 #[test]
-fn an_entry_that_comes_late_is_left() {
+fn a_foreign_entry_added_before_publication_is_kept() {
     let root = tempfile::tempdir().unwrap();
     let out = published(root.path());
     let staging = Staging::begin(&out, OutputKind::Run, Overwrite::Replace, &[]).unwrap();
@@ -133,7 +133,7 @@ fn an_entry_that_comes_late_is_left() {
 
 #[cfg(unix)]
 #[test]
-fn links_are_followed_for_the_output_and_foreign_inside_it() {
+fn a_link_to_an_output_is_followed_and_a_link_inside_is_foreign() {
     use std::os::unix::fs::symlink;
     let root = tempfile::tempdir().unwrap();
     let out = published(root.path());
@@ -152,7 +152,7 @@ fn links_are_followed_for_the_output_and_foreign_inside_it() {
 }
 
 #[test]
-fn outputs_and_sources_do_not_contain_each_other() {
+fn overlapping_outputs_and_sources_are_refused() {
     let root = tempfile::tempdir().unwrap();
     let out = published(root.path());
     let inside = out.join("jpg/1.jpg");
@@ -169,7 +169,7 @@ fn outputs_and_sources_do_not_contain_each_other() {
 }
 
 #[test]
-fn an_empty_directory_is_no_output_yet() {
+fn an_empty_directory_is_replaced() {
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("out");
     fs::create_dir(&out).unwrap();
@@ -180,9 +180,9 @@ fn an_empty_directory_is_no_output_yet() {
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
 }
 
-/// Names that only flowreg uses do not make something flowreg's.
+/// A foreign directory or file is kept, even if its name is that of a temporary directory or lock.
 #[test]
-fn remains_and_locks_of_others_are_left() {
+fn foreign_partial_directories_and_lock_files_are_kept() {
     let root = tempfile::tempdir().unwrap();
     let (out, path) = (root.path().join("out"), |name: &str| root.path().join(name));
     fs::create_dir(path(".out.partial")).unwrap();
@@ -195,11 +195,10 @@ fn remains_and_locks_of_others_are_left() {
     assert!(path(".out.lock").exists());
 }
 
-/// A link by a name that only flowreg uses is not followed: what it leads to is neither
-/// written nor removed.
+/// The target of a link with the name of a temporary or lock file is neither written nor removed.
 #[cfg(unix)]
 #[test]
-fn links_of_our_names_are_not_followed() {
+fn links_with_temporary_names_are_not_followed() {
     use std::os::unix::fs::symlink;
     let root = tempfile::tempdir().unwrap();
     let (out, path) = (root.path().join("new"), |name: &str| root.path().join(name));
@@ -222,9 +221,9 @@ fn links_of_our_names_are_not_followed() {
     assert!(!path("missing").exists());
 }
 
-/// What a killed process left is removed, not emptied: another name of it keeps its bytes.
+/// The temporary file of a killed process is removed, not truncated.
 #[test]
-fn a_remnant_with_another_name_keeps_its_bytes() {
+fn a_hard_link_to_a_leftover_keeps_its_bytes() {
     let root = tempfile::tempdir().unwrap();
     let (path, partial) = (
         root.path().join("p.npy"),
@@ -239,9 +238,8 @@ fn a_remnant_with_another_name_keeps_its_bytes() {
     assert!(!partial.exists());
 }
 
-/// A run is not replaced by a dataset, whose fit may have taken days, nor a dataset by a run.
 #[test]
-fn an_output_replaces_only_one_of_its_kind() {
+fn an_output_replaces_only_its_own_kind() {
     use OutputKind::*;
     let root = tempfile::tempdir().unwrap();
     for (file, kind) in OutputKind::FILES {
@@ -266,7 +264,7 @@ fn an_output_replaces_only_one_of_its_kind() {
 }
 
 #[test]
-fn a_path_may_end_in_a_slash() {
+fn a_trailing_slash_is_accepted_for_directories_only() {
     let root = tempfile::tempdir().unwrap();
     let out = published(root.path());
     for end in ["/", "/.", "//"] {
@@ -295,7 +293,7 @@ fn a_path_may_end_in_a_slash() {
 }
 
 #[test]
-fn a_file_replaces_only_one_of_its_kind() {
+fn a_file_replaces_only_files_that_it_recognizes() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("p.npy");
     let numpy = |start: &[u8]| start.starts_with(b"\x93NUMPY");
@@ -320,13 +318,13 @@ fn a_file_replaces_only_one_of_its_kind() {
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
 }
 
-/// What a killed process leaves: its own is removed, whatever else is there stays.
+/// Leftovers of a process killed at any point are removed; foreign entries are kept.
 #[test]
-fn remains_of_every_moment() {
+fn leftovers_are_removed_and_foreign_entries_kept() {
     let begin = |root: &Path| {
         Staging::begin(&root.join("out"), OutputKind::Run, Overwrite::Replace, &[]).map(drop)
     };
-    // Being written: the list empty, cut, or that of an unfinished output.
+    // Killed while writing: the list is empty, truncated, or that of an unfinished output.
     for length in [0, 9, usize::MAX] {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join(".out.partial");
@@ -337,7 +335,7 @@ fn remains_of_every_moment() {
         begin(root.path()).unwrap();
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
-    // An old output, between the exchange and its removal; then with something foreign.
+    // Killed between the exchange and the removal of the old output; then with a foreign entry.
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join(".out.partial");
     fs::rename(published(root.path()), &dir).unwrap();
@@ -353,7 +351,7 @@ fn remains_of_every_moment() {
 
 #[cfg(unix)]
 #[test]
-fn a_file_of_an_output_is_not_replaced_by_a_link_to_it() {
+fn a_file_inside_an_output_is_not_replaced() {
     let root = tempfile::tempdir().unwrap();
     let out = published(root.path());
     let link = root.path().join("p.npy");
