@@ -82,10 +82,15 @@ impl Loss {
 
     /// Mean loss over the columns of `z` (c x n) and the number of them whose
     /// [prediction](Loss::predictions) is the label.
-    pub fn loss_and_hits(self, z: MatRef, labels: &[u32], scratch: &mut Vec<f64>) -> (f64, usize) {
+    pub fn loss_and_correct(
+        self,
+        z: MatRef,
+        labels: &[u32],
+        scratch: &mut Vec<f64>,
+    ) -> (f64, usize) {
         let predictions = self.predictions(z);
-        let hits = predictions.iter().zip(labels).filter(|(p, l)| p == l);
-        (self.losses(z, labels, None, scratch), hits.count())
+        let correct = predictions.iter().zip(labels).filter(|(p, l)| p == l);
+        (self.losses(z, labels, None, scratch), correct.count())
     }
 
     /// The loss of each column of `z` (c x n), one label a column.

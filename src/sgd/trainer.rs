@@ -258,7 +258,8 @@ impl Validation<'_> {
         let rows = self.labels.len();
         let mut z = MatMut::new(&mut self.z, engine.outputs(), rows);
         engine.validation_logits(point, z.reborrow());
-        let (loss, hits) = (self.loss).loss_and_hits(z.as_ref(), self.labels, &mut self.scratch);
-        (loss, hits as f64 / rows as f64)
+        let (loss, correct) =
+            (self.loss).loss_and_correct(z.as_ref(), self.labels, &mut self.scratch);
+        (loss, correct as f64 / rows as f64)
     }
 }
