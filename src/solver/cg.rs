@@ -41,7 +41,7 @@ impl<T: Real> NewtonDirection<T> {
         NewtonDirection {
             p: Point::zero(minimizer.problem, c),
             d: Point::zero(minimizer.problem, c),
-            solved: Point::of_solutions(minimizer.problem, c),
+            solved: Point::zero_solution(minimizer.problem, c),
             r: minimizer.gradient.clone(),
             q: minimizer.gradient.clone(),
             scratch: minimizer.at.g.clone(),
@@ -58,7 +58,7 @@ impl<T: Real> NewtonDirection<T> {
     /// plus an estimate of the unsolved part: the decrease that the quadratic model predicts.
     /// `None` if rounding prevents a solution.
     pub fn decrement<S: Problem<Real = T>>(&mut self, minimizer: &mut Minimizer<S>) -> Option<f64> {
-        if minimizer.l2 == 0.0 && !minimizer.problem.tells_curvatures() {
+        if minimizer.l2 == 0.0 && !minimizer.problem.resolves_curvatures() {
             self.solve(minimizer, 1e-3);
             return None;
         }

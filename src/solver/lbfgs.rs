@@ -37,7 +37,7 @@ impl<T: Real> Lbfgs<T> {
     pub fn new<S: Problem<Real = T>>(minimizer: &Minimizer<S>) -> Self {
         let c = minimizer.risk.outputs();
         let pair = || Pair {
-            s: Point::of_solutions(minimizer.problem, c),
+            s: Point::zero_solution(minimizer.problem, c),
             y: Gradient::zero(minimizer.problem, c),
             rho: 0.0,
         };

@@ -1,13 +1,13 @@
-//! Line search along a convex objective whose slope is known.
+//! Line search on a convex objective with known slope.
 
-/// Share of the slope's promise that a step must keep (Armijo 1966).
+/// Sufficient decrease (Armijo 1966): share of the decrease predicted by the slope.
 const C1: f64 = 1e-4;
 
-/// Share of the first slope at which a line is flat enough (Wolfe 1969). A look at a line is
-/// cheap beside a direction, and exact steps keep directions conjugate.
+/// Curvature condition (Wolfe 1969): largest share of the initial slope. It is small because an
+/// evaluation costs little compared with a direction, and exact steps keep directions conjugate.
 const C2: f64 = 0.05;
 
-/// Most points of a line looked at once one of them would do.
+/// Maximum number of evaluations after the first acceptable point.
 const MAX_EVALS: usize = 8;
 
 /// Shortest step tried.
@@ -22,8 +22,8 @@ pub(super) struct LinePoint {
 }
 
 impl LinePoint {
-    /// Where the cubic through this point and `end` is lowest (Nocedal and Wright, 3.59), as a
-    /// share of the way.
+    /// The minimum of the cubic through this point and `end` (Nocedal and Wright, 3.59), as a
+    /// share of their distance.
     fn cubic_step(self, end: LinePoint) -> f64 {
         let length = end.t - self.t;
         let (a, b) = (self.slope * length, end.slope * length);
@@ -32,7 +32,8 @@ impl LinePoint {
         1.0 - (b + d2 - d1) / (b - a + 2.0 * d2)
     }
 
-    /// Where the slope is 0 if it goes on as from `before` to here: nowhere, if it did not rise.
+    /// The zero of the slope, extrapolated linearly from `before` and this point; infinity if the
+    /// slope does not rise.
     fn secant_step(self, before: LinePoint) -> f64 {
         if before.slope < self.slope {
             self.t + self.slope * (self.t - before.t) / (before.slope - self.slope)
@@ -42,11 +43,11 @@ impl LinePoint {
     }
 }
 
-/// A `t` at which a convex objective fell sufficiently and is nearly flat (the strong Wolfe
-/// conditions: Nocedal and Wright, section 3.1), or the lowest that was found, beginning with 1.
-/// At `start` t is 0 and the slope below 0. `None` if the objective falls nowhere.
+/// Returns a step length t that satisfies the strong Wolfe conditions (Nocedal and Wright, section
+/// 3.1), or that of the lowest point evaluated; `None` if the objective decreases at none. The
+/// first t is 1. At `start` t is 0 and the slope negative.
 pub(super) fn line_search(start: LinePoint, at: impl Fn(f64) -> LinePoint) -> Option<f64> {
-    // The lowest point lies between them.
+    // The bracket of the minimum.
     let (mut low, mut high) = (start, None);
     let mut best: Option<LinePoint> = None;
     let (mut t, mut evals) = (1.0, 0);
@@ -85,10 +86,10 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// On convex lines that saturate, explode or do neither, their lowest point anywhere from
-        /// 1e-4 to 1e3: few looks find it.
+        /// Convex lines that saturate, grow exponentially or do neither, with minima at 1e-4 to
+        /// 1e3.
         #[test]
-        fn a_line_is_searched_to_its_lowest_point(
+        fn line_search_reaches_the_minimum_in_few_evaluations(
             lowest in -4.0f64..3.0, square in 0.0f64..2.0, cosh in 0.0f64..2.0,
             softplus in 0.0f64..2.0, steep in -1.0f64..2.0,
         ) {
@@ -110,7 +111,7 @@ mod tests {
             };
             let start = at(0.0);
             let t = line_search(start, at).unwrap();
-            prop_assert!(evals.get() <= 20, "{} looks", evals.get());
+            prop_assert!(evals.get() <= 20, "{} evaluations", evals.get());
             let (end, lowest) = (at(t), at(lowest));
             let left = (end.objective - lowest.objective) / (start.objective - lowest.objective);
             prop_assert!(left <= 0.05, "{left}: {end:?} of {start:?}");
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_falls_nowhere_has_no_step() {
+    fn line_search_returns_none_without_a_decrease() {
         let at = |t: f64| LinePoint {
             t,
             objective: if t > 0.0 { f64::NAN } else { 1.0 },

@@ -1,5 +1,5 @@
-//! The optimum of `mean loss + (l2/2) |W|²` for one penalty: Newton's method and L-BFGS over a
-//! [`Problem`](problem::Problem), the line search, and the certificate of what they find.
+//! Solvers for the minimum of `mean loss + (l2/2) |W|²` with one penalty: Newton-CG and L-BFGS
+//! over a [`Problem`](problem::Problem), their line search, and the certificate of the result.
 
 pub(crate) mod bias;
 pub(crate) mod certificate;

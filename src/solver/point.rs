@@ -1,4 +1,4 @@
-//! Weight and bias in the coordinates of a problem, and their gradient.
+//! Weight and bias in the coordinates of a [`Problem`], and their gradient.
 
 use crate::io::checkpoint::StateDict;
 use crate::linalg::vec::{Real, axpby};
@@ -11,7 +11,7 @@ pub struct Point<T, W = f64> {
     pub w: Vec<W>,
     /// b.
     pub b: Vec<f64>,
-    /// `Xc Wᵀ`, transposed; empty where they are not kept.
+    /// `W Xcᵀ`; empty if logits are not kept.
     pub z: Vec<T>,
 }
 
@@ -25,8 +25,8 @@ impl<T: Real> Point<T> {
         }
     }
 
-    /// The origin, with logits only where solutions have some.
-    pub(super) fn of_solutions(problem: &impl Problem<Real = T>, outputs: usize) -> Point<T> {
+    /// The origin, with logits only if [`Problem::solves_logits`].
+    pub(super) fn zero_solution(problem: &impl Problem<Real = T>, outputs: usize) -> Point<T> {
         let mut point = Point::zero(problem, outputs);
         if !problem.solves_logits() {
             point.z = Vec::new();
@@ -34,15 +34,15 @@ impl<T: Real> Point<T> {
         point
     }
 
-    /// Everything that it is made of, for a checkpoint.
+    /// Adds all fields to a checkpoint.
     pub(crate) fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
         fields.f64("w", &mut self.w);
         fields.f64("b", &mut self.b);
         fields.real("z", &mut self.z);
     }
 
-    /// `self = alpha · x + beta · self`, the logits only if both have some; with `beta` = 0,
-    /// `self` is not read.
+    /// `self = alpha · x + beta · self`, with logits if both have them. `self` is not read if
+    /// `beta` is 0.
     pub fn axpby(&mut self, alpha: f64, x: &Point<T>, beta: f64) {
         axpby(alpha, &x.w, beta, &mut self.w);
         axpby(alpha, &x.b, beta, &mut self.b);
@@ -70,21 +70,21 @@ impl Gradient {
         }
     }
 
-    /// Everything that it is made of, for a checkpoint.
+    /// Adds all fields to a checkpoint.
     pub fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
         fields.f64("w", &mut self.w);
         fields.f64("b", &mut self.b);
     }
 
-    /// `self = alpha · x + beta · self`; with `beta` = 0, `self` is not read.
+    /// `self = alpha · x + beta · self`. `self` is not read if `beta` is 0.
     pub fn axpby(&mut self, alpha: f64, x: &Gradient, beta: f64) {
         axpby(alpha, &x.w, beta, &mut self.w);
         axpby(alpha, &x.b, beta, &mut self.b);
     }
 }
 
-/// Without a penalty, what all outputs have in common changes no probability: a slope along it is
-/// rounding.
+/// Subtracts the mean over the outputs, if there is no penalty: adding one value to all outputs
+/// changes no probability, so the gradient's part along it is rounding.
 pub(super) fn center_outputs(l2: f64, gradient: &mut Gradient) {
     let c = gradient.b.len();
     if l2 > 0.0 || c == 1 {
@@ -100,7 +100,7 @@ pub(super) fn center_outputs(l2: f64, gradient: &mut Gradient) {
     }
 }
 
-/// Σ a·b of biases.
+/// The inner product of two biases.
 pub(super) fn inner(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }

@@ -356,7 +356,7 @@ impl Problem for DenseProblem<'_> {
     }
 
     /// Not where columns are nearly dependent, or more than rows.
-    fn tells_curvatures(&self) -> bool {
+    fn resolves_curvatures(&self) -> bool {
         match &self.second_order {
             SecondOrder::Samples { .. } => false,
             SecondOrder::Features { scale, factor, .. } => {

@@ -177,7 +177,7 @@ impl Preconditioner {
     }
 
     /// Whether a solution's residual is small enough to tell its logits.
-    fn tells_logits(&self) -> bool {
+    fn resolves_logits(&self) -> bool {
         self.l2 >= SOLVED * self.scale
     }
 
@@ -441,7 +441,7 @@ impl Problem for GramProblem<'_> {
                 }
             });
         self.centre(a);
-        if !self.preconditioner.tells_logits() {
+        if !self.preconditioner.resolves_logits() {
             self.logits(a, logits);
         }
     }

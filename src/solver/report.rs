@@ -1,17 +1,17 @@
-//! How a solve ends, and what is reported of it.
+//! Stopping criteria and the report of a solve.
 
-/// When to stop.
+/// When a solve stops.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StoppingCriteria {
-    /// Gradient norm that is small enough, as a share of that at W = 0, b = 0. The gap (without
-    /// a penalty, the decrement) must also be below 100 times this share of the objective.
+    /// Largest |∇F| / |∇F(0)|. The gap (without a penalty, the decrement) must also be at most 100
+    /// times this share of the objective.
     pub tolerance: f64,
-    /// Most iterations.
+    /// Maximum number of iterations.
     pub iterations: usize,
 }
 
 impl StoppingCriteria {
-    /// The gap that is small enough at an objective.
+    /// The largest gap of a converged fit with this objective.
     pub(crate) fn largest_gap(self, objective: f64) -> f64 {
         GAP * self.tolerance * objective.abs()
     }
@@ -22,71 +22,71 @@ impl StoppingCriteria {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Status {
-    /// |∇F| is the tolerance's share of that at W = 0, or rounding; and the gap is below 100
-    /// times that share of F. Without a penalty the Newton decrement takes the gap's place.
+    /// |∇F| ≤ tol·|∇F(0)| or |∇F| is rounding, and gap ≤ 100·tol·F. Without a penalty the Newton
+    /// decrement takes the place of the gap.
     Converged,
-    /// Out of iterations.
+    /// The maximum number of iterations was reached.
     IterationLimit,
-    /// The precision of the features, of the products or of the model's f32 values allows no
-    /// better.
+    /// Rounding of the features, of the products or of the model's f32 values prevents a better
+    /// result.
     PrecisionLimited,
-    /// The classes are separable and nothing penalises larger weights: the loss falls to 0 along
-    /// the weights found, and has no minimum.
+    /// The classes are separable and l2 is 0: the loss falls to 0 along the weights found and has
+    /// no minimum.
     Separable,
-    /// Some samples are separated and the others tied along a direction of the weights (Albert
-    /// and Anderson 1984), and nothing penalises larger weights: the loss has no minimum.
+    /// Along a direction of the weights some samples are separated and the others are tied (Albert
+    /// and Anderson 1984), and l2 is 0: the loss has no minimum.
     QuasiSeparable,
 }
 
-/// What an [`SolveReport`] was computed from.
+/// What a [`SolveReport`] was computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MeasuredOn {
-    /// The f32 weights and bias of the model, over the rows as they are stored.
+    /// The f32 weight and bias of the model, on the stored rows.
     Model,
-    /// The optimizer's own coordinates, from which a model would be rounded.
+    /// The coordinates of the solver, before they are rounded to a model.
     Coordinates,
 }
 
-/// The end of a fit.
+/// The result of a solve: its status, objective, gradient and gap.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct SolveReport {
-    /// How it ended.
+    /// How the solve ended.
     pub status: Status,
-    /// What the numbers below belong to.
+    /// What the numbers below were computed from.
     pub measured_on: MeasuredOn,
     /// F.
     pub objective: f64,
-    /// The data's part of F.
+    /// F without the penalty.
     pub loss: f64,
     /// |∇F|.
     pub gradient_norm: f64,
     /// |∇F| at W = 0, b = 0.
     pub initial_gradient_norm: f64,
-    /// F is above its minimum by no more than this. Of coordinates |∇_W F|²/(2 l2), where ∇_b F = 0
-    /// but for rounding (F is l2-strongly convex in W); of a model with what the rounded bias
-    /// loses and an estimate of the measurement's own rounding. `None` without a penalty, or where
-    /// b still leaves more than rounding to gain.
+    /// Upper bound of F - min F. On coordinates: |∇_W F|²/(2 l2), as F is l2-strongly convex in W
+    /// and ∇_b F = 0 up to rounding. On a model: plus the loss through rounding the bias, and an
+    /// estimate of the rounding in the measurement. `None` without a penalty, or if the optimal
+    /// bias was not found.
     pub gap: Option<f64>,
-    /// Without a penalty: half the square of the Newton decrement, what the quadratic model at
-    /// the end promises to be left to gain.
+    /// Without a penalty: half the square of the Newton decrement, the decrease of F that the
+    /// quadratic model still predicts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decrement: Option<f64>,
-    /// Of quasi-separable classes the one whose samples are separated furthest.
+    /// If the classes are quasi-separable: the class whose samples are separated furthest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub separated_class: Option<u32>,
-    /// Steps.
+    /// Number of steps.
     pub iterations: usize,
-    /// Products.
+    /// Number of products.
     pub products: Products,
 }
 
-/// A step, as it is reported.
+/// A step of a solve.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Step {
-    /// Number, from 0: the start.
+    /// Number of the step; 0 is the start.
     pub iteration: usize,
     /// F.
     pub objective: f64,
@@ -94,16 +94,17 @@ pub struct Step {
     pub gradient_norm: f64,
 }
 
-/// Products with X, or with K in Gram coordinates.
+/// Number of products with X, or with K in Gram coordinates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Products {
-    /// Logits of a weight or direction; on the weights themselves two products for a weight.
+    /// Logits of a weight or direction. The primal engine makes two products for a weight.
     pub logits: usize,
-    /// Weights of a gradient in the logits.
+    /// Adjoint products Gᵀ X.
     pub pullbacks: usize,
-    /// Solutions with the preconditioner.
+    /// Solves with the preconditioner.
     pub solves: usize,
 }
 
-/// The gap that counts as none, as a share of the objective: a multiple of the tolerance.
+/// The largest gap of a converged fit, as a share of the objective: this multiple of the
+/// tolerance.
 pub(super) const GAP: f64 = 100.0;
