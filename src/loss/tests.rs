@@ -160,7 +160,7 @@ fn small_losses_are_not_rounded_away() {
 }
 
 #[test]
-fn what_is_not_finite_is_seen() {
+fn non_finite_logits_give_a_non_finite_loss() {
     for bad in [f32::NAN, f32::INFINITY] {
         assert!(!run(Loss::Softmax, &[0.0, bad, 0.0], 3, &[0]).0.is_finite());
         assert!(!run(Loss::Softmax, &[0.0, bad, 0.0], 3, &[1]).0.is_finite());
