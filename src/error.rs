@@ -1,5 +1,5 @@
-//! The one error type. Every variant says where, what was found, what was
-//! expected and what to do next, in one line.
+//! [`Error`]: every variant names the place, what was found, what was expected and what to do
+//! next, in one line.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,16 +26,16 @@ pub enum Error {
         /// What the operating system said.
         source: io::Error,
     },
-    /// A file's content is not what its format demands.
+    /// The content of a file violates its format.
     #[error("{}: {field}: found {found}, expected {expected}", path.display())]
     Format {
         /// File concerned.
         path: PathBuf,
         /// Field, header entry or row inside the file.
         field: String,
-        /// What is there.
+        /// What was found.
         found: String,
-        /// What should be there, and what to do about it.
+        /// What was expected, and what to do next.
         expected: String,
     },
     /// An array file's header is not the `.npy` subset that flowreg reads.
@@ -43,7 +43,7 @@ pub enum Error {
     Npy {
         /// File concerned.
         path: PathBuf,
-        /// The lie it tells.
+        /// What is wrong.
         source: NpyError,
     },
     /// A MATLAB file is not the small integer arrays that Flowers102 ships.
@@ -52,7 +52,7 @@ pub enum Error {
     Mat5 {
         /// File concerned.
         path: PathBuf,
-        /// The lie it tells.
+        /// What is wrong.
         source: Mat5Error,
     },
     /// A model or checkpoint file is not what flowreg or torch writes.
@@ -60,7 +60,7 @@ pub enum Error {
     Tensors {
         /// File concerned.
         path: PathBuf,
-        /// The lie it tells.
+        /// What is wrong.
         source: TensorsError,
     },
     /// A photograph cannot be used.
@@ -68,7 +68,7 @@ pub enum Error {
     Image {
         /// The photograph.
         path: PathBuf,
-        /// Why it was refused.
+        /// Why it was rejected.
         reason: String,
     },
     /// A file could not be fetched.
@@ -87,7 +87,7 @@ pub enum Error {
         /// Whether it may be replaced if that is asked for.
         replaceable: bool,
     },
-    /// An unfinished fit is there that would be lost.
+    /// A checkpoint of an unfinished fit would be lost.
     #[error("{}: checkpoint of an unfinished fit; `resume` continues it if the options and the data are the same, `force` discards it; or choose another path", path.display())]
     Checkpoint {
         /// Its checkpoint.
@@ -123,7 +123,7 @@ pub enum Error {
         /// The values allowed.
         expected: String,
     },
-    /// Memory cannot hold what was asked for.
+    /// Memory does not suffice.
     #[error("{what}: found {found}, expected {expected}")]
     Memory {
         /// The parameter that asks for it, in backticks, or the array.
@@ -133,7 +133,7 @@ pub enum Error {
         /// What to do instead.
         expected: String,
     },
-    /// Arrays given to the library do not fit together.
+    /// The shapes of arrays do not match.
     #[error("{what}: found {found}, expected {expected}")]
     Shape {
         /// The array.
@@ -143,7 +143,7 @@ pub enum Error {
         /// The size that fits.
         expected: String,
     },
-    /// Logits that f32 does not hold: they have no probabilities.
+    /// Logits that are not finite in f32: they have no probabilities.
     #[error(
         "logits: found {value} in row {row} for output {output}, expected finite numbers: features times weights are beyond f32; scale the features (`standardize`), or fit with a penalty or a smaller `lr`"
     )]
@@ -155,7 +155,7 @@ pub enum Error {
         /// NaN or an infinity.
         value: f32,
     },
-    /// The loss stopped being a finite number; no model is published.
+    /// The loss or a weight is not finite; no model is published.
     #[error(
         "epoch {epoch}: the {what} became {loss} at lr {lr}; no model was written: try a smaller `lr` (a tenth), or auto"
     )]

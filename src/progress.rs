@@ -1,4 +1,4 @@
-//! What a fit tells its caller while it works, and how the caller stops it.
+//! [`Event`]s that a fit sends to its callback, and [`Cancel`], which stops it.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::solver::report::{SolveReport, Step};
 
-/// What happened in a fit.
+/// An event of a fit.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
@@ -17,7 +17,7 @@ pub enum Event {
     Planned(Plan),
     /// [`fit_path`](crate::fit_path) has chosen its engine.
     Engine(EngineKind),
-    /// The Gram matrix K = X Xᵀ, or Xᵀ X, grows.
+    /// Progress of the Gram matrix K = X Xᵀ, or of Xᵀ X.
     GramMatrix {
         /// Columns of X that are multiplied so far.
         columns: usize,
@@ -69,7 +69,7 @@ pub enum Event {
     ///
     /// [`Emit::models`]: crate::path::Emit::models
     Solved(Box<Solved>),
-    /// The caller should know: a sentence.
+    /// A warning, one sentence.
     Warning(String),
 }
 
@@ -131,7 +131,7 @@ pub struct Solved {
 pub struct PathEntry {
     /// The penalty.
     pub l2: f64,
-    /// The end of its search; with folds, that of the first fold.
+    /// The end of its solve; with folds, that of the first fold.
     #[serde(flatten)]
     pub report: SolveReport,
     /// Mean loss on rows that were not fitted: a row counts by its sample weight, if it has one;
@@ -146,19 +146,19 @@ pub struct PathEntry {
     pub val_accuracy: Option<f64>,
 }
 
-/// Stops a fit, a preparation or a download at its next good place: the end of an epoch or step, a
-/// slab of the Gram matrix, a photograph, a block of rows. Clones share one flag, so that another
-/// thread or a signal handler can set it.
+/// Stops a fit, a preparation or a download after the current epoch, step, slab of the Gram
+/// matrix, photograph or block of rows. Clones share one flag, so that another thread or a signal
+/// handler can set it.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicUsize>);
 
 impl Cancel {
-    /// The flag is not set.
+    /// A flag that is not set.
     pub fn new() -> Cancel {
         Cancel::default()
     }
 
-    /// A flag that somebody else sets, to any number but 0.
+    /// Shares a flag that other code sets, to any number but 0.
     pub fn of_flag(flag: Arc<AtomicUsize>) -> Cancel {
         Cancel(flag)
     }
@@ -193,7 +193,7 @@ impl PartialEq for Cancel {
 
 impl Eq for Cancel {}
 
-/// What a callback returns: nothing, or whether the fit goes on.
+/// The return type of a callback: `()`, or a [`ControlFlow`] that may stop the fit.
 pub trait Flow {
     /// [`ControlFlow::Break`] stops the fit as [`Cancel`] does.
     fn flow(self) -> ControlFlow<()>;
@@ -211,7 +211,7 @@ impl Flow for ControlFlow<()> {
     }
 }
 
-/// The caller of a fit: who is told, and who may stop it.
+/// The callback and the [`Cancel`] of a fit.
 pub(crate) struct Observer<'a> {
     callback: &'a mut (dyn FnMut(Event) -> ControlFlow<()> + Send),
     cancel: Option<&'a Cancel>,
@@ -230,18 +230,18 @@ impl<'a> Observer<'a> {
         }
     }
 
-    /// Tell the caller.
+    /// Sends an event to the callback.
     pub fn tell(&mut self, event: Event) {
         self.broken |= (self.callback)(event).is_break();
     }
 
-    /// Whether the caller wants the fit to stop.
+    /// Whether the callback or [`Cancel`] stopped the fit.
     pub fn is_stopped(&self) -> bool {
         self.broken || self.cancel.is_some_and(Cancel::is_cancelled)
     }
 
     /// # Errors
-    /// [`Error::Interrupted`] once the caller wants the fit to stop.
+    /// [`Error::Interrupted`] once the fit was stopped.
     pub fn check(&self) -> Result<()> {
         if self.is_stopped() {
             return Err(Error::interrupted());
@@ -249,7 +249,7 @@ impl<'a> Observer<'a> {
         Ok(())
     }
 
-    /// Tell the caller that the Gram matrix grows.
+    /// Sends the progress of the Gram matrix.
     ///
     /// # Errors
     /// As [`Observer::check`].

@@ -1,4 +1,4 @@
-//! Where the time and the memory of a process go.
+//! Time and memory of a process: [`Stopwatch`] and [`PeakMemory`].
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use crate::cli::info;
 
-/// Where a process's time goes: laps that follow one another without a gap.
+/// Times of consecutive laps.
 pub struct Stopwatch {
     last: Instant,
     stopwatch: Vec<(String, f64)>,
 }
 
 impl Stopwatch {
-    /// The first lap begins.
-    #[allow(clippy::new_without_default)] // It is no neutral value: it reads the clock.
+    /// Starts the first lap.
+    #[allow(clippy::new_without_default)] // It reads the clock.
     pub fn new() -> Stopwatch {
         Stopwatch {
             last: Instant::now(),
@@ -22,7 +22,7 @@ impl Stopwatch {
         }
     }
 
-    /// A lap ends and the next begins.
+    /// Ends a lap and starts the next.
     pub fn end(&mut self, name: &str) {
         let now = Instant::now();
         let seconds = now.duration_since(self.last).as_secs_f64();
@@ -30,7 +30,7 @@ impl Stopwatch {
         self.last = now;
     }
 
-    /// A lap ends whose parts are known; what they leave is `rest`.
+    /// Ends a lap with parts of known time; the remaining time is recorded as `rest`.
     pub fn end_with_parts(&mut self, parts: &[(&str, f64)], rest: &str) {
         self.end(rest);
         let (name, whole) = self.stopwatch.pop().expect("it just ended");
@@ -42,7 +42,7 @@ impl Stopwatch {
         self.stopwatch.push((name, whole - known));
     }
 
-    /// All laps and their sum.
+    /// Prints all laps and their sum.
     pub fn print(&self) {
         for (name, seconds) in &self.stopwatch {
             info(format_args!("  {name:32} {:9.2} ms", 1e3 * seconds));
@@ -60,7 +60,7 @@ pub struct PeakMemory {
 }
 
 impl PeakMemory {
-    /// Begin to look.
+    /// Starts sampling.
     pub fn watch() -> PeakMemory {
         let (stop, stopped) = mpsc::channel();
         let watcher = std::thread::spawn(move || {
@@ -73,7 +73,7 @@ impl PeakMemory {
         PeakMemory { stop, watcher }
     }
 
-    /// Print it, where the system tells it.
+    /// Prints the peak, if the system reports it.
     pub fn print(self) {
         drop(self.stop);
         if let Ok(Some(bytes)) = self.watcher.join() {
@@ -86,7 +86,7 @@ impl PeakMemory {
     }
 }
 
-/// Bytes.
+/// Anonymous memory of the process, in bytes.
 fn anonymous_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status

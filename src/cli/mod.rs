@@ -1,4 +1,4 @@
-//! What the binaries share: arguments to exit code, printing, progress, forecasts.
+//! Code shared by the binaries: arguments, exit codes, printing, progress and forecasts.
 
 pub mod fit;
 mod measure;
@@ -33,10 +33,10 @@ const USAGE: u8 = 64;
 const OUTPUT: u8 = 74;
 /// Exit code for a bug: a panic.
 const BUG: u8 = 70;
-/// Work that takes longer, in seconds, is announced with its forecast.
+/// Predicted time, in seconds, above which a forecast is printed.
 pub const WORTH_A_FORECAST: f64 = 10.0;
 
-/// How a binary speaks; chosen once, by the arguments.
+/// The output mode of a binary; the arguments set it once.
 #[derive(Clone, Copy, PartialEq)]
 enum OutputMode {
     Lines,
@@ -59,7 +59,7 @@ struct Program {
     options: Vec<String>,
 }
 
-/// Parameters of the library that the command line calls otherwise.
+/// Parameters of the library with another name on the command line.
 const OPTION_NAMES: [(&str, &str); 8] = [
     ("backend", "gemm"),
     ("checkpoints", "checkpoint-every"),
@@ -71,14 +71,14 @@ const OPTION_NAMES: [(&str, &str); 8] = [
     ("validation", "val-split"),
 ];
 
-/// What became of standard output and standard error.
+/// The states of standard output and standard error.
 static STDOUT: Mutex<Stream> = Mutex::new(Stream::Open);
 static STDERR: Mutex<Stream> = Mutex::new(Stream::Open);
 
-/// What became of a stream that is written to.
+/// The state of an output stream.
 enum Stream {
     Open,
-    /// Its reader has gone away.
+    /// The reader closed it.
     Closed,
     /// A line could not be written.
     Failed(io::Error),
@@ -121,7 +121,7 @@ fn set_program(name: &'static str, mode: OutputMode, options: Vec<String>) {
     };
 }
 
-/// A message of the library, its parameters (`` `l2` ``) called as the program's options
+/// A message of the library with its parameters (`` `l2` ``) replaced by the program's options
 /// (`--l2`).
 fn with_options(message: &str) -> String {
     let program = program();
@@ -393,8 +393,8 @@ fn not_written(error: &io::Error) -> Error {
     Error::io("standard output".as_ref(), "write")(error)
 }
 
-/// Whether a terminal takes the character for an order: control characters, and those that turn
-/// the direction of writing.
+/// Whether a terminal interprets the character: control characters, and those that change the
+/// direction of writing.
 fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -416,7 +416,7 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(escape).collect())
 }
 
-/// Print a line about what goes on, unless `--quiet`.
+/// Prints a line about progress, unless `--quiet`.
 pub fn info(line: impl std::fmt::Display) {
     let mode = mode();
     if mode == OutputMode::Quiet {
@@ -432,8 +432,7 @@ pub fn info(line: impl std::fmt::Display) {
     }
 }
 
-/// With `--json-logs`, print something that happened with its numbers, and tell that it was
-/// printed.
+/// With `--json-logs`, prints an event with its numbers. Returns whether it was printed.
 pub fn event(name: &str, data: &impl serde::Serialize) -> bool {
     if mode() != OutputMode::Json {
         return false;
@@ -448,7 +447,7 @@ pub fn event(name: &str, data: &impl serde::Serialize) -> bool {
     true
 }
 
-/// Say what work of more than ten seconds will take: time, bytes of memory and of the disk.
+/// Prints the forecast of work that takes more than ten seconds: time, memory and disk.
 pub fn forecast(seconds: f64, memory: f64, disk: f64) {
     if seconds < WORTH_A_FORECAST {
         return;
@@ -476,7 +475,7 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-/// A number of bytes for people.
+/// A number of bytes, formatted for reading.
 pub fn bytes(count: f64) -> String {
     match count {
         b if b < 1e9 => format!("{:.0} MB", (b / 1e6).ceil()),

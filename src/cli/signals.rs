@@ -7,10 +7,10 @@ use std::sync::{Arc, LazyLock};
 use crate::error::{Error, Result};
 use crate::progress::Cancel;
 
-/// The signal that has come; 0 for none.
+/// The signal that was received; 0 for none.
 static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
-/// Listen from now on; for [`super::own_process`].
+/// Installs the signal handlers; for [`super::own_process`].
 ///
 /// # Errors
 /// [`Error::Io`] if the operating system refuses.
@@ -23,12 +23,12 @@ pub fn listen() -> Result<()> {
     let listen = || -> std::io::Result<()> {
         let armed = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal does not find the second's exit armed yet.
+            // In this order, so that the exit is not armed yet at the first signal.
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&armed))?;
             flag::register(signal, Arc::clone(&armed))?;
             flag::register_usize(signal, Arc::clone(&SIGNAL), signal as usize)?;
         }
-        // Else a file beyond `ulimit -f` kills; now it is an error of the write.
+        // A file beyond `ulimit -f` then is a write error and does not end the process.
         #[cfg(unix)]
         flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
         Ok(())
@@ -36,7 +36,7 @@ pub fn listen() -> Result<()> {
     listen().map_err(Error::io("signals".as_ref(), "listen to"))
 }
 
-/// The signal that has come, if one has.
+/// The signal that was received, if any.
 pub fn signal() -> Option<u8> {
     match SIGNAL.load(Ordering::Relaxed) {
         0 => None,
@@ -45,7 +45,7 @@ pub fn signal() -> Option<u8> {
 }
 
 /// # Errors
-/// [`Error::Interrupted`] once a signal has come.
+/// [`Error::Interrupted`] once a signal was received.
 pub fn check() -> Result<()> {
     cancel().check()
 }

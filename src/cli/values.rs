@@ -14,12 +14,12 @@ pub fn finite(text: &str) -> std::result::Result<f64, String> {
     }
 }
 
-/// What stands between the values of a table: one character, or `tab`.
+/// The delimiter of a table: one character, or `tab`.
 pub fn delimiter(text: &str) -> std::result::Result<u8, String> {
     match text.as_bytes() {
         b"tab" | b"\\t" => Ok(b'\t'),
         [b'"' | b'\r' | b'\n' | b'0'..=b'9' | b'.' | b'+' | b'-'] => {
-            Err("expected a character that is part of no number and no quote".to_string())
+            Err("expected a character that is no quote and no part of a number".to_string())
         }
         [byte] if byte.is_ascii() => Ok(*byte),
         _ => Err("expected one character such as ; or tab".to_string()),

@@ -375,9 +375,9 @@ mod tests {
     }
 
     proptest! {
-        /// A weight is how often a row is there, 0 included; against plain f64 definitions.
+        /// Weights 0, 1, 2, ... equal repeated rows; both are compared with f64 definitions.
         #[test]
-        fn weights_are_repetitions(
+        fn integer_weights_equal_repeated_rows(
             d in 1usize..5,
             rows in prop::collection::vec((prop::collection::vec(-1f32..1.0, 5), 0u8..4), 1..30),
             scale in prop::sample::select(vec![1e-6f32, 1.0, 1e6]),

@@ -22,7 +22,7 @@ pub struct Factor {
 }
 
 impl Factor {
-    /// Room for n x n values.
+    /// Allocates n x n values.
     ///
     /// # Errors
     /// [`Error::Memory`](crate::Error::Memory).

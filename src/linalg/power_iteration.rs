@@ -1,4 +1,4 @@
-//! The largest eigenvalue of a symmetric matrix that is known by its products only.
+//! The largest eigenvalue of a symmetric matrix given by its products.
 
 /// Fewest products: a start that happens to lie along a smaller eigenvector has a small
 /// residual at once.

@@ -9,7 +9,7 @@ use crate::linalg::mat::{MatMut, MatRef};
 use crate::loss::Loss;
 use crate::loss::weights::{RowWeights, SampleWeights};
 
-/// The loss of a fit's rows: the labels, how much each row counts, and the room it takes.
+/// The loss of the rows of a fit: labels, weights and buffers.
 ///
 /// The loss of a batch is defined by [`SampleWeights`]: for a batch of equal rows the mean loss, 0
 /// for one whose rows weigh 0.
@@ -156,7 +156,7 @@ impl SmoothedWeights {
     }
 }
 
-/// What the logits of a batch are held to; threads share it.
+/// Labels and weights of a batch; threads share it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SmoothedTargets<'a> {
     loss: Loss,

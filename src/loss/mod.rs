@@ -1,6 +1,6 @@
 //! The loss on logits: value and gradient in one pass.
 //!
-//! Logits are held transposed, Zᵀ (c x n, row-major): one row an output. With labels y and
+//! Logits are stored transposed, Zᵀ (c x n, row-major): one row per output. With labels y and
 //! G = dLoss/dZ:
 //!
 //! - softmax: `loss = mean_i (lse(z_i) - z_i[y_i])`, `G = (P - Y)/n`;
@@ -8,9 +8,8 @@
 //!   `G = (sigmoid(z) - y)/n`.
 //!
 //! Every finite logit gives a finite loss and gradient: the largest logit of a row is
-//! subtracted before the exponential, small probabilities are summed apart from the 1
-//! that would swallow them, and row losses are f64. A NaN among the logits makes the loss
-//! NaN, so that it cannot go unseen.
+//! subtracted before the exponential, small probabilities are summed separately from the 1
+//! that would absorb them, and row losses are f64. A NaN logit makes the loss NaN.
 
 mod batch;
 pub mod risk;
@@ -82,10 +81,15 @@ impl Loss {
 
     /// Mean loss over the columns of `z` (c x n) and the number of them whose
     /// [prediction](Loss::predictions) is the label.
-    pub fn loss_and_hits(self, z: MatRef, labels: &[u32], scratch: &mut Vec<f64>) -> (f64, usize) {
+    pub fn loss_and_correct(
+        self,
+        z: MatRef,
+        labels: &[u32],
+        scratch: &mut Vec<f64>,
+    ) -> (f64, usize) {
         let predictions = self.predictions(z);
-        let hits = predictions.iter().zip(labels).filter(|(p, l)| p == l);
-        (self.losses(z, labels, None, scratch), hits.count())
+        let correct = predictions.iter().zip(labels).filter(|(p, l)| p == l);
+        (self.losses(z, labels, None, scratch), correct.count())
     }
 
     /// The loss of each column of `z` (c x n), one label a column.

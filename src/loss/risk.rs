@@ -1,4 +1,4 @@
-//! The data's part of the objective with its curvature, for optimizers that want the optimum.
+//! [`Risk`]: the loss over all rows with gradient and Hessian products, in f64, for the solvers.
 //!
 //! With shares sᵢ >= 0, targets qᵢ (Σⱼ qᵢⱼ = 1) and P the probabilities of the logits Z:
 //!

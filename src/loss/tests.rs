@@ -15,7 +15,9 @@ fn run(loss: Loss, z: &[f32], cols: usize, labels: &[u32]) -> (f64, Vec<f32>) {
     let (z, g_view) = (MatRef::new(&z, cols, rows), MatMut::new(&mut g, cols, rows));
     let value = loss.loss_gradient(z, labels, g_view, &mut Vec::new());
     assert_eq!(
-        loss.loss_and_hits(z, labels, &mut Vec::new()).0.to_bits(),
+        loss.loss_and_correct(z, labels, &mut Vec::new())
+            .0
+            .to_bits(),
         value.to_bits()
     );
     (value, transposed(&g, cols, rows))
@@ -158,7 +160,7 @@ fn small_losses_are_not_rounded_away() {
 }
 
 #[test]
-fn what_is_not_finite_is_seen() {
+fn non_finite_logits_give_a_non_finite_loss() {
     for bad in [f32::NAN, f32::INFINITY] {
         assert!(!run(Loss::Softmax, &[0.0, bad, 0.0], 3, &[0]).0.is_finite());
         assert!(!run(Loss::Softmax, &[0.0, bad, 0.0], 3, &[1]).0.is_finite());

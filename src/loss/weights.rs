@@ -1,4 +1,4 @@
-//! How much each sample counts, and how sure its label is.
+//! Weights of samples and classes, and label smoothing.
 
 use std::fmt;
 use std::path::Path;
@@ -118,7 +118,7 @@ impl SampleWeights {
         ]
     }
 
-    /// Refuse what is no weighting of any rows. Cost: O(n).
+    /// Checks the weights and the smoothing. Cost: O(n).
     ///
     /// # Errors
     /// [`Error::Options`] for a smoothing outside 0..1, a weight that is negative or not finite.

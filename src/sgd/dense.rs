@@ -1,8 +1,8 @@
-//! The weight itself: W (c x d) and b, with X streamed from where it lies.
+//! [`DenseParameters`]: W (c x d) and b; X is read in place.
 //!
 //! An epoch costs 4ndc flop and reads X twice, for few outputs once (`one_pass.rs`). Rows that
-//! are not contiguous (mini-batches, a choice of classes out of order) are gathered into a block
-//! of bounded size first.
+//! are not contiguous (mini-batches, a selection of classes) are gathered into a block of bounded
+//! size first.
 
 use crate::design::dense::Dense;
 use crate::design::rows::{Batch, Rows};
@@ -22,7 +22,7 @@ pub struct DenseParameters<'a> {
     start: Model,
     train: Dense<'a>,
     validation: Option<Dense<'a>>,
-    /// Where it pays.
+    /// `Some` if a full batch reads X once.
     one_pass: Option<OnePass>,
     fit_intercept: bool,
     sums: Vec<f64>,
@@ -36,8 +36,8 @@ pub struct PrimalPoint {
 }
 
 impl<'a> DenseParameters<'a> {
-    /// Train on `x` from `start`, whose shape fits them. Without an intercept the bias stays 0, as
-    /// that of `start` must be.
+    /// Parameters on the rows `x`, starting at `start`, whose shape must fit them. Without an
+    /// intercept the bias stays 0, as that of `start` must be.
     pub fn new(
         x: &'a Rows<'a>,
         validation: Option<&'a Rows<'a>>,
@@ -59,7 +59,7 @@ impl<'a> DenseParameters<'a> {
         }
     }
 
-    /// Whether a full batch is one pass over X.
+    /// Whether a full batch reads X once.
     #[cfg(test)]
     pub(super) fn reads_once(&self) -> bool {
         self.one_pass.is_some()
@@ -70,7 +70,7 @@ impl<'a> DenseParameters<'a> {
         &self.start
     }
 
-    /// `Z0ᵀ = W0 Xᵀ` without the bias, of the rows and of the validation rows.
+    /// `Z0ᵀ = W0 Xᵀ` (without bias) of the training and the validation rows.
     pub(super) fn start_logits(&mut self) -> (Vec<f32>, Option<Vec<f32>>) {
         let weight = self.start.weight();
         let no_bias = vec![0.0; weight.rows()];
@@ -124,15 +124,15 @@ impl Parameters for DenseParameters<'_> {
         &mut self,
         at: &'a PrimalPoint,
         batch: Batch,
-        room: &'a mut Vec<f32>,
+        scratch: &'a mut Vec<f32>,
     ) -> MatRef<'a> {
         let (c, d) = (self.outputs(), self.train.features());
         let n = self.train.rows_of(batch);
-        room.resize(c * n, 0.0);
+        scratch.resize(c * n, 0.0);
         let weight = MatRef::new(&at.weight, c, d);
-        let z = MatMut::new(room, c, n);
+        let z = MatMut::new(scratch, c, n);
         (self.train).logits(weight, &at.bias, batch, z);
-        MatRef::new(room, c, n)
+        MatRef::new(scratch, c, n)
     }
 
     fn validation_logits(&mut self, at: &PrimalPoint, z: MatMut) {
@@ -154,12 +154,12 @@ impl Parameters for DenseParameters<'_> {
         &mut self,
         at: &PrimalPoint,
         batch: Batch,
-        objective: &mut BatchLoss,
+        loss: &mut BatchLoss,
         g: &mut LossGradient,
     ) -> f64 {
         match (&mut self.one_pass, batch, self.train.x().contiguous()) {
-            (Some(pass), Batch::All, Some(x)) => pass.loss(&at.weight, &at.bias, x, objective, g),
-            _ => crate::sgd::parameters::loss(self, at, batch, objective, g),
+            (Some(pass), Batch::All, Some(x)) => pass.loss(&at.weight, &at.bias, x, loss, g),
+            _ => crate::sgd::parameters::loss(self, at, batch, loss, g),
         }
     }
 
@@ -187,8 +187,8 @@ impl Parameters for DenseParameters<'_> {
         vec::axpby(alpha, &x.bias, beta, &mut y.bias);
     }
 
-    /// Cost: 4nd flop, X read twice.
-    fn curvature(&mut self, v: &[f32], out: &mut [f32]) {
+    /// Cost: 4nd flop; X is read twice.
+    fn gram_product(&mut self, v: &[f32], out: &mut [f32]) {
         let (n, d) = (v.len(), self.train.features());
         let mut direction = vec![0.0; d];
         let g = MatRef::new(v, 1, n);

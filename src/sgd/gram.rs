@@ -1,19 +1,19 @@
-//! Gram coordinates: the same trajectory without X.
+//! [`GramParameters`]: W in Gram coordinates, whose trajectory is the same and needs no X.
 //!
-//! Every gradient in W is Gᵀ X, so what starts at W0 stays in
+//! Every gradient in W is Gᵀ X, so every iterate from W0 has the form
 //!
 //! ```text
 //! W = s·W0 + Aᵀ X,   Z = s·Z0 + K A + 1 bᵀ,   K = X Xᵀ,   Z0 = X W0ᵀ
 //! ```
 //!
-//! and a step touches A, s, b and Z only; Aᵀ, Zᵀ and Gᵀ are c x n. Set-up costs n²d + 2ndc flop, an epoch
-//! 2n²c, the end 2ndc; K takes 4n² bytes, and 12n² while it is made. m validation rows add
-//! 2mnd + 2mdc and 2mnc an epoch.
+//! and a step changes only A, s, b and Z; Aᵀ, Zᵀ and Gᵀ are c x n. Set-up costs n²d + 2ndc flop, an
+//! epoch 2n²c, the model 2ndc; K takes 4n² bytes, and 12n² while it is computed. m validation rows
+//! add 2mnd + 2mdc flop, and 2mnc per epoch.
 //!
-//! A point carries its logits Z and moves them by (K + 1 1ᵀ) G as A moves by G and b by 1ᵀG. Multiplying
-//! K A out anew would cost as much and be less exact: its rounding grows with A, that of the
-//! step shrinks with the gradient (measured at Flowers102, lr 0.01, against f64: losses
-//! within 2e-8 instead of 6e-7).
+//! A point carries its logits Z: a step adds (K + 1 1ᵀ) G to them, G to A and 1ᵀG to b. Recomputing
+//! K A would cost as much and be less exact: its rounding error grows with A, that of the step
+//! shrinks with the gradient (measured on Flowers102, lr 0.01, against f64: losses within 2e-8
+//! instead of 6e-7).
 
 use crate::design::gram::{GramMatrix, Scratch};
 use crate::design::rows::{Batch, Rows};
@@ -30,9 +30,9 @@ use crate::threads::{Share, Work};
 /// The Gram engine.
 #[derive(Debug)]
 pub struct GramParameters<'a> {
-    /// Holds X and W0, for set-up and end.
+    /// X and W0, for set-up and the model.
     primal: DenseParameters<'a>,
-    /// K + 1 1ᵀ: a bias is the weight of a feature that is 1. Without an intercept K.
+    /// K + 1 1ᵀ: the bias is the weight of a feature with value 1. Without an intercept K.
     k: GramMatrix,
     fit_intercept: bool,
     /// Z0ᵀ = W0 Xᵀ, c x n.
@@ -53,11 +53,11 @@ pub struct GramPoint {
 }
 
 impl<'a> GramParameters<'a> {
-    /// Train on `x`, whose Gram matrix is `k`, from `start`, whose shape fits them. The
-    /// validation rows come with their inner products with `x`.
+    /// Parameters on the rows `x`, whose Gram matrix is `k`, starting at `start`, whose shape must
+    /// fit them. `validation` has rows and their inner products with `x`.
     ///
     /// # Panics
-    /// If a Gram matrix does not have the rows' numbers.
+    /// If the shape of a Gram matrix does not fit the rows.
     pub fn new(
         x: &'a Rows<'a>,
         k: GramMatrix,
@@ -116,22 +116,22 @@ impl Parameters for GramParameters<'_> {
         }
     }
 
-    /// Reads what the point carries.
+    /// Returns the logits that the point carries.
     fn logits<'a>(
         &mut self,
         at: &'a GramPoint,
         batch: Batch,
-        room: &'a mut Vec<f32>,
+        scratch: &'a mut Vec<f32>,
     ) -> MatRef<'a> {
         let (c, n) = (self.outputs(), self.k.rows());
         let Batch::Rows(batch) = batch else {
             return MatRef::new(&at.z, c, n);
         };
-        room.clear();
+        scratch.clear();
         for z in at.z.chunks_exact(n) {
-            room.extend(batch.iter().map(|&i| z[i as usize]));
+            scratch.extend(batch.iter().map(|&i| z[i as usize]));
         }
-        MatRef::new(room, c, batch.len())
+        MatRef::new(scratch, c, batch.len())
     }
 
     /// `s·Z0 + K_val A + 1 bᵀ`. Cost: 2mnc flop.
@@ -196,7 +196,7 @@ impl Parameters for GramParameters<'_> {
     }
 
     /// Cost: 2n² flop.
-    fn curvature(&mut self, v: &[f32], out: &mut [f32]) {
+    fn gram_product(&mut self, v: &[f32], out: &mut [f32]) {
         let n = v.len();
         let (v, z) = (MatRef::new(v, 1, n), MatMut::new(out, 1, n));
         let scratch = &mut self.scratch;

@@ -306,18 +306,18 @@ impl Run<'_, '_> {
     fn train<E: Parameters>(&mut self, mut engine: E) -> Result<Fit> {
         let train = self.splits.train;
         let sgd = &self.options.sgd;
-        let mut objective = BatchLoss::weighted(train, &self.options.weighting)?;
+        let mut loss = BatchLoss::weighted(train, &self.options.weighting)?;
         let (lr, lr_bound) = timed(&mut self.timings.learning_rate, || {
-            learning_rate(sgd, &mut engine, &objective, train, self.plan.engine)
+            learning_rate(sgd, &mut engine, &loss, train, self.plan.engine)
         })?;
         self.observer.tell(Event::Started { lr, lr_bound });
         let saver = self.saver.take();
         let (splits, options) = (self.splits, self.options);
-        let mut monitor = Trainer::new(splits, options, &engine, saver, self.observer);
+        let mut trainer = Trainer::new(splits, options, &engine, saver, self.observer);
         let end = timed(&mut self.timings.epochs, || {
-            sgd.run(lr, &mut engine, &mut objective, &mut monitor)
+            sgd.run(lr, &mut engine, &mut loss, &mut trainer)
         })?;
-        let Watched { history, best } = monitor.finish();
+        let Watched { history, best } = trainer.finish();
         let (best_epoch, point) = match best {
             Some(best) => (Some(best.epoch), best.point),
             None => (None, end),
@@ -389,12 +389,12 @@ fn fingerprint(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -
 fn learning_rate<E: Parameters>(
     sgd: &Sgd,
     engine: &mut E,
-    objective: &BatchLoss,
+    loss: &BatchLoss,
     train: &Samples,
     kind: EngineKind,
 ) -> Result<(f64, Option<f64>)> {
     let curvature = (kind == EngineKind::Gram || sgd.lr == LearningRate::Auto)
-        .then(|| sgd.curvature(engine, objective, |keep| train.x().largest_square(keep)));
+        .then(|| sgd.lipschitz_constant(engine, loss, |keep| train.x().largest_square(keep)));
     let lr = match (sgd.lr, curvature) {
         (LearningRate::Fixed(lr), _) => lr,
         (LearningRate::Auto, Some(curvature)) if curvature.is_finite() => 1.0 / curvature,

@@ -61,7 +61,7 @@ impl OnePass {
         weight: &[f32],
         bias: &[f32],
         x: MatRef,
-        objective: &mut BatchLoss,
+        loss: &mut BatchLoss,
         gradient: &mut LossGradient,
     ) -> f64 {
         let (c, d) = (bias.len(), x.cols());
@@ -72,7 +72,7 @@ impl OnePass {
         gradient.parts.resize(parts * size, 0.0);
         gradient.sums.resize(parts * c, 0.0);
         let (weight, block) = (&self.weight, self.block);
-        objective.mean_loss(Batch::All, |targets, losses| {
+        loss.mean_loss(Batch::All, |targets, losses| {
             let of_parts = (losses.par_chunks_mut(self.part))
                 .zip(gradient.parts.par_chunks_exact_mut(size))
                 .zip(gradient.sums.par_chunks_exact_mut(c));
@@ -85,8 +85,8 @@ impl OnePass {
                 .for_each(|(part, ((losses, gradient), sums))| {
                     gradient.fill(0.0);
                     sums.fill(0.0);
-                    let mut room = [[0.0; OUTPUTS * skinny::ROWS]; 2];
-                    let [z, g] = &mut room;
+                    let mut scratch = [[0.0; OUTPUTS * skinny::ROWS]; 2];
+                    let [z, g] = &mut scratch;
                     for (i, losses) in losses.chunks_mut(block).enumerate() {
                         let rows = losses.len();
                         let first = part * self.part + i * block;
@@ -213,10 +213,10 @@ mod tests {
                 weight: skinny::Weight::default(),
             };
             let samples = self.samples();
-            let mut objective = BatchLoss::weighted(&samples, &self.weighting).unwrap();
+            let mut batch_loss = BatchLoss::weighted(&samples, &self.weighting).unwrap();
             let x = samples.x().contiguous().unwrap();
             let mut g = LossGradient::default();
-            let mut loss = || pass.loss(&self.weight, &self.bias, x, &mut objective, &mut g);
+            let mut loss = || pass.loss(&self.weight, &self.bias, x, &mut batch_loss, &mut g);
             // The second one finds the first one's room.
             let first = loss();
             assert_eq!(first.to_bits(), loss().to_bits());
@@ -231,10 +231,10 @@ mod tests {
             let mut engine =
                 DenseParameters::new(samples.x(), None, start, true, Gemm::new(Backend::Faer, 1));
             assert!(!engine.reads_once());
-            let mut objective = BatchLoss::weighted(&samples, &self.weighting).unwrap();
+            let mut batch_loss = BatchLoss::weighted(&samples, &self.weighting).unwrap();
             let (mut g, point, mut gradient) =
                 (LossGradient::default(), engine.start(), engine.zero());
-            let loss = engine.loss(&point, Batch::All, &mut objective, &mut g);
+            let loss = engine.loss(&point, Batch::All, &mut batch_loss, &mut g);
             engine.gradient(1.0, &g, Batch::All, 0.0, &mut gradient);
             let gradient = engine.into_model(gradient);
             (
@@ -347,9 +347,9 @@ mod tests {
         let mut engine =
             DenseParameters::new(samples.x(), None, start, true, Gemm::new(Backend::Own, 1));
         assert!(engine.reads_once());
-        let mut objective = BatchLoss::new(Loss::Softmax, samples.labels());
+        let mut batch_loss = BatchLoss::new(Loss::Softmax, samples.labels());
         let (mut g, mut point) = (LossGradient::default(), engine.start());
-        engine.loss(&point, Batch::All, &mut objective, &mut g);
+        engine.loss(&point, Batch::All, &mut batch_loss, &mut g);
         engine.gradient(-0.5, &g, Batch::All, 0.75, &mut point);
         let moved = engine.into_model(point);
         let values = moved
@@ -377,11 +377,11 @@ mod tests {
         assert!(gaps.contiguous().is_none());
         let mut engine = DenseParameters::new(gaps, None, model(1), true, gemm);
         assert!(!engine.reads_once());
-        let mut objective = BatchLoss::new(Loss::Logistic, samples.labels());
+        let mut batch_loss = BatchLoss::new(Loss::Logistic, samples.labels());
         let (mut g, point) = (LossGradient::default(), engine.start());
         assert!(
             engine
-                .loss(&point, Batch::All, &mut objective, &mut g)
+                .loss(&point, Batch::All, &mut batch_loss, &mut g)
                 .is_finite()
         );
         let samples = problem.samples();

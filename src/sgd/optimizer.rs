@@ -1,6 +1,6 @@
-//! Stochastic gradient descent, `torch.optim.SGD` to the letter.
+//! Stochastic gradient descent by the definition of `torch.optim.SGD`.
 //!
-//! A step at the parameters p = (W, b), with g the gradient of the batch's mean loss:
+//! A step from the parameters p = (W, b), with g the gradient of the batch's mean loss:
 //!
 //! ```text
 //! g   = g + weight_decay · p                        (weight and bias)
@@ -21,35 +21,35 @@ use crate::sgd::parameters::{LossGradient, Parameters};
 use crate::sgd::schedule::Schedule;
 use crate::torch_rng::TorchRng;
 
-/// Options of a run.
+/// Options of SGD.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sgd {
     /// Learning rate.
     pub lr: LearningRate,
-    /// What becomes of it from epoch to epoch.
+    /// Factor of the learning rate as a function of the epoch.
     pub schedule: Schedule,
-    /// Passes over the rows.
+    /// Number of passes over the rows.
     pub epochs: usize,
     /// Momentum factor; 0 means none.
     pub momentum: f64,
-    /// Share of the gradient kept out of the momentum buffer.
+    /// Share of the gradient that is not added to the momentum buffer.
     pub dampening: f64,
-    /// Nesterov's form of momentum.
+    /// Whether to use Nesterov momentum.
     pub nesterov: bool,
     /// Factor of p added to the gradient; unlike an l2 penalty it also decays the bias.
     pub weight_decay: f64,
-    /// Rows a step; `None` is the full batch.
+    /// Rows per step; `None` is the full batch.
     pub batch_size: Option<usize>,
-    /// Seed of the order of mini-batches: `torch.randperm`'s, a new one each epoch.
+    /// Seed of the order of mini-batches: a new `torch.randperm` each epoch.
     pub seed: u32,
 }
 
-/// How long a step is.
+/// The learning rate of SGD.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LearningRate {
-    /// This.
+    /// This value.
     Fixed(f64),
-    /// 1/L, where L bounds the curvature of the loss: see [`Sgd::curvature`].
+    /// 1/L, where L is a Lipschitz constant of the gradient: see [`Sgd::lipschitz_constant`].
     Auto,
 }
 
@@ -85,27 +85,28 @@ impl Default for Sgd {
     }
 }
 
-/// A pass over the rows, as it is reported while training.
+/// Statistics of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EpochStats {
-    /// Number, from 0.
+    /// Number of the epoch, from 0.
     pub epoch: usize,
     /// Learning rate.
     pub lr: f64,
-    /// Mean loss of its batches, each taken before its step.
+    /// Mean loss of the batches, each before its step.
     pub loss: f64,
 }
 
-/// Observes an optimizer that works on the parameters `E`.
+/// Observes an SGD run on the parameters `E`.
 pub trait Watch<E: Parameters> {
-    /// Before the first epoch: how many were done before, whose state is put in.
+    /// Called before the first epoch. Returns the number of epochs of an earlier run whose state
+    /// it restored, or 0.
     fn begin(
         &mut self,
         engine: &mut E,
         state: &mut impl checkpoint::State<E::Point>,
     ) -> Result<usize>;
 
-    /// After an epoch; may break the run off.
+    /// Called after each epoch; `Break` ends the run.
     fn after(
         &mut self,
         engine: &mut E,
@@ -115,7 +116,10 @@ pub trait Watch<E: Parameters> {
 }
 
 impl Sgd {
-    /// Refuse values that torch refuses, and those that are not finite.
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// [`Error::Options`] for values that torch rejects or that are not finite.
     pub fn check(&self) -> Result<()> {
         let lr = match self.lr {
             LearningRate::Fixed(lr) => lr,
@@ -149,7 +153,7 @@ impl Sgd {
         self.schedule.check()
     }
 
-    /// L, a bound on the curvature of the loss of any batch:
+    /// L, a Lipschitz constant of the gradient of any batch's loss:
     ///
     /// ```text
     /// full batch:   h · λ/T + weight_decay
@@ -157,23 +161,23 @@ impl Sgd {
     /// λ = λmax(√D (X Xᵀ + 1 1ᵀ) √D),   D = diag(mᵢ)
     /// ```
     ///
-    /// with h, the loss's own curvature in the logits, 1/2 for softmax and 1/4 for logistic
-    /// (Böhning 1992), tᵢ = sᵢ w_yᵢ the weights of the rows and mᵢ those of their curvatures (see
-    /// [`SampleWeights`](crate::loss::weights::SampleWeights); both are 1 without weights), and T the least
-    /// Σ tᵢ that a batch can have: n for a full batch without weights, else the size of the
-    /// smallest. Rows with mᵢ = 0 are left out. A full-batch step without momentum lowers the
-    /// loss if lr < 2/L.
+    /// where h is the [bound](crate::Loss::curvature) of the loss's Hessian in the logits (Böhning
+    /// 1992: 1/2 for softmax, 1/4 for logistic), tᵢ = sᵢ w_yᵢ are the weights of the rows, mᵢ those
+    /// of their Hessians (see [`SampleWeights`](crate::loss::weights::SampleWeights); both are 1
+    /// without weights), and T is the smallest possible Σ tᵢ of a batch: without weights the size
+    /// of the smallest batch. Rows with mᵢ = 0 are excluded. A full-batch step without momentum
+    /// decreases the loss if lr < 2/L.
     ///
-    /// `largest_square` gives the largest |x_i|² of the rows that its argument keeps; it is asked
-    /// for only where mini-batches need it.
-    pub fn curvature<E: Parameters>(
+    /// `largest_square` returns the largest |x_i|² of the rows that its argument keeps; it is
+    /// called only for mini-batches.
+    pub fn lipschitz_constant<E: Parameters>(
         &self,
         engine: &mut E,
-        objective: &BatchLoss,
+        loss: &BatchLoss,
         largest_square: impl FnOnce(&(dyn Fn(usize) -> bool + Sync)) -> f64,
     ) -> f64 {
-        let n = objective.rows();
-        let (masses, mut weights) = objective.masses();
+        let n = loss.rows();
+        let (masses, mut weights) = loss.masses();
         let heaviest = masses.iter().copied().fold(0.0, f64::max);
         let roots: Vec<f64> = masses.iter().map(|m| (m / heaviest).sqrt()).collect();
         let largest = largest_weighted(engine, &roots) * heaviest;
@@ -191,12 +195,12 @@ impl Sgd {
             }
             _ => largest / weights.iter().sum::<f64>(),
         };
-        objective.loss().curvature() * of_logits + self.weight_decay
+        loss.loss().curvature() * of_logits + self.weight_decay
     }
 
-    /// Run the epochs from the engine's start with the learning rate `lr`. `watch` sees the
-    /// state after each epoch, and may break the run off; it may also put an earlier run's
-    /// state in at the beginning.
+    /// Runs the epochs from the engine's start with the learning rate `lr` and returns the last
+    /// point. `watch` may restore the state of an earlier run first, and may end the run after an
+    /// epoch.
     ///
     /// # Errors
     /// [`Error::Options`]; [`Error::Diverged`] at the first epoch whose loss is not finite;
@@ -205,11 +209,11 @@ impl Sgd {
         &self,
         lr: f64,
         engine: &mut E,
-        objective: &mut BatchLoss,
+        loss: &mut BatchLoss,
         watch: &mut impl Watch<E>,
     ) -> Result<E::Point> {
         self.check()?;
-        let n = objective.rows();
+        let n = loss.rows();
         let batch_size = self.batch_size.unwrap_or(n).min(n);
         let mut state = State::new(self, engine);
         let mut rng = TorchRng::new(self.seed);
@@ -221,28 +225,31 @@ impl Sgd {
         }
         for epoch in done..self.epochs {
             state.lr = lr * self.schedule.factor(epoch, self.epochs);
-            let loss = if batch_size == n {
-                state.step(self, engine, objective, Batch::All)
+            let mean_loss = if batch_size == n {
+                state.step(self, engine, loss, Batch::All)
             } else {
                 rng.permutation(n as u32, &mut order);
                 let mut sum = 0.0;
                 for rows in order.chunks(batch_size) {
-                    let loss = state.step(self, engine, objective, Batch::Rows(rows));
-                    sum += loss * rows.len() as f64;
+                    let batch = Batch::Rows(rows);
+                    sum += rows.len() as f64 * state.step(self, engine, loss, batch);
                 }
                 sum / n as f64
             };
             let lr = state.lr;
-            if !loss.is_finite() {
-                let what = "loss";
+            if !mean_loss.is_finite() {
                 return Err(Error::Diverged {
                     epoch,
-                    what,
-                    loss,
+                    what: "loss",
+                    loss: mean_loss,
                     lr,
                 });
             }
-            let pass = EpochStats { epoch, lr, loss };
+            let pass = EpochStats {
+                epoch,
+                lr,
+                loss: mean_loss,
+            };
             if watch.after(engine, &mut state, pass)?.is_break() {
                 break;
             }
@@ -251,29 +258,30 @@ impl Sgd {
     }
 }
 
-/// λmax of R (X Xᵀ + 1 1ᵀ) R, R being diagonal with these `roots`. Rows whose root is 0 are as
-/// good as not there, in the iteration's start as well.
+/// λmax of R (X Xᵀ + 1 1ᵀ) R with R = diag(`roots`). Rows with root 0 are excluded, also from the
+/// start of the iteration.
 fn largest_weighted<E: Parameters>(engine: &mut E, roots: &[f64]) -> f64 {
     let counted: Vec<usize> = (0..roots.len()).filter(|&i| roots[i] > 0.0).collect();
     let (mut all, mut product) = (vec![0.0; roots.len()], vec![0.0; roots.len()]);
     largest_eigenvalue(counted.len(), |v, out| {
         let values = counted.iter().zip(v);
         values.for_each(|(&i, &v)| all[i] = (roots[i] * f64::from(v)) as f32);
-        engine.curvature(&all, &mut product);
+        engine.gram_product(&all, &mut product);
         let values = counted.iter().zip(out);
         values.for_each(|(&i, out)| *out = (roots[i] * f64::from(product[i])) as f32);
     })
 }
 
-/// The parameters and what belongs to them; allocated once.
+/// The state of a run: parameters, momentum and gradient.
 struct State<E: Parameters> {
     point: E::Point,
-    /// This epoch's learning rate.
+    /// Learning rate of the epoch.
     lr: f64,
-    /// Gradient and momentum buffer, only where there is momentum.
+    /// Gradient and momentum buffer; `None` without momentum.
     momentum: Option<(E::Point, E::Point)>,
+    /// Whether the next step is the first.
     first: bool,
-    /// Of the batch's loss.
+    /// Gradient of the batch's loss.
     g: LossGradient,
 }
 
@@ -282,8 +290,8 @@ impl<E: Parameters> checkpoint::State<E::Point> for State<E> {
         &self.point
     }
 
-    /// The gradient is computed anew before it is read, and the first step is known by the
-    /// number of epochs.
+    /// The gradient is recomputed before it is read, and `first` follows from the number of
+    /// epochs.
     fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
         fields.group("point.");
         E::fields(&mut self.point, fields);
@@ -305,14 +313,14 @@ impl<E: Parameters> State<E> {
         }
     }
 
-    /// One step; the batch's mean loss before it.
-    fn step(&mut self, sgd: &Sgd, engine: &mut E, objective: &mut BatchLoss, batch: Batch) -> f64 {
-        let loss = engine.loss(&self.point, batch, objective, &mut self.g);
+    /// Makes one step. Returns the batch's mean loss before it.
+    fn step(&mut self, sgd: &Sgd, engine: &mut E, loss: &mut BatchLoss, batch: Batch) -> f64 {
+        let mean_loss = engine.loss(&self.point, batch, loss, &mut self.g);
         let Some((gradient, buffer)) = &mut self.momentum else {
-            // p = (1 - lr · weight_decay) · p - lr · g in the product itself.
+            // The product computes p = (1 - lr · weight_decay) · p - lr · g.
             let keep = 1.0 - self.lr * sgd.weight_decay;
             engine.gradient(-self.lr, &self.g, batch, keep, &mut self.point);
-            return loss;
+            return mean_loss;
         };
         engine.gradient(1.0, &self.g, batch, 0.0, gradient);
         if sgd.weight_decay != 0.0 {
@@ -329,6 +337,6 @@ impl<E: Parameters> State<E> {
         } else {
             engine.axpby(-self.lr, buffer, 1.0, &mut self.point);
         }
-        loss
+        mean_loss
     }
 }

@@ -1,10 +1,10 @@
-//! How the weight is represented while it is trained.
+//! [`Parameters`]: the representation of the weight that SGD trains.
 //!
-//! An optimizer sees [`Parameters`] and never X: it asks for logits at a point, gives back
-//! the gradient in the logits, and combines points linearly.
+//! SGD never accesses X: it gets the logits of a point, returns their gradient, and combines
+//! points linearly.
 //!
-//! Logits Z and their gradient G are held transposed, one row an output: then every product
-//! runs along rows of X or K, and the loss works on whole vectors of samples.
+//! Logits Z and their gradient G are stored transposed, one row per output, so that products run
+//! along rows of X or K and the loss is vectorised over samples.
 
 use crate::design::rows::Batch;
 use crate::io::checkpoint::StateDict;
@@ -26,41 +26,41 @@ pub trait Parameters: Sized {
     /// The initial weight and bias.
     fn start(&self) -> Self::Point;
 
-    /// Logits of the batch at a point: `Zᵀ = W X_batchᵀ + b 1ᵀ`, c x batch; in `room` where
-    /// the point does not hold them.
+    /// Logits of the batch at a point: `Zᵀ = W X_batchᵀ + b 1ᵀ`, c x batch. They are written to
+    /// `scratch` if the point does not store them.
     fn logits<'a>(
         &mut self,
         at: &'a Self::Point,
         batch: Batch,
-        room: &'a mut Vec<f32>,
+        scratch: &'a mut Vec<f32>,
     ) -> MatRef<'a>;
 
     /// Logits of all m validation rows at a point, c x m.
     ///
     /// # Panics
-    /// If the engine was made without them.
+    /// If there are no validation rows.
     fn validation_logits(&mut self, at: &Self::Point, z: MatMut);
 
-    /// The gradient in the weight from that in the logits, Gᵀ (c x batch):
+    /// The gradient in weight and bias from Gᵀ (c x batch), the gradient in the logits:
     /// `out = alpha · (Gᵀ X_batch, Gᵀ 1) + beta · out`.
     ///
-    /// With `beta` = 0, `out` is not read. `alpha` is rounded to f32, as torch does; `beta`
-    /// is not: 1 - lr · weight_decay would lose what makes it differ from 1.
+    /// `out` is not read if `beta` is 0. `alpha` is rounded to f32, as torch does; `beta` is not,
+    /// because f32 would round 1 - lr · weight_decay to 1 for a small decay.
     fn adjoint(&mut self, alpha: f64, g: MatRef, batch: Batch, beta: f64, out: &mut Self::Point);
 
-    /// Mean loss of the batch at a point, and its gradient in `g`.
+    /// Returns the mean loss of the batch at a point and writes its gradient to `g`.
     fn loss(
         &mut self,
         at: &Self::Point,
         batch: Batch,
-        objective: &mut BatchLoss,
+        loss: &mut BatchLoss,
         g: &mut LossGradient,
     ) -> f64 {
-        loss(self, at, batch, objective, g)
+        crate::sgd::parameters::loss(self, at, batch, loss, g)
     }
 
-    /// `out = alpha · g + beta · out`, where [`Parameters::loss`] of this batch left g; rounding
-    /// as in [`Parameters::adjoint`].
+    /// `out = alpha · g + beta · out`, with g from [`Parameters::loss`] of the same batch. Rounds
+    /// as [`Parameters::adjoint`] does.
     fn gradient(
         &mut self,
         alpha: f64,
@@ -75,28 +75,28 @@ pub trait Parameters: Sized {
     /// `y = alpha · x + beta · y`.
     fn axpby(&mut self, alpha: f64, x: &Self::Point, beta: f64, y: &mut Self::Point);
 
-    /// `out = (X Xᵀ + 1 1ᵀ) v`, the curvature of the logits' loss seen from one output.
-    fn curvature(&mut self, v: &[f32], out: &mut [f32]);
+    /// `out = (X Xᵀ + 1 1ᵀ) v` (length n).
+    fn gram_product(&mut self, v: &[f32], out: &mut [f32]);
 
-    /// The point's Gram coordinates, where the engine has them.
+    /// The point's Gram coordinates; `None` on the primal engine.
     fn coordinates(at: &Self::Point) -> Option<Coordinates<'_>>;
 
-    /// Everything that a point is made of, for a checkpoint.
+    /// Adds all fields of a point to a checkpoint.
     fn fields<'a>(at: &'a mut Self::Point, fields: &mut StateDict<'a>);
 
-    /// The point as a model with its weight spelled out; nothing is left to do then.
+    /// The model of the point, with its weight c x d.
     fn into_model(self, at: Self::Point) -> Model;
 }
 
-/// The gradient of a batch's loss as [`Parameters::loss`] leaves it: in the logits, or in the
-/// weight, part by part.
+/// The gradient that [`Parameters::loss`] computes: in the logits, or in the weight by parts of
+/// the rows.
 #[derive(Debug, Default)]
 pub struct LossGradient {
-    /// Zᵀ, where the point does not hold it.
+    /// Zᵀ, if the point does not store it.
     z: Vec<f32>,
     /// Gᵀ, c x batch.
     g: Vec<f32>,
-    /// Of one pass over X: Gᵀ X of each part of the rows, and Gᵀ 1.
+    /// Gᵀ X of each part of the rows, and Gᵀ 1; used by `one_pass`.
     pub(super) parts: Vec<f32>,
     pub(super) sums: Vec<f64>,
 }
@@ -108,19 +108,19 @@ impl LossGradient {
     }
 }
 
-/// [`Parameters::loss`] by way of the logits.
+/// Computes [`Parameters::loss`] from the logits.
 pub(super) fn loss<E: Parameters>(
     engine: &mut E,
     at: &E::Point,
     batch: Batch,
-    objective: &mut BatchLoss,
+    loss: &mut BatchLoss,
     gradient: &mut LossGradient,
 ) -> f64 {
     let LossGradient { z, g, .. } = gradient;
     let z = engine.logits(at, batch, z);
     let (c, rows) = (z.rows(), z.cols());
     g.resize(c * rows, 0.0);
-    objective.loss_gradient(batch, z, MatMut::new(g, c, rows))
+    loss.loss_gradient(batch, z, MatMut::new(g, c, rows))
 }
 
 /// The weight s·W0 + Aᵀ X and the bias b.
@@ -135,7 +135,7 @@ pub struct Coordinates<'a> {
 }
 
 impl Coordinates<'_> {
-    /// s, b and Aᵀ, one after another.
+    /// s, b and Aᵀ, concatenated.
     pub fn to_vec(self) -> Vec<f32> {
         [&[self.s], self.bias, self.a].concat()
     }

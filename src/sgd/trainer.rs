@@ -1,4 +1,4 @@
-//! What happens after every epoch: validation, early stopping, history, coordinates.
+//! [`Trainer`]: validation, early stopping, history and checkpoints after every epoch.
 
 use std::ops::ControlFlow;
 
@@ -35,7 +35,7 @@ impl Epoch {
     }
 }
 
-/// Watches a fit; `P` is the engine's point.
+/// The observer of an SGD run; `P` is the engine's point.
 pub(crate) struct Trainer<'a, 'o, P> {
     validation: Option<Validation<'a>>,
     patience: Option<usize>,
@@ -46,7 +46,7 @@ pub(crate) struct Trainer<'a, 'o, P> {
     observer: &'a mut Observer<'o>,
 }
 
-/// The validation rows' labels, and room for their logits.
+/// The labels of the validation rows, with buffers for their logits and losses.
 struct Validation<'a> {
     loss: Loss,
     labels: &'a [u32],
@@ -61,7 +61,7 @@ pub(crate) struct Best<P> {
     pub point: P,
 }
 
-/// What remains of a finished run.
+/// The result of a finished run.
 pub(crate) struct Watched<P> {
     /// Every epoch.
     pub history: Vec<Epoch>,
@@ -161,7 +161,7 @@ impl<'a, 'o, P> Trainer<'a, 'o, P> {
         }
     }
 
-    /// Save the state if it is time to; stop if a signal has come.
+    /// Saves the state if a checkpoint is due; stops if the fit was cancelled.
     fn keep<E: Parameters<Point = P>>(&mut self, state: &mut impl State<P>) -> Result<()> {
         let epochs = self.history.len();
         checkpoint::keep(self.saver.as_mut(), self.observer, epochs, |saver| {
@@ -258,7 +258,8 @@ impl Validation<'_> {
         let rows = self.labels.len();
         let mut z = MatMut::new(&mut self.z, engine.outputs(), rows);
         engine.validation_logits(point, z.reborrow());
-        let (loss, hits) = (self.loss).loss_and_hits(z.as_ref(), self.labels, &mut self.scratch);
-        (loss, hits as f64 / rows as f64)
+        let (loss, correct) =
+            (self.loss).loss_and_correct(z.as_ref(), self.labels, &mut self.scratch);
+        (loss, correct as f64 / rows as f64)
     }
 }

@@ -1,19 +1,19 @@
-//! Newton's method on the bias alone: passes over logits that stay as they are.
+//! Newton's method on the bias alone, with constant logits of the weight.
 
 use crate::linalg::vec::{Real, axpby};
 use crate::loss::risk::{Eval, Risk};
 use crate::solver::point::inner;
 
-/// Most Newton steps.
+/// Maximum number of Newton steps.
 const ROUNDS: usize = 40;
-/// A share of the loss that is rounding where it does not fall any more.
+/// Gain that is rounding if it no longer decreases, relative to the loss.
 const ROUNDING: f64 = 1e-10;
-/// Most halvings of a step.
+/// Maximum number of halvings of a step.
 const HALVINGS: usize = 60;
 
-/// Move `b` to where the loss at `z + b 1ᵀ` is lowest, `at` being evaluated at `b` before and
-/// after. What is left to gain, to second order (`gᵀ H⁻¹ g`): no more than `noise` of the loss
-/// plus the penalty, unless rounding stops it before.
+/// Minimises the loss at `z + b 1ᵀ` over `b`. Returns the remaining gain to second order,
+/// `gᵀ H⁻¹ g`: at most `noise`, unless rounding ends the iteration earlier. `at` must be evaluated
+/// at `b` before and is so after.
 pub(crate) fn minimize<T: Real>(
     risk: &Risk,
     z: &[T],
@@ -21,14 +21,14 @@ pub(crate) fn minimize<T: Real>(
     at: &mut Eval<T>,
     noise: f64,
 ) -> f64 {
-    let nowhere = vec![T::default(); z.len()];
-    let mut room = nowhere.clone();
+    let zeros = vec![T::default(); z.len()];
+    let mut scratch = zeros.clone();
     let mut gain = f64::INFINITY;
     for _ in 0..ROUNDS {
         let step;
         let before = gain;
-        (step, gain) = newton_step(risk, at, &nowhere, &mut room);
-        // Near the end the gain falls with its square, until it is rounding.
+        (step, gain) = newton_step(risk, at, &zeros, &mut scratch);
+        // The gain converges quadratically until it is rounding.
         let is_rounding = gain <= ROUNDING * at.loss.abs() && gain > 0.25 * before;
         if gain.is_nan() || gain <= noise || is_rounding {
             break;
@@ -51,18 +51,18 @@ pub(crate) fn minimize<T: Real>(
     gain
 }
 
-/// `-H⁻¹ g` for the bias, and `gᵀ H⁻¹ g`, by conjugate gradients preconditioned with H's
-/// diagonal: a class that hardly has rows counts as much as the others.
+/// `-H⁻¹ g` for the bias, and `gᵀ H⁻¹ g`, by conjugate gradients. The preconditioner is the
+/// diagonal of H, so that rare classes converge as fast as others.
 fn newton_step<T: Real>(
     risk: &Risk,
     at: &Eval<T>,
-    nowhere: &[T],
-    room: &mut [T],
+    zeros: &[T],
+    scratch: &mut [T],
 ) -> (Vec<f64>, f64) {
     const MAX_STEPS: usize = 30;
     const RESIDUAL: f64 = 1e-8;
     let c = at.bias.len();
-    // H 1 = 0 for softmax: rounding along 1 must not be divided by it.
+    // H 1 = 0 for softmax, so rounding along 1 is removed.
     let centered = |mut r: Vec<f64>| -> Vec<f64> {
         if c > 1 {
             let mean = r.iter().sum::<f64>() / c as f64;
@@ -83,7 +83,7 @@ fn newton_step<T: Real>(
     let first = rho;
     let mut moved = rho == 0.0;
     for _ in 0..MAX_STEPS {
-        risk.hessian(at, nowhere, &d, room, &mut q);
+        risk.hessian(at, zeros, &d, scratch, &mut q);
         let curvature = inner(&d, &q);
         if rho <= RESIDUAL * first || curvature.is_nan() || curvature <= 0.0 {
             break;
@@ -99,7 +99,7 @@ fn newton_step<T: Real>(
         axpby(1.0, &solved, next / rho, &mut d);
         rho = next;
     }
-    // What cannot be looked for is not known to be little.
+    // Without a step the gain is unknown.
     (step, if moved { gain } else { f64::INFINITY })
 }
 
@@ -107,9 +107,9 @@ fn newton_step<T: Real>(
 mod tests {
     use super::*;
 
-    /// With logits of 0 the probabilities are the classes' shares, from however far away.
+    /// With logits 0, from near and far starts.
     #[test]
-    fn the_bias_alone_gives_the_classes_their_shares() {
+    fn optimal_bias_gives_the_class_frequencies() {
         for (start, counts) in [(0.0, [5u32, 3, 2]), (30.0, [90, 9, 1])] {
             let labels: Vec<u32> = (0..3)
                 .flat_map(|j| vec![j; counts[j as usize] as usize])

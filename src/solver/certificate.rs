@@ -1,8 +1,7 @@
-//! The certificate of a model: objective, gradient and gap of its f32 values, over the rows as
-//! they are stored.
+//! The certificate of a model: objective, gradient and gap of its f32 values on the stored rows.
 //!
-//! A fit ends in coordinates of its own, in f64; the model is rounded from them, and only the f32
-//! model is written. With Z the logits of its weight, G their gradient at the best bias, σ the
+//! A solve ends in f64 coordinates; the model is rounded from them, and only the f32 model is
+//! written. With Z the logits of its weight, G their gradient at the best bias, σ the
 //! features' deviations (1 if they are not scaled) and Xc the centred rows over σ, weak duality
 //! gives for any W
 //!
@@ -27,7 +26,7 @@ const OF_GRAM: f64 = 0.05;
 /// The largest share of the allowed gap that the bias may leave to gain.
 const OF_BIAS: f64 = 0.1;
 
-/// The problem that a model is held to.
+/// The problem for which models are certified.
 pub(crate) struct Certifier<'a> {
     pub design: &'a Centered<'a>,
     /// σ.
@@ -38,7 +37,7 @@ pub(crate) struct Certifier<'a> {
     pub tolerance: f64,
 }
 
-/// What was measured.
+/// Objective, gradient and gap of a model.
 #[derive(Clone, Debug)]
 pub(crate) struct Certificate {
     /// b, for rows that are not centred: the best one, rounded.
@@ -59,9 +58,9 @@ pub(crate) struct Certificate {
 }
 
 impl Certifier<'_> {
-    /// Measure the weight (c x d, of features as they are) with its best bias, looked for from
-    /// `bias` on (of centred rows). `adjoint_square` gives |Gᵀ Xc|² and its rounding, if it can.
-    /// Cost: 2ncd flop for the logits; as much again where `adjoint_square` gives nothing.
+    /// The certificate of a weight (c x d, of the unscaled features) with its best bias; the search
+    /// for it starts at `bias` (of centred rows). `adjoint_square` returns |Gᵀ Xc|² and its
+    /// rounding, or `None`. Cost: 2ncd flop for the logits; twice that if it returns `None`.
     pub fn certify(
         &self,
         weight: &[f32],
@@ -141,7 +140,7 @@ impl Certifier<'_> {
         }
     }
 
-    /// What rounding may have moved W μ by, one an output.
+    /// Bound of the rounding in W μ (length c).
     fn rounding_of_shifts(&self, weight: &[f32]) -> Vec<f64> {
         let mean = self.design.mean();
         let size = |w: &[f32]| -> f64 {
@@ -167,7 +166,7 @@ impl Certifier<'_> {
         rows.map(square).sum()
     }
 
-    /// |Gᵀ Xc/σ + l2 Wσ|, and what rounding may have made of it.
+    /// |Gᵀ Xc/σ + l2 Wσ| and a bound of its rounding.
     fn gradient(
         &self,
         adjoint: &[f64],
@@ -194,9 +193,9 @@ impl Certifier<'_> {
         (square.sqrt(), rounding)
     }
 
-    /// What rounding may have moved the loss by, and a margin. In f32 that is a multiple of what it
-    /// did to some rows, whose logits are computed again in f64: the bound for any rows is far
-    /// above it.
+    /// Estimates of the rounding in the loss and in a margin. In f32 they are a multiple of the
+    /// error of some rows, whose logits are recomputed in f64, because the bound for all rows is
+    /// far too large.
     fn rounding(
         &self,
         weight: &[f32],

@@ -1,4 +1,4 @@
-//! Newton's direction by preconditioned conjugate gradients (Dembo and Steihaug 1983; Nocedal
+//! The Newton direction by preconditioned conjugate gradients (Dembo and Steihaug 1983; Nocedal
 //! and Wright, Numerical Optimization, ch. 7).
 
 use crate::linalg::vec::{Real, axpby};
@@ -6,23 +6,23 @@ use crate::solver::minimizer::Minimizer;
 use crate::solver::point::{Gradient, Point};
 use crate::solver::problem::Problem;
 
-/// Most steps.
+/// Maximum number of CG steps.
 const MAX_CG: usize = 500;
 
-/// One over a curvature, beside the preconditioner's, that nothing has shown yet: of samples that
-/// are nearly sure.
+/// Assumed bound of the inverse eigenvalues of the preconditioned Hessian: samples with nearly
+/// certain predictions have small curvatures that CG has not met yet.
 const FLATTEST: f64 = 1e5;
 
-/// When conjugate gradients have gone far enough.
+/// Stopping rule of CG.
 #[derive(Clone, Copy)]
 enum Until {
-    /// The residual is this share of the right-hand side, as the preconditioner measures both.
+    /// Residual at most this share of the right-hand side, in the norm of M⁻¹.
     Share(f64),
-    /// What the residual still hides of the gain is little of it, or below this.
+    /// Remaining gain at most 5 % of the gain so far, or below this value.
     Gain(f64),
 }
 
-/// The direction, and room for the way to it.
+/// The Newton direction and the vectors of CG.
 pub(super) struct NewtonDirection<T> {
     /// p.
     pub p: Point<T>,
@@ -31,11 +31,11 @@ pub(super) struct NewtonDirection<T> {
     solved: Point<T>,
     r: Gradient,
     q: Gradient,
-    room: Vec<T>,
+    scratch: Vec<T>,
 }
 
 impl<T: Real> NewtonDirection<T> {
-    /// Room for the problems of a descent.
+    /// Allocates the vectors for a minimizer.
     pub fn new<S: Problem<Real = T>>(minimizer: &Minimizer<S>) -> Self {
         let c = minimizer.risk.outputs();
         NewtonDirection {
@@ -44,26 +44,26 @@ impl<T: Real> NewtonDirection<T> {
             solved: Point::zero_solution(minimizer.problem, c),
             r: minimizer.gradient.clone(),
             q: minimizer.gradient.clone(),
-            room: minimizer.at.g.clone(),
+            scratch: minimizer.at.g.clone(),
         }
     }
 
-    /// Solve `∇²F p = -∇F` at the descent's point, whose preconditioner is factored, until the
-    /// residual, as the preconditioner measures it, is `share` of the gradient.
+    /// Solves `∇²F p = -∇F` at the minimizer's point, until the residual is `share` of the gradient
+    /// in the norm of M⁻¹. The preconditioner must be factored.
     pub fn solve<S: Problem<Real = T>>(&mut self, minimizer: &mut Minimizer<S>, share: f64) {
         self.solve_newton(minimizer, Until::Share(share), f64::INFINITY);
     }
 
-    /// The same far enough to tell what is left to gain: the gain along p that the quadratic model
-    /// promises, `gᵀ H⁻¹ g / 2`, half the square of the Newton decrement, and a little more. `None`
-    /// where rounding keeps the equation from being solved.
+    /// Solves `∇²F p = -∇F` and returns half the square of the Newton decrement, `gᵀ H⁻¹ g / 2`,
+    /// plus an estimate of the unsolved part: the decrease that the quadratic model predicts.
+    /// `None` if rounding prevents a solution.
     pub fn decrement<S: Problem<Real = T>>(&mut self, minimizer: &mut Minimizer<S>) -> Option<f64> {
         if minimizer.l2 == 0.0 && !minimizer.problem.resolves_curvatures() {
             self.solve(minimizer, 1e-3);
             return None;
         }
         let noise = minimizer.noise_floor();
-        // Without a penalty H may be singular: what rounding left there must not be divided by it.
+        // Without a penalty H may be singular: dividing rounding by 0 must end CG.
         let most = minimizer.objective.abs().max(noise);
         self.solve_newton(minimizer, Until::Gain(1e-3 * noise), most)
     }
@@ -76,14 +76,14 @@ impl<T: Real> NewtonDirection<T> {
     ) -> Option<f64> {
         self.r.axpby(-1.0, &minimizer.gradient, 0.0);
         let product =
-            |minimizer: &mut Minimizer<S>, d: &Point<T>, room: &mut [T], q: &mut Gradient| {
-                minimizer.hessian(d, room, q);
+            |minimizer: &mut Minimizer<S>, d: &Point<T>, scratch: &mut [T], q: &mut Gradient| {
+                minimizer.hessian(d, scratch, q);
             };
         self.solve_by(minimizer, until, most, product)
     }
 
-    /// The direction `d` (its logits and bias) moved as little as the preconditioner sees, so that
-    /// the margins that are tied along it do not change at all, as far as that can be had.
+    /// Corrects the direction `d` (logits and bias), by least squares, so that it does not change
+    /// the `tied` margins. The correction is the smallest in the norm of M.
     pub fn fix_ties<S: Problem<Real = T>>(
         &mut self,
         minimizer: &mut Minimizer<S>,
@@ -97,18 +97,18 @@ impl<T: Real> NewtonDirection<T> {
         self.r.w.iter_mut().for_each(|r| *r = -*r);
         self.r.b.iter_mut().for_each(|r| *r = -*r);
         let product =
-            |minimizer: &mut Minimizer<S>, d: &Point<T>, room: &mut [T], q: &mut Gradient| {
-                risk.tied_gradient(tied, (&d.z, &d.b), room, &mut q.b);
-                minimizer.problem.adjoint(room, &mut q.w);
+            |minimizer: &mut Minimizer<S>, d: &Point<T>, scratch: &mut [T], q: &mut Gradient| {
+                risk.tied_gradient(tied, (&d.z, &d.b), scratch, &mut q.b);
+                minimizer.problem.adjoint(scratch, &mut q.w);
             };
         self.solve_by(minimizer, Until::Share(1e-10), squares, product);
         axpby(1.0, &self.p.z, 1.0, d);
         axpby(1.0, &self.p.b, 1.0, d_bias);
     }
 
-    /// Solve `H p = r`, H given by its product; the gain `rᵀ H⁻¹ r / 2`, if that was reached. Ends,
-    /// too, before the gain is above `most`: that would be rounding, divided by what is singular
-    /// in H.
+    /// Solves `H p = r` with H given by `product`. Returns the gain `rᵀ H⁻¹ r / 2`, or `None` if
+    /// `until` was not reached. CG also ends before the gain exceeds `most`, because then it
+    /// divides rounding by an eigenvalue near 0.
     fn solve_by<S: Problem<Real = T>>(
         &mut self,
         minimizer: &mut Minimizer<S>,
@@ -120,19 +120,19 @@ impl<T: Real> NewtonDirection<T> {
         minimizer.precondition(&self.r, &mut self.solved);
         let mut rho = minimizer.along(&self.r, &self.solved);
         let (first, mut gain) = (rho, 0.0);
-        // The longest step: one over the least curvature beside the preconditioner's, so far.
+        // The longest step: estimates the inverse of the least eigenvalue of M⁻¹ H.
         let mut longest: f64 = 0.0;
         self.d.axpby(1.0, &self.solved, 0.0);
         for _ in 0..MAX_CG {
             if rho == 0.0 {
-                // Nothing is left, or the preconditioner underflows.
+                // The residual is 0, or the preconditioner underflows.
                 return (first > 0.0 || minimizer.gradient_norm == 0.0).then_some(gain);
             }
             minimizer.multiply_out(&mut self.d);
-            product(minimizer, &self.d, &mut self.room, &mut self.q);
+            product(minimizer, &self.d, &mut self.scratch, &mut self.q);
             let curvature = minimizer.along(&self.q, &self.d);
             let alpha = rho / curvature;
-            // Below 0 the preconditioner is rounding, too.
+            // A negative value, also of the preconditioner, is rounding.
             let is_rounding = curvature <= 0.0 || rho < 0.0 || gain + 0.5 * alpha * rho > most;
             if is_rounding || alpha.is_nan() {
                 return None;

@@ -1,8 +1,8 @@
-//! What is left to gain without a penalty, in f64: the Newton decrement with the whole Hessian.
+//! The Newton decrement without a penalty, in f64 with the full Hessian.
 //!
-//! With g and H the gradient and Hessian of the loss in (W, b), of columns brought to one scale, the
-//! quadratic model promises `gᵀ H⁻¹ g / 2`. It may be believed where the Newton step changes no
-//! margin by much.
+//! With g and H the gradient and Hessian of the loss in (W, b), of columns scaled to mean square
+//! 1, the quadratic model predicts the decrease `gᵀ H⁻¹ g / 2`. The prediction is reliable if the
+//! Newton step changes no margin by much.
 
 use crate::design::centered::Centered;
 use crate::linalg::cholesky::Factor;
@@ -10,27 +10,27 @@ use crate::linalg::vec::dot;
 use crate::loss::risk::{Eval, Risk};
 use crate::solver::minimizer::separation::{NEARLY_TIED, RUNNING};
 
-/// FLOP up to which the whole Hessian is made: some tens of milliseconds.
+/// Largest cost, in flop, at which the full Hessian is computed: some tens of milliseconds.
 const MAX_FLOP: f64 = 1e9;
 /// Least ridge, as a share of the diagonal, with which H is factored.
 const RIDGE: f64 = 1e-15;
 
-/// The end of a fit, as the quadratic model has it.
+/// The quadratic model at the end of a fit.
 pub(crate) struct Decrement {
     /// Half the square of the Newton decrement.
     pub gain: f64,
     /// The largest change of a margin by the Newton step.
     pub step: f64,
-    /// Where there is a direction along which no margin shrinks and some grow, the class whose
-    /// samples are separated furthest.
+    /// If a direction decreases no margin and increases some: the class whose samples are separated
+    /// furthest.
     pub separated_class: Option<u32>,
 }
 
-/// A share of the largest change that is rounding.
+/// Share of the largest change of margins below which a change is rounding.
 const TIED: f64 = 1e-9;
 
-/// At some logits (c x n, the bias included). `None` where the Hessian is too large. Cost: about
-/// 2n c² (d + 1)² flop.
+/// The Newton decrement at `logits` (c x n, the bias included); `None` if the Hessian is too large.
+/// Cost: about 2n c² (d + 1)² flop.
 pub(crate) fn decrement(design: &Centered, risk: &Risk, logits: &[f64]) -> Option<Decrement> {
     let (n, d, c) = (design.x().len(), design.mean().len(), risk.outputs());
     // A column of ones for the bias, if there is one.
@@ -93,7 +93,7 @@ pub(crate) fn decrement(design: &Centered, risk: &Risk, logits: &[f64]) -> Optio
     if !risk.is_one_hot() || changes.largest < RUNNING || changes.smallest < -nearly {
         return Some(found);
     }
-    // Margins that nearly stay are made to stay, by least squares.
+    // Least squares make nearly constant margins constant.
     let tied = risk.tied(&moved, &no_bias, nearly);
     let products = |g: &[f64], to: &mut [f64]| {
         for (i, value) in to.iter_mut().enumerate() {
@@ -123,7 +123,7 @@ pub(crate) fn decrement(design: &Centered, risk: &Risk, logits: &[f64]) -> Optio
             .for_each(|(z, moved)| *z -= moved);
     }
     let fixed = risk.margin_changes(&fixed, &no_bias);
-    // A direction of which the ties leave little was none.
+    // The ties must leave most of the direction.
     if fixed.largest >= 0.5 * changes.largest && fixed.smallest >= -TIED * fixed.largest {
         found.separated_class = risk.furthest_class(&fixed);
     }

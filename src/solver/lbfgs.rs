@@ -11,29 +11,29 @@ use crate::solver::minimizer::{DirectionRule, Minimizer};
 use crate::solver::point::{Gradient, Point};
 use crate::solver::problem::Problem;
 
-/// Steps remembered: with lines searched to their lowest point, more of them save no step.
+/// Number of stored pairs: with nearly exact line searches, more of them save no step.
 const MEMORY: usize = 5;
-/// Steps for which a preconditioner and the logits are kept.
+/// Number of steps after which preconditioner and logits are recomputed.
 const RECOMPUTE_EVERY: usize = 12;
 
-/// A step s and how the gradient changed along it, y.
+/// A step s and the change y of the gradient.
 struct Pair<T> {
     s: Point<T>,
     y: Gradient,
-    /// 1/⟨s, y⟩; 0 where there was no step yet.
+    /// 1/⟨s, y⟩; 0 if the pair is unused.
     rho: f64,
 }
 
-/// L-BFGS: the last steps, and room for the next one.
+/// The L-BFGS rule.
 pub(crate) struct Lbfgs<T> {
-    /// The oldest first; before them, those that wait for a step.
+    /// Unused pairs, then the others from the oldest on.
     pairs: VecDeque<Pair<T>>,
     direction: Point<T>,
     q: Gradient,
 }
 
 impl<T: Real> Lbfgs<T> {
-    /// Without a step yet.
+    /// The rule before the first step.
     pub fn new<S: Problem<Real = T>>(minimizer: &Minimizer<S>) -> Self {
         let c = minimizer.risk.outputs();
         let pair = || Pair {
@@ -59,7 +59,7 @@ impl<S: Problem> DirectionRule<S> for Lbfgs<S::Real> {
             q,
         } = self;
         if minimizer.iteration.is_multiple_of(RECOMPUTE_EVERY) {
-            // Not at a step's end: y must not hold what rounding had moved the logits by.
+            // Before a step, not after it: y must not contain the accumulated rounding.
             if minimizer.updates_since_recompute > 0 {
                 minimizer.recompute();
             }
@@ -79,8 +79,8 @@ impl<S: Problem> DirectionRule<S> for Lbfgs<S::Real> {
             let beta = pair.rho * minimizer.along(&pair.y, direction);
             direction.axpby(alpha - beta, &pair.s, 1.0);
         }
-        // Pairs may be nearly parallel, and what they carry of logits rounding alone; what cancels
-        // in them grows from step to step.
+        // Pairs may be nearly parallel: then their coordinates cancel, more from step to step, and
+        // the logits that they carry are rounding.
         if minimizer.shorten(direction)? {
             minimizer.multiply_out_anew(direction)
         } else {

@@ -1,5 +1,5 @@
-//! What optimizers of the penalised objective share: the point, its gradient, the line search
-//! and the honest stop.
+//! [`Minimizer`]: the state that all solvers share, with the gradient, the line search and the
+//! stopping tests.
 //!
 //! ```text
 //! F(W, b) = Σ sᵢ lossᵢ(Z) + (l2/2) |W|²,     Z = Xc Wᵀ + 1 bᵀ,     b free
@@ -24,34 +24,33 @@ use crate::solver::report::{
     GAP, MeasuredOn, Products, SolveReport, Status, Step, StoppingCriteria,
 };
 
-/// How a search chooses its steps.
+/// The rule by which a solver chooses its steps.
 pub(crate) trait DirectionRule<S: Problem> {
-    /// Steps without halving the gradient that end a search where slopes tell nothing any more:
-    /// the gradient may still fall, slowly.
+    /// Number of steps below the noise floor, without halving the gradient, that end the solve.
     const MAX_BELOW_NOISE: usize;
 
-    /// Go one step and leave objective and gradient evaluated there; whether something better
-    /// was found.
+    /// Makes one step and evaluates objective and gradient at its end. Returns whether the line
+    /// search found a step.
     ///
     /// # Errors
-    /// Those of the space.
+    /// Those of the problem.
     fn step(&mut self, minimizer: &mut Minimizer<S>) -> Result<bool>;
 
-    /// What later steps depend on, beside the descent's own, for a checkpoint.
+    /// Adds the rule's own state to a checkpoint.
     fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>);
 }
 
-/// Observes a search; `P` is its point.
+/// Observes a solve; `P` is the type of its point.
 pub trait Watch<P> {
-    /// Before the first step: whether the state of an earlier search was put in.
+    /// Called before the first step. Returns whether it restored the state of an earlier solve.
     fn begin(&mut self, state: &mut impl checkpoint::State<P>) -> Result<bool>;
 
-    /// At every point, the start too; there is a state unless the search ends there. An error
-    /// breaks it off.
+    /// Called at every point, the start included; `state` is `None` if the solve ends there. An
+    /// error ends the solve.
     fn at(&mut self, step: Step, state: Option<&mut impl checkpoint::State<P>>) -> Result<()>;
 }
 
-/// A search in progress.
+/// The state of a solve.
 pub(crate) struct Minimizer<'a, S: Problem> {
     pub problem: &'a mut S,
     pub risk: &'a Risk<'a>,
@@ -67,30 +66,30 @@ pub(crate) struct Minimizer<'a, S: Problem> {
     pub iteration: usize,
     stop: StoppingCriteria,
     initial_norm: f64,
-    /// The curvatures of which the preconditioner was made, those of the bias too.
+    /// The curvatures of the rows and of the bias that were factored last.
     factored: Vec<f64>,
     factored_bias: Vec<f64>,
     /// |W|².
     square: f64,
     /// The smallest gradient norm so far, and steps since it was last halved.
     best: (f64, usize),
-    /// Steps along which the point's logits were moved since they were multiplied out.
+    /// Number of updates of the point's logits since they were last computed from the weight.
     pub updates_since_recompute: usize,
-    /// Steps in a row that promised less than rounding.
+    /// Number of consecutive steps with a predicted decrease below the noise floor.
     below_noise: usize,
     /// The best point so far.
     lowest: Lowest,
-    /// Products up to the last step's end.
+    /// Products up to the end of the last step.
     saved_products: Products,
     /// See [`SolveReport`].
     decrement: Option<f64>,
     separated_class: Option<u32>,
-    /// How the last steps changed logits and bias, each counting half of the next, where that is
-    /// looked at: without a penalty.
+    /// Sum of the last changes of logits and bias, each weighted half of the next; empty with a
+    /// penalty.
     last_moves: (Vec<S::Real>, Vec<f64>),
 }
 
-/// A point with its objective: of the lowest objective or, within rounding of it, of the
+/// The point with the lowest objective; among those equal within rounding, the one with the
 /// smallest gradient.
 struct Lowest {
     at: Gradient,
@@ -98,16 +97,16 @@ struct Lowest {
     gradient_norm: f64,
 }
 
-/// Steps without halving the gradient, where the objective tells nothing any more, that end
-/// a search.
+/// Number of steps without halving the gradient that end a solve whose gradient is at the noise
+/// floor.
 const PATIENCE: usize = 12;
-/// Share of the objective that a line must promise to be searched: along it only sums in f64 are
-/// rounded, whatever the products were.
+/// Smallest predicted decrease for which a line is searched, relative to the objective. On a line
+/// only sums in f64 round, independently of the precision of the products.
 const MIN_REL_DECREASE: f64 = 1e-13;
-/// A margin of every sample that no rounding takes away.
+/// Margin of all samples above which the classes count as separated; rounding is far smaller.
 const SEPARATED: f64 = 1.0;
 impl<'a, S: Problem> Minimizer<'a, S> {
-    /// Begin at a point, or at the origin if the objective is lower there.
+    /// A solve from `start`, or from the origin if the objective is lower there.
     pub fn new(
         problem: &'a mut S,
         risk: &'a Risk<'a>,
@@ -158,7 +157,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
             let at_origin = minimizer.objective;
             minimizer.point = start;
             minimizer.recompute();
-            // A NaN is no better.
+            // NaN is not better.
             let is_better = minimizer.objective <= at_origin;
             if !is_better {
                 minimizer.point = Point::zero(minimizer.problem, c);
@@ -197,7 +196,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         }
     }
 
-    /// Go back to the best point, if it is another.
+    /// Returns to the best point, if it is another.
     fn restore_lowest(&mut self) {
         if !self.is_lowest() && self.gradient_norm != self.lowest.gradient_norm {
             self.point.w.copy_from_slice(&self.lowest.at.w);
@@ -213,7 +212,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         (self.iteration >= self.stop.iterations).then_some(Status::IterationLimit)
     }
 
-    /// Compute what follows from the fields of a checkpoint.
+    /// Recomputes what a checkpoint does not store.
     fn restore(&mut self) {
         self.evaluate();
         if self.iteration > 0 {
@@ -222,18 +221,18 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         self.products = self.saved_products;
     }
 
-    /// The inner product of a slope and a point.
+    /// The inner product of a gradient and a point.
     pub fn along(&self, slope: &Gradient, point: &Point<S::Real>) -> f64 {
         self.problem.dot(&slope.w, &point.w, &point.z) + inner(&slope.b, &point.b)
     }
 
-    /// Objective and gradient at the point.
+    /// Evaluates objective and gradient at the point.
     pub fn evaluate(&mut self) {
         let Point { w, b, z } = &self.point;
         self.risk.evaluate(z, b, &mut self.at);
         self.square = self.problem.dot(w, w, z);
         if self.square < 0.0 && self.updates_since_recompute > 0 {
-            // The logits carried are not those of the weight any more.
+            // The updated logits have drifted from those of the weight.
             return self.recompute();
         }
         self.objective = self.at.loss + 0.5 * self.l2 * self.square;
@@ -246,7 +245,8 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         self.gradient_norm = (self.problem.square(&self.gradient.w) + bias).sqrt();
     }
 
-    /// Multiply the point's logits out anew: moving them step by step adds up rounding.
+    /// Recomputes the point's logits from its weight, because updates accumulate rounding, and
+    /// evaluates.
     pub fn recompute(&mut self) {
         self.problem.logits(&self.point.w, &mut self.point.z);
         self.products.logits += 1;
@@ -254,7 +254,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         self.evaluate();
     }
 
-    /// Whether the last step promised less than rounding.
+    /// Whether the predicted decrease of the last step was below the noise floor.
     pub fn is_below_noise(&self) -> bool {
         self.below_noise > 0
     }
@@ -264,41 +264,41 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         self.gradient_norm / self.initial_norm
     }
 
-    /// The share of the gradient that may be left in the end.
+    /// The gradient threshold divided by |∇F|.
     pub fn needed(&self) -> f64 {
         self.threshold() / self.gradient_norm
     }
 
-    /// The average curvatures at the point, and a bias's inverse ones, for the preconditioner.
+    /// Factors the preconditioner with the curvatures at the point.
     pub fn factor(&mut self) {
         self.factored.copy_from_slice(&self.at.curvatures);
         (self.factored_bias).copy_from_slice(&self.at.bias_curvatures);
         self.problem.factor(&self.at.curvatures, self.l2);
     }
 
-    /// The logits of a direction made of solutions.
+    /// Computes the logits of a direction, unless it carries them.
     pub fn multiply_out(&mut self, direction: &mut Point<S::Real>) {
         if !self.problem.solves_logits() {
             self.multiply_out_anew(direction);
         }
     }
 
-    /// Bring a direction's coordinates to minimum norm, if most of them cancels; whether that
-    /// was so.
+    /// Replaces a direction's coordinates by those of minimum norm, if they cancel. Returns whether
+    /// it did.
     ///
     /// # Errors
-    /// Those of the space.
+    /// Those of the problem.
     pub fn shorten(&mut self, direction: &mut Point<S::Real>) -> Result<bool> {
         self.problem.shorten(&mut direction.w, &direction.z)
     }
 
-    /// The same whatever it carries.
+    /// Computes the logits of a direction, even if it carries them.
     pub fn multiply_out_anew(&mut self, direction: &mut Point<S::Real>) {
         (self.problem).logits_of_direction(&direction.w, &mut direction.z);
         self.products.logits += 1;
     }
 
-    /// The preconditioned slope: `M⁻¹ r`.
+    /// `to = M⁻¹ r`.
     pub fn precondition(&mut self, r: &Gradient, to: &mut Point<S::Real>) {
         self.problem.solve(&r.w, &mut to.w, &mut to.z);
         self.products.solves += 1;
@@ -309,9 +309,9 @@ impl<'a, S: Problem> Minimizer<'a, S> {
     }
 
     /// `q = ∇²F · d`.
-    pub fn hessian(&mut self, d: &Point<S::Real>, room: &mut [S::Real], q: &mut Gradient) {
-        (self.risk).hessian(&self.at, &d.z, &d.b, room, &mut q.b);
-        self.problem.adjoint(room, &mut q.w);
+    pub fn hessian(&mut self, d: &Point<S::Real>, scratch: &mut [S::Real], q: &mut Gradient) {
+        (self.risk).hessian(&self.at, &d.z, &d.b, scratch, &mut q.b);
+        self.problem.adjoint(scratch, &mut q.w);
         self.products.pullbacks += 1;
         axpby(self.l2, &d.w, 1.0, &mut q.w);
         center_outputs(self.l2, q);
@@ -322,7 +322,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
     pub fn line_search_step(&mut self, direction: &Point<S::Real>) -> Option<f64> {
         let slope = self.along(&self.gradient, direction);
         let square = self.problem.dot(&direction.w, &direction.w, &direction.z);
-        // ⟨W, direction⟩, from the gradient's penalty part only.
+        // ⟨W, direction⟩.
         let w_along = (self.problem).dot(&self.point.w, &direction.w, &direction.z);
         if slope.is_nan() || slope >= 0.0 {
             return None;
@@ -361,9 +361,8 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         Some(t)
     }
 
-    /// The gradient norm that is small enough: as a share of the start's, and by the gap that it
-    /// leaves. Where the penalty is weak, a gradient that is small beside the start's says
-    /// nothing.
+    /// The largest |∇F| of a converged fit: tol·|∇F(0)|, and with a penalty small enough for the
+    /// gap too, because with a weak penalty a small relative gradient does not bound the gap.
     fn threshold(&self) -> f64 {
         let StoppingCriteria { tolerance, .. } = self.stop;
         let of_start = tolerance * self.initial_norm;
@@ -378,8 +377,8 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         self.gradient_norm <= self.threshold()
     }
 
-    /// Why the search ends here, if it does; `moved` is false if the last step found nothing
-    /// better, `below_noise` its method's [`DirectionRule::MAX_BELOW_NOISE`].
+    /// The status if the solve ends at this point. `moved` is false if the last line search found
+    /// no step; `below_noise` is [`DirectionRule::MAX_BELOW_NOISE`].
     fn ended(&self, moved: bool, below_noise: usize) -> Option<Status> {
         if self.l2 == 0.0 && self.risk.is_one_hot() && self.at.smallest_margin > SEPARATED {
             Some(Status::Separable)
@@ -390,7 +389,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         }
     }
 
-    /// Whether rounding lets nothing further be found.
+    /// Whether rounding prevents further progress.
     fn stalled(&self, moved: bool, below_noise: usize) -> bool {
         let flat = self.gradient_norm * self.gradient_norm
             <= self.noise_floor() * self.l2.max(f64::MIN_POSITIVE);
@@ -399,8 +398,8 @@ impl<'a, S: Problem> Minimizer<'a, S> {
             || self.best.1.min(self.below_noise) >= below_noise
     }
 
-    /// The point as it is: its logits multiplied out and, with a penalty, the bias at its own
-    /// optimum, so that the gap can be told; what the bias still leaves to gain then.
+    /// Recomputes the logits and, with a penalty, minimises over the bias, which the gap requires.
+    /// Returns the decrease of F that the bias still leaves; `None` without a penalty.
     fn polish(&mut self) -> Option<f64> {
         if self.updates_since_recompute > 0 {
             self.recompute();
@@ -414,7 +413,8 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         })
     }
 
-    /// The end; `left` is what [`Minimizer::polish`] said, if it was called.
+    /// The final point and its report; `left` is the result of [`Minimizer::polish`], if it was
+    /// called.
     fn finish(mut self, mut status: Status, left: Option<f64>) -> (Point<S::Real>, SolveReport) {
         let cut_short = matches!(status, Status::PrecisionLimited | Status::IterationLimit);
         if cut_short {
@@ -430,7 +430,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
             (left <= self.noise_floor()).then_some(of_weight / (2.0 * self.l2))
         });
         if cut_short && self.l2 > 0.0 {
-            // A gradient that is rounding is as good as a small one.
+            // A gradient that consists of rounding counts as small.
             let rounding = self
                 .noise_floor()
                 .min(self.stop.largest_gap(self.objective));
@@ -455,7 +455,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         (self.point, report)
     }
 
-    /// The change of F below which it is rounding.
+    /// The rounding error of F.
     pub fn noise_floor(&self) -> f64 {
         self.problem.noise() * self.objective.abs()
     }

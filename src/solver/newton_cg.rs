@@ -1,5 +1,5 @@
-//! Newton's method: each step solves `∇²F p = -∇F` by preconditioned conjugate gradients, as
-//! far as pays, and goes along p.
+//! Newton-CG: each step solves `∇²F p = -∇F` inexactly by preconditioned conjugate gradients and
+//! searches the line along p.
 
 use crate::error::Result;
 use crate::io::checkpoint::StateDict;
@@ -8,21 +8,22 @@ use crate::solver::cg::NewtonDirection;
 use crate::solver::minimizer::{DirectionRule, Minimizer};
 use crate::solver::problem::Problem;
 
-/// Steps for which logits are moved with the point, not multiplied out, while slopes tell.
+/// Number of steps after which logits are recomputed from the weight; below the noise floor they
+/// are in every step.
 const RECOMPUTE_EVERY: usize = 8;
-/// The largest share of the gradient that a solution may leave.
+/// Largest forcing term.
 const ETA_MAX: f64 = 0.25;
 
-/// Newton's method: the step before, and the direction to go.
+/// The Newton-CG rule.
 pub(crate) struct NewtonCg<T> {
-    /// The share of the gradient that the last step was to leave, and its norm before.
+    /// Forcing term of the last step, and |∇F| before it.
     asked: f64,
     before: f64,
     direction: NewtonDirection<T>,
 }
 
 impl<S: Problem> DirectionRule<S> for NewtonCg<S::Real> {
-    /// A step promises to leave a quarter at most.
+    /// Small, because a step should reduce the gradient to a quarter.
     const MAX_BELOW_NOISE: usize = 4;
 
     fn step(&mut self, minimizer: &mut Minimizer<S>) -> Result<bool> {
@@ -38,7 +39,7 @@ impl<S: Problem> DirectionRule<S> for NewtonCg<S::Real> {
         Ok(moved)
     }
 
-    /// The rest is made anew in every step.
+    /// The direction is recomputed in every step.
     fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
         fields.f64("asked", std::slice::from_mut(&mut self.asked));
         fields.f64("before", std::slice::from_mut(&mut self.before));
@@ -46,7 +47,7 @@ impl<S: Problem> DirectionRule<S> for NewtonCg<S::Real> {
 }
 
 impl<T: Real> NewtonCg<T> {
-    /// Before the first step.
+    /// The rule before the first step.
     pub fn new<S: Problem<Real = T>>(minimizer: &Minimizer<S>) -> Self {
         NewtonCg {
             asked: 0.0,
@@ -55,10 +56,10 @@ impl<T: Real> NewtonCg<T> {
         }
     }
 
-    /// The share of the gradient that a step may leave: √(|∇F|/|∇F at 0|), which makes steps
-    /// superlinear (Eisenstat and Walker 1996), but no less than the stop asks for; and just
-    /// that where it can be had in one step, as the gradient falls with its square and the last
-    /// step kept its promise (residuals are measured by the preconditioner, not as gradients).
+    /// The forcing term √(|∇F|/|∇F(0)|), which makes convergence superlinear (Eisenstat and Walker
+    /// 1996), but not below what the stopping test requires. If the last step reduced the gradient
+    /// as its forcing term predicted and one quadratic step can reach the threshold, the forcing
+    /// term is just that of the threshold.
     fn forcing_term<S: Problem<Real = T>>(&mut self, minimizer: &Minimizer<S>) -> f64 {
         let (share, needed) = (minimizer.share(), 0.5 * minimizer.needed());
         let kept = minimizer.gradient_norm <= 2.0 * self.asked * self.before;

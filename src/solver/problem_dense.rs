@@ -1,9 +1,9 @@
 //! [`Problem`] in the weights themselves: W is c x d in f64, products with X are f32.
 //!
 //! The rows are centred on the fly, `Xc Wᵀ = X Wᵀ - 1 (W μ)ᵀ` and `Gᵀ Xc = Gᵀ X - (Gᵀ1) μᵀ`:
-//! X stays where it lies. Where means are so large beside the features' scales that f32 sums would
-//! lose what tells the rows apart, blocks of rows are centred before they are multiplied. Scaled
-//! features are weights over σ. M is that of the mean curvature h:
+//! X is not copied. If means are so large compared with the scales of the features that f32 sums
+//! would lose the differences of rows, blocks of rows are centred before the product. Features are
+//! scaled by dividing weights by σ. M uses the mean curvature h:
 //!
 //! - d <= n: `M = h Xcᵀ Xc + l2`, d x d, factored with its diagonal brought to 1, so that the
 //!   units of the features do not matter; a solve costs 2d²c flop;
@@ -33,8 +33,8 @@ use faer::Accum;
 /// Least l2 of the preconditioner, as a share of its diagonal: as much as the rounding of
 /// f32 sums may take away.
 const RIDGE: f64 = 1e-6;
-/// The least pivot of M, as a multiple of RIDGE, that is no rounding.
-const TOLD: f64 = 100.0;
+/// The least pivot of M that is not rounding, as a multiple of RIDGE.
+const MIN_PIVOT: f64 = 100.0;
 
 /// The weights themselves, c x d.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub struct DenseProblem<'a> {
     /// σ, where features are scaled.
     deviation: Option<Vec<f64>>,
     second_order: SecondOrder,
-    /// Room for a weight in f32.
+    /// A weight in f32.
     weight: Vec<f32>,
 }
 
@@ -116,7 +116,7 @@ impl<'a> DenseProblem<'a> {
         })
     }
 
-    /// W of the features as they are, to f32, in `weight`.
+    /// Writes W of the unscaled features, rounded to f32, to `weight`.
     fn load(&mut self, w: &[f64]) {
         self.weight.clear();
         match &self.deviation {
@@ -355,13 +355,13 @@ impl Problem for DenseProblem<'_> {
         false
     }
 
-    /// Not where columns are nearly dependent, or more than rows.
+    /// False if columns are nearly dependent, or outnumber the rows.
     fn resolves_curvatures(&self) -> bool {
         match &self.second_order {
             SecondOrder::Samples { .. } => false,
             SecondOrder::Features { scale, factor, .. } => {
                 let pivots = factor.pivots().zip(scale);
-                { pivots }.all(|(pivot, &scale)| scale == 0.0 || pivot >= TOLD * RIDGE)
+                { pivots }.all(|(pivot, &scale)| scale == 0.0 || pivot >= MIN_PIVOT * RIDGE)
             }
         }
     }

@@ -1,4 +1,4 @@
-//! [`Problem`] in Gram coordinates: W = Aᵀ Xc, and all that is needed of X is Kc = Xc Xcᵀ.
+//! [`Problem`] in Gram coordinates: W = Aᵀ Xc. Of X only Kc = Xc Xcᵀ is needed.
 //!
 //! `logits = Kc A`, `adjoint(G) = G`, `⟨U, V⟩ = Σ A_U ∘ logits(V)`. M acts on coordinates as
 //! `D Kc + l2`, so with `S = D½ Kc D½ + l2 = L Lᵀ`
@@ -7,13 +7,13 @@
 //! M⁻¹ r = β = D½ S⁻¹ D⁻½ r,     logits(β) = Kc β = D⁻¹ (r - l2 β)
 //! ```
 //!
-//! Coordinates are kept centred, which changes no weight, as Xcᵀ 1 = 0. Where only some rows are
-//! fitted, μ is their mean and coordinates are theirs. Without a bias nothing is centred: Xc is X
-//! and Kc is K.
-//! A solve costs 2n²c flop, and the logits of its result nothing: Newton's method runs
-//! without any product with Kc but one a step, for the gradient's norm. Only where S is nearly
-//! singular beside l2 are logits multiplied out: there β is large along directions that Kc takes
-//! to 0, and its residual is more than rounding.
+//! Coordinates are kept centred, which changes no weight, as Xcᵀ 1 = 0. If only some rows are
+//! fitted, μ is their mean and only they have coordinates. Without a bias nothing is centred: Xc
+//! is X and Kc is K.
+//! A solve costs 2n²c flop, and the logits of its result nothing: Newton-CG needs one product
+//! with Kc per step, for the norm of the gradient. If l2 is very small compared with S, logits
+//! are computed with Kc instead: β is large along directions that Kc maps to 0, and its residual
+//! exceeds rounding.
 //!
 //! Rows that are (nearly) linearly dependent give Kc a null space, in which A = -G/l2 is large:
 //! it cancels in Kc A, but not in Aᵀ X, rounded to f32. The weight is that of the coordinates of
@@ -37,15 +37,16 @@ use crate::linalg::vec::{axpby, dot, sum};
 use crate::solver::problem::Problem;
 use crate::threads::{Share, Work};
 
-/// Curvatures below this share of their mean are raised to it: D must be inverted.
+/// Smallest curvature, relative to the mean: D must be invertible.
 const SMALLEST: f64 = 1e-3;
-/// Least curvature, times Kc's mean diagonal, as a multiple of l2: where all samples are far on
-/// their right side, D⁻¹ (r - l2 β) would be nothing but rounding.
+/// Least curvature, times the mean diagonal of Kc, as a multiple of l2: if all samples have large
+/// margins, D⁻¹ (r - l2 β) would be rounding.
 const D_FLOOR: f64 = 1e-6;
-/// Least l2 of the preconditioner, as a multiple of what rounding made of Kc's zero eigenvalues:
-/// what lies along those must not be taken for a direction of descent.
+/// Least l2 of the preconditioner, as a multiple of the rounding in the zero eigenvalues of Kc,
+/// whose eigenvectors are no descent directions.
 const RIDGE: f64 = 10.0;
-/// Least l2 beside S's mean diagonal with which a solution's logits are its residual.
+/// Least l2, relative to the mean diagonal of S, for which the residual gives the logits of a
+/// solution.
 const SOLVED: f64 = 1e-9;
 /// How much coordinates may cancel, |A| √(tr Kc/n) / |W|, before their norm is minimised, and
 /// before products with them are f64.
@@ -63,8 +64,8 @@ pub struct GramProblem<'a> {
     preconditioner: Preconditioner,
     /// Kc + ε of the rows fitted, where coordinates of minimum norm were needed.
     range: Option<Preconditioner>,
-    /// Room for one set of logits.
-    room: Vec<f64>,
+    /// One set of logits.
+    scratch: Vec<f64>,
 }
 
 /// Some of the rows.
@@ -176,7 +177,7 @@ impl Preconditioner {
         self.l2
     }
 
-    /// Whether a solution's residual is small enough to tell its logits.
+    /// Whether the residual of a solution is precise enough to give its logits.
     fn resolves_logits(&self) -> bool {
         self.l2 >= SOLVED * self.scale
     }
@@ -209,7 +210,7 @@ impl<'a> GramProblem<'a> {
             fitted: None,
             preconditioner: Preconditioner::new(n)?,
             range: None,
-            room: Vec::new(),
+            scratch: Vec::new(),
         })
     }
 
@@ -286,8 +287,8 @@ impl<'a> GramProblem<'a> {
         Cow::Owned(all)
     }
 
-    /// Take its mean away from each row of coordinates, where rows are centred: Xcᵀ 1 is 0, so the
-    /// weight stays, but rounding in Kc must not meet a large constant.
+    /// Subtracts the mean of each row of coordinates, if rows are centred. The weight does not
+    /// change, as Xcᵀ 1 = 0, but a large constant would amplify the rounding in Kc.
     fn centre(&self, a: &mut [f64]) {
         if !self.gram.centred {
             return;
@@ -363,11 +364,11 @@ impl Problem for GramProblem<'_> {
     }
 
     fn square(&mut self, u: &[f64]) -> f64 {
-        let mut room = std::mem::take(&mut self.room);
-        room.resize(u.len() / self.coords() * self.x.len(), 0.0);
-        self.logits(u, &mut room);
-        let square = self.dot(u, u, &room);
-        self.room = room;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.resize(u.len() / self.coords() * self.x.len(), 0.0);
+        self.logits(u, &mut scratch);
+        let square = self.dot(u, u, &scratch);
+        self.scratch = scratch;
         square.max(0.0)
     }
 

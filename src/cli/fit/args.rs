@@ -68,7 +68,7 @@ pub(super) struct Args {
     #[arg(long)]
     pub(super) demo: bool,
     /// Directory of the run to write; it appears complete or not at all
-    // An option only because a subcommand needs none.
+    // An Option because a subcommand needs none.
     #[arg(long, value_name = "RUN", required = true)]
     pub(super) out: Option<PathBuf>,
     /// Replace the run if it exists
@@ -129,12 +129,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "S", help_heading = "What to fit")]
     pub(super) seed: Option<u32>,
 
-    /// sgd follows torch.optim.SGD, epoch by epoch; newton and lbfgs go to the optimum of mean
-    /// loss + (l2/2) |W|², see below
+    /// sgd follows torch.optim.SGD, epoch by epoch; newton and lbfgs minimise mean loss +
+    /// (l2/2) |W|², see below
     #[arg(long, value_name = "NAME", default_value = "sgd", value_parser = ["sgd", "newton", "lbfgs"], help_heading = "How to fit")]
     pub(super) optimizer: String,
-    /// How the weight is represented: gram (in Gram coordinates, for fewer rows than
-    /// features), primal (as it is), or auto, the cheaper one that fits the memory
+    /// Representation of the weight: gram (Gram coordinates, for fewer rows than features),
+    /// primal (the weight itself), or auto, the cheaper one that fits the memory
     #[arg(
         long,
         value_name = "NAME",
@@ -142,7 +142,7 @@ pub(super) struct Args {
         help_heading = "How to fit"
     )]
     pub(super) engine: String,
-    /// Who multiplies matrices: own, faer, matrixmultiply, or auto, the fastest for the shape
+    /// Library for matrix products: own, faer, matrixmultiply, or auto, the fastest for the shape
     #[arg(
         long,
         value_name = "NAME",
@@ -150,8 +150,7 @@ pub(super) struct Args {
         help_heading = "How to fit"
     )]
     pub(super) gemm: String,
-    /// Say where the time went, from the arguments to the last page given back, and the most
-    /// memory held beside the maps
+    /// Print the time of each part of the run, and the peak memory without mapped files
     #[arg(long, help_heading = "How to fit")]
     pub(super) timings: bool,
     /// Passes over the rows [default: 100]
@@ -185,12 +184,12 @@ pub(super) struct Args {
     /// lbfgs) or every TIME (30s, 5m, 2h), and on Ctrl-C or SIGTERM
     #[arg(long, value_name = "EPOCHS|TIME", value_parser = cli::every, help_heading = "How to fit")]
     pub(super) checkpoint_every: Option<Every>,
-    /// Continue from RUN.checkpoint, to the same bits as an unbroken run; begin if it is not
-    /// there. Needs the same data and options; saves the state on Ctrl-C or SIGTERM
+    /// Continue from RUN.checkpoint, to the same bits as an uninterrupted run; start a new run if
+    /// there is none. Needs the same data and options; saves the state on Ctrl-C or SIGTERM
     #[arg(long, help_heading = "How to fit")]
     pub(super) resume: bool,
-    /// Write every epoch's Gram coordinates to trajectory.npy (4nc bytes an epoch), in one go:
-    /// not with --checkpoint-every or --resume
+    /// Write every epoch's Gram coordinates to trajectory.npy (4nc bytes per epoch); not with
+    /// --checkpoint-every or --resume
     #[arg(long, help_heading = "How to fit")]
     pub(super) save_trajectory: bool,
     /// Write the model's Gram coordinates to coordinates.npy (4nc bytes), with which
@@ -201,16 +200,16 @@ pub(super) struct Args {
     /// Momentum [default: 0]
     #[arg(long, value_name = "M", value_parser = cli::finite, help_heading = "How to fit")]
     pub(super) momentum: Option<f64>,
-    /// Share of the gradient kept out of the momentum [default: 0]
+    /// Share of the gradient that is not added to the momentum buffer [default: 0]
     #[arg(long, value_name = "T", value_parser = cli::finite, help_heading = "How to fit")]
     pub(super) dampening: Option<f64>,
-    /// Nesterov's momentum
+    /// Use Nesterov momentum
     #[arg(long, help_heading = "How to fit")]
     pub(super) nesterov: bool,
-    /// Added to the gradient, times weight and bias [default: 0]
+    /// Factor of weight and bias that is added to the gradient [default: 0]
     #[arg(long, value_name = "D", value_parser = cli::finite, help_heading = "How to fit")]
     pub(super) weight_decay: Option<f64>,
-    /// Rows a step [default: all]
+    /// Rows per step [default: all]
     #[arg(long, value_name = "ROWS", help_heading = "How to fit")]
     pub(super) batch_size: Option<usize>,
 
@@ -222,7 +221,7 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Lay finished runs over one another, in one page
+    /// Compare finished runs in one page
     Compare(Compare),
     /// Write a model as ONNX and as .npy
     Export(Export),

@@ -32,7 +32,7 @@ pub struct ConvergeArgs {
     /// is chosen by --val-split or --cv
     #[arg(long, value_name = "FROM:TO:COUNT", value_parser = path)]
     pub l2_path: Option<Penalty>,
-    /// Choose by cross-validation with so many folds, stratified by class (--seed deals them)
+    /// Choose by cross-validation with this number of folds, stratified by class (seed: --seed)
     #[arg(long, value_name = "FOLDS")]
     pub cv: Option<usize>,
     /// With --cv: the penalty of lowest loss, or the strongest within one standard error of it
@@ -41,31 +41,31 @@ pub struct ConvergeArgs {
     /// Fit the chosen penalty on train, or once more on all: train and --val-split
     #[arg(long, value_name = "ROWS", default_value = "train", value_parser = ["train", "all"])]
     pub refit: String,
-    /// Gradient norm that is small enough, as a share of that at W = 0; the bound on what is left
-    /// to gain must also be below 100 times this share of the objective [default: 1e-5]
+    /// Largest gradient norm of a converged fit, relative to that at W = 0; the gap must also be
+    /// at most 100 times this share of the objective [default: 1e-5]
     #[arg(long, value_name = "SHARE", value_parser = crate::cli::finite)]
     pub tolerance: Option<f64>,
-    /// Most steps for one penalty [default: 1000]
+    /// Maximum number of steps for one penalty [default: 1000]
     #[arg(long, value_name = "N")]
     pub max_iterations: Option<usize>,
 }
 
-/// Options that every optimizer has: how much a sample counts, on what scale it is.
+/// Options of every optimizer: weights, label smoothing and standardization.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What to fit")]
 pub struct WeightingArgs {
     /// Weights of the classes: balanced, or a text file with a number for each
     #[arg(long, value_name = "balanced|FILE")]
     pub class_weight: Option<PathBuf>,
-    /// A text file with a weight for each row of --train-split, whatever --classes keeps: 0 is
-    /// the row's removal, 2 its repetition
+    /// A text file with a weight for each row of --train-split, also of rows that --classes drops:
+    /// 0 removes a row, 2 repeats it
     #[arg(long, value_name = "FILE")]
     pub sample_weight: Option<PathBuf>,
     /// Share of every target that is spread over all classes, as torch's label_smoothing
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = crate::cli::finite)]
     pub label_smoothing: f64,
-    /// Put the features on one scale for the fit (a copy of them): none, center, scale or both;
-    /// the model is one of the features as they are
+    /// Standardize a copy of the features for the fit: none, center, scale or both; the model is
+    /// one of the unscaled features
     #[arg(long, value_name = "HOW", default_value = "none")]
     pub standardize: String,
     /// Find the temperature that makes the labels of --val-split most likely, and store it beside
@@ -198,7 +198,7 @@ pub fn forecast(splits: Splits, options: &PathOptions, threads: usize) {
     };
     let side = n.min(d);
     let flop = (1 + folds) as f64 * n * d * side;
-    // Of what is this short, measuring the machine would take a share that shows.
+    // For a short fit, measuring the machine would take a noticeable share of the time.
     if flop < 1e11 {
         return;
     }
@@ -208,7 +208,7 @@ pub fn forecast(splits: Splits, options: &PathOptions, threads: usize) {
     crate::cli::forecast(seconds, 28.0 * side * side + 4.0 * n * d, 0.0);
 }
 
-/// A line for a penalty.
+/// The line that is printed for a penalty.
 pub fn print_entry(entry: &PathEntry) {
     let mut line = format!("l2 {:<10.4e}", entry.l2);
     if let Some(loss) = entry.val_loss {
@@ -228,7 +228,7 @@ pub fn print_entry(entry: &PathEntry) {
     ));
 }
 
-/// What came of it, and on stderr what did not converge.
+/// Prints the result, and on stderr a warning for each solve that did not converge.
 pub fn print_converged(fit: &PathFit, options: &PathOptions) {
     let report = &fit.report;
     let gap = match (report.gap, report.decrement) {
@@ -254,7 +254,7 @@ pub fn print_converged(fit: &PathFit, options: &PathOptions) {
     print_edge(fit);
 }
 
-/// What a fit that is not converged lacks, and what would help.
+/// Why a fit did not converge, and the remedy.
 fn advice(fit: &PathFit, options: &PathOptions) -> String {
     let report = &fit.report;
     let lacks = lacks(report, options.tolerance);
@@ -304,7 +304,7 @@ fn advice(fit: &PathFit, options: &PathOptions) -> String {
     }
 }
 
-/// What is too large.
+/// The quantity that is too large.
 fn lacks(report: &SolveReport, tolerance: f64) -> String {
     let allowed = 100.0 * tolerance * report.objective;
     match (report.gap, report.decrement) {
@@ -325,7 +325,7 @@ fn lacks(report: &SolveReport, tolerance: f64) -> String {
     }
 }
 
-/// A penalty at the end of its path may not be the best there is.
+/// Warns if the chosen penalty is at the end of its path.
 fn print_edge(fit: &PathFit) {
     let scored = fit.path.iter().filter(|entry| entry.val_loss.is_some());
     let (Some(first), Some(last)) = (scored.clone().next(), scored.clone().next_back()) else {
@@ -344,7 +344,8 @@ fn print_edge(fit: &PathFit) {
     ));
 }
 
-/// Before and after, and on stderr why the temperature may say little.
+/// Prints the loss before and after calibration, and on stderr why the temperature may be
+/// unreliable.
 pub fn print_calibration(split: &str, found: &Calibration) {
     let (temperature, before, after) = (found.temperature, found.before, found.after);
     info(format_args!(
@@ -388,7 +389,7 @@ pub fn all_rows_fitted() -> Error {
     Error::options("--calibrate", "--refit all", expected)
 }
 
-/// Refuse an option of SGD beside another optimizer.
+/// Refuses an option of SGD with another optimizer.
 pub fn refuse(option: &'static str, optimizer: &str, expected: &str) -> Error {
     Error::options(option, format!("--optimizer {optimizer}"), expected)
 }

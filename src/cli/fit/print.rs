@@ -1,4 +1,4 @@
-//! What a run tells its user.
+//! Progress output of a run.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -185,7 +185,7 @@ pub(super) fn print_plan(plan: crate::design::plan::Plan, options: &FitOptions, 
         EngineKind::Gram => (plan.gram_flop, plan.gram_bytes as f64),
         EngineKind::Primal => (plan.primal_flop, 0.0),
     };
-    // Of what is this short, measuring the machine would take a share that shows.
+    // For a short fit, measuring the machine would take a noticeable share of the time.
     if flop < 2e11 {
         return;
     }
@@ -200,7 +200,7 @@ pub(super) fn print_plan(plan: crate::design::plan::Plan, options: &FitOptions, 
 
 pub(super) fn print_learning_rate(sgd: &Sgd, lr: f64, bound: Option<f64>) {
     let Some(bound) = bound else { return };
-    // 2/L promises nothing to mini-batches or momentum, and with decay speaks of a sum.
+    // 2/L guarantees nothing for mini-batches or momentum; with decay it holds for loss + penalty.
     let plain = sgd.batch_size.is_none() && sgd.momentum == 0.0 && sgd.weight_decay == 0.0;
     if sgd.lr == LearningRate::Auto {
         let why = if plain {

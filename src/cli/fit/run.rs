@@ -118,7 +118,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         ..on_train
     };
     print_evaluation(data.name(data.train), on_train, None);
-    // Five of five classes would say nothing.
+    // Top 5 of five classes is always 1.
     let scored = (train.classes() > 5).then_some(&scores);
     print_evaluation(data.name(data.eval), scores.evaluation, scored);
     if let (Some(found), Some(val)) = (&calibration, data.val) {
@@ -189,7 +189,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// What the options ask for, checked before any work.
+/// The checked options of a run.
 pub(super) struct Plan {
     how: Optimize,
     classes: Option<usize>,
@@ -199,13 +199,13 @@ pub(super) struct Plan {
     calibrate: bool,
 }
 
-/// By which optimizer.
+/// The options of the optimizer.
 pub(super) enum Optimize {
     Sgd(Box<FitOptions>),
     Converge(Box<PathOptions>),
 }
 
-/// What every optimizer gives.
+/// The result of a fit by any optimizer.
 pub(super) struct Fitted {
     model: Model,
     how: SolverSummary,

@@ -94,7 +94,7 @@ pub(super) struct Flowers102 {
     /// Folder that holds jpg/ or 102flowers.tgz, imagelabels.mat and setid.mat
     #[arg(long, value_name = "DIR")]
     pub(super) root: PathBuf,
-    /// Fetch the three official files (0.35 GB) into --root first; goes on where it broke off
+    /// Download the three official files (0.35 GB) into --root first; resumes a partial download
     #[arg(
         long,
         conflicts_with = "no_verify",
@@ -127,7 +127,7 @@ pub(super) struct Folder {
                      classes in numeric order, others by name. Example: --list labels.csv --root photographs"
     )]
     pub(super) list: Option<PathBuf>,
-    /// What the folders in --root are, if not as they look: classes, or splits with classes in them
+    /// What the folders in --root are, if detection is wrong: classes, or splits with classes in them
     #[arg(
         long,
         value_name = "classes|splits",
@@ -151,7 +151,7 @@ pub(super) struct Folder {
     /// Share of each class for test, where neither folders nor a list make the splits
     #[arg(long, value_name = "SHARE", default_value_t = 0.15)]
     pub(super) test_share: f64,
-    /// Seed of that draw
+    /// Seed of the random split
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(super) seed: u32,
     #[command(flatten)]
@@ -178,10 +178,10 @@ pub(super) fn layout(text: &str) -> std::result::Result<Layout, String> {
 
 #[derive(Args)]
 pub(super) struct Pictures {
-    /// Side of the square that photographs are resized to, in pixels
+    /// Side of the square to which photographs are resized, in pixels
     #[arg(long, default_value_t = 128)]
     pub(super) size: usize,
-    /// Accept damaged photographs that still give pixels
+    /// Accept damaged photographs that can still be decoded
     #[arg(
         long,
         long_help = "Accept damaged photographs that still give pixels: JPEGs, with the pixels that \
@@ -190,7 +190,7 @@ pub(super) struct Pictures {
                      colour 0 or black for what is missing"
     )]
     pub(super) lenient: bool,
-    /// Turn photographs as EXIF's orientation says; stored, and done by flowreg-predict too
+    /// Rotate photographs by their EXIF orientation; stored, so flowreg-predict does so too
     #[arg(
         long,
         long_help = "Turn and mirror photographs as EXIF's orientation (or XMP's) says, as Pillow's \
@@ -200,7 +200,7 @@ pub(super) struct Pictures {
                      flowreg-prep folder --root mine --exif --out mine-data"
     )]
     pub(super) exif: bool,
-    /// Most pixels of a photograph; a file may have 4 bytes for each, and 32 MiB at least
+    /// Maximum number of pixels of a photograph; a file may have 4 bytes for each, and at least 32 MiB
     #[arg(
         long,
         value_name = "N",
@@ -210,10 +210,10 @@ pub(super) struct Pictures {
                      flowreg-prep folder --root scans --max-pixels 120000000 --max-side 20000 --out scans-data"
     )]
     pub(super) max_pixels: usize,
-    /// Longest side of a photograph, in pixels
+    /// Maximum side of a photograph, in pixels
     #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_side)]
     pub(super) max_side: usize,
-    /// Leave out photographs that cannot be used, and list them, instead of refusing all
+    /// Skip and list photographs that cannot be used, instead of stopping at the first
     #[arg(long)]
     pub(super) skip_bad: bool,
     /// Threads; one for each core if not given
@@ -270,12 +270,12 @@ pub(super) struct Npy {
 
 #[derive(Args)]
 pub(super) struct Csv {
-    /// Name of the column that has the label
+    /// Name of the label column
     #[arg(long, value_name = "COLUMN")]
     pub(super) label: String,
     #[command(flatten)]
     pub(super) texts: Texts,
-    /// What stands between values: one character, or tab [default: found in the header]
+    /// Delimiter of values: one character, or tab [default: detected from the header]
     #[arg(long, value_name = "CHARACTER", value_parser = cli::delimiter)]
     pub(super) delimiter: Option<u8>,
     /// Subtract a number near the mean from each column whose differences f32 would lose; it is
@@ -337,7 +337,7 @@ impl Texts {
 pub(super) struct Demo {
     #[command(flatten)]
     pub(super) output: Output,
-    /// Seed of the drawing
+    /// Seed of the synthetic photographs
     #[arg(long, default_value_t = 0)]
     pub(super) seed: u32,
 }

@@ -1,4 +1,4 @@
-//! The iteration: stop or step, and report each point.
+//! The iteration of a solve: test, report, step.
 
 use crate::error::Result;
 use crate::solver::cg::NewtonDirection;
@@ -9,7 +9,7 @@ use crate::solver::problem::Problem;
 use crate::solver::report::{SolveReport, Status, Step};
 
 impl<S: Problem> Minimizer<'_, S> {
-    /// Go by a method to the end.
+    /// Minimises F with the steps of `rule`. Returns the final point and its report.
     ///
     /// # Errors
     /// Those of `watch`.
@@ -35,7 +35,7 @@ impl<S: Problem> Minimizer<'_, S> {
             match ended {
                 Some(Status::Converged) if self.l2 > 0.0 => {
                     left = self.polish();
-                    // A fit that goes on from here does not settle again.
+                    // A resumed fit does not polish again.
                     self.saved_products = self.products;
                     ended = self.ended(moved, M::MAX_BELOW_NOISE);
                 }

@@ -1,9 +1,9 @@
-//! The end without a penalty: a minimum, or classes that are separated.
+//! The stopping test without a penalty: it distinguishes a minimum from separated classes.
 //!
-//! The Newton decrement takes the gap's place. Where the classes are quasi-separable (Albert and
+//! The Newton decrement takes the place of the gap. If the classes are quasi-separable (Albert and
 //! Anderson 1984, "On the existence of maximum likelihood estimates in logistic regression
-//! models") steps go on along a direction that shrinks no margin and grows some; such a direction
-//! is looked for near the last steps and the Newton step.
+//! models"), steps continue along a direction that decreases no margin and increases some. The
+//! test searches for one near the last steps and near the Newton step.
 
 use crate::linalg::vec::Real;
 use crate::loss::risk::{MarginChanges, Risk};
@@ -13,19 +13,19 @@ use crate::solver::point::Point;
 use crate::solver::problem::Problem;
 use crate::solver::report::{Status, StoppingCriteria};
 
-/// A change of margins by steps that does not die out: along a direction without a minimum
-/// Newton's steps change them by 1, as the loss falls like e⁻ᵗ.
+/// Change of a margin from which steps may diverge: along a direction without a minimum the loss
+/// falls like e⁻ᵗ, and each Newton step changes margins by 1.
 pub(crate) const RUNNING: f64 = 0.1;
-/// The share of the decrement allowed that is surely small enough: where margins change by less
-/// than [`RUNNING`] the loss is its quadratic model to about e⁰·¹.
+/// Safety factor of the allowed decrement: if margins change by less than [`RUNNING`], the loss
+/// agrees with its quadratic model up to a factor of about e⁰·¹.
 pub(crate) const SURE: f64 = 0.8;
-/// A share of the largest change of margins that may be none: the others of such a direction.
+/// Share of the largest change below which a margin is a candidate for a tie.
 pub(crate) const NEARLY_TIED: f64 = 0.05;
-/// A share of the largest change of margins that counts as none.
+/// Share of the largest change of margins below which a change is rounding.
 const TIED: f64 = 1e-6;
 
-/// Half the square of the Newton decrement of the loss, without a penalty, at some logits (c x n,
-/// the bias included): what the quadratic model there promises to be left to gain.
+/// Half the square of the Newton decrement of the loss without a penalty, at `logits` (c x n, the
+/// bias included): the decrease that the quadratic model predicts.
 pub(crate) fn decrement<S: Problem>(
     problem: &mut S,
     risk: &Risk,
@@ -42,9 +42,8 @@ pub(crate) fn decrement<S: Problem>(
 }
 
 impl<S: Problem> Minimizer<'_, S> {
-    /// Where there is no penalty and the gradient is small, or rounding: whether that is a
-    /// minimum, or none exists. `None` if the Newton direction, which is then to be followed,
-    /// still leads on.
+    /// The status without a penalty, once the gradient is small or the solve stalled: a minimum,
+    /// or none exists. `None`: the solve must continue along the Newton `direction`.
     pub(super) fn without_penalty(
         &mut self,
         direction: &mut NewtonDirection<S::Real>,
@@ -70,7 +69,7 @@ impl<S: Problem> Minimizer<'_, S> {
                     return Some(Status::QuasiSeparable);
                 }
             }
-            // Steps become small where there is a minimum, unless they do already.
+            // `runs_away` overwrote the Newton direction.
             if overwritten {
                 direction.decrement(self);
             }
@@ -87,12 +86,12 @@ impl<S: Problem> Minimizer<'_, S> {
         }
     }
 
-    /// The class whose samples are separated furthest along a way, if there is a direction near
-    /// it along which no margin shrinks and some grow: margins that nearly stay are made to stay,
-    /// by least squares, and all are looked at again.
+    /// The class whose samples are separated furthest, if a direction near (`z`, `b`) decreases no
+    /// margin and increases some. Least squares make nearly constant margins constant; then all
+    /// margins are tested again.
     fn runs_away(
         &mut self,
-        room: &mut NewtonDirection<S::Real>,
+        scratch: &mut NewtonDirection<S::Real>,
         (mut z, mut b): (Vec<S::Real>, Vec<f64>),
         moved: MarginChanges,
     ) -> Option<u32> {
@@ -101,10 +100,10 @@ impl<S: Problem> Minimizer<'_, S> {
             return None;
         }
         let tied = self.risk.tied(&z, &b, nearly);
-        room.fix_ties(self, (&mut z, &mut b), &tied);
+        scratch.fix_ties(self, (&mut z, &mut b), &tied);
         let fixed = self.risk.margin_changes(&z, &b);
         let rounding = TIED.max(10.0 * self.problem.noise()) * fixed.largest;
-        // A direction of which the ties leave little was none.
+        // The ties must leave most of the direction.
         if fixed.largest < 0.5 * moved.largest || fixed.smallest < -rounding {
             return None;
         }

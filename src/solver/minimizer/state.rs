@@ -1,12 +1,12 @@
-//! What a checkpoint holds of a search, and the search taken up from it.
+//! The state of a solve in a checkpoint.
 
 use crate::io::checkpoint::{self, StateDict};
 use crate::solver::minimizer::{DirectionRule, Minimizer};
 use crate::solver::point::Point;
 use crate::solver::problem::Problem;
 
-/// What a checkpoint holds of a search: where a step found something better, and none of what
-/// follows from the point.
+/// The state that a checkpoint stores. It excludes everything that can be computed from the
+/// point.
 pub(super) struct SolverState<'s, 'a, S: Problem, M> {
     pub minimizer: &'s mut Minimizer<'a, S>,
     pub rule: &'s mut M,

@@ -1,4 +1,4 @@
-//! A search that ends early.
+//! A solve that ends early.
 
 use super::*;
 use crate::design::gram_f64::GramF64;
@@ -32,7 +32,7 @@ impl<S: Problem> DirectionRule<S> for Strays {
     fn fields<'a>(&'a mut self, _fields: &mut StateDict<'a>) {}
 }
 
-/// Remembers the objective of each step.
+/// Records the objective of each step.
 struct Steps(Vec<f64>);
 
 impl<P> Watch<P> for Steps {
@@ -46,9 +46,9 @@ impl<P> Watch<P> for Steps {
     }
 }
 
-/// Whether it stalls or runs out of steps.
+/// The solve stalls or reaches its iteration limit.
 #[test]
-fn a_search_that_is_cut_short_returns_its_best_point() {
+fn an_interrupted_solve_returns_its_best_point() {
     let x = [
         0.3, 1.0, -0.2, 0.4, 0.9, -1.0, 0.6, 0.1, 0.5, -0.7, 0.2, 0.8,
     ];
