@@ -1,4 +1,4 @@
-//! [`Trainer`]: validation, early stopping, history and checkpoints after every epoch.
+//! `Trainer`: validation, early stopping, history and checkpoints after every epoch.
 
 use std::ops::ControlFlow;
 

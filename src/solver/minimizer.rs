@@ -1,4 +1,4 @@
-//! [`Minimizer`]: the state that all solvers share, with the gradient, the line search and the
+//! `Minimizer`: the state that all solvers share, with the gradient, the line search and the
 //! stopping tests.
 //!
 //! ```text
