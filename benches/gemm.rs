@@ -34,6 +34,12 @@ enum Who {
 }
 
 fn main() {
+    // Products use the threads of the pool that they are called in.
+    let pool = flowreg::threads::pool(None).expect("threads");
+    pool.install(time_all);
+}
+
+fn time_all() {
     let mut criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(100))
