@@ -173,6 +173,28 @@ fn checkpoints_of_other_fits_are_refused_naming_the_first_difference() {
     fit((&train).into(), &options, &path, true, nothing).unwrap();
 }
 
+/// Nothing but the option itself tells these fits apart.
+#[test]
+fn a_checkpoint_without_an_intercept_is_refused_by_a_fit_with_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let problem = Problem::random(11, 7, 3, 1);
+    let train = problem.samples();
+    for fit_intercept in [false, true] {
+        let path = dir.path().join(fit_intercept.to_string());
+        let mut options = FitOptions {
+            init: flowreg::Init::Zeros,
+            backend: flowreg::Backend::Own,
+            fit_intercept,
+            ..FitOptions::default()
+        };
+        fit((&train).into(), &options, &path, false, |_| ()).unwrap();
+        options.fit_intercept = !fit_intercept;
+        let error = fit((&train).into(), &options, &path, true, |_| ()).unwrap_err();
+        let part = format!("`fit_intercept`: found {fit_intercept}");
+        assert!(error.to_string().contains(&part), "{error}");
+    }
+}
+
 /// Every flipped bit and every truncated length of a checkpoint.
 #[test]
 fn damaged_checkpoints_are_refused() {

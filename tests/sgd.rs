@@ -376,3 +376,19 @@ fn a_bias_is_refused_without_an_intercept() {
     let fit = flowreg::fit(&problem.samples(), &options, &mut |_| {}).unwrap();
     assert_eq!(fit.model.bias(), [0.0; 3]);
 }
+
+/// Without an intercept rows of zeros leave the loss without curvature: 1/L is no rate.
+#[test]
+fn the_automatic_rate_is_refused_without_curvature() {
+    let samples = flowreg::Samples::new(&[0.0; 8], 2, &[0, 1, 0, 1], 2).unwrap();
+    for engine in [EngineChoice::Gram, EngineChoice::Primal] {
+        let mut options = FitOptions {
+            engine,
+            fit_intercept: false,
+            ..FitOptions::default()
+        };
+        options.sgd.lr = flowreg::LearningRate::Auto;
+        let error = flowreg::fit(&samples, &options, &mut |_| {}).unwrap_err();
+        assert!(matches!(error, Error::Options { .. }), "{error}");
+    }
+}

@@ -55,12 +55,18 @@ fn a_trajectory_rebuilds_the_model_of_every_epoch_to_the_bit() {
         batch_size: Some(5),
         ..plain.clone()
     };
-    for (number, (samples, sgd)) in [(&all, plain), (&two, heavy)].into_iter().enumerate() {
+    let cases = [
+        (&all, plain.clone(), true),
+        (&two, heavy, true),
+        (&all, plain, false),
+    ];
+    for (number, (samples, sgd, fit_intercept)) in cases.into_iter().enumerate() {
         let path = dir.path().join(format!("{number}.npy"));
         let mut options = FitOptions {
             sgd,
             init: init.clone(),
             emit_coordinates: true,
+            fit_intercept,
             ..FitOptions::default()
         };
         let fit = record(samples, &options, &path).unwrap();
@@ -77,8 +83,8 @@ fn a_trajectory_rebuilds_the_model_of_every_epoch_to_the_bit() {
         let error = trajectory.model(7).unwrap_err().to_string();
         assert!(error.contains("0..=6"), "{error}");
     }
-    // The two files, and no temporary file.
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    // The three files, and no temporary file.
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3);
 }
 
 #[test]

@@ -89,8 +89,8 @@ pub(crate) fn name_of(path: &Path) -> String {
 }
 
 impl Source {
-    /// Open a file, a pipe or a terminal; `-` is standard input. Reads fail once `cancel` is set,
-    /// even while they wait for a pipe.
+    /// Open a file, a pipe or a terminal; `-` is standard input. Reads of a pipe that waits
+    /// fail once `cancel` is set.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Format`] for a folder, and for a device, which may be endless;

@@ -9,7 +9,8 @@
 //! rows less their mean) are gathered into a block of bounded size first.
 //!
 //! The sum over rows in Gᵀ X is taken in blocks of [`row_block`] rows, 4096 or more, whose sums are
-//! added in f64 in the rows' order: its rounding grows with the block, not with n. Against
+//! added in f64 in the rows' order: its rounding grows with the block, not with n. A block has about
+//! 2²⁵/(c·d) rows, so with few outputs and features all rows are one block. Against
 //! one sum of f32, on one thread: 15 % less time with 10 outputs on X of 200,000 x 512, within 2.5 %
 //! with 102 on 8192 x 4096, 100 on 50,000 x 768 and 10 on 60,000 x 784.
 
@@ -52,6 +53,8 @@ pub(crate) struct Dense<'a> {
     gathered: Gathered,
     /// A block's columns of Zᵀ or Gᵀ.
     columns: Vec<f32>,
+    /// The sum over a block of rows, and the sum of the blocks.
+    sums: (Vec<f32>, Vec<f64>),
 }
 
 /// A copy of some rows of X.
@@ -76,6 +79,7 @@ impl<'a> Dense<'a> {
             all_rows,
             gathered: Gathered::default(),
             columns: Vec::new(),
+            sums: (Vec::new(), Vec::new()),
         }
     }
 
@@ -197,7 +201,10 @@ impl<'a> Dense<'a> {
                 accum = Accum::Add;
             });
         } else {
-            let (mut part, mut sums) = (vec![0.0f32; c * d], vec![0.0f64; c * d]);
+            let (mut part, mut sums) = std::mem::take(&mut self.sums);
+            part.resize(c * d, 0.0);
+            sums.clear();
+            sums.resize(c * d, 0.0);
             self.each(batch, |rows, x| {
                 for start in rows.clone().step_by(block) {
                     let end = (start + block).min(rows.end);
@@ -215,6 +222,7 @@ impl<'a> Dense<'a> {
                 }
             });
             vec::axpby(alpha.into(), &sums, beta, weight);
+            self.sums = (part, sums);
         }
         self.columns = columns;
     }

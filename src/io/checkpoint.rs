@@ -235,7 +235,7 @@ struct About {
 }
 
 /// Version of the format.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// Names and values of everything that the result of a fit depends on.
 pub(crate) type Fingerprint = Vec<(String, String)>;
@@ -324,6 +324,11 @@ impl Saver {
                 );
                 return bad(name, found, expected);
             }
+        }
+        if let Some((name, value)) = about.fingerprint.get(self.fingerprint.len()) {
+            let expected = "nothing as now: `resume` continues the same fit only (remove the file to \
+                            start anew)";
+            return bad(name, value.clone(), expected.to_string());
         }
         Ok(())
     }

@@ -31,7 +31,7 @@ use crate::sgd::dense::DenseParameters;
 use crate::sgd::gram::GramParameters;
 pub use crate::sgd::init::Init;
 use crate::sgd::init::initial_model;
-use crate::sgd::optimizer::{LearningRate, Sgd};
+use crate::sgd::optimizer::LearningRate;
 use crate::sgd::options::choice;
 pub use crate::sgd::options::{Fit, FitOptions, Timings};
 use crate::sgd::parameters::Coordinates;
@@ -308,7 +308,7 @@ impl Run<'_, '_> {
         let sgd = &self.options.sgd;
         let mut loss = BatchLoss::weighted(train, &self.options.weighting)?;
         let (lr, lr_bound) = timed(&mut self.timings.learning_rate, || {
-            learning_rate(sgd, &mut engine, &loss, train, self.plan.engine)
+            learning_rate(self.options, &mut engine, &loss, train, self.plan.engine)
         })?;
         self.observer.tell(Event::Started { lr, lr_bound });
         let saver = self.saver.take();
@@ -362,6 +362,7 @@ fn fingerprint(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -
         ("`engine`", plan.engine.to_string()),
         ("`backend`", options.backend.to_string()),
         ("`init`", format!("{init}, {:08x}", start.crc32())),
+        ("`fit_intercept`", options.fit_intercept.to_string()),
         ("`early_stopping`", number(options.early_stopping)),
         ("`epochs`", sgd.epochs.to_string()),
         ("`lr`", sgd.lr.to_string()),
@@ -375,9 +376,6 @@ fn fingerprint(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -
         ("`standardize`", options.standardize.to_string()),
     ];
     fingerprint.extend(options.weighting.fingerprint());
-    if !options.fit_intercept {
-        fingerprint.push(("`fit_intercept`", "false".to_string()));
-    }
     if options.backend != Backend::Own {
         fingerprint.push(("instruction set", Isa::current().to_string()));
     }
@@ -387,26 +385,36 @@ fn fingerprint(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -
 
 /// The learning rate, and 2/L where it is cheap (a product with K) or needed.
 fn learning_rate<E: Parameters>(
-    sgd: &Sgd,
+    options: &FitOptions,
     engine: &mut E,
     loss: &BatchLoss,
     train: &Samples,
     kind: EngineKind,
 ) -> Result<(f64, Option<f64>)> {
-    let curvature = (kind == EngineKind::Gram || sgd.lr == LearningRate::Auto)
-        .then(|| sgd.lipschitz_constant(engine, loss, |keep| train.x().largest_square(keep)));
+    let sgd = &options.sgd;
+    let of_bias = if options.fit_intercept { 1.0 } else { 0.0 };
+    let curvature = (kind == EngineKind::Gram || sgd.lr == LearningRate::Auto).then(|| {
+        sgd.lipschitz_constant(engine, loss, |keep| {
+            train.x().largest_square(keep) + of_bias
+        })
+    });
     let lr = match (sgd.lr, curvature) {
         (LearningRate::Fixed(lr), _) => lr,
-        (LearningRate::Auto, Some(curvature)) if curvature.is_finite() => 1.0 / curvature,
+        (LearningRate::Auto, Some(curvature))
+            if curvature.is_finite() && (1.0 / curvature).is_finite() =>
+        {
+            1.0 / curvature
+        }
         (LearningRate::Auto, curvature) => {
             let found = format!("auto, where L is {}", curvature.unwrap_or(f64::NAN));
             return Err(Error::options(
                 "`lr`",
                 found,
-                "a number: nothing bounds the loss's curvature (features too large, or rows without a \
-                 class weight beside label smoothing in mini-batches)",
+                "a number: the loss's curvature gives no rate (features too large, or all 0, or rows \
+                 without a class weight beside label smoothing in mini-batches)",
             ));
         }
     };
-    Ok((lr, curvature.map(|curvature| 2.0 / curvature)))
+    let bound = curvature.map(|curvature| 2.0 / curvature);
+    Ok((lr, bound.filter(|bound| !bound.is_infinite())))
 }

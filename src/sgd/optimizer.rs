@@ -168,8 +168,8 @@ impl Sgd {
     /// of the smallest batch. Rows with mᵢ = 0 are excluded. A full-batch step without momentum
     /// decreases the loss if lr < 2/L.
     ///
-    /// `largest_square` returns the largest |x_i|² of the rows that its argument keeps; it is
-    /// called only for mini-batches.
+    /// Without an intercept 1 1ᵀ and the 1 beside |x_i|² are absent. `largest_square` returns the
+    /// largest |x_i|² (+ 1) of the rows that its argument keeps; it is called only for mini-batches.
     pub fn lipschitz_constant<E: Parameters>(
         &self,
         engine: &mut E,
@@ -188,7 +188,7 @@ impl Sgd {
                     mass => mass / weight,
                 };
                 let ratio = masses.iter().zip(&weights).map(ratio).fold(0.0, f64::max);
-                let longest = largest_square(&|i| masses[i] > 0.0) + 1.0;
+                let longest = largest_square(&|i| masses[i] > 0.0);
                 weights.sort_by(f64::total_cmp);
                 let least: f64 = weights[..(n - 1) % size + 1].iter().sum();
                 f64::min(largest / least, ratio * longest)

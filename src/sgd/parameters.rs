@@ -75,7 +75,7 @@ pub trait Parameters: Sized {
     /// `y = alpha · x + beta · y`.
     fn axpby(&mut self, alpha: f64, x: &Self::Point, beta: f64, y: &mut Self::Point);
 
-    /// `out = (X Xᵀ + 1 1ᵀ) v` (length n).
+    /// `out = (X Xᵀ + 1 1ᵀ) v` (length n), without an intercept `X Xᵀ v`.
     fn gram_product(&mut self, v: &[f32], out: &mut [f32]);
 
     /// The point's Gram coordinates; `None` on the primal engine.

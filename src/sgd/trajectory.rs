@@ -36,7 +36,7 @@ impl<'a> Trajectory<'a> {
     pub fn open(path: impl AsRef<Path>, train: &'a Samples<'a>, init: &Init) -> Result<Self> {
         let path = path.as_ref();
         let states = MappedMatrix::open(path)?;
-        let start = initial_model(init, true, train)?;
+        let mut start = initial_model(init, true, train)?;
         let (n, c) = (train.rows(), start.bias().len());
         let (rows, cols) = (states.view().rows(), states.view().cols());
         if rows == 0 || cols != state_len(n, c) {
@@ -52,6 +52,10 @@ impl<'a> Trajectory<'a> {
         }
         let first = states.view().row(0);
         let (s_bias, a) = first.split_at(1 + c);
+        // A fit without an intercept starts at b = 0.
+        if s_bias[1..].iter().all(|&b| b == 0.0) {
+            start.values_mut().1.fill(0.0);
+        }
         if s_bias[0] != 1.0 || s_bias[1..] != *start.bias() || a.iter().any(|&a| a != 0.0) {
             let expected =
                 "the initial bias of the data and start given: the seed or file of the fit";
@@ -69,8 +73,8 @@ impl<'a> Trajectory<'a> {
         self.states.view().rows() - 1
     }
 
-    /// The model after so many epochs, 0 being the start; after the last one, to the bit the
-    /// model of the fit (of the default back end). Cost: 2ndc flop.
+    /// The model after `epochs` epochs; 0 is the start. After the last one it is the model of the
+    /// fit to the bit, with the default back end and without early stopping. Cost: 2ndc flop.
     ///
     /// # Errors
     /// [`Error::Shape`] if the fit was shorter.
@@ -110,7 +114,7 @@ fn state_len(n: usize, c: usize) -> usize {
 /// let (mut writer, mut written) = (TrajectoryWriter::create(&path)?, Ok(()));
 /// let fit = flowreg::fit(&samples, &options, &mut |event| {
 ///     if let Event::Coordinates { values, .. } = event {
-///         written = writer.push(&values);
+///         written = written.and_then(|()| writer.push(&values));
 ///     }
 ///     if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 /// });

@@ -130,7 +130,10 @@ pub(super) fn fit_with_progress(
         match event {
             Event::Coordinates { values, .. } => {
                 if let Some(writer) = &mut writer {
-                    written = writer.push(&values);
+                    // Events may follow a failure until the fit stops.
+                    if written.is_ok() {
+                        written = writer.push(&values);
+                    }
                 }
                 if written.is_err() {
                     return ControlFlow::Break(());
