@@ -655,7 +655,7 @@ fn centred_features_require_an_intercept() {
             ..PathOptions::default()
         };
         let error = refused(&problem.samples(), &options);
-        assert!(error.starts_with("standardize:"), "{error}");
+        assert!(error.starts_with("`standardize`:"), "{error}");
         assert!(error.contains("none or scale"), "{error}");
     }
 }
