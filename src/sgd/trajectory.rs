@@ -113,8 +113,10 @@ fn state_len(n: usize, c: usize) -> usize {
 /// let path = dir.path().join("trajectory.npy");
 /// let (mut writer, mut written) = (TrajectoryWriter::create(&path)?, Ok(()));
 /// let fit = flowreg::fit(&samples, &options, &mut |event| {
-///     if let Event::Coordinates { values, .. } = event {
-///         written = written.and_then(|()| writer.push(&values));
+///     if let Event::Coordinates { values, .. } = event
+///         && written.is_ok()
+///     {
+///         written = writer.push(&values);
 ///     }
 ///     if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 /// });
