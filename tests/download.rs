@@ -16,6 +16,11 @@ use flowreg::data::download::fetch;
 use flowreg::data::flowers102::Remote;
 use md5::{Digest, Md5};
 
+/// Fetch, without progress or a cancel.
+fn fetch_quietly(address: &str, remote: &Remote, into: &Path) -> flowreg::Result<bool> {
+    fetch(address, remote, into, &Cancel::new(), &mut |_, _| {})
+}
+
 /// The behaviour of a test server.
 #[derive(Clone, Default)]
 struct Manners {
@@ -175,16 +180,7 @@ fn an_interrupted_download_resumes() {
         .collect();
     assert_eq!(ranges, [false, true, true, true]);
     // The file exists now: no more requests.
-    assert!(
-        !fetch(
-            &address,
-            &remote(&body()),
-            dir.path(),
-            &Cancel::new(),
-            &mut |_, _| {}
-        )
-        .unwrap()
-    );
+    assert!(!fetch_quietly(&address, &remote(&body()), dir.path()).unwrap());
     assert_eq!(heads.lock().unwrap().len(), 4);
 }
 
@@ -205,16 +201,7 @@ fn another_process_resumes_a_partial_download() {
             ..Manners::default()
         };
         let (address, _) = serve(body(), manners);
-        assert!(
-            fetch(
-                &address,
-                &remote(&body()),
-                dir.path(),
-                &Cancel::new(),
-                &mut |_, _| {}
-            )
-            .unwrap()
-        );
+        assert!(fetch_quietly(&address, &remote(&body()), dir.path()).unwrap());
         assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), body());
     }
 }
@@ -224,13 +211,7 @@ fn files_of_another_checksum_are_refused_and_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let refusal = |body: Vec<u8>, manners: Manners| {
         let (address, _) = serve(body, manners);
-        let error = fetch(
-            &address,
-            &remote(&self::body()),
-            dir.path(),
-            &Cancel::new(),
-            &mut |_, _| {},
-        );
+        let error = fetch_quietly(&address, &remote(&self::body()), dir.path());
         error.unwrap_err().to_string()
     };
     let mut wrong = body();
@@ -258,13 +239,7 @@ fn unrequested_ranges_restart_the_download() {
         let dir = tempfile::tempdir().unwrap();
         write_part(dir.path(), &body()[..120_000]);
         let (address, heads) = serve(body(), manners);
-        let fetched = fetch(
-            &address,
-            &remote(&body()),
-            dir.path(),
-            &Cancel::new(),
-            &mut |_, _| {},
-        );
+        let fetched = fetch_quietly(&address, &remote(&body()), dir.path());
         let heads = heads.lock().unwrap();
         let ranges = heads.iter().map(|head| {
             let head = head.to_ascii_lowercase();
@@ -317,13 +292,7 @@ fn temporary_server_errors_are_retried_and_permanent_ones_are_not() {
         };
         let (address, heads) = serve(body(), manners);
         let started = Instant::now();
-        let fetched = fetch(
-            &address,
-            &remote(&body()),
-            dir.path(),
-            &Cancel::new(),
-            &mut |_, _| {},
-        );
+        let fetched = fetch_quietly(&address, &remote(&body()), dir.path());
         let heads = heads.lock().unwrap().len();
         (
             fetched.map_err(|error| error.to_string()),
@@ -387,16 +356,7 @@ fn invalid_addresses_are_refused_at_once() {
     for (i, host) in ["", "localhost"].iter().enumerate() {
         let into = dir.path().join(i.to_string());
         let url = format!("file://{host}{mirror}/");
-        assert!(
-            fetch(
-                &url,
-                &remote(&body()),
-                &into,
-                &Cancel::new(),
-                &mut |_, _| {}
-            )
-            .unwrap()
-        );
+        assert!(fetch_quietly(&url, &remote(&body()), &into).unwrap());
         assert_eq!(std::fs::read(into.join("file")).unwrap(), body());
     }
     for (url, part) in [
@@ -410,14 +370,7 @@ fn invalid_addresses_are_refused_at_once() {
         ("http://no-such-host.invalid".to_string(), "check the host"),
     ] {
         let started = Instant::now();
-        let error = fetch(
-            &url,
-            &remote(&body()),
-            dir.path(),
-            &Cancel::new(),
-            &mut |_, _| {},
-        )
-        .unwrap_err();
+        let error = fetch_quietly(&url, &remote(&body()), dir.path()).unwrap_err();
         assert!(error.to_string().contains(part), "{url}: {error}");
         assert!(started.elapsed().as_secs() < 5, "{url}");
     }
@@ -430,13 +383,7 @@ fn downloads_leave_foreign_files_alone() {
     use std::os::unix::fs::symlink;
     let fetch_in = |dir: &Path| {
         let (address, _) = serve(vec![7; 1000], Manners::default());
-        let fetched = fetch(
-            &address,
-            &remote(&body()),
-            dir,
-            &Cancel::new(),
-            &mut |_, _| {},
-        );
+        let fetched = fetch_quietly(&address, &remote(&body()), dir);
         fetched.unwrap_err().to_string()
     };
     let world = tempfile::tempdir().unwrap();

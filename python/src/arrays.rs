@@ -48,6 +48,16 @@ pub(crate) fn samples<'a>(
     Samples::from_rows(rows, labels.as_slice()?, classes).map_err(to_python)
 }
 
+/// Labelled rows to validate on, if there are any, borrowed.
+pub(crate) fn validation<'a>(
+    rows: &'a Option<Labelled<'_>>,
+    classes: usize,
+) -> PyResult<Option<Samples<'a>>> {
+    let rows = rows.as_ref();
+    rows.map(|(x, labels)| samples(x, labels, classes))
+        .transpose()
+}
+
 /// The weights of rows and classes.
 pub(crate) fn weighting(
     samples: Option<PyReadonlyArray1<'_, f64>>,

@@ -44,10 +44,7 @@ pub(crate) fn fit_path<'py>(
     callback: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let train = arrays::samples(&x, &labels, classes)?;
-    let validation = validation
-        .as_ref()
-        .map(|(x, labels)| arrays::samples(x, labels, classes))
-        .transpose()?;
+    let validation = arrays::validation(&validation, classes)?;
     let cancel = Cancel::new();
     let options = PathOptions {
         optimizer: match solver {

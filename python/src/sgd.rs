@@ -53,10 +53,7 @@ pub(crate) fn fit_sgd<'py>(
     fit_intercept: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
     let train = arrays::samples(&x, &labels, classes)?;
-    let validation = validation
-        .as_ref()
-        .map(|(x, labels)| arrays::samples(x, labels, classes))
-        .transpose()?;
+    let validation = arrays::validation(&validation, classes)?;
     let cancel = Cancel::new();
     let mut options = FitOptions {
         init: match (&start, init) {

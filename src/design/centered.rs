@@ -345,14 +345,9 @@ fn moments<'a>(x: &'a Rows<'a>, centred: bool) -> Centered<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::random_values as values;
     use crate::linalg::mat;
     use proptest::prelude::*;
-
-    fn values(len: usize, seed: u32) -> Vec<f32> {
-        let mut rng = rand_mt::Mt::new(seed);
-        let mut value = || (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0;
-        (0..len).map(|_| value()).collect()
-    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]

@@ -267,13 +267,8 @@ impl Gathered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::random_values as values;
     use crate::linalg::gemm::Backend;
-
-    fn values(len: usize, seed: u32) -> Vec<f32> {
-        let mut rng = rand_mt::Mt::new(seed);
-        let mut value = || (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0;
-        (0..len).map(|_| value()).collect()
-    }
 
     /// One block of rows, several, and a rest; rows where they lie, gathered, and centred.
     #[test]

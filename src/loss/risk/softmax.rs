@@ -73,7 +73,6 @@ impl Block<'_> {
     ) {
         let c = self.outputs;
         let width = self.labels.len();
-        assert!(width <= WIDTH && self.shares.len() == width && curvatures.len() == width);
         let (gradients, bias_curvatures) = of_block.split_at_mut(c);
         let mut values: Lane = [0.0; WIDTH];
         curvatures.fill(0.0);
@@ -122,7 +121,6 @@ impl Block<'_> {
         of_block: &mut [f64],
     ) {
         let width = self.labels.len();
-        assert!(width <= WIDTH && self.shares.len() == width);
         let mut values: Lane = [0.0; WIDTH];
         let (mut mean, mut of_top): (Lane, Lane) = ([0.0; WIDTH], [0.0; WIDTH]);
         for (i, &top) in tops.iter().enumerate() {

@@ -5,10 +5,8 @@ use super::*;
 use proptest::prelude::*;
 
 fn direction(len: usize, seed: u32) -> Vec<f64> {
-    let mut rng = rand_mt::Mt::new(seed);
-    (0..len)
-        .map(|_| f64::from(rng.next_u32() >> 8) / f64::from(1 << 23) - 1.0)
-        .collect()
+    let values = crate::kernels::random_values(len, seed);
+    values.into_iter().map(f64::from).collect()
 }
 
 /// From 0 to where it is 0, against the standard library's.
