@@ -190,9 +190,9 @@ impl Features {
             return Ok(());
         };
         if let Some(fitted) = fitted {
-            return fitted.refuse_beside(&seen, &self.array.path, of_column);
+            return fitted.refuse_other_split(&seen, &self.array.path, of_column);
         }
-        seen.settle(false, &self.array.path, of_column)?;
+        seen.shift_or_refuse(false, &self.array.path, of_column)?;
         *fitted = Some(seen);
         Ok(())
     }
