@@ -251,7 +251,7 @@ fn shares(weights: &[f64], rows: usize) -> Result<Vec<f64>> {
         return Err(Error::shape(
             "sample weights",
             found,
-            format!("{rows}: one a row"),
+            format!("{rows}: one per row"),
         ));
     }
     let sum: f64 = weights.iter().sum();
