@@ -122,7 +122,7 @@ impl<'a> Centered<'a> {
         }
     }
 
-    /// The logits of some rows, c values each, in f64. Cost: 2cd flop per row.
+    /// The logits of some rows, each c, in f64. Cost: 2cd flop a row.
     pub fn logits_of_rows(&self, weight: &[f32], rows: &[usize]) -> Vec<Vec<f64>> {
         let d = self.mean.len();
         let of_row = |&i: &usize| {

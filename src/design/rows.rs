@@ -116,10 +116,11 @@ impl<'a> Rows<'a> {
         &self.values[i * self.stride..][..self.features]
     }
 
-    /// Checks that all features are finite. Cost: X is read once, unless it is known to be finite.
+    /// Refuse features that are no finite numbers, once. Cost: X is read once, if it was not known
+    /// to be finite.
     ///
     /// # Errors
-    /// [`Error::Shape`] with the row and column of the first value that is not finite.
+    /// [`Error::Shape`] naming the first by row and column.
     pub(crate) fn check_finite(&self, what: &'static str) -> Result<()> {
         if self.finite {
             return Ok(());

@@ -45,7 +45,7 @@ impl Splits<'_> {
         (self.validation).map_or(Ok(()), |rows| rows.x().check_finite("validation x"))
     }
 
-    /// Checks that validation rows have the features and classes of the training rows.
+    /// Refuse validation rows of another shape.
     pub(crate) fn check_shapes(self) -> Result<()> {
         let shape = |s: &Samples| format!("{} features, {} classes", s.features(), s.classes());
         match self.validation.map(shape) {
@@ -185,7 +185,7 @@ impl<'a> Samples<'a> {
         Samples::of_any_classes(x, labels, classes)?.checked()
     }
 
-    /// Marks the features as known to be finite.
+    /// The same samples, whose features are known to be finite.
     pub(crate) fn known_finite(mut self) -> Self {
         self.x.finite = true;
         self
