@@ -56,10 +56,10 @@ def is_borrowed(X: Array) -> bool:
 def as_features(X: Array, may_shift: bool) -> tuple[Array, Array | None]:
     """The rows as f32, and the shift of each column, or None.
 
-    Rows of f32 with contiguous features are not copied. Wider types are rounded. A column whose
-    spread f32 would round away, such as one of Unix times, is shifted by its mean first, if
-    `may_shift`; only the intercept of the optimum depends on it. Without `may_shift` nothing is
-    subtracted, and the caller warns if there is a shift.
+    Rows of f32 whose features lie side by side are not copied. Wider types are rounded. A column
+    whose spread f32 would round away, such as one of Unix times, is shifted by its mean first, if
+    `may_shift`; the optimum is the same but for the intercept. If the shift is not allowed, the
+    second result is still given: the caller warns.
     """
     if is_borrowed(X):
         return X, None
@@ -77,7 +77,7 @@ def _extent(X: Array) -> tuple[int, int]:
 
 
 def _shift(X: Array) -> Array | None:
-    """The mean of each column that f32 rounds too much, 0 for others; None if all are 0."""
+    """The mean of each column that f32 rounds too much, 0 of the others; None if there is none."""
     rows, _ = extent = _extent(X)
     total, square, largest = np.zeros((3, X.shape[1]))
     with np.errstate(all="ignore"):

@@ -214,7 +214,7 @@ class Data:
         self.estimator.intercept_ = bias.astype(dtype)
 
     def start(self) -> tuple[Array, Array]:
-        """The fitted model of the estimator, for the converted rows."""
+        """The fitted model of the estimator, as one of the converted rows."""
         coef, intercept = self.estimator.coef_, self.estimator.intercept_
         c, d = len(self.estimator.classes_), self.rows.shape[1]
         expected = (1 if c == 2 else c, d)

@@ -95,9 +95,9 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
 
     Notes
     -----
-    The fit uses float32 features. A C-ordered float32 array, also a memory map, is read in place;
-    other arrays are converted once. A column that float32 would round too much is shifted by its
-    mean first. Do not change X while a fit runs in another thread.
+    Features are float32 while the fit runs. A C-ordered float32 array, also a memory map, is read
+    where it is; others are converted once. A column that float32 would round too much is shifted
+    by its mean first. Do not change X while a fit runs in another thread.
 
     Examples
     --------
@@ -194,7 +194,7 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
 
 
 def fit_one(estimator: Any, data: Data, C: float, options: dict[str, Any]) -> int:
-    """Fit all rows with one penalty; set the model and report; return the number of steps."""
+    """Fit one penalty to all rows and set what was found; the number of steps."""
     penalty, value = ("l2", 0.0) if C == np.inf else ("C", C)
     fit = data.call(
         fit_path, penalty=penalty, values=[value], class_weight=data.class_weight(), **options
@@ -205,7 +205,7 @@ def fit_one(estimator: Any, data: Data, C: float, options: dict[str, Any]) -> in
 
 
 def solver_options(estimator: Any) -> dict[str, Any]:
-    """The checked options of `fit_path` that both estimators have."""
+    """The options that both estimators give to `fit_path`, checked."""
     solver = estimator.solver
     if not isinstance(solver, str) or solver not in _SOLVERS:
         advice = "'newton' finds the optimum of the l2 penalty"

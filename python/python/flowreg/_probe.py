@@ -134,13 +134,13 @@ def fit_linear_probe(
     features : array-like of shape (n_samples, n_features), or path
         Features: an array of any float or integer type, a memory map, a torch tensor in memory, a
         ``.npy``, ``.npz``, ``.safetensors`` or (with torch) ``.pt`` file, or a directory that
-        of flowreg-prep, whose split ``train`` is used.
+        flowreg-prep made, of which the split ``train`` is taken.
     labels : array-like of shape (n_samples,), path or None
-        Labels. None: those in the file of the features or in the directory.
+        Labels. None takes those that are in the file of the features, or in the directory.
     val : pair of features and labels, str or None, default=None
         Held-out rows for the choice; a str is the name of a split of the directory.
     cv : int, splitter, iterable of pairs of index arrays, or None, default=None
-        Folds for the choice, by their mean accuracy.
+        Folds that choose, by their mean accuracy.
     Cs : list of floats or None, default=None
         Inverse strengths of the penalty to try. None: those of the protocol, or of 'dinov2'.
     protocol : {'clip', 'dinov2'} or None, default=None
