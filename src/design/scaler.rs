@@ -215,9 +215,9 @@ impl Scaler {
         let (tensors, _) = tensors::read(&bytes, &expected).map_err(Error::tensors(path))?;
         let mut values = tensors.into_iter().map(|tensor| match tensor.numbers {
             Numbers::F64(values) => values.into_owned(),
-            Numbers::F32(_) => unreachable!("f64 was asked for"),
+            Numbers::F32(_) => unreachable!("f64 was requested"),
         });
-        let mut next = || values.next().expect("two tensors were asked for");
+        let mut next = || values.next().expect("two tensors were requested");
         let (deviation, mean) = (next(), next());
         if deviation.len() != mean.len() {
             let expected = format!("{} as deviation has", deviation.len());
@@ -421,7 +421,7 @@ mod tests {
 
         /// The loss is the same on scaled features, and `restore` returns the original model.
         #[test]
-        fn scale_undoes_restore(
+        fn restore_inverts_scale(
             weight in prop::collection::vec(-2f32..2.0, 9),
             x in prop::collection::vec(-2f32..2.0, 12),
         ) {

@@ -272,13 +272,13 @@ mod tests {
                     let smooth = epsilon / self.classes as f64 * sample * weights.classes[class];
                     ((1.0 - epsilon) * one_hot * own + smooth) / total
                 };
-                let mass: f64 = (0..self.classes).map(factor).sum();
+                let sum: f64 = (0..self.classes).map(factor).sum();
                 for (class, z) in z.iter().enumerate() {
                     loss += factor(class) * (lse - z);
                     let Some(j) = (class + c).checked_sub(self.classes) else {
                         continue;
                     };
-                    let g = mass * (z - lse).exp() - factor(class);
+                    let g = sum * (z - lse).exp() - factor(class);
                     bias[j] += g;
                     let values = weight[j * self.d..].iter_mut().zip(x);
                     values.for_each(|(w, &x)| *w += g * f64::from(x));

@@ -25,9 +25,9 @@ fn exp_is_within_two_units_in_the_last_place() {
 }
 
 proptest! {
-    /// Gradient and Hessian products equal central differences; `evaluate` and `along` agree.
+    /// `evaluate` and `along` agree.
     #[test]
-    fn derivatives_are_those_of_the_loss(
+    fn gradient_and_hessian_products_equal_central_differences(
         n in prop_oneof![1usize..6, WIDTH - 1..WIDTH + 3, 2 * WIDTH..2 * WIDTH + 9],
         classes in 2usize..7, smoothing in prop_oneof![Just(0.0), 0.0f64..0.5],
         weighted in any::<bool>(), size in 0.1f64..12.0, seed in any::<u32>(),
