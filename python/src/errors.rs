@@ -45,5 +45,7 @@ pub(crate) fn of_panic(payload: &(dyn Any + Send)) -> PyErr {
     let message = (payload.downcast_ref::<&str>().copied())
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
-    PyRuntimeError::new_err(format!("flowreg: internal fault: {message}; please report it"))
+    PyRuntimeError::new_err(format!(
+        "flowreg: internal fault: {message}; please report it"
+    ))
 }

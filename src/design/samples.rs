@@ -281,7 +281,8 @@ impl<'a> Samples<'a> {
             validation: Some(other),
         };
         splits.check_shapes()?;
-        let mut x = try_with_capacity((self.rows() + other.rows()).saturating_mul(self.features()))?;
+        let mut x =
+            try_with_capacity((self.rows() + other.rows()).saturating_mul(self.features()))?;
         for rows in [self.x(), other.x()] {
             (0..rows.len()).for_each(|i| x.extend_from_slice(rows.row(i)));
         }

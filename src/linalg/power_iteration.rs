@@ -100,7 +100,11 @@ fn largest_of_tridiagonal(diagonal: &[f64], off_diagonal: &[f64]) -> (f64, f64) 
             x[i] += off_diagonal[i - 1] / pivots[i - 1] * x[i - 1];
         }
         for i in (0..k).rev() {
-            let after = if i + 1 < k { off_diagonal[i] * x[i + 1] } else { 0.0 };
+            let after = if i + 1 < k {
+                off_diagonal[i] * x[i + 1]
+            } else {
+                0.0
+            };
             x[i] = (x[i] + after) / pivots[i];
         }
         let length = norm(&x);

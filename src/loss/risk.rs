@@ -34,7 +34,7 @@ use rayon::prelude::*;
 use crate::kernels::{Isa, columns, with_isa};
 use crate::linalg::vec::{Real, axpby_serial};
 use crate::loss::Loss;
-use crate::loss::risk::block::{LogitsAlong, Block, LogitsAt, WIDTH};
+use crate::loss::risk::block::{Block, LogitsAlong, LogitsAt, WIDTH};
 pub use crate::loss::risk::margins::MarginChanges;
 use crate::threads::{Share, Work};
 

@@ -85,7 +85,10 @@ fn check_start(
             path,
             "weight",
             format!("{} x {}", found.0, found.1),
-            format!("{} x {}, the outputs and features of the data", expected.0, expected.1),
+            format!(
+                "{} x {}, the outputs and features of the data",
+                expected.0, expected.1
+            ),
         ));
     }
     if let Some(value) = model.bias().iter().find(|&&b| b != 0.0 && !fit_intercept) {

@@ -388,9 +388,12 @@ mod tests {
                 .is_finite()
         );
         let samples = problem.samples();
-        assert!(DenseParameters::new(samples.x(), None, model(MAX_OUTPUTS), true, gemm).reads_once());
         assert!(
-            !DenseParameters::new(samples.x(), None, model(MAX_OUTPUTS + 1), true, gemm).reads_once()
+            DenseParameters::new(samples.x(), None, model(MAX_OUTPUTS), true, gemm).reads_once()
+        );
+        assert!(
+            !DenseParameters::new(samples.x(), None, model(MAX_OUTPUTS + 1), true, gemm)
+                .reads_once()
         );
     }
 }

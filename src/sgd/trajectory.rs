@@ -57,7 +57,8 @@ impl<'a> Trajectory<'a> {
             start.values_mut().1.fill(0.0);
         }
         if s_bias[0] != 1.0 || s_bias[1..] != *start.bias() || a.iter().any(|&a| a != 0.0) {
-            let expected = "the start of the fit: give the seed or the model file that it started from";
+            let expected =
+                "the start of the fit: give the seed or the model file that it started from";
             return Err(Error::format(path, "row 0", "another start", expected));
         }
         Ok(Trajectory {

@@ -2,7 +2,7 @@
 
 use crate::kernels::columns::Columns;
 use crate::linalg::vec::{Real, sum};
-use crate::loss::risk::block::{Block, PerSample, Logits, Sums, WIDTH, exp};
+use crate::loss::risk::block::{Block, Logits, PerSample, Sums, WIDTH, exp};
 
 impl Block<'_> {
     /// [`Block::losses`] of a softmax.
