@@ -4,14 +4,13 @@
 //! b (c values), then Aᵀ (c x n, row-major). NumPy reads it:
 //! `t = numpy.load("trajectory.npy"); s, b, A = t[e, 0], t[e, 1:1+c], t[e, 1+c:].reshape(c, n).T`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::design::samples::Samples;
 use crate::error::{Error, Result};
-use crate::io::files;
-use crate::io::files::NewFile;
 use crate::io::mmap::MappedMatrix;
 use crate::io::npy::{Dtype, Header};
+use crate::io::publish::{OutputFile, Overwrite};
 use crate::linalg::gemm::{Backend, Gemm};
 use crate::model::Model;
 use crate::sgd::dense::DenseParameters;
@@ -97,8 +96,8 @@ fn state_len(n: usize, c: usize) -> usize {
     1 + c + n * c
 }
 
-/// Writes the states of [`Event::Coordinates`](crate::Event::Coordinates) to a file for
-/// [`Trajectory`]: to a temporary sibling, which [`TrajectoryWriter::finish`] renames.
+/// Writes the states of [`Event::Coordinates`](crate::Event::Coordinates) to a file that
+/// [`Trajectory`] reads. The file appears when it is finished, or not at all.
 ///
 /// ```
 /// use flowreg::{Event, FitOptions, Samples, Trajectory, TrajectoryWriter};
@@ -129,44 +128,32 @@ fn state_len(n: usize, c: usize) -> usize {
 /// ```
 #[derive(Debug)]
 pub struct TrajectoryWriter {
-    path: PathBuf,
-    sibling: PathBuf,
-    file: NewFile,
+    file: OutputFile,
     cols: usize,
     rows: usize,
-    finished: bool,
 }
 
 impl TrajectoryWriter {
-    /// A writer for a new file `path`; an existing file is not replaced.
+    /// Creates the temporary file of `path`, in the same folder. An existing file is never replaced;
+    /// an unfinished trajectory of a killed process is.
     ///
     /// # Errors
-    /// [`Error::Format`] if `path` or the sibling exists, [`Error::Io`] if the sibling cannot be
-    /// created.
+    /// [`Error::Exists`] if something has this name; [`Error::Locked`] if another process is writing
+    /// it; [`Error::Format`] if something else has the name of the temporary file; [`Error::Io`].
     pub fn create(path: impl AsRef<Path>) -> Result<TrajectoryWriter> {
-        let path = path.as_ref();
-        if path.symlink_metadata().is_ok() {
-            let expected = "no file of this name: move it away, or choose another path";
-            let found = "an existing file";
-            return Err(Error::format(path, "name", found, expected));
-        }
-        let sibling = files::sibling(path, "partial")?;
-        let mut writer = TrajectoryWriter {
-            path: path.to_path_buf(),
-            file: NewFile::create(&sibling)?,
-            sibling,
+        let mut file = OutputFile::begin(path.as_ref(), is_unfinished, Overwrite::Never, &[])?;
+        file.append(&header(0, 0))?;
+        Ok(TrajectoryWriter {
+            file,
             cols: 0,
             rows: 0,
-            finished: false,
-        };
-        writer.file.append(&writer.header())?;
-        Ok(writer)
+        })
     }
 
     /// Appends the next state.
     ///
     /// # Errors
-    /// [`Error::Shape`] if its length is not that of the first, [`Error::Io`] if it cannot be written.
+    /// [`Error::Shape`] if its length differs from the first state's; [`Error::Io`].
     pub fn push(&mut self, state: &[f32]) -> Result<()> {
         if self.rows == 0 {
             self.cols = state.len();
@@ -182,31 +169,24 @@ impl TrajectoryWriter {
         self.file.append(bytemuck::cast_slice(state))
     }
 
-    /// Writes the number of states to the header and renames the sibling to `path`.
+    /// Writes the number of states to the header and renames the file to its name.
     ///
     /// # Errors
-    /// [`Error::Io`] if this fails.
+    /// As [`TrajectoryWriter::create`]: another program may have created the file since.
     pub fn finish(mut self) -> Result<()> {
-        self.file.overwrite_start(&self.header())?;
-        self.file.finish()?;
-        files::rename_new(&self.sibling, &self.path)?;
-        self.finished = true;
-        files::sync_dir(files::parent_of(&self.path))
-    }
-
-    /// The header, whose length does not depend on the number of rows.
-    fn header(&self) -> Vec<u8> {
-        let header = Header::encode(Dtype::F32, &[self.rows, self.cols]);
-        assert_eq!(header.len(), 128, "two numbers of 20 digits fit");
-        header
+        self.file.overwrite_start(&header(self.rows, self.cols))?;
+        self.file.publish()
     }
 }
 
-impl Drop for TrajectoryWriter {
-    /// Removes the sibling of an unfinished file.
-    fn drop(&mut self) {
-        if !self.finished {
-            let _ = files::remove_file(&self.sibling);
-        }
-    }
+/// The header of a trajectory; its length does not depend on the number of states.
+fn header(rows: usize, cols: usize) -> Vec<u8> {
+    let header = Header::encode(Dtype::F32, &[rows, cols]);
+    assert_eq!(header.len(), 128, "two numbers of 20 digits fit");
+    header
+}
+
+/// Whether a file that begins with `start` is a trajectory whose number of states is not written.
+fn is_unfinished(start: &[u8]) -> bool {
+    start.starts_with(&header(0, 0))
 }
