@@ -44,8 +44,8 @@ pub enum ClassWeights {
     #[default]
     Equal,
     /// `w_c = Σ s / (K · Σ s of the rows of class c)`, where K is the number of classes that have a
-    /// row of weight above 0: all classes have the same total weight, and the mean weight of a row is
-    /// 1. This equals scikit-learn's `class_weight="balanced"` on rows repeated s times. Classes
+    /// row of weight above 0: all classes have the same total weight, and rows have a mean weight of
+    /// one. This equals scikit-learn's `class_weight="balanced"` on rows repeated s times. Classes
     /// without rows get weight 1, which matters only with label smoothing.
     Balanced,
     /// These weights, one per class.
