@@ -320,7 +320,7 @@ fn unknown_headers_are_rejected_and_spaces_in_names_are_kept() {
         let error = opened("filename_of,species\na.png,x\nb.png,y\n", skip_bad).unwrap_err();
         let error = error.to_string();
         assert!(
-            error.contains("line 1") && error.contains("column names"),
+            error.contains("line 1") && error.contains("a header has the columns"),
             "{error}"
         );
     }
