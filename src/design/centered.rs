@@ -122,6 +122,11 @@ impl<'a> Centered<'a> {
         }
     }
 
+    /// [`Centered::logits`] of a weight in f64, with products in f64.
+    pub fn logits_f64(&self, weight: &[f64]) -> Vec<f64> {
+        self.logits_in(weight)
+    }
+
     /// The logits of some rows, each c, in f64. Cost: 2cd flop a row.
     pub fn logits_of_rows(&self, weight: &[f32], rows: &[usize]) -> Vec<Vec<f64>> {
         let d = self.mean.len();

@@ -25,8 +25,8 @@ pub struct ConvergeArgs {
     #[arg(long, value_name = "VALUE|auto", value_parser = penalty, conflicts_with_all = ["l2_path", "c"])]
     pub l2: Option<Penalty>,
     /// The penalty as scikit-learn counts it: l2 = 1/(C n), or 1/(C times the sum of the rows'
-    /// weights)
-    #[arg(long = "C", value_name = "VALUE", value_parser = crate::cli::finite, conflicts_with = "l2_path")]
+    /// weights); inf is no penalty
+    #[arg(long = "C", value_name = "VALUE", value_parser = value_of_c, conflicts_with = "l2_path")]
     pub c: Option<f64>,
     /// COUNT penalties, geometrically spaced from FROM down to TO, the strongest first; the best
     /// is chosen by --val-split or --cv
@@ -170,6 +170,14 @@ fn penalty(text: &str) -> std::result::Result<Penalty, String> {
         _ => crate::cli::finite(text)
             .map(Penalty::Value)
             .map_err(|why| format!("{why}, or auto")),
+    }
+}
+
+/// A value of C, for clap.
+fn value_of_c(text: &str) -> std::result::Result<f64, String> {
+    match text {
+        "inf" => Ok(f64::INFINITY),
+        _ => crate::cli::finite(text).map_err(|why| format!("{why}, or inf for no penalty")),
     }
 }
 
