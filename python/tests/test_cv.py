@@ -159,7 +159,7 @@ def test_folds_are_as_precise_as_tol_without_refit_and_as_fold_tol(options):
 
 
 def test_models_of_folds_that_did_not_converge_are_said():
-    said = "3 of the 3 models of folds, whose mean .* status iteration_limit.*raise max_iter"
+    said = "3 of the 3 models of folds, whose mean .*status iteration_limit.*raise max_iter"
     with pytest.warns(ConvergenceWarning, match=said) as caught:
         cv(cv=3, refit=False, max_iter=1).fit(X, Y)
     assert caught[0].filename == __file__

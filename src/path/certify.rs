@@ -78,7 +78,7 @@ impl<S: Problem> PathSolver<'_, '_, S> {
     /// The gap's bound by the model's own gradient is far too large where features have large scales:
     /// rounding a weight to f32 hardly changes F, but it changes the gradient by the square of the
     /// scale. If it does not suffice, F is compared with the dual objective at the solver's point
-    /// instead; where products were f32 and small enough, the solve goes on in f64 first.
+    /// instead. Where rounding ended a solve whose products are small, it goes on in f64 first.
     pub(super) fn certify(
         &mut self,
         risk: &Risk,
@@ -126,7 +126,10 @@ impl<S: Problem> PathSolver<'_, '_, S> {
             (weight, certificate) = measure(self.problem, exact, &point.b, true);
         }
         let is_limited = found.status == Status::PrecisionLimited;
-        if l2 > 0.0 && (is_limited || falls_short(&certificate, found.status)) {
+        // A gradient that was rounding counted as small.
+        let is_rounding = found.status == Status::Converged
+            && found.gradient_norm > stop.tolerance * found.initial_gradient_norm;
+        if l2 > 0.0 && (is_limited || is_rounding || falls_short(&certificate, found.status)) {
             let refined = if small {
                 (self.problem).refine(self.design, risk, l2, point, stop)?
             } else {
