@@ -24,7 +24,7 @@ def problems(draw):
     X[:, 0] += y
     if draw(st.booleans()):
         X[n // 2 :] = X[: n - n // 2]
-    if draw(st.booleans()):
+    if d > 1 and draw(st.booleans()):
         X[:, -1] = draw(st.sampled_from([0.0, 1.0, -0.1]))
     # The penalty is on the scale of the features.
     scale = 10.0 ** draw(st.integers(-3, 3))
