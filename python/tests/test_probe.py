@@ -173,7 +173,7 @@ def test_what_does_not_fit_together_is_refused():
         (TRAIN, {"protocol": "best"}, "'protocol' parameter of fit_linear_probe .* Got 'best'"),
         (TRAIN, {"seed": -1}, "'seed' parameter of fit_linear_probe must be an int .* Got -1"),
         (TRAIN, {"seed": 0.5}, "'seed' parameter .* Got 0.5"),
-        (TRAIN, {"n_threads": -3}, "'n_threads' parameter .* Got -3"),
+        (TRAIN, {"n_threads": -3}, "'n_threads' parameter of fit_linear_probe .* Got -3"),
         (TRAIN, {"max_iter": 2.5}, "'max_iter' parameter .* Got 2.5"),
         (TRAIN, {"fit_intercept": "no"}, "'fit_intercept' parameter"),
         (TRAIN, {"cv": 0}, "'cv' parameter of fit_linear_probe"),
@@ -209,7 +209,7 @@ VAL_OF_3 = (X[350:][Y[350:] < 3], Y[350:][Y[350:] < 3])
 
 def test_classes_that_are_not_fitted_are_warned_of():
     rows = TRAIN[1] < 4
-    with pytest.warns(UserWarning, match="val: found class 4, expected classes of the fitted rows") as caught:
+    with pytest.warns(UserWarning, match="val: found class 4, which no row to fit has") as caught:
         fit_linear_probe(TRAIN[0][rows], TRAIN[1][rows], val=VAL, protocol="clip")
     assert len(caught) == 1 and caught[0].filename == __file__
     rare = np.where(np.arange(500) == 3, 99, Y)

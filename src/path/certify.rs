@@ -131,7 +131,9 @@ impl<S: Problem> PathSolver<'_, '_, S> {
             && found.gradient_norm > stop.tolerance * found.initial_gradient_norm;
         if l2 > 0.0 && (is_limited || is_rounding || falls_short(&certificate, found.status)) {
             let refined = if small {
-                (self.problem).refine(self.design, risk, l2, point, stop)?
+                let (log, observer) = (&*self.log, &*self.observer);
+                let going_on = &mut || log.check(observer);
+                (self.problem).refine(self.design, risk, l2, point, stop, going_on)?
             } else {
                 None
             };

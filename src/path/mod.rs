@@ -3,8 +3,8 @@
 //!
 //! [`fit_path`] does the following.
 //!
-//! 1. Choose the engine: Gram coordinates (K: n x n, in f64) for n <= d if they fit the memory, else
-//!    the weight itself.
+//! 1. Choose the engine: Gram coordinates (K: n x n, in f64) for n <= d if they fit the memory and no
+//!    column outweighs all others, else the weight itself.
 //! 2. Solve each penalty, from the strongest to the weakest, each from the optimum of the last
 //!    (`path_solver`), by a [`solver`](crate::solver); in folds first, if there are any (`cv`).
 //! 3. Choose the penalty by its validation loss or its mean loss over folds (`select`).

@@ -14,6 +14,10 @@
 //! the best bias.) The second form takes no product with X but that of the logits where Kc is at
 //! hand. What rounding may have moved the logits by is added. Without a bias, b and b* are 0, Xc is
 //! X, and any G is feasible.
+//!
+//! Where the scale of a column is large, the rounding of its weight to f32 leaves a gradient that makes
+//! this bound useless, though it hardly changes F. The gap is then F less the dual objective at the
+//! logits of the solver's own point, which are not rounded ([`Certifier::dual`]).
 
 use crate::design::centered::{Centered, Precision};
 use crate::linalg::vec::dot;

@@ -410,7 +410,8 @@ impl Problem for DenseProblem<'_> {
         l2: f64,
         point: &Point<f32>,
         stop: StoppingCriteria,
+        going_on: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Option<(Point<f64>, SolveReport)>> {
-        refine(self, design, risk, l2, point, stop).map(Some)
+        refine(self, design, risk, l2, point, stop, going_on).map(Some)
     }
 }

@@ -27,7 +27,7 @@ struct DenseF64<'p, 'a> {
 /// in f64 for each step of conjugate gradients.
 ///
 /// # Errors
-/// None but those of the problem.
+/// Those of `going_on`, which is called after every step.
 pub(super) fn refine(
     dense: &mut DenseProblem,
     design: &Centered,
@@ -35,6 +35,7 @@ pub(super) fn refine(
     l2: f64,
     point: &Point<f32>,
     stop: StoppingCriteria,
+    going_on: &mut dyn FnMut() -> Result<()>,
 ) -> Result<(Point<f64>, SolveReport)> {
     let problem = &mut DenseF64 { dense, design };
     let start = Point {
@@ -49,19 +50,19 @@ pub(super) fn refine(
     };
     let minimizer = Minimizer::new(problem, risk, l2, start, stop);
     let rule = NewtonCg::new(&minimizer);
-    minimizer.run(rule, &mut Unwatched)
+    minimizer.run(rule, &mut GoingOn(going_on))
 }
 
-/// Nobody watches.
-struct Unwatched;
+/// Asks after every step whether to go on.
+struct GoingOn<'a>(&'a mut dyn FnMut() -> Result<()>);
 
-impl<P> Watch<P> for Unwatched {
+impl<P> Watch<P> for GoingOn<'_> {
     fn begin(&mut self, _state: &mut impl State<P>) -> Result<bool> {
         Ok(false)
     }
 
     fn at(&mut self, _step: Step, _state: Option<&mut impl State<P>>) -> Result<()> {
-        Ok(())
+        (self.0)()
     }
 }
 

@@ -389,12 +389,13 @@ def fold_rows(
         number, label = absent[0]
         more = f" (and {len(absent) - 1} more such cases)" if len(absent) > 1 else ""
         if validation is None:
-            found = f"cv: fold {number} fits no row of class {label}{more}, expected each class in each"
+            found = f"cv: fold {number} fits no row of class {label}{more}"
             advice = "use StratifiedKFold or fewer folds, or drop rare classes"
         else:
-            found = f"{validation}: found class {label}{more}, expected classes of the fitted rows"
+            found = f"{validation}: found class {label}, which no row to fit has{more}"
             advice = "add rows of it to those, or drop it"
-        warn(f"{found}: its held-out rows get probabilities near 0, which log losses show; {advice}")
+        effect = "held-out rows of that class get probabilities near 0, which log losses show"
+        warn(f"{found}: {effect}; {advice}")
     return rows
 
 

@@ -18,7 +18,7 @@ from ._arrays import Array
 from ._base import dense, whole
 from ._cv import Folds, HeldOut, fold_rows, penalties
 from ._files import load
-from ._logistic import LogisticRegression, fit_one, solver_options
+from ._logistic import CONSTRAINTS, LogisticRegression, fit_one, solver_options
 from ._warnings import warn
 
 # DINOv2 (Oquab et al. 2023): 45 values of C, a tenth of the training rows held out.
@@ -29,6 +29,7 @@ _DINOV2_HELD_OUT = 0.1
 _CLIP_CS = np.logspace(-6, 6, 7)
 _CLIP_STEPS = (1.0, 0.5, 0.25, 0.125)
 _CONSTRAINTS: dict[str, Any] = {
+    **CONSTRAINTS,
     "protocol": [StrOptions({"clip", "dinov2"}), None],
     "cv": ["cv_object"],
     "seed": [whole(0, 2**32 - 1)],
@@ -196,7 +197,17 @@ def fit_linear_probe(
     >>> probe.C, round(probe.score, 3)
     (0.01, 0.825)
     """
-    given = {"protocol": protocol, "cv": cv, "seed": seed}
+    given = {
+        "protocol": protocol,
+        "cv": cv,
+        "seed": seed,
+        "fit_intercept": fit_intercept,
+        "tol": tol,
+        "max_iter": max_iter,
+        "n_threads": n_threads,
+        "verbose": verbose,
+        "callback": callback,
+    }
     validate_parameter_constraints(_CONSTRAINTS, given, caller_name="fit_linear_probe")
     model = LogisticRegression(
         fit_intercept=fit_intercept,
