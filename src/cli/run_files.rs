@@ -1,6 +1,6 @@
 //! The files of a run: `history.jsonl`, `summary.json`, `model.safetensors`, `path.json`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +9,8 @@ use crate::design::scaler::{Scaler, Standardize};
 use crate::error::{Error, Result};
 use crate::io::files;
 use crate::io::publish::Staging;
-use crate::model::Model;
 use crate::model::calibrate::Calibration;
+use crate::model::{MODEL, Model};
 use crate::path::{Folds, Optimizer, PathFit, PathOptions};
 use crate::sgd::{Fit, FitOptions, Timings};
 use crate::solver::report::SolveReport;
@@ -21,8 +21,6 @@ pub const HISTORY: &str = "history.jsonl";
 pub const SUMMARY: &str = "summary.json";
 /// Summaries are small; more is refused before it is read.
 const MAX_SUMMARY: u64 = 1 << 20;
-/// Weight, bias and what they mean.
-pub const MODEL: &str = "model.safetensors";
 /// Every epoch's Gram coordinates, if they were asked for.
 pub const TRAJECTORY: &str = "trajectory.npy";
 /// The model in Gram coordinates, if they were asked for: one row of [`TRAJECTORY`].
@@ -76,6 +74,19 @@ pub struct Summary {
     pub eval_rows: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
+}
+
+impl Summary {
+    /// The heading of the run's report, and the line below it; `source` is where the rows came from.
+    pub fn headings(&self, source: &str) -> [String; 2] {
+        let kind = if self.c == 1 { "Logistic" } else { "Softmax" };
+        let title = format!("{kind} of {} classes on {source}", self.classes);
+        let subtitle = format!(
+            "{} of {} rows x {} features, {} on {} threads, finished; flowreg {}",
+            self.train_split, self.n, self.d, self.engine, self.threads, self.flowreg,
+        );
+        [title, subtitle]
+    }
 }
 
 /// What is particular to an optimizer.
@@ -157,15 +168,6 @@ impl From<(&PathOptions, &PathFit)> for SolverSummary {
             folds: options.folds.as_ref().map(Folds::count),
             refit_all: options.refit_all,
         })
-    }
-}
-
-/// The model file of a run directory, or the file itself.
-pub fn model_file(path: &Path) -> PathBuf {
-    if path.is_dir() {
-        path.join(MODEL)
-    } else {
-        path.to_path_buf()
     }
 }
 

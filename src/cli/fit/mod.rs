@@ -10,17 +10,16 @@ mod run;
 use std::ffi::OsString;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use self::args::{Args, Command, Compare, Export};
 use self::run::run;
-use crate::cli::{report, run_files};
+use crate::cli::report;
 use crate::io::publish::{OutputKind, Overwrite, Staging, write_file};
 use crate::model::export;
 use crate::{Model, Result, cli};
 
-/// Parse the arguments, the program's name first, and run.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Parse the arguments, the program's name first, and run. Returns the exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     cli::main("flowreg-fit", args, |args: Args| match &args.command {
         None => run(args),
         Some(Command::Compare(args)) => compare(args),
@@ -48,7 +47,7 @@ fn compare(args: &Compare) -> Result<()> {
 }
 
 fn export(args: &Export) -> Result<()> {
-    let model = Model::load(run_files::model_file(&args.model))?;
+    let model = Model::load(Model::file_of(&args.model))?;
     let staging = Staging::begin(
         &args.out,
         OutputKind::Export,

@@ -10,7 +10,6 @@ mod pushes;
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Parser;
 use rayon::prelude::*;
@@ -22,7 +21,7 @@ use self::open_rows::{Block, Row, State, ends_the_work};
 use self::print::{Form, Prediction, Printer, largest};
 use self::pushes::{Fitted, Pushes};
 use crate::cli;
-use crate::cli::{run_files, signals};
+use crate::cli::signals;
 use crate::data::pictures::DecodeOptions;
 use crate::io::publish::Overwrite;
 use crate::model::RowPredictions;
@@ -151,8 +150,8 @@ pub struct Args {
     explain: Option<PathBuf>,
 }
 
-/// Parse the arguments, the program's name first, and run.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Parse the arguments, the program's name first, and run. Returns the exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     cli::main("flowreg-predict", args, |args: Args| run(&args))
 }
 
@@ -168,7 +167,7 @@ fn predict(args: &Args) -> Result<()> {
     if args.top == 0 {
         return Err(Error::options("--top", 0, "at least 1 class"));
     }
-    let model_file = run_files::model_file(&args.model);
+    let model_file = Model::file_of(&args.model);
     let model = Model::load(&model_file)?;
     let classes = Classes::of(&model);
     let columns = if args.logits {

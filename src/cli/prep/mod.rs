@@ -4,7 +4,6 @@ mod args;
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Instant;
 
 use crate::cli::signals;
@@ -26,8 +25,8 @@ use self::args::{
     Command, Csv, Demo, Dir, Flowers102, Folder, Libsvm, Npy, Output, Pictures, Prep,
 };
 
-/// Parse the arguments, the program's name first, and run.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Parse the arguments, the program's name first, and run. Returns the exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     cli::main("flowreg-prep", args, |args: Prep| match args.command {
         Command::Flowers102(args) => flowers102(&args),
         Command::Folder(args) => folder(&args),
