@@ -8,11 +8,12 @@ use pyo3::PyErr;
 use pyo3::exceptions::{PyFileExistsError, PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
 
 /// What the library calls a parameter, and what Python does.
-const NAMES: [(&str, &str); 5] = [
+const NAMES: [(&str, &str); 6] = [
     ("`optimizer`", "`solver`"),
     ("`tolerance`", "`tol`"),
     ("`max_iterations`", "`max_iter`"),
     ("`threads`", "`n_threads`"),
+    ("`force`", "`overwrite`"),
     ("`lr_schedule`", "`schedule`"),
 ];
 

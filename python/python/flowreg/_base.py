@@ -16,10 +16,12 @@ from sklearn.utils.validation import (
 )
 
 from ._arrays import Array, as_features, blocks, to_numpy
+from ._notebook import NotebookMixin
+from ._saved import SavedMixin, is_of_bytes, quotients
 from ._warnings import warn
 
 
-class LinearClassifier(ClassifierMixin, BaseEstimator):
+class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator):
     """A classifier whose logits are ``X @ coef_.T + intercept_``.
 
     Two classes have one logit, that of ``classes_[1]``; more have one each, and a softmax.
@@ -49,9 +51,11 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         dtype = np.result_type(X.dtype, self.coef_.dtype)
         coef = self.coef_.T.astype(dtype, copy=False)
         scores = np.empty((len(X), coef.shape[1]), dtype)
+        of_bytes = is_of_bytes(self)
         with np.errstate(all="ignore"):
             for rows in blocks(len(X), dtype.itemsize * X.shape[1]):
-                scores[rows] = X[rows].astype(dtype, copy=False) @ coef + self.intercept_
+                block = quotients(X[rows]) if of_bytes else X[rows]
+                scores[rows] = block.astype(dtype, copy=False) @ coef + self.intercept_
         # NaN and infinity show in a row's logits, so that X is read once.
         if not np.isfinite(scores).all():
             assert_all_finite(X, estimator_name=type(self).__name__, input_name="X")
@@ -136,7 +140,20 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
                 f"y: found samples{where} of one class only, expected two classes or more: "
                 f"{type(self).__name__} has nothing to tell apart"
             )
-        return Data(self, X, y, labels.astype(np.uint32), sample_weight)
+        data = Data(self, X, y, labels.astype(np.uint32), sample_weight)
+        self._conversion = {} if data.shift is None else {"numbers": {"shift": data.shift}}
+        return data
+
+    def _class_numbers(self, y: Any, name: str) -> Array:
+        """Labels of y as numbers in ``classes_``."""
+        y = np.asarray(to_numpy(y, name))
+        labels = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+        unknown = np.flatnonzero(self.classes_[labels] != y)
+        if len(unknown):
+            raise ValueError(
+                f"{name}: found {y[unknown[0]]} in row {unknown[0]}, expected the labels of y"
+            )
+        return labels.astype(np.uint32)
 
 
 class Data:

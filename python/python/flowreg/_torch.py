@@ -236,14 +236,7 @@ class TorchLinear(LinearClassifier):
     def _validation(self, X: Any, y: Any) -> tuple[Array, Array]:
         """Validation rows and their labels, those of the training rows."""
         X = validate_data(self, to_numpy(X, "X_val"), reset=False, dtype="numeric")
-        y = np.asarray(to_numpy(y, "y_val"))
-        labels = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
-        unknown = np.flatnonzero(self.classes_[labels] != y)
-        if len(unknown):
-            raise ValueError(
-                f"y_val: found {y[unknown[0]]} in row {unknown[0]}, expected the labels of y"
-            )
-        return as_features(X, False)[0], labels.astype(np.uint32)
+        return as_features(X, False)[0], self._class_numbers(y, "y_val")
 
     def state_dict(self) -> dict[str, Array]:
         """The model as torch has it.
