@@ -870,7 +870,7 @@ fn every_split_is_checked_for_lost_digits() {
             ),
         ] {
             let args = [&args[..], center].concat();
-            let parts = [parts[0], parts[1], "take it out of all tables"];
+            let parts = [parts[0], parts[1], "remove it from all tables"];
             world.refuses(65, &parts, |world| world.run(program, &args));
         }
     }
@@ -1273,11 +1273,11 @@ fn invalid_tables_are_refused_by_line_and_column() {
         ),
         (
             b"a,y\n1,0\n2,NA\n",
-            "line 3, the label: found \"NA\", expected the name or number of a class; fill in or drop what is missing, or rename",
+            "line 3, the label: found \"NA\", expected the name or number of a class; fill in or drop missing labels, or rename",
         ),
         (
             b"a,y\n1,0\n2,caf\xe9\n",
-            "line 3, the label: found \"caf\u{fffd}\", expected a label in UTF-8; save the table so",
+            "line 3, the label: found \"caf\u{fffd}\", expected a label in UTF-8; save the table in UTF-8",
         ),
         // Lines are counted as by an editor, for every kind of line end.
         (b"a,y\r\n1,0\r\nred,1\r\n", "line 3, column \"a\""),
@@ -1377,7 +1377,7 @@ fn invalid_tables_are_refused_by_line_and_column() {
     let open = [b"a,y\n1,0\n\"".to_vec(), vec![b'x'; 80 << 20]].concat();
     let error = refused(&open);
     assert!(
-        error.contains("line 3: found a longer one") && error.contains("64 MiB"),
+        error.contains("line 3: found a longer record") && error.contains("64 MiB"),
         "{error}"
     );
     let centered = CsvOptions {

@@ -263,7 +263,7 @@ fn validation_early_stopping_schedule_and_trajectory_work_together() {
     for part in [
         "= 2/L",
         "val loss",
-        "the model is epoch",
+        "the model is that of epoch",
         "trajectory.npy",
         "warm-up",
         "in all",
