@@ -20,6 +20,7 @@ trap 'rm -rf "$out"' EXIT
 
 cargo fmt --check
 cargo clippy --locked -- -D warnings
+cargo clippy --locked --no-default-features -- -D warnings
 "$python" -m venv "$out/tools"
 "$out/tools/bin/pip" install -q 'maturin>=1.16,<2'
 # The profile dev is optimised, and builds sooner than release.

@@ -14,6 +14,7 @@ const NAMES: [(&str, &str); 6] = [
     ("`fold_tolerance`", "`fold_tol`"),
     ("`max_iterations`", "`max_iter`"),
     ("`threads`", "`n_threads`"),
+    ("`force`", "`overwrite`"),
     ("`lr_schedule`", "`schedule`"),
 ];
 

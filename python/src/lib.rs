@@ -1,4 +1,5 @@
-//! The compiled part of the Python package `flowreg`: the two fits, over NumPy arrays.
+//! The compiled part of the Python package `flowreg`: the two fits, over NumPy arrays; models in
+//! files; and, with the feature `cli`, the programs and the report.
 //!
 //! Labels are numbers from 0 here and features are f32; whatever else Python has is converted in
 //! Python. A function takes keyword arguments and returns a dict of plain numbers and arrays.
@@ -6,7 +7,10 @@
 mod arrays;
 mod dataset;
 mod errors;
+mod model;
 mod path;
+#[cfg(feature = "cli")]
+mod programs;
 mod progress;
 mod sgd;
 
@@ -18,5 +22,13 @@ fn _flowreg(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(path::fit_path, module)?)?;
     module.add_function(wrap_pyfunction!(sgd::fit_sgd, module)?)?;
     module.add_function(wrap_pyfunction!(dataset::available_memory, module)?)?;
-    module.add_function(wrap_pyfunction!(dataset::verify_split, module)?)
+    module.add_function(wrap_pyfunction!(dataset::verify_split, module)?)?;
+    module.add_function(wrap_pyfunction!(model::load_model, module)?)?;
+    module.add_function(wrap_pyfunction!(model::save_model, module)?)?;
+    #[cfg(feature = "cli")]
+    {
+        module.add_function(wrap_pyfunction!(programs::main, module)?)?;
+        module.add_function(wrap_pyfunction!(programs::report, module)?)?;
+    }
+    Ok(())
 }

@@ -2,6 +2,9 @@
 
 import os
 
+# Pictures are drawn into memory.
+os.environ["MPLBACKEND"] = "agg"
+
 
 def pytest_runtest_logreport(report):
     log = os.environ.get("FLOWREG_SKIPPED_LOG")

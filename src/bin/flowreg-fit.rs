@@ -6,5 +6,5 @@ use flowreg::cli;
 
 fn main() -> ExitCode {
     cli::own_process();
-    cli::fit::main(std::env::args_os())
+    cli::fit::main(std::env::args_os()).into()
 }

@@ -6,5 +6,5 @@ use flowreg::cli;
 
 fn main() -> ExitCode {
     cli::own_process();
-    cli::prep::main(std::env::args_os())
+    cli::prep::main(std::env::args_os()).into()
 }

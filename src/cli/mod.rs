@@ -13,7 +13,6 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, Parser, value_parser};
@@ -168,7 +167,7 @@ pub fn own_process() {
 }
 
 /// Runs a program: parses the arguments (the first is the program's name), calls `run`, and turns
-/// an error into one line on stderr and an exit code.
+/// an error into one line on stderr. Returns the exit code.
 ///
 /// Every program also has the options `--quiet`, `--json-logs`, `--completions SHELL` and `--man`.
 /// The process is not changed: [`own_process`] sets the handlers.
@@ -176,7 +175,7 @@ pub fn main<A: Parser>(
     name: &'static str,
     args: impl IntoIterator<Item = OsString>,
     run: impl FnOnce(A) -> Result<()>,
-) -> ExitCode {
+) -> u8 {
     let args: Vec<OsString> = args.into_iter().collect();
     // Invalid arguments are reported as JSON, too.
     let is_json = args.iter().any(|argument| argument == "--json-logs");
@@ -197,7 +196,7 @@ pub fn main<A: Parser>(
                 }
                 _ => (error.to_string(), error.exit_code()),
             }),
-            Err(_) => return ExitCode::from(BUG), // The panic hook printed it.
+            Err(_) => return BUG, // The panic hook printed it.
         },
         Ok(None) => Ok(()),
         Err(error) if error.use_stderr() => Err((first_paragraph(&error.to_string()), USAGE)),
@@ -212,10 +211,10 @@ pub fn main<A: Parser>(
         _ => Ok(()),
     };
     match result.and_then(|()| printed()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err((message, code)) => {
             print_error(&message, code);
-            ExitCode::from(code)
+            code
         }
     }
 }

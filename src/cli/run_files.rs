@@ -1,6 +1,6 @@
 //! The files of a run: `history.jsonl`, `summary.json`, `model.safetensors`, `path.json`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +9,8 @@ use crate::design::scaler::{Scaler, Standardize};
 use crate::error::{Error, Result};
 use crate::io::files;
 use crate::io::publish::Staging;
-use crate::model::Model;
 use crate::model::calibrate::Calibration;
+use crate::model::{MODEL, Model};
 use crate::path::{Folds, Optimizer, PathFit, PathOptions};
 use crate::sgd::{Fit, FitOptions, Timings};
 use crate::solver::report::SolveReport;
@@ -21,8 +21,6 @@ pub const HISTORY: &str = "history.jsonl";
 pub const SUMMARY: &str = "summary.json";
 /// Limit on the size of a summary, in bytes; a larger file is refused before it is read.
 const MAX_SUMMARY: u64 = 1 << 20;
-/// Weight, bias and metadata of the model.
-pub const MODEL: &str = "model.safetensors";
 /// Gram coordinates of every epoch, with `--save-trajectory`.
 pub const TRAJECTORY: &str = "trajectory.npy";
 /// Gram coordinates of the model, with `--save-coordinates`: one row of [`TRAJECTORY`].
@@ -76,6 +74,19 @@ pub struct Summary {
     pub eval_rows: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
+}
+
+impl Summary {
+    /// The title and the subtitle of the run's report; `source` names the source of the rows.
+    pub fn headings(&self, source: &str) -> [String; 2] {
+        let kind = if self.c == 1 { "Logistic" } else { "Softmax" };
+        let title = format!("{kind} of {} classes on {source}", self.classes);
+        let subtitle = format!(
+            "{} of {} rows x {} features, {} on {} threads, finished; flowreg {}",
+            self.train_split, self.n, self.d, self.engine, self.threads, self.flowreg,
+        );
+        [title, subtitle]
+    }
 }
 
 /// The part of the summary that depends on the optimizer.
@@ -159,15 +170,6 @@ impl From<(&PathOptions, &PathFit)> for SolverSummary {
             folds: options.folds.as_ref().map(Folds::count),
             refit_all: options.refit_all,
         })
-    }
-}
-
-/// The model file of a run directory, or the file itself.
-pub fn model_file(path: &Path) -> PathBuf {
-    if path.is_dir() {
-        path.join(MODEL)
-    } else {
-        path.to_path_buf()
     }
 }
 

@@ -70,15 +70,18 @@ pub enum OutputKind {
     Export,
     /// The demo's photographs.
     Photographs,
+    /// A model and what belongs to it, without the results of a run.
+    Model,
 }
 
 impl OutputKind {
-    /// Each kind and a file that only this kind contains.
-    const FILES: [(&str, OutputKind); 4] = [
+    /// Each kind and a file that it contains and the kinds below it do not.
+    const FILES: [(&str, OutputKind); 5] = [
         ("dataset.json", OutputKind::Dataset),
         ("summary.json", OutputKind::Run),
         ("weight.npy", OutputKind::Export),
         ("imagelabels.mat", OutputKind::Photographs),
+        ("model.safetensors", OutputKind::Model),
     ];
 
     /// The kind of an output with these entries; `None` if they include none of [`Self::FILES`].
@@ -94,6 +97,7 @@ impl OutputKind {
             OutputKind::Run => "a run",
             OutputKind::Export => "an export",
             OutputKind::Photographs => "the demo's photographs",
+            OutputKind::Model => "a model",
         }
     }
 }

@@ -20,6 +20,7 @@
 //! ```
 
 pub mod calibrate;
+mod directory;
 pub mod evaluate;
 pub mod explain;
 pub mod export;
@@ -28,6 +29,8 @@ mod scale;
 
 use std::borrow::Cow;
 use std::path::Path;
+
+pub use self::directory::MODEL;
 
 use serde::{Deserialize, Serialize};
 

@@ -7,7 +7,7 @@ There are two kinds of fits, both compiled:
 - `TorchLinear` computes the trajectory of ``torch.optim.SGD`` on a ``torch.nn.Linear``.
 
 `fit_linear_probe` chooses the penalty of a classifier on frozen features by the protocols of the
-papers that do it.
+papers that do it. `load` reads a run of the command line's flowreg-fit, and what ``save`` wrote.
 
 >>> import numpy as np
 >>> from flowreg import LogisticRegression
@@ -19,11 +19,27 @@ array(['a'], dtype='<U1')
 'converged'
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ._flowreg import __version__
-from ._cv import LogisticRegressionCV
-from ._logistic import LogisticRegression
-from ._probe import LinearProbe, fit_linear_probe
-from ._torch import TorchLinear
+
+if TYPE_CHECKING:
+    from ._cv import LogisticRegressionCV
+    from ._logistic import LogisticRegression
+    from ._probe import LinearProbe, fit_linear_probe
+    from ._saved import load
+    from ._torch import TorchLinear
+
+# The rest is imported when it is used: scikit-learn takes a second, which the programs do not need.
+_MODULES = {
+    "LinearProbe": "_probe",
+    "LogisticRegression": "_logistic",
+    "LogisticRegressionCV": "_cv",
+    "TorchLinear": "_torch",
+    "fit_linear_probe": "_probe",
+    "load": "_saved",
+}
 
 __all__ = [
     "LinearProbe",
@@ -32,4 +48,17 @@ __all__ = [
     "TorchLinear",
     "__version__",
     "fit_linear_probe",
+    "load",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

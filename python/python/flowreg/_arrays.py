@@ -47,6 +47,11 @@ def to_numpy(values: Any, name: str) -> Any:
     return (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
 
 
+def dense(coef: Any) -> Array:
+    """``coef_`` as an array, also after `sparsify`."""
+    return coef.toarray() if issparse(coef) else coef
+
+
 def blocks(rows: int, bytes_per_row: int) -> Iterator[slice]:
     """Slices of rows that are converted or multiplied together."""
     size = max(1, _BLOCK // max(1, bytes_per_row))

@@ -19,9 +19,10 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ._arrays import MAX_THREADS, Array, as_features, blocks, to_numpy
+from ._arrays import MAX_THREADS, Array, as_features, blocks, dense, to_numpy
+from ._notebook import NotebookMixin
+from ._saved import SavedMixin, is_of_bytes, quotients
 from ._warnings import warn
-
 
 Self = TypeVar("Self", bound="LinearClassifier")
 
@@ -40,7 +41,7 @@ COMMON_CONSTRAINTS: dict[str, Any] = {
 }
 
 
-class LinearClassifier(ClassifierMixin, BaseEstimator):
+class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator):
     """A classifier whose logits are ``X @ coef_.T + intercept_``.
 
     Two classes have one logit, that of ``classes_[1]``; more classes have one each, for a softmax.
@@ -70,9 +71,11 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         )
         coef = self.coef_.T.astype(np.float64)
         scores = np.empty((len(X), coef.shape[1]), np.float64)
+        of_bytes = is_of_bytes(self)
         with np.errstate(all="ignore"):
             for rows in blocks(len(X), 8 * X.shape[1]):
-                scores[rows] = X[rows].astype(np.float64, copy=False) @ coef + self.intercept_
+                block = quotients(X[rows]) if of_bytes else X[rows]
+                scores[rows] = block.astype(np.float64, copy=False) @ coef + self.intercept_
         # NaN and infinity show in a row's logits, so that X is read once, unless a sparse weight
         # leaves features out.
         if issparse(coef) or not np.isfinite(scores).all():
@@ -183,12 +186,20 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
                 f"y: found samples{where} of one class only, expected two classes or more: "
                 f"{type(self).__name__} has nothing to tell apart"
             )
-        return Data(self, X, y, labels.astype(np.uint32), sample_weight)
+        data = Data(self, X, y, labels.astype(np.uint32), sample_weight)
+        self._conversion = {} if data.shift is None else {"numbers": {"shift": data.shift}}
+        return data
 
-
-def dense(coef: Any) -> Array:
-    """``coef_`` as an array, also after `sparsify`."""
-    return coef.toarray() if issparse(coef) else coef
+    def _class_numbers(self, y: Any, name: str) -> Array:
+        """Labels of y as numbers in ``classes_``."""
+        y = np.asarray(to_numpy(y, name))
+        labels = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+        unknown = np.flatnonzero(self.classes_[labels] != y)
+        if len(unknown):
+            raise ValueError(
+                f"{name}: found {y[unknown[0]]} in row {unknown[0]}, expected the labels of y"
+            )
+        return labels.astype(np.uint32)
 
 
 class Data:

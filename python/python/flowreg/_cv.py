@@ -18,11 +18,13 @@ from sklearn.utils.metadata_routing import (
     MethodMapping,
     process_routing,
 )
+from sklearn.utils.validation import check_is_fitted
 
 from ._arrays import Array
 from ._base import Data, LinearClassifier
 from ._flowreg import available_memory, fit_path
 from ._logistic import CONSTRAINTS, as_tolerance, check_penalty, fit_one, solver_options
+from ._notebook import plot_path
 from ._warnings import warn
 
 
@@ -296,6 +298,39 @@ class LogisticRegressionCV(LinearClassifier):
             params = process_routing(self, "score", **params).scorer.score
         params = {name: value for name, value in params.items() if value is not None}
         return self._scorer()(self, X, y, **params)
+
+    def plot_path(self, *, ax: Any = None) -> Any:
+        """Draw the mean score of the held-out samples over C.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or None, default=None
+            Where to draw; None makes a figure.
+
+        Returns
+        -------
+        matplotlib Axes
+            With the mean and its deviation over the folds, and the chosen C.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from flowreg import LogisticRegressionCV
+        >>> ax = LogisticRegressionCV(Cs=5).fit(*load_iris(return_X_y=True)).plot_path()
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('C', 'accuracy')
+        """
+        check_is_fitted(self)
+        scoring = self.scoring or "accuracy"
+        ylabel = scoring if isinstance(scoring, str) else "score"
+        scores = self.scores_[:, 0]
+        mean, spread = np.nanmean(scores, axis=0), np.nanstd(scores, axis=0)
+        return plot_path(self.Cs_, mean, spread, self.C_, ylabel, ax)
 
     def get_metadata_routing(self) -> Any:
         """The routing of metadata to the splitter and the scorer.

@@ -11,7 +11,17 @@ _F32 = npt.NDArray[np.float32]
 _F64 = npt.NDArray[np.float64]
 _U32 = npt.NDArray[np.uint32]
 
-__all__ = ["__version__", "available_memory", "fit_path", "fit_sgd", "verify_split"]
+__all__ = [
+    "__version__",
+    "available_memory",
+    "fit_path",
+    "fit_sgd",
+    "load_model",
+    "main",
+    "report",
+    "save_model",
+    "verify_split",
+]
 
 __version__: str
 
@@ -71,3 +81,27 @@ def verify_split(
     directory: str | PathLike[str], split: str, *, threads: int | None = None
 ) -> list[str]: ...
 def available_memory() -> int | None: ...
+def load_model(path: str | PathLike[str]) -> dict[str, Any]: ...
+def save_model(
+    directory: str | PathLike[str],
+    weight: _F32,
+    bias: _F32,
+    about: str,
+    files: Sequence[tuple[str, str]],
+    *,
+    overwrite: bool = False,
+) -> None: ...
+
+# Not in a build without the feature `cli`.
+def main(program: str, arguments: Sequence[str]) -> int: ...
+def report(
+    path: str | PathLike[str],
+    weight: _F32,
+    bias: _F32,
+    about: str,
+    content: str,
+    rows: tuple[_F32, _U32] | None = None,
+    *,
+    overwrite: bool = False,
+    threads: int | None = None,
+) -> None: ...

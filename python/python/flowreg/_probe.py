@@ -14,11 +14,12 @@ from sklearn.model_selection import check_cv, train_test_split
 from sklearn.utils._param_validation import StrOptions, validate_parameter_constraints
 from sklearn.utils.multiclass import check_classification_targets
 
-from ._arrays import Array
-from ._base import dense, whole
+from ._arrays import Array, dense
+from ._base import whole
 from ._cv import Folds, HeldOut, fold_rows, penalties
 from ._files import load
 from ._logistic import CONSTRAINTS, LogisticRegression, fit_one, solver_options
+from ._notebook import plot_path
 from ._warnings import warn
 
 # DINOv2 (Oquab et al. 2023): 45 values of C, a tenth of the training rows held out.
@@ -108,6 +109,27 @@ class LinearProbe:
         layer = torch.nn.Linear(features, outputs)
         layer.load_state_dict(state)
         return layer
+
+    def plot_path(self, *, ax: Any = None) -> Any:
+        """Draw the accuracy on held-out rows over C.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or None, default=None
+            Where to draw; None makes a figure.
+
+        Returns
+        -------
+        matplotlib Axes
+            With the accuracies and the chosen C.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        Cs, accuracies = np.array(self.table["C"]), np.array(self.table["accuracy"])
+        return plot_path(Cs, accuracies, None, self.C, "accuracy", ax)
 
     def _repr_html_(self) -> str:
         names = list(self.table)

@@ -10,8 +10,8 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._arrays import Array, as_features, threads, to_numpy
-from ._base import COMMON_CONSTRAINTS, LinearClassifier, dense, whole
+from ._arrays import Array, as_features, dense, threads, to_numpy
+from ._base import COMMON_CONSTRAINTS, LinearClassifier, whole
 from ._flowreg import fit_sgd
 from ._logistic import listener
 
@@ -259,14 +259,7 @@ class TorchLinear(LinearClassifier):
     def _validation(self, X: Any, y: Any) -> tuple[Array, Array]:
         """The validation rows and their labels as class numbers."""
         X = validate_data(self, to_numpy(X, "X_val"), reset=False, dtype="numeric")
-        y = np.asarray(to_numpy(y, "y_val"))
-        labels = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
-        unknown = np.flatnonzero(self.classes_[labels] != y)
-        if len(unknown):
-            raise ValueError(
-                f"y_val: found {y[unknown[0]]} in row {unknown[0]}, expected the labels of y"
-            )
-        return as_features(X, False)[0], labels.astype(np.uint32)
+        return as_features(X, False)[0], self._class_numbers(y, "y_val")
 
     def state_dict(self) -> dict[str, Array]:
         """The state dict of a ``torch.nn.Linear``.

@@ -10,17 +10,17 @@ mod run;
 use std::ffi::OsString;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use self::args::{Args, Command, Compare, Export};
 use self::run::run;
-use crate::cli::{report, run_files};
+use crate::cli::report;
 use crate::io::publish::{OutputKind, Overwrite, Staging, write_file};
 use crate::model::export;
 use crate::{Model, Result, cli};
 
-/// Runs the program with these arguments; the first is the program's name.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Runs the program with these arguments, of which the first is the program's name, and returns the
+/// exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     cli::main("flowreg-fit", args, |args: Args| match &args.command {
         None => run(args),
         Some(Command::Compare(args)) => compare(args),
@@ -48,7 +48,7 @@ fn compare(args: &Compare) -> Result<()> {
 }
 
 fn export(args: &Export) -> Result<()> {
-    let model = Model::load(run_files::model_file(&args.model))?;
+    let model = Model::load(Model::file_of(&args.model))?;
     let staging = Staging::begin(
         &args.out,
         OutputKind::Export,

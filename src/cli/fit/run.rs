@@ -11,7 +11,7 @@ use crate::cli::fit::print::{
     converge_with_progress, end_laps_of_fit, fit_with_progress, print_evaluation, print_fitted,
     print_header, print_sgd, print_written,
 };
-use crate::cli::report::Report;
+use crate::cli::report::{Evaluated, Report};
 use crate::cli::run_files;
 use crate::cli::run_files::{SolverSummary, Summary};
 use crate::data::checks;
@@ -22,7 +22,7 @@ use crate::io::publish::{OutputKind, Overwrite, Staging};
 use crate::kernels::Isa;
 use crate::loss::weights::SampleWeights;
 use crate::model::calibrate::calibrate_logits;
-use crate::model::{About, Logits};
+use crate::model::{About, Logits, MODEL};
 use crate::path::{Optimizer, PathOptions};
 use crate::solver::report::Step;
 use crate::threads;
@@ -159,14 +159,19 @@ pub(super) fn run(args: Args) -> Result<()> {
         let path: Vec<serde_json::Value> = (fitted.path.iter())
             .map(|entry| serde_json::to_value(entry).expect("plain data"))
             .collect();
+        let [title, subtitle] = summary.headings(&data.source);
         let report = Report {
-            source: &data.source,
-            summary: &summary,
+            title: &title,
+            subtitle: &subtitle,
+            summary: &serde_json::to_value(&summary).expect("plain data"),
             history: &fitted.history.curve(),
             model: &fitted.model,
-            scores: &scores,
-            rows: eval.x(),
-            files: names.as_deref(),
+            evaluated: Some(Evaluated {
+                split: &summary.eval_split,
+                scores: &scores,
+                rows: eval.x(),
+                files: names.as_deref(),
+            }),
             path: (path.len() > 1).then_some(&path[..]),
         };
         files.extend(pool.install(|| report.write(&staging))?);
@@ -442,7 +447,7 @@ pub(super) fn write_files(
         History::Epochs(epochs) => run_files::write(staging, epochs, summary)?,
         History::Steps(steps) => run_files::write(staging, steps, summary)?,
     }
-    let mut files = vec![run_files::MODEL, run_files::HISTORY, run_files::SUMMARY];
+    let mut files = vec![MODEL, run_files::HISTORY, run_files::SUMMARY];
     if fit.path.len() > 1 {
         run_files::write_json(staging, run_files::PATH, &fit.path)?;
         files.push(run_files::PATH);

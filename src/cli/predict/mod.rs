@@ -10,7 +10,6 @@ mod print;
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Parser;
 use rayon::prelude::*;
@@ -22,7 +21,7 @@ use self::npy_file::NpyFile;
 use self::open_rows::{Block, Row, State, ends_the_work};
 use self::print::{Form, Prediction, Printer, largest};
 use crate::cli;
-use crate::cli::{run_files, signals};
+use crate::cli::signals;
 use crate::data::pictures::DecodeOptions;
 use crate::io::publish::Overwrite;
 use crate::model::RowPredictions;
@@ -147,8 +146,9 @@ pub struct Args {
     explain: Option<PathBuf>,
 }
 
-/// Runs the program with these arguments; the first is the program's name.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Runs the program with these arguments, of which the first is the program's name, and returns the
+/// exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     cli::main("flowreg-predict", args, |args: Args| run(&args))
 }
 
@@ -164,7 +164,7 @@ fn predict(args: &Args) -> Result<()> {
     if args.top == 0 {
         return Err(Error::options("--top", 0, "at least 1 class"));
     }
-    let model_file = run_files::model_file(&args.model);
+    let model_file = Model::file_of(&args.model);
     let model = Model::load(&model_file)?;
     let classes = Classes::of(&model);
     let columns = if args.logits {

@@ -4,7 +4,6 @@ mod args;
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Instant;
 
 use crate::cli::signals;
@@ -26,8 +25,9 @@ use self::args::{
     Command, Csv, Demo, Dir, Flowers102, Folder, Libsvm, Npy, Output, Pictures, Prep,
 };
 
-/// Runs the program with these arguments; the first is the program's name.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Runs the program with these arguments, of which the first is the program's name, and returns the
+/// exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     cli::main("flowreg-prep", args, |args: Prep| match args.command {
         Command::Flowers102(args) => flowers102(&args),
         Command::Folder(args) => folder(&args),

@@ -10,10 +10,9 @@ mod pictures;
 use std::path::Path;
 
 use rayon::prelude::*;
-use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::cli::run_files::{HISTORY, SUMMARY, SolverSummary, Summary};
+use crate::cli::run_files::{HISTORY, SUMMARY};
 use crate::design::samples::Rows;
 use crate::error::{Error, Result};
 use crate::io::files;
@@ -42,23 +41,35 @@ const MAX_RUN_FILE: u64 = 256 << 20;
 /// The data of a report.
 #[derive(Clone, Copy, Debug)]
 pub struct Report<'a> {
-    /// The source of the rows.
-    pub source: &'a str,
-    /// Options and results.
-    pub summary: &'a Summary,
+    /// The heading.
+    pub title: &'a str,
+    /// The line below it.
+    pub subtitle: &'a str,
+    /// Options and results, an object. Where it has `epochs` the fit followed SGD, else it is a
+    /// converged fit; `train_accuracy` and `train_seconds` are shown in large if they are there.
+    pub summary: &'a Value,
     /// The epochs, or the steps of a converged fit.
     pub history: &'a [Epoch],
     /// The model; its [`About`](crate::model::About) has the class names, and the transform if its
     /// features are pixels.
     pub model: &'a Model,
-    /// The scores of the evaluated rows.
+    /// The scores of labelled rows, if there are any.
+    pub evaluated: Option<Evaluated<'a>>,
+    /// The penalty path, if there is one: objects with `l2` and other numbers.
+    pub path: Option<&'a [Value]>,
+}
+
+/// The evaluated rows of a report.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluated<'a> {
+    /// Their name.
+    pub split: &'a str,
+    /// Their scores.
     pub scores: &'a Scores,
-    /// The evaluated rows.
+    /// The rows.
     pub rows: &'a Rows<'a>,
     /// The files of the evaluated rows, if known.
     pub files: Option<&'a [String]>,
-    /// The penalty path, if there is one: objects with `l2` and other numbers.
-    pub path: Option<&'a [Value]>,
 }
 
 impl Report<'_> {
@@ -71,18 +82,19 @@ impl Report<'_> {
     /// # Errors
     /// [`Error::Io`].
     pub fn write(&self, staging: &Staging) -> Result<Vec<&'static str>> {
-        let names = self.class_names();
         let tiles = pictures::of_weights(self.model);
-        let mut files = vec![REPORT, CONFUSION];
-        staging.write(REPORT, self.html(&tiles).as_bytes())?;
-        staging.write(
-            CONFUSION,
-            figures::confusion(&self.scores.confusion(), &names).as_bytes(),
-        )?;
+        let mut files = vec![REPORT];
+        staging.write(REPORT, self.page(&tiles).as_bytes())?;
+        if let Some(evaluated) = &self.evaluated {
+            let figure = figures::confusion(&evaluated.scores.confusion(), &self.class_names());
+            staging.write(CONFUSION, figure.as_bytes())?;
+            files.push(CONFUSION);
+        }
         if !self.history.is_empty() {
-            let axes = match self.summary.how {
-                SolverSummary::Sgd(_) => figures::EPOCHS,
-                SolverSummary::Converged(_) => figures::STEPS,
+            let axes = if is_sgd(self.summary) {
+                figures::EPOCHS
+            } else {
+                figures::STEPS
             };
             let curve = figures::curve(&thinned(self.history), axes);
             staging.write(CURVE, curve.as_bytes())?;
@@ -95,21 +107,29 @@ impl Report<'_> {
         Ok(files)
     }
 
-    fn html(&self, tiles: &[pictures::Picture]) -> String {
+    /// The page alone, which begins with [`SIGNATURE`]. It needs no other file.
+    ///
+    /// Cost: as [`Report::write`].
+    pub fn html(&self) -> String {
+        self.page(&pictures::of_weights(self.model))
+    }
+
+    fn page(&self, tiles: &[pictures::Picture]) -> String {
         let names = self.class_names();
-        let (summary, scores) = (self.summary, self.scores);
-        let evaluation = json!({
-            "split": summary.eval_split,
-            "rows": scores.rows.len(),
-            "accuracy": scores.evaluation.accuracy,
-            "top5": scores.top(5),
-            "loss": scores.evaluation.loss,
-            "confusion": (scores.confusion().iter())
-                .map(|((label, predicted), n)| [label, predicted, n].map(|v| *v))
-                .collect::<Vec<_>>(),
-            "classes": (scores.classes(names.len()).iter())
-                .map(|c| json!({"rows": c.rows, "correct": c.correct, "predicted": c.predicted}))
-                .collect::<Vec<_>>(),
+        let evaluation = self.evaluated.map(|Evaluated { split, scores, .. }| {
+            json!({
+                "split": split,
+                "rows": scores.rows.len(),
+                "accuracy": scores.evaluation.accuracy,
+                "top5": scores.top(5),
+                "loss": scores.evaluation.loss,
+                "confusion": (scores.confusion().iter())
+                    .map(|((label, predicted), n)| [label, predicted, n].map(|v| *v))
+                    .collect::<Vec<_>>(),
+                "classes": (scores.classes(names.len()).iter())
+                    .map(|c| json!({"rows": c.rows, "correct": c.correct, "predicted": c.predicted}))
+                    .collect::<Vec<_>>(),
+            })
         });
         let encoded: Vec<String> = tiles.par_iter().map(pictures::Picture::data_uri).collect();
         let weights: Vec<Value> = (encoded.iter().enumerate())
@@ -119,18 +139,10 @@ impl Report<'_> {
                 json!({"name": names[class], "picture": picture})
             })
             .collect();
-        let what = if summary.c == 1 {
-            "Logistic"
-        } else {
-            "Softmax"
-        };
-        page(&json!({
-            "title": format!("{what} of {} classes on {}", summary.classes, self.source),
-            "subtitle": format!(
-                "{} of {} rows x {} features, {} on {} threads, finished; flowreg {}",
-                summary.train_split, summary.n, summary.d, summary.engine, summary.threads, summary.flowreg,
-            ),
-            "runs": [run("run", summary, &thinned(self.history))],
+        let mut data = json!({
+            "title": self.title,
+            "subtitle": self.subtitle,
+            "runs": [run("run", self.summary, &thinned(self.history))],
             "classes": names,
             "evaluation": evaluation,
             "weights": (!weights.is_empty()).then_some(weights),
@@ -139,10 +151,18 @@ impl Report<'_> {
                  darker ones lower it, grey ones have no effect.{}",
                 if self.model.bias().len() > tiles.len() { format!(" The first {} classes.", tiles.len()) } else { String::new() }
             ),
-            "mistakes": self.examples(&scores.confident_misses(EXAMPLES)),
-            "unsure": self.examples(&scores.least_confident_correct(EXAMPLES)),
             "path": self.path,
-        }))
+        });
+        if let Some(evaluated) = &self.evaluated {
+            let scores = evaluated.scores;
+            for (name, rows) in [
+                ("mistakes", scores.confident_misses(EXAMPLES)),
+                ("unsure", scores.least_confident_correct(EXAMPLES)),
+            ] {
+                data[name] = self.examples(evaluated, &rows).into();
+            }
+        }
+        page(&data)
     }
 
     fn class_names(&self) -> Vec<String> {
@@ -155,15 +175,15 @@ impl Report<'_> {
             .collect()
     }
 
-    fn examples(&self, rows: &[usize]) -> Vec<Value> {
+    fn examples(&self, evaluated: &Evaluated, rows: &[usize]) -> Vec<Value> {
         let transform = self.model.about().transform.as_ref();
         let example = |&i: &usize| {
-            let score = &self.scores.rows[i];
-            let name = match self.files.and_then(|files| files.get(i)) {
+            let score = &evaluated.scores.rows[i];
+            let name = match evaluated.files.and_then(|files| files.get(i)) {
                 Some(file) => file.clone(),
                 None => format!("row {i}"),
             };
-            let picture = transform.and_then(|t| pictures::of_row(self.rows.row(i), t));
+            let picture = transform.and_then(|t| pictures::of_row(evaluated.rows.row(i), t));
             json!({
                 "name": name,
                 "label": score.label,
@@ -218,8 +238,7 @@ pub fn compare(runs: &[impl AsRef<Path>]) -> Result<String> {
         let path = directory.join(HISTORY);
         let lines = read(&path)?;
         let lines = lines.lines();
-        // Only SGD has epochs; the page distinguishes runs in the same way.
-        let history: Vec<Epoch> = if summary.get("epochs").is_some() {
+        let history: Vec<Epoch> = if is_sgd(&summary) {
             lines
                 .map(|line| parse(&path, line))
                 .collect::<Result<_>>()?
@@ -249,7 +268,12 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
         .map_err(|error| Error::format(path, "json", error, "a file written by flowreg-fit"))
 }
 
-fn run(name: &str, summary: &impl Serialize, history: &[Epoch]) -> Value {
+/// Whether a summary is that of SGD: only SGD has epochs. The page distinguishes runs in the same way.
+fn is_sgd(summary: &Value) -> bool {
+    summary.get("epochs").is_some()
+}
+
+fn run(name: &str, summary: &Value, history: &[Epoch]) -> Value {
     json!({"name": name, "summary": summary, "history": history})
 }
 
@@ -306,14 +330,50 @@ mod tests {
         assert!(thin.contains(&history[54_321]) && thin.contains(&history[0]));
     }
 
+    /// The data of a page.
+    fn data(page: &str) -> Value {
+        let start = page.find("id=\"data\">").unwrap() + 10;
+        let end = start + page[start..].find("</script>").unwrap();
+        serde_json::from_str(&page[start..end]).unwrap()
+    }
+
     #[test]
     fn data_cannot_end_the_script_element() {
         let page = page(&json!({"title": "</script><img src=x onerror=alert(1)>"}));
         assert_eq!(page.matches("</script>").count(), 2);
         assert!(!page.contains("<img src=x"));
-        let start = page.find("id=\"data\">").unwrap() + 10;
-        let end = start + page[start..].find("</script>").unwrap();
-        let data: Value = serde_json::from_str(&page[start..end]).unwrap();
-        assert_eq!(data["title"], "</script><img src=x onerror=alert(1)>");
+        assert_eq!(
+            data(&page)["title"],
+            "</script><img src=x onerror=alert(1)>"
+        );
+    }
+
+    #[test]
+    fn a_report_without_rows_has_no_evaluation() {
+        let model = Model::new(vec![1.0, -1.0], vec![0.5]).unwrap();
+        let report = Report {
+            title: "Logistic",
+            subtitle: "of two features",
+            summary: &json!({"status": "converged", "iterations": 3}),
+            history: &[epoch(0, 0.5), epoch(1, 0.25)],
+            model: &model,
+            evaluated: None,
+            path: None,
+        };
+        let page = report.html();
+        assert!(page.as_bytes().starts_with(SIGNATURE));
+        let data = data(&page);
+        assert_eq!(data["title"], "Logistic");
+        assert_eq!(data["classes"], json!(["class 0", "class 1"]));
+        assert_eq!(data["runs"][0]["history"][1]["loss"], 0.25);
+        assert_eq!(
+            (&data["evaluation"], data.get("mistakes")),
+            (&Value::Null, None)
+        );
+        let root = tempfile::tempdir().unwrap();
+        let out = root.path().join("run");
+        let kind = crate::io::publish::OutputKind::Run;
+        let staging = Staging::begin(&out, kind, Default::default(), &[]).unwrap();
+        assert_eq!(report.write(&staging).unwrap(), [REPORT, CURVE]);
     }
 }

@@ -248,7 +248,7 @@ fn an_output_replaces_only_its_own_kind() {
         let staging = begin(kind, Overwrite::Never).unwrap();
         staging.write(file, b"1").unwrap();
         staging.publish().unwrap();
-        for other in [Dataset, Run, Export, Photographs] {
+        for other in [Dataset, Run, Export, Photographs, Model] {
             if other == kind {
                 begin(other, Overwrite::Replace).unwrap();
                 continue;
