@@ -12,7 +12,7 @@ use crate::io::tensors::TensorsError;
 /// Result with flowreg's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong. [`Error::exit_code`] maps it to a process exit code.
+/// An error of flowreg. [`Error::exit_code`] is the exit code of a process that fails with it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -23,7 +23,7 @@ pub enum Error {
         path: PathBuf,
         /// Verb phrase completing "cannot …".
         doing: &'static str,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The content of a file violates its format.
@@ -46,7 +46,7 @@ pub enum Error {
         /// What is wrong.
         source: NpyError,
     },
-    /// A MATLAB file is not the small integer arrays that Flowers102 ships.
+    /// A MATLAB file does not contain small integer arrays, as those of Flowers102 do.
     #[cfg(feature = "photographs")]
     #[error("{}: {source}", path.display())]
     Mat5 {
@@ -74,23 +74,23 @@ pub enum Error {
     /// A file could not be fetched.
     #[error("{url}: {reason}")]
     Download {
-        /// Where it should be.
+        /// The address of the file.
         url: String,
-        /// What happened, and what to do about it.
+        /// What happened, and what to do next.
         reason: String,
     },
     /// The output exists and may not be replaced.
-    #[error("{}: already exists{}", path.display(), if *replaceable { "; choose another path, or give `force` to replace it" } else { ", and `force` would not replace it, because it is another kind of output or holds what flowreg did not write: choose another path" })]
+    #[error("{}: already exists{}", path.display(), if *replaceable { "; choose another path, or give `force` to replace it" } else { ", and `force` would not replace it, because it is another kind of output or contains files that flowreg did not write: choose another path" })]
     Exists {
         /// The existing output.
         path: PathBuf,
-        /// Whether it may be replaced if that is asked for.
+        /// Whether `force` may replace it.
         replaceable: bool,
     },
-    /// A checkpoint of an unfinished fit would be lost.
+    /// The output has the checkpoint of an unfinished fit.
     #[error("{}: checkpoint of an unfinished fit; `resume` continues it if the options and the data are the same, `force` discards it; or choose another path", path.display())]
     Checkpoint {
-        /// Its checkpoint.
+        /// The checkpoint.
         path: PathBuf,
     },
     /// Another process is writing the same output.
@@ -99,18 +99,18 @@ pub enum Error {
         /// The output.
         path: PathBuf,
     },
-    /// A file that was being read changed meanwhile.
-    #[error("{}: changed while it was in use ({what}); nothing was written: run again, on files that stay as they are", path.display())]
+    /// A file changed while it was read.
+    #[error("{}: changed while it was in use ({what}); nothing was written: run again, on files that do not change", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
-        /// What shows it.
+        /// The evidence, such as a new size.
         what: String,
     },
-    /// The caller asked for a stop: by a [`Cancel`](crate::Cancel), a callback or a signal.
+    /// A [`Cancel`](crate::Cancel), a callback or a signal stopped the work.
     #[error("stopped before its end; {kept}")]
     Interrupted {
-        /// What was kept of the work.
+        /// The part of the work that was kept.
         kept: String,
     },
     /// An option's value is out of its range.
@@ -123,10 +123,10 @@ pub enum Error {
         /// The values allowed.
         expected: String,
     },
-    /// Memory does not suffice.
+    /// An array does not fit the memory.
     #[error("{what}: found {found}, expected {expected}")]
     Memory {
-        /// The parameter that asks for it, in backticks, or the array.
+        /// The parameter that needs the memory, in backticks, or the array.
         what: &'static str,
         /// Its size.
         found: String,
@@ -140,7 +140,7 @@ pub enum Error {
         what: &'static str,
         /// Its size.
         found: String,
-        /// The size that fits.
+        /// The expected size.
         expected: String,
     },
     /// Logits that are not finite in f32: they have no probabilities.
@@ -162,7 +162,7 @@ pub enum Error {
     Diverged {
         /// Epoch (from 0) whose loss, or whose step's weight, was not finite.
         epoch: usize,
-        /// What: "loss", "validation loss" or "weight".
+        /// The quantity: "loss", "validation loss", "weight" or "logits".
         what: &'static str,
         /// Its value: NaN or an infinity.
         loss: f64,
@@ -213,7 +213,7 @@ impl Error {
         }
     }
 
-    /// The caller asked for a stop, and nothing is kept.
+    /// [`Error::Interrupted`], with nothing kept.
     pub(crate) fn interrupted() -> Error {
         Error::Interrupted {
             kept: "nothing was written".to_string(),
@@ -244,7 +244,7 @@ impl Error {
         }
     }
 
-    /// Whether one input cannot be read, so that others may still be used.
+    /// Whether the error is that of one input, so that others may still be used.
     #[cfg(feature = "photographs")]
     pub(crate) fn is_of_input(&self) -> bool {
         match self {
@@ -273,7 +273,7 @@ impl Error {
             Error::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => 71,
             Error::Io { .. } | Error::Download { .. } => 74,
             Error::Changed { .. } => 75,
-            // As after Ctrl-C; the command line says which signal it was.
+            // As after Ctrl-C; the command line uses the number of the signal that it received.
             Error::Interrupted { .. } => 130,
         }
     }

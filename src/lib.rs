@@ -25,7 +25,7 @@
 //! | --- | --- |
 //! | row, sample | one observation: d features and, in [`Samples`], a label |
 //! | label, class | the class of a row, as a number from 0; the class names are in [`model::About`] |
-//! | output | one row of W: two classes have one output (logistic), more classes one each (softmax) |
+//! | output | one row of W: two classes have one output (logistic), c > 2 classes have c (softmax) |
 //! | logit | a value of Z: one for each row and output |
 //! | loss | mean of -ln p(label) over the rows, with sample and class weights and label smoothing |
 //! | penalty, l2 | (l2/2) \|W\|²; b is not penalised |
@@ -86,13 +86,13 @@
 //!
 //! # Modules
 //!
-//! [`data`] makes datasets from pictures, arrays and text, and maps them into memory. [`design`] has
-//! X: its rows, scale, products and Gram matrix. [`loss`] computes losses and gradients from logits.
-//! [`sgd`] and [`solver`] optimise; [`path`] runs the solver over penalties and folds. `linalg`
-//! multiplies matrices with the `kernels` of this crate or another library. A [`Model`] is
-//! calibrated ([`model::calibrate`]), evaluated ([`model::evaluate`]),
-//! explained ([`model::explain`]) and exported ([`model::export`]). [`progress`] reports events to
-//! the caller and lets it stop a fit, a preparation or a download. `io` writes files whole or not at all.
+//! [`data`] makes datasets from pictures, arrays and text, and maps them into memory. [`design`] is
+//! X: its rows, scale, products and Gram matrix. [`loss`] computes losses and gradients from
+//! logits. [`sgd`] and [`solver`] optimise; [`path`] runs the solver over penalties and folds.
+//! `linalg` multiplies matrices with the `kernels` of this crate or another library. A [`Model`] is
+//! calibrated ([`model::calibrate`]), evaluated ([`model::evaluate`]), explained
+//! ([`model::explain`]) and exported ([`model::export`]). [`progress`] has the events of a fit, and
+//! the flag that stops a fit, a preparation or a download. `io` writes files whole or not at all.
 //! `threads` chooses the pool.
 //!
 //! The library changes no state of the process: it uses the caller's rayon pool or starts one that

@@ -19,9 +19,9 @@ pub enum Event {
     Engine(EngineKind),
     /// Progress of the Gram matrix K = X Xᵀ, or of Xᵀ X.
     GramMatrix {
-        /// Columns of X that are multiplied so far.
+        /// Number of columns of X that are multiplied.
         columns: usize,
-        /// Columns in all, those for K_val included.
+        /// Total number of columns, those for K_val included.
         of: usize,
     },
     /// Training begins.
@@ -33,17 +33,17 @@ pub enum Event {
     },
     /// The fit continues from a checkpoint.
     Resumed {
-        /// Epochs that were done before, or steps of all penalties and folds.
+        /// Number of epochs in the checkpoint, or of steps for all penalties and folds.
         done: usize,
     },
     /// An epoch has ended.
     Epoch(Epoch),
-    /// The fit's Gram coordinates, where [`FitOptions::emit_coordinates`] asks for them: once before
-    /// the first epoch and once after each.
+    /// The Gram coordinates, with [`FitOptions::emit_coordinates`]: before the first epoch, and
+    /// after each epoch.
     ///
     /// [`FitOptions::emit_coordinates`]: crate::FitOptions::emit_coordinates
     Coordinates {
-        /// Epochs that were done.
+        /// Number of epochs before these coordinates.
         epochs: usize,
         /// s, then b (c values), then Aᵀ (c x n, row-major).
         values: Vec<f32>,
@@ -59,13 +59,13 @@ pub enum Event {
     },
     /// The solution for a penalty was scored on rows that were not fitted.
     Scored(PathEntry),
-    /// The logits of rows that a solve did not fit, where [`Emit::held_out`] asks for them. A fit
-    /// that is resumed does not send it again for solves that its checkpoint holds.
+    /// The logits of rows that a solve did not fit, with [`Emit::held_out`]. A resumed fit does not
+    /// send the event again for solves in its checkpoint.
     ///
     /// [`Emit::held_out`]: crate::path::Emit::held_out
     HeldOut(HeldOut),
-    /// The model of a solve, where [`Emit::models`] asks for it. A fit that is resumed does not send
-    /// it again for solves that its checkpoint holds.
+    /// The model of a solve, with [`Emit::models`]. A resumed fit does not send the event again for
+    /// solves in its checkpoint.
     ///
     /// [`Emit::models`]: crate::path::Emit::models
     Solved(Box<Solved>),
@@ -81,7 +81,7 @@ pub struct Epoch {
     pub epoch: usize,
     /// Learning rate.
     pub lr: f64,
-    /// Mean loss of its batches, each taken before its step.
+    /// Mean loss of its batches, before the step of each.
     pub loss: f64,
     /// Loss on the validation rows after the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,13 +99,13 @@ pub struct HeldOut {
     pub fold: Option<usize>,
     /// The penalty.
     pub l2: f64,
-    /// Numbers of the rows: of a fold, training rows as the fold lists them; else all validation
+    /// Indices of the rows: for a fold, training rows in the order of the fold; else all validation
     /// rows.
     pub rows: Vec<u32>,
     /// Number of outputs: 1 for two classes.
     pub outputs: usize,
-    /// Logits, rows x outputs, the bias included. Of folds in f64 as the solver has them; on the
-    /// primal engine and of validation rows they were computed in f32.
+    /// Logits, rows x outputs, the bias included. They are computed in f64 for folds in Gram
+    /// coordinates, in f32 on the primal engine and for validation rows.
     pub logits: Vec<f64>,
     /// The end of the solve.
     pub report: SolveReport,
@@ -121,7 +121,7 @@ pub struct Solved {
     pub l2: f64,
     /// The end of the solve, measured on the solver's coordinates.
     pub report: SolveReport,
-    /// The model, rounded from these coordinates.
+    /// The model, rounded to f32.
     pub model: Model,
 }
 
@@ -134,8 +134,8 @@ pub struct PathEntry {
     /// The end of its solve; with folds, that of the first fold.
     #[serde(flatten)]
     pub report: SolveReport,
-    /// Mean loss on rows that were not fitted: a row counts by its sample weight, if it has one;
-    /// class weights and smoothing do not enter. Of folds, the mean of each fold's mean.
+    /// Mean loss on rows that were not fitted, weighted by the sample weights if there are any,
+    /// without class weights and smoothing. With folds, the mean of the means of the folds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
     /// Standard error of that mean over the folds.
@@ -163,7 +163,7 @@ impl Cancel {
         Cancel(flag)
     }
 
-    /// Set the flag.
+    /// Sets the flag.
     pub fn cancel(&self) {
         self.0.store(usize::MAX, Ordering::Relaxed);
     }
@@ -173,8 +173,10 @@ impl Cancel {
         self.0.load(Ordering::Relaxed) != 0
     }
 
+    /// Returns an error if the flag is set.
+    ///
     /// # Errors
-    /// [`Error::Interrupted`] once the flag is set.
+    /// [`Error::Interrupted`].
     pub fn check(&self) -> Result<()> {
         if self.is_cancelled() {
             Err(Error::interrupted())
@@ -240,8 +242,10 @@ impl<'a> Observer<'a> {
         self.broken || self.cancel.is_some_and(Cancel::is_cancelled)
     }
 
+    /// Returns an error if the fit was stopped.
+    ///
     /// # Errors
-    /// [`Error::Interrupted`] once the fit was stopped.
+    /// [`Error::Interrupted`].
     pub fn check(&self) -> Result<()> {
         if self.is_stopped() {
             return Err(Error::interrupted());

@@ -92,7 +92,7 @@ pub fn available() -> usize {
 /// takes about 60 µs.
 const SHORTEST_POOLED: u64 = 400_000;
 /// Nanoseconds of the shortest loop that is shared. Measured on two Zen 4 cores, eight tasks:
-/// 20 µs of work take 12 µs if the other thread still looks for work and 26 µs if it sleeps; 40 µs
+/// 20 µs of work take 12 µs if the other thread is still spinning and 26 µs if it sleeps; 40 µs
 /// take 22 and 36 µs.
 const SHORTEST_SHARED: u64 = 20_000;
 

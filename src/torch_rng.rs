@@ -27,7 +27,7 @@ impl TorchRng {
         (draw(outputs * features), draw(outputs))
     }
 
-    /// Write `torch.randperm(n)` to `order`. torch uses this algorithm for n below 2³²/20; for a
+    /// Writes `torch.randperm(n)` to `order`. torch uses this algorithm for n below 2³²/20; for a
     /// larger n the permutation is equally random but differs from torch's.
     pub fn permutation(&mut self, n: u32, order: &mut Vec<u32>) {
         order.clear();
@@ -61,7 +61,7 @@ mod tests {
 
     /// `torch.randperm(10, generator=torch.Generator().manual_seed(7))`, twice, torch 2.15.
     #[test]
-    fn permutation_is_that_of_torch() {
+    fn permutation_equals_that_of_torch() {
         let mut rng = TorchRng::new(7);
         let mut order = Vec::new();
         rng.permutation(10, &mut order);

@@ -870,7 +870,7 @@ fn every_split_is_checked_for_lost_digits() {
             ),
         ] {
             let args = [&args[..], center].concat();
-            let parts = [parts[0], parts[1], "take it out of all tables"];
+            let parts = [parts[0], parts[1], "remove it from all tables"];
             world.refuses(65, &parts, |world| world.run(program, &args));
         }
     }
@@ -1273,11 +1273,11 @@ fn invalid_tables_are_refused_by_line_and_column() {
         ),
         (
             b"a,y\n1,0\n2,NA\n",
-            "line 3, the label: found \"NA\", expected the name or number of a class; fill in or drop what is missing, or rename",
+            "line 3, the label: found \"NA\", expected the name or number of a class; fill in or drop missing labels, or rename",
         ),
         (
             b"a,y\n1,0\n2,caf\xe9\n",
-            "line 3, the label: found \"caf\u{fffd}\", expected a label in UTF-8; save the table so",
+            "line 3, the label: found \"caf\u{fffd}\", expected a label in UTF-8; save the table in UTF-8",
         ),
         // Lines are counted as by an editor, for every kind of line end.
         (b"a,y\r\n1,0\r\nred,1\r\n", "line 3, column \"a\""),
@@ -1377,7 +1377,7 @@ fn invalid_tables_are_refused_by_line_and_column() {
     let open = [b"a,y\n1,0\n\"".to_vec(), vec![b'x'; 80 << 20]].concat();
     let error = refused(&open);
     assert!(
-        error.contains("line 3: found a longer one") && error.contains("64 MiB"),
+        error.contains("line 3: found a longer record") && error.contains("64 MiB"),
         "{error}"
     );
     let centered = CsvOptions {
@@ -1564,17 +1564,24 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
     succeeds(&world.run(FIT, &plain));
     let found = Model::load(world.path("plain/model.safetensors")).unwrap();
     assert_eq!(found.about().numbers, Some(NumberFormat::default()));
-    world.refuses(65, &["plain/model.safetensors", "another shift"], |world| {
-        let init = [
-            "--init",
+    world.refuses(
+        65,
+        &[
             "plain/model.safetensors",
-            "--epochs",
-            "1",
-            "--out",
-            "other",
-        ];
-        world.run(FIT, &[&["set"], &init[..]].concat())
-    });
+            "a shift other than that of the rows",
+        ],
+        |world| {
+            let init = [
+                "--init",
+                "plain/model.safetensors",
+                "--epochs",
+                "1",
+                "--out",
+                "other",
+            ];
+            world.run(FIT, &[&["set"], &init[..]].concat())
+        },
+    );
     // --init refuses a model of bytes for rows that were not divided.
     let little = |x: &str, more: &[&str]| {
         let (x, y) = (golden_file(x), golden_file("y.npy"));
@@ -1582,15 +1589,29 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
         world.run(FIT, &[&rows[..], more].concat())
     };
     succeeds(&little("little_uint8.npy", &["--out", "bytes"]));
-    world.refuses(65, &["bytes/model.safetensors", "another scale"], |_| {
-        let init = ["--init", "bytes/model.safetensors", "--out", "other"];
-        little("little_int16.npy", &init)
-    });
-    world.refuses(65, &["of-x/model.safetensors", "another shift"], |world| {
-        let (x, y) = (golden_file("little_float32.npy"), golden_file("y.npy"));
-        let rows = ["--x", &x, "--y", &y, "--classes", "2"];
-        world.run(FIT, &[&rows[..], &again[..], &["other"]].concat())
-    });
+    world.refuses(
+        65,
+        &[
+            "bytes/model.safetensors",
+            "a scale other than that of the rows",
+        ],
+        |_| {
+            let init = ["--init", "bytes/model.safetensors", "--out", "other"];
+            little("little_int16.npy", &init)
+        },
+    );
+    world.refuses(
+        65,
+        &[
+            "of-x/model.safetensors",
+            "a shift other than that of the rows",
+        ],
+        |world| {
+            let (x, y) = (golden_file("little_float32.npy"), golden_file("y.npy"));
+            let rows = ["--x", &x, "--y", &y, "--classes", "2"];
+            world.run(FIT, &[&rows[..], &again[..], &["other"]].concat())
+        },
+    );
     succeeds(&world.run(FIT, &["export", "of-x", "--out", "exported"]));
     let model = model("of-x");
     let numbers = model.about().numbers.clone().unwrap();

@@ -320,7 +320,7 @@ fn a_split_is_evaluated_once() {
     std::fs::write(place.path("w"), weights).unwrap();
     let how = ["--epochs", "9", "--sample-weight", "w", "--timings"];
     let said = succeeds(&place.fit(&how));
-    assert!(said.contains("evaluation of the rows fitted"), "{said}");
+    assert!(said.contains("evaluation of the training rows"), "{said}");
     assert!(!said.contains("evaluation of --eval-split"), "{said}");
     let summary = json(&place.path("run/summary.json"));
     for name in ["accuracy", "loss"] {

@@ -540,7 +540,7 @@ fn invalid_options_are_refused() {
         },
         ..PathOptions::default()
     };
-    assert!(refused(weights(Some(vec![1.0; 3]), ClassWeights::Equal)).contains("12: one a row"));
+    assert!(refused(weights(Some(vec![1.0; 3]), ClassWeights::Equal)).contains("12: one per row"));
     assert!(
         refused(weights(None, ClassWeights::Given(vec![1.0, -1.0, 1.0])))
             .contains("weight -1 at 1")

@@ -327,7 +327,7 @@ fn invalid_options_are_refused() {
     );
     world.refuses(
         65,
-        "20: one a row",
+        "20: one per row",
         &newton(&["--sample-weight", "two.txt"]),
     );
     world.refuses(74, "none.txt", &newton(&["--sample-weight", "none.txt"]));

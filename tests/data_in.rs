@@ -44,7 +44,7 @@ fn arrays_and_their_dataset_give_the_same_fit() {
 
     // The model of arrays has no transform of photographs.
     succeeds(&world.run(PREDICT, &["plain", "data/test.x.npy"]));
-    world.refuses(65, &["image_00001.jpg", "knows no transform"], |world| {
+    world.refuses(65, &["image_00001.jpg", "has no transform"], |world| {
         world.run(PREDICT, &["plain", "photographs/jpg/image_00001.jpg"])
     });
     for args in [

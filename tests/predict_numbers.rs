@@ -379,7 +379,7 @@ fn options_without_effect_are_refused_and_unlabelled_rows_counted() {
     assert_eq!(output.status.code(), Some(0));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("rows without a label: 2;"), "{stderr}");
-    assert!(stderr.contains("does not know: 1 (w)"), "{stderr}");
+    assert!(stderr.contains("no class of the model: 1 (w)"), "{stderr}");
     world.refuses(65, &["p/", "the name of a folder"], |world| {
         world.run(PREDICT, &["m", "x.npy", "--npy", "p/"])
     });

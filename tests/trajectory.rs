@@ -145,18 +145,19 @@ fn trajectories_of_other_fits_are_refused() {
         assert!(error.to_string().contains("t.npy"), "{error}");
     }
     // Existing files of either name are not overwritten.
-    for name in ["mine.npy", ".mine.npy.partial"] {
+    for (name, message) in [
+        ("mine.npy", "mine.npy: already exists"),
+        (".mine.npy.partial", ".mine.npy.partial: name: found"),
+    ] {
         let mine = dir.path().join(name);
         std::fs::write(&mine, "days of work").unwrap();
         let error = record(&samples, &options, &dir.path().join("mine.npy")).unwrap_err();
-        assert!(
-            error.to_string().contains(&format!("{name}: name: found")),
-            "{error}"
-        );
+        assert!(error.to_string().contains(message), "{error}");
         assert_eq!(std::fs::read(&mine).unwrap(), b"days of work");
         std::fs::remove_file(&mine).unwrap();
     }
-    let error = record(&samples, &options, &dir.path().join("absent/t.npy")).unwrap_err();
+    let file = dir.path().join("t.npy/t.npy");
+    let error = record(&samples, &options, &file).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
     // States of two fits in one file, which is then not there.
     let path = dir.path().join("two.npy");
@@ -166,4 +167,28 @@ fn trajectories_of_other_fits_are_refused() {
     assert!(error.contains("6 values, expected 5"), "{error}");
     drop(writer);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn one_process_writes_a_trajectory_and_its_remains_are_replaced() {
+    let dir = scratch();
+    let path = dir.path().join("t.npy");
+    let partial = dir.path().join(".t.npy.partial");
+    let mut writer = TrajectoryWriter::create(&path).unwrap();
+    writer.push(&[1.0; 5000]).unwrap();
+    let error = TrajectoryWriter::create(&path).unwrap_err();
+    assert!(matches!(error, Error::Locked { .. }), "{error}");
+    let left = std::fs::read(&partial).unwrap();
+    drop(writer);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+
+    // As after a kill: the lock is free, the temporary file is there.
+    for length in [0, 128, left.len()] {
+        std::fs::write(&partial, &left[..length.min(left.len())]).unwrap();
+        let mut writer = TrajectoryWriter::create(&path).unwrap();
+        writer.push(&[2.0; 3]).unwrap();
+        writer.finish().unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        std::fs::remove_file(&path).unwrap();
+    }
 }

@@ -1,4 +1,4 @@
-//! NumPy arrays as flowreg's rows, labels, weights and models, and back.
+//! Conversions between NumPy arrays and flowreg's rows, labels, weights and models.
 
 use flowreg::{ClassWeights, Model, Rows, SampleWeights, Samples};
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
@@ -9,13 +9,13 @@ use pyo3::types::PyDict;
 
 use crate::errors::to_python;
 
-/// Features and their labels, as Python passes them.
+/// Features and labels from Python.
 pub(crate) type Labelled<'py> = (PyReadonlyArray2<'py, f32>, PyReadonlyArray1<'py, u32>);
 
-/// Weight and bias of a model, as Python passes them.
+/// Weight and bias of a model from Python.
 pub(crate) type Start<'py> = (PyReadonlyArray2<'py, f32>, PyReadonlyArray1<'py, f32>);
 
-/// Labelled rows, borrowed. The features of a row lie side by side; rows may lie apart.
+/// Borrows labelled rows. The features of a row must be contiguous; the rows need not be.
 pub(crate) fn samples<'a>(
     x: &'a PyReadonlyArray2<'_, f32>,
     labels: &'a PyReadonlyArray1<'_, u32>,
@@ -40,15 +40,15 @@ pub(crate) fn samples<'a>(
         None => 0,
         Some(before) => before * stride as usize + features,
     };
-    // SAFETY: NumPy's array of this shape and these strides, which are multiples of a value and not
-    // negative, spans these values; it is aligned and lives as long as `x`. Python may write to it while
-    // the fit reads, as it may while any library computes with the interpreter released.
+    // SAFETY: NumPy's array of this shape and these strides, which are non-negative multiples of the
+    // size of a value, spans these values; it is aligned and lives as long as `x`. Python may write to
+    // it while the fit reads, as with every library that releases the interpreter.
     let values = unsafe { std::slice::from_raw_parts(x.data(), values) };
     let rows = Rows::strided(values, rows, features, stride as usize).map_err(to_python)?;
     Samples::from_rows(rows, labels.as_slice()?, classes).map_err(to_python)
 }
 
-/// Labelled rows to validate on, if there are any, borrowed.
+/// Borrows the validation rows, if there are any.
 pub(crate) fn validation<'a>(
     rows: &'a Option<Labelled<'_>>,
     classes: usize,
@@ -81,7 +81,7 @@ pub(crate) fn model((weight, bias): &Start<'_>) -> PyResult<Model> {
     Model::new(weight, bias).map_err(to_python)
 }
 
-/// Set `weight` (c x d) and `bias` (c).
+/// Sets `weight` (c x d) and `bias` (c) in `dict`.
 pub(crate) fn set_model(dict: &Bound<'_, PyDict>, model: &Model) -> PyResult<()> {
     let py = dict.py();
     let shape = [model.outputs(), model.weight().cols()];
@@ -90,7 +90,7 @@ pub(crate) fn set_model(dict: &Bound<'_, PyDict>, model: &Model) -> PyResult<()>
     dict.set_item("bias", model.bias().to_pyarray(py))
 }
 
-/// A matrix of these values, row by row.
+/// The matrix of these values (row-major) with this number of columns.
 pub(crate) fn matrix<'py>(
     py: Python<'py>,
     values: Vec<f64>,

@@ -1,4 +1,4 @@
-//! Datasets that flowreg-prep made, and the memory that there is.
+//! Datasets of flowreg-prep, and the available memory.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::progress::run;
 
-/// Hold the features and labels of a split against their checksums, and return the names of the
+/// Check the features and labels of a split against their checksums, and return the names of the
 /// classes. The arrays are SPLIT.x.npy and SPLIT.y.npy in the directory.
 #[pyfunction]
 #[pyo3(signature = (directory, split, *, threads=None))]
@@ -25,7 +25,7 @@ pub(crate) fn verify_split(
     })
 }
 
-/// Bytes of memory that can be had, as far as the system tells.
+/// Available memory in bytes; None if the system does not report it.
 #[pyfunction]
 pub(crate) fn available_memory() -> Option<u64> {
     plan::available_memory()

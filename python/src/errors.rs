@@ -1,4 +1,4 @@
-//! flowreg's errors as Python's exceptions.
+//! Conversion of flowreg's errors to Python exceptions.
 
 use std::any::Any;
 use std::io;
@@ -33,7 +33,7 @@ pub(crate) fn to_python(error: Error) -> PyErr {
         | Error::Npy { .. }
         | Error::Tensors { .. } => PyValueError::new_err(text),
         Error::Memory { .. } => PyMemoryError::new_err(text),
-        // The kind chooses among OSError's own kinds.
+        // The kind selects the subclass of OSError.
         Error::Io { source, .. } => io::Error::new(source.kind(), text).into(),
         Error::Exists { .. } | Error::Checkpoint { .. } => PyFileExistsError::new_err(text),
         Error::Locked { .. } | Error::Changed { .. } => PyOSError::new_err(text),
@@ -43,8 +43,10 @@ pub(crate) fn to_python(error: Error) -> PyErr {
 
 /// The exception of a panic.
 pub(crate) fn of_panic(payload: &(dyn Any + Send)) -> PyErr {
-    let said = (payload.downcast_ref::<&str>().copied())
+    let message = (payload.downcast_ref::<&str>().copied())
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
-    PyRuntimeError::new_err(format!("flowreg: internal fault: {said}; please report it"))
+    PyRuntimeError::new_err(format!(
+        "flowreg: internal fault: {message}; please report it"
+    ))
 }

@@ -11,9 +11,9 @@ use crate::arrays::{self, Labelled, Start, set_model};
 use crate::errors::to_python;
 use crate::progress::run;
 
-/// Minimise mean loss + (l2/2) |W|² for each of `values`, l2 itself or scikit-learn's C by
-/// `penalty`; the model returned is that of the penalty chosen by `folds` or `validation`, of the
-/// only one, or of the weakest.
+/// Minimise mean loss + (l2/2) |W|² for each of `values`, which are values of l2 or of scikit-learn's
+/// C (`penalty`). The model is that of the penalty chosen by `folds` or `validation`; without them,
+/// that of the weakest penalty.
 #[pyfunction]
 #[pyo3(signature = (
     x, labels, classes, *, penalty, values, solver="newton", tolerance=1e-5, fold_tolerance=1e-3,
@@ -88,7 +88,7 @@ pub(crate) fn fit_path<'py>(
     Ok(dict)
 }
 
-/// The exception of a word that names no option.
+/// The exception for an unknown value of an option.
 pub(crate) fn unknown(option: &str, found: &str, expected: &str) -> PyErr {
     PyValueError::new_err(format!("{option}: found {found:?}, expected {expected}"))
 }
@@ -106,7 +106,7 @@ fn given_folds(
     Ok(Folds::given(folds?))
 }
 
-/// Set how a solve ended.
+/// Sets the status and the measurements of a solve in `dict`.
 pub(crate) fn set_report(dict: &Bound<'_, PyDict>, report: &SolveReport) -> PyResult<()> {
     let status = match report.status {
         Status::Converged => "converged",

@@ -1,4 +1,4 @@
-//! A fit on a thread of its own, while the calling thread listens.
+//! Runs a fit on another thread while the calling thread forwards its events to Python.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
@@ -13,14 +13,14 @@ use crate::arrays::{matrix, set_model};
 use crate::errors::{in_python_names, of_panic, to_python};
 use crate::path::set_report;
 
-/// How often the calling thread looks for Ctrl-C.
-const LOOK: Duration = Duration::from_millis(20);
-/// Events that wait to be told. Few, as those of held-out rows are large.
-const WAITING: usize = 4;
+/// Interval at which the calling thread checks for Ctrl-C.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Capacity of the queue of events: small, because events of held-out rows are large.
+const QUEUE_CAPACITY: usize = 4;
 
-/// Do `work` with the interpreter released. Events go to `callback` and warnings to Python's
-/// `warnings`, from the calling thread. If one of them raises, or Ctrl-C is pressed, `work` is
-/// cancelled and the exception is raised.
+/// Runs `work` with the interpreter released. The calling thread passes events to `callback` and
+/// warnings to Python's `warnings`. If one of them raises, or Ctrl-C is pressed, `work` is cancelled
+/// and the exception is raised.
 pub(crate) fn run<T: Send>(
     py: Python<'_>,
     cancel: &Cancel,
@@ -40,23 +40,23 @@ pub(crate) fn run<T: Send>(
     };
     py.detach(|| {
         thread::scope(|scope| {
-            let (sender, receiver) = sync_channel(WAITING);
+            let (sender, receiver) = sync_channel(QUEUE_CAPACITY);
             let fit = scope.spawn(move || {
                 work(&mut |event| {
                     if wants_all || matches!(event, Event::Warning(_)) {
-                        // Nobody listens any more once the fit is cancelled.
+                        // Sending fails after the fit is cancelled.
                         let _ = sender.send(event);
                     }
                 })
             });
-            let listened = listen(&receiver, &mut tell);
-            if listened.is_err() {
+            let forwarded = forward(&receiver, &mut tell);
+            if forwarded.is_err() {
                 cancel.cancel();
             }
             drop(receiver);
-            let ended = fit.join();
-            listened?;
-            match ended {
+            let result = fit.join();
+            forwarded?;
+            match result {
                 Ok(result) => result.map_err(to_python),
                 Err(payload) => Err(of_panic(&*payload)),
             }
@@ -64,33 +64,33 @@ pub(crate) fn run<T: Send>(
     })
 }
 
-/// Warn the line that called the package.
+/// Issues a Python warning for the line that called the package.
 fn warn(py: Python<'_>, text: &str) -> PyResult<()> {
     let module = py.import("flowreg._warnings")?;
     module.call_method1("warn", (in_python_names(text),))?;
     Ok(())
 }
 
-/// Tell events until the fit ends; look for Ctrl-C now and then.
-fn listen(
+/// Calls `tell` with each event until the fit ends, and checks for Ctrl-C at intervals.
+fn forward(
     receiver: &Receiver<Event>,
     tell: &mut impl FnMut(Event) -> PyResult<()>,
 ) -> PyResult<()> {
-    let mut looked = Instant::now();
+    let mut last_check = Instant::now();
     loop {
-        match receiver.recv_timeout(LOOK) {
+        match receiver.recv_timeout(POLL_INTERVAL) {
             Ok(event) => tell(event)?,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
-        if looked.elapsed() >= LOOK {
+        if last_check.elapsed() >= POLL_INTERVAL {
             Python::attach(|py| py.check_signals())?;
-            looked = Instant::now();
+            last_check = Instant::now();
         }
     }
 }
 
-/// An event as a dict whose `event` says its kind; `None` for those that Python is not told.
+/// The event as a dict, with its kind in `event`; `None` for events that are not passed to Python.
 fn to_dict(py: Python<'_>, event: Event) -> PyResult<Option<Bound<'_, PyDict>>> {
     let dict = PyDict::new(py);
     let kind = match event {
@@ -126,7 +126,7 @@ fn to_dict(py: Python<'_>, event: Event) -> PyResult<Option<Bound<'_, PyDict>>> 
             set_report(&dict, &solved.report)?;
             "solved"
         }
-        // Without rows to score by, a penalty that was fitted is scored by nothing.
+        // Without validation rows or folds there is no score.
         Event::Scored(entry) if entry.val_loss.is_some() => {
             dict.set_item("l2", entry.l2)?;
             dict.set_item("val_loss", entry.val_loss)?;
@@ -139,7 +139,7 @@ fn to_dict(py: Python<'_>, event: Event) -> PyResult<Option<Bound<'_, PyDict>>> 
     Ok(Some(dict))
 }
 
-/// Set what is known of an epoch.
+/// Sets the statistics of an epoch in `dict`.
 pub(crate) fn set_epoch(dict: &Bound<'_, PyDict>, epoch: &flowreg::Epoch) -> PyResult<()> {
     dict.set_item("epoch", epoch.epoch)?;
     dict.set_item("lr", epoch.lr)?;

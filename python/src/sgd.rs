@@ -12,8 +12,8 @@ use crate::errors::to_python;
 use crate::path::unknown;
 use crate::progress::{run, set_epoch};
 
-/// Follow torch.optim.SGD over the mean loss. `lr=None` is 1/L, L a bound on the loss's curvature;
-/// `start` is a weight and a bias, and takes the place of `init`.
+/// Minimise the mean loss by torch.optim.SGD. `lr=None` is 1/L, where L is a Lipschitz constant of the
+/// gradient. `start` is a weight and a bias; if it is given, `init` is ignored.
 #[pyfunction]
 #[pyo3(signature = (
     x, labels, classes, *, lr=0.01, epochs=100, momentum=0.0, dampening=0.0, nesterov=false,

@@ -9,7 +9,7 @@ use crate::cli::info;
 /// Times of consecutive laps.
 pub struct Stopwatch {
     last: Instant,
-    stopwatch: Vec<(String, f64)>,
+    laps: Vec<(String, f64)>,
 }
 
 impl Stopwatch {
@@ -18,7 +18,7 @@ impl Stopwatch {
     pub fn new() -> Stopwatch {
         Stopwatch {
             last: Instant::now(),
-            stopwatch: Vec::new(),
+            laps: Vec::new(),
         }
     }
 
@@ -26,33 +26,33 @@ impl Stopwatch {
     pub fn end(&mut self, name: &str) {
         let now = Instant::now();
         let seconds = now.duration_since(self.last).as_secs_f64();
-        self.stopwatch.push((name.to_string(), seconds));
+        self.laps.push((name.to_string(), seconds));
         self.last = now;
     }
 
     /// Ends a lap with parts of known time; the remaining time is recorded as `rest`.
     pub fn end_with_parts(&mut self, parts: &[(&str, f64)], rest: &str) {
         self.end(rest);
-        let (name, whole) = self.stopwatch.pop().expect("it just ended");
+        let (name, whole) = self.laps.pop().expect("`end` pushed a lap");
         let known: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
         let parts = parts
             .iter()
             .map(|&(name, seconds)| (name.to_string(), seconds));
-        self.stopwatch.extend(parts);
-        self.stopwatch.push((name, whole - known));
+        self.laps.extend(parts);
+        self.laps.push((name, whole - known));
     }
 
     /// Prints all laps and their sum.
     pub fn print(&self) {
-        for (name, seconds) in &self.stopwatch {
+        for (name, seconds) in &self.laps {
             info(format_args!("  {name:32} {:9.2} ms", 1e3 * seconds));
         }
-        let sum: f64 = self.stopwatch.iter().map(|(_, seconds)| seconds).sum();
+        let sum: f64 = self.laps.iter().map(|(_, seconds)| seconds).sum();
         info(format_args!("  {:32} {:9.2} ms", "in all", 1e3 * sum));
     }
 }
 
-/// Peak memory of the process without maps of files (Linux: anonymous pages), sampled every
+/// Peak memory of the process without mapped files (on Linux: anonymous pages), sampled every
 /// millisecond.
 pub struct PeakMemory {
     stop: Sender<()>,
@@ -80,7 +80,7 @@ impl PeakMemory {
             let megabytes = bytes as f64 / 1e6;
             info(format_args!(
                 "  {:32} {megabytes:9.2} MB",
-                "peak memory beside the maps"
+                "peak memory without mapped files"
             ));
         }
     }

@@ -27,14 +27,14 @@ use crate::io::mmap;
 pub use self::measure::{PeakMemory, Stopwatch};
 pub use self::values::{delimiter, every, finite, learning_rate};
 
-/// Exit code for a command line that cannot be understood.
+/// Exit code for an invalid command line.
 const USAGE: u8 = 64;
 /// Exit code for output that could not be written.
 const OUTPUT: u8 = 74;
 /// Exit code for a bug: a panic.
 const BUG: u8 = 70;
 /// Predicted time, in seconds, above which a forecast is printed.
-pub const WORTH_A_FORECAST: f64 = 10.0;
+pub const MIN_FORECAST_SECONDS: f64 = 10.0;
 
 /// The output mode of a binary; the arguments set it once.
 #[derive(Clone, Copy, PartialEq)]
@@ -44,7 +44,7 @@ enum OutputMode {
     Json,
 }
 
-/// The program that runs, for the lines that it prints.
+/// The running program: its name, output mode and options.
 static PROGRAM: RwLock<Program> = RwLock::new(Program {
     name: "flowreg",
     mode: OutputMode::Lines,
@@ -52,14 +52,14 @@ static PROGRAM: RwLock<Program> = RwLock::new(Program {
 });
 
 struct Program {
-    /// Begins its lines on stderr.
+    /// Prefix of its lines on stderr.
     name: &'static str,
     mode: OutputMode,
-    /// The long options that it has, without dashes.
+    /// Its long options, without dashes.
     options: Vec<String>,
 }
 
-/// Parameters of the library with another name on the command line.
+/// Parameters of the library whose options have another name, with that name.
 const OPTION_NAMES: [(&str, &str); 8] = [
     ("backend", "gemm"),
     ("checkpoints", "checkpoint-every"),
@@ -85,7 +85,7 @@ enum Stream {
 }
 
 impl Stream {
-    /// Write whole lines, unless some could not be written before.
+    /// Writes whole lines, unless an earlier write failed.
     fn write(stream: &'static Mutex<Stream>, mut to: impl Write, lines: &str) {
         let mut state = lock(stream);
         if let Stream::Open = *state {
@@ -121,7 +121,7 @@ fn set_program(name: &'static str, mode: OutputMode, options: Vec<String>) {
     };
 }
 
-/// A message of the library with its parameters (`` `l2` ``) replaced by the program's options
+/// Replaces the parameters in a message of the library (`` `l2` ``) by the program's options
 /// (`--l2`).
 fn with_options(message: &str) -> String {
     let program = program();
@@ -154,31 +154,31 @@ fn mode() -> OutputMode {
     program().mode
 }
 
-/// For a binary, whose process is its own: Ctrl-C and SIGTERM ask for a stop, a panic is one line
-/// on stderr, and so is a file that is cut short while it is mapped.
+/// Sets the handlers of the process, for the binaries: Ctrl-C and SIGTERM stop the work; a panic,
+/// or the truncation of a mapped file, prints one line on stderr.
 pub fn own_process() {
     std::panic::set_hook(Box::new(|panic| {
-        complain(&format!("bug: {}", in_one_line(&panic.to_string())), BUG);
+        print_error(&format!("bug: {}", in_one_line(&panic.to_string())), BUG);
     }));
-    // Of the signal's handler, which may not make a line itself.
+    // The message is formatted in advance: a signal handler may not allocate.
     mmap::exit_on_truncation(|message| line_of_error(message, mmap::CUT_SHORT));
     if let Err(error) = signals::listen() {
         warn(error);
     }
 }
 
-/// Parse the arguments, of which the first is the program's name; run; turn an error into one line
-/// on stderr and an exit code.
+/// Runs a program: parses the arguments (the first is the program's name), calls `run`, and turns
+/// an error into one line on stderr and an exit code.
 ///
-/// Every program also understands `--quiet`, `--json-logs`, `--completions SHELL` and `--man`.
-/// Nothing of the process is changed: handlers of signals are [`own_process`]'s.
+/// Every program also has the options `--quiet`, `--json-logs`, `--completions SHELL` and `--man`.
+/// The process is not changed: [`own_process`] sets the handlers.
 pub fn main<A: Parser>(
     name: &'static str,
     args: impl IntoIterator<Item = OsString>,
     run: impl FnOnce(A) -> Result<()>,
 ) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    // Arguments that cannot be understood are reported as JSON, too.
+    // Invalid arguments are reported as JSON, too.
     let is_json = args.iter().any(|argument| argument == "--json-logs");
     let mode = if is_json {
         OutputMode::Json
@@ -197,7 +197,7 @@ pub fn main<A: Parser>(
                 }
                 _ => (error.to_string(), error.exit_code()),
             }),
-            Err(_) => return ExitCode::from(BUG), // The hook has said it.
+            Err(_) => return ExitCode::from(BUG), // The panic hook printed it.
         },
         Ok(None) => Ok(()),
         Err(error) if error.use_stderr() => Err((first_paragraph(&error.to_string()), USAGE)),
@@ -214,14 +214,14 @@ pub fn main<A: Parser>(
     match result.and_then(|()| printed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err((message, code)) => {
-            complain(&message, code);
+            print_error(&message, code);
             ExitCode::from(code)
         }
     }
 }
 
-/// An error as one line on stderr.
-pub fn complain(message: &str, code: u8) {
+/// Prints an error as one line on stderr.
+pub fn print_error(message: &str, code: u8) {
     note(line_of_error(message, code));
 }
 
@@ -234,7 +234,7 @@ fn line_of_error(message: &str, code: u8) -> String {
     )
 }
 
-/// A warning as one line on stderr: `flowreg-fit: MESSAGE`, or with `--json-logs`
+/// Prints a warning as one line on stderr: `flowreg-fit: MESSAGE`, or with `--json-logs`
 /// `{"event":"warning","message":MESSAGE}`. `--quiet` does not silence it.
 pub fn warn(message: impl std::fmt::Display) {
     let message = escaped(&with_options(&message.to_string())).into_owned();
@@ -252,15 +252,15 @@ fn line(message: &str, event: &Value) -> String {
     }
 }
 
-/// The arguments; `None` if completions or a man page were asked for, which are printed.
+/// Parses the arguments. Returns `None` after it printed completions or the man page.
 fn parse<A: Parser>(
     name: &'static str,
     args: Vec<OsString>,
 ) -> std::result::Result<Option<A>, clap::Error> {
     let mut command = with_common_arguments(A::command());
-    let asked = (command.clone().subcommand_required(false)).try_get_matches_from(args.clone());
-    if let Ok(matches) = &asked
-        && print_about_itself(&mut command, name, matches)
+    let requested = (command.clone().subcommand_required(false)).try_get_matches_from(args.clone());
+    if let Ok(matches) = &requested
+        && print_completions_or_man(&mut command, name, matches)
     {
         return Ok(None);
     }
@@ -286,18 +286,13 @@ fn options_of(command: &Command) -> Vec<String> {
 fn with_common_arguments(command: Command) -> Command {
     let flag = |id: &'static str, long: &'static str, help: &'static str| {
         let arg = Arg::new(id).long(long).action(ArgAction::SetTrue);
-        arg.help(help).help_heading("Talking")
+        arg.help(help).help_heading("Output")
     };
-    let quiet = flag(
-        "quiet",
-        "quiet",
-        "Say nothing but warnings, errors and results",
-    )
-    .global(true);
+    let quiet = flag("quiet", "quiet", "Print only warnings, errors and results").global(true);
     let json_logs = flag(
         "json_logs",
         "json-logs",
-        "Say everything as lines of JSON, on stderr too",
+        "Print everything as lines of JSON, on stderr too",
     );
     let completions = Arg::new("completions")
         .long("completions")
@@ -310,12 +305,12 @@ fn with_common_arguments(command: Command) -> Command {
                 .value_parser(value_parser!(Shell))
                 .exclusive(true)
                 .help("Print the completions of a shell")
-                .help_heading("Talking"),
+                .help_heading("Output"),
         )
         .arg(flag("man", "man", "Print the man page").exclusive(true))
 }
 
-fn print_about_itself(command: &mut Command, name: &str, matches: &ArgMatches) -> bool {
+fn print_completions_or_man(command: &mut Command, name: &str, matches: &ArgMatches) -> bool {
     let mut text = Vec::new();
     if let Some(shell) = matches.get_one::<Shell>("completions") {
         clap_complete::generate(*shell, command, name, &mut text);
@@ -335,26 +330,26 @@ fn print_about_itself(command: &mut Command, name: &str, matches: &ArgMatches) -
     true
 }
 
-/// Print a line that was asked for, a result, on standard output.
+/// Prints a line of the results on standard output.
 ///
-/// A reader that has gone away ends the printing and nothing else. Where a line cannot be
-/// written (a full disk), nothing more is, and [`main`] ends with exit code 74 when the work is
-/// done.
+/// If the reader closes the pipe, later lines are dropped and the work continues. After a failed
+/// write (a full disk) no later line is written, and [`main`] returns exit code 74 at the end.
 pub fn print(line: impl std::fmt::Display) {
     print_text(&format!("{line}\n"));
 }
 
-/// [`print`] for whole lines, in one write.
+/// Prints whole lines like [`print`], in one write.
 pub fn print_text(lines: &str) {
     Stream::write(&STDOUT, io::stdout().lock(), lines);
 }
 
-/// Print a value as one line of JSON on standard output, without control characters.
+/// Prints a value as one line of JSON on standard output, without control characters.
 pub fn print_json(value: &Value) {
     print(json_line(value));
 }
 
-/// JSON escapes those below U+0020; the others only occur within strings, too.
+/// One line of JSON with all unprintable characters escaped. serde_json escapes only those below
+/// U+0020; the others occur in strings alone, where `\u` is valid.
 fn json_line(value: &Value) -> String {
     let line = value.to_string();
     if !line.contains(is_unprintable) {
@@ -370,17 +365,16 @@ fn json_line(value: &Value) -> String {
     line.chars().map(escape).collect()
 }
 
-/// Print lines on standard error: a result that standard output has no place for. Where they
-/// cannot be written, [`main`] ends with exit code 74.
+/// Prints a line on standard error. After a failed write [`main`] returns exit code 74.
 pub fn note(line: impl std::fmt::Display) {
     Stream::write(&STDERR, io::stderr().lock(), &format!("{line}\n"));
 }
 
-/// Whether somebody reads standard output.
+/// Whether standard output is open: false once its reader closed it.
 ///
 /// # Errors
-/// [`Error::Io`] once a line could not be written.
-pub fn is_read() -> Result<bool> {
+/// [`Error::Io`] after a failed write.
+pub fn stdout_is_open() -> Result<bool> {
     match &*lock(&STDOUT) {
         Stream::Open => Ok(true),
         Stream::Closed => Ok(false),
@@ -400,7 +394,7 @@ fn is_unprintable(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A name with the characters written out (`\x1b`) that a terminal takes for orders.
+/// A text with the characters escaped (`\x1b`) that a terminal would interpret.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unprintable) {
         return Cow::Borrowed(text);
@@ -449,7 +443,7 @@ pub fn event(name: &str, data: &impl serde::Serialize) -> bool {
 
 /// Prints the forecast of work that takes more than ten seconds: time, memory and disk.
 pub fn forecast(seconds: f64, memory: f64, disk: f64) {
-    if seconds < WORTH_A_FORECAST {
+    if seconds < MIN_FORECAST_SECONDS {
         return;
     }
     let data = json!({"seconds": seconds, "memory_bytes": memory, "disk_bytes": disk});
@@ -483,7 +477,8 @@ pub fn bytes(count: f64) -> String {
     }
 }
 
-/// A bar with rate and time left on a terminal; nothing elsewhere, or if lines are not wanted.
+/// A progress bar with rate and time left. It is hidden unless stderr is a terminal, and with
+/// `--quiet` or `--json-logs`.
 pub fn progress(steps: u64, what: &'static str) -> ProgressBar {
     bar(
         steps,
@@ -492,7 +487,7 @@ pub fn progress(steps: u64, what: &'static str) -> ProgressBar {
     )
 }
 
-/// The same for bytes.
+/// A progress bar like that of [`progress`], in bytes.
 pub fn progress_bytes(bytes: u64, what: &'static str) -> ProgressBar {
     let template = "{prefix} {bar:32} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left {msg}";
     bar(bytes, what, template)
@@ -506,7 +501,7 @@ fn bar(steps: u64, what: &'static str, template: &str) -> ProgressBar {
     ProgressBar::new(steps).with_style(style).with_prefix(what)
 }
 
-/// clap's message without its pointer to `--help` and its colours.
+/// The first paragraph of clap's message in one line, without the reference to `--help`.
 fn first_paragraph(message: &str) -> String {
     let paragraph = message.split("\n\n").next().unwrap_or(message);
     in_one_line(paragraph.trim_start_matches("error: "))
@@ -521,7 +516,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_are_called_as_the_options() {
+    fn parameters_become_options_of_the_program() {
         set_program(
             "flowreg-fit",
             OutputMode::Lines,
@@ -546,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_written_out() {
+    fn control_characters_are_escaped() {
         assert_eq!(escaped("rose.jpg"), "rose.jpg");
         assert_eq!(escaped("a\u{202e}"), "a\\u{202e}");
         assert_eq!(json_line(&json!("\u{9b}é\x1b")), r#""\u009bé\u001b""#);

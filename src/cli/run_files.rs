@@ -15,34 +15,34 @@ use crate::path::{Folds, Optimizer, PathFit, PathOptions};
 use crate::sgd::{Fit, FitOptions, Timings};
 use crate::solver::report::SolveReport;
 
-/// One JSON object an epoch.
+/// One JSON object per epoch or step.
 pub const HISTORY: &str = "history.jsonl";
 /// Options and results.
 pub const SUMMARY: &str = "summary.json";
-/// Summaries are small; more is refused before it is read.
+/// Limit on the size of a summary, in bytes; a larger file is refused before it is read.
 const MAX_SUMMARY: u64 = 1 << 20;
-/// Weight, bias and what they mean.
+/// Weight, bias and metadata of the model.
 pub const MODEL: &str = "model.safetensors";
-/// Every epoch's Gram coordinates, if they were asked for.
+/// Gram coordinates of every epoch, with `--save-trajectory`.
 pub const TRAJECTORY: &str = "trajectory.npy";
-/// The model in Gram coordinates, if they were asked for: one row of [`TRAJECTORY`].
+/// Gram coordinates of the model, with `--save-coordinates`: one row of [`TRAJECTORY`].
 pub const COORDINATES: &str = "coordinates.npy";
 
-/// Mean and deviation of the features that [`COORDINATES`] belong to, if they were standardized.
+/// Mean and deviation of the features to which [`COORDINATES`] belong, with `--standardize`.
 pub const SCALING: &str = "scaling.safetensors";
 
-/// The penalties that were tried, if there were several.
+/// The penalties of the path, if there are several.
 pub const PATH: &str = "path.json";
 
-/// `summary.json`. `train_seconds` is fitting and nothing else; after `--resume`, of the last
-/// process only.
+/// `summary.json`. `train_seconds` is the time of the fit alone; after `--resume`, that of the last
+/// process.
 ///
-/// Accuracies and losses of `train_` and `eval_` are means over the rows, in which a row of the
-/// split that was fitted counts by its sample weight; class weights and label smoothing do not
-/// enter. With `--calibrate`, `eval_loss` is of the probabilities that flowreg-predict and exports
-/// give, and `train_loss` (like `objective`) of those without the temperature.
+/// Accuracies and losses of `train_` and `eval_` are means over the rows, weighted by the sample
+/// weights on the training split; they exclude class weights and label smoothing. With
+/// `--calibrate`, `eval_loss` includes the temperature, like the probabilities of flowreg-predict
+/// and of exports; `train_loss` and `objective` exclude it.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)] // The field names say it; README explains the file.
+#[allow(missing_docs)] // The names suffice; README explains the file.
 pub struct Summary {
     pub flowreg: &'static str,
     pub engine: EngineKind,
@@ -78,17 +78,18 @@ pub struct Summary {
     pub calibration: Option<Calibration>,
 }
 
-/// What is particular to an optimizer.
+/// The part of the summary that depends on the optimizer.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum SolverSummary {
-    /// By torch's rule.
+    /// Of an SGD fit.
     Sgd(SgdSummary),
-    /// To the optimum.
+    /// Of a converged fit.
     Converged(PathSummary),
 }
 
-/// `epochs` are those that were run; `seconds` add up to `train_seconds`.
+/// The summary of an SGD fit. `epochs` is the number of epochs run; `seconds` add up to
+/// `train_seconds`.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct SgdSummary {
@@ -109,7 +110,8 @@ pub struct SgdSummary {
     pub seconds: Timings,
 }
 
-/// The penalty that was given or chosen, and the end of the search; `iterations` are its own.
+/// The summary of a converged fit: the given or chosen penalty and the report of its solve, whose
+/// steps are `iterations`.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct PathSummary {
@@ -169,14 +171,14 @@ pub fn model_file(path: &Path) -> PathBuf {
     }
 }
 
-/// Write the model into an output in the making.
+/// Writes the model into the temporary directory of the run.
 pub fn write_model(staging: &Staging, model: &Model) -> Result<()> {
     model.save(staging.dir().join(MODEL))
 }
 
-/// Write what there is to say about a fit into an output in the making; the caller publishes it.
+/// Writes history and summary into the temporary directory of the run; the caller publishes it.
 ///
-/// `history` is one object an epoch or step.
+/// `history` has one object per epoch or step.
 pub fn write(staging: &Staging, history: &[impl Serialize], summary: &Summary) -> Result<()> {
     let lines = history.iter();
     let lines: String = lines
@@ -186,27 +188,27 @@ pub fn write(staging: &Staging, history: &[impl Serialize], summary: &Summary) -
     write_json(staging, SUMMARY, summary)
 }
 
-/// Write a value as JSON into an output in the making.
+/// Writes a value as JSON into the temporary directory of the run.
 pub fn write_json(staging: &Staging, name: &str, value: &impl Serialize) -> Result<()> {
     let mut json = serde_json::to_vec_pretty(value).expect("plain data");
     json.push(b'\n');
     staging.write(name, &json)
 }
 
-/// What a later command needs to know of a finished run.
+/// The part of `summary.json` that later commands read.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Fitted {
     /// Split that was fitted.
     pub train_split: String,
     /// Classes that were fitted.
     pub classes: usize,
-    /// What `--standardize` did: none, center, scale or both.
+    /// The standardization of the features.
     #[serde(default)]
     pub standardize: Standardize,
 }
 
 impl Fitted {
-    /// The scale of the features that the coordinates belong to; `None` if it is their own.
+    /// The scale of the features to which the coordinates belong; `None` without standardization.
     ///
     /// # Errors
     /// Those of [`Scaler::load`].
@@ -218,7 +220,7 @@ impl Fitted {
     }
 }
 
-/// Read the summary of a run directory.
+/// Reads the summary of a run directory.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Format`].
@@ -227,5 +229,5 @@ pub fn read_summary(run: &Path) -> Result<Fitted> {
     let doing = "open the run's summary (give the run's directory, not its model file)";
     let bytes = files::read(&path, doing, MAX_SUMMARY)?;
     serde_json::from_slice(&bytes)
-        .map_err(|error| Error::format(&path, "json", error, "what flowreg-fit writes"))
+        .map_err(|error| Error::format(&path, "json", error, "a summary written by flowreg-fit"))
 }

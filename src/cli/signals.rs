@@ -10,7 +10,7 @@ use crate::progress::Cancel;
 /// The signal that was received; 0 for none.
 static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
-/// Installs the signal handlers; for [`super::own_process`].
+/// Installs the handlers of Ctrl-C and SIGTERM; called by [`super::own_process`].
 ///
 /// # Errors
 /// [`Error::Io`] if the operating system refuses.
@@ -23,12 +23,12 @@ pub fn listen() -> Result<()> {
     let listen = || -> std::io::Result<()> {
         let armed = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            // In this order, so that the exit is not armed yet at the first signal.
+            // In this order, so that the first signal does not exit.
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&armed))?;
             flag::register(signal, Arc::clone(&armed))?;
             flag::register_usize(signal, Arc::clone(&SIGNAL), signal as usize)?;
         }
-        // A file beyond `ulimit -f` then is a write error and does not end the process.
+        // With a handler, a write beyond `ulimit -f` is an error and does not end the process.
         #[cfg(unix)]
         flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
         Ok(())
@@ -44,8 +44,10 @@ pub fn signal() -> Option<u8> {
     }
 }
 
+/// Returns an error after a signal.
+///
 /// # Errors
-/// [`Error::Interrupted`] once a signal was received.
+/// [`Error::Interrupted`].
 pub fn check() -> Result<()> {
     cancel().check()
 }

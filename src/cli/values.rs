@@ -1,11 +1,11 @@
-//! Values of options, for clap.
+//! Parsers of option values, for clap.
 
 use std::time::Duration;
 
 use crate::io::checkpoint::Every;
 use crate::sgd::optimizer::LearningRate;
 
-/// A finite number.
+/// Parses a finite number.
 pub fn finite(text: &str) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value.is_finite() => Ok(value),
@@ -14,7 +14,7 @@ pub fn finite(text: &str) -> std::result::Result<f64, String> {
     }
 }
 
-/// The delimiter of a table: one character, or `tab`.
+/// Parses the delimiter of a table: one character, or `tab`.
 pub fn delimiter(text: &str) -> std::result::Result<u8, String> {
     match text.as_bytes() {
         b"tab" | b"\\t" => Ok(b'\t'),
@@ -26,7 +26,7 @@ pub fn delimiter(text: &str) -> std::result::Result<u8, String> {
     }
 }
 
-/// A finite number or `auto`.
+/// Parses a finite number or `auto`.
 pub fn learning_rate(text: &str) -> std::result::Result<LearningRate, String> {
     match text {
         "auto" => Ok(LearningRate::Auto),
@@ -37,7 +37,7 @@ pub fn learning_rate(text: &str) -> std::result::Result<LearningRate, String> {
     }
 }
 
-/// A number of epochs or a time such as 30s, 5m or 2h.
+/// Parses a number of epochs, or a time such as 30s, 5m or 2h.
 pub fn every(text: &str) -> std::result::Result<Every, String> {
     let bad = || "expected a number of epochs, or a time such as 30s, 5m or 2h".to_string();
     let units = [("s", 1), ("m", 60), ("h", 3600)];

@@ -328,7 +328,7 @@ pub(crate) fn refuse_beyond_memory(path: &Path, field: &str, bytes: u64) -> Resu
     }
     let found = format!("{bytes} bytes that must be in memory");
     let expected = format!(
-        "at most the {memory} bytes at hand; save a smaller or plainer array (C order, not compressed)"
+        "at most the {memory} bytes of available memory; save a smaller array, or an uncompressed one in C order"
     );
     Err(Error::format(path, field, found, expected))
 }

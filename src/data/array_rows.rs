@@ -6,7 +6,7 @@ use crate::data::columns::Columns;
 use crate::data::dataset::{BYTES, NumberFormat};
 use crate::data::dataset_writer::block_rows;
 use crate::data::row_reader::{Finish, RowReader};
-use crate::design::samples::room;
+use crate::design::samples::try_with_capacity;
 use crate::error::{Error, Result};
 use crate::io::mmap::Matrix;
 use crate::io::npy::Dtype;
@@ -165,7 +165,7 @@ impl Features {
 
     /// Read all rows into memory.
     pub(crate) fn hold(mut self, fitted: &mut Option<Columns>, cancel: &Cancel) -> Result<Matrix> {
-        let mut values = room(self.rows.saturating_mul(self.features))?;
+        let mut values = try_with_capacity(self.rows.saturating_mul(self.features))?;
         while self.at < self.rows {
             cancel.check()?;
             let start = values.len();
@@ -190,9 +190,9 @@ impl Features {
             return Ok(());
         };
         if let Some(fitted) = fitted {
-            return fitted.refuse_beside(&seen, &self.array.path, of_column);
+            return fitted.refuse_other_split(&seen, &self.array.path, of_column);
         }
-        seen.settle(false, &self.array.path, of_column)?;
+        seen.shift_or_refuse(false, &self.array.path, of_column)?;
         *fitted = Some(seen);
         Ok(())
     }

@@ -131,8 +131,8 @@ pub fn load(
     if bytes > memory {
         let found = format!("arrays of {bytes} bytes in f32");
         let expected = format!(
-            "at most the {memory} bytes of memory at hand: flowreg-prep npy makes a dataset of \
-             them, which is mapped"
+            "at most the {memory} bytes of available memory: flowreg-prep npy converts them to a \
+             dataset, which is mapped"
         );
         return Err(Error::memory("`x`", found, expected));
     }
@@ -212,8 +212,8 @@ impl Opened {
             .position(|format| made(format) != made(&stored[0]))
         {
             let found = "rows with another shift or scale than the first";
-            let expected = "rows of one dataset: give the dataset, or the numbers that it was \
-                            made of";
+            let expected = "rows of one dataset: give the dataset, or the numbers from which it \
+                            was made";
             return Err(Error::format(&parts[other].x, "numbers", found, expected));
         }
         // Rows of a dataset are not converted again; the model gets their format.
@@ -239,7 +239,7 @@ impl Opened {
             let cancel = options.cancel.clone().unwrap_or_default();
             let seen = features[0].statistics(&cancel)?;
             if may_lose[0] {
-                numbers.shift = seen.settle(true, &features[0].array.path, of_column)?;
+                numbers.shift = seen.shift_or_refuse(true, &features[0].array.path, of_column)?;
             }
             fitted = Some(seen);
         }

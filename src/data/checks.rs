@@ -57,7 +57,7 @@ pub fn refuse_one_class<L: Copy + PartialEq + TryInto<usize>>(
         }
         None => "none: no rows".to_string(),
     };
-    let expected = "rows of at least two to train on";
+    let expected = "at least two, with rows to train on";
     Err(Error::format(path, "classes", found, expected))
 }
 
@@ -129,7 +129,7 @@ pub fn missing_in_train(
     };
     let listed = listed(names, classes);
     Some(format!(
-        "{split} has rows of {count} that {train} lacks, which no fit can learn: {listed}"
+        "{split} has rows of {count} without rows in {train}, which cannot be learned: {listed}"
     ))
 }
 

@@ -51,7 +51,7 @@ impl Column {
     }
 
     fn deviation(&self) -> f64 {
-        // Its squares underflow in f64.
+        // The squares of smaller differences underflow in f64.
         if self.spread < 1e-150 {
             return self.spread;
         }
@@ -70,7 +70,7 @@ impl Column {
     }
 
     /// Whether these values, of another split than `train`, lose digits.
-    fn loses_digits_beside(&self, train: &Column) -> bool {
+    fn loses_digits_with(&self, train: &Column) -> bool {
         let deviation = train.deviation().max(self.deviation());
         let is_known = train.values > 0.0 && self.values > 0.0;
         is_known && deviation > 0.0 && self.rounding() > MAX_ROUNDING * deviation
@@ -211,7 +211,7 @@ impl Columns {
     /// # Errors
     /// [`Error::Format`] for a column that loses digits without `center`, or with any shift; `name`
     /// names a column in messages.
-    pub fn settle(
+    pub fn shift_or_refuse(
         &self,
         center: bool,
         path: &Path,
@@ -234,14 +234,14 @@ impl Columns {
     ///
     /// # Errors
     /// [`Error::Format`].
-    pub fn refuse_beside(
+    pub fn refuse_other_split(
         &self,
         other: &Columns,
         path: &Path,
         name: impl Fn(usize) -> String,
     ) -> Result<(), Error> {
         let pair = |j: usize| (self.column(j), other.column(j));
-        let is_refused = |j: usize| pair(j).1.loses_digits_beside(&pair(j).0);
+        let is_refused = |j: usize| pair(j).1.loses_digits_with(&pair(j).0);
         let Some((first, others)) = first_of(self.values.len(), is_refused) else {
             return Ok(());
         };
@@ -259,8 +259,8 @@ impl Columns {
             shift => *shift,
         };
         let expected = format!(
-            "values near those that are fitted (about {mean} of standard deviation {:.3e}), whose \
-             differences f32 keeps: correct the column, or take it out of all tables",
+            "values near the fitted ones (about {mean} of standard deviation {:.3e}), whose \
+             differences f32 keeps: correct the column, or remove it from all tables",
             train.deviation(),
         );
         Err(Error::format(path, name(first), found, expected))
@@ -294,14 +294,14 @@ impl Columns {
     }
 }
 
-/// The first refused column, and a clause that counts the others.
+/// The first refused column, and the number of the others in words.
 fn first_of(columns: usize, is_refused: impl Fn(usize) -> bool) -> Option<(usize, String)> {
     let mut refused = (0..columns).filter(|&j| is_refused(j));
     let first = refused.next()?;
     let others = match refused.count() {
         0 => String::new(),
-        1 => ", and 1 other column is alike".to_string(),
-        others => format!(", and {others} other columns are alike"),
+        1 => ", also in 1 other column".to_string(),
+        others => format!(", also in {others} other columns"),
     };
     Some((first, others))
 }
@@ -378,13 +378,13 @@ mod tests {
     fn rounding_of_another_split_is_compared_with_the_larger_deviation() {
         let times = || (0..100).map(|s| 1.7e9 + f64::from(s));
         let path = Path::new("v.csv");
-        let beside = |train: Columns, other: &[f64], shift: Option<&[f64]>| {
+        let compare = |train: Columns, other: &[f64], shift: Option<&[f64]>| {
             let mut columns = Columns::shifted(1, shift);
             other.iter().for_each(|&x| columns.observe(0, x));
-            train.refuse_beside(&columns, path, |j| format!("column {j}"))
+            train.refuse_other_split(&columns, path, |j| format!("column {j}"))
         };
         let far: Vec<f64> = times().collect();
-        let error = beside(of([1.0, 2.0]), &far, None).unwrap_err().to_string();
+        let error = compare(of([1.0, 2.0]), &far, None).unwrap_err().to_string();
         assert!(
             error.contains("v.csv: column 0: found values about 17000000"),
             "{error}"
@@ -394,11 +394,11 @@ mod tests {
             "{error}"
         );
         // Also a single far value, whose deviation is 0.
-        assert!(beside(of([1.0, 2.0]), &far[3..4], None).is_err());
+        assert!(compare(of([1.0, 2.0]), &far[3..4], None).is_err());
         let train = of(times());
         let shift = train.shift();
-        assert!(beside(train.clone(), &far, shift.as_deref()).is_ok());
-        let error = beside(train, &[1.3, 2.3], shift.as_deref()).unwrap_err();
+        assert!(compare(train.clone(), &far, shift.as_deref()).is_ok());
+        let error = compare(train, &[1.3, 2.3], shift.as_deref()).unwrap_err();
         assert!(error.to_string().contains("about 1.79999"), "{error}");
         for (train, other) in [
             // A small rounding relative to its own deviation; a constant in both, or in one.
@@ -407,9 +407,9 @@ mod tests {
             (of([0.1, 0.1]), [0.3, 0.7]),
             (of([1.0, 2.0]), [0.1, 0.1]),
         ] {
-            assert!(beside(train, &other, None).is_ok(), "{other:?}");
+            assert!(compare(train, &other, None).is_ok(), "{other:?}");
         }
-        assert!(beside(of([]), &far, None).is_ok());
+        assert!(compare(of([]), &far, None).is_ok());
     }
 
     /// A shift does not help if differences are below the smallest f32.
@@ -418,12 +418,18 @@ mod tests {
         let hour = of((0..3600).map(|s| 1.7e9 + f64::from(s)));
         let path = Path::new("x.npy");
         let name = |j: usize| format!("column {j}");
-        assert_eq!(hour.settle(true, path, name).unwrap(), hour.shift());
-        assert!(hour.settle(false, path, name).is_err());
+        assert_eq!(
+            hour.shift_or_refuse(true, path, name).unwrap(),
+            hour.shift()
+        );
+        assert!(hour.shift_or_refuse(false, path, name).is_err());
         for tiny in [1e-50, 1e-45, 1e-200, 1e-310] {
             let columns = of([tiny, 2.0 * tiny, tiny, 3.0 * tiny]);
             for center in [false, true] {
-                let error = columns.settle(center, path, name).unwrap_err().to_string();
+                let error = columns
+                    .shift_or_refuse(center, path, name)
+                    .unwrap_err()
+                    .to_string();
                 assert!(
                     error.contains("multiply the column by a power of ten"),
                     "{error}"
@@ -432,7 +438,7 @@ mod tests {
             }
             let power = 1.0 / tiny.max(1e-300);
             let larger = of([tiny, 2.0 * tiny, tiny, 3.0 * tiny].map(|x| x * power));
-            assert_eq!(larger.settle(false, path, name).unwrap(), None);
+            assert_eq!(larger.shift_or_refuse(false, path, name).unwrap(), None);
         }
     }
 

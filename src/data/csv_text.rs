@@ -99,9 +99,9 @@ pub fn prepare(
         if let Some(seen) = table.finish.seen.take() {
             let name = |j: usize| format!("column {:?}", table.columns[j]);
             if let Some(fitted) = &fitted {
-                fitted.refuse_beside(&seen, &part.path, name)?;
+                fitted.refuse_other_split(&seen, &part.path, name)?;
             } else {
-                format.shift = seen.settle(options.center, &part.path, name)?;
+                format.shift = seen.shift_or_refuse(options.center, &part.path, name)?;
                 fitted = Some(seen);
             }
         }
@@ -363,12 +363,12 @@ fn header(path: &Path, record: &ByteRecord) -> Result<Vec<String>> {
     for (i, name) in record.iter().map(<[u8]>::trim_ascii).enumerate() {
         let Ok(name) = std::str::from_utf8(name) else {
             let found = format!("{:?}, which is not UTF-8", String::from_utf8_lossy(name));
-            return bad(found, "names of columns in UTF-8; save the table so");
+            return bad(found, "names of columns in UTF-8; save the table in UTF-8");
         };
         if name.is_empty() {
             let found = format!("no name for column {}", i + 1);
             let expected =
-                "a name for each (pandas writes its index without one: to_csv(index=False))";
+                "a name for each column (pandas writes its index without one: to_csv(index=False))";
             return bad(found, expected);
         }
         names.push(name.to_string());
@@ -394,7 +394,7 @@ fn place_of_label(path: &Path, names: &[String], label: &str, delimiter: u8) -> 
     at.ok_or_else(|| {
         let hint = match names.len() {
             1 => format!(
-                ", divided by {:?} (`delimiter` names another)",
+                ", separated by {:?} (`delimiter` names another)",
                 char::from(delimiter)
             ),
             _ => String::new(),
@@ -425,7 +425,7 @@ fn features(
     let others = || names.iter().enumerate().filter(|(i, _)| Some(*i) != label);
     let all: Vec<String> = others().map(|(_, name)| name.clone()).collect();
     if all.is_empty() {
-        let expected = "at least one column beside the label";
+        let expected = "at least one column besides the label";
         return Err(Error::format(path, "header", "no features", expected));
     }
     let columns = wanted.map_or(all, <[String]>::to_vec);
@@ -442,7 +442,7 @@ fn features(
         let Some(&feature) = place.get(name.as_str()) else {
             let found = format!("the column {name:?}");
             let expected = format!(
-                "only the columns of the rows that are fitted: {}; leave it out{}",
+                "only the columns of the fitted rows: {}; leave it out{}",
                 listed(&columns),
                 match label {
                     Some(_) => "",
@@ -456,10 +456,7 @@ fn features(
     }
     if let Some(missing) = missing.iter().position(|&missing| missing) {
         let found = format!("no column {:?}", columns[missing]);
-        let expected = format!(
-            "all columns of the rows that are fitted: {}",
-            listed(&columns)
-        );
+        let expected = format!("all columns of the fitted rows: {}", listed(&columns));
         return Err(Error::format(path, "header", found, expected));
     }
     Ok((columns, features))
@@ -482,9 +479,9 @@ fn no_number(text: &[u8]) -> &'static str {
         Ok(text)
             if is_missing(text) || NO_VALUE.iter().any(|word| text.eq_ignore_ascii_case(word)) =>
         {
-            "a number; fill in or drop what is missing"
+            "a number; fill in or drop missing values"
         }
-        _ => "a number such as -1.5 or 2e-3; leave out the column, or write numbers for its words",
+        _ => "a number such as -1.5 or 2e-3; leave out the column, or replace its text by numbers",
     }
 }
 
@@ -537,7 +534,7 @@ struct Bounded {
 impl Read for Bounded {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.read > MAX_RECORD {
-            let error = "a longer one";
+            let error = "a longer record";
             return Err(io::Error::new(TOO_LONG, error));
         }
         let read = self.from.read(into)?;

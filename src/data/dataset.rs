@@ -326,11 +326,11 @@ impl Split {
 /// The requirement on features that this value does not meet, with advice.
 pub(crate) fn usable(value: f64) -> &'static str {
     if value.is_nan() {
-        "a number; fill in or drop what is missing (numbers are from -1e15 to 1e15)"
+        "a number; fill in or drop missing values (numbers are from -1e15 to 1e15)"
     } else if value.is_finite() {
         "a number between -1e15 and 1e15, whose square f32 can hold; divide larger ones by a power of ten"
     } else {
-        "a number between -1e15 and 1e15, whose square f32 can hold; fill in or drop what is missing, scale what is larger"
+        "a number between -1e15 and 1e15, whose square f32 can hold; fill in or drop missing values, scale larger ones"
     }
 }
 
@@ -388,8 +388,8 @@ fn check_header(path: &Path, header: &[u8], dtype: Dtype, shape: &[usize]) -> Re
         Err(Error::format(
             path,
             "header",
-            "another spelling",
-            "flowreg's own: the file is damaged, prepare the dataset again",
+            "a header that flowreg does not write",
+            "that of flowreg: the file is damaged, prepare the dataset again",
         ))
     }
 }

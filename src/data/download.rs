@@ -96,7 +96,7 @@ pub fn fetch(
 
 fn interrupted(cancel: &Cancel) -> Result<()> {
     cancel.check().map_err(|_| Error::Interrupted {
-        kept: "what has come is kept: the same command goes on from there".to_string(),
+        kept: "the received part is kept: the same command resumes the download".to_string(),
     })
 }
 
@@ -111,7 +111,7 @@ impl Failure {
     fn transient(reason: impl ToString) -> Failure {
         let reason = reason.to_string();
         Failure {
-            reason: format!("{reason}; run the command again to go on from here"),
+            reason: format!("{reason}; run the command again to resume the download"),
             is_final: false,
             pause: Duration::ZERO,
         }
@@ -243,13 +243,15 @@ impl<'a> Download<'a> {
             }
             StatusCode::PARTIAL_CONTENT => match content_range(response.headers()) {
                 Some((start, whole)) if start == self.length => of = whole.or(of),
-                _ => return Err(self.restart("the server sent another part than was asked for")),
+                _ => {
+                    return Err(self.restart("the server sent another part than the requested one"));
+                }
             },
             StatusCode::RANGE_NOT_SATISFIABLE if self.length > 0 => {
                 if crate::data::hex(&self.hash.clone().finalize()) == self.remote.md5 {
                     return Ok(());
                 }
-                return Err(self.restart("the server has nothing after the part that is here"));
+                return Err(self.restart("the server has no bytes after the received part"));
             }
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
                 return Err(busy(status, response.headers()));
@@ -293,7 +295,7 @@ impl<'a> Download<'a> {
         }
         match of {
             Some(of) if of > self.length => Err(Failure::transient(format!(
-                "the server broke off after {} of {of} bytes",
+                "the server ended the response after {} of {of} bytes",
                 self.length
             ))),
             _ => Ok(()),
@@ -386,7 +388,7 @@ fn busy(status: StatusCode, headers: &HeaderMap) -> Failure {
     let answered = format!("the server answered {status}");
     if pause > PAUSE {
         Failure::fatal(format!(
-            "{answered} and asks for a pause of {} s; run the command again after that",
+            "{answered} and requests a pause of {} s; run the command again after it",
             pause.as_secs()
         ))
     } else {

@@ -52,6 +52,8 @@ impl std::fmt::Display for Shares {
 }
 
 impl Shares {
+    /// Check the shares.
+    ///
     /// # Errors
     /// [`Error::Options`] for shares that leave no training rows.
     pub(crate) fn check(&self) -> Result<()> {
@@ -141,12 +143,12 @@ pub fn open(root: &Path, options: &FolderOptions) -> Result<Found> {
         None => {
             let classes = classes(root, &tree, &mut left_out)?;
             let names: Vec<String> = classes.iter().map(|(name, _)| name.clone()).collect();
-            let doubt = match options.layout {
-                None => doubt(&tree, &names),
+            let remark = match options.layout {
+                None => remark(&tree, &names),
                 Some(_) => String::new(),
             };
             let layout = format!(
-                "layout: a folder for each of {} classes{doubt}; {}",
+                "layout: a folder for each of {} classes{remark}; {}",
                 names.len(),
                 options.shares
             );
@@ -178,7 +180,7 @@ pub fn open(root: &Path, options: &FolderOptions) -> Result<Found> {
 }
 
 /// A remark for the user if a folder that is a class has the name of a split; else empty.
-fn doubt(tree: &Tree, names: &[String]) -> String {
+fn remark(tree: &Tree, names: &[String]) -> String {
     let is_train = |folder: &&Tree| usual_split(&folder.name()) == Some("train");
     if let Some(folder) = tree
         .with_pictures()
@@ -186,8 +188,8 @@ fn doubt(tree: &Tree, names: &[String]) -> String {
         .find(is_train)
     {
         return format!(
-            " ({}); {} is taken for a class, because folders beside it have no split's name; \
-             `layout` splits would leave those out",
+            " ({}); {} is a class, because other folders have no name of a split; `layout` splits \
+             would leave these out",
             names.join(", "),
             folder.name()
         );
@@ -250,7 +252,7 @@ fn check_split_names(names: &[(String, String)]) -> Result<()> {
             return Err(Error::options(option, format!("{folder:?}"), expected));
         }
         if names[..i].iter().any(|(s, f)| s == split || f == folder) {
-            let found = format!("{split}={folder} beside another of that name");
+            let found = format!("{split}={folder}, whose split or folder is given twice");
             let expected = "each split and each folder once";
             return Err(Error::options(option, found, expected));
         }
@@ -347,12 +349,12 @@ fn refuse_both(
         return Ok(());
     }
     let found = format!(
-        "{} with names of splits, beside {}",
+        "{} with names of splits, and {}",
         names(splits.iter().map(|(_, folder)| *folder)),
         names(others.iter().copied())
     );
     let usual = match train {
-        Some(_) => "`layout` splits leaves out what lies beside the splits, ",
+        Some(_) => "`layout` splits leaves out the other folders, ",
         None => "",
     };
     let expected = format!(
@@ -408,7 +410,7 @@ fn split_by_folders(
             continue;
         }
         let kind = if folder.holds_pictures() {
-            Kind::Beside
+            Kind::OtherFolder
         } else {
             Kind::NoPictures
         };
@@ -429,7 +431,7 @@ fn split_by_folders(
             let Ok(label) = names.binary_search(&class) else {
                 let path = folder.path.join(&class);
                 let train = names_of_train(folders);
-                let remedy = format!("move some of its pictures to {train}, or the folder away");
+                let remedy = format!("move some of its pictures to {train}, or remove the folder");
                 return Err(checks::untrained(&path, "class", &class, &remedy));
             };
             let labelled = |photograph| (photograph, label as u32);

@@ -15,8 +15,8 @@ use crate::io::npy::Dtype;
 /// Texts of a missing label or number, besides empty text and what parses as NaN.
 const MISSING: [&str; 4] = ["na", "n/a", "null", "<na>"];
 /// Advice for a missing label.
-const MISSING_NAME: &str = "the name or number of a class; fill in or drop what is missing, or \
-                            rename the class if it is called so";
+const MISSING_NAME: &str = "the name or number of a class; fill in or drop missing labels, or \
+                            rename the class if this is its name";
 
 /// Advice for a label beyond [`MAX_CLASSES`] classes.
 pub(crate) const TOO_MANY: &str = "one of at most 524288 classes; is it the column of labels?";
@@ -66,7 +66,7 @@ impl LabelValue {
     /// or too large to be exact.
     pub fn parse(text: &[u8]) -> std::result::Result<LabelValue, &'static str> {
         let text = std::str::from_utf8(text.trim_ascii())
-            .map_err(|_| "a label in UTF-8; save the table so")?;
+            .map_err(|_| "a label in UTF-8; save the table in UTF-8")?;
         if is_missing(text) {
             return Err(MISSING_NAME);
         }
@@ -145,8 +145,8 @@ impl LabelEncoder {
             "differs by capital letters only"
         };
         let error = refuse(&format!(
-            "one spelling of a class: {before:?} came before, which {apart}; write both alike, or \
-             give them names of their own"
+            "one spelling of a class: {before:?} came before, which {apart}; write both the same \
+             way, or give them different names"
         ));
         if by_spaces && !is_number {
             return Err(error);
@@ -405,7 +405,7 @@ pub(crate) fn number(files: Vec<Labels>, from: u8, most: i64) -> Result<Numbered
     if !names.is_empty()
         && let Some(numbers) = numbers
     {
-        let expected = "names of classes, as the other labels are";
+        let expected = "names of classes, like the other labels";
         return Err(Error::format(
             &numbers.path,
             "descr",
@@ -414,7 +414,7 @@ pub(crate) fn number(files: Vec<Labels>, from: u8, most: i64) -> Result<Numbered
         ));
     }
     if !names.is_empty() && from != 0 {
-        let expected = "nothing: it is of labels that are numbers, these are names; leave it out";
+        let expected = "no such option, because these labels are names, not numbers; leave it out";
         return Err(Error::options("`labels_from`", from, expected));
     }
     let mut labels: Vec<Vec<i64>> = Vec::new();
@@ -430,7 +430,7 @@ pub(crate) fn number(files: Vec<Labels>, from: u8, most: i64) -> Result<Numbered
                 let expected = match from {
                     0 => format!(
                         "0..{most}: classes are numbered from 0 (numpy.unique(y, \
-                         return_inverse=True)[1] numbers others so)"
+                         return_inverse=True)[1] does so)"
                     ),
                     _ => format!(
                         "{}..{}, as `labels_from` {from} says; leave it out if labels begin at 0",

@@ -92,7 +92,7 @@ pub fn open(list: &Path, root: Option<&Path>, shares: Shares, skip_bad: bool) ->
         if let Some(problem) = problem {
             let found = format!("{}: {problem}", path.display());
             let header = match entry.line {
-                1 => " (a line of column names has path, label and perhaps split)",
+                1 => " (a header has the columns path, label and optionally split)",
                 _ => "",
             };
             let expected = format!(
@@ -129,7 +129,7 @@ pub fn open(list: &Path, root: Option<&Path>, shares: Shares, skip_bad: bool) ->
             splits[split.unwrap_or(0)].rows.push(row);
         }
         let splits = splits.into_iter().filter(|split| !split.rows.is_empty());
-        ("splits as it says".to_string(), splits.collect())
+        ("splits by its column".to_string(), splits.collect())
     } else {
         let named = class_names.iter().map(|name| (name.clone(), Vec::new()));
         let mut classes: Vec<Class> = named.collect();
@@ -187,7 +187,7 @@ fn check_train(
         None => Ok(()),
         Some(class) => {
             let line = format!("line {}", first[class]);
-            let remedy = "change the split of some rows, or take them out";
+            let remedy = "change the split of some rows, or remove them";
             Err(checks::untrained(list, line, &class_names[class], remedy))
         }
     }
@@ -250,7 +250,7 @@ fn read(
         if record.len() != columns.count {
             let found = format!("{} field(s)", record.len());
             let expected = if entries.is_empty() {
-                "a path and a label, and perhaps a split, with commas between".to_string()
+                "a path, a label and optionally a split, separated by commas".to_string()
             } else {
                 format!("{} as before; quote fields that have commas", columns.count)
             };

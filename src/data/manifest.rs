@@ -109,7 +109,7 @@ impl NumberFormat {
         ];
         for (field, length) in lengths {
             if let Some(length) = length.filter(|&length| length != features) {
-                let expected = format!("{features}: one a feature");
+                let expected = format!("{features}: one per feature");
                 return Some((field, format!("{length} entries"), expected));
             }
         }
@@ -134,7 +134,7 @@ impl Transform {
     /// what was expected.
     pub(crate) fn contradiction(&self, features: usize) -> Option<(&'static str, String, String)> {
         if !self.makes(features) {
-            let found = format!("{} beside {features} features", self.size);
+            let found = format!("{} for {features} features", self.size);
             let expected = "features of 3 x size x size values".to_string();
             return Some(("size", found, expected));
         }
@@ -169,7 +169,7 @@ impl Transform {
 pub struct SplitEntry {
     /// `train`, `val`, `test`, …; the beginning of its files' names.
     pub name: String,
-    /// n.
+    /// n: number of rows.
     pub rows: usize,
     /// SHA-256 of the matrix, without the file's header.
     pub x_sha256: String,

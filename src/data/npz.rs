@@ -83,7 +83,7 @@ impl Member {
         let is_sparse = ["format", "shape", "data"].iter().all(|&n| at(n).is_some())
             && names.iter().all(|name| SPARSE.contains(&&*plain(name)));
         if is_sparse {
-            let expected = "a dense one: X.toarray() makes it, if it fits memory";
+            let expected = "a dense matrix: X.toarray(), if it fits the memory";
             return Err(Error::format(
                 path,
                 "archive",
@@ -136,11 +136,11 @@ impl Member {
                 let method = match other {
                     CompressionMethod::BZIP2 => "bzip2",
                     CompressionMethod::LZMA => "LZMA",
-                    _ => "a method that NumPy does not know",
+                    _ => "a method that NumPy does not support",
                 };
                 let found = format!("compression by {method}");
                 let expected = "none, or deflate: numpy.savez('NEW.npz', **numpy.load(FILE)) \
-                                writes it so";
+                                writes it uncompressed";
                 return refuse(found, expected);
             }
         };
@@ -156,7 +156,7 @@ impl Member {
         });
         let Some(start) = start.filter(|_| deflated || compressed == size) else {
             let found = format!("{compressed} bytes for {size}");
-            return refuse(found, "bytes that lie in the archive; save it again");
+            return refuse(found, "bytes within the archive; save it again");
         };
         Ok(Member {
             name: plain(&names[index]),

@@ -96,7 +96,7 @@ pub(super) fn decode_rgb_in(
         if options.lenient || decode(kind, bytes, &lenient, Vec::new()).is_err() {
             reason
         } else {
-            format!("{reason}, or accept it as it is with `lenient`")
+            format!("{reason}, or accept it with `lenient`")
         }
     })
 }

@@ -144,7 +144,7 @@ fn prepare_split(
                 split.rows.len(),
                 skipped.last().map_or("", String::as_str)
             ),
-            "at least one; replace them, or take the split away",
+            "at least one; replace them, or remove the split",
         ));
     }
     writer.refuse_one_class(&split.name, root, &labels)?;

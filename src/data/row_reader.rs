@@ -56,7 +56,7 @@ pub trait RowReader {
 const QUOTIENT: &str = "numbers from 0 to 1, as the model was fitted to bytes divided by 255: give the bytes (numpy's astype('u1')), or divide";
 
 /// The requirement on numbers from which a shift is subtracted.
-const NEAR: &str = "numbers near the shift: these are over 800 standard deviations away, as a copy of a dataset's rows is, from which the shift is subtracted already; give the dataset's own SPLIT.x.npy, or the numbers that it was made of";
+const NEAR: &str = "numbers near the shift: these are over 800 standard deviations away, like a copy of a dataset's rows, from which the shift was subtracted already; give the dataset's own SPLIT.x.npy, or the numbers that it was made of";
 
 /// The conversion of a file's numbers to features: `f32(number / divisor - shift_j)`.
 #[derive(Clone, Debug, Default)]

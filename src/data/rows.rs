@@ -37,8 +37,8 @@ pub fn open<'a>(
     let Some(format) = format else {
         if rows.is_bytes() {
             let (path, found) = rows.described();
-            let expected = "floats: the model does not say whether it was fitted to bytes divided \
-                            by 255; give numpy's astype('f4'), divided by 255 if they were";
+            let expected = "floats: the model does not record whether it was fitted to bytes divided \
+                            by 255; give numpy's astype('f4'), divided by 255 if it was";
             return Err(Error::format(path, "descr", found, expected));
         }
         return Ok(Box::new(rows));
@@ -93,7 +93,7 @@ fn refuse_other_rows(
             path,
             "numbers.scale",
             "rows of a dataset of bytes, divided by 255",
-            "numbers that are not divided, as the model was fitted to: give the bytes",
+            "undivided numbers, like those to which the model was fitted: give the bytes",
         ));
     }
     Ok(())

@@ -73,7 +73,7 @@ pub fn is_standard_input(path: &Path) -> bool {
 /// [`Error::Options`].
 pub(crate) fn refuse_twice<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<()> {
     if paths.filter(|path| is_standard_input(path)).count() > 1 {
-        let expected = "it once: it is read once";
+        let expected = "- once: standard input can be read once only";
         return Err(Error::options("standard input", "- twice", expected));
     }
     Ok(())
@@ -139,8 +139,8 @@ impl Source {
         })
     }
 
-    /// The same open file from its first byte, even if its name was given to another. Both share a
-    /// position: read one after the other.
+    /// The same open file from its first byte, even if its path now names another file. Both share
+    /// a position: read one after the other.
     pub(crate) fn again(&self) -> Result<Source> {
         let failed = Error::io(&self.path, "read again");
         let mut file = &self.file;

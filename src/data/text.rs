@@ -165,7 +165,7 @@ impl Text {
             _ => false,
         };
         if utf16 {
-            let expected = "UTF-8 (iconv -f UTF-16 -t UTF-8 makes it so)";
+            let expected = "UTF-8 (iconv -f UTF-16 -t UTF-8 converts it)";
             return Err(Error::format(&text.path, "text", "UTF-16", expected));
         }
         Ok(text)
@@ -246,8 +246,8 @@ impl Text {
             Ok(0) => Ok(None),
             Ok(read) if read as u64 == MAX_LINE => {
                 self.number += 1;
-                let expected = format!("less than {MAX_LINE} bytes");
-                Err(self.refuse("a longer one", expected))
+                let expected = format!("a line of less than {MAX_LINE} bytes");
+                Err(self.refuse("a longer line", expected))
             }
             Ok(_) => {
                 self.number += 1;
@@ -287,11 +287,11 @@ impl Text {
                 let (found, expected) = match error.kind() {
                     io::ErrorKind::OutOfMemory => (
                         format!("a dictionary that takes more than {XZ_MEMORY} KiB"),
-                        "one that takes less: pack it again, by xz -9 or less".to_string(),
+                        "a smaller one: compress the file again, by xz -9 or less".to_string(),
                     ),
                     _ => (
                         error.to_string(),
-                        format!("a whole {ending} file: fetch it or pack it again"),
+                        format!("a whole {ending} file: download or compress it again"),
                     ),
                 };
                 Error::format(&self.path, ending, found, expected)
@@ -377,7 +377,7 @@ impl<R: BufRead> Stream<R> {
                 Some(_) if ending == ".gz" => {
                     return Err(io::Error::new(
                         io::ErrorKind::InvalidData,
-                        "other bytes behind its end",
+                        "other bytes after its end",
                     ));
                 }
                 Some(_) => return Ok(None),

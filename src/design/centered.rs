@@ -1,15 +1,14 @@
-//! The design matrix with its mean row taken away, in products precise enough to certify a
-//! model by.
+//! The centred design matrix Xc = X - 1 μᵀ, with products that are precise enough to certify a model.
 //!
-//! With μ the mean row, Xc = X - 1 μᵀ. Entries of Xc are small where rows have much in common, and
-//! so is the rounding of products with them:
+//! μ is the mean row. Where rows are similar the entries of Xc are small, and so is the rounding
+//! error of products with them:
 //!
 //! ```text
 //! logits    Zᵀ = W Xcᵀ      adjoint   Gᵀ Xc
 //! ```
 //!
-//! Columns are taken in slabs: within one products are summed in f32 or f64, over slabs always in
-//! f64. Nothing of the size of X is copied; the bits do not depend on the number of threads.
+//! Products are summed in f32 or f64 within a slab of columns, and in f64 over slabs. No copy of X is
+//! made. The bits do not depend on the number of threads.
 
 use faer::linalg::matmul::matmul;
 use faer::traits::ComplexField;
@@ -21,14 +20,14 @@ use crate::kernels::{Isa, columns, with_isa};
 use crate::linalg::vec::{Real, axpby, dot, subtract};
 use crate::threads::{Share, Work};
 
-/// Most columns of a slab. Products within a slab are summed in the precision asked for.
+/// Largest number of columns of a slab.
 const SLAB: usize = 512;
-/// Rows of a task of logits.
-const ROWS: usize = 128;
-/// Rows of a block of an adjoint: enough products a sum for the kernels' speed.
-const DEEP: usize = 512;
+/// Number of rows of a task of logits.
+const TASK_ROWS: usize = 128;
+/// Number of rows of a block of an adjoint: enough products per sum for the kernels' speed.
+const BLOCK_ROWS: usize = 512;
 
-/// Arithmetic of the products within a slab.
+/// The arithmetic of products within a slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// f32: twice as fast.
@@ -38,9 +37,9 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Size of the rounding of a sum of a slab's products, as a share of the product of the
-    /// factors' norms: u √k. Each of k additions rounds by u of a partial sum at most, either way
-    /// (Higham and Mary 2019, "A new approach to probabilistic rounding error analysis").
+    /// The probable rounding error of the sum of a slab's k products, relative to the product of the
+    /// factors' norms: u √k, where u is the unit roundoff (Higham and Mary 2019, "A new approach to
+    /// probabilistic rounding error analysis").
     pub fn rounding(self) -> f64 {
         let unit = match self {
             Precision::Single => f64::from(f32::EPSILON) / 2.0,
@@ -61,12 +60,12 @@ pub struct Centered<'a> {
 }
 
 impl<'a> Centered<'a> {
-    /// Of all rows. Cost: X is read once.
+    /// Xc of all rows. Cost: X is read once.
     pub fn new(x: &'a Rows<'a>) -> Centered<'a> {
         moments(x, true)
     }
 
-    /// The same with μ = 0, for models without a bias. Cost: X is read once.
+    /// X itself (μ = 0), for models without a bias. Cost: X is read once.
     pub fn not_centered(x: &'a Rows<'a>) -> Centered<'a> {
         moments(x, false)
     }
@@ -76,7 +75,7 @@ impl<'a> Centered<'a> {
         self.x
     }
 
-    /// Whether the mean row is taken away.
+    /// Whether the mean row is subtracted.
     pub fn is_centered(&self) -> bool {
         self.centred
     }
@@ -86,7 +85,7 @@ impl<'a> Centered<'a> {
         &self.mean
     }
 
-    /// The mean of Xc's rows: the mean of X's rows less μ, which is rounded.
+    /// The mean of Xc's rows: the mean of X's rows minus μ, which is rounded.
     pub fn rest(&self) -> &[f32] {
         &self.rest
     }
@@ -96,20 +95,20 @@ impl<'a> Centered<'a> {
         &self.scale
     }
 
-    /// Whether a mean is so large beside its column's scale that f32 sums over the rows as they are
-    /// would lose what tells them apart.
+    /// Whether the mean of a column exceeds its scale so far that f32 sums over uncentred rows would
+    /// lose the differences between rows.
     pub fn is_far(&self) -> bool {
-        /// As a multiple of the scale.
-        const FAR: f64 = 30.0;
+        /// Largest mean, as a multiple of the scale.
+        const MAX_MEAN: f64 = 30.0;
         let mut columns = self.mean.iter().zip(&self.scale);
-        columns.any(|(&mean, &scale)| f64::from(mean).abs() > FAR * scale && scale > 0.0)
+        columns.any(|(&mean, &scale)| f64::from(mean).abs() > MAX_MEAN * scale && scale > 0.0)
     }
 
-    /// Whether one column outweighs the others so far that K, to which it gives nearly all, does not
-    /// tell the rows apart by the others. Coordinates W = Aᵀ Xc then cancel to the weight of that
-    /// column: of times in seconds beside standardised features, it lost three digits.
+    /// Whether the scale of one column exceeds the others so far that K does not tell the rows apart
+    /// by the other columns. The weight Aᵀ Xc then cancels to the weight of that column: with a column
+    /// of times in seconds among standardised features, it lost three digits.
     pub fn is_dominated(&self) -> bool {
-        /// The largest scale as a multiple of the median.
+        /// The largest scale, as a multiple of the median.
         const DOMINANT: f64 = 3e5;
         let mut scales: Vec<f64> = self.scale.iter().copied().filter(|&s| s > 0.0).collect();
         scales.sort_by(f64::total_cmp);
@@ -119,7 +118,8 @@ impl<'a> Centered<'a> {
             .is_some_and(|&largest| largest > DOMINANT * median)
     }
 
-    /// W μ, one an output; the weight is c x d. Its rounding is about an ε of f64 of |W| |μ|.
+    /// W μ, one value per output; the weight is c x d. The rounding error is about |W| |μ| times the
+    /// machine epsilon of f64.
     pub fn shifts(&self, weight: &[f32]) -> Vec<f64> {
         let rows = weight.chunks_exact(self.mean.len());
         rows.map(|w| dot(w, &self.mean)).collect()
@@ -182,7 +182,7 @@ impl<'a> Centered<'a> {
         let c = weight.len() / d;
         let weight = MatRef::from_row_major_slice(weight, c, d);
         let mut z = vec![0.0; c * n];
-        let tasks = columns::blocks_of(&mut z, n, ROWS).share(product::<T>(c, n, d));
+        let tasks = columns::blocks_of(&mut z, n, TASK_ROWS).share(product::<T>(c, n, d));
         tasks.for_each(|mut block| {
             let rows = block.range();
             let m = rows.len();
@@ -215,15 +215,15 @@ impl<'a> Centered<'a> {
         let c = g.len() / n;
         let g = MatRef::from_row_major_slice(g, c, n);
         let mut w = vec![0.0; c * d];
-        // Enough tasks for all threads where features are few.
+        // With few features, slabs are narrow, so that there are tasks for all threads.
         let width = (d.div_ceil(16)).next_multiple_of(16).min(SLAB);
         let tasks = columns::blocks_of(&mut w, d, width).share(product::<T>(c, n, d));
         tasks.for_each(|mut block| {
             let range = block.range();
-            let mut slab = vec![T::default(); DEEP.min(n) * range.len()];
+            let mut slab = vec![T::default(); BLOCK_ROWS.min(n) * range.len()];
             let mut product = vec![T::default(); c * range.len()];
-            for first in (0..n).step_by(DEEP) {
-                let m = DEEP.min(n - first);
+            for first in (0..n).step_by(BLOCK_ROWS) {
+                let m = BLOCK_ROWS.min(n - first);
                 let slab = &mut slab[..m * range.len()];
                 for (i, to) in slab.chunks_exact_mut(range.len()).enumerate() {
                     self.center(first + i, range.start, to);
@@ -244,14 +244,15 @@ impl<'a> Centered<'a> {
         w
     }
 
-    /// Row `i` of Xc from column `first` on: each value rounded once.
+    /// Writes row `i` of Xc from column `first` on to `to`, each value rounded once.
     fn center<T: Real>(&self, i: usize, first: usize, to: &mut [T]) {
         let columns = first..first + to.len();
         let (x, mean) = (&self.x.row(i)[columns.clone()], &self.mean[columns]);
         with_isa!(Isa::current(), || subtract(x, mean, to));
     }
 
-    /// The norm of each row of Xc over `scale`. Cost: X is read once.
+    /// The norm of each row of Xc whose columns are divided by `scale`; columns of scale 0 do not
+    /// count. Cost: X is read once.
     pub fn row_norms(&self, scale: &[f64]) -> Vec<f64> {
         let inverse: Vec<f64> = scale
             .iter()
@@ -279,12 +280,12 @@ impl<'a> Centered<'a> {
     }
 }
 
-/// A product of c x d with n x d values, which are centred first.
+/// The work of a product of c x d values with n x d values, which are centred first.
 fn product<T>(c: usize, n: usize, d: usize) -> Work {
     Work::flop(2 * c * n * d * (size_of::<T>() / size_of::<f32>())).max(Work::bytes(4 * n * d))
 }
 
-/// A pass over X.
+/// The work of a pass over X.
 fn pass(x: &Rows) -> Work {
     Work::bytes(4 * x.len() * x.features())
 }
@@ -298,10 +299,10 @@ fn add<T: Real>(x: &[T], y: &mut [f64]) {
     });
 }
 
-/// The mean of each column, rounded, and the root mean square about that, by sums about the first
-/// row: good for scales and bounds. Not `centred`, the mean is 0. Cost: X is read once.
+/// Computes the mean of each column, rounded to f32 (0 if not `centred`), and the root mean square
+/// about it, from sums of differences from the first row. Cost: X is read once.
 fn moments<'a>(x: &'a Rows<'a>, centred: bool) -> Centered<'a> {
-    /// Rows and columns of a task.
+    /// Numbers of rows and columns of a task.
     const ROWS: usize = 1024;
     const COLUMNS: usize = 2048;
     let (n, d) = (x.len(), x.features());
@@ -350,7 +351,7 @@ fn moments<'a>(x: &'a Rows<'a>, centred: bool) -> Centered<'a> {
     for ((sum, square), &origin) in sums.iter().zip(&squares).zip(origin) {
         let shift = if centred { sum / n as f64 } else { 0.0 };
         let rounded = (f64::from(origin) + shift) as f32;
-        // Not by the sum above, which is rounded itself.
+        // The sum `origin + shift` is rounded itself: subtract `rounded` before `shift` is added.
         let rest = f64::from(origin) - f64::from(rounded) + shift;
         design.mean.push(rounded);
         design.rest.push(rest as f32);
@@ -371,10 +372,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// Against the definition in f64, within the rounding that is promised, however far the
-        /// mean lies from 0 and however unlike the columns' scales are.
+        /// Also for a mean far from 0 and for columns of different scales.
         #[test]
-        fn products_are_those_of_the_centered_rows(
+        fn products_equal_f64_within_the_documented_rounding(
             n in prop_oneof![1usize..12, 120usize..140, 250usize..400],
             d in prop_oneof![1usize..20, 500usize..530, 1000usize..1100],
             c in 1usize..4, offset in prop_oneof![Just(0.0f32), Just(1e4)], spread in 0i32..4, seed in any::<u32>(),

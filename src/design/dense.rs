@@ -1,18 +1,18 @@
-//! X in f32: the products of SGD and of the dense solver.
+//! Products with X in f32, for SGD and for the dense solver.
 //!
 //! ```text
 //! logits    Zᵀ = W X_Bᵀ + b 1ᵀ                 c x B
 //! adjoint   W  = alpha · Gᵀ X_B + beta · W      c x d
 //! ```
 //!
-//! Contiguous rows are multiplied where they lie. Other rows (mini-batches, a choice of classes,
-//! rows less their mean) are gathered into a block of bounded size first.
+//! Contiguous rows are read in place. Other rows (mini-batches, a choice of classes, centred rows) are
+//! gathered into a block of bounded size first.
 //!
-//! The sum over rows in Gᵀ X is taken in blocks of [`row_block`] rows, 4096 or more, whose sums are
-//! added in f64 in the rows' order: its rounding grows with the block, not with n. A block has about
-//! 2²⁵/(c·d) rows, so with few outputs and features all rows are one block. Against
-//! one sum of f32, on one thread: 15 % less time with 10 outputs on X of 200,000 x 512, within 2.5 %
-//! with 102 on 8192 x 4096, 100 on 50,000 x 768 and 10 on 60,000 x 784.
+//! Gᵀ X is summed over blocks of [`row_block`] rows, 4096 or more, in f32 within a block and in f64,
+//! in the order of the rows, over blocks: the rounding error grows with the block, not with n. A
+//! block has about 2²⁵/(c·d) rows, so with few outputs and features all rows are one block. Time
+//! compared with a single f32 sum, on one thread: 15 % less with 10 outputs on X of 200,000 x 512;
+//! within 2.5 % with 102 on 8192 x 4096, 100 on 50,000 x 768 and 10 on 60,000 x 784.
 
 use std::ops::Range;
 
@@ -25,23 +25,24 @@ use crate::linalg::mat::{MatMut, MatRef};
 use crate::linalg::vec;
 use crate::threads::{Share, Work};
 
-/// Least rows whose products are summed in f32; more by powers of two.
+/// Smallest number of rows of a block.
 const ROW_BLOCK: usize = 4096;
-/// Least multiplications of a block of rows: about a millisecond, beside which it costs nothing
-/// that threads begin and end a product together.
+/// Smallest number of multiplications of a block: about a millisecond, so that the synchronisation of
+/// threads at its ends costs little.
 const BLOCK_WORK: usize = 1 << 25;
-/// Most bytes of X gathered at a time.
+/// Largest number of bytes of X that are gathered at a time.
 const GATHER_BYTES: usize = 64 << 20;
-/// Most bytes of X centred at a time: they should still be in the cache when they are multiplied.
+/// Largest number of bytes of X that are centred at a time: they should stay in the cache until they
+/// are multiplied.
 const CENTER_BYTES: usize = 4 << 20;
 
-/// Rows whose products are summed in f32, for d features and c outputs: n and the threads do not
-/// matter.
+/// The number of rows, a power of two, whose products are summed in f32; it depends only on the
+/// outputs c and the features d.
 fn row_block(c: usize, d: usize) -> usize {
     ROW_BLOCK.max(BLOCK_WORK.div_ceil(c * d).next_power_of_two())
 }
 
-/// X, or X less a row μ, and the back end that multiplies it.
+/// X or X - 1 μᵀ, the back end that multiplies it, and scratch space.
 #[derive(Debug)]
 pub(crate) struct Dense<'a> {
     x: &'a Rows<'a>,
@@ -51,16 +52,16 @@ pub(crate) struct Dense<'a> {
     /// 0..n, where all rows are gathered.
     all_rows: Vec<u32>,
     gathered: Gathered,
-    /// A block's columns of Zᵀ or Gᵀ.
+    /// The columns of Zᵀ or Gᵀ that belong to a block.
     columns: Vec<f32>,
-    /// The sum over a block of rows, and the sum of the blocks.
+    /// The sum over a block of rows, and the sum over blocks.
     sums: (Vec<f32>, Vec<f64>),
 }
 
 /// A copy of some rows of X.
 #[derive(Debug, Default)]
 struct Gathered {
-    /// Which rows: logits and adjoint of one batch gather once.
+    /// Numbers of the rows, so that logits and adjoint of a batch gather it once.
     rows: Vec<u32>,
     values: Vec<f32>,
 }
@@ -83,7 +84,7 @@ impl<'a> Dense<'a> {
         }
     }
 
-    /// X - 1 μᵀ, made anew, block by block, for every product.
+    /// X - 1 μᵀ, computed block by block in every product.
     pub(crate) fn centered(x: &'a Rows<'a>, mean: &[f32], gemm: Gemm) -> Self {
         Dense {
             all_rows: (0..x.len() as u32).collect(),
@@ -107,7 +108,7 @@ impl<'a> Dense<'a> {
         self.x.features()
     }
 
-    /// Rows of a batch.
+    /// Number of rows of a batch.
     pub(crate) fn rows_of(&self, batch: Batch) -> usize {
         match batch {
             Batch::All => self.rows(),
@@ -115,8 +116,8 @@ impl<'a> Dense<'a> {
         }
     }
 
-    /// Give `work` the batch's rows of X, in blocks, with each block's range in the batch. Of
-    /// gathered blocks all but the last have one power of two of rows.
+    /// Calls `work` with each block of the batch's rows of X and the block's range in the batch. If
+    /// rows are gathered, all blocks but the last have the same power of two of rows.
     pub(crate) fn each(&mut self, batch: Batch, mut work: impl FnMut(Range<usize>, MatRef)) {
         let mean = self.mean.as_deref();
         let (rows, bytes) = match (batch, self.x.contiguous()) {
@@ -133,7 +134,7 @@ impl<'a> Dense<'a> {
         }
     }
 
-    /// `Zᵀ = W X_batchᵀ + b 1ᵀ`, c x batch. Cost: 2dc flop a row.
+    /// `Zᵀ = W X_batchᵀ + b 1ᵀ`, c x batch. Cost: 2dc flop per row.
     ///
     /// # Panics
     /// If the shapes do not fit.
@@ -164,7 +165,7 @@ impl<'a> Dense<'a> {
     }
 
     /// `weight = alpha · Gᵀ X_batch + beta · weight`; Gᵀ is c x batch. With `beta` = 0, `weight`
-    /// is not read. Cost: 2dc flop a row.
+    /// is not read. Cost: 2dc flop per row.
     ///
     /// # Panics
     /// If the shapes do not fit.
@@ -180,7 +181,7 @@ impl<'a> Dense<'a> {
         self.adjoint_in_blocks(block, alpha, g, batch, beta, weight);
     }
 
-    /// [`Dense::adjoint`], `block` rows (a power of two) being summed in f32.
+    /// [`Dense::adjoint`] with `block` rows (a power of two) summed in f32.
     fn adjoint_in_blocks(
         &mut self,
         block: usize,
@@ -228,20 +229,20 @@ impl<'a> Dense<'a> {
     }
 }
 
-/// Some columns of Gᵀ, copied to `room` unless they are all of them.
-fn columns_of<'a>(g: MatRef<'a>, range: Range<usize>, room: &'a mut Vec<f32>) -> MatRef<'a> {
+/// The columns `range` of Gᵀ: borrowed if these are all columns, else copied to `scratch`.
+fn columns_of<'a>(g: MatRef<'a>, range: Range<usize>, scratch: &'a mut Vec<f32>) -> MatRef<'a> {
     if range.len() == g.cols() {
         return g;
     }
-    room.clear();
+    scratch.clear();
     for row in g.as_slice().chunks_exact(g.cols()) {
-        room.extend_from_slice(&row[range.clone()]);
+        scratch.extend_from_slice(&row[range.clone()]);
     }
-    MatRef::new(room, g.rows(), range.len())
+    MatRef::new(scratch, g.rows(), range.len())
 }
 
 impl Gathered {
-    /// Copy these rows, less `mean`, unless they are there already.
+    /// Copies these rows, minus `mean`, unless they were copied by the last call.
     fn load(&mut self, x: &Rows, rows: &[u32], mean: Option<&[f32]>) -> MatRef<'_> {
         let features = x.features();
         if self.rows != rows {
@@ -270,9 +271,9 @@ mod tests {
     use crate::kernels::random_values as values;
     use crate::linalg::gemm::Backend;
 
-    /// One block of rows, several, and a rest; rows where they lie, gathered, and centred.
+    /// One block of rows, several blocks, and a partial one; rows in place, gathered and centred.
     #[test]
-    fn adjoint_is_that_of_the_definition_for_any_number_of_row_blocks() {
+    fn adjoint_equals_the_definition_for_any_number_of_row_blocks() {
         let (d, c) = (5, 3);
         let gemm = Gemm::new(Backend::default(), 1);
         for n in [7, ROW_BLOCK, ROW_BLOCK + 1, 2 * ROW_BLOCK + 9] {
@@ -310,7 +311,7 @@ mod tests {
         }
     }
 
-    /// What several machines would gather: the sums of their blocks, added in f64.
+    /// The sums that several machines would gather, added in f64, give the same bits.
     #[test]
     fn adjoint_adds_blocks_of_rows_in_order() {
         let (n, d, c) = (3 * ROW_BLOCK + 100, 6, 2);
@@ -325,8 +326,8 @@ mod tests {
         for first in (0..n).step_by(ROW_BLOCK) {
             let rows = first..(first + ROW_BLOCK).min(n);
             let x = Rows::new(MatRef::new(&x, n, d).rows_range(rows.clone()));
-            let mut room = Vec::new();
-            let g = columns_of(whole, rows, &mut room);
+            let mut scratch = Vec::new();
+            let g = columns_of(whole, rows, &mut scratch);
             let mut part = vec![0.0; c * d];
             Dense::new(&x, gemm).adjoint(1.0, g, Batch::All, 0.0, &mut part);
             vec::axpby(1.0, &part, 1.0, &mut sums);
@@ -336,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_of_rows_is_a_power_of_two_that_takes_a_while() {
+    fn row_blocks_are_powers_of_two_of_at_least_the_block_work() {
         for (c, d, expected) in [
             (102, 4096, 4096),
             (10, 784, 8192),

@@ -1,4 +1,4 @@
-//! K = X Xᵀ in f32, held as its centred part and what centring took away.
+//! The Gram matrix K = X Xᵀ in f32, stored as its centred part and the terms that centring removes.
 //!
 //! With μ the mean row of X,
 //!
@@ -7,10 +7,10 @@
 //! ```
 //!
 //! The identity holds for any μ: with sample weights μ is the weighted mean, so that a row of
-//! weight 0 does not move it. Kc is f32, u and v are f64. Rows that have much in common
-//! (photographs are bright) make K nearly constant, and rounding its entries to f32 loses what
-//! tells the rows apart: a fit with a large learning rate amplifies that. The centred entries are
-//! small, and so is their rounding. `gram_products.rs` computes them.
+//! weight 0 does not change it. Kc is f32; u and v are f64. If rows are similar (photographs are
+//! bright), K is nearly constant, and rounding its entries to f32 loses the differences between
+//! rows, an error that a large learning rate amplifies. The entries of Kc are small, and so is their
+//! rounding error. `gram_products.rs` computes them.
 
 use rayon::prelude::*;
 
@@ -21,20 +21,20 @@ use crate::error::Result;
 use crate::kernels::columns::{self, Columns};
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::gemm::{Accum, Gemm, Prepacked};
-use crate::linalg::mat::{MatMut, MatRef, room};
+use crate::linalg::mat::{MatMut, MatRef, try_zeros};
 use crate::linalg::vec::{dot_serial, sum};
 use crate::threads::{Share, Work};
 
-/// Inner products of the rows of Y (or X itself) with the rows of X.
+/// The inner products of the rows of Y (or of X itself) with the rows of X.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GramMatrix {
     /// Kc, rows x cols.
     centred: Prepacked,
-    /// u: one a row.
+    /// u: one value per row.
     row_parts: Vec<f64>,
-    /// v: one a column.
+    /// v: one value per column.
     column_parts: Vec<f64>,
-    /// How much each row of X counts in μ, if they do not count alike.
+    /// Weights of X's rows in μ; `None` if all are equal.
     weights: Option<Vec<f64>>,
 }
 
@@ -42,17 +42,17 @@ pub struct GramMatrix {
 #[derive(Debug)]
 pub struct Scratch {
     gemm: Gemm,
-    /// A mini-batch's columns of Kc, and of v.
+    /// The mini-batch's columns of Kc, and its values of v.
     gathered: Vec<f32>,
     parts: Vec<f64>,
-    /// Gᵀ1 and Gᵀv of every block of samples.
+    /// Gᵀ1 and Gᵀv of each block of samples.
     of_blocks: Vec<f64>,
     /// Gᵀ1 of the last product.
     sums: Vec<f64>,
 }
 
 impl Scratch {
-    /// No room yet.
+    /// Empty; the first product allocates.
     pub fn new(gemm: Gemm) -> Scratch {
         Scratch {
             gemm,
@@ -65,19 +65,20 @@ impl Scratch {
 }
 
 impl GramMatrix {
-    /// K = X Xᵀ, n x n: one triangle multiplied out and mirrored. Cost: n²d flop; 12n² bytes,
-    /// of which 4n² stay. `progress` hears how many columns of X are done.
+    /// K = X Xᵀ, n x n: one triangle is computed and mirrored. Cost: n²d flop; 12n² bytes, of which
+    /// 4n² remain. `progress` is called with the number of finished columns of X.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if a feature is no finite number; naming the primal
-    /// engine, [`Error::Options`](crate::Error::Options) if Kc exceeds the range of f32 and
-    /// [`Error::Memory`](crate::Error::Memory) if there is no memory for it; those of `progress`.
+    /// [`Error::Shape`](crate::Error::Shape) if a feature is not finite;
+    /// [`Error::Options`](crate::Error::Options) if Kc exceeds the range of f32, and
+    /// [`Error::Memory`](crate::Error::Memory) if it cannot be allocated, both of which suggest the
+    /// primal engine; the errors of `progress`.
     pub fn new(x: &Rows, gemm: Gemm, progress: Progress) -> Result<GramMatrix> {
         Self::weighted(x, None, gemm, progress)
     }
 
-    /// [`GramMatrix::new`] of rows that count by their weights, one a row: the same K, rounded
-    /// less where the rows of large weight are.
+    /// [`GramMatrix::new`] centred by the weighted mean, with one weight per row: the same K, with
+    /// less rounding error for rows of large weight.
     ///
     /// # Errors
     /// As [`GramMatrix::new`].
@@ -90,8 +91,8 @@ impl GramMatrix {
         Self::multiply(None, x, weights, gemm, progress)
     }
 
-    /// Y Xᵀ for other rows, m x n, centred by X's mean; `k` is X Xᵀ. Cost: 2mnd flop; 12mn
-    /// bytes, of which 4mn stay.
+    /// Y Xᵀ for other rows Y, m x n, centred by the mean of X; `k` is X Xᵀ. Cost: 2mnd flop; 12mn
+    /// bytes, of which 4mn remain.
     ///
     /// # Errors
     /// As [`GramMatrix::new`].
@@ -118,14 +119,14 @@ impl GramMatrix {
             x,
             weights,
             gemm,
-            sums: room(rows, x.len())?,
-            values: room(rows, x.len())?,
+            sums: try_zeros(rows, x.len())?,
+            values: try_zeros(rows, x.len())?,
         };
-        let is_exact = gemm.has_bytes() && products.of_bytes(progress)?;
+        let is_exact = gemm.has_bytes() && products.try_multiply_bytes(progress)?;
         let (row_parts, column_parts) = if is_exact {
-            products.centred(y.map(|(_, k)| &k.column_parts[..]))
+            products.center(y.map(|(_, k)| &k.column_parts[..]))
         } else {
-            products.of_floats(progress)?
+            products.multiply_floats(progress)?
         };
         let Products { values, sums, .. } = products;
         drop(sums);
@@ -140,7 +141,7 @@ impl GramMatrix {
         })
     }
 
-    /// K + 1 1ᵀ: the Gram matrix of rows with one more feature, which is 1.
+    /// K + 1 1ᵀ: the Gram matrix of rows with an additional feature of value 1.
     pub fn with_ones(mut self) -> GramMatrix {
         self.row_parts.iter_mut().for_each(|part| *part += 1.0);
         self
@@ -151,12 +152,12 @@ impl GramMatrix {
         self.row_parts.len()
     }
 
-    /// Number of columns: the rows of X.
+    /// Number of columns: that of the rows of X.
     pub fn cols(&self) -> usize {
         self.column_parts.len()
     }
 
-    /// `Zᵀ = alpha · Gᵀ K_batchᵀ + beta · Zᵀ`, where K_batch are the batch's columns; Gᵀ is
+    /// `Zᵀ = alpha · Gᵀ K_batchᵀ + beta · Zᵀ`, where K_batch is the batch's columns of K; Gᵀ is
     /// c x batch, Zᵀ c x rows. Returns Gᵀ1, c values. Cost: 2 · rows · batch · c flop. With
     /// `beta` = 0, Z is not read.
     ///
@@ -188,7 +189,7 @@ impl GramMatrix {
             }
         };
         assert_eq!((g.rows(), g.cols()), (outputs, parts.len()), "G's shape");
-        // Gᵀ1 and Gᵀv, block by block of samples and then in the blocks' order.
+        // Gᵀ1 and Gᵀv of each block of samples, then their sums in the order of the blocks.
         let isa = Isa::current();
         let blocks = g.cols().div_ceil(columns::WIDTH);
         of_blocks.resize(blocks * 2 * outputs, 0.0);

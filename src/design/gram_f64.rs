@@ -1,4 +1,4 @@
-//! K = X Xᵀ in f64, centred or not: the solver's.
+//! The Gram matrix K = X Xᵀ in f64, centred or not, for the solver.
 
 use faer::linalg::matmul::matmul;
 use rayon::prelude::*;
@@ -9,11 +9,11 @@ use crate::design::rows::Rows;
 use crate::error::Result;
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::gemm::{Gemm, lower_triangle};
-use crate::linalg::mat::room;
+use crate::linalg::mat::try_zeros;
 use crate::linalg::vec::subtract;
 use crate::threads::{self, Share, Work};
 
-/// Kc, or K itself, in f64, n x n: what exact optimization needs of X Xᵀ.
+/// Kc or K in f64, n x n.
 #[derive(Clone, Debug)]
 pub struct GramF64 {
     /// Kc or K, symmetric.
@@ -22,23 +22,23 @@ pub struct GramF64 {
     pub centred: bool,
     /// n.
     pub rows: usize,
-    /// What |Xc| may be off by: of bytes over 255, Kc is that of the quotients before they were
-    /// rounded to f32.
+    /// A bound of the error of |Xc|. It is 0 except for features that are bytes over 255, of which
+    /// Kc is exact: X has the quotients rounded to f32.
     pub unrounded: f64,
 }
 
 impl GramF64 {
-    /// The size of the eigenvalues that rounding may have made, as a share of the mean one.
+    /// Size of eigenvalues that may be rounding errors, relative to the mean eigenvalue.
     pub const NOISE: f64 = 1e-12;
 
-    /// Of X, or of X with each feature over its `deviation`; `centred` by the mean row or not.
-    /// Cost: n²d operations, with integers where every feature is a byte over 255, else flop in
-    /// f64; 12n² bytes, of which 8n² stay.
-    /// `progress` hears how many columns of X are done.
+    /// The Gram matrix of X, or of X with each feature divided by its `deviation`; `centred` by the
+    /// mean row or not. Cost: n²d operations, of integers if every feature is a byte over 255, else
+    /// in f64; 12n² bytes, of which 8n² remain. `progress` is called with the number of finished
+    /// columns of X.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a feature is no finite number; [`Error::Memory`] if there is none for
-    /// K; those of `progress`.
+    /// [`Error::Shape`] if a feature is not finite; [`Error::Memory`] if K cannot be allocated; the
+    /// errors of `progress`.
     pub fn new(
         x: &Rows,
         deviation: Option<&[f64]>,
@@ -52,11 +52,11 @@ impl GramF64 {
             x,
             weights: None,
             gemm,
-            sums: room(n, n)?,
-            values: room(n, n)?,
+            sums: try_zeros(n, n)?,
+            values: try_zeros(n, n)?,
         };
-        if deviation.is_none() && gemm.has_bytes() && products.of_bytes(progress)? {
-            let (row_parts, column_parts) = products.parts(None);
+        if deviation.is_none() && gemm.has_bytes() && products.try_multiply_bytes(progress)? {
+            let (row_parts, column_parts) = products.scale_and_means(None);
             if centred {
                 let work = pass(&products.sums);
                 let rows = products.sums.par_chunks_exact_mut(n).zip(&row_parts);
@@ -64,7 +64,7 @@ impl GramF64 {
                     let parts = sums.iter_mut().zip(&column_parts);
                     parts.for_each(|(sum, part)| *sum = *sum - row_part - part);
                 });
-                // Symmetric to the last bit.
+                // Rounding differs above the diagonal: mirror, so that the matrix is symmetric.
                 mirror(&mut products.sums, n);
             }
             return Ok(GramF64 {
@@ -78,14 +78,14 @@ impl GramF64 {
             mut sums, values, ..
         } = products;
         drop(values);
-        of_wide_floats(x, deviation, centred, &mut sums, progress)?;
+        add_products(x, deviation, centred, &mut sums, progress)?;
         let work = pass(&sums);
         if !sums.par_iter().share(work).all(|sum| sum.is_finite()) {
             x.check_finite("x")?;
         }
         mirror(&mut sums, n);
         if centred {
-            // Means were rounded to f32: what they left is taken away, so that Kc 1 = 0.
+            // The means were rounded to f32: centre the rest in f64, so that Kc 1 = 0.
             let means: Vec<f64> = (sums.par_chunks_exact(n).share(work))
                 .map(|row| row.iter().sum::<f64>() / n as f64)
                 .collect();
@@ -104,11 +104,11 @@ impl GramF64 {
         })
     }
 
-    /// `Zᵀ = A Kᵀ`, c x n, for coordinates A (c x m) of m rows, `columns` (n x m) being their columns
-    /// of K. Cost: 2nmc flop. The bits do not depend on the number of threads.
+    /// `Zᵀ = A Kᵀ`, c x n, for coordinates A (c x m) of m rows, whose columns of K are `columns`
+    /// (n x m). Cost: 2nmc flop. The bits do not depend on the number of threads.
     pub fn logits(columns: &[f64], a: &[f64], m: usize, z: &mut [f64]) {
         let (n, c) = (columns.len() / m, a.len() / m);
-        // Along the rows of K: with one output faer would share the sums of its columns out by
+        // Sums run along the rows of K: with one output, faer would divide sums along its columns by
         // the number of threads.
         matmul(
             faer::MatMut::from_row_major_slice_mut(z, c, n),
@@ -127,15 +127,15 @@ impl GramF64 {
     }
 }
 
-/// The lower triangle of `Xc Xcᵀ` (or `X Xᵀ`) added to `sums`, all in f64.
-fn of_wide_floats(
+/// Adds the lower triangle of `Xc Xcᵀ` (or `X Xᵀ`), in f64, to `sums`.
+fn add_products(
     x: &Rows,
     deviation: Option<&[f64]>,
     centred: bool,
     sums: &mut [f64],
     progress: Progress,
 ) -> Result<()> {
-    /// Columns at a time.
+    /// Number of columns of a slab.
     const SLAB: usize = 512;
     let (n, d) = (x.len(), x.features());
     let (mut mean, mut slab) = (Vec::new(), vec![0.0; n * SLAB.min(d)]);

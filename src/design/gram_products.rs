@@ -1,5 +1,5 @@
-//! The inner products of rows, slab by slab of columns: in integers where every feature is a byte
-//! over 255, else in f32 within a slab and in f64 over slabs.
+//! The inner products of rows, by slabs of columns: in integers if every feature is a byte over 255,
+//! else in f32 within a slab and in f64 over slabs.
 
 use std::ops::Range;
 
@@ -13,37 +13,37 @@ use crate::linalg::mat::{MatMut, MatRef};
 use crate::linalg::vec::{dot_serial, subtract};
 use crate::threads::{Share, Work};
 
-/// Hears how many columns of X are done, and may break the work off by an error.
+/// Called with the number of finished columns of X; an error ends the computation.
 pub type Progress<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
 
-/// Columns of a slab of floats. Products are summed in f32 within a slab, in f64 over slabs.
+/// Number of columns of a slab of floats.
 const SLAB: usize = 1024;
 
-/// Y Xᵀ or, without Y, the lower triangle of X Xᵀ, in the making.
+/// The computation of Y Xᵀ or, without Y, of the lower triangle of X Xᵀ.
 pub(super) struct Products<'a> {
     pub y: Option<&'a Rows<'a>>,
     pub x: &'a Rows<'a>,
-    /// How much each row of X counts in the mean; `None` is alike.
+    /// Weights of X's rows in the mean; `None` if all are equal.
     pub weights: Option<&'a [f64]>,
     pub gemm: Gemm,
-    /// Sums over slabs of columns, zeros at first.
+    /// Sums over slabs of columns, initially 0.
     pub sums: Vec<f64>,
     /// Products of one slab.
     pub values: Vec<f32>,
 }
 
 impl Products<'_> {
-    /// How many entries of row i are multiplied out.
-    fn used(&self) -> impl Fn(usize) -> usize + Sync + use<> {
+    /// Maps i to the number of entries of row i that are computed.
+    fn computed(&self) -> impl Fn(usize) -> usize + Sync + use<> {
         let (whole, n) = (self.y.is_some(), self.x.len());
         move |i| if whole { n } else { i + 1 }
     }
 
-    /// Kc by products of centred rows: `values`, u and v.
-    pub fn of_floats(&mut self, progress: Progress) -> Result<(Vec<f64>, Vec<f64>)> {
+    /// Writes Kc, from products of centred rows, to `values`, and returns u and v.
+    pub fn multiply_floats(&mut self, progress: Progress) -> Result<(Vec<f64>, Vec<f64>)> {
         let (x, n, d) = (self.x, self.x.len(), self.x.features());
         let rows = self.sums.len() / n;
-        let used = self.used();
+        let computed = self.computed();
         let mut column_parts = vec![0.0; n];
         let mut row_parts = vec![0.0; rows];
         let mut mean_squared = 0.0;
@@ -53,7 +53,7 @@ impl Products<'_> {
             column_means(x, self.weights, columns.clone(), &mut mean);
             mean_squared += dot_serial(&mean, &mean);
             let centred = |rows, slab, parts| {
-                let slab = centre(rows, columns.clone(), &mean, slab, parts);
+                let slab = center_columns(rows, columns.clone(), &mean, slab, parts);
                 MatRef::new(slab, slab.len() / columns.len(), columns.len())
             };
             let x_slab = centred(x, &mut x_slab, &mut column_parts);
@@ -65,7 +65,7 @@ impl Products<'_> {
                     (self.gemm).a_bt(1.0, y_slab, x_slab, Accum::Replace, product);
                 }
             }
-            add_slab(&mut self.sums, &self.values, n, &used);
+            add_slab(&mut self.sums, &self.values, n, &computed);
             progress(columns.end)?;
         }
         let work = pass(&self.sums);
@@ -73,7 +73,7 @@ impl Products<'_> {
         both.share(work)
             .enumerate()
             .for_each(|(i, (values, sums))| {
-                let used = values[..used(i)].iter_mut().zip(sums);
+                let used = values[..computed(i)].iter_mut().zip(sums);
                 used.for_each(|(value, &sum)| *value = sum as f32);
             });
         if self.y.is_none() {
@@ -84,12 +84,13 @@ impl Products<'_> {
         Ok((row_parts, column_parts))
     }
 
-    /// 255² times the products, exactly, in `sums`, if every feature is a byte over 255. Else
-    /// `false`, soon, and `sums` is as it was.
-    pub fn of_bytes(&mut self, progress: Progress) -> Result<bool> {
+    /// Writes 255² times the products, exactly, to `sums` and returns `true` if every feature is a
+    /// byte over 255. Otherwise resets `sums` to 0 and returns `false`, at the first slab with another
+    /// value.
+    pub fn try_multiply_bytes(&mut self, progress: Progress) -> Result<bool> {
         let (x, n, d) = (self.x, self.x.len(), self.x.features());
         let rows = self.sums.len() / n;
-        let used = self.used();
+        let computed = self.computed();
         let (mut x_slab, mut y_slab) = (ByteSlab::default(), ByteSlab::default());
         // Σ a·b = Σ a·(b - 128) + 128 Σ a.
         let mut row_totals = vec![0u64; rows];
@@ -109,14 +110,14 @@ impl Products<'_> {
             let values: &mut [i32] = bytemuck::cast_slice_mut(&mut self.values);
             let width = columns.len().div_ceil(4);
             let (a, b) = (&left.unsigned, &x_slab.signed);
-            let accum = if first.is_multiple_of(EXACT) {
+            let accum = if first.is_multiple_of(I32_COLUMNS) {
                 Accum::Replace
             } else {
                 Accum::Add
             };
             (self.gemm).byte_product(a, b, width, accum, part, values);
-            if columns.end == d || columns.end.is_multiple_of(EXACT) {
-                add_slab(&mut self.sums, values, n, &used);
+            if columns.end == d || columns.end.is_multiple_of(I32_COLUMNS) {
+                add_slab(&mut self.sums, values, n, &computed);
             }
             let totals = row_totals.iter_mut().zip(&left.totals);
             totals.for_each(|(total, slab)| *total += slab);
@@ -128,14 +129,15 @@ impl Products<'_> {
             .enumerate()
             .for_each(|(i, (sums, &total))| {
                 let total = (128 * total) as f64;
-                sums[..used(i)].iter_mut().for_each(|sum| *sum += total);
+                sums[..computed(i)].iter_mut().for_each(|sum| *sum += total);
             });
         Ok(true)
     }
 
-    /// Scales the exact products, all of them then; u and v: the mean row's product with a row
-    /// is the mean of its products with all rows.
-    pub fn parts(&mut self, column_parts: Option<&[f64]>) -> (Vec<f64>, Vec<f64>) {
+    /// Scales the exact products, mirrors them without Y, and returns u and v. The product of a row
+    /// with the mean row is the mean of its products with all rows. With Y, v is `column_parts`, that
+    /// of X.
+    pub fn scale_and_means(&mut self, column_parts: Option<&[f64]>) -> (Vec<f64>, Vec<f64>) {
         let n = self.x.len();
         if self.y.is_none() {
             mirror(&mut self.sums, n);
@@ -159,10 +161,11 @@ impl Products<'_> {
         (row_parts, column_parts)
     }
 
-    /// Kc in `values`, u and v, from exact products; with Y, v is X's `column_parts`.
-    pub fn centred(&mut self, column_parts: Option<&[f64]>) -> (Vec<f64>, Vec<f64>) {
+    /// Writes Kc, from exact products, to `values`, and returns u and v as
+    /// [`Products::scale_and_means`] does.
+    pub fn center(&mut self, column_parts: Option<&[f64]>) -> (Vec<f64>, Vec<f64>) {
         let n = self.x.len();
-        let (row_parts, column_parts) = self.parts(column_parts);
+        let (row_parts, column_parts) = self.scale_and_means(column_parts);
         let rows = (self.values.par_chunks_exact_mut(n)).zip(self.sums.par_chunks_exact(n));
         let isa = Isa::current();
         let rows = rows.zip(&row_parts).share(pass(&self.sums));
@@ -173,19 +176,19 @@ impl Products<'_> {
             });
         });
         if self.y.is_none() {
-            // Symmetric to the last bit.
+            // Rounding differs above the diagonal: mirror, so that the matrix is symmetric.
             mirror(&mut self.values, n);
         }
         (row_parts, column_parts)
     }
 }
 
-/// Add the products of a slab, as many of row i as `used` says.
+/// Adds the products of a slab to `sums`: the first `computed(i)` entries of each row i.
 fn add_slab<T: Copy + Sync + Into<f64>>(
     sums: &mut [f64],
     values: &[T],
     n: usize,
-    used: &(impl Fn(usize) -> usize + Sync),
+    computed: &(impl Fn(usize) -> usize + Sync),
 ) {
     let work = pass(sums);
     let rows = sums.par_chunks_exact_mut(n).zip(values.par_chunks_exact(n));
@@ -194,38 +197,38 @@ fn add_slab<T: Copy + Sync + Into<f64>>(
         .enumerate()
         .for_each(|(i, (sums, values))| {
             with_isa!(isa, || {
-                let used = sums[..used(i)].iter_mut().zip(values);
+                let used = sums[..computed(i)].iter_mut().zip(values);
                 used.for_each(|(sum, &value)| *sum += value.into());
             });
         });
 }
 
-/// Columns of X whose bytes are multiplied at a time.
+/// Number of columns of a slab of bytes.
 const BYTE_SLAB: usize = 8192;
-/// Columns whose products i32 can hold: 255 · 128 · 65,536 < 2^31.
-const EXACT: usize = 8 * BYTE_SLAB;
-/// Most bytes a row that slabs of either kind take.
+/// Number of columns whose sum of products fits i32: 255 · 128 · 65,536 < 2^31.
+const I32_COLUMNS: usize = 8 * BYTE_SLAB;
+/// Largest number of bytes per row of a slab of either kind.
 pub(super) const SLAB_BYTES: usize = 2 * BYTE_SLAB;
 
-/// Some columns of rows as bytes, four at a time. Where they end, `unsigned` is padded by zeros.
+/// A slab of columns as bytes, in groups of four; the last group of `unsigned` is padded with zeros.
 #[derive(Default)]
 struct ByteSlab {
     unsigned: Vec<[u8; 4]>,
-    /// Less 128.
+    /// The bytes minus 128.
     signed: Vec<[i8; 4]>,
-    /// Sum of each row's bytes.
+    /// The sum of each row's bytes.
     totals: Vec<u64>,
 }
 
 impl ByteSlab {
-    /// Whether all values are bytes over 255; then they are loaded.
+    /// Converts these columns to bytes. Returns whether all values are bytes over 255.
     fn load(&mut self, rows: &Rows, columns: Range<usize>) -> bool {
         let width = columns.len().div_ceil(4);
         let isa = Isa::current();
         self.unsigned.resize(rows.len() * width, [0; 4]);
         self.signed.resize(rows.len() * width, [0; 4]);
         self.totals.resize(rows.len(), 0);
-        // Four bytes of X a byte.
+        // Four bytes of X are read per byte.
         let work = Work::bytes(6 * size_of_val(&self.unsigned[..]));
         (self.unsigned.par_chunks_exact_mut(width))
             .zip(self.signed.par_chunks_exact_mut(width))
@@ -238,7 +241,7 @@ impl ByteSlab {
                 let (unsigned, signed) =
                     (&mut unsigned[..columns.len()], &mut signed[..columns.len()]);
                 let exact = pixels::bytes(isa, &rows.row(i)[columns.clone()], unsigned, signed);
-                // Wrapping, as a check at every byte would leave it without vectors.
+                // Overflow checks would prevent vectorisation.
                 let add = |total: u64, &byte: &u8| total.wrapping_add(byte.into());
                 *total = with_isa!(isa, || unsigned.iter().fold(0, add));
                 exact
@@ -246,7 +249,7 @@ impl ByteSlab {
     }
 }
 
-/// Refuse inner products beyond the range of f32, and features that are no finite numbers.
+/// Checks that the inner products are in the range of f32 and the features finite.
 pub(super) fn in_range(values: &[f32], x: &Rows, y: Option<&Rows>) -> Result<()> {
     let all = values.par_iter().share(pass(values));
     if all.all(|value| value.is_finite()) {
@@ -256,24 +259,24 @@ pub(super) fn in_range(values: &[f32], x: &Rows, y: Option<&Rows>) -> Result<()>
     y.map_or(Ok(()), |y| y.check_finite("validation x"))?;
     Err(Error::options(
         "`engine`",
-        "gram, where inner products of rows are beyond f32",
-        "primal, or features so small that their products are within f32",
+        "gram, with inner products of rows beyond the range of f32",
+        "primal, or smaller features (multiply them by a constant)",
     ))
 }
 
-/// A pass that reads these values and writes as many.
+/// The work of reading these values and writing as many.
 pub(super) fn pass<T>(values: &[T]) -> Work {
     Work::bytes(2 * size_of_val(values))
 }
 
-/// The mean of these columns of X, by the rows' weights if there are any.
+/// Writes the mean of these columns of X, weighted if there are weights, to `mean`.
 pub(super) fn column_means(
     x: &Rows,
     weights: Option<&[f64]>,
     columns: Range<usize>,
     mean: &mut Vec<f32>,
 ) {
-    /// Columns a task: two cache lines of a row.
+    /// Number of columns of a task: two cache lines of a row.
     const WIDTH: usize = 32;
     let total = weights.map_or(x.len() as f64, |weights| weights.iter().sum());
     mean.clear();
@@ -294,8 +297,9 @@ pub(super) fn column_means(
     });
 }
 
-/// These columns of X less their mean; each row's product with the mean is added to `parts`.
-fn centre<'a>(
+/// Writes these columns of X minus their mean to `slab`, and adds each row's product with the mean to
+/// `parts`.
+fn center_columns<'a>(
     x: &Rows,
     columns: Range<usize>,
     mean: &[f32],
@@ -319,7 +323,7 @@ fn centre<'a>(
     slab
 }
 
-/// Copy the lower triangle to the upper one, by tiles that stay in cache.
+/// Copies the lower triangle to the upper one, by tiles that stay in the cache.
 pub(super) fn mirror<T: Copy + Send + Sync>(k: &mut [T], n: usize) {
     const TILE: usize = 64;
     const TASK: usize = 16;

@@ -1,8 +1,8 @@
-//! The design matrix X (n x d): rows, their scale, their products, their Gram matrix.
+//! The design matrix X (n x d): its rows, scale, products and Gram matrix.
 //!
-//! To the rest of flowreg X is a linear map. A weight W, by its coordinates, goes to logits; a
-//! gradient G in the logits goes back to coordinates. Both are held output by output, W as
-//! c x coordinates and Zᵀ, Gᵀ as c x n, so that every product runs along rows of X or K:
+//! X is a linear map from the coordinates of a weight W to logits. Its adjoint maps a gradient G in
+//! the logits to coordinates. Matrices are stored output by output, W as c x coordinates and Zᵀ, Gᵀ
+//! as c x n, so that every product runs along rows of X or K:
 //!
 //! ```text
 //! logits    Zᵀ = W Xᵀ          adjoint   W = Gᵀ X          ⟨logits(W), G⟩ = ⟨W, adjoint(G)⟩
@@ -15,25 +15,24 @@
 //! | `GramF64` | Kc or K | A, c x n | f64 | 2n²c | G itself | solver |
 //! | [`Centered`](centered::Centered) | X - 1 μᵀ | W, c x d | f32 or f64 in a slab of 512, f64 over slabs | 2ncd | 2ncd | certificate, coordinates of a weight |
 //!
-//! Costs are flop. They are four types and no trait: no caller is written over more than one. A
-//! design has two kinds of coordinates, three of arithmetic and three of scratch space, and what
-//! callers share is one level up, in [`Parameters`](crate::sgd::parameters::Parameters) (torch's
-//! f32 steps, mini-batches) and [`Problem`](crate::solver::problem::Problem) (f64, inner products,
-//! a preconditioner).
+//! Costs are in flop. The four types share no trait, because no caller is generic over them: they
+//! differ in coordinates, arithmetic and scratch space. Callers are generic one level up, over
+//! [`Parameters`](crate::sgd::parameters::Parameters) (torch's f32 steps, mini-batches) and
+//! [`Problem`](crate::solver::problem::Problem) (f64, inner products, a preconditioner).
 //!
-//! What is to come, and where it goes:
+//! Planned extensions and where they belong:
 //!
-//! - rows of u8, f16 or bf16: [`Rows`](rows::Rows) holds them, `Gathered::load` in `dense.rs`,
-//!   `vec::subtract` in `centered.rs` and `gram_products.rs`, and `ByteSlab` convert
-//!   them, each a block at a time;
-//! - blocks of rows that are read while others are multiplied: `Dense::each`;
-//! - several machines, each with some rows: `Dense::adjoint` adds the sums of blocks of rows
-//!   (4096 or more, by c and d alone) in f64, in order. A communicator that gathers these sums in
-//!   the rows' order gives every machine the bits of one, if each but the last holds whole blocks.
-//!   Gᵀ1, the loss, XᵀX and the parts of `one_pass.rs` are not summed in these blocks yet. Logits
-//!   are of one row each, and need no communicator.
+//! - rows of u8, f16 or bf16: [`Rows`](rows::Rows) stores them; `Gathered::load` in `dense.rs`,
+//!   `vec::subtract` in `centered.rs` and `gram_products.rs`, and `ByteSlab` convert them, one block
+//!   at a time;
+//! - reading a block of rows while another one is multiplied: `Dense::each`;
+//! - several machines with some rows each: `Dense::adjoint` adds the sums of blocks of rows (4096 or
+//!   more, a function of c and d) in f64, in order. A communicator that gathers these sums in the
+//!   order of the rows gives the bits of a single machine, if each machine but the last has whole
+//!   blocks. Gᵀ1, the loss, XᵀX and the parts of `one_pass.rs` are not summed in these blocks yet.
+//!   Logits need no communicator: each depends on one row.
 //!
-//! [`plan`] chooses between coordinates by cost and memory; [`scaler`] puts features on one scale.
+//! [`plan`] chooses between coordinates by cost and memory; [`scaler`] scales features.
 
 pub mod centered;
 pub(crate) mod dense;

@@ -1,11 +1,11 @@
-//! Which engine: a model of cost in FLOPs and memory.
+//! The choice of the engine, by a model of its cost in FLOP and memory.
 
 use std::fmt;
 
 use crate::design::gram_products::SLAB_BYTES;
 use crate::error::{Error, Result};
 
-/// What the caller asks for.
+/// The engine that a fit is to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineChoice {
     /// The cheaper one that fits the memory.
@@ -17,7 +17,7 @@ pub enum EngineChoice {
     Primal,
 }
 
-/// An engine of this crate.
+/// The engine that a fit uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
@@ -39,18 +39,21 @@ impl fmt::Display for EngineKind {
 /// The size of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// n: rows.
+    /// n: number of rows.
     pub rows: usize,
-    /// m: validation rows, 0 if there are none.
+    /// m: number of validation rows, 0 if there are none.
     pub validation_rows: usize,
-    /// d.
+    /// d: number of features.
     pub features: usize,
-    /// c.
+    /// c: number of outputs.
     pub outputs: usize,
 }
 
 impl EngineChoice {
-    /// Look a choice up: auto, gram or primal.
+    /// The choice called `name`: auto, gram or primal.
+    ///
+    /// # Errors
+    /// [`Error::Options`] for another name.
     pub fn named(name: &str) -> Result<EngineChoice> {
         match name {
             "auto" => Ok(EngineChoice::Auto),
@@ -61,30 +64,30 @@ impl EngineChoice {
     }
 }
 
-/// What each engine would cost, and the one that was chosen.
+/// The cost of each engine, and the chosen one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Plan {
     /// The chosen engine.
     pub engine: EngineKind,
     /// FLOP of the Gram engine: n²d + 2nmd (K, K_val) + 2(2n + m)dc (Z0, Z0_val and W)
-    /// + 2n(n + m)c an epoch.
+    /// + 2n(n + m)c per epoch.
     pub gram_flop: f64,
-    /// FLOP of the primal engine: 2(2n + m)dc an epoch.
+    /// FLOP of the primal engine: 2(2n + m)dc per epoch.
     pub primal_flop: f64,
-    /// Whether K fits the memory and, as far as is known, the range of f32.
+    /// Whether K fits the memory and, once it is computed, the range of f32.
     pub gram_fits: bool,
-    /// Bytes that making K and K_val takes: 12n(n + m), of which a third stays, and a slab of
-    /// the rows.
+    /// Bytes needed to compute K and K_val: 12n(n + m), of which a third remains, and a slab of the
+    /// rows.
     pub gram_bytes: u128,
 }
 
 impl Plan {
-    /// Choose for a shape, so many epochs and so much memory.
+    /// The plan for a shape, a number of epochs, the caller's choice, and the available memory in
+    /// bytes (`None` if it is unknown). `Auto` is the engine of fewer FLOP, Gram only if K fits.
     ///
     /// # Errors
-    /// [`Error::Memory`] if the Gram engine is asked for and K does not fit: it says how
-    /// many bytes it would take, and what fits.
+    /// [`Error::Memory`] if `choice` is Gram and K does not fit.
     pub fn new(
         shape: Shape,
         epochs: usize,
@@ -147,24 +150,24 @@ impl fmt::Display for Plan {
             }
             EngineKind::Primal => write!(
                 f,
-                "primal: {primal:.3} GFLOP (gram: {gram:.3}, but its {} bytes do not fit the memory, or K not f32)",
+                "primal: {primal:.3} GFLOP (gram: {gram:.3}, but its {} bytes do not fit the memory, or its products do not fit f32)",
                 self.gram_bytes
             ),
         }
     }
 }
 
-/// Bytes of memory that can still be had, where the system tells it.
+/// Available memory in bytes; `None` if the system does not report it.
 pub fn available_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     let free = kilobytes.checked_mul(1024)?;
-    // A container's limit, where there is one.
+    // The limit of a container, if there is one.
     let read = |path| -> Option<u64> { std::fs::read_to_string(path).ok()?.trim().parse().ok() };
     let limit = read("/sys/fs/cgroup/memory.max");
     let used = read("/sys/fs/cgroup/memory.current").unwrap_or(0);
-    // Pages of files, the mapped X among them, are counted as used but can be dropped.
+    // Pages of files, the mapped X among them, count as used but can be dropped.
     let stat = std::fs::read_to_string("/sys/fs/cgroup/memory.stat").unwrap_or_default();
     let files = stat
         .lines()
@@ -181,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cheaper_engine_that_fits() {
+    fn auto_chooses_the_cheaper_engine_that_fits_the_memory() {
         let shape = |rows, validation_rows, features, outputs| Shape {
             rows,
             validation_rows,
@@ -215,7 +218,7 @@ mod tests {
             engine(tall, 100, EngineChoice::Auto, None),
             EngineKind::Primal
         );
-        // Validation rows count too.
+        // Validation rows count as well.
         let validated =
             Plan::new(shape(1020, 6149, 49152, 102), 250, EngineChoice::Auto, None).unwrap();
         assert_eq!(validated.gram_bytes, 7169 * (12 * 1020 + 16384));

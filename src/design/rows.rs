@@ -1,4 +1,4 @@
-//! Rows of features, borrowed where they lie, and the batch of them that a step takes.
+//! Borrowed rows of features, and the batch of rows that a step uses.
 
 use std::ops::Range;
 
@@ -11,23 +11,21 @@ use crate::threads::{Share, Work};
 /// The rows that a step uses.
 #[derive(Clone, Copy, Debug)]
 pub enum Batch<'a> {
-    /// All of them, in order.
+    /// All rows, in order.
     All,
-    /// These, by number.
+    /// The rows with these numbers.
     Rows(&'a [u32]),
 }
 
-/// Rows of a feature matrix.
-///
-/// The features stay where they are (a memory map or the caller's slice). A choice of
-/// rows that is not one contiguous run is kept as an index, never as a copy.
+/// Borrowed rows of a feature matrix: a memory map or the caller's slice. A choice of rows that are
+/// not contiguous is stored as an index, not as a copy.
 #[derive(Clone, Debug)]
 pub struct Rows<'a> {
     /// Row `i` begins at `i * stride`.
     values: &'a [f32],
     rows: usize,
     features: usize,
-    /// From one row to the next, at least `features`.
+    /// Distance between the starts of consecutive rows, at least `features`.
     stride: usize,
     /// Row numbers in `values`; `None` means all rows in order.
     index: Option<Vec<u32>>,
@@ -35,9 +33,8 @@ pub struct Rows<'a> {
     pub(super) known_usable: bool,
 }
 
-/// The position of the first value that fails the test.
-///
-/// Most blocks have none, so a pass without branches comes first.
+/// The position of the first value for which `test` is false. A pass without branches comes first,
+/// because most blocks have none.
 pub(crate) fn position(values: &[f32], test: impl Fn(f32) -> bool) -> Option<usize> {
     let all = values.iter().fold(true, |all, &value| all & test(value));
     if all {
@@ -66,12 +63,12 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// `rows` rows of `features` values, each `stride` values behind the one before: a window of
-    /// a wider matrix. Rows that lie apart are copied block by block where they are multiplied.
+    /// `rows` rows of `features` values whose starts are `stride` values apart: a window of a wider
+    /// matrix. If `stride` exceeds `features`, products copy the rows block by block.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the rows overlap, or if there are not as many values as they need or
-    /// as whole rows of `stride` are.
+    /// [`Error::Shape`] if `features` is 0, if rows overlap (`stride` < `features`), or if `x` is
+    /// shorter than the rows or longer than `rows · stride`.
     pub fn strided(x: &'a [f32], rows: usize, features: usize, stride: usize) -> Result<Self> {
         let whole = rows.checked_mul(stride);
         let least = whole.map(|whole| whole.saturating_sub(stride - features.min(stride)));
@@ -103,7 +100,7 @@ impl<'a> Rows<'a> {
         self.index.as_ref().map_or(self.rows, Vec::len)
     }
 
-    /// Whether there are none.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -113,7 +110,7 @@ impl<'a> Rows<'a> {
         self.features
     }
 
-    /// All rows as one borrowed matrix, where they are contiguous.
+    /// All rows as one borrowed matrix; `None` if they are not contiguous.
     pub fn contiguous(&self) -> Option<MatRef<'a>> {
         let contiguous = self.index.is_none() && self.stride == self.features;
         contiguous.then(|| MatRef::new(self.values, self.rows, self.features))
@@ -172,7 +169,7 @@ impl<'a> Rows<'a> {
         (bad.iter().enumerate()).find_map(|(row, column)| Some((row, (*column)?)))
     }
 
-    /// The largest |x_i|² of the rows that `keep` keeps. Cost: they are read once.
+    /// The largest |x_i|² of the rows i for which `keep(i)` is true. Cost: these rows are read once.
     pub fn largest_square(&self, keep: impl Fn(usize) -> bool + Sync) -> f64 {
         let square = |i| -> f64 { self.row(i).iter().map(|&x| f64::from(x).powi(2)).sum() };
         let square = |i| if keep(i) { square(i) } else { 0.0 };
@@ -181,10 +178,10 @@ impl<'a> Rows<'a> {
         rows.map(square).collect().into_iter().fold(0.0, f64::max)
     }
 
-    /// Read a value of every page of these rows, in order, so that a map has them at hand when
-    /// they are multiplied: the order in which a disk is fastest.
+    /// Reads one value of each page of these rows, in order, to load a memory map before its rows are
+    /// multiplied: sequential reads are the fastest on a disk.
     pub fn touch(&self, range: Range<usize>) {
-        /// Values of the smallest page there is, 4096 bytes.
+        /// Number of values in the smallest page, 4096 bytes.
         const PAGE: usize = 1024;
         for i in range {
             let row = self.row(i);
@@ -195,7 +192,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Rows `range` as a matrix: borrowed where contiguous, else copied into `scratch`.
+    /// Rows `range` as a matrix: borrowed if they are contiguous, else copied to `scratch`.
     pub fn block<'b>(&'b self, range: Range<usize>, scratch: &'b mut Vec<f32>) -> MatRef<'b> {
         match self.contiguous() {
             Some(x) => x.rows_range(range),
@@ -208,7 +205,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// These rows of these rows, in ascending order.
+    /// The rows with these numbers, which must be in ascending order.
     pub(super) fn choose(&self, kept: &[u32]) -> Self {
         let mut chosen = self.clone();
         let ends = kept.first().copied().zip(kept.last().copied());

@@ -1,4 +1,4 @@
-//! Labelled rows, to fit or to evaluate: features are borrowed, labels are checked.
+//! Labelled rows, to fit or to evaluate: borrowed features and checked labels.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -30,7 +30,7 @@ pub struct Splits<'a> {
 }
 
 impl Splits<'_> {
-    /// What tells the training rows and the validation rows from others. Cost: X is read once.
+    /// The fingerprints of the training rows and the validation rows. Cost: X is read once.
     pub(crate) fn fingerprints(self) -> [String; 2] {
         let of = |samples: Option<&Samples>| match samples {
             Some(samples) => samples.fingerprint(),
@@ -39,7 +39,7 @@ impl Splits<'_> {
         [of(Some(self.train)), of(self.validation)]
     }
 
-    /// Refuse features that are no finite numbers, in the pool that the caller stands in.
+    /// Checks that all features are finite, in the caller's pool.
     pub(crate) fn check_finite(self) -> Result<()> {
         self.train.x().check_finite("x")?;
         (self.validation).map_or(Ok(()), |rows| rows.x().check_finite("validation x"))
@@ -64,7 +64,7 @@ impl Splits<'_> {
     }
 }
 
-/// Samples whose features are a copy.
+/// Samples that own a copy of their features.
 #[derive(Clone, Debug)]
 pub struct OwnedSamples {
     x: Vec<f32>,
@@ -74,7 +74,7 @@ pub struct OwnedSamples {
 }
 
 impl OwnedSamples {
-    /// The samples of these features, row-major, with the labels of others.
+    /// Samples with these features (row-major) and the labels of `like`.
     pub(crate) fn new(x: Vec<f32>, like: &Samples) -> OwnedSamples {
         OwnedSamples {
             x,
@@ -84,18 +84,18 @@ impl OwnedSamples {
         }
     }
 
-    /// A copy of features that are f64, each rounded to f32, with their labels.
+    /// A copy of f64 features (row-major), rounded to f32, with their labels.
     ///
     /// # Errors
-    /// As [`Samples::from_labels`]; [`Error::Shape`] for a finite number beyond f32;
-    /// [`Error::Memory`] if no memory can be had for the copy.
+    /// As [`Samples::from_labels`]; [`Error::Shape`] for a finite number beyond the range of f32;
+    /// [`Error::Memory`] if the copy cannot be allocated.
     pub fn from_f64(
         x: &[f64],
         features: usize,
         labels: &[u32],
         classes: usize,
     ) -> Result<OwnedSamples> {
-        let mut values = room(x.len())?;
+        let mut values = try_with_capacity(x.len())?;
         values.extend(x.iter().map(|&value| value as f32));
         let overflown = |(&x, value): (&f64, &f32)| x.is_finite() && !value.is_finite();
         if let Some(at) = x.iter().zip(&values).position(overflown) {
@@ -112,7 +112,7 @@ impl OwnedSamples {
         })
     }
 
-    /// Borrowed.
+    /// A view of these samples.
     ///
     /// # Errors
     /// As [`Samples::from_labels`].
@@ -140,18 +140,18 @@ impl<'a> From<(&'a Samples<'a>, &'a Samples<'a>)> for Splits<'a> {
 }
 
 impl<'a> Samples<'a> {
-    /// Wrap `x`, `n x features` row-major, and its `n` labels, each in `0..classes`.
+    /// Samples of `x` (n x features, row-major) with `n` labels in `0..classes`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the lengths do not fit together, if there are no rows, no
-    /// features or fewer than two classes. A feature that is NaN or infinite is refused by the
-    /// fit, whose threads look at all of them.
+    /// [`Error::Shape`] if the lengths do not match, if a label is not below `classes`, or if there
+    /// are no rows, no features or fewer than two classes; [`Error::Memory`] if the memory cannot
+    /// hold a weight of classes x features. Features that are not finite are refused by the fit.
     pub fn new(x: &'a [f32], features: usize, labels: &[i64], classes: usize) -> Result<Self> {
         let x = Rows::strided(x, labels.len(), features, features)?;
         Samples::of_rows(x, labels, classes)
     }
 
-    /// [`Samples::new`] with labels that are borrowed.
+    /// [`Samples::new`] with borrowed labels.
     ///
     /// # Errors
     /// As [`Samples::new`].
@@ -165,7 +165,7 @@ impl<'a> Samples<'a> {
         Samples::from_rows(x, labels, classes)
     }
 
-    /// [`Samples::from_labels`] of rows that may lie apart: see [`Rows::strided`].
+    /// [`Samples::from_labels`] of rows that need not be contiguous: see [`Rows::strided`].
     ///
     /// # Errors
     /// As [`Samples::new`].
@@ -173,13 +173,16 @@ impl<'a> Samples<'a> {
         check_counts(&x, labels.len(), classes)?;
         let classes_u32 = classes as u32;
         if let Some(row) = labels.iter().position(|&label| label >= classes_u32) {
-            return Err(outside(row, labels[row], classes));
+            return Err(label_error(row, labels[row], classes));
         }
         let labels = Cow::Borrowed(labels);
         Samples { x, labels, classes }.checked()
     }
 
-    /// Like [`Samples::new`] for a matrix view.
+    /// [`Samples::new`] for a matrix view.
+    ///
+    /// # Errors
+    /// As [`Samples::new`].
     pub fn from_matrix(x: MatRef<'a>, labels: &[i64], classes: usize) -> Result<Self> {
         Samples::of_rows(Rows::new(x), labels, classes)
     }
@@ -195,14 +198,14 @@ impl<'a> Samples<'a> {
         self
     }
 
-    /// Samples of more classes than memory may hold a weight for; for
-    /// [`Samples::first_classes`].
+    /// Samples with a number of classes whose weight the memory may not hold;
+    /// [`Samples::first_classes`] is to reduce it.
     pub(crate) fn of_any_classes(x: Rows<'a>, labels: &[i64], classes: usize) -> Result<Self> {
         check_counts(&x, labels.len(), classes)?;
         let labels = labels.iter().enumerate();
         let labels = labels.map(|(row, &label)| match usize::try_from(label) {
             Ok(l) if l < classes => Ok(l as u32),
-            _ => Err(outside(row, label, classes)),
+            _ => Err(label_error(row, label, classes)),
         });
         Ok(Samples {
             x,
@@ -211,7 +214,7 @@ impl<'a> Samples<'a> {
         })
     }
 
-    /// Refuse classes for whose weight there is no memory.
+    /// Checks that the memory can hold a weight of classes x features.
     fn checked(self) -> Result<Self> {
         match beyond_memory(self.classes, self.features()) {
             None => Ok(self),
@@ -219,11 +222,11 @@ impl<'a> Samples<'a> {
         }
     }
 
-    /// The rows whose label is below `classes`, which becomes the number of classes; they may be
-    /// more than the labels need.
+    /// The rows whose label is below `classes`, which becomes the number of classes and may exceed
+    /// the labels.
     ///
     /// # Errors
-    /// [`Error::Options`] if `classes` is below 2, or if no row is left; [`Error::Memory`] if
+    /// [`Error::Options`] if `classes` is below 2, or if no row remains; [`Error::Memory`] if the
     /// memory cannot hold a weight of `classes` x features.
     pub fn first_classes(self, classes: usize) -> Result<Self> {
         if classes < 2 || u32::try_from(classes).is_err() {
@@ -248,7 +251,7 @@ impl<'a> Samples<'a> {
         samples.checked()
     }
 
-    /// The classes that have rows here and none in `other`, in ascending order.
+    /// The classes that have rows in `self` but not in `other`, in ascending order.
     pub fn classes_missing_in(&self, other: &Samples) -> Vec<u32> {
         let mut missing = self.labels.to_vec();
         missing.sort_unstable();
@@ -262,7 +265,7 @@ impl<'a> Samples<'a> {
         rows.iter().map(|&i| self.labels[i as usize]).collect()
     }
 
-    /// The rows that are to be kept, by number.
+    /// The rows i for which `keep(i)` is true.
     pub(crate) fn keep(&self, keep: impl Fn(usize) -> bool) -> Samples<'a> {
         let kept: Vec<u32> = (0..self.rows() as u32)
             .filter(|&row| keep(row as usize))
@@ -274,17 +277,19 @@ impl<'a> Samples<'a> {
         }
     }
 
-    /// These samples and others after them, copied. Cost: 4(n + m)d bytes.
+    /// A copy of these samples followed by m others. Cost: 4(n + m)d bytes.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the others have other features or classes, or no memory can be had.
+    /// [`Error::Shape`] if the numbers of features or classes differ; [`Error::Memory`] if the copy
+    /// cannot be allocated.
     pub fn joined(&self, other: &Samples) -> Result<OwnedSamples> {
         let splits = Splits {
             train: self,
             validation: Some(other),
         };
         splits.check_shapes()?;
-        let mut x = room((self.rows() + other.rows()).saturating_mul(self.features()))?;
+        let mut x =
+            try_with_capacity((self.rows() + other.rows()).saturating_mul(self.features()))?;
         for rows in [self.x(), other.x()] {
             (0..rows.len()).for_each(|i| x.extend_from_slice(rows.row(i)));
         }
@@ -313,8 +318,7 @@ impl<'a> Samples<'a> {
         self.classes
     }
 
-    /// Shape and checksums of features and labels: what tells these samples from others. Cost:
-    /// X is read once.
+    /// Shape and checksums of features and labels, which identify the samples. Cost: X is read once.
     pub(crate) fn fingerprint(&self) -> String {
         let row = |i| crc32fast::hash(bytemuck::cast_slice(self.x.row(i)));
         let rows = (0..self.rows()).into_par_iter();
@@ -326,20 +330,20 @@ impl<'a> Samples<'a> {
         format!("{n} x {d}, {classes} classes, x {x:08x}, labels {labels:08x}")
     }
 
-    /// The labels, one a row, each below [`Samples::classes`].
+    /// The label of each row, below [`Samples::classes`].
     pub fn labels(&self) -> &[u32] {
         &self.labels
     }
 }
 
-/// Refuse numbers of rows, labels and classes that do not fit together.
+/// Checks that the numbers of rows, labels and classes are consistent.
 fn check_counts(x: &Rows, labels: usize, classes: usize) -> Result<()> {
     if x.is_empty() || x.features() == 0 || x.len() != labels {
         let found = format!("{} x {}", x.len(), x.features());
         let expected = format!("as many rows as labels ({labels}), at least one, and features");
         return Err(Error::shape("x", found, expected));
     }
-    // Row numbers are kept in 32 bits.
+    // Row numbers are stored in 32 bits.
     if classes < 2 || u32::try_from(x.len().max(classes)).is_err() {
         let expected = "at least 2 and rows and classes below 2^32";
         return Err(Error::shape("classes", classes, expected));
@@ -347,16 +351,16 @@ fn check_counts(x: &Rows, labels: usize, classes: usize) -> Result<()> {
     Ok(())
 }
 
-/// A label that no class has.
-fn outside(row: usize, label: impl fmt::Display, classes: usize) -> Error {
+/// The error for a label that is not below `classes`.
+fn label_error(row: usize, label: impl fmt::Display, classes: usize) -> Error {
     let found = format!("{label} in row {row}");
     Error::shape("labels", found, format!("0..{classes}"))
 }
 
-/// For an error: what was found and expected, if memory cannot hold a weight of classes x
-/// features. A single wild label would ask for it.
+/// What an error reports as found and as expected if the memory cannot hold a weight of classes x
+/// features, which a single wrong label can cause; `None` if it can.
 pub(crate) fn beyond_memory(classes: usize, features: usize) -> Option<(String, String)> {
-    /// Bytes that every machine has: a weight of less is not looked at.
+    /// Bytes of a weight that is always accepted.
     const ALWAYS: u64 = 256 << 20;
     let bytes = (classes as u64).saturating_mul(features as u64);
     let bytes = bytes.saturating_mul(4);
@@ -368,15 +372,18 @@ pub(crate) fn beyond_memory(classes: usize, features: usize) -> Option<(String, 
         (
             format!("{classes} classes x {features} features, a weight of {bytes} bytes"),
             format!(
-                "at most the {most} bytes of memory at hand: number the classes from 0 without \
-                 gaps, or give `classes` to leave out rows of the higher labels"
+                "at most the {most} bytes of available memory: number the classes from 0 without \
+                 gaps, or set `classes` to leave out rows with higher labels"
             ),
         )
     })
 }
 
-/// An empty vector with memory for `values` values.
-pub(crate) fn room(values: usize) -> Result<Vec<f32>> {
+/// An empty vector with capacity for `values` values.
+///
+/// # Errors
+/// [`Error::Memory`] if it cannot be allocated.
+pub(crate) fn try_with_capacity(values: usize) -> Result<Vec<f32>> {
     let mut x = Vec::new();
     match x.try_reserve_exact(values) {
         Ok(()) => Ok(x),
@@ -393,7 +400,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_choice_of_classes_borrows_or_indexes() {
+    fn first_classes_borrows_contiguous_rows_and_indexes_others() {
         let x: Vec<f32> = (0..12).map(|v| v as f32).collect();
         let sorted = Samples::new(&x, 2, &[0, 0, 1, 1, 2, 2], 3).unwrap();
         let two = sorted.first_classes(2).unwrap();
@@ -438,18 +445,18 @@ mod tests {
         assert_eq!(few.classes_missing_in(&few), [0u32; 0]);
     }
 
-    /// A wild label would ask for a weight that no memory holds; not if its row is left out.
+    /// They are accepted if `first_classes` leaves out the row with the large label.
     #[test]
     fn classes_beyond_memory_are_refused() {
         let x = vec![0.0; 2 << 20];
-        let wild = i64::from(u32::MAX) - 1;
-        let (features, classes) = (1 << 20, wild as usize + 1);
-        let error = Samples::new(&x, features, &[wild, 0], classes).unwrap_err();
+        let large = i64::from(u32::MAX) - 1;
+        let (features, classes) = (1 << 20, large as usize + 1);
+        let error = Samples::new(&x, features, &[large, 0], classes).unwrap_err();
         let bytes = classes as u64 * features as u64 * 4;
         assert!(error.to_string().contains(&bytes.to_string()), "{error}");
         assert_eq!(error.exit_code(), 71);
         let x = MatRef::new(&x, 2, features);
-        let all = Samples::of_any_classes(Rows::new(x), &[wild, 0], classes).unwrap();
+        let all = Samples::of_any_classes(Rows::new(x), &[large, 0], classes).unwrap();
         assert_eq!(all.first_classes(2).unwrap().labels(), [0]);
     }
 }

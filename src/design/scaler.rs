@@ -1,8 +1,8 @@
-//! Features on one scale, and models carried to that scale and back.
+//! Standardisation of features, and conversion of models between original and scaled features.
 //!
-//! With μ and σ the mean and the standard deviation of the training rows' features, where a row
-//! counts by its sample weight, x' = (x - μ)/σ. A model of x' is one of x and the other way
-//! round: W = W'/σ, b = b' - W μ; W' = W σ, b' = b + W μ.
+//! x' = (x - μ)/σ, where μ and σ are the mean and the standard deviation of each feature over the
+//! training rows, weighted by sample weights. A model of x' is equivalent to one of x: W = W'/σ,
+//! b = b' - W μ; W' = W σ, b' = b + W μ.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,34 +13,34 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::design::rows::Rows;
-use crate::design::samples::{OwnedSamples, Samples, room};
+use crate::design::samples::{OwnedSamples, Samples, try_with_capacity};
 use crate::error::{Error, Result};
 use crate::io::files;
 use crate::io::tensors::{self, Dtype, Numbers, Tensor};
 use crate::linalg::mat::MatRef;
 use crate::threads::{Share, Work};
 
-/// What is done to every feature before the fit.
+/// The standardisation of every feature before the fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Standardize {
-    /// Nothing.
+    /// No change.
     #[default]
     None,
-    /// Its mean is subtracted. Without a penalty on b this leaves converged fits as they are.
+    /// Subtract the mean. Converged fits do not change, because their bias is not penalised.
     Center,
-    /// It is divided by its standard deviation.
+    /// Divide by the standard deviation.
     Scale,
-    /// Both.
+    /// Subtract the mean and divide by the standard deviation.
     Both,
 }
 
 impl Standardize {
-    /// Check that a model without an intercept is not asked for on centred features.
+    /// Checks that features are not centred for a model without an intercept.
     ///
     /// # Errors
-    /// [`Error::Options`].
+    /// [`Error::Options`] if they are.
     pub(crate) fn check_intercept(self, fit_intercept: bool) -> Result<()> {
         if fit_intercept || !matches!(self, Standardize::Center | Standardize::Both) {
             return Ok(());
@@ -54,7 +54,10 @@ impl Standardize {
 }
 
 impl Standardize {
-    /// Look one up: none, center, scale or both.
+    /// The standardisation called `name`: none, center, scale or both.
+    ///
+    /// # Errors
+    /// [`Error::Options`] for another name.
     pub fn named(name: &str) -> Result<Standardize> {
         match name {
             "none" => Ok(Standardize::None),
@@ -88,7 +91,7 @@ impl fmt::Display for Standardize {
     }
 }
 
-/// μ and σ of some rows, d values each; 0 and 1 for what is not centred or not scaled.
+/// μ and σ of the training rows, d values each: μ = 0 without centring, σ = 1 without scaling.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scaler {
     mean: Vec<f64>,
@@ -96,19 +99,18 @@ pub struct Scaler {
 }
 
 impl Scaler {
-    /// From training rows and their sample weights s:
+    /// The scaler of training rows with sample weights s (`None`: all 1), in f64:
     ///
     /// ```text
     /// μ = Σ sᵢ xᵢ / Σ sᵢ,   σ² = Σ sᵢ (xᵢ - μ)² / Σ sᵢ
     /// ```
     ///
-    /// in f64, so that a row of weight 0 is as good as not there and one of weight 2 counts as
-    /// if it were there twice. A feature that has one value in all rows that count is not scaled
-    /// (σ = 1). Cost: X is read twice.
+    /// A weight of 0 is the row's removal, 2 its repetition. A feature that is constant in all rows
+    /// of weight above 0 is not scaled (σ = 1). Cost: X is read twice.
     ///
     /// # Errors
-    /// [`Error::Shape`] if there is not one weight a row, [`Error::Options`] if one is negative
-    /// or not finite, or if all are 0.
+    /// [`Error::Shape`] if the number of weights is not that of the rows; [`Error::Options`] if a
+    /// weight is negative or not finite, or if all are 0.
     pub fn new(x: &Rows, weights: Option<&[f64]>, what: Standardize) -> Result<Scaler> {
         let shares = weights
             .map(|weights| shares(weights, x.len()))
@@ -117,7 +119,7 @@ impl Scaler {
             Some(shares) => shares[i],
             None => 1.0 / x.len() as f64,
         };
-        // Differences from a row that counts: of a constant feature they are 0, not rounding.
+        // Differences from a row of weight above 0 are exactly 0 for a constant feature.
         let first = (0..x.len()).find(|&i| share(i) > 0.0).unwrap_or(0);
         let origin = x.row(first);
         let offset = weighted_means(x, share, |j, value| value - f64::from(origin[j]));
@@ -149,11 +151,11 @@ impl Scaler {
         &self.deviation
     }
 
-    /// A copy of samples on this scale: validation rows on that of the training rows. Cost: 4nd
-    /// bytes.
+    /// A copy of samples with scaled features x'. Cost: 4nd bytes.
     ///
     /// # Errors
-    /// [`Error::Shape`] for other features, [`Error::Memory`] if no memory can be had.
+    /// [`Error::Shape`] if the number of features differs; [`Error::Memory`] if the copy cannot be
+    /// allocated.
     pub fn apply(&self, samples: &Samples) -> Result<OwnedSamples> {
         let (n, d) = (samples.rows(), samples.features());
         if d != self.mean.len() {
@@ -161,7 +163,7 @@ impl Scaler {
             return Err(Error::shape("features", d, expected));
         }
         let len = n.saturating_mul(d);
-        let mut x = room(len)?;
+        let mut x = try_with_capacity(len)?;
         x.resize(len, 0.0);
         let work = Work::bytes(8 * len);
         let rows = x.par_chunks_exact_mut(d).share(work).enumerate();
@@ -169,7 +171,7 @@ impl Scaler {
         Ok(OwnedSamples::new(x, samples))
     }
 
-    /// x' of rows into `to`, which becomes as long as they are.
+    /// Writes x' of the rows `x` to `to`, which is resized.
     pub(crate) fn scale_rows(&self, x: MatRef, to: &mut Vec<f32>) {
         to.resize(x.rows() * x.cols(), 0.0);
         let work = Work::bytes(8 * to.len());
@@ -177,7 +179,7 @@ impl Scaler {
         rows.for_each(|(i, to)| self.scale_row(x.row(i), to));
     }
 
-    /// Σ x' μ/σ of a row: what it gives to the difference of x/σ and x'.
+    /// Σ x' μ/σ of a scaled row `row`, the product of x' with the offset μ/σ between x/σ and x'.
     pub(crate) fn offset(&self, row: &[f32]) -> f64 {
         let values = row.iter().zip(self.mean.iter().zip(&self.deviation));
         values
@@ -185,8 +187,8 @@ impl Scaler {
             .sum()
     }
 
-    /// The bytes of a file that [`Scaler::load`] reads: safetensors with `mean` and `deviation`,
-    /// d values of f64 each.
+    /// The bytes of a safetensors file for [`Scaler::load`], with `mean` and `deviation` (d values of
+    /// f64 each).
     pub fn to_safetensors(&self) -> Vec<u8> {
         let tensor = |name: &str, values| Tensor {
             name: name.to_string(),
@@ -200,11 +202,11 @@ impl Scaler {
         tensors::write(&tensors, json!({}))
     }
 
-    /// Read a file of [`Scaler::to_safetensors`].
+    /// Reads a file of [`Scaler::to_safetensors`].
     ///
     /// # Errors
-    /// [`Error::Tensors`]; [`Error::Format`] for values that are no means or deviations;
-    /// [`Error::Io`].
+    /// [`Error::Tensors`] for another kind of file; [`Error::Format`] if the lengths differ, a value
+    /// is not finite or a deviation not above 0; [`Error::Io`] if the file cannot be read.
     pub fn load(path: impl AsRef<Path>) -> Result<Scaler> {
         let path = path.as_ref();
         let doing = "read mean and deviation of the features (fit again with `save_coordinates`)";
@@ -213,9 +215,9 @@ impl Scaler {
         let (tensors, _) = tensors::read(&bytes, &expected).map_err(Error::tensors(path))?;
         let mut values = tensors.into_iter().map(|tensor| match tensor.numbers {
             Numbers::F64(values) => values.into_owned(),
-            Numbers::F32(_) => unreachable!("f64 was asked for"),
+            Numbers::F32(_) => unreachable!("f64 was requested"),
         });
-        let mut next = || values.next().expect("two tensors were asked for");
+        let mut next = || values.next().expect("two tensors were requested");
         let (deviation, mean) = (next(), next());
         if deviation.len() != mean.len() {
             let expected = format!("{} as deviation has", deviation.len());
@@ -233,7 +235,7 @@ impl Scaler {
         }
     }
 
-    /// x' of one row.
+    /// Writes x' of the row `x` to `to`.
     fn scale_row(&self, x: &[f32], to: &mut [f32]) {
         let values = x.iter().zip(&self.mean).zip(&self.deviation).zip(to);
         for (((&x, mean), deviation), to) in values {
@@ -242,14 +244,14 @@ impl Scaler {
     }
 }
 
-/// Weights that add up to 1.
+/// The weights divided by their sum, after a check.
 fn shares(weights: &[f64], rows: usize) -> Result<Vec<f64>> {
     if weights.len() != rows {
         let found = format!("{} weights", weights.len());
         return Err(Error::shape(
             "sample weights",
             found,
-            format!("{rows}: one a row"),
+            format!("{rows}: one per row"),
         ));
     }
     let sum: f64 = weights.iter().sum();
@@ -270,13 +272,14 @@ fn least(weights: &[f64]) -> f64 {
     weights.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
-/// The mean over the rows of `of(feature, value)`, one a feature, each row by its share.
+/// The weighted mean of `of(feature, value)` over the rows, for each feature; a row's weight is its
+/// `share`.
 fn weighted_means(
     x: &Rows,
     share: impl Fn(usize) -> f64 + Sync,
     of: impl Fn(usize, f64) -> f64 + Sync,
 ) -> Vec<f64> {
-    /// Features a task.
+    /// Number of features of a task.
     const WIDTH: usize = 256;
     let mut means = vec![0.0; x.features()];
     let work = Work::bytes(4 * x.len() * x.features());
@@ -310,7 +313,7 @@ mod tests {
     ];
 
     #[test]
-    fn features_are_scaled_and_models_restored() {
+    fn scaled_features_have_mean_0_and_deviation_1_and_restored_models_the_same_loss() {
         let x = [1.0, 5.0, 7.0, 3.0, 5.0, -1.0, 8.0, 5.0, 0.0];
         let samples = Samples::new(&x, 3, &[0, 1, 2], 3).unwrap();
         for what in ALL {
@@ -340,13 +343,13 @@ mod tests {
         assert!(Standardize::named("all").is_err());
     }
 
-    /// 0.1 has no exact mean in binary: rounding is no spread.
+    /// The rounded mean of the values 0.1 is not 0.1: rounding must not look like a deviation.
     #[test]
     fn a_constant_feature_is_not_scaled() {
         for value in [0.1, -3e38, 1e-40, 0.0] {
             let x: Vec<f32> = (0..1001).flat_map(|i| [value, i as f32]).collect();
             let rows = Samples::new(&x, 2, &[0; 1001], 2).unwrap();
-            // The row that differs does not count.
+            // The only row with another value has weight 0.
             let mut x = x.clone();
             x[0] = 7.0;
             let other = Samples::new(&x, 2, &[0; 1001], 2).unwrap();
@@ -362,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_weights_are_refused() {
+    fn invalid_weights_are_rejected() {
         let x = [1.0, 2.0, 4.0];
         let rows = Samples::new(&x, 1, &[0, 1, 0], 2).unwrap();
         let refused = |w: &[f64]| Scaler::new(rows.x(), Some(w), Standardize::Both).is_err();
@@ -375,7 +378,7 @@ mod tests {
     }
 
     proptest! {
-        /// Weights 0, 1, 2, ... equal repeated rows; both are compared with f64 definitions.
+        /// Both are compared with the definitions in f64.
         #[test]
         fn integer_weights_equal_repeated_rows(
             d in 1usize..5,
@@ -416,9 +419,9 @@ mod tests {
             }
         }
 
-        /// There and back again, and the logits stay.
+        /// The loss is the same on scaled features, and `restore` returns the original model.
         #[test]
-        fn scale_undoes_restore(
+        fn restore_inverts_scale(
             weight in prop::collection::vec(-2f32..2.0, 9),
             x in prop::collection::vec(-2f32..2.0, 12),
         ) {

@@ -314,7 +314,7 @@ mod sigbus {
         pub fn new(map: &[u8], path: &Path) -> Option<Watched> {
             let line = LINE.get()?;
             let message = format!(
-                "{}: cut short while it was in use; nothing was written: run again, on files that stay as they are",
+                "{}: cut short while it was in use; nothing was written: run again, on files that do not change",
                 path.display()
             );
             let start = map.as_ptr() as usize;

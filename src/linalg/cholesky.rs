@@ -1,4 +1,4 @@
-//! A symmetric positive definite matrix in its Cholesky factors, by faer.
+//! The Cholesky factorisation of a symmetric positive definite matrix, by faer.
 
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt;
@@ -7,13 +7,13 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::kernels::{Isa, with_isa};
-use crate::linalg::mat::room;
+use crate::linalg::mat::try_zeros;
 use crate::threads::{self, Share, Work};
 
-/// Most right-hand sides solved together by one thread.
-const TOGETHER: usize = 64;
+/// Largest number of right-hand sides that one thread solves at once.
+const MAX_SIDES: usize = 64;
 
-/// `L Lᵀ`, n x n.
+/// The factor L (n x n) of `L Lᵀ`.
 #[derive(Debug)]
 pub struct Factor {
     n: usize,
@@ -25,16 +25,16 @@ impl Factor {
     /// Allocates n x n values.
     ///
     /// # Errors
-    /// [`Error::Memory`](crate::Error::Memory).
+    /// [`Error::Memory`](crate::Error::Memory) if they cannot be allocated.
     pub fn new(n: usize) -> Result<Factor> {
-        let values = room(n, n)?;
+        let values = try_zeros(n, n)?;
         Ok(Factor { n, values })
     }
 
-    /// Factor the symmetric matrix of which `column(j, to)` gives column j from the diagonal
-    /// down, plus `ridge` on the diagonal; where rounding leaves that indefinite, plus ten times
-    /// as much again and again; the ridge that it has then. Cost: n³/3 flop. The result does not
-    /// depend on the number of threads.
+    /// Factors a symmetric matrix plus `ridge` on its diagonal; `column(j, to)` writes column j of
+    /// the matrix from the diagonal down. If rounding makes the sum indefinite, the ridge is
+    /// multiplied by 10 until the factorisation succeeds. Returns the ridge that was used. Cost:
+    /// n³/3 flop for each attempt. The result does not depend on the number of threads.
     pub fn factor(&mut self, ridge: f64, column: impl Fn(usize, &mut [f64]) + Sync) -> f64 {
         let n = self.n;
         let isa = Isa::current();
@@ -67,21 +67,22 @@ impl Factor {
         }
     }
 
-    /// The squares of L's diagonal: what each column has that those before it have not.
+    /// The squares of L's diagonal; of a Gram matrix, the squared distance of each vector from the
+    /// span of those before it.
     pub fn pivots(&self) -> impl Iterator<Item = f64> {
         self.values.iter().step_by(self.n + 1).map(|l| l * l)
     }
 
-    /// Solve for right-hand sides of n values each, in place. Cost: 2n² flop each.
+    /// Solves for right-hand sides of n values each, in place. Cost: 2n² flop each.
     pub fn solve(&self, sides: &mut [f64]) {
         let n = self.n;
         let factor = MatRef::from_column_major_slice(&self.values, n, n);
-        // Even shares, whatever the number of threads.
+        // Tasks of equal size, which does not depend on the number of threads.
         let count = sides.len() / n;
-        let together = count.div_ceil(count.div_ceil(TOGETHER).max(1)).max(1);
-        // 2n² flop of f64 a side.
+        let per_task = count.div_ceil(count.div_ceil(MAX_SIDES).max(1)).max(1);
+        // 2n² flop of f64 per side.
         let work = Work::flop(4 * n * n * count);
-        let tasks = sides.par_chunks_mut(together * n).share(work);
+        let tasks = sides.par_chunks_mut(per_task * n).share(work);
         tasks.for_each(|sides| {
             let count = sides.len() / n;
             llt::solve::solve_in_place(
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn solves_and_survives_singular_matrices() {
+    fn solves_systems_and_adds_a_ridge_to_singular_matrices() {
         let n = 90;
         let x: Vec<f64> = (0..n * n).map(|i| ((i * i) % 101) as f64 / 101.0).collect();
         let dot = |i: usize, j: usize| -> f64 {
@@ -123,7 +124,7 @@ mod tests {
         for (found, expected) in sides.iter().zip(&solution) {
             assert!((found - expected).abs() < 1e-8, "{found} {expected}");
         }
-        // Of rank one, without a ridge.
+        // A matrix of rank one, without a ridge.
         let ridge = factor.factor(0.0, |_, to| to.fill(1.0));
         assert!(ridge > 0.0 && ridge < 1e-3, "{ridge}");
         let mut side = vec![1.0; n];

@@ -471,7 +471,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// All products by each back end, against f64. NaN in C must not remain if C is replaced.
+        /// Each product of each back end is compared with f64. NaN in C must not remain if C is replaced.
         #[test]
         fn products_equal_f64_on_every_back_end(
             m in 1usize..40, n in 1usize..40, k in 0usize..70, threads in 1usize..4,
@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_threads_changes_no_bit() {
+    fn same_bits_for_any_number_of_threads() {
         threads::share_short_loops();
         let shapes = [
             (150, 37, 3000),

@@ -1,8 +1,8 @@
-//! Borrowed row-major f32 matrices without gaps: a slice and a shape. No arithmetic.
+//! Views of row-major f32 matrices: a slice without gaps between rows, and a shape. No arithmetic.
 
 use crate::error::{Error, Result};
 
-/// Read-only view of a row-major matrix; row `i` starts at `data[i * cols]`.
+/// A read-only view of a row-major matrix; row `i` starts at `data[i * cols]`.
 #[derive(Clone, Copy, Debug)]
 pub struct MatRef<'a> {
     data: &'a [f32],
@@ -10,7 +10,7 @@ pub struct MatRef<'a> {
     cols: usize,
 }
 
-/// Mutable view of a row-major matrix.
+/// A mutable view of a row-major matrix.
 #[derive(Debug)]
 pub struct MatMut<'a> {
     data: &'a mut [f32],
@@ -19,7 +19,7 @@ pub struct MatMut<'a> {
 }
 
 impl<'a> MatRef<'a> {
-    /// `rows x cols` values.
+    /// The matrix of `rows x cols` values in `data`.
     ///
     /// # Panics
     /// If `data.len() != rows * cols`.
@@ -59,7 +59,7 @@ impl<'a> MatRef<'a> {
 }
 
 impl<'a> MatMut<'a> {
-    /// `rows x cols` values.
+    /// The matrix of `rows x cols` values in `data`.
     ///
     /// # Panics
     /// If `data.len() != rows * cols`.
@@ -98,8 +98,11 @@ impl<'a> MatMut<'a> {
     }
 }
 
-/// Zeros, one for each of rows x cols.
-pub(crate) fn room<T: Clone + Default>(rows: usize, cols: usize) -> Result<Vec<T>> {
+/// A vector of rows x cols zeros.
+///
+/// # Errors
+/// [`Error::Memory`] if it cannot be allocated.
+pub(crate) fn try_zeros<T: Clone + Default>(rows: usize, cols: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
     let len = rows.saturating_mul(cols);
     if values.try_reserve_exact(len).is_err() {

@@ -1,20 +1,20 @@
-//! The largest eigenvalue of a symmetric matrix given by its products.
+//! The largest eigenvalue of a symmetric matrix, from its products with vectors.
 
-/// Fewest products: a start that happens to lie along a smaller eigenvector has a small
-/// residual at once.
-const FEWEST: usize = 8;
-/// Most products.
-const MOST: usize = 50;
-/// Residual, as a share of the eigenvalue, at which it is good enough for a step size.
-const RESIDUAL: f64 = 1e-4;
+/// Smallest number of products: from a start close to an eigenvector of a smaller eigenvalue the
+/// residual is small at first.
+const MIN_PRODUCTS: usize = 8;
+/// Largest number of products.
+const MAX_PRODUCTS: usize = 50;
+/// Residual, relative to the eigenvalue, that is precise enough for a step size.
+const MAX_RESIDUAL: f64 = 1e-4;
 
 /// λmax of a positive semidefinite n x n matrix by Lanczos' method from a fixed random vector;
-/// `multiply(v, out)` puts its product with `v` into `out`.
+/// `multiply(v, out)` writes its product with `v` to `out`.
 ///
-/// The largest eigenvalue θ of the tridiagonal matrix approaches λmax from below; its error is
+/// The largest eigenvalue θ of the tridiagonal matrix approaches λmax from below. Its error is
 /// at most the residual, and near the eigenvector the residual's square over the gap of the
-/// spectrum. The iteration ends when the residual is 1e-4 of θ, after 8 to 50 products (n, if
-/// that is fewer).
+/// spectrum. The iteration ends when the residual is at most 1e-4 θ, after 8 to 50 products (at most
+/// n).
 pub fn largest_eigenvalue(n: usize, mut multiply: impl FnMut(&[f32], &mut [f32])) -> f64 {
     let mut rng = rand_mt::Mt::new(1);
     let mut v: Vec<f64> = (0..n)
@@ -24,7 +24,7 @@ pub fn largest_eigenvalue(n: usize, mut multiply: impl FnMut(&[f32], &mut [f32])
     v.iter_mut().for_each(|v| *v /= length);
     let mut before = vec![0.0; n];
     let (mut rounded, mut product) = (vec![0.0; n], vec![0.0; n]);
-    let (mut diagonal, mut beside) = (Vec::new(), Vec::new());
+    let (mut diagonal, mut off_diagonal) = (Vec::new(), Vec::new());
     loop {
         let values = rounded.iter_mut().zip(&v);
         values.for_each(|(rounded, &v)| *rounded = v as f32);
@@ -33,41 +33,41 @@ pub fn largest_eigenvalue(n: usize, mut multiply: impl FnMut(&[f32], &mut [f32])
         if !alpha.is_finite() {
             return alpha;
         }
-        let beta = beside.last().copied().unwrap_or(0.0);
+        let beta = off_diagonal.last().copied().unwrap_or(0.0);
         for ((before, v), &p) in before.iter_mut().zip(&v).zip(&product) {
             *before = f64::from(p) - alpha * v - beta * *before;
         }
         diagonal.push(alpha);
         let beta = norm(&before);
-        let (theta, last) = of_tridiagonal(&diagonal, &beside);
+        let (theta, last) = largest_of_tridiagonal(&diagonal, &off_diagonal);
         let products = diagonal.len();
-        let enough = products >= FEWEST && beta * last <= RESIDUAL * theta;
-        // Below f32's rounding of the product the next vector would be noise.
+        let precise = products >= MIN_PRODUCTS && beta * last <= MAX_RESIDUAL * theta;
+        // Below the f32 rounding of the product the next vector would be noise.
         let exhausted = products >= n || beta <= 1e-7 * theta;
-        if enough || exhausted || products == MOST {
+        if precise || exhausted || products == MAX_PRODUCTS {
             return theta;
         }
         before.iter_mut().for_each(|before| *before /= beta);
         std::mem::swap(&mut v, &mut before);
-        beside.push(beta);
+        off_diagonal.push(beta);
     }
 }
 
-/// The largest eigenvalue of the symmetric matrix with this diagonal and these values beside it,
-/// and the last component of its eigenvector of length 1.
-fn of_tridiagonal(diagonal: &[f64], beside: &[f64]) -> (f64, f64) {
+/// The largest eigenvalue of a symmetric tridiagonal matrix, and the last component of its unit
+/// eigenvector.
+fn largest_of_tridiagonal(diagonal: &[f64], off_diagonal: &[f64]) -> (f64, f64) {
     let k = diagonal.len();
     if k == 1 {
         return (diagonal[0], 1.0);
     }
-    let beside_of = |i: usize| beside.get(i).copied().unwrap_or(0.0);
-    // Pivots of t·1 - T: all are positive where t is above every eigenvalue.
+    let next_to = |i: usize| off_diagonal.get(i).copied().unwrap_or(0.0);
+    // Pivots of t·1 - T; all are positive if t is above every eigenvalue.
     let pivots = |t: f64| -> Option<Vec<f64>> {
         let mut pivots: Vec<f64> = Vec::with_capacity(k);
         for (i, alpha) in diagonal.iter().enumerate() {
             let taken = pivots
                 .last()
-                .map_or(0.0, |last| beside[i - 1].powi(2) / last);
+                .map_or(0.0, |last| off_diagonal[i - 1].powi(2) / last);
             pivots.push(t - alpha - taken);
             if pivots[i].is_nan() || pivots[i] <= 0.0 {
                 return None;
@@ -76,8 +76,9 @@ fn of_tridiagonal(diagonal: &[f64], beside: &[f64]) -> (f64, f64) {
         Some(pivots)
     };
     let mut low = diagonal.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let reach = |i: usize| diagonal[i] + beside_of(i) + if i > 0 { beside[i - 1] } else { 0.0 };
-    let mut high = (0..k).map(reach).fold(low, f64::max);
+    let gershgorin =
+        |i: usize| diagonal[i] + next_to(i) + if i > 0 { off_diagonal[i - 1] } else { 0.0 };
+    let mut high = (0..k).map(gershgorin).fold(low, f64::max);
     high += 1e-12 * high.abs() + f64::MIN_POSITIVE;
     while high - low > 1e-13 * high.abs() {
         let middle = 0.5 * (low + high);
@@ -92,14 +93,18 @@ fn of_tridiagonal(diagonal: &[f64], beside: &[f64]) -> (f64, f64) {
     let Some(pivots) = pivots(high) else {
         return (high, 1.0);
     };
-    // Inverse iteration: (t·1 - T) x = x, solved by its pivots.
+    // Inverse iteration with the pivots of t·1 - T.
     let mut x = vec![1.0; k];
     for _ in 0..3 {
         for i in 1..k {
-            x[i] += beside[i - 1] / pivots[i - 1] * x[i - 1];
+            x[i] += off_diagonal[i - 1] / pivots[i - 1] * x[i - 1];
         }
         for i in (0..k).rev() {
-            let after = if i + 1 < k { beside[i] * x[i + 1] } else { 0.0 };
+            let after = if i + 1 < k {
+                off_diagonal[i] * x[i + 1]
+            } else {
+                0.0
+            };
             x[i] = (x[i] + after) / pivots[i];
         }
         let length = norm(&x);
@@ -118,9 +123,9 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// A diagonal matrix behind a reflection: its eigenvalues are known.
+        /// The matrix is a reflected diagonal matrix, whose eigenvalues are known.
         #[test]
-        fn finds_the_largest(eigenvalues in prop::collection::vec(0.0f64..100.0, 1..40), seed in any::<u32>()) {
+        fn finds_the_largest_eigenvalue(eigenvalues in prop::collection::vec(0.0f64..100.0, 1..40), seed in any::<u32>()) {
             let n = eigenvalues.len();
             let mut rng = rand_mt::Mt::new(seed);
             let u: Vec<f64> = (0..n).map(|_| f64::from(rng.next_u32() >> 8) + 1.0).collect();
@@ -136,15 +141,15 @@ mod tests {
             });
             let largest = eigenvalues.iter().copied().fold(0.0, f64::max);
             prop_assert!(found <= largest * (1.0 + 1e-5), "{found} {largest}");
-            // Half of it would already be safe for lr 1/L; close neighbours may be hard to tell.
+            // Half of it would be enough for lr = 1/L; close eigenvalues slow the iteration.
             prop_assert!(found >= 0.95 * largest, "{found} {largest}");
         }
     }
 
-    /// X Xᵀ + 1 1ᵀ of one centred feature: 1 is an eigenvector, of the smaller eigenvalue n,
-    /// and any start of positive values lies almost along it.
+    /// The matrix is X Xᵀ + 1 1ᵀ of one centred feature. The vector of ones is an eigenvector of the
+    /// smaller eigenvalue n, and a start of positive values is almost parallel to it.
     #[test]
-    fn is_not_deceived_by_centred_features() {
+    fn finds_the_largest_eigenvalue_of_centred_features() {
         let n = 100_000;
         for share in [1.5, 4.0] {
             let size = f64::sqrt(share);
@@ -165,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn of_nothing() {
+    fn the_zero_matrix_has_eigenvalue_0() {
         assert_eq!(largest_eigenvalue(3, |_, out| out.fill(0.0)), 0.0);
     }
 }

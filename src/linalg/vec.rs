@@ -1,5 +1,5 @@
-//! Vectors: sums, inner products and linear combinations, each in one fixed order whatever the
-//! number of threads.
+//! Sums, inner products and linear combinations of vectors. The order of each sum does not depend on
+//! the number of threads.
 
 use rayon::prelude::*;
 
@@ -45,7 +45,7 @@ impl Real for f64 {
     }
 }
 
-/// Values of one task, whatever the number of threads.
+/// Number of values of a task.
 const CHUNK: usize = 8 << 10;
 /// Lanes of [`sum`].
 const SUM_LANES: usize = 8;
@@ -66,7 +66,7 @@ pub(crate) fn axpby<X: Real, Y: Real>(alpha: f64, x: &[X], beta: f64, y: &mut [Y
         .for_each(|(y, x)| with_isa!(isa, || axpby_serial(alpha, x, beta, y)));
 }
 
-/// [`axpby`] by the calling thread.
+/// [`axpby`] on the calling thread.
 #[inline(always)]
 pub(crate) fn axpby_serial<X: Real, Y: Real>(alpha: f64, x: &[X], beta: f64, y: &mut [Y]) {
     if beta == 0.0 {
@@ -80,7 +80,7 @@ pub(crate) fn axpby_serial<X: Real, Y: Real>(alpha: f64, x: &[X], beta: f64, y: 
     }
 }
 
-/// `to = x - y`, each element rounded once: by the calling thread.
+/// `to = x - y`, each element rounded once, on the calling thread.
 #[inline(always)]
 pub(crate) fn subtract<T: Real>(x: &[f32], y: &[f32], to: &mut [T]) {
     for (to, (&x, &y)) in to.iter_mut().zip(x.iter().zip(y)) {
@@ -90,8 +90,8 @@ pub(crate) fn subtract<T: Real>(x: &[f32], y: &[f32], to: &mut [T]) {
     }
 }
 
-/// Prepare `values` for a product that is to be added to `beta · values`. With `beta` = 0 the
-/// product replaces them, and nothing is written.
+/// Multiplies `values` by `beta` and returns how a product is to be combined with them: added, or,
+/// with `beta` = 0, in their place (then nothing is written).
 pub(crate) fn scale(beta: f64, values: &mut [f32]) -> Accum {
     if beta == 0.0 {
         return Accum::Replace;
@@ -122,7 +122,7 @@ pub(crate) fn sum<A: Copy + Into<f64>>(a: &[A]) -> f64 {
     sums.iter().sum::<f64>() + rest
 }
 
-/// The sum of each row of `g`, in f64.
+/// Writes the sum of each row of `g`, in f64, to `out`.
 pub(crate) fn row_sums(g: MatRef, out: &mut Vec<f64>) {
     out.clear();
     out.extend(g.as_slice().chunks_exact(g.cols()).map(sum));
@@ -142,7 +142,7 @@ pub(crate) fn dot<A: Real, B: Real>(a: &[A], b: &[B]) -> f64 {
     parts.iter().sum()
 }
 
-/// [`dot`] by the calling thread, in eight lanes: the sums inside products with K.
+/// [`dot`] on the calling thread, in eight lanes; for the sums inside products with K.
 #[inline(always)]
 pub(crate) fn dot_serial<A: Copy + Into<f64>, B: Copy + Into<f64>>(a: &[A], b: &[B]) -> f64 {
     dot_in_lanes::<SUM_LANES, _, _>(a, b)

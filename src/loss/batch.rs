@@ -1,4 +1,4 @@
-//! The loss of a batch: rows that count by weights, and targets that are smoothed.
+//! The loss of a batch, with sample weights, class weights and label smoothing.
 
 use std::ops::Range;
 
@@ -9,22 +9,22 @@ use crate::linalg::mat::{MatMut, MatRef};
 use crate::loss::Loss;
 use crate::loss::weights::{RowWeights, SampleWeights};
 
-/// The loss of the rows of a fit: labels, weights and buffers.
+/// The loss of batches of the rows of a fit: labels, weights and buffers.
 ///
-/// The loss of a batch is defined by [`SampleWeights`]: for a batch of equal rows the mean loss, 0
-/// for one whose rows weigh 0.
+/// [`SampleWeights`] defines it. With equal weights it is the mean loss of the rows; it is 0 for a
+/// batch whose weights are all 0.
 #[derive(Clone, Debug)]
 pub struct BatchLoss<'a> {
     loss: Loss,
     labels: &'a [u32],
-    /// `None` where all rows and classes count alike and targets are one-hot.
+    /// `None` if all weights are equal and targets are one-hot.
     weights: Option<SmoothedWeights>,
     batch_labels: Vec<u32>,
     row_losses: Vec<f64>,
 }
 
 impl<'a> BatchLoss<'a> {
-    /// Labels of all n rows, which count alike.
+    /// The loss of n rows of equal weight with these labels.
     pub fn new(loss: Loss, labels: &'a [u32]) -> Self {
         BatchLoss {
             loss,
@@ -35,7 +35,7 @@ impl<'a> BatchLoss<'a> {
         }
     }
 
-    /// All samples, as a weighting has them count.
+    /// The loss of `samples` with the weights and label smoothing of `weighting`.
     ///
     /// # Errors
     /// As [`SampleWeights::of`].
@@ -48,36 +48,36 @@ impl<'a> BatchLoss<'a> {
         })
     }
 
-    /// Which loss.
+    /// The loss function.
     pub fn loss(&self) -> Loss {
         self.loss
     }
 
-    /// n: rows in all.
+    /// n: number of rows.
     pub fn rows(&self) -> usize {
         self.labels.len()
     }
 
-    /// mᵢ and sᵢ w_yᵢ of each row: of a batch with T = Σ sᵢ w_yᵢ, row i's gradient in its logits
-    /// is (mᵢ p - its target)/T, and its Hessian mᵢ/T times that of the plain loss.
-    pub(crate) fn masses(&self) -> (Vec<f64>, Vec<f64>) {
+    /// The Hessian weight mᵢ and the row weight tᵢ = sᵢ w_yᵢ of each row. In a batch with T = Σ tᵢ,
+    /// the Hessian of row i in its logits is mᵢ/T times that of the unweighted loss.
+    pub(crate) fn hessian_and_row_weights(&self) -> (Vec<f64>, Vec<f64>) {
         match &self.weights {
             None => (vec![1.0; self.rows()], vec![1.0; self.rows()]),
             Some(weights) => {
-                let masses = (0..self.rows()).map(|row| weights.mass(row));
-                (masses.collect(), weights.of.rows.clone())
+                let of_hessians = (0..self.rows()).map(|row| weights.hessian_weight(row));
+                (of_hessians.collect(), weights.of.rows.clone())
             }
         }
     }
 
-    /// Loss of the batch whose logits `z` (c x batch) holds, and Gᵀ in `g`.
+    /// Returns the loss of the batch with the logits `z` (c x batch) and writes Gᵀ to `g`.
     pub fn loss_gradient(&mut self, batch: Batch, z: MatRef, g: MatMut) -> f64 {
         self.mean_loss(batch, |targets, losses| {
             targets.loss_gradient(0..losses.len(), z, g, losses);
         })
     }
 
-    /// Loss of a batch from the losses of its rows, which `fill` gets from its [`SmoothedTargets`].
+    /// The loss of a batch. `fill` writes the losses of its rows, computed by [`SmoothedTargets`].
     pub(crate) fn mean_loss(
         &mut self,
         batch: Batch,
@@ -96,11 +96,11 @@ impl<'a> BatchLoss<'a> {
             let mut weights = BatchWeights {
                 batch,
                 of_rows,
-                per_mean: 0.0,
+                n_over_t: 0.0,
             };
             let total: f64 = (0..n).map(|i| of_rows.of.rows[weights.row(i)]).sum();
             if total > 0.0 {
-                weights.per_mean = n as f64 / total;
+                weights.n_over_t = n as f64 / total;
             }
             weights
         });
@@ -116,16 +116,16 @@ impl<'a> BatchLoss<'a> {
     }
 }
 
-/// Weights of all rows and classes with label smoothing ε.
+/// The weights of all rows and classes, and label smoothing ε.
 ///
-/// Row i's part of T·loss is, with the logits z, one-hot y and W = Σ_c w_c,
+/// Row i contributes to T·loss, with the logits z, one-hot y and W = Σ_c w_c,
 ///
 /// ```text
 /// (1-ε) sᵢ w_yᵢ (-ln p_yᵢ) + ε/C sᵢ Σ_c w_c (-ln p_c)  =  mᵢ (-ln p_yᵢ) + uᵢ Σ_c (W y_c - w_c) z_c
 /// uᵢ = sᵢ ε/C,   mᵢ = (1-ε) sᵢ w_yᵢ + uᵢ W
 /// ```
 ///
-/// so that its gradient in z_c is mᵢ (p_c - y_c) + uᵢ (W y_c - w_c).
+/// and its gradient in z_c is mᵢ (p_c - y_c) + uᵢ (W y_c - w_c).
 #[derive(Clone, Debug)]
 struct SmoothedWeights {
     of: RowWeights,
@@ -150,13 +150,13 @@ impl SmoothedWeights {
     }
 
     /// mᵢ.
-    fn mass(&self, row: usize) -> f64 {
+    fn hessian_weight(&self, row: usize) -> f64 {
         let own = (1.0 - self.label_smoothing) * self.of.rows[row];
         own + self.smoothing(row) * self.classes_total
     }
 }
 
-/// Labels and weights of a batch; threads share it.
+/// The labels and weights of a batch, shared by threads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SmoothedTargets<'a> {
     loss: Loss,
@@ -164,17 +164,18 @@ pub(crate) struct SmoothedTargets<'a> {
     weights: Option<BatchWeights<'a>>,
 }
 
-/// How much a batch's rows count.
+/// The weights of a batch's rows.
 #[derive(Clone, Copy, Debug)]
 struct BatchWeights<'a> {
     batch: Batch<'a>,
     of_rows: &'a SmoothedWeights,
-    /// n/T, or 0 where T is 0: makes of a row's part of T·loss what the mean over n rows is of.
-    per_mean: f64,
+    /// n/T, or 0 if T is 0: the factor from contributions to T·loss to values whose mean over the n
+    /// rows is the loss.
+    n_over_t: f64,
 }
 
 impl BatchWeights<'_> {
-    /// The number among all rows of row `i` of the batch.
+    /// The row number, among all rows, of row `i` of the batch.
     fn row(&self, i: usize) -> usize {
         match self.batch {
             Batch::All => i,
@@ -184,8 +185,8 @@ impl BatchWeights<'_> {
 }
 
 impl SmoothedTargets<'_> {
-    /// Of some rows of the batch, whose logits are the columns of `z`: what they add to the sum
-    /// of which the loss is the mean, and the gradient of that mean in `g`.
+    /// For the batch's rows `rows`, whose logits are the columns of `z`, writes to `losses` the values
+    /// whose mean over the batch is its loss, and to `g` the gradient of that mean.
     pub fn loss_gradient(&self, rows: Range<usize>, z: MatRef, mut g: MatMut, losses: &mut [f64]) {
         assert_eq!((z.rows(), z.cols()), (g.rows(), g.cols()), "G's shape");
         let n = self.labels.len();
@@ -196,15 +197,15 @@ impl SmoothedTargets<'_> {
         let of = weights.of_rows;
         let factors = |of_row: &dyn Fn(usize) -> f64| -> Vec<f64> {
             let rows = rows.clone().map(|i| of_row(weights.row(i)));
-            rows.map(|factor| factor * weights.per_mean).collect()
+            rows.map(|factor| factor * weights.n_over_t).collect()
         };
-        let masses = factors(&|row| of.mass(row));
-        for (loss, mass) in losses.iter_mut().zip(&masses) {
-            *loss *= mass;
+        let hessian_weights = factors(&|row| of.hessian_weight(row));
+        for (loss, weight) in losses.iter_mut().zip(&hessian_weights) {
+            *loss *= weight;
         }
         for row in g.as_mut_slice().chunks_exact_mut(labels.len()) {
-            for (g, mass) in row.iter_mut().zip(&masses) {
-                *g = (f64::from(*g) * mass) as f32;
+            for (g, weight) in row.iter_mut().zip(&hessian_weights) {
+                *g = (f64::from(*g) * weight) as f32;
             }
         }
         if of.label_smoothing == 0.0 {
@@ -212,7 +213,7 @@ impl SmoothedTargets<'_> {
         }
         let smoothings = factors(&|row| of.smoothing(row));
         for (j, row) in (g.as_mut_slice().chunks_exact_mut(labels.len())).enumerate() {
-            // A logistic output is the logit of class 1, that of class 0 being 0.
+            // The logistic output is the logit of class 1; that of class 0 is 0.
             let class = match self.loss {
                 Loss::Logistic => 1,
                 Loss::Softmax => j,
@@ -222,10 +223,10 @@ impl SmoothedTargets<'_> {
             let gradients = row.iter_mut().zip(losses.iter_mut());
             let of_rows = z.row(j).iter().zip(labels).zip(&smoothings);
             for ((g, loss), ((&z, &label), smoothing)) in gradients.zip(of_rows) {
-                let pull = if label as usize == class { own } else { others };
-                let pull = smoothing * pull;
-                *loss += pull * f64::from(z);
-                *g += (pull / n as f64) as f32;
+                let coefficient = if label as usize == class { own } else { others };
+                let coefficient = smoothing * coefficient;
+                *loss += coefficient * f64::from(z);
+                *g += (coefficient / n as f64) as f32;
             }
         }
     }

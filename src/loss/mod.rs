@@ -1,4 +1,4 @@
-//! The loss on logits: value and gradient in one pass.
+//! The loss of logits and its gradient, in one pass.
 //!
 //! Logits are stored transposed, Zᵀ (c x n, row-major): one row per output. With labels y and
 //! G = dLoss/dZ:
@@ -7,9 +7,9 @@
 //! - logistic (c = 1, y in {0, 1}): `loss = mean_i (softplus(z_i) - y_i z_i)`,
 //!   `G = (sigmoid(z) - y)/n`.
 //!
-//! Every finite logit gives a finite loss and gradient: the largest logit of a row is
-//! subtracted before the exponential, small probabilities are summed separately from the 1
-//! that would absorb them, and row losses are f64. A NaN logit makes the loss NaN.
+//! Finite logits give a finite loss and gradient: the largest logit of a row is subtracted before
+//! the exponential, small probabilities are summed separately from the 1 that would absorb them, and
+//! row losses are f64. A NaN logit makes the loss NaN.
 
 mod batch;
 pub mod risk;
@@ -24,17 +24,17 @@ use crate::linalg::mat::{MatMut, MatRef};
 pub use crate::loss::batch::BatchLoss;
 use crate::threads::{Share, Work};
 
-/// Which loss; the number of outputs follows from it.
+/// The loss function; it determines the number of outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// Cross-entropy of a softmax over c classes: c outputs.
+    /// Cross-entropy of the softmax over c classes, with c outputs.
     Softmax,
-    /// Binary cross-entropy with logits: one output for two classes.
+    /// Binary cross-entropy with logits, with one output for two classes.
     Logistic,
 }
 
 impl Loss {
-    /// Two classes fit one logistic output, more fit softmax.
+    /// The loss for a number of classes: logistic for two, else softmax.
     pub fn for_classes(classes: usize) -> Loss {
         match classes {
             2 => Loss::Logistic,
@@ -50,9 +50,9 @@ impl Loss {
         }
     }
 
-    /// The largest eigenvalue that the Hessian of one row's loss in its logits can have: 1/2
-    /// for softmax (Böhning 1992, "Multinomial logistic regression algorithm"), 1/4 for
-    /// logistic.
+    /// The Lipschitz constant of the gradient of a row's loss in its logits, which is the upper bound
+    /// of the eigenvalues of its Hessian: 1/2 for softmax (Böhning 1992, "Multinomial logistic
+    /// regression algorithm"), 1/4 for logistic.
     pub fn curvature(self) -> f64 {
         match self {
             Loss::Softmax => 0.5,
@@ -60,14 +60,15 @@ impl Loss {
         }
     }
 
-    /// Mean loss over the samples whose logits are the columns of `z` (c x n), and Gᵀ in `g`.
+    /// Returns the mean loss of the samples whose logits are the columns of `z` (c x n), and writes Gᵀ
+    /// to `g`.
     ///
-    /// `labels` has one label a column. Cost: n·c exponentials, one pass over Z. The result
-    /// does not depend on the number of threads: losses are added in the samples' order.
+    /// `labels` has one label per column. Cost: n·c exponentials, one pass over Z. The result does not
+    /// depend on the number of threads: losses are added in the order of the samples.
     ///
     /// # Panics
-    /// If there is not one label a column, or a label is not below c (2 for logistic), or if
-    /// `g` has another size.
+    /// If the number of labels is not n, a label is not below c (2 for logistic), or `g` has another
+    /// size.
     pub fn loss_gradient(
         self,
         z: MatRef,
@@ -79,7 +80,7 @@ impl Loss {
         self.losses(z, labels, Some(g.as_mut_slice()), scratch)
     }
 
-    /// Mean loss over the columns of `z` (c x n) and the number of them whose
+    /// The mean loss of the columns of `z` (c x n), and the number of columns whose
     /// [prediction](Loss::predictions) is the label.
     pub fn loss_and_correct(
         self,
@@ -92,7 +93,7 @@ impl Loss {
         (self.losses(z, labels, None, scratch), correct.count())
     }
 
-    /// The loss of each column of `z` (c x n), one label a column.
+    /// Writes the loss of each column of `z` (c x n) to `losses`.
     pub(crate) fn row_losses(self, z: MatRef, labels: &[u32], losses: &mut Vec<f64>) {
         losses.clear();
         losses.resize(labels.len(), 0.0);
@@ -113,7 +114,8 @@ impl Loss {
         scratch.iter().sum::<f64>() / n as f64
     }
 
-    /// The loss of each column of `z`, and the gradients of their sum times `scale`.
+    /// Writes the loss of each column of `z` to `losses`, and `scale` times the gradient of their sum
+    /// to `g`.
     fn of_columns(
         self,
         z: MatRef,
@@ -122,14 +124,14 @@ impl Loss {
         losses: &mut [f64],
         g: Option<&mut [f32]>,
     ) {
-        assert_eq!(z.cols(), labels.len(), "one label a column");
+        assert_eq!(z.cols(), labels.len(), "number of labels");
         let z = z.as_slice();
         match self {
             Loss::Softmax => softmax::columns(Isa::current(), z, labels, scale, losses, g),
             Loss::Logistic => {
                 let samples = (z.par_iter().zip(labels)).zip(losses.par_iter_mut());
-                // An exponential and a logarithm.
                 let samples = samples.with_min_len(TASK);
+                // An exponential and a logarithm per sample.
                 let work = Work::exponentials(8 * labels.len());
                 let of_sample = |((&z, &label), loss): ((&f32, &u32), &mut f64)| {
                     let (value, g) = logistic(z, label, scale);
@@ -149,7 +151,7 @@ impl Loss {
         }
     }
 
-    /// The most probable class of each column of logits (c x n); the first of equals.
+    /// The most probable class of each column of logits (c x n); the first one of a tie.
     pub fn predictions(self, z: MatRef) -> Vec<u32> {
         let n = z.cols();
         let mut best = vec![0; n];
@@ -180,14 +182,15 @@ impl Loss {
         best
     }
 
-    /// Class probabilities of each column of logits (c x n): `out` is n x classes, row-major.
+    /// Writes the class probabilities of each column of logits (c x n) to `out` (n x classes,
+    /// row-major).
     ///
     /// # Panics
     /// If `out` has another size.
     pub fn probabilities(self, z: MatRef, out: &mut [f32]) {
         let (c, n) = (z.rows(), z.cols());
         let classes = c.max(2);
-        assert_eq!(out.len(), n * classes, "one probability a class");
+        assert_eq!(out.len(), n * classes, "number of probabilities");
         let mut logits = vec![0.0; c];
         for (i, out) in out.chunks_exact_mut(classes).enumerate() {
             for (j, logit) in logits.iter_mut().enumerate() {
@@ -196,7 +199,7 @@ impl Loss {
             match self {
                 Loss::Logistic => (out[0], out[1]) = (sigmoid(-logits[0]), sigmoid(logits[0])),
                 Loss::Softmax => {
-                    // `f32::max` skips NaN; the exponentials bring it back.
+                    // `f32::max` ignores NaN, but its exponential is NaN.
                     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                     let mut total = 0.0;
                     for (p, &z) in out.iter_mut().zip(&logits) {
@@ -210,14 +213,13 @@ impl Loss {
     }
 }
 
-/// Samples a task: it should outlast the cost of handing it out.
+/// Number of samples of a task: enough work to outweigh its scheduling.
 const TASK: usize = 256;
 
-/// One logit: `softplus(z) - y z` and `(sigmoid(z) - y) * scale`.
+/// The loss of one logit, `softplus(z) - y z`, and its scaled gradient, `(sigmoid(z) - y) * scale`.
 fn logistic(z: f32, label: u32, scale: f32) -> (f64, f32) {
     assert!(label < 2, "a logistic label is 0 or 1");
-    // With the sign turned towards the label both classes are one case:
-    // loss = softplus(t), t = -z for y = 1 and z for y = 0.
+    // The classes differ in a sign: loss = softplus(t), t = -z for y = 1 and z for y = 0.
     let sign = if label == 1 { -1.0 } else { 1.0 };
     let t = sign * z;
     let g = sign * sigmoid(t) * scale;
@@ -225,7 +227,7 @@ fn logistic(z: f32, label: u32, scale: f32) -> (f64, f32) {
     (t.max(0.0) + (-t.abs()).exp().ln_1p(), g)
 }
 
-/// 1/(1 + e⁻ᵗ) with the exponential of a negative number only: it cannot overflow.
+/// 1/(1 + e⁻ᵗ), by the exponential of -|t|, which cannot overflow.
 fn sigmoid(t: f32) -> f32 {
     let e = (-t.abs()).exp();
     if t < 0.0 {
@@ -235,7 +237,7 @@ fn sigmoid(t: f32) -> f32 {
     }
 }
 
-/// The probability that a loss stands for: `exp(-loss)`.
+/// The probability of the label with this loss: `exp(-loss)`.
 ///
 /// ```
 /// let p = flowreg::loss_to_probability(0.6931471805599453);
@@ -245,7 +247,7 @@ pub fn loss_to_probability(loss: f64) -> f64 {
     (-loss).exp()
 }
 
-/// The loss of giving the truth a probability: `-ln(probability)`.
+/// The loss of a label with this probability: `-ln(probability)`.
 ///
 /// ```
 /// assert_eq!(flowreg::probability_to_loss(1.0), 0.0);

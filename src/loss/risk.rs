@@ -1,6 +1,6 @@
-//! [`Risk`]: the loss over all rows with gradient and Hessian products, in f64, for the solvers.
+//! [`Risk`]: the loss over all rows, its gradient and its Hessian products, in f64, for the solvers.
 //!
-//! With shares sᵢ >= 0, targets qᵢ (Σⱼ qᵢⱼ = 1) and P the probabilities of the logits Z:
+//! With shares sᵢ >= 0, targets qᵢ (Σⱼ qᵢⱼ = 1) and the probabilities P of the logits Z:
 //!
 //! ```text
 //! loss     = Σ sᵢ lossᵢ,     lossᵢ = lse(zᵢ) - qᵢ·zᵢ
@@ -8,17 +8,16 @@
 //! Hessian    hᵢ = sᵢ (pᵢ ∘ (vᵢ - pᵢ·vᵢ));    logistic: sᵢ p (1 - p) vᵢ
 //! ```
 //!
-//! Shares and targets are those of torch's `CrossEntropyLoss`, with sample weights uᵢ, class
-//! weights w and label smoothing ε over C classes (the one logistic output is the softmax of
-//! (0, z)):
+//! Shares and targets follow from torch's `CrossEntropyLoss` with sample weights uᵢ, class weights w
+//! and label smoothing ε over C classes (a logistic output is the softmax of (0, z)):
 //!
 //! ```text
 //! loss = Σᵢ uᵢ [(1 - ε) w_yᵢ (-log p_iyᵢ) + (ε/C) Σⱼ wⱼ (-log pᵢⱼ)] / Σᵢ uᵢ w_yᵢ
 //! ```
 //!
-//! All arithmetic is f64, whatever the logits are stored as; matrices are c x n. A nearly sure
-//! sample keeps its digits: 1 - p is the sum of the other probabilities, never a difference,
-//! and ln p = -ln_1p of their odds.
+//! All arithmetic is f64, also for logits stored in f32; matrices are c x n. For probabilities p near
+//! 1, 1 - p is the sum of the other probabilities, not a difference, and ln p is -ln_1p of their odds,
+//! so that both keep their relative precision.
 
 mod block;
 mod logistic;
@@ -35,29 +34,29 @@ use rayon::prelude::*;
 use crate::kernels::{Isa, columns, with_isa};
 use crate::linalg::vec::{Real, axpby_serial};
 use crate::loss::Loss;
-use crate::loss::risk::block::{Along, Block, Still, WIDTH};
+use crate::loss::risk::block::{Block, LogitsAlong, LogitsAt, WIDTH};
 pub use crate::loss::risk::margins::MarginChanges;
 use crate::threads::{Share, Work};
 
-/// Labels with their shares and targets.
+/// The loss as a function of the logits: labels with their shares and targets.
 #[derive(Clone, Debug)]
 pub struct Risk<'a> {
     loss: Loss,
-    /// The output that is each sample's own, or its label for the one logistic output.
+    /// The output of each sample's label; for the logistic loss the label.
     labels: Cow<'a, [u32]>,
     shares: Vec<f64>,
-    /// wⱼ of each output; of both classes for the one logistic output.
+    /// wⱼ of each output; for the logistic loss of both classes.
     class_weights: Vec<f64>,
-    /// αᵢ: the target of another class j is αᵢ wⱼ. `None` without smoothing.
+    /// αᵢ: the target of a class j other than the label is αᵢ wⱼ. `None` without smoothing.
     smoothing: Option<Vec<f64>>,
     outputs: usize,
-    /// The class of each output, where outputs are fewer than classes.
+    /// The class of each output, if there are fewer outputs than classes.
     present: Option<Vec<u32>>,
-    /// Whether the bias is a variable; else derivatives in it are 0.
+    /// Whether the bias is a variable; if not, derivatives in it are 0.
     has_bias: bool,
 }
 
-/// Loss, gradient and curvature at some logits.
+/// Loss, gradient and diagonal of the Hessian at some logits.
 #[derive(Clone, Debug)]
 pub struct Eval<T> {
     /// The loss.
@@ -66,15 +65,15 @@ pub struct Eval<T> {
     pub g: Vec<T>,
     /// Gᵀ 1: the gradient in the bias.
     pub bias: Vec<f64>,
-    /// Pᵀ, c x n; p (1 - p) of the one logistic output.
+    /// Pᵀ, c x n; for the logistic loss p (1 - p).
     p: Vec<T>,
     /// The most probable output of each sample.
     tops: Vec<u32>,
-    /// Mean over the outputs of sᵢ p (1 - p), one a sample.
+    /// Mean of sᵢ p (1 - p) over the outputs, for each sample.
     pub curvatures: Vec<f64>,
-    /// The same, summed over the samples, one an output.
+    /// Sum of sᵢ p (1 - p) over the samples, for each output.
     pub bias_curvatures: Vec<f64>,
-    /// The smallest margin, z of the label less the largest other, of samples with a share.
+    /// The smallest margin, z of the label minus the largest other logit, of samples with sᵢ > 0.
     pub smallest_margin: f64,
     losses: Vec<f64>,
     margins: Vec<f64>,
@@ -82,7 +81,7 @@ pub struct Eval<T> {
 }
 
 impl<T: Real> Eval<T> {
-    /// Room for c x n.
+    /// Buffers for c x n logits.
     pub fn new(outputs: usize, rows: usize) -> Eval<T> {
         Eval {
             loss: f64::INFINITY,
@@ -101,22 +100,25 @@ impl<T: Real> Eval<T> {
 }
 
 impl<'a> Risk<'a> {
-    /// Labels below `classes`, the weight uᵢ of each sample, wⱼ of each class and ε. The sum of
-    /// uᵢ w_yᵢ is above 0.
+    /// The loss of these labels, with the weight uᵢ of each sample, wⱼ of each class, and ε. The sum
+    /// of uᵢ w_yᵢ must be above 0.
+    ///
+    /// # Panics
+    /// If the numbers of labels and weights differ, or a label is not below the number of classes.
     pub fn new(
         labels: &'a [u32],
         weights: &[f64],
         class_weights: &[f64],
         label_smoothing: f64,
     ) -> Self {
-        assert_eq!(labels.len(), weights.len(), "one weight a label");
+        assert_eq!(labels.len(), weights.len(), "numbers of labels and weights");
         let classes = class_weights.len();
         let loss = Loss::for_classes(classes);
         let of_rows = || labels.iter().zip(weights);
         let total: f64 = of_rows().map(|(&y, u)| u * class_weights[y as usize]).sum();
         let of_others = label_smoothing / classes as f64;
         let all: f64 = of_others * class_weights.iter().sum::<f64>();
-        // What multiplies lse(z) of a sample of this class.
+        // The factor of lse(z) of a sample with this label and weight 1.
         let of_class = |y: u32| (1.0 - label_smoothing) * class_weights[y as usize] + all;
         let shares = of_rows().map(|(&y, u)| u * of_class(y) / total);
         let alpha = |&y: &u32| match of_class(y) {
@@ -135,22 +137,23 @@ impl<'a> Risk<'a> {
         }
     }
 
-    /// The same without the classes that no target names. Targets push the bias of such a class
-    /// down for ever: the loss has a minimum only without it.
+    /// The loss without the classes whose targets are all 0. The bias of such a class would decrease
+    /// for ever, so that the loss has no minimum.
     pub fn of_present_classes(mut self) -> Self {
         let mut has_target = vec![false; self.class_weights.len()];
         for (&label, &share) in self.labels.iter().zip(&self.shares) {
             has_target[label as usize] |= share > 0.0;
         }
-        let named = |class: usize| match self.smoothing {
+        let is_present = |class: usize| match self.smoothing {
             Some(_) => self.class_weights[class] > 0.0,
             None => has_target[class],
         };
         let present: Vec<u32> = (0..has_target.len() as u32)
-            .filter(|&class| named(class as usize))
+            .filter(|&class| is_present(class as usize))
             .collect();
         if present.len() < has_target.len() {
-            // A sample whose label is not among them has no target of its own.
+            // All targets of a sample whose label is absent are αᵢ wⱼ, or its share is 0: any output
+            // can take the place of its label.
             let output = |label: &u32| present.binary_search(label).unwrap_or(0) as u32;
             self.labels = self.labels.iter().map(output).collect();
             let weights = present
@@ -164,7 +167,7 @@ impl<'a> Risk<'a> {
         self
     }
 
-    /// The same with the bias held where it is: derivatives in it are 0.
+    /// The loss with a constant bias: derivatives in it are 0.
     pub fn without_bias(mut self) -> Self {
         self.has_bias = false;
         self
@@ -175,17 +178,16 @@ impl<'a> Risk<'a> {
         self.has_bias
     }
 
-    /// The class of each output, where some class has none.
+    /// The class of each output, if some class has no output.
     pub fn present(&self) -> Option<&[u32]> {
         self.present.as_deref()
     }
 
-    /// The rows, of `width` values each, that belong to the fitted classes; `rows` has one for
-    /// every class.
+    /// The rows of `rows`, one of `width` values for each class, whose classes have outputs.
     pub fn rows_of_present<T: Copy + Default>(&self, rows: Vec<T>, width: usize) -> Vec<T> {
         match self.present() {
             None => rows,
-            // One of two classes is present; the one output has W = 0.
+            // Only one of two classes is present: its output has W = 0.
             Some(present) if present.len() * width >= rows.len() => {
                 vec![T::default(); present.len() * width]
             }
@@ -196,23 +198,23 @@ impl<'a> Risk<'a> {
         }
     }
 
-    /// c.
+    /// c: number of outputs.
     pub fn outputs(&self) -> usize {
         self.outputs
     }
 
-    /// Whether targets are one-hot: then scaling up logits that tell all samples apart takes
-    /// the loss to 0.
+    /// Whether targets are one-hot. If they are, the loss of separated samples tends to 0 as their
+    /// logits are scaled up.
     pub fn is_one_hot(&self) -> bool {
         self.smoothing.is_none()
     }
 
-    /// The samples' shares; their sum is 1 without smoothing.
+    /// The share sᵢ of each sample; without smoothing their sum is 1.
     pub fn shares(&self) -> &[f64] {
         &self.shares
     }
 
-    /// Everything at the logits `z + b 1ᵀ`. Cost: nc exponentials.
+    /// Evaluates loss, gradient and Hessian diagonal at the logits `z + b 1ᵀ`. Cost: nc exponentials.
     pub fn evaluate<T: Real>(&self, z: &[T], bias: &[f64], at: &mut Eval<T>) {
         let (n, c) = (self.labels.len(), self.outputs);
         let isa = Isa::current();
@@ -225,13 +227,13 @@ impl<'a> Risk<'a> {
             .zip(at.margins.par_chunks_mut(WIDTH))
             .zip(at.tops.par_chunks_mut(WIDTH))
             .zip(at.of_blocks.par_chunks_mut(2 * c));
-        // An exponential a logit; a logarithm and the margins a sample.
+        // An exponential per logit; a logarithm and the margin per sample.
         let work = Work::exponentials(2 * n * (c + 4));
         blocks.zip(samples).share(work).for_each(
             |((mut g, mut p), ((((losses, curvatures), margins), tops), of_block))| {
                 with_isa!(isa, || {
                     let block = self.block(g.range());
-                    let logits = Still { z, bias, n };
+                    let logits = LogitsAt { z, bias, n };
                     let sums = block.losses(
                         &logits,
                         losses,
@@ -262,7 +264,7 @@ impl<'a> Risk<'a> {
         }
     }
 
-    /// The loss at `z + t·d` alone, in logits and bias, and its slope in t there. Cost: as
+    /// The loss at `z + t·d`, in logits and bias, and its derivative in t. Cost: that of
     /// [`Risk::evaluate`].
     pub fn along<T: Real>(
         &self,
@@ -272,10 +274,10 @@ impl<'a> Risk<'a> {
     ) -> (f64, f64) {
         let n = self.labels.len();
         let isa = Isa::current();
-        let still = |z, bias| Still { z, bias, n };
-        let logits = Along {
-            from: still(z, bias),
-            direction: still(d, d_bias),
+        let at = |z, bias| LogitsAt { z, bias, n };
+        let logits = LogitsAlong {
+            from: at(z, bias),
+            direction: at(d, d_bias),
             t,
         };
         let of_blocks: Vec<(f64, f64)> = (0..n.div_ceil(WIDTH))
@@ -290,7 +292,8 @@ impl<'a> Risk<'a> {
         (sum(|of_block| of_block.0), sum(|of_block| of_block.1))
     }
 
-    /// `H = Hessian · (V + v 1ᵀ)` at the logits that `at` was evaluated at, and `H 1` in `bias`.
+    /// Writes `H = Hessian · (V + v 1ᵀ)`, at the logits of the evaluation `at`, to `h`, and `H 1` to
+    /// `bias`. Cost: two passes over P and V.
     pub fn hessian<T: Real>(
         &self,
         at: &Eval<T>,
@@ -309,7 +312,7 @@ impl<'a> Risk<'a> {
                 with_isa!(isa, || {
                     let block = self.block(h.range());
                     let p = |j: usize| &at.p[j * n..][block.range.clone()];
-                    let v = Still {
+                    let v = LogitsAt {
                         z: v,
                         bias: v_bias,
                         n,

@@ -1,9 +1,9 @@
-//! The loss against its definition in f64, at its extremes, and on any number of threads.
+//! Tests of the loss: against its definition in f64, at extreme logits, and on several threads.
 
 use super::*;
 use proptest::prelude::*;
 
-/// Loss and G of n x c logits, a sample a row.
+/// Loss and G (n x c) of n x c logits.
 fn run(loss: Loss, z: &[f32], cols: usize, labels: &[u32]) -> (f64, Vec<f32>) {
     let rows = z.len() / cols;
     let transposed = |z: &[f32], rows: usize, cols: usize| -> Vec<f32> {
@@ -25,7 +25,7 @@ fn run(loss: Loss, z: &[f32], cols: usize, labels: &[u32]) -> (f64, Vec<f32>) {
 
 #[test]
 fn predictions_and_probabilities_agree() {
-    // Columns: the second class, a tie of the first and third, NaN beside the third.
+    // Columns: the second class is the largest; a tie of the first and the third; a NaN.
     let z = [0.0, 1.0, f32::NAN, 2.0, 0.0, 1.0, 1.0, 1.0, 3.0];
     let z = MatRef::new(&z, 3, 3);
     assert_eq!(Loss::Softmax.predictions(z)[..2], [1, 0]);
@@ -38,7 +38,7 @@ fn predictions_and_probabilities_agree() {
     assert_eq!(Loss::Logistic.predictions(z), [0, 1]);
     Loss::Logistic.probabilities(z, &mut p[..4]);
     assert!(p[0] > 0.5 && p[3] > 0.8 && (p[0] + p[1] - 1.0).abs() < 1e-6);
-    // More than a task.
+    // Several tasks.
     let n = 2 * TASK + 3;
     let z: Vec<f32> = (0..3 * n)
         .map(|at| f32::from(u8::from(at % n % 3 == at / n)))
@@ -47,7 +47,7 @@ fn predictions_and_probabilities_agree() {
     assert_eq!(Loss::Softmax.predictions(MatRef::new(&z, 3, n)), expected);
 }
 
-/// The definition, in f64, with the max of each row taken out.
+/// The definition in f64, with the maximum of each row subtracted.
 fn oracle(loss: Loss, z: &[f64], cols: usize, labels: &[u32]) -> f64 {
     let rows = z.len() / cols;
     let mut sum = 0.0;
@@ -84,12 +84,12 @@ fn problem() -> impl Strategy<Value = (Loss, Vec<f32>, usize, Vec<u32>)> {
 
 proptest! {
     #[test]
-    fn equals_the_definition((loss, z, cols, labels) in problem()) {
+    fn loss_and_gradient_equal_the_definition((loss, z, cols, labels) in problem()) {
         let (value, g) = run(loss, &z, cols, &labels);
         let z: Vec<f64> = z.iter().map(|&z| f64::from(z)).collect();
         let expected = oracle(loss, &z, cols, &labels);
         prop_assert!((value - expected).abs() <= 2e-6 * expected.max(1e-3), "{value} {expected}");
-        // The gradient against central differences of the f64 definition.
+        // The gradient is compared with central differences of the definition.
         let h = 1e-5;
         for i in 0..z.len() {
             let mut moved = z.clone();
@@ -102,7 +102,7 @@ proptest! {
         }
     }
 
-    /// Softmax is unchanged by a shift of a row, whatever the other rows hold.
+    /// The gradient of a row does not depend on the logits of other rows.
     #[test]
     fn softmax_is_row_independent((_, z, cols, labels) in problem()) {
         prop_assume!(cols > 1);
@@ -146,8 +146,8 @@ fn small_losses_are_not_rounded_away() {
     let others = 2.0 * (-20.0f64).exp();
     assert!((value / others.ln_1p() - 1.0).abs() < 1e-6, "{value}");
     assert!((f64::from(g[0]) / -(others / (1.0 + others)) - 1.0).abs() < 1e-6);
-    // Above the distance of the label from the largest logit, which label smoothing may
-    // take away again.
+    // The part of the loss above the distance of the label from the largest logit, which label
+    // smoothing can subtract.
     let (value, _) = run(Loss::Softmax, &[10.0, 0.0, 0.0], 3, &[1]);
     let rest = 2.0 * (-10.0f64).exp();
     assert!(

@@ -7,34 +7,33 @@ use crate::design::samples::Samples;
 use crate::error::{Error, Result};
 use crate::io::files;
 
-/// Most bytes of a file of weights.
-const MOST_BYTES: u64 = 256 << 20;
+/// Largest size of a file of weights, in bytes.
+const MAX_BYTES: u64 = 256 << 20;
 
 /// Weights of classes and samples, and label smoothing.
 ///
-/// With sample weights sᵢ, class weights w, C classes, smoothing ε and the probabilities p that
-/// the model gives to row i, the training loss of a set of rows is that of torch's
-/// `CrossEntropyLoss(weight=w, label_smoothing=ε)`, in which row i counts sᵢ times:
+/// With sample weights sᵢ, class weights w, C classes, smoothing ε and the model's probabilities p of
+/// row i, the training loss of a set of rows is that of torch's
+/// `CrossEntropyLoss(weight=w, label_smoothing=ε)` with row i repeated sᵢ times:
 ///
 /// ```text
 /// loss = ( (1-ε) Σᵢ sᵢ w_yᵢ (-ln p_yᵢ) + ε/C Σᵢ sᵢ Σ_c w_c (-ln p_c) ) / T,   T = Σᵢ sᵢ w_yᵢ
 /// ```
 ///
-/// The set is the batch for SGD, all rows for converged fits. Two classes are the softmax of the
-/// logits (0, z). A sample weight of 0 is the row's removal, 2 its repetition; `Balanced` obeys
-/// that, too. A batch with T = 0 has loss 0 and gradient 0 (torch's is NaN).
+/// The set is the batch for SGD and all rows for converged fits. Two classes are the softmax of the
+/// logits (0, z). A sample weight of 0 is the row's removal, 2 its repetition, also for `Balanced`. A
+/// batch with T = 0 has loss 0 and gradient 0 (torch's is NaN).
 ///
-/// These weights and ε enter the training loss alone: `loss` in `history.jsonl` and the
-/// `objective` of a converged fit. `train_loss`, `val_loss` and `eval_loss` are plain means over
-/// rows, in which a row counts by its sample weight if it has one; class weights and smoothing do
-/// not enter.
+/// Class weights and ε are used in the training loss only: `loss` in `history.jsonl` and the
+/// `objective` of a converged fit. `train_loss`, `val_loss` and `eval_loss` are means over rows,
+/// weighted by sample weights if there are any.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SampleWeights {
     /// Weights of the classes.
     pub classes: ClassWeights,
-    /// s: one weight a sample; `None` if all are 1.
+    /// s: one weight per sample; `None` if all are 1.
     pub samples: Option<Vec<f64>>,
-    /// ε: the share of every target that is spread over all classes.
+    /// ε: the share of each target that is distributed over all classes.
     pub label_smoothing: f64,
 }
 
@@ -44,23 +43,23 @@ pub enum ClassWeights {
     /// All 1.
     #[default]
     Equal,
-    /// `w_c = Σ s / (K · Σ s of the rows of class c)`, K being the number of classes that have a
-    /// row of weight above 0: every class counts alike, and the mean weight is 1. As
-    /// scikit-learn's `class_weight="balanced"` on the rows repeated s times. Other classes get
-    /// the mean, 1, which matters with label smoothing only.
+    /// `w_c = Σ s / (K · Σ s of the rows of class c)`, where K is the number of classes that have a
+    /// row of weight above 0: all classes have the same total weight, and rows have a mean weight of
+    /// one. This equals scikit-learn's `class_weight="balanced"` on rows repeated s times. Classes
+    /// without rows get weight 1, which matters only with label smoothing.
     Balanced,
-    /// These, by label.
+    /// These weights, one per class.
     Given(Vec<f64>),
 }
 
-/// The weights of a set of rows: [`SampleWeights::resolve`].
+/// The weights of a set of rows, computed by [`SampleWeights::resolve`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowWeights {
-    /// sᵢ, one a row.
+    /// sᵢ of each row.
     pub samples: Vec<f64>,
-    /// w_c, one a class.
+    /// w_c of each class.
     pub classes: Vec<f64>,
-    /// sᵢ w_yᵢ, one a row; their sum is finite and above 0.
+    /// sᵢ w_yᵢ of each row; their sum is finite and above 0.
     pub rows: Vec<f64>,
 }
 
@@ -74,12 +73,13 @@ impl fmt::Display for ClassWeights {
     }
 }
 
-/// The weights of a text file: numbers with white space between them.
+/// The weights in a text file of numbers separated by white space.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Format`] naming the first word that is no finite number, 0 or above.
+/// [`Error::Io`] if the file cannot be read, [`Error::Format`] with the first word that is not a
+/// finite number, 0 or above.
 pub fn read_weights(path: &Path) -> Result<Vec<f64>> {
-    let bytes = files::read(path, "read the weights", MOST_BYTES)?;
+    let bytes = files::read(path, "read the weights", MAX_BYTES)?;
     let text = String::from_utf8_lossy(&bytes);
     let words = text.split_whitespace().enumerate();
     words
@@ -95,12 +95,12 @@ pub fn read_weights(path: &Path) -> Result<Vec<f64>> {
 }
 
 impl SampleWeights {
-    /// Whether every sample counts alike.
+    /// Whether all sample and class weights are equal.
     pub fn is_equal(&self) -> bool {
         self.classes == ClassWeights::Equal && self.samples.is_none()
     }
 
-    /// What tells it from others, each as the command line calls it.
+    /// The fields of a checkpoint's fingerprint, by their names on the command line.
     pub(crate) fn fingerprint(&self) -> [(&'static str, String); 3] {
         let crc32 = |weights: &[f64]| crc32fast::hash(bytemuck::cast_slice(weights));
         let classes = match &self.classes {
@@ -121,7 +121,7 @@ impl SampleWeights {
     /// Checks the weights and the smoothing. Cost: O(n).
     ///
     /// # Errors
-    /// [`Error::Options`] for a smoothing outside 0..1, a weight that is negative or not finite.
+    /// [`Error::Options`] for a smoothing outside 0..1 or a weight that is negative or not finite.
     pub fn check(&self) -> Result<()> {
         let smoothing = self.label_smoothing;
         if !(0.0..1.0).contains(&smoothing) {
@@ -137,12 +137,12 @@ impl SampleWeights {
         }
     }
 
-    /// Drop the sample weights of rows whose label is not below `classes`, as
-    /// [`Samples::first_classes`] drops the rows; `labels` are those of all rows, and the weights
-    /// were read from `path`. Cost: O(n).
+    /// Removes the sample weights of rows whose label is not below `classes`, as
+    /// [`Samples::first_classes`] removes the rows. `labels` are those of all rows; the weights were
+    /// read from `path`. Cost: O(n).
     ///
     /// # Errors
-    /// [`Error::Format`] if there is not one weight for each label.
+    /// [`Error::Format`] if the number of weights is not that of the labels.
     pub fn keep_first_classes(
         &mut self,
         labels: &[i64],
@@ -154,7 +154,7 @@ impl SampleWeights {
         };
         if weights.len() != labels.len() {
             let expected = format!(
-                "{}: one a row of the training split, whatever `classes` keeps",
+                "{}: one per row of the training split, before `classes` selects rows",
                 labels.len()
             );
             return Err(Error::format(path, "weights", weights.len(), expected));
@@ -172,24 +172,25 @@ impl SampleWeights {
         Ok(self.resolve(samples, None)?.rows)
     }
 
-    /// The weights of classes and rows, the sample weights being multiplied by `keep` if it is
+    /// The weights of samples, classes and rows; sample weights are multiplied by `keep` if it is
     /// given. Cost: O(n + C).
     ///
     /// # Errors
-    /// [`Error::Shape`] if there is not one weight a class or sample, [`Error::Options`] if
-    /// one is negative or not finite, or if the sum over the rows is 0 or not finite.
+    /// [`Error::Shape`] if the number of weights is not that of the classes or samples,
+    /// [`Error::Options`] if a weight is negative or not finite, or if the sum over the rows is 0 or
+    /// not finite.
     pub fn resolve(&self, samples: &Samples, keep: Option<&[f64]>) -> Result<RowWeights> {
         self.check()?;
         let labels = samples.labels();
         let mut own = match &self.samples {
             None => vec![1.0; labels.len()],
             Some(own) => {
-                length("`sample_weight`", own, labels.len(), "row")?;
+                check_length("`sample_weight`", own, labels.len(), "row")?;
                 own.clone()
             }
         };
         if let Some(keep) = keep {
-            length("rows to keep", keep, labels.len(), "row")?;
+            check_length("rows to keep", keep, labels.len(), "row")?;
             own.iter_mut()
                 .zip(keep)
                 .for_each(|(own, keep)| *own *= keep);
@@ -198,7 +199,7 @@ impl SampleWeights {
             ClassWeights::Equal => vec![1.0; samples.classes()],
             ClassWeights::Balanced => balanced(labels, &own, samples.classes()),
             ClassWeights::Given(weights) => {
-                length("`class_weight`", weights, samples.classes(), "class")?;
+                check_length("`class_weight`", weights, samples.classes(), "class")?;
                 weights.clone()
             }
         };
@@ -220,7 +221,7 @@ impl SampleWeights {
     }
 }
 
-/// [`ClassWeights::Balanced`] for rows of these labels and sample weights.
+/// The weights of [`ClassWeights::Balanced`] for rows with these labels and sample weights.
 fn balanced(labels: &[u32], weights: &[f64], classes: usize) -> Vec<f64> {
     let mut of_class = vec![0.0; classes];
     for (&label, weight) in labels.iter().zip(weights) {
@@ -232,19 +233,19 @@ fn balanced(labels: &[u32], weights: &[f64], classes: usize) -> Vec<f64> {
     of_class.iter().map(weight).collect()
 }
 
-fn length(option: &'static str, weights: &[f64], expected: usize, of: &str) -> Result<()> {
+fn check_length(option: &'static str, weights: &[f64], expected: usize, of: &str) -> Result<()> {
     if weights.len() == expected {
         Ok(())
     } else {
         Err(Error::shape(
             option,
             format!("{} weights", weights.len()),
-            format!("{expected}: one a {of}"),
+            format!("{expected}: one per {of}"),
         ))
     }
 }
 
-/// What a weight must be.
+/// The values that a weight may have, in messages.
 const IS_WEIGHT: &str = "a finite number, 0 or above";
 
 fn is_weight(weight: &f64) -> bool {
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn sample_weights_follow_the_rows_that_classes_keep() {
+    fn keep_first_classes_removes_the_weights_of_removed_rows() {
         let x = [0.0; 4];
         let labels = [2, 0, 1, 0];
         let samples = Samples::new(&x, 1, &labels, 3).unwrap();
@@ -303,7 +304,7 @@ mod tests {
         }
     }
 
-    /// Rows, classes, and per row a label and a whole weight of which one at least is above 0.
+    /// A number of classes, and the label and the integer weight of each row.
     fn weighted_rows() -> impl Strategy<Value = (usize, Vec<(u32, u32)>)> {
         (2usize..6).prop_flat_map(|classes| {
             let row = (0..classes as u32, 0u32..4);
@@ -312,8 +313,7 @@ mod tests {
     }
 
     proptest! {
-        /// Weight 0 is removal and weight k is repetition, for `balanced` weights and for rows
-        /// that are kept; and that is scikit-learn's rule.
+        /// Both give the class weights of scikit-learn's rule; `keep` has the effect of sample weights.
         #[test]
         fn balanced_counts_weights_as_repetitions((classes, rows) in weighted_rows()) {
             prop_assume!(rows.iter().any(|&(_, weight)| weight > 0));
@@ -349,10 +349,10 @@ mod tests {
     fn invalid_inputs_are_rejected() {
         let x = [0.0; 2];
         let samples = Samples::new(&x, 1, &[0, 1], 2).unwrap();
-        let refused = |classes, samples_, label_smoothing| {
+        let refused = |classes, sample_weights, label_smoothing| {
             let weighting = SampleWeights {
                 classes,
-                samples: samples_,
+                samples: sample_weights,
                 label_smoothing,
             };
             weighting.of(&samples).is_err()

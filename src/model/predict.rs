@@ -204,7 +204,11 @@ impl Model {
         let rows = samples.rows();
         if let Some(weights) = weights.filter(|weights| weights.len() != rows) {
             let found = format!("{} weights", weights.len());
-            return Err(Error::shape("weights", found, format!("{rows}: one a row")));
+            return Err(Error::shape(
+                "weights",
+                found,
+                format!("{rows}: one per row"),
+            ));
         }
         let weight = |i: usize| weights.map_or(1.0, |weights| weights[i]);
         let (mut loss, mut uncalibrated_loss, mut correct) = (0.0, 0.0, 0.0);

@@ -1,7 +1,7 @@
-//! [`DenseParameters`]: W (c x d) and b; X is read in place.
+//! [`DenseParameters`]: the weight W (c x d) and bias b themselves.
 //!
-//! An epoch costs 4ndc flop and reads X twice, for few outputs once (`one_pass.rs`). Rows that
-//! are not contiguous (mini-batches, a selection of classes) are gathered into a block of bounded
+//! An epoch costs 4ndc flop and reads X twice, for few outputs once (`one_pass.rs`). Contiguous rows
+//! are read in place; others (mini-batches, a choice of classes) are gathered into a block of bounded
 //! size first.
 
 use crate::design::dense::Dense;
@@ -36,8 +36,8 @@ pub struct PrimalPoint {
 }
 
 impl<'a> DenseParameters<'a> {
-    /// Parameters on the rows `x`, starting at `start`, whose shape must fit them. Without an
-    /// intercept the bias stays 0, as that of `start` must be.
+    /// Parameters on the rows `x`, starting at `start`, whose shape must match them. Without an
+    /// intercept the bias stays 0; that of `start` must be 0.
     pub fn new(
         x: &'a Rows<'a>,
         validation: Option<&'a Rows<'a>>,

@@ -1,4 +1,4 @@
-//! [`GramParameters`]: W in Gram coordinates, whose trajectory is the same and needs no X.
+//! [`GramParameters`]: the weight in Gram coordinates, with the same trajectory but no access to X.
 //!
 //! Every gradient in W is Gᵀ X, so every iterate from W0 has the form
 //!
@@ -54,10 +54,10 @@ pub struct GramPoint {
 
 impl<'a> GramParameters<'a> {
     /// Parameters on the rows `x`, whose Gram matrix is `k`, starting at `start`, whose shape must
-    /// fit them. `validation` has rows and their inner products with `x`.
+    /// match them. `validation` has rows and their inner products with `x`.
     ///
     /// # Panics
-    /// If the shape of a Gram matrix does not fit the rows.
+    /// If the shape of a Gram matrix does not match the rows.
     pub fn new(
         x: &'a Rows<'a>,
         k: GramMatrix,

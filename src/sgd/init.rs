@@ -1,4 +1,4 @@
-//! Where the weights start.
+//! The initial weight and bias.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,9 @@ pub enum Init {
     },
     /// All zero.
     Zeros,
-    /// A model file of the same shape; a temperature in it is left aside.
+    /// The model in a file, which must have the shape of the fit; its temperature is ignored.
     File(PathBuf),
-    /// A model that was read from a file; the path is for messages and checkpoints.
+    /// A model that was read from a file; the path is used in messages and checkpoints.
     Model {
         /// The model.
         model: Arc<Model>,
@@ -47,7 +47,7 @@ impl Default for Init {
     }
 }
 
-/// W0 and b0 for these samples; without an intercept b0 = 0.
+/// W0 and b0 for a fit of these samples; b0 = 0 without an intercept.
 pub(crate) fn initial_model(init: &Init, fit_intercept: bool, samples: &Samples) -> Result<Model> {
     let loss = Loss::for_classes(samples.classes());
     let (features, outputs) = (samples.features(), loss.outputs(samples.classes()));
@@ -61,9 +61,9 @@ pub(crate) fn initial_model(init: &Init, fit_intercept: bool, samples: &Samples)
         }
         Init::Zeros => Model::new(vec![0.0; outputs * features], vec![0.0; outputs]),
         Init::File(path) => {
-            started_at(Model::load(path)?, path, (outputs, features), fit_intercept)
+            check_start(Model::load(path)?, path, (outputs, features), fit_intercept)
         }
-        Init::Model { model, path } => started_at(
+        Init::Model { model, path } => check_start(
             model.as_ref().clone(),
             path,
             (outputs, features),
@@ -72,8 +72,8 @@ pub(crate) fn initial_model(init: &Init, fit_intercept: bool, samples: &Samples)
     }
 }
 
-/// The model of a file as a start; `expected` are its outputs and features.
-fn started_at(
+/// Checks the model of a file as the start of a fit with `expected` outputs and features.
+fn check_start(
     mut model: Model,
     path: &Path,
     expected: (usize, usize),
@@ -85,7 +85,10 @@ fn started_at(
             path,
             "weight",
             format!("{} x {}", found.0, found.1),
-            format!("{} x {} as the data asks for", expected.0, expected.1),
+            format!(
+                "{} x {}, the outputs and features of the data",
+                expected.0, expected.1
+            ),
         ));
     }
     if let Some(value) = model.bias().iter().find(|&&b| b != 0.0 && !fit_intercept) {
@@ -93,10 +96,10 @@ fn started_at(
             path,
             "bias",
             value,
-            "0, as `fit_intercept` is false: set it, or start from a model without a bias",
+            "0, because `fit_intercept` is false: set it to true, or start from a model without a bias",
         ));
     }
-    // Of another fit's probabilities.
+    // The temperature calibrates the probabilities of another fit.
     model.set_about(About {
         temperature: None,
         ..model.about().clone()

@@ -1,5 +1,8 @@
-//! The story: check the options, choose the engine and the start, optimise, hand over the
-//! model.
+//! Fits by SGD along torch's trajectory.
+//!
+//! [`fit`](fn@fit) checks the options, scales the features if asked to, chooses the engine ([`plan`]),
+//! draws or reads the initial weight, computes the Gram matrix for the Gram engine, runs the epochs
+//! (`optimizer`, observed by `trainer`), and computes the model.
 
 pub mod dense;
 pub mod gram;
@@ -36,11 +39,11 @@ use crate::sgd::options::choice;
 pub use crate::sgd::options::{Fit, FitOptions, Timings};
 use crate::sgd::parameters::Coordinates;
 use crate::sgd::parameters::Parameters;
-use crate::sgd::trainer::{Trainer, Watched};
+use crate::sgd::trainer::{Observed, Trainer};
 use crate::threads;
 use crate::threads::Work;
 
-/// The value, and how many seconds it took.
+/// Returns the value of `work` and stores the seconds that it took.
 fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let value = work();
@@ -48,10 +51,11 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
     value
 }
 
-/// Fit a linear classifier: logistic for two classes, else softmax.
+/// Fits a linear classifier by SGD: logistic for two classes, else softmax.
 ///
-/// `data` is the samples to fit, or a pair of them and samples to validate on after every
-/// epoch. `callback` is told what happens, and stops the fit by [`ControlFlow::Break`](std::ops::ControlFlow::Break). Cost: that of the [`plan`].
+/// `data` is the samples to fit, or a pair of these and the samples to validate on after every epoch.
+/// `callback` is called with each event and stops the fit by
+/// [`ControlFlow::Break`](std::ops::ControlFlow::Break). Cost: see [`plan`].
 ///
 /// ```
 /// use flowreg::{Event, FitOptions, Samples};
@@ -72,11 +76,12 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 /// ```
 ///
 /// # Errors
-/// [`Error::Options`], [`Error::Memory`], [`Error::Shape`] for validation rows or weights that do
-/// not fit the rows, [`Error::Format`] for initial weights of another shape or a checkpoint of
-/// another fit, [`Error::Diverged`] if a loss, or a weight after the last step, is not finite,
-/// [`Error::Io`] if a checkpoint cannot be written, [`Error::Interrupted`] if
-/// the callback or [`FitOptions::cancel`] stopped it.
+/// [`Error::Options`] for invalid options, [`Error::Memory`] if the Gram engine is requested and its
+/// matrix does not fit the memory, [`Error::Shape`] for features that are not finite and for
+/// validation rows or weights that do not match the rows, [`Error::Format`] for an initial model of
+/// another shape or a checkpoint of another fit, [`Error::Diverged`] if a loss, or a weight after the
+/// last step, is not finite, [`Error::Io`] if a checkpoint cannot be written, [`Error::Interrupted`]
+/// if the callback or [`FitOptions::cancel`] stopped the fit.
 pub fn fit<'a, F: Flow>(
     data: impl Into<Splits<'a>>,
     options: &FitOptions,
@@ -88,7 +93,7 @@ pub fn fit<'a, F: Flow>(
     check(splits, options)?;
     Isa::chosen()?;
     let mut reading = 0.0;
-    // Read first: it may not fit the rows.
+    // Read a model file first: its shape may not match the rows.
     let start = match &options.init {
         Init::File(_) | Init::Model { .. } => Some(timed(&mut reading, || {
             initial_model(&options.init, options.fit_intercept, splits.train)
@@ -110,8 +115,8 @@ pub fn fit<'a, F: Flow>(
     Ok(fit)
 }
 
-/// Fit a copy of the rows on one scale; the model that is read and the one that is given back are
-/// of the rows as they are.
+/// Fits a scaled copy of the rows. The initial model and the result are those of the original
+/// features.
 fn fit_scaled(
     splits: Splits,
     options: &FitOptions,
@@ -134,10 +139,10 @@ fn fit_scaled(
         Some((place, value)) => Err(Error::options(
             "`standardize`",
             format!(
-                "{}, by which {place} of {of} is {value}",
+                "{}, with which {place} of {of} is {value}",
                 options.standardize
             ),
-            "features whose deviations are nearer to 1 (multiply them by a constant), or none",
+            "none, or features whose standard deviations are closer to 1 (multiply them by a constant)",
         )),
     };
     if let Some(start) = &mut start {
@@ -148,13 +153,13 @@ fn fit_scaled(
     let mut fit = fit_rows(scaled, splits, options, start, observer)?;
     let started = Instant::now();
     scaler.restore(&mut fit.model);
-    finite(&fit.model, "the model on the features as they are")?;
+    finite(&fit.model, "the model on the original features")?;
     fit.timings.scaling = (before + started.elapsed()).as_secs_f64();
     fit.scaler = Some(scaler);
     Ok(fit)
 }
 
-/// Fit rows that are on their scale; `given` are those that the caller has.
+/// Fits rows that are already scaled; `given` are the caller's rows, for the fingerprint.
 fn fit_rows(
     splits: Splits,
     given: Splits,
@@ -173,13 +178,14 @@ fn fit_rows(
     };
     let start = timed(&mut timings.initial_weights, || match plan.engine {
         EngineKind::Primal => draw(),
-        // One core draws. K takes X by slabs of columns; a disk gives rows sooner.
+        // Drawing uses one core. Meanwhile read X by rows, which is faster on a disk than the slabs
+        // of columns that K reads.
         EngineKind::Gram => {
             let x = splits.train.x();
             threads::join(draw, || x.touch(0..x.len())).0
         }
     })?;
-    // A checkpoint of another fit is refused before K is made.
+    // Refuse a checkpoint of another fit before K is computed.
     let mut saver = (options.checkpoints.clone()).map(|checkpoints| {
         Saver::new(
             checkpoints,
@@ -196,7 +202,7 @@ fn fit_rows(
             let weights = options.weighting.samples.as_deref();
             gram_matrices(splits, weights, gemm, observer)
         }) {
-            // The primal engine may reach what K cannot hold.
+            // The primal engine needs no K.
             Err(Error::Options { .. } | Error::Memory { .. })
                 if choice(options)? == EngineChoice::Auto =>
             {
@@ -240,11 +246,11 @@ fn fit_rows(
     }
 }
 
-/// The engine that [`fit`] will use, and what each would cost.
+/// The engine that [`fit`] will use, and the cost of each engine.
 ///
 /// # Errors
-/// [`Error::Memory`] if the Gram engine is asked for and its matrix does not fit,
-/// [`Error::Options`] if the primal engine is asked for what only the Gram engine has.
+/// [`Error::Memory`] if the Gram engine is requested and its matrix does not fit the memory,
+/// [`Error::Options`] if coordinates are requested of the primal engine.
 pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Plan> {
     let Splits { train, validation } = data.into();
     let shape = Shape {
@@ -259,7 +265,7 @@ pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Pla
         Err(Error::Memory { found, .. }) if options.emit_coordinates => Err(Error::memory(
             "`emit_coordinates`",
             found,
-            "no `emit_coordinates` (then auto fits in another way), or fewer rows",
+            "no `emit_coordinates`, so that the primal engine can be used, or fewer rows",
         )),
         plan => plan,
     }
@@ -271,7 +277,7 @@ fn check(splits: Splits, options: &FitOptions) -> Result<()> {
     splits.check_shapes()
 }
 
-/// K and K_val.
+/// Computes K and, with validation rows, K_val.
 fn gram_matrices(
     splits: Splits,
     weights: Option<&[f64]>,
@@ -291,7 +297,7 @@ fn gram_matrices(
     Ok((k, k_validation.transpose()?))
 }
 
-/// A fit whose engine is known.
+/// A fit after the choice of its engine.
 struct Run<'a, 'o> {
     splits: Splits<'a>,
     saver: Option<Saver>,
@@ -317,14 +323,14 @@ impl Run<'_, '_> {
         let end = timed(&mut self.timings.epochs, || {
             sgd.run(lr, &mut engine, &mut loss, &mut trainer)
         })?;
-        let Watched { history, best } = trainer.finish();
+        let Observed { history, best } = trainer.finish();
         let (best_epoch, point) = match best {
             Some(best) => (Some(best.epoch), best.point),
             None => (None, end),
         };
         let coordinates = E::coordinates(&point).map(Coordinates::to_vec);
         let model = timed(&mut self.timings.weight, || engine.into_model(point));
-        // A step's loss was taken before it: of the last one nothing has been seen yet.
+        // The loss of a step is that before it: no loss shows whether the last step diverged.
         if let (Some(last), Some((_, value))) = (history.last(), model.non_finite()) {
             return Err(Error::Diverged {
                 epoch: last.epoch,
@@ -348,9 +354,9 @@ impl Run<'_, '_> {
     }
 }
 
-/// Everything that the fit's bits depend on, each as the command line calls it. The
-/// number of threads is not among it; the instruction set is where not our own kernels
-/// multiply.
+/// All inputs on which the bits of the fit depend, by their names on the command line. The number of
+/// threads is not among them. The instruction set is, unless the crate's own kernels compute the
+/// products.
 fn fingerprint(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -> Fingerprint {
     let FitOptions { sgd, init, .. } = options;
     let [train, validation] = given.fingerprints();
@@ -383,7 +389,8 @@ fn fingerprint(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -
     fingerprint.into_iter().map(own).collect()
 }
 
-/// The learning rate, and 2/L where it is cheap (a product with K) or needed.
+/// The learning rate, and 2/L if it is needed or cheap (on the Gram engine), where L is the Lipschitz
+/// constant of the gradient.
 fn learning_rate<E: Parameters>(
     options: &FitOptions,
     engine: &mut E,
@@ -393,28 +400,24 @@ fn learning_rate<E: Parameters>(
 ) -> Result<(f64, Option<f64>)> {
     let sgd = &options.sgd;
     let of_bias = if options.fit_intercept { 1.0 } else { 0.0 };
-    let curvature = (kind == EngineKind::Gram || sgd.lr == LearningRate::Auto).then(|| {
+    let lipschitz = (kind == EngineKind::Gram || sgd.lr == LearningRate::Auto).then(|| {
         sgd.lipschitz_constant(engine, loss, |keep| {
             train.x().largest_square(keep) + of_bias
         })
     });
-    let lr = match (sgd.lr, curvature) {
+    let lr = match (sgd.lr, lipschitz) {
         (LearningRate::Fixed(lr), _) => lr,
-        (LearningRate::Auto, Some(curvature))
-            if curvature.is_finite() && (1.0 / curvature).is_finite() =>
-        {
-            1.0 / curvature
-        }
-        (LearningRate::Auto, curvature) => {
-            let found = format!("auto, where L is {}", curvature.unwrap_or(f64::NAN));
+        (LearningRate::Auto, Some(l)) if l.is_finite() && (1.0 / l).is_finite() => 1.0 / l,
+        (LearningRate::Auto, l) => {
+            let found = format!("auto, where L is {}", l.unwrap_or(f64::NAN));
             return Err(Error::options(
                 "`lr`",
                 found,
-                "a number: the loss's curvature gives no rate (features too large, or all 0, or rows \
-                 without a class weight beside label smoothing in mini-batches)",
+                "a number: 1/L is no learning rate (the features are too large or all 0, or \
+                 mini-batches with label smoothing have rows of class weight 0)",
             ));
         }
     };
-    let bound = curvature.map(|curvature| 2.0 / curvature);
+    let bound = lipschitz.map(|l| 2.0 / l);
     Ok((lr, bound.filter(|bound| !bound.is_infinite())))
 }

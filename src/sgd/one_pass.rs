@@ -1,9 +1,10 @@
-//! A full batch of the primal engine that reads X once: for few outputs, memory is the limit.
+//! Full-batch loss and gradient of the primal engine in one pass over X: with few outputs the time is
+//! that of reading X from memory.
 //!
-//! The rows are cut into parts, and these into blocks that stay in the cache: logits, loss and
-//! the product with their gradient, one block after another. Every part has a gradient of its
-//! own, and these are added in order: the parts follow from the shape alone, so the bits do
-//! not depend on the number of threads.
+//! Rows are divided into parts, and parts into blocks that stay in the cache. For each block the
+//! logits, the loss and its gradient in the weight are computed in turn. Each part sums its gradient
+//! separately, and the sums are added in order. The parts depend only on the shape, so the bits do not
+//! depend on the number of threads.
 
 use rayon::prelude::*;
 
@@ -15,36 +16,38 @@ use crate::loss::BatchLoss;
 use crate::sgd::parameters::LossGradient;
 use crate::threads::{Share, Work};
 
-/// Most outputs.
-const OUTPUTS: usize = 16;
-/// Parts, as far as their gradients stay within `GRADIENTS` values (4 MB).
+/// Largest number of outputs.
+const MAX_OUTPUTS: usize = 16;
+/// Number of parts; fewer if their gradients would exceed `MAX_GRADIENT_VALUES`.
 const PARTS: usize = 64;
-const GRADIENTS: usize = 1 << 20;
-/// Values of X in a block: 512 KB.
+/// Largest number of values in the gradients of all parts (4 MB).
+const MAX_GRADIENT_VALUES: usize = 1 << 20;
+/// Number of values of X in a block (512 KB).
 const BLOCK: usize = 128 << 10;
 
-/// A full batch's gradient, in parts.
+/// The computation of loss and gradient of a full batch, in parts.
 #[derive(Debug)]
 pub(super) struct OnePass {
-    /// Rows of a part.
+    /// Number of rows of a part.
     part: usize,
-    /// Rows of a block.
+    /// Number of rows of a block.
     block: usize,
     weight: skinny::Weight,
 }
 
 impl OnePass {
-    /// For n x d features and c outputs, if it pays.
+    /// The computation for n x d features and c outputs; `None` where three steps (logits, loss,
+    /// product) are about as fast.
     ///
-    /// Measured on 2 Zen 5 cores with 188 to 197 MB of X, the time of an epoch in three steps
-    /// over that in one pass, AVX-512 and AVX2: c = 1, 2.5 and 3.4; 10, 2.0 and 1.8; 16, 1.5
-    /// and 1.25; 32, 1.2 and 1.07. With c = 10 and d = 4096, 1.8 and 1.17; 256 x 784 rows in
-    /// the cache, 1.6 and 1.4. Fewer parts than a quarter would leave threads idle.
+    /// Time of an epoch in three steps divided by that in one pass, on 2 Zen 5 cores with 188 to
+    /// 197 MB of X, AVX-512 and AVX2: c = 1, 2.5 and 3.4; 10, 2.0 and 1.8; 16, 1.5 and 1.25; 32, 1.2
+    /// and 1.07. With c = 10 and d = 4096, 1.8 and 1.17; 256 x 784 rows in the cache, 1.6 and 1.4.
+    /// Fewer than a quarter of [`PARTS`] would leave threads idle.
     pub fn new(n: usize, d: usize, c: usize) -> Option<OnePass> {
         let size = c.checked_mul(skinny::stride(d))?;
-        let parts = PARTS.min(GRADIENTS / size);
+        let parts = PARTS.min(MAX_GRADIENT_VALUES / size);
         let block = skinny::ROWS.min(BLOCK / d);
-        if c > OUTPUTS || parts < PARTS / 4 || block < skinny::ROWS / 4 || n < 4 * PARTS {
+        if c > MAX_OUTPUTS || parts < PARTS / 4 || block < skinny::ROWS / 4 || n < 4 * PARTS {
             return None;
         }
         Some(OnePass {
@@ -54,8 +57,8 @@ impl OnePass {
         })
     }
 
-    /// Mean loss of all rows at a weight and bias, and in `gradient` Gᵀ X of each part, c rows that
-    /// are [`skinny::stride`] apart, and Gᵀ 1. Cost: 4ndc flop; X is read once.
+    /// Returns the mean loss of all rows at a weight and bias, and writes Gᵀ X of each part (c rows at
+    /// a stride of [`skinny::stride`]) and Gᵀ 1 to `gradient`. Cost: 4ndc flop; X is read once.
     pub fn loss(
         &mut self,
         weight: &[f32],
@@ -76,7 +79,7 @@ impl OnePass {
             let of_parts = (losses.par_chunks_mut(self.part))
                 .zip(gradient.parts.par_chunks_exact_mut(size))
                 .zip(gradient.sums.par_chunks_exact_mut(c));
-            // X is read from memory, or its products take longer.
+            // Either reading X or the products take the longer time.
             let (x_bytes, flop) = (size_of_val(x.as_slice()), 4 * c * x.as_slice().len());
             let work = Work::bytes(x_bytes).max(Work::flop(flop));
             of_parts
@@ -85,7 +88,7 @@ impl OnePass {
                 .for_each(|(part, ((losses, gradient), sums))| {
                     gradient.fill(0.0);
                     sums.fill(0.0);
-                    let mut scratch = [[0.0; OUTPUTS * skinny::ROWS]; 2];
+                    let mut scratch = [[0.0; MAX_OUTPUTS * skinny::ROWS]; 2];
                     let [z, g] = &mut scratch;
                     for (i, losses) in losses.chunks_mut(block).enumerate() {
                         let rows = losses.len();
@@ -103,7 +106,8 @@ impl OnePass {
         })
     }
 
-    /// `(weight, bias) = alpha · gradient + beta · (weight, bias)`, as [`crate::sgd::parameters::Parameters::adjoint`].
+    /// `(weight, bias) = alpha · gradient + beta · (weight, bias)`, with the rounding of
+    /// [`Parameters::adjoint`](crate::sgd::parameters::Parameters::adjoint).
     pub fn adjoint(
         &self,
         alpha: f32,
@@ -217,7 +221,7 @@ mod tests {
             let x = samples.x().contiguous().unwrap();
             let mut g = LossGradient::default();
             let mut loss = || pass.loss(&self.weight, &self.bias, x, &mut batch_loss, &mut g);
-            // The second one finds the first one's room.
+            // The second call reuses the buffers of the first.
             let first = loss();
             assert_eq!(first.to_bits(), loss().to_bits());
             let (mut weight, mut bias) = (vec![f32::NAN; self.weight.len()], self.bias.clone());
@@ -244,7 +248,7 @@ mod tests {
             )
         }
 
-        /// By definition, in f64; the logistic loss is the softmax of (0, z).
+        /// Loss and gradient by definition, in f64; the logistic loss is the softmax of (0, z).
         fn oracle(&self) -> (f64, Vec<f64>, Vec<f64>) {
             let weights = self.weighting.resolve(&self.samples(), None).unwrap();
             let total: f64 = weights.rows.iter().sum();
@@ -268,13 +272,13 @@ mod tests {
                     let smooth = epsilon / self.classes as f64 * sample * weights.classes[class];
                     ((1.0 - epsilon) * one_hot * own + smooth) / total
                 };
-                let mass: f64 = (0..self.classes).map(factor).sum();
+                let sum: f64 = (0..self.classes).map(factor).sum();
                 for (class, z) in z.iter().enumerate() {
                     loss += factor(class) * (lse - z);
                     let Some(j) = (class + c).checked_sub(self.classes) else {
                         continue;
                     };
-                    let g = mass * (z - lse).exp() - factor(class);
+                    let g = sum * (z - lse).exp() - factor(class);
                     bias[j] += g;
                     let values = weight[j * self.d..].iter_mut().zip(x);
                     values.for_each(|(w, &x)| *w += g * f64::from(x));
@@ -301,12 +305,11 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(96))]
 
-        /// Loss and gradient are those of the three steps and of the definition, however the
-        /// rows are cut.
+        /// For any division of the rows into parts and blocks.
         #[test]
         fn one_pass_equals_three_steps_and_the_definition(
             n in 1usize..300, d in prop_oneof![1usize..30, 60usize..150],
-            classes in 2usize..=OUTPUTS, weighted in any::<bool>(), smooth in any::<bool>(),
+            classes in 2usize..=MAX_OUTPUTS, weighted in any::<bool>(), smooth in any::<bool>(),
             block in 1usize..=skinny::ROWS, blocks in 1usize..4, seed in any::<u32>(),
         ) {
             let problem = Problem::new(n, d, classes, weighted, smooth, seed);
@@ -337,9 +340,9 @@ mod tests {
         }
     }
 
-    /// The point that is moved may be the one where the gradient was taken.
+    /// The step updates the point at which the gradient was computed.
     #[test]
-    fn a_step_is_added_to_what_is_kept() {
+    fn gradient_steps_in_place_with_alpha_and_beta() {
         let problem = Problem::new(300, 20, 4, false, false, 3);
         let (_, gradient, _) = problem.one_pass(64, 64);
         let samples = problem.samples();
@@ -368,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_no_block_and_many_outputs_take_three_steps() {
+    fn one_pass_requires_contiguous_rows_and_few_outputs() {
         let problem = Problem::new(600, 20, 3, false, false, 5);
         let samples = problem.samples().first_classes(2).unwrap();
         let model = |c: usize| Model::new(vec![0.5; c * 20], vec![0.0; c]).unwrap();
@@ -385,9 +388,12 @@ mod tests {
                 .is_finite()
         );
         let samples = problem.samples();
-        assert!(DenseParameters::new(samples.x(), None, model(OUTPUTS), true, gemm).reads_once());
         assert!(
-            !DenseParameters::new(samples.x(), None, model(OUTPUTS + 1), true, gemm).reads_once()
+            DenseParameters::new(samples.x(), None, model(MAX_OUTPUTS), true, gemm).reads_once()
+        );
+        assert!(
+            !DenseParameters::new(samples.x(), None, model(MAX_OUTPUTS + 1), true, gemm)
+                .reads_once()
         );
     }
 }

@@ -161,14 +161,14 @@ impl Sgd {
     /// λ = λmax(√D (X Xᵀ + 1 1ᵀ) √D),   D = diag(mᵢ)
     /// ```
     ///
-    /// where h is the [bound](crate::Loss::curvature) of the loss's Hessian in the logits (Böhning
-    /// 1992: 1/2 for softmax, 1/4 for logistic), tᵢ = sᵢ w_yᵢ are the weights of the rows, mᵢ those
-    /// of their Hessians (see [`SampleWeights`](crate::loss::weights::SampleWeights); both are 1
+    /// where h is the [Lipschitz constant](crate::Loss::curvature) of the gradient of a row's loss in
+    /// its logits (1/2 for softmax, 1/4 for logistic), tᵢ = sᵢ w_yᵢ are the weights of the rows, mᵢ
+    /// those of their Hessians (see [`SampleWeights`](crate::loss::weights::SampleWeights); both are 1
     /// without weights), and T is the smallest possible Σ tᵢ of a batch: without weights the size
     /// of the smallest batch. Rows with mᵢ = 0 are excluded. A full-batch step without momentum
     /// decreases the loss if lr < 2/L.
     ///
-    /// Without an intercept 1 1ᵀ and the 1 beside |x_i|² are absent. `largest_square` returns the
+    /// Without an intercept, 1 1ᵀ and the 1 in |x_i|² + 1 are absent. `largest_square` returns the
     /// largest |x_i|² (+ 1) of the rows that its argument keeps; it is called only for mini-batches.
     pub fn lipschitz_constant<E: Parameters>(
         &self,
@@ -177,25 +177,22 @@ impl Sgd {
         largest_square: impl FnOnce(&(dyn Fn(usize) -> bool + Sync)) -> f64,
     ) -> f64 {
         let n = loss.rows();
-        let (masses, mut weights) = loss.masses();
-        let heaviest = masses.iter().copied().fold(0.0, f64::max);
-        let roots: Vec<f64> = masses.iter().map(|m| (m / heaviest).sqrt()).collect();
-        let largest = largest_weighted(engine, &roots) * heaviest;
-        let of_logits = match self.batch_size {
+        let (m, mut t) = loss.hessian_and_row_weights();
+        let largest_m = m.iter().copied().fold(0.0, f64::max);
+        let roots: Vec<f64> = m.iter().map(|m| (m / largest_m).sqrt()).collect();
+        let lambda = largest_weighted(engine, &roots) * largest_m;
+        let of_products = match self.batch_size {
             Some(size) if size < n => {
-                let ratio = |(mass, weight): (&f64, &f64)| match mass {
-                    0.0 => 0.0,
-                    mass => mass / weight,
-                };
-                let ratio = masses.iter().zip(&weights).map(ratio).fold(0.0, f64::max);
-                let longest = largest_square(&|i| masses[i] > 0.0);
-                weights.sort_by(f64::total_cmp);
-                let least: f64 = weights[..(n - 1) % size + 1].iter().sum();
-                f64::min(largest / least, ratio * longest)
+                let ratio = |(m, t): (&f64, &f64)| if *m == 0.0 { 0.0 } else { m / t };
+                let ratio = m.iter().zip(&t).map(ratio).fold(0.0, f64::max);
+                let square = largest_square(&|i| m[i] > 0.0);
+                t.sort_by(f64::total_cmp);
+                let smallest_sum: f64 = t[..(n - 1) % size + 1].iter().sum();
+                f64::min(lambda / smallest_sum, ratio * square)
             }
-            _ => largest / weights.iter().sum::<f64>(),
+            _ => lambda / t.iter().sum::<f64>(),
         };
-        loss.loss().curvature() * of_logits + self.weight_decay
+        loss.loss().curvature() * of_products + self.weight_decay
     }
 
     /// Runs the epochs from the engine's start with the learning rate `lr` and returns the last

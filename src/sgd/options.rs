@@ -1,4 +1,4 @@
-//! What an SGD fit is told, and what it returns.
+//! The options and the result of an SGD fit.
 
 use crate::design::plan::{EngineChoice, Plan};
 use crate::design::scaler::{Scaler, Standardize};
@@ -11,36 +11,35 @@ use crate::progress::{Cancel, Epoch};
 use crate::sgd::init::Init;
 use crate::sgd::optimizer::Sgd;
 
-/// What to fit and how.
+/// Options of [`fit`](fn@crate::fit).
 #[derive(Clone, Debug)]
 pub struct FitOptions {
     /// The optimizer and its settings.
     pub sgd: Sgd,
-    /// Where the weights start.
+    /// The initial weight and bias.
     pub init: Init,
-    /// How the weight is represented.
+    /// The engine: the representation of the weight.
     pub engine: EngineChoice,
-    /// Whether there is a bias, as in `torch.nn.Linear(bias=True)`. Without one b = 0.
+    /// Whether to fit a bias, as `torch.nn.Linear(bias=True)` does. Otherwise b = 0.
     pub fit_intercept: bool,
-    /// How much each sample counts.
+    /// Weights of samples and classes, and label smoothing.
     pub weighting: SampleWeights,
-    /// What is done to the features before the fit, on a copy of them; validation rows are put on
-    /// the training rows' scale. Sample weights count in mean and deviation. The model that comes
-    /// out is of the features as they were, as that of [`Init::File`] that goes in is; torch's
-    /// start is drawn on the scaled features. Weight decay acts on the scaled features' weights.
+    /// Standardisation of the features, on a copy, by the (weighted) mean and deviation of the
+    /// training rows. The model of the fit and that of [`Init::File`] are those of the original
+    /// features. Torch's initial weight and weight decay are those of the scaled features.
     pub standardize: Standardize,
-    /// Patience: stop after this many epochs in a row without a lower validation loss, and return
-    /// the best epoch's model.
+    /// Patience: stop after this number of consecutive epochs without a lower validation loss, and
+    /// return the model of the best epoch.
     pub early_stopping: Option<usize>,
-    /// Give the callback the Gram coordinates before the first epoch and after each, as
-    /// [`Event::Coordinates`](crate::Event::Coordinates); [`crate::TrajectoryWriter`] writes them to a file. Memory: a copy of
-    /// 4(1 + c + nc) bytes an epoch.
+    /// Whether to send the Gram coordinates before the first epoch and after each one as
+    /// [`Event::Coordinates`](crate::Event::Coordinates), which [`crate::TrajectoryWriter`] writes to a
+    /// file. Memory: a copy of 4(1 + c + nc) bytes per epoch.
     pub emit_coordinates: bool,
-    /// Where to save the state now and then, to go on from after a stop.
+    /// Where and how often to save the state, and whether to resume from it.
     pub checkpoints: Option<Checkpoints>,
-    /// Threads; `None` is those of the caller's pool, or one for each core.
+    /// Number of threads; `None`: those of the caller's pool, or one for each core.
     pub threads: Option<usize>,
-    /// What stops the fit before its end.
+    /// Stops the fit when it is set.
     pub cancel: Option<Cancel>,
     /// The library that multiplies matrices.
     pub backend: Backend,
@@ -65,32 +64,32 @@ impl Default for FitOptions {
     }
 }
 
-/// A finished fit.
+/// The result of [`fit`](fn@crate::fit).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Fit {
-    /// The trained model: the best epoch's with early stopping, else the last one's.
+    /// The model after the best epoch (with early stopping) or after the last one.
     pub model: Model,
-    /// Every epoch.
+    /// The statistics of each epoch.
     pub history: Vec<Epoch>,
-    /// The engine that did it, and what each would have cost.
+    /// The engine of the fit, and the cost of each engine.
     pub plan: Plan,
-    /// Learning rate before its schedule.
+    /// Learning rate before the schedule's factor.
     pub lr: f64,
-    /// 2/L, below which a full-batch step without momentum lowers the loss (with weight decay,
-    /// the loss and its penalty); `None` if it was not computed: by the primal engine with a
-    /// fixed learning rate.
+    /// 2/L, below which a full-batch step without momentum decreases the loss (with weight decay,
+    /// the loss and its penalty). `None` if it was not computed: on the primal engine with a fixed
+    /// learning rate.
     pub lr_bound: Option<f64>,
-    /// The epoch whose model was kept, with early stopping.
+    /// With early stopping, the epoch after which the model is that of the fit.
     pub best_epoch: Option<usize>,
-    /// Threads it used.
+    /// Number of threads of the fit.
     pub threads: usize,
-    /// The model in Gram coordinates, from the Gram engine: s, b (c values) and Aᵀ (c x n); with
-    /// [`FitOptions::standardize`] that of the scaled features, whose scale is `scaler`.
+    /// The model in Gram coordinates, from the Gram engine: s, b (c values) and Aᵀ (c x n). With
+    /// [`FitOptions::standardize`] it is the model of the scaled features (`scaler`).
     pub coordinates: Option<Vec<f32>>,
-    /// Mean and deviation of the training rows, where [`FitOptions::standardize`] asked for them.
+    /// Mean and deviation of the features, with [`FitOptions::standardize`].
     pub scaler: Option<Scaler>,
-    /// Where the time went.
+    /// Seconds of each part of the fit.
     pub timings: Timings,
 }
 
@@ -98,9 +97,9 @@ pub struct Fit {
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Timings {
-    /// Putting the features on one scale, and the model on theirs.
+    /// Scaling the features, and converting the model to the original features.
     pub scaling: f64,
-    /// Drawing or reading W0; meanwhile X is mapped, if its Gram matrix comes next.
+    /// Drawing or reading W0; on the Gram engine also loading X into memory, in parallel.
     pub initial_weights: f64,
     /// K, and K_val if there are validation rows.
     pub gram_matrix: f64,
@@ -127,7 +126,7 @@ impl Timings {
     }
 }
 
-/// The engine asked for; only the Gram engine has coordinates.
+/// The choice of the engine that the options imply: only the Gram engine has coordinates.
 pub(super) fn choice(options: &FitOptions) -> Result<EngineChoice> {
     match options.engine {
         choice if !options.emit_coordinates => Ok(choice),
@@ -141,11 +140,11 @@ pub(super) fn choice(options: &FitOptions) -> Result<EngineChoice> {
 }
 
 impl FitOptions {
-    /// Refuse options that make no sense, `validated` saying whether there will be validation
-    /// rows: what [`fit`](fn@crate::fit) refuses before it sees any row.
+    /// Checks the options as far as [`fit`](fn@crate::fit) can without the rows. `validated` is
+    /// whether there will be validation rows.
     ///
     /// # Errors
-    /// [`Error::Options`].
+    /// [`Error::Options`] for invalid options and combinations.
     pub fn check(&self, validated: bool) -> Result<()> {
         self.sgd.check()?;
         self.weighting.check()?;
@@ -155,7 +154,7 @@ impl FitOptions {
             return Err(Error::options("`early_stopping`", 0, "at least 1 epoch"));
         }
         if self.early_stopping.is_some() && !validated {
-            let expected = "`validation` (or `x_val`), whose loss tells when to stop";
+            let expected = "`validation` (or `x_val`), whose loss decides when to stop";
             return Err(Error::options(
                 "`early_stopping`",
                 "no validation rows",
@@ -166,16 +165,15 @@ impl FitOptions {
             return Err(Error::options(
                 "`emit_coordinates`",
                 "`checkpoints` or `resume`",
-                "one of them: a resumed fit would not emit the epochs before",
+                "only one of them: a resumed fit does not emit the earlier epochs",
             ));
         }
         if self.emit_coordinates && self.standardize != Standardize::None {
             return Err(Error::options(
                 "`emit_coordinates`",
                 format!("`standardize` {}", self.standardize),
-                "`standardize` none: the states would be combinations of scaled rows, which make \
-                 no weights of the rows as they are (`coordinates` of the fit are the last state, \
-                 beside its scale)",
+                "`standardize` none: the coordinates would be those of scaled rows (the result of \
+                 the fit has the last ones in `coordinates`, with their scale in `scaler`)",
             ));
         }
         Ok(())

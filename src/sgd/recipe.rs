@@ -1,23 +1,23 @@
-//! The founding notebook's four runs.
+//! Recipes: the four runs of the notebook that flowreg reproduces.
 
 use crate::error::{Error, Result};
 use crate::sgd::optimizer::Sgd;
 use crate::sgd::options::FitOptions;
 
-/// One of the runs.
+/// The options of one run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {
-    /// Its name.
+    /// Name of the recipe.
     pub name: &'static str,
-    /// Use the labels below this; `None` is all classes.
+    /// Use only rows whose label is below this; `None`: all classes.
     pub classes: Option<usize>,
     /// Learning rate of full-batch SGD without momentum.
     pub lr: f64,
-    /// Epochs.
+    /// Number of epochs.
     pub epochs: usize,
 }
 
-/// The notebook's runs: two classes or all, a cautious and a daring learning rate.
+/// All recipes: two classes or all, each with a small and a large learning rate.
 pub const RECIPES: [Recipe; 4] = [
     Recipe {
         name: "binary-slow",
@@ -46,7 +46,10 @@ pub const RECIPES: [Recipe; 4] = [
 ];
 
 impl Recipe {
-    /// Look a recipe up.
+    /// The recipe called `name`.
+    ///
+    /// # Errors
+    /// [`Error::Options`] for another name.
     pub fn named(name: &str) -> Result<&'static Recipe> {
         RECIPES.iter().find(|r| r.name == name).ok_or_else(|| {
             let names = RECIPES.map(|r| r.name).join(", ");
@@ -54,7 +57,7 @@ impl Recipe {
         })
     }
 
-    /// The recipe's options: full-batch SGD from torch's weights of seed 0.
+    /// The recipe's options: full-batch SGD from torch's initial weight with seed 0.
     pub fn options(&self) -> FitOptions {
         FitOptions {
             sgd: Sgd {

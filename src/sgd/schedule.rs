@@ -1,40 +1,43 @@
-//! How the learning rate changes from epoch to epoch, by torch's definitions.
+//! Learning rate schedules, by the definitions of torch.
 
 use std::fmt;
 
 use crate::error::{Error, Result};
 
-/// A factor of the learning rate for every epoch.
+/// The factor of the learning rate in each epoch.
 ///
-/// Warm-up is torch's `LinearLR` (a third of the rate at epoch 0, all of it after `warmup`
-/// epochs); what follows starts there, as in torch's `SequentialLR`.
+/// The warm-up is torch's `LinearLR` (from 1/3 at epoch 0 to 1 after `warmup` epochs). The decay
+/// starts after it, as in torch's `SequentialLR`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Schedule {
-    /// What follows the warm-up.
+    /// The decay after the warm-up.
     pub decay: Decay,
-    /// Epochs of warm-up.
+    /// Number of epochs of warm-up.
     pub warmup: usize,
 }
 
-/// What becomes of the rate after the warm-up; t counts epochs from there.
+/// The factor of the learning rate t epochs after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Decay {
-    /// Nothing.
+    /// 1.
     #[default]
     Constant,
     /// `StepLR`: `gamma^⌊t/size⌋`.
     Step {
-        /// Epochs between changes.
+        /// Number of epochs between changes.
         size: usize,
         /// Factor of each change.
         gamma: f64,
     },
-    /// `CosineAnnealingLR` down to 0 over all T epochs after the warm-up: `(1 + cos(πt/T))/2`.
+    /// `CosineAnnealingLR` to 0 after all T epochs that follow the warm-up: `(1 + cos(πt/T))/2`.
     Cosine,
 }
 
 impl Schedule {
-    /// Refuse what cannot be computed.
+    /// Checks the parameters.
+    ///
+    /// # Errors
+    /// [`Error::Options`] for a step size of 0, or a gamma that is negative or not finite.
     pub fn check(&self) -> Result<()> {
         match self.decay {
             Decay::Step { size: 0, .. } => Err(Error::options("`lr_step_size`", 0, "at least 1")),
@@ -93,12 +96,12 @@ mod tests {
     ];
 
     #[test]
-    fn factors_are_torchs() {
+    fn factors_equal_those_of_torch() {
         for (decay, warmup, rates) in TORCH {
             let schedule = Schedule { decay, warmup };
             for (epoch, rate) in rates.into_iter().enumerate() {
                 let factor = schedule.factor(epoch, rates.len());
-                // torch multiplies rates along; these are the closed forms.
+                // Torch updates the rate in every epoch; `factor` uses the closed forms.
                 assert!(
                     (factor - rate).abs() < 1e-14,
                     "{schedule}, {epoch}: {factor} {rate}"
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_computed_is_refused() {
+    fn invalid_parameters_are_rejected() {
         let check = |size, gamma| {
             let decay = Decay::Step { size, gamma };
             Schedule { decay, warmup: 0 }.check()

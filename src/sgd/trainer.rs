@@ -14,7 +14,7 @@ use crate::sgd::parameters::Coordinates;
 use crate::sgd::parameters::Parameters;
 
 impl Epoch {
-    /// Values of a row of a checkpoint: all but the number, NaN for what there is not.
+    /// Number of values of an epoch in a checkpoint: all but its number; NaN for absent ones.
     const COLUMNS: usize = 4;
 
     fn row(&self) -> [f64; Self::COLUMNS] {
@@ -35,7 +35,7 @@ impl Epoch {
     }
 }
 
-/// The observer of an SGD run; `P` is the engine's point.
+/// The observer of an SGD run; `P` is the point of the engine.
 pub(crate) struct Trainer<'a, 'o, P> {
     validation: Option<Validation<'a>>,
     patience: Option<usize>,
@@ -62,15 +62,15 @@ pub(crate) struct Best<P> {
 }
 
 /// The result of a finished run.
-pub(crate) struct Watched<P> {
-    /// Every epoch.
+pub(crate) struct Observed<P> {
+    /// The statistics of each epoch.
     pub history: Vec<Epoch>,
-    /// The best of them, with early stopping.
+    /// The best epoch, with early stopping.
     pub best: Option<Best<P>>,
 }
 
 impl<'a, 'o, P> Trainer<'a, 'o, P> {
-    /// Before the first epoch.
+    /// The observer before the first epoch.
     pub fn new<E: Parameters<Point = P>>(
         splits: Splits<'a>,
         options: &FitOptions,
@@ -107,8 +107,8 @@ impl<'a, 'o, P> Trainer<'a, 'o, P> {
         }
     }
 
-    /// After an epoch that ended at `point`.
-    fn look<E: Parameters<Point = P>>(
+    /// Evaluates and reports an epoch that ended at `point`; `Break` if early stopping ends the run.
+    fn record<E: Parameters<Point = P>>(
         &mut self,
         engine: &mut E,
         point: &P,
@@ -136,12 +136,13 @@ impl<'a, 'o, P> Trainer<'a, 'o, P> {
         self.observer.tell(Event::Epoch(epoch));
         self.emit_coordinates::<E>(point);
         match (self.patience, epoch.val_loss) {
-            (Some(patience), Some(loss)) => Ok(self.keep_best(engine, point, loss, patience)),
+            (Some(patience), Some(loss)) => Ok(self.update_best(engine, point, loss, patience)),
             _ => Ok(ControlFlow::Continue(())),
         }
     }
 
-    fn keep_best<E: Parameters<Point = P>>(
+    /// Stores `point` if its loss is the lowest; `Break` after `patience` epochs without a lower one.
+    fn update_best<E: Parameters<Point = P>>(
         &mut self,
         engine: &mut E,
         point: &P,
@@ -162,7 +163,7 @@ impl<'a, 'o, P> Trainer<'a, 'o, P> {
     }
 
     /// Saves the state if a checkpoint is due; stops if the fit was cancelled.
-    fn keep<E: Parameters<Point = P>>(&mut self, state: &mut impl State<P>) -> Result<()> {
+    fn save_if_due<E: Parameters<Point = P>>(&mut self, state: &mut impl State<P>) -> Result<()> {
         let epochs = self.history.len();
         checkpoint::keep(self.saver.as_mut(), self.observer, epochs, |saver| {
             let mut rows: Vec<f64> = self.history.iter().flat_map(Epoch::row).collect();
@@ -171,9 +172,9 @@ impl<'a, 'o, P> Trainer<'a, 'o, P> {
         })
     }
 
-    /// After the last epoch.
-    pub fn finish(self) -> Watched<P> {
-        Watched {
+    /// The result after the last epoch.
+    pub fn finish(self) -> Observed<P> {
+        Observed {
             history: self.history,
             best: self.best,
         }
@@ -217,15 +218,15 @@ impl<E: Parameters> Watch<E> for Trainer<'_, '_, E::Point> {
         state: &mut impl State<E::Point>,
         pass: EpochStats,
     ) -> Result<ControlFlow<()>> {
-        let flow = self.look(engine, state.point(), pass)?;
+        let flow = self.record(engine, state.point(), pass)?;
         if flow.is_continue() {
-            self.keep::<E>(state)?;
+            self.save_if_due::<E>(state)?;
         }
         Ok(flow)
     }
 }
 
-/// Everything that the next epochs depend on.
+/// All fields of a checkpoint: everything on which later epochs depend.
 fn all_fields<'a, E: Parameters<Point = P>, P>(
     state: &'a mut impl State<P>,
     best: &'a mut Option<Best<P>>,
@@ -242,7 +243,7 @@ fn all_fields<'a, E: Parameters<Point = P>, P>(
 }
 
 impl<P> Best<P> {
-    /// Worse than any epoch.
+    /// A placeholder with an infinite loss.
     fn none<E: Parameters<Point = P>>(engine: &E) -> Best<P> {
         Best {
             epoch: 0,
@@ -253,7 +254,7 @@ impl<P> Best<P> {
 }
 
 impl Validation<'_> {
-    /// Loss and accuracy at a point.
+    /// The validation loss and accuracy at a point.
     fn evaluate<E: Parameters>(&mut self, engine: &mut E, point: &E::Point) -> (f64, f64) {
         let rows = self.labels.len();
         let mut z = MatMut::new(&mut self.z, engine.outputs(), rows);

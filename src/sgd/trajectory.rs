@@ -1,17 +1,16 @@
-//! A whole trajectory in Gram coordinates, and the weight of any epoch from it.
+//! Trajectory files: the Gram coordinates of every epoch, from which the model of any epoch follows.
 //!
-//! The file is one `.npy` matrix of f32. Row t is the state after t epochs (row 0 is the
-//! start): s, then b (c values), then Aᵀ (c x n, row-major). NumPy reads it:
+//! The file is an `.npy` matrix of f32. Row t is the state after t epochs (row 0: the start): s, then
+//! b (c values), then Aᵀ (c x n, row-major). NumPy reads it:
 //! `t = numpy.load("trajectory.npy"); s, b, A = t[e, 0], t[e, 1:1+c], t[e, 1+c:].reshape(c, n).T`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::design::samples::Samples;
 use crate::error::{Error, Result};
-use crate::io::files;
-use crate::io::files::NewFile;
 use crate::io::mmap::MappedMatrix;
 use crate::io::npy::{Dtype, Header};
+use crate::io::publish::{OutputFile, Overwrite};
 use crate::linalg::gemm::{Backend, Gemm};
 use crate::model::Model;
 use crate::sgd::dense::DenseParameters;
@@ -19,7 +18,7 @@ use crate::sgd::init::{Init, initial_model};
 use crate::sgd::parameters::Coordinates;
 use crate::threads;
 
-/// A saved trajectory, mapped, with the rows and the start that it belongs to.
+/// A memory-mapped trajectory file, with the rows and the start of its fit.
 #[derive(Debug)]
 pub struct Trajectory<'a> {
     states: MappedMatrix,
@@ -28,11 +27,11 @@ pub struct Trajectory<'a> {
 }
 
 impl<'a> Trajectory<'a> {
-    /// Open the trajectory of a fit of `train` from `init`.
+    /// Opens the trajectory of a fit of `train` from `init`.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Npy`]; [`Error::Format`] if the file's shape or start is that of
-    /// another fit; those of reading `init`.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Npy`] if it is no `.npy` matrix of f32,
+    /// [`Error::Format`] if its shape or start is that of another fit; the errors of reading `init`.
     pub fn open(path: impl AsRef<Path>, train: &'a Samples<'a>, init: &Init) -> Result<Self> {
         let path = path.as_ref();
         let states = MappedMatrix::open(path)?;
@@ -45,7 +44,7 @@ impl<'a> Trajectory<'a> {
                 "shape",
                 format!("{rows} x {cols}"),
                 format!(
-                    "at least one row and {} columns: s, {c} of b and {c} x {n} of Aᵀ, as the data asks for",
+                    "at least one row and, for this data, {} columns: s, {c} of b and {c} x {n} of Aᵀ",
                     state_len(n, c)
                 ),
             ));
@@ -58,7 +57,7 @@ impl<'a> Trajectory<'a> {
         }
         if s_bias[0] != 1.0 || s_bias[1..] != *start.bias() || a.iter().any(|&a| a != 0.0) {
             let expected =
-                "the initial bias of the data and start given: the seed or file of the fit";
+                "the start of the fit: give the seed or the model file that it started from";
             return Err(Error::format(path, "row 0", "another start", expected));
         }
         Ok(Trajectory {
@@ -68,19 +67,19 @@ impl<'a> Trajectory<'a> {
         })
     }
 
-    /// Epochs of the fit; there is one state more.
+    /// Number of epochs of the fit: the number of states minus 1.
     pub fn epochs(&self) -> usize {
         self.states.view().rows() - 1
     }
 
-    /// The model after `epochs` epochs; 0 is the start. After the last one it is the model of the
-    /// fit to the bit, with the default back end and without early stopping. Cost: 2ndc flop.
+    /// The model after `epochs` epochs; 0 is the start. After the last epoch it has the bits of the
+    /// fit's model, if the fit used the default back end and no early stopping. Cost: 2ndc flop.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the fit was shorter.
+    /// [`Error::Shape`] if the fit had fewer epochs.
     pub fn model(&self, epochs: usize) -> Result<Model> {
         if epochs > self.epochs() {
-            let expected = format!("0..={}, as the trajectory has", self.epochs());
+            let expected = format!("0..={}, the epochs of the trajectory", self.epochs());
             return Err(Error::shape("epochs", epochs, expected));
         }
         let state = self.states.view().row(epochs);
@@ -92,13 +91,13 @@ impl<'a> Trajectory<'a> {
     }
 }
 
-/// Values of one state.
+/// Number of values of a state.
 fn state_len(n: usize, c: usize) -> usize {
     1 + c + n * c
 }
 
-/// Writes the states of [`Event::Coordinates`](crate::Event::Coordinates) for [`Trajectory`] to
-/// read: to a sibling of the file, which appears when it is finished, or not at all.
+/// Writes the states of [`Event::Coordinates`](crate::Event::Coordinates) to a file that
+/// [`Trajectory`] reads. The file appears when it is finished, or not at all.
 ///
 /// ```
 /// use flowreg::{Event, FitOptions, Samples, Trajectory, TrajectoryWriter};
@@ -129,48 +128,37 @@ fn state_len(n: usize, c: usize) -> usize {
 /// ```
 #[derive(Debug)]
 pub struct TrajectoryWriter {
-    path: PathBuf,
-    sibling: PathBuf,
-    file: NewFile,
+    file: OutputFile,
     cols: usize,
     rows: usize,
-    finished: bool,
 }
 
 impl TrajectoryWriter {
-    /// Start writing what will become `path`; no file that is there is replaced.
+    /// Creates the temporary file of `path`, in the same folder. An existing file is never replaced;
+    /// an unfinished trajectory of a killed process is.
     ///
     /// # Errors
-    /// [`Error::Format`] where something has that name, or the sibling's; [`Error::Io`].
+    /// [`Error::Exists`] if something has this name; [`Error::Locked`] if another process is writing
+    /// it; [`Error::Format`] if something else has the name of the temporary file; [`Error::Io`].
     pub fn create(path: impl AsRef<Path>) -> Result<TrajectoryWriter> {
-        let path = path.as_ref();
-        if path.symlink_metadata().is_ok() {
-            let expected = "nothing of this name; move it away, or choose another path";
-            let found = "something that was there already";
-            return Err(Error::format(path, "name", found, expected));
-        }
-        let sibling = files::sibling(path, "partial")?;
-        let mut writer = TrajectoryWriter {
-            path: path.to_path_buf(),
-            file: NewFile::create(&sibling)?,
-            sibling,
+        let mut file = OutputFile::begin(path.as_ref(), is_unfinished, Overwrite::Never, &[])?;
+        file.append(&header(0, 0))?;
+        Ok(TrajectoryWriter {
+            file,
             cols: 0,
             rows: 0,
-            finished: false,
-        };
-        writer.file.append(&writer.header())?;
-        Ok(writer)
+        })
     }
 
-    /// Add the next state.
+    /// Appends the next state.
     ///
     /// # Errors
-    /// [`Error::Shape`] if it is not as long as the first; [`Error::Io`].
+    /// [`Error::Shape`] if its length differs from the first state's; [`Error::Io`].
     pub fn push(&mut self, state: &[f32]) -> Result<()> {
         if self.rows == 0 {
             self.cols = state.len();
         } else if state.len() != self.cols {
-            let expected = format!("{} as the first has: states of one fit", self.cols);
+            let expected = format!("{}, the length of the first: states of one fit", self.cols);
             return Err(Error::shape(
                 "state",
                 format!("{} values", state.len()),
@@ -181,31 +169,24 @@ impl TrajectoryWriter {
         self.file.append(bytemuck::cast_slice(state))
     }
 
-    /// Put the number of states into the header and let the file appear.
+    /// Writes the number of states to the header and renames the file to its name.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// As [`TrajectoryWriter::create`]: another program may have created the file since.
     pub fn finish(mut self) -> Result<()> {
-        self.file.overwrite_start(&self.header())?;
-        self.file.finish()?;
-        files::rename_new(&self.sibling, &self.path)?;
-        self.finished = true;
-        files::sync_dir(files::parent_of(&self.path))
-    }
-
-    /// The header; of the same length for any number of rows.
-    fn header(&self) -> Vec<u8> {
-        let header = Header::encode(Dtype::F32, &[self.rows, self.cols]);
-        assert_eq!(header.len(), 128, "two numbers of 20 digits fit");
-        header
+        self.file.overwrite_start(&header(self.rows, self.cols))?;
+        self.file.publish()
     }
 }
 
-impl Drop for TrajectoryWriter {
-    /// Nothing stays of a file that was not finished.
-    fn drop(&mut self) {
-        if !self.finished {
-            let _ = files::remove_file(&self.sibling);
-        }
-    }
+/// The header of a trajectory; its length does not depend on the number of states.
+fn header(rows: usize, cols: usize) -> Vec<u8> {
+    let header = Header::encode(Dtype::F32, &[rows, cols]);
+    assert_eq!(header.len(), 128, "two numbers of 20 digits fit");
+    header
+}
+
+/// Whether a file that begins with `start` is a trajectory whose number of states is not written.
+fn is_unfinished(start: &[u8]) -> bool {
+    start.starts_with(&header(0, 0))
 }

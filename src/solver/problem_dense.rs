@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::cholesky::Factor;
 use crate::linalg::gemm::{Gemm, lower_triangle};
-use crate::linalg::mat::{MatMut, MatRef, room};
+use crate::linalg::mat::{MatMut, MatRef, try_zeros};
 use crate::linalg::vec::{axpby, dot, sum};
 use crate::loss::risk::Risk;
 use crate::solver::point::Point;
@@ -165,7 +165,7 @@ fn moments(x: &mut Dense, mean: &[f32], progress: Progress) -> Result<Vec<f32>> 
     /// Rows at a time: enough for the product's speed, few enough to be broken off soon.
     const ROWS: usize = 1024;
     let (n, d) = (x.rows(), x.features());
-    let mut moments = room::<f32>(d, d)?;
+    let mut moments = try_zeros::<f32>(d, d)?;
     let (mut rows, mut going_on) = (0, Ok(()));
     x.each(Batch::All, |_, x| {
         for first in (0..x.rows()).step_by(ROWS) {

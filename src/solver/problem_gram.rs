@@ -32,7 +32,7 @@ use crate::error::Result;
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::cholesky::Factor;
 use crate::linalg::gemm::Gemm;
-use crate::linalg::mat::{MatRef, room};
+use crate::linalg::mat::{MatRef, try_zeros};
 use crate::linalg::vec::{axpby, dot, sum};
 use crate::solver::problem::Problem;
 use crate::threads::{Share, Work};
@@ -81,7 +81,7 @@ impl Fitted {
     fn new(rows: Vec<u32>, all: &GramF64) -> Result<Fitted> {
         let n = all.rows;
         let m = rows.len();
-        let mut gram = room(n, m)?;
+        let mut gram = try_zeros(n, m)?;
         let work = Work::bytes(16 * n * m);
         (gram.par_chunks_exact_mut(m))
             .zip(all.values.par_chunks_exact(n))

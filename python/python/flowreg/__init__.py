@@ -1,10 +1,10 @@
 """Linear softmax and logistic classifiers, trained on the CPU at the speed of the machine.
 
-Two fits, compiled:
+There are two kinds of fits, both compiled:
 
-- `LogisticRegression` and `LogisticRegressionCV` find the optimum of the penalised loss, as
-  scikit-learn's estimators of the same names do, and say how far it may still be.
-- `TorchLinear` follows ``torch.optim.SGD`` on a ``torch.nn.Linear`` epoch by epoch.
+- `LogisticRegression` and `LogisticRegressionCV` minimise the penalised loss, as scikit-learn's
+  estimators of the same names do, and bound the distance to the minimum.
+- `TorchLinear` computes the trajectory of ``torch.optim.SGD`` on a ``torch.nn.Linear``.
 
 `fit_linear_probe` chooses the penalty of a classifier on frozen features by the protocols of the
 papers that do it.

@@ -1,4 +1,4 @@
-"""What Python has, as the compiled fits take it: features of f32, labels from 0, a number of threads."""
+"""Arguments of the compiled fits: features as f32 arrays, and the number of threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.sparse import issparse
 
 Array = npt.NDArray[Any]
 
-# Types whose every value is a value of f32, too.
+# Types of which f32 represents every value.
 _EXACT = tuple(np.dtype(name) for name in ("f4", "f2", "u1", "i1", "u2", "i2", "bool"))
 # A column that f32 rounds by more than this share of its standard deviation is shifted first: that
 # costs nothing, as such columns are converted anyway.
@@ -54,7 +54,7 @@ def blocks(rows: int, bytes_per_row: int) -> Iterator[slice]:
 
 
 def is_borrowed(X: Array) -> bool:
-    """Whether the compiled fits can read the rows where they are."""
+    """Whether the compiled fits can read the rows without a copy."""
     value, features = X.itemsize, X.shape[1]
     row, column = X.strides
     return (
@@ -67,7 +67,7 @@ def is_borrowed(X: Array) -> bool:
 
 
 def as_features(X: Array, may_shift: bool) -> tuple[Array, Array | None]:
-    """The rows as f32, and what was subtracted from them first.
+    """The rows as f32, and the shift of each column, or None.
 
     Rows of f32 whose features lie side by side are not copied. Wider types are rounded. A column far
     from 0 beside its spread, such as one of Unix times, is shifted by its mean first, if `may_shift`;
@@ -119,7 +119,7 @@ def threads(n_threads: int | None, n_jobs: int | None = None) -> int | None:
     if n_jobs is not None:
         return min(int(n_jobs), MAX_THREADS) if n_jobs > 0 else None
     for name in ("FLOWREG_NUM_THREADS", "OMP_NUM_THREADS"):
-        # OpenMP has a list, one number for each level.
+        # OpenMP allows a list with one number for each level.
         text = os.environ.get(name, "").split(",")[0].strip()
         if text.isdecimal() and int(text) > 0:
             return min(int(text), MAX_THREADS)

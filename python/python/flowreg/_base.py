@@ -1,4 +1,4 @@
-"""What all classifiers of this package share: labels, weights, predictions."""
+"""The base of all classifiers: validation and conversion of data, and predictions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ COMMON_CONSTRAINTS: dict[str, Any] = {
 class LinearClassifier(ClassifierMixin, BaseEstimator):
     """A classifier whose logits are ``X @ coef_.T + intercept_``.
 
-    Two classes have one logit, that of ``classes_[1]``; more have one each, and a softmax.
+    Two classes have one logit, that of ``classes_[1]``; more classes have one each, for a softmax.
     """
 
     coef_: Array
@@ -95,7 +95,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            Labels, of those in ``classes_``.
+            Labels from ``classes_``.
         """
         scores = self.decision_function(X)
         best = (scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
@@ -112,7 +112,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Columns as in ``classes_``.
+            Columns in the order of ``classes_``.
         """
         scores = self.decision_function(X)
         if scores.ndim == 1:
@@ -130,7 +130,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Columns as in ``classes_``.
+            Columns in the order of ``classes_``.
         """
         scores = self.decision_function(X)
         if scores.ndim == 1:
@@ -162,7 +162,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _validate(self, X: Any, y: Any, sample_weight: Any) -> Data:
-        """Check and convert what `fit` is given. Sets ``classes_`` and what scikit-learn sets."""
+        """Check and convert the arguments of `fit`; set ``classes_`` and attributes of X."""
         X, y = validate_data(
             self,
             to_numpy(X, "X"),
@@ -192,7 +192,7 @@ def dense(coef: Any) -> Array:
 
 
 class Data:
-    """What `fit` was given, converted."""
+    """The converted arguments of `fit`."""
 
     def __init__(
         self,
@@ -222,7 +222,7 @@ class Data:
             )
 
     def class_weight(self) -> Array | None:
-        """One weight for each class, by `class_weight` as scikit-learn has it."""
+        """The weight of each class, from `class_weight` as in scikit-learn."""
         given, classes = self.estimator.class_weight, list(self.estimator.classes_)
         if given is None:
             return None
@@ -238,7 +238,7 @@ class Data:
         return np.array([given.get(label, 1.0) for label in classes], dtype=np.float64)
 
     def call(self, fit: Any, **options: Any) -> dict[str, Any]:
-        """Call a compiled fit. NaN and infinity are refused in scikit-learn's words."""
+        """Call a compiled fit. NaN and infinity raise scikit-learn's errors."""
         try:
             return fit(
                 self.rows,
@@ -272,7 +272,7 @@ class Data:
         )
 
     def set_model(self, fit: dict[str, Any]) -> None:
-        """Set ``coef_`` and ``intercept_`` of the rows as they were given."""
+        """Set ``coef_`` and ``intercept_`` for the rows before the shift."""
         dtype = np.float32 if self.X.dtype == np.float32 else np.float64
         bias = fit["bias"].astype(np.float64)
         if self.shift is not None:

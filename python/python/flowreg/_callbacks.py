@@ -19,10 +19,10 @@ else:
     except ImportError:
 
         class CallbackSupportMixin:
-            """Nothing: this version of scikit-learn has no callbacks."""
+            """Empty: this version of scikit-learn has no callbacks."""
 
         def with_callbacks(method):
-            """The method as it is."""
+            """Return the method unchanged."""
             return method
 
 
@@ -31,9 +31,10 @@ Listener = Callable[[dict[str, Any]], Any] | None
 
 @contextmanager
 def told(estimator: Any, given: dict[str, Any], listen: Listener) -> Iterator[Listener]:
-    """Tell scikit-learn's callbacks of a fit with `given` X, y and metadata.
+    """Run scikit-learn's callbacks for a fit with `given` X, y and metadata.
 
-    Yields what the compiled fit tells its events to: each step of the solver is a task of theirs.
+    Yields the callback for the compiled fit. Each step of the solver is a task of scikit-learn's
+    callbacks.
     """
     if not hasattr(estimator, "_skl_callbacks"):
         yield listen

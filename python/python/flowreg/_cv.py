@@ -1,4 +1,4 @@
-"""The penalty chosen by cross-validation."""
+"""Logistic regression with a penalty chosen by cross-validation."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from ._warnings import warn
 class LogisticRegressionCV(LinearClassifier):
     """Logistic regression whose penalty is chosen by cross-validation.
 
-    The objective is that of `LogisticRegression`, with ``C`` chosen among `Cs`: each fold is fitted
-    for each of them, from the strongest penalty to the weakest, and the C of the highest mean score
-    of the held-out samples is fitted to all samples. The products of the samples, or of the
-    features, are made once for all folds and penalties, and once more for the last fit.
+    The objective is that of `LogisticRegression`. Each fold is fitted for each C of `Cs`, from the
+    strongest penalty to the weakest; the C with the highest mean score of held-out samples is
+    fitted to all samples. The products of samples, or of features, are computed once for all folds
+    and penalties, and once more for the last fit.
 
     Parameters
     ----------
@@ -40,26 +40,26 @@ class LogisticRegressionCV(LinearClassifier):
         Inverse strengths of the penalty, above 0; ``np.inf`` is no penalty. A number is that of
         values from 1e-4 to 1e4, spaced geometrically.
     l1_ratios : None or (0,), default=None
-        Only 0: there is no l1 penalty here.
+        Only 0: an l1 penalty is not supported.
     fit_intercept : bool, default=True
-        Whether there is an intercept.
+        Whether to fit an intercept.
     cv : int, splitter, iterable of pairs of index arrays, or None, default=None
-        The folds. None is five, stratified by class and in the order of the samples.
+        The folds. None: five folds, stratified by class, in the order of the samples.
     dual : bool, default=False
         Only False.
     penalty : {'l2'}, default='l2'
         Only 'l2'.
     scoring : str, callable or None, default=None
-        What chooses, as scikit-learn's scorers; None is accuracy. 'neg_log_loss' tells close
-        penalties apart, accuracy often does not; the smallest C wins ties.
+        The score that chooses, one of scikit-learn's scorers; None is accuracy. 'neg_log_loss'
+        distinguishes close penalties, accuracy often does not. The smallest C wins ties.
     solver : {'newton', 'lbfgs', 'newton-cg', 'newton-cholesky'}, default='newton'
         The last two are 'newton'.
     tol : float, default=1e-5
         As of `LogisticRegression`, of the fit to all samples.
     max_iter : int, default=1000
-        Most steps of the solver for one penalty.
+        Largest number of steps of the solver for one penalty.
     class_weight : dict, 'balanced' or None, default=None
-        Weight of each class's samples; 'balanced' over all samples, as scikit-learn has it.
+        Weight of the samples of each class; 'balanced' over all samples, as in scikit-learn.
     n_jobs : int or None, default=None
         Number of threads, as `n_threads`.
     verbose : int, default=0
@@ -87,23 +87,23 @@ class LogisticRegressionCV(LinearClassifier):
     Attributes
     ----------
     C_ : float
-        The chosen C; without `refit` the mean of the folds'.
+        The chosen C; without `refit` the mean of the folds' best C.
     Cs_ : ndarray of shape (n_cs,)
-        All of them.
+        All values of C.
     l1_ratio_ : float
         0.
     l1_ratios_ : ndarray of shape (1,)
         0.
     scores_ : ndarray of shape (n_folds, 1, n_cs)
-        Score of the held-out samples.
+        Scores of the held-out samples.
     coefs_paths_ : ndarray of shape (n_folds, 1, n_cs, 1 or n_classes, n_features + 1)
-        Weights and, last, the intercept, which is left out without `fit_intercept`.
+        Weights and, with `fit_intercept`, the intercept in the last column.
     n_iter_ : ndarray of shape (n_folds, 1, n_cs)
-        Steps of the solver.
+        Numbers of steps of the solver.
     coef_, intercept_, classes_, n_features_in_, feature_names_in_
         As of `LogisticRegression`.
     status_, objective_, gap_, l2_
-        As of `LogisticRegression`, of the model that was fitted to all samples.
+        As of `LogisticRegression`, for the model that is fitted to all samples.
 
     Examples
     --------
@@ -186,10 +186,9 @@ class LogisticRegressionCV(LinearClassifier):
         y : array-like of shape (n_samples,)
             Labels of any kind, of two classes or more.
         sample_weight : array-like of shape (n_samples,) or None, default=None
-            How much each sample counts, in fits and, unless metadata routing says otherwise, in
-            scores.
+            Weight of each sample, in fits and, unless metadata routing is set otherwise, in scores.
         **params : dict
-            For the splitter and the scorer, with metadata routing.
+            Metadata for the splitter and the scorer, with metadata routing.
 
         Returns
         -------
@@ -199,7 +198,7 @@ class LogisticRegressionCV(LinearClassifier):
         Raises
         ------
         ValueError
-            For parameters and data that make no sense; the message says which.
+            For invalid parameters or data.
         MemoryError
             If the matrices of the fit, or `coefs_paths_`, do not fit the memory.
         """
@@ -240,9 +239,9 @@ class LogisticRegressionCV(LinearClassifier):
         return self
 
     def _measure(self, data: Data, params: dict[str, Any]) -> Measure:
-        """The scorer, as a function of the rows that a fold holds out and their logits."""
+        """The score as a function of the held-out rows of a fold and their logits."""
         scorer = with_labels(self._scorer(), self.classes_)
-        # scikit-learn's scorers look at predictions alone; others may look at the rows.
+        # scikit-learn's scorers use only predictions; other scorers may use the rows.
         looks_at_rows = not hasattr(scorer, "_score_func")
         n = len(data.X)
 
@@ -277,7 +276,7 @@ class LogisticRegressionCV(LinearClassifier):
             )
 
     def score(self, X: Any, y: Any, **params: Any) -> float:
-        """The score by `scoring`.
+        """The score of predictions by `scoring`.
 
         Parameters
         ----------
@@ -286,7 +285,7 @@ class LogisticRegressionCV(LinearClassifier):
         y : array-like of shape (n_samples,)
             Labels.
         **params : dict
-            For the scorer, as ``sample_weight``.
+            Metadata for the scorer, such as ``sample_weight``.
 
         Returns
         -------
@@ -299,12 +298,12 @@ class LogisticRegressionCV(LinearClassifier):
         return self._scorer()(self, X, y, **params)
 
     def get_metadata_routing(self) -> Any:
-        """What this estimator does with metadata.
+        """The routing of metadata to the splitter and the scorer.
 
         Returns
         -------
         MetadataRouter
-            To the splitter and the scorer.
+            The routing.
         """
         to_split = MethodMapping().add(caller="fit", callee="split")
         to_score = MethodMapping().add(caller="score", callee="score")
@@ -324,7 +323,7 @@ class LogisticRegressionCV(LinearClassifier):
     def _routed(
         self, data: Data, params: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What the splitter and the scorer are given."""
+        """The metadata for the splitter and for the scorer."""
         if sklearn.get_config()["enable_metadata_routing"]:
             if data.sample_weight is not None:
                 params = {**params, "sample_weight": data.sample_weight}
@@ -355,7 +354,7 @@ def penalties(Cs: Any) -> Array:
 
 
 def row_numbers(rows: Any, n: int) -> Array:
-    """Row numbers of a fold; of a mask, those of its True."""
+    """Row numbers of a fold, given as numbers or as a mask."""
     rows = np.asarray(rows)
     if rows.dtype == bool:
         rows = np.flatnonzero(rows)
@@ -401,11 +400,11 @@ def fold_rows(
 
 
 class Done(Exception):
-    """Ends a fit whose folds are all scored."""
+    """Raised to end a fit whose folds are all scored."""
 
 
 class HeldOut(LinearClassifier):
-    """An estimator for scorers: its logits of the rows that a fold holds out are known."""
+    """An estimator for scorers, which returns the known logits of a fold's held-out rows."""
 
     def __init__(self, classes: Array, logits: Array) -> None:
         self.classes_ = classes
@@ -419,9 +418,9 @@ Measure = Callable[[Array, Array], tuple[float, ...]]
 
 
 class Folds:
-    """Every fold fitted for every C, and scored by the rows that it holds out.
+    """Fits every fold for every C, and scores its held-out rows.
 
-    `measure` gives `n_scores` scores from the numbers of these rows and their logits.
+    `measure` returns `n_scores` scores from the numbers of these rows and their logits.
     """
 
     def __init__(
@@ -435,12 +434,12 @@ class Folds:
     ) -> None:
         self.data = data
         self.given_Cs = Cs
-        # The strongest penalty first, as they are fitted.
+        # In the order of the fit: the strongest penalty first.
         self.Cs = np.unique(Cs)
         self.rows = folds
         self.measure = measure
         shape = (len(folds), len(self.Cs))
-        # A fold that is left out stays NaN.
+        # Scores of a fold that is left out remain NaN.
         self.scores = np.full((*shape, n_scores), np.nan)
         self.iterations = np.zeros(shape, np.int32)
         self.statuses = np.full(shape, "left out", object)
@@ -456,7 +455,7 @@ class Folds:
             self.coefs = np.full(size, np.nan, dtype)
 
     def fit(self, options: dict[str, Any]) -> None:
-        """Fit and score all of them; `options` are those of `solver_options`."""
+        """Fit and score all folds; `options` are those of `solver_options`."""
         listen = options["callback"]
         try:
             self.data.call(
@@ -473,7 +472,7 @@ class Folds:
             pass
 
     def _tell(self, event: dict[str, Any], listen: Callable[[dict[str, Any]], Any] | None) -> None:
-        """Take an event of the fit; pass others on."""
+        """Store scores and models from events of the fit; pass other events to `listen`."""
         kind, fold = event["event"], event.get("fold")
         if kind == "scored":
             raise Done
@@ -496,14 +495,14 @@ class Folds:
             listen(event)
 
     def of_Cs(self, values: Array) -> Array:
-        """Values of folds x penalties, with the penalties in the order they were given."""
+        """Values of folds x penalties in the order of the given penalties."""
         if not np.array_equal(self.given_Cs, self.Cs):
             values = values[:, np.searchsorted(self.Cs, self.given_Cs)]
         return values[:, None]
 
 
 def with_labels(scorer: Any, classes: Array) -> Any:
-    """The scorer, told the classes if it asks for them: a fold may lack some."""
+    """The scorer with the parameter `labels` if its metric has one: a fold may lack classes."""
     measure = getattr(scorer, "_score_func", None)
     if measure is None:
         return scorer
@@ -522,7 +521,7 @@ def with_labels(scorer: Any, classes: Array) -> Any:
 
 
 def check_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Refuse models of all folds and penalties that memory does not hold."""
+    """Check that the memory can hold the models of all folds and penalties."""
     needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
     free = available_memory()
     if free is not None and needed > free:

@@ -24,15 +24,15 @@ _SAFETENSORS = {
     "U8": "<u1",
     "BF16": "<u2",
 }
-# Names of arrays in files that hold several.
+# Names of the arrays in files with several ones.
 _FEATURES = ("features", "x", "X", "embeddings")
 _LABELS = ("labels", "y", "targets")
 
 
 def load(features: Any, labels: Any, split: str) -> tuple[Any, Any]:
-    """The features and labels that were given, or those of the files that were named.
+    """The given features and labels; a path is replaced by the array in the file.
 
-    Labels may be None if the file or dataset of the features has them.
+    If labels are None, they are those in the file or dataset of the features.
     """
     if isinstance(features, (str, os.PathLike)):
         path = Path(features)
@@ -57,7 +57,7 @@ def _dataset(path: Path, split: str, what: str) -> Array:
 
 
 def _array(path: Path, names: tuple[str, ...]) -> Any:
-    """The array of a file; of several the one of these names, or the only one."""
+    """The array in a file: the only one, or the first of these names."""
     kind = path.suffix.lower()
     if kind == ".npy":
         return np.load(path, mmap_mode="r")
@@ -90,7 +90,7 @@ def _choose(path: Path, there: list[str], names: tuple[str, ...]) -> str:
 
 
 def _safetensors(path: Path, names: tuple[str, ...]) -> Array:
-    """A tensor of a file, mapped."""
+    """A tensor in a file, memory-mapped."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         start = file.read(8)
@@ -108,6 +108,6 @@ def _safetensors(path: Path, names: tuple[str, ...]) -> Array:
         raise ValueError(f"{path}: found {end - begin} bytes of data, which {kind} {shape} is not")
     values = np.memmap(path, dtype, "r", offset=8 + length + begin, shape=shape)
     if kind == "BF16":
-        # The upper half of a float32.
+        # bfloat16 is the upper half of float32.
         return (values.astype(np.uint32) << 16).view(np.float32)
     return values

@@ -1,4 +1,4 @@
-"""The optimum for one penalty."""
+"""Logistic regression with one penalty."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ CONSTRAINTS: dict[str, Any] = {
 
 
 class LogisticRegression(CallbackSupportMixin, LinearClassifier):
-    """Logistic regression: the optimum of the penalised loss, certified.
+    """Logistic regression with an l2 penalty and a certified optimum.
 
     Minimises ``C * sum_i w_i loss_i + |coef_|²/2``, the objective of scikit-learn's estimator of
-    this name; `intercept_` is not penalised. Two classes have a logistic loss, more a softmax.
+    this name; `intercept_` is not penalised. The loss is logistic for two classes, else softmax.
 
     Parameters
     ----------
@@ -49,38 +49,38 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
     C : float, default=1.0
         Inverse of the penalty's strength, above 0; ``np.inf`` is no penalty.
     l1_ratio : float, default=0.0
-        Only 0: there is no l1 penalty here.
+        Only 0: an l1 penalty is not supported.
     dual : bool, default=False
-        Only False. flowreg works with the rows' products by itself where that is cheaper.
+        Only False. flowreg uses products of rows automatically where they are cheaper.
     tol : float, default=1e-5
-        The fit ends where the norm of the gradient is at most this share of its norm at zero, and
-        `gap_` at most 100 times this share of `objective_`. scikit-learn's `tol` is compared with
-        the largest entry of the gradient itself, so that its effect depends on the data's scale.
+        The fit ends when the norm of the gradient is at most `tol` times its norm at zero, and
+        `gap_` is at most ``100 * tol`` times `objective_`. scikit-learn compares `tol` with the
+        largest entry of the gradient, so that its effect depends on the scale of the data.
     fit_intercept : bool, default=True
-        Whether there is an intercept.
+        Whether to fit an intercept.
     intercept_scaling : float, default=1
-        Not used, as by scikit-learn's solvers of these names.
+        Not used, as in scikit-learn's solvers of these names.
     class_weight : dict, 'balanced' or None, default=None
-        Weight of each class's samples.
+        Weight of the samples of each class.
     random_state : default=None
         Not used: the fit is deterministic.
     solver : {'newton', 'lbfgs', 'newton-cg', 'newton-cholesky'}, default='newton'
         The last two are 'newton'.
     max_iter : int, default=1000
-        Most steps of the solver.
+        Largest number of steps of the solver.
     verbose : int, default=0
         1 prints a line for each step.
     warm_start : bool, default=False
-        Begin at the last fit's model. The optimum does not depend on it.
+        Whether to start at the model of the last fit. The optimum does not depend on it.
     n_jobs : int or None, default=None
-        Number of threads, as `n_threads`; below 0 is all cores.
+        Number of threads, as `n_threads`; a negative number is all cores.
     n_threads : int or None, default=None
         Number of threads. None: `n_jobs`, else the environment's FLOWREG_NUM_THREADS or
         OMP_NUM_THREADS, else all cores. The result does not depend on it.
     callback : callable or None, default=None
         Called with a dict for each event of a fit: ``event`` is 'gram_matrix' (with ``done``,
         ``total``) or 'step' (with ``iteration``, ``objective``, ``gradient_norm``). An exception
-        that it raises ends the fit. scikit-learn's own callbacks are given to `set_callbacks`.
+        that it raises ends the fit. Pass scikit-learn's own callbacks to `set_callbacks`.
 
     Attributes
     ----------
@@ -91,18 +91,18 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
     classes_ : ndarray of shape (n_classes,)
         Labels.
     n_iter_ : ndarray of shape (1,)
-        Steps of the solver, at least 1.
+        Number of steps of the solver, at least 1.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
-        Their names, if X had any.
+        Names of the features, if X had names.
     status_ : str
         'converged', or 'iteration_limit', 'precision_limited', 'separable' or 'quasi_separable'.
     objective_ : float
         ``sum_i w_i loss_i / sum_i w_i + l2_/2 |coef_|²``: the objective above over C times the sum
         of the weights.
     gap_ : float or None
-        `objective_` is above its minimum by at most this; None without a penalty.
+        Bound of the difference between `objective_` and its minimum; None without a penalty.
     l2_ : float
         ``1 / (C * sum_i w_i)``.
 
@@ -185,7 +185,7 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
         y : array-like of shape (n_samples,)
             Labels of any kind, of two classes or more.
         sample_weight : array-like of shape (n_samples,) or None, default=None
-            How much each sample counts. 0 leaves it out, 2 repeats it.
+            Weight of each sample. 0 is its removal, 2 its repetition.
 
         Returns
         -------
@@ -195,7 +195,7 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
         Raises
         ------
         ValueError
-            For parameters and data that make no sense; the message says which.
+            For invalid parameters or data.
         MemoryError
             If the matrices of the fit do not fit the memory.
         """
@@ -257,7 +257,7 @@ def as_tolerance(tol: float) -> float:
 
 
 def check_penalty(penalty: Any, l1_ratios: Any) -> None:
-    """Refuse penalties other than l2 and none."""
+    """Check that the penalty is l2 or none."""
     is_l2 = l1_ratios is None or np.all(np.asarray(l1_ratios) == 0)
     if penalty not in ("l2", None, "deprecated") or not is_l2:
         raise ValueError(
@@ -269,7 +269,7 @@ def check_penalty(penalty: Any, l1_ratios: Any) -> None:
 def listener(
     verbose: int, callback: Callable[[dict[str, Any]], Any] | None
 ) -> Callable[[dict[str, Any]], Any] | None:
-    """What a compiled fit tells its events to."""
+    """The callback for a compiled fit, which prints events if `verbose`."""
     if not verbose:
         return callback
 
@@ -283,7 +283,7 @@ def listener(
 
 
 def set_report(estimator: Any, fit: dict[str, Any]) -> None:
-    """Set how the fit ended, and warn if it did not converge."""
+    """Set the status and measurements of the fit, and warn if it did not converge."""
     estimator.status_ = fit["status"]
     estimator.objective_ = fit["objective"]
     estimator.gap_ = fit["gap"]

@@ -1,4 +1,4 @@
-"""A linear classifier on frozen features, its penalty chosen by a protocol."""
+"""Linear probes: a classifier on frozen features, with a penalty chosen by a protocol."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _CONSTRAINTS: dict[str, Any] = {
 
 @dataclass
 class LinearProbe:
-    """What `fit_linear_probe` found.
+    """The result of `fit_linear_probe`.
 
     Attributes
     ----------
     C : float
         The chosen inverse strength of the penalty.
     score : float
-        The accuracy on held-out rows by which it was chosen.
+        The accuracy of the chosen C on held-out rows.
     table : dict of str to list
-        For each C that was tried ``C``, ``accuracy`` and ``log_loss`` on held-out rows, in
-        ascending order of C; ``pandas.DataFrame(probe.table)`` is a table.
+        ``C`` and its ``accuracy`` and ``log_loss`` on held-out rows, for each C that was tried, in
+        ascending order; ``pandas.DataFrame(probe.table)`` is a table.
     model : LogisticRegression
         The classifier of the chosen C, fitted to all rows.
     """
@@ -74,7 +74,7 @@ class LinearProbe:
         return self.model.predict(features)
 
     def state_dict(self) -> dict[str, Array]:
-        """The classifier as ``torch.nn.Linear`` has it.
+        """The state dict of a ``torch.nn.Linear``.
 
         Returns
         -------
@@ -97,7 +97,7 @@ class LinearProbe:
         Raises
         ------
         ImportError
-            If torch is not installed; `state_dict` needs none.
+            If torch is not installed; `state_dict` does not need it.
         """
         try:
             import torch
@@ -136,9 +136,9 @@ def fit_linear_probe(
     verbose: int = 0,
     callback: Callable[[dict[str, Any]], Any] | None = None,
 ) -> LinearProbe:
-    """Fit a linear classifier on frozen features; held-out rows choose its penalty.
+    """Fit a linear classifier on frozen features with a penalty chosen on held-out rows.
 
-    The model of the chosen C is fitted to all rows, those that were held out included.
+    The model of the chosen C is fitted to all rows, including those that were held out.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def fit_linear_probe(
     labels : array-like of shape (n_samples,) or (n_samples, 1), path or None
         Labels. None takes those that are in the file of the features, or in the directory.
     val : pair of features and labels, str or None, default=None
-        Rows that choose; a str is the name of a split of the directory.
+        Held-out rows for the choice; a str is the name of a split of the directory.
     cv : int, splitter, iterable of pairs of index arrays, or None, default=None
         Folds that choose, by their mean accuracy.
     Cs : int, list of floats or None, default=None
@@ -158,17 +158,17 @@ def fit_linear_probe(
     protocol : {'clip', 'dinov2'} or None, default=None
         'clip' needs `val`: seven values of C from 1e-6 to 1e6, then a search around the best one
         until there are eight values a decade. 'dinov2': 45 values from 1e-6 to 1e5; without `val`
-        and `cv` a tenth of the rows, with shares of each class, is held out. None is 'dinov2'.
+        and `cv` a tenth of the rows, stratified by class, is held out. None is 'dinov2'.
     fit_intercept : bool, default=True
-        Whether there is a bias.
+        Whether to fit a bias.
     solver : {'newton', 'lbfgs'}, default='newton'
         As of `LogisticRegression`.
     tol : float, default=1e-5
         As of `LogisticRegression`.
     max_iter : int, default=1000
-        Most steps of the solver for one penalty.
+        Largest number of steps of the solver for one penalty.
     seed : int, default=0
-        Of the rows that 'dinov2' holds out.
+        Seed of the choice of the rows that 'dinov2' holds out.
     n_threads : int or None, default=None
         Number of threads, as of `LogisticRegression`.
     verbose : int, default=0
@@ -179,12 +179,12 @@ def fit_linear_probe(
     Returns
     -------
     LinearProbe
-        The chosen C, its score, the table of all, and the classifier.
+        The chosen C, its score, the scores of all C, and the classifier.
 
     Raises
     ------
     ValueError
-        For parameters and data that make no sense; the message says which.
+        For invalid parameters or data.
     MemoryError
         If the matrices of the fit do not fit the memory.
 
@@ -240,7 +240,7 @@ def fit_linear_probe(
         )
         cv = [(fitted, held_out)]
     elif val is not None:
-        # One fold of the rows of both: then the last fit has all of them, and there is one K.
+        # One fold over both sets of rows: the last fit then uses all rows, and K is computed once.
         X_val, y_val = _check(*val)
         if X_val.shape[1] != X.shape[1]:
             raise ValueError(
@@ -261,7 +261,7 @@ def fit_linear_probe(
         return float(right.mean()), float(-own.mean())
 
     def try_out(Cs: Any) -> float:
-        """Score these values of C; the best one of all so far, the smallest of equals."""
+        """Score these values of C; return the best of all so far, the smallest one of a tie."""
         run = Folds(data, penalties(Cs), folds, measure, 2, False)
         run.fit(options)
         for C, score in zip(run.Cs, np.nanmean(run.scores, axis=0)):

@@ -1,4 +1,4 @@
-"""The trajectory of torch's SGD."""
+"""A linear layer trained along the trajectory of torch's SGD."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ from ._logistic import listener
 class TorchLinear(LinearClassifier):
     """``torch.nn.Linear`` trained by ``torch.optim.SGD``, without torch.
 
-    The loss is ``BCEWithLogitsLoss`` of one output for two classes, else ``CrossEntropyLoss``.
-    Weights begin as after ``torch.manual_seed(seed)``, to the bit, and every epoch has torch's
-    loss. With fewer rows than features the same trajectory is computed from the products of the
-    rows, at the cost of their number instead of the features'.
+    The loss is ``BCEWithLogitsLoss`` of one output for two classes, else ``CrossEntropyLoss``. The
+    initial weights have the bits of torch's after ``torch.manual_seed(seed)``, and every epoch has
+    torch's loss. With fewer rows than features the trajectory is computed from products of rows,
+    so that the cost of an epoch depends on the number of rows instead of features.
 
     Parameters
     ----------
     lr : float or 'auto', default=0.01
-        Learning rate. 'auto' is 1/L, L a bound on the curvature of the loss.
+        Learning rate. 'auto' is 1/L, where L is a Lipschitz constant of the loss's gradient.
     epochs : int, default=100
-        Passes over the rows.
+        Number of passes over the rows.
     momentum, dampening, weight_decay : float, default=0.0
-        As of ``torch.optim.SGD``; weight decay acts on the bias, too.
+        As of ``torch.optim.SGD``; weight decay also acts on the bias.
     nesterov : bool, default=False
         As of ``torch.optim.SGD``.
     batch_size : int or None, default=None
-        Rows of a step; None is all. Batches are drawn by ``torch.randperm``'s numbers.
+        Rows per step; None: all. The order of rows is that of ``torch.randperm``.
     schedule : {'constant', 'step', 'cosine'}, default='constant'
         Learning rate over the epochs: ``StepLR(step_size, gamma)``, or ``CosineAnnealingLR`` to 0
         after the last epoch.
     step_size : int, default=30
-        Epochs between steps of the schedule 'step'.
+        Number of epochs between changes, for the schedule 'step'.
     gamma : float, default=0.1
-        Factor of a step of the schedule 'step'.
+        Factor of each change, for the schedule 'step'.
     warmup : int, default=0
-        Epochs of ``LinearLR``, from a third of the rate, before the schedule.
+        Number of epochs of ``LinearLR``, from a third of the rate, before the schedule.
     seed : int, default=0
-        Of the initial weights, and of the order of batches.
+        Seed of the initial weights and of the order of batches.
     init : {'torch', 'zeros'}, default='torch'
-        Initial weights, unless `load_state_dict` gave some.
+        Initial weights, unless `load_state_dict` has set them.
     early_stopping : int or None, default=None
-        Stop when so many epochs in a row brought no lower validation loss, and keep the best
-        epoch's model. Needs validation rows.
+        Stop after this number of consecutive epochs without a lower validation loss, and keep the
+        model of the best epoch. Requires validation rows.
     class_weight : dict, 'balanced' or None, default=None
         Weight of each class, as ``CrossEntropyLoss(weight=...)``.
     label_smoothing : float, default=0.0
         As of ``CrossEntropyLoss``.
     engine : {'auto', 'gram', 'primal'}, default='auto'
-        'gram' computes with products of rows, 'primal' with the weight; 'auto' is the cheaper one.
+        'gram' uses products of rows, 'primal' the weight itself; 'auto' is the cheaper one.
     bias : bool, default=True
         As of ``torch.nn.Linear``. Without a bias `intercept_` is 0.
     verbose : int, default=0
@@ -76,15 +76,15 @@ class TorchLinear(LinearClassifier):
     classes_ : ndarray of shape (n_classes,)
         Labels.
     history_ : list of dict
-        Every epoch: ``epoch``, ``lr``, ``loss`` (the mean of its batches, each before its step),
+        For each epoch ``epoch``, ``lr``, ``loss`` (the mean of its batches, each before its step),
         and with validation rows ``val_loss`` and ``val_accuracy`` after it.
         ``pandas.DataFrame(model.history_)`` is a table.
     lr_ : float
-        Learning rate before its schedule.
+        Learning rate before the factor of the schedule.
     lr_bound_ : float or None
-        The largest learning rate at which every step over all rows goes down, if it was computed.
+        The learning rate below which full-batch steps decrease the loss, if it was computed.
     best_epoch_ : int or None
-        The epoch whose model was kept, with early stopping.
+        With early stopping, the epoch whose model is kept.
     engine_ : str
         'gram' or 'primal'.
 
@@ -185,13 +185,13 @@ class TorchLinear(LinearClassifier):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Features; a torch tensor in memory, too.
+            Features; also a torch tensor in memory.
         y : array-like of shape (n_samples,)
             Labels of any kind, of two classes or more. In sorted order they are torch's 0, 1, ...
         sample_weight : array-like of shape (n_samples,) or None, default=None
-            How much each sample counts.
+            Weight of each sample.
         X_val, y_val : array-like or None, default=None
-            Validation rows, which are looked at after every epoch.
+            Validation rows, which are evaluated after every epoch.
 
         Returns
         -------
@@ -201,9 +201,9 @@ class TorchLinear(LinearClassifier):
         Raises
         ------
         ValueError
-            For parameters and data that make no sense; the message says which.
+            For invalid parameters or data.
         RuntimeError
-            If the loss is no finite number any more: the learning rate is too large.
+            If the loss is not finite, because the learning rate is too large.
         """
         self._validate_params()
         if (X_val is None) != (y_val is None):
@@ -257,7 +257,7 @@ class TorchLinear(LinearClassifier):
         return self
 
     def _validation(self, X: Any, y: Any) -> tuple[Array, Array]:
-        """Validation rows and their labels, those of the training rows."""
+        """The validation rows and their labels as class numbers."""
         X = validate_data(self, to_numpy(X, "X_val"), reset=False, dtype="numeric")
         y = np.asarray(to_numpy(y, "y_val"))
         labels = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
@@ -269,14 +269,14 @@ class TorchLinear(LinearClassifier):
         return as_features(X, False)[0], labels.astype(np.uint32)
 
     def state_dict(self) -> dict[str, Array]:
-        """The model as torch has it.
+        """The state dict of a ``torch.nn.Linear``.
 
         Returns
         -------
         dict of ndarray
-            ``weight`` (outputs x features) and ``bias`` (outputs), float32, the latter unless
-            ``bias=False``; one output for two classes. ``{k: torch.from_numpy(v) for k, v in model.state_dict().items()}`` is what
-            ``torch.nn.Linear.load_state_dict`` takes.
+            ``weight`` (outputs x features) and, unless ``bias=False``, ``bias`` (outputs), float32;
+            one output for two classes. For ``torch.nn.Linear.load_state_dict`` pass
+            ``{k: torch.from_numpy(v) for k, v in model.state_dict().items()}``.
         """
         check_is_fitted(self)
         state = {"weight": np.array(dense(self.coef_), dtype=np.float32)}
@@ -285,7 +285,7 @@ class TorchLinear(LinearClassifier):
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> TorchLinear:
-        """Begin the next fits at these weights.
+        """Set the initial weights of later fits.
 
         Parameters
         ----------
@@ -300,7 +300,7 @@ class TorchLinear(LinearClassifier):
         Raises
         ------
         ValueError
-            For other names, or shapes that do not fit together.
+            For other names, or for shapes that do not match.
         """
         names = ["bias", "weight"] if self.bias else ["weight"]
         if sorted(state_dict) != names:

@@ -1,4 +1,4 @@
-"""Warnings that name the line of the caller."""
+"""Warnings with the line of the caller."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 
 
 def warn(text: str, category: type[Warning] = UserWarning) -> None:
-    """Warn the line outside of this package that called it."""
+    """Warn with the line outside of this package that called it."""
     frame, level = sys._getframe(1), 2
     # scikit-learn's callbacks wrap `fit`.
     inside = ("flowreg.", "sklearn.callback.")

@@ -21,11 +21,11 @@ use crate::solver::report::{SolveReport, Status};
 #[command(next_help_heading = "Converged fits (--optimizer newton or lbfgs)")]
 pub struct ConvergeArgs {
     /// Penalty of mean loss + (l2/2) |W|²: a number, or auto, chosen by --val-split or --cv
-    /// [default: auto where there is one of them, else --C 1]
+    /// [default: auto with --val-split or --cv, else --C 1]
     #[arg(long, value_name = "VALUE|auto", value_parser = penalty, conflicts_with_all = ["l2_path", "c"])]
     pub l2: Option<Penalty>,
-    /// The penalty as scikit-learn counts it: l2 = 1/(C n), or 1/(C times the sum of the rows'
-    /// weights); inf is no penalty
+    /// The penalty in scikit-learn's form: l2 = 1/(C n), where n is the sum of the rows' weights; inf
+    /// is no penalty
     #[arg(long = "C", value_name = "VALUE", value_parser = value_of_c, conflicts_with = "l2_path")]
     pub c: Option<f64>,
     /// COUNT penalties, geometrically spaced from FROM down to TO, the strongest first; the best
@@ -35,10 +35,11 @@ pub struct ConvergeArgs {
     /// Choose by cross-validation with this number of folds, stratified by class (seed: --seed)
     #[arg(long, value_name = "FOLDS")]
     pub cv: Option<usize>,
-    /// With --cv: the penalty of lowest loss, or the strongest within one standard error of it
+    /// With --cv, choose the penalty of lowest loss, or the strongest within one standard error of
+    /// it
     #[arg(long, value_name = "RULE", default_value = "lowest", value_parser = ["lowest", "one-se"], requires = "cv")]
     pub cv_rule: String,
-    /// Fit the chosen penalty on train, or once more on all: train and --val-split
+    /// Rows of the final fit with the chosen penalty: train, or all (train and --val-split)
     #[arg(long, value_name = "ROWS", default_value = "train", value_parser = ["train", "all"])]
     pub refit: String,
     /// Largest gradient norm of a converged fit, relative to that at W = 0; the gap must also be
@@ -52,30 +53,30 @@ pub struct ConvergeArgs {
 
 /// Options of every optimizer: weights, label smoothing and standardization.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "What to fit")]
+#[command(next_help_heading = "Data and model")]
 pub struct WeightingArgs {
-    /// Weights of the classes: balanced, or a text file with a number for each
+    /// Weights of the classes: balanced, or a text file with a number for each class
     #[arg(long, value_name = "balanced|FILE")]
     pub class_weight: Option<PathBuf>,
-    /// A text file with a weight for each row of --train-split, also of rows that --classes drops:
+    /// Text file with a weight for each row of --train-split, those that --classes drops included:
     /// 0 removes a row, 2 repeats it
     #[arg(long, value_name = "FILE")]
     pub sample_weight: Option<PathBuf>,
     /// Share of every target that is spread over all classes, as torch's label_smoothing
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = crate::cli::finite)]
     pub label_smoothing: f64,
-    /// Standardize a copy of the features for the fit: none, center, scale or both; the model is
-    /// one of the unscaled features
+    /// Standardize a copy of the features for the fit: none, center, scale or both; the model
+    /// applies to the original features
     #[arg(long, value_name = "HOW", default_value = "none")]
     pub standardize: String,
-    /// Find the temperature that makes the labels of --val-split most likely, and store it beside
-    /// the weights as they were fitted: flowreg-predict, exports, report and eval_loss go by it
+    /// Find the temperature of lowest log-loss on --val-split and store it in the model, whose
+    /// weights stay unchanged: flowreg-predict, exports, report and eval_loss use it
     #[arg(long)]
     pub calibrate: bool,
 }
 
 impl WeightingArgs {
-    /// The file of the class weights, if they come from one.
+    /// The file of the class weights, if one was given.
     fn class_file(&self) -> Option<&Path> {
         let path = self.class_weight.as_deref();
         path.filter(|path| path.as_os_str() != "balanced")
@@ -86,7 +87,7 @@ impl WeightingArgs {
         (self.class_file().into_iter()).chain(self.sample_weight.as_deref())
     }
 
-    /// As the library has them.
+    /// The weights and label smoothing as options of the library.
     pub fn weighting(&self) -> Result<SampleWeights> {
         let classes = match (&self.class_weight, self.class_file()) {
             (None, _) => ClassWeights::Equal,
@@ -109,7 +110,7 @@ impl WeightingArgs {
 }
 
 impl ConvergeArgs {
-    /// The first option that only these fits have, if one was given.
+    /// The first given option that only converged fits have.
     pub fn given(&self) -> Option<&'static str> {
         let given = [
             ("--l2", self.l2.is_some()),
@@ -124,7 +125,7 @@ impl ConvergeArgs {
         given.next().map(|(option, _)| option)
     }
 
-    /// As the library has them.
+    /// The arguments as options of [`fit_path`](crate::fit_path).
     pub fn options(
         &self,
         optimizer: Optimizer,
@@ -163,7 +164,7 @@ impl ConvergeArgs {
     }
 }
 
-/// A penalty or `auto`, for clap.
+/// Parses a penalty or `auto`, for clap.
 fn penalty(text: &str) -> std::result::Result<Penalty, String> {
     match text {
         "auto" => Ok(Penalty::Auto),
@@ -173,7 +174,7 @@ fn penalty(text: &str) -> std::result::Result<Penalty, String> {
     }
 }
 
-/// A value of C, for clap.
+/// Parses a value of C, for clap.
 fn value_of_c(text: &str) -> std::result::Result<f64, String> {
     match text {
         "inf" => Ok(f64::INFINITY),
@@ -181,7 +182,7 @@ fn value_of_c(text: &str) -> std::result::Result<f64, String> {
     }
 }
 
-/// `FROM:TO:COUNT`, for clap.
+/// Parses `FROM:TO:COUNT`, for clap.
 fn path(text: &str) -> std::result::Result<Penalty, String> {
     let parts: Vec<&str> = text.split(':').collect();
     let [from, to, count] = parts[..] else {
@@ -195,8 +196,8 @@ fn path(text: &str) -> std::result::Result<Penalty, String> {
     })
 }
 
-/// Say what the matrices of a long fit will take: K or the moments, once for all folds or, where
-/// each fold has a scale of its own, once more for each.
+/// Prints the forecast of a long fit: time and memory of K (n <= d) or of the moments XᵀX. They are
+/// computed once for all folds, and once more for each fold if K is scaled per fold.
 pub fn forecast(splits: Splits, options: &PathOptions, threads: usize) {
     let (n, d) = (splits.train.rows() as f64, splits.train.features() as f64);
     let scales = matches!(options.standardize, Standardize::Scale | Standardize::Both);
@@ -216,7 +217,7 @@ pub fn forecast(splits: Splits, options: &PathOptions, threads: usize) {
     crate::cli::forecast(seconds, 28.0 * side * side + 4.0 * n * d, 0.0);
 }
 
-/// The line that is printed for a penalty.
+/// Prints the line of a penalty.
 pub fn print_entry(entry: &PathEntry) {
     let mut line = format!("l2 {:<10.4e}", entry.l2);
     if let Some(loss) = entry.val_loss {
@@ -230,7 +231,7 @@ pub fn print_entry(entry: &PathEntry) {
     }
     let report = entry.report;
     let (objective, iterations) = (report.objective, report.iterations);
-    let status = said(report.status);
+    let status = status_text(report.status);
     info(format_args!(
         "{line}  objective {objective:.6}, {iterations} steps, {status}"
     ));
@@ -241,7 +242,7 @@ pub fn print_converged(fit: &PathFit, options: &PathOptions) {
     let report = &fit.report;
     let gap = match (report.gap, report.decrement) {
         (Some(gap), _) => format!(", within {gap:.1e} of the optimum"),
-        (None, Some(left)) => format!(", about {left:.1e} left to gain"),
+        (None, Some(left)) => format!(", about {left:.1e} above the minimum"),
         (None, None) => String::new(),
     };
     let objective = match report.objective {
@@ -249,11 +250,11 @@ pub fn print_converged(fit: &PathFit, options: &PathOptions) {
         objective => format!("{objective:.8}"),
     };
     info(format_args!(
-        "l2 {:.4e}: objective {objective}{gap}; gradient norm {:.1e} of the start's {:.1e}; {} steps, {:.3} s",
+        "l2 {:.4e}: objective {objective}{gap}; gradient norm {:.1e}, {:.1e} at W = 0; {} steps, {:.3} s",
         fit.l2, report.gradient_norm, report.initial_gradient_norm, report.iterations, fit.seconds
     ));
     if report.status != Status::Converged {
-        let status = said(report.status);
+        let status = status_text(report.status);
         crate::cli::warn(format_args!(
             "not converged ({status}): {}",
             advice(fit, options)
@@ -265,12 +266,12 @@ pub fn print_converged(fit: &PathFit, options: &PathOptions) {
 /// Why a fit did not converge, and the remedy.
 fn advice(fit: &PathFit, options: &PathOptions) -> String {
     let report = &fit.report;
-    let lacks = lacks(report, options.tolerance);
+    let excess = excess(report, options.tolerance);
     match report.status {
         Status::Converged => String::new(),
         Status::IterationLimit => {
             let most = options.max_iterations;
-            format!("{lacks} after {most} steps; raise --max-iterations or --tolerance")
+            format!("{excess} after {most} steps; raise --max-iterations or --tolerance")
         }
         Status::Separable => "the classes are separable and l2 is 0, so the loss has no minimum: \
                               set --l2 above 0"
@@ -289,22 +290,25 @@ fn advice(fit: &PathFit, options: &PathOptions) -> String {
             let scaled = options.standardize != Standardize::None;
             match fit.limit {
                 Some(Limit::Model) if scaled => format!(
-                    "{lacks}: rounding the model, which is one of the features as they are, to f32 \
-                     limits it; subtract each feature's mean before the rows are stored"
+                    "{excess}: rounding the model of the original features to f32 limits the \
+                     precision; subtract each feature's mean before the rows are stored"
                 ),
                 Some(Limit::Model) => format!(
-                    "{lacks}: rounding the model to f32 limits it; try --standardize both or a larger \
-                     --l2"
+                    "{excess}: rounding the model to f32 limits the precision; try --standardize both \
+                     or a larger --l2"
                 ),
                 _ if fit.engine == EngineKind::Primal && fit.gram_is_possible => {
-                    format!("{lacks}: products in f32 allow no better; --engine gram, in f64, does")
+                    format!(
+                        "{excess}: products in f32 limit the precision; use --engine gram, which \
+                         computes in f64"
+                    )
                 }
                 _ if !scaled => format!(
-                    "{lacks}: the precision of products allows no better; try --standardize both, \
+                    "{excess}: rounding in the products limits the precision; try --standardize both, \
                      a larger --l2 or a larger --tolerance"
                 ),
                 _ => format!(
-                    "{lacks}: the precision of products allows no better; try a larger --l2 or a \
+                    "{excess}: rounding in the products limits the precision; try a larger --l2 or a \
                      larger --tolerance"
                 ),
             }
@@ -312,21 +316,21 @@ fn advice(fit: &PathFit, options: &PathOptions) -> String {
     }
 }
 
-/// The quantity that is too large.
-fn lacks(report: &SolveReport, tolerance: f64) -> String {
+/// The quantity that is above its tolerance, in words.
+fn excess(report: &SolveReport, tolerance: f64) -> String {
     let allowed = 100.0 * tolerance * report.objective;
     match (report.gap, report.decrement) {
         (Some(gap), _) if gap > allowed => {
-            format!("the gap is {gap:.1e} where {allowed:.1e} was asked for")
+            format!("the gap is {gap:.1e}, more than {allowed:.1e}")
         }
         (None, Some(left)) if left > allowed => {
-            format!("about {left:.1e} is left to gain where {allowed:.1e} was asked for")
+            format!("the objective is about {left:.1e} above its minimum, more than {allowed:.1e}")
         }
         _ => {
             let of_start = tolerance * report.initial_gradient_norm;
             format!(
-                "the gradient norm ends at {:.1e}; --tolerance asks for {of_start:.1e} and a gap of \
-                 {allowed:.1e}",
+                "the gradient norm is {:.1e}; --tolerance requires at most {of_start:.1e}, and a gap \
+                 of at most {allowed:.1e}",
                 report.gradient_norm
             )
         }
@@ -347,13 +351,13 @@ fn print_edge(fit: &PathFit) {
     };
     let (which, way) = further;
     crate::cli::warn(format_args!(
-        "the penalty chosen, l2 {:.4e}, is the {which} of its path: extend it {way} by --l2-path",
+        "the chosen penalty, l2 {:.4e}, is the {which} of its path: extend the path {way} with \
+         --l2-path",
         fit.l2
     ));
 }
 
-/// Prints the loss before and after calibration, and on stderr why the temperature may be
-/// unreliable.
+/// Prints the loss before and after calibration, and a warning if the temperature is unreliable.
 pub fn print_calibration(split: &str, found: &Calibration) {
     let (temperature, before, after) = (found.temperature, found.before, found.after);
     info(format_args!(
@@ -362,19 +366,19 @@ pub fn print_calibration(split: &str, found: &Calibration) {
     ));
     if found.separable {
         crate::cli::warn(format_args!(
-            "temperature {temperature}: all rows of {split} are predicted right, so that they do \
-             not tell how sure to be; calibrate on more rows, or fit without --calibrate"
+            "temperature {temperature}: all rows of {split} are predicted correctly, so they do not \
+             determine the temperature; calibrate on more rows, or fit without --calibrate"
         ));
     } else if found.at_bound {
         crate::cli::warn(format_args!(
-            "temperature {temperature} is an end of its range (0.01 to 100): the probabilities do \
-             not suit the labels of {split}; look at both, or fit without --calibrate"
+            "temperature {temperature} is a bound of its range (0.01 to 100): the probabilities do \
+             not fit the labels of {split}; check the labels, or fit without --calibrate"
         ));
     }
 }
 
 /// A status in words.
-fn said(status: Status) -> &'static str {
+fn status_text(status: Status) -> &'static str {
     match status {
         Status::Converged => "converged",
         Status::IterationLimit => "iteration limit",
@@ -384,20 +388,19 @@ fn said(status: Status) -> &'static str {
     }
 }
 
-/// `--calibrate` without validation rows.
+/// The error for `--calibrate` without validation rows.
 pub fn no_rows_to_calibrate() -> Error {
-    let expected = "--val-split (or --x-val), whose rows the temperature is found on";
+    let expected = "--val-split (or --x-val): the temperature is fitted to its rows";
     Error::options("--calibrate", "no validation rows", expected)
 }
 
-/// `--calibrate` with `--refit all`, which leaves no row that is not fitted.
+/// The error for `--calibrate` with `--refit all`, which leaves no row for the temperature.
 pub fn all_rows_fitted() -> Error {
-    let expected = "--refit train: a temperature found on rows that were fitted makes the model \
-                    too sure";
+    let expected = "--refit train: a temperature of fitted rows makes the model overconfident";
     Error::options("--calibrate", "--refit all", expected)
 }
 
-/// Refuses an option of SGD with another optimizer.
+/// The error for an option that the optimizer does not have.
 pub fn refuse(option: &'static str, optimizer: &str, expected: &str) -> Error {
     Error::options(option, format!("--optimizer {optimizer}"), expected)
 }

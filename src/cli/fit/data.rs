@@ -16,15 +16,15 @@ use crate::io::publish::Overwrite;
 use crate::io::publish::Staging;
 use std::path::PathBuf;
 
-/// The rows of a run, mapped, each split once.
+/// The splits of a run. A split with two roles is opened once.
 pub(super) struct Data {
     pub(super) source: String,
     pub(super) class_names: Vec<String>,
     pub(super) transform: Option<Transform>,
     pub(super) numbers: Option<NumberFormat>,
-    /// Name and rows.
+    /// Names and rows.
     pub(super) splits: Vec<(String, Split)>,
-    /// Places in `splits`.
+    /// Index of the split to fit in `splits`; so are `val` and `eval`.
     pub(super) train: usize,
     pub(super) val: Option<usize>,
     pub(super) eval: usize,
@@ -42,11 +42,11 @@ impl Data {
     pub(super) fn of_dataset(directory: &Path, args: &Args) -> Result<Data> {
         let dataset = Dataset::open(directory)?;
         let manifest = dataset.manifest();
-        let there = |name: &&str| manifest.splits.iter().any(|split| split.name == *name);
+        let exists = |name: &&str| manifest.splits.iter().any(|split| split.name == *name);
         let eval = (args.eval_split.as_deref())
-            .or(["test", "val"].into_iter().find(there))
+            .or(["test", "val"].into_iter().find(exists))
             .unwrap_or(&args.train_split);
-        // Before the first of them is verified.
+        // A missing split is an error before the first one is verified.
         let validated = args.val_split.as_deref();
         for name in [&*args.train_split, eval].into_iter().chain(validated) {
             dataset.entry(name)?;
@@ -112,15 +112,17 @@ impl Data {
         &self.splits[split].0
     }
 
-    /// The classes asked for, else those of all splits. A dataset names its classes; of arrays
-    /// there may be more than the labels need.
-    pub(super) fn classes(&self, asked: Option<usize>) -> Result<usize> {
+    /// The number of classes: `requested`, else as many as the labels of all splits need. A dataset
+    /// limits `requested` to its named classes; arrays do not.
+    pub(super) fn classes(&self, requested: Option<usize>) -> Result<usize> {
         let known = self.class_names.len();
-        match asked {
+        match requested {
             Some(classes) if known > 0 && !(2..=known).contains(&classes) => Err(Error::Options {
                 option: "--classes",
                 found: classes.to_string(),
-                expected: format!("2..={known}, the classes of this dataset (arrays take more)"),
+                expected: format!(
+                    "2..={known}, the classes of this dataset (only arrays allow more)"
+                ),
             }),
             Some(classes) => Ok(classes),
             None => {
@@ -134,7 +136,7 @@ impl Data {
         self.splits[split].1.first_classes(classes)
     }
 
-    /// Warn of classes that rows of another split have and the rows to fit have not.
+    /// Warns about classes that occur in another split but not in the training rows.
     pub(super) fn warn_of_missing_classes(&self, train: &Samples, split: usize, samples: &Samples) {
         let missing = samples.classes_missing_in(train);
         let missing: Vec<usize> = missing.into_iter().map(|class| class as usize).collect();
@@ -153,9 +155,9 @@ impl Data {
         Some(kept.map(|(file, _)| file.clone()).collect())
     }
 
-    /// Read the model that the fit begins at, if it does, and refuse one whose rows were made
-    /// otherwise: its weight is of its own scale and its bias of its own shift. A bare state dict
-    /// does not say.
+    /// Reads the initial model of `--init FILE`. A model of rows with another scale or shift is an
+    /// error, because its weight and bias belong to these. A bare state dict, which has neither, is
+    /// accepted.
     pub(super) fn read_init(&self, init: &mut Init) -> Result<()> {
         let Init::File(path) = init else {
             return Ok(());
@@ -181,7 +183,7 @@ impl Data {
         Err(Error::Format {
             path,
             field: format!("metadata flowreg.numbers.{other}"),
-            found: format!("another {other} than the rows have"),
+            found: format!("a {other} other than that of the rows"),
             expected: "a model of this dataset, or another start (--init torch)".to_string(),
         })
     }
@@ -191,7 +193,7 @@ impl Data {
     }
 }
 
-/// Draw the photographs and prepare them, both inside the run in the making.
+/// Draws the photographs and prepares them, both in the temporary directory of the run.
 fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
     let options = DemoOptions {
         cancel: Some(signals::cancel()),

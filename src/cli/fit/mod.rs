@@ -1,4 +1,4 @@
-//! `flowreg-fit`: dataset to model.
+//! `flowreg-fit`: fits a model to a dataset or arrays; compares and exports runs.
 
 mod args;
 mod converged;
@@ -19,7 +19,7 @@ use crate::io::publish::{OutputKind, Overwrite, Staging, write_file};
 use crate::model::export;
 use crate::{Model, Result, cli};
 
-/// Parse the arguments, the program's name first, and run.
+/// Runs the program with these arguments; the first is the program's name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     cli::main("flowreg-fit", args, |args: Args| match &args.command {
         None => run(args),
@@ -62,13 +62,13 @@ fn export(args: &Export) -> Result<()> {
     if numbers.is_some_and(|numbers| numbers.scale.is_some()) {
         let (weight, onnx) = (export::WEIGHT, export::ONNX);
         cli::info(format_args!(
-            "  {weight} is for bytes divided by 255; {onnx} divides them itself"
+            "  {weight} expects bytes divided by 255; {onnx} divides them"
         ));
     }
     if files.contains(&export::SHIFT) {
         let (weight, shift, onnx) = (export::WEIGHT, export::SHIFT, export::ONNX);
         cli::info(format_args!(
-            "  {weight} is for rows less {shift}, subtracted in f64; {onnx} subtracts it itself"
+            "  {weight} expects rows minus {shift}, subtracted in f64; {onnx} subtracts it"
         ));
     }
     Ok(())

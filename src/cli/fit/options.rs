@@ -1,4 +1,4 @@
-//! Arguments to the options of the library.
+//! Conversion of the arguments to options of the library.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::design::plan::EngineChoice;
 use crate::linalg::gemm::Backend;
 use crate::{Checkpoints, Decay, Error, FitOptions, Init, Recipe, Result, Schedule};
 
-/// The first option that only SGD has, if one was given.
+/// The first given option that only SGD has.
 pub(super) fn of_sgd(args: &Args) -> Option<&'static str> {
     let given = [
         ("--recipe", args.recipe.is_some()),
@@ -31,13 +31,13 @@ pub(super) fn of_sgd(args: &Args) -> Option<&'static str> {
     given.next().map(|(option, _)| option)
 }
 
-/// The model file that a fit begins at, if it does.
+/// The file of the initial model, if one was given.
 pub(super) fn init_file(args: &Args) -> Option<&Path> {
     let init = (args.init.as_deref()).filter(|init| !["torch", "zeros"].contains(init));
     init.map(Path::new)
 }
 
-/// The files and directories that a run is made of.
+/// The files and directories that a run reads.
 pub(super) fn sources(args: &Args) -> Vec<PathBuf> {
     let arrays = [&args.x, &args.y, &args.x_val, &args.y_val];
     (arrays.into_iter().flatten().map(|path| arrays::file(path)))
@@ -47,10 +47,10 @@ pub(super) fn sources(args: &Args) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Where to save the state, if that was asked for. A checkpoint that is neither continued nor
-/// given up with --force is kept: it may be days of work.
+/// The checkpoint of the run; `None` without `--checkpoint-every` and `--resume`. An existing
+/// checkpoint, which may hold days of work, is an error unless `--resume` or `--force` is given.
 pub(super) fn checkpoints(args: &Args, out: &Path) -> Result<Option<Checkpoints>> {
-    // Beside it, where it ends in a slash, too.
+    // `components` drops a final slash: the checkpoint is a sibling of the run.
     let mut path = out.components().collect::<PathBuf>().into_os_string();
     path.push(".checkpoint");
     let path = PathBuf::from(path);
@@ -71,7 +71,7 @@ pub(super) fn checkpoints(args: &Args, out: &Path) -> Result<Option<Checkpoints>
     Ok(Some(checkpoints))
 }
 
-/// A recipe's options with those given put over them, and the number of classes.
+/// The options of the recipe, replaced by those given, and the number of classes.
 pub(super) fn fit_options(args: &Args) -> Result<(FitOptions, Option<usize>)> {
     let recipe = args.recipe.as_deref().map(Recipe::named).transpose()?;
     let mut options = recipe.map_or_else(FitOptions::default, Recipe::options);

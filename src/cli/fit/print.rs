@@ -18,7 +18,8 @@ use crate::{
     Scores, Sgd, Splits, TrajectoryWriter, cli,
 };
 
-/// A line on stdout for every penalty, and a live one for every step on a terminal.
+/// Runs a converged fit and prints a line for every penalty. On a terminal the progress bar shows
+/// every step.
 pub(super) fn converge_with_progress(splits: Splits, options: &PathOptions) -> Result<PathFit> {
     let bar = cli::progress(splits.train.features() as u64, "K");
     let fit = fit_path(splits, options, &mut |progress| match progress {
@@ -59,7 +60,7 @@ pub(super) fn converge_with_progress(splits: Splits, options: &PathOptions) -> R
 pub(super) fn end_laps_of_fit(stopwatch: &mut cli::Stopwatch, fit: &Fit) {
     let seconds = fit.timings;
     let parts = [
-        ("features on one scale", seconds.scaling),
+        ("standardization", seconds.scaling),
         ("W0, the initial weights", seconds.initial_weights),
         ("K = X Xᵀ", seconds.gram_matrix),
         ("Z0 = X W0ᵀ", seconds.initial_logits),
@@ -67,7 +68,7 @@ pub(super) fn end_laps_of_fit(stopwatch: &mut cli::Stopwatch, fit: &Fit) {
         ("epochs", seconds.epochs),
         ("W = s W0 + Aᵀ X", seconds.weight),
     ];
-    stopwatch.end_with_parts(&parts, "the fit's rest (threads, memory)");
+    stopwatch.end_with_parts(&parts, "rest of the fit (threads, memory)");
 }
 
 pub(super) fn print_header(data: &Data, splits: Splits) {
@@ -98,7 +99,7 @@ pub(super) fn print_header(data: &Data, splits: Splits) {
 pub(super) fn print_sgd(n: usize, options: &FitOptions) {
     let sgd = &options.sgd;
     let batch = match sgd.batch_size {
-        Some(rows) if rows < n => format!("{rows} rows a step"),
+        Some(rows) if rows < n => format!("{rows} rows per step"),
         _ => "full batch".to_string(),
     };
     let schedule = if sgd.schedule == Schedule::default() {
@@ -112,8 +113,8 @@ pub(super) fn print_sgd(n: usize, options: &FitOptions) {
     ));
 }
 
-/// A line on stdout for every tenth of the epochs, and a live one on a terminal.
-/// Fit, print what happens, and write the trajectory if it is asked for.
+/// Runs an SGD fit, prints a line for every tenth of the epochs, and writes the trajectory if the
+/// options emit it. On a terminal the progress bar shows every epoch.
 pub(super) fn fit_with_progress(
     splits: Splits,
     options: &FitOptions,
@@ -207,17 +208,13 @@ pub(super) fn print_learning_rate(sgd: &Sgd, lr: f64, bound: Option<f64>) {
     let plain = sgd.batch_size.is_none() && sgd.momentum == 0.0 && sgd.weight_decay == 0.0;
     if sgd.lr == LearningRate::Auto {
         let why = if plain {
-            ", half of what guarantees descent"
+            ", half of the bound for descent"
         } else {
             ""
         };
         cli::info(format_args!("  lr {lr:.4e} = 1/L{why}"));
     } else if lr > bound {
-        let what = if plain {
-            ", which guarantees descent"
-        } else {
-            ""
-        };
+        let what = if plain { ", the bound for descent" } else { "" };
         cli::info(format_args!(
             "  lr {lr} is above {bound:.4e} = 2/L{what}: the loss may rise before it falls"
         ));
@@ -240,7 +237,7 @@ pub(super) fn print_fitted(fit: &Fit) {
     match fit.best_epoch {
         None => cli::info(format_args!("fitted in {seconds:.3} s")),
         Some(best) => cli::info(format_args!(
-            "fitted in {seconds:.3} s; {} epochs, the model is epoch {best}'s",
+            "fitted in {seconds:.3} s; {} epochs, the model is that of epoch {best}",
             fit.history.len()
         )),
     }
@@ -262,6 +259,6 @@ pub(super) fn print_written(out: &Path, args: &Args, files: &[&str], summary: &S
     cli::info(format_args!("{}: {}", out.display(), files.join(", ")));
     if !args.no_report {
         let page = out.join(report::REPORT);
-        cli::info(format_args!("to look at it, open {}", page.display()));
+        cli::info(format_args!("report: open {} in a browser", page.display()));
     }
 }

@@ -1,4 +1,4 @@
-//! A run: rows, fit, calibration, evaluation, files.
+//! A run: opens the rows, fits, calibrates and evaluates the model, and writes the files.
 
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     if let Some(sentence) = checks::absent_classes(train.labels(), classes, names, from_one) {
         cli::warn(sentence);
     }
-    plan.weigh(&args, data.splits[data.train].1.labels(), &train)?;
+    plan.set_weights(&args, data.splits[data.train].1.labels(), &train)?;
     if let (Some(place), Some(val)) = (data.val, &val) {
         data.warn_of_missing_classes(&train, place, val);
     }
@@ -78,7 +78,7 @@ pub(super) fn run(args: Args) -> Result<()> {
 
     print_header(&data, splits);
     let fitted = pool.install(|| plan.fit(splits, &staging, &mut stopwatch));
-    // First: it may be why the fit failed.
+    // Before the error of the fit, which a changed file may have caused.
     data.check_unchanged()?;
     let mut fitted = fitted?;
     let logits = match val.as_ref().filter(|_| plan.calibrate) {
@@ -112,13 +112,13 @@ pub(super) fn run(args: Args) -> Result<()> {
             &mut stopwatch,
         )
     })?;
-    // As during the fit: the temperature is for what comes after it.
+    // The training loss excludes the temperature, like the loss during the fit.
     let on_train = Evaluation {
         loss: on_train.uncalibrated_loss,
         ..on_train
     };
     print_evaluation(data.name(data.train), on_train, None);
-    // Top 5 of five classes is always 1.
+    // Top-5 accuracy of five classes is always 1.
     let scored = (train.classes() > 5).then_some(&scores);
     print_evaluation(data.name(data.eval), scores.evaluation, scored);
     if let (Some(found), Some(val)) = (&calibration, data.val) {
@@ -182,7 +182,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     if let Some(memory) = memory {
         drop((fitted, train, val, eval));
         drop(data);
-        stopwatch.end("memory and maps given back");
+        stopwatch.end("memory and maps freed");
         stopwatch.print();
         memory.print();
     }
@@ -213,17 +213,18 @@ pub(super) struct Fitted {
     seconds: f64,
     history: History,
     path: Vec<PathEntry>,
-    /// Logits of the rows fitted, where they are known.
+    /// Logits of the training rows, if known.
     logits: Option<Logits>,
-    /// s, b, A, where the Gram engine fitted.
+    /// s, b and A, if SGD used the Gram engine.
     coordinates: Option<Vec<f32>>,
-    /// The scale of the features that they belong to.
+    /// The scale of the features to which the coordinates belong.
     scaler: Option<Scaler>,
 }
 
 impl Fitted {
-    /// Why the rows that were fitted cannot be evaluated: after SGD, because it diverged.
-    pub(super) fn refused(&self, error: Error) -> Error {
+    /// The error of an evaluation of the training rows. After SGD, logits beyond f32 mean that it
+    /// diverged.
+    pub(super) fn evaluation_error(&self, error: Error) -> Error {
         match (error, &self.history) {
             (Error::Overflow { value, .. }, History::Epochs(epochs)) if !epochs.is_empty() => {
                 let last = epochs[epochs.len() - 1];
@@ -239,13 +240,14 @@ impl Fitted {
     }
 }
 
+/// The course of a fit: the epochs of SGD, or the steps of a solver.
 pub(super) enum History {
     Epochs(Vec<Epoch>),
     Steps(Vec<Step>),
 }
 
 impl History {
-    /// What the report draws: the loss of every epoch, or the objective of every step.
+    /// The curve in the report: the loss of every epoch, or the objective of every step.
     pub(super) fn curve(&self) -> Vec<Epoch> {
         match self {
             History::Epochs(epochs) => epochs.clone(),
@@ -320,9 +322,14 @@ impl Plan {
         })
     }
 
-    /// Keep the weights of the rows to fit, `labels` being those of the whole split, and refuse
-    /// what does not fit them.
-    pub(super) fn weigh(&mut self, args: &Args, labels: &[i64], train: &Samples) -> Result<()> {
+    /// Sets the weights of the training rows, and checks them. `labels` are those of the whole
+    /// split.
+    pub(super) fn set_weights(
+        &mut self,
+        args: &Args,
+        labels: &[i64],
+        train: &Samples,
+    ) -> Result<()> {
         if let Some(path) = &args.weighting.sample_weight {
             (self.weighting).keep_first_classes(labels, train.classes(), path)?;
         }
@@ -377,9 +384,9 @@ impl Plan {
     }
 }
 
-/// Evaluate the model on the rows fitted, with their sample weights, and score those of
-/// --eval-split (of known logits, if there are any), `None` being the rows fitted: then one pass
-/// does both. The disk takes the model meanwhile.
+/// Evaluates the model on the training rows, with their sample weights, and scores it on `eval`,
+/// the rows of `--eval-split` and their logits if known. `None`: `--eval-split` is the training
+/// split, and one pass does both. The model is written at the same time.
 pub(super) fn evaluate(
     staging: &Staging,
     fitted: &Fitted,
@@ -387,7 +394,7 @@ pub(super) fn evaluate(
     eval: Option<(&Samples, Option<&Logits>)>,
     stopwatch: &mut cli::Stopwatch,
 ) -> Result<(Evaluation, Scores)> {
-    const ON_TRAIN: &str = "evaluation of the rows fitted";
+    const ON_TRAIN: &str = "evaluation of the training rows";
     let model = &fitted.model;
     std::thread::scope(|scope| {
         let writing = scope.spawn(|| run_files::write_model(staging, model));
@@ -396,7 +403,7 @@ pub(super) fn evaluate(
                 let scores = model.score_with(train, weights, fitted.logits.as_ref());
                 stopwatch.end(ON_TRAIN);
                 scores
-                    .map_err(|error| fitted.refused(error))
+                    .map_err(|error| fitted.evaluation_error(error))
                     .map(|scores| (scores.evaluation, scores))
             }
             Some((eval, known)) => {
@@ -412,18 +419,19 @@ pub(super) fn evaluate(
                     None => model.score(eval),
                 };
                 stopwatch.end("evaluation of --eval-split");
-                let on_train = on_train.map_err(|error| fitted.refused(error));
+                let on_train = on_train.map_err(|error| fitted.evaluation_error(error));
                 on_train.and_then(|on_train| Ok((on_train, scores?)))
             }
         };
         let written = writing.join().unwrap_or_else(|panic| resume_unwind(panic));
-        stopwatch.end("model flushed, beyond evaluation");
+        stopwatch.end("rest of writing the model");
         written?;
         evaluated
     })
 }
 
-/// Write what there is beside the model and the report; the names of all but the report.
+/// Writes the files of the run except the model and the report. Returns the names of these files
+/// and of the model.
 pub(super) fn write_files(
     args: &Args,
     staging: &Staging,

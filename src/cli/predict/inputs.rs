@@ -1,5 +1,4 @@
-//! What is to be predicted: pictures, folders of them, and rows of numbers, each told by its
-//! content.
+//! The inputs to predict: pictures, folders of pictures, and rows of numbers, detected by content.
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,29 +29,29 @@ use crate::data::source::{Kind, Source, is_standard_input, refuse_twice, stopped
 use crate::data::text::{Text, TextKind};
 use crate::{Error, Model, Result};
 
-/// What inputs of numbers may be.
+/// The inputs of a model of numbers, for messages.
 const ROWS: &str = "rows of numbers: .npy, .npz, a table with a header (CSV) or LIBSVM's text";
 
-/// All inputs, in order, block by block.
+/// Reader of all inputs, in order, block by block.
 pub struct Inputs<'a> {
     reading: Reading<'a>,
     items: VecDeque<Item>,
     open: Option<OpenRows>,
-    /// What ends the work, once the pictures before have been handed on.
+    /// An error that ends the run, returned after the pictures before it.
     ended: Option<Error>,
     /// Options that no input has used yet.
     unused: Vec<TextOption>,
 }
 
-/// An option that says how texts of one kind are read.
+/// An option for texts of one kind.
 struct TextOption {
     name: &'static str,
     kind: RowsKind,
-    /// Inputs of that kind.
+    /// The kind in words.
     inputs: &'static str,
 }
 
-/// The options that were given to read texts.
+/// The given options for texts.
 fn text_options(args: &Args) -> Vec<TextOption> {
     use RowsKind::{Libsvm, Table};
     let of = [
@@ -71,24 +70,27 @@ fn text_options(args: &Args) -> Vec<TextOption> {
         .collect()
 }
 
+/// An input that is not opened yet.
 enum Item {
-    /// As it was given.
+    /// An argument.
     Given(PathBuf),
-    /// Of a folder.
+    /// A picture in a folder.
     Picture(PathBuf),
 }
 
-/// What an input is.
-enum Found {
+/// An input by its kind.
+enum Input {
     Picture(Photograph),
     Folder(Vec<PathBuf>),
     Rows(OpenRows),
 }
 
 impl<'a> Inputs<'a> {
+    /// A reader of the inputs that the arguments name.
+    ///
     /// # Errors
     /// [`Error::Options`] for standard input given twice, limits of pictures out of range and
-    /// options of texts beside a model of photographs.
+    /// options of texts with a model of photographs.
     pub fn new(args: &'a Args, model: &'a Model, classes: &'a Classes) -> Result<Inputs<'a>> {
         refuse_twice(args.inputs.iter().map(PathBuf::as_path))?;
         let transform = model.about().transform.as_ref();
@@ -135,8 +137,8 @@ impl<'a> Inputs<'a> {
     /// The next rows, at most `most`; `None` at the end.
     ///
     /// # Errors
-    /// Those that end the work: a signal, memory. What is wrong with an input is the state of
-    /// its row.
+    /// Those that end the run, such as a signal or no memory. The error of an input is in the state
+    /// of its row.
     pub fn next(&mut self, most: usize) -> Result<Option<Block>> {
         loop {
             signals::check()?;
@@ -156,16 +158,16 @@ impl<'a> Inputs<'a> {
                     break;
                 };
                 let (Item::Given(path) | Item::Picture(path)) = &item;
-                match self.reading.look(&item) {
-                    Ok(Found::Picture(photograph)) => pictures.push(Ok(photograph)),
-                    Ok(Found::Rows(rows)) => {
+                match self.reading.open(&item) {
+                    Ok(Input::Picture(photograph)) => pictures.push(Ok(photograph)),
+                    Ok(Input::Rows(rows)) => {
                         self.unused.retain(|option| option.kind != rows.kind);
                         self.open = Some(rows);
                         if self.items.is_empty() {
                             self.ended = self.unused.first().map(unused);
                         }
                     }
-                    Ok(Found::Folder(found)) => {
+                    Ok(Input::Folder(found)) => {
                         let found = found.into_iter().rev().map(Item::Picture);
                         found.for_each(|item| self.items.push_front(item));
                     }
@@ -183,32 +185,33 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// The refusal of an option that no input needs, before the last one is read.
+/// The error for an option that no input uses, returned before the last input is read.
 fn unused(option: &TextOption) -> Error {
     let found = format!("no input that is {}", option.inputs);
-    Error::options(option.name, found, "one at least; or leave the option out")
+    Error::options(option.name, found, "at least one; or leave the option out")
 }
 
-/// How inputs are read.
+/// Detects and opens inputs, by the model and the arguments.
 pub(super) struct Reading<'a> {
     pub features: usize,
     transform: Option<&'a Transform>,
     format: NumberFormat,
-    /// Whether the model says how its rows were made.
+    /// Whether the model has a transform or number format.
     described: bool,
     decode: DecodeOptions,
-    /// Column of the labels.
+    /// Name of the label column.
     label: Option<&'a str>,
-    /// What stands between values of tables, if that is given.
+    /// Delimiter of tables, if given.
     delimiter: Option<u8>,
     skip_bad: bool,
     pub classes: &'a Classes,
 }
 
 impl Reading<'_> {
-    fn look(&self, item: &Item) -> Result<Found> {
+    /// Detects the kind of an input, and opens it.
+    fn open(&self, item: &Item) -> Result<Input> {
         let path = match item {
-            Item::Picture(path) => return Ok(Found::Picture(photograph(path, None))),
+            Item::Picture(path) => return Ok(Input::Picture(photograph(path, None))),
             Item::Given(path) => path,
         };
         if npz::locate(path).1.is_some() {
@@ -229,13 +232,13 @@ impl Reading<'_> {
                 } else {
                     Some(source.read_all(self.decode.max_file())?)
                 };
-                Ok(Found::Picture(photograph(&path, bytes)))
+                Ok(Input::Picture(photograph(&path, bytes)))
             }
             kind => self.text(source, kind),
         }
     }
 
-    fn folder(&self, path: &Path) -> Result<Found> {
+    fn folder(&self, path: &Path) -> Result<Input> {
         if self.transform.is_none() {
             return Err(refused(path, "a folder"));
         }
@@ -257,11 +260,11 @@ impl Reading<'_> {
         if !left_out.is_empty() {
             cli::warn(format_args!("{}: {left_out}", path.display()));
         }
-        Ok(Found::Folder(pictures))
+        Ok(Input::Folder(pictures))
     }
 
-    /// An array, in a file or from a pipe.
-    fn array(&self, path: &Path, piped: Option<Source>) -> Result<Found> {
+    /// Opens an array, in a file or from a pipe.
+    fn array(&self, path: &Path, piped: Option<Source>) -> Result<Input> {
         let (name, file) = match piped {
             None => (path.to_path_buf(), None),
             Some(source) => {
@@ -273,7 +276,7 @@ impl Reading<'_> {
         let format = self.described.then_some(&self.format);
         let reader =
             rows::open(at, format, self.features).map_err(|error| renamed(error, at, &name))?;
-        Ok(Found::Rows(OpenRows::new(
+        Ok(Input::Rows(OpenRows::new(
             name,
             RowsKind::Array,
             reader,
@@ -281,7 +284,7 @@ impl Reading<'_> {
         )))
     }
 
-    fn text(&self, source: Source, kind: Kind) -> Result<Found> {
+    fn text(&self, source: Source, kind: Kind) -> Result<Input> {
         let name = source.path().to_path_buf();
         if kind == Kind::Empty {
             return Err(refused(&name, "an empty file"));
@@ -298,7 +301,7 @@ impl Reading<'_> {
             TextKind::Libsvm => {
                 let rows = LibsvmRows::new(text, &self.format, self.features);
                 let kind = RowsKind::Libsvm;
-                Ok(Found::Rows(OpenRows::new(name, kind, Box::new(rows), None)))
+                Ok(Input::Rows(OpenRows::new(name, kind, Box::new(rows), None)))
             }
             TextKind::Table => {
                 let table = Table::of_text(&name, text, self.label, delimiter, &self.format)?;
@@ -306,7 +309,7 @@ impl Reading<'_> {
                 checks::refuse_width(&name, found, self.features, "the model")?;
                 let table = table.refusing_copies();
                 let kind = RowsKind::Table;
-                Ok(Found::Rows(OpenRows::new(
+                Ok(Input::Rows(OpenRows::new(
                     name,
                     kind,
                     Box::new(table),
@@ -320,15 +323,15 @@ impl Reading<'_> {
         }
     }
 
-    /// What a text is, and what stands between the values of a table if the option says so, or the
-    /// model, and the header has it.
+    /// The kind of a text, and the delimiter of a table: the option's, or the model's if the header
+    /// contains it, else `None`.
     fn text_kind(&self, text: &mut Text) -> Result<(TextKind, Option<u8>)> {
         if self.delimiter.is_some() {
             return Ok((TextKind::Table, self.delimiter));
         }
         let kind = text.kind()?;
         if kind == TextKind::Libsvm {
-            // Numbers alone are no labels to a model of tables, but a table without its header.
+            // For a model of tables, numbers alone are a table without a header, not labels.
             let is_table = self.format.columns.is_some() && !text.begins_with_line_of(b':')?;
             return Ok((if is_table { TextKind::Table } else { kind }, None));
         }
@@ -389,17 +392,17 @@ fn photograph(path: &Path, bytes: Option<Vec<u8>>) -> Photograph {
     }
 }
 
-/// An input that a model of numbers cannot use.
+/// The error for an input that a model of numbers cannot use.
 fn refused(path: &Path, found: &str) -> Error {
     let hint = if found.ends_with("picture") {
-        "; the model was fitted to numbers and knows no transform for photographs"
+        "; the model was fitted to numbers and has no transform for photographs"
     } else {
         ""
     };
     Error::format(path, "input", found, format!("{ROWS}{hint}"))
 }
 
-/// What a pipe brings, as a file that can be read in any order.
+/// Copies a pipe into a temporary file, which can be read in any order.
 fn spooled(source: Source) -> Result<NamedTempFile> {
     let name = source.path().to_path_buf();
     let failed = |error| {

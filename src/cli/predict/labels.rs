@@ -1,4 +1,4 @@
-//! Labels that come with the inputs, and how well the predictions meet them.
+//! Labels of the inputs, and the evaluation of the predictions.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -10,11 +10,11 @@ use crate::data::labels;
 use crate::data::labels::LabelValue;
 use crate::{Model, Result};
 
-/// Unknown labels that are named.
+/// Limit on the unknown labels in a message.
 const NAMED: usize = 8;
-/// Most classes whose confusion is printed as a table.
+/// Limit on the classes of a confusion table.
 const TABLE: usize = 12;
-/// Most frequent mistakes that are printed of more classes.
+/// Number of most frequent mistakes that are printed for more classes.
 const MISTAKES: usize = 10;
 
 /// The classes of a model, by number and by name.
@@ -22,7 +22,7 @@ const MISTAKES: usize = 10;
 pub struct Classes {
     names: Vec<String>,
     by_name: HashMap<String, u32>,
-    /// `None` where several classes have names of one value.
+    /// `None` for a value that several class names have.
     by_value: HashMap<LabelValue, Option<u32>>,
 }
 
@@ -58,16 +58,16 @@ impl Classes {
         &self.names[class]
     }
 
-    /// What the labels of an array mean.
+    /// Reads the labels in an array.
     ///
     /// # Errors
-    /// Those of an array that holds no labels.
+    /// As [`labels::read`].
     pub fn read(&self, path: &Path) -> Result<Vec<Label>> {
         let labels = labels::read(path, None)?;
         Ok(labels.texts().map(|label| self.label(label)).collect())
     }
 
-    /// What a label means.
+    /// The class of a label, or the label as unknown.
     pub fn label(&self, label: Cow<str>) -> Label {
         match self.find(&label) {
             Some(class) => Label::Class(class),
@@ -75,7 +75,7 @@ impl Classes {
         }
     }
 
-    /// The class that a label means: by its name, or by its value, however that is written.
+    /// The class of a label: by name, else by value, so that `1.0` and `+1` are class `1`.
     pub fn find(&self, label: &str) -> Option<u32> {
         let by_name = self.by_name.get(label).copied();
         by_name.or_else(|| {
@@ -90,19 +90,19 @@ impl Classes {
 pub enum Label {
     /// A class of the model.
     Class(u32),
-    /// None of them.
+    /// The text of a label that is no class of the model.
     Unknown(String),
-    /// Its file has labels, but none for this row.
+    /// The file has labels, but none for this row.
     Missing,
 }
 
-/// Predictions beside labels, counted.
+/// Counts of predictions by label, and their loss.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Whether logits are printed, of which the loss is not.
+    /// Whether logits are printed: the loss is that of the probabilities.
     logits: bool,
-    /// Whether labels were asked for.
-    asked: bool,
+    /// Whether `--label` was given.
+    label_given: bool,
     rows: u64,
     correct: u64,
     loss: f64,
@@ -113,15 +113,15 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn new(logits: bool, asked: bool) -> Tally {
+    pub fn new(logits: bool, label_given: bool) -> Tally {
         Tally {
             logits,
-            asked,
+            label_given,
             ..Tally::default()
         }
     }
 
-    /// Count a row that was predicted.
+    /// Counts a predicted row.
     pub fn add(&mut self, label: &Label, predicted: usize, loss: f64) {
         match label {
             Label::Class(label) => {
@@ -143,11 +143,11 @@ impl Tally {
         }
     }
 
-    /// A sentence on labels that are no class of the model.
+    /// A warning about labels that are no class of the model.
     pub fn unknown(&self) -> Option<String> {
         (self.unknown > 0).then(|| {
             format!(
-                "rows with labels that the model does not know: {} ({}); they are predicted but not \
+                "rows whose label is no class of the model: {} ({}); they are predicted but not \
                  counted",
                 self.unknown,
                 self.unknown_names.join(", ")
@@ -155,10 +155,10 @@ impl Tally {
         })
     }
 
-    /// A sentence on rows without a label, beside others with one or where labels were asked for.
+    /// A warning about rows without a label, if other rows have labels or `--label` was given.
     pub fn missing(&self) -> Option<String> {
-        let is_said = self.missing > 0 && (self.asked || self.rows + self.unknown > 0);
-        is_said.then(|| {
+        let is_warned = self.missing > 0 && (self.label_given || self.rows + self.unknown > 0);
+        is_warned.then(|| {
             let missing = self.missing;
             format!("rows without a label: {missing}; they are predicted but not counted")
         })
@@ -172,7 +172,7 @@ impl Tally {
         self.loss / self.rows as f64
     }
 
-    /// One object; `None` if no row has a label.
+    /// The evaluation as a JSON object; `None` if no row has a label.
     pub fn to_json(&self, classes: &Classes) -> Option<Value> {
         let confusion = self.confusion.iter().map(|(&(label, predicted), &rows)| {
             let name = |class: u32| classes.name(class as usize);
@@ -196,7 +196,7 @@ impl Tally {
         })
     }
 
-    /// Lines for people; none if no row has a label that the model knows.
+    /// The evaluation as text; empty if no row has the label of a class.
     pub fn to_text(&self, classes: &Classes) -> String {
         if self.rows == 0 {
             return String::new();
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_found_however_they_are_written() {
+    fn labels_match_classes_by_name_or_value() {
         let signs = classes(&["-1", "1"], 2);
         for (label, class) in [
             ("+1", Some(1)),
@@ -306,19 +306,19 @@ mod tests {
         ] {
             assert_eq!(truths.find(label), class, "{label}");
         }
-        // Of two names with one value neither is taken for the other.
+        // Two names of one value match only themselves.
         let codes = classes(&["01", "1", "x"], 3);
         assert_eq!(
             (codes.find("01"), codes.find("1"), codes.find("1.0")),
             (Some(0), Some(1), None)
         );
-        // Names of more classes than the model has are no classes of it.
+        // Names beyond the number of classes are ignored.
         assert_eq!(classes(&["a", "b", "c"], 2).find("c"), None);
         assert_eq!(classes(&["a"], 2).find("1"), Some(1));
     }
 
     #[test]
-    fn rows_are_counted() {
+    fn evaluation_counts_rows_with_known_labels() {
         let classes = classes(&["a", "b", "c"], 3);
         let mut tally = Tally::default();
         assert_eq!(
@@ -348,6 +348,6 @@ mod tests {
             "{text}"
         );
         assert_eq!(text.lines().count(), 5, "{text}");
-        assert!(tally.unknown().unwrap().contains("know: 1 (z)"));
+        assert!(tally.unknown().unwrap().contains("model: 1 (z)"));
     }
 }

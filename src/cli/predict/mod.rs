@@ -1,11 +1,11 @@
-//! `flowreg-predict`: a model and inputs to names and probabilities.
+//! `flowreg-predict`: predicts classes and probabilities of inputs by a model.
 
+mod explain;
 mod inputs;
 mod labels;
 mod npy_file;
 mod open_rows;
 mod print;
-mod pushes;
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -15,12 +15,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use rayon::prelude::*;
 
+use self::explain::{Explainer, TrainingRows};
 use self::inputs::Inputs;
 use self::labels::{Classes, Label, Tally};
 use self::npy_file::NpyFile;
 use self::open_rows::{Block, Row, State, ends_the_work};
 use self::print::{Form, Prediction, Printer, largest};
-use self::pushes::{Fitted, Pushes};
 use crate::cli;
 use crate::cli::{run_files, signals};
 use crate::data::pictures::DecodeOptions;
@@ -29,18 +29,17 @@ use crate::model::RowPredictions;
 use crate::threads;
 use crate::{Error, Model, Result};
 
-/// Bytes of rows, or of what is predicted for them, that are made together.
+/// Limit on the bytes of a block: those of its rows, and those of its predictions.
 const BLOCK_BYTES: usize = 64 << 20;
-/// Most rows that are predicted together.
+/// Limit on the rows of a block.
 const BLOCK_ROWS: usize = 1 << 16;
 
-/// Name what pictures show, or rows of numbers are, by a model that flowreg-fit wrote.
+/// Predict the classes of pictures or rows of numbers with a model of flowreg-fit.
 ///
-/// Inputs are told by their content: pictures (JPEG, PNG, GIF, BMP, WebP, TIFF), folders of them,
+/// Inputs are detected by content: pictures (JPEG, PNG, GIF, BMP, WebP, TIFF), folders of them,
 /// .npy and .npz arrays of any type, tables with a header (CSV), LIBSVM's text (plain, .gz, .bz2,
-/// .xz); - is standard input. They become rows as the model's training rows did: pictures by its
-/// transform, bytes divided by 255, columns by their names, LIBSVM's indices from 0 or 1, as the
-/// model says.
+/// .xz); - is standard input. They are converted like the model's training rows: pictures by its
+/// transform, bytes divided by 255, columns by name, LIBSVM's indices from the model's first index.
 #[derive(Parser)]
 #[command(
     name = "flowreg-predict",
@@ -56,16 +55,16 @@ Examples:
   curl https://example.org/a9a.t | flowreg-predict run - --json
   flowreg-predict run rose.jpg --explain flowers
 
-Where labels are given (LIBSVM's own, --y, --label), accuracy, loss and confusion follow; with
---csv accuracy and loss on stderr. The loss is that of the probabilities, also with --logits. An
-explanation needs a run that was fitted with --save-coordinates, and its dataset.
+With labels (--y, --label, or those of LIBSVM's text), accuracy, loss and confusion are printed;
+with --csv, accuracy and loss on stderr. The loss is that of the probabilities, also with --logits.
+--explain needs a run that was fitted with --save-coordinates, and its dataset.
 
-An input that cannot be read is named on stderr and left out; --npy has NaN for it. Where a text
-breaks off (a damaged .gz), one row of NaN stands for all that follow, however many they are, and
-the exit code is not 0 with --skip-bad either.
+An input that cannot be read is reported on stderr and left out; its row of --npy is NaN. If a text
+is incomplete (a damaged .gz), one row of NaN stands for all missing rows, and the exit code is not
+0, also with --skip-bad.
 
-Exit codes: 0 done, 64 wrong usage, 65 bad input data (what could be read is predicted
-nevertheless), 70 a bug, 71 no memory, 73 the output exists or another process is writing it,
+Exit codes: 0 done, 64 wrong usage, 65 bad input data (the other inputs are predicted), 70 a bug,
+71 no memory, 73 the output exists or another process is writing it,
 74 a file could not be read or written, 75 a file changed while it was in use, 130 and 143
 stopped by Ctrl-C or SIGTERM (a second one stops at once)."
 )]
@@ -76,90 +75,87 @@ pub struct Args {
     /// Pictures, folders of them, or files of rows (.npy, .npz, CSV, LIBSVM); - for standard input
     #[arg(value_name = "INPUT", required = true)]
     inputs: Vec<PathBuf>,
-    /// Threads; one for each core if not given
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 
-    /// Leave out what cannot be read, name it, and exit with 0, unless a text breaks off
-    #[arg(long, help_heading = "What to read")]
+    /// Leave out and report inputs that cannot be read, and exit with 0, unless a text is
+    /// incomplete
+    #[arg(long, help_heading = "Input")]
     skip_bad: bool,
-    /// Accept damaged pictures that still give pixels
-    #[arg(long, help_heading = "What to read")]
+    /// Accept damaged pictures that can still be decoded
+    #[arg(long, help_heading = "Input")]
     lenient: bool,
-    /// Most pixels of a picture
-    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_pixels, help_heading = "What to read")]
+    /// Maximum number of pixels of a picture
+    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_pixels, help_heading = "Input")]
     max_pixels: usize,
-    /// Longest side of a picture, in pixels
-    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_side, help_heading = "What to read")]
+    /// Maximum side of a picture, in pixels
+    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_side, help_heading = "Input")]
     max_side: usize,
-    /// Labels of all inputs in order (.npy, .npz)
-    #[arg(long, value_name = "FILE", help_heading = "What to read")]
+    /// Labels of all inputs, in order (.npy, .npz)
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
     y: Option<PathBuf>,
-    /// Column of a table that holds the label
+    /// Name of the label column of tables
     #[arg(
         long,
         value_name = "COLUMN",
         conflicts_with = "y",
-        help_heading = "What to read"
+        help_heading = "Input"
     )]
     label: Option<String>,
-    /// What stands between values of a table: one character, or tab; as the model says, or found in
-    /// the header, if not given
-    #[arg(long, value_name = "CHARACTER", value_parser = cli::delimiter, help_heading = "What to read")]
+    /// Delimiter of tables: one character, or tab [default: the model's, else detected from the
+    /// header]
+    #[arg(long, value_name = "CHARACTER", value_parser = cli::delimiter, help_heading = "Input")]
     delimiter: Option<u8>,
-    /// Index of the first feature in LIBSVM's text, 0 or 1; as the model says if not given
-    #[arg(long, value_name = "I", value_parser = clap::value_parser!(u8).range(0..=1), help_heading = "What to read")]
+    /// Index of the first feature in LIBSVM's text, 0 or 1 [default: the model's]
+    #[arg(long, value_name = "I", value_parser = clap::value_parser!(u8).range(0..=1), help_heading = "Input")]
     first_index: Option<u8>,
 
-    /// Classes to name for each input
-    #[arg(
-        long,
-        value_name = "K",
-        default_value_t = 5,
-        help_heading = "What to say"
-    )]
+    /// Number of classes to print for each input
+    #[arg(long, value_name = "K", default_value_t = 5, help_heading = "Output")]
     top: usize,
-    /// One JSON object a line: input, and class, label and probability of each prediction
-    #[arg(long, conflicts_with = "csv", help_heading = "What to say")]
+    /// Print one JSON object per line: input, and class, label and probability of each prediction
+    #[arg(long, conflicts_with = "csv", help_heading = "Output")]
     json: bool,
-    /// Comma-separated values: input, rank, class, label, probability
-    #[arg(long, help_heading = "What to say")]
+    /// Print comma-separated values: input, rank, class, label, probability
+    #[arg(long, help_heading = "Output")]
     csv: bool,
-    /// Logits instead of probabilities, as they were fitted (no temperature)
+    /// Print logits instead of probabilities, without the temperature
     #[arg(
         long,
-        help_heading = "What to say",
-        long_help = "Logits instead of probabilities: x·W + b as they were fitted, not divided by the \
-                     temperature of --calibrate. Of a model of two classes, which has one output, \
-                     that is the logit of the second class, and 0 of the first; --npy then has one \
-                     column. Example: flowreg-predict run x.npy --logits --npy logits.npy"
+        help_heading = "Output",
+        long_help = "Print logits instead of probabilities: x·W + b, not divided by the temperature of \
+                     --calibrate. A model of two classes has one output, the logit of the second \
+                     class; the logit of the first is 0, and --npy has one column. Example: \
+                     flowreg-predict run x.npy --logits --npy logits.npy"
     )]
     logits: bool,
-    /// Write all probabilities (<f4, a row for each input in order, NaN where it cannot be read)
-    #[arg(long, value_name = "FILE", help_heading = "What to say")]
+    /// Write all probabilities as an array (<f4, a row per input in order, NaN if it cannot be
+    /// read)
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     npy: Option<PathBuf>,
-    /// Replace the .npy file of --npy if it exists
-    #[arg(long, requires = "npy", help_heading = "What to say")]
+    /// Replace the file of --npy if it exists
+    #[arg(long, requires = "npy", help_heading = "Output")]
     force: bool,
-    /// Name the training photographs that push each prediction most
+    /// Print the training rows with the largest contributions to each prediction
     #[arg(
         long,
         value_name = "DATASET",
         conflicts_with = "csv",
-        help_heading = "What to say"
+        help_heading = "Output"
     )]
     explain: Option<PathBuf>,
 }
 
-/// Parse the arguments, the program's name first, and run.
+/// Runs the program with these arguments; the first is the program's name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     cli::main("flowreg-predict", args, |args: Args| run(&args))
 }
 
-/// Predict all inputs and print what comes out.
+/// Predicts all inputs and prints the results.
 ///
 /// # Errors
-/// The last of those of the inputs, unless `--skip-bad`; those of the model and of the outputs.
+/// Those of the model and of the outputs; without `--skip-bad` the last error of an input.
 fn run(args: &Args) -> Result<()> {
     threads::pool(args.threads)?.install(|| predict(args))
 }
@@ -194,9 +190,9 @@ fn predict(args: &Args) -> Result<()> {
         .transpose()?;
     let fitted = args.explain.as_deref();
     let fitted = fitted
-        .map(|dataset| Fitted::open(&args.model, dataset))
+        .map(|dataset| TrainingRows::open(&args.model, dataset))
         .transpose()?;
-    let samples = fitted.as_ref().map(Fitted::samples).transpose()?;
+    let samples = fitted.as_ref().map(TrainingRows::samples).transpose()?;
     let explainer = (fitted.as_ref().zip(samples.as_ref()))
         .map(|(fitted, samples)| fitted.explainer(&args.model, samples, &model))
         .transpose()?;
@@ -219,29 +215,29 @@ fn predict(args: &Args) -> Result<()> {
     };
     let done = work
         .all(&mut inputs)
-        .and_then(|()| fitted.as_ref().map_or(Ok(()), Fitted::check_unchanged))
+        .and_then(|()| (fitted.as_ref()).map_or(Ok(()), TrainingRows::check_unchanged))
         .and_then(|()| work.publish());
     work.failures.end(done)
 }
 
-/// Predictions being made and written down.
+/// A prediction run.
 struct Predicting<'a> {
     args: &'a Args,
     model: &'a Model,
     classes: &'a Classes,
     printer: Printer<'a>,
-    explainer: Option<Pushes<'a>>,
-    /// Of `--y`.
+    explainer: Option<Explainer<'a>>,
+    /// The labels of `--y`.
     labels: Option<Vec<Label>>,
     file: Option<NpyFile>,
-    /// Rows that have a label of `--y`.
+    /// Number of rows that were given a label of `--y`.
     row: usize,
     tally: Tally,
     failures: Failures,
 }
 
 impl Predicting<'_> {
-    /// Predict all inputs and print what comes out.
+    /// Predicts all inputs and prints the results.
     fn all(&mut self, inputs: &mut Inputs) -> Result<()> {
         cli::print_text(&self.printer.header());
         let bar = cli::progress(0, "predict");
@@ -253,8 +249,8 @@ impl Predicting<'_> {
             bar.inc(block.rows.len() as u64);
             let lines = bar.suspend(|| self.block(block))?;
             bar.suspend(|| cli::print_text(&lines));
-            // Whoever read it has seen enough.
-            if !cli::is_read()? && self.file.is_none() {
+            // The reader closed standard output, and there is no other output.
+            if !cli::stdout_is_open()? && self.file.is_none() {
                 return Ok(());
             }
         }
@@ -264,7 +260,7 @@ impl Predicting<'_> {
         Ok(())
     }
 
-    /// Predict a block: the lines to be printed.
+    /// Predicts a block, and returns the lines to print.
     fn block(&mut self, block: Block) -> Result<String> {
         let mut rows = block.rows;
         if let Err(error) = self.label(&mut rows) {
@@ -276,7 +272,7 @@ impl Predicting<'_> {
             return Err(error);
         }
         let usable = || rows.iter().filter(|row| matches!(row.state, State::Usable));
-        // A row without a label has a loss that nobody asks for.
+        // The loss of a row without a label is not used.
         let class = |label: &Option<Label>| match label {
             Some(Label::Class(class)) => *class,
             _ => 0,
@@ -360,16 +356,16 @@ impl Predicting<'_> {
         Ok(lines)
     }
 
-    /// Give the rows their labels of `--y`.
+    /// Assigns the labels of `--y` to the rows.
     fn label(&mut self, rows: &mut [Row]) -> Result<()> {
         let Some((labels, path)) = self.labels.as_ref().zip(self.args.y.as_ref()) else {
             return Ok(());
         };
         for row in rows {
             if let State::Ended(_) = row.state {
-                // Which rows the labels behind it belong to is not known.
+                // Later labels cannot be assigned to rows.
                 cli::warn(format_args!(
-                    "{}: only the first {} labels are compared: nobody knows how many rows {} has",
+                    "{}: only the first {} labels are compared: the number of rows of {} is unknown",
                     path.display(),
                     self.row,
                     row.name.input()
@@ -379,7 +375,7 @@ impl Predicting<'_> {
             }
             let Some(label) = labels.get(self.row) else {
                 let found = format!("{} labels", labels.len());
-                let expected = "one for each input and row of one: there are more";
+                let expected = "more: one for each input, and one for each row of an array or text";
                 return Err(Error::format(path, "labels", found, expected));
             };
             row.label = Some(label.clone());
@@ -388,11 +384,14 @@ impl Predicting<'_> {
         Ok(())
     }
 
-    /// Refuse more labels of `--y` than rows.
+    /// Refuses more labels of `--y` than rows.
     fn check_labels(&self) -> Result<()> {
         match self.labels.as_ref().zip(self.args.y.as_ref()) {
             Some((labels, path)) if labels.len() != self.row => {
-                let expected = format!("one for each input and row of one, {}", self.row);
+                let expected = format!(
+                    "{}: one for each input, and one for each row of an array or text",
+                    self.row
+                );
                 let found = format!("{} labels", labels.len());
                 Err(Error::format(path, "labels", found, expected))
             }
@@ -400,7 +399,7 @@ impl Predicting<'_> {
         }
     }
 
-    /// What is printed of each class: rows x classes.
+    /// The values to print, probabilities or logits: rows x classes.
     fn values<'v>(&self, found: &'v RowPredictions) -> std::borrow::Cow<'v, [f32]> {
         match (self.args.logits, self.model.bias().len()) {
             (false, _) => (&found.probabilities).into(),
@@ -411,7 +410,7 @@ impl Predicting<'_> {
         }
     }
 
-    /// Say how well labels were met.
+    /// Prints accuracy, loss and confusion of the rows with labels.
     fn print_tally(&self) {
         let uncounted = [self.tally.unknown(), self.tally.missing()];
         uncounted.into_iter().flatten().for_each(cli::warn);
@@ -427,14 +426,14 @@ impl Predicting<'_> {
         }
     }
 
-    /// Let the file appear.
+    /// Publishes the file of `--npy`.
     fn publish(&mut self) -> Result<()> {
         let published = self.file.take().map_or(Ok(()), NpyFile::publish);
-        published.and_then(|()| cli::is_read().map(drop))
+        published.and_then(|()| cli::stdout_is_open().map(drop))
     }
 }
 
-/// The refusal of a row whose logits f32 does not hold.
+/// The error for a row whose logits are beyond f32.
 fn beyond_f32(name: String, logit: f32) -> Error {
     Error::Format {
         path: PathBuf::from(name),
@@ -448,7 +447,7 @@ fn beyond_f32(name: String, logit: f32) -> Error {
 /// Inputs that could not be read.
 struct Failures {
     skip: bool,
-    /// To be returned at the end; those before have been said.
+    /// The last error, which is returned at the end; earlier ones were printed.
     last: Option<Error>,
 }
 
@@ -465,13 +464,13 @@ impl Failures {
         Ok(())
     }
 
-    /// Add what `--skip-bad` does not excuse.
+    /// Adds an error that `--skip-bad` does not skip.
     fn keep(&mut self, error: Error) {
         self.print_last();
         self.last = Some(error);
     }
 
-    /// What the work ends with: its own failure, or the last of the inputs.
+    /// The result of the run: `done` if it is an error, else the last error of the inputs.
     fn end(mut self, done: Result<()>) -> Result<()> {
         if done.is_err() {
             self.print_last();
@@ -481,7 +480,7 @@ impl Failures {
 
     fn print_last(&mut self) {
         if let Some(error) = self.last.take() {
-            cli::complain(&error.to_string(), error.exit_code());
+            cli::print_error(&error.to_string(), error.exit_code());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `--npy`: what is predicted as an array, one row for each input.
+//! `--npy`: the predictions as an array, with a row for each input.
 
 use std::path::{Path, PathBuf};
 
@@ -7,14 +7,14 @@ use crate::io::npy::{Dtype, Header};
 use crate::io::publish::{OutputFile, Overwrite, is_output};
 use crate::{Error, Result};
 
-/// Values that are written together.
+/// Number of values per write.
 const BUFFER: usize = 1 << 16;
 
-/// Length of the header, by which a file of flowreg-predict is told from those of others: NumPy
-/// pads headers of two dimensions to 128 bytes at most.
+/// Length of the header. It identifies files of flowreg-predict: NumPy pads headers of two
+/// dimensions to at most 128 bytes.
 const HEADER: usize = 192;
 
-/// Whether a file that begins so was written here.
+/// Whether a file with these first bytes was written by flowreg-predict.
 fn is_own(start: &[u8]) -> bool {
     let header = Header::encode_padded(Dtype::F32, &[0, 0], HEADER);
     let known = header.iter().position(|&byte| byte == b'0').unwrap_or(0);
@@ -30,7 +30,7 @@ pub struct NpyFile {
 }
 
 impl NpyFile {
-    /// Begin an array of `columns` columns; see [`OutputFile::begin`].
+    /// Begins an array of `columns` columns; see [`OutputFile::begin`].
     ///
     /// # Errors
     /// Those of [`OutputFile::begin`].
@@ -51,7 +51,7 @@ impl NpyFile {
         })
     }
 
-    /// Add a row, or NaNs where there is none.
+    /// Appends a row; for `None` a row of NaN.
     pub fn append(&mut self, row: Option<&[f32]>) -> Result<()> {
         match row {
             Some(row) => self.buffer.extend_from_slice(row),
@@ -72,7 +72,7 @@ impl NpyFile {
         Ok(())
     }
 
-    /// Let it appear.
+    /// Writes the final header and publishes the file.
     pub fn publish(mut self) -> Result<()> {
         self.flush()?;
         let header = Header::encode_padded(Dtype::F32, &[self.rows, self.columns], HEADER);
@@ -82,8 +82,8 @@ impl NpyFile {
     }
 }
 
-/// Refuse standard output and whatever else is no file: a header is put in last, when the number
-/// of rows is known.
+/// Refuses standard output and other streams: the header is written last, when the number of rows
+/// is known.
 ///
 /// # Errors
 /// [`Error::Options`].
@@ -95,14 +95,14 @@ pub fn refuse_stream(path: &Path) -> Result<()> {
         metadata.is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
     };
     if shown == "-" || streams.iter().any(|name| shown.starts_with(name)) || is_stream() {
-        let expected = "a file, whose beginning is written last: give its name, such as p.npy (./- is a file too)";
+        let expected =
+            "the name of a file, such as p.npy or ./-, because its header is written last";
         return Err(Error::options("--npy", shown, expected));
     }
     Ok(())
 }
 
-/// The files and directories that are never replaced: the inputs and the model, with the run
-/// that it belongs to.
+/// The files and directories that are never replaced: the inputs, the model and its run.
 pub fn sources<'a>(model: &'a Path, inputs: impl Iterator<Item = &'a PathBuf>) -> Vec<&'a Path> {
     let run = files::parent_of(model);
     let run = is_output(run).then_some(run);

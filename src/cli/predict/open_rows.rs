@@ -1,4 +1,4 @@
-//! Rows of numbers, block by block: those that can be used, and what is wrong with the others.
+//! Reader of rows of numbers, block by block: the usable rows, and the errors of the others.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::cli;
 use crate::data::rows::RowReader;
 use crate::{Error, Result};
 
-/// What rows are read from.
+/// The kind of an input of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RowsKind {
     Array,
@@ -21,25 +21,25 @@ pub(super) enum RowsKind {
     Libsvm,
 }
 
-/// Rows that were read together.
+/// A block of rows.
 #[derive(Debug, Default)]
 pub struct Block {
-    /// Features of the rows that can be used.
+    /// Features of the usable rows.
     pub x: Vec<f32>,
     /// All rows, in order.
     pub rows: Vec<Row>,
 }
 
-/// An input, or a row of one.
+/// A picture, or a row of an array or text.
 #[derive(Debug)]
 pub struct Row {
     pub name: Name,
-    /// The label that its file gives it.
+    /// The label in its file.
     pub label: Option<Label>,
     pub state: State,
 }
 
-/// The name of an input, or of a row of one: `FILE[3]`.
+/// The name of an input (`FILE`), or of a row of an input (`FILE[3]`).
 #[derive(Clone, Debug)]
 pub struct Name {
     pub(super) input: Arc<str>,
@@ -47,7 +47,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// The input's.
+    /// The name of the input.
     pub fn input(&self) -> &str {
         &self.input
     }
@@ -66,16 +66,15 @@ impl fmt::Display for Name {
 #[derive(Debug)]
 pub enum State {
     Usable,
-    /// It cannot, and this is why.
+    /// Not usable, for this reason.
     Failed(Error),
-    /// It comes after a failure that was named.
+    /// Not usable: it comes after a row whose error ended reading.
     Lost,
-    /// Neither it can nor any row that its file may have after it, and nobody knows how many
-    /// these are.
+    /// Not usable, nor are all later rows of the file, whose number is unknown.
     Ended(Error),
 }
 
-/// Whether a failure is not one of the input alone.
+/// Whether an error ends the run, instead of leaving out one input.
 pub fn ends_the_work(error: &Error) -> bool {
     match error {
         Error::Interrupted { .. } | Error::Memory { .. } | Error::Options { .. } => true,
@@ -84,7 +83,7 @@ pub fn ends_the_work(error: &Error) -> bool {
     }
 }
 
-/// The error of a file under another name.
+/// Replaces the path `from` in an error by `to`.
 pub(super) fn renamed(mut error: Error, from: &Path, to: &Path) -> Error {
     match &mut error {
         Error::Io { path, .. }
@@ -100,18 +99,18 @@ pub(super) fn renamed(mut error: Error, from: &Path, to: &Path) -> Error {
     error
 }
 
-/// Rows of numbers that are being read.
+/// An open input of rows.
 pub(super) struct OpenRows {
     path: PathBuf,
-    /// The same for people.
+    /// The path as text.
     name: Arc<str>,
     pub kind: RowsKind,
     reader: Box<dyn RowReader>,
-    /// What a pipe brought; gone when it has been read.
+    /// The content of a pipe, in a temporary file that is removed on drop.
     file: Option<NamedTempFile>,
-    /// Rows that were handed on.
+    /// Number of rows returned up to now.
     at: usize,
-    /// Rows that cannot be read any more, if reading ended early.
+    /// Number of rows still to return as [`State::Lost`], after an error ended reading.
     lost: Option<usize>,
 }
 
@@ -133,7 +132,7 @@ impl OpenRows {
         }
     }
 
-    /// The next rows; none at the end.
+    /// The next rows, at most `most`; none at the end.
     pub fn read(&mut self, most: usize, features: usize, classes: &Classes) -> Result<Block> {
         let mut block = Block::default();
         if let Some(lost) = &mut self.lost {
@@ -156,8 +155,8 @@ impl OpenRows {
         let rows = match read {
             Ok(rows) => rows,
             Err(error) => {
-                let error = self.under_its_name(error);
-                // What was read of a file that changes may be of neither state of it.
+                let error = self.with_input_name(error);
+                // Rows read while a file changes may belong to neither version.
                 if ends_the_work(&error) || matches!(error, Error::Changed { .. }) {
                     return Err(error);
                 }
@@ -196,7 +195,7 @@ impl OpenRows {
         for row in 0..rows {
             let label = labels.next();
             let state = match failed.remove(&row) {
-                Some(error) => State::Failed(self.under_its_name(error)),
+                Some(error) => State::Failed(self.with_input_name(error)),
                 None => {
                     let from = row * features..(row + 1) * features;
                     block.x.copy_within(from, usable * features);
@@ -222,7 +221,7 @@ impl OpenRows {
         self.at += 1;
     }
 
-    fn under_its_name(&self, error: Error) -> Error {
+    fn with_input_name(&self, error: Error) -> Error {
         match &self.file {
             Some(file) => renamed(error, file.path(), &self.path),
             None => error,
@@ -230,7 +229,7 @@ impl OpenRows {
     }
 }
 
-/// The error of a row behind which nothing can be read.
+/// The error of a row after which nothing can be read.
 fn and_all_after(mut error: Error) -> Error {
     const LEFT_OUT: &str = "; this row and all after it are left out";
     match &mut error {

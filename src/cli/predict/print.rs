@@ -1,4 +1,4 @@
-//! Predictions in their forms: lines for people, values between commas, JSON.
+//! Predictions as text, comma-separated values or JSON.
 
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
@@ -10,7 +10,7 @@ use crate::cli::escaped;
 use crate::cli::predict::Args;
 use crate::cli::predict::labels::Classes;
 
-/// A form of the predictions on standard output.
+/// The format of the predictions on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     Lines,
@@ -18,28 +18,28 @@ pub enum Form {
     Json,
 }
 
-/// Writes predictions down in one form.
+/// Formats predictions.
 pub struct Printer<'a> {
     form: Form,
     classes: &'a Classes,
-    /// Their names as fields, for [`Form::Csv`].
+    /// The class names as fields, for [`Form::Csv`].
     fields: Vec<String>,
     top: usize,
     /// "logit" or "probability".
     value: &'static str,
     explained: bool,
-    /// Whether a terminal shows what is printed.
+    /// Whether standard output is a terminal.
     on_terminal: bool,
 }
 
-/// One input with its result.
+/// The prediction of an input.
 pub struct Prediction<'a> {
     pub name: &'a str,
-    /// Of each class.
+    /// Probability or logit of each class.
     pub values: &'a [f32],
-    /// Classes, the best first: as many as are printed.
+    /// The classes to print, the best first.
     pub order: &'a [usize],
-    /// Training rows and what they give to the first class's logit.
+    /// Training rows, and their contributions to the logit of the first class in `order`.
     pub pushed_by: &'a [(String, f64)],
 }
 
@@ -74,7 +74,7 @@ impl<'a> Printer<'a> {
         self.top
     }
 
-    /// The first line, with its end.
+    /// The header line of [`Form::Csv`]; else empty.
     pub fn header(&self) -> String {
         match self.form {
             Form::Csv => format!("input,rank,class,label,{}\n", self.value),
@@ -82,7 +82,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// Add the lines of a prediction.
+    /// Appends the lines of a prediction.
     pub fn add(&self, prediction: &Prediction, lines: &mut String) {
         let shown = prediction.order.iter();
         let shown = shown.map(|&label| (label, prediction.values[label]));
@@ -131,8 +131,8 @@ impl<'a> Printer<'a> {
     }
 }
 
-/// A field of comma-separated values, whose text programs get as it is; control characters that a
-/// terminal would obey are escaped on one.
+/// A quoted field of comma-separated values. Programs read the unchanged text; on a terminal
+/// control characters are escaped.
 fn field(text: &str, on_terminal: bool) -> String {
     let text = if on_terminal {
         escaped(text)
@@ -142,8 +142,8 @@ fn field(text: &str, on_terminal: bool) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
 
-/// Fill `order` with the numbers of the largest values, the largest first; of equals the first.
-/// `all` is room that is used again.
+/// Fills `order` with the indices of the largest values, in decreasing order; of equal values the
+/// first comes first. `all` is scratch memory.
 pub fn largest(values: &[f32], order: &mut [usize], all: &mut Vec<usize>) {
     let before = |a: &usize, b: &usize| values[*b].total_cmp(&values[*a]).then(a.cmp(b));
     let top = order.len();
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_come_first_and_of_equals_the_first() {
+    fn the_largest_values_come_first_and_ties_keep_their_order() {
         let values = [0.1, 0.4, 0.1, 0.4, 0.0];
         let mut all = Vec::new();
         for top in 0..=values.len() {
@@ -169,15 +169,18 @@ mod tests {
             largest(&values, &mut order, &mut all);
             assert_eq!(order, [1, 3, 0, 2, 4][..top]);
         }
+    }
+
+    #[test]
+    fn fields_are_quoted_and_escaped_for_terminals() {
         assert_eq!(field("a\x1b,\"b\"", true), "\"a\\x1b,\"\"b\"\"\"");
         for on_terminal in [false, true] {
             assert_eq!(field("", on_terminal), "\"\"");
         }
     }
 
-    /// What a program reads is the name itself: no two names have one field.
     #[test]
-    fn fields_are_read_back_as_they_were() {
+    fn fields_for_programs_round_trip() {
         let names = [
             "back\nslash",
             "back\\nslash",

@@ -33,8 +33,8 @@ Examples:
   flowreg-prep flowers102 --root photographs --no-verify --out demo-data
   flowreg-prep verify flowers
 
-A preparation that was stopped or killed leaves nothing that counts: start it again, it
-begins anew. A download goes on where it stopped.
+A preparation that is stopped or killed leaves no output; it starts again from the beginning.
+A download resumes where it stopped.
 
 Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 a bug, 71 no memory, 73 the output
 exists or another process is writing it, 74 a file could not be read, written or fetched, 75 a
@@ -57,7 +57,7 @@ pub(super) enum Command {
         long_about = "Arrays of other tools: .npy or .npz features and labels.\n\n\
         FILE.npz:NAME is an array of an archive; without a name, its only array, or the one called x \
         (y for labels). Features are bool, whole numbers or floats, in C or Fortran order; they are \
-        taken as they are and rounded to f32, except that bytes (|u1) are divided by 255, as pixels are. \
+        rounded to f32, and bytes (|u1) are divided by 255, as pixels are. \
         A column whose differences f32 would lose (such as Unix times) is refused, or shifted with \
         --center. Labels are whole numbers from 0 (of any type, floats too if they are whole), or text, \
         numbered as the labels of a table."
@@ -66,9 +66,9 @@ pub(super) enum Command {
     /// Tables with a header: comma-, semicolon- or tab-separated values
     #[command(
         long_about = "Tables with a header: comma-, semicolon- or tab-separated values.\n\n\
-        The first line names the columns; the one of --label has the label, a whole number (1 and 1.0 are \
-        one class), True or False, or the name of a class; all others have numbers (or True and False) and are features. The tables of a \
-        dataset have the same columns, in any order."
+        The first line names the columns. The column --label has the labels: whole numbers (1 and 1.0 are \
+        one class), True and False, or names of classes. All other columns are features: numbers, or True \
+        and False. The tables of a dataset have the same columns, in any order."
     )]
     Csv(Csv),
     /// LIBSVM's text: LABEL INDEX:VALUE ..., with or without qid:N; plain, .gz, .bz2 or .xz
@@ -84,7 +84,7 @@ pub(super) struct Dir {
     /// Dataset directory
     #[arg(value_name = "DATASET")]
     pub(super) dataset: PathBuf,
-    /// Threads; one for each core if not given
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub(super) threads: Option<usize>,
 }
@@ -98,9 +98,9 @@ pub(super) struct Flowers102 {
     #[arg(
         long,
         conflicts_with = "no_verify",
-        long_help = "Fetch the three official files (0.35 GB) into --root first. A download that broke off \
-                     goes on; a proxy is taken from HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY; \
-                     FLOWREG_FLOWERS102_URL names a mirror. The archive is read as it is, never unpacked"
+        long_help = "Download the three official files (0.35 GB) into --root first. A partial download is \
+                     resumed; HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY set the proxy; \
+                     FLOWREG_FLOWERS102_URL names a mirror. The archive is read without unpacking it"
     )]
     pub(super) download: bool,
     /// Accept .mat files and an archive other than the official ones
@@ -114,27 +114,30 @@ pub(super) struct Flowers102 {
 
 #[derive(Args)]
 pub(super) struct Folder {
-    /// Folder with one folder for each class, or with train/, val/ and test/ that have them
+    /// Folder with a folder for each class, or with train/, val/ and test/ that contain those
+    /// folders
     #[arg(long, value_name = "DIR", required_unless_present = "list")]
     pub(super) root: Option<PathBuf>,
-    /// CSV of path,label or path,label,split instead: paths in --root, or else in the list's folder
+    /// CSV of path,label or path,label,split, with paths relative to --root, else to the CSV's
+    /// folder
     #[arg(
         long,
         value_name = "FILE",
-        long_help = "CSV of path,label[,split] instead: paths in --root, or else in the list's folder. A first \
-                     line with the names of the columns (path, file, filename or image; label or class; \
-                     split) may give another order. Labels are those of a table: all whole numbers make \
-                     classes in numeric order, others by name. Example: --list labels.csv --root photographs"
+        long_help = "CSV of path,label[,split], with paths relative to --root, else to the CSV's folder. A \
+                     header (path, file, filename or image; label or class; split) may name the columns in \
+                     another order. Classes are ordered as those of a table: by number if all labels are \
+                     whole numbers, else by name. Example: --list labels.csv --root photographs"
     )]
     pub(super) list: Option<PathBuf>,
-    /// What the folders in --root are, if detection is wrong: classes, or splits with classes in them
+    /// Layout of the folders in --root: classes, or splits with classes in them [default: detected]
     #[arg(
         long,
         value_name = "classes|splits",
         value_parser = layout,
         conflicts_with_all = ["list", "split_names"],
-        long_help = "What the folders in --root are. If not given, they are splits if all that hold pictures \
-                     have names such as train, val and test, and train holds folders; else classes"
+        long_help = "Layout of the folders in --root: classes, or splits with classes in them. If not given, \
+                     the folders are splits if all that contain pictures have names such as train, val and \
+                     test, and train contains folders; else classes"
     )]
     pub(super) layout: Option<Layout>,
     /// Names of the split folders in --root, such as train=learn,val=check
@@ -145,10 +148,10 @@ pub(super) struct Folder {
         conflicts_with = "list"
     )]
     pub(super) split_names: Option<SplitNames>,
-    /// Share of each class for val, where neither folders nor a list make the splits
+    /// Share of each class for val, if neither folders nor a list give the splits
     #[arg(long, value_name = "SHARE", default_value_t = 0.15)]
     pub(super) val_share: f64,
-    /// Share of each class for test, where neither folders nor a list make the splits
+    /// Share of each class for test, if neither folders nor a list give the splits
     #[arg(long, value_name = "SHARE", default_value_t = 0.15)]
     pub(super) test_share: f64,
     /// Seed of the random split
@@ -160,7 +163,7 @@ pub(super) struct Folder {
     pub(super) output: Output,
 }
 
-/// A newtype: clap takes a plain Vec for a repeated option.
+/// The value of `--split-names`: a newtype, because clap treats a plain `Vec` as a repeated option.
 #[derive(Clone)]
 pub(super) struct SplitNames(pub(super) Vec<(String, String)>);
 
@@ -184,29 +187,30 @@ pub(super) struct Pictures {
     /// Accept damaged photographs that can still be decoded
     #[arg(
         long,
-        long_help = "Accept damaged photographs that still give pixels: JPEGs, with the pixels that \
-                     libjpeg invents for what is missing; PNGs that lack only their end or have \
-                     wrong checksums; GIFs, unpacked BMPs and unpacked TIFFs that are cut short, with \
-                     colour 0 or black for what is missing"
+        long_help = "Accept damaged photographs that can still be decoded: JPEGs, whose missing pixels \
+                     libjpeg estimates; PNGs that lack only their end or have wrong checksums; \
+                     truncated GIFs, uncompressed BMPs and uncompressed TIFFs, whose missing pixels \
+                     are colour 0 or black"
     )]
     pub(super) lenient: bool,
     /// Rotate photographs by their EXIF orientation; stored, so flowreg-predict does so too
     #[arg(
         long,
-        long_help = "Turn and mirror photographs as EXIF's orientation (or XMP's) says, as Pillow's \
-                     ImageOps.exif_transpose does. It is stored in the dataset and in models fitted \
-                     to it, and flowreg-predict does the same. Without it pixels are taken as stored, \
-                     as torchvision's ImageFolder takes them. Example: \
+        long_help = "Rotate and mirror photographs by their EXIF or XMP orientation, like Pillow's \
+                     ImageOps.exif_transpose. The option is stored in the dataset and in models fitted \
+                     to it, and flowreg-predict does the same. Without it pixels are read as stored, \
+                     like those of torchvision's ImageFolder. Example: \
                      flowreg-prep folder --root mine --exif --out mine-data"
     )]
     pub(super) exif: bool,
-    /// Maximum number of pixels of a photograph; a file may have 4 bytes for each, and at least 32 MiB
+    /// Maximum number of pixels of a photograph; limits files to 4 bytes per pixel, or 32 MiB if
+    /// larger
     #[arg(
         long,
         value_name = "N",
         default_value_t = DecodeOptions::default().max_pixels,
-        long_help = "Most pixels of a photograph; larger ones are refused by their header. A file may \
-                     have 4 bytes for each pixel allowed, and 32 MiB at least. Example, of scans: \
+        long_help = "Maximum number of pixels of a photograph; larger ones are refused by their header. \
+                     A file may have 4 bytes per allowed pixel, or 32 MiB if that is more. Example: \
                      flowreg-prep folder --root scans --max-pixels 120000000 --max-side 20000 --out scans-data"
     )]
     pub(super) max_pixels: usize,
@@ -216,7 +220,7 @@ pub(super) struct Pictures {
     /// Skip and list photographs that cannot be used, instead of stopping at the first
     #[arg(long)]
     pub(super) skip_bad: bool,
-    /// Threads; one for each core if not given
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub(super) threads: Option<usize>,
 }
@@ -242,26 +246,26 @@ pub(super) struct Npy {
     /// Features to train on (rows x features)
     #[arg(long, value_name = "FILE")]
     pub(super) x: PathBuf,
-    /// Their labels: whole numbers from 0, or text
+    /// Labels of --x: whole numbers from 0, or text
     #[arg(long, value_name = "FILE")]
     pub(super) y: PathBuf,
     /// Features of the split val
     #[arg(long, value_name = "FILE", requires = "y_val")]
     pub(super) x_val: Option<PathBuf>,
-    /// Their labels
+    /// Labels of --x-val
     #[arg(long, value_name = "FILE", requires = "x_val")]
     pub(super) y_val: Option<PathBuf>,
     /// Features of the split test
     #[arg(long, value_name = "FILE", requires = "y_test")]
     pub(super) x_test: Option<PathBuf>,
-    /// Their labels
+    /// Labels of --x-test
     #[arg(long, value_name = "FILE", requires = "x_test")]
     pub(super) y_test: Option<PathBuf>,
     /// Label of the first class: 0 or 1
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
     pub(super) labels_from: u8,
-    /// Subtract a number near the mean from each column whose differences f32 would lose; it is
-    /// stored, and subtracted from what flowreg-predict reads, too
+    /// Subtract a number near its mean from each column whose differences f32 would lose; the
+    /// number is stored, and flowreg-predict subtracts it, too
     #[arg(long)]
     pub(super) center: bool,
     #[command(flatten)]
@@ -278,8 +282,8 @@ pub(super) struct Csv {
     /// Delimiter of values: one character, or tab [default: detected from the header]
     #[arg(long, value_name = "CHARACTER", value_parser = cli::delimiter)]
     pub(super) delimiter: Option<u8>,
-    /// Subtract a number near the mean from each column whose differences f32 would lose; it is
-    /// stored, and subtracted from what flowreg-predict reads, too
+    /// Subtract a number near its mean from each column whose differences f32 would lose; the
+    /// number is stored, and flowreg-predict subtracts it, too
     #[arg(long)]
     pub(super) center: bool,
     #[command(flatten)]
@@ -290,21 +294,21 @@ pub(super) struct Csv {
 pub(super) struct Libsvm {
     #[command(flatten)]
     pub(super) texts: Texts,
-    /// Index of the first feature, 0 or 1; 0 if any line has index 0, else 1, if not given
+    /// Index of the first feature, 0 or 1 [default: 0 if any line has index 0, else 1]
     #[arg(long, value_name = "I")]
     pub(super) first_index: Option<u8>,
-    /// Number of features; as many as the largest index needs if not given
+    /// Number of features [default: as many as the largest index needs]
     #[arg(long, value_name = "N")]
     pub(super) features: Option<usize>,
-    /// Subtract a number near the mean from each feature whose differences f32 would lose; it is
-    /// stored, and subtracted from what flowreg-predict reads, too
+    /// Subtract a number near its mean from each feature whose differences f32 would lose; the
+    /// number is stored, and flowreg-predict subtracts it, too
     #[arg(long)]
     pub(super) center: bool,
     #[command(flatten)]
     pub(super) output: Output,
 }
 
-/// The text of each split.
+/// The texts of the splits.
 #[derive(Args)]
 pub(super) struct Texts {
     /// Text to train on: a file (.gz, .bz2 and .xz too), or - for standard input

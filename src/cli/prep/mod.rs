@@ -1,4 +1,4 @@
-//! `flowreg-prep`: pictures, arrays and text to datasets.
+//! `flowreg-prep`: conversion of pictures, arrays and text to datasets.
 
 mod args;
 
@@ -26,7 +26,7 @@ use self::args::{
     Command, Csv, Demo, Dir, Flowers102, Folder, Libsvm, Npy, Output, Pictures, Prep,
 };
 
-/// Parse the arguments, the program's name first, and run.
+/// Runs the program with these arguments; the first is the program's name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     cli::main("flowreg-prep", args, |args: Prep| match args.command {
         Command::Flowers102(args) => flowers102(&args),
@@ -45,7 +45,7 @@ fn flowers102(args: &Flowers102) -> Result<()> {
     } else {
         Verify::Official
     };
-    // Known before 0.35 GB are fetched: whether there is anything to do.
+    // The output is checked before 0.35 GB are downloaded.
     drop(Staging::begin(
         &args.output.out,
         OutputKind::Dataset,
@@ -135,24 +135,25 @@ fn prepare(photographs: &Photographs, pictures: &Pictures, output: &Output) -> R
     Ok(())
 }
 
-/// By the time that a few photographs take. One that cannot be used is named later.
+/// Prints the forecast of a preparation, extrapolated from eight photographs. Photographs that
+/// cannot be used are reported later.
 fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) -> Result<()> {
-    const TRIED: usize = 8;
+    const SAMPLED: usize = 8;
     let all = photographs.splits.iter().flat_map(|split| &split.rows);
     let rows = all.clone().count();
     let started = Instant::now();
-    let mut tried = 0;
+    let mut sampled = 0;
     let mut loader = Loader::default();
     let mut row = vec![0.0; 3 * options.size * options.size];
-    for (photograph, _) in all.step_by((rows / TRIED).max(1)).take(TRIED) {
+    for (photograph, _) in all.step_by((rows / SAMPLED).max(1)).take(SAMPLED) {
         match loader.load(photograph, options.size, &options.decode, &mut row) {
-            Ok(()) => tried += 1,
+            Ok(()) => sampled += 1,
             Err(Error::Image { .. }) => {}
             Err(Error::Io { .. }) if options.skip_bad => {}
             Err(error) => return Err(error),
         }
     }
-    let each = started.elapsed().as_secs_f64() / f64::from(tried.max(1));
+    let each = started.elapsed().as_secs_f64() / f64::from(sampled.max(1));
     let archive: usize = (photographs.splits.iter())
         .flat_map(|split| &split.rows)
         .filter_map(|(photograph, _)| Some(photograph.bytes.as_ref()?.len()))
@@ -161,10 +162,10 @@ fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) ->
     let memory = row.max(64e6) + archive as f64;
     let seconds = each * rows as f64 / threads as f64;
     cli::forecast(seconds, memory, row * rows as f64);
-    if seconds >= cli::WORTH_A_FORECAST && cfg!(target_arch = "x86_64") && !jpeg::has_simd() {
+    if seconds >= cli::MIN_FORECAST_SECONDS && cfg!(target_arch = "x86_64") && !jpeg::has_simd() {
         cli::info(
-            "  libjpeg was built without SIMD: with it this takes about half the time. Install nasm \
-             and build flowreg again (in a checkout after `cargo clean -p mozjpeg-sys`)",
+            "  libjpeg was built without SIMD, with which this takes about half the time: install \
+             nasm and build flowreg again (in a checkout, after `cargo clean -p mozjpeg-sys`)",
         );
     }
     Ok(())
@@ -240,11 +241,11 @@ fn print_found(found: &Found) {
         spool,
     } = found;
     if *queries > 0 {
-        cli::info(format_args!("qid: of {queries} lines is passed over"));
+        cli::info(format_args!("qid: of {queries} lines is ignored"));
     }
     cli::info(format_args!(
-        "{rows} rows x {features} features, numbered from {first_index}: {bytes} bytes on the disk \
-         with the zeros, and {spool} more while they are written; the texts hold {values} values"
+        "{rows} rows x {features} features, numbered from {first_index}: {bytes} bytes on the disk, \
+         zeros included, and {spool} more during writing; the texts have {values} values"
     ));
 }
 
@@ -275,7 +276,7 @@ fn print_done(out: &Path, prepared: &Prepared, started: Instant) {
     let rows: usize = manifest.splits.iter().map(|split| split.rows).sum();
     let seconds = started.elapsed().as_secs_f64();
     cli::info(format_args!(
-        "{} in {seconds:.1} s ({:.2} ms a row)",
+        "{} in {seconds:.1} s ({:.2} ms per row)",
         out.display(),
         seconds * 1e3 / rows as f64
     ));
@@ -292,7 +293,7 @@ fn verify(args: &Dir) -> Result<()> {
     let splits = &dataset.manifest().splits;
     let rows: usize = splits.iter().map(|split| split.rows).sum();
     cli::info(format_args!(
-        "{}: every byte is as it was written ({} splits, {rows} rows)",
+        "{}: all checksums match ({} splits, {rows} rows)",
         args.dataset.display(),
         splits.len()
     ));

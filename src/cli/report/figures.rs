@@ -7,13 +7,13 @@ use crate::progress::Epoch;
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 400.0;
-/// Left, right, top, bottom.
+/// Margins: left, right, top, bottom.
 const MARGINS: [f64; 4] = [64.0, 16.0, 16.0, 48.0];
-/// A loss that spans more than this factor is drawn on a logarithmic axis.
+/// Ratio of the largest to the smallest loss above which the axis is logarithmic.
 const LOG_FROM: f64 = 30.0;
 const COLOURS: [&str; 2] = ["#21705c", "#b4532a"];
 
-/// Names of a curve's axes.
+/// The title and axis names of a curve.
 #[derive(Clone, Copy)]
 pub(super) struct Axes {
     title: &'static str,
@@ -21,21 +21,22 @@ pub(super) struct Axes {
     y: &'static str,
 }
 
-/// Of SGD.
+/// The axes of an SGD fit.
 pub(super) const EPOCHS: Axes = Axes {
     title: "Loss over the epochs",
     x: "epoch",
     y: "loss",
 };
 
-/// Of a converged fit.
+/// The axes of a converged fit.
 pub(super) const STEPS: Axes = Axes {
     title: "Objective over the steps",
     x: "step",
     y: "objective",
 };
 
-/// Loss over the epochs (objective over the steps), and validation loss where there is one.
+/// The curve of the loss over the epochs (objective over the steps), and of the validation loss if
+/// there is one.
 pub(super) fn curve(history: &[Epoch], axes: Axes) -> String {
     let losses: Vec<(f64, f64)> = (history.iter()).map(|e| (e.epoch as f64, e.loss)).collect();
     let validation: Vec<(f64, f64)> = (history.iter())
@@ -122,11 +123,12 @@ pub(super) fn curve(history: &[Epoch], axes: Axes) -> String {
     svg + "</svg>\n"
 }
 
-/// Rows are true classes, columns predicted ones; a cell's shade is its share of the row.
+/// The confusion matrix. Rows are true classes, columns predicted ones; a cell's shade is its share
+/// of the row.
 pub(super) fn confusion(counts: &BTreeMap<(u32, u32), u32>, names: &[String]) -> String {
     let classes = names.len();
     let cell = (560.0 / classes as f64).min(40.0);
-    // Names are written where a cell is as high as a line of text.
+    // Names are written if a cell is as high as a line of text.
     let named = cell >= 8.0;
     let longest = names
         .iter()
@@ -201,7 +203,7 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     })
 }
 
-/// About five round numbers between two.
+/// About five round numbers from `low` to `high`.
 fn steps(low: f64, high: f64) -> Vec<f64> {
     if high <= low || !(high - low).is_finite() {
         return vec![low];
@@ -218,7 +220,7 @@ fn steps(low: f64, high: f64) -> Vec<f64> {
     (first..=last).map(|i| i as f64 * step).collect()
 }
 
-/// A number without the noise of binary fractions.
+/// A number with at most four decimals.
 fn short(value: f64) -> String {
     match value.abs() {
         size if size != 0.0 && !(1e-3..1e6).contains(&size) => format!("{value:.0e}"),
@@ -229,7 +231,7 @@ fn short(value: f64) -> String {
     }
 }
 
-/// Text of the data as XML text.
+/// A text, escaped for XML.
 fn escaped(text: &str) -> String {
     text.chars()
         .map(|c| match c {
@@ -237,7 +239,7 @@ fn escaped(text: &str) -> String {
             '<' => "&lt;".to_string(),
             '>' => "&gt;".to_string(),
             '"' => "&quot;".to_string(),
-            // XML has no way to say other control characters.
+            // XML cannot represent control characters.
             c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => "\u{fffd}".to_string(),
             c => c.to_string(),
         })
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn one_line_a_loss_and_every_point_inside() {
+    fn a_curve_has_one_line_per_loss_inside_the_figure() {
         for factor in [1.0, 1e3, 0.0, 1e-9] {
             let history: Vec<Epoch> = (0..20)
                 .map(|i| epoch(i, factor * i as f64 + 0.5, Some(1.0)))
@@ -284,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_text() {
+    fn class_names_are_escaped() {
         let counts = BTreeMap::from([((0, 1), 3), ((1, 1), 2)]);
         let names = ["<b>&\"\u{1}".to_string(), "rose".to_string()];
         let svg = confusion(&counts, &names);

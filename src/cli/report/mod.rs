@@ -1,8 +1,8 @@
-//! A run for the eyes: `report.html`, one page that needs nothing else, and its figures as
-//! files for papers.
+//! The report of a run: `report.html`, a page without external resources, and its figures as files
+//! for papers.
 //!
-//! Plain data in, text and pictures out. The page (`page.html`) carries its data as JSON and
-//! draws itself; what comes from data enters it as text, never as markup.
+//! The page (`page.html`) contains its data as JSON, and its script draws them. Text from the data,
+//! such as names of classes and files, is inserted as text, never as markup.
 
 mod figures;
 mod pictures;
@@ -22,47 +22,48 @@ use crate::model::Model;
 use crate::model::evaluate::Scores;
 use crate::progress::Epoch;
 
-/// The page.
+/// File name of the page.
 pub const REPORT: &str = "report.html";
-/// Loss over the epochs, for papers.
+/// File name of the figure of the loss over the epochs.
 pub const CURVE: &str = "curve.svg";
-/// Confusion matrix, for papers.
+/// File name of the figure of the confusion matrix.
 pub const CONFUSION: &str = "confusion.svg";
-/// The weight of each class as a picture, class after class in rows, for papers.
+/// File name of the pictures of the weights, in rows.
 pub const WEIGHTS: &str = "weights.png";
 
 const TEMPLATE: &str = include_str!("page.html");
-/// Mistakes and unsure hits shown.
+/// Limit on the examples of mistakes, and of correct predictions.
 const EXAMPLES: usize = 12;
-/// Points of a curve; of more epochs, those of the extreme losses stay.
+/// Limit on the points of a curve; see [`thinned`].
 const POINTS: usize = 2000;
-/// Files of a run that are read to compare it; larger ones are not ours.
+/// Limit on the size of a file that [`compare`] reads, in bytes.
 const MAX_RUN_FILE: u64 = 256 << 20;
 
-/// What a report shows.
+/// The data of a report.
 #[derive(Clone, Copy, Debug)]
 pub struct Report<'a> {
-    /// Where the rows came from.
+    /// The source of the rows.
     pub source: &'a str,
     /// Options and results.
     pub summary: &'a Summary,
-    /// Every epoch.
+    /// The epochs, or the steps of a converged fit.
     pub history: &'a [Epoch],
-    /// The model, whose [`About`](crate::model::About) names the classes and tells whether its
+    /// The model; its [`About`](crate::model::About) has the class names, and the transform if its
     /// features are pixels.
     pub model: &'a Model,
-    /// The model on the evaluated rows.
+    /// The scores of the evaluated rows.
     pub scores: &'a Scores,
-    /// Those rows.
+    /// The evaluated rows.
     pub rows: &'a Rows<'a>,
-    /// Their files, if they are known.
+    /// The files of the evaluated rows, if known.
     pub files: Option<&'a [String]>,
-    /// The penalty path where there is one: a list of objects with `l2` and other numbers.
+    /// The penalty path, if there is one: objects with `l2` and other numbers.
     pub path: Option<&'a [Value]>,
 }
 
 impl Report<'_> {
-    /// Write the page and its figures into an output in the making; the names of the files.
+    /// Writes the page and its figures into the temporary directory of the run. Returns the names
+    /// of the files.
     ///
     /// Cost: for 102 classes of 128 x 128 pixels about 0.1 s on two cores, most of it for the
     /// pictures of the weights.
@@ -107,13 +108,13 @@ impl Report<'_> {
                 .map(|((label, predicted), n)| [label, predicted, n].map(|v| *v))
                 .collect::<Vec<_>>(),
             "classes": (scores.classes(names.len()).iter())
-                .map(|c| json!({"rows": c.rows, "hits": c.correct, "predicted": c.predicted}))
+                .map(|c| json!({"rows": c.rows, "correct": c.correct, "predicted": c.predicted}))
                 .collect::<Vec<_>>(),
         });
         let encoded: Vec<String> = tiles.par_iter().map(pictures::Picture::data_uri).collect();
         let weights: Vec<Value> = (encoded.iter().enumerate())
             .map(|(output, picture)| {
-                // A logistic model's one output speaks for the second class.
+                // The output of a logistic model is the logit of the second class.
                 let class = output + usize::from(self.model.bias().len() == 1);
                 json!({"name": names[class], "picture": picture})
             })
@@ -134,8 +135,8 @@ impl Report<'_> {
             "evaluation": evaluation,
             "weights": (!weights.is_empty()).then_some(weights),
             "weights_note": format!(
-                "Each class's weight as a picture: brighter pixels speak for the class, darker \
-                 ones against it, grey ones info nothing.{}",
+                "Each class's weight as a picture: brighter pixels raise the logit of the class, \
+                 darker ones lower it, grey ones have no effect.{}",
                 if self.model.bias().len() > tiles.len() { format!(" The first {} classes.", tiles.len()) } else { String::new() }
             ),
             "mistakes": self.examples(&scores.confident_misses(EXAMPLES)),
@@ -183,7 +184,7 @@ struct StepLine {
 }
 
 impl StepLine {
-    /// As the page draws it: over its number.
+    /// The step as a point of the curve.
     fn point(self) -> Epoch {
         Epoch {
             epoch: self.iteration,
@@ -195,8 +196,8 @@ impl StepLine {
     }
 }
 
-/// The page that lays finished runs over one another: their curves, and what differs. Runs of SGD
-/// are drawn as losses over epochs, converged fits as objectives over steps.
+/// The page that compares finished runs: their curves, and the options and results that differ.
+/// Runs of SGD are drawn as losses over epochs, converged fits as objectives over steps.
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::Format`] for a directory that is not a run.
@@ -217,7 +218,7 @@ pub fn compare(runs: &[impl AsRef<Path>]) -> Result<String> {
         let path = directory.join(HISTORY);
         let lines = read(&path)?;
         let lines = lines.lines();
-        // Only SGD has epochs; the page tells them apart in the same way.
+        // Only SGD has epochs; the page distinguishes runs in the same way.
         let history: Vec<Epoch> = if summary.get("epochs").is_some() {
             lines
                 .map(|line| parse(&path, line))
@@ -245,7 +246,7 @@ fn read(path: &Path) -> Result<String> {
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
     serde_json::from_str(text)
-        .map_err(|error| Error::format(path, "json", error, "what flowreg-fit writes"))
+        .map_err(|error| Error::format(path, "json", error, "a file written by flowreg-fit"))
 }
 
 fn run(name: &str, summary: &impl Serialize, history: &[Epoch]) -> Value {
@@ -255,13 +256,13 @@ fn run(name: &str, summary: &impl Serialize, history: &[Epoch]) -> Value {
 /// The first bytes of every page.
 pub const SIGNATURE: &[u8] = b"<!doctype html><!-- flowreg -->";
 
-/// The template with its data. Inside a script element only `<` could end it.
+/// The template with its data. `<` is escaped: it alone could end the script element.
 fn page(data: &Value) -> String {
     let data = data.to_string().replace('<', "\\u003c");
     TEMPLATE.replacen("{{DATA}}", &data, 1)
 }
 
-/// At most [`POINTS`] epochs: of each stretch those of the lowest and of the highest loss.
+/// At most [`POINTS`] epochs: those with the lowest and the highest loss of each stretch.
 fn thinned(history: &[Epoch]) -> Vec<Epoch> {
     if history.len() <= POINTS {
         return history.to_vec();
@@ -294,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_history_keeps_its_spikes() {
+    fn a_thinned_history_keeps_its_extremes() {
         let mut history: Vec<Epoch> = (0..100_000)
             .map(|i| epoch(i, 1.0 / (i + 1) as f64))
             .collect();
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_of_the_data_leaves_its_element() {
+    fn data_cannot_end_the_script_element() {
         let page = page(&json!({"title": "</script><img src=x onerror=alert(1)>"}));
         assert_eq!(page.matches("</script>").count(), 2);
         assert!(!page.contains("<img src=x"));

@@ -1,4 +1,4 @@
-//! Rows and weights of photographs, turned back into pictures.
+//! Pictures of rows and weights.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -9,11 +9,11 @@ use crate::data::pictures::jpeg;
 use crate::data::resample::resize_to_planes;
 use crate::model::Model;
 
-/// Longest side of a picture in the report.
+/// Limit on the side of a picture in the report.
 const SIDE: usize = 128;
-/// Most pictures of weights.
+/// Limit on the pictures of weights.
 const MOST: usize = 400;
-/// Share of a weight's values that the grey scale spans; the few beyond are clipped.
+/// Share of a weight's values that the scale spans; larger values are clipped.
 const SPANNED: f64 = 0.995;
 /// Pixels between the pictures of a sheet.
 const GAP: usize = 4;
@@ -25,7 +25,7 @@ pub(super) struct Picture {
 }
 
 impl Picture {
-    /// From `3 x size x size` bytes, shrunk to what a report shows.
+    /// A picture from `3 x size x size` bytes, reduced to at most [`SIDE`].
     fn from_planes(planes: &[u8], size: usize) -> Picture {
         let interleave = |planes: &[u8], area: usize| -> Vec<u8> {
             (0..area)
@@ -43,16 +43,16 @@ impl Picture {
         }
     }
 
-    /// As a JPEG inside a `data:` address.
+    /// The picture as a JPEG in a `data:` URI.
     pub fn data_uri(&self) -> String {
-        // A picture of noise, as weights are, takes a quarter of what it takes as a PNG.
+        // Pictures of weights are noisy: a JPEG has a quarter of the bytes of a PNG.
         let bytes = jpeg::encode_rgb(&self.values, self.side, self.side, 82.0)
             .expect("memory takes all bytes");
         format!("data:image/jpeg;base64,{}", BASE64_STANDARD.encode(bytes))
     }
 }
 
-/// A row of `3 x size x size` values in 0..=1; `None` if it is no such row.
+/// The picture of a row of `3 x size x size` values in 0..=1; `None` for another number of values.
 pub(super) fn of_row(row: &[f32], transform: &Transform) -> Option<Picture> {
     let planes: Vec<u8> = (row.iter())
         .map(|&value| (value * 255.0).round() as u8)
@@ -61,7 +61,7 @@ pub(super) fn of_row(row: &[f32], transform: &Transform) -> Option<Picture> {
     transform.makes(row.len()).then(picture)
 }
 
-/// The weight of every class (of at most 400); none if the features are no pixels.
+/// The pictures of the weights of the first [`MOST`] classes; none if the features are no pixels.
 pub(super) fn of_weights(model: &Model) -> Vec<Picture> {
     let weight = model.weight();
     let size = match &model.about().transform {
@@ -74,7 +74,7 @@ pub(super) fn of_weights(model: &Model) -> Vec<Picture> {
         .collect()
 }
 
-/// Grey is 0; the scale is the class's own.
+/// The picture of a weight: 0 is grey, and each class has its own scale.
 fn of_weight(weight: &[f32], size: usize) -> Picture {
     let mut sizes: Vec<f32> = weight.iter().map(|w| w.abs()).collect();
     let last = ((sizes.len() - 1) as f64 * SPANNED) as usize;
@@ -86,7 +86,7 @@ fn of_weight(weight: &[f32], size: usize) -> Picture {
     Picture::from_planes(&planes, size)
 }
 
-/// All pictures, in rows on white, as a PNG.
+/// A PNG of all pictures, in rows on white.
 pub(super) fn sheet(pictures: &[Picture]) -> Vec<u8> {
     let side = pictures[0].side;
     let columns = (pictures.len() as f64 * 4.0 / 3.0).sqrt().ceil() as usize;
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_becomes_its_picture() {
+    fn planes_become_interleaved_pixels() {
         let row: Vec<f32> = (0..12).map(|v| v as f32 / 255.0).collect();
         let picture = of_row(&row, &Transform::of_photographs(2)).unwrap();
         assert_eq!(picture.values, [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_have_grey_for_nothing() {
+    fn a_weight_of_zero_is_grey() {
         let picture = of_weight(&[0.0; 12], 2);
         assert!(picture.values.iter().all(|v| *v == 128));
         let weight: Vec<f32> = (0..12).map(|v| (v as f32 - 5.5) / 5.5).collect();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sheet_holds_every_picture() {
+    fn a_sheet_contains_every_picture() {
         let tile = |v| Picture {
             side: 2,
             values: vec![v; 12],

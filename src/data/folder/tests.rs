@@ -158,7 +158,7 @@ fn the_layout_is_derived_or_rejected_as_ambiguous() {
         (
             &vehicles,
             &as_splits,
-            splits("diesel steam", "2 folders beside the splits (bus, car)"),
+            splits("diesel steam", "2 folders outside of the splits (bus, car)"),
         ),
         (&usual, &auto, splits("a b", "")),
         (
@@ -172,7 +172,7 @@ fn the_layout_is_derived_or_rejected_as_ambiguous() {
         (
             &mixed,
             &as_splits,
-            splits("a b", "1 folder beside the splits (more)"),
+            splits("a b", "1 folder outside of the splits (more)"),
         ),
         (&mixed, &named("train=train,val=more"), splits("a b", "")),
         (&mixed, &named("train=train, extra=more"), splits("a b", "")),
@@ -186,12 +186,8 @@ fn the_layout_is_derived_or_rejected_as_ambiguous() {
         assert_eq!(found.photographs.left_out.join("; "), left_out, "{files:?}");
     }
     for (files, options, part) in [
-        (&mixed[..], &auto, "train with names of splits, beside more"),
-        (
-            &three,
-            &auto,
-            "train, test with names of splits, beside more",
-        ),
+        (&mixed[..], &auto, "train with names of splits, and more"),
+        (&three, &auto, "train, test with names of splits, and more"),
         (
             &["val/a/1.png", "val/b/1.png", "test/a/2.png"],
             &auto,
@@ -251,8 +247,8 @@ fn the_layout_is_derived_or_rejected_as_ambiguous() {
         found.layout
     );
     let found = open(tree(&vehicles).path(), &auto).unwrap();
-    let doubt = "classes (bus, car, train); train is taken for a class, because folders beside";
-    assert!(found.layout.contains(doubt), "{}", found.layout);
+    let remark = "classes (bus, car, train); train is a class, because other folders";
+    assert!(found.layout.contains(remark), "{}", found.layout);
     for text in ["", "train", "=a", "train=", "train=a,"] {
         assert!(parse_split_names(text).is_err(), "{text}");
     }
@@ -316,7 +312,7 @@ fn entries_left_out_are_counted_and_named() {
     let left_out = [
         "1 picture outside of class folders (loose.png)",
         "1 folder without pictures (none)",
-        "1 picture in a format that flowreg does not read (a/phone.HEIC)",
+        "1 picture in an unsupported format (a/phone.HEIC)",
         "4 files that are no pictures (a/other/dataset.json, a/text, b/empty/x.md, ...)",
         "3 outputs of flowreg (a/new, a/set, run1)",
     ];
@@ -430,7 +426,7 @@ proptest! {
         let mut counted = 0;
         for sentence in &found.photographs.left_out {
             let count: usize = sentence.split(' ').next().unwrap().parse().unwrap();
-            let is_folders = sentence.contains("folders beside") || sentence.contains("folder beside");
+            let is_folders = sentence.contains("folders outside") || sentence.contains("folder outside");
             if is_folders {
                 let names = sentence.split_once('(').unwrap().1.trim_end_matches(')');
                 for name in names.split(", ") {

@@ -70,7 +70,7 @@ impl Tree {
 /// The kinds of entries that are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
-    Beside,
+    OtherFolder,
     Outside,
     NoPictures,
     OtherPictures,
@@ -86,15 +86,18 @@ impl Kind {
     /// Words for one such entry, and for several.
     fn words(self) -> (&'static str, &'static str) {
         match self {
-            Kind::Beside => ("folder beside the splits", "folders beside the splits"),
+            Kind::OtherFolder => (
+                "folder outside of the splits",
+                "folders outside of the splits",
+            ),
             Kind::Outside => (
                 "picture outside of class folders",
                 "pictures outside of class folders",
             ),
             Kind::NoPictures => ("folder without pictures", "folders without pictures"),
             Kind::OtherPictures => (
-                "picture in a format that flowreg does not read",
-                "pictures in formats that flowreg does not read",
+                "picture in an unsupported format",
+                "pictures in unsupported formats",
             ),
             Kind::NotPictures => ("file that is no picture", "files that are no pictures"),
             Kind::NotFiles => ("pipe, socket or device", "pipes, sockets or devices"),
@@ -114,8 +117,8 @@ impl LeftOut {
     pub fn add(&mut self, kind: Kind, name: impl FnOnce() -> String) {
         let (count, names) = self.0.entry(kind).or_default();
         *count += 1;
-        // More of the folders beside the splits: each may be a class.
-        if names.len() < NAMED || kind == Kind::Beside && names.len() < 10 * NAMED {
+        // More names of folders outside of the splits, because each may be a class.
+        if names.len() < NAMED || kind == Kind::OtherFolder && names.len() < 10 * NAMED {
             names.push(name());
         }
     }
@@ -158,7 +161,7 @@ impl<'a> Walk<'a> {
     pub fn folder(&mut self, path: &Path, above: &mut Vec<files::FolderId>) -> Result<Tree> {
         self.folders += 1;
         if self.folders > MAX_FOLDERS {
-            let expected = "fewer; links to folders that hold links multiply: remove some";
+            let expected = "fewer; links to folders that contain links multiply: remove some";
             let found = format!("more than {MAX_FOLDERS}");
             return Err(Error::format(self.root, "folders", found, expected));
         }

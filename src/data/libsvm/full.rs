@@ -64,11 +64,12 @@ impl FullColumns {
     /// them.
     ///
     /// # Errors
-    /// As [`Columns::settle`] and [`Columns::refuse_beside`], with the index of the feature.
+    /// As [`Columns::shift_or_refuse`] and [`Columns::refuse_other_split`], with the index of the
+    /// feature.
     pub fn end(&mut self, center: bool, path: &Path) -> Result<()> {
         let name = |place: usize| format!("index {}", self.indices[place]);
         if let Some(other) = &self.other {
-            self.columns.refuse_beside(other, path, name)?;
+            self.columns.refuse_other_split(other, path, name)?;
         } else {
             // Only columns with a value in every row.
             for (place, &count) in self.counts.iter().enumerate() {
@@ -76,7 +77,7 @@ impl FullColumns {
                     self.columns.reset(place);
                 }
             }
-            self.shift = self.columns.settle(center, path, name)?;
+            self.shift = self.columns.shift_or_refuse(center, path, name)?;
         }
         let columns = self.indices.len();
         self.other = Some(Columns::shifted(columns, self.shift.as_deref()));

@@ -64,7 +64,7 @@ pub enum Progress {
 pub struct Found {
     /// Rows of all parts.
     pub rows: usize,
-    /// d.
+    /// d: number of features.
     pub features: usize,
     /// Number of values in the texts; all others are 0.
     pub values: u64,
@@ -285,10 +285,7 @@ impl Reading<'_> {
             Some(features) if self.end.saturating_sub(self.first_index()) > features => {
                 let found = format!("index {} beyond `features` {features}", self.end - 1);
                 let needed = self.end - self.first_index();
-                Err(text.refuse(
-                    found,
-                    format!("`features` {needed} at least, or without it"),
-                ))
+                Err(text.refuse(found, format!("at least `features` {needed}, or none")))
             }
             _ => Ok(()),
         }
@@ -314,7 +311,7 @@ impl Reading<'_> {
             Some(memory) => Err(Error::memory(
                 "labels",
                 format!("{rows} rows, {labels} bytes"),
-                format!("at most the {memory} bytes of memory at hand: fewer rows"),
+                format!("at most the {memory} bytes of available memory: fewer rows"),
             )),
         }
     }

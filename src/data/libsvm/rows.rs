@@ -171,7 +171,7 @@ impl RowReader for LibsvmRows {
     fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
         if self.queries > 0 {
-            remarks.push(format!("qid: of {} lines is passed over", self.queries));
+            remarks.push(format!("qid: of {} lines is ignored", self.queries));
         }
         if self.beyond > 0 {
             let (line, index) = self.first_beyond;

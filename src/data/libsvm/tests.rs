@@ -96,11 +96,11 @@ fn zero_based_indices_are_recognized_in_any_part() {
     assert_eq!(rows(&dataset, "train").0, [0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
     assert_eq!(rows(&dataset, "test").0, [3.0, 0.0, 0.0]);
     for (first_index, features) in [(0, 3), (1, 2)] {
-        let told = LibsvmOptions {
+        let options = LibsvmOptions {
             first_index: Some(first_index),
             ..LibsvmOptions::default()
         };
-        let (_dir, made) = prepared(&texts[..1], told);
+        let (_dir, made) = prepared(&texts[..1], options);
         let (dataset, found) = made.unwrap();
         assert_eq!(
             (found.features, first(&dataset)),
@@ -168,11 +168,11 @@ fn invalid_text_is_rejected_with_its_line() {
         assert!(error.to_string().contains(part), "{error}");
         assert_eq!(error.exit_code(), 65);
     }
-    let told = LibsvmOptions {
+    let options = LibsvmOptions {
         first_index: Some(1),
         ..LibsvmOptions::default()
     };
-    let (_dir, made) = prepared(&[b"1 1:1\n2 0:1\n"], told);
+    let (_dir, made) = prepared(&[b"1 1:1\n2 0:1\n"], options);
     let error = made.unwrap_err().to_string();
     assert!(error.contains("line 2: found index 0"), "{error}");
 }

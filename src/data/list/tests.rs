@@ -91,7 +91,7 @@ fn valid_lists_are_parsed_and_invalid_ones_rejected() {
         (&b""[..], "rows: found 0"),
         (b"path,label\n", "rows: found 0"),
         (b"a.jpg\n", "line 1: found 1 field(s)"),
-        (b"a.jpg;rose\n", "with commas between"),
+        (b"a.jpg;rose\n", "separated by commas"),
         (b"a.jpg,rose\nb, c.jpg,lily\n", "line 2: found 3 field(s)"),
         (b"a.jpg,rose,train,4\n", "line 1: found 4 field(s)"),
         (
@@ -122,7 +122,7 @@ fn valid_lists_are_parsed_and_invalid_ones_rejected() {
             b"a.jpg,rose\nb.jpg,nan\n",
             "line 2, the label: found \"nan\"",
         ),
-        (b"a.jpg,NA\nb.jpg,rose\n", "fill in or drop what is missing"),
+        (b"a.jpg,NA\nb.jpg,rose\n", "fill in or drop missing labels"),
         (
             b"a.jpg,1.5\nb.jpg,rose\n",
             "line 1, the label: found \"1.5\", expected a whole number or",
@@ -273,7 +273,7 @@ fn classes_and_splits_follow_from_the_list() {
     // With `skip_bad` the missing file is left out later.
     assert!(found(missing, true).is_ok());
     for (text, part) in [
-        ("image,breed\na.jpg,x\n", "a line of column names"),
+        ("image,breed\na.jpg,x\n", "a header has the columns"),
         (
             "a.jpg,x\n./a.jpg,y\n",
             "line 2: found ./a.jpg, which line 1 has",
@@ -320,7 +320,7 @@ fn unknown_headers_are_rejected_and_spaces_in_names_are_kept() {
         let error = opened("filename_of,species\na.png,x\nb.png,y\n", skip_bad).unwrap_err();
         let error = error.to_string();
         assert!(
-            error.contains("line 1") && error.contains("column names"),
+            error.contains("line 1") && error.contains("a header has the columns"),
             "{error}"
         );
     }

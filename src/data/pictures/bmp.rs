@@ -147,7 +147,7 @@ impl<'a> Header<'a> {
             _ => {
                 let expected =
                     "1, 4, 8, 16, 24 or 32 bits, plain, run-length encoded or with masks";
-                let found = format!("{bits} bits a pixel in compression {compression}");
+                let found = format!("{bits} bits per pixel in compression {compression}");
                 return Err(unknown(found, expected));
             }
         };

@@ -32,7 +32,7 @@ pub fn decode_rgb(
     // The crate panics on a palette that ends within a colour.
     let palette = info.palette.as_ref().map_or(0, |palette| palette.len());
     if info.color_type == ColorType::Indexed && !palette.is_multiple_of(3) {
-        let found = format!("found a palette of {palette} bytes, expected three a colour");
+        let found = format!("found a palette of {palette} bytes, expected three per colour");
         return Err(broken(found));
     }
     let clipped = info.color_type == ColorType::Grayscale && info.bit_depth == BitDepth::Sixteen;

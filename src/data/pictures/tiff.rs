@@ -144,7 +144,7 @@ fn refuse_stray_predictor(decoder: &mut Tiff) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!(
-            "found predictor {predictor} with compression {compression}, expected LZW or deflate beside it; save it as PNG"
+            "found predictor {predictor} with compression {compression}, expected it only with LZW or deflate; save it as PNG"
         ))
     }
 }
@@ -251,14 +251,14 @@ impl Format {
                 FLOAT => "bits, floats",
                 _ => "bits of another kind of number",
             };
-            let beside = match extra.len() {
+            let extras = match extra.len() {
                 0 => String::new(),
-                count => format!(", {count} of them beside the colours ({extra:?})"),
+                count => format!(", {count} of them besides the colours ({extra:?})"),
             };
             let name = photometric_name(photometric);
             let planes = if planar { " in planes" } else { "" };
             return unknown(format!(
-                "{name}{planes}, {samples} samples of {bits} {kind}{beside}"
+                "{name}{planes}, {samples} samples of {bits} {kind}{extras}"
             ));
         }
         // The crate uses the first plane's padding of tiles for later planes too.

@@ -69,7 +69,7 @@ fn bytes_after_a_compressed_stream_are_handled_like_python() {
             match (ending, of(&[junk])) {
                 (".gz", Err(error)) => {
                     let error = error.to_string();
-                    assert!(error.contains("other bytes behind its end"), "{error}");
+                    assert!(error.contains("other bytes after its end"), "{error}");
                 }
                 (".gz", Ok(_)) => panic!("bytes behind a .gz are no text"),
                 (_, read) => assert_eq!(read.unwrap(), 2, "{ending}"),

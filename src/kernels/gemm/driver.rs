@@ -175,9 +175,10 @@ pub fn with_scratch(work: impl FnOnce(&mut Vec<Line>)) {
 }
 
 /// Run the tasks of a product of `multiply_adds` multiply-adds, on the current rayon pool if the
-/// product is long enough (see [`Work`]).
+/// product is long enough (see [`Work`]). The tasks of a triangle differ in length, so a thread may
+/// take each of them from another: rayon would keep neighbours together.
 pub fn for_each_task(tasks: usize, multiply_adds: usize, task: impl Fn(usize) + Sync + Send) {
-    let tasks = (0..tasks).into_par_iter();
+    let tasks = (0..tasks).into_par_iter().with_max_len(1);
     tasks.share(Work::flop(2 * multiply_adds)).for_each(task);
 }
 

@@ -1,7 +1,7 @@
-//! A block of samples: what a thread computes at a time, compiled for every instruction set.
+//! Loss, gradient and Hessian products of a block of samples, compiled for every instruction set.
 //!
-//! The softmax is in `softmax.rs`, the one logistic output in `logistic.rs`. Values of a sample
-//! stand in lanes, so that loops over samples become vectors.
+//! The softmax is in `softmax.rs`, the logistic loss in `logistic.rs`. Arrays have one value per
+//! sample, so that loops over samples are vectorised.
 
 use std::ops::Range;
 
@@ -9,26 +9,27 @@ use crate::kernels::columns::Columns;
 use crate::linalg::vec::{Real, sum};
 use crate::loss::Loss;
 
-/// Samples of a block: long enough stretches of each output's row for the memory's prefetcher.
+/// Largest number of samples of a block: enough consecutive values of each output's row for the
+/// hardware prefetcher.
 pub const WIDTH: usize = 256;
 
-/// A block's value of every sample.
-pub type Lane = [f64; WIDTH];
+/// One value per sample of a block.
+pub type PerSample = [f64; WIDTH];
 
 /// Logits by output and sample.
 pub trait Logits {
-    /// Those of output `j` for a range of samples, by their place in it.
+    /// The logits of output `j` for a range of samples, as a function of the position in the range.
     fn row(&self, j: usize, range: &Range<usize>) -> impl Fn(usize) -> f64;
 }
 
-/// `z + b 1ᵀ`.
-pub struct Still<'a, T> {
+/// The logits `z + b 1ᵀ`.
+pub struct LogitsAt<'a, T> {
     pub z: &'a [T],
     pub bias: &'a [f64],
     pub n: usize,
 }
 
-impl<T: Real> Logits for Still<'_, T> {
+impl<T: Real> Logits for LogitsAt<'_, T> {
     #[inline(always)]
     fn row(&self, j: usize, range: &Range<usize>) -> impl Fn(usize) -> f64 {
         let (z, bias) = (&self.z[j * self.n..][range.clone()], self.bias[j]);
@@ -37,14 +38,14 @@ impl<T: Real> Logits for Still<'_, T> {
     }
 }
 
-/// At `t` along a direction.
-pub struct Along<'a, T> {
-    pub from: Still<'a, T>,
-    pub direction: Still<'a, T>,
+/// The logits `from + t · direction`.
+pub struct LogitsAlong<'a, T> {
+    pub from: LogitsAt<'a, T>,
+    pub direction: LogitsAt<'a, T>,
     pub t: f64,
 }
 
-impl<T: Real> Logits for Along<'_, T> {
+impl<T: Real> Logits for LogitsAlong<'_, T> {
     #[inline(always)]
     fn row(&self, j: usize, range: &Range<usize>) -> impl Fn(usize) -> f64 {
         let (from, direction) = (self.from.row(j, range), self.direction.row(j, range));
@@ -53,12 +54,12 @@ impl<T: Real> Logits for Along<'_, T> {
     }
 }
 
-/// Some samples: WIDTH of them, or the last ones.
+/// A block of consecutive samples: WIDTH of them, or fewer at the end.
 pub struct Block<'a> {
     pub loss: Loss,
     pub outputs: usize,
     pub class_weights: &'a [f64],
-    /// Their sum.
+    /// Sum of the class weights.
     pub all_weights: f64,
     pub smoothing: Option<&'a [f64]>,
     pub labels: &'a [u32],
@@ -66,14 +67,14 @@ pub struct Block<'a> {
     pub range: Range<usize>,
 }
 
-/// What makes probabilities of what [`Block::losses`] kept, one value a sample.
+/// The sums of the exponentials that [`Block::losses`] passed on, from which probabilities follow.
 pub struct Sums {
-    /// The divisor.
-    pub total: Lane,
-    /// All of it but the part of `top`, the most probable output.
-    pub others: Lane,
-    /// Its number.
-    pub top: Lane,
+    /// The sum over all outputs: the divisor of the probabilities.
+    pub total: PerSample,
+    /// The sum over all outputs but `top`.
+    pub others: PerSample,
+    /// The most probable output.
+    pub top: PerSample,
 }
 
 impl Block<'_> {
@@ -83,8 +84,9 @@ impl Block<'_> {
         self.smoothing.map_or(0.0, |alphas| alphas[i])
     }
 
-    /// Losses times shares, and margins; `keep` is given each output's `e` to the logits less
-    /// the largest, or the logistic output's probability of the class that is not the label.
+    /// Writes losses times shares, and margins. `keep` is called with each output and the exponentials
+    /// of its logits minus the largest; for the logistic loss with the probabilities of the class
+    /// other than the label.
     #[inline(always)]
     pub fn losses(
         &self,
@@ -109,19 +111,19 @@ impl Block<'_> {
         }
     }
 
-    /// The sum of the losses, and its slope.
+    /// The sum of the losses, and its derivative in t.
     #[inline(always)]
-    pub fn along<T: Real>(&self, logits: &Along<T>) -> (f64, f64) {
+    pub fn along<T: Real>(&self, logits: &LogitsAlong<T>) -> (f64, f64) {
         let width = self.labels.len();
         let (mut losses, mut margins) = ([0.0; WIDTH], [0.0; WIDTH]);
         // d of the label, Σⱼ eⱼ (dⱼ - d of the label) and Σⱼ wⱼ (dⱼ - d of the label).
-        let mut own: Lane = [0.0; WIDTH];
+        let mut own: PerSample = [0.0; WIDTH];
         if self.loss == Loss::Softmax {
             for (i, &label) in self.labels.iter().enumerate() {
                 own[i] = logits.direction.row(label as usize, &self.range)(i);
             }
         }
-        let (mut expected, mut weighted): (Lane, Lane) = ([0.0; WIDTH], [0.0; WIDTH]);
+        let (mut expected, mut weighted): (PerSample, PerSample) = ([0.0; WIDTH], [0.0; WIDTH]);
         let sums = self.losses(
             logits,
             &mut losses[..width],
@@ -137,7 +139,7 @@ impl Block<'_> {
                 }
             },
         );
-        let mut slopes: Lane = [0.0; WIDTH];
+        let mut slopes: PerSample = [0.0; WIDTH];
         match self.loss {
             Loss::Softmax => {
                 for (i, &share) in self.shares.iter().enumerate() {
@@ -155,8 +157,8 @@ impl Block<'_> {
         (sum(&losses[..width]), sum(&slopes[..width]))
     }
 
-    /// P of what [`Block::losses`] kept there and summed up, G, and the curvatures by sample
-    /// and by output.
+    /// Writes P, from the exponentials in `p` and their sums, G, and the curvatures sᵢ p (1 - p) by
+    /// sample and, with the sums of G, by output.
     #[inline(always)]
     pub fn gradient<T: Real>(
         &self,
@@ -177,7 +179,7 @@ impl Block<'_> {
         }
     }
 
-    /// The Hessian's product with V into `h`, and its sums by output.
+    /// Writes the product of the Hessian with V to `h`, and its sums by output to `of_block`.
     #[inline(always)]
     pub fn hessian<'p, T: Real>(
         &self,
@@ -199,14 +201,15 @@ impl Block<'_> {
     }
 }
 
-/// eˣ for x <= 0, and 0 below e⁻⁷⁰⁸, within 2 units of the last place: without a branch, so that
-/// the compiler makes vectors of it. `x = k ln 2 + r`, and eʳ by its Taylor polynomial, whose
-/// next term is below 2⁻⁵⁷ for |r| <= ln(2)/2.
+/// eˣ for x <= 0 within 2 units in the last place; 0 for x < -708. Without a branch, so that loops are
+/// vectorised. `x = k ln 2 + r`; eʳ is its Taylor polynomial, whose next term is below 2⁻⁵⁷ for
+/// |r| <= ln(2)/2.
 #[inline(always)]
 pub fn exp(x: f64) -> f64 {
-    /// Rounds to an integer when added and subtracted, and leaves it in the lowest bits.
+    /// Adding it rounds to an integer, which is then in the lowest bits; subtract it to get the
+    /// integer.
     const ROUND: f64 = 1.5 * (1u64 << 52) as f64;
-    /// ln 2 in two parts, the first of which k multiplies exactly (fdlibm).
+    /// ln 2 as a sum of two terms; the product of k and the first is exact (fdlibm).
     const LN2: (f64, f64) = (6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10);
     let shifted = x * std::f64::consts::LOG2_E + ROUND;
     let k = shifted - ROUND;

@@ -1,20 +1,20 @@
-//! The one logistic output of a block of samples: the softmax of (0, z).
+//! The logistic loss of a block of samples: one output z, the softmax of (0, z).
 
 use crate::linalg::vec::{Real, sum};
-use crate::loss::risk::block::{Block, Lane, WIDTH, exp};
+use crate::loss::risk::block::{Block, PerSample, WIDTH, exp};
 
 impl Block<'_> {
-    /// Losses times shares and margins of the one logistic output, and its probabilities of the
-    /// class that is not the label.
+    /// Writes losses times shares, and margins. Returns q, the probability of the class other than the
+    /// label.
     #[inline(always)]
     pub fn logistic_losses(
         &self,
         z: impl Fn(usize) -> f64,
         losses: &mut [f64],
         margins: &mut [f64],
-    ) -> Lane {
+    ) -> PerSample {
         let width = self.labels.len();
-        let (mut q, mut small): (Lane, Lane) = ([0.0; WIDTH], [0.0; WIDTH]);
+        let (mut q, mut small): (PerSample, PerSample) = ([0.0; WIDTH], [0.0; WIDTH]);
         for i in 0..width {
             let margin = if self.labels[i] == 1 { z(i) } else { -z(i) };
             margins[i] = margin;
@@ -35,38 +35,38 @@ impl Block<'_> {
         q
     }
 
-    /// The logistic output's target of the class that is not the label.
+    /// The target of the class other than the label.
     #[inline(always)]
     fn other_target(&self, i: usize) -> f64 {
         let other = self.class_weights[1 - (self.labels[i] as usize).min(1)];
         self.alpha(i) * other
     }
 
-    /// The gradient in the logistic output's logit, `q` being the probability of the class that
-    /// is not the label.
+    /// The gradient in the logit of sample `i`, where `q` is the probability of the class other than
+    /// the label.
     #[inline(always)]
     pub fn logistic_gradient(&self, i: usize, q: f64) -> f64 {
-        let against = self.shares[i] * (q - self.other_target(i));
+        let gradient = self.shares[i] * (q - self.other_target(i));
         if self.labels[i] == 1 {
-            -against
+            -gradient
         } else {
-            against
+            gradient
         }
     }
 
-    /// Its gradients, p (1 - p) and curvatures, `q` being the probabilities of the class that is
-    /// not the label; their sums in `of_block`.
+    /// Writes gradients, p (1 - p) and curvatures, where `q` is the probability of the class other
+    /// than the label, and the sums of gradients and curvatures to `of_block`.
     #[inline(always)]
     pub fn logistic_gradients<T: Real>(
         &self,
-        q: &Lane,
+        q: &PerSample,
         p: &mut [T],
         g: &mut [T],
         curvatures: &mut [f64],
         of_block: &mut [f64],
     ) {
         let width = self.labels.len();
-        let mut values: Lane = [0.0; WIDTH];
+        let mut values: PerSample = [0.0; WIDTH];
         for i in 0..width {
             let q = q[i];
             values[i] = self.logistic_gradient(i, q);
@@ -78,11 +78,11 @@ impl Block<'_> {
         of_block[1] = sum(curvatures);
     }
 
-    /// The Hessian's product with `v`, whose p (1 - p) are `p`; its sum.
+    /// Writes the product of the Hessian with `v` to `h`, where `p` is p (1 - p), and returns its sum.
     #[inline(always)]
     pub fn logistic_hessian<T: Real>(&self, p: &[T], v: impl Fn(usize) -> f64, h: &mut [T]) -> f64 {
         let width = self.labels.len();
-        let mut values: Lane = [0.0; WIDTH];
+        let mut values: PerSample = [0.0; WIDTH];
         for i in 0..width {
             values[i] = self.shares[i] * p[i].into() * v(i);
             h[i] = T::of(values[i]);

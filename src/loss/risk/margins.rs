@@ -1,23 +1,23 @@
-//! Margins along a direction: what tells separated classes.
+//! Changes of margins along a direction, which show whether classes are separable.
 
 use crate::linalg::vec::Real;
 use crate::loss::Loss;
 use crate::loss::risk::Risk;
 
-/// How the margins of samples with a share change along a direction: z of the label less z of
-/// another class, over all other classes.
+/// The changes of margins along a direction. A margin is z of the label minus z of another class;
+/// samples with share 0 are left out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MarginChanges {
-    /// The smallest.
+    /// The smallest change.
     pub smallest: f64,
-    /// The largest.
+    /// The largest change.
     pub largest: f64,
-    /// The largest, over the samples of each class, of a sample's smallest.
+    /// For each class, the maximum over its samples of a sample's smallest change.
     pub of_classes: Vec<f64>,
 }
 
 impl Risk<'_> {
-    /// The smallest over the samples with a share of the largest logit.
+    /// The minimum, over samples with a share above 0, of a sample's largest logit.
     pub fn lowest_maximum<T: Real>(&self, z: &[T], bias: &[f64]) -> f64 {
         let n = self.labels.len();
         let maximum = |i: usize| {
@@ -29,8 +29,8 @@ impl Risk<'_> {
         samples.map(maximum).fold(f64::INFINITY, f64::min)
     }
 
-    /// The margins, of samples with a share, that change by `limit` or less along a direction:
-    /// one value for each output and sample, that of the label itself `false`.
+    /// Whether each margin changes by at most `limit` along a direction, for each output and sample;
+    /// `false` for the label's own output and for samples with share 0.
     pub fn tied<T: Real>(&self, d: &[T], d_bias: &[f64], limit: f64) -> Vec<bool> {
         let n = self.labels.len();
         let mut tied = vec![false; d.len()];
@@ -52,8 +52,8 @@ impl Risk<'_> {
         tied
     }
 
-    /// The gradient, in logits z + b 1ᵀ, of half the sum of the squares of tied margins, and its
-    /// sums by output; that half.
+    /// Returns half the sum of the squares of tied margins at the logits z + b 1ᵀ, and writes its
+    /// gradient to `g` and the sums of the gradient by output to `bias`.
     pub fn tied_gradient<T: Real>(
         &self,
         tied: &[bool],
@@ -96,7 +96,7 @@ impl Risk<'_> {
         0.5 * squares
     }
 
-    /// How margins change along a direction. Cost: nc comparisons.
+    /// The changes of margins along a direction. Cost: nc comparisons.
     pub fn margin_changes<T: Real>(&self, d: &[T], d_bias: &[f64]) -> MarginChanges {
         let n = self.labels.len();
         let classes = match self.loss {
@@ -128,7 +128,7 @@ impl Risk<'_> {
         changes
     }
 
-    /// The class whose samples' smallest changes are the largest.
+    /// The class with the largest value in [`MarginChanges::of_classes`].
     pub fn furthest_class(&self, changes: &MarginChanges) -> Option<u32> {
         let outputs = (0u32..).zip(&changes.of_classes);
         let (output, _) = outputs.max_by(|a, b| a.1.total_cmp(b.1))?;

@@ -2,7 +2,7 @@
 
 use crate::kernels::columns::Columns;
 use crate::linalg::vec::{Real, sum};
-use crate::loss::risk::block::{Block, Lane, Logits, Sums, WIDTH, exp};
+use crate::loss::risk::block::{Block, Logits, PerSample, Sums, WIDTH, exp};
 
 impl Block<'_> {
     /// [`Block::losses`] of a softmax.
@@ -17,7 +17,7 @@ impl Block<'_> {
         let c = self.outputs;
         let width = self.labels.len();
         let (mut max, mut second) = ([f64::NEG_INFINITY; WIDTH], [f64::NEG_INFINITY; WIDTH]);
-        let (mut top, mut weighted): (Lane, Lane) = ([0.0; WIDTH], [0.0; WIDTH]);
+        let (mut top, mut weighted): (PerSample, PerSample) = ([0.0; WIDTH], [0.0; WIDTH]);
         for j in 0..c {
             let z = logits.row(j, &self.range);
             let (number, weight) = (j as f64, self.class_weights[j]);
@@ -34,7 +34,7 @@ impl Block<'_> {
                 weighted[i] += weight * z;
             }
         }
-        let (mut others, mut exps): (Lane, Lane) = ([0.0; WIDTH], [0.0; WIDTH]);
+        let (mut others, mut exps): (PerSample, PerSample) = ([0.0; WIDTH], [0.0; WIDTH]);
         for j in 0..c {
             let z = logits.row(j, &self.range);
             let number = j as f64;
@@ -44,24 +44,25 @@ impl Block<'_> {
             }
             keep(j, &exps[..width]);
         }
-        let mut total: Lane = [1.0; WIDTH];
+        let mut total: PerSample = [1.0; WIDTH];
         for (i, (&label, &share)) in self.labels.iter().zip(self.shares).enumerate() {
             let z = logits.row(label as usize, &self.range)(i);
             total[i] += others[i];
-            // Where a logit is no number, no maximum may hide it.
+            // The term 0 · weighted is NaN if a logit is NaN, which the maximum would ignore.
             let smoothed = self.alpha(i) * (self.all_weights * z - weighted[i]) + 0.0 * weighted[i];
             losses[i] = share * (max[i] - z + others[i].ln_1p() + smoothed);
-            margins[i] = match share > 0.0 {
-                true if z < max[i] => z - max[i],
-                true => z - second[i],
-                false => f64::INFINITY,
+            margins[i] = if share > 0.0 && z < max[i] {
+                z - max[i]
+            } else if share > 0.0 {
+                z - second[i]
+            } else {
+                f64::INFINITY
             };
         }
         Sums { total, others, top }
     }
 
-    /// P of what [`Block::softmax_losses`] kept there and summed up, G, and the curvatures by sample
-    /// and by output.
+    /// [`Block::gradient`] of a softmax.
     #[inline(always)]
     pub fn softmax_gradient<T: Real>(
         &self,
@@ -74,15 +75,15 @@ impl Block<'_> {
         let c = self.outputs;
         let width = self.labels.len();
         let (gradients, bias_curvatures) = of_block.split_at_mut(c);
-        let mut values: Lane = [0.0; WIDTH];
+        let mut values: PerSample = [0.0; WIDTH];
         curvatures.fill(0.0);
-        let (mut of_output, mut alpha): (Lane, Lane) = ([0.0; WIDTH], [0.0; WIDTH]);
+        let (mut of_output, mut alpha): (PerSample, PerSample) = ([0.0; WIDTH], [0.0; WIDTH]);
         if let Some(alphas) = self.smoothing {
             alpha[..width].copy_from_slice(alphas);
         }
         for j in 0..c {
             let (label, number, weight) = (j as u32, j as f64, self.class_weights[j]);
-            // What the targets of all other classes add up to, over α.
+            // The sum of the targets of the other classes, divided by α.
             let of_others = self.all_weights - weight;
             let (p, g) = (&mut p.row(j)[..width], &mut g.row(j)[..width]);
             for i in 0..width {
@@ -107,10 +108,10 @@ impl Block<'_> {
         curvatures.iter_mut().for_each(|mean| *mean /= c as f64);
     }
 
-    /// The Hessian's product with V into `h`, and its sums by output.
+    /// [`Block::hessian`] of a softmax.
     ///
-    /// V is taken less its value at the most probable output: p (v - p·v) of a
-    /// sure sample would be the difference of equal numbers.
+    /// The value of V at the most probable output is subtracted first: for p near 1, p (v - p·v) would
+    /// otherwise be a difference of nearly equal numbers.
     #[inline(always)]
     pub fn softmax_hessian<'p, T: Real>(
         &self,
@@ -121,8 +122,8 @@ impl Block<'_> {
         of_block: &mut [f64],
     ) {
         let width = self.labels.len();
-        let mut values: Lane = [0.0; WIDTH];
-        let (mut mean, mut of_top): (Lane, Lane) = ([0.0; WIDTH], [0.0; WIDTH]);
+        let mut values: PerSample = [0.0; WIDTH];
+        let (mut mean, mut of_top): (PerSample, PerSample) = ([0.0; WIDTH], [0.0; WIDTH]);
         for (i, &top) in tops.iter().enumerate() {
             of_top[i] = v.row(top as usize, &self.range)(i);
         }

@@ -1,4 +1,4 @@
-//! Loss, gradient and Hessian against each other and their definitions.
+//! Tests of loss, gradient and Hessian against each other and against their definitions.
 
 use super::block::exp;
 use super::*;
@@ -9,9 +9,9 @@ fn direction(len: usize, seed: u32) -> Vec<f64> {
     values.into_iter().map(f64::from).collect()
 }
 
-/// From 0 to where it is 0, against the standard library's.
+/// Compared with the standard library from 0 to -708.
 #[test]
-fn exp_is_within_two_units_of_the_last_place() {
+fn exp_is_within_two_units_in_the_last_place() {
     let mut worst = 0;
     for i in 0..2_000_000 {
         let x = -708.0 * (f64::from(i) / 2e6).powi(3);
@@ -25,17 +25,16 @@ fn exp_is_within_two_units_of_the_last_place() {
 }
 
 proptest! {
-    /// The gradient is the slope of the loss and the Hessian that of the gradient, by
-    /// central differences; both ways to the loss agree.
+    /// `evaluate` and `along` agree.
     #[test]
-    fn derivatives_are_those_of_the_loss(
+    fn gradient_and_hessian_products_equal_central_differences(
         n in prop_oneof![1usize..6, WIDTH - 1..WIDTH + 3, 2 * WIDTH..2 * WIDTH + 9],
         classes in 2usize..7, smoothing in prop_oneof![Just(0.0), 0.0f64..0.5],
         weighted in any::<bool>(), size in 0.1f64..12.0, seed in any::<u32>(),
     ) {
         let c = Loss::for_classes(classes).outputs(classes);
         let labels: Vec<u32> = (0..n as u32).map(|i| (i * 5 + i / 3) % classes as u32).collect();
-        // Some samples have no weight.
+        // Some samples have weight 0.
         let weights: Vec<f64> = direction(n, seed ^ 3).iter().map(|w| (w + 0.8).max(0.0)).collect();
         let class_weights: Vec<f64> = if weighted { (0..classes).map(|class| [1.0, 0.0, 2.5][class % 3]).collect() } else { vec![1.0; classes] };
         let total: f64 = labels.iter().zip(&weights).map(|(&y, w)| w * class_weights[y as usize]).sum();
@@ -83,7 +82,7 @@ proptest! {
         prop_assert!((of_samples - of_outputs / c as f64).abs() <= 1e-12);
     }
 
-    /// The loss is that of the fits by SGD where samples count alike.
+    /// With equal weights.
     #[test]
     fn equals_the_loss_of_sgd(n in 1usize..150, classes in 2usize..6, seed in any::<u32>()) {
         let c = Loss::for_classes(classes).outputs(classes);
@@ -105,7 +104,7 @@ proptest! {
     }
 }
 
-/// Two classes are two outputs at the logits (0, z), whatever weighs.
+/// With sample weights, class weights and label smoothing.
 #[test]
 fn logistic_is_the_softmax_of_two_outputs() {
     let labels = [0, 1, 1, 0, 1];
@@ -129,11 +128,11 @@ fn logistic_is_the_softmax_of_two_outputs() {
     }
 }
 
-/// What a nearly sure sample has left keeps its digits, with logits in f32 too.
+/// Also with logits in f32.
 #[test]
-fn sure_samples_keep_their_digits() {
+fn probabilities_near_1_keep_their_relative_precision() {
     for margin in [1.0f64, 10.0, 16.0, 30.0, 80.0] {
-        // softmax of (m, 0, -1): the label's p is 1 - tiny.
+        // The softmax of (m, 0, -1), with the label's p near 1.
         let odds = (-margin).exp() + (-margin - 1.0).exp();
         let rest = odds / (1.0 + odds);
         let z = [margin as f32, 0.0, -1.0];
@@ -163,7 +162,7 @@ fn sure_samples_keep_their_digits() {
         near(f64::from(h[2]), -p[0] * p[2]);
         let (_, slope) = risk.along((&z, &[0.0; 3]), (&[1f32, 0.0, 0.0], &[0.0; 3]), 0.0);
         near(slope, -rest);
-        // The one logistic output, both labels alike.
+        // The logistic loss, for both labels.
         let q = (-margin).exp() / (1.0 + (-margin).exp());
         for (label, sign) in [(1, 1.0), (0, -1.0)] {
             let z = [(sign * margin) as f32];
@@ -184,7 +183,7 @@ fn sure_samples_keep_their_digits() {
 }
 
 #[test]
-fn a_logit_that_is_no_number_shows_in_the_loss() {
+fn a_nan_logit_gives_a_nan_loss() {
     for classes in [2, 3] {
         let c = Loss::for_classes(classes).outputs(classes);
         for bad in 0..c {
@@ -199,7 +198,7 @@ fn a_logit_that_is_no_number_shows_in_the_loss() {
 }
 
 #[test]
-fn margin_changes_tell_which_class_runs_away() {
+fn margin_changes_equal_their_definition_by_class() {
     let labels = [0, 1, 2];
     let risk = Risk::new(&labels, &[1.0; 3], &[1.0; 3], 0.0);
     // Only the sample of class 2 moves, towards its label.
@@ -212,7 +211,7 @@ fn margin_changes_tell_which_class_runs_away() {
 }
 
 #[test]
-fn margins_tell_when_samples_are_separated() {
+fn smallest_margin_leaves_out_samples_of_weight_0() {
     let labels = [0, 2, 1];
     let z: Vec<f64> = vec![3.0, -1.0, 0.0, 1.0, 0.0, 0.5, 0.0, 2.0, 9.0];
     let mut at = Eval::new(3, 3);

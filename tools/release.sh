@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The checks before a release that take too long for `.ci/run`: the benchmarks are built, every fuzz
+# target runs for a minute, the kernels' tests run under AddressSanitizer (x86-64 Linux), the Python
+# package is built from its source distribution and the crate from its package. Needs what `.ci/run`
+# needs, cargo-fuzz included. About 25 minutes on two cores after `.ci/run`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cargo bench --locked --no-run
+tools/fuzz.sh 60
+if [ "$(uname -sm)" = "Linux x86_64" ]; then tools/sanitize.sh; fi
+SDIST=1 CARGO_TARGET_DIR="$PWD/capi/target" python/check.sh
+cargo publish --locked --dry-run
