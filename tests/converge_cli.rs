@@ -274,6 +274,17 @@ fn weights_come_from_files_for_every_optimizer() {
     }
 }
 
+/// `--C inf` is `--l2 0`.
+#[test]
+fn an_infinite_c_is_no_penalty() {
+    let world = World::new();
+    world.fit("c", &["--C", "inf"]);
+    world.fit("l2", &["--l2", "0"]);
+    let model = |run: &str| std::fs::read(world.path(run).join("model.safetensors")).unwrap();
+    assert!(model("c") == model("l2"));
+    assert_eq!(json(&world.path("c"), "summary.json")["l2"], 0.0);
+}
+
 #[test]
 fn invalid_options_are_refused() {
     let world = World::new();
@@ -282,6 +293,8 @@ fn invalid_options_are_refused() {
     let newton = |args: &[&'static str]| [&["--optimizer", "newton"], args].concat();
     world.refuses(64, "--l2: found -1", &newton(&["--l2", "-1"]));
     world.refuses(64, "finite", &newton(&["--l2", "nan"]));
+    world.refuses(64, "or inf, which is no penalty", &newton(&["--C", "0"]));
+    world.refuses(64, "or inf for no penalty", &newton(&["--C", "nan"]));
     world.refuses(64, "FROM:TO:COUNT", &newton(&["--l2-path", "1:2"]));
     world.refuses(64, "--val-split or --cv", &newton(&["--l2", "auto"]));
     world.refuses(

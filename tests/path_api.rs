@@ -148,7 +148,7 @@ fn invalid_lists_of_penalties_are_refused() {
         ),
         (Penalty::Cs(vec![0.0]), ["penalty (Cs)", "0 at 0"]),
         (Penalty::Cs(vec![f64::NAN]), ["NaN at 0", "above 0"]),
-        (Penalty::C(-1.0), ["`C`: found -1", "above 0, or infinity"]),
+        (Penalty::C(-1.0), ["`C`: found -1", "above 0, or inf"]),
         (Penalty::Cs(vec![2.0, 2.0]), ["2 twice", "each value once"]),
         (Penalty::Cs(vec![1e-310, 1.0]), ["`C`", "l2 = inf"]),
         (

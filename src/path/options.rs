@@ -189,7 +189,7 @@ impl Penalty {
 }
 
 /// What is expected of values of C.
-const ABOVE_ZERO: &str = "numbers above 0, or infinity, which is no penalty";
+const ABOVE_ZERO: &str = "numbers above 0, or inf, which is no penalty";
 
 fn positive(option: &'static str, value: f64) -> Result<()> {
     if value.is_finite() && value > 0.0 {
@@ -326,7 +326,7 @@ pub(super) fn l2_of_c(cs: &[f64], total: f64) -> Result<Vec<f64>> {
             return Ok(l2);
         }
         let found = format!("{c}, which is l2 = {l2}: the weights of the rows add up to {total}");
-        let expected = "a value whose l2 is a number above 0, or infinity, which is no penalty";
+        let expected = "a value whose l2 is a number above 0, or inf, which is no penalty";
         Err(Error::options("`C`", found, expected))
     };
     Ok(descending(cs.iter().map(l2_of).collect::<Result<_>>()?))
