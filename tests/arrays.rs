@@ -1564,17 +1564,24 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
     succeeds(&world.run(FIT, &plain));
     let found = Model::load(world.path("plain/model.safetensors")).unwrap();
     assert_eq!(found.about().numbers, Some(NumberFormat::default()));
-    world.refuses(65, &["plain/model.safetensors", "another shift"], |world| {
-        let init = [
-            "--init",
+    world.refuses(
+        65,
+        &[
             "plain/model.safetensors",
-            "--epochs",
-            "1",
-            "--out",
-            "other",
-        ];
-        world.run(FIT, &[&["set"], &init[..]].concat())
-    });
+            "a shift other than that of the rows",
+        ],
+        |world| {
+            let init = [
+                "--init",
+                "plain/model.safetensors",
+                "--epochs",
+                "1",
+                "--out",
+                "other",
+            ];
+            world.run(FIT, &[&["set"], &init[..]].concat())
+        },
+    );
     // --init refuses a model of bytes for rows that were not divided.
     let little = |x: &str, more: &[&str]| {
         let (x, y) = (golden_file(x), golden_file("y.npy"));
@@ -1582,15 +1589,29 @@ fn a_shift_is_kept_by_dataset_model_and_onnx() {
         world.run(FIT, &[&rows[..], more].concat())
     };
     succeeds(&little("little_uint8.npy", &["--out", "bytes"]));
-    world.refuses(65, &["bytes/model.safetensors", "another scale"], |_| {
-        let init = ["--init", "bytes/model.safetensors", "--out", "other"];
-        little("little_int16.npy", &init)
-    });
-    world.refuses(65, &["of-x/model.safetensors", "another shift"], |world| {
-        let (x, y) = (golden_file("little_float32.npy"), golden_file("y.npy"));
-        let rows = ["--x", &x, "--y", &y, "--classes", "2"];
-        world.run(FIT, &[&rows[..], &again[..], &["other"]].concat())
-    });
+    world.refuses(
+        65,
+        &[
+            "bytes/model.safetensors",
+            "a scale other than that of the rows",
+        ],
+        |_| {
+            let init = ["--init", "bytes/model.safetensors", "--out", "other"];
+            little("little_int16.npy", &init)
+        },
+    );
+    world.refuses(
+        65,
+        &[
+            "of-x/model.safetensors",
+            "a shift other than that of the rows",
+        ],
+        |world| {
+            let (x, y) = (golden_file("little_float32.npy"), golden_file("y.npy"));
+            let rows = ["--x", &x, "--y", &y, "--classes", "2"];
+            world.run(FIT, &[&rows[..], &again[..], &["other"]].concat())
+        },
+    );
     succeeds(&world.run(FIT, &["export", "of-x", "--out", "exported"]));
     let model = model("of-x");
     let numbers = model.about().numbers.clone().unwrap();

@@ -608,6 +608,31 @@ fn models_that_lose_precision_in_f32_are_precision_limited() {
     problem.status(Optimizer::Newton, 1e-4, Standardize::Both);
 }
 
+/// Times beside features of scale 1. Rounding the weight of such a column to f32 hardly changes F, but
+/// changes the gradient by the square of the column's scale: a bound by that gradient is useless.
+#[test]
+fn a_column_of_large_scale_is_certified() {
+    for (n, d) in [(400, 5), (60, 80)] {
+        for (offset, scale) in [(0.0, 1e6), (1.7e9, 1e6), (0.0, 1e4)] {
+            let mut normal = normal(6);
+            let z: Vec<f64> = (0..n * d).map(|_| normal()).collect();
+            let labels = (0..n)
+                .map(|i| i64::from(z[i * d] + 0.5 * z[i * d + 1] - z[i * d + 2] + normal() > 0.0));
+            let labels = labels.collect();
+            let time = |(at, z): (usize, &f64)| if at % d == 1 { offset + scale * z } else { *z };
+            let problem = Awkward::of(z.iter().enumerate().map(time).collect(), d, labels);
+            for optimizer in BOTH {
+                let status = problem.status(optimizer, 1.0 / n as f64, Standardize::None);
+                assert_eq!(
+                    status,
+                    Status::Converged,
+                    "{n} x {d}, {offset} {scale} {optimizer:?}"
+                );
+            }
+        }
+    }
+}
+
 /// The units of the features do not change the status, with l2 = 0 too.
 #[test]
 fn convergence_does_not_depend_on_units() {

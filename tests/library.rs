@@ -116,6 +116,33 @@ fn labels_and_features_of_any_type_give_one_fit() {
     assert!(error.to_string().contains("row 1, feature 1"), "{error}");
 }
 
+/// Squares of such features overflow in f32: the fit ended at the model that is 0.
+#[test]
+fn features_whose_squares_overflow_are_refused_by_converged_fits() {
+    for (rows, features) in [(20, 30), (30, 5)] {
+        let (mut x, y) = problem(rows, features);
+        x[3 * features + 4] = -2e18;
+        x[7 * features + 4] = 5e18;
+        let samples = Samples::from_labels(&x, features, &y, CLASSES).unwrap();
+        let error = fit_path(&samples, &PathOptions::default(), &mut |_| {}).unwrap_err();
+        let text = error.to_string();
+        for part in [
+            "x: found -2000000000000000000 in row 3, feature 4",
+            "whose largest is 5000000000000000000",
+            "from -1e15 to 1e15",
+            "divide that feature",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        // The advice works.
+        for at in [3, 7] {
+            x[at * features + 4] /= 1e18;
+        }
+        let samples = Samples::from_labels(&x, features, &y, CLASSES).unwrap();
+        fit_path(&samples, &PathOptions::default(), &mut |_| {}).unwrap();
+    }
+}
+
 #[test]
 fn features_that_are_not_finite_are_refused_by_the_fit() {
     let (mut x, y) = problem(20, 30);

@@ -147,7 +147,8 @@ fn invalid_lists_of_penalties_are_refused() {
             ["1 twice", "each value once"],
         ),
         (Penalty::Cs(vec![0.0]), ["penalty (Cs)", "0 at 0"]),
-        (Penalty::Cs(vec![f64::INFINITY]), ["inf at 0", "above 0"]),
+        (Penalty::Cs(vec![f64::NAN]), ["NaN at 0", "above 0"]),
+        (Penalty::C(-1.0), ["`C`: found -1", "above 0, or infinity"]),
         (Penalty::Cs(vec![2.0, 2.0]), ["2 twice", "each value once"]),
         (Penalty::Cs(vec![1e-310, 1.0]), ["`C`", "l2 = inf"]),
         (
@@ -173,6 +174,67 @@ fn invalid_lists_of_penalties_are_refused() {
         one.model,
         fit(&samples, &options(Penalty::Value(0.5))).model
     );
+}
+
+/// An infinite C is no penalty, alone and as the last of a path.
+#[test]
+fn an_infinite_c_is_no_penalty() {
+    let problem = Problem::random(90, 3, 3, 9);
+    let samples = problem.samples();
+    let none = fit(&samples, &options(Penalty::Value(0.0)));
+    let alone = fit(&samples, &options(Penalty::C(f64::INFINITY)));
+    assert_eq!((alone.l2, &alone.model), (0.0, &none.model));
+    let path = PathOptions {
+        folds: stratified(3),
+        ..options(Penalty::Cs(vec![f64::INFINITY, 1e-4]))
+    };
+    let found = fit(&samples, &path);
+    assert_eq!(found.path[1].l2, 0.0);
+    assert!(found.path[1].val_loss < found.path[0].val_loss);
+    assert_eq!(found.l2, 0.0);
+}
+
+/// The models of folds are as precise as `fold_tolerance` asks.
+#[test]
+fn folds_are_solved_to_their_own_tolerance() {
+    let problem = Problem::random(60, 90, 3, 5);
+    let samples = problem.samples();
+    for engine in ENGINES {
+        let shares = [1e-3, 1e-6].map(|fold_tolerance| {
+            let path = PathOptions {
+                engine,
+                fold_tolerance,
+                tolerance: 1e-7,
+                folds: stratified(3),
+                emit: Emit {
+                    models: true,
+                    ..Emit::default()
+                },
+                ..options(Penalty::C(10.0))
+            };
+            let (told, _) = events(&samples, &path);
+            let of_folds = told.iter().filter_map(|event| match event {
+                Event::Solved(solved) if solved.fold.is_some() => {
+                    Some(solved.report.gradient_norm / solved.report.initial_gradient_norm)
+                }
+                _ => None,
+            });
+            of_folds.fold(0.0, f64::max)
+        });
+        assert!(
+            shares[0] > 1e-6 && shares[0] <= 1e-3,
+            "{engine:?} {shares:?}"
+        );
+        assert!(shares[1] <= 1e-6, "{engine:?} {shares:?}");
+    }
+    let error = refused(
+        &samples,
+        &PathOptions {
+            fold_tolerance: 0.0,
+            ..PathOptions::default()
+        },
+    );
+    assert!(error.starts_with("`fold_tolerance`: found 0"), "{error}");
 }
 
 /// Random folds: some rows are in neither set, fitted rows are listed up to three times.

@@ -16,8 +16,8 @@ use crate::progress::run;
 /// that of the weakest penalty.
 #[pyfunction]
 #[pyo3(signature = (
-    x, labels, classes, *, penalty, values, solver="newton", tolerance=1e-5, max_iterations=1000,
-    fit_intercept=true, sample_weight=None, class_weight=None, start=None, folds=None,
+    x, labels, classes, *, penalty, values, solver="newton", tolerance=1e-5, fold_tolerance=1e-3,
+    max_iterations=1000, fit_intercept=true, sample_weight=None, class_weight=None, start=None, folds=None,
     validation=None, held_out=false, models=false, engine="auto", threads=None, callback=None
 ))]
 #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
@@ -30,6 +30,7 @@ pub(crate) fn fit_path<'py>(
     values: Vec<f64>,
     solver: &str,
     tolerance: f64,
+    fold_tolerance: f64,
     max_iterations: usize,
     fit_intercept: bool,
     sample_weight: Option<PyReadonlyArray1<'py, f64>>,
@@ -63,6 +64,7 @@ pub(crate) fn fit_path<'py>(
         fit_intercept,
         weighting: arrays::weighting(sample_weight, class_weight, 0.0)?,
         tolerance,
+        fold_tolerance,
         max_iterations,
         engine: EngineChoice::named(engine).map_err(to_python)?,
         threads,

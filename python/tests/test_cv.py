@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sklearn
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV as Reference
 from sklearn.metrics import get_scorer, log_loss, make_scorer
 from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, StratifiedKFold
@@ -50,6 +51,7 @@ def test_scores_choice_and_model_are_scikit_learns(scoring, classes, weighted):
             if C < 1:
                 size = np.abs(theirs_at).max()
                 np.testing.assert_allclose(centred(ours_at), centred(theirs_at), rtol=0, atol=0.01 * size)
+    np.testing.assert_array_equal(ours.l1_ratios_, [0])
     assert ours.score(x, y) == pytest.approx(get_scorer(scoring)(ours, x, y))
 
 
@@ -144,6 +146,49 @@ def test_shifted_columns():
     np.testing.assert_allclose(*intercepts, atol=0.1)
 
 
+@pytest.mark.parametrize("options", [{"refit": False, "tol": 1e-7}, {"tol": 1e-7, "fold_tol": 0}])
+def test_folds_are_as_precise_as_tol_without_refit_and_as_fold_tol(options):
+    ours = cv(cv=3, scoring="neg_log_loss", **options).fit(X, Y)
+    theirs = reference(X, Y, cv=3, scoring="neg_log_loss", refit=options.get("refit", True))
+    size = np.abs(theirs.coefs_paths_).max()
+    np.testing.assert_allclose(
+        centred(ours.coefs_paths_), centred(theirs.coefs_paths_), rtol=0, atol=1e-5 * size
+    )
+    np.testing.assert_allclose(ours.scores_, theirs.scores_, rtol=1e-5)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=0, atol=1e-5 * size)
+
+
+def test_models_of_folds_that_did_not_converge_are_said():
+    said = "3 of the 3 models of folds, whose mean .*status iteration_limit.*raise max_iter"
+    with pytest.warns(ConvergenceWarning, match=said) as caught:
+        cv(cv=3, refit=False, max_iter=1).fit(X, Y)
+    assert caught[0].filename == __file__
+
+
+def test_no_penalty_can_be_chosen():
+    rows = Y < 2
+    x, y = X[rows][:, :3], Y[rows].copy()
+    y[::4] = 1 - y[::4]
+    model = cv(Cs=[np.inf, 1e-6], scoring="neg_log_loss").fit(x, y)
+    assert model.C_ == np.inf and model.l2_ == 0 and model.gap_ is None
+    np.testing.assert_allclose(model.coef_, flowreg.LogisticRegression(C=np.inf).fit(x, y).coef_)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_class_that_a_fold_does_not_fit_is_warned_of(weighted):
+    y = np.where(np.arange(len(Y)) == 7, 9, Y)
+    weights = np.ones(len(y)) if weighted else None
+    if weighted:
+        # Rows of weight 0 do not count.
+        y[200:210], weights[200:210] = 9, 0
+    with pytest.warns(UserWarning, match="cv: fold 0 fits no row of class 9.*StratifiedKFold") as caught:
+        cv(cv=KFold(4), scoring="neg_log_loss").fit(X, y, weights)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    y[9] = 9 if not weighted else y[9]
+    y[100] = 9
+    cv(cv=KFold(4), scoring="neg_log_loss").fit(X, y, weights)
+
+
 def test_paths_are_left_out_on_request():
     model = cv(store_coefs_paths=False).fit(X, Y)
     assert not hasattr(model, "coefs_paths_")
@@ -193,10 +238,16 @@ def test_groups_by_metadata_routing():
         ({"Cs": []}, "Cs: found"),
         ({"Cs": 0}, "Cs: found 0"),
         ({"Cs": [1, -1]}, "Cs: found"),
-        ({"Cs": [np.inf]}, "Cs: found"),
+        ({"Cs": [1, np.nan]}, "Cs: found .*above 0"),
+        ({"Cs": "many"}, "Cs: found 'many', expected the number of values, or a list"),
+        ({"cv": 2.5}, "'cv' parameter"),
+        ({"refit": "no"}, "'refit' parameter .* must be an instance of 'bool'"),
+        ({"fold_tol": -1}, "'fold_tol' parameter"),
+        ({"n_threads": -3}, "'n_threads' parameter"),
         ({"penalty": None}, "there is no C to choose"),
         ({"penalty": "l1"}, "penalty: found 'l1'"),
         ({"l1_ratios": [0.5]}, "l1_ratio of"),
+        ({"use_legacy_attributes": "warn"}, "'use_legacy_attributes' parameter"),
         ({"use_legacy_attributes": True}, "use_legacy_attributes: found True"),
         ({"solver": "saga"}, "solver: found 'saga'"),
         ({"scoring": "best"}, "best"),

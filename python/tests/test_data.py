@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.preprocessing import MaxAbsScaler
 
 import flowreg
 
@@ -63,11 +64,29 @@ def test_what_is_no_number_is_refused_in_scikit_learns_words(estimator, value, w
 
 
 def test_numbers_beyond_float32_are_refused():
-    with pytest.raises(ValueError, match="too large for dtype.'float32'"):
-        flowreg.LogisticRegression().fit(X.astype(np.float64) * 1e300, Y)
+    for estimator in (flowreg.LogisticRegression(), flowreg.TorchLinear()):
+        with pytest.raises(ValueError, match=r"X: found 4e\+300 in column 0, the largest there"):
+            estimator.fit(X.astype(np.float64) * 1e300, Y)
     model = flowreg.LogisticRegression(C=1e6).fit(X, X[:, 0] > 2)
-    with pytest.raises(ValueError, match="X: found rows whose logits float32 does not hold"):
-        model.predict(np.float32([[3e38, 0, 0, 0, 0, 0, 0]]))
+    assert model.predict(np.float32([[3e38, 0, 0, 0, 0, 0, 0]])) == [True]
+    with pytest.raises(ValueError, match="X: found rows whose logits float64 does not hold"):
+        model.predict([[1e308, 0, 0, 0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("exponent", [16, 18, 25, 37])
+@pytest.mark.parametrize("estimator", [flowreg.LogisticRegression(), flowreg.LogisticRegressionCV(Cs=2)])
+def test_features_whose_squares_overflow_are_refused_by_column(estimator, exponent, dtype):
+    large = X.astype(dtype)
+    large[:, 3] *= dtype(10.0**exponent)
+    advice = "sklearn.preprocessing.MaxAbsScaler"
+    with pytest.raises(ValueError, match=rf"X: found 4e\+{exponent} in column 3, .* at most 1e15.*{advice}"):
+        estimator.fit(large, Y)
+    frame = pd.DataFrame(large, columns=list("abcdefg"))
+    with pytest.raises(ValueError, match="in column 'd'"):
+        estimator.fit(frame, Y)
+    # The advice works.
+    assert estimator.fit(MaxAbsScaler().fit_transform(large), Y).status_ == "converged"
 
 
 def test_verbose_says_what_is_converted_and_done(capfd):

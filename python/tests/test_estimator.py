@@ -99,10 +99,37 @@ def test_feature_names():
         model.predict(frame[list("dcba")])
 
 
-def test_sparse_input_is_refused_by_name():
+@pytest.mark.parametrize("container", [sparse.csr_array, sparse.csc_matrix])
+def test_sparse_input_is_refused_by_name(container):
+    said = r"X: found sparse data of shape \(150, 4\).*X.toarray\(\), which takes 2400 bytes.*sparse_output=False"
     for model in (flowreg.LogisticRegression(), flowreg.TorchLinear()):
-        with pytest.raises(TypeError, match="[Ss]parse data.*toarray"):
-            model.fit(sparse.csr_array(X), Y)
+        with pytest.raises(TypeError, match=said):
+            model.fit(container(X), Y)
+        with pytest.raises(TypeError, match=said):
+            model.fit(X, Y).predict(container(X))
+    with pytest.raises(TypeError, match=r"features: found sparse data.*features.toarray\(\)"):
+        flowreg.fit_linear_probe(container(X), Y)
+
+
+def test_sparsify_and_densify():
+    for model in (
+        flowreg.LogisticRegression(warm_start=True),
+        flowreg.LogisticRegressionCV(Cs=2),
+        flowreg.TorchLinear(lr="auto"),
+    ):
+        model.fit(X, Y)
+        coef, probabilities, labels = model.coef_, model.predict_proba(X), model.predict(X)
+        assert model.sparsify() is model and sparse.issparse(model.coef_)
+        np.testing.assert_allclose(model.predict_proba(X), probabilities, rtol=1e-12)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(X), labels)
+        with pytest.raises(ValueError, match="Input X contains NaN"):
+            model.predict(X * np.nan)
+        if isinstance(model, flowreg.TorchLinear):
+            np.testing.assert_array_equal(model.state_dict()["weight"], coef.astype(np.float32))
+        np.testing.assert_array_equal(model.densify().coef_, coef)
+        # A warm start from a sparse weight.
+        model.sparsify().fit(X, Y)
+        assert isinstance(model.coef_, np.ndarray)
 
 
 def test_copies():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression as Reference
+from sklearn.metrics import log_loss
 
 import flowreg
 
@@ -162,14 +163,22 @@ def test_columns_that_float32_would_round_away_are_shifted():
         ({"penalty": "elasticnet"}, "penalty: found 'elasticnet'"),
         ({"l1_ratio": 0.5}, "l1_ratio of 0.5"),
         ({"dual": True}, "dual: found True"),
-        ({"C": 0}, "C: found 0, expected a number above 0"),
-        ({"C": -1.0}, "C: found -1.0"),
-        ({"C": "1"}, "C: found '1'"),
-        ({"C": np.nan}, "C: found nan"),
-        ({"tol": -1}, "tol: found -1"),
-        ({"max_iter": 1.5}, "max_iter: found 1.5"),
-        ({"n_threads": 0}, "n_threads`: found 0, expected 1..=1024"),
-        ({"class_weight": "even"}, "class_weight: found 'even', expected a dict"),
+        ({"C": 0}, r"'C' parameter .* in the range \(0.0, inf\]. Got 0 instead"),
+        ({"C": -1.0}, "'C' parameter .* Got -1.0"),
+        ({"C": "1"}, "'C' parameter .* Got '1'"),
+        ({"C": np.nan}, "'C' parameter .* Got nan"),
+        ({"tol": -1}, "'tol' parameter .* Got -1"),
+        ({"max_iter": 1.5}, "'max_iter' parameter .* must be an int .* Got 1.5"),
+        ({"max_iter": 10**30}, "'max_iter' parameter .* must be an int in the range"),
+        ({"n_threads": 0}, r"'n_threads' parameter .* in the range \[1, 1024\] or None. Got 0"),
+        ({"n_threads": -3}, "'n_threads' parameter .* Got -3"),
+        ({"n_threads": 2.5}, "'n_threads' parameter .* must be an int .* Got 2.5"),
+        ({"n_jobs": 2.5}, "'n_jobs' parameter .* Got 2.5"),
+        ({"fit_intercept": "no"}, "'fit_intercept' parameter .* must be an instance of 'bool'"),
+        ({"warm_start": "x"}, "'warm_start' parameter .* must be an instance of 'bool'"),
+        ({"verbose": -1}, "'verbose' parameter .* Got -1"),
+        ({"callback": 3}, "'callback' parameter .* must be a callable or None"),
+        ({"class_weight": "even"}, "'class_weight' parameter .* Got 'even'"),
         ({"class_weight": {0: 1, 2: 1}}, "class_weight: found a weight for 2, expected labels of y"),
         ({"class_weight": {0: -1}}, "class_weight"),
     ],
@@ -178,6 +187,63 @@ def test_parameters_that_make_no_sense_are_refused(options, message):
     X, y = problem(20, 2, 2)
     with pytest.raises(ValueError, match=message):
         flowreg.LogisticRegression(**options).fit(X, y)
+
+
+def test_parameters_of_numpy_are_taken():
+    X, y = problem(20, 2, 2)
+    expected = flowreg.LogisticRegression(max_iter=50, n_threads=2).fit(X, y)
+    model = flowreg.LogisticRegression(
+        C=np.float32(1), tol=np.float64(1e-5), max_iter=np.int64(50), n_threads=np.uint8(2),
+        n_jobs=np.int32(5000), fit_intercept=np.bool_(True), verbose=False,
+    ).fit(X, y)
+    np.testing.assert_array_equal(model.coef_, expected.coef_)
+    # As scikit-learn has it.
+    np.testing.assert_array_equal(flowreg.LogisticRegression(C=True).fit(X, y).coef_, expected.coef_)
+
+
+def test_numbers_of_threads_beyond_reason_are_taken_as_the_most(monkeypatch):
+    X, y = problem(20, 2, 2)
+    for name in ("FLOWREG_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, str(10**30))
+        flowreg.LogisticRegression().fit(X, y)
+        monkeypatch.delenv(name)
+    flowreg.LogisticRegression(n_jobs=10**30).fit(X, y)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.filterwarnings("ignore:float32 allows no better optimum")
+@pytest.mark.parametrize("offset", [0.0, 1e4, -3e5])
+def test_probabilities_are_as_precise_as_the_gap(offset, classes):
+    X, y = problem(300, 4, classes, seed=8)
+    X += np.float32(offset)
+    C = 10.0
+    model = flowreg.LogisticRegression(C=C, tol=1e-8).fit(X, y)
+    probabilities = model.predict_proba(X)
+    assert probabilities.dtype == np.float64
+    loss = log_loss(y, probabilities)
+    found = loss + model.l2_ / 2 * (model.coef_.astype(np.float64) ** 2).sum()
+    assert abs(found - model.objective_) <= min(model.gap_, 1e-10) + 1e-14
+
+
+# L-BFGS takes about a thousand steps on the wide one.
+@pytest.mark.parametrize(
+    "shape, solver", [((400, 5), "newton"), ((400, 5), "lbfgs"), ((60, 80), "newton")]
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_column_of_times_beside_standardised_ones(dtype, shape, solver):
+    X, y = problem(*shape, 3, seed=11)
+    rng = np.random.default_rng(12)
+    X = X.astype(np.float64)
+    X[:, 1] = 1.7e9 + 1e6 * rng.standard_normal(len(X))
+    X = X.astype(dtype)
+    model = flowreg.LogisticRegression(solver=solver).fit(X, y)
+    assert model.status_ == "converged" and model.gap_ < 1e-3 * model.objective_
+    centred = X.astype(np.float64) - X.astype(np.float64).mean(axis=0)
+    expected = Reference(solver="newton-cholesky", tol=1e-10, max_iter=1000).fit(centred, y)
+    ours, theirs = (
+        objective(m, x, y, None, None, 1.0) for m, x in ((model, X), (expected, centred))
+    )
+    assert ours - theirs <= model.gap_ * len(y) + 1e-9 * theirs
 
 
 def test_the_result_does_not_depend_on_the_number_of_threads(monkeypatch):

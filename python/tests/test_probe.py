@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
+from sklearn.exceptions import DataConversionWarning
 from sklearn.linear_model import LogisticRegression as Reference
 from sklearn.model_selection import KFold
 
@@ -169,7 +170,56 @@ def test_what_does_not_fit_together_is_refused():
         (TRAIN, {"val": (X[:, 1:], Y)}, "val: found 63 features, expected 64"),
         (TRAIN, {"val": "val"}, "val: found 'val', expected a pair"),
         (TRAIN, {"val": VAL, "cv": 3}, "val and cv: found both"),
-        (TRAIN, {"protocol": "best"}, "protocol: found 'best'"),
+        (TRAIN, {"protocol": "best"}, "'protocol' parameter of fit_linear_probe .* Got 'best'"),
+        (TRAIN, {"seed": -1}, "'seed' parameter of fit_linear_probe must be an int .* Got -1"),
+        (TRAIN, {"seed": 0.5}, "'seed' parameter .* Got 0.5"),
+        (TRAIN, {"n_threads": -3}, "'n_threads' parameter .* Got -3"),
+        (TRAIN, {"max_iter": 2.5}, "'max_iter' parameter .* Got 2.5"),
+        (TRAIN, {"fit_intercept": "no"}, "'fit_intercept' parameter"),
+        (TRAIN, {"cv": 0}, "'cv' parameter of fit_linear_probe"),
+        (TRAIN, {"Cs": "all"}, "Cs: found 'all', expected the number of values, or a list"),
+        ((X, Y + 0.5), {}, "Unknown label type: continuous"),
     ]:
         with pytest.raises(ValueError, match=message):
             fit_linear_probe(*arguments, **options)
+
+
+def test_labels_may_be_a_column():
+    expected = fit_linear_probe(*TRAIN, val=VAL, Cs=[0.1, 1.0])
+    with pytest.warns(DataConversionWarning, match=r"labels: found a column.*pass labels.ravel") as caught:
+        probe = fit_linear_probe(X[:350], Y[:350, None], val=(X[350:], Y[350:, None]), Cs=[0.1, 1.0])
+    assert probe.table == expected.table and {w.filename for w in caught} == {__file__}
+
+
+def test_data_of_which_a_tenth_holds_no_row_of_each_class():
+    rows = np.concatenate([np.flatnonzero(Y == k)[:4] for k in range(3)])
+    with pytest.raises(ValueError, match="found 12 rows, a tenth of which is 2, .* 3 classes.*pass val"):
+        fit_linear_probe(X[rows], Y[rows])
+    rare = np.where(np.arange(500) == 3, 99, Y)
+    with pytest.raises(ValueError, match="found 1 row of class 99, expected two or more.*pass val"):
+        fit_linear_probe(X, rare)
+    # The advice works.
+    folds = KFold(3, shuffle=True, random_state=0)
+    assert fit_linear_probe(X[rows], Y[rows], cv=folds, Cs=[1.0]).C == 1
+    assert fit_linear_probe(X[rows], Y[rows], val=VAL_OF_3, Cs=[1.0]).C == 1
+
+
+VAL_OF_3 = (X[350:][Y[350:] < 3], Y[350:][Y[350:] < 3])
+
+
+def test_classes_that_are_not_fitted_are_warned_of():
+    rows = TRAIN[1] < 4
+    with pytest.warns(UserWarning, match="val: found class 4, expected classes of the fitted rows") as caught:
+        fit_linear_probe(TRAIN[0][rows], TRAIN[1][rows], val=VAL, protocol="clip")
+    assert len(caught) == 1 and caught[0].filename == __file__
+    rare = np.where(np.arange(500) == 3, 99, Y)
+    with pytest.warns(UserWarning, match="cv: fold 0 fits no row of class 99"):
+        fit_linear_probe(X, rare, cv=KFold(3), Cs=[0.1, 1.0])
+
+
+def test_no_penalty_may_be_tried():
+    noisy = np.where(np.arange(500) % 3 == 0, Y[::-1], Y) % 2
+    probe = fit_linear_probe(X[:, 10:14], noisy, cv=3, Cs=[1e-9, np.inf])
+    assert probe.table["C"] == [1e-9, np.inf]
+    probe.model.sparsify()
+    assert probe.state_dict()["weight"].shape == (1, 4)

@@ -200,18 +200,36 @@ def test_weights_of_classes_and_samples():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"lr": "fast"}, "lr: found 'fast'"),
-        ({"lr": -1}, "`lr`: found -1"),
-        ({"schedule": "linear"}, 'schedule: found "linear"'),
-        ({"init": "ones"}, 'init: found "ones"'),
-        ({"engine": "gpu"}, "`engine`: found gpu"),
+        ({"lr": "fast"}, "'lr' parameter .* Got 'fast'"),
+        ({"lr": -1}, "'lr' parameter .* Got -1"),
+        ({"schedule": "linear"}, "'schedule' parameter .* Got 'linear'"),
+        ({"init": "ones"}, "'init' parameter .* Got 'ones'"),
+        ({"engine": "gpu"}, "'engine' parameter .* Got 'gpu'"),
         ({"nesterov": True}, "`nesterov`"),
-        ({"batch_size": 0}, "`batch_size`: found 0"),
+        ({"bias": "no"}, "'bias' parameter .* must be an instance of 'bool'"),
+        ({"dampening": np.inf, "momentum": 0.9}, "`dampening`: found inf"),
+        *[
+            ({name: value}, f"'{name}' parameter of TorchLinear must be an int .* Got {value}")
+            for name in (
+                "epochs", "batch_size", "step_size", "warmup", "seed", "early_stopping", "n_threads"
+            )
+            for value in (-3, 2.5, 10**30)
+        ],
+        ({"batch_size": 0}, "'batch_size' parameter .* Got 0"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         flowreg.TorchLinear(**options).fit(X, Y)
+
+
+def test_parameters_of_numpy_are_taken():
+    options = {"epochs": 3, "batch_size": 7, "seed": 2, "step_size": 2, "warmup": 1, "n_threads": 2}
+    model = flowreg.TorchLinear(**{name: np.int16(value) for name, value in options.items()})
+    expected = flowreg.TorchLinear(**options).fit(X, Y)
+    np.testing.assert_array_equal(model.fit(X, Y).coef_, expected.coef_)
+    model = flowreg.TorchLinear(lr=np.float32(0.5), momentum=np.float64(0.1), bias=np.bool_(False))
+    model.fit(X, Y)
 
 
 def test_divergence_is_an_error():

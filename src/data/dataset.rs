@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
 
+use crate::design::rows::is_usable;
 use crate::design::samples::{Rows, Samples, beyond_memory, position};
 use crate::error::{Error, Result};
 use crate::io::blocks;
@@ -268,7 +269,7 @@ impl Split {
             return Err(Error::format(&self.y_path, "labels", found, expected));
         }
         let samples = Samples::of_any_classes(Rows::new(x), &self.y, self.classes)?;
-        samples.known_finite().first_classes(classes)
+        samples.known_usable().first_classes(classes)
     }
 
     /// The file of the labels.
@@ -331,11 +332,6 @@ pub(crate) fn usable(value: f64) -> &'static str {
     } else {
         "a number between -1e15 and 1e15, whose square f32 can hold; fill in or drop missing values, scale larger ones"
     }
-}
-
-/// Whether a value can be a feature: between -1e15 and 1e15, so that f32 can hold its square.
-pub fn is_usable(value: f32) -> bool {
-    value.abs() <= 1e15
 }
 
 /// The place of the first unusable feature, over all threads; `usize::MAX` if there is none.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::data::columns::Columns;
-use crate::data::dataset::{BYTES, NumberFormat, is_usable, usable};
+use crate::data::dataset::{BYTES, NumberFormat, usable};
+use crate::design::rows::is_usable;
 use crate::error::{Error, Result};
 
 /// A sequential reader of rows.

@@ -29,8 +29,8 @@ pub struct Rows<'a> {
     stride: usize,
     /// Row numbers in `values`; `None` means all rows in order.
     index: Option<Vec<u32>>,
-    /// Whether the features are known to be finite.
-    pub(super) finite: bool,
+    /// Whether the features are known to be usable: see [`is_usable`].
+    pub(super) known_usable: bool,
 }
 
 /// The position of the first value for which `test` is false. A pass without branches comes first,
@@ -44,6 +44,12 @@ pub(crate) fn position(values: &[f32], test: impl Fn(f32) -> bool) -> Option<usi
     }
 }
 
+/// Whether a value can be a feature of a dataset and of a converged fit: from -1e15 to 1e15, so that
+/// f32 can hold its square.
+pub fn is_usable(value: f32) -> bool {
+    value.abs() <= 1e15
+}
+
 impl<'a> Rows<'a> {
     /// All rows of a matrix.
     pub fn new(x: MatRef<'a>) -> Self {
@@ -53,7 +59,7 @@ impl<'a> Rows<'a> {
             features: x.cols(),
             stride: x.cols(),
             index: None,
-            finite: false,
+            known_usable: false,
         }
     }
 
@@ -85,7 +91,7 @@ impl<'a> Rows<'a> {
             features,
             stride,
             index: None,
-            finite: false,
+            known_usable: false,
         })
     }
 
@@ -116,29 +122,51 @@ impl<'a> Rows<'a> {
         &self.values[i * self.stride..][..self.features]
     }
 
-    /// Refuse features that are no finite numbers, once. Cost: X is read once, if it was not known
-    /// to be finite.
+    /// Refuse features that are no finite numbers. Cost: X is read once, unless its features are
+    /// known to be usable.
     ///
     /// # Errors
     /// [`Error::Shape`] naming the first by row and column.
     pub(crate) fn check_finite(&self, what: &'static str) -> Result<()> {
-        if self.finite {
+        self.refuse(what, self.first_bad(f32::is_finite))
+    }
+
+    /// Refuse features that are not usable (see [`is_usable`]). Cost: as [`Rows::check_finite`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] naming the first by row and column, and the largest value of that column.
+    pub(crate) fn check_usable(&self, what: &'static str) -> Result<()> {
+        self.refuse(what, self.first_bad(is_usable))
+    }
+
+    /// The error for the feature at this row and column, if there is one.
+    fn refuse(&self, what: &'static str, bad: Option<(usize, usize)>) -> Result<()> {
+        let Some((row, column)) = bad else {
             return Ok(());
+        };
+        let value = self.row(row)[column];
+        let found = format!("{value} in row {row}, feature {column}");
+        if !value.is_finite() {
+            return Err(Error::shape(what, found, "finite numbers"));
+        }
+        let values = (0..self.len()).map(|i| self.row(i)[column].abs());
+        let largest = values.fold(0.0, f32::max);
+        Err(Error::shape(
+            what,
+            format!("{found}, whose largest is {largest}"),
+            "numbers from -1e15 to 1e15, whose squares f32 can hold: divide that feature by a power of ten",
+        ))
+    }
+
+    /// The row and the column of the first feature that fails the test.
+    fn first_bad(&self, test: impl Fn(f32) -> bool + Copy + Sync) -> Option<(usize, usize)> {
+        if self.known_usable {
+            return None;
         }
         let rows = (0..self.len()).into_par_iter();
         let rows = rows.share(Work::bytes(4 * self.len() * self.features()));
-        let bad = rows
-            .map(|i| position(self.row(i), f32::is_finite))
-            .collect();
-        let first = (bad.iter().enumerate()).find_map(|(row, column)| Some((row, (*column)?)));
-        match first {
-            None => Ok(()),
-            Some((row, column)) => Err(Error::shape(
-                what,
-                format!("{} in row {row}, feature {column}", self.row(row)[column]),
-                "finite numbers",
-            )),
-        }
+        let bad = rows.map(|i| position(self.row(i), test)).collect();
+        (bad.iter().enumerate()).find_map(|(row, column)| Some((row, (*column)?)))
     }
 
     /// The largest |x_i|² of the rows i for which `keep(i)` is true. Cost: these rows are read once.

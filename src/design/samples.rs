@@ -45,6 +45,12 @@ impl Splits<'_> {
         (self.validation).map_or(Ok(()), |rows| rows.x().check_finite("validation x"))
     }
 
+    /// Refuse features that are not usable, in the pool that the caller stands in.
+    pub(crate) fn check_usable(self) -> Result<()> {
+        self.train.x().check_usable("x")?;
+        (self.validation).map_or(Ok(()), |rows| rows.x().check_usable("validation x"))
+    }
+
     /// Refuse validation rows of another shape.
     pub(crate) fn check_shapes(self) -> Result<()> {
         let shape = |s: &Samples| format!("{} features, {} classes", s.features(), s.classes());
@@ -185,9 +191,10 @@ impl<'a> Samples<'a> {
         Samples::of_any_classes(x, labels, classes)?.checked()
     }
 
-    /// The same samples, whose features are known to be finite.
-    pub(crate) fn known_finite(mut self) -> Self {
-        self.x.finite = true;
+    /// The same samples, whose features are known to be usable: see
+    /// [`is_usable`](crate::design::rows::is_usable).
+    pub(crate) fn known_usable(mut self) -> Self {
+        self.x.known_usable = true;
         self
     }
 

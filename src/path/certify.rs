@@ -74,11 +74,16 @@ impl<S: Problem> PathSolver<'_, '_, S> {
     /// The certified model of the point. `weight` is the weight of the point if it was computed
     /// before; its bias is the best one for that weight. If the f32 weight does not reach the
     /// tolerance, it is computed once more in f64.
+    ///
+    /// The gap's bound by the model's own gradient is far too large where features have large scales:
+    /// rounding a weight to f32 hardly changes F, but it changes the gradient by the square of the
+    /// scale. If it does not suffice, F is compared with the dual objective at the solver's point
+    /// instead. Where rounding ended a solve whose products are small, it goes on in f64 first.
     pub(super) fn certify(
         &mut self,
         risk: &Risk,
         point: &Point<S::Real>,
-        (l2, found): (f64, SolveReport),
+        (l2, mut found): (f64, SolveReport),
         weight: Option<Vec<f32>>,
     ) -> Result<Certified> {
         let stop = StoppingCriteria {
@@ -92,21 +97,17 @@ impl<S: Problem> PathSolver<'_, '_, S> {
             l2,
             tolerance: stop.largest_gap(1.0),
         };
-        let measure = |problem: &mut S, weight: Option<Vec<f32>>, exact: bool| -> Result<_> {
-            let weight = match weight {
-                Some(weight) => weight,
-                None => problem.weight(&point.w, self.design, exact)?,
-            };
+        let measure = |problem: &mut S, weight: Vec<f32>, b: &[f64], exact: bool| {
             let precision = if exact {
                 Precision::Double
             } else {
                 Precision::Single
             };
             let square = |g: &[f64]| problem.adjoint_square(g);
-            let certificate = certifier.certify(&weight, &point.b, precision, square);
-            Ok((weight, certificate))
+            let certificate = certifier.certify(&weight, b, precision, square);
+            (weight, certificate)
         };
-        let falls_short = |certificate: &Certificate| match found.status {
+        let falls_short = |certificate: &Certificate, status: Status| match status {
             Status::Converged if l2 > 0.0 => {
                 let allowed = stop.largest_gap(certificate.objective);
                 certificate.gap.is_none_or(|gap| gap > allowed)
@@ -114,11 +115,48 @@ impl<S: Problem> PathSolver<'_, '_, S> {
             Status::Separable => certificate.smallest_margin <= 0.0,
             _ => false,
         };
-        let weight = weight.map(|weight| risk.rows_of_present(weight, self.design.mean().len()));
         let small = self.is_small(risk);
-        let (mut weight, mut certificate) = measure(self.problem, weight, small)?;
-        if !small && falls_short(&certificate) {
-            (weight, certificate) = measure(self.problem, None, true)?;
+        let weight = match weight {
+            Some(weight) => risk.rows_of_present(weight, self.design.mean().len()),
+            None => self.problem.weight(&point.w, self.design, small)?,
+        };
+        let (mut weight, mut certificate) = measure(self.problem, weight, &point.b, small);
+        if !small && falls_short(&certificate, found.status) {
+            let exact = self.problem.weight(&point.w, self.design, true)?;
+            (weight, certificate) = measure(self.problem, exact, &point.b, true);
+        }
+        let is_limited = found.status == Status::PrecisionLimited;
+        // A gradient that was rounding counted as small.
+        let is_rounding = found.status == Status::Converged
+            && found.gradient_norm > stop.tolerance * found.initial_gradient_norm;
+        if l2 > 0.0 && (is_limited || is_rounding || falls_short(&certificate, found.status)) {
+            let refined = if small {
+                (self.problem).refine(self.design, risk, l2, point, stop)?
+            } else {
+                None
+            };
+            let (logits, b) = match refined {
+                None => (point.z.iter().map(|&z| z.into()).collect(), point.b.clone()),
+                Some((refined, report)) => {
+                    let exact = self.problem.weight(&refined.w, self.design, true)?;
+                    (weight, certificate) = measure(self.problem, exact, &refined.b, true);
+                    found.iterations += report.iterations;
+                    if report.status == Status::Converged {
+                        found.status = Status::Converged;
+                    }
+                    (refined.z, refined.b)
+                }
+            };
+            let dual = certifier.dual(&logits, &b, |g| self.problem.adjoint_square(g));
+            let gap = (certificate.objective - dual).max(0.0) + certificate.rounding;
+            if certificate.gap.is_none_or(|other| gap < other) {
+                certificate.gap = Some(gap);
+            }
+            // Both tests of a converged fit hold, on the model itself.
+            let is_flat = certificate.gradient_norm <= stop.tolerance * found.initial_gradient_norm;
+            if is_limited && is_flat && !falls_short(&certificate, Status::Converged) {
+                found.status = Status::Converged;
+            }
         }
         let mut report = SolveReport {
             measured_on: MeasuredOn::Model,
@@ -149,7 +187,7 @@ impl<S: Problem> PathSolver<'_, '_, S> {
                 }
             }
         }
-        if falls_short(&certificate) {
+        if falls_short(&certificate, found.status) {
             report.status = Status::PrecisionLimited;
         }
         let limit = (report.status == Status::PrecisionLimited).then_some(match found.status {

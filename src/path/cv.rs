@@ -21,8 +21,6 @@ impl<S: Problem> PathSolver<'_, '_, S> {
     /// rows of the fold and gives the logits of all rows. Balanced class weights and the scale of
     /// the features are those of the fitted rows.
     pub(super) fn cross_validate(&mut self, folds: &Folds) -> Result<()> {
-        /// Scores differ between folds by far more than by this tolerance.
-        const TOLERANCE: f64 = 1e-3;
         let train = self.splits.train;
         self.warn_of_rare_classes(folds);
         let penalties = self.penalties()?;
@@ -57,7 +55,7 @@ impl<S: Problem> PathSolver<'_, '_, S> {
                 let spec = SolveSpec {
                     l2,
                     fold: Some(number),
-                    tolerance: self.options.tolerance.max(TOLERANCE),
+                    tolerance: self.options.tolerance.max(self.options.fold_tolerance),
                 };
                 self.solve(&risk, spec, |solver, found, report| {
                     // At the end of a solve `z` has the logits of all rows.

@@ -105,7 +105,8 @@ pub enum Limit {
 ///
 /// # Errors
 /// [`Error::Options`] for invalid options, [`Error::Memory`] if the matrices of the engine do not
-/// fit the memory, [`Error::Shape`] for rows, labels or weights of different lengths,
+/// fit the memory, [`Error::Shape`] for rows, labels or weights of different lengths and for
+/// features that are NaN or not from -1e15 to 1e15,
 /// [`Error::Tensors`] and [`Error::Format`] for a checkpoint that is damaged or of another fit,
 /// [`Error::Io`] if a checkpoint cannot be written, [`Error::Interrupted`] if the callback or
 /// [`PathOptions::cancel`] stopped the fit.
@@ -134,7 +135,7 @@ fn fit_splits(splits: Splits, options: &PathOptions, observer: &mut Observer) ->
     }
     Isa::chosen()?;
     threads::run(options.threads, length(splits), || {
-        splits.check_finite()?;
+        splits.check_usable()?;
         let threads = threads::current();
         let gemm = Gemm::new(options.backend, threads);
         let checkpoints = options.checkpoints.as_ref();
@@ -307,6 +308,7 @@ pub(super) fn fingerprint(splits: Splits, options: &PathOptions) -> Result<Finge
         ("start", start),
         ("`standardize`", options.standardize.to_string()),
         ("`tolerance`", options.tolerance.to_string()),
+        ("`fold_tolerance`", options.fold_tolerance.to_string()),
         ("`max_iterations`", options.max_iterations.to_string()),
         ("instruction set", Isa::current().to_string()),
     ];

@@ -36,6 +36,10 @@ pub struct PathOptions {
     pub standardize: Standardize,
     /// `converged` means: |∇F| <= tolerance · |∇F(W = 0, b = 0)|, and gap <= 100 · tolerance · F.
     pub tolerance: f64,
+    /// The tolerance of the solves of folds, unless [`PathOptions::tolerance`] is larger. The
+    /// default of 1e-3 is enough for scores, which differ between folds by far more; models of folds
+    /// ([`Emit::models`]) may need less. The fit on all rows does not depend on it but for the choice.
+    pub fold_tolerance: f64,
     /// Largest number of steps for one penalty.
     pub max_iterations: usize,
     /// The representation of the weight.
@@ -64,6 +68,7 @@ impl Default for PathOptions {
             weighting: SampleWeights::default(),
             standardize: Standardize::None,
             tolerance: 1e-5,
+            fold_tolerance: 1e-3,
             max_iterations: 1000,
             engine: EngineChoice::Auto,
             backend: Backend::default(),
@@ -75,9 +80,9 @@ impl Default for PathOptions {
 }
 
 /// The results that the callback receives, as an [`Event`](crate::Event), at the end of each solve
-/// of a path. The fit does not keep them. Folds are solved to a tolerance of 1e-3, or to
-/// [`PathOptions::tolerance`] if that is larger. The refit of [`PathOptions::refit_all`] emits
-/// nothing. A resumed fit repeats neither the solves that its checkpoint records nor their events.
+/// of a path. The fit does not keep them. Folds are solved to [`PathOptions::fold_tolerance`]. The
+/// refit of [`PathOptions::refit_all`] emits nothing. A resumed fit repeats neither the solves that
+/// its checkpoint records nor their events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Emit {
     /// Logits of the rows that were held out: [`Event::HeldOut`](crate::Event::HeldOut), once for
@@ -104,8 +109,8 @@ pub enum Optimizer {
 /// strongest to the weakest, each from the optimum of the last; the order of the list is ignored.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Penalty {
-    /// scikit-learn's C: l2 = 1/(C Σ wᵢ), where wᵢ is the weight of row i (1 without weights). In a
-    /// fold the sum is over the fitted rows, as in scikit-learn.
+    /// scikit-learn's C: l2 = 1/(C Σ wᵢ), where wᵢ is the weight of row i (1 without weights);
+    /// infinity is no penalty. In a fold the sum is over the fitted rows, as in scikit-learn.
     C(f64),
     /// Several values of C, each once.
     Cs(Vec<f64>),
@@ -154,20 +159,20 @@ impl Penalty {
     /// Check that all values are valid penalties.
     fn check(&self) -> Result<()> {
         match self {
-            Penalty::C(c) => positive("`C`", *c),
-            Penalty::Cs(values) => check_list(
-                "penalty (Cs)",
-                values,
-                |c| c.is_finite() && c > 0.0,
-                "above 0",
-            ),
+            Penalty::C(c) if c.is_nan() || *c <= 0.0 => Err(Error::options("`C`", c, ABOVE_ZERO)),
+            Penalty::Cs(values) => check_list("penalty (Cs)", values, |c| c > 0.0, ABOVE_ZERO),
             Penalty::Value(l2) if !(l2.is_finite() && *l2 >= 0.0) => {
                 let expected = "a finite number, 0 or above";
                 Err(Error::options("`l2`", l2, expected))
             }
             Penalty::List(values) => {
                 let is_l2 = |l2: f64| l2.is_finite() && l2 >= 0.0;
-                check_list("penalty (List)", values, is_l2, "0 or above")
+                check_list(
+                    "penalty (List)",
+                    values,
+                    is_l2,
+                    "finite numbers, 0 or above",
+                )
             }
             Penalty::Path { from, to, count } => {
                 positive("`penalties`", *from)?;
@@ -178,10 +183,13 @@ impl Penalty {
                 }
                 Ok(())
             }
-            Penalty::Value(_) | Penalty::Auto => Ok(()),
+            Penalty::C(_) | Penalty::Value(_) | Penalty::Auto => Ok(()),
         }
     }
 }
+
+/// What is expected of values of C.
+const ABOVE_ZERO: &str = "numbers above 0, or infinity, which is no penalty";
 
 fn positive(option: &'static str, value: f64) -> Result<()> {
     if value.is_finite() && value > 0.0 {
@@ -196,7 +204,7 @@ fn check_list(
     option: &'static str,
     values: &[f64],
     allowed: impl Fn(f64) -> bool,
-    range: &str,
+    expected: &str,
 ) -> Result<()> {
     if !(1..=MAX_PENALTIES).contains(&values.len()) {
         let found = format!("{} values", values.len());
@@ -205,11 +213,7 @@ fn check_list(
     }
     if let Some(at) = values.iter().position(|&value| !allowed(value)) {
         let found = format!("{} at {at}", values[at]);
-        return Err(Error::options(
-            option,
-            found,
-            format!("finite numbers, {range}"),
-        ));
+        return Err(Error::options(option, found, expected));
     }
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -289,6 +293,7 @@ impl PathOptions {
     pub fn check(&self, validated: bool) -> Result<()> {
         self.penalty.check()?;
         positive("`tolerance`", self.tolerance)?;
+        positive("`fold_tolerance`", self.fold_tolerance)?;
         self.standardize.check_intercept(self.fit_intercept)?;
         if self.penalty.is_several() && self.folds.is_none() && !validated && !self.emit.models {
             return Err(Error::options(
@@ -313,15 +318,15 @@ impl PathOptions {
 }
 
 /// l2 = 1/(C · total) of each C, the strongest first; `total` is the sum of the weights of the
-/// fitted rows.
+/// fitted rows. It is 0 for an infinite C.
 pub(super) fn l2_of_c(cs: &[f64], total: f64) -> Result<Vec<f64>> {
     let l2_of = |&c: &f64| {
         let l2 = 1.0 / (c * total);
-        if l2.is_finite() && l2 > 0.0 {
+        if l2.is_finite() && (l2 > 0.0 || c == f64::INFINITY) {
             return Ok(l2);
         }
         let found = format!("{c}, which is l2 = {l2}: the weights of the rows add up to {total}");
-        let expected = "a value whose l2 is a number above 0";
+        let expected = "a value whose l2 is a number above 0, or infinity, which is no penalty";
         Err(Error::options("`C`", found, expected))
     };
     Ok(descending(cs.iter().map(l2_of).collect::<Result<_>>()?))

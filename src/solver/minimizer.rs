@@ -238,9 +238,9 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         self.objective = self.at.loss + 0.5 * self.l2 * self.square;
         self.problem.adjoint(&self.at.g, &mut self.gradient.w);
         self.products.pullbacks += 1;
-        axpby(self.l2, w, 1.0, &mut self.gradient.w);
         self.gradient.b.copy_from_slice(&self.at.bias);
-        center_outputs(self.l2, &mut self.gradient);
+        center_outputs(&mut self.gradient);
+        axpby(self.l2, w, 1.0, &mut self.gradient.w);
         let bias = inner(&self.gradient.b, &self.gradient.b);
         self.gradient_norm = (self.problem.square(&self.gradient.w) + bias).sqrt();
     }
@@ -313,8 +313,8 @@ impl<'a, S: Problem> Minimizer<'a, S> {
         (self.risk).hessian(&self.at, &d.z, &d.b, scratch, &mut q.b);
         self.problem.adjoint(scratch, &mut q.w);
         self.products.pullbacks += 1;
+        center_outputs(q);
         axpby(self.l2, &d.w, 1.0, &mut q.w);
-        center_outputs(self.l2, q);
     }
 
     /// Line search. Returns the step length, or `None` if `direction` is no descent direction. The

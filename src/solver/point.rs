@@ -83,19 +83,23 @@ impl Gradient {
     }
 }
 
-/// Subtracts the mean over the outputs, if there is no penalty: adding one value to all outputs
-/// changes no probability, so the gradient's part along it is rounding.
-pub(super) fn center_outputs(l2: f64, gradient: &mut Gradient) {
+/// Subtracts the mean over the outputs from a gradient, or a Hessian product, of the loss alone. Adding
+/// one value to all outputs changes no probability: the part along it is rounding. Only the penalty
+/// limits it, which in a feature of large scale is far too little: the rounding would become a weight
+/// of any size.
+pub(super) fn center_outputs(gradient: &mut Gradient) {
     let c = gradient.b.len();
-    if l2 > 0.0 || c == 1 {
+    if c == 1 {
         return;
     }
     for values in [&mut gradient.w, &mut gradient.b] {
         let coords = values.len() / c;
-        for k in 0..coords {
-            let mean = values[k..].iter().step_by(coords).sum::<f64>() / c as f64;
-            let of_outputs = values[k..].iter_mut().step_by(coords);
-            of_outputs.for_each(|value| *value -= mean);
+        let mut mean = vec![0.0; coords];
+        for row in values.chunks_exact(coords) {
+            axpby(1.0 / c as f64, row, 1.0, &mut mean);
+        }
+        for row in values.chunks_exact_mut(coords) {
+            axpby(-1.0, &mean, 1.0, row);
         }
     }
 }

@@ -15,6 +15,9 @@ use crate::design::centered::Centered;
 use crate::design::gram::Progress;
 use crate::error::Result;
 use crate::linalg::vec::Real;
+use crate::loss::risk::Risk;
+use crate::solver::point::Point;
+use crate::solver::report::{SolveReport, StoppingCriteria};
 
 /// Weights W (c x d), given by their coordinates: c rows of [`Problem::coords`] values.
 ///
@@ -115,6 +118,23 @@ pub trait Problem {
     /// # Errors
     /// [`Error::Memory`](crate::Error::Memory).
     fn coordinates(&mut self, weight: &[f32], design: &Centered) -> Result<(Vec<f64>, Vec<f64>)>;
+
+    /// Continues a solve from `point`, as the rounding of this problem's products may have ended it,
+    /// with products in f64. `None` if they are f64 already. Cost: 4ncd flop in f64 for each step of
+    /// conjugate gradients.
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory).
+    fn refine(
+        &mut self,
+        _design: &Centered,
+        _risk: &Risk,
+        _l2: f64,
+        _point: &Point<Self::Real>,
+        _stop: StoppingCriteria,
+    ) -> Result<Option<(Point<f64>, SolveReport)>> {
+        Ok(None)
+    }
 
     /// |Gᵀ Xc|² and a bound of its rounding error; `None` if that takes a product with X. Gᵀ is
     /// c x n.

@@ -24,8 +24,12 @@ use crate::linalg::cholesky::Factor;
 use crate::linalg::gemm::{Gemm, lower_triangle};
 use crate::linalg::mat::{MatMut, MatRef, try_zeros};
 use crate::linalg::vec::{axpby, dot, sum};
+use crate::loss::risk::Risk;
+use crate::solver::point::Point;
 use crate::solver::problem::Problem;
+use crate::solver::problem_dense_f64::refine;
 use crate::solver::problem_gram::Preconditioner;
+use crate::solver::report::{SolveReport, StoppingCriteria};
 use crate::threads;
 use crate::threads::{Share, Work};
 use faer::Accum;
@@ -127,6 +131,22 @@ impl<'a> DenseProblem<'a> {
                     self.weight.extend(values.map(|(w, s)| (w / s) as f32));
                 }
             }
+        }
+    }
+
+    /// Divides each row of d values by σ, if features are scaled.
+    pub(super) fn divide_by_deviation(&self, w: &mut [f64]) {
+        if let Some(deviation) = &self.deviation {
+            for w in w.chunks_exact_mut(deviation.len()) {
+                w.iter_mut().zip(deviation).for_each(|(w, s)| *w /= s);
+            }
+        }
+    }
+
+    /// Sets the gradients of constant features to 0.
+    pub(super) fn clear_constant(&self, w: &mut [f64]) {
+        for w in w.chunks_exact_mut(self.mean.len()) {
+            self.constant.iter().for_each(|&k| w[k] = 0.0);
         }
     }
 
@@ -381,5 +401,16 @@ impl Problem for DenseProblem<'_> {
 
     fn adjoint_square(&self, _g: &[f64]) -> Option<(f64, f64)> {
         None
+    }
+
+    fn refine(
+        &mut self,
+        design: &Centered,
+        risk: &Risk,
+        l2: f64,
+        point: &Point<f32>,
+        stop: StoppingCriteria,
+    ) -> Result<Option<(Point<f64>, SolveReport)>> {
+        refine(self, design, risk, l2, point, stop).map(Some)
     }
 }

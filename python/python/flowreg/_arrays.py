@@ -8,20 +8,33 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import issparse
 
 Array = npt.NDArray[Any]
 
 # Types of which f32 represents every value.
 _EXACT = tuple(np.dtype(name) for name in ("f4", "f2", "u1", "i1", "u2", "i2", "bool"))
-# A column that f32 rounds by more than this share of its standard deviation is shifted first, as
-# flowreg-prep does.
+# A column that f32 rounds by more than this share of its standard deviation is shifted first: that
+# costs nothing, as such columns are converted anyway.
+_SHIFTED = 1e-6
+# By more than this, a column that may not be shifted is warned of, as flowreg-prep refuses it.
 _ROUNDING = 1e-4
 # Bytes that are converted together.
 _BLOCK = 1 << 25
+# The most threads of a fit.
+MAX_THREADS = 1024
 
 
 def to_numpy(values: Any, name: str) -> Any:
-    """A torch tensor as an array that shares its memory; anything else as it is."""
+    """A torch tensor as an array that shares its memory; sparse data is refused; anything else is
+    returned unchanged."""
+    if issparse(values):
+        size = 4 * values.shape[0] * values.shape[-1]
+        raise TypeError(
+            f"{name}: found sparse data of shape {values.shape}, expected a dense array: pass "
+            f"{name}.toarray(), which takes {size} bytes as float32, or let the encoder that made "
+            "it give dense data (sparse_output=False)"
+        )
     if type(values).__module__.split(".")[0] != "torch":
         return values
     if getattr(values, "requires_grad", False) or values.device.type != "cpu":
@@ -56,14 +69,14 @@ def is_borrowed(X: Array) -> bool:
 def as_features(X: Array, may_shift: bool) -> tuple[Array, Array | None]:
     """The rows as f32, and the shift of each column, or None.
 
-    Rows of f32 whose features lie side by side are not copied. Wider types are rounded. A column
-    whose spread f32 would round away, such as one of Unix times, is shifted by its mean first, if
-    `may_shift`; the optimum is the same but for the intercept. If the shift is not allowed, the
-    second result is still given: the caller warns.
+    Rows of f32 whose features lie side by side are not copied. Wider types are rounded. A column far
+    from 0 beside its spread, such as one of Unix times, is shifted by its mean first, if `may_shift`;
+    the optimum is the same but for the intercept. If the shift is not allowed, the second result is
+    given for columns that f32 rounds badly: the caller warns.
     """
     if is_borrowed(X):
         return X, None
-    shift = None if X.dtype in _EXACT else _shift(X)
+    shift = None if X.dtype in _EXACT else _shift(X, _SHIFTED if may_shift else _ROUNDING)
     out = np.empty(X.shape, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         for rows in blocks(*_extent(X)):
@@ -76,8 +89,9 @@ def _extent(X: Array) -> tuple[int, int]:
     return X.shape[0], 8 * X.shape[1]
 
 
-def _shift(X: Array) -> Array | None:
-    """The mean of each column that f32 rounds too much, 0 of the others; None if there is none."""
+def _shift(X: Array, share: float) -> Array | None:
+    """The mean of each column that f32 rounds by more than this share of its standard deviation, 0
+    of the others; None if there is none."""
     rows, _ = extent = _extent(X)
     total, square, largest = np.zeros((3, X.shape[1]))
     with np.errstate(all="ignore"):
@@ -90,25 +104,30 @@ def _shift(X: Array) -> Array | None:
             square += ((X[part].astype(np.float64, copy=False) - mean) ** 2).sum(axis=0)
         deviation = np.sqrt(square / rows)
         # Constant columns have no spread to lose, and NaN is refused later.
-        rounded = (largest * 2.0**-24 > _ROUNDING * deviation) & (deviation > 1e-12 * largest)
+        rounded = (largest * 2.0**-24 > share * deviation) & (deviation > 1e-12 * largest)
     return np.where(rounded, mean, 0.0) if rounded.any() else None
+
+
+def dense(coef: Any) -> Array:
+    """``coef_`` as an array, also after `sparsify`."""
+    return coef.toarray() if issparse(coef) else coef
 
 
 def threads(n_threads: int | None, n_jobs: int | None = None) -> int | None:
     """The number of threads to use; None is one for each core.
 
     `n_threads`, else a positive `n_jobs`, else FLOWREG_NUM_THREADS, else OMP_NUM_THREADS, which
-    joblib sets in its processes.
+    joblib sets in its processes. The latter three are at most `MAX_THREADS`.
     """
     if n_threads is not None:
         return int(n_threads)
     if n_jobs is not None:
-        return int(n_jobs) if n_jobs > 0 else None
+        return min(int(n_jobs), MAX_THREADS) if n_jobs > 0 else None
     for name in ("FLOWREG_NUM_THREADS", "OMP_NUM_THREADS"):
         # OpenMP allows a list with one number for each level.
         text = os.environ.get(name, "").split(",")[0].strip()
         if text.isdecimal() and int(text) > 0:
-            return int(text)
+            return min(int(text), MAX_THREADS)
         if text and name.startswith("FLOWREG"):
             raise ValueError(f"{name}: found {text!r}, expected a number of threads, or nothing")
     return None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from numbers import Integral
+from typing import Any, TypeVar
 
 import numpy as np
+from scipy.sparse import csr_array, issparse
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import assert_all_finite
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -15,10 +19,27 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ._arrays import Array, as_features, blocks, to_numpy
+from ._arrays import MAX_THREADS, Array, as_features, blocks, dense, to_numpy
 from ._notebook import NotebookMixin
 from ._saved import SavedMixin, is_of_bytes, quotients
 from ._warnings import warn
+
+
+Self = TypeVar("Self", bound="LinearClassifier")
+
+
+def whole(least: int, most: int = sys.maxsize) -> Interval:
+    """What scikit-learn's validation takes for a whole number of this range."""
+    return Interval(Integral, least, most, closed="both")
+
+
+# Of parameters that all estimators have.
+COMMON_CONSTRAINTS: dict[str, Any] = {
+    "class_weight": [dict, StrOptions({"balanced"}), None],
+    "verbose": ["verbose"],
+    "n_threads": [whole(1, MAX_THREADS), None],
+    "callback": [callable, None],
+}
 
 
 class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator):
@@ -42,26 +63,28 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
-            Of two classes one number, above 0 where ``classes_[1]`` is predicted.
+            Of two classes one number, above 0 where ``classes_[1]`` is predicted. float64, also of
+            float32 features: sums of these would lose what tells far-off rows apart.
         """
         check_is_fitted(self)
         X = validate_data(
             self, to_numpy(X, "X"), reset=False, dtype="numeric", ensure_all_finite=False
         )
-        dtype = np.result_type(X.dtype, self.coef_.dtype)
-        coef = self.coef_.T.astype(dtype, copy=False)
-        scores = np.empty((len(X), coef.shape[1]), dtype)
+        coef = self.coef_.T.astype(np.float64)
+        scores = np.empty((len(X), coef.shape[1]), np.float64)
         of_bytes = is_of_bytes(self)
         with np.errstate(all="ignore"):
-            for rows in blocks(len(X), dtype.itemsize * X.shape[1]):
+            for rows in blocks(len(X), 8 * X.shape[1]):
                 block = quotients(X[rows]) if of_bytes else X[rows]
-                scores[rows] = block.astype(dtype, copy=False) @ coef + self.intercept_
-        # NaN and infinity show in a row's logits, so that X is read once.
-        if not np.isfinite(scores).all():
+                scores[rows] = block.astype(np.float64, copy=False) @ coef + self.intercept_
+        # NaN and infinity show in a row's logits, so that X is read once, unless a sparse weight
+        # leaves features out.
+        if issparse(coef) or not np.isfinite(scores).all():
             assert_all_finite(X, estimator_name=type(self).__name__, input_name="X")
+        if not np.isfinite(scores).all():
             raise ValueError(
-                f"X: found rows whose logits {dtype} does not hold, expected smaller features: "
-                "pass float64, or scale them"
+                "X: found rows whose logits float64 does not hold, expected smaller features: "
+                "scale them as those of fit"
             )
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
@@ -117,6 +140,30 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
         if scores.ndim == 1:
             return np.stack([log_expit(-scores), log_expit(scores)], axis=1)
         return log_softmax(scores, axis=1)
+
+    def sparsify(self: Self) -> Self:
+        """Convert ``coef_`` to a sparse array, which a weight of many zeros makes smaller.
+
+        Returns
+        -------
+        LinearClassifier
+            The estimator itself; it predicts as before, and `fit` gives a dense ``coef_``.
+        """
+        check_is_fitted(self)
+        self.coef_ = csr_array(self.coef_)
+        return self
+
+    def densify(self: Self) -> Self:
+        """Convert ``coef_`` back to an ndarray.
+
+        Returns
+        -------
+        LinearClassifier
+            The estimator itself.
+        """
+        check_is_fitted(self)
+        self.coef_ = dense(self.coef_)
+        return self
 
     def _validate(self, X: Any, y: Any, sample_weight: Any) -> Data:
         """Check and convert the arguments of `fit`; set ``classes_`` and attributes of X."""
@@ -191,12 +238,10 @@ class Data:
         given, classes = self.estimator.class_weight, list(self.estimator.classes_)
         if given is None:
             return None
-        if isinstance(given, str) and given == "balanced":
+        if given == "balanced":
             totals = np.bincount(self.labels, self.sample_weight, minlength=len(classes))
             mean = totals.sum() / np.count_nonzero(totals)
             return np.divide(mean, totals, out=np.ones(len(classes)), where=totals > 0)
-        if not isinstance(given, dict):
-            raise ValueError(f"class_weight: found {given!r}, expected a dict, 'balanced' or None")
         unknown = [label for label in given if label not in classes]
         if unknown:
             raise ValueError(
@@ -217,9 +262,26 @@ class Data:
         except ValueError as error:
             if str(error).startswith("x: found"):
                 name = type(self.estimator).__name__
-                for X in (self.X, self.rows):
-                    assert_all_finite(X, estimator_name=name, input_name="X")
+                assert_all_finite(self.X, estimator_name=name, input_name="X")
+                self._refuse_large()
             raise
+
+    def _refuse_large(self) -> None:
+        """Refuse features whose squares float32 does not hold."""
+        largest = np.zeros(self.rows.shape[1], np.float32)
+        for part in blocks(len(self.rows), 4 * self.rows.shape[1]):
+            np.maximum(largest, np.abs(self.rows[part]).max(axis=0), out=largest)
+        column = int(largest.argmax())
+        if largest[column] <= 1e15:
+            return
+        value = float(np.abs(self.X[:, column].astype(np.float64)).max())
+        names = getattr(self.estimator, "feature_names_in_", None)
+        name = column if names is None else repr(names[column])
+        raise ValueError(
+            f"X: found {value:.3g} in column {name}, the largest there, expected at most 1e15, "
+            "whose square float32 holds: scale the columns first, for example by "
+            "sklearn.preprocessing.MaxAbsScaler"
+        )
 
     def set_model(self, fit: dict[str, Any]) -> None:
         """Set ``coef_`` and ``intercept_`` for the rows before the shift."""
@@ -232,7 +294,7 @@ class Data:
 
     def start(self) -> tuple[Array, Array]:
         """The fitted model of the estimator, as one of the converted rows."""
-        coef, intercept = self.estimator.coef_, self.estimator.intercept_
+        coef, intercept = dense(self.estimator.coef_), self.estimator.intercept_
         c, d = len(self.estimator.classes_), self.rows.shape[1]
         expected = (1 if c == 2 else c, d)
         if coef.shape != expected:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import sklearn
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer, make_scorer
 from sklearn.model_selection import check_cv
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
     MethodMapping,
@@ -21,8 +23,9 @@ from sklearn.utils.validation import check_is_fitted
 from ._arrays import Array
 from ._base import Data, LinearClassifier
 from ._flowreg import available_memory, fit_path
-from ._logistic import check_penalty, fit_one, solver_options
+from ._logistic import CONSTRAINTS, as_tolerance, check_penalty, fit_one, solver_options
 from ._notebook import plot_path
+from ._warnings import warn
 
 
 class LogisticRegressionCV(LinearClassifier):
@@ -36,8 +39,8 @@ class LogisticRegressionCV(LinearClassifier):
     Parameters
     ----------
     Cs : int or list of floats, default=10
-        Inverse strengths of the penalty; a number is that of values from 1e-4 to 1e4, spaced
-        geometrically.
+        Inverse strengths of the penalty, above 0; ``np.inf`` is no penalty. A number is that of
+        values from 1e-4 to 1e4, spaced geometrically.
     l1_ratios : None or (0,), default=None
         Only 0: an l1 penalty is not supported.
     fit_intercept : bool, default=True
@@ -54,7 +57,7 @@ class LogisticRegressionCV(LinearClassifier):
     solver : {'newton', 'lbfgs', 'newton-cg', 'newton-cholesky'}, default='newton'
         The last two are 'newton'.
     tol : float, default=1e-5
-        As of `LogisticRegression`; folds are solved to 1e-3, or to `tol` if that is larger.
+        As of `LogisticRegression`, of the fit to all samples.
     max_iter : int, default=1000
         Largest number of steps of the solver for one penalty.
     class_weight : dict, 'balanced' or None, default=None
@@ -78,6 +81,10 @@ class LogisticRegressionCV(LinearClassifier):
         have ``fold`` and ``l2``.
     store_coefs_paths : bool, default=True
         False leaves out `coefs_paths_`, and the time and memory that it takes.
+    fold_tol : float or None, default=None
+        `tol` of the fits of folds; a larger `tol` takes its place. None is `tol` without `refit`,
+        when the folds' models are the result. With `refit` it is 1e-3: folds then give scores,
+        which differ between folds by far more, and `coefs_paths_` is as precise as that.
 
     Attributes
     ----------
@@ -86,6 +93,8 @@ class LogisticRegressionCV(LinearClassifier):
     Cs_ : ndarray of shape (n_cs,)
         All values of C.
     l1_ratio_ : float
+        0.
+    l1_ratios_ : ndarray of shape (1,)
         0.
     scores_ : ndarray of shape (n_folds, 1, n_cs)
         Scores of the held-out samples.
@@ -111,6 +120,15 @@ class LogisticRegressionCV(LinearClassifier):
     C_: float
     scores_: Array
 
+    _parameter_constraints: dict[str, Any] = {
+        **CONSTRAINTS,
+        "cv": ["cv_object"],
+        "refit": ["boolean"],
+        "use_legacy_attributes": ["boolean"],
+        "store_coefs_paths": ["boolean"],
+        "fold_tol": [Interval(numbers.Real, 0, None, closed="left"), None],
+    }
+
     def __init__(
         self,
         *,
@@ -134,6 +152,7 @@ class LogisticRegressionCV(LinearClassifier):
         n_threads: int | None = None,
         callback: Callable[[dict[str, Any]], Any] | None = None,
         store_coefs_paths: bool = True,
+        fold_tol: float | None = None,
     ) -> None:
         self.Cs = Cs
         self.l1_ratios = l1_ratios
@@ -155,6 +174,7 @@ class LogisticRegressionCV(LinearClassifier):
         self.n_threads = n_threads
         self.callback = callback
         self.store_coefs_paths = store_coefs_paths
+        self.fold_tol = fold_tol
 
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, **params: Any
@@ -184,22 +204,26 @@ class LogisticRegressionCV(LinearClassifier):
         MemoryError
             If the matrices of the fit, or `coefs_paths_`, do not fit the memory.
         """
+        options = solver_options(self)
         check_penalty(self.penalty, self.l1_ratios)
         if self.penalty is None:
             raise ValueError("penalty: found None, expected 'l2': there is no C to choose")
-        if self.use_legacy_attributes is True:
+        if self.use_legacy_attributes:
             raise ValueError(
                 "use_legacy_attributes: found True, expected False: C_ is a number, scores_ and "
                 "coefs_paths_ are arrays"
             )
-        options = solver_options(self)
         self.Cs_ = penalties(self.Cs)
         data = self._validate(X, y, sample_weight)
         split, score = self._routed(data, params)
-        folds = list(check_cv(self.cv, data.y, classifier=True).split(data.X, data.y, **split))
+        given = check_cv(self.cv, data.y, classifier=True).split(data.X, data.y, **split)
+        folds = fold_rows(data, given)
         keep_coefs = self.store_coefs_paths or not self.refit
         run = Folds(data, self.Cs_, folds, self._measure(data, score), 1, keep_coefs)
-        run.fit(options)
+        fold_tol = self.fold_tol
+        if fold_tol is None:
+            fold_tol = 1e-3 if self.refit else self.tol
+        run.fit({**options, "fold_tolerance": as_tolerance(fold_tol)})
         scores = run.scores[:, :, 0]
         if np.isnan(scores).all():
             raise ValueError("cv: found no fold that could be scored; the warnings say why")
@@ -208,6 +232,7 @@ class LogisticRegressionCV(LinearClassifier):
         if run.coefs is not None and self.store_coefs_paths:
             self.coefs_paths_ = run.of_Cs(run.coefs)
         self.l1_ratio_ = 0.0
+        self.l1_ratios_ = np.zeros(1)
         if not self.refit:
             self._set_mean(run)
             return self
@@ -243,6 +268,14 @@ class LogisticRegressionCV(LinearClassifier):
         self.coef_ = np.ascontiguousarray(mean[:, :d])
         self.intercept_ = mean[:, d] if self.fit_intercept else np.zeros(len(mean), mean.dtype)
         self.C_ = float(run.Cs[best].mean())
+        statuses = run.statuses[scored, best]
+        bad = statuses[statuses != "converged"]
+        if len(bad):
+            warn(
+                f"{len(bad)} of the {len(statuses)} models of folds, whose mean is the model, did not "
+                f"converge (status {bad[0]}): raise max_iter or tol, or scale the features",
+                ConvergenceWarning,
+            )
 
     def score(self, X: Any, y: Any, **params: Any) -> float:
         """The score of predictions by `scoring`.
@@ -343,11 +376,15 @@ class LogisticRegressionCV(LinearClassifier):
 
 def penalties(Cs: Any) -> Array:
     """The values of C, as scikit-learn reads them."""
+    expected = "the number of values, or a list of values above 0 (np.inf is no penalty)"
     if isinstance(Cs, numbers.Integral) and int(Cs) >= 1:
         return np.logspace(-4, 4, int(Cs))
-    values = np.asarray(Cs, dtype=np.float64)
-    if values.ndim != 1 or not len(values) or not (np.isfinite(values) & (values > 0)).all():
-        raise ValueError(f"Cs: found {Cs!r}, expected a number of values, or values above 0")
+    try:
+        values = np.asarray(Cs, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Cs: found {Cs!r}, expected {expected}") from error
+    if values.ndim != 1 or not len(values) or not (values > 0).all():
+        raise ValueError(f"Cs: found {Cs!r}, expected {expected}")
     return values
 
 
@@ -357,6 +394,43 @@ def row_numbers(rows: Any, n: int) -> Array:
     if rows.dtype == bool:
         rows = np.flatnonzero(rows)
     return np.ascontiguousarray(np.where(rows < 0, rows + n, rows), dtype=np.uint32)
+
+
+def fold_rows(
+    data: Data, folds: Iterable[Any], validation: str | None = None
+) -> list[tuple[Array, Array]]:
+    """Numbers of the rows that each fold fits and holds out.
+
+    Warns once if a fold fits no row of a class that others have; `validation` names the argument
+    that the held-out rows come from, if they are no part of X.
+    """
+    n, classes, weights = len(data.X), data.estimator.classes_, data.sample_weight
+    counts = np.ones(n) if weights is None else weights
+    rows = [(row_numbers(fitted, n), row_numbers(out, n)) for fitted, out in folds]
+
+    def has_rows(numbers: Array) -> Array:
+        # Numbers beyond n are refused by the fit.
+        numbers = numbers[numbers < n]
+        return np.bincount(data.labels[numbers], counts[numbers], len(classes)) > 0
+
+    everywhere = has_rows(np.arange(n))
+    absent = []
+    for number, (fitted, _) in enumerate(rows):
+        fits = has_rows(fitted)
+        # The fit leaves out folds of fewer than two classes, and warns.
+        if fits.sum() > 1:
+            absent += [(number, classes[k]) for k in np.flatnonzero(everywhere & ~fits)]
+    if absent:
+        number, label = absent[0]
+        more = f" (and {len(absent) - 1} more such cases)" if len(absent) > 1 else ""
+        if validation is None:
+            found = f"cv: fold {number} fits no row of class {label}{more}, expected each class in each"
+            advice = "use StratifiedKFold or fewer folds, or drop rare classes"
+        else:
+            found = f"{validation}: found class {label}{more}, expected classes of the fitted rows"
+            advice = "add rows of it to those, or drop it"
+        warn(f"{found}: its held-out rows get probabilities near 0, which log losses show; {advice}")
+    return rows
 
 
 class Done(Exception):
@@ -387,7 +461,7 @@ class Folds:
         self,
         data: Data,
         Cs: Array,
-        folds: list[Any],
+        folds: list[tuple[Array, Array]],
         measure: Measure,
         n_scores: int,
         keep_coefs: bool,
@@ -396,12 +470,13 @@ class Folds:
         self.given_Cs = Cs
         # In the order of the fit: the strongest penalty first.
         self.Cs = np.unique(Cs)
-        self.rows = [tuple(row_numbers(rows, len(data.X)) for rows in fold) for fold in folds]
+        self.rows = folds
         self.measure = measure
         shape = (len(folds), len(self.Cs))
         # Scores of a fold that is left out remain NaN.
         self.scores = np.full((*shape, n_scores), np.nan)
         self.iterations = np.zeros(shape, np.int32)
+        self.statuses = np.full(shape, "left out", object)
         self.scored = np.zeros(len(folds), np.intp)
         self.solved = np.zeros(len(folds), np.intp)
         self.coefs: Array | None = None
@@ -439,6 +514,7 @@ class Folds:
             penalty = self.scored[fold]
             self.scored[fold] += 1
             self.iterations[fold, penalty] = event["iterations"]
+            self.statuses[fold, penalty] = event["status"]
             self.scores[fold, penalty] = self.measure(event["rows"], event["logits"])
         elif kind == "solved":
             assert self.coefs is not None

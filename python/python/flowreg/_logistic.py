@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval
 
 from ._arrays import Array, threads
-from ._base import Data, LinearClassifier
+from ._base import COMMON_CONSTRAINTS, Data, LinearClassifier, whole
 from ._callbacks import CallbackSupportMixin, told, with_callbacks
 from ._flowreg import fit_path
 from ._warnings import warn
@@ -20,6 +21,18 @@ _SOLVERS = {
     "newton-cg": "newton",
     "newton-cholesky": "newton",
     "lbfgs": "lbfgs",
+}
+# Of parameters that both estimators have, as scikit-learn's have them. Penalties and solvers are
+# checked apart, to say what to use instead.
+CONSTRAINTS: dict[str, Any] = {
+    **COMMON_CONSTRAINTS,
+    "dual": ["boolean"],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "fit_intercept": ["boolean"],
+    "intercept_scaling": [Interval(Real, 0, None, closed="neither")],
+    "random_state": ["random_state"],
+    "max_iter": [whole(0)],
+    "n_jobs": [Integral, None],
 }
 
 
@@ -96,8 +109,9 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
     Notes
     -----
     Features are float32 while the fit runs. A C-ordered float32 array, also a memory map, is read
-    where it is; others are converted once. A column that float32 would round too much is shifted
-    by its mean first. Do not change X while a fit runs in another thread.
+    where it is; others are converted once. A column far from 0 beside its spread is shifted by its
+    mean first. Features beyond 1e15, whose squares float32 does not hold, are refused. Do not change
+    X while a fit runs in another thread.
 
     Examples
     --------
@@ -116,6 +130,12 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
     gap_: float | None
     l2_: float
     n_iter_: Array
+
+    _parameter_constraints: dict[str, Any] = {
+        **CONSTRAINTS,
+        "C": [Interval(Real, 0, None, closed="right")],
+        "warm_start": ["boolean"],
+    }
 
     def __init__(
         self,
@@ -181,7 +201,7 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
         """
         check_penalty(self.penalty, self.l1_ratio)
         options = solver_options(self)
-        C = _inverse_penalty(self.penalty, self.C)
+        C = np.inf if self.penalty is None else float(self.C)
         data = self._validate(X, y, sample_weight)
         if self.warm_start and hasattr(self, "coef_"):
             options["start"] = data.start()
@@ -195,9 +215,8 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
 
 def fit_one(estimator: Any, data: Data, C: float, options: dict[str, Any]) -> int:
     """Fit one penalty to all rows and set what was found; the number of steps."""
-    penalty, value = ("l2", 0.0) if C == np.inf else ("C", C)
     fit = data.call(
-        fit_path, penalty=penalty, values=[value], class_weight=data.class_weight(), **options
+        fit_path, penalty="C", values=[C], class_weight=data.class_weight(), **options
     )
     data.set_model(fit)
     set_report(estimator, fit)
@@ -206,6 +225,7 @@ def fit_one(estimator: Any, data: Data, C: float, options: dict[str, Any]) -> in
 
 def solver_options(estimator: Any) -> dict[str, Any]:
     """The options that both estimators give to `fit_path`, checked."""
+    estimator._validate_params()
     solver = estimator.solver
     if not isinstance(solver, str) or solver not in _SOLVERS:
         advice = "'newton' finds the optimum of the l2 penalty"
@@ -221,26 +241,19 @@ def solver_options(estimator: Any) -> dict[str, Any]:
             "dual: found True, expected False: flowreg works with products of rows by itself "
             "where there are fewer rows than features"
         )
-    _check_number("tol", estimator.tol, lambda tol: 0 <= tol < np.inf, "a number, 0 or above")
-    max_iter = estimator.max_iter
-    _check_number(
-        "max_iter", max_iter, lambda n: n >= 0 and n == int(n), "a whole number, 0 or above"
-    )
     return {
         "solver": _SOLVERS[solver],
-        # At 0 the solver goes on until rounding stops it.
-        "tolerance": max(float(estimator.tol), 1e-16),
-        "max_iterations": int(max_iter),
+        "tolerance": as_tolerance(estimator.tol),
+        "max_iterations": int(estimator.max_iter),
         "fit_intercept": bool(estimator.fit_intercept),
         "threads": threads(estimator.n_threads, estimator.n_jobs),
         "callback": listener(estimator.verbose, estimator.callback),
     }
 
 
-def _check_number(name: str, value: Any, test: Callable[[Any], bool], expected: str) -> None:
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not test(value):
-        raise ValueError(f"{name}: found {value!r}, expected {expected}")
+def as_tolerance(tol: float) -> float:
+    """The tolerance as the compiled fits take it. At 0 the solver goes on until rounding stops it."""
+    return max(float(tol), 1e-16)
 
 
 def check_penalty(penalty: Any, l1_ratios: Any) -> None:
@@ -251,11 +264,6 @@ def check_penalty(penalty: Any, l1_ratios: Any) -> None:
             f"penalty: found {penalty!r} with an l1_ratio of {l1_ratios}, expected 'l2' or None: "
             "for l1 and elasticnet use scikit-learn's LogisticRegression(solver='saga')"
         )
-
-
-def _inverse_penalty(penalty: Any, C: Any) -> float:
-    _check_number("C", C, lambda C: C > 0, "a number above 0, or np.inf")
-    return float(np.inf) if penalty is None else float(C)
 
 
 def listener(

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from . import _flowreg
-from ._arrays import Array, threads
+from ._arrays import Array, dense, threads
 from ._flowreg import __version__
 from ._saved import stored_model, stored_rows
 
@@ -192,7 +192,7 @@ class NotebookMixin:
         """
         check_is_fitted(self)
         estimator: Any = self
-        weights = estimator.coef_
+        weights = dense(estimator.coef_)
         shape = _picture_shape(estimator, shape)
         drawn = list(estimator.classes_[1:] if len(weights) == 1 else estimator.classes_)
         if classes is None:

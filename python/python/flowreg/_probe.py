@@ -9,13 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import DataConversionWarning
 from sklearn.model_selection import check_cv, train_test_split
+from sklearn.utils._param_validation import StrOptions, validate_parameter_constraints
+from sklearn.utils.multiclass import check_classification_targets
 
 from ._arrays import Array
-from ._cv import Folds, HeldOut, penalties
+from ._base import dense, whole
+from ._cv import Folds, HeldOut, fold_rows, penalties
 from ._files import load
 from ._logistic import LogisticRegression, fit_one, solver_options
 from ._notebook import plot_path
+from ._warnings import warn
 
 # DINOv2 (Oquab et al. 2023): 45 values of C, a tenth of the training rows held out.
 _DINOV2_CS = np.logspace(-6, 5, 45)
@@ -24,6 +29,11 @@ _DINOV2_HELD_OUT = 0.1
 # best one until there are eight values a decade.
 _CLIP_CS = np.logspace(-6, 6, 7)
 _CLIP_STEPS = (1.0, 0.5, 0.25, 0.125)
+_CONSTRAINTS: dict[str, Any] = {
+    "protocol": [StrOptions({"clip", "dinov2"}), None],
+    "cv": ["cv_object"],
+    "seed": [whole(0, 2**32 - 1)],
+}
 
 
 @dataclass
@@ -72,7 +82,7 @@ class LinearProbe:
             ``weight`` and ``bias``, float32; one output for two classes.
         """
         return {
-            "weight": np.array(self.model.coef_, dtype=np.float32),
+            "weight": np.array(dense(self.model.coef_), dtype=np.float32),
             "bias": np.array(self.model.intercept_, dtype=np.float32),
         }
 
@@ -157,14 +167,15 @@ def fit_linear_probe(
         Features: an array of any float or integer type, a memory map, a torch tensor in memory, a
         ``.npy``, ``.npz``, ``.safetensors`` or (with torch) ``.pt`` file, or a directory that
         flowreg-prep made, of which the split ``train`` is taken.
-    labels : array-like of shape (n_samples,), path or None
+    labels : array-like of shape (n_samples,) or (n_samples, 1), path or None
         Labels. None takes those that are in the file of the features, or in the directory.
     val : pair of features and labels, str or None, default=None
         Held-out rows for the choice; a str is the name of a split of the directory.
     cv : int, splitter, iterable of pairs of index arrays, or None, default=None
         Folds that choose, by their mean accuracy.
-    Cs : list of floats or None, default=None
-        Inverse strengths of the penalty to try. None: those of the protocol, or of 'dinov2'.
+    Cs : int, list of floats or None, default=None
+        Inverse strengths of the penalty to try, as of `LogisticRegressionCV`. None: those of the
+        protocol, or of 'dinov2'.
     protocol : {'clip', 'dinov2'} or None, default=None
         'clip' needs `val`: seven values of C from 1e-6 to 1e6, then a search around the best one
         until there are eight values a decade. 'dinov2': 45 values from 1e-6 to 1e5; without `val`
@@ -207,8 +218,18 @@ def fit_linear_probe(
     >>> probe.C, round(probe.score, 3)
     (0.01, 0.825)
     """
-    if protocol not in (None, "clip", "dinov2"):
-        raise ValueError(f"protocol: found {protocol!r}, expected 'clip' or 'dinov2'")
+    given = {"protocol": protocol, "cv": cv, "seed": seed}
+    validate_parameter_constraints(_CONSTRAINTS, given, caller_name="fit_linear_probe")
+    model = LogisticRegression(
+        fit_intercept=fit_intercept,
+        solver=solver,
+        tol=tol,
+        max_iter=max_iter,
+        n_threads=n_threads,
+        verbose=verbose,
+        callback=callback,
+    )
+    options = solver_options(model)
     if val is not None and cv is not None:
         raise ValueError("val and cv: found both, expected one of them")
     if protocol == "clip" and (val is None or Cs is not None):
@@ -224,6 +245,7 @@ def fit_linear_probe(
         val = load(val[0], val[1], "val")
     X, y = _check(*load(features, labels, "train"))
     if val is None and cv is None:
+        _check_counts(y)
         fitted, held_out = train_test_split(
             np.arange(len(y)), test_size=_DINOV2_HELD_OUT, random_state=seed, stratify=y
         )
@@ -238,18 +260,9 @@ def fit_linear_probe(
         n = len(y)
         X, y = np.concatenate([X, X_val]), np.concatenate([y, y_val])
         cv = [(np.arange(n), np.arange(n, len(y)))]
-    folds = list(check_cv(cv, y, classifier=True).split(X, y))
-    model = LogisticRegression(
-        fit_intercept=fit_intercept,
-        solver=solver,
-        tol=tol,
-        max_iter=max_iter,
-        n_threads=n_threads,
-        verbose=verbose,
-        callback=callback,
-    )
     data = model._validate(X, y, None)
-    options = solver_options(model)
+    splits = check_cv(cv, y, classifier=True).split(X, y)
+    folds = fold_rows(data, splits, None if val is None else "val")
     scores: dict[float, tuple[float, float]] = {}
 
     def measure(rows: Array, logits: Array) -> tuple[float, float]:
@@ -284,9 +297,36 @@ def fit_linear_probe(
 
 def _check(features: Any, labels: Any) -> tuple[Array, Array]:
     X, y = np.asarray(features), np.asarray(labels)
+    if y.shape == (len(X), 1):
+        warn(
+            f"labels: found a column of shape {y.shape}, expected {(len(X),)}: pass labels.ravel()",
+            DataConversionWarning,
+        )
+        y = y[:, 0]
     if X.ndim != 2 or y.shape != X.shape[:1]:
         raise ValueError(
             f"features and labels: found shapes {X.shape} and {y.shape}, expected "
             "(n_samples, n_features) and (n_samples,)"
         )
+    check_classification_targets(y)
     return X, y
+
+
+def _check_counts(y: Array) -> None:
+    """Refuse labels of which a tenth cannot hold a row of each class."""
+    classes, counts = np.unique(y, return_counts=True)
+    rarest = counts.argmin()
+    held_out = int(np.ceil(_DINOV2_HELD_OUT * len(y)))
+    if counts[rarest] < 2:
+        found = f"{counts[rarest]} row of class {classes[rarest]}, expected two or more of each"
+    elif held_out < len(classes):
+        found = (
+            f"{len(y)} rows, a tenth of which is {held_out}, expected one or more for each of the "
+            f"{len(classes)} classes"
+        )
+    else:
+        return
+    raise ValueError(
+        f"labels: found {found}: 'dinov2' holds out a tenth of the rows, with shares of each "
+        "class; pass val=(features, labels), or cv=KFold(3, shuffle=True)"
+    )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._arrays import Array, as_features, blocks, to_numpy
+from ._arrays import Array, as_features, blocks, dense, to_numpy
 from ._flowreg import __version__, load_model, save_model
 from ._warnings import warn
 
@@ -128,7 +128,7 @@ def stored_model(estimator: Any) -> tuple[Array, Array, str]:
     conversion = estimator._conversion
     temperature = conversion.get("temperature")
     numbers = dict(conversion.get("numbers") or {})
-    weight, bias = estimator.coef_, estimator.intercept_
+    weight, bias = dense(estimator.coef_), estimator.intercept_
     if temperature is not None:
         weight, bias = weight * temperature, bias * temperature
     with np.errstate(over="ignore"):

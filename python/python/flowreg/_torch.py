@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._arrays import Array, as_features, threads, to_numpy
-from ._base import LinearClassifier
+from ._base import COMMON_CONSTRAINTS, LinearClassifier, dense, whole
 from ._flowreg import fit_sgd
 from ._logistic import listener
 
@@ -100,6 +102,28 @@ class TorchLinear(LinearClassifier):
 
     history_: list[dict[str, Any]]
 
+    # What depends on several of them is checked by the fit.
+    _parameter_constraints: dict[str, Any] = {
+        **COMMON_CONSTRAINTS,
+        "lr": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "epochs": [whole(0)],
+        "momentum": [Interval(Real, 0, None, closed="left")],
+        "dampening": [Real],
+        "nesterov": ["boolean"],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [whole(1), None],
+        "schedule": [StrOptions({"constant", "step", "cosine"})],
+        "step_size": [whole(1)],
+        "gamma": [Interval(Real, 0, None, closed="left")],
+        "warmup": [whole(0)],
+        "seed": [whole(0, 2**32 - 1)],
+        "init": [StrOptions({"torch", "zeros"})],
+        "early_stopping": [whole(1), None],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+        "engine": [StrOptions({"auto", "gram", "primal"})],
+        "bias": ["boolean"],
+    }
+
     def __init__(
         self,
         *,
@@ -181,8 +205,7 @@ class TorchLinear(LinearClassifier):
         RuntimeError
             If the loss is not finite, because the learning rate is too large.
         """
-        if isinstance(self.lr, str) and self.lr != "auto":
-            raise ValueError(f"lr: found {self.lr!r}, expected a number or 'auto'")
+        self._validate_params()
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val: found one of them, expected both or none")
         if self.early_stopping is not None and X_val is None:
@@ -249,7 +272,7 @@ class TorchLinear(LinearClassifier):
             ``{k: torch.from_numpy(v) for k, v in model.state_dict().items()}``.
         """
         check_is_fitted(self)
-        state = {"weight": np.array(self.coef_, dtype=np.float32)}
+        state = {"weight": np.array(dense(self.coef_), dtype=np.float32)}
         if self.bias:
             state["bias"] = np.array(self.intercept_, dtype=np.float32)
         return state

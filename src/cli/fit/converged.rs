@@ -24,8 +24,9 @@ pub struct ConvergeArgs {
     /// [default: auto with --val-split or --cv, else --C 1]
     #[arg(long, value_name = "VALUE|auto", value_parser = penalty, conflicts_with_all = ["l2_path", "c"])]
     pub l2: Option<Penalty>,
-    /// The penalty in scikit-learn's form: l2 = 1/(C n), where n is the sum of the rows' weights
-    #[arg(long = "C", value_name = "VALUE", value_parser = crate::cli::finite, conflicts_with = "l2_path")]
+    /// The penalty in scikit-learn's form: l2 = 1/(C n), where n is the sum of the rows' weights; inf
+    /// is no penalty
+    #[arg(long = "C", value_name = "VALUE", value_parser = value_of_c, conflicts_with = "l2_path")]
     pub c: Option<f64>,
     /// COUNT penalties, geometrically spaced from FROM down to TO, the strongest first; the best
     /// is chosen by --val-split or --cv
@@ -170,6 +171,14 @@ fn penalty(text: &str) -> std::result::Result<Penalty, String> {
         _ => crate::cli::finite(text)
             .map(Penalty::Value)
             .map_err(|why| format!("{why}, or auto")),
+    }
+}
+
+/// Parses a value of C, for clap.
+fn value_of_c(text: &str) -> std::result::Result<f64, String> {
+    match text {
+        "inf" => Ok(f64::INFINITY),
+        _ => crate::cli::finite(text).map_err(|why| format!("{why}, or inf for no penalty")),
     }
 }
 

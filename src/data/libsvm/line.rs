@@ -1,7 +1,8 @@
 //! Parser of a line of LIBSVM's text.
 
-use crate::data::dataset::{is_usable, usable};
+use crate::data::dataset::usable;
 use crate::data::labels::LabelValue;
+use crate::design::rows::is_usable;
 
 /// Limit on the number of features: a row of 64 MiB.
 pub const MAX_FEATURES: usize = 16 << 20;
