@@ -8,7 +8,7 @@ use pyo3::PyErr;
 use pyo3::exceptions::{PyFileExistsError, PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
 
 /// What the library calls a parameter, and what Python does.
-const NAMES: [(&str, &str); 6] = [
+const NAMES: [(&str, &str); 7] = [
     ("`optimizer`", "`solver`"),
     ("`tolerance`", "`tol`"),
     ("`fold_tolerance`", "`fold_tol`"),

@@ -87,6 +87,14 @@ def test_a_saved_estimator_is_loaded_and_predicts_by_the_program(tmp_path, model
     np.testing.assert_array_equal(loaded.coef_, model.coef_)
 
 
+def test_a_sparse_weight_is_saved_as_a_dense_one(tmp_path):
+    model = flowreg.LogisticRegression().fit(X, Y)
+    weight = model.coef_
+    model.sparsify().save(tmp_path / "model")
+    np.testing.assert_array_equal(flowreg.load(tmp_path / "model").coef_, weight)
+    assert model.plot_weights((2, 2))[0].images[0].get_array().shape == (2, 2)
+
+
 def test_a_directory_replaces_only_that_of_an_estimator(tmp_path):
     model = flowreg.LogisticRegression().fit(X, Y)
     model.save(tmp_path / "new" / "model")
