@@ -51,7 +51,7 @@ fn a_libsvm_text_is_prepared_fitted_and_predicted() {
         let forecast = format!("180 rows x 20 features, numbered from {first}: {bytes} bytes");
         assert!(said.contains(&forecast), "{said}");
         let values = (train.clone() + &test).matches(':').count() - 180;
-        let spool = format!("and {} more while", 180 * 4 + values * 12);
+        let spool = format!("and {} more during writing", 180 * 4 + values * 12);
         assert!(said.contains(&spool), "{spool}: {said}");
         let out = ["--test", "test", "--out", "piped"];
         let args = [&["libsvm", "--train", "-"], &out[..]].concat();

@@ -383,10 +383,3 @@ def test_a_state_dict_of_torch_is_a_model(tmp_path):
     loaded = flowreg.load(tmp_path / "linear.safetensors")
     np.testing.assert_array_equal(loaded.coef_, model.coef_)
     np.testing.assert_array_equal(loaded.classes_, [0, 1, 2])
-
-
-def test_a_sparse_weight_is_saved(tmp_path):
-    model = flowreg.LogisticRegression().fit(X, Y)
-    coef = model.coef_.copy()
-    model.sparsify().save(tmp_path / "model")
-    assert np.array_equal(flowreg.load(tmp_path / "model").coef_, coef)

@@ -113,11 +113,6 @@ def _shift(X: Array, share: float) -> Array | None:
     return np.where(rounded, mean, 0.0) if rounded.any() else None
 
 
-def dense(coef: Any) -> Array:
-    """``coef_`` as an array, also after `sparsify`."""
-    return coef.toarray() if issparse(coef) else coef
-
-
 def threads(n_threads: int | None, n_jobs: int | None = None) -> int | None:
     """The number of threads to use; None is one for each core.
 
