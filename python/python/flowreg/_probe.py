@@ -14,8 +14,8 @@ from sklearn.model_selection import check_cv, train_test_split
 from sklearn.utils._param_validation import StrOptions, validate_parameter_constraints
 from sklearn.utils.multiclass import check_classification_targets
 
-from ._arrays import Array
-from ._base import dense, whole
+from ._arrays import Array, dense
+from ._base import whole
 from ._cv import Folds, HeldOut, fold_rows, penalties
 from ._files import load
 from ._logistic import LogisticRegression, fit_one, solver_options

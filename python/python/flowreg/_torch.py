@@ -10,8 +10,8 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._arrays import Array, as_features, threads, to_numpy
-from ._base import COMMON_CONSTRAINTS, LinearClassifier, dense, whole
+from ._arrays import Array, as_features, dense, threads, to_numpy
+from ._base import COMMON_CONSTRAINTS, LinearClassifier, whole
 from ._flowreg import fit_sgd
 from ._logistic import listener
 
