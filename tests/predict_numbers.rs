@@ -559,7 +559,10 @@ fn evaluation_equals_that_of_the_library() {
     write(&world, "t.txt", "1 1:1\n9 1:1\n1:1 2:2\nrose 1:1\n");
     let output = world.run(PREDICT, &["m", "t.txt", "--json"]);
     let stderr = String::from_utf8(output.stderr.clone()).unwrap();
-    assert!(stderr.contains("know: 2 (9, rose)"), "{stderr}");
+    assert!(
+        stderr.contains("no class of the model: 2 (9, rose)"),
+        "{stderr}"
+    );
     let text = String::from_utf8(output.stdout).unwrap();
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(last["evaluation"]["rows"], 1);
@@ -800,9 +803,11 @@ fn npy_output_must_be_a_regular_file() {
     }
     for stream in streams {
         let args = ["m", "x.npy", "--npy", stream, "--force"];
-        world.refuses(64, &["--npy", stream, "expected a file"], |world| {
-            world.run(PREDICT, &args)
-        });
+        world.refuses(
+            64,
+            &["--npy", stream, "expected the name of a file"],
+            |world| world.run(PREDICT, &args),
+        );
     }
     succeeds(&world.run(PREDICT, &["m", "x.npy", "--npy", "./-"]));
     assert_eq!(read_npy(&world, "-").0, [2, 3]);
@@ -893,7 +898,7 @@ fn every_unreadable_input_is_named_before_a_later_failure() {
         .unwrap();
     write(&world, "x.npy", npy::f32_file(&[2, 2], &[1.0; 4]));
     write(&world, "t.txt", "1 1:1\n1 1:x\n1 1:1\n");
-    for (rows, expected) in [(2, "there are more"), (9, "one for each")] {
+    for (rows, expected) in [(2, "expected more"), (9, "one for each")] {
         let mut y = Header::encode(Dtype::U8, &[rows]);
         y.extend(std::iter::repeat_n(1, rows));
         write(&world, "y.npy", y);

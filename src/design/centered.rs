@@ -104,20 +104,6 @@ impl<'a> Centered<'a> {
         columns.any(|(&mean, &scale)| f64::from(mean).abs() > MAX_MEAN * scale && scale > 0.0)
     }
 
-    /// Whether the scale of one column exceeds the others so far that K does not tell the rows apart
-    /// by the other columns. The weight Aᵀ Xc then cancels to the weight of that column: with a column
-    /// of times in seconds among standardised features, it lost three digits.
-    pub fn is_dominated(&self) -> bool {
-        /// The largest scale, as a multiple of the median.
-        const DOMINANT: f64 = 3e5;
-        let mut scales: Vec<f64> = self.scale.iter().copied().filter(|&s| s > 0.0).collect();
-        scales.sort_by(f64::total_cmp);
-        let median = scales.get(scales.len() / 2).copied().unwrap_or(0.0);
-        scales
-            .last()
-            .is_some_and(|&largest| largest > DOMINANT * median)
-    }
-
     /// W μ, one value per output; the weight is c x d. The rounding error is about |W| |μ| times the
     /// machine epsilon of f64.
     pub fn shifts(&self, weight: &[f32]) -> Vec<f64> {

@@ -45,7 +45,7 @@ pub(crate) fn position(values: &[f32], test: impl Fn(f32) -> bool) -> Option<usi
 }
 
 /// Whether a value can be a feature of a dataset and of a converged fit: from -1e15 to 1e15, so that
-/// f32 can hold its square.
+/// f32 holds sums of squares.
 pub fn is_usable(value: f32) -> bool {
     value.abs() <= 1e15
 }
@@ -145,16 +145,16 @@ impl<'a> Rows<'a> {
             return Ok(());
         };
         let value = self.row(row)[column];
-        let found = format!("{value} in row {row}, feature {column}");
         if !value.is_finite() {
+            let found = format!("{value} in row {row}, feature {column}");
             return Err(Error::shape(what, found, "finite numbers"));
         }
         let values = (0..self.len()).map(|i| self.row(i)[column].abs());
-        let largest = values.fold(0.0, f32::max);
+        let largest = values.filter(|value| value.is_finite()).fold(0.0, f32::max);
         Err(Error::shape(
             what,
-            format!("{found}, whose largest is {largest}"),
-            "numbers from -1e15 to 1e15, whose squares f32 can hold: divide that feature by a power of ten",
+            format!("{value:e} in row {row}, feature {column}, whose largest is {largest:e}"),
+            "numbers from -1e15 to 1e15, so that f32 holds sums of their squares: replace values that stand for missing ones, or divide that feature by a power of ten",
         ))
     }
 

@@ -129,11 +129,16 @@ impl<S: Problem> PathSolver<'_, '_, S> {
         // A gradient that was rounding counted as small.
         let is_rounding = found.status == Status::Converged
             && found.gradient_norm > stop.tolerance * found.initial_gradient_norm;
-        if l2 > 0.0 && (is_limited || is_rounding || falls_short(&certificate, found.status)) {
+        let can_gain = is_limited || (small && is_rounding);
+        if l2 > 0.0 && (can_gain || falls_short(&certificate, found.status)) {
+            let left = StoppingCriteria {
+                iterations: stop.iterations.saturating_sub(found.iterations),
+                ..stop
+            };
             let refined = if small {
                 let (log, observer) = (&*self.log, &*self.observer);
-                let going_on = &mut || log.check(observer);
-                (self.problem).refine(self.design, risk, l2, point, stop, going_on)?
+                let check_stop = &mut || log.check(observer);
+                (self.problem).refine(self.design, risk, l2, point, left, check_stop)?
             } else {
                 None
             };
@@ -143,16 +148,22 @@ impl<S: Problem> PathSolver<'_, '_, S> {
                     let exact = self.problem.weight(&refined.w, self.design, true)?;
                     (weight, certificate) = measure(self.problem, exact, &refined.b, true);
                     found.iterations += report.iterations;
-                    if report.status == Status::Converged {
-                        found.status = Status::Converged;
+                    match report.status {
+                        Status::Converged => found.status = Status::Converged,
+                        Status::IterationLimit if found.iterations >= stop.iterations => {
+                            found.status = Status::IterationLimit;
+                        }
+                        _ => {}
                     }
                     (refined.z, refined.b)
                 }
             };
             let dual = certifier.dual(&logits, &b, |g| self.problem.adjoint_square(g));
-            let gap = (certificate.objective - dual).max(0.0) + certificate.rounding;
-            if certificate.gap.is_none_or(|other| gap < other) {
-                certificate.gap = Some(gap);
+            if let Some(dual) = dual {
+                let gap = (certificate.objective - dual).max(0.0) + certificate.rounding;
+                if gap.is_finite() && certificate.gap.is_none_or(|other| gap < other) {
+                    certificate.gap = Some(gap);
+                }
             }
             // Both tests of a converged fit hold, on the model itself.
             let is_flat = certificate.gradient_norm <= stop.tolerance * found.initial_gradient_norm;

@@ -38,6 +38,7 @@ pub(super) fn fit_on_problem(
 ) -> Result<PathFit> {
     let x = splits.train.x();
     let mut engine = choose(x.len(), x.features(), options.engine)?;
+    observer.tell(Event::Engine(engine));
     let weights = options.weighting.resolve(splits.train, None)?;
     let design = if options.fit_intercept {
         Centered::new(x)
@@ -45,10 +46,6 @@ pub(super) fn fit_on_problem(
         Centered::not_centered(x)
     };
     let deviation = deviation(splits.train, options.standardize, &weights.samples)?;
-    if options.engine == EngineChoice::Auto && deviation.is_none() && design.is_dominated() {
-        engine = EngineKind::Primal;
-    }
-    observer.tell(Event::Engine(engine));
     let scale = deviation.clone();
     let scale = scale.as_deref();
     let inputs = Inputs {
@@ -134,8 +131,7 @@ pub(super) fn deviation(
 }
 
 /// The engine of a fit of n rows and d features: Gram coordinates if n <= d and their matrices fit
-/// the memory (28 bytes an element: K and its factor in f64, and buffers while K is computed). Those of
-/// the primal engine then fit it, too.
+/// the memory (28 bytes an element: K and its factor in f64, and buffers while K is computed).
 ///
 /// # Errors
 /// [`Error::Memory`] if the matrices of the chosen engine do not fit the memory.

@@ -147,23 +147,30 @@ impl Certifier<'_> {
         }
     }
 
-    /// The dual objective at the gradient of the loss at `logits` (c x n) with their best bias, the
-    /// search for which starts at `bias`, less what rounding may have added. It is below min F for
-    /// any logits, and close to it for those of an optimum. Cost: 2ncd flop in f64, if
-    /// `adjoint_square` returns `None`.
+    /// A lower bound of min F: the dual objective at the gradient of the loss at `logits` (c x n) with
+    /// their best bias, less what rounding may have added. Close to min F for the logits of an optimum.
+    /// `None` if the best bias could not be found, without which the dual point is not feasible; the
+    /// search for it starts at `bias`. Cost: 2ncd flop in f64, if `adjoint_square` returns `None` or is
+    /// too coarse.
     pub fn dual(
         &self,
         logits: &[f64],
         bias: &[f64],
         adjoint_square: impl Fn(&[f64]) -> Option<(f64, f64)>,
-    ) -> f64 {
+    ) -> Option<f64> {
         let n = self.design.x().len();
         let (mut b, mut at) = (bias.to_vec(), Eval::new(bias.len(), n));
         self.risk.evaluate(logits, &b, &mut at);
         let noise = 1e-16 * at.loss;
         let left = bias::minimize(self.risk, logits, &mut b, &mut at, noise);
+        let gap_allowed = self.tolerance * at.loss;
+        if left.is_nan() || left > OF_BIAS * gap_allowed {
+            return None;
+        }
         let infeasible: f64 = b.iter().zip(&at.bias).map(|(b, g)| (b * g).abs()).sum();
-        let square = match adjoint_square(&at.g) {
+        let of_gram = adjoint_square(&at.g)
+            .filter(|(_, rounding)| *rounding <= OF_GRAM * gap_allowed * 2.0 * self.l2);
+        let square = match of_gram {
             Some((square, rounding)) => square + rounding,
             None => {
                 let adjoint = self.design.adjoint(&at.g, Precision::Double);
@@ -176,7 +183,8 @@ impl Certifier<'_> {
         // Sums of this size were rounded.
         let sums = at.loss + dot(&at.g, &at.g).sqrt() * dot(logits, logits).sqrt();
         let rounding = 8.0 * f64::EPSILON * sums + 2.0 * left.max(0.0) + infeasible;
-        at.loss - dot(&at.g, logits) - square / (2.0 * self.l2) - rounding
+        let dual = at.loss - dot(&at.g, logits) - square / (2.0 * self.l2) - rounding;
+        dual.is_finite().then_some(dual)
     }
 
     /// Bound of the rounding in W μ (length c).

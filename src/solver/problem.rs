@@ -121,10 +121,10 @@ pub trait Problem {
 
     /// Continues a solve from `point`, as the rounding of this problem's products may have ended it,
     /// with products in f64. `None` if they are f64 already. Cost: 4ncd flop in f64 for each step of
-    /// conjugate gradients. `going_on` is called after every step.
+    /// conjugate gradients. `check_stop` is called after every step.
     ///
     /// # Errors
-    /// Those of `going_on`.
+    /// Those of `check_stop`.
     fn refine(
         &mut self,
         _design: &Centered,
@@ -132,7 +132,7 @@ pub trait Problem {
         _l2: f64,
         _point: &Point<Self::Real>,
         _stop: StoppingCriteria,
-        _going_on: &mut dyn FnMut() -> Result<()>,
+        _check_stop: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Option<(Point<f64>, SolveReport)>> {
         Ok(None)
     }

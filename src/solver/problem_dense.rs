@@ -410,8 +410,8 @@ impl Problem for DenseProblem<'_> {
         l2: f64,
         point: &Point<f32>,
         stop: StoppingCriteria,
-        going_on: &mut dyn FnMut() -> Result<()>,
+        check_stop: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Option<(Point<f64>, SolveReport)>> {
-        refine(self, design, risk, l2, point, stop, going_on).map(Some)
+        refine(self, design, risk, l2, point, stop, check_stop).map(Some)
     }
 }

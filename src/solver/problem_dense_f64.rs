@@ -27,7 +27,7 @@ struct DenseF64<'p, 'a> {
 /// in f64 for each step of conjugate gradients.
 ///
 /// # Errors
-/// Those of `going_on`, which is called after every step.
+/// Those of `check_stop`, which is called after every step.
 pub(super) fn refine(
     dense: &mut DenseProblem,
     design: &Centered,
@@ -35,7 +35,7 @@ pub(super) fn refine(
     l2: f64,
     point: &Point<f32>,
     stop: StoppingCriteria,
-    going_on: &mut dyn FnMut() -> Result<()>,
+    check_stop: &mut dyn FnMut() -> Result<()>,
 ) -> Result<(Point<f64>, SolveReport)> {
     let problem = &mut DenseF64 { dense, design };
     let start = Point {
@@ -50,13 +50,13 @@ pub(super) fn refine(
     };
     let minimizer = Minimizer::new(problem, risk, l2, start, stop);
     let rule = NewtonCg::new(&minimizer);
-    minimizer.run(rule, &mut GoingOn(going_on))
+    minimizer.run(rule, &mut CheckStop(check_stop))
 }
 
-/// Asks after every step whether to go on.
-struct GoingOn<'a>(&'a mut dyn FnMut() -> Result<()>);
+/// Calls a function after every step; its error stops the solve.
+struct CheckStop<'a>(&'a mut dyn FnMut() -> Result<()>);
 
-impl<P> Watch<P> for GoingOn<'_> {
+impl<P> Watch<P> for CheckStop<'_> {
     fn begin(&mut self, _state: &mut impl State<P>) -> Result<bool> {
         Ok(false)
     }
