@@ -118,7 +118,7 @@ fn labels_and_features_of_any_type_give_one_fit() {
 
 /// Squares of such features overflow in f32: the fit ended at the model that is 0.
 #[test]
-fn features_whose_squares_overflow_are_refused_by_converged_fits() {
+fn features_whose_sums_of_squares_overflow_are_refused_by_converged_fits() {
     for (rows, features) in [(20, 30), (30, 5)] {
         let (mut x, y) = problem(rows, features);
         x[3 * features + 4] = -2e18;
@@ -127,8 +127,8 @@ fn features_whose_squares_overflow_are_refused_by_converged_fits() {
         let error = fit_path(&samples, &PathOptions::default(), &mut |_| {}).unwrap_err();
         let text = error.to_string();
         for part in [
-            "x: found -2000000000000000000 in row 3, feature 4",
-            "whose largest is 5000000000000000000",
+            "x: found -2e18 in row 3, feature 4",
+            "whose largest is 5e18",
             "from -1e15 to 1e15",
             "divide that feature",
         ] {
