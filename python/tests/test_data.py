@@ -69,7 +69,7 @@ def test_numbers_beyond_float32_are_refused():
             estimator.fit(X.astype(np.float64) * 1e300, Y)
     model = flowreg.LogisticRegression(C=1e6).fit(X, X[:, 0] > 2)
     assert model.predict(np.float32([[3e38, 0, 0, 0, 0, 0, 0]])) == [True]
-    with pytest.raises(ValueError, match="X: found rows whose logits float64 does not hold"):
+    with pytest.raises(ValueError, match="X: found rows whose logits overflow float64"):
         model.predict([[1e308, 0, 0, 0, 0, 0, 0]])
 
 

@@ -87,7 +87,7 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
             assert_all_finite(X, estimator_name=type(self).__name__, input_name="X")
         if not np.isfinite(scores).all():
             raise ValueError(
-                "X: found rows whose logits float64 does not hold, expected smaller features: "
+                "X: found rows whose logits overflow float64, expected smaller features: "
                 "scale them as those of fit"
             )
         return scores[:, 0] if scores.shape[1] == 1 else scores

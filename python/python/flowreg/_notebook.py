@@ -44,8 +44,8 @@ class NotebookMixin:
     ) -> None:
         """Write the page that flowreg-fit writes, ``report.html``.
 
-        It has the options and results of the fit and, as far as they are known, the losses of the
-        epochs and the scores of the penalties; on labelled rows accuracy, loss, confusion, each
+        It shows the options and results of the fit, the losses of the epochs of a `TorchLinear` and
+        the scores of the penalties of a `LogisticRegressionCV`; on labelled rows accuracy, loss, confusion, each
         class's recall and precision, and the most confident errors. It needs no network and no other
         file.
 
@@ -336,7 +336,7 @@ def _facts(estimator: Any) -> dict[str, Any]:
 
 
 def _table(estimator: Any) -> list[dict[str, Any]] | None:
-    """The scores of the penalties, for a report."""
+    """The scores of the penalties for a report, or None."""
     scores = getattr(estimator, "scores_", None)
     if scores is None:
         return None

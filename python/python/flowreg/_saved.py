@@ -205,7 +205,7 @@ def load(
 
     A run of ``--optimizer newton`` or ``lbfgs`` becomes a `LogisticRegression`, one of SGD a
     `TorchLinear`, and a model file alone, also a state dict of ``torch.nn.Linear``, a
-    `LogisticRegression` with default parameters. Its predictions are those of ``flowreg-predict``, up
+    `LogisticRegression` with default parameters. Predictions are those of ``flowreg-predict``, up
     to the rounding of products:
 
     - ``--standardize`` is part of the weights already; ``--center`` becomes part of `intercept_`, and
@@ -365,7 +365,7 @@ class _reading:
 
 
 def _saved_estimator(path: Path, count: int) -> tuple[Any, Array, np.dtype[Any]]:
-    """The estimator, without its model, the labels of so many classes, and the type of its weight."""
+    """The estimator, without its model, its `count` labels, and the type of its weight."""
     from ._cv import LogisticRegressionCV
     from ._logistic import LogisticRegression
     from ._torch import TorchLinear
