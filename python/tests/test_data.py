@@ -69,7 +69,7 @@ def test_numbers_beyond_float32_are_refused():
             estimator.fit(X.astype(np.float64) * 1e300, Y)
     model = flowreg.LogisticRegression(C=1e6).fit(X, X[:, 0] > 2)
     assert model.predict(np.float32([[3e38, 0, 0, 0, 0, 0, 0]])) == [True]
-    with pytest.raises(ValueError, match="X: found rows whose logits float64 does not hold"):
+    with pytest.raises(ValueError, match="X: found rows whose logits overflow float64"):
         model.predict([[1e308, 0, 0, 0, 0, 0, 0]])
 
 
@@ -79,7 +79,7 @@ def test_numbers_beyond_float32_are_refused():
 def test_features_whose_squares_overflow_are_refused_by_column(estimator, exponent, dtype):
     large = X.astype(dtype)
     large[:, 3] *= dtype(10.0**exponent)
-    advice = "sklearn.preprocessing.MaxAbsScaler"
+    advice = "so that sums of squares .* sklearn.preprocessing.MaxAbsScaler"
     with pytest.raises(ValueError, match=rf"X: found 4e\+{exponent} in column 3, .* at most 1e15.*{advice}"):
         estimator.fit(large, Y)
     frame = pd.DataFrame(large, columns=list("abcdefg"))
@@ -87,6 +87,29 @@ def test_features_whose_squares_overflow_are_refused_by_column(estimator, expone
         estimator.fit(frame, Y)
     # The advice works.
     assert estimator.fit(MaxAbsScaler().fit_transform(large), Y).status_ == "converged"
+
+
+@pytest.mark.parametrize("size, is_taken", [(1e20, True), (1e38, True), (1e39, False)])
+def test_sgd_takes_every_number_of_float32(size, is_taken):
+    x = X.astype(np.float64)
+    x[5, 2], x[6, 2] = size, -size
+    with_validation = {"X_val": x, "y_val": Y}
+    frames = {"X_val": pd.DataFrame(x, columns=list("abcdefg")), "y_val": Y}
+    model = flowreg.TorchLinear(epochs=0, lr=1e-30)
+    if is_taken:
+        model.fit(x, Y)
+        model.fit(X, Y, **with_validation)
+        return
+    limit = "the largest there, expected at most 3.4e38, the largest number of float32"
+    with pytest.raises(ValueError, match=rf"^X: found 1e\+39 in column 2, {limit}"):
+        model.fit(x, Y)
+    with pytest.raises(ValueError, match=rf"^X_val: found 1e\+39 in column 2, {limit}"):
+        model.fit(X, Y, **with_validation)
+    with pytest.raises(ValueError, match=r"^X_val: found 1e\+39 in column 'c'"):
+        model.fit(pd.DataFrame(X, columns=list("abcdefg")), Y, **frames)
+    x[5, 2] = np.nan
+    with pytest.raises(ValueError, match="^Input X_val contains NaN"):
+        model.fit(X, Y, **with_validation)
 
 
 def test_verbose_says_what_is_converted_and_done(capfd):

@@ -116,6 +116,31 @@ def test_a_report_without_rows_and_what_it_replaces(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html"]
 
 
+def half(y, predicted):
+    """A score of 0.5; NaN if all predictions are one class."""
+    return 0.5 if len(set(predicted)) > 1 else np.nan
+
+
+@pytest.mark.parametrize("Cs", [[1, np.inf], [1e-12, 1]])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_report_and_plot_of_scores_that_are_not_finite(tmp_path, Cs):
+    scorer = sklearn.metrics.make_scorer(half)
+    model = flowreg.LogisticRegressionCV(Cs=Cs, cv=3, scoring=scorer, tol=1e-2).fit(X[:, :20], Y > 6)
+    # NaN is not the best score.
+    assert model.C_ == 1
+    model.report(tmp_path / "report.html")
+    found = data(tmp_path / "report.html")
+    if Cs[1] == 1:
+        assert np.isnan(model.scores_[:, 0, 0]).all()
+        assert found["path"][0] == {"C": 1e-12, "score": "nan", "deviation": "nan"}
+        assert found["path"][1] == {"C": 1.0, "score": 0.5, "deviation": 0.0}
+    else:
+        assert found["path"][1] == {"C": "inf", "score": 0.5, "deviation": 0.0}
+    assert found["runs"][0]["summary"]["score"] == 0.5
+    assert model.plot_path().lines
+    assert "score <b>0.5</b>" in model._repr_html_()
+
+
 def test_a_report_of_shifted_rows(tmp_path):
     far = X[:, :20] + 1e9 * (np.arange(20) == 3)
     model = flowreg.LogisticRegression().fit(far, Y)

@@ -46,7 +46,7 @@ def test_the_module_refuses_what_is_no_program():
         assert refused.returncode == 64 and refused.stdout == ""
         assert refused.stderr == (
             f"flowreg: found {found}, expected prep, fit or predict; "
-            "python -m flowreg --help tells more\n"
+            "run python -m flowreg --help for more\n"
         )
 
 

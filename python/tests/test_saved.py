@@ -124,9 +124,9 @@ def test_a_directory_replaces_only_that_of_an_estimator(tmp_path):
     assert refused.returncode != 0 and "found a model, expected a run" in refused.stderr
 
 
-def test_what_text_does_not_hold_is_named(tmp_path):
+def test_what_json_cannot_represent_is_named(tmp_path):
     model = flowreg.LogisticRegression(callback=lambda event: None, verbose=0).fit(X, Y)
-    with pytest.warns(UserWarning, match="JSON does not hold, callback: .* by set_params"):
+    with pytest.warns(UserWarning, match="JSON cannot represent, callback: .* by set_params"):
         model.save(tmp_path / "model")
     assert flowreg.load(tmp_path / "model").callback is None
     model = flowreg.LogisticRegression().fit(X[:100], Y[:100])
@@ -167,11 +167,20 @@ def damage(name, content):
         (change(estimator="SVC"), "the estimator 'SVC', none of LogisticRegression"),
         (change(fitted={"predict": 1}), "the result 'predict', which no fit has"),
         (change(fitted={"__class__": 1}), "the result '__class__'"),
-        (change(classes={"dtype": "<i8", "values": [1, 2]}), "2 classes, expected 3"),
+        (change(classes={"dtype": "<i8", "values": [1, 2]}), "estimator.json: found 2 classes for a model of 3, expected"),
         (change(classes={"dtype": "<i8", "values": ["a", 2, 3]}), "invalid literal"),
+        (change(classes=[0, 1, 2]), "estimator.json: found classes that are no array of one dimension"),
+        (change(classes={"dtype": "<i8", "values": [[0], [1], [2]]}), "no array of one dimension"),
+        (change(classes={"dtype": "<i8", "values": 3}), "no array of one dimension"),
+        (change(classes={"dtype": "<i8", "values": [0, 0, 1]}), "the classes .0, 0, 1., which are not dis"),
+        (change(classes={"dtype": "|O", "values": [0, "a", 1]}), "estimator.json: found '<' not supported"),
+        (change(dtype="int8"), "estimator.json: found the dtype 'int8', neither float32 nor float64"),
+        (change(dtype="O"), "estimator.json: found the dtype 'O'"),
+        (change(dtype=["float32"]), "estimator.json: found the dtype .'float32'."),
+        (damage("estimator.json", b"[" * 100_000), "estimator.json: found "),
         (damage("estimator.json", b"{"), "estimator.json: found .* expected what flowreg writes"),
         (damage("estimator.json", b"[]"), "estimator.json: found .* expected what flowreg writes"),
-        (damage("history.jsonl", b'{"epoch":'), "history.jsonl: found"),
+        (damage("history.jsonl", b'{"epoch":'), "^[^ ]*history.jsonl: found"),
         (damage("model.safetensors", b"12345678"), "model.safetensors: "),
     ],
 )
@@ -180,6 +189,21 @@ def test_damaged_files_are_named(tmp_path, damage, said):
     damage(tmp_path / "model")
     with pytest.raises(ValueError, match=said):
         flowreg.load(tmp_path / "model")
+
+
+def test_names_that_are_not_unicode_are_named(tmp_path):
+    model = flowreg.LogisticRegression().fit(X, np.array(["a", "b", "\ud800"])[Y])
+    frame = pd.DataFrame(X, columns=["a", "b", "c", "\udcff"])
+    of_columns = flowreg.LogisticRegression().fit(frame, Y)
+    for estimator, said in [
+        (model, r"^classes_: found '\\ud800' with a lone surrogate, expected valid Unicode"),
+        (of_columns, r"^feature_names_in_: found '\\udcff' with a lone surrogate"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            estimator.save(tmp_path / "model")
+        with pytest.raises(ValueError, match=said):
+            estimator.report(tmp_path / "report.html")
+    assert not any(tmp_path.iterdir())
 
 
 def test_what_is_no_model_is_named(tmp_path):
@@ -219,7 +243,12 @@ def arrays(tmp_path):
 )
 def test_a_converged_run_is_an_estimator(arrays, options):
     run("fit", "--x", "x.npy", "--y", "y.npy", "--out", "run", *options, cwd=arrays)
-    model = flowreg.load(arrays / "run")
+    lost = {"both": "--standardize both", "--calibrate": "--calibrate"}.get(options[-1])
+    if lost is None:
+        model = flowreg.load(arrays / "run")
+    else:
+        with pytest.warns(UserWarning, match=f"load: found {lost} in"):
+            model = flowreg.load(arrays / "run")
     assert isinstance(model, flowreg.LogisticRegression) and model.status_ == "converged"
     assert model.solver == options[1] and model.gap_ < 1e-3 * model.objective_
     np.testing.assert_array_equal(model.classes_, [0, 1, 2])
@@ -236,6 +265,58 @@ def test_a_converged_run_is_an_estimator(arrays, options):
         again = clone(model).fit(X, Y)
         np.testing.assert_allclose(again.l2_, model.l2_, rtol=1e-9)
         np.testing.assert_allclose(again.objective_, model.objective_, rtol=1e-4)
+
+
+def test_options_that_the_estimator_does_not_have_are_named(arrays):
+    (arrays / "weights.txt").write_text("1 2 3")
+    far = X.astype(np.float64) + [0, 1.7e9, 0, 0]
+    np.save(arrays / "far.npy", far)
+    prepared = ["--x", "far.npy", "--y", "y.npy", "--center", "--out", "data"]
+    run("prep", "npy", *prepared, cwd=arrays)
+    raw = ["--x", "x.npy", "--y", "y.npy"]
+    run("fit", *raw, "--epochs", "2", "--out", "first", cwd=arrays)
+    weights, init = ["--class-weight", "weights.txt"], ["--init", "first/model.safetensors"]
+    scaled, smoothed = ["--standardize", "both"], ["--label-smoothing", "0.2"]
+    newton = [*raw, "--optimizer", "newton", "--C", "0.01"]
+    sgd = [*raw, "--epochs", "2"]
+    for options, lost in [
+        ([*newton, *scaled], "--standardize both"),
+        ([*newton, "--standardize", "center"], None),
+        ([*newton, *smoothed], "--label-smoothing 0.2"),
+        ([*newton, *weights], "--class-weight FILE"),
+        ([*newton, *scaled, *smoothed], "--standardize both, --label-smoothing 0.2"),
+        (["data", "--optimizer", "newton"], None),
+        (sgd, None),
+        ([*sgd, *smoothed, "--init", "zeros"], None),
+        ([*sgd, *scaled], "--standardize both"),
+        ([*sgd, "--standardize", "center"], "--standardize center"),
+        ([*sgd, *weights], "--class-weight FILE"),
+        ([*sgd, *init], f"--init {init[1]}"),
+        (["data", "--epochs", "2"], "--center"),
+    ]:
+        shutil.rmtree(arrays / "run", ignore_errors=True)
+        run("fit", *options, "--out", "run", cwd=arrays)
+        # Warnings that are not expected fail the test.
+        if lost is None:
+            model = flowreg.load(arrays / "run")
+            rows = far if "data" in options else X
+            again = clone(model).fit(rows, Y)
+            np.testing.assert_allclose(again.predict_proba(rows), model.predict_proba(rows), atol=1e-3)
+        else:
+            with pytest.warns(UserWarning) as warned:
+                flowreg.load(arrays / "run")
+            (warning,) = warned
+            assert f"load: found {lost} in {arrays / 'run' / 'summary.json'}, expected" in str(warning.message)
+            assert Path(warning.filename).name == "test_saved.py"
+
+
+@pytest.mark.parametrize("rows", [0, -1, None])
+def test_a_damaged_summary_is_named(arrays, rows):
+    run("fit", "--x", "x.npy", "--y", "y.npy", "--optimizer", "newton", "--out", "run", cwd=arrays)
+    path = arrays / "run" / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "n": rows}))
+    with pytest.raises(ValueError, match="summary.json: found .* expected what flowreg writes"):
+        flowreg.load(arrays / "run")
 
 
 def test_a_run_of_sgd_is_an_estimator(arrays):
@@ -333,7 +414,11 @@ def test_names_of_classes_as_labels():
     for names, expected in [
         ([], [0, 1, 2]),
         (["class 1", "class 2", "class 3"], [1, 2, 3]),
-        (["-1", "+1", "2"], [-1, 1, 2]),
+        (["-1", "1", "2"], [-1, 1, 2]),
+        (["-1", "+1", "2"], ["-1", "+1", "2"]),
+        (["007", "042", "1"], ["007", "042", "1"]),
+        (["class 01", "class 2", "class 3"], ["class 01", "class 2", "class 3"]),
+        (["-0", "1", "2"], ["-0", "1", "2"]),
         (["01", "1", "2"], ["01", "1", "2"]),
         (["1", "two", "3"], ["1", "two", "3"]),
         (["a"], ["a", "class 1", "class 2"]),
@@ -345,10 +430,20 @@ def test_names_of_classes_as_labels():
     assert labels(["True", "False"], 2).tolist() == [True, False]
 
 
+def test_names_of_classes_that_are_not_distinct_are_refused(tmp_path):
+    from flowreg._flowreg import save_model
+
+    weight, bias = np.zeros((3, 2), np.float32), np.zeros(3, np.float32)
+    save_model(tmp_path / "model", weight, bias, json.dumps({"class_names": ["a", "b", "a"]}), [])
+    with pytest.raises(ValueError, match="model: found the class names .'a', 'b', 'a'., expected distinct"):
+        flowreg.load(tmp_path / "model")
+    assert list(flowreg.load(tmp_path / "model", class_names=False).classes_) == [0, 1, 2]
+
+
 def test_classes_of_a_run_are_sorted(tmp_path):
     model = flowreg.LogisticRegression().fit(X, np.array(["b", "c", "a"])[Y])
     model.save(tmp_path / "model")
-    # As of a run, whose classes have an order of its own.
+    # As in a run, whose classes need not be sorted.
     (tmp_path / "model" / "estimator.json").unlink()
     raw = flowreg.load(tmp_path / "model", class_names=False)
     named = flowreg.load(tmp_path / "model")

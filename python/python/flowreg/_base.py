@@ -32,6 +32,8 @@ def whole(least: int, most: int = sys.maxsize) -> Interval:
     return Interval(Integral, least, most, closed="both")
 
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
 # Of parameters that all estimators have.
 COMMON_CONSTRAINTS: dict[str, Any] = {
     "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -51,6 +53,9 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
     intercept_: Array
     classes_: Array
 
+    # The largest feature that `fit` takes: sums of its squares stay in the range of float32.
+    _max_feature = 1e15
+
     def decision_function(self, X: Any) -> Array:
         """Logits of rows.
 
@@ -63,7 +68,7 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
             Of two classes one number, above 0 where ``classes_[1]`` is predicted. float64, also of
-            float32 features: sums of these would lose what tells far-off rows apart.
+            float32 features: float32 sums would round away differences of rows with large features.
         """
         check_is_fitted(self)
         X = validate_data(
@@ -82,7 +87,7 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
             assert_all_finite(X, estimator_name=type(self).__name__, input_name="X")
         if not np.isfinite(scores).all():
             raise ValueError(
-                "X: found rows whose logits float64 does not hold, expected smaller features: "
+                "X: found rows whose logits overflow float64, expected smaller features: "
                 "scale them as those of fit"
             )
         return scores[:, 0] if scores.shape[1] == 1 else scores
@@ -183,8 +188,7 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
         if len(np.unique(present)) < 2:
             where = "" if sample_weight is None else " of weight above 0"
             raise ValueError(
-                f"y: found samples{where} of one class only, expected two classes or more: "
-                f"{type(self).__name__} has nothing to tell apart"
+                f"y: found samples{where} of one class only, expected two classes or more"
             )
         data = Data(self, X, y, labels.astype(np.uint32), sample_weight)
         self._conversion = {} if data.shift is None else {"numbers": {"shift": data.shift}}
@@ -200,6 +204,28 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
                 f"{name}: found {y[unknown[0]]} in row {unknown[0]}, expected the labels of y"
             )
         return labels.astype(np.uint32)
+
+
+def check_magnitude(estimator: Any, X: Array, rows: Array, name: str) -> None:
+    """Refuse features that the fit cannot use; `rows` are those of X in float32."""
+    limit = estimator._max_feature
+    largest = np.zeros(rows.shape[1], np.float32)
+    for part in blocks(len(rows), 4 * rows.shape[1]):
+        np.maximum(largest, np.abs(rows[part]).max(axis=0), out=largest)
+    column = int(largest.argmax())
+    if largest[column] <= limit:
+        return
+    value = float(np.abs(X[:, column].astype(np.float64)).max())
+    names = getattr(estimator, "feature_names_in_", None)
+    label = column if names is None else repr(names[column])
+    if limit == FLOAT32_MAX:
+        expected = "at most 3.4e38, the largest number of float32"
+    else:
+        expected = "at most 1e15, so that sums of squares stay in the range of float32"
+    raise ValueError(
+        f"{name}: found {value:.3g} in column {label}, the largest there, expected {expected}: "
+        "scale the columns first, for example by sklearn.preprocessing.MaxAbsScaler"
+    )
 
 
 class Data:
@@ -262,25 +288,8 @@ class Data:
             if str(error).startswith("x: found"):
                 name = type(self.estimator).__name__
                 assert_all_finite(self.X, estimator_name=name, input_name="X")
-                self._refuse_large()
+                check_magnitude(self.estimator, self.X, self.rows, "X")
             raise
-
-    def _refuse_large(self) -> None:
-        """Refuse features whose squares float32 does not hold."""
-        largest = np.zeros(self.rows.shape[1], np.float32)
-        for part in blocks(len(self.rows), 4 * self.rows.shape[1]):
-            np.maximum(largest, np.abs(self.rows[part]).max(axis=0), out=largest)
-        column = int(largest.argmax())
-        if largest[column] <= 1e15:
-            return
-        value = float(np.abs(self.X[:, column].astype(np.float64)).max())
-        names = getattr(self.estimator, "feature_names_in_", None)
-        name = column if names is None else repr(names[column])
-        raise ValueError(
-            f"X: found {value:.3g} in column {name}, the largest there, expected at most 1e15, "
-            "whose square float32 holds: scale the columns first, for example by "
-            "sklearn.preprocessing.MaxAbsScaler"
-        )
 
     def set_model(self, fit: dict[str, Any]) -> None:
         """Set ``coef_`` and ``intercept_`` for the rows before the shift."""

@@ -11,7 +11,7 @@ import sys
 
 from . import __version__, _flowreg
 
-# Exit codes of a program that is not in this build, and of a command line that makes no sense.
+# Exit codes of a program that is not in this build, and of an invalid command line.
 _UNAVAILABLE = 69
 _USAGE = 64
 
@@ -25,7 +25,7 @@ Programs:
   fit      A dataset, or arrays, to a model (flowreg-fit)
   predict  A model and inputs to names and probabilities (flowreg-predict)
 
-`python -m flowreg PROGRAM --help` tells more; `flowreg-PROGRAM` is the same program.
+Run `python -m flowreg PROGRAM --help` for more; `flowreg-PROGRAM` is the same program.
 """
 _PROGRAMS = ("prep", "fit", "predict")
 
@@ -65,7 +65,7 @@ def run(program: str, arguments: list[str]) -> int:
         text = "this build of flowreg has no programs: install one with its default features"
         print(f"flowreg-{program}: {text}", file=sys.stderr)
         return _UNAVAILABLE
-    # Python's handler would raise KeyboardInterrupt after the program's own one had its way.
+    # Python's handler would raise KeyboardInterrupt after the program's own handler has run.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -75,7 +75,7 @@ def run(program: str, arguments: list[str]) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Open those that the caller closed, or an output file would take their numbers."""
+    """Open streams that the caller closed; else an output file would take their numbers."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -84,13 +84,13 @@ def _open_standard_streams() -> None:
 
 
 def _refuse(found: str) -> int:
-    expected = f"{', '.join(_PROGRAMS[:-1])} or {_PROGRAMS[-1]}; python -m flowreg --help tells more"
+    expected = f"{', '.join(_PROGRAMS[:-1])} or {_PROGRAMS[-1]}; run python -m flowreg --help for more"
     print(f"flowreg: found {found}, expected {expected}", file=sys.stderr)
     return _USAGE
 
 
 def _print(text: str) -> int:
-    """Print what was asked for. A reader that has gone away is no error, as for the programs."""
+    """Print a text. A closed pipe is no error, as for the programs."""
     try:
         print(text, end="", flush=True)
     except BrokenPipeError:

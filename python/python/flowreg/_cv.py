@@ -24,7 +24,7 @@ from ._arrays import Array
 from ._base import Data, LinearClassifier
 from ._flowreg import available_memory, fit_path
 from ._logistic import CONSTRAINTS, as_tolerance, check_penalty, fit_one, solver_options
-from ._notebook import plot_path
+from ._notebook import over_folds, plot_path
 from ._warnings import warn
 
 
@@ -236,7 +236,7 @@ class LogisticRegressionCV(LinearClassifier):
         if not self.refit:
             self._set_mean(run)
             return self
-        self.C_ = float(run.Cs[np.argmax(np.nanmean(scores, axis=0))])
+        self.C_ = float(run.Cs[np.nanargmax(over_folds(scores)[0])])
         fit_one(self, data, self.C_, options)
         return self
 
@@ -329,8 +329,7 @@ class LogisticRegressionCV(LinearClassifier):
         scoring = self.scoring or "accuracy"
         ylabel = scoring if isinstance(scoring, str) else "score"
         scores = self.scores_[:, 0]
-        mean, spread = np.nanmean(scores, axis=0), np.nanstd(scores, axis=0)
-        return plot_path(self.Cs_, mean, spread, self.C_, ylabel, ax)
+        return plot_path(self.Cs_, *over_folds(scores), self.C_, ylabel, ax)
 
     def get_metadata_routing(self) -> Any:
         """The routing of metadata to the splitter and the scorer.
@@ -429,7 +428,7 @@ def fold_rows(
         else:
             found = f"{validation}: found class {label}, which no row to fit has{more}"
             advice = "add rows of it to those, or drop it"
-        effect = "held-out rows of that class get probabilities near 0, which log losses show"
+        effect = "held-out rows of that class get probabilities near 0, which raises the log loss"
         warn(f"{found}: {effect}; {advice}")
     return rows
 

@@ -54,8 +54,11 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
         Only False. flowreg uses products of rows automatically where they are cheaper.
     tol : float, default=1e-5
         The fit ends when the norm of the gradient is at most `tol` times its norm at zero, and
-        `gap_` is at most ``100 * tol`` times `objective_`. scikit-learn compares `tol` with the
-        largest entry of the gradient, so that its effect depends on the scale of the data.
+        `gap_` is at most ``100 * tol`` times `objective_`. The status 'converged' holds for the
+        solver's point; the gradient of the model, which is that point rounded to float32, may be
+        above `tol` times its norm at zero where features have large scales. scikit-learn compares
+        `tol` with the largest entry of the gradient, so that its effect depends on the scale of the
+        data.
     fit_intercept : bool, default=True
         Whether to fit an intercept.
     intercept_scaling : float, default=1
@@ -110,8 +113,8 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
     -----
     Features are float32 while the fit runs. A C-ordered float32 array, also a memory map, is read
     where it is; others are converted once. A column far from 0 beside its spread is shifted by its
-    mean first. Features beyond 1e15, whose squares float32 does not hold, are refused. Do not change
-    X while a fit runs in another thread.
+    mean first. Features beyond 1e15 are refused, so that sums of squares stay in the range of float32.
+    Do not change X while a fit runs in another thread.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Fitted classifiers for the eyes: in notebooks, as a page and as pictures."""
+"""Display of fitted classifiers: in notebooks, as a page and as plots."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ._saved import stored_model, stored_rows
 
 
 class NotebookMixin:
-    """How classifiers are shown."""
+    """The display of classifiers: `report` and plots."""
 
     @property
     def _repr_html_(self) -> Any:
@@ -44,29 +44,30 @@ class NotebookMixin:
     ) -> None:
         """Write the page that flowreg-fit writes, ``report.html``.
 
-        It has the options and results of the fit and, as far as they are known, the losses of the
-        epochs and the scores of the penalties; on labelled rows accuracy, loss, confusion, each
-        class's recall and precision, and the surest mistakes. It needs no network and no other file.
+        It shows the options and results of the fit, the losses of the epochs of a `TorchLinear` and
+        the scores of the penalties of a `LogisticRegressionCV`; on labelled rows accuracy, loss, confusion, each
+        class's recall and precision, and the most confident errors. It needs no network and no other
+        file.
 
         Parameters
         ----------
         path : path
             The file to write. It appears whole or not at all.
         X : array-like of shape (n_samples, n_features) or None, default=None
-            Rows to evaluate the model on.
+            Rows on which the model is evaluated.
         y : array-like of shape (n_samples,) or None, default=None
             Their labels.
         split : str, default='test'
-            What the page calls these rows.
+            Name of these rows on the page.
         overwrite : bool, default=False
             Replace a page that flowreg wrote.
 
         Raises
         ------
         FileExistsError
-            If there is something, and `overwrite` is not set or would not replace it.
+            If the path exists, and `overwrite` is not set or does not apply.
         ImportError
-            If flowreg was built without its programs, whose page it is.
+            If flowreg was built without its programs, which contain the report template.
         ValueError
             For rows and labels that do not fit the model, and a file that may not be replaced.
 
@@ -83,8 +84,8 @@ class NotebookMixin:
         check_is_fitted(self)
         if not hasattr(_flowreg, "report"):
             raise ImportError(
-                "report: this build of flowreg has no programs, whose page it is: install one with "
-                "its default features"
+                "report: this build of flowreg has no programs, which contain the report template: "
+                "install one with its default features"
             )
         if (X is None) != (y is None):
             raise ValueError("X and y: found one of them, expected both or none")
@@ -105,7 +106,7 @@ class NotebookMixin:
         _flowreg.report(
             os.fspath(path),
             *stored_model(self),
-            json.dumps(content),
+            json.dumps(content, allow_nan=False),
             rows,
             overwrite=overwrite,
             threads=threads(estimator.n_threads, getattr(self, "n_jobs", None)),
@@ -156,16 +157,17 @@ class NotebookMixin:
     ) -> Array:
         """Draw the weight of each class as a picture; of two classes that of ``classes_[1]``.
 
-        Grey weights (height, width) are drawn from blue, which speaks against the class, over white to
-        red, which speaks for it; those of colours around grey. The scale is each class's own.
+        Blue weights lower the logit of the class, white ones are 0, red ones raise it; of pictures in
+        colour, grey is 0. Each class has a scale of its own.
 
         Parameters
         ----------
         shape : tuple or None, default=None
-            Of a picture: (height, width), or with three colours (height, width, 3) or
-            (3, height, width). None: that of the photographs that a loaded model is of, or a square.
+            Shape of a picture: (height, width), or with three colours (height, width, 3) or
+            (3, height, width). None: that of the photographs to which a loaded model was fitted, else
+            a square.
         classes : sequence of labels or None, default=None
-            Whose weights to draw; None is all.
+            The classes that are drawn; None is all.
         ax : matplotlib Axes, sequence of them or None, default=None
             Where to draw, one for each picture; None makes a figure.
 
@@ -201,8 +203,7 @@ class NotebookMixin:
             unknown = [label for label in classes if label not in drawn]
             if unknown:
                 raise ValueError(
-                    f"classes: found {unknown[0]!r}, expected some of those that have a weight: "
-                    f"{drawn}"
+                    f"classes: found {unknown[0]!r}, expected classes that have a weight: {drawn}"
                 )
             outputs = [drawn.index(label) for label in classes]
         axes = _axes(ax, len(outputs))
@@ -226,7 +227,7 @@ def pyplot(name: str) -> Any:
         from matplotlib import pyplot
     except ImportError as error:
         raise ImportError(
-            f"{name}: found no matplotlib, which draws it: pip install matplotlib"
+            f"{name}: found no matplotlib, expected it to draw: pip install matplotlib"
         ) from error
     return pyplot
 
@@ -251,7 +252,7 @@ def plot_path(
 
 
 def _axes(ax: Any, count: int) -> Array:
-    """Axes for so many pictures: those given, or of a new figure."""
+    """Axes for `count` pictures: those given, or of a new figure."""
     if ax is not None:
         axes = np.ravel(np.asarray(ax, dtype=object))
         if len(axes) < count:
@@ -279,13 +280,13 @@ def _picture_shape(estimator: Any, shape: tuple[int, ...] | None) -> tuple[int, 
     if not is_picture or math.prod(shape) != features:
         raise ValueError(
             f"shape: found {tuple(shape)} for {features} features, expected (height, width), "
-            "(height, width, 3) or (3, height, width) that hold as many"
+            "(height, width, 3) or (3, height, width) with that product"
         )
     return tuple(shape)
 
 
 def _results(estimator: Any) -> dict[str, Any]:
-    """What is known of a fit, by name."""
+    """The results of a fit, by name."""
     results: dict[str, Any] = {}
     for name in ("status", "objective", "gap", "l2", "C", "lr", "engine", "best_epoch"):
         value = getattr(estimator, f"{name}_", None)
@@ -302,8 +303,15 @@ def _results(estimator: Any) -> dict[str, Any]:
             results[name] = history[-1][name]
     scores = getattr(estimator, "scores_", None)
     if scores is not None:
-        results["score"] = float(np.nanmax(np.nanmean(scores[:, 0], axis=0)))
+        results["score"] = float(np.nanmax(over_folds(scores[:, 0])[0]))
     return results
+
+
+def over_folds(scores: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of each column over the rows that are not NaN; NaN if all are."""
+    scored = np.ma.array(scores, mask=np.isnan(scores))
+    mean, deviation = scored.mean(axis=0), scored.std(axis=0)
+    return np.ma.filled(mean, np.nan), np.ma.filled(deviation, np.nan)
 
 
 def _line(estimator: Any) -> str:
@@ -324,16 +332,24 @@ def _facts(estimator: Any) -> dict[str, Any]:
     facts = {name: value for name, value in params if isinstance(value, plain)}
     facts = {"flowreg": __version__, "estimator": type(estimator).__name__, **facts}
     facts.update(_results(estimator))
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in facts.items()
-    }
+    return _as_json(facts)
 
 
-def _table(estimator: Any) -> list[dict[str, float]] | None:
-    """The scores of the penalties, for a report."""
+def _table(estimator: Any) -> list[dict[str, Any]] | None:
+    """The scores of the penalties for a report, or None."""
     scores = getattr(estimator, "scores_", None)
     if scores is None:
         return None
-    rows = zip(estimator.Cs_, np.nanmean(scores[:, 0], axis=0), np.nanstd(scores[:, 0], axis=0))
-    return [{"C": float(C), "score": float(mean), "deviation": float(std)} for C, mean, std in rows]
+    rows = zip(estimator.Cs_, *over_folds(scores[:, 0]))
+    return [
+        _as_json({"C": float(C), "score": float(mean), "deviation": float(deviation)})
+        for C, mean, deviation in rows
+    ]
+
+
+def _as_json(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with the text of numbers that are not finite, which JSON cannot represent."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }

@@ -3,10 +3,10 @@
 A directory has ``model.safetensors``, as a run has, and ``estimator.json``: class, parameters, labels
 and what the fit found. A `TorchLinear` has ``history.jsonl``, too, as a run has.
 
-The model in the file is of float32 rows. `_conversion` of an estimator says how inputs become such
-rows, in the words of the file's metadata: ``numbers`` (``scale``: bytes are divided by 255; ``shift``:
-what is subtracted), ``transform`` (of photographs) and ``temperature`` (divides logits). `coef_` and
-`intercept_` are of inputs before a shift and of logits after the temperature.
+The model in the file applies to float32 rows. `_conversion` of an estimator says how inputs become such
+rows, with the fields of the file's metadata: ``numbers`` (``scale``: bytes are divided by 255;
+``shift``: it is subtracted), ``transform`` (of photographs) and ``temperature`` (it divides logits).
+`coef_` and `intercept_` apply to inputs before the shift and give logits after the temperature.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _SUMMARY = "summary.json"
 # Of estimator.json.
 _VERSION = 1
 _BYTES = "u8/255"
-# What the model file has, and what is too large for text.
-_NOT_IN_TEXT = ("classes_", "coef_", "intercept_", "n_features_in_", "history_", "coefs_paths_")
+# Attributes that other files hold, or that are too large for JSON.
+_NOT_IN_JSON = ("classes_", "coef_", "intercept_", "n_features_in_", "history_", "coefs_paths_")
 
 
 class SavedMixin:
-    """`save`, of classifiers."""
+    """The method `save` of classifiers."""
 
-    # How inputs become the rows that the model is of; see above.
+    # How inputs become rows of the model; see the module.
     _conversion: dict[str, Any] = {}
 
     def save(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -54,23 +54,23 @@ class SavedMixin:
         The weight is stored as float32: that is exact, except for `LogisticRegressionCV` with
         ``refit=False``, whose means are rounded. flowreg-predict multiplies in float32 and gives the
         probabilities of `predict_proba` of float32 rows up to the rounding of such products.
-        ``coefs_paths_`` is not stored, and neither are parameters that are no numbers, texts, lists
-        or dicts of them, such as callables; a warning names these.
+        ``coefs_paths_`` is not stored, nor are parameters that JSON cannot represent, such as
+        callables; a warning names these.
 
         Parameters
         ----------
         directory : path
-            Where to write. What is not there of its parents is made.
+            Where to write. Parents that do not exist are created.
         overwrite : bool, default=False
             Replace the directory of an estimator, if it holds nothing else.
 
         Raises
         ------
         FileExistsError
-            If there is something, and `overwrite` is not set or would not replace it.
+            If the path exists, and `overwrite` is not set or does not apply.
         ValueError
-            For a model that is not finite, labels that text does not hold, and a directory that may
-            not be replaced.
+            For a model that is not finite, labels that JSON cannot represent, names that are not
+            valid Unicode, and a directory that may not be replaced.
 
         Examples
         --------
@@ -88,7 +88,7 @@ class SavedMixin:
             classes = _encoded(estimator.classes_)
         except TypeError as error:
             raise ValueError(
-                f"classes_: found labels of {error}, expected numbers, truth values or texts: "
+                f"classes_: found labels of {error}, expected numbers, booleans or texts: "
                 "fit such labels, or pickle the estimator"
             ) from error
         params, left_out = {}, []
@@ -99,13 +99,13 @@ class SavedMixin:
                 left_out.append(name)
         if left_out:
             warn(
-                f"save: found parameters that JSON does not hold, {', '.join(left_out)}: they are not "
-                "saved; set them after load, by set_params"
+                f"save: found parameters that JSON cannot represent, {', '.join(left_out)}: they are "
+                "not saved; set them after load, by set_params"
             )
         fitted = {
             name: _encoded(value)
             for name, value in vars(self).items()
-            if name.endswith("_") and not name.startswith("_") and name not in _NOT_IN_TEXT
+            if name.endswith("_") and not name.startswith("_") and name not in _NOT_IN_JSON
         }
         content = {
             "version": _VERSION,
@@ -124,7 +124,7 @@ class SavedMixin:
 
 
 def stored_model(estimator: Any) -> tuple[Array, Array, str]:
-    """Weight and bias of the rows as they are stored, in float32, and their description, as JSON."""
+    """Weight and bias as they are stored, in float32, and their description, as JSON."""
     conversion = estimator._conversion
     temperature = conversion.get("temperature")
     numbers = dict(conversion.get("numbers") or {})
@@ -139,9 +139,9 @@ def stored_model(estimator: Any) -> tuple[Array, Array, str]:
         numbers["shift"] = shift.tolist()
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
-        numbers["columns"] = list(names)
+        numbers["columns"] = _texts(names, "feature_names_in_", "name the column")
     about = {
-        "class_names": [str(label) for label in estimator.classes_.tolist()],
+        "class_names": _texts(estimator.classes_, "classes_", "name the class"),
         "transform": conversion.get("transform"),
         "numbers": None if "transform" in conversion else numbers,
         "temperature": temperature,
@@ -150,8 +150,22 @@ def stored_model(estimator: Any) -> tuple[Array, Array, str]:
         return weight, np.ascontiguousarray(bias, np.float32), json.dumps(about)
 
 
+def _texts(names: Array, attribute: str, advice: str) -> list[str]:
+    """The names as texts; ValueError for one that UTF-8 cannot represent."""
+    texts = [str(name) for name in names.tolist()]
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{attribute}: found {text!r} with a lone surrogate, expected valid Unicode: "
+                f"{advice} otherwise and fit again"
+            ) from error
+    return texts
+
+
 def stored_rows(estimator: Any, X: Any) -> Array:
-    """Rows as the stored model takes them."""
+    """Rows to which the stored model applies."""
     X = validate_data(estimator, to_numpy(X, "X"), reset=False, dtype="numeric")
     if is_of_bytes(estimator):
         return np.ascontiguousarray(quotients(X))
@@ -165,21 +179,21 @@ def stored_rows(estimator: Any, X: Any) -> Array:
 
 
 def is_of_bytes(estimator: Any) -> bool:
-    """Whether the model is of bytes divided by 255, as pixels are."""
+    """Whether the model takes bytes divided by 255, as of pixels."""
     conversion = estimator._conversion
     scale = (conversion.get("numbers") or {}).get("scale")
     return "transform" in conversion or scale == _BYTES
 
 
 def quotients(X: Array) -> Array:
-    """Bytes divided by 255, in float32; rows that are divided already as they are."""
+    """Bytes divided by 255, in float32; rows that are divided already are returned in float32."""
     if X.dtype == np.uint8:
         return np.divide(X, 255, dtype=np.float32)
     outside = (X < 0) | (X > 1)
     if outside.any():
         raise ValueError(
             f"X: found {X[outside][0]} in {X.dtype}, expected bytes (uint8), or bytes divided by 255, "
-            "from 0 to 1: the model was fitted to such"
+            "from 0 to 1, as the model was fitted to"
         )
     return X.astype(np.float32, copy=False)
 
@@ -187,31 +201,35 @@ def quotients(X: Array) -> Array:
 def load(
     path: str | os.PathLike[str], *, class_names: bool = True
 ) -> LogisticRegression | LogisticRegressionCV | TorchLinear:
-    """A fitted estimator: what its ``save`` wrote, or a run of flowreg-fit.
+    """Load a fitted estimator: a directory that its ``save`` wrote, or a run of flowreg-fit.
 
     A run of ``--optimizer newton`` or ``lbfgs`` becomes a `LogisticRegression`, one of SGD a
     `TorchLinear`, and a model file alone, also a state dict of ``torch.nn.Linear``, a
-    `LogisticRegression` whose fit is not known. Its predictions are those of ``flowreg-predict``, up
+    `LogisticRegression` with default parameters. Predictions are those of ``flowreg-predict``, up
     to the rounding of products:
 
     - ``--standardize`` is part of the weights already; ``--center`` becomes part of `intercept_`, and
       ``--calibrate`` divides `coef_` and `intercept_`;
     - a model of bytes (pixels) takes uint8 arrays, which it divides by 255, and arrays that are
-      divided already, such as ``DATASET/test.x.npy``; it refuses others. Photographs are for
-      flowreg-predict to read;
+      divided already, such as ``DATASET/test.x.npy``; it refuses others. For photographs use
+      flowreg-predict;
     - the columns of a table become `feature_names_in_`.
 
-    Parameters that the run's summary does not hold keep their defaults; `C` is that of sample weights
-    whose mean is 1.
+    Parameters that the run's summary does not have keep their defaults; `C` is that of sample weights
+    whose mean is 1. `fit` of a loaded run does not repeat what the estimator has no parameter for:
+    ``--standardize`` (`C` of the run is for scaled features), ``--calibrate``, ``--label-smoothing`` of a
+    converged fit, and of SGD ``--center`` and an ``--init`` from a file. Class weights from a file are
+    not in the summary. A warning names those that the run was fitted with. Pass sample weights to
+    `fit`, and bytes divided by 255, as it does not divide them.
 
     Parameters
     ----------
     path : path
         A directory, or a ``model.safetensors``.
     class_names : bool, default=True
-        Of a run: whether `classes_` has the names of the classes, sorted; as numbers or truth values
-        where all of them are such. False: the numbers from 0 that the labels of datasets
-        (``DATASET/test.y.npy``) are.
+        Of a run: whether `classes_` has the names of the classes, sorted; as integers or booleans
+        if each name is what `str` makes of one. False: the numbers from 0 that the labels of
+        datasets (``DATASET/test.y.npy``) are.
 
     Returns
     -------
@@ -239,6 +257,9 @@ def load(
     >>> np.array_equal(loaded.coef_, model.coef_), loaded.classes_, loaded.status_
     (True, array([3, 7]), 'converged')
     """
+    from ._logistic import LogisticRegression
+    from ._torch import TorchLinear
+
     path = Path(path)
     found = load_model(path)
     about = json.loads(found["about"])
@@ -252,26 +273,35 @@ def load(
         columns = conversion["numbers"].pop("columns", None)
         if "shift" in conversion["numbers"]:
             conversion["numbers"]["shift"] = np.array(conversion["numbers"]["shift"])
+    weight, bias = found["weight"], found["bias"]
+    count = max(2, len(bias))
     estimator: Any
     dtype: np.dtype[Any] = np.dtype(np.float32)
+    lost: list[str] = []
     if (path / _ESTIMATOR).is_file():
         with _reading(path / _ESTIMATOR):
-            estimator, classes, dtype = _saved_estimator(path)
+            estimator, classes, dtype = _saved_estimator(path / _ESTIMATOR, count)
     else:
-        names = about["class_names"] if class_names else []
-        classes = labels(names, max(2, len(found["bias"])))
+        classes = labels(about["class_names"] if class_names else [], count)
+        if len(np.unique(classes)) < count:
+            raise ValueError(
+                f"{path}: found the class names {classes.tolist()}, expected distinct names: load it "
+                "with class_names=False"
+            )
         if (path / _SUMMARY).is_file():
             with _reading(path / _SUMMARY):
-                estimator = _of_run(path, json.loads((path / _SUMMARY).read_bytes()))
+                summary = json.loads((path / _SUMMARY).read_bytes())
+                estimator = _of_run(summary)
+                lost = _lost_options(summary, "shift" in conversion.get("numbers", {}))
         else:
-            from ._logistic import LogisticRegression
-
             estimator = LogisticRegression()
-    weight, bias = found["weight"], found["bias"]
-    if len(classes) != max(2, len(bias)):
-        raise ValueError(
-            f"{path / _ESTIMATOR}: found {len(classes)} classes, expected {max(2, len(bias))}, as the "
-            "model has: save the estimator again"
+    if isinstance(estimator, TorchLinear):
+        estimator.history_ = _history(path)
+    if lost:
+        warn(
+            f"load: found {', '.join(lost)} in {path / _SUMMARY}, expected options that "
+            f"{type(estimator).__name__} has: predictions are those of the run, but fit leaves these "
+            "options out; to repeat the fit use flowreg-fit"
         )
     order = np.argsort(classes, kind="stable")
     if len(bias) > 1:
@@ -299,14 +329,15 @@ def load(
 
 
 def labels(names: list[str], count: int) -> Array:
-    """The labels that names of classes stand for: numbers or truth values if all of them are such.
+    """The labels whose names these are: integers or booleans if `str` makes all names of them.
 
     Classes without names are called ``class N``; their labels are numbers.
     """
     names = names[:count] + [f"class {label}" for label in range(len(names), count)]
     is_numbered = all(name.startswith("class ") for name in names)
     words = [name.removeprefix("class ") for name in names] if is_numbered else names
-    if all(re.fullmatch("[+-]?[0-9]{1,18}", word) for word in words):
+    # Other digits, as in 007, are text.
+    if all(re.fullmatch("0|-?[1-9][0-9]{0,17}", word) for word in words):
         numbers = np.array([int(word) for word in words])
         if len(np.unique(numbers)) == count:
             return numbers
@@ -316,7 +347,7 @@ def labels(names: list[str], count: int) -> Array:
 
 
 class _reading:
-    """Turns what is wrong inside a file into an error that names it."""
+    """Turns an error in the content of a file into one that names the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -325,18 +356,21 @@ class _reading:
         pass
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if isinstance(error, (KeyError, TypeError, ValueError, AttributeError)):
+        expected = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+        if isinstance(error, expected):
             found = f"no field {error}" if isinstance(error, KeyError) else str(error)
-            raise ValueError(f"{self.path}: found {found}, expected what flowreg writes") from error
+            raise ValueError(
+                f"{self.path}: found {found}, expected what flowreg writes: save or fit the model again"
+            ) from error
 
 
-def _saved_estimator(path: Path) -> tuple[Any, Array, np.dtype[Any]]:
-    """The estimator, without its model, its labels, and the type of its weight."""
+def _saved_estimator(path: Path, count: int) -> tuple[Any, Array, np.dtype[Any]]:
+    """The estimator, without its model, its `count` labels, and the type of its weight."""
     from ._cv import LogisticRegressionCV
     from ._logistic import LogisticRegression
     from ._torch import TorchLinear
 
-    content = json.loads((path / _ESTIMATOR).read_bytes())
+    content = json.loads(path.read_bytes())
     if content["version"] != _VERSION:
         raise ValueError(
             f"version {content['version']}, which a newer flowreg reads; this one reads {_VERSION}"
@@ -350,21 +384,50 @@ def _saved_estimator(path: Path) -> tuple[Any, Array, np.dtype[Any]]:
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*_", name) or hasattr(estimator, name):
             raise ValueError(f"the result {name!r}, which no fit has")
         setattr(estimator, name, _decoded(value))
-    if content["estimator"] == "TorchLinear":
-        estimator.history_ = _history(path)
-    return estimator, _decoded(content["classes"]), np.dtype(content["dtype"])
+    if content["dtype"] not in ("float32", "float64"):
+        raise ValueError(f"the dtype {content['dtype']!r}, neither float32 nor float64")
+    classes = _decoded(content["classes"])
+    if not isinstance(classes, np.ndarray) or classes.ndim != 1:
+        raise ValueError("classes that are no array of one dimension")
+    if len(np.unique(classes)) < len(classes):
+        raise ValueError(f"the classes {classes.tolist()}, which are not distinct")
+    if len(classes) != count:
+        raise ValueError(f"{len(classes)} classes for a model of {count}")
+    return estimator, classes, np.dtype(content["dtype"])
 
 
-def _of_run(path: Path, summary: dict[str, Any]) -> Any:
+def _lost_options(summary: dict[str, Any], is_centered: bool) -> list[str]:
+    """The options of a run that its estimator does not have, and that would change another fit."""
+    is_sgd = summary["optimizer"] == "sgd"
+    lost = []
+    if summary["standardize"] not in (("none",) if is_sgd else ("none", "center")):
+        # The bias of a converged fit is not penalised, so that its optimum does not depend on centring.
+        lost.append(f"--standardize {summary['standardize']}")
+    if summary["label_smoothing"] and not is_sgd:
+        lost.append(f"--label-smoothing {summary['label_smoothing']}")
+    if summary["class_weights"] not in ("equal", "balanced"):
+        lost.append("--class-weight FILE")
+    if summary.get("calibration") is not None:
+        lost.append("--calibrate")
+    if is_sgd and is_centered:
+        lost.append("--center")
+    if is_sgd and summary["init"] != "zeros" and not re.fullmatch(r"torch \(seed \d+\)", summary["init"]):
+        lost.append(f"--init {summary['init']}")
+    return lost
+
+
+def _of_run(summary: dict[str, Any]) -> Any:
     """The estimator of a run of flowreg-fit, without its model."""
     from ._logistic import LogisticRegression
     from ._torch import TorchLinear
 
     class_weight = "balanced" if summary["class_weights"] == "balanced" else None
     if summary["optimizer"] != "sgd":
-        l2 = summary["l2"]
+        l2, n = summary["l2"], summary["n"]
+        if n < 1:
+            raise ValueError(f"{n} rows (n)")
         converged = LogisticRegression(
-            C=1 / (l2 * summary["n"]) if l2 > 0 else np.inf,
+            C=1 / (l2 * n) if l2 > 0 else np.inf,
             tol=summary["tolerance"],
             solver=summary["optimizer"],
             class_weight=class_weight,
@@ -398,7 +461,6 @@ def _of_run(path: Path, summary: dict[str, Any]) -> Any:
         **steps,
         **{option: summary[option] for option in options},
     )
-    sgd.history_ = _history(path)
     sgd.lr_ = summary["lr"]
     sgd.lr_bound_ = summary["lr_bound"]
     sgd.best_epoch_ = summary["best_epoch"]
@@ -412,7 +474,7 @@ def _history(path: Path) -> list[dict[str, Any]]:
 
 
 def _encoded(value: Any) -> Any:
-    """A value as JSON has it; TypeError, with the type, for one that it does not hold."""
+    """A value as JSON; TypeError, with the type, for one that JSON cannot represent."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, str)):
@@ -429,7 +491,7 @@ def _encoded(value: Any) -> Any:
 
 
 def _decoded(value: Any) -> Any:
-    """The value that `_encoded` made this of."""
+    """The value of which `_encoded` made this."""
     if isinstance(value, list):
         return [_decoded(item) for item in value]
     if not isinstance(value, dict):

@@ -7,11 +7,12 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+from sklearn.utils import assert_all_finite
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._arrays import Array, as_features, dense, threads, to_numpy
-from ._base import COMMON_CONSTRAINTS, LinearClassifier, whole
+from ._base import COMMON_CONSTRAINTS, FLOAT32_MAX, LinearClassifier, check_magnitude, whole
 from ._flowreg import fit_sgd
 from ._logistic import listener
 
@@ -101,6 +102,9 @@ class TorchLinear(LinearClassifier):
     """
 
     history_: list[dict[str, Any]]
+
+    # SGD needs no squares.
+    _max_feature = FLOAT32_MAX
 
     # What depends on several of them is checked by the fit.
     _parameter_constraints: dict[str, Any] = {
@@ -258,8 +262,15 @@ class TorchLinear(LinearClassifier):
 
     def _validation(self, X: Any, y: Any) -> tuple[Array, Array]:
         """The validation rows and their labels as class numbers."""
-        X = validate_data(self, to_numpy(X, "X_val"), reset=False, dtype="numeric")
-        return as_features(X, False)[0], self._class_numbers(y, "y_val")
+        X = to_numpy(X, "X_val")
+        X = validate_data(self, X, reset=False, dtype="numeric", ensure_all_finite=False)
+        with np.errstate(invalid="ignore"):
+            # scikit-learn sums X first.
+            assert_all_finite(X, estimator_name=type(self).__name__, input_name="X_val")
+        rows = as_features(X, False)[0]
+        if rows is not X:
+            check_magnitude(self, X, rows, "X_val")
+        return rows, self._class_numbers(y, "y_val")
 
     def state_dict(self) -> dict[str, Array]:
         """The state dict of a ``torch.nn.Linear``.
