@@ -328,9 +328,9 @@ pub(crate) fn usable(value: f64) -> &'static str {
     if value.is_nan() {
         "a number; fill in or drop missing values (numbers are from -1e15 to 1e15)"
     } else if value.is_finite() {
-        "a number between -1e15 and 1e15, whose square f32 can hold; divide larger ones by a power of ten"
+        "a number between -1e15 and 1e15, so that f32 holds sums of squares; divide larger ones by a power of ten"
     } else {
-        "a number between -1e15 and 1e15, whose square f32 can hold; fill in or drop missing values, scale larger ones"
+        "a number between -1e15 and 1e15, so that f32 holds sums of squares; fill in or drop missing values, scale larger ones"
     }
 }
 
