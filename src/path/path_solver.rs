@@ -350,7 +350,7 @@ impl<'a, S: Problem> PathSolver<'a, '_, S> {
         }
         if self.log.has_best() {
             self.best = Some(Solution {
-                point: Point::zero(self.problem, risk.outputs()),
+                point: self.problem.origin(risk.outputs()),
                 steps: Vec::new(),
                 model: None,
             });
@@ -359,7 +359,7 @@ impl<'a, S: Problem> PathSolver<'a, '_, S> {
             None => self.start(risk)?,
             // A separating weight has no optimum nearby: start a penalised solve from 0.
             Some(_) if self.log.last_status() == Some(Status::Separable) => {
-                Point::zero(self.problem, risk.outputs())
+                self.problem.origin(risk.outputs())
             }
             Some(solution) => solution.point,
         };
@@ -416,7 +416,7 @@ impl<'a, S: Problem> PathSolver<'a, '_, S> {
 
     /// The point of [`PathOptions::start`], or the origin.
     fn start(&mut self, risk: &Risk) -> Result<Point<S::Real>> {
-        let origin = Point::zero(self.problem, risk.outputs());
+        let origin = self.problem.origin(risk.outputs());
         let Some(model) = &self.options.start else {
             return Ok(origin);
         };

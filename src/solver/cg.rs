@@ -39,9 +39,9 @@ impl<T: Real> NewtonDirection<T> {
     pub fn new<S: Problem<Real = T>>(minimizer: &Minimizer<S>) -> Self {
         let c = minimizer.risk.outputs();
         NewtonDirection {
-            p: Point::zero(minimizer.problem, c),
-            d: Point::zero(minimizer.problem, c),
-            solved: Point::zero_solution(minimizer.problem, c),
+            p: minimizer.problem.origin(c),
+            d: minimizer.problem.origin(c),
+            solved: minimizer.problem.zero_solution(c),
             r: minimizer.gradient.clone(),
             q: minimizer.gradient.clone(),
             scratch: minimizer.at.g.clone(),

@@ -37,13 +37,13 @@ impl<T: Real> Lbfgs<T> {
     pub fn new<S: Problem<Real = T>>(minimizer: &Minimizer<S>) -> Self {
         let c = minimizer.risk.outputs();
         let pair = || Pair {
-            s: Point::zero_solution(minimizer.problem, c),
-            y: Gradient::zero(minimizer.problem, c),
+            s: minimizer.problem.zero_solution(c),
+            y: minimizer.problem.zero_gradient(c),
             rho: 0.0,
         };
         Lbfgs {
             pairs: (0..MEMORY).map(|_| pair()).collect(),
-            direction: Point::zero(minimizer.problem, c),
+            direction: minimizer.problem.origin(c),
             q: minimizer.gradient.clone(),
         }
     }

@@ -116,11 +116,11 @@ impl<'a, S: Problem> Minimizer<'a, S> {
     ) -> Self {
         let c = risk.outputs();
         let rows = problem.rows();
-        let origin = Point::zero(problem, c);
+        let origin = problem.origin(c);
         let at_start_of_all = start.w.iter().chain(&start.b).all(|&value| value == 0.0);
         let mut minimizer = Minimizer {
             at: Eval::new(c, rows),
-            gradient: Gradient::zero(problem, c),
+            gradient: problem.zero_gradient(c),
             point: origin,
             problem,
             risk,
@@ -160,7 +160,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
             // NaN is not better.
             let is_better = minimizer.objective <= at_origin;
             if !is_better {
-                minimizer.point = Point::zero(minimizer.problem, c);
+                minimizer.point = minimizer.problem.origin(c);
                 minimizer.evaluate();
             }
         }
@@ -169,7 +169,7 @@ impl<'a, S: Problem> Minimizer<'a, S> {
     }
 
     fn gradient_like(&self) -> Gradient {
-        Gradient::zero(self.problem, self.risk.outputs())
+        self.problem.zero_gradient(self.risk.outputs())
     }
 
     /// Whether the point is better than the best one so far.

@@ -12,6 +12,5 @@ pub mod newton_cg;
 pub mod point;
 pub mod problem;
 pub mod problem_dense;
-mod problem_dense_f64;
 pub mod problem_gram;
 pub mod report;

@@ -1,8 +1,7 @@
-//! Weight and bias in the coordinates of a [`Problem`], and their gradient.
+//! Weight and bias in the coordinates of a [`Problem`](crate::solver::problem::Problem), and their gradient.
 
 use crate::io::checkpoint::StateDict;
 use crate::linalg::vec::{Real, axpby};
-use crate::solver::problem::Problem;
 
 /// A weight and bias with the weight's logits.
 #[derive(Clone, Debug)]
@@ -16,24 +15,6 @@ pub struct Point<T, W = f64> {
 }
 
 impl<T: Real> Point<T> {
-    /// The origin.
-    pub fn zero(problem: &impl Problem<Real = T>, outputs: usize) -> Point<T> {
-        Point {
-            w: vec![0.0; outputs * problem.coords()],
-            b: vec![0.0; outputs],
-            z: vec![T::default(); outputs * problem.rows()],
-        }
-    }
-
-    /// The origin, with logits only if [`Problem::solves_logits`].
-    pub(super) fn zero_solution(problem: &impl Problem<Real = T>, outputs: usize) -> Point<T> {
-        let mut point = Point::zero(problem, outputs);
-        if !problem.solves_logits() {
-            point.z = Vec::new();
-        }
-        point
-    }
-
     /// Adds all fields to a checkpoint.
     pub(crate) fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
         fields.f64("w", &mut self.w);
@@ -54,7 +35,7 @@ impl<T: Real> Point<T> {
 
 /// A gradient: coordinates and bias, without logits.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Gradient {
+pub struct Gradient {
     /// Coordinates.
     pub w: Vec<f64>,
     /// Bias.
@@ -62,14 +43,6 @@ pub(crate) struct Gradient {
 }
 
 impl Gradient {
-    /// Zeros.
-    pub fn zero(problem: &impl Problem, outputs: usize) -> Gradient {
-        Gradient {
-            w: vec![0.0; outputs * problem.coords()],
-            b: vec![0.0; outputs],
-        }
-    }
-
     /// Adds all fields to a checkpoint.
     pub fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
         fields.f64("w", &mut self.w);

@@ -16,7 +16,7 @@ use crate::design::gram::Progress;
 use crate::error::Result;
 use crate::linalg::vec::Real;
 use crate::loss::risk::Risk;
-use crate::solver::point::Point;
+use crate::solver::point::{Gradient, Point};
 use crate::solver::report::{SolveReport, StoppingCriteria};
 
 /// Weights W (c x d), given by their coordinates: c rows of [`Problem::coords`] values.
@@ -118,6 +118,32 @@ pub trait Problem {
     /// # Errors
     /// [`Error::Memory`](crate::Error::Memory).
     fn coordinates(&mut self, weight: &[f32], design: &Centered) -> Result<(Vec<f64>, Vec<f64>)>;
+
+    /// The origin, of `outputs` outputs.
+    fn origin(&self, outputs: usize) -> Point<Self::Real> {
+        Point {
+            w: vec![0.0; outputs * self.coords()],
+            b: vec![0.0; outputs],
+            z: vec![Self::Real::default(); outputs * self.rows()],
+        }
+    }
+
+    /// The origin, with logits only if [`Problem::solves_logits`].
+    fn zero_solution(&self, outputs: usize) -> Point<Self::Real> {
+        let mut point = self.origin(outputs);
+        if !self.solves_logits() {
+            point.z = Vec::new();
+        }
+        point
+    }
+
+    /// A gradient of zeros.
+    fn zero_gradient(&self, outputs: usize) -> Gradient {
+        Gradient {
+            w: vec![0.0; outputs * self.coords()],
+            b: vec![0.0; outputs],
+        }
+    }
 
     /// Continues a solve from `point`, as the rounding of this problem's products may have ended it,
     /// with products in f64. `None` if they are f64 already. Cost: 4ncd flop in f64 for each step of

@@ -9,7 +9,6 @@ use crate::linalg::vec::Real;
 use crate::loss::risk::{MarginChanges, Risk};
 use crate::solver::cg::NewtonDirection;
 use crate::solver::minimizer::Minimizer;
-use crate::solver::point::Point;
 use crate::solver::problem::Problem;
 use crate::solver::report::{Status, StoppingCriteria};
 
@@ -32,7 +31,7 @@ pub(crate) fn decrement<S: Problem>(
     logits: &[f64],
     stop: StoppingCriteria,
 ) -> Option<f64> {
-    let start = Point::zero(problem, risk.outputs());
+    let start = problem.origin(risk.outputs());
     let mut minimizer = Minimizer::new(problem, risk, 0.0, start, stop);
     let values = minimizer.point.z.iter_mut().zip(logits);
     values.for_each(|(z, &logit)| *z = S::Real::of(logit));

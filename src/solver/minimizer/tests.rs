@@ -58,7 +58,7 @@ fn an_interrupted_solve_returns_its_best_point() {
         let gram = GramF64::new(&rows, None, true, gemm, &mut |_| Ok(())).unwrap();
         let mut problem = GramProblem::new(&rows, gram, None, gemm).unwrap();
         let risk = Risk::new(&[0, 1, 2, 1], &[1.0; 4], &[1.0; 3], 0.0);
-        let start = Point::zero(&problem, 3);
+        let start = problem.origin(3);
         let stop = StoppingCriteria {
             tolerance: 1e-12,
             iterations,
