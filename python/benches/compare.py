@@ -1,17 +1,28 @@
-"""flowreg beside scikit-learn: seconds and objective of the same fits, in one process.
+"""Seconds, objective and certified gap of flowreg, scikit-learn, Cyanure and torch on the same data.
 
-    python benches/compare.py [FOLDER ...]
+    python benches/compare.py [--plot FILE] [--only NAME ...] [SOURCE ...]
 
-Data: iris, breast_cancer and digits of scikit-learn, standardised; 5000 x 256 Gaussian features of
-20 classes; and every FOLDER/*.npz with `x` and `y`. C is 1. The objective, the mean loss plus
-|coef|²/(2 C n), is computed in float64 from each model's own numbers; `excess` is how far it is
-above the lowest one found, as a share of it. Times are the shortest of a few repetitions.
+Data: iris, breast_cancer and digits of scikit-learn, standardised; `tall`, 50,000 x 512 Gaussian
+features of 100 classes; and each SOURCE, a folder of `.npz` files with `x` and `y` or a dataset that
+`flowreg-prep` wrote (its split `train`). `--only` keeps the data sets of these names. Cyanure and
+torch take part where they are installed.
 
-The last column is the time in which flowreg, at the largest of its tolerances 0.1, 0.01, ... 1e-8
-that gets there, reaches the objective of scikit-learn's default.
+All minimise the mean cross-entropy plus |W|²/(2 C n) with C = 1 and an intercept without penalty.
+The objective is computed in float64 from each model's own coefficients. `excess` is the distance to
+the lowest objective found, as a share of it; scikit-learn is run at its default tolerance and at
+1e-6, by its default solver and by the one that is best for the shape: newton-cholesky while its
+Hessian is small. Seconds are the shortest of a few repetitions, at most PATIENCE seconds of them, in
+one process with all threads that each library takes by default.
+
+The second table compares with scikit-learn's default: the time in which flowreg reaches the
+objective where scikit-learn stops, at the largest of its tolerances 0.1, 0.01, ... 1e-8 that does,
+and the time of flowreg's own default.
 """
 
-import sys
+import argparse
+import importlib.metadata
+import os
+import platform
 import time
 import warnings
 from pathlib import Path
@@ -23,33 +34,136 @@ from sklearn.preprocessing import StandardScaler
 
 import flowreg
 
-# A solver that needs more Hessian than this is left out.
+# newton-cholesky is left out for more coefficients than this: its Hessian is their square.
 LARGEST_HESSIAN = 4000
-# Repetitions end after so many seconds.
+# Repetitions of one fit end after so many seconds.
 PATIENCE = 5.0
 
 
-def problems(folders):
+def problems(sources):
+    """Yield functions that load (name, X, y), X float32 and C-contiguous."""
     for name in ("iris", "breast_cancer", "digits"):
         X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
-        yield name, StandardScaler().fit_transform(X).astype(np.float32), y
+        yield name, lambda X=X, y=y: (StandardScaler().fit_transform(X).astype(np.float32), y)
+    yield "tall", tall
+    for source in map(Path, sources):
+        if (source / "train.x.npy").exists():
+            yield source.name, lambda source=source: (
+                np.load(source / "train.x.npy"),
+                np.load(source / "train.y.npy"),
+            )
+        for path in sorted(source.glob("*.npz")):
+            yield path.stem, lambda path=path: arrays(path)
+
+
+def arrays(path):
+    with np.load(path) as file:
+        return np.ascontiguousarray(file["x"], np.float32), file["y"]
+
+
+def tall():
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((5000, 256), np.float32)
-    W = rng.standard_normal((256, 20), np.float32) / 8
-    yield "synthetic", X, (X @ W + rng.gumbel(size=(5000, 20))).argmax(axis=1)
-    for folder in folders:
-        for path in sorted(Path(folder).glob("*.npz")):
-            with np.load(path) as arrays:
-                yield path.stem, np.ascontiguousarray(arrays["x"], np.float32), arrays["y"]
+    X = rng.standard_normal((50_000, 512), np.float32)
+    W = rng.standard_normal((512, 100), np.float32) / 8
+    return X, (X @ W + rng.gumbel(size=(50_000, 100))).argmax(axis=1)
 
 
-def objective(model, X, y):
-    logits = X.astype(np.float64) @ model.coef_.T.astype(np.float64) + model.intercept_
-    if logits.shape[1] == 1:
-        logits = np.hstack([np.zeros_like(logits), logits])
-    labels = np.searchsorted(model.classes_, y)
-    loss = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(y)), labels]
-    return loss.mean() + (model.coef_.astype(np.float64) ** 2).sum() / (2 * len(y))
+def objective(coef, intercept, classes, X, y):
+    """The objective in float64, a few thousand rows at a time."""
+    coef, total = np.asarray(coef, np.float64), 0.0
+    labels = np.searchsorted(classes, y)
+    for start in range(0, len(y), 4096):
+        rows = slice(start, start + 4096)
+        logits = X[rows].astype(np.float64) @ coef.T + intercept
+        if logits.shape[1] == 1:
+            logits = np.hstack([np.zeros_like(logits), logits])
+        of_label = logits[np.arange(len(logits)), labels[rows]]
+        total += (np.logaddexp.reduce(logits, axis=1) - of_label).sum()
+    return (total + (coef**2).sum() / 2) / len(y)
+
+
+class Torch:
+    """Torch's own LBFGS with its strong Wolfe line search, in float32."""
+
+    def __init__(self, tol=1e-7, max_iter=1000):
+        self.tol, self.max_iter = tol, max_iter
+
+    def fit(self, X, y):
+        import torch
+
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        rows, labels = torch.from_numpy(X), torch.from_numpy(labels)
+        linear = torch.nn.Linear(X.shape[1], len(self.classes_))
+        torch.nn.init.zeros_(linear.weight)
+        torch.nn.init.zeros_(linear.bias)
+        optimizer = torch.optim.LBFGS(
+            linear.parameters(),
+            max_iter=self.max_iter,
+            tolerance_grad=self.tol,
+            tolerance_change=1e-9,
+            line_search_fn="strong_wolfe",
+        )
+
+        def closure():
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(linear(rows), labels)
+            loss = loss + linear.weight.square().sum() / (2 * len(rows))
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        self.coef_ = linear.weight.detach().numpy().copy()
+        self.intercept_ = linear.bias.detach().numpy().copy()
+        return self
+
+
+class Cyanure:
+    """Cyanure's classifier; for two classes its logistic loss."""
+
+    def __init__(self, tol=1e-3):
+        self.tol = tol
+
+    def fit(self, X, y):
+        from cyanure.estimators import Classifier
+
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        several = len(self.classes_) > 2
+        model = Classifier(
+            loss="multiclass-logistic" if several else "logistic",
+            penalty="l2",
+            lambda_1=1 / len(y),
+            fit_intercept=True,
+            tol=self.tol,
+            max_iter=10_000,
+            verbose=False,
+        ).fit(X, labels)
+        coef = np.asarray(model.coef_)
+        self.coef_ = coef if coef.shape[1] == X.shape[1] else coef.T
+        self.intercept_ = np.asarray(model.intercept_).reshape(-1)
+        return self
+
+
+def installed(package):
+    try:
+        __import__(package)
+    except ImportError:
+        return False
+    return True
+
+
+def contenders(X, y):
+    yield "flowreg", flowreg.LogisticRegression()
+    yield "flowreg 1e-6", flowreg.LogisticRegression(tol=1e-6)
+    yield "scikit-learn lbfgs", Sklearn()
+    yield "scikit-learn lbfgs 1e-6", Sklearn(tol=1e-6, max_iter=10_000)
+    if X.shape[1] * len(np.unique(y)) <= LARGEST_HESSIAN:
+        yield "scikit-learn newton-cholesky", Sklearn(solver="newton-cholesky")
+        yield "scikit-learn newton-cholesky 1e-6", Sklearn(solver="newton-cholesky", tol=1e-6)
+    if installed("cyanure"):
+        yield "Cyanure", Cyanure()
+        yield "Cyanure 1e-6", Cyanure(tol=1e-6)
+    if installed("torch"):
+        yield "torch LBFGS", Torch()
 
 
 def timed(model, X, y):
@@ -58,38 +172,92 @@ def timed(model, X, y):
         started = time.perf_counter()
         model.fit(X, y)
         seconds.append(time.perf_counter() - started)
-    return min(seconds), objective(model, X, y)
+    value = objective(model.coef_, model.intercept_, model.classes_, X, y)
+    return min(seconds), value, getattr(model, "gap_", None)
 
 
-def contenders(X, y):
-    yield "flowreg", flowreg.LogisticRegression()
-    yield "sklearn lbfgs", Sklearn()
-    yield "sklearn lbfgs 1e-6", Sklearn(tol=1e-6, max_iter=10_000)
-    if X.shape[1] * len(np.unique(y)) <= LARGEST_HESSIAN:
-        yield "sklearn newton-cholesky", Sklearn(solver="newton-cholesky")
+def to_reach(value, X, y):
+    """The seconds in which flowreg reaches an objective, and the tolerance that it takes."""
+    for tol in 10.0 ** -np.arange(1, 9):
+        seconds, reached, _ = timed(flowreg.LogisticRegression(tol=tol), X, y)
+        if reached <= value:
+            return seconds, tol
+    return None, None
 
 
-def main(folders):
+def plot(results, path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    columns = 4
+    rows = -(-len(results) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 3.2 * rows), squeeze=False)
+    families = ["flowreg", "scikit-learn", "Cyanure", "torch"]
+    for ax in axes.flat[len(results) :]:
+        ax.set_axis_off()
+    for ax, (title, found, lowest) in zip(axes.flat, results):
+        for i, family in enumerate(families):
+            of = [(s, (v - lowest) / lowest) for label, (s, v, _) in found.items() if label.startswith(family)]
+            if of:
+                seconds, excess = zip(*of)
+                ax.loglog(seconds, np.maximum(excess, 1e-10), "o", color=f"C{i}", label=family)
+        ax.set_title(title, fontsize=9)
+        ax.set_xlabel("seconds")
+        ax.set_ylabel("excess of the objective")
+    axes.flat[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def machine():
+    names = ["flowreg", "scikit-learn", "numpy", "scipy", "torch", "cyanure", "cyanure-openblas", "cyanure-mkl"]
+    versions = []
+    for name in names:
+        try:
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    with open("/proc/cpuinfo") as lines:
+        models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    cpu = f"{models[0] if models else platform.processor()}, {len(os.sched_getaffinity(0))} CPUs"
+    return f"{cpu}; Python {platform.python_version()}; {', '.join(versions)}; {time.strftime('%Y-%m-%d')}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="folder of .npz files, or a prepared dataset")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="the data sets to fit")
+    parser.add_argument("--plot", metavar="FILE", help="write the first table as a picture (needs matplotlib)")
+    arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    print("| data | fit | seconds | excess | flowreg's share | flowreg to the same objective |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for name, X, y in problems(folders):
+    print(machine())
+    print("\n| data | fit | seconds | excess | certified gap |\n| --- | --- | --- | --- | --- |")
+    results, compared = [], []
+    for name, load in problems(arguments.sources):
+        if arguments.only and name not in arguments.only:
+            continue
+        X, y = load()
+        data = f"{name}: {X.shape[0]} x {X.shape[1]}, {len(np.unique(y))} classes"
         found = {label: timed(model, X, y) for label, model in contenders(X, y)}
         best = flowreg.LogisticRegression(tol=1e-8).fit(X, y)
-        lowest = min([objective(best, X, y)] + [value for _, value in found.values()])
-        ours = found["flowreg"][0]
-        same = ""
-        for tol in 10.0 ** -np.arange(1, 9):
-            seconds, value = timed(flowreg.LogisticRegression(tol=tol), X, y)
-            if value <= found["sklearn lbfgs"][1]:
-                same = f"{seconds:.4f} (tol {tol:.0e})"
-                break
-        data = f"{name} {X.shape[0]} x {X.shape[1]}, {len(np.unique(y))}"
-        for label, (seconds, value) in found.items():
-            to_same = same if label == "sklearn lbfgs" else ""
-            excess = (value - lowest) / lowest
-            print(f"| {data} | {label} | {seconds:.4f} | {excess:.1e} | {ours / seconds:.3f} | {to_same} |", flush=True)
+        lowest = objective(best.coef_, best.intercept_, best.classes_, X, y)
+        lowest = min([lowest] + [value for _, value, _ in found.values()])
+        for label, (seconds, value, gap) in found.items():
+            gap = "" if gap is None else f"{float(gap):.1e}"
+            print(f"| {data} | {label} | {seconds:.4g} | {(value - lowest) / lowest:.1e} | {gap} |", flush=True)
+        results.append((data, found, lowest))
+        theirs, value, _ = found["scikit-learn lbfgs"]
+        compared.append((data, theirs, found["flowreg"][0], *to_reach(value, X, y)))
+    print("\n| data | scikit-learn's default, s | flowreg to the same objective, s | times sooner | flowreg's default, s | times sooner |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for data, theirs, ours, same, tol in compared:
+        same = "not reached | " if same is None else f"{same:.4g} (tol {tol:.0e}) | {theirs / same:.1f}"
+        print(f"| {data} | {theirs:.4g} | {same} | {ours:.4g} | {theirs / ours:.1f} |")
+    if arguments.plot:
+        plot(results, arguments.plot)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
