@@ -1,7 +1,10 @@
 """What is skipped is counted where `.ci/run` counts it."""
 
 import os
+import signal
 
+# A shell that runs the tests in the background lets them ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Pictures are drawn into memory.
 os.environ["MPLBACKEND"] = "agg"
 

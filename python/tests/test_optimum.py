@@ -8,6 +8,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression as Reference
 from sklearn.metrics import log_loss
+from sklearn.preprocessing import StandardScaler
 
 import flowreg
 
@@ -225,17 +226,30 @@ def test_probabilities_are_as_precise_as_the_gap(offset, classes):
     assert abs(found - model.objective_) <= min(model.gap_, 1e-10) + 1e-14
 
 
-# L-BFGS takes about a thousand steps on the wide one.
-@pytest.mark.parametrize(
-    "shape, solver", [((400, 5), "newton"), ((400, 5), "lbfgs"), ((60, 80), "newton")]
-)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_column_of_times_beside_standardised_ones(dtype, shape, solver):
+def with_times(shape, dtype):
     X, y = problem(*shape, 3, seed=11)
     rng = np.random.default_rng(12)
     X = X.astype(np.float64)
     X[:, 1] = 1.7e9 + 1e6 * rng.standard_normal(len(X))
-    X = X.astype(dtype)
+    return X.astype(dtype), y
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_times_in_wide_data_end_in_a_warning_whose_advice_works(dtype):
+    X, y = with_times((60, 80), dtype)
+    model = flowreg.LogisticRegression()
+    with pytest.warns(ConvergenceWarning, match="scale the features"):
+        model.fit(X, y)
+    assert model.status_ != "converged"
+    # The advice works.
+    scaled = StandardScaler().fit_transform(X.astype(np.float64))
+    assert model.fit(scaled, y).status_ == "converged"
+
+
+@pytest.mark.parametrize("solver", ["newton", "lbfgs"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_column_of_times_beside_standardised_ones(dtype, solver):
+    X, y = with_times((400, 5), dtype)
     model = flowreg.LogisticRegression(solver=solver).fit(X, y)
     assert model.status_ == "converged" and model.gap_ < 1e-3 * model.objective_
     centred = X.astype(np.float64) - X.astype(np.float64).mean(axis=0)
