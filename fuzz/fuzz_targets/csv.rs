@@ -4,9 +4,10 @@
 use std::path::Path;
 
 use flowreg::data::csv_text::Table;
-use flowreg::data::dataset::{NumberFormat, is_usable};
+use flowreg::data::dataset::NumberFormat;
 use flowreg::data::rows::RowReader;
 use flowreg::data::text::Text;
+use flowreg::design::rows::is_usable;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
