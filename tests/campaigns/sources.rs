@@ -228,7 +228,8 @@ impl Campaign {
                     0 => file.set_len(self.index(longest) as u64).unwrap(),
                     1 => file.write_all(bytes).unwrap(),
                     _ => {
-                        let other = path.with_extension("new");
+                        // Written outside of the folder, of which it would be a photograph.
+                        let other = self.path("other.jpg");
                         fs::write(&other, bytes).unwrap();
                         fs::rename(other, path).unwrap();
                     }
