@@ -139,20 +139,23 @@ impl<'a> DenseProblem<'a> {
         }
     }
 
-    /// Divides each row of d values by σ, if features are scaled.
+    /// Divides the d values of one output by σ, if features are scaled.
+    #[inline(always)]
     fn divide_by_deviation(&self, w: &mut [f64]) {
         if let Some(deviation) = &self.deviation {
-            for w in w.chunks_exact_mut(deviation.len()) {
-                w.iter_mut().zip(deviation).for_each(|(w, s)| *w /= s);
+            for (w, deviation) in w.iter_mut().zip(deviation) {
+                *w /= deviation;
             }
         }
     }
 
-    /// Sets the gradients of constant features to 0.
-    fn clear_constant(&self, w: &mut [f64]) {
-        for w in w.chunks_exact_mut(self.mean.len()) {
-            self.constant.iter().for_each(|&k| w[k] = 0.0);
+    /// Makes `Gᵀ Xc` of one output a gradient: 0 for constant features, the others over σ.
+    #[inline(always)]
+    fn scale_gradient(&self, w: &mut [f64]) {
+        for &k in &self.constant {
+            w[k] = 0.0;
         }
+        self.divide_by_deviation(w);
     }
 
     /// What [`DenseProblem::load`] leaves of a weight.
@@ -239,6 +242,7 @@ impl Problem for DenseProblem<'_> {
         self.weight.resize(c * d, 0.0);
         let g = MatRef::new(g, c, n);
         (self.x).adjoint(1.0, g, Batch::All, 0.0, &mut self.weight);
+        let problem = &*self;
         let rows = w
             .par_chunks_exact_mut(d)
             .zip(self.weight.par_chunks_exact(d));
@@ -253,14 +257,7 @@ impl Problem for DenseProblem<'_> {
                 for ((w, &from), &mean) in values {
                     *w = f64::from(from) - of_mean * f64::from(mean);
                 }
-                for &k in &self.constant {
-                    w[k] = 0.0;
-                }
-                if let Some(deviation) = &self.deviation {
-                    for (w, deviation) in w.iter_mut().zip(deviation) {
-                        *w /= deviation;
-                    }
-                }
+                problem.scale_gradient(w);
             });
         });
     }
@@ -490,14 +487,17 @@ impl Problem for DenseF64<'_, '_> {
 
     fn logits(&mut self, w: &[f64], z: &mut [f64]) {
         let mut weight = w.to_vec();
-        self.dense.divide_by_deviation(&mut weight);
+        for w in weight.chunks_exact_mut(self.coords()) {
+            self.dense.divide_by_deviation(w);
+        }
         z.copy_from_slice(&self.design.logits_f64(&weight));
     }
 
     fn adjoint(&mut self, g: &[f64], w: &mut [f64]) {
         w.copy_from_slice(&self.design.adjoint(g, Precision::Double));
-        self.dense.clear_constant(w);
-        self.dense.divide_by_deviation(w);
+        for w in w.chunks_exact_mut(self.coords()) {
+            self.dense.scale_gradient(w);
+        }
     }
 
     fn dot(&self, u: &[f64], v: &[f64], _logits: &[f64]) -> f64 {
