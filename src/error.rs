@@ -113,6 +113,12 @@ pub enum Error {
         /// The part of the work that was kept.
         kept: String,
     },
+    /// Another process of the same fit has an error.
+    #[error("process {rank} of this fit stopped with an error; its message says why")]
+    Rank {
+        /// The number of the process, from 0.
+        rank: usize,
+    },
     /// An option's value is out of its range.
     #[error("{option}: found {found}, expected {expected}")]
     Options {
@@ -267,7 +273,7 @@ impl Error {
             | Error::Image { .. }
             | Error::Overflow { .. }
             | Error::Shape { .. } => 65,
-            Error::Diverged { .. } => 70,
+            Error::Diverged { .. } | Error::Rank { .. } => 70,
             Error::Exists { .. } | Error::Checkpoint { .. } | Error::Locked { .. } => 73,
             Error::Memory { .. } => 71,
             Error::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => 71,

@@ -4,6 +4,7 @@ pub mod fit;
 mod measure;
 pub mod predict;
 pub mod prep;
+pub mod ranks;
 pub mod report;
 pub mod run_files;
 pub mod signals;
@@ -48,6 +49,7 @@ static PROGRAM: RwLock<Program> = RwLock::new(Program {
     name: "flowreg",
     mode: OutputMode::Lines,
     options: Vec::new(),
+    muted: false,
 });
 
 struct Program {
@@ -56,6 +58,8 @@ struct Program {
     mode: OutputMode,
     /// Its long options, without dashes.
     options: Vec<String>,
+    /// Whether errors alone are printed.
+    muted: bool,
 }
 
 /// Parameters of the library whose options have another name, with that name.
@@ -117,7 +121,18 @@ fn set_program(name: &'static str, mode: OutputMode, options: Vec<String>) {
         name,
         mode,
         options,
+        muted: false,
     };
+}
+
+/// From now on prints errors alone: another process of the same fit prints the rest.
+pub fn mute() {
+    let mut program = PROGRAM.write().unwrap_or_else(PoisonError::into_inner);
+    program.muted = true;
+}
+
+fn is_muted() -> bool {
+    program().muted
 }
 
 /// Replaces the parameters in a message of the library (`` `l2` ``) by the program's options
@@ -188,18 +203,34 @@ pub fn main<A: Parser>(
     for stream in [&STDOUT, &STDERR] {
         *lock(stream) = Stream::Open;
     }
-    let result = match parse::<A>(name, args) {
+    let code = exit_code(parse::<A>(name, args), run);
+    ranks::end(code);
+    code
+}
+
+/// Calls `run` with the parsed arguments, prints its error, and returns the exit code.
+fn exit_code<A>(
+    parsed: std::result::Result<Option<A>, clap::Error>,
+    run: impl FnOnce(A) -> Result<()>,
+) -> u8 {
+    let result = match parsed {
         Ok(Some(args)) => match catch_unwind(AssertUnwindSafe(|| run(args))) {
-            Ok(result) => result.map_err(|error| match (&error, signals::signal()) {
-                (Error::Interrupted { kept }, Some(signal)) => {
-                    (format!("stopped by signal {signal}; {kept}"), 128 + signal)
+            Ok(result) => result.map_err(|error| {
+                ranks::let_others_report(Some(&error));
+                match (&error, signals::signal()) {
+                    (Error::Interrupted { kept }, Some(signal)) => {
+                        (format!("stopped by signal {signal}; {kept}"), 128 + signal)
+                    }
+                    _ => (error.to_string(), error.exit_code()),
                 }
-                _ => (error.to_string(), error.exit_code()),
             }),
             Err(_) => return BUG, // The panic hook printed it.
         },
         Ok(None) => Ok(()),
-        Err(error) if error.use_stderr() => Err((first_paragraph(&error.to_string()), USAGE)),
+        Err(error) if error.use_stderr() => {
+            ranks::let_others_report(None);
+            Err((first_paragraph(&error.to_string()), USAGE))
+        }
         Err(help) => {
             print(help.to_string().trim_end());
             Ok(())
@@ -236,6 +267,9 @@ fn line_of_error(message: &str, code: u8) -> String {
 /// Prints a warning as one line on stderr: `flowreg-fit: MESSAGE`, or with `--json-logs`
 /// `{"event":"warning","message":MESSAGE}`. `--quiet` does not silence it.
 pub fn warn(message: impl std::fmt::Display) {
+    if is_muted() {
+        return;
+    }
     let message = escaped(&with_options(&message.to_string())).into_owned();
     let line = line(&message, &json!({"event": "warning", "message": message}));
     note(line);
@@ -339,6 +373,9 @@ pub fn print(line: impl std::fmt::Display) {
 
 /// Prints whole lines like [`print`], in one write.
 pub fn print_text(lines: &str) {
+    if is_muted() {
+        return;
+    }
     Stream::write(&STDOUT, io::stdout().lock(), lines);
 }
 
@@ -493,7 +530,7 @@ pub fn progress_bytes(bytes: u64, what: &'static str) -> ProgressBar {
 }
 
 fn bar(steps: u64, what: &'static str, template: &str) -> ProgressBar {
-    if mode() != OutputMode::Lines {
+    if mode() != OutputMode::Lines || is_muted() {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template(template).expect("the template is valid");

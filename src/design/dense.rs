@@ -18,7 +18,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::design::rows::{Batch, Rows};
+use crate::comm;
+use crate::comm::fixed::{Fixed, exponent};
+use crate::design::rows::{Batch, Rows, Shard, largest_value, shard_slab};
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::gemm::{Accum, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
@@ -56,6 +58,8 @@ pub(crate) struct Dense<'a> {
     columns: Vec<f32>,
     /// The sum over a block of rows, and the sum over blocks.
     sums: (Vec<f32>, Vec<f64>),
+    /// The largest |x| of each row on all ranks, if ranks share the columns.
+    largest: Option<Vec<f64>>,
 }
 
 /// A copy of some rows of X.
@@ -81,6 +85,7 @@ impl<'a> Dense<'a> {
             gathered: Gathered::default(),
             columns: Vec::new(),
             sums: (Vec::new(), Vec::new()),
+            largest: x.shard().map(|_| x.largest_values()),
         }
     }
 
@@ -126,7 +131,8 @@ impl<'a> Dense<'a> {
             (Batch::All, None) => (&self.all_rows[..], GATHER_BYTES),
             (Batch::Rows(rows), _) => (rows, GATHER_BYTES),
         };
-        let most = (bytes / (4 * self.x.features())).max(1);
+        // The same blocks for any number of ranks.
+        let most = (bytes / (4 * self.x.all_features())).max(1);
         let block = 1 << most.ilog2();
         for (i, rows) in rows.chunks(block).enumerate() {
             let x = self.gathered.load(self.x, rows, mean);
@@ -139,6 +145,9 @@ impl<'a> Dense<'a> {
     /// # Panics
     /// If the shapes do not fit.
     pub(crate) fn logits(&mut self, weight: MatRef, bias: &[f32], batch: Batch, mut z: MatMut) {
+        if let Some(shard) = self.x.shard() {
+            return self.logits_of_ranks(shard, weight, bias, batch, z);
+        }
         let (gemm, n) = (self.gemm, z.cols());
         let mut columns = std::mem::take(&mut self.columns);
         self.each(batch, |range, x| {
@@ -162,6 +171,72 @@ impl<'a> Dense<'a> {
             }
         });
         self.columns = columns;
+    }
+
+    /// [`Dense::logits`] of all ranks, which share the columns: in f32 within a slab of columns, and
+    /// over slabs in units that depend on the largest |W_jk| and |x_ik| of an output and a row. The
+    /// bits do not depend on the number of ranks.
+    fn logits_of_ranks(
+        &mut self,
+        shard: Shard,
+        weight: MatRef,
+        bias: &[f32],
+        batch: Batch,
+        mut z: MatMut,
+    ) {
+        let (gemm, c, n) = (self.gemm, bias.len(), z.cols());
+        let largest = self.largest.take().expect("the columns are shared");
+        let mut of_weight: Vec<f64> = (0..c).map(|j| largest_value(weight.row(j))).collect();
+        comm::max(shard.comm, &mut of_weight);
+        let row_of = |i: usize| match batch {
+            Batch::All => i,
+            Batch::Rows(rows) => rows[i] as usize,
+        };
+        // One more, for the rounding of products.
+        let features = 1 + exponent(shard.features as f64);
+        let of_weight: Vec<i32> = of_weight.iter().map(|w| features + exponent(*w)).collect();
+        let of_rows: Vec<i32> = (0..n).map(|i| exponent(largest[row_of(i)])).collect();
+        self.largest = Some(largest);
+        let unit = |j: usize, i: usize| Fixed::new(of_weight[j] + of_rows[i]);
+        let mut sums = vec![0i64; c * n];
+        let mut finite = true;
+        let slab = shard_slab(shard.features);
+        let (mut x_slab, mut w_slab) = (Vec::new(), Vec::new());
+        let mut product = std::mem::take(&mut self.columns);
+        self.each(batch, |rows, x| {
+            for first in (0..x.cols()).step_by(slab) {
+                let columns = first..(first + slab).min(x.cols());
+                let x = columns_of(x, columns.clone(), &mut x_slab);
+                let w = columns_of(weight, columns, &mut w_slab);
+                product.resize(c * rows.len(), 0.0);
+                let part = MatMut::new(&mut product, c, rows.len());
+                gemm.a_bt(1.0, w, x, Accum::Replace, part);
+                let outputs = sums
+                    .chunks_exact_mut(n)
+                    .zip(product.chunks_exact(rows.len()));
+                for (j, (sums, values)) in outputs.enumerate() {
+                    for ((i, sum), &value) in rows.clone().zip(&mut sums[rows.clone()]).zip(values)
+                    {
+                        finite &= value.is_finite();
+                        *sum = sum.wrapping_add(unit(j, i).multiple(value.into()));
+                    }
+                }
+            }
+        });
+        self.columns = product;
+        shard.comm.sum(&mut sums);
+        if !comm::all(shard.comm, finite) {
+            return z.as_mut_slice().fill(f32::NAN);
+        }
+        let outputs = z
+            .as_mut_slice()
+            .chunks_exact_mut(n)
+            .zip(sums.chunks_exact(n));
+        for (j, ((z, sums), &bias)) in outputs.zip(bias).enumerate() {
+            for (i, (z, &sum)) in z.iter_mut().zip(sums).enumerate() {
+                *z = (unit(j, i).value(sum) + f64::from(bias)) as f32;
+            }
+        }
     }
 
     /// `weight = alpha · Gᵀ X_batch + beta · weight`; Gᵀ is c x batch. With `beta` = 0, `weight`

@@ -1,11 +1,18 @@
 //! The inner products of rows, by slabs of columns: in integers if every feature is a byte over 255,
 //! else in f32 within a slab and in f64 over slabs.
+//!
+//! If ranks share the columns, each adds its slabs, and the ranks add their sums: bytes exactly,
+//! floats in units that depend on the rows alone ([`Units`]). The bits do not depend on the number of
+//! ranks. Products of bytes have the bits of one process; those of floats do not, because it adds
+//! slabs in f64.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::design::rows::Rows;
+use crate::comm::fixed::{Fixed, exponent};
+use crate::comm::{self, Comm};
+use crate::design::rows::{Rows, shard_slab};
 use crate::error::{Error, Result};
 use crate::kernels::{Isa, pixels, with_isa};
 use crate::linalg::gemm::{Accum, Gemm, Part};
@@ -41,32 +48,19 @@ impl Products<'_> {
 
     /// Writes Kc, from products of centred rows, to `values`, and returns u and v.
     pub fn multiply_floats(&mut self, progress: Progress) -> Result<(Vec<f64>, Vec<f64>)> {
-        let (x, n, d) = (self.x, self.x.len(), self.x.features());
-        let rows = self.sums.len() / n;
+        let (x, n) = (self.x, self.x.len());
+        let mut parts = Parts::new(self.sums.len() / n, n);
+        let units = x.shard().map(|_| Units::new(self.y, x));
+        let own = self.add_slabs(units.as_ref(), &mut parts, progress);
+        let finite = x.agree(own)?;
         let computed = self.computed();
-        let mut column_parts = vec![0.0; n];
-        let mut row_parts = vec![0.0; rows];
-        let mut mean_squared = 0.0;
-        let (mut mean, mut x_slab, mut y_slab) = (Vec::new(), Vec::new(), Vec::new());
-        for first in (0..d).step_by(SLAB) {
-            let columns = first..(first + SLAB).min(d);
-            column_means(x, self.weights, columns.clone(), &mut mean);
-            mean_squared += dot_serial(&mean, &mean);
-            let centred = |rows, slab, parts| {
-                let slab = center_columns(rows, columns.clone(), &mean, slab, parts);
-                MatRef::new(slab, slab.len() / columns.len(), columns.len())
-            };
-            let x_slab = centred(x, &mut x_slab, &mut column_parts);
-            let product = MatMut::new(&mut self.values, rows, n);
-            match self.y {
-                None => self.gemm.gram(x_slab, product),
-                Some(y) => {
-                    let y_slab = centred(y, &mut y_slab, &mut row_parts);
-                    (self.gemm).a_bt(1.0, y_slab, x_slab, Accum::Replace, product);
-                }
+        if let (Some(units), Some(shard)) = (&units, x.shard()) {
+            if !comm::all(shard.comm, finite) {
+                // As if the whole product were beyond the range of f32.
+                self.values.fill(f32::INFINITY);
+                return Ok((parts.rows, parts.columns));
             }
-            add_slab(&mut self.sums, &self.values, n, &computed);
-            progress(columns.end)?;
+            units.reduce(&mut self.sums, &mut parts, n, &computed, shard.comm);
         }
         let work = pass(&self.sums);
         let both = (self.values.par_chunks_exact_mut(n)).zip(self.sums.par_chunks_exact(n));
@@ -78,16 +72,88 @@ impl Products<'_> {
             });
         if self.y.is_none() {
             mirror(&mut self.values, n);
-            row_parts.copy_from_slice(&column_parts);
+            parts.rows.copy_from_slice(&parts.columns);
         }
-        row_parts.iter_mut().for_each(|part| *part += mean_squared);
-        Ok((row_parts, column_parts))
+        let mean_squared = parts.mean_squared;
+        (parts.rows.iter_mut()).for_each(|part| *part += mean_squared);
+        Ok((parts.rows, parts.columns))
     }
 
-    /// Writes 255² times the products, exactly, to `sums` and returns `true` if every feature is a
-    /// byte over 255. Otherwise resets `sums` to 0 and returns `false`, at the first slab with another
-    /// value.
+    /// Adds the products of all slabs to `sums` and `parts`. Returns whether they are finite, if ranks
+    /// share the columns.
+    fn add_slabs(
+        &mut self,
+        units: Option<&Units>,
+        parts: &mut Parts,
+        progress: Progress,
+    ) -> Result<bool> {
+        let (x, n, d) = (self.x, self.x.len(), self.x.features());
+        let rows = self.sums.len() / n;
+        let computed = self.computed();
+        let mut of_slab = Parts::new(rows, n);
+        let (mut mean, mut x_slab, mut y_slab) = (Vec::new(), Vec::new(), Vec::new());
+        let mut finite = true;
+        let slab = x.shard().map_or(SLAB, |shard| shard_slab(shard.features));
+        for first in (0..d).step_by(slab) {
+            let columns = first..(first + slab).min(d);
+            column_means(x, self.weights, columns.clone(), &mut mean);
+            of_slab.values().for_each(|value| *value = 0.0);
+            of_slab.mean_squared = dot_serial(&mean, &mean);
+            let centred = |rows, slab, parts| {
+                let slab = center_columns(rows, columns.clone(), &mean, slab, parts);
+                MatRef::new(slab, slab.len() / columns.len(), columns.len())
+            };
+            let x_slab = centred(x, &mut x_slab, &mut of_slab.columns);
+            let product = MatMut::new(&mut self.values, rows, n);
+            match self.y {
+                None => self.gemm.gram(x_slab, product),
+                Some(y) => {
+                    let y_slab = centred(y, &mut y_slab, &mut of_slab.rows);
+                    (self.gemm).a_bt(1.0, y_slab, x_slab, Accum::Replace, product);
+                }
+            }
+            match units {
+                None => {
+                    add_slab(&mut self.sums, &self.values, n, &computed);
+                    let both = parts.values().zip(of_slab.values());
+                    both.for_each(|(sum, value)| *sum += *value);
+                }
+                Some(units) => {
+                    finite &= units.add_slab(&mut self.sums, &self.values, n, &computed);
+                    units.add_parts(parts, &mut of_slab);
+                }
+            }
+            progress(columns.end)?;
+        }
+        Ok(finite)
+    }
+
+    /// Writes 255² times the products of all ranks, exactly, to `sums` and returns `true` if every
+    /// feature is a byte over 255. Otherwise resets `sums` to 0 and returns `false`.
     pub fn try_multiply_bytes(&mut self, progress: Progress) -> Result<bool> {
+        let own = self.try_multiply_own_bytes(progress);
+        let Some(shard) = self.x.shard() else {
+            return own;
+        };
+        let own = self.x.agree(own)?;
+        if !comm::all(shard.comm, own) {
+            self.sums.fill(0.0);
+            return Ok(false);
+        }
+        let (n, computed) = (self.x.len(), self.computed());
+        // Both conversions are exact below 2⁵³.
+        let work = pass(&self.sums);
+        let integers = self.sums.par_iter_mut().share(work);
+        integers.for_each(|sum| *sum = f64::from_bits((*sum as i64) as u64));
+        reduce(&mut self.sums, n, &computed, shard.comm);
+        let floats = self.sums.par_iter_mut().share(work);
+        floats.for_each(|sum| *sum = (sum.to_bits() as i64) as f64);
+        Ok(true)
+    }
+
+    /// [`Products::try_multiply_bytes`] of the own columns; it ends at the first slab with another
+    /// value.
+    fn try_multiply_own_bytes(&mut self, progress: Progress) -> Result<bool> {
         let (x, n, d) = (self.x, self.x.len(), self.x.features());
         let rows = self.sums.len() / n;
         let computed = self.computed();
@@ -201,6 +267,171 @@ fn add_slab<T: Copy + Sync + Into<f64>>(
                 used.for_each(|(sum, &value)| *sum += value.into());
             });
         });
+}
+
+/// The products of rows with the mean row: u without |μ|², v, and |μ|².
+struct Parts {
+    rows: Vec<f64>,
+    columns: Vec<f64>,
+    mean_squared: f64,
+}
+
+impl Parts {
+    fn new(rows: usize, columns: usize) -> Parts {
+        Parts {
+            rows: vec![0.0; rows],
+            columns: vec![0.0; columns],
+            mean_squared: 0.0,
+        }
+    }
+
+    fn values(&mut self) -> impl Iterator<Item = &mut f64> {
+        let rows = self.rows.iter_mut().chain(&mut self.columns);
+        rows.chain(std::iter::once(&mut self.mean_squared))
+    }
+}
+
+/// The units of sums that ranks add: see [`fixed`](crate::comm::fixed). With |x_ik - μ_k| <= b_i for
+/// all features k, the slabs' products of rows i and j add up to at most d b_i b_j. The entries of
+/// `sums` are multiples of a unit, as the bits of f64, until they are reduced.
+struct Units {
+    /// 2^61 over the bound's parts that belong to d and to the row.
+    up_rows: Vec<f64>,
+    up_columns: Vec<f64>,
+    /// Exponents of d, of b of rows and columns, and of the largest |μ_k|.
+    features: i32,
+    rows: Vec<i32>,
+    columns: Vec<i32>,
+    mean: i32,
+}
+
+impl Units {
+    /// Cost: X and Y are read once.
+    fn new(y: Option<&Rows>, x: &Rows) -> Units {
+        let of_x = x.largest_values();
+        let mean = of_x.iter().copied().fold(0.0, f64::max);
+        let exponents = |largest: &[f64]| -> Vec<i32> {
+            largest
+                .iter()
+                .map(|largest| exponent(largest + mean))
+                .collect()
+        };
+        let columns = exponents(&of_x);
+        let rows = y.map_or(columns.clone(), |y| exponents(&y.largest_values()));
+        // One more, for the rounding of products.
+        let features = 1 + exponent(x.all_features() as f64);
+        Units {
+            up_rows: (rows.iter())
+                .map(|e| 2f64.powi(61 - features - e))
+                .collect(),
+            up_columns: columns.iter().map(|&e| 2f64.powi(-e)).collect(),
+            features,
+            rows,
+            columns,
+            mean: exponent(mean),
+        }
+    }
+
+    /// Adds the products of a slab. Returns whether they are finite.
+    fn add_slab(
+        &self,
+        sums: &mut [f64],
+        values: &[f32],
+        n: usize,
+        computed: &(impl Fn(usize) -> usize + Sync),
+    ) -> bool {
+        let work = pass(sums);
+        let sums: &mut [i64] = bytemuck::cast_slice_mut(sums);
+        let rows = sums.par_chunks_exact_mut(n).zip(values.par_chunks_exact(n));
+        let rows = rows.zip(&self.up_rows);
+        let isa = Isa::current();
+        rows.share(work)
+            .enumerate()
+            .all(|(i, ((sums, values), &up))| {
+                with_isa!(isa, || {
+                    let used = sums[..computed(i)]
+                        .iter_mut()
+                        .zip(values.iter().zip(&self.up_columns));
+                    let mut finite = true;
+                    for (sum, (&value, &up_column)) in used {
+                        finite &= value.is_finite();
+                        let multiple = f64::from(value) * up * up_column;
+                        *sum = sum.wrapping_add(multiple.round_ties_even() as i64);
+                    }
+                    finite
+                })
+            })
+    }
+
+    /// The unit of each value of [`Parts`].
+    fn of_parts(&self) -> impl Iterator<Item = Fixed> {
+        let both = self.rows.iter().chain(&self.columns);
+        let exponents = both.map(|e| e + self.mean).chain([2 * self.mean]);
+        exponents.map(|e| Fixed::new(self.features + e))
+    }
+
+    /// Adds the parts of a slab.
+    fn add_parts(&self, sums: &mut Parts, parts: &mut Parts) {
+        for ((sum, value), unit) in sums.values().zip(parts.values()).zip(self.of_parts()) {
+            let multiple = (sum.to_bits() as i64).wrapping_add(unit.multiple(*value));
+            *sum = f64::from_bits(multiple as u64);
+        }
+    }
+
+    /// Adds the sums of all ranks, and makes them floats.
+    fn reduce(
+        &self,
+        sums: &mut [f64],
+        parts: &mut Parts,
+        n: usize,
+        computed: &(impl Fn(usize) -> usize + Sync),
+        comm: &dyn Comm,
+    ) {
+        reduce(sums, n, computed, comm);
+        let work = pass(sums);
+        let rows = sums.par_chunks_exact_mut(n).zip(&self.up_rows);
+        rows.share(work).enumerate().for_each(|(i, (sums, up))| {
+            let used = sums[..computed(i)].iter_mut().zip(&self.up_columns);
+            used.for_each(|(sum, up_column)| {
+                *sum = (sum.to_bits() as i64) as f64 / up / up_column;
+            });
+        });
+        let mut bits: Vec<i64> = parts.values().map(|sum| sum.to_bits() as i64).collect();
+        comm.sum(&mut bits);
+        for ((sum, bits), unit) in parts.values().zip(bits).zip(self.of_parts()) {
+            *sum = unit.value(bits);
+        }
+    }
+}
+
+/// Adds the computed entries, which are integers as the bits of f64, over all ranks.
+fn reduce(
+    sums: &mut [f64],
+    n: usize,
+    computed: &(impl Fn(usize) -> usize + Sync),
+    comm: &dyn Comm,
+) {
+    /// Least number of values of a message, but for the last: 32 MiB.
+    const MESSAGE: usize = 4 << 20;
+    let sums: &mut [i64] = bytemuck::cast_slice_mut(sums);
+    let rows = sums.len() / n;
+    let mut message = Vec::new();
+    let (mut begun, mut end) = (0, 0);
+    while begun < rows {
+        while end < rows && message.len() < MESSAGE {
+            message.extend_from_slice(&sums[end * n..][..computed(end)]);
+            end += 1;
+        }
+        comm.sum(&mut message);
+        let mut rest = &message[..];
+        for i in begun..end {
+            let (row, after) = rest.split_at(computed(i));
+            sums[i * n..][..computed(i)].copy_from_slice(row);
+            rest = after;
+        }
+        message.clear();
+        begun = end;
+    }
 }
 
 /// Number of columns of a slab of bytes.

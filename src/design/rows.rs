@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::comm::fixed::{Fixed, exponent};
+use crate::comm::{self, Comm};
 use crate::error::{Error, Result};
 use crate::linalg::mat::MatRef;
 use crate::threads::{Share, Work};
@@ -31,6 +33,26 @@ pub struct Rows<'a> {
     index: Option<Vec<u32>>,
     /// Whether the features are known to be usable: see [`is_usable`].
     pub(super) known_usable: bool,
+    /// The other columns, if other ranks have them.
+    pub(super) shard: Option<Shard<'a>>,
+}
+
+/// The place of a rank's columns among those of X, which all ranks hold together.
+#[derive(Clone, Copy, Debug)]
+pub struct Shard<'a> {
+    /// The ranks.
+    pub comm: &'a dyn Comm,
+    /// The first column of this rank.
+    pub first: usize,
+    /// d: number of columns of all ranks.
+    pub features: usize,
+}
+
+/// Number of columns of a slab of a distributed X of d columns: the smallest part that ranks share,
+/// and the part whose products are summed in f32. There are at most 64 slabs, while that leaves them
+/// 1024 columns or fewer.
+pub(crate) fn shard_slab(d: usize) -> usize {
+    d.div_ceil(64).next_multiple_of(64).min(1024)
 }
 
 /// The position of the first value for which `test` is false. A pass without branches comes first,
@@ -42,6 +64,18 @@ pub(crate) fn position(values: &[f32], test: impl Fn(f32) -> bool) -> Option<usi
     } else {
         values.iter().position(|&value| !test(value))
     }
+}
+
+/// The largest |x| of some features.
+pub(super) fn largest_value(values: &[f32]) -> f64 {
+    let larger = |most: f32, value: &f32| {
+        if value.abs() > most {
+            value.abs()
+        } else {
+            most
+        }
+    };
+    values.iter().fold(0.0f32, larger).into()
 }
 
 /// Whether a value can be a feature of a dataset and of a converged fit: from -1e15 to 1e15, so that
@@ -60,6 +94,7 @@ impl<'a> Rows<'a> {
             stride: x.cols(),
             index: None,
             known_usable: false,
+            shard: None,
         }
     }
 
@@ -92,7 +127,55 @@ impl<'a> Rows<'a> {
             stride,
             index: None,
             known_usable: false,
+            shard: None,
         })
+    }
+
+    /// The columns of these rows that belong to this rank of `comm`: a run of whole slabs.
+    ///
+    /// # Errors
+    /// [`Error::Options`] if there are fewer slabs than ranks.
+    pub(super) fn columns_of(&self, comm: &'a dyn Comm) -> Result<Rows<'a>> {
+        let d = self.features;
+        let slab = shard_slab(d);
+        let slabs = d.div_ceil(slab);
+        if slabs < comm.size() {
+            return Err(Error::options(
+                "number of processes",
+                comm.size(),
+                format!("at most {slabs}: {d} features have as many slabs of {slab} columns"),
+            ));
+        }
+        let own = comm::share(slabs, comm.rank(), comm.size());
+        let (first, end) = (own.start * slab, (own.end * slab).min(d));
+        Ok(Rows {
+            values: &self.values[first..],
+            features: end - first,
+            shard: Some(Shard {
+                comm,
+                first,
+                features: d,
+            }),
+            ..self.clone()
+        })
+    }
+
+    /// The place of these columns among those of all ranks; `None` if they are all.
+    pub(crate) fn shard(&self) -> Option<Shard<'a>> {
+        self.shard
+    }
+
+    /// Number of features of all ranks.
+    pub(crate) fn all_features(&self) -> usize {
+        self.shard.map_or(self.features, |shard| shard.features)
+    }
+
+    /// `result`, if no rank has an error: see [`comm::agree`].
+    pub(crate) fn agree<T>(&self, result: Result<T>) -> Result<T> {
+        match self.shard {
+            Some(shard) => comm::agree(shard.comm, result),
+            None => result,
+        }
     }
 
     /// n: number of rows.
@@ -141,15 +224,16 @@ impl<'a> Rows<'a> {
 
     /// The error for the feature at this row and column, if there is one.
     fn refuse(&self, what: &'static str, bad: Option<(usize, usize)>) -> Result<()> {
-        let Some((row, column)) = bad else {
+        let Some((row, own)) = bad else {
             return Ok(());
         };
-        let value = self.row(row)[column];
+        let value = self.row(row)[own];
+        let column = own + self.shard.map_or(0, |shard| shard.first);
         if !value.is_finite() {
             let found = format!("{value} in row {row}, feature {column}");
             return Err(Error::shape(what, found, "finite numbers"));
         }
-        let values = (0..self.len()).map(|i| self.row(i)[column].abs());
+        let values = (0..self.len()).map(|i| self.row(i)[own].abs());
         let largest = values.filter(|value| value.is_finite()).fold(0.0, f32::max);
         Err(Error::shape(
             what,
@@ -171,11 +255,39 @@ impl<'a> Rows<'a> {
 
     /// The largest |x_i|² of the rows i for which `keep(i)` is true. Cost: these rows are read once.
     pub fn largest_square(&self, keep: impl Fn(usize) -> bool + Sync) -> f64 {
-        let square = |i| -> f64 { self.row(i).iter().map(|&x| f64::from(x).powi(2)).sum() };
-        let square = |i| if keep(i) { square(i) } else { 0.0 };
+        let square = |row: &[f32]| -> f64 { row.iter().map(|&x| f64::from(x).powi(2)).sum() };
+        let kept: Vec<usize> = (0..self.len()).filter(|&i| keep(i)).collect();
+        let work = Work::bytes(4 * kept.len() * self.features());
+        let rows = kept.par_iter().share(work);
+        let squares: Vec<f64> = match self.shard {
+            None => rows.map(|&i| square(self.row(i))).collect(),
+            Some(shard) => {
+                let largest = self.largest_values();
+                let slab = shard_slab(shard.features);
+                let count = exponent(shard.features as f64);
+                let unit = |i: usize| Fixed::new(count + 2 * exponent(largest[i]));
+                let sum = |&i: &usize| -> i64 {
+                    let slabs = self.row(i).chunks(slab);
+                    slabs.map(|slab| unit(i).multiple(square(slab))).sum()
+                };
+                let mut sums: Vec<i64> = rows.map(sum).collect();
+                shard.comm.sum(&mut sums);
+                let of_row = kept.iter().zip(sums);
+                of_row.map(|(&i, sum)| unit(i).value(sum)).collect()
+            }
+        };
+        squares.into_iter().fold(0.0, f64::max)
+    }
+
+    /// The largest |x| of each row, on all ranks. Cost: X is read once.
+    pub(crate) fn largest_values(&self) -> Vec<f64> {
         let rows = (0..self.len()).into_par_iter();
         let rows = rows.share(Work::bytes(4 * self.len() * self.features()));
-        rows.map(square).collect().into_iter().fold(0.0, f64::max)
+        let mut largest = rows.map(|i| largest_value(self.row(i))).collect();
+        if let Some(shard) = self.shard {
+            comm::max(shard.comm, &mut largest);
+        }
+        largest
     }
 
     /// Reads one value of each page of these rows, in order, to load a memory map before its rows are

@@ -5,9 +5,11 @@ use std::fmt;
 
 use rayon::prelude::*;
 
+use crate::comm::Comm;
 use crate::design::plan::available_memory;
 pub(crate) use crate::design::rows::position;
 pub use crate::design::rows::{Batch, Rows};
+use crate::design::rows::{Shard, shard_slab};
 use crate::error::{Error, Result};
 use crate::linalg::mat::MatRef;
 use crate::threads::{Share, Work};
@@ -41,8 +43,10 @@ impl Splits<'_> {
 
     /// Checks that all features are finite, in the caller's pool.
     pub(crate) fn check_finite(self) -> Result<()> {
-        self.train.x().check_finite("x")?;
-        (self.validation).map_or(Ok(()), |rows| rows.x().check_finite("validation x"))
+        let x = self.train.x();
+        x.agree(x.check_finite("x").and_then(|()| {
+            (self.validation).map_or(Ok(()), |rows| rows.x().check_finite("validation x"))
+        }))
     }
 
     /// Refuse features that are not usable, in the pool that the caller stands in.
@@ -298,6 +302,25 @@ impl<'a> Samples<'a> {
         Ok(both)
     }
 
+    /// These samples with the columns of this rank of `comm`, which has all of their labels. A fit
+    /// of them is one of all ranks together. Cost: none; the columns are borrowed.
+    ///
+    /// # Errors
+    /// [`Error::Options`] if there are too few columns for so many ranks.
+    pub fn columns_of(&self, comm: &'a dyn Comm) -> Result<Samples<'a>> {
+        Ok(Samples {
+            x: self.x.columns_of(comm)?,
+            labels: self.labels.clone(),
+            classes: self.classes,
+        })
+    }
+
+    /// A copy of columns with the ranks and the place of the original ones.
+    pub(crate) fn on_ranks_of(mut self, original: &Samples<'a>) -> Samples<'a> {
+        self.x.shard = original.x.shard;
+        self
+    }
+
     /// X, without the labels.
     pub fn x(&self) -> &Rows<'a> {
         &self.x
@@ -320,6 +343,9 @@ impl<'a> Samples<'a> {
 
     /// Shape and checksums of features and labels, which identify the samples. Cost: X is read once.
     pub(crate) fn fingerprint(&self) -> String {
+        if let Some(shard) = self.x.shard() {
+            return self.fingerprint_of_ranks(shard);
+        }
         let row = |i| crc32fast::hash(bytemuck::cast_slice(self.x.row(i)));
         let rows = (0..self.rows()).into_par_iter();
         let rows = rows.share(Work::bytes(4 * self.rows() * self.features()));
@@ -328,6 +354,29 @@ impl<'a> Samples<'a> {
         let (x, labels) = (crc32(&rows), crc32(&self.labels));
         let (n, d, classes) = (self.rows(), self.features(), self.classes);
         format!("{n} x {d}, {classes} classes, x {x:08x}, labels {labels:08x}")
+    }
+
+    /// [`Samples::fingerprint`] of the columns of all ranks, the same for any number of them: a sum over
+    /// slabs of columns.
+    fn fingerprint_of_ranks(&self, shard: Shard) -> String {
+        let slab = shard_slab(shard.features);
+        let slabs = (0..self.features()).step_by(slab).map(|first| {
+            let mut crc32 = crc32fast::Hasher::new();
+            for i in 0..self.rows() {
+                let row = self.x.row(i);
+                let columns = &row[first..(first + slab).min(row.len())];
+                crc32.update(bytemuck::cast_slice(columns));
+            }
+            // Below 2³² times 129, so that 64 slabs do not overflow; another order is another sum.
+            let place = 2 * (shard.first + first) / slab + 1;
+            i64::from(crc32.finalize()) * place as i64
+        });
+        let mut sum = [slabs.sum()];
+        shard.comm.sum(&mut sum);
+        let labels = crc32fast::hash(bytemuck::cast_slice(&self.labels));
+        let (n, d, classes) = (self.rows(), shard.features, self.classes);
+        let x = sum[0];
+        format!("{n} x {d}, {classes} classes, columns {x:016x}, labels {labels:08x}")
     }
 
     /// The label of each row, below [`Samples::classes`].

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::design::rows::Rows;
+use crate::design::rows::{Rows, Shard};
 use crate::design::samples::{OwnedSamples, Samples, try_with_capacity};
 use crate::error::{Error, Result};
 use crate::io::files;
@@ -139,6 +139,23 @@ impl Scaler {
             vec![0.0; x.features()]
         };
         Ok(Scaler { mean, deviation })
+    }
+
+    /// The scaler of all columns from those of each rank.
+    pub(crate) fn of_ranks(&self, shard: Shard) -> Scaler {
+        let of_all = |own: &[f64]| -> Vec<f64> {
+            let mut bits = vec![0; shard.features];
+            let places = &mut bits[shard.first..][..own.len()];
+            (places.iter_mut().zip(own)).for_each(|(bits, own)| *bits = own.to_bits() as i64);
+            shard.comm.sum(&mut bits);
+            bits.into_iter()
+                .map(|bits| f64::from_bits(bits as u64))
+                .collect()
+        };
+        Scaler {
+            mean: of_all(&self.mean),
+            deviation: of_all(&self.deviation),
+        }
     }
 
     /// μ, d values.

@@ -250,6 +250,8 @@ pub(crate) struct Saver {
     last: (usize, Instant),
     /// Whether the file contains a state of this fit.
     kept: bool,
+    /// Whether this process writes the file.
+    writes: bool,
 }
 
 impl Saver {
@@ -260,6 +262,15 @@ impl Saver {
             unit,
             last: (0, Instant::now()),
             kept: false,
+            writes: true,
+        }
+    }
+
+    /// The same, for a process that leaves writing to another one of the same fit.
+    pub fn reading_only(self) -> Saver {
+        Saver {
+            writes: false,
+            ..self
         }
     }
 
@@ -363,6 +374,10 @@ impl Saver {
 
     /// Replace the file by the state after `done` epochs or steps.
     pub fn save(&mut self, fields: StateDict, done: usize) -> Result<()> {
+        if !self.writes {
+            self.kept(done);
+            return Ok(());
+        }
         let fields: BTreeMap<String, Field> = fields.fields.into_iter().collect();
         // Sorted by name, as they are read.
         let tensors: Vec<Tensor> = (fields.iter())

@@ -20,6 +20,7 @@
 //! ```
 
 pub mod calibrate;
+mod columns;
 mod directory;
 pub mod evaluate;
 pub mod explain;

@@ -47,10 +47,11 @@ impl Default for Init {
     }
 }
 
-/// W0 and b0 for a fit of these samples; b0 = 0 without an intercept.
+/// W0 and b0 for a fit of these samples; b0 = 0 without an intercept. W0 has all features, also if
+/// ranks share the columns.
 pub(crate) fn initial_model(init: &Init, fit_intercept: bool, samples: &Samples) -> Result<Model> {
     let loss = Loss::for_classes(samples.classes());
-    let (features, outputs) = (samples.features(), loss.outputs(samples.classes()));
+    let (features, outputs) = (samples.x().all_features(), loss.outputs(samples.classes()));
     match init {
         Init::Torch { seed } => {
             let (weight, mut bias) = TorchRng::new(*seed).linear(features, outputs);

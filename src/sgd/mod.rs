@@ -11,6 +11,8 @@ pub mod one_pass;
 pub mod optimizer;
 pub mod options;
 pub mod parameters;
+#[cfg(test)]
+mod ranks_tests;
 pub mod recipe;
 pub mod schedule;
 pub mod trainer;
@@ -125,13 +127,19 @@ fn fit_scaled(
 ) -> Result<Fit> {
     let started = Instant::now();
     let weights = options.weighting.samples.as_deref();
-    let scaler = Scaler::new(splits.train.x(), weights, options.standardize)?;
-    let train = scaler.apply(splits.train)?;
-    let validation = splits.validation.map(|rows| scaler.apply(rows));
+    let x = splits.train.x();
+    let scaler = Scaler::new(x, weights, options.standardize)?;
+    let train = x.agree(scaler.apply(splits.train))?;
+    let validation = splits.validation.map(|rows| x.agree(scaler.apply(rows)));
     let validation = validation.transpose()?;
+    let scaler = match x.shard() {
+        Some(shard) => scaler.of_ranks(shard),
+        None => scaler,
+    };
     let validation = validation.as_ref().map(OwnedSamples::samples).transpose()?;
+    let validation = validation.map(|rows| rows.on_ranks_of(splits.train));
     let scaled = Splits {
-        train: &train.samples()?,
+        train: &train.samples()?.on_ranks_of(splits.train),
         validation: validation.as_ref(),
     };
     let finite = |model: &Model, of: &str| match model.non_finite() {
@@ -168,7 +176,12 @@ fn fit_rows(
     observer: &mut Observer,
 ) -> Result<Fit> {
     let threads = threads::current();
-    let gemm = Gemm::new(options.backend, threads);
+    // Only its own kernels give each element the same bits in any part of a product.
+    let backend = match splits.train.x().shard() {
+        Some(_) => Backend::Own,
+        None => options.backend,
+    };
+    let gemm = Gemm::new(backend, threads);
     let mut timings = Timings::default();
     let mut plan = plan(splits, options)?;
     observer.tell(Event::Planned(plan));
@@ -193,6 +206,14 @@ fn fit_rows(
             "epochs",
         )
     });
+    if given
+        .train
+        .x()
+        .shard()
+        .is_some_and(|shard| shard.comm.rank() > 0)
+    {
+        saver = saver.map(Saver::reading_only);
+    }
     if let Some(saver) = &saver {
         saver.refuse_other(Some("`engine`"))?;
     }
@@ -204,7 +225,7 @@ fn fit_rows(
         }) {
             // The primal engine needs no K.
             Err(Error::Options { .. } | Error::Memory { .. })
-                if choice(options)? == EngineChoice::Auto =>
+                if choice_for(options, splits.train)? == EngineChoice::Auto =>
             {
                 plan.engine = EngineKind::Primal;
                 plan.gram_fits = false;
@@ -218,6 +239,10 @@ fn fit_rows(
         saver.decide("`engine`", plan.engine.to_string());
     }
     let x = splits.train.x();
+    let start = match x.shard() {
+        Some(shard) => start.columns(shard.first..shard.first + x.features()),
+        None => start,
+    };
     let x_validation = splits.validation.map(Samples::x);
     let mut run = Run {
         splits,
@@ -256,11 +281,12 @@ pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Pla
     let shape = Shape {
         rows: train.rows(),
         validation_rows: validation.map_or(0, Samples::rows),
-        features: train.features(),
+        features: train.x().all_features(),
         outputs: Loss::for_classes(train.classes()).outputs(train.classes()),
     };
     let memory = available_memory();
-    let plan = Plan::new(shape, options.sgd.epochs, choice(options)?, memory);
+    let choice = choice_for(options, train)?;
+    let plan = Plan::new(shape, options.sgd.epochs, choice, memory);
     match plan {
         Err(Error::Memory { found, .. }) if options.emit_coordinates => Err(Error::memory(
             "`emit_coordinates`",
@@ -268,6 +294,19 @@ pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Pla
             "no `emit_coordinates`, so that the primal engine can be used, or fewer rows",
         )),
         plan => plan,
+    }
+}
+
+/// The engine that the options imply. Ranks that share the columns have the Gram engine only.
+fn choice_for(options: &FitOptions, train: &Samples) -> Result<EngineChoice> {
+    match (choice(options)?, train.x().shard()) {
+        (EngineChoice::Primal, Some(_)) => Err(Error::options(
+            "`engine`",
+            "primal, with several processes",
+            "gram (or auto): processes that share the columns of X have no other; or one process",
+        )),
+        (_, Some(_)) => Ok(EngineChoice::Gram),
+        (choice, None) => Ok(choice),
     }
 }
 
@@ -329,7 +368,13 @@ impl Run<'_, '_> {
             None => (None, end),
         };
         let coordinates = E::coordinates(&point).map(Coordinates::to_vec);
-        let model = timed(&mut self.timings.weight, || engine.into_model(point));
+        let model = timed(&mut self.timings.weight, || {
+            let model = engine.into_model(point);
+            match train.x().shard() {
+                Some(shard) => model.of_ranks(shard),
+                None => model,
+            }
+        });
         // The loss of a step is that before it: no loss shows whether the last step diverged.
         if let (Some(last), Some((_, value))) = (history.last(), model.non_finite()) {
             return Err(Error::Diverged {
@@ -360,6 +405,7 @@ impl Run<'_, '_> {
 fn fingerprint(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -> Fingerprint {
     let FitOptions { sgd, init, .. } = options;
     let [train, validation] = given.fingerprints();
+    let start = start.crc32();
     let number = |n: Option<usize>| n.map_or("none".to_string(), |n| n.to_string());
     let mut fingerprint = vec![
         ("`optimizer`", "sgd".to_string()),
@@ -367,7 +413,7 @@ fn fingerprint(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -
         ("validation rows", validation),
         ("`engine`", plan.engine.to_string()),
         ("`backend`", options.backend.to_string()),
-        ("`init`", format!("{init}, {:08x}", start.crc32())),
+        ("`init`", format!("{init}, {start:08x}")),
         ("`fit_intercept`", options.fit_intercept.to_string()),
         ("`early_stopping`", number(options.early_stopping)),
         ("`epochs`", sgd.epochs.to_string()),

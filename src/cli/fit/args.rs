@@ -7,7 +7,7 @@ use crate::{Every, LearningRate, cli};
 use clap::{Parser, Subcommand};
 
 /// Fit a linear softmax or logistic classifier to a prepared dataset.
-#[derive(Parser)]
+#[derive(Debug, Parser)]
 #[command(
     name = "flowreg-fit",
     version,
@@ -219,7 +219,7 @@ pub(super) struct Args {
     pub(super) converge: ConvergeArgs,
 }
 
-#[derive(Subcommand)]
+#[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Compare finished runs in one page
     Compare(Compare),
@@ -227,7 +227,7 @@ pub(super) enum Command {
     Export(Export),
 }
 
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(super) struct Compare {
     /// Run directories
     #[arg(value_name = "RUN", required = true, num_args = 2..)]
@@ -240,7 +240,7 @@ pub(super) struct Compare {
     pub(super) force: bool,
 }
 
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(super) struct Export {
     /// Run directory, or a model.safetensors file
     #[arg(value_name = "MODEL")]

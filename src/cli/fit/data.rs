@@ -13,7 +13,6 @@ use crate::data::flowers102::Verify;
 use crate::data::prep::PrepOptions;
 use crate::data::{arrays, checks, demo, flowers102, prep};
 use crate::io::publish::Overwrite;
-use crate::io::publish::Staging;
 use std::path::PathBuf;
 
 /// The splits of a run. A split with two roles is opened once.
@@ -31,11 +30,11 @@ pub(super) struct Data {
 }
 
 impl Data {
-    pub(super) fn open(args: &Args, staging: &Staging) -> Result<Data> {
+    pub(super) fn open(args: &Args, scratch: &Path) -> Result<Data> {
         match (&args.dataset, &args.x, &args.y) {
             (Some(directory), ..) => Data::of_dataset(directory, args),
             (None, Some(x), Some(y)) => Data::of_arrays(x, y, args),
-            _ => Data::of_dataset(&prepare_demo(staging)?, args),
+            _ => Data::of_dataset(&prepare_demo(scratch)?, args),
         }
     }
 
@@ -193,14 +192,14 @@ impl Data {
     }
 }
 
-/// Draws the photographs and prepares them, both in the temporary directory of the run.
-fn prepare_demo(staging: &Staging) -> Result<PathBuf> {
+/// Draws the photographs and prepares them, both in a temporary folder of the run.
+fn prepare_demo(scratch: &Path) -> Result<PathBuf> {
     let options = DemoOptions {
         cancel: Some(signals::cancel()),
         ..DemoOptions::default()
     };
-    let photographs = staging.dir().join("photographs");
-    let dataset = staging.dir().join("dataset");
+    let photographs = scratch.join("photographs");
+    let dataset = scratch.join("dataset");
     let count = options.photographs();
     cli::info(format_args!(
         "demo: drawing and preparing {count} synthetic flowers of {} classes",

@@ -11,9 +11,11 @@ use crate::cli::fit::print::{
     converge_with_progress, end_laps_of_fit, fit_with_progress, print_evaluation, print_fitted,
     print_header, print_sgd, print_written,
 };
+use crate::cli::ranks;
 use crate::cli::report::{Evaluated, Report};
 use crate::cli::run_files;
 use crate::cli::run_files::{SolverSummary, Summary};
+use crate::comm::Comm;
 use crate::data::checks;
 use crate::design::plan::EngineKind;
 use crate::design::scaler::{Scaler, Standardize};
@@ -32,20 +34,31 @@ use crate::{
 };
 
 pub(super) fn run(args: Args) -> Result<()> {
+    let comm = ranks::join()?;
     let mut stopwatch = cli::Stopwatch::new();
     let memory = args.timings.then(cli::PeakMemory::watch);
     let out = args.out.as_deref().expect("clap requires it");
     let mut plan = Plan::new(&args, out)?;
     let sources = sources(&args);
     let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
-    let staging = Staging::begin(
-        out,
-        OutputKind::Run,
-        Overwrite::forced(args.force),
-        &sources,
-    )?;
-    let pool = threads::pool(args.threads)?;
-    let data = pool.install(|| Data::open(&args, &staging))?;
+    let staging = match comm {
+        Some(comm) if comm.rank() > 0 => {
+            cli::mute();
+            None
+        }
+        _ => Some(Staging::begin(
+            out,
+            OutputKind::Run,
+            Overwrite::forced(args.force),
+            &sources,
+        )?),
+    };
+    // Of a process that writes nothing; `demo` needs a place.
+    let own =
+        tempfile::tempdir().map_err(Error::io(Path::new("."), "create a temporary folder"))?;
+    let scratch = staging.as_ref().map_or(own.path(), Staging::dir);
+    let pool = threads::pool(ranks::threads(args.threads))?;
+    let data = pool.install(|| Data::open(&args, scratch))?;
     if let Optimize::Sgd(options) = &mut plan.how {
         data.read_init(&mut options.init)?;
     }
@@ -70,17 +83,34 @@ pub(super) fn run(args: Args) -> Result<()> {
     if data.val != Some(data.eval) {
         data.warn_of_missing_classes(&train, data.eval, &eval);
     }
+    if let Some(comm) = comm {
+        refuse_with_ranks(&args)?;
+        let labels = crc32fast::hash(bytemuck::cast_slice(train.labels()));
+        let version = env!("CARGO_PKG_VERSION");
+        let work = format!(
+            "{version} {args:?} {} x {} {labels}",
+            train.rows(),
+            train.features()
+        );
+        ranks::refuse_others(comm, &work)?;
+    }
+    let own_train = own_columns(Some(&train), comm)?;
+    let own_val = own_columns(val.as_ref(), comm)?;
     let splits = Splits {
-        train: &train,
-        validation: val.as_ref(),
+        train: own_train.as_ref().unwrap_or(&train),
+        validation: own_val.as_ref().or(val.as_ref()),
     };
     stopwatch.end("options, dataset verified");
 
     print_header(&data, splits);
-    let fitted = pool.install(|| plan.fit(splits, &staging, &mut stopwatch));
+    let fitted = pool.install(|| plan.fit(splits, scratch, &mut stopwatch));
     // Before the error of the fit, which a changed file may have caused.
     data.check_unchanged()?;
     let mut fitted = fitted?;
+    let Some(staging) = staging else {
+        // Process 0 evaluates and writes the model.
+        return Ok(());
+    };
     let logits = match val.as_ref().filter(|_| plan.calibrate) {
         Some(val) => Some(pool.install(|| fitted.model.logits_of(val))?),
         None => None,
@@ -192,6 +222,28 @@ pub(super) fn run(args: Args) -> Result<()> {
         memory.print();
     }
     Ok(())
+}
+
+/// The columns of this process of several; `None` if it is the only one.
+fn own_columns<'a>(
+    samples: Option<&Samples<'a>>,
+    comm: Option<&'a dyn Comm>,
+) -> Result<Option<Samples<'a>>> {
+    let both = samples.zip(comm);
+    both.map(|(samples, comm)| samples.columns_of(comm))
+        .transpose()
+}
+
+/// Refuses what several processes cannot fit.
+fn refuse_with_ranks(args: &Args) -> Result<()> {
+    if args.optimizer == "sgd" {
+        return Ok(());
+    }
+    Err(Error::Options {
+        option: "--optimizer",
+        found: format!("{}, with several processes", args.optimizer),
+        expected: "sgd, or one process (no mpirun)".to_string(),
+    })
 }
 
 /// The checked options of a run.
@@ -348,13 +400,13 @@ impl Plan {
     pub(super) fn fit(
         &self,
         splits: Splits,
-        staging: &Staging,
+        scratch: &Path,
         stopwatch: &mut cli::Stopwatch,
     ) -> Result<Fitted> {
         match &self.how {
             Optimize::Sgd(options) => {
                 print_sgd(splits.train.rows(), options);
-                let trajectory = staging.dir().join(run_files::TRAJECTORY);
+                let trajectory = scratch.join(run_files::TRAJECTORY);
                 let fit = fit_with_progress(splits, options, &trajectory)?;
                 print_fitted(&fit);
                 end_laps_of_fit(stopwatch, &fit);

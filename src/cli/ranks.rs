@@ -1,0 +1,102 @@
+//! The processes that a launcher such as mpirun started together.
+
+use std::time::Duration;
+
+use crate::comm::{self, Comm};
+use crate::error::{Error, Result};
+use crate::threads;
+
+#[cfg(feature = "mpi")]
+use std::sync::OnceLock;
+
+#[cfg(feature = "mpi")]
+static WORLD: OnceLock<crate::comm::mpi::World> = OnceLock::new();
+
+/// The number of processes of the launcher; `None` without one.
+fn launched() -> Option<usize> {
+    number(["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+}
+
+/// The number in the first of these variables that is set: Open MPI's, or MPICH's and Slurm's.
+fn number(variables: [&str; 2]) -> Option<usize> {
+    let value = |name| std::env::var(name).ok()?.parse().ok();
+    variables.into_iter().find_map(value)
+}
+
+/// The other processes of this fit, if a launcher started several.
+///
+/// # Errors
+/// [`Error::Options`] if this program cannot join them.
+pub fn join() -> Result<Option<&'static dyn Comm>> {
+    match launched() {
+        None => Ok(None),
+        Some(launched) => join_launched(launched),
+    }
+}
+
+#[cfg(feature = "mpi")]
+fn join_launched(launched: usize) -> Result<Option<&'static dyn Comm>> {
+    let world = crate::comm::mpi::World::join(launched)?;
+    Ok(Some(WORLD.get_or_init(|| world)))
+}
+
+#[cfg(not(feature = "mpi"))]
+fn join_launched(launched: usize) -> Result<Option<&'static dyn Comm>> {
+    match launched {
+        0 | 1 => Ok(None),
+        _ => Err(Error::options(
+            "MPI",
+            format!("{launched} processes of a launcher"),
+            "one process: this flowreg was built without MPI (build it with --features mpi)",
+        )),
+    }
+}
+
+/// Waits before an error of this process is printed, if another process is likely to print it and to
+/// end all of them: process 0 where all have the same error, or the one that `error` speaks of.
+pub fn let_others_report(error: Option<&Error>) {
+    let seconds = match (error, number(["OMPI_COMM_WORLD_RANK", "PMI_RANK"])) {
+        (Some(Error::Rank { .. }), _) => 10,
+        (_, None | Some(0)) => 0,
+        _ => 5,
+    };
+    std::thread::sleep(Duration::from_secs(seconds));
+}
+
+/// The number of threads of each process: `requested`, or an even share of the cores.
+pub fn threads(requested: Option<usize>) -> Option<usize> {
+    let here = number(["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"]);
+    let here = here.filter(|_| launched() > Some(1));
+    requested.or_else(|| here.map(|here| (threads::available() / here.max(1)).max(1)))
+}
+
+/// Refuses processes that were given other work than the others: `work` describes it.
+///
+/// # Errors
+/// [`Error::Options`] with the number of the first other process.
+pub fn refuse_others(comm: &dyn Comm, work: &str) -> Result<()> {
+    let hash = i64::from(crc32fast::hash(work.as_bytes()));
+    let hashes = comm::gather(comm, &[hash]);
+    match hashes.iter().position(|&other| other != hashes[0]) {
+        None => Ok(()),
+        Some(rank) => Err(Error::options(
+            "processes",
+            format!(
+                "other options, labels or versions of flowreg in process {rank} than in process 0"
+            ),
+            "the same in all of them",
+        )),
+    }
+}
+
+/// Ends MPI at the end of a program, or with an error all of its processes.
+pub fn end(code: u8) {
+    #[cfg(feature = "mpi")]
+    if let Some(world) = WORLD.get() {
+        match code {
+            0 => world.finish(),
+            _ => world.abort(code),
+        }
+    }
+    let _ = code;
+}

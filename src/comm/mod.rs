@@ -1,0 +1,182 @@
+//! Several processes that fit one model together.
+//!
+//! Every process (rank) runs the same fit on its share of X, and all ranks hold the same state, so
+//! that each takes the same decisions. They exchange one kind of message: the elementwise sum of
+//! vectors of integers ([`Comm::sum`]). Sums of floats are made of it by [`fixed`]: each addend is
+//! rounded to a multiple of a power of two that depends on bounds, not on the addends' order, and
+//! the multiples are added as 64-bit integers. Integer sums are exact, so that the bits of a fit do
+//! not depend on the number of ranks, on the algorithm of the sum or on the library that computes
+//! it (Demmel and Nguyen 2013, "Fast reproducible floating-point summation", round to a common
+//! unit, too; here bounds known in advance save their second pass).
+//!
+//! Everything else is a sum, too: [`gather`] adds vectors that are 0 outside of a rank's own
+//! place, [`max`] gathers, and [`agree`] counts the ranks that failed.
+
+pub mod fixed;
+#[cfg(feature = "mpi")]
+pub mod mpi;
+
+use std::fmt::Debug;
+
+use crate::error::{Error, Result};
+
+/// A group of processes.
+pub trait Comm: Debug + Send + Sync {
+    /// The number of this process, from 0.
+    fn rank(&self) -> usize;
+
+    /// The number of processes.
+    fn size(&self) -> usize;
+
+    /// Replaces `values` by their elementwise sums over all ranks, on every rank. All ranks call it
+    /// in the same order with vectors of the same length. The sums do not overflow.
+    ///
+    /// An implementation that cannot reach the other ranks ends the process or panics.
+    fn sum(&self, values: &mut [i64]);
+}
+
+/// Concatenates the values of all ranks, which have the same number of them.
+pub fn gather(comm: &dyn Comm, values: &[i64]) -> Vec<i64> {
+    let mut all = vec![0; comm.size() * values.len()];
+    all[comm.rank() * values.len()..][..values.len()].copy_from_slice(values);
+    comm.sum(&mut all);
+    all
+}
+
+/// Replaces each value, which must not be negative or NaN, by its largest on any rank.
+pub fn max(comm: &dyn Comm, values: &mut [f64]) {
+    let bits: Vec<i64> = values.iter().map(|value| value.to_bits() as i64).collect();
+    for of_rank in gather(comm, &bits).chunks_exact(bits.len()) {
+        for (value, &bits) in values.iter_mut().zip(of_rank) {
+            *value = value.max(f64::from_bits(bits as u64));
+        }
+    }
+}
+
+/// Whether `here` is true on every rank.
+pub fn all(comm: &dyn Comm, here: bool) -> bool {
+    let mut failed = [i64::from(!here)];
+    comm.sum(&mut failed);
+    failed == [0]
+}
+
+/// `result`, if no rank has an error. Ends a part of the work in which a single rank can fail, so
+/// that no rank waits for another one that has returned.
+///
+/// # Errors
+/// The error of this rank; [`Error::Rank`] if only others have one.
+pub fn agree<T>(comm: &dyn Comm, result: Result<T>) -> Result<T> {
+    let failed = gather(comm, &[i64::from(result.is_err())]);
+    let value = result?;
+    match failed.iter().position(|&failed| failed != 0) {
+        None => Ok(value),
+        Some(rank) => Err(Error::Rank { rank }),
+    }
+}
+
+/// The share of `rank` in `parts` things that `size` ranks divide: consecutive ones, as evenly as
+/// possible.
+pub fn share(parts: usize, rank: usize, size: usize) -> std::ops::Range<usize> {
+    let start = |rank: usize| rank * parts / size;
+    start(rank)..start(rank + 1)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::sync::{Arc, Barrier, Mutex};
+
+    /// A rank that is a thread.
+    #[derive(Debug)]
+    pub(crate) struct ThreadRank {
+        rank: usize,
+        size: usize,
+        shared: Arc<(Mutex<Vec<i64>>, Barrier)>,
+    }
+
+    impl Comm for ThreadRank {
+        fn rank(&self) -> usize {
+            self.rank
+        }
+
+        fn size(&self) -> usize {
+            self.size
+        }
+
+        fn sum(&self, values: &mut [i64]) {
+            let (sums, barrier) = &*self.shared;
+            {
+                let mut sums = sums.lock().unwrap();
+                sums.resize(values.len(), 0);
+                for (sum, value) in sums.iter_mut().zip(&*values) {
+                    *sum = sum.checked_add(*value).expect("no overflow");
+                }
+            }
+            barrier.wait();
+            values.copy_from_slice(&sums.lock().unwrap());
+            if barrier.wait().is_leader() {
+                sums.lock().unwrap().clear();
+            }
+            barrier.wait();
+        }
+    }
+
+    /// Runs `work` on `size` ranks and returns the results in their order.
+    pub(crate) fn on_ranks<R: Send>(size: usize, work: impl Fn(&dyn Comm) -> R + Sync) -> Vec<R> {
+        let shared = Arc::new((Mutex::new(Vec::new()), Barrier::new(size)));
+        std::thread::scope(|scope| {
+            let ranks: Vec<_> = (0..size)
+                .map(|rank| {
+                    let shared = Arc::clone(&shared);
+                    let comm = ThreadRank { rank, size, shared };
+                    let work = &work;
+                    scope.spawn(move || work(&comm))
+                })
+                .collect();
+            ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn gather_max_and_agree_are_made_of_sums() {
+        for size in [1, 2, 3, 5] {
+            let found = on_ranks(size, |comm| {
+                let rank = comm.rank() as i64;
+                let gathered = gather(comm, &[rank, -rank]);
+                let mut largest = [rank as f64, 1.0 / (1.0 + rank as f64), 1e300];
+                max(comm, &mut largest);
+                let failed = match comm.rank() {
+                    1 => Err(Error::options("`x`", 1, "2")),
+                    _ => Ok(()),
+                };
+                let agreed = agree(comm, failed).map_err(|error| error.to_string());
+                (gathered, largest, agreed, all(comm, rank != 2))
+            });
+            for (rank, (gathered, largest, agreed, all)) in found.into_iter().enumerate() {
+                let expected = (0..size as i64).flat_map(|rank| [rank, -rank]);
+                assert_eq!(gathered, expected.collect::<Vec<_>>());
+                assert_eq!(largest, [(size - 1) as f64, 1.0, 1e300]);
+                match (size, rank) {
+                    (1, _) => assert!(agreed.is_ok()),
+                    (_, 1) => assert_eq!(agreed.unwrap_err(), "`x`: found 1, expected 2"),
+                    _ => assert!(agreed.unwrap_err().contains("process 1"), "size {size}"),
+                }
+                assert_eq!(all, size <= 2);
+            }
+        }
+    }
+
+    #[test]
+    fn shares_are_consecutive_and_even() {
+        for (parts, size) in [(5, 2), (64, 8), (3, 3), (100, 7)] {
+            let shares: Vec<_> = (0..size).map(|rank| share(parts, rank, size)).collect();
+            assert_eq!((shares[0].start, shares[size - 1].end), (0, parts));
+            for pair in shares.windows(2) {
+                assert_eq!(pair[0].end, pair[1].start);
+            }
+            let lengths: Vec<_> = shares.iter().map(|share| share.len()).collect();
+            let (least, most) = (lengths.iter().min(), lengths.iter().max());
+            assert!(most.unwrap() - least.unwrap() <= 1, "{lengths:?}");
+        }
+    }
+}

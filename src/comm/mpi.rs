@@ -1,0 +1,135 @@
+//! Ranks that are processes of MPI.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::sync::Mutex;
+
+use mpi::collective::SystemOperation;
+use mpi::environment::Universe;
+use mpi::topology::SimpleCommunicator;
+use mpi::traits::{Communicator, CommunicatorCollectives};
+use mpi::{Threading, environment};
+
+use crate::comm::Comm;
+use crate::error::{Error, Result};
+
+/// Largest number of values of one message: 256 MiB. MPI counts in 32 bits.
+const MESSAGE: usize = 32 << 20;
+
+/// All processes that the launcher started.
+pub struct World {
+    rank: usize,
+    size: usize,
+    handles: Mutex<Handles>,
+}
+
+struct Handles {
+    world: SimpleCommunicator,
+    universe: Option<Universe>,
+    /// Receives the sums.
+    sums: Vec<i64>,
+}
+
+// SAFETY: the handles are used under a mutex only, and MPI was started with support of calls from
+// any thread, one at a time (`Threading::Serialized`, checked in `World::join`).
+unsafe impl Send for Handles {}
+
+impl World {
+    /// Starts MPI and joins the other processes.
+    ///
+    /// # Errors
+    /// [`Error::Options`] if the library gives another number of processes than the launcher's
+    /// `launched` (the launcher belongs to another library), if MPI was started before, or if its
+    /// calls must come from one thread.
+    pub fn join(launched: usize) -> Result<World> {
+        let Some((universe, threading)) =
+            environment::initialize_with_threading(Threading::Serialized)
+        else {
+            return Err(Error::options(
+                "MPI",
+                "started twice",
+                "one start a process",
+            ));
+        };
+        let world = universe.world();
+        let (rank, size) = (world.rank() as usize, world.size() as usize);
+        let world = World {
+            rank,
+            size,
+            handles: Mutex::new(Handles {
+                world,
+                universe: Some(universe),
+                sums: Vec::new(),
+            }),
+        };
+        let library = environment::library_version().unwrap_or_default();
+        let library = library
+            .trim_end_matches('\0')
+            .lines()
+            .next()
+            .unwrap_or_default();
+        let library = library.split(',').next().unwrap_or_default();
+        if size != launched {
+            return Err(Error::options(
+                "MPI",
+                format!("{launched} processes of the launcher, {size} of {library}"),
+                "the launcher (mpirun) of the library that flowreg was built with",
+            ));
+        }
+        if threading < Threading::Serialized {
+            return Err(Error::options(
+                "MPI",
+                format!("{library} with {threading:?} threads"),
+                "a library that takes calls from any thread, one at a time",
+            ));
+        }
+        Ok(world)
+    }
+
+    /// Ends MPI. All ranks call it, from the thread that called [`World::join`].
+    pub fn finish(&self) {
+        let universe = self.handles().universe.take();
+        drop(universe);
+    }
+
+    /// Ends all processes at once, with this exit code.
+    pub fn abort(&self, code: u8) -> ! {
+        // Another thread of a process that panicked may hold the handles for ever.
+        match self.handles.try_lock() {
+            Ok(handles) => handles.world.abort(code.into()),
+            Err(_) => std::process::exit(code.into()),
+        }
+    }
+
+    fn handles(&self) -> std::sync::MutexGuard<'_, Handles> {
+        self.handles
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Comm for World {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn sum(&self, values: &mut [i64]) {
+        let mut handles = self.handles();
+        let Handles { world, sums, .. } = &mut *handles;
+        for values in values.chunks_mut(MESSAGE) {
+            sums.resize(values.len(), 0);
+            world.all_reduce_into(&*values, &mut sums[..], SystemOperation::sum());
+            values.copy_from_slice(sums);
+        }
+    }
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {} of {}", self.rank, self.size)
+    }
+}

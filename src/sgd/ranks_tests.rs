@@ -1,0 +1,258 @@
+//! Fits of several ranks that share the columns of X.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proptest::prelude::*;
+
+use crate::comm::Comm;
+use crate::comm::tests::on_ranks;
+use crate::kernels::random_values;
+use crate::{Backend, EngineChoice, Error, FitOptions, Init, Model, Samples, Standardize, fit};
+
+/// What a fit gives, to the bit.
+type Found = (u32, Vec<u64>);
+
+fn found(model: &Model, losses: impl Iterator<Item = f64>) -> Found {
+    (model.crc32(), losses.map(f64::to_bits).collect())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Bytes,
+    Floats,
+    /// One column of scale 1e5, and a row 1e3 times as large as the others.
+    Uneven,
+}
+
+fn features(kind: Kind, n: usize, d: usize, seed: u32) -> Vec<f32> {
+    let mut x = random_values(n * d, seed);
+    match kind {
+        Kind::Bytes => (x.iter_mut()).for_each(|x| *x = ((*x + 1.0) * 127.5).round() / 255.0),
+        Kind::Floats => {}
+        Kind::Uneven => {
+            x.iter_mut().step_by(d).for_each(|x| *x *= 1e5);
+            x[d..2 * d].iter_mut().for_each(|x| *x *= 1e3);
+        }
+    }
+    x
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Any number of ranks gives the same bits; they are those of a single process where its sums
+    /// are exact, and near them elsewhere.
+    #[test]
+    fn a_fit_has_the_same_bits_on_any_number_of_ranks(
+        n in 2usize..14,
+        d in 257usize..700,
+        classes in 2usize..5,
+        kind in prop::sample::select(vec![Kind::Bytes, Kind::Floats, Kind::Uneven]),
+        zeros in any::<bool>(),
+        scaled in any::<bool>(),
+        validated in any::<bool>(),
+        weighted in any::<bool>(),
+        batch_size in prop::option::of(1usize..9),
+        seed in 0u32..1000,
+    ) {
+        let rows = 2 * n;
+        let x = features(kind, rows, d, seed);
+        let labels: Vec<u32> = (0..rows).map(|i| (i % classes) as u32).collect();
+        let all = |first: usize| {
+            let end = first + n;
+            Samples::from_labels(&x[first * d..end * d], d, &labels[first..end], classes).unwrap()
+        };
+        let (train, val) = (all(0), all(n));
+        let mut options = FitOptions {
+            engine: EngineChoice::Gram,
+            backend: Backend::Own,
+            standardize: if scaled { Standardize::Both } else { Standardize::None },
+            init: if zeros { Init::Zeros } else { Init::Torch { seed } },
+            early_stopping: validated.then_some(3),
+            ..FitOptions::default()
+        };
+        options.sgd.epochs = 5;
+        options.sgd.momentum = 0.5;
+        options.sgd.batch_size = batch_size;
+        options.sgd.lr = crate::LearningRate::Auto;
+        if weighted {
+            options.weighting.samples = Some((0..n).map(|i| (i % 3) as f64 + 0.5).collect());
+        }
+        let fits = |train: &Samples, val: &Samples| match validated {
+            true => fit((train, val), &options, &mut |_| {}),
+            false => fit(train, &options, &mut |_| {}),
+        };
+        let alone = fits(&train, &val).unwrap();
+        let mut of_one = None;
+        for size in [1, 2, 3, 5] {
+            let results = on_ranks(size, |comm| {
+                let (train, val) = (train.columns_of(comm).unwrap(), val.columns_of(comm).unwrap());
+                let fit = fits(&train, &val).unwrap();
+                (found(&fit.model, fit.history.iter().map(|epoch| epoch.loss)), fit)
+            });
+            for (bits, fit) in results {
+                let expected = of_one.get_or_insert_with(|| bits.clone());
+                prop_assert_eq!(&bits, expected, "{} ranks", size);
+                prop_assert_eq!(fit.model.weight().cols(), d);
+                if kind == Kind::Bytes && zeros && !scaled {
+                    prop_assert_eq!(fit.model.crc32(), alone.model.crc32());
+                }
+                let pairs = fit.history.iter().zip(&alone.history);
+                for (fit, alone) in pairs {
+                    let off = (fit.loss - alone.loss).abs();
+                    prop_assert!(off <= 1e-4 * alone.loss.max(1.0), "{} {}", fit.loss, alone.loss);
+                }
+            }
+        }
+    }
+}
+
+/// No rank waits for one that has returned.
+#[test]
+fn an_error_of_one_rank_ends_the_fit_of_all() {
+    let (n, d) = (6, 400);
+    let mut x = features(Kind::Floats, n, d, 1);
+    x[2 * d + 390] = f32::NAN;
+    let labels: Vec<u32> = (0..n).map(|i| (i % 2) as u32).collect();
+    let errors = on_ranks(3, |comm| {
+        let train = Samples::from_labels(&x, d, &labels, 2).unwrap();
+        let train = train.columns_of(comm).unwrap();
+        let options = FitOptions {
+            engine: EngineChoice::Gram,
+            ..FitOptions::default()
+        };
+        fit(&train, &options, &mut |_| {}).unwrap_err()
+    });
+    let text = errors[2].to_string();
+    assert!(text.contains("NaN in row 2, feature 390"), "{text}");
+    for error in &errors[..2] {
+        assert!(matches!(error, Error::Rank { rank: 2 }), "{error}");
+    }
+}
+
+#[test]
+fn more_ranks_than_slabs_are_refused() {
+    let x = random_values(4 * 100, 3);
+    let errors = on_ranks(3, |comm| {
+        let samples = Samples::from_labels(&x, 100, &[0, 1, 0, 1], 2).unwrap();
+        samples
+            .columns_of(comm)
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
+    });
+    for error in errors {
+        assert!(
+            error.contains("found 3") && error.contains("at most 2"),
+            "{error}"
+        );
+    }
+}
+
+/// Sums of the smallest and the largest features neither overflow nor vanish.
+#[test]
+fn products_of_any_scale_are_those_of_one_process() {
+    let (n, d) = (5, 300);
+    for scale in [1e-15f32, 1e-6, 1.0, 1e6, 1e15] {
+        let x: Vec<f32> = (random_values(n * d, 7).iter())
+            .map(|x| x * scale)
+            .collect();
+        let rows = crate::Rows::new(crate::MatRef::new(&x, n, d));
+        let gemm = crate::linalg::gemm::Gemm::new(Backend::Own, 1);
+        let product = |rows: &crate::Rows| -> Vec<f32> {
+            let k = crate::design::gram::GramMatrix::new(rows, gemm, &mut |_| Ok(())).unwrap();
+            let mut scratch = crate::design::gram::Scratch::new(gemm);
+            let identity: Vec<f32> = (0..n * n).map(|i| f32::from(i % (n + 1) == 0)).collect();
+            let mut z = vec![0.0; n * n];
+            let batch = crate::design::rows::Batch::All;
+            let g = crate::MatRef::new(&identity, n, n);
+            let to = crate::linalg::mat::MatMut::new(&mut z, n, n);
+            k.product(1.0, g, batch, 0.0, to, &mut scratch);
+            z
+        };
+        let alone = product(&rows);
+        let largest = alone
+            .iter()
+            .fold(0.0f32, |most, value| most.max(value.abs()));
+        let labels = [0, 1, 0, 1, 0];
+        let samples = Samples::from_labels(&x, d, &labels, 2).unwrap();
+        for found in on_ranks(3, |comm| product(samples.columns_of(comm).unwrap().x())) {
+            for (found, alone) in found.iter().zip(&alone) {
+                assert!(
+                    (found - alone).abs() <= 1e-6 * largest,
+                    "{scale}: {found} {alone}"
+                );
+            }
+        }
+    }
+}
+
+/// A rank that counts its messages.
+#[derive(Debug)]
+struct Counted<'a> {
+    comm: &'a dyn Comm,
+    calls: AtomicUsize,
+    values: AtomicUsize,
+}
+
+impl Comm for Counted<'_> {
+    fn rank(&self) -> usize {
+        self.comm.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.comm.size()
+    }
+
+    fn sum(&self, values: &mut [i64]) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.values.fetch_add(values.len(), Ordering::Relaxed);
+        self.comm.sum(values);
+    }
+}
+
+/// The sums of a fit have n(n + 1)/2 values for K, nm for K_val, (n + m)c for Z0 and cd/2 for W, and
+/// some for each row, output and rank; none for an epoch.
+#[test]
+fn the_traffic_of_a_fit_is_that_of_its_formula() {
+    let (n, m, d, classes) = (40, 11, 640, 3);
+    let x = random_values((n + m) * d, 3);
+    let labels: Vec<u32> = (0..n + m).map(|i| (i % classes) as u32).collect();
+    for epochs in [1, 50] {
+        let mut options = FitOptions {
+            engine: EngineChoice::Gram,
+            ..FitOptions::default()
+        };
+        options.sgd.epochs = epochs;
+        options.sgd.lr = 1e-4.into();
+        let size = 4;
+        let counts = on_ranks(size, |comm| {
+            let counted = Counted {
+                comm,
+                calls: AtomicUsize::new(0),
+                values: AtomicUsize::new(0),
+            };
+            let all = |rows: std::ops::Range<usize>| {
+                let x = &x[rows.start * d..rows.end * d];
+                Samples::from_labels(x, d, &labels[rows], classes).unwrap()
+            };
+            let (train, val) = (all(0..n), all(n..n + m));
+            let own = (
+                train.columns_of(&counted).unwrap(),
+                val.columns_of(&counted).unwrap(),
+            );
+            fit((&own.0, &own.1), &options, &mut |_| {}).unwrap();
+            (counted.calls.into_inner(), counted.values.into_inner())
+        });
+        let large = n * (n + 1) / 2 + n * m + (n + m) * classes + classes * d / 2;
+        let of_rows = size * (4 * (n + m) + 2 * classes) + 4 * (n + m);
+        for (calls, values) in counts {
+            assert!(values >= large, "{values} of {large}");
+            assert!(
+                values <= large + of_rows + 16 * size,
+                "{values} of {large} and {of_rows}"
+            );
+            assert!(calls <= 30, "{calls}");
+        }
+    }
+}

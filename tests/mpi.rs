@@ -1,0 +1,372 @@
+//! `mpirun -n P flowreg-fit` writes the same model for every P, and ends all of its processes with one
+//! message if one of them fails. Needs the feature `mpi` and an `mpirun` of the library that it was
+//! built with (`FLOWREG_MPIRUN`, or `mpirun`).
+#![cfg(unix)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use common::process::bounded;
+use flowreg::io::npy::{self, Dtype, Header};
+
+const FIT: &str = env!("CARGO_BIN_EXE_flowreg-fit");
+
+/// The launcher, which may run more processes than there are cores, as root too.
+fn mpirun(processes: usize) -> Command {
+    let name = std::env::var("FLOWREG_MPIRUN").unwrap_or_else(|_| "mpirun".to_string());
+    let mut command = Command::new(name);
+    for (name, value) in [
+        ("OMPI_ALLOW_RUN_AS_ROOT", "1"),
+        ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"),
+        ("OMPI_MCA_rmaps_base_oversubscribe", "1"),
+        ("OMPI_MCA_hwloc_base_binding_policy", "none"),
+        ("OMPI_MCA_mpi_yield_when_idle", "1"),
+    ] {
+        command.env(name, value);
+    }
+    command.args(["-n", &processes.to_string()]);
+    command.stdin(Stdio::null());
+    command
+}
+
+fn start(command: &mut Command) -> Child {
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    piped.spawn().expect("mpirun: install an MPI")
+}
+
+fn run(command: &mut Command) -> Output {
+    bounded(start(command))
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A folder with rows, labels and validation rows.
+struct Data {
+    dir: tempfile::TempDir,
+    /// One test at a time: each has more processes than there are cores.
+    _alone: MutexGuard<'static, ()>,
+}
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+impl Data {
+    /// 60 rows of 2000 features in 5 classes; features are bytes over 255, or any floats.
+    fn new(bytes: bool) -> Data {
+        let dir = tempfile::tempdir().unwrap();
+        let mut uniform = common::uniform(5);
+        for (name, rows) in [("train", 60), ("val", 20)] {
+            let value = |_| match bytes {
+                true => (uniform() * 255.0).round() / 255.0,
+                false => 4.0 * uniform() - 1.0,
+            };
+            let x: Vec<f32> = (0..rows * 2000).map(value).collect();
+            let x = npy::f32_file(&[rows, 2000], &x);
+            std::fs::write(dir.path().join(format!("{name}.x.npy")), x).unwrap();
+            let mut y = Header::encode(Dtype::U8, &[rows]);
+            y.extend((0..rows).map(|i| (i * 7 % 5) as u8));
+            std::fs::write(dir.path().join(format!("{name}.y.npy")), y).unwrap();
+        }
+        Data {
+            dir,
+            _alone: ALONE.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn arguments(&self, out: &str) -> Vec<String> {
+        let path = |name: &str| self.path(name).display().to_string();
+        let (x, y, out) = (path("train.x.npy"), path("train.y.npy"), path(out));
+        let own = ["--x", &x, "--y", &y, "--out", &out];
+        let short = ["--gemm", "own", "--no-report"];
+        own.iter()
+            .chain(&short)
+            .map(|word| (*word).to_string())
+            .collect()
+    }
+
+    fn validation(&self) -> Vec<String> {
+        let path = |name: &str| self.path(name).display().to_string();
+        let (x, y) = (path("val.x.npy"), path("val.y.npy"));
+        ["--x-val", &x, "--y-val", &y].map(str::to_string).to_vec()
+    }
+
+    fn model(&self, out: &str) -> Vec<u8> {
+        std::fs::read(self.path(out).join("model.safetensors")).unwrap()
+    }
+
+    /// Fits with `processes`, 0 being no launcher, and returns the bytes of the model.
+    fn fit(&self, processes: usize, out: &str, extra: &[String]) -> Vec<u8> {
+        let mut command = match processes {
+            0 => Command::new(FIT),
+            _ => mpirun(processes),
+        };
+        if processes > 0 {
+            command.arg(FIT);
+        }
+        let output = run(command.args(self.arguments(out)).args(extra));
+        assert!(output.status.success(), "{processes}: {}", stderr(&output));
+        self.model(out)
+    }
+
+    /// The names in the folder that are no input. A killed process leaves a lock and a partial output,
+    /// whose names begin with a dot; the next run replaces them.
+    fn outputs(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let other = ["train.", "val.", "."];
+        let known = |name: &String| other.iter().any(|start| name.starts_with(start));
+        names.filter(|name| !known(name)).collect()
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_string).collect()
+}
+
+#[test]
+fn any_number_of_processes_writes_the_model_of_one_if_features_are_bytes() {
+    let data = Data::new(true);
+    let options = words("--lr 0.0005 --init zeros --epochs 40 --momentum 0.9");
+    let alone = data.fit(0, "alone", &options);
+    for processes in [1, 2, 4, 8] {
+        let found = data.fit(processes, &format!("run{processes}"), &options);
+        assert!(found == alone, "{processes} processes");
+    }
+}
+
+#[test]
+fn any_number_of_processes_writes_the_same_model() {
+    let data = Data::new(false);
+    let options = |of: &str| [words(of), data.validation()].concat();
+    for (i, options) in [
+        options("--lr 0.0005 --epochs 30 --momentum 0.5 --early-stopping 3"),
+        options("--lr 0.01 --epochs 20 --batch-size 7 --standardize both --class-weight balanced"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let of_one = data.fit(1, &format!("of_one{i}"), &options);
+        for processes in [2, 3, 4, 8] {
+            let found = data.fit(processes, &format!("run{i}_{processes}"), &options);
+            assert!(found == of_one, "{processes} processes, {options:?}");
+        }
+    }
+}
+
+#[test]
+fn messages_by_tcp_change_no_bit() {
+    if !is_open_mpi() {
+        return;
+    }
+    let data = Data::new(false);
+    let options = words("--lr 0.0005 --epochs 10");
+    let expected = data.fit(2, "shared_memory", &options);
+    let mut command = mpirun(2);
+    command.args(words(
+        "--mca pml ob1 --mca btl tcp,self --mca btl_tcp_if_include lo",
+    ));
+    let output = run(command.arg(FIT).args(data.arguments("tcp")).args(&options));
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(data.model("tcp") == expected);
+}
+
+/// Whether the launcher is Open MPI's.
+fn is_open_mpi() -> bool {
+    let version = Command::new(mpirun(1).get_program())
+        .arg("--version")
+        .output();
+    String::from_utf8_lossy(&version.unwrap().stdout).contains("Open MPI")
+}
+
+/// The lines that flowreg-fit itself printed.
+fn own_lines(text: &str) -> Vec<&str> {
+    text.lines()
+        .filter(|line| line.starts_with("flowreg-fit: "))
+        .collect()
+}
+
+/// The run ends with this code, one line that contains `part`, and no output.
+fn assert_refused(data: &Data, output: &Output, code: i32, part: &str) {
+    let text = stderr(output);
+    let lines = own_lines(&text);
+    assert_eq!(lines.len(), 1, "{text}");
+    assert!(lines[0].contains(part), "{text}");
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert_eq!(data.outputs(), [""; 0], "{text}");
+}
+
+#[test]
+fn options_that_several_processes_cannot_use_are_refused_with_one_message() {
+    let data = Data::new(true);
+    for (processes, options, part) in [
+        (2, "--optimizer newton", "--optimizer: found newton"),
+        (2, "--engine primal", "--engine: found primal"),
+        (64, "", "at most 32"),
+    ] {
+        let mut command = mpirun(processes);
+        let command = command
+            .arg(FIT)
+            .args(data.arguments("run"))
+            .args(words(options));
+        assert_refused(&data, &run(command), 64, part);
+    }
+}
+
+/// Runs flowreg-fit in two processes, with `of_second` in place of the second one's last arguments.
+fn two_processes(data: &Data, last: &str, of_second: &str) -> Output {
+    let script = format!(
+        "if [ \"${{OMPI_COMM_WORLD_RANK:-$PMI_RANK}}\" = 1 ]; then exec \"$0\" \"$@\" {of_second}; \
+         else exec \"$0\" \"$@\" {last}; fi"
+    );
+    let mut command = mpirun(2);
+    run(command
+        .args(["sh", "-c", &script, FIT])
+        .args(data.arguments("run")))
+}
+
+#[test]
+fn processes_with_other_options_or_labels_are_refused() {
+    let data = Data::new(true);
+    let output = two_processes(&data, "--epochs 5", "--epochs 6");
+    assert_refused(&data, &output, 64, "in process 1 than in process 0");
+}
+
+#[test]
+fn an_error_of_one_process_ends_all_with_its_message() {
+    let data = Data::new(true);
+    let output = two_processes(&data, "", "--class-weight nowhere.txt");
+    assert_refused(&data, &output, 74, "nowhere.txt");
+}
+
+/// Two processes of a launcher that are one each for the library would write the same output.
+#[test]
+fn the_launcher_of_another_library_is_refused() {
+    let data = Data::new(true);
+    let mut command = Command::new(FIT);
+    command.args(data.arguments("run")).env("PMI_SIZE", "2");
+    let output = run(&mut command);
+    assert_refused(&data, &output, 64, "2 processes of the launcher, 1 of");
+}
+
+/// The processes of flowreg-fit that a launcher runs.
+fn children(launcher: u32) -> Vec<u32> {
+    let of_entry = |entry: std::io::Result<std::fs::DirEntry>| {
+        let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (name, rest) = stat.split_once(") ")?;
+        let parent: u32 = rest.split(' ').nth(1)?.parse().ok()?;
+        (parent == launcher && name.ends_with("flowreg-fit")).then_some(pid)
+    };
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(of_entry)
+        .collect()
+}
+
+fn kill(pid: u32) {
+    let status = Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .stderr(Stdio::null())
+        .status();
+    status.unwrap();
+}
+
+/// Waits until the file exists; false if the process ended before.
+fn appears(path: &Path, child: &mut Child) -> bool {
+    let began = Instant::now();
+    while !path.exists() {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "{}",
+            path.display()
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    true
+}
+
+/// A killed process ends the others; the same command with --resume, on another number of
+/// processes, writes the bytes of a run that nothing disturbed.
+#[test]
+fn a_killed_run_resumes_to_the_same_bytes() {
+    if !is_open_mpi() {
+        return;
+    }
+    let data = Data::new(false);
+    let options = words("--lr 0.0005 --epochs 30000 --checkpoint-every 300 --momentum 0.9");
+    let expected = data.fit(2, "undisturbed", &options);
+    let mut uniform = common::uniform(11);
+    let mut random = |below: usize| ((uniform() * below as f32) as usize).min(below - 1);
+    let mut kills = 0;
+    while kills < 20 {
+        let out = "run";
+        let checkpoint = data.path("run.checkpoint");
+        let _ = std::fs::remove_dir_all(data.path(out));
+        let mut killed = false;
+        loop {
+            let processes = [1, 2, 4][random(3)];
+            let mut command = mpirun(processes);
+            command.arg(FIT).args(data.arguments(out)).args(&options);
+            let mut child = start(command.arg("--resume"));
+            if kills == 20 || (!killed && !appears(&checkpoint, &mut child)) {
+                let output = bounded(child);
+                assert!(output.status.success(), "{}", stderr(&output));
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(random(300) as u64));
+            let victims = children(child.id());
+            if victims.is_empty() {
+                // It is about to end, or about to begin.
+                let output = bounded(child);
+                assert!(output.status.success(), "{}", stderr(&output));
+                break;
+            }
+            kill(victims[random(victims.len())]);
+            let began = Instant::now();
+            let ended = bounded(child).status.success();
+            assert!(began.elapsed() < Duration::from_secs(20));
+            for process in victims {
+                assert!(
+                    !is_running(process),
+                    "process {process} outlived its launcher"
+                );
+            }
+            if ended || data.path(out).exists() {
+                // It was killed after its end.
+                break;
+            }
+            killed = true;
+            kills += 1;
+        }
+        assert!(data.model(out) == expected, "after {kills} kills");
+        let _ = std::fs::remove_file(checkpoint);
+    }
+}
+
+/// Whether a process exists and is no zombie.
+fn is_running(pid: u32) -> bool {
+    let state = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.split_once(") ").map(|(_, rest)| rest.starts_with('Z'))
+    };
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        if state() != Some(false) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
