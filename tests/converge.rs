@@ -598,3 +598,46 @@ fn classes_without_rows_are_never_predicted() {
         );
     }
 }
+
+/// One value far beyond the others, a time or a code for a missing value, can leave a weight that f32
+/// does not hold. The model is never worse than W = 0 with the shares of the classes, and what is
+/// reported is measured on it.
+#[test]
+fn one_huge_value_leaves_no_model_worse_than_none() {
+    for (n, d, classes) in [(60, 4, 3), (40, 9, 2), (20, 33, 3)] {
+        for seed in 0..6 {
+            for exponent in 9..15 {
+                let mut problem = Problem::random(n, d, classes, seed);
+                problem.x[(seed as usize * 7) % (n * d)] = 10f32.powi(exponent);
+                let l2 = 1.0 / n as f64;
+                let mut counts = vec![0.0; classes];
+                problem
+                    .labels
+                    .iter()
+                    .for_each(|&label| counts[label as usize] += 1.0);
+                let shares = counts.iter().map(|count| count / n as f64);
+                let present = shares.filter(|share| *share > 0.0);
+                let of_none: f64 = present.map(|share| -share * share.ln()).sum();
+                for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
+                    let options = PathOptions {
+                        penalty: Penalty::Value(l2),
+                        optimizer,
+                        ..PathOptions::default()
+                    };
+                    let fit = fit(&problem.samples(), &options);
+                    let found = fit.report.objective;
+                    let context = format!("{n} x {d}, {seed}, 1e{exponent}, {optimizer:?}");
+                    assert!(
+                        found <= of_none * (1.0 + 1e-6),
+                        "{found} {of_none}: {context}"
+                    );
+                    let measured = objective(&problem, &parameters(&fit), &vec![1.0; n], l2);
+                    assert!(
+                        relative(measured, found) <= 1e-5,
+                        "{measured} {found}: {context}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -165,7 +165,7 @@ fn any_number_of_processes_writes_the_same_model() {
 #[test]
 fn messages_by_tcp_change_no_bit() {
     if !is_open_mpi() {
-        return;
+        return common::skipped("messages by TCP: an option of Open MPI");
     }
     let data = Data::new(false);
     let options = words("--lr 0.0005 --epochs 10");
@@ -302,7 +302,7 @@ fn appears(path: &Path, child: &mut Child) -> bool {
 #[test]
 fn a_killed_run_resumes_to_the_same_bytes() {
     if !is_open_mpi() {
-        return;
+        return common::skipped("kills of processes: children of Open MPI's launcher");
     }
     let data = Data::new(false);
     let options = words("--lr 0.0005 --epochs 30000 --checkpoint-every 300 --momentum 0.9");

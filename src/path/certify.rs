@@ -146,8 +146,12 @@ impl<S: Problem> PathSolver<'_, '_, S> {
                 None => (point.z.iter().map(|&z| z.into()).collect(), point.b.clone()),
                 Some((refined, report)) => {
                     let exact = self.problem.weight(&refined.w, self.design, true)?;
-                    (weight, certificate) = measure(self.problem, exact, &refined.b, true);
+                    let (exact, measured) = measure(self.problem, exact, &refined.b, true);
                     found.iterations += report.iterations;
+                    // Rounding to f32 can cost a later point more than it gained.
+                    if measured.objective <= certificate.objective {
+                        (weight, certificate) = (exact, measured);
+                    }
                     match report.status {
                         Status::Converged => found.status = Status::Converged,
                         Status::IterationLimit if found.iterations >= stop.iterations => {
@@ -169,6 +173,14 @@ impl<S: Problem> PathSolver<'_, '_, S> {
             let is_flat = certificate.gradient_norm <= stop.tolerance * found.initial_gradient_norm;
             if is_limited && is_flat && !falls_short(&certificate, Status::Converged) {
                 found.status = Status::Converged;
+            }
+        }
+        // A solve that rounding ended may have left a model that is worse than none.
+        if is_limited {
+            let none = vec![0.0; weight.len()];
+            let (none, measured) = measure(self.problem, none, &vec![0.0; point.b.len()], small);
+            if measured.objective < certificate.objective {
+                (weight, certificate) = (none, measured);
             }
         }
         let mut report = SolveReport {
