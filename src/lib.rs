@@ -112,6 +112,7 @@
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
 pub mod comm;
 pub mod data;
 pub mod design;

@@ -221,13 +221,16 @@ fn options_that_several_processes_cannot_use_are_refused_with_one_message() {
     }
 }
 
-/// Runs flowreg-fit in two processes, with `of_second` in place of the second one's last arguments.
-fn two_processes(data: &Data, last: &str, of_second: &str) -> Output {
+/// Runs flowreg-fit in two processes, in the folder of the data, with these last arguments. `second`
+/// has those of the second process, and after `; cd ` its folder.
+fn two_processes(data: &Data, first: &str, second: &str) -> Output {
+    let (second, folder) = second.split_once("; cd ").unwrap_or((second, "."));
     let script = format!(
-        "if [ \"${{OMPI_COMM_WORLD_RANK:-$PMI_RANK}}\" = 1 ]; then exec \"$0\" \"$@\" {of_second}; \
-         else exec \"$0\" \"$@\" {last}; fi"
+        "if [ \"${{OMPI_COMM_WORLD_RANK:-$PMI_RANK}}\" = 1 ]; then cd {folder}; \
+         exec \"$0\" \"$@\" {second}; else exec \"$0\" \"$@\" {first}; fi"
     );
     let mut command = mpirun(2);
+    command.current_dir(data.dir.path());
     run(command
         .args(["sh", "-c", &script, FIT])
         .args(data.arguments("run")))
@@ -237,6 +240,17 @@ fn two_processes(data: &Data, last: &str, of_second: &str) -> Output {
 fn processes_with_other_options_or_labels_are_refused() {
     let data = Data::new(true);
     let output = two_processes(&data, "--epochs 5", "--epochs 6");
+    assert_refused(&data, &output, 64, "in process 1 than in process 0");
+    // The same options, but each process finds another file.
+    let other = data.path("train.other");
+    std::fs::create_dir(&other).unwrap();
+    for (folder, first) in [(data.dir.path(), 2), (&other, 3)] {
+        let weights = format!("{first}\n{}", "1\n".repeat(59));
+        std::fs::write(folder.join("train.weights"), weights).unwrap();
+    }
+    let weights = "--sample-weight train.weights";
+    let in_other = format!("{weights}; cd {}", other.display());
+    let output = two_processes(&data, weights, &in_other);
     assert_refused(&data, &output, 64, "in process 1 than in process 0");
 }
 

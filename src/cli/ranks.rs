@@ -14,10 +14,14 @@ static WORLD: OnceLock<crate::comm::mpi::World> = OnceLock::new();
 
 /// The number of processes of the launcher; `None` without one.
 fn launched() -> Option<usize> {
-    number(["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+    let of_slurm = || {
+        std::env::var_os("PMIX_RANK")?;
+        number(["SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"])
+    };
+    number(["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"]).or_else(of_slurm)
 }
 
-/// The number in the first of these variables that is set: Open MPI's, or MPICH's and Slurm's.
+/// The number in the first of these variables that is set.
 fn number(variables: [&str; 2]) -> Option<usize> {
     let value = |name| std::env::var(name).ok()?.parse().ok();
     variables.into_iter().find_map(value)
@@ -40,16 +44,10 @@ fn join_launched(launched: usize) -> Result<Option<&'static dyn Comm>> {
     Ok(Some(WORLD.get_or_init(|| world)))
 }
 
+/// Processes of this build do not know each other; each is a run of its own.
 #[cfg(not(feature = "mpi"))]
-fn join_launched(launched: usize) -> Result<Option<&'static dyn Comm>> {
-    match launched {
-        0 | 1 => Ok(None),
-        _ => Err(Error::options(
-            "MPI",
-            format!("{launched} processes of a launcher"),
-            "one process: this flowreg was built without MPI (build it with --features mpi)",
-        )),
-    }
+fn join_launched(_: usize) -> Result<Option<&'static dyn Comm>> {
+    Ok(None)
 }
 
 /// Waits before an error of this process is printed, if another process is likely to print it and to
@@ -58,7 +56,8 @@ pub fn let_others_report(error: Option<&Error>) {
     let seconds = match (error, number(["OMPI_COMM_WORLD_RANK", "PMI_RANK"])) {
         (Some(Error::Rank { .. }), _) => 10,
         (_, None | Some(0)) => 0,
-        _ => 5,
+        // One after the other, if several have it.
+        (_, Some(rank)) => 3 + 2 * rank.min(20) as u64,
     };
     std::thread::sleep(Duration::from_secs(seconds));
 }
@@ -75,9 +74,7 @@ pub fn threads(requested: Option<usize>) -> Option<usize> {
 /// # Errors
 /// [`Error::Options`] with the number of the first other process.
 pub fn refuse_others(comm: &dyn Comm, work: &str) -> Result<()> {
-    let hash = i64::from(crc32fast::hash(work.as_bytes()));
-    let hashes = comm::gather(comm, &[hash]);
-    match hashes.iter().position(|&other| other != hashes[0]) {
+    match comm::first_other(comm, crc32fast::hash(work.as_bytes())) {
         None => Ok(()),
         Some(rank) => Err(Error::options(
             "processes",

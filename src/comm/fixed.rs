@@ -42,11 +42,6 @@ impl Fixed {
         }
     }
 
-    /// For addends whose absolute values add up to at most `bound`.
-    pub fn of_bound(bound: f64) -> Fixed {
-        Fixed::new(exponent(bound))
-    }
-
     /// `value` as the nearest multiple. A value that is not finite becomes 0 or the largest one.
     #[inline(always)]
     pub fn multiple(self, value: f64) -> i64 {
@@ -90,7 +85,7 @@ mod tests {
         ) {
             let mut values: Vec<f64> = values.iter().map(|(m, e)| m * 2f64.powi(*e)).collect();
             let bound: f64 = values.iter().map(|value| value.abs()).sum::<f64>() * 1.001;
-            let fixed = Fixed::of_bound(bound);
+            let fixed = Fixed::new(exponent(bound));
             let sum = |values: &[f64]| -> i64 { values.iter().map(|&v| fixed.multiple(v)).sum() };
             let found = sum(&values);
             let turn = turn % values.len();

@@ -29,7 +29,8 @@ pub trait Comm: Debug + Send + Sync {
     fn size(&self) -> usize;
 
     /// Replaces `values` by their elementwise sums over all ranks, on every rank. All ranks call it
-    /// in the same order with vectors of the same length. The sums do not overflow.
+    /// in the same order with vectors of the same length; whether another length is noticed depends on
+    /// the implementation. The sums do not overflow.
     ///
     /// An implementation that cannot reach the other ranks ends the process or panics.
     fn sum(&self, values: &mut [i64]);
@@ -72,6 +73,12 @@ pub fn agree<T>(comm: &dyn Comm, result: Result<T>) -> Result<T> {
         None => Ok(value),
         Some(rank) => Err(Error::Rank { rank }),
     }
+}
+
+/// The first rank whose value is not that of rank 0.
+pub fn first_other(comm: &dyn Comm, value: u32) -> Option<usize> {
+    let values = gather(comm, &[value.into()]);
+    values.iter().position(|&other| other != values[0])
 }
 
 /// The share of `rank` in `parts` things that `size` ranks divide: consecutive ones, as evenly as

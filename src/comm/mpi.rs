@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Mutex, TryLockError};
 
 use mpi::collective::SystemOperation;
 use mpi::environment::Universe;
@@ -94,10 +94,11 @@ impl World {
 
     /// Ends all processes at once, with this exit code.
     pub fn abort(&self, code: u8) -> ! {
-        // Another thread of a process that panicked may hold the handles for ever.
         match self.handles.try_lock() {
             Ok(handles) => handles.world.abort(code.into()),
-            Err(_) => std::process::exit(code.into()),
+            Err(TryLockError::Poisoned(handles)) => handles.into_inner().world.abort(code.into()),
+            // Another thread waits in a sum, for ever if a process panicked.
+            Err(TryLockError::WouldBlock) => std::process::exit(code.into()),
         }
     }
 

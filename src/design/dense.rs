@@ -252,8 +252,49 @@ impl<'a> Dense<'a> {
         beta: f64,
         weight: &mut [f32],
     ) {
-        let block = row_block(g.rows(), self.features());
-        self.adjoint_in_blocks(block, alpha, g, batch, beta, weight);
+        let block = row_block(g.rows(), self.x.all_features());
+        match (self.x.shard(), batch) {
+            (Some(shard), Batch::All) => {
+                self.adjoint_by_slabs(shard_slab(shard.features), block, alpha, g, beta, weight);
+            }
+            _ => self.adjoint_in_blocks(block, alpha, g, batch, beta, weight),
+        }
+    }
+
+    /// [`Dense::adjoint`] of all rows for `slab` columns at a time, which are copied: the bits are those
+    /// of the product with contiguous rows of all columns.
+    fn adjoint_by_slabs(
+        &mut self,
+        slab: usize,
+        block: usize,
+        alpha: f32,
+        g: MatRef,
+        beta: f64,
+        weight: &mut [f32],
+    ) {
+        let (n, d) = (self.rows(), self.features());
+        let (mut x, mut part) = (Vec::new(), Vec::new());
+        for first in (0..d).step_by(slab) {
+            let columns = first..(first + slab).min(d);
+            x.resize(n * columns.len(), 0.0);
+            let work = Work::bytes(2 * size_of_val(&x[..]));
+            let rows = x
+                .par_chunks_exact_mut(columns.len())
+                .share(work)
+                .enumerate();
+            rows.for_each(|(i, to)| to.copy_from_slice(&self.x.row(i)[columns.clone()]));
+            let own = Rows::new(MatRef::new(&x, n, columns.len()));
+            part.clear();
+            for row in weight.chunks_exact(d) {
+                part.extend_from_slice(&row[columns.clone()]);
+            }
+            let mut design = Dense::new(&own, self.gemm);
+            design.adjoint_in_blocks(block, alpha, g, Batch::All, beta, &mut part);
+            let rows = weight
+                .chunks_exact_mut(d)
+                .zip(part.chunks_exact(columns.len()));
+            rows.for_each(|(row, part)| row[columns.clone()].copy_from_slice(part));
+        }
     }
 
     /// [`Dense::adjoint`] with `block` rows (a power of two) summed in f32.

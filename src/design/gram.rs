@@ -119,8 +119,8 @@ impl GramMatrix {
             x,
             weights,
             gemm,
-            sums: try_zeros(rows, x.len())?,
-            values: try_zeros(rows, x.len())?,
+            sums: x.agree(try_zeros(rows, x.len()))?,
+            values: x.agree(try_zeros(rows, x.len()))?,
         };
         let is_exact = gemm.has_bytes() && products.try_multiply_bytes(progress)?;
         let (row_parts, column_parts) = if is_exact {

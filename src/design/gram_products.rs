@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::comm::fixed::{Fixed, exponent};
 use crate::comm::{self, Comm};
-use crate::design::rows::{Rows, shard_slab};
+use crate::design::rows::{Rows, Shard, shard_slab};
 use crate::error::{Error, Result};
 use crate::kernels::{Isa, pixels, with_isa};
 use crate::linalg::gemm::{Accum, Gemm, Part};
@@ -50,7 +50,9 @@ impl Products<'_> {
     pub fn multiply_floats(&mut self, progress: Progress) -> Result<(Vec<f64>, Vec<f64>)> {
         let (x, n) = (self.x, self.x.len());
         let mut parts = Parts::new(self.sums.len() / n, n);
-        let units = x.shard().map(|_| Units::new(self.y, x));
+        let units = x
+            .shard()
+            .map(|shard| Units::new(self.y, x, self.weights, shard));
         let own = self.add_slabs(units.as_ref(), &mut parts, progress);
         let finite = x.agree(own)?;
         let computed = self.computed();
@@ -306,20 +308,41 @@ struct Units {
 }
 
 impl Units {
-    /// Cost: X and Y are read once.
-    fn new(y: Option<&Rows>, x: &Rows) -> Units {
-        let of_x = x.largest_values();
-        let mean = of_x.iter().copied().fold(0.0, f64::max);
-        let exponents = |largest: &[f64]| -> Vec<i32> {
-            largest
+    /// Cost: X and Y are read once more, and X's means are computed once more.
+    fn new(y: Option<&Rows>, x: &Rows, weights: Option<&[f64]>, shard: Shard) -> Units {
+        let rows_of_y = y.map_or(0, Rows::len);
+        // max |x_ik - μ_k| of the rows of X and of Y, and max |μ_k|.
+        let mut largest = vec![0.0; x.len() + rows_of_y + 1];
+        let mut mean = Vec::new();
+        let slab = shard_slab(shard.features);
+        for first in (0..x.features()).step_by(slab) {
+            let columns = first..(first + slab).min(x.features());
+            column_means(x, weights, columns.clone(), &mut mean);
+            let (of_rows, of_mean) = largest.split_at_mut(x.len() + rows_of_y);
+            of_mean[0] = mean
                 .iter()
-                .map(|largest| exponent(largest + mean))
-                .collect()
+                .fold(of_mean[0], |most, mean| f64::from(mean.abs()).max(most));
+            let work = Work::bytes(4 * of_rows.len() * columns.len());
+            let rows = of_rows.par_iter_mut().share(work).enumerate();
+            rows.for_each(|(i, most)| {
+                let row = match y {
+                    Some(y) if i >= x.len() => y.row(i - x.len()),
+                    _ => x.row(i),
+                };
+                let values = row[columns.clone()].iter().zip(&mean);
+                let larger = |most: f32, (x, mean): (&f32, &f32)| most.max((x - mean).abs());
+                *most = most.max(values.fold(0.0f32, larger).into());
+            });
+        }
+        comm::max(shard.comm, &mut largest);
+        // f32 rounded the differences, and products will be.
+        let exponents: Vec<i32> = largest.iter().map(|most| exponent(1.001 * most)).collect();
+        let columns = exponents[..x.len()].to_vec();
+        let rows = match y {
+            Some(_) => exponents[x.len()..][..rows_of_y].to_vec(),
+            None => columns.clone(),
         };
-        let columns = exponents(&of_x);
-        let rows = y.map_or(columns.clone(), |y| exponents(&y.largest_values()));
-        // One more, for the rounding of products.
-        let features = 1 + exponent(x.all_features() as f64);
+        let features = 1 + exponent(shard.features as f64);
         Units {
             up_rows: (rows.iter())
                 .map(|e| 2f64.powi(61 - features - e))
@@ -328,7 +351,7 @@ impl Units {
             features,
             rows,
             columns,
-            mean: exponent(mean),
+            mean: exponents[x.len() + rows_of_y],
         }
     }
 

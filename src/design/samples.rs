@@ -307,7 +307,7 @@ impl<'a> Samples<'a> {
     ///
     /// # Errors
     /// [`Error::Options`] if there are too few columns for so many ranks.
-    pub fn columns_of(&self, comm: &'a dyn Comm) -> Result<Samples<'a>> {
+    pub(crate) fn columns_of(&self, comm: &'a dyn Comm) -> Result<Samples<'a>> {
         Ok(Samples {
             x: self.x.columns_of(comm)?,
             labels: self.labels.clone(),
@@ -360,18 +360,20 @@ impl<'a> Samples<'a> {
     /// slabs of columns.
     fn fingerprint_of_ranks(&self, shard: Shard) -> String {
         let slab = shard_slab(shard.features);
-        let slabs = (0..self.features()).step_by(slab).map(|first| {
+        let slabs: Vec<usize> = (0..self.features()).step_by(slab).collect();
+        let work = Work::bytes(4 * self.rows() * self.features());
+        let slabs = slabs.par_iter().share(work).map(|&first| {
             let mut crc32 = crc32fast::Hasher::new();
             for i in 0..self.rows() {
                 let row = self.x.row(i);
                 let columns = &row[first..(first + slab).min(row.len())];
                 crc32.update(bytemuck::cast_slice(columns));
             }
-            // Below 2³² times 129, so that 64 slabs do not overflow; another order is another sum.
+            // Another order is another sum.
             let place = 2 * (shard.first + first) / slab + 1;
             i64::from(crc32.finalize()) * place as i64
         });
-        let mut sum = [slabs.sum()];
+        let mut sum = [slabs.collect().into_iter().fold(0, i64::wrapping_add)];
         shard.comm.sum(&mut sum);
         let labels = crc32fast::hash(bytemuck::cast_slice(&self.labels));
         let (n, d, classes) = (self.rows(), shard.features, self.classes);

@@ -20,6 +20,7 @@ pub mod trajectory;
 
 use std::time::Instant;
 
+use crate::comm;
 use crate::design::gram::GramMatrix;
 use crate::design::plan::available_memory;
 use crate::design::plan::{EngineChoice, EngineKind, Plan, Shape};
@@ -368,6 +369,17 @@ impl Run<'_, '_> {
             None => (None, end),
         };
         let coordinates = E::coordinates(&point).map(Coordinates::to_vec);
+        if let (Some(shard), Some(values)) = (train.x().shard(), &coordinates) {
+            // Every rank computed them alone.
+            let state = crc32fast::hash(bytemuck::cast_slice(values));
+            if let Some(rank) = comm::first_other(shard.comm, state) {
+                return Err(Error::shape(
+                    "state of the processes",
+                    format!("other coordinates in process {rank} than in process 0"),
+                    "the same: give all processes the same files, labels, weights and options",
+                ));
+            }
+        }
         let model = timed(&mut self.timings.weight, || {
             let model = engine.into_model(point);
             match train.x().shard() {

@@ -107,6 +107,133 @@ proptest! {
     }
 }
 
+/// Rows are copied in blocks of at most 64 MB; here they have more.
+#[test]
+fn rows_of_several_blocks_have_the_same_bits_on_any_number_of_ranks() {
+    let (n, d, classes) = (300, 60_000, 3);
+    let x = features(Kind::Bytes, n, d, 4);
+    let labels: Vec<u32> = (0..n).map(|i| (i * i % classes) as u32).collect();
+    let train = Samples::from_labels(&x, d, &labels, classes).unwrap();
+    for init in [Init::Zeros, Init::Torch { seed: 3 }] {
+        let mut options = FitOptions {
+            engine: EngineChoice::Gram,
+            backend: Backend::Own,
+            init: init.clone(),
+            ..FitOptions::default()
+        };
+        options.sgd.epochs = 4;
+        options.sgd.lr = crate::LearningRate::Auto;
+        let fit_of = |samples: &Samples| fit(samples, &options, &mut |_| {}).unwrap().model.crc32();
+        let mut expected = (init == Init::Zeros).then(|| fit_of(&train));
+        for size in [1, 2, 3] {
+            for found in on_ranks(size, |comm| fit_of(&train.columns_of(comm).unwrap())) {
+                assert_eq!(
+                    found,
+                    *expected.get_or_insert(found),
+                    "{size} ranks, {init}"
+                );
+            }
+        }
+    }
+}
+
+/// The sums over blocks of more than 4096 rows, too.
+#[test]
+fn many_rows_have_the_same_bits_on_any_number_of_ranks() {
+    let (n, d, classes) = (4200, 256, 64);
+    let x = random_values(n * d, 5);
+    let labels: Vec<u32> = (0..n).map(|i| (i * 31 % classes) as u32).collect();
+    let train = Samples::from_labels(&x, d, &labels, classes).unwrap();
+    let mut options = FitOptions {
+        engine: EngineChoice::Gram,
+        ..FitOptions::default()
+    };
+    options.sgd.epochs = 2;
+    let mut expected = None;
+    for size in [1, 2, 4] {
+        let fit_of = |samples: &Samples| fit(samples, &options, &mut |_| {}).unwrap().model.crc32();
+        for found in on_ranks(size, |comm| fit_of(&train.columns_of(comm).unwrap())) {
+            assert_eq!(found, *expected.get_or_insert(found), "{size} ranks");
+        }
+    }
+}
+
+/// A row of weight 0 and a constant column do not coarsen the units of the others.
+#[test]
+fn rows_without_weight_and_constants_cost_no_precision() {
+    let (n, d, classes) = (30, 300, 3);
+    let mut x = random_values(n * d, 6);
+    x[7 * d..8 * d].iter_mut().for_each(|x| *x *= 1e15);
+    x.iter_mut().skip(5).step_by(d).for_each(|x| *x = 1e12);
+    x[7 * d + 5] = 1e12;
+    let labels: Vec<u32> = (0..n).map(|i| (i % classes) as u32).collect();
+    let mut options = FitOptions {
+        engine: EngineChoice::Gram,
+        backend: Backend::Own,
+        init: Init::Zeros,
+        ..FitOptions::default()
+    };
+    options.fit_intercept = false;
+    options.weighting.samples = Some((0..n).map(|i| f64::from(i != 7)).collect());
+    options.sgd.epochs = 30;
+    options.sgd.lr = 0.01.into();
+    // Without the constant, whose products are far beyond those of the other features.
+    let alone = |x: &[f32]| {
+        let train = Samples::from_labels(x, d, &labels, classes).unwrap();
+        fit(&train, &options, &mut |_| {}).map(|fit| fit.history[29].loss)
+    };
+    let losses = |x: &[f32]| {
+        let train = Samples::from_labels(x, d, &labels, classes).unwrap();
+        on_ranks(2, |comm| {
+            fit(&train.columns_of(comm).unwrap(), &options, &mut |_| {})
+                .map(|fit| fit.history[29].loss)
+        })
+    };
+    let mut tame = x.clone();
+    tame.iter_mut().skip(5).step_by(d).for_each(|x| *x = 0.0);
+    let expected = alone(&tame).unwrap();
+    for found in losses(&tame) {
+        let found = found.unwrap();
+        assert!(
+            (found - expected).abs() <= 1e-5 * expected,
+            "{found} {expected}"
+        );
+    }
+    // With it the units are those of the centred rows.
+    let rows = crate::Rows::new(crate::MatRef::new(&x, n, d));
+    let gemm = crate::linalg::gemm::Gemm::new(Backend::Own, 1);
+    let weights = options.weighting.samples.clone().unwrap();
+    let k = |rows: &crate::Rows| {
+        crate::design::gram::GramMatrix::weighted(rows, Some(&weights), gemm, &mut |_| Ok(()))
+            .unwrap()
+    };
+    let product = |k: &crate::design::gram::GramMatrix| -> Vec<f32> {
+        // Differences of two rows: the constant, in u and v, has no share in them.
+        let mut g = vec![0.0; n];
+        (g[0], g[1]) = (1.0, -1.0);
+        let mut z = vec![0.0; n];
+        let batch = crate::design::rows::Batch::All;
+        let mut scratch = crate::design::gram::Scratch::new(gemm);
+        let to = crate::linalg::mat::MatMut::new(&mut z, 1, n);
+        k.product(
+            1.0,
+            crate::MatRef::new(&g, 1, n),
+            batch,
+            0.0,
+            to,
+            &mut scratch,
+        );
+        vec![z[2] - z[3], z[4] - z[5]]
+    };
+    let expected = product(&k(&rows));
+    let samples = Samples::from_labels(&x, d, &labels, classes).unwrap();
+    for found in on_ranks(2, |comm| product(&k(samples.columns_of(comm).unwrap().x()))) {
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() <= 1e-3, "{found} {expected}");
+        }
+    }
+}
+
 /// No rank waits for one that has returned.
 #[test]
 fn an_error_of_one_rank_ends_the_fit_of_all() {

@@ -71,14 +71,13 @@ pub(super) fn end_laps_of_fit(stopwatch: &mut cli::Stopwatch, fit: &Fit) {
     stopwatch.end_with_parts(&parts, "rest of the fit (threads, memory)");
 }
 
-pub(super) fn print_header(data: &Data, splits: Splits) {
+pub(super) fn print_header(data: &Data, train: &Samples) {
     let (source, split) = (&data.source, data.name(data.train));
     let place = if data.splits[data.train].1.is_mapped() {
         "mapped"
     } else {
         "in memory"
     };
-    let train = splits.train;
     let (n, d, classes) = (train.rows(), train.features(), train.classes());
     let loss = Loss::for_classes(classes);
     let c = loss.outputs(classes);
@@ -180,7 +179,7 @@ pub(super) fn fit_with_progress(
 }
 
 pub(super) fn print_plan(plan: crate::design::plan::Plan, options: &FitOptions, splits: Splits) {
-    let threads = options.threads.unwrap_or_else(threads::available);
+    let threads = threads::current();
     cli::info(format_args!(
         "  {plan}; {threads} threads, {}",
         Isa::current()

@@ -29,8 +29,8 @@ use crate::path::{Optimizer, PathOptions};
 use crate::solver::report::Step;
 use crate::threads;
 use crate::{
-    Checkpoints, Epoch, Error, Evaluation, FitOptions, Model, PathEntry, Result, Samples, Scores,
-    Splits, cli,
+    Checkpoints, Epoch, Error, Evaluation, FitOptions, Init, Model, PathEntry, Result, Samples,
+    Scores, Splits, cli,
 };
 
 pub(super) fn run(args: Args) -> Result<()> {
@@ -39,6 +39,10 @@ pub(super) fn run(args: Args) -> Result<()> {
     let memory = args.timings.then(cli::PeakMemory::watch);
     let out = args.out.as_deref().expect("clap requires it");
     let mut plan = Plan::new(&args, out)?;
+    if let Some(comm) = comm {
+        refuse_with_ranks(&args)?;
+        plan.emit_on_first_only(comm);
+    }
     let sources = sources(&args);
     let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
     let staging = match comm {
@@ -84,15 +88,10 @@ pub(super) fn run(args: Args) -> Result<()> {
         data.warn_of_missing_classes(&train, data.eval, &eval);
     }
     if let Some(comm) = comm {
-        refuse_with_ranks(&args)?;
-        let labels = crc32fast::hash(bytemuck::cast_slice(train.labels()));
-        let version = env!("CARGO_PKG_VERSION");
-        let work = format!(
-            "{version} {args:?} {} x {} {labels}",
-            train.rows(),
-            train.features()
-        );
-        ranks::refuse_others(comm, &work)?;
+        ranks::refuse_others(
+            comm,
+            &plan.fingerprint(&args, &data, [Some(&train), val.as_ref()]),
+        )?;
     }
     let own_train = own_columns(Some(&train), comm)?;
     let own_val = own_columns(val.as_ref(), comm)?;
@@ -102,7 +101,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     };
     stopwatch.end("options, dataset verified");
 
-    print_header(&data, splits);
+    print_header(&data, &train);
     let fitted = pool.install(|| plan.fit(splits, scratch, &mut stopwatch));
     // Before the error of the fit, which a changed file may have caused.
     data.check_unchanged()?;
@@ -241,8 +240,8 @@ fn refuse_with_ranks(args: &Args) -> Result<()> {
     }
     Err(Error::Options {
         option: "--optimizer",
-        found: format!("{}, with several processes", args.optimizer),
-        expected: "sgd, or one process (no mpirun)".to_string(),
+        found: format!("{} under mpirun", args.optimizer),
+        expected: "sgd, which several processes can fit, or a start without mpirun".to_string(),
     })
 }
 
@@ -377,6 +376,37 @@ impl Plan {
             checkpoints,
             calibrate: args.weighting.calibrate,
         })
+    }
+
+    /// All inputs that processes of one fit must have in common, as text.
+    fn fingerprint(&self, args: &Args, data: &Data, samples: [Option<&Samples>; 2]) -> String {
+        let of = |samples: &Samples| {
+            let labels = crc32fast::hash(bytemuck::cast_slice(samples.labels()));
+            (
+                samples.rows(),
+                samples.features(),
+                samples.classes(),
+                labels,
+            )
+        };
+        let samples = samples.map(|samples| samples.map(of));
+        let weights = self.weighting.fingerprint();
+        let start = match &self.how {
+            Optimize::Sgd(options) => match &options.init {
+                Init::Model { model, .. } => Some(model.crc32()),
+                _ => None,
+            },
+            Optimize::Converge(_) => None,
+        };
+        let (version, source) = (env!("CARGO_PKG_VERSION"), &data.source);
+        format!("{version} {args:?} {source} {samples:?} {weights:?} {start:?}")
+    }
+
+    /// Leaves the coordinates of every epoch, which become the trajectory, to process 0.
+    fn emit_on_first_only(&mut self, comm: &dyn Comm) {
+        if let Optimize::Sgd(options) = &mut self.how {
+            options.emit_coordinates &= comm.rank() == 0;
+        }
     }
 
     /// Sets the weights of the training rows, and checks them. `labels` are those of the whole
