@@ -34,6 +34,13 @@ def whole(least: int, most: int = sys.maxsize) -> Interval:
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
+# What the fits set. Each fit replaces all of it.
+_RESULTS = frozenset(
+    "coef_ intercept_ classes_ n_features_in_ feature_names_in_ status_ objective_ gap_ l2_ n_iter_ "
+    "C_ Cs_ scores_ coefs_paths_ l1_ratio_ l1_ratios_ history_ lr_ lr_bound_ best_epoch_ engine_ "
+    "_conversion".split()
+)
+
 # Of parameters that all estimators have.
 COMMON_CONSTRAINTS: dict[str, Any] = {
     "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -169,6 +176,18 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
         self.coef_ = dense(self.coef_)
         return self
 
+    def _unfitted(self: Self) -> Self:
+        """A copy without results, for a fit that may fail: `_take_results` ends a successful one."""
+        copy = object.__new__(type(self))
+        copy.__dict__ = {name: value for name, value in vars(self).items() if name not in _RESULTS}
+        return copy
+
+    def _take_results(self, fitted: LinearClassifier) -> None:
+        """Replace all results by those of the copy, at once."""
+        kept = {name: value for name, value in vars(self).items() if name not in _RESULTS}
+        found = {name: value for name, value in vars(fitted).items() if name in _RESULTS}
+        self.__dict__ = {**kept, **found}
+
     def _validate(self, X: Any, y: Any, sample_weight: Any) -> Data:
         """Check and convert the arguments of `fit`; set ``classes_`` and attributes of X."""
         X, y = validate_data(
@@ -300,9 +319,9 @@ class Data:
         self.estimator.coef_ = fit["weight"].astype(dtype)
         self.estimator.intercept_ = bias.astype(dtype)
 
-    def start(self) -> tuple[Array, Array]:
-        """The fitted model of the estimator, as one of the converted rows."""
-        coef, intercept = dense(self.estimator.coef_), self.estimator.intercept_
+    def start(self, fitted: Any) -> tuple[Array, Array]:
+        """The model of the last fit, as one of the converted rows."""
+        coef, intercept = dense(fitted.coef_), fitted.intercept_
         c, d = len(self.estimator.classes_), self.rows.shape[1]
         expected = (1 if c == 2 else c, d)
         if coef.shape != expected:

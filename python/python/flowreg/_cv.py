@@ -213,13 +213,14 @@ class LogisticRegressionCV(LinearClassifier):
                 "use_legacy_attributes: found True, expected False: C_ is a number, scores_ and "
                 "coefs_paths_ are arrays"
             )
-        self.Cs_ = penalties(self.Cs)
-        data = self._validate(X, y, sample_weight)
+        fitted = self._unfitted()
+        fitted.Cs_ = penalties(self.Cs)
+        data = fitted._validate(X, y, sample_weight)
         split, score = self._routed(data, params)
         given = check_cv(self.cv, data.y, classifier=True).split(data.X, data.y, **split)
         folds = fold_rows(data, given)
         keep_coefs = self.store_coefs_paths or not self.refit
-        run = Folds(data, self.Cs_, folds, self._measure(data, score), 1, keep_coefs)
+        run = Folds(data, fitted.Cs_, folds, fitted._measure(data, score), 1, keep_coefs)
         fold_tol = self.fold_tol
         if fold_tol is None:
             fold_tol = 1e-3 if self.refit else self.tol
@@ -227,17 +228,18 @@ class LogisticRegressionCV(LinearClassifier):
         scores = run.scores[:, :, 0]
         if np.isnan(scores).all():
             raise ValueError("cv: found no fold that could be scored; the warnings say why")
-        self.scores_ = run.of_Cs(scores)
-        self.n_iter_ = run.of_Cs(run.iterations)
+        fitted.scores_ = run.of_Cs(scores)
+        fitted.n_iter_ = run.of_Cs(run.iterations)
         if run.coefs is not None and self.store_coefs_paths:
-            self.coefs_paths_ = run.of_Cs(run.coefs)
-        self.l1_ratio_ = 0.0
-        self.l1_ratios_ = np.zeros(1)
-        if not self.refit:
-            self._set_mean(run)
-            return self
-        self.C_ = float(run.Cs[np.nanargmax(over_folds(scores)[0])])
-        fit_one(self, data, self.C_, options)
+            fitted.coefs_paths_ = run.of_Cs(run.coefs)
+        fitted.l1_ratio_ = 0.0
+        fitted.l1_ratios_ = np.zeros(1)
+        if self.refit:
+            fitted.C_ = float(run.Cs[np.nanargmax(over_folds(scores)[0])])
+            fit_one(fitted, data, fitted.C_, options)
+        else:
+            fitted._set_mean(run)
+        self._take_results(fitted)
         return self
 
     def _measure(self, data: Data, params: dict[str, Any]) -> Measure:

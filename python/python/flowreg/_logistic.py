@@ -205,14 +205,16 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
         check_penalty(self.penalty, self.l1_ratio)
         options = solver_options(self)
         C = np.inf if self.penalty is None else float(self.C)
-        data = self._validate(X, y, sample_weight)
-        if self.warm_start and hasattr(self, "coef_"):
-            options["start"] = data.start()
+        fitted = self._unfitted()
+        data = fitted._validate(X, y, sample_weight)
+        if self.warm_start and getattr(self, "coef_", None) is not None:
+            options["start"] = data.start(self)
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         given = {"X": data.X, "y": data.y, "metadata": metadata}
         with told(self, given, options["callback"]) as options["callback"]:
-            steps = fit_one(self, data, C, options)
-            self.n_iter_ = np.array([max(1, steps)], dtype=np.int32)
+            steps = fit_one(fitted, data, C, options)
+            fitted.n_iter_ = np.array([max(1, steps)], dtype=np.int32)
+            self._take_results(fitted)
         return self
 
 
