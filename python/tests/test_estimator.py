@@ -132,6 +132,28 @@ def test_sparsify_and_densify():
         assert isinstance(model.coef_, np.ndarray)
 
 
+@pytest.mark.parametrize(
+    "estimator",
+    [flowreg.LogisticRegression(), flowreg.LogisticRegressionCV(Cs=2), flowreg.TorchLinear(lr="auto")],
+)
+def test_weights_of_classes_that_y_lacks(estimator):
+    labels = np.array(["a", "b", "c"])[Y]
+    weights = {"a": 1, "b": 3, "c": 2}
+    expected = clone(estimator).set_params(class_weight=weights).fit(X, labels)
+    model = clone(estimator).set_params(class_weight={**weights, "rare": 9}).fit(X, labels)
+    np.testing.assert_array_equal(model.coef_, expected.coef_)
+    # A class of y may be left out.
+    some = {"b": 3, "c": 2}
+    model = clone(estimator).set_params(class_weight=some).fit(X, labels)
+    np.testing.assert_array_equal(model.coef_, expected.coef_)
+    for y, wrong, said in [
+        (labels, {**some, "A": 1}, r"for 'A' and none for 'a', expected labels of y, \['a', 'b', 'c'\]: "),
+        (Y, {np.int64(1): 3, np.int64(7): 1}, r"for 7 and none for 0, expected labels of y, \[0, 1, 2\]: correct"),
+    ]:
+        with pytest.raises(ValueError, match=f"class_weight: found a weight {said}"):
+            clone(estimator).set_params(class_weight=wrong).fit(X, y)
+
+
 def test_copies():
     model = flowreg.LogisticRegression(C=3, class_weight="balanced").fit(X, Y)
     assert clone(model).get_params() == model.get_params()

@@ -225,6 +225,11 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
         return labels.astype(np.uint32)
 
 
+def _plain(label: Any) -> Any:
+    """The label without NumPy's type, which messages would show."""
+    return label.item() if isinstance(label, np.generic) else label
+
+
 def check_magnitude(estimator: Any, X: Array, rows: Array, name: str) -> None:
     """Refuse features that the fit cannot use; `rows` are those of X in float32."""
     limit = estimator._max_feature
@@ -278,8 +283,12 @@ class Data:
             )
 
     def class_weight(self) -> Array | None:
-        """The weight of each class, from `class_weight` as in scikit-learn."""
-        given, classes = self.estimator.class_weight, list(self.estimator.classes_)
+        """The weight of each class, from `class_weight` as in scikit-learn.
+
+        A dict may have classes that y lacks, as folds and samples may lack rare ones; unless it also
+        leaves out a class of y, which is a typing error.
+        """
+        given, classes = self.estimator.class_weight, self.estimator.classes_.tolist()
         if given is None:
             return None
         if given == "balanced":
@@ -287,9 +296,11 @@ class Data:
             mean = totals.sum() / np.count_nonzero(totals)
             return np.divide(mean, totals, out=np.ones(len(classes)), where=totals > 0)
         unknown = [label for label in given if label not in classes]
-        if unknown:
+        missing = [label for label in classes if label not in given]
+        if unknown and missing:
             raise ValueError(
-                f"class_weight: found a weight for {unknown[0]!r}, expected labels of y: {classes}"
+                f"class_weight: found a weight for {_plain(unknown[0])!r} and none for {missing[0]!r}, "
+                f"expected labels of y, {classes}: correct the label, or give a weight for each of them"
             )
         return np.array([given.get(label, 1.0) for label in classes], dtype=np.float64)
 

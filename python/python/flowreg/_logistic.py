@@ -64,7 +64,8 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
     intercept_scaling : float, default=1
         Not used, as in scikit-learn's solvers of these names.
     class_weight : dict, 'balanced' or None, default=None
-        Weight of the samples of each class.
+        Weight of the samples of each class; 1 for classes that a dict lacks. A dict may have classes
+        that y lacks, if it has all that y has.
     random_state : default=None
         Not used: the fit is deterministic.
     solver : {'newton', 'lbfgs', 'newton-cg', 'newton-cholesky'}, default='newton'
