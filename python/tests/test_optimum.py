@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression as Reference
 from sklearn.metrics import log_loss
@@ -134,6 +135,22 @@ def test_what_does_not_converge_is_said():
     assert model.status_ == "separable"
 
 
+def test_the_warning_names_the_criterion_that_is_not_met():
+    iris = load_iris(return_X_y=True)
+    said = "float32 allows no better optimum: gap_, [^ ]*, is above the objective itself, .*weak.*Lower C"
+    with pytest.warns(ConvergenceWarning, match=said):
+        flowreg.LogisticRegression(C=1e30).fit(*iris)
+    # The advice works.
+    assert flowreg.LogisticRegression(C=1e12).fit(*iris).status_ == "converged"
+    said = "optimum: the gradient is .* above tol, 0.0e.00; gap_, the bound .* is .*, above 100 times tol.* Raise tol"
+    with pytest.warns(ConvergenceWarning, match=said):
+        flowreg.LogisticRegression(tol=0).fit(*iris)
+    with pytest.warns(ConvergenceWarning, match="the gradient is .* above tol") as caught:
+        model = flowreg.LogisticRegression(max_iter=2).fit(*iris)
+    # Such a bound says nothing.
+    assert model.gap_ > model.objective_ and "gap_" not in str(caught[0].message)
+
+
 def test_columns_that_float32_would_round_away_are_shifted():
     X, y = problem(80, 3, 2, seed=5)
     X = X.astype(np.float64)
@@ -180,7 +197,9 @@ def test_columns_that_float32_would_round_away_are_shifted():
         ({"verbose": -1}, "'verbose' parameter .* Got -1"),
         ({"callback": 3}, "'callback' parameter .* must be a callable or None"),
         ({"class_weight": "even"}, "'class_weight' parameter .* Got 'even'"),
-        ({"class_weight": {0: 1, 2: 1}}, "class_weight: found a weight for 2, expected labels of y"),
+        ({"class_weight": {0: 1, 2: 1}}, "class_weight: found a weight for 2 and none for 1, expected labels"),
+        ({"C": 10**400}, "C: found an integer above 1.8e308, expected a number that float64 has"),
+        ({"tol": 10**400}, "tol: found an integer above"),
         ({"class_weight": {0: -1}}, "class_weight"),
     ],
 )

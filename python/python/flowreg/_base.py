@@ -63,6 +63,17 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
     # The largest feature that `fit` takes: sums of its squares stay in the range of float32.
     _max_feature = 1e15
 
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        for name, value in vars(self).items():
+            if name in self._parameter_constraints and isinstance(value, Integral):
+                try:
+                    float(value)
+                except OverflowError as error:
+                    raise ValueError(
+                        f"{name}: found an integer above 1.8e308, expected a number that float64 has"
+                    ) from error
+
     def decision_function(self, X: Any) -> Array:
         """Logits of rows.
 
@@ -321,14 +332,17 @@ class Data:
                 check_magnitude(self.estimator, self.X, self.rows, "X")
             raise
 
-    def set_model(self, fit: dict[str, Any]) -> None:
-        """Set ``coef_`` and ``intercept_`` for the rows before the shift."""
+    def model(self, fit: dict[str, Any]) -> tuple[Array, Array]:
+        """``coef_`` and ``intercept_`` for the rows before the shift."""
         dtype = np.float32 if self.X.dtype == np.float32 else np.float64
         bias = fit["bias"].astype(np.float64)
         if self.shift is not None:
             bias -= fit["weight"] @ self.shift
-        self.estimator.coef_ = fit["weight"].astype(dtype)
-        self.estimator.intercept_ = bias.astype(dtype)
+        return fit["weight"].astype(dtype), bias.astype(dtype)
+
+    def set_model(self, fit: dict[str, Any]) -> None:
+        """Set ``coef_`` and ``intercept_``."""
+        self.estimator.coef_, self.estimator.intercept_ = self.model(fit)
 
     def start(self, fitted: Any) -> tuple[Array, Array]:
         """The model of the last fit, as one of the converted rows."""

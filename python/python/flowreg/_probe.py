@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from ._arrays import Array, dense
 from ._base import whole
-from ._cv import Folds, HeldOut, fold_rows, penalties
+from ._cv import Folds, HeldOut, Solved, fold_rows, penalties
 from ._files import PATHS, load
 from ._logistic import CONSTRAINTS, LogisticRegression, fit_one, solver_options
 from ._notebook import plot_path
@@ -288,8 +288,9 @@ def fit_linear_probe(
     folds = fold_rows(data, splits, None if val is None else "val")
     scores: dict[float, tuple[float, float]] = {}
 
-    def measure(rows: Array, logits: Array) -> tuple[float, float]:
-        held_out = HeldOut(model.classes_, logits)
+    def measure(found: Solved) -> tuple[float, float]:
+        rows, held_out = found.rows, HeldOut()
+        held_out._set(model, X, found)
         right = held_out.predict(X) == y[rows]
         own = held_out.predict_log_proba(X)[np.arange(len(rows)), data.labels[rows]]
         return float(right.mean()), float(-own.mean())
