@@ -172,6 +172,25 @@ def test_columns_that_float32_would_round_away_are_shifted():
     assert caught[0].filename == __file__
 
 
+@pytest.mark.parametrize("offset", [1e9, 1e12, 1e13])
+def test_columns_are_shifted_however_far_they_are(offset):
+    X, y = problem(300, 3, 2, seed=5)
+    # Numbers that float64 has at this offset.
+    X = np.round(X.astype(np.float64) * 256) / 256
+    near = flowreg.LogisticRegression(tol=1e-7).fit(X, y)
+    far = flowreg.LogisticRegression(tol=1e-7).fit(X + offset, y)
+    np.testing.assert_allclose(far.coef_, near.coef_, rtol=1e-4)
+    assert far.score(X + offset, y) == pytest.approx(near.score(X, y), abs=0.02)
+    # A constant column is none of these, whatever its rounding: 0.1 has no exact sum.
+    constant = np.hstack([X, np.full((300, 1), 0.1 * offset)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert flowreg.LogisticRegression().fit(constant, y).coef_[0, 3] == 0
+        flowreg.TorchLinear(epochs=0).fit(constant, y)
+    with pytest.warns(UserWarning, match="rounds columns 0, 1, 2 by more than"):
+        flowreg.TorchLinear(epochs=0).fit(X + offset, y)
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -107,7 +107,7 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
         of the weights.
     gap_ : float or None
         Bound of the difference between `objective_` and its minimum; None without a penalty, and
-        where the penalty is so weak (`l2_` of about 1e-14 or less) that rounding leaves no bound.
+        where a penalty is so weak that rounding leaves no bound, as with large C or sample weights.
     l2_ : float
         ``1 / (C * sum_i w_i)``.
 
