@@ -183,9 +183,9 @@ def stored_model(estimator: Any) -> tuple[Array, Array, str]:
         numbers["shift"] = shift.tolist()
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
-        numbers["columns"] = _texts(names, "feature_names_in_", "name the column")
+        numbers["columns"] = texts(names, "feature_names_in_", "name the column otherwise and fit again")
     about = {
-        "class_names": _texts(estimator.classes_, "classes_", "name the class"),
+        "class_names": texts(estimator.classes_, "classes_", "name the class otherwise and fit again"),
         "transform": conversion.get("transform"),
         "numbers": None if "transform" in conversion else numbers,
         "temperature": temperature,
@@ -194,18 +194,17 @@ def stored_model(estimator: Any) -> tuple[Array, Array, str]:
         return weight, np.ascontiguousarray(bias, np.float32), json.dumps(about)
 
 
-def _texts(names: Array, attribute: str, advice: str) -> list[str]:
+def texts(names: Array, attribute: str, advice: str) -> list[str]:
     """The names as texts; ValueError for one that UTF-8 cannot represent."""
-    texts = [str(name) for name in names.tolist()]
-    for text in texts:
+    found = [str(name) for name in names.tolist()]
+    for text in found:
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"{attribute}: found {text!r} with a lone surrogate, expected valid Unicode: "
-                f"{advice} otherwise and fit again"
+                f"{attribute}: found {text!r} with a lone surrogate, expected valid Unicode: {advice}"
             ) from error
-    return texts
+    return found
 
 
 def stored_rows(estimator: Any, X: Any) -> Array:

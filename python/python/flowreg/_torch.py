@@ -306,17 +306,18 @@ class TorchLinear(LinearClassifier):
         Raises
         ------
         ValueError
-            For other names, or for shapes that do not match.
+            For other names, shapes that do not match, and numbers that are not finite in float32.
         """
         names = ["bias", "weight"] if self.bias else ["weight"]
         if sorted(state_dict) != names:
             raise ValueError(
                 f"state_dict: found {sorted(state_dict)}, expected {names} with bias={self.bias}"
             )
-        arrays = {
-            name: np.ascontiguousarray(to_numpy(state_dict[name], name), dtype=np.float32)
-            for name in names
-        }
+        with np.errstate(over="ignore"):
+            arrays = {
+                name: np.ascontiguousarray(to_numpy(state_dict[name], name), dtype=np.float32)
+                for name in names
+            }
         weight = arrays["weight"]
         bias = arrays.get("bias", np.zeros(weight.shape[:1], np.float32))
         if weight.ndim != 2 or bias.shape != weight.shape[:1]:
@@ -324,5 +325,12 @@ class TorchLinear(LinearClassifier):
                 f"state_dict: found a weight of shape {weight.shape} and a bias of shape "
                 f"{bias.shape}, expected (outputs, features) and (outputs,)"
             )
+        for name, values in (("weight", weight), ("bias", bias)):
+            bad = values[~np.isfinite(values)]
+            if len(bad):
+                raise ValueError(
+                    f"state_dict: found {bad[0]} in {name}, expected finite numbers of float32: load "
+                    "the weights of an epoch before the loss became infinite or NaN"
+                )
         self._start = (weight, bias)
         return self
