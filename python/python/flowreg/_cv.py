@@ -507,8 +507,9 @@ class Solved:
 
 
 # Parameters of `LogisticRegression` that the folds' estimators take from `LogisticRegressionCV`.
-_OF_FOLDS = ("dual", "tol", "fit_intercept", "intercept_scaling", "class_weight", "random_state")
-_OF_FOLDS += ("solver", "max_iter", "n_jobs", "n_threads")
+_OF_FOLDS = (
+    "dual tol fit_intercept intercept_scaling class_weight random_state solver max_iter n_jobs n_threads"
+).split()
 
 
 class HeldOut(LogisticRegression):

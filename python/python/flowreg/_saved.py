@@ -163,7 +163,7 @@ def _crc32_of_model(weight: Array, bias: Array, about: str) -> int:
     fields = {name: value for name, value in json.loads(about).items() if value is not None}
     checksum = zlib.crc32(json.dumps(fields, sort_keys=True).encode())
     for part in (weight, bias):
-        checksum = zlib.crc32(np.ascontiguousarray(part, "<f4"), checksum)
+        checksum = zlib.crc32(np.ascontiguousarray(part, "<f4").data, checksum)
     return checksum
 
 
@@ -216,8 +216,9 @@ def stored_rows(estimator: Any, X: Any) -> Array:
     if shift is None:
         return as_features(X, False)[0]
     out = np.empty(X.shape, np.float32)
-    for rows in blocks(len(X), 8 * X.shape[1]):
-        out[rows] = X[rows] - shift
+    with np.errstate(over="ignore"):
+        for rows in blocks(len(X), 8 * X.shape[1]):
+            out[rows] = X[rows] - shift
     return out
 
 
