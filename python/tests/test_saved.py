@@ -489,6 +489,15 @@ def test_a_table_gives_the_names_of_features(tmp_path):
         model.predict(frame[list("dcba")])
 
 
+def test_numbers_in_several_spellings_are_one_class_unless_others_have_names(tmp_path):
+    for last, expected in [("9", [7, 8, 9]), ("x", ["007", "008", "x"])]:
+        rows = [f"{i},{label}\n" for i, label in enumerate(["007", "008", last] * 4)]
+        (tmp_path / "t.csv").write_text("a,kind\n" + "".join(rows))
+        run("prep", "csv", "--label", "kind", "--train", "t.csv", "--out", last, cwd=tmp_path)
+        run("fit", last, "--optimizer", "newton", "--out", f"run{last}", cwd=tmp_path)
+        assert flowreg.load(tmp_path / f"run{last}").classes_.tolist() == expected
+
+
 def test_names_of_classes_as_labels():
     from flowreg._saved import labels
 
