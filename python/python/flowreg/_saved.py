@@ -286,7 +286,7 @@ def load(
         If a file cannot be read.
     ValueError
         For files that are damaged, missing or of another model, or that flowreg did not write. The
-        checksums that `save` writes find all damage; the ``summary.json`` of a run has none.
+        files that `save` writes have checksums; the ``summary.json`` of a run has none.
 
     Examples
     --------
