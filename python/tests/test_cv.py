@@ -136,6 +136,60 @@ def test_a_scorer_that_looks_at_the_rows():
     np.testing.assert_allclose(cv(scoring=made, cv=folds).fit(X, Y).scores_, expected.scores_)
 
 
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("store", [True, False])
+def test_a_scorer_gets_an_estimator_with_all_attributes(classes, store):
+    seen = []
+    rows = Y < classes
+    x, y = X[rows].astype(np.float64) + 1e9 * (np.arange(32) == 20), Y[rows]
+
+    def scorer(estimator, held_out, labels):
+        assert isinstance(estimator, flowreg.LogisticRegression)
+        known = estimator.predict_log_proba(held_out)
+        # Other rows than those held out, too; the model in float32 has its own rounding.
+        np.testing.assert_allclose(estimator.predict_log_proba(held_out[:5].copy()), known[:5], atol=1e-4)
+        assert estimator.get_params()["max_iter"] == 777 and estimator.C in CS
+        assert estimator.status_ == "converged" and estimator.n_iter_.shape == (1,)
+        assert estimator.n_features_in_ == 32 and estimator.l2_ > 0 and estimator.gap_ is not None
+        seen.append(np.concatenate([estimator.coef_, estimator.intercept_[:, None]], axis=1))
+        return -np.abs(estimator.coef_).sum()
+
+    model = cv(scoring=scorer, cv=3, max_iter=777, store_coefs_paths=store).fit(x, y)
+    assert model.C_ == min(CS) and len(seen) == 9
+    paths = model.coefs_paths_ if store else cv(cv=3).fit(x, y).coefs_paths_
+    np.testing.assert_array_equal(np.reshape(seen, paths.shape), paths)
+
+
+def test_scores_that_are_no_numbers_are_said():
+    with pytest.raises(ValueError, match="scoring: found NaN as the score of each fold and C, expected"):
+        cv(scoring=lambda *_: np.nan).fit(X, Y)
+    with pytest.raises(ValueError, match="scoring: found a score of type dict, expected a number"):
+        cv(scoring=lambda *_: {"a": 1}).fit(X, Y)
+    scores = iter([np.nan] * 2 + [1.0] * 13)
+    said = "scoring: found NaN as the score of fold 0 and C=0.001 .and of 1 more., expected numbers"
+    with pytest.warns(UserWarning, match=said) as caught:
+        model = cv(scoring=lambda *_: next(scores)).fit(X, Y)
+    assert np.isnan(model.scores_).sum() == 2 and caught[0].filename == __file__
+
+
+def test_folds_that_make_no_sense_are_named():
+    n, pairs = len(Y), list(KFold(3).split(X))
+    (fitted, held_out), others = pairs[0], pairs[1:]
+    for first, said in [
+        ((fitted.astype(float), held_out), r"an array of float64 and shape \(160,\) in fold 0, expected numbers"),
+        ((fitted, np.arange(n - 1) < 9), rf"an array of bool and shape \({n - 1},\) in fold 0, .* mask of {n} rows"),
+        ((fitted[:, None], held_out), r"an array of int64 and shape \(160, 1\)"),
+        ((fitted, held_out + 2**32), f"row 4294967296 in fold 0, expected numbers of rows, from 0 to {n - 1}"),
+        ((fitted, [n]), f"row {n} in fold 0"),
+        ((fitted, [-n - 1]), f"row {-n - 1} in fold 0"),
+    ]:
+        with pytest.raises(ValueError, match=f"cv: found {said}"):
+            cv(cv=[first, *others]).fit(X, Y)
+    model = cv(cv=iter(pairs)).fit(X, Y)
+    with pytest.raises(ValueError, match="cv: found no folds, .* iterator or a generator, .* pass list"):
+        model.fit(X, Y)
+
+
 def test_shifted_columns():
     far = X.astype(np.float64)
     far[:, 20] += 1e9
@@ -238,6 +292,7 @@ def test_groups_by_metadata_routing():
         ({"Cs": []}, "Cs: found"),
         ({"Cs": 0}, "Cs: found 0"),
         ({"Cs": [1, -1]}, "Cs: found"),
+        ({"Cs": [10**400]}, "Cs: found"),
         ({"Cs": [1, np.nan]}, "Cs: found .*above 0"),
         ({"Cs": "many"}, "Cs: found 'many', expected the number of values, or a list"),
         ({"cv": 2.5}, "'cv' parameter"),

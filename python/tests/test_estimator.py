@@ -132,11 +132,74 @@ def test_sparsify_and_densify():
         assert isinstance(model.coef_, np.ndarray)
 
 
+@pytest.mark.parametrize(
+    "estimator",
+    [flowreg.LogisticRegression(), flowreg.LogisticRegressionCV(Cs=2), flowreg.TorchLinear(lr="auto")],
+)
+def test_weights_of_classes_that_y_lacks(estimator):
+    labels = np.array(["a", "b", "c"])[Y]
+    weights = {"a": 1, "b": 3, "c": 2}
+    expected = clone(estimator).set_params(class_weight=weights).fit(X, labels)
+    model = clone(estimator).set_params(class_weight={**weights, "rare": 9}).fit(X, labels)
+    np.testing.assert_array_equal(model.coef_, expected.coef_)
+    # A class of y may be left out.
+    some = {"b": 3, "c": 2}
+    model = clone(estimator).set_params(class_weight=some).fit(X, labels)
+    np.testing.assert_array_equal(model.coef_, expected.coef_)
+    for y, wrong, said in [
+        (labels, {**some, "A": 1}, r"for 'A' and none for 'a', expected labels of y, \['a', 'b', 'c'\]: "),
+        (Y, {np.int64(1): 3, np.int64(7): 1}, r"for 7 and none for 0, expected labels of y, \[0, 1, 2\]: correct"),
+    ]:
+        with pytest.raises(ValueError, match=f"class_weight: found a weight {said}"):
+            clone(estimator).set_params(class_weight=wrong).fit(X, y)
+
+
 def test_copies():
     model = flowreg.LogisticRegression(C=3, class_weight="balanced").fit(X, Y)
     assert clone(model).get_params() == model.get_params()
     loaded = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        flowreg.LogisticRegression,
+        lambda **options: flowreg.LogisticRegressionCV(Cs=2, cv=3, **options),
+        lambda **options: flowreg.TorchLinear(epochs=20, **options),
+    ],
+)
+def test_a_fit_that_fails_leaves_the_last_model(make):
+    def interrupt(event):
+        raise KeyboardInterrupt
+
+    names = np.array(["a", "b", "c"])[Y]
+    frame = pd.DataFrame(X[:, :3], columns=list("xyz"))
+    model = make().fit(X, names)
+    before, predicted = dict(vars(model)), model.predict(X)
+    refused = [(X * 1e300, Y), (frame * np.nan, Y), (frame, Y)]
+    for (features, labels), callback in zip(refused, [None, None, interrupt]):
+        with pytest.raises((ValueError, KeyboardInterrupt)):
+            model.set_params(callback=callback).fit(features, labels)
+        assert {**vars(model), "callback": None} == before
+        np.testing.assert_array_equal(model.predict(X), predicted)
+    # A fit replaces all results of the last one.
+    model.set_params(callback=None).fit(frame, names).fit(X, Y)
+    assert not hasattr(model, "feature_names_in_")
+    np.testing.assert_array_equal(model.coef_, make().fit(X, Y).coef_)
+
+
+def test_a_mean_of_folds_has_no_report_of_an_earlier_fit():
+    model = flowreg.LogisticRegressionCV(Cs=2, cv=3).fit(X, Y)
+    assert model.status_ == "converged"
+    model.set_params(refit=False, store_coefs_paths=False).fit(X, Y)
+    assert not hasattr(model, "status_") and not hasattr(model, "coefs_paths_")
+
+
+def test_a_warm_start_without_a_model_starts_at_zero():
+    model = flowreg.LogisticRegression(warm_start=True)
+    model.coef_ = None
+    np.testing.assert_array_equal(model.fit(X, Y).coef_, flowreg.LogisticRegression().fit(X, Y).coef_)
 
 
 def test_a_pickle_of_version_0_1_is_read():

@@ -121,7 +121,20 @@ def half(y, predicted):
     return 0.5 if len(set(predicted)) > 1 else np.nan
 
 
+def test_a_report_names_what_it_cannot_show(tmp_path):
+    model = flowreg.LogisticRegression().fit(X, Y)
+    for size in (1e38, 1e300):
+        with pytest.raises(ValueError, match="X: found rows whose logits overflow float32, .* scale them as"):
+            model.report(tmp_path / "report.html", size * X, Y)
+    with pytest.raises(ValueError, match="split: found 3, expected a text, the name of the rows"):
+        model.report(tmp_path / "report.html", X, Y, split=3)
+    with pytest.raises(ValueError, match=r"split: found '\\udcff' with a lone surrogate, .*: pass another name"):
+        model.report(tmp_path / "report.html", X, Y, split="\udcff")
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("Cs", [[1, np.inf], [1e-12, 1]])
+@pytest.mark.filterwarnings("ignore:scoring. found NaN as the score")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_report_and_plot_of_scores_that_are_not_finite(tmp_path, Cs):
     scorer = sklearn.metrics.make_scorer(half)
@@ -171,8 +184,13 @@ def test_weights():
         model.plot_weights(ax=ax)
     with pytest.raises(ValueError, match=r"shape: found \(8, 9\) for 64 features"):
         model.plot_weights((8, 9))
-    with pytest.raises(ValueError, match="classes: found 12"):
+    with pytest.raises(ValueError, match="shape: found 8 for 64 features, expected .height, width"):
+        model.plot_weights(8)
+    with pytest.raises(ValueError, match=r"classes: found 12, .* have a weight: \[0, 1, 2, 3, 4, 5, 6, 7, 8, 9\]"):
         model.plot_weights(classes=[12])
+    for classes in ([], 3, "3", [[3]]):
+        with pytest.raises(ValueError, match=r"classes: found .*, expected a sequence of one label or more, .* \[0, 1\]"):
+            model.plot_weights(classes=classes)
     of_two = flowreg.LogisticRegression().fit(X[:, :60], Y > 4)
     with pytest.raises(ValueError, match=r"shape: found \(7, 7\) for 60 features"):
         of_two.plot_weights()

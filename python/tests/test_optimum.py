@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression as Reference
 from sklearn.metrics import log_loss
@@ -134,6 +135,22 @@ def test_what_does_not_converge_is_said():
     assert model.status_ == "separable"
 
 
+def test_the_warning_names_the_criterion_that_is_not_met():
+    iris = load_iris(return_X_y=True)
+    said = "float32 allows no better optimum: gap_, [^ ]*, is above the objective itself, .*weak.*Lower C"
+    with pytest.warns(ConvergenceWarning, match=said):
+        flowreg.LogisticRegression(C=1e30).fit(*iris)
+    # The advice works.
+    assert flowreg.LogisticRegression(C=1e12).fit(*iris).status_ == "converged"
+    said = "optimum: the gradient is .* above tol, 0.0e.00; gap_, the bound .* is .*, above 100 times tol.* Raise tol"
+    with pytest.warns(ConvergenceWarning, match=said):
+        flowreg.LogisticRegression(tol=0).fit(*iris)
+    with pytest.warns(ConvergenceWarning, match="the gradient is .* above tol") as caught:
+        model = flowreg.LogisticRegression(max_iter=2).fit(*iris)
+    # Such a bound says nothing.
+    assert model.gap_ > model.objective_ and "gap_" not in str(caught[0].message)
+
+
 def test_columns_that_float32_would_round_away_are_shifted():
     X, y = problem(80, 3, 2, seed=5)
     X = X.astype(np.float64)
@@ -153,6 +170,25 @@ def test_columns_that_float32_would_round_away_are_shifted():
         flowreg.LogisticRegression(fit_intercept=False).fit(far, y)
     assert re.search("rounds columns 0, 2 .* subtract their means", str(caught[0].message))
     assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("offset", [1e9, 1e12, 1e13])
+def test_columns_are_shifted_however_far_they_are(offset):
+    X, y = problem(300, 3, 2, seed=5)
+    # Numbers that float64 has at this offset.
+    X = np.round(X.astype(np.float64) * 256) / 256
+    near = flowreg.LogisticRegression(tol=1e-7).fit(X, y)
+    far = flowreg.LogisticRegression(tol=1e-7).fit(X + offset, y)
+    np.testing.assert_allclose(far.coef_, near.coef_, rtol=1e-4)
+    assert far.score(X + offset, y) == pytest.approx(near.score(X, y), abs=0.02)
+    # A constant column is none of these, whatever its rounding: 0.1 has no exact sum.
+    constant = np.hstack([X, np.full((300, 1), 0.1 * offset)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert flowreg.LogisticRegression().fit(constant, y).coef_[0, 3] == 0
+        flowreg.TorchLinear(epochs=0).fit(constant, y)
+    with pytest.warns(UserWarning, match="rounds columns 0, 1, 2 by more than"):
+        flowreg.TorchLinear(epochs=0).fit(X + offset, y)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +216,9 @@ def test_columns_that_float32_would_round_away_are_shifted():
         ({"verbose": -1}, "'verbose' parameter .* Got -1"),
         ({"callback": 3}, "'callback' parameter .* must be a callable or None"),
         ({"class_weight": "even"}, "'class_weight' parameter .* Got 'even'"),
-        ({"class_weight": {0: 1, 2: 1}}, "class_weight: found a weight for 2, expected labels of y"),
+        ({"class_weight": {0: 1, 2: 1}}, "class_weight: found a weight for 2 and none for 1, expected labels"),
+        ({"C": 10**400}, "C: found an integer above 1.8e308, expected a number that float64 has"),
+        ({"tol": 10**400}, "tol: found an integer above"),
         ({"class_weight": {0: -1}}, "class_weight"),
     ],
 )

@@ -1,6 +1,7 @@
 """fit_linear_probe: protocols, files, results."""
 
 import json
+import pickle
 import struct
 import sys
 from pathlib import Path
@@ -127,6 +128,58 @@ def test_files(tmp_path):
             fit_linear_probe(tmp_path / "cut.safetensors")
 
 
+def test_features_are_not_taken_as_labels(tmp_path):
+    numbers = np.arange(100)[:, None] % 2
+    np.save(tmp_path / "x.npy", numbers)
+    np.savez(tmp_path / "x.npz", x=numbers)
+    save_safetensors(tmp_path / "x.safetensors", x=numbers)
+    for name in ("x.npy", "x.npz", "x.safetensors"):
+        said = f"labels: found none in .*{name}, the file of the features, .* labels or y or targets there: pass"
+        with pytest.raises(ValueError, match=said):
+            fit_linear_probe(tmp_path / name)
+        # The advice works: a file of labels may have one array of any name.
+        with pytest.warns(DataConversionWarning):
+            assert fit_linear_probe(numbers, tmp_path / name, Cs=[1.0]).score == 1
+    assert fit_linear_probe(bytes(tmp_path / "x.npy"), numbers[:, 0], Cs=[1.0]).score == 1
+
+
+def test_files_that_numpy_cannot_read_are_named(tmp_path):
+    np.save(tmp_path / "whole.npy", X)
+    whole = (tmp_path / "whole.npy").read_bytes()
+    np.savez(tmp_path / "none.npz")
+    np.savez(tmp_path / "whole.npz", x=X)
+    zipped = bytearray((tmp_path / "whole.npz").read_bytes())
+    zipped[len(zipped) // 2] ^= 1
+    np.save(tmp_path / "objects.npy", np.array(["a", 1], object))
+    for name, content, said in [
+        ("empty.npy", b"", "found no complete array"),
+        ("empty.npz", b"", "found no complete array"),
+        ("cut.npy", whole[:-1], "found no complete array"),
+        ("head.npy", whole[:20], "found no complete array"),
+        ("pickle.npy", pickle.dumps(X), "found no complete array"),
+        ("text.npz", b"some text", "found no complete array"),
+        ("damaged.npz", zipped, "found no complete array"),
+        ("objects.npy", None, r"found no complete array .*array.astype\(str\)"),
+        ("none.npz", None, r"found the arrays \[\], expected one called"),
+    ]:
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}: {said}"):
+            fit_linear_probe(tmp_path / name, Y)
+        with pytest.raises(ValueError, match=f"{name}: {said}"):
+            fit_linear_probe(X, tmp_path / name)
+
+
+def test_labels_of_val_that_no_row_to_fit_has_are_refused():
+    named = np.array([f"c{label}" for label in Y[350:]])
+    said = "val: found the labels 'c.*, expected labels that rows of features have, such as .*: name the cl"
+    with pytest.raises(ValueError, match=said):
+        fit_linear_probe(*TRAIN, val=(X[350:], named))
+    # Texts are no numbers.
+    with pytest.raises(ValueError, match="val: found the labels .*'3'"):
+        fit_linear_probe(*TRAIN, val=(X[350:], Y[350:].astype(str)))
+
+
 def test_a_dataset_directory(tmp_path):
     # Made by: flowreg-prep npy --x x.npy --y y.npy --x-val xv.npy --y-val yv.npy --out iris
     iris = Path(__file__).parent / "iris"
@@ -169,6 +222,9 @@ def test_what_does_not_fit_together_is_refused():
         ((X,), {}, "labels: found none"),
         (TRAIN, {"val": (X[:, 1:], Y)}, "val: found 63 features, expected 64"),
         (TRAIN, {"val": "val"}, "val: found 'val', expected a pair"),
+        (TRAIN, {"val": (1, 2, 3)}, r"val: found a tuple of 3, expected a pair \(features, labels\)"),
+        (TRAIN, {"val": X}, "val: found a ndarray, expected a pair"),
+        ((5, Y), {}, r"features and labels: found shapes \(\) and \(500,\)"),
         (TRAIN, {"val": VAL, "cv": 3}, "val and cv: found both"),
         (TRAIN, {"protocol": "best"}, "'protocol' parameter of fit_linear_probe .* Got 'best'"),
         (TRAIN, {"seed": -1}, "'seed' parameter of fit_linear_probe must be an int .* Got -1"),

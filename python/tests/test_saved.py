@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris
 
 import flowreg
+from flowreg._saved import _crc32_of_fields
 
 HERE = Path(__file__).parent
 X, Y = load_iris(return_X_y=True)
@@ -146,10 +148,13 @@ def test_what_json_cannot_represent_is_named(tmp_path):
 
 
 def change(**fields):
+    """Writes a file with a checksum, but without these fields as they were."""
+
     def edit(directory):
         path = directory / "estimator.json"
         content = {**json.loads(path.read_text()), **fields}
-        path.write_text(json.dumps({name: value for name, value in content.items() if value != "gone"}))
+        content = {name: value for name, value in content.items() if value != "gone"}
+        path.write_text(json.dumps({**content, "crc32": _crc32_of_fields(content)}))
 
     return edit
 
@@ -161,7 +166,9 @@ def damage(name, content):
 @pytest.mark.parametrize(
     "damage, said",
     [
-        (change(version=2), "version 2, which a newer flowreg reads"),
+        (change(version=3), "version 3, which no flowreg writes, or a newer one; this one reads 1 and 2"),
+        (change(crc32=0, version=1.5), "version 1.5, which no"),
+        (change(model_crc32="gone"), "no field 'model_crc32'"),
         (change(params="gone"), "no field 'params'"),
         (change(params={"c": 1}), "Invalid parameter"),
         (change(estimator="SVC"), "the estimator 'SVC', none of LogisticRegression"),
@@ -179,7 +186,10 @@ def damage(name, content):
         (change(dtype=["float32"]), "estimator.json: found the dtype .'float32'."),
         (damage("estimator.json", b"[" * 100_000), "estimator.json: found "),
         (damage("estimator.json", b"{"), "estimator.json: found .* expected what flowreg writes"),
-        (damage("estimator.json", b"[]"), "estimator.json: found .* expected what flowreg writes"),
+        (damage("estimator.json", b"[]"), "estimator.json: found JSON of list, where an object belongs"),
+        (damage("estimator.json", b"null"), "estimator.json: found JSON of NoneType, where an object"),
+        (damage(".flowreg.json", b"{}"), ".flowreg.json: found no field 'entries', expected what flowreg"),
+        (damage("history.jsonl", b"{}"), "history.jsonl: found epochs that do not have the checksum in estim"),
         (damage("history.jsonl", b'{"epoch":'), "^[^ ]*history.jsonl: found"),
         (damage("model.safetensors", b"12345678"), "model.safetensors: "),
     ],
@@ -189,6 +199,77 @@ def test_damaged_files_are_named(tmp_path, damage, said):
     damage(tmp_path / "model")
     with pytest.raises(ValueError, match=said):
         flowreg.load(tmp_path / "model")
+
+
+def test_damaged_bits_are_found(tmp_path):
+    model = flowreg.TorchLinear(lr=0.0625, epochs=2).fit(X, np.array(["a", "b", "c"])[Y])
+    model.save(tmp_path)
+    for name in ("estimator.json", "history.jsonl"):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        for position in range(0, 8 * len(whole), 11):
+            damaged = bytearray(whole)
+            damaged[position // 8] ^= 1 << position % 8
+            path.write_bytes(damaged)
+            try:
+                loaded = flowreg.load(tmp_path)
+            except ValueError as error:
+                assert str(path) in str(error)
+            else:
+                # E for e in a number, or another escape of one character.
+                assert json.loads(damaged) == json.loads(whole) and name == "estimator.json"
+                assert loaded.get_params() == model.get_params()
+        path.write_bytes(whole)
+    assert flowreg.load(tmp_path).history_ == model.history_
+
+
+@pytest.mark.parametrize(
+    "model",
+    [flowreg.LogisticRegression(), flowreg.LogisticRegressionCV(Cs=2, cv=3), flowreg.TorchLinear(epochs=2)],
+)
+def test_the_files_of_a_directory_belong_together(tmp_path, model):
+    far = X.astype(np.float64) + [0, 1.7e9, 0, 0]
+    rows = {"one": (X, Y), "two": (X[::2], Y[::2]), "far": (far, Y), "named": (X, np.array(list("abc"))[Y])}
+    for name, (features, labels) in rows.items():
+        if name != "far" or not isinstance(model, flowreg.TorchLinear):
+            clone(model).fit(features, labels).save(tmp_path / name)
+    for name in rows:
+        if name == "one" or not (tmp_path / name).exists():
+            continue
+        shutil.copytree(tmp_path / "one", tmp_path / "mixed", dirs_exist_ok=True)
+        shutil.copy(tmp_path / name / "model.safetensors", tmp_path / "mixed")
+        with pytest.raises(ValueError, match="estimator.json: found the checksum of another model than that"):
+            flowreg.load(tmp_path / "mixed")
+    (tmp_path / "one" / "estimator.json").unlink()
+    said = "estimator.json: found no such file, expected it.*load .*model.safetensors alone"
+    with pytest.raises(ValueError, match=said):
+        flowreg.load(tmp_path / "one")
+    # The advice works.
+    assert flowreg.load(tmp_path / "one" / "model.safetensors").coef_.shape == (3, 4)
+
+
+def test_a_run_without_its_summary_is_refused(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", Y)
+    run("fit", "--x", "x.npy", "--y", "y.npy", "--optimizer", "newton", "--out", "run", cwd=tmp_path)
+    (tmp_path / "run" / "summary.json").unlink()
+    with pytest.raises(ValueError, match="summary.json: found no such file"):
+        flowreg.load(tmp_path / "run")
+
+
+class Scaled(flowreg.LogisticRegression):
+    def decision_function(self, X):
+        return 2 * super().decision_function(X)
+
+
+def test_a_subclass_is_refused_with_advice_that_works(tmp_path):
+    model = Scaled().fit(X, Y)
+    said = "found an estimator of Scaled, a subclass of LogisticRegression, expected one of .*joblib.dump"
+    with pytest.raises(ValueError, match=said):
+        model.save(tmp_path / "model")
+    assert not any(tmp_path.iterdir())
+    joblib.dump(model, tmp_path / "model")
+    np.testing.assert_array_equal(joblib.load(tmp_path / "model").predict_proba(X), model.predict_proba(X))
 
 
 def test_names_that_are_not_unicode_are_named(tmp_path):
@@ -408,6 +489,15 @@ def test_a_table_gives_the_names_of_features(tmp_path):
         model.predict(frame[list("dcba")])
 
 
+def test_numbers_in_several_spellings_are_one_class_unless_others_have_names(tmp_path):
+    for last, expected in [("9", [7, 8, 9]), ("x", ["007", "008", "x"])]:
+        rows = [f"{i},{label}\n" for i, label in enumerate(["007", "008", last] * 4)]
+        (tmp_path / "t.csv").write_text("a,kind\n" + "".join(rows))
+        run("prep", "csv", "--label", "kind", "--train", "t.csv", "--out", last, cwd=tmp_path)
+        run("fit", last, "--optimizer", "newton", "--out", f"run{last}", cwd=tmp_path)
+        assert flowreg.load(tmp_path / f"run{last}").classes_.tolist() == expected
+
+
 def test_names_of_classes_as_labels():
     from flowreg._saved import labels
 
@@ -444,9 +534,9 @@ def test_classes_of_a_run_are_sorted(tmp_path):
     model = flowreg.LogisticRegression().fit(X, np.array(["b", "c", "a"])[Y])
     model.save(tmp_path / "model")
     # As in a run, whose classes need not be sorted.
-    (tmp_path / "model" / "estimator.json").unlink()
-    raw = flowreg.load(tmp_path / "model", class_names=False)
-    named = flowreg.load(tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    raw = flowreg.load(file, class_names=False)
+    named = flowreg.load(file)
     assert list(named.classes_) == ["a", "b", "c"]
     np.testing.assert_array_equal(named.classes_[raw.predict(X)], model.predict(X))
 

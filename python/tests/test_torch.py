@@ -168,6 +168,12 @@ def test_weights_go_in_and_out():
         second.load_state_dict({"weight": X})
     with pytest.raises(ValueError, match=r"state_dict: found a weight of shape \(40, 60\)"):
         second.load_state_dict({"weight": X, "bias": Y[:3]})
+    state = first.state_dict()
+    for name, value in [("weight", np.nan), ("bias", -np.inf), ("bias", 1e39)]:
+        damaged = {**state, name: np.full(state[name].shape, value)}
+        with pytest.raises(ValueError, match=f"state_dict: found (nan|inf|-inf) in {name}, expected finite"):
+            second.load_state_dict(damaged)
+    np.testing.assert_array_equal(second._start[0], state["weight"])
     assert clone(first).get_params() == first.get_params()
 
 

@@ -100,16 +100,18 @@ def _shift(X: Array, share: float) -> Array | None:
     rows, _ = extent = _extent(X)
     total, square, largest = np.zeros((3, X.shape[1]))
     with np.errstate(all="ignore"):
+        # Differences of close numbers are exact, so that a constant column has no spread at all.
+        first = X[0].astype(np.float64)
         for part in blocks(*extent):
             block = X[part].astype(np.float64, copy=False)
-            total += block.sum(axis=0)
+            total += (block - first).sum(axis=0)
             np.maximum(largest, np.abs(block).max(axis=0), out=largest)
-        mean = total / rows
+        mean = first + total / rows
         for part in blocks(*extent):
             square += ((X[part].astype(np.float64, copy=False) - mean) ** 2).sum(axis=0)
         deviation = np.sqrt(square / rows)
         # Constant columns have no spread to lose, and NaN is refused later.
-        rounded = (largest * 2.0**-24 > share * deviation) & (deviation > 1e-12 * largest)
+        rounded = (largest * 2.0**-24 > share * deviation) & (deviation > 0)
     return np.where(rounded, mean, 0.0) if rounded.any() else None
 
 

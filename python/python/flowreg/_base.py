@@ -34,6 +34,13 @@ def whole(least: int, most: int = sys.maxsize) -> Interval:
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
+# What the fits set. Each fit replaces all of it.
+_RESULTS = frozenset(
+    "coef_ intercept_ classes_ n_features_in_ feature_names_in_ status_ objective_ gap_ l2_ n_iter_ "
+    "C_ Cs_ scores_ coefs_paths_ l1_ratio_ l1_ratios_ history_ lr_ lr_bound_ best_epoch_ engine_ "
+    "_conversion".split()
+)
+
 # Of parameters that all estimators have.
 COMMON_CONSTRAINTS: dict[str, Any] = {
     "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -55,6 +62,17 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
 
     # The largest feature that `fit` takes: sums of its squares stay in the range of float32.
     _max_feature = 1e15
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        for name, value in vars(self).items():
+            if name in self._parameter_constraints and isinstance(value, Integral):
+                try:
+                    float(value)
+                except OverflowError as error:
+                    raise ValueError(
+                        f"{name}: found an integer above 1.8e308, expected a number that float64 has"
+                    ) from error
 
     def decision_function(self, X: Any) -> Array:
         """Logits of rows.
@@ -169,6 +187,18 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
         self.coef_ = dense(self.coef_)
         return self
 
+    def _unfitted(self: Self) -> Self:
+        """A copy without results, for a fit that may fail: `_take_results` ends a successful one."""
+        copy = object.__new__(type(self))
+        copy.__dict__ = {name: value for name, value in vars(self).items() if name not in _RESULTS}
+        return copy
+
+    def _take_results(self, fitted: LinearClassifier) -> None:
+        """Replace all results by those of the copy, at once."""
+        kept = {name: value for name, value in vars(self).items() if name not in _RESULTS}
+        found = {name: value for name, value in vars(fitted).items() if name in _RESULTS}
+        self.__dict__ = {**kept, **found}
+
     def _validate(self, X: Any, y: Any, sample_weight: Any) -> Data:
         """Check and convert the arguments of `fit`; set ``classes_`` and attributes of X."""
         X, y = validate_data(
@@ -204,6 +234,11 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
                 f"{name}: found {y[unknown[0]]} in row {unknown[0]}, expected the labels of y"
             )
         return labels.astype(np.uint32)
+
+
+def _plain(label: Any) -> Any:
+    """The label without NumPy's type, which messages would show."""
+    return label.item() if isinstance(label, np.generic) else label
 
 
 def check_magnitude(estimator: Any, X: Array, rows: Array, name: str) -> None:
@@ -259,8 +294,12 @@ class Data:
             )
 
     def class_weight(self) -> Array | None:
-        """The weight of each class, from `class_weight` as in scikit-learn."""
-        given, classes = self.estimator.class_weight, list(self.estimator.classes_)
+        """The weight of each class, from `class_weight` as in scikit-learn.
+
+        A dict may have classes that y lacks, as folds and samples may lack rare ones; unless it also
+        leaves out a class of y, which is a typing error.
+        """
+        given, classes = self.estimator.class_weight, self.estimator.classes_.tolist()
         if given is None:
             return None
         if given == "balanced":
@@ -268,9 +307,11 @@ class Data:
             mean = totals.sum() / np.count_nonzero(totals)
             return np.divide(mean, totals, out=np.ones(len(classes)), where=totals > 0)
         unknown = [label for label in given if label not in classes]
-        if unknown:
+        missing = [label for label in classes if label not in given]
+        if unknown and missing:
             raise ValueError(
-                f"class_weight: found a weight for {unknown[0]!r}, expected labels of y: {classes}"
+                f"class_weight: found a weight for {_plain(unknown[0])!r} and none for {missing[0]!r}, "
+                f"expected labels of y, {classes}: correct the label, or give a weight for each of them"
             )
         return np.array([given.get(label, 1.0) for label in classes], dtype=np.float64)
 
@@ -291,18 +332,21 @@ class Data:
                 check_magnitude(self.estimator, self.X, self.rows, "X")
             raise
 
-    def set_model(self, fit: dict[str, Any]) -> None:
-        """Set ``coef_`` and ``intercept_`` for the rows before the shift."""
+    def model(self, fit: dict[str, Any]) -> tuple[Array, Array]:
+        """``coef_`` and ``intercept_`` for the rows before the shift."""
         dtype = np.float32 if self.X.dtype == np.float32 else np.float64
         bias = fit["bias"].astype(np.float64)
         if self.shift is not None:
             bias -= fit["weight"] @ self.shift
-        self.estimator.coef_ = fit["weight"].astype(dtype)
-        self.estimator.intercept_ = bias.astype(dtype)
+        return fit["weight"].astype(dtype), bias.astype(dtype)
 
-    def start(self) -> tuple[Array, Array]:
-        """The fitted model of the estimator, as one of the converted rows."""
-        coef, intercept = dense(self.estimator.coef_), self.estimator.intercept_
+    def set_model(self, fit: dict[str, Any]) -> None:
+        """Set ``coef_`` and ``intercept_``."""
+        self.estimator.coef_, self.estimator.intercept_ = self.model(fit)
+
+    def start(self, fitted: Any) -> tuple[Array, Array]:
+        """The model of the last fit, as one of the converted rows."""
+        coef, intercept = dense(fitted.coef_), fitted.intercept_
         c, d = len(self.estimator.classes_), self.rows.shape[1]
         expected = (1 if c == 2 else c, d)
         if coef.shape != expected:

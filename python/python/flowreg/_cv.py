@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import numbers
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,15 @@ from sklearn.utils.validation import check_is_fitted
 from ._arrays import Array
 from ._base import Data, LinearClassifier
 from ._flowreg import available_memory, fit_path
-from ._logistic import CONSTRAINTS, as_tolerance, check_penalty, fit_one, solver_options
+from ._logistic import (
+    CONSTRAINTS,
+    LogisticRegression,
+    as_tolerance,
+    check_penalty,
+    fit_one,
+    set_report,
+    solver_options,
+)
 from ._notebook import over_folds, plot_path
 from ._warnings import warn
 
@@ -53,7 +62,9 @@ class LogisticRegressionCV(LinearClassifier):
         Only 'l2'.
     scoring : str, callable or None, default=None
         The score that chooses, one of scikit-learn's scorers; None is accuracy. 'neg_log_loss'
-        distinguishes close penalties, accuracy often does not. The smallest C wins ties.
+        distinguishes close penalties, accuracy often does not. The smallest C wins ties. A callable
+        is called with a fold's estimator, its held-out rows and their labels. The estimator is a
+        `LogisticRegression` of the C in question with all attributes of one.
     solver : {'newton', 'lbfgs', 'newton-cg', 'newton-cholesky'}, default='newton'
         The last two are 'newton'.
     tol : float, default=1e-5
@@ -213,47 +224,75 @@ class LogisticRegressionCV(LinearClassifier):
                 "use_legacy_attributes: found True, expected False: C_ is a number, scores_ and "
                 "coefs_paths_ are arrays"
             )
-        self.Cs_ = penalties(self.Cs)
-        data = self._validate(X, y, sample_weight)
+        fitted = self._unfitted()
+        fitted.Cs_ = penalties(self.Cs)
+        data = fitted._validate(X, y, sample_weight)
         split, score = self._routed(data, params)
         given = check_cv(self.cv, data.y, classifier=True).split(data.X, data.y, **split)
         folds = fold_rows(data, given)
         keep_coefs = self.store_coefs_paths or not self.refit
-        run = Folds(data, self.Cs_, folds, self._measure(data, score), 1, keep_coefs)
+        # scikit-learn's scorers use only predictions; others may use the rows and the estimator.
+        scorer = with_labels(self._scorer(), fitted.classes_)
+        is_own = not hasattr(scorer, "_score_func")
+        measure = fitted._measure(data, scorer, is_own, score)
+        run = Folds(data, fitted.Cs_, folds, measure, 1, keep_coefs, is_own)
         fold_tol = self.fold_tol
         if fold_tol is None:
             fold_tol = 1e-3 if self.refit else self.tol
         run.fit({**options, "fold_tolerance": as_tolerance(fold_tol)})
         scores = run.scores[:, :, 0]
-        if np.isnan(scores).all():
-            raise ValueError("cv: found no fold that could be scored; the warnings say why")
-        self.scores_ = run.of_Cs(scores)
-        self.n_iter_ = run.of_Cs(run.iterations)
+        without = np.isnan(scores)
+        if without.all():
+            raise ValueError(
+                "scoring: found NaN as the score of each fold and C, expected numbers: let the scorer "
+                "return one"
+            )
+        of_scorer = np.argwhere(without & (run.statuses != "left out"))
+        if len(of_scorer):
+            fold, penalty = of_scorer[0]
+            warn(
+                f"scoring: found NaN as the score of fold {fold} and C={run.Cs[penalty]:.4g} (and of "
+                f"{len(of_scorer) - 1} more), expected numbers: means leave these out"
+            )
+        fitted.scores_ = run.of_Cs(scores)
+        fitted.n_iter_ = run.of_Cs(run.iterations)
         if run.coefs is not None and self.store_coefs_paths:
-            self.coefs_paths_ = run.of_Cs(run.coefs)
-        self.l1_ratio_ = 0.0
-        self.l1_ratios_ = np.zeros(1)
-        if not self.refit:
-            self._set_mean(run)
-            return self
-        self.C_ = float(run.Cs[np.nanargmax(over_folds(scores)[0])])
-        fit_one(self, data, self.C_, options)
+            fitted.coefs_paths_ = run.of_Cs(run.coefs)
+        fitted.l1_ratio_ = 0.0
+        fitted.l1_ratios_ = np.zeros(1)
+        if self.refit:
+            fitted.C_ = float(run.Cs[np.nanargmax(over_folds(scores)[0])])
+            fit_one(fitted, data, fitted.C_, options)
+        else:
+            fitted._set_mean(run)
+        self._take_results(fitted)
         return self
 
-    def _measure(self, data: Data, params: dict[str, Any]) -> Measure:
-        """The score as a function of the held-out rows of a fold and their logits."""
-        scorer = with_labels(self._scorer(), self.classes_)
-        # scikit-learn's scorers use only predictions; other scorers may use the rows.
-        looks_at_rows = not hasattr(scorer, "_score_func")
-        n = len(data.X)
+    def _measure(self, data: Data, scorer: Any, is_own: bool, params: dict[str, Any]) -> Measure:
+        """The score as a function of a fold's estimator and its held-out rows.
 
-        def measure(rows: Array, logits: Array) -> tuple[float]:
+        A scorer of the caller's `is_own`: it gets the rows and an estimator with all that
+        `LogisticRegression` has.
+        """
+        n = len(data.X)
+        options = {name: getattr(self, name) for name in _OF_FOLDS}
+
+        def measure(found: Solved) -> tuple[float]:
+            rows = found.rows
             of_rows = {
                 name: np.asarray(value)[rows] if np.shape(value)[:1] == (n,) else value
                 for name, value in params.items()
             }
-            X = data.X[rows] if looks_at_rows else np.empty((len(rows), 0))
-            return (scorer(HeldOut(self.classes_, logits), X, data.y[rows], **of_rows),)
+            X = data.X[rows] if is_own else np.empty((len(rows), 0))
+            held_out = HeldOut(C=found.C, **options)
+            held_out._set(self, X, found)
+            score = scorer(held_out, X, data.y[rows], **of_rows)
+            try:
+                return (float(score),)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"scoring: found a score of type {type(score).__name__}, expected a number"
+                ) from error
 
         return measure
 
@@ -380,18 +419,28 @@ def penalties(Cs: Any) -> Array:
         return np.logspace(-4, 4, int(Cs))
     try:
         values = np.asarray(Cs, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"Cs: found {Cs!r}, expected {expected}") from error
     if values.ndim != 1 or not len(values) or not (values > 0).all():
         raise ValueError(f"Cs: found {Cs!r}, expected {expected}")
     return values
 
 
-def row_numbers(rows: Any, n: int) -> Array:
+def row_numbers(rows: Any, n: int, fold: int) -> Array:
     """Row numbers of a fold, given as numbers or as a mask."""
     rows = np.asarray(rows)
-    if rows.dtype == bool:
+    expected = f"expected numbers of rows, from 0 to {n - 1}, or a mask of {n} rows"
+    is_mask = rows.dtype == bool
+    # An empty list has the type of floats.
+    if rows.ndim != 1 or (rows.dtype.kind not in "iub" and len(rows)) or (is_mask and len(rows) != n):
+        raise ValueError(
+            f"cv: found an array of {rows.dtype} and shape {rows.shape} in fold {fold}, {expected}"
+        )
+    if is_mask:
         rows = np.flatnonzero(rows)
+    outside = rows[(rows < -n) | (rows >= n)]
+    if len(outside):
+        raise ValueError(f"cv: found row {outside[0]} in fold {fold}, {expected}")
     return np.ascontiguousarray(np.where(rows < 0, rows + n, rows), dtype=np.uint32)
 
 
@@ -405,11 +454,17 @@ def fold_rows(
     """
     n, classes, weights = len(data.X), data.estimator.classes_, data.sample_weight
     counts = np.ones(n) if weights is None else weights
-    rows = [(row_numbers(fitted, n), row_numbers(out, n)) for fitted, out in folds]
+    rows = [
+        (row_numbers(fitted, n, fold), row_numbers(out, n, fold))
+        for fold, (fitted, out) in enumerate(folds)
+    ]
+    if not rows:
+        raise ValueError(
+            "cv: found no folds, expected one or more: if cv is an iterator or a generator, which one "
+            "fit uses up, pass list(...) of a new one"
+        )
 
     def has_rows(numbers: Array) -> Array:
-        # Numbers beyond n are refused by the fit.
-        numbers = numbers[numbers < n]
         return np.bincount(data.labels[numbers], counts[numbers], len(classes)) > 0
 
     everywhere = has_rows(np.arange(n))
@@ -437,24 +492,59 @@ class Done(Exception):
     """Raised to end a fit whose folds are all scored."""
 
 
-class HeldOut(LinearClassifier):
-    """An estimator for scorers, which returns the known logits of a fold's held-out rows."""
+@dataclass
+class Solved:
+    """What the fit of a fold for one C found."""
 
-    def __init__(self, classes: Array, logits: Array) -> None:
-        self.classes_ = classes
-        self.logits = logits
+    C: float
+    rows: Array
+    # Of the held-out rows.
+    logits: Array
+    # Status and measurements.
+    report: dict[str, Any]
+    # Weight and intercept, if they were asked for.
+    model: tuple[Array, Array] | None
+
+
+# Parameters of `LogisticRegression` that the folds' estimators take from `LogisticRegressionCV`.
+_OF_FOLDS = (
+    "dual tol fit_intercept intercept_scaling class_weight random_state solver max_iter n_jobs n_threads"
+).split()
+
+
+class HeldOut(LogisticRegression):
+    """The estimator of a fold, for scorers. It knows the logits of the fold's held-out rows."""
+
+    _rows: Any = None
+    _logits: Array
+
+    def _set(self, estimator: Any, rows: Any, found: Solved) -> None:
+        """Set what is known of the fit of this fold."""
+        self.classes_ = estimator.classes_
+        self._rows, self._logits = rows, found.logits
+        if found.model is None:
+            return
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(estimator, name):
+                setattr(self, name, getattr(estimator, name))
+        self.coef_, self.intercept_ = found.model
+        set_report(self, found.report)
+        self.n_iter_ = np.array([max(1, found.report["iterations"])], dtype=np.int32)
 
     def decision_function(self, X: Any) -> Array:
-        return self.logits[:, 0] if self.logits.shape[1] == 1 else self.logits
+        if X is not self._rows:
+            return super().decision_function(X)
+        return self._logits[:, 0] if self._logits.shape[1] == 1 else self._logits
 
 
-Measure = Callable[[Array, Array], tuple[float, ...]]
+Measure = Callable[[Solved], tuple[float, ...]]
 
 
 class Folds:
     """Fits every fold for every C, and scores its held-out rows.
 
-    `measure` returns `n_scores` scores from the numbers of these rows and their logits.
+    `measure` returns `n_scores` scores of what the fit of a fold found; with `needs_models` that
+    includes the model.
     """
 
     def __init__(
@@ -465,6 +555,7 @@ class Folds:
         measure: Measure,
         n_scores: int,
         keep_coefs: bool,
+        needs_models: bool = False,
     ) -> None:
         self.data = data
         self.given_Cs = Cs
@@ -472,13 +563,15 @@ class Folds:
         self.Cs = np.unique(Cs)
         self.rows = folds
         self.measure = measure
+        self.needs_models = needs_models
+        # The held-out rows whose model is not there yet.
+        self.waiting: dict[str, Any] | None = None
         shape = (len(folds), len(self.Cs))
         # Scores of a fold that is left out remain NaN.
         self.scores = np.full((*shape, n_scores), np.nan)
         self.iterations = np.zeros(shape, np.int32)
         self.statuses = np.full(shape, "left out", object)
         self.scored = np.zeros(len(folds), np.intp)
-        self.solved = np.zeros(len(folds), np.intp)
         self.coefs: Array | None = None
         if keep_coefs:
             c = len(data.estimator.classes_)
@@ -499,7 +592,7 @@ class Folds:
                 class_weight=self.data.class_weight(),
                 folds=self.rows,
                 held_out=True,
-                models=self.coefs is not None,
+                models=self.coefs is not None or self.needs_models,
                 **{**options, "callback": lambda event: self._tell(event, listen)},
             )
         except Done:
@@ -511,22 +604,32 @@ class Folds:
         if kind == "scored":
             raise Done
         if kind == "held_out":
-            penalty = self.scored[fold]
-            self.scored[fold] += 1
-            self.iterations[fold, penalty] = event["iterations"]
-            self.statuses[fold, penalty] = event["status"]
-            self.scores[fold, penalty] = self.measure(event["rows"], event["logits"])
+            # Its model follows, if there is one.
+            if self.coefs is None and not self.needs_models:
+                self._score(event, None)
+            else:
+                self.waiting = event
         elif kind == "solved":
-            assert self.coefs is not None
-            penalty = self.solved[fold]
-            self.solved[fold] += 1
-            coefs = self.coefs[fold, penalty]
-            weight, bias, shift = event["weight"], event["bias"], self.data.shift
-            coefs[:, : weight.shape[1]] = weight
-            if self.data.estimator.fit_intercept:
-                coefs[:, -1] = bias if shift is None else bias - weight @ shift
+            assert self.waiting is not None
+            self._score(self.waiting, self.data.model(event))
         elif listen is not None:
             listen(event)
+
+    def _score(self, event: dict[str, Any], model: tuple[Array, Array] | None) -> None:
+        """Store what was found of one fold and C, and its score."""
+        fold = event["fold"]
+        penalty = self.scored[fold]
+        self.scored[fold] += 1
+        self.iterations[fold, penalty] = event["iterations"]
+        self.statuses[fold, penalty] = event["status"]
+        if self.coefs is not None and model is not None:
+            weight, bias = model
+            coefs = self.coefs[fold, penalty]
+            coefs[:, : weight.shape[1]] = weight
+            if self.data.estimator.fit_intercept:
+                coefs[:, -1] = bias
+        found = Solved(float(self.Cs[penalty]), event["rows"], event["logits"], event, model)
+        self.scores[fold, penalty] = self.measure(found)
 
     def of_Cs(self, values: Array) -> Array:
         """Values of folds x penalties in the order of the given penalties."""

@@ -64,7 +64,8 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
     intercept_scaling : float, default=1
         Not used, as in scikit-learn's solvers of these names.
     class_weight : dict, 'balanced' or None, default=None
-        Weight of the samples of each class.
+        Weight of the samples of each class; 1 for classes that a dict lacks. A dict may have classes
+        that y lacks, if it has all that y has.
     random_state : default=None
         Not used: the fit is deterministic.
     solver : {'newton', 'lbfgs', 'newton-cg', 'newton-cholesky'}, default='newton'
@@ -105,7 +106,8 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
         ``sum_i w_i loss_i / sum_i w_i + l2_/2 |coef_|²``: the objective above over C times the sum
         of the weights.
     gap_ : float or None
-        Bound of the difference between `objective_` and its minimum; None without a penalty.
+        Bound of the difference between `objective_` and its minimum; None without a penalty, and
+        where a penalty is so weak that rounding leaves no bound, as with large C or sample weights.
     l2_ : float
         ``1 / (C * sum_i w_i)``.
 
@@ -205,14 +207,16 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
         check_penalty(self.penalty, self.l1_ratio)
         options = solver_options(self)
         C = np.inf if self.penalty is None else float(self.C)
-        data = self._validate(X, y, sample_weight)
-        if self.warm_start and hasattr(self, "coef_"):
-            options["start"] = data.start()
+        fitted = self._unfitted()
+        data = fitted._validate(X, y, sample_weight)
+        if self.warm_start and getattr(self, "coef_", None) is not None:
+            options["start"] = data.start(self)
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         given = {"X": data.X, "y": data.y, "metadata": metadata}
         with told(self, given, options["callback"]) as options["callback"]:
-            steps = fit_one(self, data, C, options)
-            self.n_iter_ = np.array([max(1, steps)], dtype=np.int32)
+            steps = fit_one(fitted, data, C, options)
+            fitted.n_iter_ = np.array([max(1, steps)], dtype=np.int32)
+            self._take_results(fitted)
         return self
 
 
@@ -223,6 +227,7 @@ def fit_one(estimator: Any, data: Data, C: float, options: dict[str, Any]) -> in
     )
     data.set_model(fit)
     set_report(estimator, fit)
+    warn_unless_converged(estimator, fit)
     return fit["iterations"]
 
 
@@ -286,25 +291,44 @@ def listener(
 
 
 def set_report(estimator: Any, fit: dict[str, Any]) -> None:
-    """Set the status and measurements of the fit, and warn if it did not converge."""
+    """Set the status and measurements of the fit."""
     estimator.status_ = fit["status"]
     estimator.objective_ = fit["objective"]
     estimator.gap_ = fit["gap"]
     estimator.l2_ = fit["l2"]
+
+
+def warn_unless_converged(estimator: Any, fit: dict[str, Any]) -> None:
+    """Warn if the fit did not converge, with the criteria that it does not meet."""
     if fit["status"] == "converged":
         return
+    tol, gap, objective = float(estimator.tol), fit["gap"], fit["objective"]
     share = fit["gradient_norm"] / (fit["initial_gradient_norm"] or 1.0)
-    gap = "" if fit["gap"] is None else f"; the objective is at most {fit['gap']:.1e} above its minimum"
-    missing = f"the gradient is {share:.1e} of that at zero, tol is {estimator.tol:.1e}{gap}"
+    missing = []
+    if share > tol:
+        missing.append(f"the gradient is {share:.1e} of that at zero, above tol, {tol:.1e}")
+    says_nothing = gap is not None and gap > objective
+    if says_nothing and share <= tol:
+        missing.append(
+            f"gap_, {gap:.1e}, is above the objective itself, {objective:.1e}, as the penalty is too "
+            "weak for a useful bound of the distance to the minimum"
+        )
+    elif gap is not None and not says_nothing and gap > 100 * tol * objective:
+        missing.append(
+            f"gap_, the bound of the distance to the minimum, is {gap:.1e}, above 100 times tol times "
+            f"the objective, {100 * tol * objective:.1e}"
+        )
+    found = "; ".join(missing) or "a criterion of convergence does not hold"
+    advice = "Lower C" if says_nothing and share <= tol else "Raise tol"
     texts = {
-        "iteration_limit": f"max_iter={estimator.max_iter} steps were not enough: {missing}. "
+        "iteration_limit": f"max_iter={estimator.max_iter} steps were not enough: {found}. "
         "Raise max_iter, or scale the features",
-        "precision_limited": f"float32 allows no better optimum: {missing}. "
-        "Raise tol, or scale the features",
+        "precision_limited": f"float32 allows no better optimum: {found}. "
+        f"{advice}, or scale the features",
         "separable": "the classes are separable and there is no penalty, so the loss has no "
         "minimum: set C",
         "quasi_separable": "some samples are separable and there is no penalty, so the loss has "
         "no minimum: set C",
     }
-    other = f"the fit ended with status {fit['status']}: {missing}"
+    other = f"the fit ended with status {fit['status']}: {found}"
     warn(texts.get(fit["status"], other), ConvergenceWarning)

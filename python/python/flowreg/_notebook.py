@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from . import _flowreg
 from ._arrays import Array, dense, threads
 from ._flowreg import __version__
-from ._saved import stored_model, stored_rows
+from ._saved import stored_model, stored_rows, texts
 
 
 class NotebookMixin:
@@ -82,6 +82,9 @@ class NotebookMixin:
         ...     model.report(f"{directory}/report.html", X[1::2], y[1::2])
         """
         check_is_fitted(self)
+        if not isinstance(split, str):
+            raise ValueError(f"split: found {split!r}, expected a text, the name of the rows")
+        texts(np.array([split], object), "split", "pass another name")
         if not hasattr(_flowreg, "report"):
             raise ImportError(
                 "report: this build of flowreg has no programs, which contain the report template: "
@@ -103,14 +106,22 @@ class NotebookMixin:
             "path": _table(self),
             "split": split,
         }
-        _flowreg.report(
-            os.fspath(path),
-            *stored_model(self),
-            json.dumps(content, allow_nan=False),
-            rows,
-            overwrite=overwrite,
-            threads=threads(estimator.n_threads, getattr(self, "n_jobs", None)),
-        )
+        try:
+            _flowreg.report(
+                os.fspath(path),
+                *stored_model(self),
+                json.dumps(content, allow_nan=False),
+                rows,
+                overwrite=overwrite,
+                threads=threads(estimator.n_threads, getattr(self, "n_jobs", None)),
+            )
+        except RuntimeError as error:
+            if not str(error).startswith("logits: found"):
+                raise
+            raise ValueError(
+                "X: found rows whose logits overflow float32, in which a report is computed, expected "
+                "smaller features: scale them as those of fit"
+            ) from error
 
     def plot_confusion(self, X: Any, y: Any, *, ax: Any = None, **options: Any) -> Any:
         """Draw the confusion matrix of labelled rows.
@@ -181,7 +192,8 @@ class NotebookMixin:
         ImportError
             If matplotlib is not installed.
         ValueError
-            For a shape that the features do not fill, labels that are no classes, and too few axes.
+            For a shape that the features do not fill, labels that are no classes, no class at all,
+            and too few axes.
 
         Examples
         --------
@@ -196,10 +208,15 @@ class NotebookMixin:
         estimator: Any = self
         weights = dense(estimator.coef_)
         shape = _picture_shape(estimator, shape)
-        drawn = list(estimator.classes_[1:] if len(weights) == 1 else estimator.classes_)
+        drawn = estimator.classes_.tolist()[1 if len(weights) == 1 else 0 :]
         if classes is None:
             outputs = list(range(len(drawn)))
         else:
+            if isinstance(classes, str) or np.ndim(classes) != 1 or not len(classes):
+                raise ValueError(
+                    f"classes: found {classes!r}, expected a sequence of one label or more, such as "
+                    f"{drawn[:2]}"
+                )
             unknown = [label for label in classes if label not in drawn]
             if unknown:
                 raise ValueError(
@@ -276,13 +293,14 @@ def _picture_shape(estimator: Any, shape: tuple[int, ...] | None) -> tuple[int, 
         transform = estimator._conversion.get("transform")
         side = transform["size"] if transform else math.isqrt(features)
         shape = (3, side, side) if transform else (side, side)
-    is_picture = len(shape) == 2 or (len(shape) == 3 and 3 in (shape[0], shape[2]))
-    if not is_picture or math.prod(shape) != features:
+    sides = np.shape(shape) and tuple(shape)
+    is_picture = len(sides) == 2 or (len(sides) == 3 and 3 in (sides[0], sides[2]))
+    if not is_picture or math.prod(sides) != features:
         raise ValueError(
-            f"shape: found {tuple(shape)} for {features} features, expected (height, width), "
+            f"shape: found {shape!r} for {features} features, expected (height, width), "
             "(height, width, 3) or (3, height, width) with that product"
         )
-    return tuple(shape)
+    return sides
 
 
 def _results(estimator: Any) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from ._arrays import Array, dense
 from ._base import whole
-from ._cv import Folds, HeldOut, fold_rows, penalties
-from ._files import load
+from ._cv import Folds, HeldOut, Solved, fold_rows, penalties
+from ._files import PATHS, load
 from ._logistic import CONSTRAINTS, LogisticRegression, fit_one, solver_options
 from ._notebook import plot_path
 from ._warnings import warn
@@ -169,7 +169,8 @@ def fit_linear_probe(
         ``.npy``, ``.npz``, ``.safetensors`` or (with torch) ``.pt`` file, or a directory that
         flowreg-prep made, of which the split ``train`` is taken.
     labels : array-like of shape (n_samples,) or (n_samples, 1), path or None
-        Labels. None takes those that are in the file of the features, or in the directory.
+        Labels. None takes those of the directory, or in the file of the features the array that is
+        called ``labels``, ``y`` or ``targets``.
     val : pair of features and labels, str or None, default=None
         Held-out rows for the choice; a str is the name of a split of the directory.
     cv : int, splitter, iterable of pairs of index arrays, or None, default=None
@@ -246,13 +247,18 @@ def fit_linear_probe(
     if protocol == "clip" and (val is None or Cs is not None):
         raise ValueError("protocol: found 'clip', expected `val` with it, and no `cv` or `Cs`")
     if isinstance(val, str):
-        if not isinstance(features, (str, os.PathLike)) or not os.path.isdir(features):
+        if not isinstance(features, PATHS) or not os.path.isdir(features):
             raise ValueError(
                 f"val: found {val!r}, expected a pair of features and labels: only a dataset "
                 "directory has splits"
             )
         val = load(features, None, val)
     elif val is not None:
+        if not isinstance(val, (tuple, list)) or len(val) != 2:
+            found = f"a {type(val).__name__}" + (f" of {len(val)}" if isinstance(val, (tuple, list)) else "")
+            raise ValueError(
+                f"val: found {found}, expected a pair (features, labels), or the name of a split"
+            )
         val = load(val[0], val[1], "val")
     X, y = _check(*load(features, labels, "train"))
     if val is None and cv is None:
@@ -268,6 +274,12 @@ def fit_linear_probe(
             raise ValueError(
                 f"val: found {X_val.shape[1]} features, expected {X.shape[1]}, as in features"
             )
+        known = set(y.tolist())
+        if known.isdisjoint(y_val.tolist()):
+            raise ValueError(
+                f"val: found the labels {_some(y_val)}, expected labels that rows of features have, "
+                f"such as {_some(y)}: name the classes alike in both sets of rows"
+            )
         n = len(y)
         X, y = np.concatenate([X, X_val]), np.concatenate([y, y_val])
         cv = [(np.arange(n), np.arange(n, len(y)))]
@@ -276,8 +288,9 @@ def fit_linear_probe(
     folds = fold_rows(data, splits, None if val is None else "val")
     scores: dict[float, tuple[float, float]] = {}
 
-    def measure(rows: Array, logits: Array) -> tuple[float, float]:
-        held_out = HeldOut(model.classes_, logits)
+    def measure(found: Solved) -> tuple[float, float]:
+        rows, held_out = found.rows, HeldOut()
+        held_out._set(model, X, found)
         right = held_out.predict(X) == y[rows]
         own = held_out.predict_log_proba(X)[np.arange(len(rows)), data.labels[rows]]
         return float(right.mean()), float(-own.mean())
@@ -308,9 +321,9 @@ def fit_linear_probe(
 
 def _check(features: Any, labels: Any) -> tuple[Array, Array]:
     X, y = np.asarray(features), np.asarray(labels)
-    if y.shape == (len(X), 1):
+    if y.ndim == 2 and y.shape == (*X.shape[:1], 1):
         warn(
-            f"labels: found a column of shape {y.shape}, expected {(len(X),)}: pass labels.ravel()",
+            f"labels: found a column of shape {y.shape}, expected {y.shape[:1]}: pass labels.ravel()",
             DataConversionWarning,
         )
         y = y[:, 0]
@@ -321,6 +334,12 @@ def _check(features: Any, labels: Any) -> tuple[Array, Array]:
         )
     check_classification_targets(y)
     return X, y
+
+
+def _some(labels: Array) -> str:
+    """Some of the labels, for a message."""
+    classes = list(dict.fromkeys(labels.tolist()))
+    return ", ".join(map(repr, classes[:5])) + (", ..." if len(classes) > 5 else "")
 
 
 def _check_counts(y: Array) -> None:

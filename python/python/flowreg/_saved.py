@@ -1,7 +1,8 @@
 """Estimators in directories, which flowreg-predict reads; runs of flowreg-fit as estimators.
 
 A directory has ``model.safetensors``, as a run has, and ``estimator.json``: class, parameters, labels
-and what the fit found. A `TorchLinear` has ``history.jsonl``, too, as a run has.
+and what the fit found. A `TorchLinear` has ``history.jsonl``, too, as a run has. The checksums in
+``estimator.json`` are those of its own fields and of the content of the other two files.
 
 The model in the file applies to float32 rows. `_conversion` of an estimator says how inputs become such
 rows, with the fields of the file's metadata: ``numbers`` (``scale``: bytes are divided by 255;
@@ -15,6 +16,7 @@ import json
 import math
 import os
 import re
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
 _ESTIMATOR = "estimator.json"
 _HISTORY = "history.jsonl"
 _SUMMARY = "summary.json"
-# Of estimator.json.
-_VERSION = 1
+# The list of files of every directory that flowreg writes.
+_ENTRIES = ".flowreg.json"
+# Of estimator.json. Version 1 has no checksums.
+_VERSION = 2
 _BYTES = "u8/255"
 # Attributes that other files hold, or that are too large for JSON.
 _NOT_IN_JSON = ("classes_", "coef_", "intercept_", "n_features_in_", "history_", "coefs_paths_")
@@ -69,8 +73,8 @@ class SavedMixin:
         FileExistsError
             If the path exists, and `overwrite` is not set or does not apply.
         ValueError
-            For a model that is not finite, labels that JSON cannot represent, names that are not
-            valid Unicode, and a directory that may not be replaced.
+            For an estimator of a subclass, a model that is not finite, labels that JSON cannot
+            represent, names that are not valid Unicode, and a directory that may not be replaced.
 
         Examples
         --------
@@ -83,6 +87,14 @@ class SavedMixin:
         array(['yes'], dtype='<U3')
         """
         check_is_fitted(self)
+        kind = type(self)
+        if kind not in _estimators():
+            base = next(base.__name__ for base in kind.__mro__ if base in _estimators())
+            raise ValueError(
+                f"save: found an estimator of {kind.__name__}, a subclass of {base}, expected one of "
+                f"{', '.join(base.__name__ for base in _estimators())}, which load can make: pickle it, "
+                f"for example by joblib.dump, or fit and save a {base}"
+            )
         estimator: Any = self
         try:
             classes = _encoded(estimator.classes_)
@@ -107,20 +119,52 @@ class SavedMixin:
             for name, value in vars(self).items()
             if name.endswith("_") and not name.startswith("_") and name not in _NOT_IN_JSON
         }
+        history = None
+        if hasattr(self, "history_"):
+            lines = (json.dumps(epoch, allow_nan=False) + "\n" for epoch in estimator.history_)
+            history = "".join(lines)
+        weight, bias, about = stored_model(self)
         content = {
             "version": _VERSION,
             "flowreg": __version__,
-            "estimator": type(self).__name__,
+            "estimator": kind.__name__,
             "params": params,
             "classes": classes,
             "dtype": estimator.coef_.dtype.name,
             "fitted": fitted,
+            "model_crc32": _crc32_of_model(weight, bias, about),
+            "history_crc32": None if history is None else zlib.crc32(history.encode()),
         }
+        content["crc32"] = _crc32_of_fields(content)
         files = [(_ESTIMATOR, json.dumps(content, indent=2, allow_nan=False) + "\n")]
-        if hasattr(self, "history_"):
-            lines = (json.dumps(epoch, allow_nan=False) + "\n" for epoch in estimator.history_)
-            files.append((_HISTORY, "".join(lines)))
-        save_model(os.fspath(directory), *stored_model(self), files, overwrite=overwrite)
+        if history is not None:
+            files.append((_HISTORY, history))
+        save_model(os.fspath(directory), weight, bias, about, files, overwrite=overwrite)
+
+
+def _estimators() -> tuple[type, ...]:
+    """The classes of which `save` writes and `load` makes estimators."""
+    from ._cv import LogisticRegressionCV
+    from ._logistic import LogisticRegression
+    from ._torch import TorchLinear
+
+    return LogisticRegression, LogisticRegressionCV, TorchLinear
+
+
+def _crc32_of_fields(content: dict[str, Any]) -> int:
+    """The checksum of all fields of estimator.json but ``crc32``."""
+    fields = {name: value for name, value in content.items() if name != "crc32"}
+    return zlib.crc32(json.dumps(fields, sort_keys=True).encode())
+
+
+def _crc32_of_model(weight: Array, bias: Array, about: str) -> int:
+    """The checksum of what a model file holds. Fields of its description that are None are left
+    out, as the file leaves them out."""
+    fields = {name: value for name, value in json.loads(about).items() if value is not None}
+    checksum = zlib.crc32(json.dumps(fields, sort_keys=True).encode())
+    for part in (weight, bias):
+        checksum = zlib.crc32(np.ascontiguousarray(part, "<f4").data, checksum)
+    return checksum
 
 
 def stored_model(estimator: Any) -> tuple[Array, Array, str]:
@@ -139,9 +183,9 @@ def stored_model(estimator: Any) -> tuple[Array, Array, str]:
         numbers["shift"] = shift.tolist()
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
-        numbers["columns"] = _texts(names, "feature_names_in_", "name the column")
+        numbers["columns"] = texts(names, "feature_names_in_", "name the column otherwise and fit again")
     about = {
-        "class_names": _texts(estimator.classes_, "classes_", "name the class"),
+        "class_names": texts(estimator.classes_, "classes_", "name the class otherwise and fit again"),
         "transform": conversion.get("transform"),
         "numbers": None if "transform" in conversion else numbers,
         "temperature": temperature,
@@ -150,18 +194,17 @@ def stored_model(estimator: Any) -> tuple[Array, Array, str]:
         return weight, np.ascontiguousarray(bias, np.float32), json.dumps(about)
 
 
-def _texts(names: Array, attribute: str, advice: str) -> list[str]:
+def texts(names: Array, attribute: str, advice: str) -> list[str]:
     """The names as texts; ValueError for one that UTF-8 cannot represent."""
-    texts = [str(name) for name in names.tolist()]
-    for text in texts:
+    found = [str(name) for name in names.tolist()]
+    for text in found:
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"{attribute}: found {text!r} with a lone surrogate, expected valid Unicode: "
-                f"{advice} otherwise and fit again"
+                f"{attribute}: found {text!r} with a lone surrogate, expected valid Unicode: {advice}"
             ) from error
-    return texts
+    return found
 
 
 def stored_rows(estimator: Any, X: Any) -> Array:
@@ -173,8 +216,9 @@ def stored_rows(estimator: Any, X: Any) -> Array:
     if shift is None:
         return as_features(X, False)[0]
     out = np.empty(X.shape, np.float32)
-    for rows in blocks(len(X), 8 * X.shape[1]):
-        out[rows] = X[rows] - shift
+    with np.errstate(over="ignore"):
+        for rows in blocks(len(X), 8 * X.shape[1]):
+            out[rows] = X[rows] - shift
     return out
 
 
@@ -241,7 +285,8 @@ def load(
     OSError
         If a file cannot be read.
     ValueError
-        For files that are damaged, or that flowreg did not write.
+        For files that are damaged, missing or of another model, or that flowreg did not write. The
+        files that `save` writes have checksums; the ``summary.json`` of a run has none.
 
     Examples
     --------
@@ -262,6 +307,7 @@ def load(
 
     path = Path(path)
     found = load_model(path)
+    _check_entries(path)
     about = json.loads(found["about"])
     conversion = {
         name: about[name]
@@ -278,9 +324,12 @@ def load(
     estimator: Any
     dtype: np.dtype[Any] = np.dtype(np.float32)
     lost: list[str] = []
+    history_crc32: int | None = None
     if (path / _ESTIMATOR).is_file():
         with _reading(path / _ESTIMATOR):
-            estimator, classes, dtype = _saved_estimator(path / _ESTIMATOR, count)
+            content = _object(path / _ESTIMATOR)
+            estimator, classes, dtype = _saved_estimator(content, found)
+            history_crc32 = content.get("history_crc32")
     else:
         classes = labels(about["class_names"] if class_names else [], count)
         if len(np.unique(classes)) < count:
@@ -290,13 +339,13 @@ def load(
             )
         if (path / _SUMMARY).is_file():
             with _reading(path / _SUMMARY):
-                summary = json.loads((path / _SUMMARY).read_bytes())
+                summary = _object(path / _SUMMARY)
                 estimator = _of_run(summary)
                 lost = _lost_options(summary, "shift" in conversion.get("numbers", {}))
         else:
             estimator = LogisticRegression()
     if isinstance(estimator, TorchLinear):
-        estimator.history_ = _history(path)
+        estimator.history_ = _history(path, history_crc32)
     if lost:
         warn(
             f"load: found {', '.join(lost)} in {path / _SUMMARY}, expected options that "
@@ -364,18 +413,47 @@ class _reading:
             ) from error
 
 
-def _saved_estimator(path: Path, count: int) -> tuple[Any, Array, np.dtype[Any]]:
-    """The estimator, without its model, its `count` labels, and the type of its weight."""
-    from ._cv import LogisticRegressionCV
-    from ._logistic import LogisticRegression
-    from ._torch import TorchLinear
-
+def _object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
     content = json.loads(path.read_bytes())
-    if content["version"] != _VERSION:
+    if not isinstance(content, dict):
+        raise ValueError(f"JSON of {type(content).__name__}, where an object belongs")
+    return content
+
+
+def _check_entries(path: Path) -> None:
+    """Refuse a directory that lacks the file that describes its estimator."""
+    entries = path / _ENTRIES
+    if not entries.is_file():
+        return
+    with _reading(entries):
+        listed = list(_object(entries)["entries"])
+    for name in (_ESTIMATOR, _SUMMARY):
+        if name in listed and not (path / name).is_file():
+            raise ValueError(
+                f"{path / name}: found no such file, expected it, as {_ENTRIES} lists it: restore it, "
+                f"or load {path / 'model.safetensors'} alone, as a LogisticRegression with default "
+                "parameters"
+            )
+
+
+def _saved_estimator(
+    content: dict[str, Any], found: dict[str, Any]
+) -> tuple[Any, Array, np.dtype[Any]]:
+    """The estimator, without its model, its labels, and the type of its weight, from the content of
+    estimator.json and of the model file beside it."""
+    version = content["version"]
+    if version not in (1, _VERSION):
         raise ValueError(
-            f"version {content['version']}, which a newer flowreg reads; this one reads {_VERSION}"
+            f"version {version!r}, which no flowreg writes, or a newer one; this one reads 1 and {_VERSION}"
         )
-    kinds = {kind.__name__: kind for kind in (LogisticRegression, LogisticRegressionCV, TorchLinear)}
+    if version > 1:
+        if content["crc32"] != _crc32_of_fields(content):
+            raise ValueError("fields that do not have the checksum in the field crc32")
+        if content["model_crc32"] != _crc32_of_model(found["weight"], found["bias"], found["about"]):
+            raise ValueError("the checksum of another model than that of model.safetensors")
+    kinds = {kind.__name__: kind for kind in _estimators()}
+    count = max(2, len(found["bias"]))
     if content["estimator"] not in kinds:
         raise ValueError(f"the estimator {content['estimator']!r}, none of {', '.join(kinds)}")
     params = {name: _decoded(value) for name, value in content["params"].items()}
@@ -468,9 +546,12 @@ def _of_run(summary: dict[str, Any]) -> Any:
     return sgd
 
 
-def _history(path: Path) -> list[dict[str, Any]]:
+def _history(path: Path, crc32: int | None) -> list[dict[str, Any]]:
     with _reading(path / _HISTORY):
-        return [json.loads(line) for line in (path / _HISTORY).read_bytes().splitlines()]
+        content = (path / _HISTORY).read_bytes()
+        if crc32 is not None and crc32 != zlib.crc32(content):
+            raise ValueError(f"epochs that do not have the checksum in {_ESTIMATOR}")
+        return [json.loads(line) for line in content.splitlines()]
 
 
 def _encoded(value: Any) -> Any:

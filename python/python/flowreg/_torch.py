@@ -217,10 +217,11 @@ class TorchLinear(LinearClassifier):
                 f"early_stopping: found {self.early_stopping} without validation rows, expected "
                 "X_val and y_val in fit"
             )
-        data = self._validate(X, y, sample_weight)
+        fitted = self._unfitted()
+        data = fitted._validate(X, y, sample_weight)
         start = getattr(self, "_start", None)
         if start is not None:
-            c, d = len(self.classes_), data.rows.shape[1]
+            c, d = len(fitted.classes_), data.rows.shape[1]
             expected = (1 if c == 2 else c, d)
             if start[0].shape != expected:
                 raise ValueError(
@@ -246,18 +247,19 @@ class TorchLinear(LinearClassifier):
             early_stopping=self.early_stopping,
             class_weight=data.class_weight(),
             label_smoothing=self.label_smoothing,
-            validation=None if X_val is None else self._validation(X_val, y_val),
+            validation=None if X_val is None else fitted._validation(X_val, y_val),
             engine=self.engine,
             threads=threads(self.n_threads),
             callback=listener(self.verbose, self.callback),
             fit_intercept=bool(self.bias),
         )
         data.set_model(fit)
-        self.history_ = fit["history"]
-        self.lr_ = fit["lr"]
-        self.lr_bound_ = fit["lr_bound"]
-        self.best_epoch_ = fit["best_epoch"]
-        self.engine_ = fit["engine"]
+        fitted.history_ = fit["history"]
+        fitted.lr_ = fit["lr"]
+        fitted.lr_bound_ = fit["lr_bound"]
+        fitted.best_epoch_ = fit["best_epoch"]
+        fitted.engine_ = fit["engine"]
+        self._take_results(fitted)
         return self
 
     def _validation(self, X: Any, y: Any) -> tuple[Array, Array]:
@@ -304,17 +306,18 @@ class TorchLinear(LinearClassifier):
         Raises
         ------
         ValueError
-            For other names, or for shapes that do not match.
+            For other names, shapes that do not match, and numbers that are not finite in float32.
         """
         names = ["bias", "weight"] if self.bias else ["weight"]
         if sorted(state_dict) != names:
             raise ValueError(
                 f"state_dict: found {sorted(state_dict)}, expected {names} with bias={self.bias}"
             )
-        arrays = {
-            name: np.ascontiguousarray(to_numpy(state_dict[name], name), dtype=np.float32)
-            for name in names
-        }
+        with np.errstate(over="ignore"):
+            arrays = {
+                name: np.ascontiguousarray(to_numpy(state_dict[name], name), dtype=np.float32)
+                for name in names
+            }
         weight = arrays["weight"]
         bias = arrays.get("bias", np.zeros(weight.shape[:1], np.float32))
         if weight.ndim != 2 or bias.shape != weight.shape[:1]:
@@ -322,5 +325,12 @@ class TorchLinear(LinearClassifier):
                 f"state_dict: found a weight of shape {weight.shape} and a bias of shape "
                 f"{bias.shape}, expected (outputs, features) and (outputs,)"
             )
+        for name, values in (("weight", weight), ("bias", bias)):
+            bad = values[~np.isfinite(values)]
+            if len(bad):
+                raise ValueError(
+                    f"state_dict: found {bad[0]} in {name}, expected finite numbers of float32: load "
+                    "the weights of an epoch before the loss became infinite or NaN"
+                )
         self._start = (weight, bias)
         return self
