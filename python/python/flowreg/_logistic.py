@@ -323,8 +323,8 @@ def warn_unless_converged(estimator: Any, fit: dict[str, Any]) -> None:
     texts = {
         "iteration_limit": f"max_iter={estimator.max_iter} steps were not enough: {found}. "
         "Raise max_iter, or scale the features",
-        "precision_limited": f"float32 allows no better optimum: {found}. "
-        f"{advice}, or scale the features",
+        "precision_limited": f"rounding in float32 ended the fit before its optimum: {found}. "
+        f"{advice}, scale the features, or replace single values far beyond the others",
         "separable": "the classes are separable and there is no penalty, so the loss has no "
         "minimum: set C",
         "quasi_separable": "some samples are separable and there is no penalty, so the loss has "
