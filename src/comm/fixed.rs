@@ -14,7 +14,7 @@ const BITS: i32 = 61;
 /// The least exponent of a bound: smaller bounds, 0 among them, are as good.
 const LEAST: i32 = -400;
 
-/// The least e with `bound` < 2^e; at least [`LEAST`]. The bound must be finite and not negative.
+/// The least e with `bound` < 2^e; at least -400. The bound must be finite and not negative.
 pub fn exponent(bound: f64) -> i32 {
     let (mut e, mut power) = (LEAST, 2f64.powi(LEAST));
     if bound >= power {

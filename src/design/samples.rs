@@ -302,12 +302,13 @@ impl<'a> Samples<'a> {
         Ok(both)
     }
 
-    /// These samples with the columns of this rank of `comm`, which has all of their labels. A fit
-    /// of them is one of all ranks together. Cost: none; the columns are borrowed.
+    /// These samples with the columns of this rank of `comm`, which has all of their labels. A
+    /// [`fit`](fn@crate::fit) of them is one of all ranks together, and its model that of all columns.
+    /// Cost: none; the columns are borrowed.
     ///
     /// # Errors
     /// [`Error::Options`] if there are too few columns for so many ranks.
-    pub(crate) fn columns_of(&self, comm: &'a dyn Comm) -> Result<Samples<'a>> {
+    pub fn columns_of(&self, comm: &'a dyn Comm) -> Result<Samples<'a>> {
         Ok(Samples {
             x: self.x.columns_of(comm)?,
             labels: self.labels.clone(),

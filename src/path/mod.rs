@@ -222,6 +222,13 @@ pub(super) fn without_weightless(
 
 pub(super) fn check(splits: Splits, options: &PathOptions) -> Result<()> {
     options.check(splits.validation.is_some())?;
+    if splits.train.x().shard().is_some() {
+        return Err(Error::options(
+            "`optimizer`",
+            "samples whose columns several processes share",
+            "sgd, which can fit them, or samples with all columns",
+        ));
+    }
     let (n, d) = (splits.train.rows(), splits.train.features());
     if let Some(folds) = &options.folds {
         folds.check(n)?;
