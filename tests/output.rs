@@ -244,3 +244,12 @@ fn a_file_size_limit_is_reported() {
     );
     assert!(!stderr.contains(".partial"), "{stderr}");
 }
+
+#[test]
+fn a_fit_writes_nowhere_but_beside_its_output() {
+    let world = World::new();
+    let mut command = Command::new(FIT);
+    command.args([&["data", "--out", "run"], FAST].concat());
+    command.current_dir(world.0.path());
+    succeeds(&command.env("TMPDIR", "/nonexistent").output().unwrap());
+}

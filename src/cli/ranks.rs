@@ -53,7 +53,8 @@ fn join_launched(_: usize) -> Result<Option<&'static dyn Comm>> {
 /// Waits before an error of this process is printed, if another process is likely to print it and to
 /// end all of them: process 0 where all have the same error, or the one that `error` speaks of.
 pub fn let_others_report(error: Option<&Error>) {
-    let seconds = match (error, number(["OMPI_COMM_WORLD_RANK", "PMI_RANK"])) {
+    let rank = number(["OMPI_COMM_WORLD_RANK", "PMI_RANK"]);
+    let seconds = match (error, rank.filter(|_| cfg!(feature = "mpi"))) {
         (Some(Error::Rank { .. }), _) => 10,
         (_, None | Some(0)) => 0,
         // One after the other, if several have it.
@@ -79,7 +80,7 @@ pub fn refuse_others(comm: &dyn Comm, work: &str) -> Result<()> {
         Some(rank) => Err(Error::options(
             "processes",
             format!(
-                "other options, labels or versions of flowreg in process {rank} than in process 0"
+                "other options, labels, weights or version of flowreg in process {rank} than in process 0"
             ),
             "the same in all of them",
         )),
@@ -87,13 +88,16 @@ pub fn refuse_others(comm: &dyn Comm, work: &str) -> Result<()> {
 }
 
 /// Ends MPI at the end of a program, or with an error all of its processes.
+#[cfg(feature = "mpi")]
 pub fn end(code: u8) {
-    #[cfg(feature = "mpi")]
     if let Some(world) = WORLD.get() {
         match code {
             0 => world.finish(),
             _ => world.abort(code),
         }
     }
-    let _ = code;
 }
+
+/// Nothing: the processes of this build are runs of their own.
+#[cfg(not(feature = "mpi"))]
+pub fn end(_: u8) {}

@@ -57,10 +57,17 @@ pub(super) fn run(args: Args) -> Result<()> {
             &sources,
         )?),
     };
-    // Of a process that writes nothing; `demo` needs a place.
-    let own =
-        tempfile::tempdir().map_err(Error::io(Path::new("."), "create a temporary folder"))?;
-    let scratch = staging.as_ref().map_or(own.path(), Staging::dir);
+    // A process that writes no output needs a place for --demo.
+    let own = match &staging {
+        Some(_) => None,
+        None => {
+            let place = std::env::temp_dir();
+            let created = tempfile::tempdir();
+            Some(created.map_err(Error::io(&place, "create a folder"))?)
+        }
+    };
+    let own = own.as_ref().map(tempfile::TempDir::path);
+    let scratch = (staging.as_ref().map(Staging::dir).or(own)).expect("one of them");
     let pool = threads::pool(ranks::threads(args.threads))?;
     let data = pool.install(|| Data::open(&args, scratch))?;
     if let Optimize::Sgd(options) = &mut plan.how {
