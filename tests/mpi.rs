@@ -25,6 +25,8 @@ fn mpirun(processes: usize) -> Command {
         ("OMPI_MCA_rmaps_base_oversubscribe", "1"),
         ("OMPI_MCA_hwloc_base_binding_policy", "none"),
         ("OMPI_MCA_mpi_yield_when_idle", "1"),
+        // Containers may forbid one process to read the memory of another.
+        ("OMPI_MCA_btl_vader_single_copy_mechanism", "none"),
     ] {
         command.env(name, value);
     }
