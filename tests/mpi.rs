@@ -296,6 +296,17 @@ fn kill(pid: u32) {
     status.unwrap();
 }
 
+/// Whether the launcher, whose processes have ended, ends with success. That of Open MPI 4.1 may wait
+/// for ever for itself (once in 44 kills, with all processes dead); then it is killed.
+fn ends(mut launcher: Child) -> bool {
+    let began = Instant::now();
+    while launcher.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = launcher.kill();
+    bounded(launcher).status.success()
+}
+
 /// Waits until the file exists; false if the process ended before.
 fn appears(path: &Path, child: &mut Child) -> bool {
     let began = Instant::now();
@@ -350,15 +361,13 @@ fn a_killed_run_resumes_to_the_same_bytes() {
                 break;
             }
             kill(victims[random(victims.len())]);
-            let began = Instant::now();
-            let ended = bounded(child).status.success();
-            assert!(began.elapsed() < Duration::from_secs(20));
             for process in victims {
                 assert!(
                     !is_running(process),
-                    "process {process} outlived its launcher"
+                    "process {process} outlived another one"
                 );
             }
+            let ended = ends(child);
             if ended || data.path(out).exists() {
                 // It was killed after its end.
                 break;
@@ -371,14 +380,15 @@ fn a_killed_run_resumes_to_the_same_bytes() {
     }
 }
 
-/// Whether a process exists and is no zombie.
+/// Whether a process still exists after 20 seconds and is no zombie. (The launcher takes two to end the
+/// others.)
 fn is_running(pid: u32) -> bool {
     let state = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         stat.split_once(") ").map(|(_, rest)| rest.starts_with('Z'))
     };
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(5) {
+    while began.elapsed() < Duration::from_secs(20) {
         if state() != Some(false) {
             return false;
         }
