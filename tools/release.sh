@@ -2,7 +2,8 @@
 # The checks before a release that take too long for `.ci/run`: the benchmarks are built, every fuzz
 # target runs for a minute, the kernels' tests run under AddressSanitizer (x86-64 Linux), the Python
 # package is built from its source distribution and the crate from its package. `.ci/run` tests several
-# processes with Open MPI; here they run with MPICH. Needs what `.ci/run` needs, cargo-fuzz included. About 25 minutes on two cores after `.ci/run`.
+# processes with Open MPI; here they run with MPICH. Needs what `.ci/run` needs, cargo-fuzz included.
+# About 30 minutes on two cores after `.ci/run`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -9,8 +9,8 @@
 //! it (Demmel and Nguyen 2013, "Fast reproducible floating-point summation", round to a common
 //! unit, too; here bounds known in advance save their second pass).
 //!
-//! Everything else is a sum, too: [`gather`] adds vectors that are 0 outside of a rank's own
-//! place, [`max`] gathers, and [`agree`] counts the ranks that failed.
+//! Everything else is a sum, too: [`assemble`] and [`gather`] add vectors that are 0 outside of a
+//! rank's own place, [`max`] gathers, and [`agree`] gathers which ranks failed.
 
 pub mod fixed;
 #[cfg(feature = "mpi")]
@@ -36,12 +36,18 @@ pub trait Comm: Debug + Send + Sync {
     fn sum(&self, values: &mut [i64]);
 }
 
-/// Concatenates the values of all ranks, which have the same number of them.
-pub fn gather(comm: &dyn Comm, values: &[i64]) -> Vec<i64> {
-    let mut all = vec![0; comm.size() * values.len()];
-    all[comm.rank() * values.len()..][..values.len()].copy_from_slice(values);
+/// The vector of `len` values of which each rank has a part: `own`, from `first` on.
+pub fn assemble(comm: &dyn Comm, len: usize, first: usize, own: &[i64]) -> Vec<i64> {
+    let mut all = vec![0; len];
+    all[first..][..own.len()].copy_from_slice(own);
     comm.sum(&mut all);
     all
+}
+
+/// Concatenates the values of all ranks, which have the same number of them.
+pub fn gather(comm: &dyn Comm, values: &[i64]) -> Vec<i64> {
+    let len = values.len();
+    assemble(comm, comm.size() * len, comm.rank() * len, values)
 }
 
 /// Replaces each value, which must not be negative or NaN, by its largest on any rank.

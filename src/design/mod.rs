@@ -20,6 +20,9 @@
 //! [`Parameters`](crate::sgd::parameters::Parameters) (torch's f32 steps, mini-batches) and
 //! [`Problem`](crate::solver::problem::Problem) (f64, inner products, a preconditioner).
 //!
+//! Several processes may share the columns of X ([`crate::comm`]): [`Rows`](rows::Rows) knows which it
+//! has; K, logits, W and the scale of the features are then those of all columns.
+//!
 //! Planned extensions and where they belong:
 //!
 //! - rows of u8, f16 or bf16: [`Rows`](rows::Rows) stores them; `Gathered::load` in `dense.rs`,

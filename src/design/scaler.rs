@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::comm;
 use crate::design::rows::{Rows, Shard};
 use crate::design::samples::{OwnedSamples, Samples, try_with_capacity};
 use crate::error::{Error, Result};
@@ -144,11 +145,9 @@ impl Scaler {
     /// The scaler of all columns from those of each rank.
     pub(crate) fn of_ranks(&self, shard: Shard) -> Scaler {
         let of_all = |own: &[f64]| -> Vec<f64> {
-            let mut bits = vec![0; shard.features];
-            let places = &mut bits[shard.first..][..own.len()];
-            (places.iter_mut().zip(own)).for_each(|(bits, own)| *bits = own.to_bits() as i64);
-            shard.comm.sum(&mut bits);
-            bits.into_iter()
+            let bits: Vec<i64> = own.iter().map(|own| own.to_bits() as i64).collect();
+            let all = comm::assemble(shard.comm, shard.features, shard.first, &bits);
+            all.into_iter()
                 .map(|bits| f64::from_bits(bits as u64))
                 .collect()
         };
