@@ -58,7 +58,11 @@ proptest! {
         let mut options = PathOptions {
             optimizer: if lbfgs { Optimizer::Lbfgs } else { Optimizer::Newton },
             penalty: Penalty::Value(10f64.powi(exponent)),
-            standardize: if scaled { Standardize::Both } else { Standardize::None },
+            standardize: match (scaled, intercept) {
+                (false, _) => Standardize::None,
+                (true, true) => Standardize::Both,
+                (true, false) => Standardize::Scale,
+            },
             fit_intercept: intercept,
             ..PathOptions::default()
         };
