@@ -80,7 +80,7 @@ pub fn refuse_others(comm: &dyn Comm, work: &str) -> Result<()> {
         Some(rank) => Err(Error::options(
             "processes",
             format!(
-                "other options, labels, weights or version of flowreg in process {rank} than in process 0"
+                "other options, labels, weights, instruction set or version of flowreg in process {rank} than in process 0"
             ),
             "the same in all of them",
         )),

@@ -10,12 +10,16 @@
 //! Products are summed in f32 or f64 within a slab of columns, and in f64 over slabs. No copy of X is
 //! made. The bits do not depend on the number of threads.
 
+use std::ops::Range;
+
 use faer::linalg::matmul::matmul;
 use faer::traits::ComplexField;
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-use crate::design::rows::Rows;
+use crate::comm;
+use crate::comm::fixed::{Fixed, exponent};
+use crate::design::rows::{Rows, Shard, shard_slab};
 use crate::kernels::{Isa, columns, with_isa};
 use crate::linalg::vec::{Real, axpby, dot, subtract};
 use crate::threads::{Share, Work};
@@ -57,6 +61,10 @@ pub struct Centered<'a> {
     rest: Vec<f32>,
     scale: Vec<f64>,
     centred: bool,
+    /// Whether a mean is far from 0: see [`Centered::is_far`].
+    far: bool,
+    /// The largest |x_ik - μ_k| of each row on all ranks, if ranks share the columns.
+    largest: Option<Vec<f64>>,
 }
 
 impl<'a> Centered<'a> {
@@ -98,17 +106,18 @@ impl<'a> Centered<'a> {
     /// Whether the mean of a column exceeds its scale so far that f32 sums over uncentred rows would
     /// lose the differences between rows.
     pub fn is_far(&self) -> bool {
-        /// Largest mean, as a multiple of the scale.
-        const MAX_MEAN: f64 = 30.0;
-        let mut columns = self.mean.iter().zip(&self.scale);
-        columns.any(|(&mean, &scale)| f64::from(mean).abs() > MAX_MEAN * scale && scale > 0.0)
+        self.far
     }
 
     /// W μ, one value per output; the weight is c x d. The rounding error is about |W| |μ| times the
     /// machine epsilon of f64.
     pub fn shifts(&self, weight: &[f32]) -> Vec<f64> {
-        let rows = weight.chunks_exact(self.mean.len());
-        rows.map(|w| dot(w, &self.mean)).collect()
+        let d = self.mean.len();
+        self.x.sum_of_columns(weight.len() / d, |columns| {
+            let rows = weight.chunks_exact(d);
+            let of_row = |w: &[f32]| dot(&w[columns.clone()], &self.mean[columns.clone()]);
+            rows.map(of_row).collect()
+        })
     }
 
     /// `Zᵀ = W Xcᵀ`, c x n. Cost: 2ncd flop.
@@ -130,26 +139,19 @@ impl<'a> Centered<'a> {
     /// The logits of some rows, each c, in f64. Cost: 2cd flop a row.
     pub fn logits_of_rows(&self, weight: &[f32], rows: &[usize]) -> Vec<Vec<f64>> {
         let d = self.mean.len();
-        let of_row = |&i: &usize| {
-            let mut row = vec![0.0f64; d];
-            self.center(i, 0, &mut row);
-            let weights = weight.chunks_exact(d);
-            weights
-                .map(|w| {
-                    let mut sums = [0.0f64; 16];
-                    with_isa!(Isa::current(), || {
-                        for (w, x) in w.chunks(16).zip(row.chunks(16)) {
-                            for (sum, (&w, x)) in sums.iter_mut().zip(w.iter().zip(x)) {
-                                *sum += f64::from(w) * x;
-                            }
-                        }
-                    });
-                    sums.iter().sum()
-                })
-                .collect()
-        };
-        let work = Work::flop(4 * rows.len() * weight.len());
-        rows.par_iter().share(work).map(of_row).collect()
+        let c = weight.len() / d;
+        let values = self.x.sum_of_columns(rows.len() * c, |columns| {
+            let of_row = |&i: &usize| -> Vec<f64> {
+                let mut row = vec![0.0f64; columns.len()];
+                self.center(i, columns.start, &mut row);
+                let weights = weight.chunks_exact(d).map(|w| &w[columns.clone()]);
+                weights.map(|w| dot_of_lanes(w, &row)).collect()
+            };
+            let work = Work::flop(4 * rows.len() * c * columns.len());
+            let of_rows: Vec<Vec<f64>> = rows.par_iter().share(work).map(of_row).collect();
+            of_rows.concat()
+        });
+        values.chunks_exact(c).map(<[f64]>::to_vec).collect()
     }
 
     /// `Gᵀ Xc`, c x d; Gᵀ is c x n. Cost: 2ncd flop.
@@ -166,16 +168,21 @@ impl<'a> Centered<'a> {
     fn logits_in<T: Real + ComplexField>(&self, weight: &[T]) -> Vec<f64> {
         let (n, d) = (self.x.len(), self.mean.len());
         let c = weight.len() / d;
+        let units = self.x.shard().map(|shard| self.units(shard, weight));
+        let slab_width = match self.x.shard() {
+            Some(shard) => shard_slab(shard.features).min(SLAB),
+            None => SLAB,
+        };
         let weight = MatRef::from_row_major_slice(weight, c, d);
         let mut z = vec![0.0; c * n];
         let tasks = columns::blocks_of(&mut z, n, TASK_ROWS).share(product::<T>(c, n, d));
         tasks.for_each(|mut block| {
             let rows = block.range();
             let m = rows.len();
-            let mut slab = vec![T::default(); m * SLAB.min(d)];
+            let mut slab = vec![T::default(); m * slab_width.min(d)];
             let mut product = vec![T::default(); c * m];
-            for first in (0..d).step_by(SLAB) {
-                let width = SLAB.min(d - first);
+            for first in (0..d).step_by(slab_width) {
+                let width = slab_width.min(d - first);
                 let slab = &mut slab[..m * width];
                 for (i, to) in rows.clone().zip(slab.chunks_exact_mut(width)) {
                     self.center(i, first, to);
@@ -189,11 +196,49 @@ impl<'a> Centered<'a> {
                     Par::Seq,
                 );
                 for (j, product) in product.chunks_exact(m).enumerate() {
-                    add(product, block.row(j));
+                    match &units {
+                        None => add(product, block.row(j)),
+                        Some(units) => {
+                            let sums = block.row(j).iter_mut().zip(product);
+                            for (i, (sum, &value)) in rows.clone().zip(sums) {
+                                let multiple = units.of(j, i).multiple(value.into());
+                                let multiple = (sum.to_bits() as i64).wrapping_add(multiple);
+                                *sum = f64::from_bits(multiple as u64);
+                            }
+                        }
+                    }
                 }
             }
         });
+        if let (Some(units), Some(shard)) = (units, self.x.shard()) {
+            shard.comm.sum(bytemuck::cast_slice_mut(&mut z));
+            for (j, z) in z.chunks_exact_mut(n).enumerate() {
+                for (i, z) in z.iter_mut().enumerate() {
+                    *z = units.of(j, i).value(z.to_bits() as i64);
+                }
+            }
+        }
         z
+    }
+
+    /// The units in which ranks add logits: |z_ji| <= d · max_k |W_jk| · max_k |x_ik - μ_k|.
+    fn units<T: Real>(&self, shard: Shard, weight: &[T]) -> Units {
+        let larger = |most: f64, &w: &T| {
+            let w: f64 = w.into();
+            if w.abs() <= most { most } else { w.abs() }
+        };
+        let rows = weight.chunks_exact(self.mean.len());
+        let mut outputs: Vec<f64> = rows.map(|w| w.iter().fold(0.0, larger)).collect();
+        comm::max(shard.comm, &mut outputs);
+        let features = 1 + exponent(shard.features as f64);
+        let rows = self.largest.as_ref().expect("columns are shared");
+        Units {
+            outputs: outputs
+                .iter()
+                .map(|most| features + exponent(*most))
+                .collect(),
+            rows: rows.iter().map(|most| exponent(1.001 * most)).collect(),
+        }
     }
 
     fn adjoint_in<T: Real + ComplexField>(&self, g: &[T]) -> Vec<f64> {
@@ -240,13 +285,23 @@ impl<'a> Centered<'a> {
     /// The norm of each row of Xc whose columns are divided by `scale`; columns of scale 0 do not
     /// count. Cost: X is read once.
     pub fn row_norms(&self, scale: &[f64]) -> Vec<f64> {
-        let inverse: Vec<f64> = scale
+        let n = self.x.len();
+        let squares = self
+            .x
+            .sum_of_columns(n, |columns| self.row_squares(scale, columns));
+        squares.into_iter().map(f64::sqrt).collect()
+    }
+
+    /// The squares of [`Centered::row_norms`] of these columns alone.
+    fn row_squares(&self, scale: &[f64], columns: Range<usize>) -> Vec<f64> {
+        let inverse: Vec<f64> = scale[columns.clone()]
             .iter()
             .map(|s| if *s > 0.0 { 1.0 / s } else { 0.0 })
             .collect();
         const LANES: usize = 16;
-        let norm = |i: usize| {
-            let values = self.x.row(i).chunks(LANES).zip(self.mean.chunks(LANES));
+        let square = |i: usize| {
+            let (x, mean) = (&self.x.row(i)[columns.clone()], &self.mean[columns.clone()]);
+            let values = x.chunks(LANES).zip(mean.chunks(LANES));
             let values = values.zip(inverse.chunks(LANES));
             let mut sums = [0.0f64; LANES];
             with_isa!(Isa::current(), || {
@@ -259,11 +314,36 @@ impl<'a> Centered<'a> {
                     }
                 }
             });
-            sums.iter().sum::<f64>().sqrt()
+            sums.iter().sum::<f64>()
         };
         let rows = (0..self.x.len()).into_par_iter();
-        rows.share(pass(self.x)).map(norm).collect()
+        rows.share(pass(self.x)).map(square).collect()
     }
+}
+
+/// Exponents of the bounds of logits, by output and by row.
+struct Units {
+    outputs: Vec<i32>,
+    rows: Vec<i32>,
+}
+
+impl Units {
+    fn of(&self, output: usize, row: usize) -> Fixed {
+        Fixed::new(self.outputs[output] + self.rows[row])
+    }
+}
+
+/// Σ w x in sixteen sums.
+fn dot_of_lanes(w: &[f32], x: &[f64]) -> f64 {
+    let mut sums = [0.0f64; 16];
+    with_isa!(Isa::current(), || {
+        for (w, x) in w.chunks(16).zip(x.chunks(16)) {
+            for (sum, (&w, x)) in sums.iter_mut().zip(w.iter().zip(x)) {
+                *sum += f64::from(w) * x;
+            }
+        }
+    });
+    sums.iter().sum()
 }
 
 /// The work of a product of c x d values with n x d values, which are centred first.
@@ -333,6 +413,8 @@ fn moments<'a>(x: &'a Rows<'a>, centred: bool) -> Centered<'a> {
         rest: Vec::with_capacity(d),
         scale: Vec::with_capacity(d),
         centred,
+        far: false,
+        largest: None,
     };
     for ((sum, square), &origin) in sums.iter().zip(&squares).zip(origin) {
         let shift = if centred { sum / n as f64 } else { 0.0 };
@@ -345,7 +427,26 @@ fn moments<'a>(x: &'a Rows<'a>, centred: bool) -> Centered<'a> {
             .scale
             .push(((square / n as f64 - shift * shift).max(0.0) + rest * rest).sqrt());
     }
+    design.far = !x.all_ranks(!is_far(&design));
+    if let Some(shard) = x.shard() {
+        let larger = |most: f32, (x, mean): (&f32, &f32)| most.max((x - mean).abs());
+        let of_row =
+            |i: usize| -> f64 { x.row(i).iter().zip(&design.mean).fold(0.0, larger).into() };
+        let rows = (0..n).into_par_iter().share(pass(x));
+        let mut largest: Vec<f64> = rows.map(of_row).collect();
+        comm::max(shard.comm, &mut largest);
+        design.largest = Some(largest);
+    }
     design
+}
+
+/// Whether the mean of one of the own columns exceeds its scale so far that f32 sums over uncentred
+/// rows would lose the differences between rows.
+fn is_far(design: &Centered) -> bool {
+    /// Largest mean, as a multiple of the scale.
+    const MAX_MEAN: f64 = 30.0;
+    let mut columns = design.mean.iter().zip(&design.scale);
+    columns.any(|(&mean, &scale)| f64::from(mean).abs() > MAX_MEAN * scale && scale > 0.0)
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! The Gram matrix K = X Xᵀ in f64, centred or not, for the solver.
 
+use std::ops::Range;
+
 use faer::linalg::matmul::matmul;
 use rayon::prelude::*;
 
+use crate::comm;
 use crate::design::gram::Progress;
-use crate::design::gram_products::{Products, column_means, mirror, pass};
-use crate::design::rows::Rows;
+use crate::design::gram_products::{Products, Units, column_means, mirror, pass};
+use crate::design::rows::{Rows, Shard, shard_slab};
 use crate::error::Result;
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::gemm::{Gemm, lower_triangle};
@@ -71,14 +74,20 @@ impl GramF64 {
                 values: products.sums,
                 centred,
                 rows: n,
-                unrounded: f64::from(f32::EPSILON) / 4.0 * (n as f64 * x.features() as f64).sqrt(),
+                unrounded: f64::from(f32::EPSILON) / 4.0
+                    * (n as f64 * x.all_features() as f64).sqrt(),
             });
         }
         let Products {
             mut sums, values, ..
         } = products;
         drop(values);
-        add_products(x, deviation, centred, &mut sums, progress)?;
+        match x.shard() {
+            None => add_products(x, deviation, centred, &mut sums, progress)?,
+            Some(shard) => {
+                add_products_of_ranks(shard, x, deviation, centred, &mut sums, progress)?
+            }
+        }
         let work = pass(&sums);
         if !sums.par_iter().share(work).all(|sum| sum.is_finite()) {
             x.check_finite("x")?;
@@ -137,32 +146,83 @@ fn add_products(
 ) -> Result<()> {
     /// Number of columns of a slab.
     const SLAB: usize = 512;
+    let n = x.len();
+    each_slab(x, deviation, centred, SLAB, |slab, columns| {
+        let sums = faer::MatMut::from_row_major_slice_mut(sums, n, n);
+        let par = threads::par(Work::flop(2 * n * n * columns.len()));
+        lower_triangle(faer::Accum::Add, slab, sums, par);
+        progress(columns.end)
+    })
+}
+
+/// [`add_products`] of the columns of all ranks. The bits do not depend on the number of ranks.
+fn add_products_of_ranks(
+    shard: Shard,
+    x: &Rows,
+    deviation: Option<&[f64]>,
+    centred: bool,
+    sums: &mut [f64],
+    progress: Progress,
+) -> Result<()> {
+    let n = x.len();
+    let slab = shard_slab(shard.features);
+    let mut largest = vec![0.0f64; n];
+    each_slab(x, deviation, centred, slab, |slab, _| {
+        for (i, most) in largest.iter_mut().enumerate() {
+            let values = slab.row(i).iter();
+            *most = values.fold(*most, |most, value| value.abs().max(most));
+        }
+        Ok(())
+    })?;
+    comm::max(shard.comm, &mut largest);
+    let units = Units::of_rows(shard.features, &largest);
+    let computed = |i: usize| i + 1;
+    let mut products = x.agree(try_zeros(n, n))?;
+    let own = each_slab(x, deviation, centred, slab, |slab, columns| {
+        let to = faer::MatMut::from_row_major_slice_mut(&mut products, n, n);
+        let par = threads::par(Work::flop(2 * n * n * columns.len()));
+        lower_triangle(faer::Accum::Replace, slab, to, par);
+        units.add_slab(sums, &products, n, &computed);
+        progress(columns.end)
+    });
+    x.agree(own)?;
+    units.reduce(sums, n, &computed, shard.comm);
+    Ok(())
+}
+
+/// Calls `work` with each slab of columns, centred if `centred` and over `deviation`, and its columns.
+fn each_slab(
+    x: &Rows,
+    deviation: Option<&[f64]>,
+    centred: bool,
+    slab: usize,
+    mut work: impl FnMut(faer::MatRef<f64>, Range<usize>) -> Result<()>,
+) -> Result<()> {
     let (n, d) = (x.len(), x.features());
-    let (mut mean, mut slab) = (Vec::new(), vec![0.0; n * SLAB.min(d)]);
-    for first in (0..d).step_by(SLAB) {
-        let columns = first..(first + SLAB).min(d);
+    let (mut mean, mut values) = (Vec::new(), vec![0.0; n * slab.min(d)]);
+    for first in (0..d).step_by(slab) {
+        let columns = first..(first + slab).min(d);
         let width = columns.len();
         column_means(x, None, columns.clone(), &mut mean);
         if !centred {
             mean.fill(0.0);
         }
-        let slab = &mut slab[..n * width];
-        let work = pass(slab);
-        (slab.par_chunks_exact_mut(width).share(work).enumerate()).for_each(|(i, slab)| {
+        let values = &mut values[..n * width];
+        let pass = pass(values);
+        (values.par_chunks_exact_mut(width).share(pass).enumerate()).for_each(|(i, values)| {
             with_isa!(Isa::current(), || {
-                subtract(&x.row(i)[columns.clone()], &mean, slab);
+                subtract(&x.row(i)[columns.clone()], &mean, values);
                 if let Some(deviation) = deviation {
-                    for (to, deviation) in slab.iter_mut().zip(&deviation[columns.clone()]) {
+                    for (to, deviation) in values.iter_mut().zip(&deviation[columns.clone()]) {
                         *to /= deviation;
                     }
                 }
             });
         });
-        let slab = faer::MatRef::from_row_major_slice(slab, n, width);
-        let sums = faer::MatMut::from_row_major_slice_mut(sums, n, n);
-        let par = threads::par(Work::flop(2 * n * n * columns.len()));
-        lower_triangle(faer::Accum::Add, slab, sums, par);
-        progress(columns.end)?;
+        work(
+            faer::MatRef::from_row_major_slice(values, n, width),
+            columns,
+        )?;
     }
     Ok(())
 }

@@ -62,7 +62,8 @@ impl Products<'_> {
                 self.values.fill(f32::INFINITY);
                 return Ok((parts.rows, parts.columns));
             }
-            units.reduce(&mut self.sums, &mut parts, n, &computed, shard.comm);
+            units.reduce(&mut self.sums, n, &computed, shard.comm);
+            units.reduce_parts(&mut parts, shard.comm);
         }
         let work = pass(&self.sums);
         let both = (self.values.par_chunks_exact_mut(n)).zip(self.sums.par_chunks_exact(n));
@@ -296,7 +297,7 @@ impl Parts {
 /// The units of sums that ranks add: see [`fixed`](crate::comm::fixed). With |x_ik - μ_k| <= b_i for
 /// all features k, the slabs' products of rows i and j add up to at most d b_i b_j. The entries of
 /// `sums` are multiples of a unit, as the bits of f64, until they are reduced.
-struct Units {
+pub(super) struct Units {
     /// 2^61 over the bound's parts that belong to d and to the row.
     up_rows: Vec<f64>,
     up_columns: Vec<f64>,
@@ -335,14 +336,23 @@ impl Units {
             });
         }
         comm::max(shard.comm, &mut largest);
-        // f32 rounded the differences, and products will be.
-        let exponents: Vec<i32> = largest.iter().map(|most| exponent(1.001 * most)).collect();
-        let columns = exponents[..x.len()].to_vec();
-        let rows = match y {
-            Some(_) => exponents[x.len()..][..rows_of_y].to_vec(),
-            None => columns.clone(),
-        };
-        let features = 1 + exponent(shard.features as f64);
+        // f32 rounded the differences, and will round the products.
+        largest.iter_mut().for_each(|most| *most *= 1.001);
+        let (of_x, rest) = largest.split_at(x.len());
+        let (of_y, of_mean) = rest.split_at(rows_of_y);
+        let of_y = if y.is_some() { of_y } else { of_x };
+        Units::of(shard.features, of_y, of_x, of_mean[0])
+    }
+
+    /// For products of rows with one another, whose values are at most `largest`.
+    pub(super) fn of_rows(features: usize, largest: &[f64]) -> Units {
+        Units::of(features, largest, largest, 0.0)
+    }
+
+    fn of(features: usize, rows: &[f64], columns: &[f64], mean: f64) -> Units {
+        let exponents = |largest: &[f64]| largest.iter().map(|most| exponent(*most)).collect();
+        let (rows, columns): (Vec<i32>, Vec<i32>) = (exponents(rows), exponents(columns));
+        let features = 1 + exponent(features as f64);
         Units {
             up_rows: (rows.iter())
                 .map(|e| 2f64.powi(61 - features - e))
@@ -351,15 +361,15 @@ impl Units {
             features,
             rows,
             columns,
-            mean: exponents[x.len() + rows_of_y],
+            mean: exponent(mean),
         }
     }
 
     /// Adds the products of a slab. Returns whether they are finite.
-    fn add_slab(
+    pub(super) fn add_slab<T: Copy + Sync + Into<f64>>(
         &self,
         sums: &mut [f64],
-        values: &[f32],
+        values: &[T],
         n: usize,
         computed: &(impl Fn(usize) -> usize + Sync),
     ) -> bool {
@@ -377,8 +387,9 @@ impl Units {
                         .zip(values.iter().zip(&self.up_columns));
                     let mut finite = true;
                     for (sum, (&value, &up_column)) in used {
+                        let value: f64 = value.into();
                         finite &= value.is_finite();
-                        let multiple = f64::from(value) * up * up_column;
+                        let multiple = value * up * up_column;
                         *sum = sum.wrapping_add(multiple.round_ties_even() as i64);
                     }
                     finite
@@ -402,10 +413,9 @@ impl Units {
     }
 
     /// Adds the sums of all ranks, and makes them floats.
-    fn reduce(
+    pub(super) fn reduce(
         &self,
         sums: &mut [f64],
-        parts: &mut Parts,
         n: usize,
         computed: &(impl Fn(usize) -> usize + Sync),
         comm: &dyn Comm,
@@ -419,6 +429,10 @@ impl Units {
                 *sum = (sum.to_bits() as i64) as f64 / up / up_column;
             });
         });
+    }
+
+    /// Adds the parts of all ranks, and makes them floats.
+    fn reduce_parts(&self, parts: &mut Parts, comm: &dyn Comm) {
         let mut bits: Vec<i64> = parts.values().map(|sum| sum.to_bits() as i64).collect();
         comm.sum(&mut bits);
         for ((sum, bits), unit) in parts.values().zip(bits).zip(self.of_parts()) {

@@ -279,6 +279,40 @@ impl<'a> Rows<'a> {
         squares.into_iter().fold(0.0, f64::max)
     }
 
+    /// The sum of `of_columns` over the columns of all ranks, `len` values: of all columns at once for a
+    /// single process, else of each slab, added in the order of the slabs. The bits do not depend on
+    /// the number of ranks. Traffic: `len` numbers for each of at most 64 slabs (more for over 65,536
+    /// columns).
+    pub(crate) fn sum_of_columns(
+        &self,
+        len: usize,
+        of_columns: impl Fn(Range<usize>) -> Vec<f64>,
+    ) -> Vec<f64> {
+        let Some(shard) = self.shard else {
+            return of_columns(0..self.features);
+        };
+        let slab = shard_slab(shard.features);
+        let mut bits = vec![0i64; shard.features.div_ceil(slab) * len];
+        for first in (0..self.features).step_by(slab) {
+            let values = of_columns(first..(first + slab).min(self.features));
+            let place = (shard.first + first) / slab * len;
+            let places = bits[place..][..len].iter_mut().zip(values);
+            places.for_each(|(bits, value)| *bits = value.to_bits() as i64);
+        }
+        shard.comm.sum(&mut bits);
+        let mut sums = vec![0.0; len];
+        for of_slab in bits.chunks_exact(len) {
+            let values = sums.iter_mut().zip(of_slab);
+            values.for_each(|(sum, &bits)| *sum += f64::from_bits(bits as u64));
+        }
+        sums
+    }
+
+    /// Whether `here` holds on every rank.
+    pub(crate) fn all_ranks(&self, here: bool) -> bool {
+        self.shard.map_or(here, |shard| comm::all(shard.comm, here))
+    }
+
     /// The largest |x| of each row, on all ranks. Cost: X is read once.
     pub(crate) fn largest_values(&self) -> Vec<f64> {
         let rows = (0..self.len()).into_par_iter();

@@ -51,8 +51,10 @@ impl Splits<'_> {
 
     /// Refuse features that are not usable, in the pool that the caller stands in.
     pub(crate) fn check_usable(self) -> Result<()> {
-        self.train.x().check_usable("x")?;
-        (self.validation).map_or(Ok(()), |rows| rows.x().check_usable("validation x"))
+        let x = self.train.x();
+        x.agree(x.check_usable("x").and_then(|()| {
+            (self.validation).map_or(Ok(()), |rows| rows.x().check_usable("validation x"))
+        }))
     }
 
     /// Refuse validation rows of another shape.

@@ -34,7 +34,7 @@ impl<S: Problem> PathSolver<'_, '_, S> {
     /// Whether products with X in f64 cost a few milliseconds at most.
     pub(super) fn is_small(&self, risk: &Risk) -> bool {
         let x = self.design.x();
-        let products = 2.0 * x.len() as f64 * x.features() as f64;
+        let products = 2.0 * x.len() as f64 * x.all_features() as f64;
         products * risk.outputs() as f64 <= SMALL
     }
 
@@ -68,7 +68,11 @@ impl<S: Problem> PathSolver<'_, '_, S> {
         };
         let all = of_all_classes(&point, risk, classes, lowest);
         let bias = all.b.iter().map(|&b| b as f32).collect();
-        Model::new(all.w.clone(), bias).expect("the shape of the data")
+        let model = Model::new(all.w.clone(), bias).expect("the shape of the data");
+        match self.design.x().shard() {
+            Some(shard) => model.of_ranks(shard),
+            None => model,
+        }
     }
 
     /// The certified model of the point. `weight` is the weight of the point if it was computed

@@ -23,6 +23,8 @@ mod cv;
 mod grid;
 pub mod options;
 mod path_solver;
+#[cfg(test)]
+mod ranks_tests;
 mod record;
 mod select;
 
@@ -34,7 +36,7 @@ use crate::design::samples::{Samples, Splits};
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Fingerprint;
 use crate::kernels::Isa;
-use crate::linalg::gemm::Gemm;
+use crate::linalg::gemm::{Backend, Gemm};
 use crate::loss::weights::SampleWeights;
 use crate::model::{Logits, Model};
 use crate::path::record::SolveLog;
@@ -44,7 +46,7 @@ use crate::threads;
 use crate::threads::Work;
 use options::l2_of_c;
 pub use options::{Emit, Fold, FoldRows, Folds, Optimizer, PathOptions, Penalty};
-use path_solver::{choose, fit_on_problem};
+use path_solver::{choose, choose_for, fit_on_problem};
 use select::choice;
 
 /// The result of [`fit_path`].
@@ -137,9 +139,17 @@ fn fit_splits(splits: Splits, options: &PathOptions, observer: &mut Observer) ->
     threads::run(options.threads, length(splits), || {
         splits.check_usable()?;
         let threads = threads::current();
-        let gemm = Gemm::new(options.backend, threads);
+        let shard = splits.train.x().shard();
+        // Only its own kernels give each element the same bits in any part of a product.
+        let backend = if shard.is_some() {
+            Backend::Own
+        } else {
+            options.backend
+        };
+        let gemm = Gemm::new(backend, threads);
         let checkpoints = options.checkpoints.as_ref();
-        let mut log = SolveLog::new(checkpoints, || fingerprint(splits, options))?;
+        let writes = shard.is_none_or(|shard| shard.comm.rank() == 0);
+        let mut log = SolveLog::new(checkpoints, writes, || fingerprint(splits, options))?;
         if let Some(steps) = log.resumed() {
             observer.tell(Event::Resumed { done: steps });
         }
@@ -222,14 +232,14 @@ pub(super) fn without_weightless(
 
 pub(super) fn check(splits: Splits, options: &PathOptions) -> Result<()> {
     options.check(splits.validation.is_some())?;
-    if splits.train.x().shard().is_some() {
+    if splits.train.x().shard().is_some() && splits.validation.is_some() {
         return Err(Error::options(
-            "`optimizer`",
-            "samples whose columns several processes share",
-            "sgd, which can fit them, or samples with all columns",
+            "`validation`",
+            "validation rows, with several processes",
+            "`folds`, which need no product with the columns of all processes, or one process",
         ));
     }
-    let (n, d) = (splits.train.rows(), splits.train.features());
+    let (n, d) = (splits.train.rows(), splits.train.x().all_features());
     if let Some(folds) = &options.folds {
         folds.check(n)?;
     }
@@ -255,7 +265,7 @@ pub(super) fn check(splits: Splits, options: &PathOptions) -> Result<()> {
 fn check_start(start: &Model, train: &Samples) -> Result<()> {
     let shape = |features: usize, classes: usize| format!("{features} features, {classes} classes");
     let found = shape(start.weight().cols(), start.classes());
-    let expected = shape(train.features(), train.classes());
+    let expected = shape(train.x().all_features(), train.classes());
     if found != expected {
         let expected = format!("{expected}, as the training rows have");
         return Err(Error::shape("start", found, expected));
@@ -273,7 +283,7 @@ fn check_start(start: &Model, train: &Samples) -> Result<()> {
 /// number of threads is not one of them. The instruction set is, as faer's f64 products depend on it.
 pub(super) fn fingerprint(splits: Splits, options: &PathOptions) -> Result<Fingerprint> {
     let (n, d) = (splits.train.rows(), splits.train.features());
-    let mut engine = choose(n, d, options.engine)?.to_string();
+    let mut engine = choose_for(splits.train.x(), options.engine)?.to_string();
     if let (true, Some(validation)) = (options.refit_all, splits.validation) {
         let refit = choose(n + validation.rows(), d, options.engine)?;
         engine += &format!(", `refit_all` all {refit}");

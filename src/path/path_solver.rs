@@ -6,6 +6,7 @@ use super::select::{best, choice};
 use crate::design::centered::Centered;
 use crate::design::gram_f64::GramF64;
 use crate::design::plan::{EngineChoice, EngineKind, available_memory};
+use crate::design::rows::Rows;
 use crate::design::samples::{Samples, Splits};
 use crate::design::scaler::{Scaler, Standardize};
 use crate::error::{Error, Result};
@@ -37,7 +38,7 @@ pub(super) fn fit_on_problem(
     observer: &mut Observer,
 ) -> Result<PathFit> {
     let x = splits.train.x();
-    let mut engine = choose(x.len(), x.features(), options.engine)?;
+    let mut engine = x.agree(choose_for(x, options.engine))?;
     observer.tell(Event::Engine(engine));
     let weights = options.weighting.resolve(splits.train, None)?;
     let design = if options.fit_intercept {
@@ -67,7 +68,9 @@ pub(super) fn fit_on_problem(
     if engine == EngineKind::Gram {
         match GramF64::new(x, scale, options.fit_intercept, gemm, &mut columns) {
             // The primal engine handles products that overflow in K.
-            Err(Error::Memory { .. }) if options.engine == EngineChoice::Auto => {
+            Err(Error::Memory { .. })
+                if options.engine == EngineChoice::Auto && x.shard().is_none() =>
+            {
                 engine = EngineKind::Primal
             }
             gram => {
@@ -128,6 +131,22 @@ pub(super) fn deviation(
             Some(scaler.deviation().to_vec())
         }
     })
+}
+
+/// [`choose`] for these rows; ranks that share the columns have the Gram engine only.
+pub(super) fn choose_for(x: &Rows, choice: EngineChoice) -> Result<EngineKind> {
+    let (n, d) = (x.len(), x.all_features());
+    match (x.shard(), choice) {
+        (None, choice) => choose(n, d, choice),
+        (Some(_), EngineChoice::Auto | EngineChoice::Gram) if n <= d => {
+            choose(n, d, EngineChoice::Gram)
+        }
+        (Some(_), _) => Err(Error::options(
+            "`engine`",
+            format!("primal for {n} rows of {d} features, with several processes"),
+            "gram and fewer rows than features, or one process",
+        )),
+    }
 }
 
 /// The engine of a fit of n rows and d features: Gram coordinates if n <= d and their matrices fit
@@ -288,8 +307,10 @@ impl<'a, S: Problem> PathSolver<'a, '_, S> {
         // A checkpoint in which every solve has ended is never saved, so one without a solution
         // does not belong to this fit.
         let solution = solution.ok_or_else(|| self.log.foreign())?;
+        // Ranks choose by folds alone, which need no model.
         let weight = solution
             .model
+            .filter(|_| self.design.x().shard().is_none())
             .map(|model| model.weight().as_slice().to_vec());
         let certified = self.certify(risk, &solution.point, (l2, report), weight)?;
         Ok(PathFit {
@@ -316,7 +337,7 @@ impl<'a, S: Problem> PathSolver<'a, '_, S> {
     }
 
     pub(super) fn gram_is_possible(&self) -> bool {
-        let (n, d) = (self.design.x().len(), self.design.x().features());
+        let (n, d) = (self.design.x().len(), self.design.x().all_features());
         n <= d && choose(n, d, EngineChoice::Gram).is_ok()
     }
 
@@ -420,8 +441,16 @@ impl<'a, S: Problem> PathSolver<'a, '_, S> {
         let Some(model) = &self.options.start else {
             return Ok(origin);
         };
-        let d = self.design.x().features();
-        let weight = model.weight().as_slice().to_vec();
+        let x = self.design.x();
+        let d = x.features();
+        let weight = match x.shard() {
+            Some(shard) => model
+                .columns(shard.first..shard.first + d)
+                .weight()
+                .as_slice()
+                .to_vec(),
+            None => model.weight().as_slice().to_vec(),
+        };
         let weight = risk.rows_of_present(weight, d);
         let bias = risk.rows_of_present(model.bias().to_vec(), 1);
         let (w, shifts) = self.problem.coordinates(&weight, self.design)?;

@@ -67,6 +67,7 @@ impl SolveLog {
     /// As [`Saver::open`], and those of `fingerprint`.
     pub fn new(
         checkpoints: Option<&Checkpoints>,
+        writes: bool,
         fingerprint: impl FnOnce() -> Result<Fingerprint>,
     ) -> Result<SolveLog> {
         let mut log = SolveLog {
@@ -81,6 +82,9 @@ impl SolveLog {
             return Ok(log);
         };
         let mut saver = Saver::new(checkpoints.clone(), fingerprint()?, "steps");
+        if !writes {
+            saver = saver.reading_only();
+        }
         if let Some(mut saved) = saver.open()? {
             let mut state = LogState::default();
             saved.put(state.fields())?;

@@ -383,16 +383,3 @@ fn the_traffic_of_a_fit_is_that_of_its_formula() {
         }
     }
 }
-
-#[test]
-fn a_converged_fit_refuses_columns_that_ranks_share() {
-    let x = random_values(6 * 200, 2);
-    let errors = on_ranks(2, |comm| {
-        let samples = Samples::from_labels(&x, 200, &[0, 1, 0, 1, 0, 1], 2).unwrap();
-        let own = samples.columns_of(comm).unwrap();
-        crate::fit_path(&own, &crate::PathOptions::default(), &mut |_| {}).unwrap_err()
-    });
-    for error in errors {
-        assert!(error.to_string().contains("sgd"), "{error}");
-    }
-}

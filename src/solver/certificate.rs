@@ -19,6 +19,8 @@
 //! this bound useless, though it hardly changes F. The gap is then F less the dual objective at the
 //! logits of the solver's own point, which are not rounded ([`Certifier::dual`]).
 
+use std::ops::Range;
+
 use crate::design::centered::{Centered, Precision};
 use crate::linalg::vec::dot;
 use crate::loss::risk::{Eval, Risk};
@@ -190,27 +192,37 @@ impl Certifier<'_> {
     /// Bound of the rounding in W μ (length c).
     fn rounding_of_shifts(&self, weight: &[f32]) -> Vec<f64> {
         let mean = self.design.mean();
-        let size = |w: &[f32]| -> f64 {
-            let products = w.iter().zip(mean);
-            products
-                .map(|(&w, &mean)| (f64::from(w) * f64::from(mean)).abs())
-                .sum()
-        };
-        let rows = weight.chunks_exact(mean.len());
-        rows.map(|w| 2.0 * f64::EPSILON * size(w)).collect()
+        self.of_outputs(weight, |_, w, columns| {
+            let products = w.iter().zip(&mean[columns]);
+            let size = products.map(|(&w, &mean)| (f64::from(w) * f64::from(mean)).abs());
+            2.0 * f64::EPSILON * size.sum::<f64>()
+        })
     }
 
     /// |Wσ|².
     fn square(&self, weight: &[f32]) -> f64 {
-        let Some(deviation) = self.deviation else {
-            return dot(weight, weight);
-        };
-        let rows = weight.chunks_exact(deviation.len());
-        let square = |w: &[f32]| -> f64 {
-            let values = w.iter().zip(deviation);
-            values.map(|(&w, s)| (f64::from(w) * s).powi(2)).sum()
-        };
-        rows.map(square).sum()
+        let squares = self.of_outputs(weight, |_, w, columns| match self.deviation {
+            None => dot(w, w),
+            Some(deviation) => {
+                let values = w.iter().zip(&deviation[columns]);
+                values.map(|(&w, s)| (f64::from(w) * s).powi(2)).sum()
+            }
+        });
+        squares.iter().sum()
+    }
+
+    /// A sum over columns for each output: `of` gets the output, its part of the weight and the columns.
+    fn of_outputs(
+        &self,
+        weight: &[f32],
+        of: impl Fn(usize, &[f32], Range<usize>) -> f64,
+    ) -> Vec<f64> {
+        let d = self.design.mean().len();
+        self.design.x().sum_of_columns(weight.len() / d, |columns| {
+            let rows = weight.chunks_exact(d).enumerate();
+            rows.map(|(j, w)| of(j, &w[columns.clone()], columns.clone()))
+                .collect()
+        })
     }
 
     /// |Gᵀ Xc/σ + l2 Wσ| and a bound of its rounding.
@@ -224,19 +236,21 @@ impl Certifier<'_> {
         let d = self.design.mean().len();
         let n = self.design.x().len();
         let sigma = |k: usize| self.deviation.map_or(1.0, |s| s[k]);
-        let rows = adjoint.chunks_exact(d).zip(weight.chunks_exact(d));
-        let square = |(adjoint, w): (&[f64], &[f32])| -> f64 {
-            let values = adjoint.iter().zip(w).enumerate();
+        let squares = self.of_outputs(weight, |j, w, columns| {
+            let values = adjoint[j * d..][..d][columns.clone()].iter().zip(w);
             let value = |(k, (a, &w)): (usize, (&f64, &f32))| {
                 (a / sigma(k) + self.l2 * f64::from(w) * sigma(k)).powi(2)
             };
-            values.map(value).sum()
-        };
-        let square: f64 = rows.map(square).sum();
+            columns.zip(values).map(value).sum()
+        });
+        let square: f64 = squares.iter().sum();
         // Of column k of Gᵀ Xc: u √k |G| times that column's norm.
-        let columns = self.design.scale().iter().enumerate();
-        let of_columns: f64 = columns.map(|(k, s)| (s / sigma(k)).powi(2)).sum();
-        let rounding = precision.rounding() * (dot(g, g) * n as f64 * of_columns).sqrt();
+        let scale = self.design.scale();
+        let of_columns = self.design.x().sum_of_columns(1, |columns| {
+            let values = columns.map(|k| (scale[k] / sigma(k)).powi(2));
+            vec![values.sum()]
+        });
+        let rounding = precision.rounding() * (dot(g, g) * n as f64 * of_columns[0]).sqrt();
         (square.sqrt(), rounding)
     }
 
@@ -253,7 +267,7 @@ impl Certifier<'_> {
         /// Rows looked at, and how much worse others may be.
         const ROWS: usize = 16;
         const WORSE: f64 = 8.0;
-        let (n, d) = (self.design.x().len(), self.design.mean().len());
+        let (n, d) = (self.design.x().len(), self.design.x().all_features());
         // With every column brought to a mean square of 1 the bound does not know its units.
         let scale = self.design.scale();
         let norms = match precision {
@@ -261,14 +275,11 @@ impl Certifier<'_> {
             // As large as they can be: in f64 that is small enough.
             Precision::Double => vec![(n as f64 * d as f64).sqrt(); n],
         };
-        let rows = weight.chunks_exact(d);
-        let weights: Vec<f64> = rows
-            .map(|w| {
-                let values = w.iter().zip(scale);
-                let square: f64 = values.map(|(&w, s)| (f64::from(w) * s).powi(2)).sum();
-                square.sqrt()
-            })
-            .collect();
+        let weights = self.of_outputs(weight, |_, w, columns| {
+            let values = w.iter().zip(&scale[columns]);
+            values.map(|(&w, s)| (f64::from(w) * s).powi(2)).sum()
+        });
+        let weights: Vec<f64> = weights.into_iter().map(f64::sqrt).collect();
         let largest = weights.iter().copied().fold(0.0, f64::max);
         let unit = match precision {
             Precision::Double => precision.rounding(),

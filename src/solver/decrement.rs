@@ -29,9 +29,14 @@ pub(crate) struct Decrement {
 /// Share of the largest change of margins below which a change is rounding.
 const TIED: f64 = 1e-9;
 
-/// The Newton decrement at `logits` (c x n, the bias included); `None` if the Hessian is too large.
+/// The Newton decrement at `logits` (c x n, the bias included); `None` if the Hessian is too large, or
+/// if ranks share the columns.
 /// Cost: about 2n c² (d + 1)² flop.
 pub(crate) fn decrement(design: &Centered, risk: &Risk, logits: &[f64]) -> Option<Decrement> {
+    if design.x().shard().is_some() {
+        // The Hessian needs all columns.
+        return None;
+    }
     let (n, d, c) = (design.x().len(), design.mean().len(), risk.outputs());
     // A column of ones for the bias, if there is one.
     let m = d + usize::from(risk.has_bias());

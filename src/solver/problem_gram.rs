@@ -507,11 +507,16 @@ impl Problem for GramProblem<'_> {
         {
             let share = vec![1.0 / rows.len() as f64; rows.len()];
             let mean = design.adjoint(&self.of_all_rows(&share), Precision::Double);
-            let of_outputs = weight.chunks_exact(mean.len());
-            for (shift, weight) in shifts.iter_mut().zip(of_outputs) {
-                let products = weight.iter().zip(&mean);
-                *shift += products.map(|(&w, mean)| f64::from(w) * mean).sum::<f64>();
-            }
+            let d = mean.len();
+            let products = design.x().sum_of_columns(shifts.len(), |columns| {
+                let mean = &mean[columns.clone()];
+                let of_output = |w: &[f32]| -> f64 {
+                    let products = w[columns.clone()].iter().zip(mean);
+                    products.map(|(&w, mean)| f64::from(w) * mean).sum()
+                };
+                weight.chunks_exact(d).map(of_output).collect()
+            });
+            axpby(1.0, &products, 1.0, &mut shifts);
         }
         shifts
     }

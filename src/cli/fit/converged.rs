@@ -199,7 +199,8 @@ fn path(text: &str) -> std::result::Result<Penalty, String> {
 /// Prints the forecast of a long fit: time and memory of K (n <= d) or of the moments XᵀX. They are
 /// computed once for all folds, and once more for each fold if K is scaled per fold.
 pub fn forecast(splits: Splits, options: &PathOptions, threads: usize) {
-    let (n, d) = (splits.train.rows() as f64, splits.train.features() as f64);
+    let x = splits.train.x();
+    let (n, d) = (x.len() as f64, x.all_features() as f64);
     let scales = matches!(options.standardize, Standardize::Scale | Standardize::Both);
     let folds = match &options.folds {
         Some(folds) if scales && n <= d => folds.count(),

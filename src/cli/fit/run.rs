@@ -242,13 +242,13 @@ fn own_columns<'a>(
 
 /// Refuses what several processes cannot fit.
 fn refuse_with_ranks(args: &Args) -> Result<()> {
-    if args.optimizer == "sgd" {
+    if args.optimizer == "sgd" || (args.val_split.is_none() && args.x_val.is_none()) {
         return Ok(());
     }
     Err(Error::Options {
         option: "--optimizer",
-        found: format!("{} under mpirun", args.optimizer),
-        expected: "sgd, which several processes can fit, or a start without mpirun".to_string(),
+        found: format!("{} with validation rows, under mpirun", args.optimizer),
+        expected: "sgd, or --cv instead of validation rows, or a start without mpirun".to_string(),
     })
 }
 
@@ -405,8 +405,13 @@ impl Plan {
             },
             Optimize::Converge(_) => None,
         };
+        // Products in f64 depend on the instruction set; those of SGD's kernels do not.
+        let isa = match &self.how {
+            Optimize::Sgd(_) => String::new(),
+            Optimize::Converge(_) => Isa::current().to_string(),
+        };
         let (version, source) = (env!("CARGO_PKG_VERSION"), &data.source);
-        format!("{version} {args:?} {source} {samples:?} {weights:?} {start:?}")
+        format!("{version} {isa} {args:?} {source} {samples:?} {weights:?} {start:?}")
     }
 
     /// Leaves the coordinates of every epoch, which become the trajectory, to process 0.
