@@ -55,6 +55,56 @@ impl Fixed {
     }
 }
 
+/// [`Fixed`] of the elements of a matrix whose bounds are products: 2^(rows[i] + columns[j]).
+#[derive(Clone, Debug)]
+pub struct Units {
+    up: (Vec<f64>, Vec<f64>),
+    down: (Vec<f64>, Vec<f64>),
+}
+
+impl Units {
+    /// The units for these exponents of rows and columns.
+    pub fn new(rows: Vec<i32>, columns: impl Iterator<Item = i32>) -> Units {
+        let columns: Vec<i32> = columns.collect();
+        let powers = |exponents: &[i32], sign: i32, add: i32| -> Vec<f64> {
+            let power = |e: &i32| 2f64.powi(sign * e + add);
+            exponents.iter().map(power).collect()
+        };
+        Units {
+            up: (powers(&rows, -1, BITS), powers(&columns, -1, 0)),
+            down: (powers(&rows, 1, -BITS), powers(&columns, 1, 0)),
+        }
+    }
+
+    /// Adds the multiples of the values of row `i` from column `first` on to `sums`. Returns whether they
+    /// are finite.
+    #[inline(always)]
+    pub fn add<T: Copy + Into<f64>>(
+        &self,
+        i: usize,
+        first: usize,
+        values: &[T],
+        sums: &mut [i64],
+    ) -> bool {
+        let up = self.up.0[i];
+        let mut finite = true;
+        let columns = self.up.1[first..].iter();
+        for ((sum, &value), &of_column) in sums.iter_mut().zip(values).zip(columns) {
+            let value: f64 = value.into();
+            finite &= value.is_finite();
+            let multiple = (value * up * of_column).round_ties_even();
+            *sum = sum.wrapping_add(multiple as i64);
+        }
+        finite
+    }
+
+    /// The value of a multiple in row `i` and column `j`, rounded to f64.
+    #[inline(always)]
+    pub fn value(&self, i: usize, j: usize, multiple: i64) -> f64 {
+        multiple as f64 * self.down.0[i] * self.down.1[j]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

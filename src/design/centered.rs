@@ -12,6 +12,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use faer::linalg::matmul::matmul;
 use faer::traits::ComplexField;
@@ -19,9 +20,9 @@ use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use crate::comm;
-use crate::comm::fixed::{Fixed, exponent};
+use crate::comm::fixed::{Units, exponent};
 use crate::comm::rows::RowShard;
-use crate::design::rows::{Rows, Shard, largest_of_columns, shard_slab};
+use crate::design::rows::{Rows, Shard, norms_of_ranks, shard_slab};
 use crate::kernels::{Isa, columns, with_isa};
 use crate::linalg::vec::{Real, axpby, dot, subtract};
 use crate::threads::{Share, Work};
@@ -65,9 +66,8 @@ pub struct Centered<'a> {
     centred: bool,
     /// Whether a mean is far from 0: see [`Centered::is_far`].
     far: bool,
-    /// The largest |x_ik - μ_k| of each row on all ranks, if ranks share the columns; of each column,
-    /// if they share the rows.
-    largest: Option<Vec<f64>>,
+    /// The norms of the rows of Xc on all ranks, if they share the columns.
+    norms: Option<Vec<f64>>,
 }
 
 impl<'a> Centered<'a> {
@@ -178,6 +178,7 @@ impl<'a> Centered<'a> {
         };
         let weight = MatRef::from_row_major_slice(weight, c, d);
         let mut z = vec![0.0; c * n];
+        let finite = AtomicBool::new(true);
         let tasks = columns::blocks_of(&mut z, n, TASK_ROWS).share(product::<T>(c, n, d));
         tasks.for_each(|mut block| {
             let rows = block.range();
@@ -202,11 +203,9 @@ impl<'a> Centered<'a> {
                     match &units {
                         None => add(product, block.row(j)),
                         Some(units) => {
-                            let sums = block.row(j).iter_mut().zip(product);
-                            for (i, (sum, &value)) in rows.clone().zip(sums) {
-                                let multiple = units.of(j, i).multiple(value.into());
-                                let multiple = (sum.to_bits() as i64).wrapping_add(multiple);
-                                *sum = f64::from_bits(multiple as u64);
+                            let sums = bytemuck::cast_slice_mut(block.row(j));
+                            if !units.add(j, rows.start, product, sums) {
+                                finite.store(false, Ordering::Relaxed);
                             }
                         }
                     }
@@ -215,33 +214,53 @@ impl<'a> Centered<'a> {
         });
         if let (Some(units), Some(shard)) = (units, self.x.shard()) {
             shard.comm.sum(bytemuck::cast_slice_mut(&mut z));
+            if !comm::all(shard.comm, finite.into_inner()) {
+                return vec![f64::NAN; c * n];
+            }
             for (j, z) in z.chunks_exact_mut(n).enumerate() {
                 for (i, z) in z.iter_mut().enumerate() {
-                    *z = units.of(j, i).value(z.to_bits() as i64);
+                    *z = units.value(j, i, z.to_bits() as i64);
                 }
             }
         }
         z
     }
 
-    /// The units in which ranks add logits: |z_ji| <= d · max_k |W_jk| · max_k |x_ik - μ_k|.
+    /// The units in which ranks add logits, from the norms of weights and rows; see
+    /// [`Centered::norms_of_ranks`].
     fn units<T: Real>(&self, shard: Shard, weight: &[T]) -> Units {
-        let larger = |most: f64, &w: &T| {
-            let w: f64 = w.into();
-            if w.abs() <= most { most } else { w.abs() }
-        };
-        let rows = weight.chunks_exact(self.mean.len());
-        let mut outputs: Vec<f64> = rows.map(|w| w.iter().fold(0.0, larger)).collect();
-        comm::max(shard.comm, &mut outputs);
-        let features = 1 + exponent(shard.features as f64);
-        let rows = self.largest.as_ref().expect("columns are shared");
-        Units {
-            outputs: outputs
-                .iter()
-                .map(|most| features + exponent(*most))
-                .collect(),
-            others: rows.iter().map(|most| exponent(1.001 * most)).collect(),
-        }
+        let (outputs, rows) = (
+            self.weight_norms(shard, weight),
+            self.norms.iter().flatten(),
+        );
+        // Two more, for the rounding of norms and products.
+        let outputs = outputs.iter().map(|norm| 2 + exponent(*norm));
+        Units::new(outputs.collect(), rows.map(|norm| exponent(*norm)))
+    }
+
+    /// The norms of the weight's rows, over the columns of all ranks.
+    fn weight_norms<T: Real>(&self, shard: Shard, weight: &[T]) -> Vec<f64> {
+        let d = self.mean.len();
+        let slab = shard_slab(shard.features);
+        let squares: Vec<Vec<f64>> = (0..d)
+            .step_by(slab)
+            .map(|first| {
+                let columns = first..(first + slab).min(d);
+                let square = |w: &[T]| -> f64 {
+                    let values = w[columns.clone()].iter();
+                    values.map(|&w| -> f64 { w.into() }).map(|w| w * w).sum()
+                };
+                weight.chunks_exact(d).map(square).collect()
+            })
+            .collect();
+        norms_of_ranks(shard.comm, shard.features.div_ceil(slab), &squares)
+    }
+
+    /// The norms of the weight's rows and of the rows of Xc, if ranks share the columns. Their products
+    /// bound what the rounding to units moves a logit by, relative to half the machine epsilon of f64.
+    pub fn norms_of_ranks(&self, weight: &[f32]) -> Option<(Vec<f64>, &[f64])> {
+        let norms = self.norms.as_deref()?;
+        Some((self.weight_norms(self.x.shard()?, weight), norms))
     }
 
     fn adjoint_in<T: Real + ComplexField>(&self, g: &[T]) -> Vec<f64> {
@@ -251,36 +270,43 @@ impl<'a> Centered<'a> {
         }
     }
 
-    /// Gᵀ Xc over the rows of all ranks: in units that depend on Σᵢ |g_ij| of an output and the largest
-    /// |x_ik - μ_k| of a column.
+    /// Gᵀ Xc over the rows of all ranks: in units that depend on the norms of an output's g and of a
+    /// column.
     fn adjoint_of_ranks<T: Real + ComplexField>(&self, g: &[T], shard: RowShard) -> Vec<f64> {
         let (n, d) = (self.x.len(), self.mean.len());
         let c = g.len() / n;
-        let size = |g: &[T]| -> f64 {
+        let square = |g: &[T]| -> f64 {
             let values = g.iter().map(|&g| -> f64 { g.into() });
-            values.map(f64::abs).sum()
+            values.map(|g| g * g).sum()
         };
-        let sizes = shard.sum(c, |rows| {
-            g.chunks_exact(n).map(|g| size(&g[rows.clone()])).collect()
+        let squares = shard.sum(c, |rows| {
+            g.chunks_exact(n)
+                .map(|g| square(&g[rows.clone()]))
+                .collect()
         });
-        let largest = self.largest.as_ref().expect("rows are shared");
-        let units = Units {
-            outputs: sizes.iter().map(|size| 1 + exponent(*size)).collect(),
-            others: largest.iter().map(|most| exponent(1.001 * most)).collect(),
-        };
+        // The norm of a column is √n times its root mean square. Two more, for the rounding of norms and
+        // products.
+        let root = (self.x.all_len() as f64).sqrt();
+        let outputs = squares.iter().map(|square| 2 + exponent(square.sqrt()));
+        let units = Units::new(
+            outputs.collect(),
+            self.scale.iter().map(|scale| exponent(root * scale)),
+        );
         let mut sums = vec![0i64; c * d];
+        let mut finite = true;
         for rows in shard.ranges() {
             let part = self.adjoint_of_rows(g, rows);
             let rows = sums.chunks_exact_mut(d).zip(part.chunks_exact(d));
             for (j, (sums, part)) in rows.enumerate() {
-                for (k, (sum, &value)) in sums.iter_mut().zip(part).enumerate() {
-                    *sum = sum.wrapping_add(units.of(j, k).multiple(value));
-                }
+                finite &= units.add(j, 0, part, sums);
             }
         }
         shard.comm.sum(&mut sums);
+        if !comm::all(shard.comm, finite) {
+            return vec![f64::NAN; c * d];
+        }
         let values = sums.iter().enumerate();
-        let value = |(at, &sum): (usize, &i64)| units.of(at / d, at % d).value(sum);
+        let value = |(at, &sum): (usize, &i64)| units.value(at / d, at % d, sum);
         values.map(value).collect()
     }
 
@@ -365,18 +391,6 @@ impl<'a> Centered<'a> {
     }
 }
 
-/// Exponents of the bounds of products: of logits by output and row, of an adjoint by output and column.
-struct Units {
-    outputs: Vec<i32>,
-    others: Vec<i32>,
-}
-
-impl Units {
-    fn of(&self, output: usize, other: usize) -> Fixed {
-        Fixed::new(self.outputs[output] + self.others[other])
-    }
-}
-
 /// Σ w x in sixteen sums.
 fn dot_of_lanes(w: &[f32], x: &[f64]) -> f64 {
     let mut sums = [0.0f64; 16];
@@ -427,7 +441,7 @@ fn moments<'a>(x: &'a Rows<'a>, centred: bool) -> Centered<'a> {
         scale: Vec::with_capacity(d),
         centred,
         far: false,
-        largest: None,
+        norms: None,
     };
     for ((sum, square), &origin) in sums.iter().zip(squares).zip(origin.iter()) {
         let shift = if centred { sum / n as f64 } else { 0.0 };
@@ -441,18 +455,13 @@ fn moments<'a>(x: &'a Rows<'a>, centred: bool) -> Centered<'a> {
             .push(((square / n as f64 - shift * shift).max(0.0) + rest * rest).sqrt());
     }
     design.far = !x.all_ranks(!is_far(&design));
-    if let Some(shard) = x.row_shard() {
-        let mean = Some(&design.mean[..]);
-        design.largest = Some(largest_of_columns(x, shard, mean));
-    }
-    if let Some(shard) = x.shard() {
-        let larger = |most: f32, (x, mean): (&f32, &f32)| most.max((x - mean).abs());
-        let of_row =
-            |i: usize| -> f64 { x.row(i).iter().zip(&design.mean).fold(0.0, larger).into() };
-        let rows = (0..x.len()).into_par_iter().share(pass(x));
-        let mut largest: Vec<f64> = rows.map(of_row).collect();
-        comm::max(shard.comm, &mut largest);
-        design.largest = Some(largest);
+    if x.shard().is_some() {
+        let square = |i: usize, columns: Range<usize>| {
+            let values = x.row(i)[columns.clone()].iter().zip(&design.mean[columns]);
+            let differences = values.map(|(&x, &mean)| f64::from(x) - f64::from(mean));
+            differences.map(|difference| difference * difference).sum()
+        };
+        design.norms = Some(x.norms_of_rows(square));
     }
     design
 }

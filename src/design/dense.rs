@@ -19,9 +19,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::comm;
-use crate::comm::fixed::{Fixed, exponent};
+use crate::comm::fixed::{Fixed, Units, exponent};
 use crate::comm::rows::RowShard;
-use crate::design::rows::{Batch, Rows, Shard, largest_of_columns, largest_value, shard_slab};
+use crate::design::rows::{Batch, Rows, Shard, column_norms, norms_of_ranks, shard_slab};
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::gemm::{Accum, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
@@ -59,9 +59,9 @@ pub(crate) struct Dense<'a> {
     columns: Vec<f32>,
     /// The sum over a block of rows, and the sum over blocks.
     sums: (Vec<f32>, Vec<f64>),
-    /// The largest |x| of each row on all ranks, if ranks share the columns; of each column, if they
-    /// share the rows.
-    largest: Option<Vec<f64>>,
+    /// The norms of the rows of X on all ranks, if they share the columns; those of the columns of
+    /// X - 1 μᵀ, if they share the rows.
+    norms: Option<Vec<f64>>,
     /// Products of a block of rows, and their sums over blocks, if ranks share the rows.
     shared: (Vec<f32>, Vec<i64>),
 }
@@ -89,9 +89,9 @@ impl<'a> Dense<'a> {
             gathered: Gathered::default(),
             columns: Vec::new(),
             sums: (Vec::new(), Vec::new()),
-            largest: match (x.shard(), x.row_shard()) {
-                (Some(_), _) => Some(x.largest_values()),
-                (None, Some(shard)) => Some(largest_of_columns(x, shard, None)),
+            norms: match (x.shard(), x.row_shard()) {
+                (Some(_), _) => Some(x.row_norms()),
+                (None, Some(shard)) => Some(column_norms(x, shard, None)),
                 (None, None) => None,
             },
             shared: (Vec::new(), Vec::new()),
@@ -106,7 +106,7 @@ impl<'a> Dense<'a> {
             ..Dense::new(x, gemm)
         };
         if let Some(shard) = x.row_shard() {
-            dense.largest = Some(largest_of_columns(x, shard, Some(mean)));
+            dense.norms = Some(column_norms(x, shard, Some(mean)));
         }
         dense
     }
@@ -116,9 +116,9 @@ impl<'a> Dense<'a> {
         self.x
     }
 
-    /// The largest |x_ik - μ_k| of each column on all ranks, which share the rows.
-    pub(crate) fn largest_of_columns(&self) -> &[f64] {
-        self.largest.as_deref().expect("the rows are shared")
+    /// The norms of the columns of X - 1 μᵀ on all ranks, which share the rows.
+    pub(crate) fn column_norms(&self) -> &[f64] {
+        self.norms.as_deref().expect("the rows are shared")
     }
 
     /// n: number of rows.
@@ -215,8 +215,8 @@ impl<'a> Dense<'a> {
     }
 
     /// [`Dense::logits`] of all ranks, which share the columns: in f32 within a slab of columns, and
-    /// over slabs in units that depend on the largest |W_jk| and |x_ik| of an output and a row. The
-    /// bits do not depend on the number of ranks.
+    /// over slabs in units that depend on the norms of the output's weight and of the row. The bits do
+    /// not depend on the number of ranks.
     fn logits_of_ranks(
         &mut self,
         shard: Shard,
@@ -226,18 +226,30 @@ impl<'a> Dense<'a> {
         mut z: MatMut,
     ) {
         let (gemm, c, n) = (self.gemm, bias.len(), z.cols());
-        let largest = self.largest.take().expect("the columns are shared");
-        let mut of_weight: Vec<f64> = (0..c).map(|j| largest_value(weight.row(j))).collect();
-        comm::max(shard.comm, &mut of_weight);
-        // One more, for the rounding of products.
-        let features = 1 + exponent(shard.features as f64);
-        let of_weight: Vec<i32> = of_weight.iter().map(|w| features + exponent(*w)).collect();
-        let of_rows: Vec<i32> = (0..n).map(|i| exponent(largest[batch.row(i)])).collect();
-        self.largest = Some(largest);
+        let norms = self.norms.take().expect("the columns are shared");
+        let slab = shard_slab(shard.features);
+        let slabs = shard.features.div_ceil(slab);
+        let squares: Vec<Vec<f64>> = (0..weight.cols())
+            .step_by(slab)
+            .map(|first| {
+                let columns = first..(first + slab).min(weight.cols());
+                let of_output = |j: usize| {
+                    vec::dot(
+                        &weight.row(j)[columns.clone()],
+                        &weight.row(j)[columns.clone()],
+                    )
+                };
+                (0..c).map(of_output).collect()
+            })
+            .collect();
+        let of_weight = norms_of_ranks(shard.comm, slabs, &squares);
+        // Two more, for the rounding of norms and products.
+        let of_weight: Vec<i32> = of_weight.iter().map(|w| 2 + exponent(*w)).collect();
+        let of_rows: Vec<i32> = (0..n).map(|i| exponent(norms[batch.row(i)])).collect();
+        self.norms = Some(norms);
         let unit = |j: usize, i: usize| Fixed::new(of_weight[j] + of_rows[i]);
         let mut sums = vec![0i64; c * n];
         let mut finite = true;
-        let slab = shard_slab(shard.features);
         let (mut x_slab, mut w_slab) = (Vec::new(), Vec::new());
         let mut product = std::mem::take(&mut self.columns);
         self.each(batch, |rows, x| {
@@ -303,8 +315,8 @@ impl<'a> Dense<'a> {
     }
 
     /// [`Dense::adjoint`] of the batch's rows on all ranks: in f32 within a block of rows, whose places in
-    /// this rank's batch are in `parts`, and over blocks in units that depend on Σᵢ |g_ij| of an output
-    /// and the largest |x_ik| of a column. Traffic: cd + 1 numbers, and c for each block.
+    /// this rank's batch are in `parts`, and over blocks in units that depend on the norms of an output's g and
+    /// of a column. Traffic: cd + 1 numbers, and c for each block.
     #[allow(clippy::too_many_arguments)]
     fn adjoint_of_ranks(
         &mut self,
@@ -318,34 +330,32 @@ impl<'a> Dense<'a> {
         weight: &mut [f32],
     ) {
         let (c, d) = (g.rows(), self.features());
-        let sizes = shard.sum_of(c, parts.iter().cloned(), |rows| {
-            let size = |j: usize| g.row(j)[rows.clone()].iter().map(|g| f64::from(g.abs()));
-            (0..c).map(|j| size(j).sum()).collect()
+        let squares = shard.sum_of(c, parts.iter().cloned(), |rows| {
+            let square = |j: usize| vec::dot(&g.row(j)[rows.clone()], &g.row(j)[rows.clone()]);
+            (0..c).map(square).collect()
         });
-        let largest = self.largest.take().expect("the rows are shared");
-        // One more, for the rounding of products.
-        let of_outputs: Vec<i32> = sizes.iter().map(|size| 1 + exponent(*size)).collect();
-        let of_columns: Vec<i32> = largest.iter().map(|most| exponent(*most)).collect();
-        let unit = |j: usize, k: usize| Fixed::new(of_outputs[j] + of_columns[k]);
+        let norms = self.norms.take().expect("the rows are shared");
+        // Two more, for the rounding of norms and products.
+        let of_outputs = squares.iter().map(|square| 2 + exponent(square.sqrt()));
+        let units = Units::new(
+            of_outputs.collect(),
+            norms.iter().map(|norm| exponent(*norm)),
+        );
         let (mut part, mut sums) = std::mem::take(&mut self.shared);
         part.resize(c * d, 0.0);
         sums.clear();
         // The last one counts products that are not finite.
         sums.resize(c * d + 1, 0);
         let (sums_of_products, infinite) = sums.split_at_mut(c * d);
+        let isa = Isa::current();
         for (_, rows) in parts {
             self.adjoint_of_range(block, batch, rows.clone(), 1.0, g, 0.0, &mut part);
             let work = Work::bytes(12 * c * d);
             let outputs = sums_of_products.par_chunks_exact_mut(d);
             let outputs = outputs.zip(part.par_chunks_exact(d)).share(work);
-            let finite = outputs.enumerate().map(|(j, (sums, values))| {
-                let mut finite = true;
-                for (k, (sum, &value)) in sums.iter_mut().zip(values).enumerate() {
-                    finite &= value.is_finite();
-                    *sum = sum.wrapping_add(unit(j, k).multiple(value.into()));
-                }
-                finite
-            });
+            let finite = outputs
+                .enumerate()
+                .map(|(j, (sums, values))| with_isa!(isa, || units.add(j, 0, values, sums)));
             infinite[0] += i64::from(!finite.collect().into_iter().all(|finite| finite));
         }
         shard.comm.sum(&mut sums);
@@ -354,7 +364,7 @@ impl<'a> Dense<'a> {
         for (j, (weight, sums)) in outputs.enumerate() {
             for (k, (weight, &sum)) in weight.iter_mut().zip(sums).enumerate() {
                 let sum = if finite {
-                    unit(j, k).value(sum)
+                    units.value(j, k, sum)
                 } else {
                     f64::NAN
                 };
@@ -367,7 +377,7 @@ impl<'a> Dense<'a> {
             }
         }
         self.shared = (part, sums);
-        self.largest = Some(largest);
+        self.norms = Some(norms);
     }
 
     /// [`Dense::adjoint`] of all rows for `slab` columns at a time, which are copied: the bits are those

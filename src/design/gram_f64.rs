@@ -5,10 +5,9 @@ use std::ops::Range;
 use faer::linalg::matmul::matmul;
 use rayon::prelude::*;
 
-use crate::comm;
 use crate::design::gram::Progress;
 use crate::design::gram_products::{Products, Units, column_means, mirror, pass};
-use crate::design::rows::{Rows, Shard, shard_slab};
+use crate::design::rows::{Rows, Shard, norms_of_ranks, shard_slab};
 use crate::error::Result;
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::gemm::{Gemm, lower_triangle};
@@ -166,16 +165,14 @@ fn add_products_of_ranks(
 ) -> Result<()> {
     let n = x.len();
     let slab = shard_slab(shard.features);
-    let mut largest = vec![0.0f64; n];
+    let mut squares = Vec::new();
     each_slab(x, deviation, centred, slab, |slab, _| {
-        for (i, most) in largest.iter_mut().enumerate() {
-            let values = slab.row(i).iter();
-            *most = values.fold(*most, |most, value| value.abs().max(most));
-        }
+        let square = |i: usize| slab.row(i).iter().map(|value| value * value).sum();
+        squares.push((0..n).map(square).collect::<Vec<f64>>());
         Ok(())
     })?;
-    comm::max(shard.comm, &mut largest);
-    let units = Units::of_rows(shard.features, &largest);
+    let slabs = shard.features.div_ceil(slab);
+    let units = Units::of_rows(&norms_of_ranks(shard.comm, slabs, &squares));
     let computed = |i: usize| i + 1;
     let mut products = x.agree(try_zeros(n, n))?;
     let own = each_slab(x, deviation, centred, slab, |slab, columns| {

@@ -10,9 +10,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::comm::fixed::{Fixed, exponent};
+use crate::comm::fixed::{self, Fixed, exponent};
 use crate::comm::{self, Comm};
-use crate::design::rows::{Rows, Shard, shard_slab};
+use crate::design::rows::{Rows, Shard, norms_of_ranks, shard_slab};
 use crate::error::{Error, Result};
 use crate::kernels::{Isa, pixels, with_isa};
 use crate::linalg::gemm::{Accum, Gemm, Part};
@@ -294,74 +294,66 @@ impl Parts {
     }
 }
 
-/// The units of sums that ranks add: see [`fixed`](crate::comm::fixed). With |x_ik - μ_k| <= b_i for
-/// all features k, the slabs' products of rows i and j add up to at most d b_i b_j. The entries of
-/// `sums` are multiples of a unit, as the bits of f64, until they are reduced.
+/// The units of sums that ranks add: see [`fixed`](crate::comm::fixed). The slabs' products of rows i and j
+/// add up to at most |x_i| |x_j| in absolute value (Cauchy and Schwarz). The entries of `sums` are
+/// multiples of a unit, as the bits of f64, until they are reduced.
 pub(super) struct Units {
-    /// 2^61 over the bound's parts that belong to d and to the row.
-    up_rows: Vec<f64>,
-    up_columns: Vec<f64>,
-    /// Exponents of d, of b of rows and columns, and of the largest |μ_k|.
-    features: i32,
-    rows: Vec<i32>,
-    columns: Vec<i32>,
-    mean: i32,
+    products: fixed::Units,
+    /// Units of the products with the mean row, of rows and columns, and of that row's square.
+    parts: Vec<Fixed>,
 }
 
 impl Units {
     /// Cost: X and Y are read once more, and X's means are computed once more.
     fn new(y: Option<&Rows>, x: &Rows, weights: Option<&[f64]>, shard: Shard) -> Units {
         let rows_of_y = y.map_or(0, Rows::len);
-        // max |x_ik - μ_k| of the rows of X and of Y, and max |μ_k|.
-        let mut largest = vec![0.0; x.len() + rows_of_y + 1];
-        let mut mean = Vec::new();
+        let rows = x.len() + rows_of_y;
         let slab = shard_slab(shard.features);
-        for first in (0..x.features()).step_by(slab) {
-            let columns = first..(first + slab).min(x.features());
-            column_means(x, weights, columns.clone(), &mut mean);
-            let (of_rows, of_mean) = largest.split_at_mut(x.len() + rows_of_y);
-            of_mean[0] = mean
-                .iter()
-                .fold(of_mean[0], |most, mean| f64::from(mean.abs()).max(most));
-            let work = Work::bytes(4 * of_rows.len() * columns.len());
-            let rows = of_rows.par_iter_mut().share(work).enumerate();
-            rows.for_each(|(i, most)| {
-                let row = match y {
-                    Some(y) if i >= x.len() => y.row(i - x.len()),
-                    _ => x.row(i),
+        let mut mean = Vec::new();
+        // The squares of X's rows, of Y's, and of the mean row.
+        let squares: Vec<Vec<f64>> = (0..x.features())
+            .step_by(slab)
+            .map(|first| {
+                let columns = first..(first + slab).min(x.features());
+                column_means(x, weights, columns.clone(), &mut mean);
+                let square = |i: usize| -> f64 {
+                    let row = match y {
+                        Some(y) if i >= x.len() => y.row(i - x.len()),
+                        _ => x.row(i),
+                    };
+                    let values = row[columns.clone()].iter().zip(&mean);
+                    values.map(|(x, mean)| f64::from(x - mean).powi(2)).sum()
                 };
-                let values = row[columns.clone()].iter().zip(&mean);
-                let larger = |most: f32, (x, mean): (&f32, &f32)| most.max((x - mean).abs());
-                *most = most.max(values.fold(0.0f32, larger).into());
-            });
-        }
-        comm::max(shard.comm, &mut largest);
-        // f32 rounded the differences, and will round the products.
-        largest.iter_mut().for_each(|most| *most *= 1.001);
-        let (of_x, rest) = largest.split_at(x.len());
+                let work = Work::bytes(4 * rows * columns.len());
+                let mut squares: Vec<f64> =
+                    (0..rows).into_par_iter().share(work).map(square).collect();
+                squares.push(dot_serial(&mean, &mean));
+                squares
+            })
+            .collect();
+        let slabs = shard.features.div_ceil(slab);
+        let norms = norms_of_ranks(shard.comm, slabs, &squares);
+        let (of_x, rest) = norms.split_at(x.len());
         let (of_y, of_mean) = rest.split_at(rows_of_y);
         let of_y = if y.is_some() { of_y } else { of_x };
-        Units::of(shard.features, of_y, of_x, of_mean[0])
+        Units::of(of_y, of_x, of_mean[0])
     }
 
-    /// For products of rows with one another, whose values are at most `largest`.
-    pub(super) fn of_rows(features: usize, largest: &[f64]) -> Units {
-        Units::of(features, largest, largest, 0.0)
+    /// For products of rows of these norms with one another.
+    pub(super) fn of_rows(norms: &[f64]) -> Units {
+        Units::of(norms, norms, 0.0)
     }
 
-    fn of(features: usize, rows: &[f64], columns: &[f64], mean: f64) -> Units {
-        let exponents = |largest: &[f64]| largest.iter().map(|most| exponent(*most)).collect();
-        let (rows, columns): (Vec<i32>, Vec<i32>) = (exponents(rows), exponents(columns));
-        let features = 1 + exponent(features as f64);
+    fn of(rows: &[f64], columns: &[f64], mean: f64) -> Units {
+        // Two more, for the rounding of differences, norms and products.
+        let rows: Vec<i32> = rows.iter().map(|norm| 2 + exponent(*norm)).collect();
+        let columns: Vec<i32> = columns.iter().map(|norm| exponent(*norm)).collect();
+        let mean = exponent(mean);
+        let both = rows.iter().copied().chain(columns.iter().map(|e| e + 2));
+        let parts = both.map(|e| e + mean).chain([2 + 2 * mean]);
         Units {
-            up_rows: (rows.iter())
-                .map(|e| 2f64.powi(61 - features - e))
-                .collect(),
-            up_columns: columns.iter().map(|&e| 2f64.powi(-e)).collect(),
-            features,
-            rows,
-            columns,
-            mean: exponent(mean),
+            parts: parts.map(Fixed::new).collect(),
+            products: fixed::Units::new(rows, columns.into_iter()),
         }
     }
 
@@ -376,37 +368,21 @@ impl Units {
         let work = pass(sums);
         let sums: &mut [i64] = bytemuck::cast_slice_mut(sums);
         let rows = sums.par_chunks_exact_mut(n).zip(values.par_chunks_exact(n));
-        let rows = rows.zip(&self.up_rows);
         let isa = Isa::current();
-        rows.share(work)
-            .enumerate()
-            .all(|(i, ((sums, values), &up))| {
-                with_isa!(isa, || {
-                    let used = sums[..computed(i)]
-                        .iter_mut()
-                        .zip(values.iter().zip(&self.up_columns));
-                    let mut finite = true;
-                    for (sum, (&value, &up_column)) in used {
-                        let value: f64 = value.into();
-                        finite &= value.is_finite();
-                        let multiple = value * up * up_column;
-                        *sum = sum.wrapping_add(multiple.round_ties_even() as i64);
-                    }
-                    finite
-                })
-            })
-    }
-
-    /// The unit of each value of [`Parts`].
-    fn of_parts(&self) -> impl Iterator<Item = Fixed> {
-        let both = self.rows.iter().chain(&self.columns);
-        let exponents = both.map(|e| e + self.mean).chain([2 * self.mean]);
-        exponents.map(|e| Fixed::new(self.features + e))
+        rows.share(work).enumerate().all(|(i, (sums, values))| {
+            let used = ..computed(i);
+            with_isa!(isa, || self.products.add(
+                i,
+                0,
+                &values[used],
+                &mut sums[used]
+            ))
+        })
     }
 
     /// Adds the parts of a slab.
     fn add_parts(&self, sums: &mut Parts, parts: &mut Parts) {
-        for ((sum, value), unit) in sums.values().zip(parts.values()).zip(self.of_parts()) {
+        for ((sum, value), unit) in sums.values().zip(parts.values()).zip(&self.parts) {
             let multiple = (sum.to_bits() as i64).wrapping_add(unit.multiple(*value));
             *sum = f64::from_bits(multiple as u64);
         }
@@ -422,12 +398,11 @@ impl Units {
     ) {
         reduce(sums, n, computed, comm);
         let work = pass(sums);
-        let rows = sums.par_chunks_exact_mut(n).zip(&self.up_rows);
-        rows.share(work).enumerate().for_each(|(i, (sums, up))| {
-            let used = sums[..computed(i)].iter_mut().zip(&self.up_columns);
-            used.for_each(|(sum, up_column)| {
-                *sum = (sum.to_bits() as i64) as f64 / up / up_column;
-            });
+        let rows = sums.par_chunks_exact_mut(n);
+        rows.share(work).enumerate().for_each(|(i, sums)| {
+            for (j, sum) in sums[..computed(i)].iter_mut().enumerate() {
+                *sum = self.products.value(i, j, sum.to_bits() as i64);
+            }
         });
     }
 
@@ -435,7 +410,7 @@ impl Units {
     fn reduce_parts(&self, parts: &mut Parts, comm: &dyn Comm) {
         let mut bits: Vec<i64> = parts.values().map(|sum| sum.to_bits() as i64).collect();
         comm.sum(&mut bits);
-        for ((sum, bits), unit) in parts.values().zip(bits).zip(self.of_parts()) {
+        for ((sum, bits), unit) in parts.values().zip(bits).zip(&self.parts) {
             *sum = unit.value(bits);
         }
     }

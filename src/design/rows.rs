@@ -85,33 +85,56 @@ pub(crate) fn position(values: &[f32], test: impl Fn(f32) -> bool) -> Option<usi
     }
 }
 
-/// The largest |x| of some features.
-pub(super) fn largest_value(values: &[f32]) -> f64 {
-    let larger = |most: f32, value: &f32| {
-        if value.abs() > most {
-            value.abs()
-        } else {
-            most
-        }
-    };
-    values.iter().fold(0.0f32, larger).into()
+/// The norm of each column of X - 1 μᵀ (`None`: of X) over the rows of all ranks. Cost: X is read once.
+pub(super) fn column_norms(x: &Rows, shard: RowShard, mean: Option<&[f32]>) -> Vec<f64> {
+    /// Number of columns of a task.
+    const WIDTH: usize = 256;
+    let squares = shard.sum(x.features(), |rows| {
+        let mut squares = vec![0.0f64; x.features()];
+        let work = Work::bytes(4 * rows.len() * x.features());
+        let tasks = squares.par_chunks_mut(WIDTH).share(work).enumerate();
+        tasks.for_each(|(task, squares)| {
+            let columns = task * WIDTH..task * WIDTH + squares.len();
+            let mean = mean.map(|mean| &mean[columns.clone()]);
+            for i in rows.clone() {
+                let values = squares.iter_mut().zip(&x.row(i)[columns.clone()]);
+                match mean {
+                    None => values.for_each(|(square, &x)| *square += f64::from(x).powi(2)),
+                    Some(mean) => values.zip(mean).for_each(|((square, &x), &mean)| {
+                        *square += (f64::from(x) - f64::from(mean)).powi(2);
+                    }),
+                }
+            }
+        });
+        squares
+    });
+    squares.into_iter().map(f64::sqrt).collect()
 }
 
-/// The largest |x_ik - μ_k| of each column on all ranks, a little rounded up. Cost: X is read once.
-pub(super) fn largest_of_columns(x: &Rows, shard: RowShard, mean: Option<&[f32]>) -> Vec<f64> {
-    let mut largest = vec![0.0f32; x.features()];
-    for i in 0..x.len() {
-        let values = largest.iter_mut().zip(x.row(i));
-        match mean {
-            None => values.for_each(|(most, x)| *most = most.max(x.abs())),
-            Some(mean) => {
-                (values.zip(mean)).for_each(|((most, x), mean)| *most = most.max((x - mean).abs()))
-            }
+/// The norms of vectors of which ranks have parts, from the squares of the norms of this rank's parts.
+/// `parts` is the number of parts on all ranks; the bits do not depend on how ranks share them.
+pub(crate) fn norms_of_ranks(comm: &dyn Comm, parts: usize, squares: &[Vec<f64>]) -> Vec<f64> {
+    let len = squares.first().map_or(0, Vec::len);
+    let mut largest = vec![0.0f64; len];
+    for squares in squares {
+        let values = largest.iter_mut().zip(squares);
+        values.for_each(|(most, &square)| *most = most.max(square));
+    }
+    comm::max(comm, &mut largest);
+    let count = 1 + exponent(parts as f64);
+    let units: Vec<Fixed> = largest
+        .iter()
+        .map(|most| Fixed::new(count + exponent(*most)))
+        .collect();
+    let mut sums = vec![0i64; len];
+    for squares in squares {
+        for ((sum, unit), &square) in sums.iter_mut().zip(&units).zip(squares) {
+            *sum += unit.multiple(square);
         }
     }
-    let mut largest: Vec<f64> = largest.into_iter().map(f64::from).collect();
-    comm::max(shard.comm, &mut largest);
-    largest
+    comm.sum(&mut sums);
+    let values = units.iter().zip(sums);
+    values.map(|(unit, sum)| unit.value(sum).sqrt()).collect()
 }
 
 /// Whether a value can be a feature of a dataset and of a converged fit: from -1e15 to 1e15, so that
@@ -383,19 +406,9 @@ impl<'a> Rows<'a> {
         let rows = kept.par_iter().share(work);
         let squares: Vec<f64> = match self.shard {
             None => rows.map(|&i| square(self.row(i))).collect(),
-            Some(shard) => {
-                let largest = self.largest_values();
-                let slab = shard_slab(shard.features);
-                let count = exponent(shard.features as f64);
-                let unit = |i: usize| Fixed::new(count + 2 * exponent(largest[i]));
-                let sum = |&i: &usize| -> i64 {
-                    let slabs = self.row(i).chunks(slab);
-                    slabs.map(|slab| unit(i).multiple(square(slab))).sum()
-                };
-                let mut sums: Vec<i64> = rows.map(sum).collect();
-                shard.comm.sum(&mut sums);
-                let of_row = kept.iter().zip(sums);
-                of_row.map(|(&i, sum)| unit(i).value(sum)).collect()
+            Some(_) => {
+                let norms = self.row_norms();
+                kept.iter().map(|&i| norms[i].powi(2)).collect()
             }
         };
         let mut largest = squares.into_iter().fold(0.0, f64::max);
@@ -439,15 +452,32 @@ impl<'a> Rows<'a> {
         self.comm().map_or(here, |comm| comm::all(comm, here))
     }
 
-    /// The largest |x| of each row, on all ranks. Cost: X is read once.
-    pub(crate) fn largest_values(&self) -> Vec<f64> {
-        let rows = (0..self.len()).into_par_iter();
-        let rows = rows.share(Work::bytes(4 * self.len() * self.features()));
-        let mut largest = rows.map(|i| largest_value(self.row(i))).collect();
-        if let Some(shard) = self.shard {
-            comm::max(shard.comm, &mut largest);
-        }
-        largest
+    /// The norm of each row, over the columns of all ranks, which share them. Cost: X is read once.
+    pub(crate) fn row_norms(&self) -> Vec<f64> {
+        self.norms_of_rows(|i, columns| {
+            let values = self.row(i)[columns].iter();
+            values.map(|&x| f64::from(x).powi(2)).sum()
+        })
+    }
+
+    /// The norms of rows over the columns of all ranks, which share them: `square` is the square of that
+    /// of row i over some columns.
+    pub(crate) fn norms_of_rows(
+        &self,
+        square: impl Fn(usize, Range<usize>) -> f64 + Sync,
+    ) -> Vec<f64> {
+        let shard = self.shard.expect("ranks share the columns");
+        let slab = shard_slab(shard.features);
+        let work = Work::bytes(4 * self.len() * slab);
+        let squares: Vec<Vec<f64>> = (0..self.features)
+            .step_by(slab)
+            .map(|first| {
+                let columns = first..(first + slab).min(self.features);
+                let rows = (0..self.len()).into_par_iter().share(work);
+                rows.map(|i| square(i, columns.clone())).collect()
+            })
+            .collect();
+        norms_of_ranks(shard.comm, shard.features.div_ceil(slab), &squares)
     }
 
     /// Reads one value of each page of these rows, in order, to load a memory map before its rows are

@@ -194,10 +194,10 @@ impl Certifier<'_> {
     fn dot(&self, a: &[f64], b: &[f64]) -> f64 {
         let x = self.design.x();
         let n = x.len();
+        if x.row_shard().is_none() {
+            return dot(a, b);
+        }
         let sums = x.sum_of_rows(1, |rows| {
-            if rows.len() == n {
-                return vec![dot(a, b)];
-            }
             let outputs = a.chunks_exact(n).zip(b.chunks_exact(n));
             let products = outputs.map(|(a, b)| dot(&a[rows.clone()], &b[rows.clone()]));
             vec![products.sum()]
@@ -321,6 +321,16 @@ impl Certifier<'_> {
                 (WORSE * worst).clamp(f64::EPSILON, precision.rounding())
             }
         };
+        // What the sums over ranks that share the columns round: of each output and row.
+        let of_ranks = self.design.norms_of_ranks(weight);
+        let of_sums = |i: usize, j: usize| match &of_ranks {
+            None => 0.0,
+            Some((weights, rows)) => 0.5 * f64::EPSILON * weights[j] * rows[i],
+        };
+        let largest_of_sums = |i: usize| {
+            let of_outputs = (0..weights.len()).map(|j| of_sums(i, j));
+            of_outputs.fold(0.0, f64::max)
+        };
         let moved = x.sum_of_rows(2, |rows| {
             let (mut first, mut second) = (0.0, 0.0);
             for (g, weight) in g.chunks_exact(n).zip(&weights) {
@@ -328,15 +338,21 @@ impl Certifier<'_> {
                 let products = values.map(|(g, norm)| g.abs() * norm);
                 first += unit * weight * products.sum::<f64>();
             }
+            if of_ranks.is_some() {
+                for (j, g) in g.chunks_exact(n).enumerate() {
+                    let products = rows.clone().map(|i| g[i].abs() * of_sums(i, j));
+                    first += products.sum::<f64>();
+                }
+            }
             for i in rows {
-                let most = unit * norms[i] * largest;
+                let most = unit * norms[i] * largest + largest_of_sums(i);
                 // The loss's curvature is 1/2 at most.
                 second += 0.25 * self.risk.shares()[i] * most * most;
             }
             vec![first, second]
         });
-        let mut margin = norms.iter().fold(0.0f64, |most, norm| most.max(*norm));
-        margin *= 2.0 * unit * largest;
+        let of_row = |i: usize| 2.0 * (unit * norms[i] * largest + largest_of_sums(i));
+        let mut margin = (0..n).map(of_row).fold(0.0, f64::max);
         if let Some(shard) = x.row_shard() {
             comm::max(shard.comm, std::slice::from_mut(&mut margin));
         }

@@ -16,7 +16,7 @@
 
 use rayon::prelude::*;
 
-use crate::comm::fixed::{Fixed, exponent};
+use crate::comm::fixed::{Units, exponent};
 use crate::comm::rows::RowShard;
 use crate::design::centered::{Centered, Precision};
 use crate::design::dense::Dense;
@@ -105,7 +105,7 @@ impl<'a> DenseProblem<'a> {
         let second_order = if d <= n {
             SecondOrder::Features {
                 // The larger one first, in case that memory does not hold it.
-                factor: Factor::new(d)?,
+                factor: rows.agree(Factor::new(d))?,
                 scale: vec![1.0; d],
                 moments: moments(&mut x, &mean, progress)?,
             }
@@ -175,10 +175,10 @@ fn moments(x: &mut Dense, mean: &[f32], progress: Progress) -> Result<Vec<f32>> 
     /// Rows at a time: enough for the product's speed, few enough to be broken off soon.
     const ROWS: usize = 1024;
     let (own, d) = (x.rows(), x.features());
-    let mut moments = try_zeros::<f32>(d, d)?;
+    let mut moments = x.x().agree(try_zeros::<f32>(d, d))?;
     let rows_of_ranks = x.x().row_shard();
     let mut sums = match rows_of_ranks {
-        Some(_) => Some(MomentSums::new(x)?),
+        Some(_) => Some(x.x().agree(MomentSums::new(x))?),
         None => None,
     };
     let (mut rows, mut going_on) = (0, Ok(()));
@@ -219,35 +219,29 @@ fn moments(x: &mut Dense, mean: &[f32], progress: Progress) -> Result<Vec<f32>> 
     Ok(moments)
 }
 
-/// The sum over ranks of the lower triangles of Xᵀ X of some rows each, in units that depend on the
-/// largest |x_ik| of each column.
+/// The sum over ranks of the lower triangles of Xᵀ X of some rows each, in units that depend on the norms
+/// of the columns.
 struct MomentSums {
-    /// Exponents of the columns, and then that of the number of rows.
-    columns: Vec<i32>,
+    units: Units,
     /// The lower triangle, column by column.
     sums: Vec<i64>,
+    features: usize,
 }
 
 impl MomentSums {
     fn new(x: &Dense) -> Result<MomentSums> {
-        // |Σ x_ik x_il| <= n m_k m_l; one more, for the rounding of products.
-        let rows = 1 + exponent(x.x().all_len() as f64);
-        let of_columns = x.largest_of_columns().iter().map(|most| exponent(*most));
-        let mut columns: Vec<i32> = of_columns.collect();
-        columns.push(rows);
+        let d = x.features();
+        // Σ |x_ik x_il| <= |x_k| |x_l|; two more, for the rounding of norms and products.
+        let exponents = x.column_norms().iter().map(|norm| exponent(*norm));
         Ok(MomentSums {
-            columns,
-            sums: try_zeros(x.features() + 1, x.features().div_ceil(2))?,
+            units: Units::new(exponents.clone().map(|e| 2 + e).collect(), exponents),
+            sums: try_zeros(d + 1, d.div_ceil(2))?,
+            features: d,
         })
     }
 
-    fn unit(columns: &[i32], i: usize, j: usize) -> Fixed {
-        Fixed::new(columns[columns.len() - 1] + columns[i] + columns[j])
-    }
-
     fn add(&mut self, part: &[f32]) {
-        let columns = &self.columns;
-        let d = columns.len() - 1;
+        let (d, units) = (self.features, &self.units);
         let mut rest = &mut self.sums[..];
         let mut tasks = Vec::with_capacity(d);
         for (j, part) in part.chunks_exact(d).enumerate() {
@@ -255,21 +249,19 @@ impl MomentSums {
             tasks.push((j, sums, &part[j..]));
             rest = others;
         }
+        let isa = Isa::current();
         let tasks = tasks.into_par_iter().share(Work::bytes(6 * part.len()));
         tasks.for_each(|(j, sums, part)| {
-            for (i, (sum, &value)) in (j..).zip(sums.iter_mut().zip(part)) {
-                *sum = sum.wrapping_add(Self::unit(columns, i, j).multiple(value.into()));
-            }
+            with_isa!(isa, || units.add(j, j, part, sums));
         });
     }
 
     fn write(mut self, shard: RowShard, moments: &mut [f32]) {
         shard.comm.sum(&mut self.sums);
-        let d = self.columns.len() - 1;
         let mut sums = self.sums.iter();
-        for (j, column) in moments.chunks_exact_mut(d).enumerate() {
+        for (j, column) in moments.chunks_exact_mut(self.features).enumerate() {
             for (i, (to, &sum)) in (j..).zip(column[j..].iter_mut().zip(&mut sums)) {
-                *to = Self::unit(&self.columns, i, j).value(sum) as f32;
+                *to = self.units.value(j, i, sum) as f32;
             }
         }
     }
@@ -316,18 +308,19 @@ impl Problem for DenseProblem<'_> {
         let c = g.len() / n;
         self.weight.resize(c * d, 0.0);
         let g = MatRef::new(g, c, n);
+        let isa = Isa::current();
+        // G is summed and W written.
+        let work = Work::bytes(size_of_val(g.as_slice()) + 3 * c * d * 8);
         let totals = self.x.x().sum_of_rows(c, |rows| {
-            let of_output = |j: usize| sum(&g.row(j)[rows.clone()]);
-            (0..c).map(of_output).collect()
+            let of_output = |j: usize| with_isa!(isa, || sum(&g.row(j)[rows.clone()]));
+            let outputs = (0..c).into_par_iter().share(work);
+            outputs.map(of_output).collect()
         });
         (self.x).adjoint(1.0, g, Batch::All, 0.0, &mut self.weight);
         let problem = &*self;
         let rows = w
             .par_chunks_exact_mut(d)
             .zip(self.weight.par_chunks_exact(d));
-        let isa = Isa::current();
-        // G is summed and W written.
-        let work = Work::bytes(size_of_val(g.as_slice()) + 3 * c * d * 8);
         let rows = rows.share(work);
         rows.enumerate().for_each(|(j, (w, from))| {
             with_isa!(isa, || {
