@@ -1,0 +1,237 @@
+//! Samples of which each rank of a group has some rows.
+
+use std::ops::Range;
+
+use crate::comm::exchange::rows_to_columns;
+use crate::comm::{self, Comm};
+use crate::design::rows::{Rows, Shard, shard_slab};
+use crate::design::samples::{Samples, try_with_capacity};
+use crate::error::{Error, Result};
+
+/// Labelled rows of all ranks of a group, each of which gave some: the dataset is the ranks' rows in
+/// the order of the ranks. Wide data (fewer rows than features) is held by columns: each rank has its
+/// columns of all rows, as after [`Samples::columns_of`], with the same bits.
+#[derive(Clone, Debug)]
+pub struct RankSamples<'a> {
+    x: Vec<f32>,
+    shard: Shard<'a>,
+    labels: &'a [u32],
+    classes: usize,
+}
+
+impl<'a> RankSamples<'a> {
+    /// The dataset of which this rank has `own` rows, with the labels of all rows, which every rank
+    /// has. All ranks call it, with the same labels and number of classes.
+    ///
+    /// Cost: `rows_to_columns` in `src/comm/exchange.rs` exchanges the features once, which takes
+    /// 2·n·d·(P - 1)/P bytes of sums and, on each rank, 4·n·d/P bytes for the result.
+    ///
+    /// # Errors
+    /// On all ranks: [`Error::Shape`] if the ranks have other numbers of features or other labels, if
+    /// the labels are not as many as the rows, or as [`Samples::from_labels`]; [`Error::Options`] if
+    /// there are as many rows as features or more, or fewer slabs of columns than ranks. On one rank,
+    /// and [`Error::Rank`] on the others: [`Error::Memory`] if it cannot hold its columns.
+    pub fn of_rows(
+        comm: &'a dyn Comm,
+        own: &Rows,
+        labels: &'a [u32],
+        classes: usize,
+    ) -> Result<RankSamples<'a>> {
+        let (rows, d) = (rows_of_ranks(comm, own, labels)?, own.features());
+        let n: usize = rows.iter().sum();
+        // The only place that decides between columns and rows.
+        if n >= d {
+            return Err(Error::options(
+                "data of several processes",
+                format!("{n} rows x {d} features"),
+                "fewer rows than features in all: fit these rows in one process, without the others",
+            ));
+        }
+        RankSamples::by_columns(comm, own, &rows, labels, classes)
+    }
+
+    /// Other rows of the ranks, to validate on, held like these.
+    ///
+    /// # Errors
+    /// As [`RankSamples::of_rows`], whatever the number of rows.
+    pub fn validation(&self, own: &Rows, labels: &'a [u32]) -> Result<RankSamples<'a>> {
+        let comm = self.shard.comm;
+        let rows = rows_of_ranks(comm, own, labels)?;
+        RankSamples::by_columns(comm, own, &rows, labels, self.classes)
+    }
+
+    /// Exchanges the ranks' rows for their columns.
+    fn by_columns(
+        comm: &'a dyn Comm,
+        own: &Rows,
+        rows: &[usize],
+        labels: &'a [u32],
+        classes: usize,
+    ) -> Result<RankSamples<'a>> {
+        let d = own.features();
+        let columns = columns_of_ranks(d, comm.size())?;
+        let range = columns[comm.rank()].clone();
+        let values = labels.len().saturating_mul(range.len());
+        let mut x = comm::agree(comm, try_with_capacity(values))?;
+        x.resize(values, 0.0);
+        rows_to_columns(comm, |i| own.row(i), rows, &columns, &mut x);
+        let shard = Shard {
+            comm,
+            first: range.start,
+            features: d,
+        };
+        let samples = RankSamples {
+            x,
+            shard,
+            labels,
+            classes,
+        };
+        comm::agree(comm, samples.samples().map(|_| ()))?;
+        Ok(samples)
+    }
+
+    /// A view of this rank's part. A [`fit`](fn@crate::fit) of it is one of all ranks together, and
+    /// its model that of all columns.
+    ///
+    /// # Errors
+    /// As [`Samples::from_labels`].
+    pub fn samples(&self) -> Result<Samples<'_>> {
+        let features = self.x.len() / self.labels.len().max(1);
+        let mut x = Rows::strided(&self.x, self.labels.len(), features, features)?;
+        x.shard = Some(self.shard);
+        Samples::from_rows(x, self.labels, self.classes)
+    }
+}
+
+/// The number of rows of each rank, after checks that all ranks have the same features and labels.
+fn rows_of_ranks(comm: &dyn Comm, own: &Rows, labels: &[u32]) -> Result<Vec<usize>> {
+    let crc32 = crc32fast::hash(bytemuck::cast_slice(labels));
+    let mine = [own.len(), own.features(), labels.len(), crc32 as usize];
+    let all = comm::gather(comm, &mine.map(|value| value as i64));
+    let of_rank = |rank: usize, at: usize| all[4 * rank + at] as usize;
+    for rank in 1..comm.size() {
+        if of_rank(rank, 1) != of_rank(0, 1) {
+            return Err(Error::shape(
+                "x",
+                format!("{} features in process {rank}", of_rank(rank, 1)),
+                format!("{} features as in process 0", of_rank(0, 1)),
+            ));
+        }
+        if (2..4).any(|at| of_rank(rank, at) != of_rank(0, at)) {
+            let found = format!("others in process {rank} than in process 0");
+            return Err(Error::shape(
+                "labels",
+                found,
+                "those of all rows in each process",
+            ));
+        }
+    }
+    let rows: Vec<usize> = (0..comm.size()).map(|rank| of_rank(rank, 0)).collect();
+    let n: usize = rows.iter().sum();
+    if n != labels.len() || n == 0 {
+        let expected = format!("as many as rows of all processes, {n}, and at least one");
+        return Err(Error::shape("labels", labels.len(), expected));
+    }
+    Ok(rows)
+}
+
+/// The columns of each rank: runs of whole slabs.
+fn columns_of_ranks(d: usize, size: usize) -> Result<Vec<Range<usize>>> {
+    let slab = shard_slab(d);
+    let slabs = d.div_ceil(slab.max(1));
+    if slabs < size {
+        return Err(Error::options(
+            "number of processes",
+            size,
+            format!("at most {slabs}: {d} features have as many slabs of {slab} columns"),
+        ));
+    }
+    let columns = |rank| {
+        let slabs = comm::share(slabs, rank, size);
+        slabs.start * slab..(slabs.end * slab).min(d)
+    };
+    Ok((0..size).map(columns).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::tests::on_ranks;
+    use crate::kernels::random_values;
+
+    /// The rows of each rank, in a wider matrix of `d + 3` columns.
+    fn own<'a>(x: &'a [f32], d: usize, rows: Range<usize>) -> Rows<'a> {
+        let end = rows.end * (d + 3);
+        Rows::strided(&x[rows.start * (d + 3)..end], rows.len(), d, d + 3).unwrap()
+    }
+
+    #[test]
+    fn rows_of_ranks_become_the_columns_of_all_rows_to_the_bit() {
+        let (n, d) = (11, 300);
+        let mut x = random_values(n * (d + 3), 3);
+        (x[5], x[d + 4], x[2 * d]) = (f32::NAN, -0.0, f32::INFINITY);
+        let labels: Vec<u32> = (0..n as u32).map(|i| i % 3).collect();
+        let all = own(&x, d, 0..n);
+        let whole = Samples::from_rows(all, &labels, 3).unwrap();
+        for bounds in [
+            vec![0, 11],
+            vec![0, 1, 11],
+            vec![0, 3, 10, 11],
+            vec![0, 2, 2, 8, 11],
+        ] {
+            let size = bounds.len() - 1;
+            let same = on_ranks(size, |comm| {
+                let rows = bounds[comm.rank()]..bounds[comm.rank() + 1];
+                let rows = own(&x, d, rows);
+                let train = RankSamples::of_rows(comm, &rows, &labels, 3).unwrap();
+                let val = train.validation(&rows, &labels).unwrap();
+                let expected = whole.columns_of(comm).unwrap();
+                for found in [train.samples().unwrap(), val.samples().unwrap()] {
+                    assert_eq!(found.labels(), expected.labels());
+                    assert_eq!(found.x().all_features(), d);
+                    let first = |samples: &Samples| samples.x().shard().unwrap().first;
+                    assert_eq!(first(&found), first(&expected));
+                    for i in 0..n {
+                        let bits = |samples: &Samples| -> Vec<u32> {
+                            samples.x().row(i).iter().map(|x| x.to_bits()).collect()
+                        };
+                        assert_eq!(bits(&found), bits(&expected), "row {i}, {size} ranks");
+                    }
+                }
+                train.samples().unwrap().fingerprint()
+            });
+            assert!(same.iter().all(|fingerprint| *fingerprint == same[0]));
+        }
+    }
+
+    /// On every rank, with the same text.
+    #[test]
+    fn invalid_inputs_are_rejected() {
+        let (n, d) = (6, 300);
+        let x = random_values(n * (d + 3), 3);
+        let labels: Vec<u32> = vec![0, 1, 0, 1, 0, 1];
+        let refusal =
+            |size, expected: &str, of_rank: &(dyn Fn(usize) -> (usize, Vec<u32>) + Sync)| {
+                let errors = on_ranks(size, |comm| {
+                    let (d, labels) = of_rank(comm.rank());
+                    let rows = own(&x, d, comm::share(n, comm.rank(), size));
+                    let samples = RankSamples::of_rows(comm, &rows, &labels, 2);
+                    samples.map(|_| ()).unwrap_err().to_string()
+                });
+                for error in &errors {
+                    assert!(error.contains(expected), "{error}");
+                    assert_eq!(*error, errors[0]);
+                }
+            };
+        refusal(2, "296 features in process 1", &|rank| {
+            (d - 4 * rank, labels.clone())
+        });
+        refusal(2, "labels: found others in process 1", &|rank| {
+            (d, [vec![1; rank], labels[rank..].to_vec()].concat())
+        });
+        refusal(2, "labels: found 5", &|_| (d, labels[1..].to_vec()));
+        refusal(2, "6 rows x 6 features", &|_| (6, labels.clone()));
+        refusal(3, "at most 2: 100 features", &|_| (100, labels.clone()));
+        refusal(2, "found 7 in row 5", &|_| (d, vec![0, 1, 0, 1, 0, 7]));
+    }
+}
