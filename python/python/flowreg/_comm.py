@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 
 from . import _warnings
-from ._arrays import Array, _extent, blocks
+from ._arrays import Array, blocks, extent
 from ._flowreg import __version__, instruction_set
 
 # Exceptions that one process raises and the others repeat.
@@ -145,7 +146,7 @@ class Ranks:
         self._is_mpi = _is_mpi(comm)
         # After an exception in a sum or in a callback, the other processes are elsewhere.
         self.is_broken = False
-        ones = np.array([1, self.rank + 1])
+        ones = np.array([1, self.rank + 1], np.int64)
         self.sum(ones)
         expected = [self.size, self.size * (self.size + 1) // 2]
         if ones.tolist() != expected:
@@ -221,14 +222,6 @@ class Ranks:
         self.sum(bits)
         return bits.view(np.float64).reshape(values.shape)
 
-    def bytes_of_first(self, make: Callable[[], bytes]) -> bytes:
-        """What process 0 makes; its error is that of all."""
-        own = b""
-        with self.agree():
-            if self.rank == 0:
-                own = make()
-        return self.gather_bytes(own)[0]
-
     @contextmanager
     def agree(self) -> Iterator[None]:
         """Work that may fail in one process: an error of one is an error of all."""
@@ -244,13 +237,16 @@ class Ranks:
         self.sum(failed)
         if not failed.any():
             return
-        kind = "" if error is None else type(error).__name__
+        kind = ""
+        if error is not None:
+            kinds = (kind.__name__ for kind in type(error).__mro__)
+            kind = next((kind for kind in kinds if kind in _REPEATED), "RuntimeError")
         texts = self.gather_bytes(f"{kind}\n{error}".encode(errors="replace"))
         first = int(np.flatnonzero(failed)[0])
-        if error is not None and (first == self.rank or failed.all()):
+        if error is not None and texts[first] == texts[self.rank]:
             raise error
         kind, _, text = texts[first].decode().partition("\n")
-        exception = _REPEATED.get(kind, ValueError if kind.endswith("ValueError") else RuntimeError)
+        exception = _REPEATED.get(kind, RuntimeError)
         raise exception(f"{text} (in process {first} of {self.size})") from error
 
     def refuse_others(self, fields: dict[str, Any]) -> None:
@@ -265,8 +261,8 @@ class Ranks:
                         f"{_short(found[0][number])} in process 0, expected the same in all"
                     )
 
-    def classes(self, y: Array) -> tuple[Array, Array]:
-        """The sorted labels of all processes, and the number of each row's label among them."""
+    def labels(self, y: Array) -> Array:
+        """The labels of the rows of all processes."""
         own, numbers = np.unique(y, return_inverse=True)
         is_object = own.dtype.kind == "O"
         with self.agree():
@@ -281,7 +277,7 @@ class Ranks:
         classes = np.unique(np.concatenate(parts))
         if is_object:
             classes = classes.astype(object)
-        return classes, self.gather_numbers(np.searchsorted(classes, own)[numbers])
+        return classes[self.gather_numbers(np.searchsorted(classes, own)[numbers])]
 
     def shift(self, X: Array, share: float) -> Array | None:
         """As `_arrays._shift`, of the rows of all processes.
@@ -295,14 +291,14 @@ class Ranks:
             def reduced(of_block: Callable[[Array], Array]) -> tuple[Array, Array]:
                 """The largest |value| of each column, and the mean of the values."""
                 largest = np.zeros(X.shape[1])
-                for part in blocks(*_extent(X)):
+                for part in blocks(*extent(X)):
                     values = np.abs(of_block(X[part].astype(np.float64, copy=False)))
                     np.maximum(largest, values.max(axis=0), out=largest)
                 largest = np.max(self.gather(largest), axis=0)
                 # Below 2**61 in all.
                 _, exponent = np.frexp(largest * n)
                 total = np.zeros(X.shape[1], np.int64)
-                for part in blocks(*_extent(X)):
+                for part in blocks(*extent(X)):
                     values = of_block(X[part].astype(np.float64, copy=False))
                     total += np.rint(np.ldexp(values, 61 - exponent)).astype(np.int64).sum(axis=0)
                 self.sum(total)
@@ -313,6 +309,20 @@ class Ranks:
             deviation = np.sqrt(reduced(lambda block: (block - mean) ** 2)[1])
             rounded = (largest * 2.0**-24 > share * deviation) & (deviation > 0)
         return np.where(rounded, mean, 0.0) if rounded.any() else None
+
+    def folds_of_first(
+        self, make: Callable[[], list[tuple[Array, Array]]]
+    ) -> list[tuple[Array, Array]]:
+        """The folds that process 0 makes; its error is that of all."""
+        folds: list[tuple[Array, Array]] = []
+        with self.agree():
+            if self.rank == 0:
+                folds = make()
+        parts = [part for fold in folds for part in fold]
+        lengths = self.gather(np.array([len(part) for part in parts], np.int64))[0]
+        numbers = self.gather_numbers(np.concatenate([np.empty(0, np.uint32), *parts]))
+        found = [np.ascontiguousarray(part) for part in np.split(numbers, np.cumsum(lengths))[:-1]]
+        return list(zip(found[::2], found[1::2], strict=True))
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
@@ -361,14 +371,18 @@ def _short(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def of_rows(parts: Sequence[Array]) -> bytes:
-    """Arrays of numbers of rows, as bytes."""
-    lengths = np.array([len(parts), *map(len, parts)], np.int64)
-    return lengths.tobytes() + b"".join(np.asarray(part, np.uint32).tobytes() for part in parts)
+def agreed(ranks: Ranks | None) -> AbstractContextManager[None]:
+    """`Ranks.agree`, if there are several processes."""
+    return nullcontext() if ranks is None else ranks.agree()
 
 
-def to_rows(data: bytes) -> list[Array]:
-    """The arrays of `of_rows`."""
-    count = int(np.frombuffer(data, np.int64, 1)[0])
-    lengths = np.frombuffer(data, np.int64, count, 8)
-    return np.split(np.frombuffer(data, np.uint32, -1, 8 * (count + 1)).copy(), np.cumsum(lengths)[:-1])
+def heard(ranks: Ranks | None, listen: Any) -> Any:
+    """The callback, or that of process 0."""
+    return listen if ranks is None else ranks.listener(listen)
+
+
+def checksum(arrays: tuple[Array, ...] | None) -> str:
+    """A text that distinguishes arrays."""
+    if arrays is None:
+        return "None"
+    return " ".join(f"{zlib.crc32(np.ascontiguousarray(array)):08x}" for array in arrays)
