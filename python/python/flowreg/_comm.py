@@ -385,4 +385,4 @@ def checksum(arrays: tuple[Array, ...] | None) -> str:
     """A text that distinguishes arrays."""
     if arrays is None:
         return "None"
-    return " ".join(f"{zlib.crc32(np.ascontiguousarray(array)):08x}" for array in arrays)
+    return " ".join(f"{zlib.crc32(array.tobytes()):08x}" for array in arrays)
