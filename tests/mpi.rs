@@ -165,6 +165,25 @@ fn any_number_of_processes_writes_the_same_model() {
 }
 
 #[test]
+fn any_number_of_processes_writes_the_same_converged_model() {
+    let data = Data::new(false);
+    for (i, options) in [
+        "--optimizer newton --l2 0.01 --standardize both --class-weight balanced",
+        "--optimizer lbfgs --l2 auto --cv 3",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let options = words(options);
+        let of_one = data.fit(1, &format!("of_one{i}"), &options);
+        for processes in [2, 3, 4, 8] {
+            let found = data.fit(processes, &format!("run{i}_{processes}"), &options);
+            assert!(found == of_one, "{processes} processes, {options:?}");
+        }
+    }
+}
+
+#[test]
 fn messages_by_tcp_change_no_bit() {
     if !is_open_mpi() {
         return common::skipped("messages by TCP: an option of Open MPI");
@@ -210,7 +229,11 @@ fn assert_refused(data: &Data, output: &Output, code: i32, part: &str) {
 fn options_that_several_processes_cannot_use_are_refused_with_one_message() {
     let data = Data::new(true);
     for (processes, options, part) in [
-        (2, "--optimizer newton", "--optimizer: found newton"),
+        (
+            2,
+            "--optimizer newton --l2 1 --engine primal",
+            "primal for 60 rows",
+        ),
         (2, "--engine primal", "--engine: found primal"),
         (64, "", "at most 32"),
     ] {
@@ -328,16 +351,29 @@ fn appears(path: &Path, child: &mut Child) -> bool {
 /// processes, writes the bytes of a run that nothing disturbed.
 #[test]
 fn a_killed_run_resumes_to_the_same_bytes() {
+    let sgd = "--lr 0.0005 --epochs 30000 --checkpoint-every 300 --momentum 0.9";
+    assert_kills_change_nothing(sgd, 20, 300);
+}
+
+#[test]
+fn a_killed_converged_fit_resumes_to_the_same_bytes() {
+    let path = "--optimizer lbfgs --l2 auto --cv 5 --standardize both --tolerance 1e-9 --checkpoint-every 1";
+    assert_kills_change_nothing(path, 5, 30);
+}
+
+/// Kills a process of the fit with these options up to `longest` milliseconds after its first
+/// checkpoint, and resumes it, until `wanted` kills are done.
+fn assert_kills_change_nothing(options: &str, wanted: usize, longest: usize) {
     if !is_open_mpi() {
         return common::skipped("kills of processes: children of Open MPI's launcher");
     }
     let data = Data::new(false);
-    let options = words("--lr 0.0005 --epochs 30000 --checkpoint-every 300 --momentum 0.9");
+    let options = words(options);
     let expected = data.fit(2, "undisturbed", &options);
     let mut uniform = common::uniform(11);
     let mut random = |below: usize| ((uniform() * below as f32) as usize).min(below - 1);
     let mut kills = 0;
-    while kills < 20 {
+    while kills < wanted {
         let out = "run";
         let checkpoint = data.path("run.checkpoint");
         let _ = std::fs::remove_dir_all(data.path(out));
@@ -347,12 +383,12 @@ fn a_killed_run_resumes_to_the_same_bytes() {
             let mut command = mpirun(processes);
             command.arg(FIT).args(data.arguments(out)).args(&options);
             let mut child = start(command.arg("--resume"));
-            if kills == 20 || (!killed && !appears(&checkpoint, &mut child)) {
+            if kills == wanted || (!killed && !appears(&checkpoint, &mut child)) {
                 let output = bounded(child);
                 assert!(output.status.success(), "{}", stderr(&output));
                 break;
             }
-            std::thread::sleep(Duration::from_millis(random(300) as u64));
+            std::thread::sleep(Duration::from_millis(random(longest) as u64));
             let victims = children(child.id());
             if victims.is_empty() {
                 // It is about to end, or about to begin.

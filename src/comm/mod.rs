@@ -16,6 +16,7 @@ pub mod exchange;
 pub mod fixed;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+pub mod rows;
 
 use std::fmt::Debug;
 
@@ -52,13 +53,28 @@ pub fn gather(comm: &dyn Comm, values: &[i64]) -> Vec<i64> {
     assemble(comm, comm.size() * len, comm.rank() * len, values)
 }
 
-/// Replaces each value, which must not be negative or NaN, by its largest on any rank.
+/// Replaces each value by its largest on any rank.
 pub fn max(comm: &dyn Comm, values: &mut [f64]) {
+    fold(comm, values, f64::max);
+}
+
+/// Replaces each value by its smallest on any rank.
+pub fn min(comm: &dyn Comm, values: &mut [f64]) {
+    fold(comm, values, f64::min);
+}
+
+/// Replaces each value by `f` of the values of all ranks, in their order.
+fn fold(comm: &dyn Comm, values: &mut [f64], f: fn(f64, f64) -> f64) {
+    if values.is_empty() {
+        return;
+    }
     let bits: Vec<i64> = values.iter().map(|value| value.to_bits() as i64).collect();
-    for of_rank in gather(comm, &bits).chunks_exact(bits.len()) {
-        for (value, &bits) in values.iter_mut().zip(of_rank) {
-            *value = value.max(f64::from_bits(bits as u64));
-        }
+    let all = gather(comm, &bits);
+    let value = |bits: i64| f64::from_bits(bits as u64);
+    for (i, to) in values.iter_mut().enumerate() {
+        let of_ranks = all.iter().skip(i).step_by(bits.len());
+        let of_ranks = of_ranks.map(|&bits| value(bits));
+        *to = of_ranks.reduce(f).expect("at least one rank");
     }
 }
 
@@ -160,6 +176,9 @@ pub(crate) mod tests {
                 let gathered = gather(comm, &[rank, -rank]);
                 let mut largest = [rank as f64, 1.0 / (1.0 + rank as f64), 1e300];
                 max(comm, &mut largest);
+                let mut smallest = [-rank as f64, rank as f64];
+                min(comm, &mut smallest);
+                assert_eq!(smallest, [1.0 - size as f64, 0.0]);
                 let failed = match comm.rank() {
                     1 => Err(Error::options("`x`", 1, "2")),
                     _ => Ok(()),

@@ -10,6 +10,7 @@
 //! Products are summed in f32 or f64 within a slab of columns, and in f64 over slabs. No copy of X is
 //! made. The bits do not depend on the number of threads.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use faer::linalg::matmul::matmul;
@@ -19,7 +20,8 @@ use rayon::prelude::*;
 
 use crate::comm;
 use crate::comm::fixed::{Fixed, exponent};
-use crate::design::rows::{Rows, Shard, shard_slab};
+use crate::comm::rows::RowShard;
+use crate::design::rows::{Rows, Shard, largest_of_columns, shard_slab};
 use crate::kernels::{Isa, columns, with_isa};
 use crate::linalg::vec::{Real, axpby, dot, subtract};
 use crate::threads::{Share, Work};
@@ -63,7 +65,8 @@ pub struct Centered<'a> {
     centred: bool,
     /// Whether a mean is far from 0: see [`Centered::is_far`].
     far: bool,
-    /// The largest |x_ik - μ_k| of each row on all ranks, if ranks share the columns.
+    /// The largest |x_ik - μ_k| of each row on all ranks, if ranks share the columns; of each column,
+    /// if they share the rows.
     largest: Option<Vec<f64>>,
 }
 
@@ -237,24 +240,65 @@ impl<'a> Centered<'a> {
                 .iter()
                 .map(|most| features + exponent(*most))
                 .collect(),
-            rows: rows.iter().map(|most| exponent(1.001 * most)).collect(),
+            others: rows.iter().map(|most| exponent(1.001 * most)).collect(),
         }
     }
 
     fn adjoint_in<T: Real + ComplexField>(&self, g: &[T]) -> Vec<f64> {
+        match self.x.row_shard() {
+            None => self.adjoint_of_rows(g, 0..self.x.len()),
+            Some(shard) => self.adjoint_of_ranks(g, shard),
+        }
+    }
+
+    /// Gᵀ Xc over the rows of all ranks: in units that depend on Σᵢ |g_ij| of an output and the largest
+    /// |x_ik - μ_k| of a column.
+    fn adjoint_of_ranks<T: Real + ComplexField>(&self, g: &[T], shard: RowShard) -> Vec<f64> {
+        let (n, d) = (self.x.len(), self.mean.len());
+        let c = g.len() / n;
+        let size = |g: &[T]| -> f64 {
+            let values = g.iter().map(|&g| -> f64 { g.into() });
+            values.map(f64::abs).sum()
+        };
+        let sizes = shard.sum(c, |rows| {
+            g.chunks_exact(n).map(|g| size(&g[rows.clone()])).collect()
+        });
+        let largest = self.largest.as_ref().expect("rows are shared");
+        let units = Units {
+            outputs: sizes.iter().map(|size| 1 + exponent(*size)).collect(),
+            others: largest.iter().map(|most| exponent(1.001 * most)).collect(),
+        };
+        let mut sums = vec![0i64; c * d];
+        for rows in shard.ranges() {
+            let part = self.adjoint_of_rows(g, rows);
+            let rows = sums.chunks_exact_mut(d).zip(part.chunks_exact(d));
+            for (j, (sums, part)) in rows.enumerate() {
+                for (k, (sum, &value)) in sums.iter_mut().zip(part).enumerate() {
+                    *sum = sum.wrapping_add(units.of(j, k).multiple(value));
+                }
+            }
+        }
+        shard.comm.sum(&mut sums);
+        let values = sums.iter().enumerate();
+        let value = |(at, &sum): (usize, &i64)| units.of(at / d, at % d).value(sum);
+        values.map(value).collect()
+    }
+
+    /// Gᵀ Xc of these rows; Gᵀ has a column for each row of X.
+    fn adjoint_of_rows<T: Real + ComplexField>(&self, g: &[T], rows: Range<usize>) -> Vec<f64> {
         let (n, d) = (self.x.len(), self.mean.len());
         let c = g.len() / n;
         let g = MatRef::from_row_major_slice(g, c, n);
         let mut w = vec![0.0; c * d];
         // With few features, slabs are narrow, so that there are tasks for all threads.
         let width = (d.div_ceil(16)).next_multiple_of(16).min(SLAB);
-        let tasks = columns::blocks_of(&mut w, d, width).share(product::<T>(c, n, d));
+        let tasks = columns::blocks_of(&mut w, d, width).share(product::<T>(c, rows.len(), d));
         tasks.for_each(|mut block| {
             let range = block.range();
-            let mut slab = vec![T::default(); BLOCK_ROWS.min(n) * range.len()];
+            let mut slab = vec![T::default(); BLOCK_ROWS.min(rows.len()) * range.len()];
             let mut product = vec![T::default(); c * range.len()];
-            for first in (0..n).step_by(BLOCK_ROWS) {
-                let m = BLOCK_ROWS.min(n - first);
+            for first in rows.clone().step_by(BLOCK_ROWS) {
+                let m = BLOCK_ROWS.min(rows.end - first);
                 let slab = &mut slab[..m * range.len()];
                 for (i, to) in slab.chunks_exact_mut(range.len()).enumerate() {
                     self.center(first + i, range.start, to);
@@ -321,15 +365,15 @@ impl<'a> Centered<'a> {
     }
 }
 
-/// Exponents of the bounds of logits, by output and by row.
+/// Exponents of the bounds of products: of logits by output and row, of an adjoint by output and column.
 struct Units {
     outputs: Vec<i32>,
-    rows: Vec<i32>,
+    others: Vec<i32>,
 }
 
 impl Units {
-    fn of(&self, output: usize, row: usize) -> Fixed {
-        Fixed::new(self.outputs[output] + self.rows[row])
+    fn of(&self, output: usize, other: usize) -> Fixed {
+        Fixed::new(self.outputs[output] + self.others[other])
     }
 }
 
@@ -368,18 +412,63 @@ fn add<T: Real>(x: &[T], y: &mut [f64]) {
 /// Computes the mean of each column, rounded to f32 (0 if not `centred`), and the root mean square
 /// about it, from sums of differences from the first row. Cost: X is read once.
 fn moments<'a>(x: &'a Rows<'a>, centred: bool) -> Centered<'a> {
+    let (n, d) = (x.all_len(), x.features());
+    let origin = if centred {
+        x.row_of_all(0)
+    } else {
+        Cow::Owned(vec![0.0; d])
+    };
+    let totals = x.sum_of_rows(2 * d, |rows| sums_of_rows(x, &origin, rows));
+    let (sums, squares) = totals.split_at(d);
+    let mut design = Centered {
+        x,
+        mean: Vec::with_capacity(d),
+        rest: Vec::with_capacity(d),
+        scale: Vec::with_capacity(d),
+        centred,
+        far: false,
+        largest: None,
+    };
+    for ((sum, square), &origin) in sums.iter().zip(squares).zip(origin.iter()) {
+        let shift = if centred { sum / n as f64 } else { 0.0 };
+        let rounded = (f64::from(origin) + shift) as f32;
+        // The sum `origin + shift` is rounded itself: subtract `rounded` before `shift` is added.
+        let rest = f64::from(origin) - f64::from(rounded) + shift;
+        design.mean.push(rounded);
+        design.rest.push(rest as f32);
+        design
+            .scale
+            .push(((square / n as f64 - shift * shift).max(0.0) + rest * rest).sqrt());
+    }
+    design.far = !x.all_ranks(!is_far(&design));
+    if let Some(shard) = x.row_shard() {
+        let mean = Some(&design.mean[..]);
+        design.largest = Some(largest_of_columns(x, shard, mean));
+    }
+    if let Some(shard) = x.shard() {
+        let larger = |most: f32, (x, mean): (&f32, &f32)| most.max((x - mean).abs());
+        let of_row =
+            |i: usize| -> f64 { x.row(i).iter().zip(&design.mean).fold(0.0, larger).into() };
+        let rows = (0..x.len()).into_par_iter().share(pass(x));
+        let mut largest: Vec<f64> = rows.map(of_row).collect();
+        comm::max(shard.comm, &mut largest);
+        design.largest = Some(largest);
+    }
+    design
+}
+
+/// The sums of `x - origin` over these rows, for each column, and then those of its square.
+fn sums_of_rows(x: &Rows, origin: &[f32], rows: Range<usize>) -> Vec<f64> {
     /// Numbers of rows and columns of a task.
     const ROWS: usize = 1024;
     const COLUMNS: usize = 2048;
-    let (n, d) = (x.len(), x.features());
-    let (bands, strips) = (n.div_ceil(ROWS), d.div_ceil(COLUMNS));
-    let zeros = vec![0.0; d];
-    let origin = if centred { x.row(0) } else { &zeros };
+    let d = x.features();
+    let (bands, strips) = (rows.len().div_ceil(ROWS), d.div_ceil(COLUMNS));
     let of_task = |task: usize| {
-        let (rows, first) = (task / strips * ROWS, task % strips * COLUMNS);
+        let (start, first) = (rows.start + task / strips * ROWS, task % strips * COLUMNS);
         let width = COLUMNS.min(d - first);
         let (mut sums, mut squares) = (vec![0.0f64; width], vec![0.0f64; width]);
-        for i in rows..(rows + ROWS).min(n) {
+        for i in start..(start + ROWS).min(rows.end) {
             let values = x.row(i)[first..][..width]
                 .iter()
                 .zip(&origin[first..][..width]);
@@ -394,50 +483,27 @@ fn moments<'a>(x: &'a Rows<'a>, centred: bool) -> Centered<'a> {
         }
         (sums, squares)
     };
-    let tasks = (0..bands * strips).into_par_iter().share(pass(x));
-    let tasks: Vec<_> = tasks.map(of_task).collect();
-    let (mut sums, mut squares) = (vec![0.0; d], vec![0.0; d]);
+    let tasks = (0..bands * strips).into_par_iter();
+    let work = Work::bytes(4 * rows.len() * d);
+    let tasks: Vec<_> = tasks.share(work).map(of_task).collect();
+    let mut totals = vec![0.0; 2 * d];
+    let (sums, squares) = totals.split_at_mut(d);
     for (task, (of_sums, of_squares)) in tasks.iter().enumerate() {
-        let first = task % strips * COLUMNS;
-        axpby(1.0, of_sums, 1.0, &mut sums[first..][..of_sums.len()]);
+        let columns = task % strips * COLUMNS..;
+        axpby(
+            1.0,
+            of_sums,
+            1.0,
+            &mut sums[columns.clone()][..of_sums.len()],
+        );
         axpby(
             1.0,
             of_squares,
             1.0,
-            &mut squares[first..][..of_squares.len()],
+            &mut squares[columns][..of_squares.len()],
         );
     }
-    let mut design = Centered {
-        x,
-        mean: Vec::with_capacity(d),
-        rest: Vec::with_capacity(d),
-        scale: Vec::with_capacity(d),
-        centred,
-        far: false,
-        largest: None,
-    };
-    for ((sum, square), &origin) in sums.iter().zip(&squares).zip(origin) {
-        let shift = if centred { sum / n as f64 } else { 0.0 };
-        let rounded = (f64::from(origin) + shift) as f32;
-        // The sum `origin + shift` is rounded itself: subtract `rounded` before `shift` is added.
-        let rest = f64::from(origin) - f64::from(rounded) + shift;
-        design.mean.push(rounded);
-        design.rest.push(rest as f32);
-        design
-            .scale
-            .push(((square / n as f64 - shift * shift).max(0.0) + rest * rest).sqrt());
-    }
-    design.far = !x.all_ranks(!is_far(&design));
-    if let Some(shard) = x.shard() {
-        let larger = |most: f32, (x, mean): (&f32, &f32)| most.max((x - mean).abs());
-        let of_row =
-            |i: usize| -> f64 { x.row(i).iter().zip(&design.mean).fold(0.0, larger).into() };
-        let rows = (0..n).into_par_iter().share(pass(x));
-        let mut largest: Vec<f64> = rows.map(of_row).collect();
-        comm::max(shard.comm, &mut largest);
-        design.largest = Some(largest);
-    }
-    design
+    totals
 }
 
 /// Whether the mean of one of the own columns exceeds its scale so far that f32 sums over uncentred

@@ -20,7 +20,8 @@ use rayon::prelude::*;
 
 use crate::comm;
 use crate::comm::fixed::{Fixed, exponent};
-use crate::design::rows::{Batch, Rows, Shard, largest_value, shard_slab};
+use crate::comm::rows::RowShard;
+use crate::design::rows::{Batch, Rows, Shard, largest_of_columns, largest_value, shard_slab};
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::gemm::{Accum, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
@@ -58,8 +59,11 @@ pub(crate) struct Dense<'a> {
     columns: Vec<f32>,
     /// The sum over a block of rows, and the sum over blocks.
     sums: (Vec<f32>, Vec<f64>),
-    /// The largest |x| of each row on all ranks, if ranks share the columns.
+    /// The largest |x| of each row on all ranks, if ranks share the columns; of each column, if they
+    /// share the rows.
     largest: Option<Vec<f64>>,
+    /// Products of a block of rows, and their sums over blocks, if ranks share the rows.
+    shared: (Vec<f32>, Vec<i64>),
 }
 
 /// A copy of some rows of X.
@@ -85,22 +89,36 @@ impl<'a> Dense<'a> {
             gathered: Gathered::default(),
             columns: Vec::new(),
             sums: (Vec::new(), Vec::new()),
-            largest: x.shard().map(|_| x.largest_values()),
+            largest: match (x.shard(), x.row_shard()) {
+                (Some(_), _) => Some(x.largest_values()),
+                (None, Some(shard)) => Some(largest_of_columns(x, shard, None)),
+                (None, None) => None,
+            },
+            shared: (Vec::new(), Vec::new()),
         }
     }
 
     /// X - 1 μᵀ, computed block by block in every product.
     pub(crate) fn centered(x: &'a Rows<'a>, mean: &[f32], gemm: Gemm) -> Self {
-        Dense {
+        let mut dense = Dense {
             all_rows: (0..x.len() as u32).collect(),
             mean: Some(mean.to_vec()),
             ..Dense::new(x, gemm)
+        };
+        if let Some(shard) = x.row_shard() {
+            dense.largest = Some(largest_of_columns(x, shard, Some(mean)));
         }
+        dense
     }
 
     /// X.
     pub(crate) fn x(&self) -> &'a Rows<'a> {
         self.x
+    }
+
+    /// The largest |x_ik - μ_k| of each column on all ranks, which share the rows.
+    pub(crate) fn largest_of_columns(&self) -> &[f64] {
+        self.largest.as_deref().expect("the rows are shared")
     }
 
     /// n: number of rows.
@@ -122,22 +140,43 @@ impl<'a> Dense<'a> {
     }
 
     /// Calls `work` with each block of the batch's rows of X and the block's range in the batch. If
-    /// rows are gathered, all blocks but the last have the same power of two of rows.
+    /// rows are gathered, all blocks of a run of rows but the last have the same power of two of rows.
     pub(crate) fn each(&mut self, batch: Batch, mut work: impl FnMut(Range<usize>, MatRef)) {
-        let mean = self.mean.as_deref();
-        let (rows, bytes) = match (batch, self.x.contiguous()) {
-            (Batch::All, Some(x)) if mean.is_none() => return work(0..x.rows(), x),
-            (Batch::All, Some(_)) => (&self.all_rows[..], CENTER_BYTES),
-            (Batch::All, None) => (&self.all_rows[..], GATHER_BYTES),
-            (Batch::Rows(rows), _) => (rows, GATHER_BYTES),
-        };
-        // The same blocks for any number of ranks.
-        let most = (bytes / (4 * self.x.all_features())).max(1);
-        let block = 1 << most.ilog2();
-        for (i, rows) in rows.chunks(block).enumerate() {
-            let x = self.gathered.load(self.x, rows, mean);
-            work(i * block..i * block + rows.len(), x);
+        match batch {
+            Batch::All => {
+                for rows in self.x.blocks() {
+                    self.each_of(rows, &mut work);
+                }
+            }
+            Batch::Rows(rows) => {
+                let block = self.gathered_rows(GATHER_BYTES);
+                for (i, rows) in rows.chunks(block).enumerate() {
+                    let x = self.gathered.load(self.x, rows, self.mean.as_deref());
+                    work(i * block..i * block + rows.len(), x);
+                }
+            }
         }
+    }
+
+    /// [`Dense::each`] for consecutive rows.
+    fn each_of(&mut self, rows: Range<usize>, work: &mut impl FnMut(Range<usize>, MatRef)) {
+        let mean = self.mean.as_deref();
+        let bytes = match (mean, self.x.contiguous()) {
+            (None, Some(x)) => return work(rows.clone(), x.rows_range(rows)),
+            (Some(_), Some(_)) => CENTER_BYTES,
+            (_, None) => GATHER_BYTES,
+        };
+        let block = self.gathered_rows(bytes);
+        for first in rows.clone().step_by(block) {
+            let rows = first..(first + block).min(rows.end);
+            let numbers = &self.all_rows[rows.clone()];
+            work(rows, self.gathered.load(self.x, numbers, mean));
+        }
+    }
+
+    /// The number of rows of X, a power of two, of about `bytes`: the same for any number of ranks.
+    fn gathered_rows(&self, bytes: usize) -> usize {
+        1 << (bytes / (4 * self.x.all_features())).max(1).ilog2()
     }
 
     /// `Zᵀ = W X_batchᵀ + b 1ᵀ`, c x batch. Cost: 2dc flop per row.
@@ -253,12 +292,80 @@ impl<'a> Dense<'a> {
         weight: &mut [f32],
     ) {
         let block = row_block(g.rows(), self.x.all_features());
+        if let Some(shard) = self.x.row_shard() {
+            return self.adjoint_of_ranks(shard, block, alpha, g, beta, weight);
+        }
         match (self.x.shard(), batch) {
             (Some(shard), Batch::All) => {
                 self.adjoint_by_slabs(shard_slab(shard.features), block, alpha, g, beta, weight);
             }
             _ => self.adjoint_in_blocks(block, alpha, g, batch, beta, weight),
         }
+    }
+
+    /// [`Dense::adjoint`] of all rows of all ranks: in f32 within a block of rows, and over blocks in
+    /// units that depend on Σᵢ |g_ij| of an output and the largest |x_ik| of a column. Traffic: cd + 1
+    /// numbers, and c for each block.
+    fn adjoint_of_ranks(
+        &mut self,
+        shard: RowShard,
+        block: usize,
+        alpha: f32,
+        g: MatRef,
+        beta: f64,
+        weight: &mut [f32],
+    ) {
+        let (c, d) = (g.rows(), self.features());
+        let sizes = shard.sum(c, |rows| {
+            let size = |j: usize| g.row(j)[rows.clone()].iter().map(|g| f64::from(g.abs()));
+            (0..c).map(|j| size(j).sum()).collect()
+        });
+        let largest = self.largest.take().expect("the rows are shared");
+        // One more, for the rounding of products.
+        let of_outputs: Vec<i32> = sizes.iter().map(|size| 1 + exponent(*size)).collect();
+        let of_columns: Vec<i32> = largest.iter().map(|most| exponent(*most)).collect();
+        let unit = |j: usize, k: usize| Fixed::new(of_outputs[j] + of_columns[k]);
+        let (mut part, mut sums) = std::mem::take(&mut self.shared);
+        part.resize(c * d, 0.0);
+        sums.clear();
+        // The last one counts products that are not finite.
+        sums.resize(c * d + 1, 0);
+        let (sums_of_products, infinite) = sums.split_at_mut(c * d);
+        for rows in shard.ranges() {
+            self.adjoint_of_range(block, rows, 1.0, g, 0.0, &mut part);
+            let work = Work::bytes(12 * c * d);
+            let outputs = sums_of_products.par_chunks_exact_mut(d);
+            let outputs = outputs.zip(part.par_chunks_exact(d)).share(work);
+            let finite = outputs.enumerate().map(|(j, (sums, values))| {
+                let mut finite = true;
+                for (k, (sum, &value)) in sums.iter_mut().zip(values).enumerate() {
+                    finite &= value.is_finite();
+                    *sum = sum.wrapping_add(unit(j, k).multiple(value.into()));
+                }
+                finite
+            });
+            infinite[0] += i64::from(!finite.collect().into_iter().all(|finite| finite));
+        }
+        shard.comm.sum(&mut sums);
+        let finite = sums[c * d] == 0;
+        let outputs = weight.chunks_exact_mut(d).zip(sums.chunks_exact(d));
+        for (j, (weight, sums)) in outputs.enumerate() {
+            for (k, (weight, &sum)) in weight.iter_mut().zip(sums).enumerate() {
+                let sum = if finite {
+                    unit(j, k).value(sum)
+                } else {
+                    f64::NAN
+                };
+                let before = if beta == 0.0 {
+                    0.0
+                } else {
+                    beta * f64::from(*weight)
+                };
+                *weight = (f64::from(alpha) * sum + before) as f32;
+            }
+        }
+        self.shared = (part, sums);
+        self.largest = Some(largest);
     }
 
     /// [`Dense::adjoint`] of all rows for `slab` columns at a time, which are copied: the bits are those
@@ -307,41 +414,120 @@ impl<'a> Dense<'a> {
         beta: f64,
         weight: &mut [f32],
     ) {
-        let (c, n, d) = (g.rows(), g.cols(), self.features());
-        let gemm = self.gemm;
-        let mut columns = std::mem::take(&mut self.columns);
-        if n <= block {
-            let mut accum = vec::scale(beta, weight);
-            self.each(batch, |range, x| {
-                let g = columns_of(g, range, &mut columns);
-                gemm.a_b(alpha, g, x, accum, MatMut::new(weight, c, d));
-                accum = Accum::Add;
-            });
-        } else {
-            let (mut part, mut sums) = std::mem::take(&mut self.sums);
-            part.resize(c * d, 0.0);
-            sums.clear();
-            sums.resize(c * d, 0.0);
-            self.each(batch, |rows, x| {
-                for start in rows.clone().step_by(block) {
-                    let end = (start + block).min(rows.end);
-                    let g = columns_of(g, start..end, &mut columns);
-                    let x = x.rows_range(start - rows.start..end - rows.start);
-                    let accum = if start.is_multiple_of(block) {
-                        Accum::Replace
-                    } else {
-                        Accum::Add
-                    };
-                    gemm.a_b(1.0, g, x, accum, MatMut::new(&mut part, c, d));
-                    if end.is_multiple_of(block) || end == n {
-                        vec::axpby(1.0, &part, 1.0, &mut sums);
-                    }
-                }
-            });
-            vec::axpby(alpha.into(), &sums, beta, weight);
-            self.sums = (part, sums);
+        match batch {
+            Batch::All => self.adjoint_of_range(block, 0..g.cols(), alpha, g, beta, weight),
+            Batch::Rows(_) => {
+                let mut sum = BlockSum::new(self, block, 0..g.cols(), g, alpha, beta, weight);
+                self.each(batch, |rows, x| sum.add(rows, x));
+                sum.finish(self);
+            }
         }
-        self.columns = columns;
+    }
+
+    /// [`Dense::adjoint_in_blocks`] of consecutive rows: Gᵀ has a column for every row of X.
+    fn adjoint_of_range(
+        &mut self,
+        block: usize,
+        rows: Range<usize>,
+        alpha: f32,
+        g: MatRef,
+        beta: f64,
+        weight: &mut [f32],
+    ) {
+        let mut sum = BlockSum::new(self, block, rows.clone(), g, alpha, beta, weight);
+        self.each_of(rows, &mut |rows, x| sum.add(rows, x));
+        sum.finish(self);
+    }
+}
+
+/// `weight = alpha · Gᵀ X + beta · weight` for some rows, in f32 within blocks of rows and in f64 over
+/// blocks.
+struct BlockSum<'a> {
+    gemm: Gemm,
+    /// Number of rows of a block.
+    block: usize,
+    rows: Range<usize>,
+    g: MatRef<'a>,
+    alpha: f32,
+    beta: f64,
+    weight: &'a mut [f32],
+    /// How the next product is added to the weight, if all rows are one block.
+    accum: Accum,
+    columns: Vec<f32>,
+    part: Vec<f32>,
+    sums: Vec<f64>,
+}
+
+impl<'a> BlockSum<'a> {
+    /// The sum over `rows` with the scratch space of `dense`.
+    fn new(
+        dense: &mut Dense,
+        block: usize,
+        rows: Range<usize>,
+        g: MatRef<'a>,
+        alpha: f32,
+        beta: f64,
+        weight: &'a mut [f32],
+    ) -> BlockSum<'a> {
+        let (mut part, mut sums) = std::mem::take(&mut dense.sums);
+        let mut accum = Accum::Add;
+        if rows.len() <= block {
+            accum = vec::scale(beta, weight);
+        } else {
+            part.resize(weight.len(), 0.0);
+            sums.clear();
+            sums.resize(weight.len(), 0.0);
+        }
+        BlockSum {
+            gemm: dense.gemm,
+            block,
+            rows,
+            g,
+            alpha,
+            beta,
+            weight,
+            accum,
+            columns: std::mem::take(&mut dense.columns),
+            part,
+            sums,
+        }
+    }
+
+    /// Adds the product with these rows of X.
+    fn add(&mut self, rows: Range<usize>, x: MatRef) {
+        let (c, d) = (self.g.rows(), x.cols());
+        if self.rows.len() <= self.block {
+            let g = columns_of(self.g, rows, &mut self.columns);
+            let weight = MatMut::new(self.weight, c, d);
+            self.gemm.a_b(self.alpha, g, x, self.accum, weight);
+            self.accum = Accum::Add;
+            return;
+        }
+        let origin = self.rows.start;
+        for start in rows.clone().step_by(self.block) {
+            let end = (start + self.block).min(rows.end);
+            let g = columns_of(self.g, start..end, &mut self.columns);
+            let x = x.rows_range(start - rows.start..end - rows.start);
+            let accum = if (start - origin).is_multiple_of(self.block) {
+                Accum::Replace
+            } else {
+                Accum::Add
+            };
+            let part = MatMut::new(&mut self.part, c, d);
+            self.gemm.a_b(1.0, g, x, accum, part);
+            if (end - origin).is_multiple_of(self.block) || end == self.rows.end {
+                vec::axpby(1.0, &self.part, 1.0, &mut self.sums);
+            }
+        }
+    }
+
+    /// Writes the sum over blocks to the weight, and returns the scratch space.
+    fn finish(self, dense: &mut Dense) {
+        if self.rows.len() > self.block {
+            vec::axpby(self.alpha.into(), &self.sums, self.beta, self.weight);
+        }
+        dense.sums = (self.part, self.sums);
+        dense.columns = self.columns;
     }
 }
 

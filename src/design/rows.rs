@@ -1,10 +1,12 @@
 //! Borrowed rows of features, and the batch of rows that a step uses.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::comm::fixed::{Fixed, exponent};
+use crate::comm::rows::RowShard;
 use crate::comm::{self, Comm};
 use crate::error::{Error, Result};
 use crate::linalg::mat::MatRef;
@@ -35,6 +37,8 @@ pub struct Rows<'a> {
     pub(super) known_usable: bool,
     /// The other columns, if other ranks have them.
     pub(super) shard: Option<Shard<'a>>,
+    /// The other rows, if other ranks have them.
+    pub(super) row_shard: Option<RowShard<'a>>,
 }
 
 /// The place of a rank's columns among those of X, which all ranks hold together.
@@ -78,6 +82,23 @@ pub(super) fn largest_value(values: &[f32]) -> f64 {
     values.iter().fold(0.0f32, larger).into()
 }
 
+/// The largest |x_ik - μ_k| of each column on all ranks, a little rounded up. Cost: X is read once.
+pub(super) fn largest_of_columns(x: &Rows, shard: RowShard, mean: Option<&[f32]>) -> Vec<f64> {
+    let mut largest = vec![0.0f32; x.features()];
+    for i in 0..x.len() {
+        let values = largest.iter_mut().zip(x.row(i));
+        match mean {
+            None => values.for_each(|(most, x)| *most = most.max(x.abs())),
+            Some(mean) => {
+                (values.zip(mean)).for_each(|((most, x), mean)| *most = most.max((x - mean).abs()))
+            }
+        }
+    }
+    let mut largest: Vec<f64> = largest.into_iter().map(f64::from).collect();
+    comm::max(shard.comm, &mut largest);
+    largest
+}
+
 /// Whether a value can be a feature of a dataset and of a converged fit: from -1e15 to 1e15, so that
 /// f32 holds sums of squares.
 pub fn is_usable(value: f32) -> bool {
@@ -95,6 +116,7 @@ impl<'a> Rows<'a> {
             index: None,
             known_usable: false,
             shard: None,
+            row_shard: None,
         }
     }
 
@@ -128,6 +150,7 @@ impl<'a> Rows<'a> {
             index: None,
             known_usable: false,
             shard: None,
+            row_shard: None,
         })
     }
 
@@ -160,6 +183,63 @@ impl<'a> Rows<'a> {
         })
     }
 
+    /// The rows of this rank of `comm`: a run of whole blocks.
+    ///
+    /// # Errors
+    /// [`Error::Options`] if there are fewer blocks than ranks.
+    pub(super) fn rows_of(&self, comm: &'a dyn Comm) -> Result<Rows<'a>> {
+        let shard = RowShard::new(comm, self.len())?;
+        let own = shard.range();
+        let numbers: Vec<u32> = (own.start as u32..own.end as u32).collect();
+        Ok(Rows {
+            row_shard: Some(shard),
+            ..self.choose(&numbers)
+        })
+    }
+
+    /// The place of these rows among those of all ranks; `None` if they are all.
+    pub(crate) fn row_shard(&self) -> Option<RowShard<'a>> {
+        self.row_shard
+    }
+
+    /// Number of rows of all ranks.
+    pub(crate) fn all_len(&self) -> usize {
+        self.row_shard.map_or(self.len(), |shard| shard.rows)
+    }
+
+    /// The ranges of these rows whose products are added separately: all, or the blocks that ranks
+    /// share.
+    pub(crate) fn blocks(&self) -> Vec<Range<usize>> {
+        match self.row_shard {
+            None => std::iter::once(0..self.len()).collect(),
+            Some(shard) => shard.ranges().collect(),
+        }
+    }
+
+    /// The sum of `of_rows`, `len` values, over the rows of all ranks: of all rows at once for a single
+    /// process, else over blocks. Traffic: `len` numbers for each of at most 64 blocks.
+    pub(crate) fn sum_of_rows(
+        &self,
+        len: usize,
+        mut of_rows: impl FnMut(Range<usize>) -> Vec<f64>,
+    ) -> Vec<f64> {
+        match self.row_shard {
+            None => of_rows(0..self.len()),
+            Some(shard) => shard.sum(len, of_rows),
+        }
+    }
+
+    /// Whether other ranks have other rows or columns.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shard.is_some() || self.row_shard.is_some()
+    }
+
+    /// The other ranks, if X is divided among several.
+    pub(crate) fn comm(&self) -> Option<&'a dyn Comm> {
+        let of_columns = self.shard.map(|shard| shard.comm);
+        of_columns.or_else(|| self.row_shard.map(|shard| shard.comm))
+    }
+
     /// The place of these columns among those of all ranks; `None` if they are all.
     pub(crate) fn shard(&self) -> Option<Shard<'a>> {
         self.shard
@@ -172,8 +252,8 @@ impl<'a> Rows<'a> {
 
     /// `result`, if no rank has an error: see [`comm::agree`].
     pub(crate) fn agree<T>(&self, result: Result<T>) -> Result<T> {
-        match self.shard {
-            Some(shard) => comm::agree(shard.comm, result),
+        match self.comm() {
+            Some(comm) => comm::agree(comm, result),
             None => result,
         }
     }
@@ -205,6 +285,22 @@ impl<'a> Rows<'a> {
         &self.values[i * self.stride..][..self.features]
     }
 
+    /// Row `i` of all ranks: a message if other ranks have other rows.
+    pub(crate) fn row_of_all(&self, i: usize) -> Cow<'a, [f32]> {
+        let Some(shard) = self.row_shard else {
+            return Cow::Borrowed(self.row(i));
+        };
+        let mut bits = vec![0; self.features];
+        if shard.range().contains(&i) {
+            let values = bits.iter_mut().zip(self.row(i - shard.first));
+            values.for_each(|(bits, x)| *bits = i64::from(x.to_bits()));
+        }
+        shard.comm.sum(&mut bits);
+        bits.iter()
+            .map(|&bits| f32::from_bits(bits as u32))
+            .collect()
+    }
+
     /// Refuse features that are no finite numbers. Cost: X is read once, unless its features are
     /// known to be usable.
     ///
@@ -229,11 +325,12 @@ impl<'a> Rows<'a> {
         };
         let value = self.row(row)[own];
         let column = own + self.shard.map_or(0, |shard| shard.first);
+        let values = (0..self.len()).map(|i| self.row(i)[own].abs());
+        let row = row + self.row_shard.map_or(0, |shard| shard.first);
         if !value.is_finite() {
             let found = format!("{value} in row {row}, feature {column}");
             return Err(Error::shape(what, found, "finite numbers"));
         }
-        let values = (0..self.len()).map(|i| self.row(i)[own].abs());
         let largest = values.filter(|value| value.is_finite()).fold(0.0, f32::max);
         Err(Error::shape(
             what,
@@ -310,7 +407,7 @@ impl<'a> Rows<'a> {
 
     /// Whether `here` holds on every rank.
     pub(crate) fn all_ranks(&self, here: bool) -> bool {
-        self.shard.map_or(here, |shard| comm::all(shard.comm, here))
+        self.comm().map_or(here, |comm| comm::all(comm, here))
     }
 
     /// The largest |x| of each row, on all ranks. Cost: X is read once.

@@ -59,7 +59,10 @@ impl Splits<'_> {
 
     /// Refuse validation rows of another shape.
     pub(crate) fn check_shapes(self) -> Result<()> {
-        let shape = |s: &Samples| format!("{} features, {} classes", s.features(), s.classes());
+        let shape = |s: &Samples| {
+            let features = s.x.all_features();
+            format!("{features} features, {} classes", s.classes())
+        };
         match self.validation.map(shape) {
             Some(found) if found != shape(self.train) => {
                 let expected = format!("{} as in training", shape(self.train));
@@ -318,6 +321,20 @@ impl<'a> Samples<'a> {
         })
     }
 
+    /// These samples with the rows of this rank of `comm`, which has the labels of all rows. A
+    /// [`fit_path`](crate::fit_path()) of them is one of all ranks together, and its model that of all
+    /// rows. Cost: none; the rows are borrowed.
+    ///
+    /// # Errors
+    /// [`Error::Options`] if there are too few rows for so many ranks.
+    pub fn rows_of(&self, comm: &'a dyn Comm) -> Result<Samples<'a>> {
+        Ok(Samples {
+            x: self.x.rows_of(comm)?,
+            labels: self.labels.clone(),
+            classes: self.classes,
+        })
+    }
+
     /// A copy of columns with the ranks and the place of the original ones.
     pub(crate) fn on_ranks_of(mut self, original: &Samples<'a>) -> Samples<'a> {
         self.x.shard = original.x.shard;
@@ -350,13 +367,18 @@ impl<'a> Samples<'a> {
             return self.fingerprint_of_ranks(shard);
         }
         let row = |i| crc32fast::hash(bytemuck::cast_slice(self.x.row(i)));
-        let rows = (0..self.rows()).into_par_iter();
-        let rows = rows.share(Work::bytes(4 * self.rows() * self.features()));
-        let rows = rows.map(row).collect();
+        let rows = (0..self.x.len()).into_par_iter();
+        let rows = rows.share(Work::bytes(4 * self.x.len() * self.features()));
+        let mut rows: Vec<u32> = rows.map(row).collect();
+        let mut kind = "x";
+        if let Some(shard) = self.x.row_shard() {
+            rows = shard.rows_of_all(&rows);
+            kind = "shared x";
+        }
         let crc32 = |values: &[u32]| crc32fast::hash(bytemuck::cast_slice(values));
         let (x, labels) = (crc32(&rows), crc32(&self.labels));
         let (n, d, classes) = (self.rows(), self.features(), self.classes);
-        format!("{n} x {d}, {classes} classes, x {x:08x}, labels {labels:08x}")
+        format!("{n} x {d}, {classes} classes, {kind} {x:08x}, labels {labels:08x}")
     }
 
     /// [`Samples::fingerprint`] of the columns of all ranks, the same for any number of them: a sum over

@@ -114,15 +114,17 @@ impl Scaler {
     /// weight is negative or not finite, or if all are 0.
     pub fn new(x: &Rows, weights: Option<&[f64]>, what: Standardize) -> Result<Scaler> {
         let shares = weights
-            .map(|weights| shares(weights, x.len()))
+            .map(|weights| shares(weights, x.all_len()))
             .transpose()?;
         let share = |i: usize| match &shares {
             Some(shares) => shares[i],
-            None => 1.0 / x.len() as f64,
+            None => 1.0 / x.all_len() as f64,
         };
         // Differences from a row of weight above 0 are exactly 0 for a constant feature.
-        let first = (0..x.len()).find(|&i| share(i) > 0.0).unwrap_or(0);
-        let origin = x.row(first);
+        let first = (0..x.all_len()).find(|&i| share(i) > 0.0).unwrap_or(0);
+        let origin = x.row_of_all(first);
+        let of_first_row = x.row_shard().map_or(0, |shard| shard.first);
+        let share = |own: usize| share(of_first_row + own);
         let offset = weighted_means(x, share, |j, value| value - f64::from(origin[j]));
         let deviation = if what.scales() {
             let square = |j: usize, value: f64| (value - f64::from(origin[j]) - offset[j]).powi(2);
@@ -297,22 +299,24 @@ fn weighted_means(
 ) -> Vec<f64> {
     /// Number of features of a task.
     const WIDTH: usize = 256;
-    let mut means = vec![0.0; x.features()];
-    let work = Work::bytes(4 * x.len() * x.features());
-    let tasks = means.par_chunks_mut(WIDTH).share(work).enumerate();
-    tasks.for_each(|(task, means)| {
-        let first = task * WIDTH;
-        for (i, share) in (0..x.len()).map(|i| (i, share(i))) {
-            if share == 0.0 {
-                continue;
+    x.sum_of_rows(x.features(), |rows| {
+        let mut means = vec![0.0; x.features()];
+        let work = Work::bytes(4 * rows.len() * x.features());
+        let tasks = means.par_chunks_mut(WIDTH).share(work).enumerate();
+        tasks.for_each(|(task, means)| {
+            let first = task * WIDTH;
+            for (i, share) in rows.clone().map(|i| (i, share(i))) {
+                if share == 0.0 {
+                    continue;
+                }
+                let values = &x.row(i)[first..][..means.len()];
+                for (j, (mean, &value)) in means.iter_mut().zip(values).enumerate() {
+                    *mean += share * of(first + j, f64::from(value));
+                }
             }
-            let values = &x.row(i)[first..][..means.len()];
-            for (j, (mean, &value)) in means.iter_mut().zip(values).enumerate() {
-                *mean += share * of(first + j, f64::from(value));
-            }
-        }
-    });
-    means
+        });
+        means
+    })
 }
 
 #[cfg(test)]

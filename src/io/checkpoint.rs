@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::comm::rows::RowShard;
 use crate::error::{Error, Result};
 use crate::io::files;
 use crate::io::tensors;
@@ -137,6 +138,8 @@ enum Field<'a> {
     F32(&'a mut [f32]),
     F64(&'a mut [f64]),
     Count(&'a mut usize),
+    /// c x n values, of which this rank has those of its rows.
+    RowsOfRanks(RealSlice<'a>, RowShard<'a>),
     /// A table, row-major, and its number of columns.
     Rows(&'a mut Vec<f64>, usize),
 }
@@ -155,6 +158,19 @@ impl<'a> StateDict<'a> {
     /// Add a vector of f64; for a scalar use `std::slice::from_mut`.
     pub fn f64(&mut self, name: &str, values: &'a mut [f64]) {
         self.push(name, Field::F64(values));
+    }
+
+    /// Add c x n values, one for each output and row, of which other ranks may have those of other rows.
+    pub fn of_rows<T: Real>(
+        &mut self,
+        name: &str,
+        values: &'a mut [T],
+        ranks: Option<RowShard<'a>>,
+    ) {
+        match ranks {
+            None => self.real(name, values),
+            Some(shard) => self.push(name, Field::RowsOfRanks(T::slice(values), shard)),
+        }
     }
 
     /// Add a vector of f32 or f64.
@@ -185,6 +201,12 @@ impl Field<'_> {
         match self {
             Field::F32(values) => Numbers::F32(Cow::Borrowed(values)),
             Field::F64(values) => Numbers::F64(Cow::Borrowed(values)),
+            Field::RowsOfRanks(RealSlice::F32(values), shard) => {
+                Numbers::F32(Cow::Owned(shard.rows_of_all(values)))
+            }
+            Field::RowsOfRanks(RealSlice::F64(values), shard) => {
+                Numbers::F64(Cow::Owned(shard.rows_of_all(values)))
+            }
             Field::Count(count) => Numbers::F64(Cow::Owned(vec![**count as f64])),
             Field::Rows(values, _) => Numbers::F64(Cow::Borrowed(values)),
         }
@@ -194,6 +216,12 @@ impl Field<'_> {
         match self {
             Field::F32(values) => vec![values.len()],
             Field::F64(values) => vec![values.len()],
+            Field::RowsOfRanks(RealSlice::F32(values), shard) => {
+                vec![shard.len_of_all(values.len())]
+            }
+            Field::RowsOfRanks(RealSlice::F64(values), shard) => {
+                vec![shard.len_of_all(values.len())]
+            }
             Field::Count(_) => vec![1],
             Field::Rows(values, columns) => vec![values.len() / columns, *columns],
         }
@@ -208,12 +236,28 @@ impl Field<'_> {
             (Field::F64(to), Numbers::F64(from)) if to.len() == from.len() => {
                 to.copy_from_slice(from);
             }
+            (Field::RowsOfRanks(RealSlice::F32(to), shard), Numbers::F32(from))
+                if shard.len_of_all(to.len()) == from.len() =>
+            {
+                shard.copy_own_rows(from, to);
+            }
+            (Field::RowsOfRanks(RealSlice::F64(to), shard), Numbers::F64(from))
+                if shard.len_of_all(to.len()) == from.len() =>
+            {
+                shard.copy_own_rows(from, to);
+            }
             (Field::Count(to), Numbers::F64(from)) if is_count(from) => *to = from[0] as usize,
             (Field::Rows(to, columns), Numbers::F64(from)) if from.len() % columns == 0 => {
                 *to = from.to_vec();
             }
             (Field::F32(to), _) => return Err(format!("{} values of f32", to.len())),
             (Field::F64(to), _) => return Err(format!("{} values of f64", to.len())),
+            (Field::RowsOfRanks(RealSlice::F32(to), shard), _) => {
+                return Err(format!("{} values of f32", shard.len_of_all(to.len())));
+            }
+            (Field::RowsOfRanks(RealSlice::F64(to), shard), _) => {
+                return Err(format!("{} values of f64", shard.len_of_all(to.len())));
+            }
             (Field::Count(_), _) => return Err("a whole number".to_string()),
             (Field::Rows(_, columns), _) => return Err(format!("rows of {columns} values of f64")),
         }
@@ -364,8 +408,17 @@ impl Saver {
     /// # Errors
     /// [`Error::Interrupted`], which says what the checkpoint contains.
     pub fn check(&self, observer: &Observer) -> Result<()> {
-        if !(observer.is_stopped() && self.kept) {
-            return observer.check();
+        if observer.is_stopped() {
+            self.stop()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The error of a fit that the caller stopped.
+    fn stop(&self) -> Result<()> {
+        if !self.kept {
+            return Err(Error::interrupted());
         }
         let (done, unit, path) = (self.last.0, self.unit, self.checkpoints.path.display());
         let kept = format!("{done} {unit} are kept in {path}: `resume` continues them");
@@ -374,12 +427,8 @@ impl Saver {
 
     /// Replace the file by the state after `done` epochs or steps.
     pub fn save(&mut self, fields: StateDict, done: usize) -> Result<()> {
-        if !self.writes {
-            self.last = (done, Instant::now());
-            return Ok(());
-        }
         let fields: BTreeMap<String, Field> = fields.fields.into_iter().collect();
-        // Sorted by name, as they are read.
+        // Sorted by name, as they are read; all ranks gather what they share.
         let tensors: Vec<Tensor> = (fields.iter())
             .map(|(name, field)| Tensor {
                 name: name.clone(),
@@ -387,6 +436,10 @@ impl Saver {
                 numbers: field.numbers(),
             })
             .collect();
+        if !self.writes {
+            self.last = (done, Instant::now());
+            return Ok(());
+        }
         let about = About {
             checkpoint: VERSION,
             fingerprint: self.fingerprint.clone(),
@@ -414,28 +467,36 @@ impl Saver {
 }
 
 /// Call `save` if a checkpoint is due or the caller stopped the fit. Called wherever a fit may stop.
+/// If `ranks` share the rows, all of them save and stop together.
 ///
 /// # Errors
 /// [`Error::Interrupted`] if the caller stopped the fit; those of `save`.
 pub(crate) fn keep(
     saver: Option<&mut Saver>,
     observer: &Observer,
+    ranks: Option<RowShard>,
     done: usize,
     save: impl FnOnce(&mut Saver) -> Result<()>,
 ) -> Result<()> {
-    let Some(saver) = saver else {
-        return observer.check();
-    };
     // Read once: a later request takes effect at the next call.
-    let stopped = observer.is_stopped();
-    if stopped || saver.due(done) {
+    let mut stopped = observer.is_stopped();
+    let mut due = saver.as_ref().is_some_and(|saver| saver.due(done));
+    if let Some(shard) = ranks {
+        let mut wanted = [stopped, due].map(i64::from);
+        shard.comm.sum(&mut wanted);
+        [stopped, due] = wanted.map(|wanted| wanted > 0);
+    }
+    let Some(saver) = saver else {
+        return if stopped {
+            Err(Error::interrupted())
+        } else {
+            Ok(())
+        };
+    };
+    if stopped || due {
         save(saver)?;
     }
-    if stopped {
-        saver.check(observer)
-    } else {
-        Ok(())
-    }
+    if stopped { saver.stop() } else { Ok(()) }
 }
 
 /// The values read from a checkpoint, until [`Saved::put`] copies them into the state.

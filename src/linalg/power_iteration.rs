@@ -1,5 +1,7 @@
 //! The largest eigenvalue of a symmetric matrix, from its products with vectors.
 
+use std::ops::Range;
+
 /// Smallest number of products: from a start close to an eigenvector of a smaller eigenvalue the
 /// residual is small at first.
 const MIN_PRODUCTS: usize = 8;
@@ -15,21 +17,37 @@ const MAX_RESIDUAL: f64 = 1e-4;
 /// at most the residual, and near the eigenvector the residual's square over the gap of the
 /// spectrum. The iteration ends when the residual is at most 1e-4 θ, after 8 to 50 products (at most
 /// n).
-pub fn largest_eigenvalue(n: usize, mut multiply: impl FnMut(&[f32], &mut [f32])) -> f64 {
+pub fn largest_eigenvalue(n: usize, multiply: impl FnMut(&[f32], &mut [f32])) -> f64 {
+    largest_eigenvalue_of_part(0..n, n, inner, multiply)
+}
+
+/// [`largest_eigenvalue`] of vectors of which only the values `own` are here; `inner` returns the inner
+/// product of two whole vectors, given their parts.
+pub fn largest_eigenvalue_of_part(
+    own: Range<usize>,
+    n: usize,
+    inner: impl Fn(&[f64], &[f64]) -> f64,
+    mut multiply: impl FnMut(&[f32], &mut [f32]),
+) -> f64 {
+    let norm = |v: &[f64]| inner(v, v).sqrt();
     let mut rng = rand_mt::Mt::new(1);
-    let mut v: Vec<f64> = (0..n)
+    let mut v: Vec<f64> = (0..own.end)
         .map(|_| f64::from(rng.next_u32() >> 8) / f64::from(1 << 23) - 1.0)
         .collect();
+    v.drain(..own.start);
     let length = norm(&v);
     v.iter_mut().for_each(|v| *v /= length);
-    let mut before = vec![0.0; n];
-    let (mut rounded, mut product) = (vec![0.0; n], vec![0.0; n]);
+    let mut before = vec![0.0; v.len()];
+    let (mut rounded, mut product) = (vec![0.0; v.len()], vec![0.0; v.len()]);
+    let mut widened = vec![0.0; v.len()];
     let (mut diagonal, mut off_diagonal) = (Vec::new(), Vec::new());
     loop {
         let values = rounded.iter_mut().zip(&v);
         values.for_each(|(rounded, &v)| *rounded = v as f32);
         multiply(&rounded, &mut product);
-        let alpha: f64 = v.iter().zip(&product).map(|(v, &p)| v * f64::from(p)).sum();
+        let values = widened.iter_mut().zip(&product);
+        values.for_each(|(widened, &p)| *widened = p.into());
+        let alpha = inner(&v, &widened);
         if !alpha.is_finite() {
             return alpha;
         }
@@ -113,8 +131,12 @@ fn largest_of_tridiagonal(diagonal: &[f64], off_diagonal: &[f64]) -> (f64, f64) 
     (high, x[k - 1].abs())
 }
 
+fn inner(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
 fn norm(v: &[f64]) -> f64 {
-    v.iter().map(|v| v * v).sum::<f64>().sqrt()
+    inner(v, v).sqrt()
 }
 
 #[cfg(test)]

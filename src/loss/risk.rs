@@ -31,6 +31,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::comm;
+use crate::comm::rows::RowShard;
+use crate::design::rows::Rows;
 use crate::kernels::{Isa, columns, with_isa};
 use crate::linalg::vec::{Real, axpby_serial};
 use crate::loss::Loss;
@@ -54,6 +57,8 @@ pub struct Risk<'a> {
     present: Option<Vec<u32>>,
     /// Whether the bias is a variable; if not, derivatives in it are 0.
     has_bias: bool,
+    /// The other samples, if other ranks have them.
+    ranks: Option<RowShard<'a>>,
 }
 
 /// Loss, gradient and diagonal of the Hessian at some logits.
@@ -134,6 +139,7 @@ impl<'a> Risk<'a> {
             outputs: loss.outputs(classes),
             present: None,
             has_bias: true,
+            ranks: None,
         }
     }
 
@@ -171,6 +177,40 @@ impl<'a> Risk<'a> {
     pub fn without_bias(mut self) -> Self {
         self.has_bias = false;
         self
+    }
+
+    /// The loss of the rows of `x` alone, if ranks share the rows; their sums are those of all ranks.
+    pub(crate) fn on_rows_of(mut self, x: &Rows<'a>) -> Self {
+        let Some(shard) = x.row_shard() else {
+            return self;
+        };
+        let own = shard.range();
+        self.labels = match self.labels {
+            Cow::Borrowed(labels) => Cow::Borrowed(&labels[own.clone()]),
+            Cow::Owned(labels) => labels[own.clone()].iter().copied().collect(),
+        };
+        self.shares = self.shares[own.clone()].to_vec();
+        let own_alphas = |alphas: Vec<f64>| alphas[own].to_vec();
+        self.smoothing = self.smoothing.map(own_alphas);
+        self.ranks = Some(shard);
+        self
+    }
+
+    /// The sum of `of_rows`, `len` values, over the samples of all ranks.
+    fn sum_of_rows(
+        &self,
+        len: usize,
+        mut of_rows: impl FnMut(Range<usize>) -> Vec<f64>,
+    ) -> Vec<f64> {
+        match self.ranks {
+            None => of_rows(0..self.labels.len()),
+            Some(shard) => shard.sum(len, of_rows),
+        }
+    }
+
+    /// The ranks, if they share the rows.
+    pub(crate) fn ranks(&self) -> Option<RowShard<'a>> {
+        self.ranks
     }
 
     /// Whether the bias is a variable.
@@ -250,17 +290,29 @@ impl<'a> Risk<'a> {
                 });
             },
         );
-        at.loss = at.losses.iter().sum();
+        // Loss, then the sums of the blocks; blocks of ranks consist of whole ones.
+        let sums = self.sum_of_rows(1 + 2 * c, |rows| {
+            let mut sums = vec![0.0; 1 + 2 * c];
+            sums[0] = at.losses[rows.clone()].iter().sum();
+            if self.has_bias {
+                let blocks = rows.start / WIDTH * 2 * c..rows.end.div_ceil(WIDTH) * 2 * c;
+                for of_block in at.of_blocks[blocks].chunks_exact(2 * c) {
+                    axpby_serial(1.0, of_block, 1.0, &mut sums[1..]);
+                }
+            }
+            sums
+        });
+        at.loss = sums[0];
+        at.bias.copy_from_slice(&sums[1..1 + c]);
+        at.bias_curvatures.copy_from_slice(&sums[1 + c..]);
         at.smallest_margin = at.margins.iter().copied().fold(f64::INFINITY, f64::min);
-        at.bias.fill(0.0);
-        at.bias_curvatures.fill(0.0);
-        if !self.has_bias {
-            return;
-        }
-        for of_block in at.of_blocks.chunks_exact(2 * c) {
-            let (gradient, curvature) = of_block.split_at(c);
-            axpby_serial(1.0, gradient, 1.0, &mut at.bias);
-            axpby_serial(1.0, curvature, 1.0, &mut at.bias_curvatures);
+        self.smallest(std::slice::from_mut(&mut at.smallest_margin));
+    }
+
+    /// Replaces each value by its smallest on any rank.
+    fn smallest(&self, values: &mut [f64]) {
+        if let Some(shard) = self.ranks {
+            comm::min(shard.comm, values);
         }
     }
 
@@ -280,16 +332,20 @@ impl<'a> Risk<'a> {
             direction: at(d, d_bias),
             t,
         };
-        let of_blocks: Vec<(f64, f64)> = (0..n.div_ceil(WIDTH))
+        let of_blocks = (0..n.div_ceil(WIDTH))
             .into_par_iter()
             .share(Work::exponentials(2 * n * (self.outputs + 4)))
             .map(|i| {
                 let block = self.block(i * WIDTH..((i + 1) * WIDTH).min(n));
                 with_isa!(isa, || block.along(&logits))
-            })
-            .collect();
-        let sum = |part: fn(&(f64, f64)) -> f64| of_blocks.iter().map(part).sum();
-        (sum(|of_block| of_block.0), sum(|of_block| of_block.1))
+            });
+        let of_blocks: Vec<(f64, f64)> = of_blocks.collect();
+        let sums = self.sum_of_rows(2, |rows| {
+            let of_blocks = &of_blocks[rows.start / WIDTH..rows.end.div_ceil(WIDTH)];
+            let sum = |part: fn(&(f64, f64)) -> f64| of_blocks.iter().map(part).sum();
+            vec![sum(|of_block| of_block.0), sum(|of_block| of_block.1)]
+        });
+        (sums[0], sums[1])
     }
 
     /// Writes `H = Hessian · (V + v 1ᵀ)`, at the logits of the evaluation `at`, to `h`, and `H 1` to
@@ -323,9 +379,14 @@ impl<'a> Risk<'a> {
             });
         bias.fill(0.0);
         if self.has_bias {
-            for of_block in of_blocks.chunks_exact(c) {
-                axpby_serial(1.0, of_block, 1.0, bias);
-            }
+            bias.copy_from_slice(&self.sum_of_rows(c, |rows| {
+                let mut sums = vec![0.0; c];
+                let blocks = rows.start / WIDTH * c..rows.end.div_ceil(WIDTH) * c;
+                for of_block in of_blocks[blocks].chunks_exact(c) {
+                    axpby_serial(1.0, of_block, 1.0, &mut sums);
+                }
+                sums
+            }));
         }
     }
 

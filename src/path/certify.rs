@@ -34,7 +34,7 @@ impl<S: Problem> PathSolver<'_, '_, S> {
     /// Whether products with X in f64 cost a few milliseconds at most.
     pub(super) fn is_small(&self, risk: &Risk) -> bool {
         let x = self.design.x();
-        let products = 2.0 * x.len() as f64 * x.all_features() as f64;
+        let products = 2.0 * x.all_len() as f64 * x.all_features() as f64;
         products * risk.outputs() as f64 <= SMALL
     }
 
@@ -141,7 +141,8 @@ impl<S: Problem> PathSolver<'_, '_, S> {
             };
             let refined = if small {
                 let (log, observer) = (&*self.log, &*self.observer);
-                let check_stop = &mut || log.check(observer);
+                let x = self.design.x();
+                let check_stop = &mut || x.agree(log.check(observer));
                 (self.problem).refine(self.design, risk, l2, point, left, check_stop)?
             } else {
                 None
@@ -231,7 +232,7 @@ impl<S: Problem> PathSolver<'_, '_, S> {
         let lowest = lowest_maximum(risk, &logits.z, &logits.b);
         let train = self.splits.train;
         let all = of_all_classes(&logits, risk, train.classes(), lowest);
-        let of_outputs = all.z.chunks_exact(train.rows()).zip(&all.b);
+        let of_outputs = all.z.chunks_exact(self.design.x().len()).zip(&all.b);
         let logits: Vec<Vec<f32>> = of_outputs
             .map(|(z, b)| z.iter().map(|z| (z + b) as f32).collect())
             .collect();

@@ -63,12 +63,19 @@ impl<S: Problem> PathSolver<'_, '_, S> {
                     let lowest = lowest_maximum(&risk, z, b);
                     let all = of_all_classes(&found.point, &risk, train.classes(), lowest);
                     if solver.options.emit.held_out {
+                        // If ranks share the rows, each reports its own.
+                        let x = train.x();
+                        let own = x.row_shard().map_or(0..x.len(), |shard| shard.range());
+                        let held_out = rows.held_out.iter().copied();
+                        let held_out: Vec<u32> = held_out
+                            .filter(|&row| own.contains(&(row as usize)))
+                            .collect();
                         solver.observer.tell(Event::HeldOut(HeldOut {
                             fold: spec.fold,
                             l2,
-                            rows: rows.held_out.clone(),
                             outputs: all.b.len(),
-                            logits: logits_of(&rows.held_out, &all.z, &all.b),
+                            logits: logits_of(&held_out, own.start, &all.z, &all.b),
+                            rows: held_out,
                             report,
                         }));
                     }
@@ -282,10 +289,12 @@ impl Folds {
     }
 }
 
-/// The logits z + b 1ᵀ of the rows with these numbers, rows x outputs; z is c x n.
-fn logits_of<T: Real>(rows: &[u32], z: &[T], b: &[f64]) -> Vec<f64> {
+/// The logits z + b 1ᵀ of the rows with these numbers, rows x outputs; z is c x n, its first row is that
+/// of number `first`.
+fn logits_of<T: Real>(rows: &[u32], first: usize, z: &[T], b: &[f64]) -> Vec<f64> {
     let n = z.len() / b.len();
-    let of_row = |&row: &u32| (0..b.len()).map(move |j| z[j * n + row as usize].into() + b[j]);
+    let of_row =
+        |&row: &u32| (0..b.len()).map(move |j| z[j * n + row as usize - first].into() + b[j]);
     rows.iter().flat_map(of_row).collect()
 }
 

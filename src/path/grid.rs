@@ -3,7 +3,7 @@
 use super::options::{Penalty, descending, l2_of_c};
 use super::path_solver::PathSolver;
 use crate::error::{Error, Result};
-use crate::linalg::power_iteration::largest_eigenvalue;
+use crate::linalg::power_iteration::largest_eigenvalue_of_part;
 use crate::linalg::vec::Real;
 use crate::loss::Loss;
 use crate::solver::problem::Problem;
@@ -40,27 +40,35 @@ impl<S: Problem> PathSolver<'_, '_, S> {
     /// weight, and Xc is X centred by these shares (X itself if there is no bias). Cost: 8 to 50
     /// products with X or K.
     pub(super) fn strongest(&mut self) -> f64 {
-        let n = self.problem.rows();
+        let x = self.design.x();
+        let n = x.len();
         let classes = self.splits.train.classes() as f64;
         let h = match Loss::for_classes(self.splits.train.classes()) {
             Loss::Softmax => (1.0 - 1.0 / classes) / classes,
             Loss::Logistic => 0.25,
         };
         let total: f64 = self.weights.rows.iter().sum();
-        let shares: Vec<f64> = self.weights.rows.iter().map(|w| w / total).collect();
+        let own = x.row_shard().map_or(0..n, |shard| shard.range());
+        let shares: Vec<f64> = (self.weights.rows[own.clone()].iter())
+            .map(|w| w / total)
+            .collect();
+        let sum_of_rows = |value: &dyn Fn(usize) -> f64| -> f64 {
+            x.sum_of_rows(1, |rows| vec![rows.map(value).sum()])[0]
+        };
+        let inner = |a: &[f64], b: &[f64]| sum_of_rows(&|i| a[i] * b[i]);
         let centred = self.options.fit_intercept;
         let mut w = vec![0.0; self.problem.coords()];
         let (mut g, mut z) = (vec![S::Real::default(); n], vec![S::Real::default(); n]);
-        let largest = largest_eigenvalue(n, |v, out| {
-            let rooted = || v.iter().zip(&shares).map(|(&v, s)| f64::from(v) * s.sqrt());
-            let sum = if centred { rooted().sum() } else { 0.0 };
-            for ((g, v), share) in g.iter_mut().zip(rooted()).zip(&shares) {
-                *g = S::Real::of(v - share * sum);
+        let largest = largest_eigenvalue_of_part(own, x.all_len(), inner, |v, out| {
+            let rooted = |i: usize| f64::from(v[i]) * shares[i].sqrt();
+            let sum = if centred { sum_of_rows(&rooted) } else { 0.0 };
+            for (i, (g, share)) in g.iter_mut().zip(&shares).enumerate() {
+                *g = S::Real::of(rooted(i) - share * sum);
             }
             self.problem.adjoint(&g, &mut w);
             self.problem.logits_of_direction(&w, &mut z);
-            let mean = z.iter().zip(&shares).map(|(&z, s)| z.into() * s);
-            let mean = if centred { mean.sum() } else { 0.0 };
+            let mean = |i: usize| z[i].into() * shares[i];
+            let mean = if centred { sum_of_rows(&mean) } else { 0.0 };
             for ((out, &z), share) in out.iter_mut().zip(&z).zip(&shares) {
                 *out = ((z.into() - mean) * share.sqrt()) as f32;
             }

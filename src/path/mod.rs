@@ -122,7 +122,8 @@ pub fn fit_path<'a, F: Flow>(
     let splits = data.into();
     check(splits, options)?;
     match &options.weighting.samples {
-        Some(weights) if weights.contains(&0.0) => {
+        // Ranks that share the rows keep those of weight 0, so that the blocks of rows stay the same.
+        Some(weights) if weights.contains(&0.0) && splits.train.x().row_shard().is_none() => {
             without_weightless(splits, weights, options, observer)
         }
         _ => fit_splits(splits, options, observer),
@@ -137,18 +138,18 @@ fn fit_splits(splits: Splits, options: &PathOptions, observer: &mut Observer) ->
     }
     Isa::chosen()?;
     threads::run(options.threads, length(splits), || {
-        splits.check_usable()?;
+        let x = splits.train.x();
+        x.agree(splits.check_usable())?;
         let threads = threads::current();
-        let shard = splits.train.x().shard();
         // Only its own kernels give each element the same bits in any part of a product.
-        let backend = if shard.is_some() {
+        let backend = if x.is_shared() {
             Backend::Own
         } else {
             options.backend
         };
         let gemm = Gemm::new(backend, threads);
         let checkpoints = options.checkpoints.as_ref();
-        let writes = shard.is_none_or(|shard| shard.comm.rank() == 0);
+        let writes = x.comm().is_none_or(|comm| comm.rank() == 0);
         let mut log = SolveLog::new(checkpoints, writes, || fingerprint(splits, options))?;
         if let Some(steps) = log.resumed() {
             observer.tell(Event::Resumed { done: steps });
@@ -232,11 +233,19 @@ pub(super) fn without_weightless(
 
 pub(super) fn check(splits: Splits, options: &PathOptions) -> Result<()> {
     options.check(splits.validation.is_some())?;
-    if splits.train.x().shard().is_some() && splits.validation.is_some() {
+    let is_shared = |samples: &Samples| samples.x().is_shared();
+    if is_shared(splits.train) && options.refit_all {
+        return Err(Error::options(
+            "`refit_all`",
+            "true, with several processes",
+            "false, or one process",
+        ));
+    }
+    if splits.validation.is_some_and(is_shared) {
         return Err(Error::options(
             "`validation`",
-            "validation rows, with several processes",
-            "`folds`, which need no product with the columns of all processes, or one process",
+            "rows that several processes share",
+            "all validation rows in every process",
         ));
     }
     let (n, d) = (splits.train.rows(), splits.train.x().all_features());
@@ -282,7 +291,7 @@ fn check_start(start: &Model, train: &Samples) -> Result<()> {
 /// All options and data on which the bits of the fit depend, by the names of their parameters. The
 /// number of threads is not one of them. The instruction set is, as faer's f64 products depend on it.
 pub(super) fn fingerprint(splits: Splits, options: &PathOptions) -> Result<Fingerprint> {
-    let (n, d) = (splits.train.rows(), splits.train.features());
+    let (n, d) = (splits.train.rows(), splits.train.x().all_features());
     let mut engine = choose_for(splits.train.x(), options.engine)?.to_string();
     if let (true, Some(validation)) = (options.refit_all, splits.validation) {
         let refit = choose(n + validation.rows(), d, options.engine)?;

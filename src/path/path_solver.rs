@@ -135,8 +135,14 @@ pub(super) fn deviation(
 
 /// [`choose`] for these rows; ranks that share the columns have the Gram engine only.
 pub(super) fn choose_for(x: &Rows, choice: EngineChoice) -> Result<EngineKind> {
-    let (n, d) = (x.len(), x.all_features());
+    let (n, d) = (x.all_len(), x.all_features());
     match (x.shard(), choice) {
+        (None, _) if x.row_shard().is_some() && n < d => Err(Error::options(
+            "`engine`",
+            format!("rows of several processes, {n} x {d}"),
+            "at least as many rows as features, or processes that share the columns",
+        )),
+        (None, _) if x.row_shard().is_some() => choose(n, d, EngineChoice::Primal),
         (None, choice) => choose(n, d, choice),
         (Some(_), EngineChoice::Auto | EngineChoice::Gram) if n <= d => {
             choose(n, d, EngineChoice::Gram)
@@ -318,7 +324,7 @@ impl<'a, S: Problem> PathSolver<'a, '_, S> {
             l2,
             report: certified.report,
             limit: certified.limit,
-            logits: (!self.log.refitting()).then_some(certified.logits),
+            logits: (!self.log.refitting() && risk.ranks().is_none()).then_some(certified.logits),
             path,
             steps: solution.steps,
             engine: self.engine,
@@ -337,7 +343,7 @@ impl<'a, S: Problem> PathSolver<'a, '_, S> {
     }
 
     pub(super) fn gram_is_possible(&self) -> bool {
-        let (n, d) = (self.design.x().len(), self.design.x().all_features());
+        let (n, d) = (self.design.x().all_len(), self.design.x().all_features());
         n <= d && choose(n, d, EngineChoice::Gram).is_ok()
     }
 
@@ -345,12 +351,13 @@ impl<'a, S: Problem> PathSolver<'a, '_, S> {
         let labels = self.splits.train.labels();
         let smoothing = self.options.weighting.label_smoothing;
         let risk = Risk::new(labels, &weights.samples, &weights.classes, smoothing);
-        if self.options.fit_intercept {
+        let risk = if self.options.fit_intercept {
             risk.of_present_classes()
         } else {
             // Without a bias, the weight of a class without rows has an optimum.
             risk.without_bias()
-        }
+        };
+        risk.on_rows_of(self.design.x())
     }
 
     /// Solve for one penalty from the last optimum, and score the solution; or return the record of
@@ -394,6 +401,7 @@ impl<'a, S: Problem> PathSolver<'a, '_, S> {
             observer: self.observer,
             l2,
             fold,
+            ranks: risk.ranks(),
         };
         let minimizer = Minimizer::new(&mut *self.problem, risk, l2, start, stop);
         let (point, report) = match self.options.optimizer {

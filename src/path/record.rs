@@ -3,6 +3,7 @@
 //!
 //! On resume the path is replayed from its beginning; recorded solves are skipped.
 
+use crate::comm::rows::RowShard;
 use crate::error::{Error, Result};
 use crate::io::checkpoint;
 use crate::io::checkpoint::{Checkpoints, Fingerprint, Saved, Saver, State, StateDict};
@@ -255,6 +256,8 @@ pub(crate) struct SolveWatch<'j, 'o, T> {
     /// The penalty and fold of the solve.
     pub l2: f64,
     pub fold: Option<usize>,
+    /// The ranks, if they share the rows.
+    pub ranks: Option<RowShard<'j>>,
 }
 
 impl<T: Real> Watch<Point<T>> for SolveWatch<'_, '_, T> {
@@ -269,7 +272,7 @@ impl<T: Real> Watch<Point<T>> for SolveWatch<'_, '_, T> {
         let mut fields = StateDict::default();
         state.fields(&mut fields);
         if let Some(best) = &mut self.best {
-            best_fields(&mut best.point, &mut best_steps, &mut fields);
+            best_fields(&mut best.point, &mut best_steps, self.ranks, &mut fields);
         }
         saved.put(fields)?;
         saved.finish()?;
@@ -295,14 +298,14 @@ impl<T: Real> SolveWatch<'_, '_, T> {
     fn keep(&mut self, step: Step, state: &mut impl State<Point<T>>) -> Result<()> {
         let done = self.log.done(step.iteration);
         let mut saver = self.log.saver.take();
-        let kept = checkpoint::keep(saver.as_mut(), self.observer, done, |saver| {
+        let kept = checkpoint::keep(saver.as_mut(), self.observer, self.ranks, done, |saver| {
             let mut log_state = self.log.state();
             let mut best_steps =
                 (self.best.as_ref()).map_or(Vec::new(), |best| rows_of(&best.steps));
             let mut fields = log_state.fields();
             state.fields(&mut fields);
             if let Some(best) = &mut self.best {
-                best_fields(&mut best.point, &mut best_steps, &mut fields);
+                best_fields(&mut best.point, &mut best_steps, self.ranks, &mut fields);
             }
             saver.save(fields, done)
         });
@@ -314,10 +317,11 @@ impl<T: Real> SolveWatch<'_, '_, T> {
 fn best_fields<'a, T: Real>(
     point: &'a mut Point<T>,
     steps: &'a mut Vec<f64>,
+    ranks: Option<RowShard<'a>>,
     fields: &mut StateDict<'a>,
 ) {
     fields.group("best.");
-    point.fields(fields);
+    point.fields(ranks, fields);
     fields.rows("steps", steps, STEP_COLUMNS);
 }
 

@@ -1,5 +1,7 @@
 //! The choice of a penalty by its loss on validation or held-out rows.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::design::samples::Samples;
@@ -58,17 +60,27 @@ pub(super) fn best(path: &[PathEntry], one_standard_error: bool) -> usize {
     }
 }
 
-/// Mean loss and accuracy of rows with logits z + b 1ᵀ (z is c x n); row i counts wᵢ times.
+/// Mean loss and accuracy of rows with logits z + b 1ᵀ (z is c x n, n the number of own rows); row i
+/// counts wᵢ times. If ranks share the rows, those of all ranks.
 pub(super) fn score<T: Real>(samples: &Samples, weights: &[f64], z: &[T], b: &[f64]) -> (f64, f64) {
     let ones = vec![1.0; samples.classes()];
-    let scorer = Risk::new(samples.labels(), weights, &ones, 0.0);
+    let scorer = Risk::new(samples.labels(), weights, &ones, 0.0).on_rows_of(samples.x());
     let (loss, _) = scorer.along((z, b), (z, &vec![0.0; b.len()]), 0.0);
-    let correct = correct(z, b, samples.labels(), weights);
-    (loss, correct / weights.iter().sum::<f64>())
+    let x = samples.x();
+    let own = x.row_shard().map_or(0..x.len(), |shard| shard.range());
+    let (labels, own) = (&samples.labels()[own.clone()], &weights[own]);
+    let correct = x.sum_of_rows(1, |rows| vec![correct(z, b, labels, own, rows)]);
+    (loss, correct[0] / weights.iter().sum::<f64>())
 }
 
-/// The sum of the weights of the rows whose prediction is the label.
-pub(super) fn correct<T: Real>(z: &[T], bias: &[f64], labels: &[u32], weights: &[f64]) -> f64 {
+/// The sum of the weights of those of `rows` whose prediction is the label.
+pub(super) fn correct<T: Real>(
+    z: &[T],
+    bias: &[f64],
+    labels: &[u32],
+    weights: &[f64],
+    rows: Range<usize>,
+) -> f64 {
     let (n, c) = (labels.len(), bias.len());
     let loss = Loss::for_classes(c.max(2));
     let of_row = |row: usize| {
@@ -81,8 +93,8 @@ pub(super) fn correct<T: Real>(z: &[T], bias: &[f64], labels: &[u32], weights: &
             0.0
         }
     };
-    let rows = (0..n).into_par_iter().share(Work::exponentials(n * c));
-    let of_rows: Vec<f64> = rows.map(of_row).collect();
+    let work = Work::exponentials(rows.len() * c);
+    let of_rows: Vec<f64> = rows.into_par_iter().share(work).map(of_row).collect();
     of_rows.iter().sum()
 }
 

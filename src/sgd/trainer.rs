@@ -165,7 +165,7 @@ impl<'a, 'o, P> Trainer<'a, 'o, P> {
     /// Saves the state if a checkpoint is due; stops if the fit was cancelled.
     fn save_if_due<E: Parameters<Point = P>>(&mut self, state: &mut impl State<P>) -> Result<()> {
         let epochs = self.history.len();
-        checkpoint::keep(self.saver.as_mut(), self.observer, epochs, |saver| {
+        checkpoint::keep(self.saver.as_mut(), self.observer, None, epochs, |saver| {
             let mut rows: Vec<f64> = self.history.iter().flat_map(Epoch::row).collect();
             let fields = all_fields::<E, P>(state, &mut self.best, &mut rows);
             saver.save(fields, epochs)

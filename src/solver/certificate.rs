@@ -21,6 +21,7 @@
 
 use std::ops::Range;
 
+use crate::comm;
 use crate::design::centered::{Centered, Precision};
 use crate::linalg::vec::dot;
 use crate::loss::risk::{Eval, Risk};
@@ -105,7 +106,7 @@ impl Certifier<'_> {
         };
         let (gradient, gap_of_weight) = match of_gram {
             Some((square, rounding)) => {
-                let dual = penalty + dot(&at.g, &logits) + square / (2.0 * self.l2);
+                let dual = penalty + self.dot(&at.g, &logits) + square / (2.0 * self.l2);
                 let gap = dual.max(0.0) + rounding / (2.0 * self.l2);
                 ((2.0 * self.l2 * gap).sqrt(), gap)
             }
@@ -183,10 +184,25 @@ impl Certifier<'_> {
             }
         };
         // Sums of this size were rounded.
-        let sums = at.loss + dot(&at.g, &at.g).sqrt() * dot(logits, logits).sqrt();
+        let sums = at.loss + self.dot(&at.g, &at.g).sqrt() * self.dot(logits, logits).sqrt();
         let rounding = 8.0 * f64::EPSILON * sums + 2.0 * left.max(0.0) + infeasible;
-        let dual = at.loss - dot(&at.g, logits) - square / (2.0 * self.l2) - rounding;
+        let dual = at.loss - self.dot(&at.g, logits) - square / (2.0 * self.l2) - rounding;
         dual.is_finite().then_some(dual)
+    }
+
+    /// The inner product of two c x n matrices, over the rows of all ranks.
+    fn dot(&self, a: &[f64], b: &[f64]) -> f64 {
+        let x = self.design.x();
+        let n = x.len();
+        let sums = x.sum_of_rows(1, |rows| {
+            if rows.len() == n {
+                return vec![dot(a, b)];
+            }
+            let outputs = a.chunks_exact(n).zip(b.chunks_exact(n));
+            let products = outputs.map(|(a, b)| dot(&a[rows.clone()], &b[rows.clone()]));
+            vec![products.sum()]
+        });
+        sums[0]
     }
 
     /// Bound of the rounding in W μ (length c).
@@ -234,7 +250,7 @@ impl Certifier<'_> {
         precision: Precision,
     ) -> (f64, f64) {
         let d = self.design.mean().len();
-        let n = self.design.x().len();
+        let n = self.design.x().all_len();
         let sigma = |k: usize| self.deviation.map_or(1.0, |s| s[k]);
         let squares = self.of_outputs(weight, |j, w, columns| {
             let values = adjoint[j * d..][..d][columns.clone()].iter().zip(w);
@@ -250,7 +266,7 @@ impl Certifier<'_> {
             let values = columns.map(|k| (scale[k] / sigma(k)).powi(2));
             vec![values.sum()]
         });
-        let rounding = precision.rounding() * (dot(g, g) * n as f64 * of_columns[0]).sqrt();
+        let rounding = precision.rounding() * (self.dot(g, g) * n as f64 * of_columns[0]).sqrt();
         (square.sqrt(), rounding)
     }
 
@@ -267,13 +283,14 @@ impl Certifier<'_> {
         /// Rows looked at, and how much worse others may be.
         const ROWS: usize = 16;
         const WORSE: f64 = 8.0;
-        let (n, d) = (self.design.x().len(), self.design.x().all_features());
+        let x = self.design.x();
+        let (n, all, d) = (x.len(), x.all_len(), x.all_features());
         // With every column brought to a mean square of 1 the bound does not know its units.
         let scale = self.design.scale();
         let norms = match precision {
             Precision::Single => self.design.row_norms(scale),
             // As large as they can be: in f64 that is small enough.
-            Precision::Double => vec![(n as f64 * d as f64).sqrt(); n],
+            Precision::Double => vec![(all as f64 * d as f64).sqrt(); n],
         };
         let weights = self.of_outputs(weight, |_, w, columns| {
             let values = w.iter().zip(&scale[columns]);
@@ -284,7 +301,10 @@ impl Certifier<'_> {
         let unit = match precision {
             Precision::Double => precision.rounding(),
             Precision::Single => {
-                let rows: Vec<usize> = (0..ROWS.min(n)).map(|k| k * n / ROWS.min(n)).collect();
+                let own = x.row_shard().map_or(0..n, |shard| shard.range());
+                let rows = (0..ROWS.min(all)).map(|k| k * all / ROWS.min(all));
+                let rows = rows.filter(|row| own.contains(row));
+                let rows: Vec<usize> = rows.map(|row| row - own.start).collect();
                 let exact = self.design.logits_of_rows(weight, &rows);
                 let mut worst = 0.0f64;
                 for (&i, exact) in rows.iter().zip(&exact) {
@@ -295,20 +315,31 @@ impl Certifier<'_> {
                         }
                     }
                 }
+                if let Some(shard) = x.row_shard() {
+                    comm::max(shard.comm, std::slice::from_mut(&mut worst));
+                }
                 (WORSE * worst).clamp(f64::EPSILON, precision.rounding())
             }
         };
-        let (mut first, mut second, mut margin) = (0.0, 0.0, 0.0f64);
-        for (g, weight) in g.chunks_exact(n).zip(&weights) {
-            let products = g.iter().zip(&norms).map(|(g, norm)| g.abs() * norm);
-            first += unit * weight * products.sum::<f64>();
+        let moved = x.sum_of_rows(2, |rows| {
+            let (mut first, mut second) = (0.0, 0.0);
+            for (g, weight) in g.chunks_exact(n).zip(&weights) {
+                let values = g[rows.clone()].iter().zip(&norms[rows.clone()]);
+                let products = values.map(|(g, norm)| g.abs() * norm);
+                first += unit * weight * products.sum::<f64>();
+            }
+            for i in rows {
+                let most = unit * norms[i] * largest;
+                // The loss's curvature is 1/2 at most.
+                second += 0.25 * self.risk.shares()[i] * most * most;
+            }
+            vec![first, second]
+        });
+        let mut margin = norms.iter().fold(0.0f64, |most, norm| most.max(*norm));
+        margin *= 2.0 * unit * largest;
+        if let Some(shard) = x.row_shard() {
+            comm::max(shard.comm, std::slice::from_mut(&mut margin));
         }
-        for (i, norm) in norms.iter().enumerate() {
-            let most = unit * norm * largest;
-            // The loss's curvature is 1/2 at most.
-            second += 0.25 * self.risk.shares()[i] * most * most;
-            margin = margin.max(2.0 * most);
-        }
-        (first + second, margin)
+        (moved[0] + moved[1], margin)
     }
 }

@@ -30,11 +30,11 @@ pub(crate) struct Decrement {
 const TIED: f64 = 1e-9;
 
 /// The Newton decrement at `logits` (c x n, the bias included); `None` if the Hessian is too large, or
-/// if ranks share the columns.
+/// if ranks share X.
 /// Cost: about 2n c² (d + 1)² flop.
 pub(crate) fn decrement(design: &Centered, risk: &Risk, logits: &[f64]) -> Option<Decrement> {
-    if design.x().shard().is_some() {
-        // The Hessian needs all columns.
+    if design.x().is_shared() {
+        // The Hessian needs all of X.
         return None;
     }
     let (n, d, c) = (design.x().len(), design.mean().len(), risk.outputs());

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 
+use crate::comm::rows::RowShard;
 use crate::error::Result;
 use crate::io::checkpoint::StateDict;
 use crate::linalg::vec::Real;
@@ -104,10 +105,10 @@ impl<S: Problem> DirectionRule<S> for Lbfgs<S::Real> {
         Ok(moved.is_some())
     }
 
-    fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
+    fn fields<'a>(&'a mut self, ranks: Option<RowShard<'a>>, fields: &mut StateDict<'a>) {
         for (i, pair) in self.pairs.iter_mut().enumerate() {
             fields.group(format!("search.pair.{i}.s."));
-            pair.s.fields(fields);
+            pair.s.fields(ranks, fields);
             fields.group(format!("search.pair.{i}.y."));
             pair.y.fields(fields);
             fields.f64("rho", std::slice::from_mut(&mut pair.rho));

@@ -11,6 +11,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use crate::comm::rows::RowShard;
 use crate::error::Result;
 use crate::io::checkpoint;
 use crate::io::checkpoint::StateDict;
@@ -36,8 +37,8 @@ pub(crate) trait DirectionRule<S: Problem> {
     /// Those of the problem.
     fn step(&mut self, minimizer: &mut Minimizer<S>) -> Result<bool>;
 
-    /// Adds the rule's own state to a checkpoint.
-    fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>);
+    /// Adds the rule's own state to a checkpoint; `ranks` may share the rows.
+    fn fields<'a>(&'a mut self, ranks: Option<RowShard<'a>>, fields: &mut StateDict<'a>);
 }
 
 /// Observes a solve; `P` is the type of its point.

@@ -1,6 +1,7 @@
 //! Newton-CG: each step solves `∇²F p = -∇F` inexactly by preconditioned conjugate gradients and
 //! searches the line along p.
 
+use crate::comm::rows::RowShard;
 use crate::error::Result;
 use crate::io::checkpoint::StateDict;
 use crate::linalg::vec::Real;
@@ -40,7 +41,7 @@ impl<S: Problem> DirectionRule<S> for NewtonCg<S::Real> {
     }
 
     /// The direction is recomputed in every step.
-    fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
+    fn fields<'a>(&'a mut self, _: Option<RowShard<'a>>, fields: &mut StateDict<'a>) {
         fields.f64("asked", std::slice::from_mut(&mut self.asked));
         fields.f64("before", std::slice::from_mut(&mut self.before));
     }

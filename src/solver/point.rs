@@ -1,5 +1,6 @@
 //! Weight and bias in the coordinates of a [`Problem`](crate::solver::problem::Problem), and their gradient.
 
+use crate::comm::rows::RowShard;
 use crate::io::checkpoint::StateDict;
 use crate::linalg::vec::{Real, axpby};
 
@@ -16,10 +17,14 @@ pub struct Point<T, W = f64> {
 
 impl<T: Real> Point<T> {
     /// Adds all fields to a checkpoint.
-    pub(crate) fn fields<'a>(&'a mut self, fields: &mut StateDict<'a>) {
+    pub(crate) fn fields<'a>(
+        &'a mut self,
+        ranks: Option<RowShard<'a>>,
+        fields: &mut StateDict<'a>,
+    ) {
         fields.f64("w", &mut self.w);
         fields.f64("b", &mut self.b);
-        fields.real("z", &mut self.z);
+        fields.of_rows("z", &mut self.z, ranks);
     }
 
     /// `self = alpha · x + beta · self`, with logits if both have them. `self` is not read if

@@ -16,6 +16,8 @@
 
 use rayon::prelude::*;
 
+use crate::comm::fixed::{Fixed, exponent};
+use crate::comm::rows::RowShard;
 use crate::design::centered::{Centered, Precision};
 use crate::design::dense::Dense;
 use crate::design::gram::Progress;
@@ -93,7 +95,7 @@ impl<'a> DenseProblem<'a> {
         progress: Progress,
     ) -> Result<DenseProblem<'a>> {
         let rows = design.x();
-        let (n, d) = (rows.len(), rows.features());
+        let (n, d) = (rows.all_len(), rows.features());
         let (mut x, mean) = if design.is_far() {
             let x = Dense::centered(rows, design.mean(), gemm);
             (x, design.rest().to_vec())
@@ -172,8 +174,13 @@ impl<'a> DenseProblem<'a> {
 fn moments(x: &mut Dense, mean: &[f32], progress: Progress) -> Result<Vec<f32>> {
     /// Rows at a time: enough for the product's speed, few enough to be broken off soon.
     const ROWS: usize = 1024;
-    let (n, d) = (x.rows(), x.features());
+    let (own, d) = (x.rows(), x.features());
     let mut moments = try_zeros::<f32>(d, d)?;
+    let rows_of_ranks = x.x().row_shard();
+    let mut sums = match rows_of_ranks {
+        Some(_) => Some(MomentSums::new(x)?),
+        None => None,
+    };
     let (mut rows, mut going_on) = (0, Ok(()));
     x.each(Batch::All, |_, x| {
         for first in (0..x.rows()).step_by(ROWS) {
@@ -182,15 +189,27 @@ fn moments(x: &mut Dense, mean: &[f32], progress: Progress) -> Result<Vec<f32>> 
             }
             let x = x.rows_range(first..(first + ROWS).min(x.rows()));
             let block = faer::MatRef::from_row_major_slice(x.as_slice(), x.rows(), d);
-            let moments = faer::MatMut::from_column_major_slice_mut(&mut moments, d, d);
+            let to = faer::MatMut::from_column_major_slice_mut(&mut moments, d, d);
             let par = threads::par(Work::flop(x.rows() * d * d));
-            lower_triangle(Accum::Add, block.transpose(), moments, par);
+            let accum = if sums.is_some() {
+                Accum::Replace
+            } else {
+                Accum::Add
+            };
+            lower_triangle(accum, block.transpose(), to, par);
+            if let Some(sums) = &mut sums {
+                sums.add(&moments);
+            }
             rows += x.rows();
             // As if they were columns, as elsewhere.
-            going_on = progress(rows * d / n);
+            going_on = progress(rows * d / own);
         }
     });
-    going_on?;
+    x.x().agree(going_on)?;
+    if let (Some(sums), Some(shard)) = (sums, rows_of_ranks) {
+        sums.write(shard, &mut moments);
+    }
+    let n = x.x().all_len();
     for (j, column) in moments.chunks_exact_mut(d).enumerate() {
         for (i, value) in column.iter_mut().enumerate().skip(j) {
             let of_mean = n as f64 * f64::from(mean[i]) * f64::from(mean[j]);
@@ -198,6 +217,62 @@ fn moments(x: &mut Dense, mean: &[f32], progress: Progress) -> Result<Vec<f32>> 
         }
     }
     Ok(moments)
+}
+
+/// The sum over ranks of the lower triangles of Xᵀ X of some rows each, in units that depend on the
+/// largest |x_ik| of each column.
+struct MomentSums {
+    /// Exponents of the columns, and then that of the number of rows.
+    columns: Vec<i32>,
+    /// The lower triangle, column by column.
+    sums: Vec<i64>,
+}
+
+impl MomentSums {
+    fn new(x: &Dense) -> Result<MomentSums> {
+        // |Σ x_ik x_il| <= n m_k m_l; one more, for the rounding of products.
+        let rows = 1 + exponent(x.x().all_len() as f64);
+        let of_columns = x.largest_of_columns().iter().map(|most| exponent(*most));
+        let mut columns: Vec<i32> = of_columns.collect();
+        columns.push(rows);
+        Ok(MomentSums {
+            columns,
+            sums: try_zeros(x.features() + 1, x.features().div_ceil(2))?,
+        })
+    }
+
+    fn unit(columns: &[i32], i: usize, j: usize) -> Fixed {
+        Fixed::new(columns[columns.len() - 1] + columns[i] + columns[j])
+    }
+
+    fn add(&mut self, part: &[f32]) {
+        let columns = &self.columns;
+        let d = columns.len() - 1;
+        let mut rest = &mut self.sums[..];
+        let mut tasks = Vec::with_capacity(d);
+        for (j, part) in part.chunks_exact(d).enumerate() {
+            let (sums, others) = rest.split_at_mut(d - j);
+            tasks.push((j, sums, &part[j..]));
+            rest = others;
+        }
+        let tasks = tasks.into_par_iter().share(Work::bytes(6 * part.len()));
+        tasks.for_each(|(j, sums, part)| {
+            for (i, (sum, &value)) in (j..).zip(sums.iter_mut().zip(part)) {
+                *sum = sum.wrapping_add(Self::unit(columns, i, j).multiple(value.into()));
+            }
+        });
+    }
+
+    fn write(mut self, shard: RowShard, moments: &mut [f32]) {
+        shard.comm.sum(&mut self.sums);
+        let d = self.columns.len() - 1;
+        let mut sums = self.sums.iter();
+        for (j, column) in moments.chunks_exact_mut(d).enumerate() {
+            for (i, (to, &sum)) in (j..).zip(column[j..].iter_mut().zip(&mut sums)) {
+                *to = Self::unit(&self.columns, i, j).value(sum) as f32;
+            }
+        }
+    }
 }
 
 impl Problem for DenseProblem<'_> {
@@ -241,6 +316,10 @@ impl Problem for DenseProblem<'_> {
         let c = g.len() / n;
         self.weight.resize(c * d, 0.0);
         let g = MatRef::new(g, c, n);
+        let totals = self.x.x().sum_of_rows(c, |rows| {
+            let of_output = |j: usize| sum(&g.row(j)[rows.clone()]);
+            (0..c).map(of_output).collect()
+        });
         (self.x).adjoint(1.0, g, Batch::All, 0.0, &mut self.weight);
         let problem = &*self;
         let rows = w
@@ -252,7 +331,7 @@ impl Problem for DenseProblem<'_> {
         let rows = rows.share(work);
         rows.enumerate().for_each(|(j, (w, from))| {
             with_isa!(isa, || {
-                let of_mean = sum(g.row(j));
+                let of_mean = totals[j];
                 let values = w.iter_mut().zip(from).zip(&self.mean);
                 for ((w, &from), &mean) in values {
                     *w = f64::from(from) - of_mean * f64::from(mean);
@@ -289,7 +368,9 @@ impl Problem for DenseProblem<'_> {
 
     fn factor(&mut self, curvatures: &[f64], l2: f64) {
         let (n, d) = (self.x.rows(), self.mean.len());
-        let h = (curvatures.iter().sum::<f64>() / n as f64).max(f64::MIN_POSITIVE);
+        let x = self.x.x();
+        let total = x.sum_of_rows(1, |rows| vec![curvatures[rows].iter().sum::<f64>()]);
+        let h = (total[0] / x.all_len() as f64).max(f64::MIN_POSITIVE);
         match &mut self.second_order {
             SecondOrder::Features {
                 moments,

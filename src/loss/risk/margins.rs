@@ -1,5 +1,6 @@
 //! Changes of margins along a direction, which show whether classes are separable.
 
+use crate::comm;
 use crate::linalg::vec::Real;
 use crate::loss::Loss;
 use crate::loss::risk::Risk;
@@ -26,7 +27,9 @@ impl Risk<'_> {
             logits.fold(f64::NEG_INFINITY, f64::max)
         };
         let samples = (0..n).filter(|&i| self.shares[i] > 0.0);
-        samples.map(maximum).fold(f64::INFINITY, f64::min)
+        let mut lowest = samples.map(maximum).fold(f64::INFINITY, f64::min);
+        self.smallest(std::slice::from_mut(&mut lowest));
+        lowest
     }
 
     /// Whether each margin changes by at most `limit` along a direction, for each output and sample;
@@ -62,38 +65,42 @@ impl Risk<'_> {
         bias: &mut [f64],
     ) -> f64 {
         let n = self.labels.len();
-        let mut squares = 0.0;
-        bias.fill(0.0);
         g.fill(T::default());
-        for i in 0..n {
-            let label = self.labels[i] as usize;
-            let mut of_label = 0.0;
-            for (j, bias) in bias.iter_mut().enumerate() {
-                let at = j * n + i;
-                if !tied[at] {
-                    continue;
-                }
-                let value = match self.loss {
-                    Loss::Logistic => z[at].into() + b[j],
-                    Loss::Softmax => {
-                        let margin = z[label * n + i].into() + b[label] - z[at].into() - b[j];
-                        of_label += margin;
-                        -margin
+        // The sum of squares, and then those of the outputs.
+        let sums = self.sum_of_rows(1 + bias.len(), |rows| {
+            let mut sums = vec![0.0; 1 + b.len()];
+            for i in rows {
+                let label = self.labels[i] as usize;
+                let mut of_label = 0.0;
+                for j in 0..b.len() {
+                    let at = j * n + i;
+                    if !tied[at] {
+                        continue;
                     }
-                };
-                squares += value * value;
-                g[at] = T::of(value);
-                *bias += value;
+                    let value = match self.loss {
+                        Loss::Logistic => z[at].into() + b[j],
+                        Loss::Softmax => {
+                            let margin = z[label * n + i].into() + b[label] - z[at].into() - b[j];
+                            of_label += margin;
+                            -margin
+                        }
+                    };
+                    sums[0] += value * value;
+                    g[at] = T::of(value);
+                    sums[1 + j] += value;
+                }
+                if self.loss == Loss::Softmax {
+                    g[label * n + i] = T::of(of_label);
+                    sums[1 + label] += of_label;
+                }
             }
-            if self.loss == Loss::Softmax {
-                g[label * n + i] = T::of(of_label);
-                bias[label] += of_label;
-            }
-        }
+            sums
+        });
+        bias.copy_from_slice(&sums[1..]);
         if !self.has_bias {
             bias.fill(0.0);
         }
-        0.5 * squares
+        0.5 * sums[0]
     }
 
     /// The changes of margins along a direction. Cost: nc comparisons.
@@ -124,6 +131,11 @@ impl Risk<'_> {
             changes.largest = changes.largest.max(high);
             let of_class = &mut changes.of_classes[label];
             *of_class = of_class.max(low);
+        }
+        if let Some(shard) = self.ranks {
+            comm::min(shard.comm, std::slice::from_mut(&mut changes.smallest));
+            comm::max(shard.comm, std::slice::from_mut(&mut changes.largest));
+            comm::max(shard.comm, &mut changes.of_classes);
         }
         changes
     }

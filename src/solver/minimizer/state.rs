@@ -31,8 +31,10 @@ impl<S: Problem, M: DirectionRule<S>> checkpoint::State<Point<S::Real>>
             lowest,
             updates_since_recompute,
             below_noise,
+            risk,
             ..
         } = &mut *self.minimizer;
+        let ranks = risk.ranks();
         fields.group("search.lowest.");
         lowest.at.fields(fields);
         fields.f64("objective", std::slice::from_mut(&mut lowest.objective));
@@ -40,20 +42,20 @@ impl<S: Problem, M: DirectionRule<S>> checkpoint::State<Point<S::Real>>
         if !last_moves.1.is_empty() {
             fields.group("search.last_moves.");
             fields.f64("b", &mut last_moves.1);
-            fields.real("z", &mut last_moves.0);
+            fields.of_rows("z", &mut last_moves.0, ranks);
         }
         fields.group("search.");
-        point.fields(fields);
+        point.fields(ranks, fields);
         fields.count("iteration", iteration);
         fields.f64("best_norm", std::slice::from_mut(&mut best.0));
         fields.count("since_best", &mut best.1);
         fields.count("moves", updates_since_recompute);
         fields.count("blind", below_noise);
-        fields.f64("factored", factored);
+        fields.of_rows("factored", factored, ranks);
         fields.f64("factored_bias", factored_bias);
         fields.count("logits", &mut products.logits);
         fields.count("pullbacks", &mut products.pullbacks);
         fields.count("solves", &mut products.solves);
-        self.rule.fields(fields);
+        self.rule.fields(ranks, fields);
     }
 }

@@ -29,7 +29,7 @@ impl<S: Problem> DirectionRule<S> for Strays {
         Ok(self.0 < 3)
     }
 
-    fn fields<'a>(&'a mut self, _fields: &mut StateDict<'a>) {}
+    fn fields<'a>(&'a mut self, _: Option<RowShard<'a>>, _: &mut StateDict<'a>) {}
 }
 
 /// Records the objective of each step.
