@@ -5,6 +5,7 @@ use std::panic::resume_unwind;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use flowreg::comm::Comm;
+use flowreg::comm::rows::share;
 use flowreg::kernels::Isa;
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
@@ -85,6 +86,14 @@ impl Sum {
         let _ = self.reply.send(values.to_vec()?);
         Ok(())
     }
+}
+
+/// The first of the rows that a rank takes of n, and the one after the last: those that it is to have
+/// where ranks share the rows.
+#[pyfunction]
+pub(crate) fn share_of_rows(n: usize, rank: usize, size: usize) -> (usize, usize) {
+    let rows = share(n, rank, size);
+    (rows.start, rows.end)
 }
 
 /// The instruction set of the kernels. Ranks must have the same.

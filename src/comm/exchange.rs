@@ -1,16 +1,17 @@
-//! Rows of each rank, exchanged for columns of each rank.
+//! Rows of each rank, exchanged for what each rank is to have: its columns of all rows, or other rows.
 //!
-//! Rank a has rows and is to have the columns C_a of all rows. It lacks, of each other rank b, the
-//! block (b, a): the columns C_a of b's rows. A sum reaches all ranks, so that a vector with a place
-//! for each block would carry n·d values. Instead, the blocks (a, b) and (b, a) share their place:
-//! each of the two ranks knows what it added itself, subtracts it, and keeps the block of the other.
+//! **Columns** ([`rows_to_columns`]). Rank a is to have the columns C_a of all rows. It lacks, of each
+//! other rank b, the block (b, a): the columns C_a of b's rows. A sum reaches all ranks, so that a
+//! vector with a place for each block would carry n·d values. Instead, the blocks (a, b) and (b, a)
+//! share their place: each of the two ranks knows what it added itself, subtracts it, and keeps the
+//! block of the other. With P ranks n·d·(P - 1)/(2P) values are added, 31 of them in 16 integers: about
+//! 2·n·d·(P - 1)/P bytes. Sums can do no better: one block of each pair must be carried, because among
+//! the ranks in order no rank knows in advance what a later one lacks.
 //!
-//! **Traffic.** With P ranks n·d·(P - 1)/(2P) values are added, 31 of them in 16 integers: about
-//! 2·n·d·(P - 1)/P bytes. Sums can do no better: one block of each pair must be carried, because
-//! among the ranks in order no rank knows in advance what a later one lacks.
+//! **Rows** ([`move_rows`]). A row that moves has a place of its own, to which its rank adds it: 4·d
+//! bytes a row.
 //!
-//! **Memory.** The result, 4·n·d/P bytes, and a message of at most 32 MiB, or of one row of each
-//! rank.
+//! **Memory.** The result, and a message of at most 32 MiB, or of one row (of each rank, for columns).
 
 use std::ops::Range;
 
@@ -105,6 +106,51 @@ fn exchange<'a>(
             let to = &mut all[from..][..height(other) * own.len()];
             unpack(place, to);
         });
+    }
+}
+
+/// Writes into `wanted` the rows of all ranks that have these numbers.
+///
+/// Rank r has `rows[r]` rows, and `row` returns those of this rank; the ranks' rows follow each other
+/// in the order of the ranks. `moved` has the numbers, among those of all ranks, of the rows that ranks
+/// want and do not have, in ascending order. All ranks call it with the same `rows` and `moved`.
+///
+/// # Panics
+/// If `to` has another length than the wanted rows, each of `features` values.
+pub fn move_rows<'a>(
+    comm: &dyn Comm,
+    row: impl Fn(usize) -> &'a [f32],
+    rows: &[usize],
+    moved: &[usize],
+    wanted: Range<usize>,
+    features: usize,
+    to: &mut [f32],
+) {
+    assert_eq!(to.len(), wanted.len() * features);
+    let first: usize = rows[..comm.rank()].iter().sum();
+    let own = first..first + rows[comm.rank()];
+    let mut keep = |i: usize, values: &[f32]| {
+        to[(i - wanted.start) * features..][..features].copy_from_slice(values);
+    };
+    for i in own.start.max(wanted.start)..own.end.min(wanted.end) {
+        keep(i, row(i - first));
+    }
+    let of_row = features.div_ceil(2);
+    let mut integers = Vec::new();
+    for moved in moved.chunks((MESSAGE / of_row.max(1)).max(1)) {
+        integers.clear();
+        integers.resize(moved.len() * of_row, 0i64);
+        let places = integers.chunks_exact_mut(of_row);
+        for (&i, place) in moved.iter().zip(places).filter(|(i, _)| own.contains(i)) {
+            let values: &mut [f32] = bytemuck::cast_slice_mut(place);
+            values[..features].copy_from_slice(row(i - first));
+        }
+        comm.sum(&mut integers);
+        let places = integers.chunks_exact(of_row);
+        for (&i, place) in moved.iter().zip(places).filter(|(i, _)| wanted.contains(i)) {
+            let values: &[f32] = bytemuck::cast_slice(place);
+            keep(i, &values[..features]);
+        }
     }
 }
 
@@ -208,6 +254,49 @@ mod tests {
             for (found, own) in found.into_iter().zip(&columns) {
                 let expected = x.chunks_exact(d).flat_map(|row| row[own.clone()].to_vec());
                 prop_assert_eq!(bits(found), bits(expected));
+            }
+        }
+    }
+
+    proptest! {
+        /// Whatever the ranks have and want; all rows, or those that a rank wants and lacks, move.
+        #[test]
+        fn every_rank_gets_the_rows_that_it_wants(
+            rows in prop::collection::vec(0usize..6, 1..6),
+            ends in prop::collection::vec(0usize..30, 5),
+            d in 1usize..9,
+            everywhere: bool,
+            seed: u64,
+        ) {
+            let size = rows.len();
+            let n: usize = rows.iter().sum();
+            let x = any_bits(n * d, seed);
+            let mut ends: Vec<usize> = ends[..size].iter().map(|&end| end.min(n)).collect();
+            ends.sort_unstable();
+            ends[size - 1] = n;
+            let wanted = |rank: usize| {
+                if everywhere {
+                    return 0..n;
+                }
+                let start = if rank == 0 { 0 } else { ends[rank - 1] };
+                start..ends[rank]
+            };
+            let has = |rank: usize| {
+                let first: usize = rows[..rank].iter().sum();
+                first..first + rows[rank]
+            };
+            let lacks = |i: &usize| (0..size).any(|r| wanted(r).contains(i) && !has(r).contains(i));
+            let moved: Vec<usize> = (0..n).filter(lacks).collect();
+            let found = on_ranks(size, |comm| {
+                let (own, wanted) = (has(comm.rank()), wanted(comm.rank()));
+                let row = |i: usize| &x[(own.start + i) * d..][..d];
+                let mut to = vec![0.0; wanted.len() * d];
+                move_rows(comm, row, &rows, &moved, wanted, d, &mut to);
+                to
+            });
+            for (rank, found) in found.into_iter().enumerate() {
+                let wanted = wanted(rank);
+                prop_assert_eq!(bits(found), bits(x[wanted.start * d..wanted.end * d].to_vec()));
             }
         }
     }

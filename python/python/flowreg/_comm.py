@@ -13,7 +13,7 @@ import numpy as np
 
 from . import _warnings
 from ._arrays import Array, blocks, extent
-from ._flowreg import __version__, instruction_set
+from ._flowreg import __version__, instruction_set, share_of_rows
 
 # Exceptions that one process raises and the others repeat.
 _REPEATED: dict[str, type[Exception]] = {
@@ -91,7 +91,9 @@ def rows_of(comm: Any, n: int) -> slice:
     Returns
     -------
     slice
-        Consecutive rows: processes have the same number or one more, in the order of their ranks.
+        Consecutive rows, in the order of the ranks. They are those that a fit of tall data gives each
+        process, so that no row moves: whole blocks of 512 rows or a multiple, if there are as many
+        blocks as processes.
 
     Examples
     --------
@@ -103,7 +105,7 @@ def rows_of(comm: Any, n: int) -> slice:
     slice(3, 6, None)
     """
     rank, size = _place(comm)
-    return slice(rank * n // size, (rank + 1) * n // size)
+    return slice(*share_of_rows(int(n), rank, size))
 
 
 def _check_place(rank: Any, size: Any) -> None:

@@ -204,9 +204,9 @@ class LogisticRegressionCV(LinearClassifier):
         comm : communicator or None, default=None
             The processes that fit together, each with some of the rows: a communicator of mpi4py, or
             a `Comm`. X, y and `sample_weight` are then the rows of this process; the dataset is
-            those of all processes in the order of their ranks, which together must be fewer than the
-            features. All processes call `fit` with the same parameters, and get the same model. The
-            callback, printed lines and warnings are those of process 0.
+            those of all processes in the order of their ranks. All processes call `fit` with the same
+            parameters, and get the same model. The callback, printed lines and warnings are those of
+            process 0.
             The folds are those that `cv` makes in process 0 of the labels of all rows; row numbers
             are those of all rows. A callable for `scoring` and ``params`` are not supported.
         **params : dict

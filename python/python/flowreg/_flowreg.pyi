@@ -27,6 +27,7 @@ __all__ = [
     "main",
     "report",
     "save_model",
+    "share_of_rows",
     "verify_split",
 ]
 
@@ -87,6 +88,7 @@ def fit_sgd(
     comm: _Comm | None = None,
 ) -> dict[str, Any]: ...
 def instruction_set() -> str: ...
+def share_of_rows(n: int, rank: int, size: int) -> tuple[int, int]: ...
 def verify_split(
     directory: str | PathLike[str], split: str, *, threads: int | None = None
 ) -> list[str]: ...

@@ -201,9 +201,9 @@ class TorchLinear(LinearClassifier):
         comm : communicator or None, default=None
             The processes that fit together, each with some of the rows: a communicator of mpi4py, or
             a `Comm`. All arrays are then the rows of this process; the dataset is
-            those of all processes in the order of their ranks, which together must be fewer than the
-            features. All processes call `fit` with the same parameters, and get the same model. The
-            callback, printed lines and warnings are those of process 0.
+            those of all processes in the order of their ranks. All processes call `fit` with the same
+            parameters, and get the same model. The callback, printed lines and warnings are those of
+            process 0.
 
         Returns
         -------
