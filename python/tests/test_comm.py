@@ -233,6 +233,21 @@ def test_cross_validation_of_tall_data():
     model = same_on_any_number(estimator, X, y, None, TALL)
     assert model.C_ == plain.C_ and np.abs(model.scores_ - plain.scores_).max() < 1e-3
     near(model, plain)
+    # In another order than that of the ranks, and one fold without rows of the first rank.
+    folds = [(np.arange(2100), np.arange(2099, 1600, -1)), (np.arange(1500), np.r_[7:2, 1990:20:-9, 7, 7])]
+    folds = [(rows.tolist(), held_out.tolist()) for rows, held_out in folds]
+    estimator.set_params(cv=folds)
+    scores = [
+        model.scores_.tobytes()
+        for size in TALL
+        for model in fitted(
+            size,
+            lambda comm: pickle.loads(pickle.dumps(estimator)).fit(X[own(comm, TALL)], y[own(comm, TALL)], comm=comm),
+        )
+    ]
+    assert len(set(scores)) == 1
+    plain = LogisticRegressionCV(Cs=3, cv=folds, scoring="neg_log_loss").fit(X, y)
+    assert np.abs(np.frombuffer(scores[0]) - plain.scores_.ravel()).max() < 1e-3
 
 
 def test_warm_start():

@@ -326,6 +326,18 @@ class Ranks:
         found = [np.ascontiguousarray(part) for part in np.split(numbers, np.cumsum(lengths))[:-1]]
         return list(zip(found[::2], found[1::2], strict=True))
 
+    def of_fold(self, rows: Array, own: Array, logits: Array) -> Array:
+        """The logits of the held-out rows of a fold; this process has those of its `own`, or of all."""
+        lengths = np.concatenate(self.gather(np.array([len(own)], np.int64)))
+        if lengths.sum() != len(rows):
+            return logits
+        numbers = self.gather_numbers(own)
+        of_all = np.concatenate(self.gather(logits.reshape(-1))).reshape(len(rows), -1)
+        found = np.empty_like(of_all)
+        # A row may be held out twice.
+        found[np.argsort(rows, kind="stable")] = of_all[np.argsort(numbers, kind="stable")]
+        return found
+
     @contextmanager
     def quiet(self) -> Iterator[None]:
         """Warnings come from process 0 only."""

@@ -642,6 +642,10 @@ class Folds:
         kind, fold = event["event"], event.get("fold")
         if kind == "scored":
             raise Done
+        if kind == "held_out" and self.data.ranks is not None:
+            rows = self.rows[event["fold"]][1]
+            logits = self.data.ranks.of_fold(rows, event["rows"], event["logits"])
+            event = {**event, "rows": rows, "logits": logits}
         if kind == "held_out":
             # Its model follows, if there is one.
             if self.coefs is None and not self.needs_models:
