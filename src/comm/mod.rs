@@ -105,6 +105,21 @@ pub fn first_other(comm: &dyn Comm, value: u32) -> Option<usize> {
     values.iter().position(|&other| other != values[0])
 }
 
+/// Refuses ranks whose states differ, though each should have computed the same.
+///
+/// # Errors
+/// [`Error::Shape`] with the number of the first other rank.
+pub fn refuse_other_state(comm: &dyn Comm, state: &[u8]) -> Result<()> {
+    match first_other(comm, crc32fast::hash(state)) {
+        None => Ok(()),
+        Some(rank) => Err(Error::shape(
+            "state of the processes",
+            format!("another one in process {rank} than in process 0"),
+            "the same: give all processes the same files, labels, weights and options",
+        )),
+    }
+}
+
 /// The share of `rank` in `parts` things that `size` ranks divide: consecutive ones, as evenly as
 /// possible.
 pub fn share(parts: usize, rank: usize, size: usize) -> std::ops::Range<usize> {
@@ -115,14 +130,50 @@ pub fn share(parts: usize, rank: usize, size: usize) -> std::ops::Range<usize> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::sync::{Arc, Barrier, Mutex};
+    use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
     /// A rank that is a thread.
     #[derive(Debug)]
     pub(crate) struct ThreadRank {
         rank: usize,
         size: usize,
-        shared: Arc<(Mutex<Vec<i64>>, Barrier)>,
+        shared: Arc<(Mutex<Sums>, Condvar)>,
+    }
+
+    /// The state of a sum.
+    #[derive(Debug, Default)]
+    struct Sums {
+        values: Vec<i64>,
+        /// Number of ranks that have added their values, and of those that have read the sums.
+        added: usize,
+        read: usize,
+        /// Whether a rank panicked, for which the others would wait.
+        failed: bool,
+    }
+
+    impl ThreadRank {
+        /// Waits until `done`.
+        fn wait<'s>(
+            &self,
+            sums: MutexGuard<'s, Sums>,
+            done: impl Fn(&Sums) -> bool,
+        ) -> MutexGuard<'s, Sums> {
+            let waits = |sums: &mut Sums| !(sums.failed || done(sums));
+            let sums = self.shared.1.wait_while(sums, waits).unwrap();
+            assert!(!sums.failed, "another rank panicked");
+            sums
+        }
+    }
+
+    impl Drop for ThreadRank {
+        fn drop(&mut self) {
+            if std::thread::panicking()
+                && let Ok(mut sums) = self.shared.0.lock()
+            {
+                sums.failed = true;
+                self.shared.1.notify_all();
+            }
+        }
     }
 
     impl Comm for ThreadRank {
@@ -135,26 +186,31 @@ pub(crate) mod tests {
         }
 
         fn sum(&self, values: &mut [i64]) {
-            let (sums, barrier) = &*self.shared;
-            {
-                let mut sums = sums.lock().unwrap();
-                sums.resize(values.len(), 0);
-                for (sum, value) in sums.iter_mut().zip(&*values) {
-                    *sum = sum.checked_add(*value).expect("no overflow");
-                }
+            let (sums, changed) = &*self.shared;
+            // The sum before may not have been read by all.
+            let mut sums = self.wait(sums.lock().unwrap(), |sums| sums.read == 0);
+            if sums.added == 0 {
+                sums.values = vec![0; values.len()];
             }
-            barrier.wait();
-            values.copy_from_slice(&sums.lock().unwrap());
-            if barrier.wait().is_leader() {
-                sums.lock().unwrap().clear();
+            assert_eq!(sums.values.len(), values.len(), "lengths of the ranks");
+            for (sum, value) in sums.values.iter_mut().zip(&*values) {
+                *sum = sum.checked_add(*value).expect("no overflow");
             }
-            barrier.wait();
+            sums.added += 1;
+            changed.notify_all();
+            let mut sums = self.wait(sums, |sums| sums.added == self.size);
+            values.copy_from_slice(&sums.values);
+            sums.read += 1;
+            if sums.read == self.size {
+                (sums.added, sums.read) = (0, 0);
+            }
+            changed.notify_all();
         }
     }
 
     /// Runs `work` on `size` ranks and returns the results in their order.
     pub(crate) fn on_ranks<R: Send>(size: usize, work: impl Fn(&dyn Comm) -> R + Sync) -> Vec<R> {
-        let shared = Arc::new((Mutex::new(Vec::new()), Barrier::new(size)));
+        let shared = Arc::new((Mutex::new(Sums::default()), Condvar::new()));
         std::thread::scope(|scope| {
             let ranks: Vec<_> = (0..size)
                 .map(|rank| {

@@ -78,13 +78,27 @@ impl<'a> RowShard<'a> {
         starts.map(move |start| start..(start + self.block).min(self.own))
     }
 
-    /// `len` values of each block of all ranks, in order. Traffic: 8 bytes a value.
-    pub fn gather(self, len: usize, mut of_rows: impl FnMut(Range<usize>) -> Vec<f64>) -> Vec<f64> {
-        let own: Vec<i64> = (self.ranges().flat_map(&mut of_rows))
-            .map(|value| value.to_bits() as i64)
-            .collect();
+    /// The block of a row of this rank, counted from its first.
+    pub fn block_of(self, row: u32) -> usize {
+        row as usize / self.block
+    }
+
+    /// `len` values of each block of all ranks, in order; `parts` are the blocks whose values are not 0,
+    /// each with a range that is given to `of_rows`. Traffic: 8 bytes a value.
+    fn gather_of(
+        self,
+        len: usize,
+        parts: impl Iterator<Item = (usize, Range<usize>)>,
+        mut of_rows: impl FnMut(Range<usize>) -> Vec<f64>,
+    ) -> Vec<f64> {
         let (first, all) = self.blocks;
-        let bits = comm::assemble(self.comm, all * len, first * len, &own);
+        let mut bits = vec![0i64; all * len];
+        for (block, range) in parts {
+            let to = bits[(first + block) * len..][..len].iter_mut();
+            let values = to.zip(of_rows(range));
+            values.for_each(|(bits, value)| *bits = value.to_bits() as i64);
+        }
+        self.comm.sum(&mut bits);
         bits.into_iter()
             .map(|bits| f64::from_bits(bits as u64))
             .collect()
@@ -92,12 +106,39 @@ impl<'a> RowShard<'a> {
 
     /// The sum of `of_rows`, `len` values, over the blocks of all ranks, in order.
     pub fn sum(self, len: usize, of_rows: impl FnMut(Range<usize>) -> Vec<f64>) -> Vec<f64> {
+        self.sum_of(len, self.ranges().enumerate(), of_rows)
+    }
+
+    /// [`RowShard::sum`] where `parts` are the blocks that are not 0, each with a range that is given to
+    /// `of_rows`: the places in a batch of the rows of that block.
+    pub fn sum_of(
+        self,
+        len: usize,
+        parts: impl Iterator<Item = (usize, Range<usize>)>,
+        of_rows: impl FnMut(Range<usize>) -> Vec<f64>,
+    ) -> Vec<f64> {
         let mut sums = vec![0.0; len];
-        for of_block in self.gather(len, of_rows).chunks_exact(len) {
+        for of_block in self.gather_of(len, parts, of_rows).chunks_exact(len) {
             let values = sums.iter_mut().zip(of_block);
             values.for_each(|(sum, value)| *sum += value);
         }
         sums
+    }
+
+    /// The blocks of which this rank has some `rows` (`None`: all), each with their range in that list,
+    /// which must be sorted by blocks.
+    pub fn parts_of(self, rows: Option<&[u32]>) -> Vec<(usize, Range<usize>)> {
+        let Some(rows) = rows else {
+            return self.ranges().enumerate().collect();
+        };
+        let mut start = 0;
+        let same = |a: &u32, b: &u32| self.block_of(*a) == self.block_of(*b);
+        let parts = rows.chunk_by(same).map(|part| {
+            let range = start..start + part.len();
+            start = range.end;
+            (self.block_of(part[0]), range)
+        });
+        parts.collect()
     }
 
     /// The numbers of this rank's rows among those of all ranks.

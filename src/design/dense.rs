@@ -145,32 +145,34 @@ impl<'a> Dense<'a> {
         match batch {
             Batch::All => {
                 for rows in self.x.blocks() {
-                    self.each_of(rows, &mut work);
+                    self.each_of(batch, rows, &mut work);
                 }
             }
-            Batch::Rows(rows) => {
-                let block = self.gathered_rows(GATHER_BYTES);
-                for (i, rows) in rows.chunks(block).enumerate() {
-                    let x = self.gathered.load(self.x, rows, self.mean.as_deref());
-                    work(i * block..i * block + rows.len(), x);
-                }
-            }
+            Batch::Rows(rows) => self.each_of(batch, 0..rows.len(), &mut work),
         }
     }
 
-    /// [`Dense::each`] for consecutive rows.
-    fn each_of(&mut self, rows: Range<usize>, work: &mut impl FnMut(Range<usize>, MatRef)) {
+    /// [`Dense::each`] for the rows at these places of the batch.
+    fn each_of(
+        &mut self,
+        batch: Batch,
+        range: Range<usize>,
+        work: &mut impl FnMut(Range<usize>, MatRef),
+    ) {
         let mean = self.mean.as_deref();
-        let bytes = match (mean, self.x.contiguous()) {
-            (None, Some(x)) => return work(rows.clone(), x.rows_range(rows)),
-            (Some(_), Some(_)) => CENTER_BYTES,
-            (_, None) => GATHER_BYTES,
+        let (numbers, bytes) = match (batch, self.x.contiguous()) {
+            (Batch::All, Some(x)) if mean.is_none() => {
+                return work(range.clone(), x.rows_range(range));
+            }
+            (Batch::All, Some(_)) => (&self.all_rows[..], CENTER_BYTES),
+            (Batch::All, None) => (&self.all_rows[..], GATHER_BYTES),
+            (Batch::Rows(rows), _) => (rows, GATHER_BYTES),
         };
         let block = self.gathered_rows(bytes);
-        for first in rows.clone().step_by(block) {
-            let rows = first..(first + block).min(rows.end);
-            let numbers = &self.all_rows[rows.clone()];
-            work(rows, self.gathered.load(self.x, numbers, mean));
+        for first in range.clone().step_by(block) {
+            let range = first..(first + block).min(range.end);
+            let x = self.gathered.load(self.x, &numbers[range.clone()], mean);
+            work(range, x);
         }
     }
 
@@ -227,14 +229,10 @@ impl<'a> Dense<'a> {
         let largest = self.largest.take().expect("the columns are shared");
         let mut of_weight: Vec<f64> = (0..c).map(|j| largest_value(weight.row(j))).collect();
         comm::max(shard.comm, &mut of_weight);
-        let row_of = |i: usize| match batch {
-            Batch::All => i,
-            Batch::Rows(rows) => rows[i] as usize,
-        };
         // One more, for the rounding of products.
         let features = 1 + exponent(shard.features as f64);
         let of_weight: Vec<i32> = of_weight.iter().map(|w| features + exponent(*w)).collect();
-        let of_rows: Vec<i32> = (0..n).map(|i| exponent(largest[row_of(i)])).collect();
+        let of_rows: Vec<i32> = (0..n).map(|i| exponent(largest[batch.row(i)])).collect();
         self.largest = Some(largest);
         let unit = |j: usize, i: usize| Fixed::new(of_weight[j] + of_rows[i]);
         let mut sums = vec![0i64; c * n];
@@ -293,7 +291,8 @@ impl<'a> Dense<'a> {
     ) {
         let block = row_block(g.rows(), self.x.all_features());
         if let Some(shard) = self.x.row_shard() {
-            return self.adjoint_of_ranks(shard, block, alpha, g, beta, weight);
+            let parts = shard.parts_of(batch.numbers());
+            return self.adjoint_of_ranks(shard, &parts, block, alpha, g, batch, beta, weight);
         }
         match (self.x.shard(), batch) {
             (Some(shard), Batch::All) => {
@@ -303,20 +302,23 @@ impl<'a> Dense<'a> {
         }
     }
 
-    /// [`Dense::adjoint`] of all rows of all ranks: in f32 within a block of rows, and over blocks in
-    /// units that depend on Σᵢ |g_ij| of an output and the largest |x_ik| of a column. Traffic: cd + 1
-    /// numbers, and c for each block.
+    /// [`Dense::adjoint`] of the batch's rows on all ranks: in f32 within a block of rows, whose places in
+    /// this rank's batch are in `parts`, and over blocks in units that depend on Σᵢ |g_ij| of an output
+    /// and the largest |x_ik| of a column. Traffic: cd + 1 numbers, and c for each block.
+    #[allow(clippy::too_many_arguments)]
     fn adjoint_of_ranks(
         &mut self,
         shard: RowShard,
+        parts: &[(usize, Range<usize>)],
         block: usize,
         alpha: f32,
         g: MatRef,
+        batch: Batch,
         beta: f64,
         weight: &mut [f32],
     ) {
         let (c, d) = (g.rows(), self.features());
-        let sizes = shard.sum(c, |rows| {
+        let sizes = shard.sum_of(c, parts.iter().cloned(), |rows| {
             let size = |j: usize| g.row(j)[rows.clone()].iter().map(|g| f64::from(g.abs()));
             (0..c).map(|j| size(j).sum()).collect()
         });
@@ -331,8 +333,8 @@ impl<'a> Dense<'a> {
         // The last one counts products that are not finite.
         sums.resize(c * d + 1, 0);
         let (sums_of_products, infinite) = sums.split_at_mut(c * d);
-        for rows in shard.ranges() {
-            self.adjoint_of_range(block, rows, 1.0, g, 0.0, &mut part);
+        for (_, rows) in parts {
+            self.adjoint_of_range(block, batch, rows.clone(), 1.0, g, 0.0, &mut part);
             let work = Work::bytes(12 * c * d);
             let outputs = sums_of_products.par_chunks_exact_mut(d);
             let outputs = outputs.zip(part.par_chunks_exact(d)).share(work);
@@ -414,28 +416,23 @@ impl<'a> Dense<'a> {
         beta: f64,
         weight: &mut [f32],
     ) {
-        match batch {
-            Batch::All => self.adjoint_of_range(block, 0..g.cols(), alpha, g, beta, weight),
-            Batch::Rows(_) => {
-                let mut sum = BlockSum::new(self, block, 0..g.cols(), g, alpha, beta, weight);
-                self.each(batch, |rows, x| sum.add(rows, x));
-                sum.finish(self);
-            }
-        }
+        self.adjoint_of_range(block, batch, 0..g.cols(), alpha, g, beta, weight);
     }
 
-    /// [`Dense::adjoint_in_blocks`] of consecutive rows: Gᵀ has a column for every row of X.
+    /// [`Dense::adjoint_in_blocks`] of the rows at these places of the batch.
+    #[allow(clippy::too_many_arguments)]
     fn adjoint_of_range(
         &mut self,
         block: usize,
-        rows: Range<usize>,
+        batch: Batch,
+        range: Range<usize>,
         alpha: f32,
         g: MatRef,
         beta: f64,
         weight: &mut [f32],
     ) {
-        let mut sum = BlockSum::new(self, block, rows.clone(), g, alpha, beta, weight);
-        self.each_of(rows, &mut |rows, x| sum.add(rows, x));
+        let mut sum = BlockSum::new(self, block, range.clone(), g, alpha, beta, weight);
+        self.each_of(batch, range, &mut |rows, x| sum.add(rows, x));
         sum.finish(self);
     }
 }

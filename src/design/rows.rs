@@ -21,6 +21,21 @@ pub enum Batch<'a> {
     Rows(&'a [u32]),
 }
 
+impl<'a> Batch<'a> {
+    /// The numbers of the rows; `None` for all.
+    pub(crate) fn numbers(self) -> Option<&'a [u32]> {
+        match self {
+            Batch::All => None,
+            Batch::Rows(rows) => Some(rows),
+        }
+    }
+
+    /// The number of the batch's row `i` among all rows.
+    pub(crate) fn row(self, i: usize) -> usize {
+        self.numbers().map_or(i, |rows| rows[i] as usize)
+    }
+}
+
 /// Borrowed rows of a feature matrix: a memory map or the caller's slice. A choice of rows that are
 /// not contiguous is stored as an index, not as a copy.
 #[derive(Clone, Debug)]
@@ -36,9 +51,9 @@ pub struct Rows<'a> {
     /// Whether the features are known to be usable: see [`is_usable`].
     pub(super) known_usable: bool,
     /// The other columns, if other ranks have them.
-    pub(super) shard: Option<Shard<'a>>,
+    shard: Option<Shard<'a>>,
     /// The other rows, if other ranks have them.
-    pub(super) row_shard: Option<RowShard<'a>>,
+    row_shard: Option<RowShard<'a>>,
 }
 
 /// The place of a rank's columns among those of X, which all ranks hold together.
@@ -240,6 +255,13 @@ impl<'a> Rows<'a> {
         of_columns.or_else(|| self.row_shard.map(|shard| shard.comm))
     }
 
+    /// The same rows, which are a copy of `original`, with its ranks and its place among them.
+    pub(super) fn on_ranks_of(mut self, original: &Rows<'a>) -> Rows<'a> {
+        self.shard = original.shard;
+        self.row_shard = original.row_shard;
+        self
+    }
+
     /// The place of these columns among those of all ranks; `None` if they are all.
     pub(crate) fn shard(&self) -> Option<Shard<'a>> {
         self.shard
@@ -351,7 +373,10 @@ impl<'a> Rows<'a> {
     }
 
     /// The largest |x_i|² of the rows i for which `keep(i)` is true. Cost: these rows are read once.
+    /// If ranks share the rows, i counts those of all.
     pub fn largest_square(&self, keep: impl Fn(usize) -> bool + Sync) -> f64 {
+        let first = self.row_shard.map_or(0, |shard| shard.first);
+        let keep = |own: usize| keep(first + own);
         let square = |row: &[f32]| -> f64 { row.iter().map(|&x| f64::from(x).powi(2)).sum() };
         let kept: Vec<usize> = (0..self.len()).filter(|&i| keep(i)).collect();
         let work = Work::bytes(4 * kept.len() * self.features());
@@ -373,7 +398,11 @@ impl<'a> Rows<'a> {
                 of_row.map(|(&i, sum)| unit(i).value(sum)).collect()
             }
         };
-        squares.into_iter().fold(0.0, f64::max)
+        let mut largest = squares.into_iter().fold(0.0, f64::max);
+        if let Some(shard) = self.row_shard {
+            comm::max(shard.comm, std::slice::from_mut(&mut largest));
+        }
+        largest
     }
 
     /// The sum of `of_columns` over the columns of all ranks, `len` values: of all columns at once for a

@@ -121,6 +121,20 @@ impl OwnedSamples {
         })
     }
 
+    /// A view of these samples, which are a copy of `original`, with its ranks and its place among them.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if the memory cannot hold a weight of classes x features.
+    pub(crate) fn on_ranks_of<'s>(&'s self, original: &Samples<'s>) -> Result<Samples<'s>> {
+        let x = MatRef::new(&self.x, original.x.len(), self.features);
+        let samples = Samples {
+            x: Rows::new(x).on_ranks_of(&original.x),
+            labels: Cow::Borrowed(&self.labels),
+            classes: self.classes,
+        };
+        samples.checked()
+    }
+
     /// A view of these samples.
     ///
     /// # Errors
@@ -321,6 +335,19 @@ impl<'a> Samples<'a> {
         })
     }
 
+    /// These samples with this rank's share: [columns](Samples::columns_of) if they are not fewer than the
+    /// rows, else [rows](Samples::rows_of).
+    ///
+    /// # Errors
+    /// [`Error::Options`] if there is too little to share for so many ranks.
+    pub fn share_of(&self, comm: &'a dyn Comm) -> Result<Samples<'a>> {
+        if self.rows() <= self.features() {
+            self.columns_of(comm)
+        } else {
+            self.rows_of(comm)
+        }
+    }
+
     /// These samples with the rows of this rank of `comm`, which has the labels of all rows. A
     /// [`fit_path`](crate::fit_path()) of them is one of all ranks together, and its model that of all
     /// rows. Cost: none; the rows are borrowed.
@@ -335,10 +362,9 @@ impl<'a> Samples<'a> {
         })
     }
 
-    /// A copy of columns with the ranks and the place of the original ones.
-    pub(crate) fn on_ranks_of(mut self, original: &Samples<'a>) -> Samples<'a> {
-        self.x.shard = original.x.shard;
-        self
+    /// Whether other ranks have other columns.
+    pub fn shares_columns(&self) -> bool {
+        self.x.shard().is_some()
     }
 
     /// X, without the labels.

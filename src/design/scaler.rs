@@ -175,7 +175,7 @@ impl Scaler {
     /// [`Error::Shape`] if the number of features differs; [`Error::Memory`] if the copy cannot be
     /// allocated.
     pub fn apply(&self, samples: &Samples) -> Result<OwnedSamples> {
-        let (n, d) = (samples.rows(), samples.features());
+        let (n, d) = (samples.x().len(), samples.features());
         if d != self.mean.len() {
             let expected = format!("{} as in training", self.mean.len());
             return Err(Error::shape("features", d, expected));

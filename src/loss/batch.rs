@@ -83,7 +83,18 @@ impl<'a> BatchLoss<'a> {
         batch: Batch,
         fill: impl FnOnce(SmoothedTargets, &mut [f64]),
     ) -> f64 {
-        let labels = match batch {
+        let losses = self.losses_of_part(batch, batch, fill);
+        losses.iter().sum::<f64>() / losses.len() as f64
+    }
+
+    /// The values of the rows `own` of a batch whose mean over the batch is its loss.
+    pub(crate) fn losses_of_part(
+        &mut self,
+        batch: Batch,
+        own: Batch,
+        fill: impl FnOnce(SmoothedTargets, &mut [f64]),
+    ) -> &[f64] {
+        let labels = match own {
             Batch::All => self.labels,
             Batch::Rows(rows) => {
                 self.batch_labels.clear();
@@ -91,28 +102,25 @@ impl<'a> BatchLoss<'a> {
                 &self.batch_labels
             }
         };
-        let n = labels.len();
+        let n = batch.numbers().map_or(self.labels.len(), <[u32]>::len);
         let weights = self.weights.as_ref().map(|of_rows| {
-            let mut weights = BatchWeights {
-                batch,
+            let total: f64 = (0..n).map(|i| of_rows.of.rows[batch.row(i)]).sum();
+            BatchWeights {
+                batch: own,
                 of_rows,
-                n_over_t: 0.0,
-            };
-            let total: f64 = (0..n).map(|i| of_rows.of.rows[weights.row(i)]).sum();
-            if total > 0.0 {
-                weights.n_over_t = n as f64 / total;
+                n_over_t: if total > 0.0 { n as f64 / total } else { 0.0 },
             }
-            weights
         });
         let targets = SmoothedTargets {
             loss: self.loss,
             labels,
+            n,
             weights,
         };
         self.row_losses.clear();
-        self.row_losses.resize(n, 0.0);
+        self.row_losses.resize(labels.len(), 0.0);
         fill(targets, &mut self.row_losses);
-        self.row_losses.iter().sum::<f64>() / n as f64
+        &self.row_losses
     }
 }
 
@@ -161,6 +169,8 @@ impl SmoothedWeights {
 pub(crate) struct SmoothedTargets<'a> {
     loss: Loss,
     labels: &'a [u32],
+    /// Number of rows of the batch, to which the labels belong; other ranks may have others.
+    n: usize,
     weights: Option<BatchWeights<'a>>,
 }
 
@@ -177,10 +187,7 @@ struct BatchWeights<'a> {
 impl BatchWeights<'_> {
     /// The row number, among all rows, of row `i` of the batch.
     fn row(&self, i: usize) -> usize {
-        match self.batch {
-            Batch::All => i,
-            Batch::Rows(rows) => rows[i] as usize,
-        }
+        self.batch.row(i)
     }
 }
 
@@ -189,7 +196,7 @@ impl SmoothedTargets<'_> {
     /// whose mean over the batch is its loss, and to `g` the gradient of that mean.
     pub fn loss_gradient(&self, rows: Range<usize>, z: MatRef, mut g: MatMut, losses: &mut [f64]) {
         assert_eq!((z.rows(), z.cols()), (g.rows(), g.cols()), "G's shape");
-        let n = self.labels.len();
+        let n = self.n;
         let labels = &self.labels[rows.clone()];
         let scale = 1.0 / n as f32;
         (self.loss).of_columns(z, labels, scale, losses, Some(g.as_mut_slice()));

@@ -31,6 +31,7 @@ mod select;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use crate::comm;
 use crate::design::plan::{EngineChoice, EngineKind};
 use crate::design::samples::{Samples, Splits};
 use crate::error::{Error, Result};
@@ -170,6 +171,9 @@ fn fit_splits(splits: Splits, options: &PathOptions, observer: &mut Observer) ->
                 PathFit { path, ..refit }
             }
         };
+        if let Some(comm) = x.comm() {
+            comm::refuse_other_state(comm, &fit.model.crc32().to_le_bytes())?;
+        }
         fit.threads = threads;
         fit.seconds = started.elapsed().as_secs_f64();
         Ok(fit)

@@ -4,6 +4,7 @@
 //! are read in place; others (mini-batches, a choice of classes) are gathered into a block of bounded
 //! size first.
 
+use crate::comm::rows::RowShard;
 use crate::design::dense::Dense;
 use crate::design::rows::{Batch, Rows};
 use crate::io::checkpoint::StateDict;
@@ -46,7 +47,8 @@ impl<'a> DenseParameters<'a> {
         gemm: Gemm,
     ) -> Self {
         let outputs = start.bias().len();
-        let one_pass = (gemm.has_skinny() && x.contiguous().is_some())
+        let in_place = x.contiguous().is_some() && !x.is_shared();
+        let one_pass = (gemm.has_skinny() && in_place)
             .then(|| OnePass::new(x.len(), x.features(), outputs))
             .flatten();
         DenseParameters {
@@ -57,6 +59,50 @@ impl<'a> DenseParameters<'a> {
             fit_intercept,
             sums: Vec::new(),
         }
+    }
+
+    /// [`Parameters::adjoint`] where ranks share the rows: `own` are those of this rank in the batch,
+    /// sorted by blocks.
+    pub(super) fn adjoint_of_ranks(
+        &mut self,
+        ranks: RowShard,
+        alpha: f64,
+        g: MatRef,
+        own: Batch,
+        beta: f64,
+        out: &mut PrimalPoint,
+    ) {
+        let alpha = alpha as f32;
+        (self.train).adjoint(alpha, g, own, beta, &mut out.weight);
+        if self.fit_intercept {
+            let parts = ranks.parts_of(own.numbers()).into_iter();
+            let sums = ranks.sum_of(g.rows(), parts, |rows| {
+                let of_output = |j: usize| vec::sum(&g.row(j)[rows.clone()]);
+                (0..g.rows()).map(of_output).collect()
+            });
+            vec::axpby_serial(alpha.into(), &sums, beta, &mut out.bias);
+        }
+    }
+
+    /// [`Parameters::gram_product`]; `ranks` may share the rows, whose values are `v`.
+    pub(super) fn gram_product_of_ranks(
+        &mut self,
+        ranks: Option<RowShard>,
+        v: &[f32],
+        out: &mut [f32],
+    ) {
+        let (n, d) = (v.len(), self.train.features());
+        let mut direction = vec![0.0; d];
+        let g = MatRef::new(v, 1, n);
+        (self.train).adjoint(1.0, g, Batch::All, 0.0, &mut direction);
+        let sum = |v: &[f32]| v.iter().map(|&v| f64::from(v)).sum::<f64>();
+        let bias = match (self.fit_intercept, ranks) {
+            (false, _) => 0.0,
+            (true, None) => sum(v),
+            (true, Some(shard)) => shard.sum(1, |rows| vec![sum(&v[rows])])[0],
+        };
+        let (direction, z) = (MatRef::new(&direction, 1, d), MatMut::new(out, 1, n));
+        (self.train).logits(direction, &[bias as f32], Batch::All, z);
     }
 
     /// Whether a full batch reads X once.
@@ -189,17 +235,7 @@ impl Parameters for DenseParameters<'_> {
 
     /// Cost: 4nd flop; X is read twice.
     fn gram_product(&mut self, v: &[f32], out: &mut [f32]) {
-        let (n, d) = (v.len(), self.train.features());
-        let mut direction = vec![0.0; d];
-        let g = MatRef::new(v, 1, n);
-        (self.train).adjoint(1.0, g, Batch::All, 0.0, &mut direction);
-        let bias = if self.fit_intercept {
-            v.iter().map(|&v| f64::from(v)).sum::<f64>() as f32
-        } else {
-            0.0
-        };
-        let (direction, z) = (MatRef::new(&direction, 1, d), MatMut::new(out, 1, n));
-        (self.train).logits(direction, &[bias], Batch::All, z);
+        self.gram_product_of_ranks(None, v, out);
     }
 
     fn coordinates(_: &PrimalPoint) -> Option<Coordinates<'_>> {

@@ -15,6 +15,7 @@ pub mod parameters;
 mod ranks_tests;
 pub mod recipe;
 pub mod schedule;
+pub mod shared_rows;
 pub mod trainer;
 pub mod trajectory;
 
@@ -24,7 +25,7 @@ use crate::comm;
 use crate::design::gram::GramMatrix;
 use crate::design::plan::available_memory;
 use crate::design::plan::{EngineChoice, EngineKind, Plan, Shape};
-use crate::design::samples::{OwnedSamples, Samples, Splits};
+use crate::design::samples::{Samples, Splits};
 use crate::design::scaler::{Scaler, Standardize};
 use crate::error::{Error, Result};
 use crate::io::checkpoint::{Fingerprint, Saver};
@@ -42,6 +43,7 @@ use crate::sgd::options::choice;
 pub use crate::sgd::options::{Fit, FitOptions, Timings};
 use crate::sgd::parameters::Coordinates;
 use crate::sgd::parameters::Parameters;
+use crate::sgd::shared_rows::SharedRows;
 use crate::sgd::trainer::{Observed, Trainer};
 use crate::threads;
 use crate::threads::Work;
@@ -107,7 +109,7 @@ pub fn fit<'a, F: Flow>(
     let products = values.saturating_mul(4 * splits.train.classes());
     let length = Work::flop(products.saturating_mul(options.sgd.epochs));
     let mut fit = threads::run(options.threads, length, || {
-        splits.check_finite()?;
+        splits.train.x().agree(splits.check_finite())?;
         if options.standardize == Standardize::None {
             fit_rows(splits, splits, options, start, observer)
         } else {
@@ -137,10 +139,11 @@ fn fit_scaled(
         Some(shard) => scaler.of_ranks(shard),
         None => scaler,
     };
-    let validation = validation.as_ref().map(OwnedSamples::samples).transpose()?;
-    let validation = validation.map(|rows| rows.on_ranks_of(splits.train));
+    let copies = validation.as_ref().zip(splits.validation);
+    let validation = copies.map(|(copy, rows)| copy.on_ranks_of(rows));
+    let validation = validation.transpose()?;
     let scaled = Splits {
-        train: &train.samples()?.on_ranks_of(splits.train),
+        train: &train.on_ranks_of(splits.train)?,
         validation: validation.as_ref(),
     };
     let finite = |model: &Model, of: &str| match model.non_finite() {
@@ -178,9 +181,10 @@ fn fit_rows(
 ) -> Result<Fit> {
     let threads = threads::current();
     // Only its own kernels give each element the same bits in any part of a product.
-    let backend = match splits.train.x().shard() {
-        Some(_) => Backend::Own,
-        None => options.backend,
+    let backend = if splits.train.x().is_shared() {
+        Backend::Own
+    } else {
+        options.backend
     };
     let gemm = Gemm::new(backend, threads);
     let mut timings = Timings::default();
@@ -207,12 +211,8 @@ fn fit_rows(
             "epochs",
         )
     });
-    if given
-        .train
-        .x()
-        .shard()
-        .is_some_and(|shard| shard.comm.rank() > 0)
-    {
+    let comm = given.train.x().comm();
+    if comm.is_some_and(|comm| comm.rank() > 0) {
         saver = saver.map(Saver::reading_only);
     }
     if let Some(saver) = &saver {
@@ -255,13 +255,14 @@ fn fit_rows(
         observer,
     };
     match k {
-        None => run.train(DenseParameters::new(
-            x,
-            x_validation,
-            start,
-            options.fit_intercept,
-            gemm,
-        )),
+        None => {
+            let intercept = options.fit_intercept;
+            let dense = DenseParameters::new(x, x_validation, start, intercept, gemm);
+            match x.row_shard() {
+                None => run.train(dense),
+                Some(shard) => run.train(SharedRows::new(dense, shard)),
+            }
+        }
         Some((k, k_validation)) => {
             let validation = x_validation.zip(k_validation);
             let engine = timed(&mut run.timings.initial_logits, || {
@@ -298,8 +299,19 @@ pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Pla
     }
 }
 
-/// The engine that the options imply. Ranks that share the columns have the Gram engine only.
+/// The engine that the options imply. Ranks that share the columns have the Gram engine only, those that
+/// share the rows the primal one.
 fn choice_for(options: &FitOptions, train: &Samples) -> Result<EngineChoice> {
+    if train.x().row_shard().is_some() {
+        return match choice(options)? {
+            EngineChoice::Gram => Err(Error::options(
+                "`engine`",
+                "gram, with several processes that share the rows",
+                "primal (or auto), without coordinates of the epochs; or one process",
+            )),
+            _ => Ok(EngineChoice::Primal),
+        };
+    }
     match (choice(options)?, train.x().shard()) {
         (EngineChoice::Primal, Some(_)) => Err(Error::options(
             "`engine`",
@@ -314,6 +326,18 @@ fn choice_for(options: &FitOptions, train: &Samples) -> Result<EngineChoice> {
 fn check(splits: Splits, options: &FitOptions) -> Result<()> {
     options.check(splits.validation.is_some())?;
     options.weighting.of(splits.train)?;
+    if let Some(validation) = splits.validation {
+        let (train, validation) = (splits.train.x(), validation.x());
+        if validation.row_shard().is_some()
+            || train.shard().is_some() != validation.shard().is_some()
+        {
+            return Err(Error::options(
+                "`validation`",
+                "rows that are divided among processes in another way than the training rows",
+                "the same columns as those of the training rows, or all validation rows in every process if the training rows are shared",
+            ));
+        }
+    }
     splits.check_shapes()
 }
 
@@ -371,14 +395,7 @@ impl Run<'_, '_> {
         let coordinates = E::coordinates(&point).map(Coordinates::to_vec);
         if let (Some(shard), Some(values)) = (train.x().shard(), &coordinates) {
             // Every rank computed them alone.
-            let state = crc32fast::hash(bytemuck::cast_slice(values));
-            if let Some(rank) = comm::first_other(shard.comm, state) {
-                return Err(Error::shape(
-                    "state of the processes",
-                    format!("other coordinates in process {rank} than in process 0"),
-                    "the same: give all processes the same files, labels, weights and options",
-                ));
-            }
+            comm::refuse_other_state(shard.comm, bytemuck::cast_slice(values))?;
         }
         let model = timed(&mut self.timings.weight, || {
             let model = engine.into_model(point);
@@ -387,6 +404,9 @@ impl Run<'_, '_> {
                 None => model,
             }
         });
+        if let Some(shard) = train.x().row_shard() {
+            comm::refuse_other_state(shard.comm, &model.crc32().to_le_bytes())?;
+        }
         // The loss of a step is that before it: no loss shows whether the last step diverged.
         if let (Some(last), Some((_, value))) = (history.last(), model.non_finite()) {
             return Err(Error::Diverged {

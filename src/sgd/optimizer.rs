@@ -9,13 +9,15 @@
 //! p   = p - lr · g
 //! ```
 
+use std::cell::RefCell;
 use std::fmt;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
+use crate::comm::rows::RowShard;
 use crate::design::rows::Batch;
 use crate::error::{Error, Result};
 use crate::io::checkpoint::{self, StateDict};
-use crate::linalg::power_iteration::largest_eigenvalue;
+use crate::linalg::power_iteration::largest_eigenvalue_of_part;
 use crate::loss::BatchLoss;
 use crate::sgd::parameters::{LossGradient, Parameters};
 use crate::sgd::schedule::Schedule;
@@ -258,14 +260,40 @@ impl Sgd {
 /// λmax of R (X Xᵀ + 1 1ᵀ) R with R = diag(`roots`). Rows with root 0 are excluded, also from the
 /// start of the iteration.
 fn largest_weighted<E: Parameters>(engine: &mut E, roots: &[f64]) -> f64 {
+    let own = engine.ranks().map_or(0..roots.len(), RowShard::range);
+    let before = roots[..own.start]
+        .iter()
+        .filter(|&&root| root > 0.0)
+        .count();
+    let all = roots.iter().filter(|&&root| root > 0.0).count();
+    let roots = &roots[own];
     let counted: Vec<usize> = (0..roots.len()).filter(|&i| roots[i] > 0.0).collect();
-    let (mut all, mut product) = (vec![0.0; roots.len()], vec![0.0; roots.len()]);
-    largest_eigenvalue(counted.len(), |v, out| {
-        let values = counted.iter().zip(v);
-        values.for_each(|(&i, &v)| all[i] = (roots[i] * f64::from(v)) as f32);
-        engine.gram_product(&all, &mut product);
-        let values = counted.iter().zip(out);
-        values.for_each(|(&i, out)| *out = (roots[i] * f64::from(product[i])) as f32);
+    let (mut values, mut product) = (vec![0.0; roots.len()], vec![0.0; roots.len()]);
+    // Two borrows of the engine: the sums over ranks and the products.
+    let engine = RefCell::new(engine);
+    let inner = |a: &[f64], b: &[f64]| {
+        let product = |place: usize| a[place] * b[place];
+        let engine = engine.borrow();
+        let Some(shard) = engine.ranks() else {
+            return (0..a.len()).map(product).sum();
+        };
+        // The places of rows among those that count.
+        let place = |row: usize| counted.partition_point(|&i| i < row);
+        let of_rows = |rows: Range<usize>| {
+            let places = place(rows.start)..place(rows.end);
+            vec![places.map(product).sum()]
+        };
+        shard.sum(1, of_rows)[0]
+    };
+    let counted_here = before..before + counted.len();
+    largest_eigenvalue_of_part(counted_here, all, inner, |v, out| {
+        for (&i, &v) in counted.iter().zip(v) {
+            values[i] = (roots[i] * f64::from(v)) as f32;
+        }
+        engine.borrow_mut().gram_product(&values, &mut product);
+        for (&i, out) in counted.iter().zip(out) {
+            *out = (roots[i] * f64::from(product[i])) as f32;
+        }
     })
 }
 

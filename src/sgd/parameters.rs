@@ -6,6 +6,7 @@
 //! Logits Z and their gradient G are stored transposed, one row per output, so that products run
 //! along rows of X or K and the loss is vectorised over samples.
 
+use crate::comm::rows::RowShard;
 use crate::design::rows::Batch;
 use crate::io::checkpoint::StateDict;
 use crate::linalg::mat::{MatMut, MatRef};
@@ -19,6 +20,11 @@ pub trait Parameters: Sized {
 
     /// c: number of outputs.
     fn outputs(&self) -> usize;
+
+    /// The ranks, if they share the rows.
+    fn ranks(&self) -> Option<RowShard<'_>> {
+        None
+    }
 
     /// The origin.
     fn zero(&self) -> Self::Point;
@@ -102,6 +108,11 @@ pub struct LossGradient {
 }
 
 impl LossGradient {
+    /// Buffers for the logits of some rows, and for their gradient.
+    pub(super) fn of_part(&mut self) -> (&mut Vec<f32>, &mut Vec<f32>) {
+        (&mut self.z, &mut self.g)
+    }
+
     /// Gᵀ.
     pub(super) fn of_logits(&self, outputs: usize) -> MatRef<'_> {
         MatRef::new(&self.g, outputs, self.g.len() / outputs)

@@ -1,4 +1,4 @@
-//! Fits of several ranks that share the columns of X.
+//! Fits of several ranks that share the columns of X, or its rows.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -380,6 +380,72 @@ fn the_traffic_of_a_fit_is_that_of_its_formula() {
                 "{values} of {large} and {of_rows}"
             );
             assert!(calls <= 30, "{calls}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Any number of ranks that share the rows gives the same bits, near those of a single process.
+    #[test]
+    fn a_fit_of_shared_rows_has_the_same_bits_on_any_number_of_ranks(
+        n in 1537usize..2300,
+        d in 1usize..20,
+        classes in 2usize..5,
+        scaled in any::<bool>(),
+        validated in any::<bool>(),
+        weighted in any::<bool>(),
+        smoothed in any::<bool>(),
+        intercept in any::<bool>(),
+        batch_size in prop::option::of(prop::sample::select(vec![1usize, 7, 40, 700])),
+        seed in 0u32..1000,
+    ) {
+        let (x, x_val) = (random_values(n * d, seed), random_values(30 * d, seed + 1));
+        let label = |i: usize| (i * i % 7 % classes) as u32;
+        let labels: Vec<u32> = (0..n).map(label).collect();
+        let train = Samples::from_labels(&x, d, &labels, classes).unwrap();
+        let val = Samples::from_labels(&x_val, d, &labels[..30], classes).unwrap();
+        let mut options = FitOptions {
+            engine: EngineChoice::Primal,
+            backend: Backend::Own,
+            standardize: match (scaled, intercept) {
+                (false, _) => Standardize::None,
+                (true, true) => Standardize::Both,
+                (true, false) => Standardize::Scale,
+            },
+            init: if intercept { Init::Torch { seed } } else { Init::Zeros },
+            fit_intercept: intercept,
+            early_stopping: validated.then_some(3),
+            ..FitOptions::default()
+        };
+        options.sgd.epochs = if batch_size == Some(1) { 1 } else { 4 };
+        options.sgd.momentum = 0.5;
+        options.sgd.batch_size = batch_size;
+        options.sgd.lr = crate::LearningRate::Auto;
+        if weighted {
+            options.weighting.samples = Some((0..n).map(|i| (i % 3) as f64).collect());
+        }
+        options.weighting.label_smoothing = if smoothed { 0.1 } else { 0.0 };
+        let fits = |train: &Samples| match validated {
+            true => fit((train, &val), &options, &mut |_| {}),
+            false => fit(train, &options, &mut |_| {}),
+        };
+        let alone = fits(&train).unwrap();
+        let mut expected = None;
+        for size in [1, 2, 3, 4] {
+            let results = on_ranks(size, |comm| {
+                let fit = fits(&train.rows_of(comm).unwrap()).unwrap();
+                (found(&fit.model, fit.history.iter().map(|epoch| epoch.loss)), fit)
+            });
+            for (bits, fit) in results {
+                prop_assert_eq!(&bits, expected.get_or_insert(bits.clone()), "{} ranks", size);
+                prop_assert!((fit.lr / alone.lr - 1.0).abs() < 1e-4, "{} {}", fit.lr, alone.lr);
+                for (fit, alone) in fit.history.iter().zip(&alone.history) {
+                    let off = (fit.loss - alone.loss).abs();
+                    prop_assert!(off <= 1e-4 * alone.loss.max(1.0), "{} {}", fit.loss, alone.loss);
+                }
+            }
         }
     }
 }

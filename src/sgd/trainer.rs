@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use crate::comm::rows::RowShard;
 use crate::design::samples::{Samples, Splits};
 use crate::error::{Error, Result};
 use crate::io::checkpoint::{self, Saver, State, StateDict};
@@ -44,6 +45,8 @@ pub(crate) struct Trainer<'a, 'o, P> {
     emit_coordinates: bool,
     saver: Option<Saver>,
     observer: &'a mut Observer<'o>,
+    /// The ranks, if they share the rows.
+    ranks: Option<RowShard<'a>>,
 }
 
 /// The labels of the validation rows, with buffers for their logits and losses.
@@ -93,6 +96,7 @@ impl<'a, 'o, P> Trainer<'a, 'o, P> {
             emit_coordinates: options.emit_coordinates,
             saver,
             observer,
+            ranks: splits.train.x().row_shard(),
         };
         trainer.emit_coordinates::<E>(&engine.start());
         trainer
@@ -165,11 +169,17 @@ impl<'a, 'o, P> Trainer<'a, 'o, P> {
     /// Saves the state if a checkpoint is due; stops if the fit was cancelled.
     fn save_if_due<E: Parameters<Point = P>>(&mut self, state: &mut impl State<P>) -> Result<()> {
         let epochs = self.history.len();
-        checkpoint::keep(self.saver.as_mut(), self.observer, None, epochs, |saver| {
-            let mut rows: Vec<f64> = self.history.iter().flat_map(Epoch::row).collect();
-            let fields = all_fields::<E, P>(state, &mut self.best, &mut rows);
-            saver.save(fields, epochs)
-        })
+        checkpoint::keep(
+            self.saver.as_mut(),
+            self.observer,
+            self.ranks,
+            epochs,
+            |saver| {
+                let mut rows: Vec<f64> = self.history.iter().flat_map(Epoch::row).collect();
+                let fields = all_fields::<E, P>(state, &mut self.best, &mut rows);
+                saver.save(fields, epochs)
+            },
+        )
     }
 
     /// The result after the last epoch.

@@ -40,7 +40,6 @@ pub(super) fn run(args: Args) -> Result<()> {
     let out = args.out.as_deref().expect("clap requires it");
     let mut plan = Plan::new(&args, out)?;
     if let Some(comm) = comm {
-        refuse_with_ranks(&args)?;
         plan.emit_on_first_only(comm);
     }
     let sources = sources(&args);
@@ -100,8 +99,13 @@ pub(super) fn run(args: Args) -> Result<()> {
             &plan.fingerprint(&args, &data, [Some(&train), val.as_ref()]),
         )?;
     }
-    let own_train = own_columns(Some(&train), comm)?;
-    let own_val = own_columns(val.as_ref(), comm)?;
+    let own_train = comm.map(|comm| train.share_of(comm)).transpose()?;
+    // Gram coordinates need the columns of the validation rows; all else needs whole rows.
+    let columns = own_train.as_ref().is_some_and(Samples::shares_columns);
+    let own_val = match (comm, &val, &plan.how) {
+        (Some(comm), Some(val), Optimize::Sgd(_)) if columns => Some(val.columns_of(comm)?),
+        _ => None,
+    };
     let splits = Splits {
         train: own_train.as_ref().unwrap_or(&train),
         validation: own_val.as_ref().or(val.as_ref()),
@@ -228,28 +232,6 @@ pub(super) fn run(args: Args) -> Result<()> {
         memory.print();
     }
     Ok(())
-}
-
-/// The columns of this process of several; `None` if it is the only one.
-fn own_columns<'a>(
-    samples: Option<&Samples<'a>>,
-    comm: Option<&'a dyn Comm>,
-) -> Result<Option<Samples<'a>>> {
-    let both = samples.zip(comm);
-    both.map(|(samples, comm)| samples.columns_of(comm))
-        .transpose()
-}
-
-/// Refuses what several processes cannot fit.
-fn refuse_with_ranks(args: &Args) -> Result<()> {
-    if args.optimizer == "sgd" || (args.val_split.is_none() && args.x_val.is_none()) {
-        return Ok(());
-    }
-    Err(Error::Options {
-        option: "--optimizer",
-        found: format!("{} with validation rows, under mpirun", args.optimizer),
-        expected: "sgd, or --cv instead of validation rows, or a start without mpirun".to_string(),
-    })
 }
 
 /// The checked options of a run.
