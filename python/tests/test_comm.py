@@ -250,6 +250,27 @@ def test_cross_validation_of_tall_data():
     assert np.abs(np.frombuffer(scores[0]) - plain.scores_.ravel()).max() < 1e-3
 
 
+@pytest.mark.parametrize(("init", "batch_size"), [("torch", None), ("zeros", 100)])
+def test_trajectories_of_tall_data(init, batch_size):
+    X, y = tall(4)
+    estimator = TorchLinear(init=init, lr=0.1, epochs=5, momentum=0.5, batch_size=batch_size)
+    near(same_on_any_number(estimator, X, y, None, TALL), estimator.fit(X, y))
+    ends = {1: [99], 2: [98, 99], 3: [1, 50, 99], 4: [1, 2, 3, 99]}
+    X_val, y_val = tall(4, seed=2)[0][:99], y[:99]
+    estimator.set_params(early_stopping=2, lr=0.5)
+
+    def work(comm):
+        mine, held = own(comm, TALL), own(comm, ends)
+        model = pickle.loads(pickle.dumps(estimator))
+        return model.fit(X[mine], y[mine], X_val=X_val[held], y_val=y_val[held], comm=comm)
+
+    plain = estimator.fit(X, y, X_val=X_val, y_val=y_val)
+    for size in TALL:
+        for model in fitted(size, work):
+            near(model, plain)
+            assert model.best_epoch_ == plain.best_epoch_
+
+
 def test_warm_start():
     X, y = data(3)
 

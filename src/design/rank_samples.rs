@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::comm::exchange::{move_rows, rows_to_columns};
 use crate::comm::rows::{RowShard, share};
 use crate::comm::{self, Comm};
-use crate::design::rows::{Rows, Shard, shard_slab};
+use crate::design::rows::{Rows, Shard, shard_columns};
 use crate::design::samples::{Samples, try_with_capacity};
 use crate::error::{Error, Result};
 
@@ -112,17 +112,17 @@ impl<'a> RankSamples<'a> {
     /// # Errors
     /// As [`Samples::from_labels`].
     pub fn samples(&self) -> Result<Samples<'_>> {
-        let mut x = match &self.x {
+        let x = match &self.x {
             Held::Given(rows) => rows.clone(),
             Held::Received { x, features } => {
                 Rows::strided(x, x.len() / features, *features, *features)?
             }
         };
-        match self.place {
-            Place::Columns(shard) => x.shard = Some(shard),
-            Place::Rows(shard) => x.row_shard = Some(shard),
-            Place::All => {}
-        }
+        let x = match self.place {
+            Place::Columns(shard) => x.on_ranks(Some(shard), None),
+            Place::Rows(shard) => x.on_ranks(None, Some(shard)),
+            Place::All => x,
+        };
         Samples::from_rows(x, self.labels, self.classes)
     }
 }
@@ -130,7 +130,7 @@ impl<'a> RankSamples<'a> {
 /// Exchanges the ranks' rows for their columns.
 fn by_columns<'a>(comm: &'a dyn Comm, own: &Rows, rows: &[usize]) -> Result<(Held<'a>, Place<'a>)> {
     let d = own.features();
-    let columns = columns_of_ranks(d, comm.size())?;
+    let columns = shard_columns(d, comm.size())?;
     let range = columns[comm.rank()].clone();
     let n: usize = rows.iter().sum();
     let mut x = zeros(comm, n, range.len())?;
@@ -219,24 +219,6 @@ fn rows_of_ranks(comm: &dyn Comm, own: &Rows, labels: &[u32]) -> Result<Vec<usiz
         return Err(Error::shape("labels", labels.len(), expected));
     }
     Ok(rows)
-}
-
-/// The columns of each rank: runs of whole slabs.
-fn columns_of_ranks(d: usize, size: usize) -> Result<Vec<Range<usize>>> {
-    let slab = shard_slab(d);
-    let slabs = d.div_ceil(slab.max(1));
-    if slabs < size {
-        return Err(Error::options(
-            "number of processes",
-            size,
-            format!("at most {slabs}: {d} features have as many slabs of {slab} columns"),
-        ));
-    }
-    let columns = |rank| {
-        let slabs = comm::share(slabs, rank, size);
-        slabs.start * slab..(slabs.end * slab).min(d)
-    };
-    Ok((0..size).map(columns).collect())
 }
 
 #[cfg(test)]
