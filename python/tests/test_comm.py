@@ -372,6 +372,7 @@ REFUSED = {
     "labels": (dict(y=lambda given: given["y"].astype(str)), "y: kind of labels: found U"),
     "columns": (dict(y=lambda given: [[0, 1]] * len(given["y"])), "y should be a 1d array"),
     "weights": (dict(sample_weight=lambda given: np.ones(len(given["y"]))), "sample_weight: found an array"),
+    "None": (dict(y=lambda given: np.array([None, "a"], object)[given["y"] % 2]), "y: kind of labels: found O"),
     "continuous": (dict(y=lambda given: given["y"] + 0.5), "y: kind of labels: found f"),
 }
 
@@ -411,6 +412,25 @@ def test_other_parameters_are_refused_by_all(make, message):
     for error in found:
         with pytest.raises(ValueError, match=message):
             raise error
+
+
+def test_labels_and_names_of_one_process_are_refused_by_all():
+    X, y = data(2)
+    strings = np.array(["a", "b"], object)[y]
+    strings[-1] = None
+    for error in on_ranks(2, lambda comm: LogisticRegression().fit(X[own(comm)], strings[own(comm)], comm=comm)):
+        assert "y: found None of type NoneType" in str(error)
+    pd = pytest.importorskip("pandas", reason="SKIPPED: pandas is not installed")
+
+    def work(comm):
+        names = [f"f{i}" for i in range(D)]
+        if comm.rank == 1:
+            names[200] = "other"
+        return LogisticRegression().fit(pd.DataFrame(X[own(comm)], columns=names), y[own(comm)], comm=comm)
+
+    for error in on_ranks(2, work):
+        message = str(error)
+        assert "X: names of features: found ..." in message and "'other'" in message and "'f200'" in message
 
 
 def test_versions_are_compared(monkeypatch):
@@ -522,7 +542,10 @@ X = rng.normal(size=(40, 500)).astype(np.float32)
 mine = rows_of(comm, len(X))
 if sys.argv[1] == "nan" and comm.rank == 1:
     X[mine] = np.nan
-for model in (LogisticRegression(), LogisticRegressionCV(Cs=3, cv=3), TorchLinear()):
+def stop(event):
+    if sys.argv[1] == "stop":
+        raise RuntimeError("stopped")
+for model in (LogisticRegression(callback=stop), LogisticRegressionCV(Cs=3, cv=3), TorchLinear()):
     model.fit(X[mine], y[mine], comm=comm)
     found = comm.allgather(zlib.crc32(model.coef_.tobytes()))
     assert len(set(found)) == 1, found
@@ -566,7 +589,8 @@ def test_processes_of_mpi(tmp_path):
 
 
 @pytest.mark.skipif(reason_without_mpi() != "", reason=reason_without_mpi())
-def test_an_error_of_one_process_ends_all_of_mpi(tmp_path):
-    done = mpirun(tmp_path / "fit.py", 2, "nan")
-    assert done.returncode not in (0, 124), done
-    assert "Input X contains NaN." in done.stderr
+@pytest.mark.parametrize(("case", "message"), [("nan", "Input X contains NaN."), ("stop", "stopped")])
+def test_an_error_of_one_process_ends_all_of_mpi(tmp_path, case, message):
+    done = mpirun(tmp_path / "fit.py", 2, case)
+    assert done.returncode not in (0, 124, 137), done
+    assert message in done.stderr

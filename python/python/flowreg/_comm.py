@@ -258,21 +258,23 @@ class Ranks:
         for number, name in enumerate(fields):
             for rank, texts in enumerate(found):
                 if texts[number] != found[0][number]:
+                    other, first = _difference(texts[number], found[0][number])
                     raise ValueError(
-                        f"{name}: found {_short(texts[number])} in process {rank} and "
-                        f"{_short(found[0][number])} in process 0, expected the same in all"
+                        f"{name}: found {other} in process {rank} and {first} in process 0, expected "
+                        "the same in all"
                     )
 
     def labels(self, y: Array) -> Array:
         """The labels of the rows of all processes."""
-        own, numbers = np.unique(y, return_inverse=True)
-        is_object = own.dtype.kind == "O"
+        is_object = y.dtype.kind == "O"
         with self.agree():
-            if is_object and not all(isinstance(label, str) for label in own):
-                raise TypeError(
-                    f"y: found labels of type {type(own[0]).__name__} in an array of objects, "
+            others = [] if not is_object else [label for label in y if not isinstance(label, str)]
+            if others:
+                raise ValueError(
+                    f"y: found {others[0]!r} of type {type(others[0]).__name__} in an array of objects, "
                     "expected strings, or an array of numbers"
                 )
+            own, numbers = np.unique(y, return_inverse=True)
             file = io.BytesIO()
             np.save(file, own.astype(str) if is_object else own, allow_pickle=False)
         parts = [np.load(io.BytesIO(part)) for part in self.gather_bytes(file.getvalue())]
@@ -381,8 +383,13 @@ def described(estimator: Any) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text).replace("\0", "")
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:200]}..."
+def _difference(a: str, b: str) -> tuple[str, str]:
+    """Two texts, or what is around their first difference if they are long."""
+    if max(len(a), len(b)) <= 100:
+        return a, b
+    start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    start = max(0, start - 30)
+    return f"...{a[start : start + 60]}...", f"...{b[start : start + 60]}..."
 
 
 def agreed(ranks: Ranks | None) -> AbstractContextManager[None]:
