@@ -60,18 +60,32 @@ static ALONE: Mutex<()> = Mutex::new(());
 impl Data {
     /// 60 rows of 2000 features in 5 classes; features are bytes over 255, or any floats.
     fn new(bytes: bool) -> Data {
+        Data::of_shape(60, 2000, bytes)
+    }
+
+    /// 4400 rows of 12 features in 5 classes.
+    fn tall() -> Data {
+        Data::of_shape(4400, 12, false)
+    }
+
+    fn of_shape(rows: usize, features: usize, bytes: bool) -> Data {
         let dir = tempfile::tempdir().unwrap();
         let mut uniform = common::uniform(5);
-        for (name, rows) in [("train", 60), ("val", 20)] {
+        for (name, rows) in [("train", rows), ("val", 20)] {
             let value = |_| match bytes {
                 true => (uniform() * 255.0).round() / 255.0,
                 false => 4.0 * uniform() - 1.0,
             };
-            let x: Vec<f32> = (0..rows * 2000).map(value).collect();
-            let x = npy::f32_file(&[rows, 2000], &x);
-            std::fs::write(dir.path().join(format!("{name}.x.npy")), x).unwrap();
+            let x: Vec<f32> = (0..rows * features).map(value).collect();
+            let file = npy::f32_file(&[rows, features], &x);
+            std::fs::write(dir.path().join(format!("{name}.x.npy")), file).unwrap();
             let mut y = Header::encode(Dtype::U8, &[rows]);
-            y.extend((0..rows).map(|i| (i * 7 % 5) as u8));
+            // The first feature tells something of tall data.
+            let label = |i: usize| match features {
+                2000 => i * 7 % 5,
+                _ => (i * 7 + x[i * features].max(0.0) as usize) % 5,
+            };
+            y.extend((0..rows).map(|i| label(i) as u8));
             std::fs::write(dir.path().join(format!("{name}.y.npy")), y).unwrap();
         }
         Data {
@@ -148,37 +162,54 @@ fn any_number_of_processes_writes_the_model_of_one_if_features_are_bytes() {
 #[test]
 fn any_number_of_processes_writes_the_same_model() {
     let data = Data::new(false);
-    let options = |of: &str| [words(of), data.validation()].concat();
-    for (i, options) in [
-        options("--lr 0.0005 --epochs 30 --momentum 0.5 --early-stopping 3"),
-        options("--lr 0.01 --epochs 20 --batch-size 7 --standardize both --class-weight balanced"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let of_one = data.fit(1, &format!("of_one{i}"), &options);
-        for processes in [2, 3, 4, 8] {
-            let found = data.fit(processes, &format!("run{i}_{processes}"), &options);
-            assert!(found == of_one, "{processes} processes, {options:?}");
-        }
-    }
+    let validation = data.validation().join(" ");
+    let trajectory = "--lr 0.0005 --epochs 30 --momentum 0.5 --early-stopping 3";
+    let batches = "--lr 0.01 --epochs 20 --batch-size 7 --standardize both --class-weight balanced";
+    assert_same_models(
+        &data,
+        &[
+            &format!("{trajectory} {validation}"),
+            &format!("{batches} {validation}"),
+        ],
+    );
 }
 
 #[test]
 fn any_number_of_processes_writes_the_same_converged_model() {
-    let data = Data::new(false);
-    for (i, options) in [
-        "--optimizer newton --l2 0.01 --standardize both --class-weight balanced",
-        "--optimizer lbfgs --l2 auto --cv 3",
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let options = words(options);
-        let of_one = data.fit(1, &format!("of_one{i}"), &options);
+    assert_same_models(
+        &Data::new(false),
+        &[
+            "--optimizer newton --l2 0.01 --standardize both --class-weight balanced",
+            "--optimizer lbfgs --l2 auto --cv 3",
+        ],
+    );
+}
+
+/// Processes share the rows of tall data.
+#[test]
+fn any_number_of_processes_writes_the_same_model_of_tall_data() {
+    let data = Data::tall();
+    let validation = data.validation().join(" ");
+    assert_same_models(
+        &data,
+        &[
+            "--optimizer newton --l2 0.01 --standardize both --class-weight balanced",
+            "--optimizer lbfgs --l2 auto --cv 3",
+            &format!("--optimizer newton --l2 auto {validation}"),
+            &format!("--lr 0.1 --epochs 20 --momentum 0.5 --early-stopping 3 {validation}"),
+            "--lr auto --epochs 3 --batch-size 100 --standardize both --label-smoothing 0.1",
+        ],
+    );
+}
+
+/// With these options 1, 2, 3, 4 and 8 processes write the same bytes.
+fn assert_same_models(data: &Data, options: &[&str]) {
+    for (i, options) in options.iter().enumerate() {
+        let words = words(options);
+        let of_one = data.fit(1, &format!("of_one{i}"), &words);
         for processes in [2, 3, 4, 8] {
-            let found = data.fit(processes, &format!("run{i}_{processes}"), &options);
-            assert!(found == of_one, "{processes} processes, {options:?}");
+            let found = data.fit(processes, &format!("run{i}_{processes}"), &words);
+            assert!(found == of_one, "{processes} processes, {options}");
         }
     }
 }
@@ -352,24 +383,33 @@ fn appears(path: &Path, child: &mut Child) -> bool {
 #[test]
 fn a_killed_run_resumes_to_the_same_bytes() {
     let sgd = "--lr 0.0005 --epochs 30000 --checkpoint-every 300 --momentum 0.9";
-    assert_kills_change_nothing(sgd, 20, 300);
+    assert_kills_change_nothing(&Data::new(false), sgd, 20, 300);
 }
 
 #[test]
 fn a_killed_converged_fit_resumes_to_the_same_bytes() {
     let path = "--optimizer lbfgs --l2 auto --cv 5 --standardize both --tolerance 1e-9 --checkpoint-every 1";
-    assert_kills_change_nothing(path, 5, 30);
+    assert_kills_change_nothing(&Data::new(false), path, 5, 30);
+}
+
+#[test]
+fn a_killed_fit_of_tall_data_resumes_to_the_same_bytes() {
+    let data = Data::tall();
+    let path = "--optimizer lbfgs --l2 auto --cv 5 --tolerance 1e-9 --checkpoint-every 1";
+    assert_kills_change_nothing(&data, path, 4, 200);
+    let batches = "--lr 0.1 --epochs 60 --batch-size 100 --momentum 0.9 --checkpoint-every 2";
+    assert_kills_change_nothing(&data, batches, 3, 200);
 }
 
 /// Kills a process of the fit with these options up to `longest` milliseconds after its first
 /// checkpoint, and resumes it, until `wanted` kills are done.
-fn assert_kills_change_nothing(options: &str, wanted: usize, longest: usize) {
+fn assert_kills_change_nothing(data: &Data, options: &str, wanted: usize, longest: usize) {
     if !is_open_mpi() {
         return common::skipped("kills of processes: children of Open MPI's launcher");
     }
-    let data = Data::new(false);
     let options = words(options);
     let expected = data.fit(2, "undisturbed", &options);
+    std::fs::remove_dir_all(data.path("undisturbed")).unwrap();
     let mut uniform = common::uniform(11);
     let mut random = |below: usize| ((uniform() * below as f32) as usize).min(below - 1);
     let mut kills = 0;
