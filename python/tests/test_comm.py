@@ -1,5 +1,6 @@
 """Fits of several processes: threads stand for them here, and mpirun starts some at the end."""
 
+import functools
 import os
 import pickle
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -581,6 +583,7 @@ MPI = {
 }
 
 
+@functools.cache
 def reason_without_mpi():
     if shutil.which("mpirun") is None:
         return "SKIPPED: mpirun is not installed"
@@ -589,7 +592,6 @@ def reason_without_mpi():
 
 
 def mpirun(path, size, *arguments):
-    path.write_text(SCRIPT)
     # mpirun can wait for ever for processes that are dead.
     command = ["timeout", "-k", "5", "120", "mpirun", "-n", str(size)]
     command += [sys.executable, "-m", "mpi4py", str(path), *arguments]
@@ -598,6 +600,7 @@ def mpirun(path, size, *arguments):
 
 @pytest.mark.skipif(reason_without_mpi() != "", reason=reason_without_mpi())
 def test_processes_of_mpi(tmp_path):
+    (tmp_path / "fit.py").write_text(SCRIPT)
     found = set()
     for size in (1, 2, 4):
         done = mpirun(tmp_path / "fit.py", size, "fit")
@@ -609,6 +612,13 @@ def test_processes_of_mpi(tmp_path):
 @pytest.mark.skipif(reason_without_mpi() != "", reason=reason_without_mpi())
 @pytest.mark.parametrize(("case", "message"), [("nan", "Input X contains NaN."), ("stop", "stopped")])
 def test_an_error_of_one_process_ends_all_of_mpi(tmp_path, case, message):
+    (tmp_path / "fit.py").write_text(SCRIPT)
     done = mpirun(tmp_path / "fit.py", 2, case)
     assert done.returncode not in (0, 124, 137), done
     assert message in done.stderr
+
+
+@pytest.mark.skipif(reason_without_mpi() != "", reason=reason_without_mpi())
+def test_the_example_of_mpi():
+    done = mpirun(Path(__file__).parents[1] / "examples" / "mpi4py_fit.py", 2)
+    assert done.returncode == 0 and done.stdout.startswith("2 processes, converged"), done

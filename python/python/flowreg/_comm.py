@@ -292,25 +292,27 @@ class Ranks:
             first = self.of_first(np.array(X[0], np.float64))
             n = int(np.concatenate(self.gather(np.array([len(X)], np.int64))).sum())
 
-            def reduced(of_block: Callable[[Array], Array]) -> tuple[Array, Array]:
-                """The largest |value| of each column, and the mean of the values."""
+            def most(of_block: Callable[[Array], Array]) -> Array:
+                """The largest |value| of each column."""
                 largest = np.zeros(X.shape[1])
                 for part in blocks(*extent(X)):
                     values = np.abs(of_block(X[part].astype(np.float64, copy=False)))
                     np.maximum(largest, values.max(axis=0), out=largest)
-                largest = np.max(self.gather(largest), axis=0)
-                # Below 2**61 in all.
-                _, exponent = np.frexp(largest * n)
+                return np.max(self.gather(largest), axis=0)
+
+            def mean_of(of_block: Callable[[Array], Array]) -> Array:
+                # The integers are below 2**61 in all.
+                _, exponent = np.frexp(most(of_block) * n)
                 total = np.zeros(X.shape[1], np.int64)
                 for part in blocks(*extent(X)):
                     values = of_block(X[part].astype(np.float64, copy=False))
                     total += np.rint(np.ldexp(values, 61 - exponent)).astype(np.int64).sum(axis=0)
                 self.sum(total)
-                return largest, np.ldexp(total.astype(np.float64), exponent - 61) / n
+                return np.ldexp(total.astype(np.float64), exponent - 61) / n
 
-            largest, _ = reduced(lambda block: block)
-            mean = first + reduced(lambda block: block - first)[1]
-            deviation = np.sqrt(reduced(lambda block: (block - mean) ** 2)[1])
+            largest = most(lambda block: block)
+            mean = first + mean_of(lambda block: block - first)
+            deviation = np.sqrt(mean_of(lambda block: (block - mean) ** 2))
             rounded = (largest * 2.0**-24 > share * deviation) & (deviation > 0)
         return np.where(rounded, mean, 0.0) if rounded.any() else None
 
