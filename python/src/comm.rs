@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use flowreg::comm::Comm;
-use flowreg::comm::rows::share;
+use flowreg::comm::rows::{are_shared, share};
 use flowreg::kernels::Isa;
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
@@ -86,6 +86,12 @@ impl Sum {
         let _ = self.reply.send(values.to_vec()?);
         Ok(())
     }
+}
+
+/// Whether ranks divide rows of this shape by rows, each with the held-out rows of its own.
+#[pyfunction]
+pub(crate) fn are_rows_shared(n: usize, d: usize) -> bool {
+    are_shared(n, d)
 }
 
 /// The first of the rows that a rank takes of n, and the one after the last: those that it is to have

@@ -23,6 +23,7 @@ fn _flowreg(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(path::fit_path, module)?)?;
     module.add_function(wrap_pyfunction!(sgd::fit_sgd, module)?)?;
     module.add_function(wrap_pyfunction!(comm::instruction_set, module)?)?;
+    module.add_function(wrap_pyfunction!(comm::are_rows_shared, module)?)?;
     module.add_function(wrap_pyfunction!(comm::share_of_rows, module)?)?;
     module.add_function(wrap_pyfunction!(dataset::available_memory, module)?)?;
     module.add_function(wrap_pyfunction!(dataset::verify_split, module)?)?;

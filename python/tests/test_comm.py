@@ -168,6 +168,8 @@ def test_weights_are_of_all_rows(class_weight):
     y[::4] = 0
     weights = np.random.default_rng(1).uniform(0.5, 2, N)
     weights[::7] = 0
+    # All weights of a process are 0.
+    weights[:6] = 0
     estimator = LogisticRegression(class_weight=class_weight)
     near(same_on_any_number(estimator, X, y, weights), estimator.fit(X, y, weights))
 
@@ -245,9 +247,10 @@ def test_tall_data(classes, solver):
 
 def test_cross_validation_of_tall_data():
     X, y = tall(3)
+    weights = np.random.default_rng(1).integers(0, 3, len(y)).astype(float)
     estimator = LogisticRegressionCV(Cs=3, cv=3, scoring="neg_log_loss")
-    plain = LogisticRegressionCV(Cs=3, cv=3, scoring="neg_log_loss").fit(X, y)
-    model = same_on_any_number(estimator, X, y, None, TALL)
+    plain = LogisticRegressionCV(Cs=3, cv=3, scoring="neg_log_loss").fit(X, y, weights)
+    model = same_on_any_number(estimator, X, y, weights, TALL)
     assert model.C_ == plain.C_ and np.abs(model.scores_ - plain.scores_).max() < 1e-3
     near(model, plain)
     # In another order than that of the ranks, and one fold without rows of the first rank.
@@ -305,6 +308,7 @@ def test_warm_start():
 def test_cross_validation(refit, scoring):
     X, y = data(3)
     weights = np.random.default_rng(1).uniform(0.5, 2, N)
+    weights[::4] = 0
     estimator = LogisticRegressionCV(Cs=[1e-3, 1e-1, 10], cv=3, refit=refit, scoring=scoring)
     model = same_on_any_number(estimator, X, y, weights)
     plain = estimator.fit(X, y, weights)
@@ -473,6 +477,9 @@ def test_shapes_that_do_not_fit_are_refused_by_all():
         assert isinstance(error, ValueError) and "at most 1: 30 rows" in str(error)
     for error in on_ranks(2, lambda comm: LogisticRegression().fit(X[own(comm), :40], y[own(comm)], comm=comm)):
         assert isinstance(error, ValueError) and "at most 1: 40 features" in str(error)
+    weights = np.zeros(N)
+    for error in on_ranks(2, lambda comm: LogisticRegression().fit(X[own(comm)], y[own(comm)], weights[own(comm)], comm=comm)):
+        assert isinstance(error, ValueError) and "weight above 0 of one class only" in str(error)
     for error in on_ranks(2, lambda comm: LogisticRegression().fit(X[own(comm)], np.zeros(N)[own(comm)], comm=comm)):
         assert isinstance(error, ValueError) and "one class only" in str(error)
 

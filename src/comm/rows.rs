@@ -33,6 +33,11 @@ pub fn shard_block(n: usize) -> usize {
     n.div_ceil(64).next_multiple_of(512)
 }
 
+/// Whether ranks divide X of n rows and d features by rows; otherwise they divide it by columns.
+pub fn are_shared(n: usize, d: usize) -> bool {
+    n > d
+}
+
 /// The rows that `rank` of `size` ranks is to have of n that they share: whole blocks; or an even share if
 /// there are fewer blocks than ranks, which then cannot share the rows.
 pub fn share(n: usize, rank: usize, size: usize) -> Range<usize> {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::comm::exchange::{move_rows, rows_to_columns};
-use crate::comm::rows::{RowShard, share};
+use crate::comm::rows::{RowShard, are_shared, share};
 use crate::comm::{self, Comm};
 use crate::design::rows::{Rows, Shard, shard_columns};
 use crate::design::samples::{Samples, try_with_capacity};
@@ -60,11 +60,10 @@ impl<'a> RankSamples<'a> {
     ) -> Result<RankSamples<'a>> {
         let (rows, d) = (rows_of_ranks(comm, own, labels)?, own.features());
         let n = labels.len();
-        // As `Samples::share_of`.
-        let (x, place) = if n <= d {
-            by_columns(comm, own, &rows)?
-        } else {
+        let (x, place) = if are_shared(n, d) {
             by_rows(comm, own, &rows)?
+        } else {
+            by_columns(comm, own, &rows)?
         };
         RankSamples::checked(x, place, comm, labels, classes)
     }

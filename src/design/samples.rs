@@ -6,6 +6,7 @@ use std::fmt;
 use rayon::prelude::*;
 
 use crate::comm::Comm;
+use crate::comm::rows::are_shared;
 use crate::design::plan::available_memory;
 pub(crate) use crate::design::rows::position;
 pub use crate::design::rows::{Batch, Rows};
@@ -341,10 +342,10 @@ impl<'a> Samples<'a> {
     /// # Errors
     /// [`Error::Options`] if there is too little to share for so many ranks.
     pub fn share_of(&self, comm: &'a dyn Comm) -> Result<Samples<'a>> {
-        if self.rows() <= self.features() {
-            self.columns_of(comm)
-        } else {
+        if are_shared(self.rows(), self.features()) {
             self.rows_of(comm)
+        } else {
+            self.columns_of(comm)
         }
     }
 

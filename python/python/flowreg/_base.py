@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from inspect import signature
 from numbers import Integral
 from typing import Any, TypeVar
 
@@ -34,6 +35,12 @@ def whole(least: int, most: int = sys.maxsize) -> Interval:
     return Interval(Integral, least, most, closed="both")
 
 
+# The weights of one process of several may all be 0. scikit-learn before 1.9 does not refuse that.
+_MAY_BE_ZERO = (
+    {"allow_all_zero_weights": True}
+    if "allow_all_zero_weights" in signature(_check_sample_weight).parameters
+    else {}
+)
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 # What the fits set. Each fit replaces all of it.
@@ -221,7 +228,11 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
             )
             if sample_weight is not None:
                 sample_weight = _check_sample_weight(
-                    sample_weight, X, dtype=np.float64, ensure_non_negative=True
+                    sample_weight,
+                    X,
+                    dtype=np.float64,
+                    ensure_non_negative=True,
+                    **({} if ranks is None else _MAY_BE_ZERO),
                 )
         if ranks is not None:
             ranks.refuse_others(

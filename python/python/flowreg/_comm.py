@@ -331,10 +331,7 @@ class Ranks:
         return list(zip(found[::2], found[1::2], strict=True))
 
     def of_fold(self, rows: Array, own: Array, logits: Array) -> Array:
-        """The logits of the held-out rows of a fold; this process has those of its `own`, or of all."""
-        lengths = np.concatenate(self.gather(np.array([len(own)], np.int64)))
-        if lengths.sum() != len(rows):
-            return logits
+        """The logits of the held-out rows of a fold, of which each process has those of its `own`."""
         numbers = self.gather_numbers(own)
         of_all = np.concatenate(self.gather(logits.reshape(-1))).reshape(len(rows), -1)
         found = np.empty_like(of_all)

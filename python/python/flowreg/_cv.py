@@ -24,7 +24,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._arrays import Array
 from ._base import Data, LinearClassifier
 from ._comm import Ranks, agreed, heard, ranks_of
-from ._flowreg import available_memory, fit_path
+from ._flowreg import are_rows_shared, available_memory, fit_path
 from ._logistic import (
     CONSTRAINTS,
     LogisticRegression,
@@ -597,6 +597,8 @@ class Folds:
         needs_models: bool = False,
     ) -> None:
         self.data = data
+        # Of the rows of all processes.
+        self.shape = (len(data.labels), data.X.shape[1])
         self.given_Cs = Cs
         # In the order of the fit: the strongest penalty first.
         self.Cs = np.unique(Cs)
@@ -642,7 +644,7 @@ class Folds:
         kind, fold = event["event"], event.get("fold")
         if kind == "scored":
             raise Done
-        if kind == "held_out" and self.data.ranks is not None:
+        if kind == "held_out" and self.data.ranks is not None and are_rows_shared(*self.shape):
             rows = self.rows[event["fold"]][1]
             logits = self.data.ranks.of_fold(rows, event["rows"], event["logits"])
             event = {**event, "rows": rows, "logits": logits}

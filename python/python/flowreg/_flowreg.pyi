@@ -19,6 +19,7 @@ class _Comm(Protocol):
 
 __all__ = [
     "__version__",
+    "are_rows_shared",
     "available_memory",
     "fit_path",
     "fit_sgd",
@@ -88,6 +89,7 @@ def fit_sgd(
     comm: _Comm | None = None,
 ) -> dict[str, Any]: ...
 def instruction_set() -> str: ...
+def are_rows_shared(n: int, d: int) -> bool: ...
 def share_of_rows(n: int, rank: int, size: int) -> tuple[int, int]: ...
 def verify_split(
     directory: str | PathLike[str], split: str, *, threads: int | None = None
