@@ -15,10 +15,18 @@ use flowreg::io::npy::{self, Dtype, Header};
 
 const FIT: &str = env!("CARGO_BIN_EXE_flowreg-fit");
 
-/// The launcher, which may run more processes than there are cores, as root too.
+/// The launcher of so many processes.
 fn mpirun(processes: usize) -> Command {
     let name = std::env::var("FLOWREG_MPIRUN").unwrap_or_else(|_| "mpirun".to_string());
     let mut command = Command::new(name);
+    allow_any_number(&mut command);
+    command.args(["-n", &processes.to_string()]);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Sets the variables with which a launcher runs more processes than there are cores, as root too.
+fn allow_any_number(command: &mut Command) {
     for (name, value) in [
         ("OMPI_ALLOW_RUN_AS_ROOT", "1"),
         ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"),
@@ -30,9 +38,6 @@ fn mpirun(processes: usize) -> Command {
     ] {
         command.env(name, value);
     }
-    command.args(["-n", &processes.to_string()]);
-    command.stdin(Stdio::null());
-    command
 }
 
 fn start(command: &mut Command) -> Child {
@@ -202,6 +207,129 @@ fn any_number_of_processes_writes_the_same_model_of_tall_data() {
     );
 }
 
+/// Runs flowreg-fit with these arguments on 1, 2 and 4 processes, which must write the same model.
+fn assert_same_models_of(arguments: &[String], options: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut expected = None;
+    for processes in [1, 2, 4] {
+        let out = dir.path().join(processes.to_string());
+        let mut command = mpirun(processes);
+        command.arg(FIT).args(arguments).args(words(options));
+        let output = run(command.arg("--no-report").arg("--out").arg(&out));
+        assert!(output.status.success(), "{options}: {}", stderr(&output));
+        let model = std::fs::read(out.join("model.safetensors")).unwrap();
+        let expected = expected.get_or_insert_with(|| model.clone());
+        assert!(&model == expected, "{processes} processes, {options}");
+    }
+}
+
+#[test]
+fn any_number_of_processes_writes_the_same_model_of_the_demo() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for options in ["", "--optimizer newton --l2 0.1"] {
+        assert_same_models_of(&["--demo".to_string()], options);
+    }
+}
+
+/// Flowers102 at 32 x 32: the 1020 rows of 3072 features of the training split, and the 6149 of the test
+/// split.
+#[test]
+fn any_number_of_processes_writes_the_same_model_of_flowers102() {
+    let Some(shared) = common::shared("Flowers102 on several processes") else {
+        return;
+    };
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = dir.path().join("flowers32");
+    let mut prep = Command::new(env!("CARGO_BIN_EXE_flowreg-prep"));
+    prep.arg("flowers102")
+        .arg("--root")
+        .arg(shared.join("flowers102-64px"));
+    let output = run(prep.args(["--size", "32", "--out"]).arg(&dataset));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let arguments = [dataset.display().to_string()];
+    for options in [
+        "--recipe softmax-fast --epochs 20",
+        "--optimizer newton --l2 0.1",
+        "--optimizer lbfgs --l2 0.1 --val-split val",
+        // The processes share the rows.
+        "--train-split test --eval-split val --lr 1e-4 --epochs 3",
+        "--train-split test --eval-split val --optimizer newton --l2 1 --tolerance 1e-2",
+    ] {
+        assert_same_models_of(&arguments, options);
+    }
+}
+
+/// The commands of docs/clusters.md, on the data of the demo.
+#[test]
+fn the_commands_of_the_cluster_page_work() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = tempfile::tempdir().unwrap();
+    let demo = run(Command::new(FIT)
+        .current_dir(dir.path())
+        .args(words("--demo --out demo")));
+    assert!(demo.status.success(), "{}", stderr(&demo));
+    std::fs::rename(dir.path().join("demo/dataset"), dir.path().join("flowers")).unwrap();
+    let programs = Path::new(FIT).parent().unwrap().display().to_string();
+    let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
+    let page = include_str!("../docs/clusters.md");
+    let mut blocks = 0;
+    for block in page.split("```sh\n").skip(1) {
+        blocks += 1;
+        let before = &page[..page.find(block).unwrap()];
+        if before
+            .trim_end_matches("```sh\n")
+            .trim_end()
+            .ends_with("-->")
+        {
+            continue;
+        }
+        let commands = block.split("```").next().unwrap();
+        let mut shell = Command::new("sh");
+        allow_any_number(&mut shell);
+        shell
+            .current_dir(dir.path())
+            .env("PATH", &path)
+            .stdin(Stdio::null());
+        let output = run(shell.args(["-e", "-c", commands]));
+        assert!(output.status.success(), "{commands}: {}", stderr(&output));
+    }
+    assert!(blocks >= 6, "{blocks}");
+}
+
+/// A process that is stopped ends the others after --timeout.
+#[test]
+fn a_process_that_does_not_answer_ends_all_after_the_timeout() {
+    if !is_open_mpi() {
+        return common::skipped("a stopped process: children of Open MPI's launcher");
+    }
+    let data = Data::tall();
+    let mut command = mpirun(2);
+    command.arg(FIT).args(data.arguments("run"));
+    command.args(words("--epochs 1000000 --checkpoint-every 10 --timeout 3s"));
+    let mut child = start(&mut command);
+    assert!(appears(&data.path("run.checkpoint"), &mut child));
+    let victims = children(child.id());
+    assert_eq!(victims.len(), 2);
+    signal(victims[1], "-STOP");
+    let began = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if began.elapsed() > Duration::from_secs(30) {
+            signal(victims[0], "-KILL");
+            signal(victims[1], "-KILL");
+            let _ = child.kill();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    signal(victims[1], "-KILL");
+    let output = bounded(child);
+    let text = stderr(&output);
+    let lines = own_lines(&text);
+    assert_eq!(lines.len(), 1, "{text}");
+    assert!(lines[0].contains("--timeout: found process"), "{text}");
+    assert_eq!(output.status.code(), Some(69), "{text}");
+}
+
 /// With these options 1, 2, 3, 4 and 8 processes write the same bytes.
 fn assert_same_models(data: &Data, options: &[&str]) {
     for (i, options) in options.iter().enumerate() {
@@ -343,8 +471,12 @@ fn children(launcher: u32) -> Vec<u32> {
 }
 
 fn kill(pid: u32) {
+    signal(pid, "-9");
+}
+
+fn signal(pid: u32, name: &str) {
     let status = Command::new("kill")
-        .args(["-9", &pid.to_string()])
+        .args([name, &pid.to_string()])
         .stderr(Stdio::null())
         .status();
     status.unwrap();

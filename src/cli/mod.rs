@@ -25,6 +25,8 @@ use crate::error::{Error, Result};
 use crate::io::mmap;
 
 pub use self::measure::{PeakMemory, Stopwatch};
+#[cfg(feature = "mpi")]
+pub use self::values::time;
 pub use self::values::{delimiter, every, finite, learning_rate};
 
 /// Exit code for an invalid command line.

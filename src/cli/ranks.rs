@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 use crate::threads;
 
 #[cfg(feature = "mpi")]
+use crate::cli;
+#[cfg(feature = "mpi")]
 use std::sync::OnceLock;
 
 #[cfg(feature = "mpi")]
@@ -85,6 +87,40 @@ pub fn refuse_others(comm: &dyn Comm, work: &str) -> Result<()> {
             "the same in all of them",
         )),
     }
+}
+
+/// Ends all processes with an error, once one of them waits longer than `limit` for the others.
+#[cfg(feature = "mpi")]
+pub fn watch(limit: Duration) {
+    let Some(world) = WORLD.get() else {
+        return;
+    };
+    let rank = world.rank();
+    // If several wait, the first reports.
+    let stagger = Duration::from_secs(3 * rank.min(20) as u64);
+    world.watch(limit + stagger, move || {
+        let seconds = limit.as_secs();
+        let found = format!("process {rank}: no answer of another process in {seconds} s");
+        let expected = "all of them at work (one may be stopped, or its machine or network down); start again with --resume";
+        cli::print_error(&format!("--timeout: found {found}, expected {expected}"), NO_ANSWER);
+        std::process::exit(NO_ANSWER.into());
+    });
+}
+
+/// The exit code of a process that waited too long for another.
+#[cfg(feature = "mpi")]
+const NO_ANSWER: u8 = 69;
+
+/// Number of sums over the processes so far, and the bytes of one process in them.
+#[cfg(feature = "mpi")]
+pub fn traffic() -> Option<(u64, u64)> {
+    Some(WORLD.get()?.traffic())
+}
+
+/// Nothing: the processes of this build are runs of their own.
+#[cfg(not(feature = "mpi"))]
+pub fn traffic() -> Option<(u64, u64)> {
+    None
 }
 
 /// Ends MPI at the end of a program, or with an error all of its processes.

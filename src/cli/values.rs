@@ -37,6 +37,15 @@ pub fn learning_rate(text: &str) -> std::result::Result<LearningRate, String> {
     }
 }
 
+/// A time such as 30s, 5m or 2h.
+#[cfg(feature = "mpi")]
+pub fn time(text: &str) -> std::result::Result<Duration, String> {
+    match every(text) {
+        Ok(Every::Time(time)) => Ok(time),
+        _ => Err("expected a time such as 30s, 5m or 2h".to_string()),
+    }
+}
+
 /// Parses a number of epochs, or a time such as 30s, 5m or 2h.
 pub fn every(text: &str) -> std::result::Result<Every, String> {
     let bad = || "expected a number of epochs, or a time such as 30s, 5m or 2h".to_string();

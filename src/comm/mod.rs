@@ -12,6 +12,7 @@
 //! Everything else is a sum, too: [`assemble`] and [`gather`] add vectors that are 0 outside of a
 //! rank's own place, [`max`] gathers, and [`agree`] gathers which ranks failed.
 
+pub mod cost;
 pub mod exchange;
 pub mod fixed;
 #[cfg(feature = "mpi")]
@@ -130,6 +131,7 @@ pub fn share(parts: usize, rank: usize, size: usize) -> std::ops::Range<usize> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
     /// A rank that is a thread.
@@ -222,6 +224,45 @@ pub(crate) mod tests {
                 .collect();
             ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
         })
+    }
+
+    /// A rank that counts its messages.
+    #[derive(Debug)]
+    pub(crate) struct Counted<'a> {
+        comm: &'a dyn Comm,
+        calls: AtomicUsize,
+        values: AtomicUsize,
+    }
+
+    impl<'a> Counted<'a> {
+        pub(crate) fn new(comm: &'a dyn Comm) -> Counted<'a> {
+            Counted {
+                comm,
+                calls: AtomicUsize::new(0),
+                values: AtomicUsize::new(0),
+            }
+        }
+
+        /// The numbers of sums and of their values.
+        pub(crate) fn counts(self) -> (usize, usize) {
+            (self.calls.into_inner(), self.values.into_inner())
+        }
+    }
+
+    impl Comm for Counted<'_> {
+        fn rank(&self) -> usize {
+            self.comm.rank()
+        }
+
+        fn size(&self) -> usize {
+            self.comm.size()
+        }
+
+        fn sum(&self, values: &mut [i64]) {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            self.values.fetch_add(values.len(), Ordering::Relaxed);
+            self.comm.sum(values);
+        }
     }
 
     #[test]

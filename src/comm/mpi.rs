@@ -2,7 +2,9 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::sync::{Mutex, TryLockError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::{Duration, Instant};
 
 use mpi::collective::SystemOperation;
 use mpi::environment::Universe;
@@ -21,6 +23,17 @@ pub struct World {
     rank: usize,
     size: usize,
     handles: Mutex<Handles>,
+    traffic: Traffic,
+    /// When the current sum began, in milliseconds after `start`, and 1 more; 0 outside of sums.
+    waits_since: Arc<AtomicU64>,
+    start: Instant,
+}
+
+/// The sums of a process so far.
+#[derive(Debug, Default)]
+struct Traffic {
+    sums: AtomicU64,
+    bytes: AtomicU64,
 }
 
 struct Handles {
@@ -61,6 +74,9 @@ impl World {
                 universe: Some(universe),
                 sums: Vec::new(),
             }),
+            traffic: Traffic::default(),
+            waits_since: Arc::new(AtomicU64::new(0)),
+            start: Instant::now(),
         };
         let library = environment::library_version().unwrap_or_default();
         let library = library
@@ -84,6 +100,27 @@ impl World {
             ));
         }
         Ok(world)
+    }
+
+    /// Number of sums so far, and the bytes of their values.
+    pub fn traffic(&self) -> (u64, u64) {
+        let Traffic { sums, bytes } = &self.traffic;
+        (sums.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed))
+    }
+
+    /// Calls `late`, which should end the process, once a sum takes longer than `limit`.
+    pub fn watch(&self, limit: Duration, late: impl FnOnce() + Send + 'static) {
+        let (since, start) = (Arc::clone(&self.waits_since), self.start);
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(limit.min(Duration::from_secs(1)) / 4);
+                let since = since.load(Ordering::Relaxed);
+                let waited = start.elapsed() + Duration::from_millis(1);
+                if since > 0 && waited > Duration::from_millis(since) + limit {
+                    return late();
+                }
+            }
+        });
     }
 
     /// Ends MPI. All ranks call it, from the thread that called [`World::join`].
@@ -121,11 +158,17 @@ impl Comm for World {
     fn sum(&self, values: &mut [i64]) {
         let mut handles = self.handles();
         let Handles { world, sums, .. } = &mut *handles;
+        self.traffic.sums.fetch_add(1, Ordering::Relaxed);
+        let bytes = size_of_val(values) as u64;
+        self.traffic.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let now = self.start.elapsed().as_millis() as u64 + 1;
+        self.waits_since.store(now, Ordering::Relaxed);
         for values in values.chunks_mut(MESSAGE) {
             sums.resize(values.len(), 0);
             world.all_reduce_into(&*values, &mut sums[..], SystemOperation::sum());
             values.copy_from_slice(sums);
         }
+        self.waits_since.store(0, Ordering::Relaxed);
     }
 }
 

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use crate::comm::tests::on_ranks;
+use crate::comm::cost::Shape;
+use crate::comm::tests::{Counted, on_ranks};
 use crate::kernels::random_values;
 use crate::path::{FoldRows, Folds, Optimizer, PathFit, PathOptions, Penalty};
 use crate::solver::report::Status;
@@ -183,6 +184,42 @@ proptest! {
                 let loss = fit.report.loss;
                 prop_assert!((evaluation.loss - loss).abs() <= 1e-4 * loss.max(1e-3), "{} {}", evaluation.loss, loss);
             }
+        }
+    }
+}
+
+/// The sums of a converged fit of shared rows are those of Xᵀ X and of its gradients, and few others.
+#[test]
+fn the_traffic_of_a_fit_of_shared_rows_is_that_of_its_formula() {
+    let (n, d, classes, size) = (2000, 70, 10, 4);
+    let x = random_values(n * d, 1);
+    let labels: Vec<u32> = (0..n).map(|i| ((x[i * d] + 1.0) * 4.9) as u32).collect();
+    let train = Samples::from_labels(&x, d, &labels, classes).unwrap();
+    for optimizer in [Optimizer::Newton, Optimizer::Lbfgs] {
+        let options = PathOptions {
+            optimizer,
+            penalty: Penalty::Value(1e-3),
+            ..PathOptions::default()
+        };
+        let shape = Shape {
+            rows: n,
+            features: d,
+            outputs: classes,
+            processes: size,
+        };
+        let counts = on_ranks(size, |comm| {
+            let counted = Counted::new(comm);
+            let fit = fit_path(&train.rows_of(&counted).unwrap(), &options, &mut |_| {}).unwrap();
+            let gradients = fit.report.products.pullbacks as f64;
+            let bytes = shape.moments_bytes() + gradients * shape.gradient_bytes();
+            (bytes, counted.counts())
+        });
+        for (bytes, (sums, values)) in counts {
+            let found = 8.0 * values as f64;
+            assert!(
+                found >= bytes && found <= 1.2 * bytes,
+                "{found} {bytes} {sums}"
+            );
         }
     }
 }

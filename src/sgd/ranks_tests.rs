@@ -1,11 +1,8 @@
 //! Fits of several ranks that share the columns of X, or its rows.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use proptest::prelude::*;
 
-use crate::comm::Comm;
-use crate::comm::tests::on_ranks;
+use crate::comm::tests::{Counted, on_ranks};
 use crate::kernels::random_values;
 use crate::{Backend, EngineChoice, Error, FitOptions, Init, Model, Samples, Standardize, fit};
 
@@ -314,30 +311,6 @@ fn products_of_any_scale_are_those_of_one_process() {
     }
 }
 
-/// A rank that counts its messages.
-#[derive(Debug)]
-struct Counted<'a> {
-    comm: &'a dyn Comm,
-    calls: AtomicUsize,
-    values: AtomicUsize,
-}
-
-impl Comm for Counted<'_> {
-    fn rank(&self) -> usize {
-        self.comm.rank()
-    }
-
-    fn size(&self) -> usize {
-        self.comm.size()
-    }
-
-    fn sum(&self, values: &mut [i64]) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.values.fetch_add(values.len(), Ordering::Relaxed);
-        self.comm.sum(values);
-    }
-}
-
 /// The sums of a fit have n(n + 1)/2 values for K, nm for K_val, (n + m)c for Z0 and cd/2 for W, and
 /// some for each row, output and rank; none for an epoch.
 #[test]
@@ -354,11 +327,7 @@ fn the_traffic_of_a_fit_is_that_of_its_formula() {
         options.sgd.lr = 1e-4.into();
         let size = 4;
         let counts = on_ranks(size, |comm| {
-            let counted = Counted {
-                comm,
-                calls: AtomicUsize::new(0),
-                values: AtomicUsize::new(0),
-            };
+            let counted = Counted::new(comm);
             let all = |rows: std::ops::Range<usize>| {
                 let x = &x[rows.start * d..rows.end * d];
                 Samples::from_labels(x, d, &labels[rows], classes).unwrap()
@@ -369,7 +338,7 @@ fn the_traffic_of_a_fit_is_that_of_its_formula() {
                 val.columns_of(&counted).unwrap(),
             );
             fit((&own.0, &own.1), &options, &mut |_| {}).unwrap();
-            (counted.calls.into_inner(), counted.values.into_inner())
+            counted.counts()
         });
         let large = n * (n + 1) / 2 + n * m + (n + m) * classes + classes * d / 2;
         let of_rows = size * (4 * (n + m) + 2 * classes) + 4 * (n + m);

@@ -32,6 +32,8 @@ Examples:
   flowreg-fit flowers --epochs 100000 --checkpoint-every 5m --resume --out run
   flowreg-fit compare run more --out compare.html
   flowreg-fit export run --out exported
+  flowreg-fit plan --rows 1281167 --features 2048 --classes 1000 --processes 8
+  mpirun -n 4 flowreg-fit flowers --out run        (a build with --features mpi)
 
 The run directory holds model.safetensors (weight, bias), history.jsonl (each epoch's
 learning rate, the loss before its step, validation loss and accuracy after it),
@@ -48,7 +50,7 @@ signal stops at once); after the last epoch or step the run is finished as usual
 saved in RUN.checkpoint only with --checkpoint-every or --resume; a finished run removes it.
 
 Exit codes: 0 done, 64 wrong usage, 65 bad input data, 70 the loss is not finite (or a bug),
-71 no memory (for K, or a file), 73 the output exists or another process is
+69 another process of mpirun does not answer (--timeout), 71 no memory (for K, or a file), 73 the output exists or another process is
 writing it, 74 a file could not be read or written, 75 a file changed while it was in use,
 130 and 143 stopped by Ctrl-C or SIGTERM (a second one stops at once).
 
@@ -213,6 +215,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "ROWS", help_heading = "Optimization")]
     pub(super) batch_size: Option<usize>,
 
+    /// Under mpirun: end all processes if one waits longer than TIME (30s, 5m, 2h) for the others
+    /// [default: wait for ever]
+    #[cfg(feature = "mpi")]
+    #[arg(long, value_name = "TIME", value_parser = cli::time, help_heading = "Optimization")]
+    pub(super) timeout: Option<std::time::Duration>,
     #[command(flatten)]
     pub(super) weighting: WeightingArgs,
     #[command(flatten)]
@@ -225,6 +232,41 @@ pub(super) enum Command {
     Compare(Compare),
     /// Write a model as ONNX and .npy files
     Export(Export),
+    /// Print what several processes (mpirun) would share, send and compute
+    Plan(PlanArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PlanArgs {
+    /// Number of training rows
+    #[arg(long, value_name = "N", value_parser = count())]
+    pub(super) rows: usize,
+    /// Number of features
+    #[arg(long, value_name = "D", value_parser = count())]
+    pub(super) features: usize,
+    /// Number of classes
+    #[arg(long, value_name = "K", value_parser = count())]
+    pub(super) classes: usize,
+    /// Number of processes
+    #[arg(long, value_name = "P", value_parser = count())]
+    pub(super) processes: usize,
+    /// Bandwidth of the network between them, in Gb/s
+    #[arg(long, value_name = "GB/S", default_value_t = 10.0)]
+    pub(super) gbits: f64,
+    /// Time of an empty message, in microseconds
+    #[arg(long, value_name = "US", default_value_t = 30.0)]
+    pub(super) latency_us: f64,
+    /// Threads of each process [default: one per core of this machine]
+    #[arg(long, value_name = "N")]
+    pub(super) threads: Option<usize>,
+}
+
+/// A whole number from 1 to 2³² - 1.
+fn count() -> impl clap::builder::TypedValueParser<Value = usize> {
+    use clap::builder::TypedValueParser;
+    clap::value_parser!(u32)
+        .range(1..)
+        .map(|count| count as usize)
 }
 
 #[derive(Debug, clap::Args)]

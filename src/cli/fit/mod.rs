@@ -1,9 +1,11 @@
-//! `flowreg-fit`: fits a model to a dataset or arrays; compares and exports runs.
+//! `flowreg-fit`: fits a model to a dataset or arrays; compares and exports runs; plans fits of
+//! several processes.
 
 mod args;
 mod converged;
 mod data;
 mod options;
+mod plan;
 mod print;
 mod run;
 
@@ -25,6 +27,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         None => run(args),
         Some(Command::Compare(args)) => compare(args),
         Some(Command::Export(args)) => export(args),
+        Some(Command::Plan(args)) => plan::plan(args),
     })
 }
 

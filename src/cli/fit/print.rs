@@ -8,6 +8,7 @@ use super::converged::{self};
 use super::data::Data;
 use crate::cli::report;
 use crate::cli::run_files::Summary;
+use crate::comm::Comm;
 use crate::design::plan::EngineKind;
 use crate::kernels::Isa;
 use crate::linalg::gemm::Gemm;
@@ -92,6 +93,19 @@ pub(super) fn print_header(data: &Data, train: &Samples) {
     cli::info(format_args!(
         "  X {n} x {d} f32, {place} ({:.1} MB); W {c} x {d}",
         (n * d * 4) as f64 / 1e6
+    ));
+}
+
+/// Prints the share of each process: `own` are the samples of this one, of `all`.
+pub(super) fn print_processes(comm: &dyn Comm, all: &Samples, own: &Samples, threads: usize) {
+    let share = if own.shares_columns() {
+        format!("{} columns", all.features().div_ceil(comm.size()))
+    } else {
+        format!("{} rows", all.rows().div_ceil(comm.size()))
+    };
+    cli::info(format_args!(
+        "  {} processes of {threads} threads, each with about {share}",
+        comm.size()
     ));
 }
 

@@ -9,7 +9,7 @@ use crate::cli::fit::data::Data;
 use crate::cli::fit::options::{checkpoints, fit_options, of_sgd, sources};
 use crate::cli::fit::print::{
     converge_with_progress, end_laps_of_fit, fit_with_progress, print_evaluation, print_fitted,
-    print_header, print_sgd, print_written,
+    print_header, print_processes, print_sgd, print_written,
 };
 use crate::cli::ranks;
 use crate::cli::report::{Evaluated, Report};
@@ -41,6 +41,10 @@ pub(super) fn run(args: Args) -> Result<()> {
     let mut plan = Plan::new(&args, out)?;
     if let Some(comm) = comm {
         plan.emit_on_first_only(comm);
+        #[cfg(feature = "mpi")]
+        if let Some(limit) = args.timeout {
+            ranks::watch(limit);
+        }
     }
     let sources = sources(&args);
     let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
@@ -113,10 +117,19 @@ pub(super) fn run(args: Args) -> Result<()> {
     stopwatch.end("options, dataset verified");
 
     print_header(&data, &train);
+    if let Some(comm) = comm {
+        print_processes(comm, &train, splits.train, pool.current_num_threads());
+    }
     let fitted = pool.install(|| plan.fit(splits, scratch, &mut stopwatch));
     // Before the error of the fit, which a changed file may have caused.
     data.check_unchanged()?;
     let mut fitted = fitted?;
+    if let Some((sums, bytes)) = ranks::traffic() {
+        let megabytes = bytes as f64 / 1e6;
+        cli::info(format_args!(
+            "  {sums} sums over the processes, of {megabytes:.1} MB"
+        ));
+    }
     let Some(staging) = staging else {
         // Process 0 evaluates and writes the model.
         return Ok(());

@@ -1,0 +1,161 @@
+//! `flowreg-fit plan`: what several processes would share, send and compute.
+
+use std::time::{Duration, Instant};
+
+use super::args::PlanArgs;
+use crate::cli;
+use crate::comm::cost::{Network, Shape};
+use crate::error::{Error, Result};
+use crate::linalg::gemm::{Accum, Backend, Gemm};
+use crate::linalg::mat::{MatMut, MatRef};
+use crate::loss::Loss;
+use crate::threads;
+
+/// Bytes that a converged fit and SGD keep for each output and row, or each output and row of a
+/// process, as measured with 20 million of them.
+const BYTES_CONVERGED: f64 = 42.0;
+const BYTES_SGD: f64 = 9.0;
+/// Bytes for each element of K while a converged fit computes and factors it, and of Xᵀ X.
+const BYTES_OF_MATRIX: f64 = 28.0;
+
+pub(super) fn plan(args: &PlanArgs) -> Result<()> {
+    if args.classes < 2 {
+        return Err(Error::options("`classes`", args.classes, "2 or more"));
+    }
+    if !(args.gbits.is_finite() && args.gbits > 0.0 && args.latency_us.is_finite())
+        || args.latency_us < 0.0
+    {
+        let found = format!("{} Gb/s, {} µs", args.gbits, args.latency_us);
+        return Err(Error::options("network", found, "numbers above 0"));
+    }
+    let shape = Shape {
+        rows: args.rows,
+        features: args.features,
+        outputs: Loss::for_classes(args.classes).outputs(args.classes),
+        processes: args.processes,
+    };
+    let network = Network {
+        bytes_per_second: args.gbits * 1e9 / 8.0,
+        latency: Duration::from_secs_f64(args.latency_us * 1e-6),
+    };
+    let (n, d, c) = (
+        shape.rows as f64,
+        shape.features as f64,
+        shape.outputs as f64,
+    );
+    let p = shape.processes as f64;
+    let pool = threads::pool(args.threads)?;
+    let threads = pool.current_num_threads();
+    let rate = pool.install(|| flop_per_second(threads));
+    let (share, parts) = if shape.shares_columns() {
+        ("columns", d / p)
+    } else {
+        ("rows", n / p)
+    };
+    cli::print(format!(
+        "{} x {}, {} classes: {} processes share the {share}, about {:.0} each",
+        args.rows, args.features, args.classes, args.processes, parts
+    ));
+    cli::print(format!(
+        "times: network of {} Gb/s and {} µs; {} threads of this machine, {:.0} GFLOP/s",
+        args.gbits,
+        args.latency_us,
+        threads,
+        rate / 1e9
+    ));
+    let memory = |what: &str, bytes: f64| {
+        cli::print(format!("  {what:34} {:>10}", size(bytes)));
+    };
+    let work = |what: &str, flop: f64, bytes: f64| {
+        let network = shape.time(bytes, network).as_secs_f64();
+        cli::print(format!(
+            "  {what:34} {:>10} FLOP {:>10} s   {:>10} {:>10} s",
+            short(flop),
+            short(flop / rate),
+            size(bytes),
+            short(network)
+        ));
+    };
+    cli::print("memory of a process");
+    memory("X, mapped", 4.0 * n * d / p);
+    if shape.shares_columns() {
+        memory("K, sgd (while it is computed)", 12.0 * n * n);
+        memory("K, newton and lbfgs", BYTES_OF_MATRIX * n * n);
+        memory("W", 4.0 * c * d);
+        cli::print("once                                     compute               network");
+        work("K = X Xᵀ", n * n * d / p, shape.gram_bytes());
+        work(
+            "Z0 or certificate",
+            2.0 * n * d * c / p,
+            shape.logits_bytes(),
+        );
+        work("W", 2.0 * n * d * c / p, shape.weight_bytes());
+        cli::print("each epoch or conjugate gradient step");
+        work("product with K, in every process", 2.0 * n * n * c, 0.0);
+    } else {
+        memory("logits and gradients, sgd", BYTES_SGD * n * c / p);
+        memory("and newton or lbfgs", BYTES_CONVERGED * n * c / p);
+        memory("XᵀX, newton and lbfgs", BYTES_OF_MATRIX * d * d);
+        memory("W", 8.0 * c * d);
+        cli::print("once                                     compute               network");
+        work(
+            "XᵀX, newton and lbfgs",
+            n * d * d / p,
+            shape.moments_bytes(),
+        );
+        cli::print("each epoch, step of lbfgs or of conjugate gradients");
+        work(
+            "logits and gradient",
+            4.0 * n * d * c / p,
+            shape.gradient_bytes(),
+        );
+    }
+    Ok(())
+}
+
+/// The rate of a product in f32, the best of three.
+fn flop_per_second(threads: usize) -> f64 {
+    let (m, n, k) = (256, 2048, 1024);
+    let values = |len: usize| -> Vec<f32> { (0..len).map(|i| (i % 251) as f32 / 251.0).collect() };
+    let (a, b) = (values(m * k), values(n * k));
+    let mut c = vec![0.0; m * n];
+    let gemm = Gemm::new(Backend::Own, threads);
+    let mut best = f64::INFINITY;
+    for _ in 0..3 {
+        let start = Instant::now();
+        let (a, b) = (MatRef::new(&a, m, k), MatRef::new(&b, n, k));
+        gemm.a_bt(1.0, a, b, Accum::Replace, MatMut::new(&mut c, m, n));
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    (2 * m * n * k) as f64 / best
+}
+
+/// A number of bytes, with its unit.
+fn size(bytes: f64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut value = bytes;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= 1e3;
+        unit += 1;
+    }
+    format!("{} {}", digits(value), units[unit])
+}
+
+/// A number in three digits, with an exponent if it is large or small.
+fn short(value: f64) -> String {
+    if value == 0.0 || (1e-3..1e4).contains(&value) {
+        digits(value)
+    } else {
+        format!("{value:.1e}")
+    }
+}
+
+fn digits(value: f64) -> String {
+    match value {
+        _ if value >= 99.95 => format!("{value:.0}"),
+        _ if value >= 9.995 => format!("{value:.1}"),
+        _ if value >= 0.0995 || value == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
+    }
+}

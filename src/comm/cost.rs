@@ -1,0 +1,89 @@
+//! The traffic of fits of several processes: a model that the tests compare with counts.
+//!
+//! A sum of v numbers takes 8v bytes of each process. An allreduce of B bytes among P processes, by the
+//! algorithms that move the fewest bytes, takes about
+//!
+//! ```text
+//! 2 (P - 1)/P · B/bandwidth + 2 log₂ P · latency
+//! ```
+//!
+//! (Thakur, Rabenseifner and Gropp 2005, "Optimization of collective communication operations in MPICH").
+
+use std::time::Duration;
+
+use crate::comm::rows::shard_block;
+
+/// Bytes of a number.
+const NUMBER: f64 = 8.0;
+
+/// The shape of a fit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    /// n: number of rows.
+    pub rows: usize,
+    /// d: number of features.
+    pub features: usize,
+    /// c: number of outputs.
+    pub outputs: usize,
+    /// P: number of processes.
+    pub processes: usize,
+}
+
+impl Shape {
+    /// Whether processes share the columns of X; if not, they share its rows.
+    pub fn shares_columns(self) -> bool {
+        self.rows <= self.features
+    }
+
+    /// Bytes of the sums for K: n(n + 1)/2 numbers, once.
+    pub fn gram_bytes(self) -> f64 {
+        let n = self.rows as f64;
+        NUMBER * n * (n + 1.0) / 2.0
+    }
+
+    /// Bytes of the sums for the weight, of which each process has its columns: cd/2 numbers, once.
+    pub fn weight_bytes(self) -> f64 {
+        NUMBER * self.outputs as f64 * self.features as f64 / 2.0
+    }
+
+    /// Bytes of the sums for the logits of all rows: nc numbers.
+    pub fn logits_bytes(self) -> f64 {
+        NUMBER * self.outputs as f64 * self.rows as f64
+    }
+
+    /// Number of blocks of the rows that processes share.
+    pub fn blocks(self) -> usize {
+        self.rows.div_ceil(shard_block(self.rows))
+    }
+
+    /// Bytes of the sums for Xᵀ X, with which Newton's steps and those of L-BFGS are preconditioned:
+    /// d(d + 1)/2 numbers, once.
+    pub fn moments_bytes(self) -> f64 {
+        let d = self.features as f64;
+        NUMBER * d * (d + 1.0) / 2.0
+    }
+
+    /// Bytes of the sums for a gradient, or for a product with the Hessian: cd + 1 numbers, and 3c + 1 for
+    /// each block.
+    pub fn gradient_bytes(self) -> f64 {
+        let (c, d) = (self.outputs as f64, self.features as f64);
+        NUMBER * (c * d + 1.0 + (3.0 * c + 1.0) * self.blocks() as f64)
+    }
+
+    /// The time of a sum of so many bytes.
+    pub fn time(self, bytes: f64, network: Network) -> Duration {
+        let p = self.processes as f64;
+        let moved = 2.0 * (p - 1.0) / p * bytes / network.bytes_per_second;
+        let latency = 2.0 * p.log2().ceil() * network.latency.as_secs_f64();
+        Duration::from_secs_f64(moved + latency)
+    }
+}
+
+/// A network between the processes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Network {
+    /// Bytes that a process sends in a second, while it receives as many.
+    pub bytes_per_second: f64,
+    /// The time of an empty message.
+    pub latency: Duration,
+}
