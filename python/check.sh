@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The Python package: format and lints, the wheel, and in a fresh environment its types and tests.
 # Needs cargo, a C compiler, Python 3.10 or later (PYTHON, or python3) with venv, which is installed
-# where apt can do it, and the registries of crates and of Python packages. With SDIST=1 the source
+# where apt can do it, and the registries of crates and of Python packages. The tests of processes of MPI
+# need mpirun, and are skipped without it. With SDIST=1 the source
 # distribution is built and installed, too.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -28,7 +29,7 @@ cargo clippy --locked --no-default-features -- -D warnings
 wheels=("$out"/wheels/*.whl)
 
 "$python" -m venv "$out/fresh"
-"$out/fresh/bin/pip" install -q "${wheels[0]}[test]"
+"$out/fresh/bin/pip" install -q "${wheels[0]}[test]" mpi4py
 "$out/fresh/bin/python" -m mypy --package flowreg
 "$out/fresh/bin/python" -m mypy.stubtest flowreg \
   --mypy-config-file pyproject.toml --allowlist stubtest-allowlist.txt

@@ -89,6 +89,7 @@
 //! [`data`] makes datasets from pictures, arrays and text, and maps them into memory. [`design`] is
 //! X: its rows, scale, products and Gram matrix. [`loss`] computes losses and gradients from
 //! logits. [`sgd`] and [`solver`] optimise; [`path`] runs the solver over penalties and folds.
+//! [`comm`] connects the processes of one fit; [`RankSamples`] is a dataset of which each has rows.
 //! `linalg` multiplies matrices with the `kernels` of this crate or another library. A [`Model`] is
 //! calibrated ([`model::calibrate`]), evaluated ([`model::evaluate`]), explained
 //! ([`model::explain`]) and exported ([`model::export`]). [`progress`] has the events of a fit, and
@@ -103,7 +104,7 @@
 //! Errors, events and results are `#[non_exhaustive]`: a later version may add variants and fields.
 //! Structs of options are not, so that `FitOptions { engine, ..FitOptions::default() }` compiles
 //! outside of this crate: write the `..`, because they will get more fields. The interface is the
-//! items at the root of the crate, [`data`], [`model`], [`path`] and what their signatures name.
+//! items at the root of the crate, [`comm`], [`data`], [`model`], [`path`] and what their signatures name.
 //! The other modules are public for flowreg's own benchmarks, tests and fuzz targets; those with
 //! formulas are shown here. They may change in any version.
 #![deny(unsafe_code, missing_docs)]
@@ -112,7 +113,6 @@
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
-#[doc(hidden)]
 pub mod comm;
 pub mod data;
 pub mod design;
@@ -136,6 +136,7 @@ pub mod torch_rng;
 
 pub use data::dataset::{Dataset, Split};
 pub use design::plan::{EngineChoice, EngineKind, Plan};
+pub use design::rank_samples::RankSamples;
 pub use design::samples::{OwnedSamples, Rows, Samples, Splits};
 pub use design::scaler::{Scaler, Standardize};
 pub use error::{Error, Result};

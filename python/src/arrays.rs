@@ -1,6 +1,7 @@
 //! Conversions between NumPy arrays and flowreg's rows, labels, weights and models.
 
-use flowreg::{ClassWeights, Model, Rows, SampleWeights, Samples};
+use flowreg::comm::Comm;
+use flowreg::{ClassWeights, Model, RankSamples, Rows, SampleWeights, Samples, Splits};
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use numpy::{PyUntypedArrayMethods, ToPyArray};
 use pyo3::exceptions::PyValueError;
@@ -15,12 +16,61 @@ pub(crate) type Labelled<'py> = (PyReadonlyArray2<'py, f32>, PyReadonlyArray1<'p
 /// Weight and bias of a model from Python.
 pub(crate) type Start<'py> = (PyReadonlyArray2<'py, f32>, PyReadonlyArray1<'py, f32>);
 
-/// Borrows labelled rows. The features of a row must be contiguous; the rows need not be.
-pub(crate) fn samples<'a>(
-    x: &'a PyReadonlyArray2<'_, f32>,
-    labels: &'a PyReadonlyArray1<'_, u32>,
+/// Rows of a fit and the labels of all rows, which are these or, on several ranks, those of all.
+pub(crate) struct Given<'a> {
+    rows: Rows<'a>,
+    labels: &'a [u32],
     classes: usize,
-) -> PyResult<Samples<'a>> {
+}
+
+impl<'a> Given<'a> {
+    pub(crate) fn new(
+        x: &'a PyReadonlyArray2<'_, f32>,
+        labels: &'a PyReadonlyArray1<'_, u32>,
+        classes: usize,
+    ) -> PyResult<Given<'a>> {
+        let (rows, labels) = (rows(x)?, labels.as_slice()?);
+        Ok(Given {
+            rows,
+            labels,
+            classes,
+        })
+    }
+
+    /// These rows alone.
+    pub(crate) fn samples(&self) -> flowreg::Result<Samples<'_>> {
+        Samples::from_rows(self.rows.clone(), self.labels, self.classes)
+    }
+}
+
+/// Fits these rows, or those of all ranks.
+pub(crate) fn fit_given<T>(
+    train: &Given,
+    validation: Option<&Given>,
+    comm: Option<&dyn Comm>,
+    fit: impl FnOnce(Splits) -> flowreg::Result<T>,
+) -> flowreg::Result<T> {
+    let Some(comm) = comm else {
+        let train = train.samples()?;
+        let validation = validation.map(Given::samples).transpose()?;
+        return fit(Splits {
+            train: &train,
+            validation: validation.as_ref(),
+        });
+    };
+    let train = RankSamples::of_rows(comm, &train.rows, train.labels, train.classes)?;
+    let validation = validation
+        .map(|given| train.validation(&given.rows, given.labels))
+        .transpose()?;
+    let samples = validation.as_ref().map(RankSamples::samples).transpose()?;
+    fit(Splits {
+        train: &train.samples()?,
+        validation: samples.as_ref(),
+    })
+}
+
+/// Borrows rows. The features of a row must be contiguous; the rows need not be.
+fn rows<'a>(x: &'a PyReadonlyArray2<'_, f32>) -> PyResult<Rows<'a>> {
     let (rows, features) = (x.shape()[0], x.shape()[1]);
     const SIZE: isize = size_of::<f32>() as isize;
     let (row, column) = (x.strides()[0], x.strides()[1]);
@@ -44,17 +94,16 @@ pub(crate) fn samples<'a>(
     // size of a value, spans these values; it is aligned and lives as long as `x`. Python may write to
     // it while the fit reads, as with every library that releases the interpreter.
     let values = unsafe { std::slice::from_raw_parts(x.data(), values) };
-    let rows = Rows::strided(values, rows, features, stride as usize).map_err(to_python)?;
-    Samples::from_rows(rows, labels.as_slice()?, classes).map_err(to_python)
+    Rows::strided(values, rows, features, stride as usize).map_err(to_python)
 }
 
 /// Borrows the validation rows, if there are any.
 pub(crate) fn validation<'a>(
     rows: &'a Option<Labelled<'_>>,
     classes: usize,
-) -> PyResult<Option<Samples<'a>>> {
+) -> PyResult<Option<Given<'a>>> {
     let rows = rows.as_ref();
-    rows.map(|(x, labels)| samples(x, labels, classes))
+    rows.map(|(x, labels)| Given::new(x, labels, classes))
         .transpose()
 }
 

@@ -5,6 +5,7 @@
 //! Python. A function takes keyword arguments and returns a dict of plain numbers and arrays.
 
 mod arrays;
+mod comm;
 mod dataset;
 mod errors;
 mod model;
@@ -21,6 +22,9 @@ fn _flowreg(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(path::fit_path, module)?)?;
     module.add_function(wrap_pyfunction!(sgd::fit_sgd, module)?)?;
+    module.add_function(wrap_pyfunction!(comm::instruction_set, module)?)?;
+    module.add_function(wrap_pyfunction!(comm::are_rows_shared, module)?)?;
+    module.add_function(wrap_pyfunction!(comm::share_of_rows, module)?)?;
     module.add_function(wrap_pyfunction!(dataset::available_memory, module)?)?;
     module.add_function(wrap_pyfunction!(dataset::verify_split, module)?)?;
     module.add_function(wrap_pyfunction!(model::load_model, module)?)?;

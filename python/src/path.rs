@@ -1,24 +1,26 @@
 //! Converged fits.
 
 use flowreg::path::{Emit, Fold, Folds, Optimizer, Penalty};
-use flowreg::{Cancel, EngineChoice, PathOptions, SolveReport, Splits, Status, fit_path as fit};
+use flowreg::{Cancel, EngineChoice, PathOptions, SolveReport, Status, fit_path as fit};
 use numpy::PyReadonlyArray1;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::arrays::{self, Labelled, Start, set_model};
+use crate::arrays::{self, Given, Labelled, Start, fit_given, set_model};
 use crate::errors::to_python;
-use crate::progress::run;
+use crate::progress::run_on_ranks;
 
 /// Minimise mean loss + (l2/2) |W|² for each of `values`, which are values of l2 or of scikit-learn's
 /// C (`penalty`). The model is that of the penalty chosen by `folds` or `validation`; without them,
-/// that of the weakest penalty.
+/// that of the weakest penalty. With `comm`, an object with `rank`, `size` and `sum`, `x` has this
+/// rank's rows of X; everything else is of all rows and the same on all ranks.
 #[pyfunction]
 #[pyo3(signature = (
     x, labels, classes, *, penalty, values, solver="newton", tolerance=1e-5, fold_tolerance=1e-3,
     max_iterations=1000, fit_intercept=true, sample_weight=None, class_weight=None, start=None, folds=None,
-    validation=None, held_out=false, models=false, engine="auto", threads=None, callback=None
+    validation=None, held_out=false, models=false, engine="auto", threads=None, callback=None,
+    comm=None
 ))]
 #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
 pub(crate) fn fit_path<'py>(
@@ -43,8 +45,9 @@ pub(crate) fn fit_path<'py>(
     engine: &str,
     threads: Option<usize>,
     callback: Option<Py<PyAny>>,
+    comm: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let train = arrays::samples(&x, &labels, classes)?;
+    let train = Given::new(&x, &labels, classes)?;
     let validation = arrays::validation(&validation, classes)?;
     let cancel = Cancel::new();
     let options = PathOptions {
@@ -71,12 +74,10 @@ pub(crate) fn fit_path<'py>(
         cancel: Some(cancel.clone()),
         ..PathOptions::default()
     };
-    let splits = Splits {
-        train: &train,
-        validation: validation.as_ref(),
-    };
-    let fit = run(py, &cancel, callback, |tell| {
-        fit(splits, &options, &mut |event| tell(event))
+    let fit = run_on_ranks(py, &cancel, callback, comm.as_ref(), |tell, comm| {
+        fit_given(&train, validation.as_ref(), comm, |splits| {
+            fit(splits, &options, &mut |event| tell(event))
+        })
     })?;
     let dict = PyDict::new(py);
     set_model(&dict, &fit.model)?;

@@ -11,7 +11,8 @@ use pyo3::prelude::*;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::arrays::{self, Labelled};
+use crate::arrays::{self, Given, Labelled};
+use crate::errors::to_python;
 use crate::model::{described, overwritten, parsed};
 use crate::path::unknown;
 use crate::progress::run;
@@ -64,7 +65,9 @@ pub(crate) fn report(
 ) -> PyResult<()> {
     let model = described((weight, bias), about)?;
     let content: Content = parsed("content", content)?;
-    let samples = arrays::validation(&rows, model.classes())?;
+    let rows = arrays::validation(&rows, model.classes())?;
+    let samples = rows.as_ref().map(Given::samples).transpose();
+    let samples = samples.map_err(to_python)?;
     run(py, &Cancel::new(), None, |_| {
         threads::pool(threads)?.install(|| {
             let scores = samples.as_ref().map(|rows| model.score(rows)).transpose()?;

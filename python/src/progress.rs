@@ -1,15 +1,17 @@
-//! Runs a fit on another thread while the calling thread forwards its events to Python.
+//! Runs a fit on another thread while the calling thread forwards its events and sums to Python.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use flowreg::comm::Comm;
 use flowreg::{Cancel, Event};
 use numpy::ToPyArray;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::arrays::{matrix, set_model};
+use crate::comm::{Ranks, Sum};
 use crate::errors::{in_python_names, of_panic, to_python};
 use crate::path::set_report;
 
@@ -17,6 +19,12 @@ use crate::path::set_report;
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Capacity of the queue of events: small, because events of held-out rows are large.
 const QUEUE_CAPACITY: usize = 4;
+
+/// What the thread of a fit asks of the calling thread.
+pub(crate) enum Request {
+    Event(Event),
+    Sum(Sum),
+}
 
 /// Runs `work` with the interpreter released. The calling thread passes events to `callback` and
 /// warnings to Python's `warnings`. If one of them raises, or Ctrl-C is pressed, `work` is cancelled
@@ -27,12 +35,34 @@ pub(crate) fn run<T: Send>(
     callback: Option<Py<PyAny>>,
     work: impl FnOnce(&mut (dyn FnMut(Event) + Send)) -> flowreg::Result<T> + Send,
 ) -> PyResult<T> {
+    run_on_ranks(py, cancel, callback, None, |tell, _| work(tell))
+}
+
+/// [`run`] with the ranks of a communicator of Python, which `work` may use. The calling thread serves
+/// sums and events in the order in which `work` makes them. An exception of a callback therefore ends
+/// `work` at the same sum on all ranks, if all raise it for the same event. An exception of a sum ends
+/// `work`, too.
+pub(crate) fn run_on_ranks<T: Send>(
+    py: Python<'_>,
+    cancel: &Cancel,
+    callback: Option<Py<PyAny>>,
+    comm: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(&mut (dyn FnMut(Event) + Send), Option<&dyn Comm>) -> flowreg::Result<T> + Send,
+) -> PyResult<T> {
     let wants_all = callback.is_some();
-    let mut tell = |event: Event| {
-        Python::attach(|py| match (&event, &callback) {
-            (Event::Warning(text), _) => warn(py, text),
+    let (sender, receiver) = sync_channel(QUEUE_CAPACITY);
+    let ranks = comm
+        .map(|comm| Ranks::new(comm, sender.clone()))
+        .transpose()?;
+    let comm = comm.map(|comm| comm.clone().unbind());
+    let mut serve = |request: Request| {
+        Python::attach(|py| match (request, &callback) {
+            (Request::Sum(sum), _) => {
+                sum.serve(py, comm.as_ref().expect("sums are of a communicator"))
+            }
+            (Request::Event(Event::Warning(text)), _) => warn(py, &text),
             (_, None) => Ok(()),
-            (_, Some(callback)) => match to_dict(py, event)? {
+            (Request::Event(event), Some(callback)) => match to_dict(py, event)? {
                 None => Ok(()),
                 Some(event) => callback.call1(py, (event,)).map(|_| ()),
             },
@@ -40,16 +70,17 @@ pub(crate) fn run<T: Send>(
     };
     py.detach(|| {
         thread::scope(|scope| {
-            let (sender, receiver) = sync_channel(QUEUE_CAPACITY);
             let fit = scope.spawn(move || {
-                work(&mut |event| {
+                let comm = ranks.as_ref().map(|ranks| ranks as &dyn Comm);
+                let mut tell = |event| {
                     if wants_all || matches!(event, Event::Warning(_)) {
                         // Sending fails after the fit is cancelled.
-                        let _ = sender.send(event);
+                        let _ = sender.send(Request::Event(event));
                     }
-                })
+                };
+                work(&mut tell, comm)
             });
-            let forwarded = forward(&receiver, &mut tell);
+            let forwarded = forward(&receiver, &mut serve);
             if forwarded.is_err() {
                 cancel.cancel();
             }
@@ -71,15 +102,15 @@ fn warn(py: Python<'_>, text: &str) -> PyResult<()> {
     Ok(())
 }
 
-/// Calls `tell` with each event until the fit ends, and checks for Ctrl-C at intervals.
+/// Calls `serve` with each request until the fit ends, and checks for Ctrl-C at intervals.
 fn forward(
-    receiver: &Receiver<Event>,
-    tell: &mut impl FnMut(Event) -> PyResult<()>,
+    receiver: &Receiver<Request>,
+    serve: &mut impl FnMut(Request) -> PyResult<()>,
 ) -> PyResult<()> {
     let mut last_check = Instant::now();
     loop {
         match receiver.recv_timeout(POLL_INTERVAL) {
-            Ok(event) => tell(event)?,
+            Ok(request) => serve(request)?,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }

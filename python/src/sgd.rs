@@ -2,25 +2,26 @@
 
 use std::sync::Arc;
 
-use flowreg::{Cancel, Decay, EngineChoice, FitOptions, Init, LearningRate, Schedule, Splits, fit};
+use flowreg::{Cancel, Decay, EngineChoice, FitOptions, Init, LearningRate, Schedule, fit};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use crate::arrays::{self, Labelled, Start, set_model};
+use crate::arrays::{self, Given, Labelled, Start, fit_given, set_model};
 use crate::errors::to_python;
 use crate::path::unknown;
-use crate::progress::{run, set_epoch};
+use crate::progress::{run_on_ranks, set_epoch};
 
 /// Minimise the mean loss by torch.optim.SGD. `lr=None` is 1/L, where L is a Lipschitz constant of the
-/// gradient. `start` is a weight and a bias; if it is given, `init` is ignored.
+/// gradient. `start` is a weight and a bias; if it is given, `init` is ignored. `comm` is
+/// as of `fit_path`; the validation rows are this rank's, too, and their labels those of all.
 #[pyfunction]
 #[pyo3(signature = (
     x, labels, classes, *, lr=0.01, epochs=100, momentum=0.0, dampening=0.0, nesterov=false,
     weight_decay=0.0, batch_size=None, seed=0, schedule="constant", step_size=30, gamma=0.1,
     warmup=0, init="torch", start=None, early_stopping=None, sample_weight=None,
     class_weight=None, label_smoothing=0.0, validation=None, engine="auto", threads=None,
-    callback=None, fit_intercept=true
+    callback=None, fit_intercept=true, comm=None
 ))]
 #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
 pub(crate) fn fit_sgd<'py>(
@@ -51,8 +52,9 @@ pub(crate) fn fit_sgd<'py>(
     threads: Option<usize>,
     callback: Option<Py<PyAny>>,
     fit_intercept: bool,
+    comm: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let train = arrays::samples(&x, &labels, classes)?;
+    let train = Given::new(&x, &labels, classes)?;
     let validation = arrays::validation(&validation, classes)?;
     let cancel = Cancel::new();
     let mut options = FitOptions {
@@ -96,12 +98,10 @@ pub(crate) fn fit_sgd<'py>(
     options.sgd.weight_decay = weight_decay;
     options.sgd.batch_size = batch_size;
     options.sgd.seed = seed;
-    let splits = Splits {
-        train: &train,
-        validation: validation.as_ref(),
-    };
-    let fit = run(py, &cancel, callback, |tell| {
-        fit(splits, &options, &mut |event| tell(event))
+    let fit = run_on_ranks(py, &cancel, callback, comm.as_ref(), |tell, comm| {
+        fit_given(&train, validation.as_ref(), comm, |splits| {
+            fit(splits, &options, &mut |event| tell(event))
+        })
     })?;
     let dict = PyDict::new(py);
     set_model(&dict, &fit.model)?;

@@ -13,7 +13,7 @@ from programs import SCRIPTS
 from flowreg import _flowreg
 
 
-@pytest.mark.parametrize("name", ["", "._logistic", "._cv", "._torch", "._probe", "._saved", "._notebook"])
+@pytest.mark.parametrize("name", ["", "._comm", "._logistic", "._cv", "._torch", "._probe", "._saved", "._notebook"])
 def test_examples(name):
     module = importlib.import_module(f"flowreg{name}")
     failed, tried = doctest.testmod(module)

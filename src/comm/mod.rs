@@ -13,6 +13,7 @@
 //! rank's own place, [`max`] gathers, and [`agree`] gathers which ranks failed.
 
 pub mod cost;
+pub mod exchange;
 pub mod fixed;
 #[cfg(feature = "mpi")]
 pub mod mpi;
@@ -34,7 +35,8 @@ pub trait Comm: Debug + Send + Sync {
     /// in the same order with vectors of the same length; whether another length is noticed depends on
     /// the implementation. The sums do not overflow.
     ///
-    /// An implementation that cannot reach the other ranks ends the process or panics.
+    /// An implementation that cannot reach the other ranks ends the process or panics. Fits call it from
+    /// one thread at a time, which may be one of their pool.
     fn sum(&self, values: &mut [i64]);
 }
 

@@ -33,6 +33,23 @@ pub fn shard_block(n: usize) -> usize {
     n.div_ceil(64).next_multiple_of(512)
 }
 
+/// Whether ranks divide X of n rows and d features by rows; otherwise they divide it by columns.
+pub fn are_shared(n: usize, d: usize) -> bool {
+    n > d
+}
+
+/// The rows that `rank` of `size` ranks is to have of n that they share: whole blocks; or an even share if
+/// there are fewer blocks than ranks, which then cannot share the rows.
+pub fn share(n: usize, rank: usize, size: usize) -> Range<usize> {
+    let block = shard_block(n).max(1);
+    let blocks = n.div_ceil(block);
+    if blocks < size {
+        return comm::share(n, rank, size);
+    }
+    let own = comm::share(blocks, rank, size);
+    (own.start * block).min(n)..(own.end * block).min(n)
+}
+
 impl<'a> RowShard<'a> {
     /// The place of this rank of `comm` among those of n rows: a run of whole blocks.
     ///

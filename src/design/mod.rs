@@ -43,6 +43,7 @@ pub mod gram;
 pub(crate) mod gram_f64;
 mod gram_products;
 pub mod plan;
+pub mod rank_samples;
 pub mod rows;
 pub mod samples;
 pub mod scaler;

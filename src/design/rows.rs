@@ -74,6 +74,27 @@ pub(crate) fn shard_slab(d: usize) -> usize {
     d.div_ceil(64).next_multiple_of(64).min(1024)
 }
 
+/// The columns of each of `size` ranks that share d columns: runs of whole slabs.
+///
+/// # Errors
+/// [`Error::Options`] if there are fewer slabs than ranks.
+pub(super) fn shard_columns(d: usize, size: usize) -> Result<Vec<Range<usize>>> {
+    let slab = shard_slab(d);
+    let slabs = d.div_ceil(slab.max(1));
+    if slabs < size {
+        return Err(Error::options(
+            "number of processes",
+            size,
+            format!("at most {slabs}: {d} features have as many slabs of {slab} columns"),
+        ));
+    }
+    let columns = |rank| {
+        let slabs = comm::share(slabs, rank, size);
+        slabs.start * slab..(slabs.end * slab).min(d)
+    };
+    Ok((0..size).map(columns).collect())
+}
+
 /// The position of the first value for which `test` is false. A pass without branches comes first,
 /// because most blocks have none.
 pub(crate) fn position(values: &[f32], test: impl Fn(f32) -> bool) -> Option<usize> {
@@ -198,17 +219,7 @@ impl<'a> Rows<'a> {
     /// [`Error::Options`] if there are fewer slabs than ranks.
     pub(super) fn columns_of(&self, comm: &'a dyn Comm) -> Result<Rows<'a>> {
         let d = self.features;
-        let slab = shard_slab(d);
-        let slabs = d.div_ceil(slab);
-        if slabs < comm.size() {
-            return Err(Error::options(
-                "number of processes",
-                comm.size(),
-                format!("at most {slabs}: {d} features have as many slabs of {slab} columns"),
-            ));
-        }
-        let own = comm::share(slabs, comm.rank(), comm.size());
-        let (first, end) = (own.start * slab, (own.end * slab).min(d));
+        let Range { start: first, end } = shard_columns(d, comm.size())?[comm.rank()].clone();
         Ok(Rows {
             values: &self.values[first..],
             features: end - first,
@@ -279,10 +290,21 @@ impl<'a> Rows<'a> {
     }
 
     /// The same rows, which are a copy of `original`, with its ranks and its place among them.
-    pub(super) fn on_ranks_of(mut self, original: &Rows<'a>) -> Rows<'a> {
-        self.shard = original.shard;
-        self.row_shard = original.row_shard;
-        self
+    pub(super) fn on_ranks_of(self, original: &Rows<'a>) -> Rows<'a> {
+        self.on_ranks(original.shard, original.row_shard)
+    }
+
+    /// The same rows, with this place among those of other ranks.
+    pub(super) fn on_ranks(
+        self,
+        shard: Option<Shard<'a>>,
+        row_shard: Option<RowShard<'a>>,
+    ) -> Rows<'a> {
+        Rows {
+            shard,
+            row_shard,
+            ..self
+        }
     }
 
     /// The place of these columns among those of all ranks; `None` if they are all.

@@ -6,6 +6,7 @@ use std::fmt;
 use rayon::prelude::*;
 
 use crate::comm::Comm;
+use crate::comm::rows::are_shared;
 use crate::design::plan::available_memory;
 pub(crate) use crate::design::rows::position;
 pub use crate::design::rows::{Batch, Rows};
@@ -341,10 +342,10 @@ impl<'a> Samples<'a> {
     /// # Errors
     /// [`Error::Options`] if there is too little to share for so many ranks.
     pub fn share_of(&self, comm: &'a dyn Comm) -> Result<Samples<'a>> {
-        if self.rows() <= self.features() {
-            self.columns_of(comm)
-        } else {
+        if are_shared(self.rows(), self.features()) {
             self.rows_of(comm)
+        } else {
+            self.columns_of(comm)
         }
     }
 
@@ -440,13 +441,13 @@ impl<'a> Samples<'a> {
 
 /// Checks that the numbers of rows, labels and classes are consistent.
 fn check_counts(x: &Rows, labels: usize, classes: usize) -> Result<()> {
-    if x.is_empty() || x.features() == 0 || x.len() != labels {
-        let found = format!("{} x {}", x.len(), x.features());
+    if x.is_empty() || x.features() == 0 || x.all_len() != labels {
+        let found = format!("{} x {}", x.all_len(), x.features());
         let expected = format!("as many rows as labels ({labels}), at least one, and features");
         return Err(Error::shape("x", found, expected));
     }
     // Row numbers are stored in 32 bits.
-    if classes < 2 || u32::try_from(x.len().max(classes)).is_err() {
+    if classes < 2 || u32::try_from(x.all_len().max(classes)).is_err() {
         let expected = "at least 2 and rows and classes below 2^32";
         return Err(Error::shape("classes", classes, expected));
     }

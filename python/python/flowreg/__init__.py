@@ -6,6 +6,8 @@ There are two kinds of fits, both compiled:
   estimators of the same names do, and bound the distance to the minimum.
 - `TorchLinear` computes the trajectory of ``torch.optim.SGD`` on a ``torch.nn.Linear``.
 
+Each of them fits rows that several processes have, with a communicator of mpi4py or a `Comm`.
+
 `fit_linear_probe` chooses the penalty of a classifier on frozen features by the protocols of the
 papers that do it. `load` reads a run of the command line's flowreg-fit, and what ``save`` wrote.
 
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from ._flowreg import __version__
 
 if TYPE_CHECKING:
+    from ._comm import Comm, rows_of
     from ._cv import LogisticRegressionCV
     from ._logistic import LogisticRegression
     from ._probe import LinearProbe, fit_linear_probe
@@ -33,15 +36,18 @@ if TYPE_CHECKING:
 
 # The rest is imported when it is used: scikit-learn takes a second, which the programs do not need.
 _MODULES = {
+    "Comm": "_comm",
     "LinearProbe": "_probe",
     "LogisticRegression": "_logistic",
     "LogisticRegressionCV": "_cv",
     "TorchLinear": "_torch",
     "fit_linear_probe": "_probe",
     "load": "_saved",
+    "rows_of": "_comm",
 }
 
 __all__ = [
+    "Comm",
     "LinearProbe",
     "LogisticRegression",
     "LogisticRegressionCV",
@@ -49,6 +55,7 @@ __all__ = [
     "__version__",
     "fit_linear_probe",
     "load",
+    "rows_of",
 ]
 
 

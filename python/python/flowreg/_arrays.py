@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -79,35 +79,48 @@ def as_features(X: Array, may_shift: bool) -> tuple[Array, Array | None]:
     the optimum is the same but for the intercept. If the shift is not allowed, the second result is
     given for columns that f32 rounds badly: the caller warns.
     """
+    shift = shift_of(X, may_shift, _shift)
+    return as_float32(X, shift if may_shift else None), shift
+
+
+def shift_of(
+    X: Array, may_shift: bool, of_columns: Callable[[Array, float], Array | None]
+) -> Array | None:
+    """The shift of each column, or None; `of_columns` is `_shift`."""
+    return None if X.dtype in _EXACT else of_columns(X, _SHIFTED if may_shift else _ROUNDING)
+
+
+def as_float32(X: Array, shift: Array | None) -> Array:
+    """The rows less the shift as f32: X itself if the compiled fits can read it."""
     if is_borrowed(X):
-        return X, None
-    shift = None if X.dtype in _EXACT else _shift(X, _SHIFTED if may_shift else _ROUNDING)
+        return X
     out = np.empty(X.shape, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        for rows in blocks(*_extent(X)):
+        for rows in blocks(*extent(X)):
             block = X[rows]
-            out[rows] = block if shift is None or not may_shift else block - shift
-    return out, shift
+            out[rows] = block if shift is None else block - shift
+    return out
 
 
-def _extent(X: Array) -> tuple[int, int]:
+def extent(X: Array) -> tuple[int, int]:
+    """Number of rows, and bytes of one as f64, for `blocks`."""
     return X.shape[0], 8 * X.shape[1]
 
 
 def _shift(X: Array, share: float) -> Array | None:
     """The mean of each column that f32 rounds by more than this share of its standard deviation, 0
     of the others; None if there is none."""
-    rows, _ = extent = _extent(X)
+    rows = len(X)
     total, square, largest = np.zeros((3, X.shape[1]))
     with np.errstate(all="ignore"):
         # Differences of close numbers are exact, so that a constant column has no spread at all.
         first = X[0].astype(np.float64)
-        for part in blocks(*extent):
+        for part in blocks(*extent(X)):
             block = X[part].astype(np.float64, copy=False)
             total += (block - first).sum(axis=0)
             np.maximum(largest, np.abs(block).max(axis=0), out=largest)
         mean = first + total / rows
-        for part in blocks(*extent):
+        for part in blocks(*extent(X)):
             square += ((X[part].astype(np.float64, copy=False) - mean) ** 2).sum(axis=0)
         deviation = np.sqrt(square / rows)
         # Constant columns have no spread to lose, and NaN is refused later.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from inspect import signature
 from numbers import Integral
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import assert_all_finite
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -19,7 +21,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ._arrays import MAX_THREADS, Array, as_features, blocks, dense, to_numpy
+from ._arrays import MAX_THREADS, Array, _shift, as_float32, blocks, dense, shift_of, to_numpy
+from ._comm import Ranks, agreed
 from ._notebook import NotebookMixin
 from ._saved import SavedMixin, is_of_bytes, quotients
 from ._warnings import warn
@@ -32,6 +35,12 @@ def whole(least: int, most: int = sys.maxsize) -> Interval:
     return Interval(Integral, least, most, closed="both")
 
 
+# The weights of one process of several may all be 0. scikit-learn before 1.9 does not refuse that.
+_MAY_BE_ZERO = (
+    {"allow_all_zero_weights": True}
+    if "allow_all_zero_weights" in signature(_check_sample_weight).parameters
+    else {}
+)
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 # What the fits set. Each fit replaces all of it.
@@ -59,6 +68,9 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
     coef_: Array
     intercept_: Array
     classes_: Array
+
+    # A communicator is no metadata of rows.
+    __metadata_request__fit = {"comm": UNUSED}
 
     # The largest feature that `fit` takes: sums of its squares stay in the range of float32.
     _max_feature = 1e15
@@ -199,28 +211,51 @@ class LinearClassifier(NotebookMixin, SavedMixin, ClassifierMixin, BaseEstimator
         found = {name: value for name, value in vars(fitted).items() if name in _RESULTS}
         self.__dict__ = {**kept, **found}
 
-    def _validate(self, X: Any, y: Any, sample_weight: Any) -> Data:
-        """Check and convert the arguments of `fit`; set ``classes_`` and attributes of X."""
-        X, y = validate_data(
-            self,
-            to_numpy(X, "X"),
-            to_numpy(y, "y"),
-            dtype="numeric",
-            ensure_all_finite=False,
-        )
+    def _validate(
+        self, X: Any, y: Any, sample_weight: Any, ranks: Ranks | None = None
+    ) -> Data:
+        """Check and convert the arguments of `fit`; set ``classes_`` and attributes of X.
+
+        With `ranks`, X has the rows of this process; labels and weights become those of all.
+        """
+        with agreed(ranks):
+            X, y = validate_data(
+                self,
+                to_numpy(X, "X"),
+                to_numpy(y, "y"),
+                dtype="numeric",
+                ensure_all_finite=False,
+            )
+            if sample_weight is not None:
+                sample_weight = _check_sample_weight(
+                    sample_weight,
+                    X,
+                    dtype=np.float64,
+                    ensure_non_negative=True,
+                    **({} if ranks is None else _MAY_BE_ZERO),
+                )
+        if ranks is not None:
+            ranks.refuse_others(
+                {
+                    "X: number of features": X.shape[1],
+                    "X: type": X.dtype.str,
+                    "X: names of features": list(getattr(self, "feature_names_in_", [])),
+                    "y: kind of labels": y.dtype.kind,
+                    "sample_weight": "None" if sample_weight is None else "an array",
+                }
+            )
+            y = ranks.labels(y)
+            if sample_weight is not None:
+                sample_weight = np.concatenate(ranks.gather(sample_weight))
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
         present = labels if sample_weight is None else labels[sample_weight > 0]
         if len(np.unique(present)) < 2:
             where = "" if sample_weight is None else " of weight above 0"
             raise ValueError(
                 f"y: found samples{where} of one class only, expected two classes or more"
             )
-        data = Data(self, X, y, labels.astype(np.uint32), sample_weight)
+        data = Data(self, X, y, labels.astype(np.uint32), sample_weight, ranks)
         self._conversion = {} if data.shift is None else {"numbers": {"shift": data.shift}}
         return data
 
@@ -264,7 +299,10 @@ def check_magnitude(estimator: Any, X: Array, rows: Array, name: str) -> None:
 
 
 class Data:
-    """The converted arguments of `fit`."""
+    """The converted arguments of `fit`.
+
+    With `ranks`, X and `rows` are those of this process; all else is of the rows of all.
+    """
 
     def __init__(
         self,
@@ -273,22 +311,33 @@ class Data:
         y: Array,
         labels: Array,
         sample_weight: Array | None,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks
         self.estimator = estimator
         self.X = X
         self.y = y
         self.labels = labels
         self.sample_weight = sample_weight
         may_shift = getattr(estimator, "fit_intercept", False)
-        self.rows, self.shift = as_features(X, may_shift)
+        name = type(estimator).__name__
+        if ranks is not None:
+            with ranks.agree():
+                assert_all_finite(X, estimator_name=name, input_name="X")
+        self.shift = shift_of(X, may_shift, _shift if ranks is None else ranks.shift)
+        with agreed(ranks):
+            self.rows = as_float32(X, self.shift if may_shift else None)
+            if ranks is not None:
+                check_magnitude(estimator, X, self.rows, "X")
         if self.shift is not None and not may_shift:
             columns = ", ".join(map(str, np.flatnonzero(self.shift)[:5]))
             warn(
-                f"X: float32, in which {type(estimator).__name__} computes, rounds columns "
+                f"X: float32, in which {name} computes, rounds columns "
                 f"{columns} by more than 1e-4 of their spread: subtract their means"
             )
             self.shift = None
-        if getattr(estimator, "verbose", 0) and self.rows is not X:
+        is_first = ranks is None or ranks.rank == 0
+        if getattr(estimator, "verbose", 0) and self.rows is not X and is_first:
             print(
                 f"flowreg: X of {X.dtype} was converted to float32 in {self.rows.nbytes} bytes"
             )
@@ -305,7 +354,8 @@ class Data:
         if given == "balanced":
             totals = np.bincount(self.labels, self.sample_weight, minlength=len(classes))
             mean = totals.sum() / np.count_nonzero(totals)
-            return np.divide(mean, totals, out=np.ones(len(classes)), where=totals > 0)
+            weights = np.divide(mean, totals, out=np.ones(len(classes)), where=totals > 0)
+            return weights if self.ranks is None else self.ranks.of_first(weights)
         unknown = [label for label in given if label not in classes]
         missing = [label for label in classes if label not in given]
         if unknown and missing:
@@ -318,15 +368,18 @@ class Data:
     def call(self, fit: Any, **options: Any) -> dict[str, Any]:
         """Call a compiled fit. NaN and infinity raise scikit-learn's errors."""
         try:
-            return fit(
-                self.rows,
-                self.labels,
-                len(self.estimator.classes_),
-                sample_weight=self.sample_weight,
-                **options,
-            )
+            with agreed(self.ranks):
+                return fit(
+                    self.rows,
+                    self.labels,
+                    len(self.estimator.classes_),
+                    sample_weight=self.sample_weight,
+                    comm=self.ranks,
+                    **options,
+                )
         except ValueError as error:
-            if str(error).startswith("x: found"):
+            # Those of several processes were checked before.
+            if str(error).startswith("x: found") and self.ranks is None:
                 name = type(self.estimator).__name__
                 assert_all_finite(self.X, estimator_name=name, input_name="X")
                 check_magnitude(self.estimator, self.X, self.rows, "X")
@@ -338,6 +391,9 @@ class Data:
         bias = fit["bias"].astype(np.float64)
         if self.shift is not None:
             bias -= fit["weight"] @ self.shift
+            if self.ranks is not None:
+                # The product depends on the machine's library.
+                bias = self.ranks.of_first(bias)
         return fit["weight"].astype(dtype), bias.astype(dtype)
 
     def set_model(self, fit: dict[str, Any]) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ._comm import Ranks, heard
+
 if TYPE_CHECKING:
 
     class CallbackSupportMixin:
@@ -30,14 +32,16 @@ Listener = Callable[[dict[str, Any]], Any] | None
 
 
 @contextmanager
-def told(estimator: Any, given: dict[str, Any], listen: Listener) -> Iterator[Listener]:
+def told(
+    estimator: Any, given: dict[str, Any], listen: Listener, ranks: Ranks | None = None
+) -> Iterator[Listener]:
     """Run scikit-learn's callbacks for a fit with `given` X, y and metadata.
 
     Yields the callback for the compiled fit. Each step of the solver is a task of scikit-learn's
-    callbacks.
+    callbacks. Of several processes the first one runs callbacks.
     """
-    if not hasattr(estimator, "_skl_callbacks"):
-        yield listen
+    if not hasattr(estimator, "_skl_callbacks") or (ranks is not None and ranks.rank > 0):
+        yield heard(ranks, listen)
         return
     fit = estimator._init_callback_context(max_subtasks=None)
     fit.call_on_fit_task_begin(estimator=estimator, **given)
@@ -50,5 +54,5 @@ def told(estimator: Any, given: dict[str, Any], listen: Listener) -> Iterator[Li
         if listen is not None:
             listen(event)
 
-    yield tell
+    yield heard(ranks, tell)
     fit.call_on_fit_task_end(estimator=estimator, reconstruction_attributes={}, **given)

@@ -23,7 +23,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._arrays import Array
 from ._base import Data, LinearClassifier
-from ._flowreg import available_memory, fit_path
+from ._comm import Ranks, agreed, heard, ranks_of
+from ._flowreg import are_rows_shared, available_memory, fit_path
 from ._logistic import (
     CONSTRAINTS,
     LogisticRegression,
@@ -188,7 +189,7 @@ class LogisticRegressionCV(LinearClassifier):
         self.fold_tol = fold_tol
 
     def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, **params: Any
+        self, X: Any, y: Any, sample_weight: Any = None, *, comm: Any = None, **params: Any
     ) -> LogisticRegressionCV:
         """Choose C and fit the model.
 
@@ -200,6 +201,14 @@ class LogisticRegressionCV(LinearClassifier):
             Labels of any kind, of two classes or more.
         sample_weight : array-like of shape (n_samples,) or None, default=None
             Weight of each sample, in fits and, unless metadata routing is set otherwise, in scores.
+        comm : communicator or None, default=None
+            The processes that fit together, each with some of the rows: a communicator of mpi4py, or
+            a `Comm`. X, y and `sample_weight` are then the rows of this process; the dataset is
+            those of all processes in the order of their ranks. All processes call `fit` with the same
+            parameters, and get the same model. The callback, printed lines and warnings are those of
+            process 0.
+            The folds are those that `cv` makes in process 0 of the labels of all rows; row numbers
+            are those of all rows. A callable for `scoring` and ``params`` are not supported.
         **params : dict
             Metadata for the splitter and the scorer, with metadata routing.
 
@@ -215,31 +224,55 @@ class LogisticRegressionCV(LinearClassifier):
         MemoryError
             If the matrices of the fit, or `coefs_paths_`, do not fit the memory.
         """
-        options = solver_options(self)
-        check_penalty(self.penalty, self.l1_ratios)
-        if self.penalty is None:
-            raise ValueError("penalty: found None, expected 'l2': there is no C to choose")
-        if self.use_legacy_attributes:
-            raise ValueError(
-                "use_legacy_attributes: found True, expected False: C_ is a number, scores_ and "
-                "coefs_paths_ are arrays"
-            )
-        fitted = self._unfitted()
-        fitted.Cs_ = penalties(self.Cs)
-        data = fitted._validate(X, y, sample_weight)
-        split, score = self._routed(data, params)
-        given = check_cv(self.cv, data.y, classifier=True).split(data.X, data.y, **split)
+        with ranks_of(comm, self) as ranks:
+            return self._fit(X, y, sample_weight, ranks, params)
+
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, ranks: Ranks | None, params: dict[str, Any]
+    ) -> LogisticRegressionCV:
+        with agreed(ranks):
+            options = solver_options(self)
+            check_penalty(self.penalty, self.l1_ratios)
+            if self.penalty is None:
+                raise ValueError("penalty: found None, expected 'l2': there is no C to choose")
+            if self.use_legacy_attributes:
+                raise ValueError(
+                    "use_legacy_attributes: found True, expected False: C_ is a number, scores_ and "
+                    "coefs_paths_ are arrays"
+                )
+            if ranks is not None and params:
+                raise ValueError(
+                    f"fit: found {', '.join(params)} with comm, expected none: give folds of all "
+                    "rows as cv, a list of pairs of row numbers"
+                )
+            fitted = self._unfitted()
+            fitted.Cs_ = penalties(self.Cs)
+        options["callback"] = heard(ranks, options["callback"])
+        data = fitted._validate(X, y, sample_weight, ranks)
+        with agreed(ranks):
+            split, score = self._routed(data, params)
+            # Of several processes, none has all rows; splitters take their number from X.
+            rows = data.X if ranks is None else np.empty((len(data.labels), 0))
+            given = check_cv(self.cv, data.y, classifier=True).split(rows, data.y, **split)
+            keep_coefs = self.store_coefs_paths or not self.refit
+            # scikit-learn's scorers use only predictions; others may use the rows and the estimator.
+            scorer = with_labels(self._scorer(), fitted.classes_)
+            is_own = not hasattr(scorer, "_score_func")
+            if ranks is not None and is_own:
+                raise ValueError(
+                    f"scoring: found {type(scorer).__name__} with comm, expected a name of "
+                    "scikit-learn or a scorer of make_scorer: no process has all rows"
+                )
         folds = fold_rows(data, given)
-        keep_coefs = self.store_coefs_paths or not self.refit
-        # scikit-learn's scorers use only predictions; others may use the rows and the estimator.
-        scorer = with_labels(self._scorer(), fitted.classes_)
-        is_own = not hasattr(scorer, "_score_func")
-        measure = fitted._measure(data, scorer, is_own, score)
-        run = Folds(data, fitted.Cs_, folds, measure, 1, keep_coefs, is_own)
+        with agreed(ranks):
+            measure = fitted._measure(data, scorer, is_own, score)
+            run = Folds(data, fitted.Cs_, folds, measure, 1, keep_coefs, is_own)
         fold_tol = self.fold_tol
         if fold_tol is None:
             fold_tol = 1e-3 if self.refit else self.tol
         run.fit({**options, "fold_tolerance": as_tolerance(fold_tol)})
+        if ranks is not None:
+            run.scores = ranks.of_first(run.scores)
         scores = run.scores[:, :, 0]
         without = np.isnan(scores)
         if without.all():
@@ -274,7 +307,7 @@ class LogisticRegressionCV(LinearClassifier):
         A scorer of the caller's `is_own`: it gets the rows and an estimator with all that
         `LogisticRegression` has.
         """
-        n = len(data.X)
+        n = len(data.labels)
         options = {name: getattr(self, name) for name in _OF_FOLDS}
 
         def measure(found: Solved) -> tuple[float]:
@@ -452,12 +485,18 @@ def fold_rows(
     Warns once if a fold fits no row of a class that others have; `validation` names the argument
     that the held-out rows come from, if they are no part of X.
     """
-    n, classes, weights = len(data.X), data.estimator.classes_, data.sample_weight
+    n, classes, weights = len(data.labels), data.estimator.classes_, data.sample_weight
     counts = np.ones(n) if weights is None else weights
-    rows = [
-        (row_numbers(fitted, n, fold), row_numbers(out, n, fold))
-        for fold, (fitted, out) in enumerate(folds)
-    ]
+
+    def numbers_of_rows() -> list[tuple[Array, Array]]:
+        return [
+            (row_numbers(fitted, n, fold), row_numbers(out, n, fold))
+            for fold, (fitted, out) in enumerate(folds)
+        ]
+
+    ranks = data.ranks
+    # A splitter may draw random numbers.
+    rows = numbers_of_rows() if ranks is None else ranks.folds_of_first(numbers_of_rows)
     if not rows:
         raise ValueError(
             "cv: found no folds, expected one or more: if cv is an iterator or a generator, which one "
@@ -558,6 +597,8 @@ class Folds:
         needs_models: bool = False,
     ) -> None:
         self.data = data
+        # Of the rows of all processes.
+        self.shape = (len(data.labels), data.X.shape[1])
         self.given_Cs = Cs
         # In the order of the fit: the strongest penalty first.
         self.Cs = np.unique(Cs)
@@ -603,6 +644,10 @@ class Folds:
         kind, fold = event["event"], event.get("fold")
         if kind == "scored":
             raise Done
+        if kind == "held_out" and self.data.ranks is not None and are_rows_shared(*self.shape):
+            rows = self.rows[event["fold"]][1]
+            logits = self.data.ranks.of_fold(rows, event["rows"], event["logits"])
+            event = {**event, "rows": rows, "logits": logits}
         if kind == "held_out":
             # Its model follows, if there is one.
             if self.coefs is None and not self.needs_models:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +11,24 @@ _F32 = npt.NDArray[np.float32]
 _F64 = npt.NDArray[np.float64]
 _U32 = npt.NDArray[np.uint32]
 
+class _Comm(Protocol):
+    rank: int
+    size: int
+
+    def sum(self, values: npt.NDArray[np.int64], /) -> Any: ...
+
 __all__ = [
     "__version__",
+    "are_rows_shared",
     "available_memory",
     "fit_path",
     "fit_sgd",
+    "instruction_set",
     "load_model",
     "main",
     "report",
     "save_model",
+    "share_of_rows",
     "verify_split",
 ]
 
@@ -47,6 +56,7 @@ def fit_path(
     engine: str = "auto",
     threads: int | None = None,
     callback: Callable[[dict[str, Any]], Any] | None = None,
+    comm: _Comm | None = None,
 ) -> dict[str, Any]: ...
 def fit_sgd(
     x: _F32,
@@ -76,7 +86,11 @@ def fit_sgd(
     threads: int | None = None,
     callback: Callable[[dict[str, Any]], Any] | None = None,
     fit_intercept: bool = True,
+    comm: _Comm | None = None,
 ) -> dict[str, Any]: ...
+def instruction_set() -> str: ...
+def are_rows_shared(n: int, d: int) -> bool: ...
+def share_of_rows(n: int, rank: int, size: int) -> tuple[int, int]: ...
 def verify_split(
     directory: str | PathLike[str], split: str, *, threads: int | None = None
 ) -> list[str]: ...

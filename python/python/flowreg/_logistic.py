@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import Interval
 from ._arrays import Array, threads
 from ._base import COMMON_CONSTRAINTS, Data, LinearClassifier, whole
 from ._callbacks import CallbackSupportMixin, told, with_callbacks
+from ._comm import Ranks, agreed, checksum, ranks_of
 from ._flowreg import fit_path
 from ._warnings import warn
 
@@ -180,7 +181,9 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
         self.callback = callback
 
     @with_callbacks
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LogisticRegression:
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, comm: Any = None
+    ) -> LogisticRegression:
         """Fit the model.
 
         Parameters
@@ -191,6 +194,12 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
             Labels of any kind, of two classes or more.
         sample_weight : array-like of shape (n_samples,) or None, default=None
             Weight of each sample. 0 is its removal, 2 its repetition.
+        comm : communicator or None, default=None
+            The processes that fit together, each with some of the rows: a communicator of mpi4py, or
+            a `Comm`. X, y and `sample_weight` are then the rows of this process; the dataset is
+            those of all processes in the order of their ranks. All processes call `fit` with the same
+            parameters, and get the same model. The callback, printed lines and warnings are those of
+            process 0.
 
         Returns
         -------
@@ -204,16 +213,28 @@ class LogisticRegression(CallbackSupportMixin, LinearClassifier):
         MemoryError
             If the matrices of the fit do not fit the memory.
         """
-        check_penalty(self.penalty, self.l1_ratio)
-        options = solver_options(self)
+        with ranks_of(comm, self) as ranks:
+            return self._fit(X, y, sample_weight, ranks)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, ranks: Ranks | None) -> LogisticRegression:
+        with agreed(ranks):
+            check_penalty(self.penalty, self.l1_ratio)
+            options = solver_options(self)
         C = np.inf if self.penalty is None else float(self.C)
         fitted = self._unfitted()
-        data = fitted._validate(X, y, sample_weight)
-        if self.warm_start and getattr(self, "coef_", None) is not None:
-            options["start"] = data.start(self)
+        data = fitted._validate(X, y, sample_weight, ranks)
+        if self.warm_start:
+            is_fitted = getattr(self, "coef_", None) is not None
+            with agreed(ranks):
+                start = data.start(self) if is_fitted else None
+            if ranks is not None:
+                ranks.refuse_others({"warm_start: last model": checksum(start)})
+            if start is not None:
+                options["start"] = start
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        given = {"X": data.X, "y": data.y, "metadata": metadata}
-        with told(self, given, options["callback"]) as options["callback"]:
+        # The rows of the first process are the first ones.
+        given = {"X": data.X, "y": data.y[: len(data.X)], "metadata": metadata}
+        with told(self, given, options["callback"], ranks) as options["callback"]:
             steps = fit_one(fitted, data, C, options)
             fitted.n_iter_ = np.array([max(1, steps)], dtype=np.int32)
             self._take_results(fitted)

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._arrays import Array, as_features, dense, threads, to_numpy
 from ._base import COMMON_CONSTRAINTS, FLOAT32_MAX, LinearClassifier, check_magnitude, whole
+from ._comm import Ranks, agreed, checksum, heard, ranks_of
 from ._flowreg import fit_sgd
 from ._logistic import listener
 
@@ -183,6 +184,7 @@ class TorchLinear(LinearClassifier):
         *,
         X_val: Any = None,
         y_val: Any = None,
+        comm: Any = None,
     ) -> TorchLinear:
         """Train the model.
 
@@ -196,6 +198,12 @@ class TorchLinear(LinearClassifier):
             Weight of each sample.
         X_val, y_val : array-like or None, default=None
             Validation rows, which are evaluated after every epoch.
+        comm : communicator or None, default=None
+            The processes that fit together, each with some of the rows: a communicator of mpi4py, or
+            a `Comm`. All arrays are then the rows of this process; the dataset is
+            those of all processes in the order of their ranks. All processes call `fit` with the same
+            parameters, and get the same model. The callback, printed lines and warnings are those of
+            process 0.
 
         Returns
         -------
@@ -209,17 +217,32 @@ class TorchLinear(LinearClassifier):
         RuntimeError
             If the loss is not finite, because the learning rate is too large.
         """
-        self._validate_params()
-        if (X_val is None) != (y_val is None):
-            raise ValueError("X_val and y_val: found one of them, expected both or none")
-        if self.early_stopping is not None and X_val is None:
-            raise ValueError(
-                f"early_stopping: found {self.early_stopping} without validation rows, expected "
-                "X_val and y_val in fit"
-            )
+        with ranks_of(comm, self) as ranks:
+            return self._fit(X, y, sample_weight, X_val, y_val, ranks)
+
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, ranks: Ranks | None
+    ) -> TorchLinear:
+        with agreed(ranks):
+            self._validate_params()
+            if (X_val is None) != (y_val is None):
+                raise ValueError("X_val and y_val: found one of them, expected both or none")
+            if self.early_stopping is not None and X_val is None:
+                raise ValueError(
+                    f"early_stopping: found {self.early_stopping} without validation rows, expected "
+                    "X_val and y_val in fit"
+                )
+            n_threads = threads(self.n_threads)
         fitted = self._unfitted()
-        data = fitted._validate(X, y, sample_weight)
         start = getattr(self, "_start", None)
+        if ranks is not None:
+            ranks.refuse_others(
+                {
+                    "X_val": "None" if X_val is None else "an array",
+                    "state_dict": checksum(start),
+                }
+            )
+        data = fitted._validate(X, y, sample_weight, ranks)
         if start is not None:
             c, d = len(fitted.classes_), data.rows.shape[1]
             expected = (1 if c == 2 else c, d)
@@ -247,10 +270,10 @@ class TorchLinear(LinearClassifier):
             early_stopping=self.early_stopping,
             class_weight=data.class_weight(),
             label_smoothing=self.label_smoothing,
-            validation=None if X_val is None else fitted._validation(X_val, y_val),
+            validation=None if X_val is None else fitted._validation(X_val, y_val, ranks),
             engine=self.engine,
-            threads=threads(self.n_threads),
-            callback=listener(self.verbose, self.callback),
+            threads=n_threads,
+            callback=heard(ranks, listener(self.verbose, self.callback)),
             fit_intercept=bool(self.bias),
         )
         data.set_model(fit)
@@ -262,17 +285,23 @@ class TorchLinear(LinearClassifier):
         self._take_results(fitted)
         return self
 
-    def _validation(self, X: Any, y: Any) -> tuple[Array, Array]:
-        """The validation rows and their labels as class numbers."""
-        X = to_numpy(X, "X_val")
-        X = validate_data(self, X, reset=False, dtype="numeric", ensure_all_finite=False)
-        with np.errstate(invalid="ignore"):
-            # scikit-learn sums X first.
-            assert_all_finite(X, estimator_name=type(self).__name__, input_name="X_val")
-        rows = as_features(X, False)[0]
-        if rows is not X:
-            check_magnitude(self, X, rows, "X_val")
-        return rows, self._class_numbers(y, "y_val")
+    def _validation(self, X: Any, y: Any, ranks: Ranks | None) -> tuple[Array, Array]:
+        """The validation rows of this process, and the labels of those of all as class numbers."""
+        with agreed(ranks):
+            X = to_numpy(X, "X_val")
+            X = validate_data(self, X, reset=False, dtype="numeric", ensure_all_finite=False)
+            with np.errstate(invalid="ignore"):
+                # scikit-learn sums X first.
+                assert_all_finite(X, estimator_name=type(self).__name__, input_name="X_val")
+            rows = as_features(X, False)[0]
+            if rows is not X:
+                check_magnitude(self, X, rows, "X_val")
+            numbers = self._class_numbers(y, "y_val")
+            if ranks is not None and len(numbers) != len(rows):
+                raise ValueError(
+                    f"y_val: found {len(numbers)} labels, expected as many as rows of X_val, {len(rows)}"
+                )
+        return rows, numbers if ranks is None else ranks.gather_numbers(numbers)
 
     def state_dict(self) -> dict[str, Array]:
         """The state dict of a ``torch.nn.Linear``.
