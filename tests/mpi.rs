@@ -408,6 +408,14 @@ fn options_that_several_processes_cannot_use_are_refused_with_one_message() {
 /// Runs flowreg-fit in two processes, in the folder of the data, with these last arguments. `second`
 /// has those of the second process, and after `; cd ` its folder.
 fn two_processes(data: &Data, first: &str, second: &str) -> Output {
+    let x = data.path("train.x.npy").display().to_string();
+    two_processes_with(data, &x, first, second)
+}
+
+/// [`two_processes`] with these features.
+fn two_processes_with(data: &Data, x: &str, first: &str, second: &str) -> Output {
+    let mut arguments = data.arguments("run");
+    arguments[1] = x.to_string();
     let (second, folder) = second.split_once("; cd ").unwrap_or((second, "."));
     let script = format!(
         "if [ \"${{OMPI_COMM_WORLD_RANK:-$PMI_RANK}}\" = 1 ]; then cd {folder}; \
@@ -415,9 +423,7 @@ fn two_processes(data: &Data, first: &str, second: &str) -> Output {
     );
     let mut command = mpirun(2);
     command.current_dir(data.dir.path());
-    run(command
-        .args(["sh", "-c", &script, FIT])
-        .args(data.arguments("run")))
+    run(command.args(["sh", "-c", &script, FIT]).args(arguments))
 }
 
 #[test]
@@ -435,6 +441,19 @@ fn processes_with_other_options_or_labels_are_refused() {
     let weights = "--sample-weight train.weights";
     let in_other = format!("{weights}; cd {}", other.display());
     let output = two_processes(&data, weights, &in_other);
+    assert_refused(&data, &output, 64, "in process 1 than in process 0");
+    // Other features, with the same labels.
+    for (folder, first) in [(data.dir.path(), 1.0), (&other, 2.0)] {
+        let mut x = vec![0.5; 60 * 2000];
+        x[0] = first;
+        std::fs::write(folder.join("train.own.npy"), npy::f32_file(&[60, 2000], &x)).unwrap();
+    }
+    let output = two_processes_with(
+        &data,
+        "train.own.npy",
+        "",
+        &format!("; cd {}", other.display()),
+    );
     assert_refused(&data, &output, 64, "in process 1 than in process 0");
 }
 

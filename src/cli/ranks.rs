@@ -55,19 +55,31 @@ fn join_launched(_: usize) -> Result<Option<&'static dyn Comm>> {
 /// Waits before an error of this process is printed, if another process is likely to print it and to
 /// end all of them: process 0 where all have the same error, or the one that `error` speaks of.
 pub fn let_others_report(error: Option<&Error>) {
-    let rank = number(["OMPI_COMM_WORLD_RANK", "PMI_RANK"]);
-    let seconds = match (error, rank.filter(|_| cfg!(feature = "mpi"))) {
-        (Some(Error::Rank { .. }), _) => 10,
-        (_, None | Some(0)) => 0,
-        // One after the other, if several have it.
-        (_, Some(rank)) => 3 + 2 * rank.min(20) as u64,
+    let rank = number(["OMPI_COMM_WORLD_RANK", "PMI_RANK"]).or_else(|| number(["PMIX_RANK"; 2]));
+    let wait = match (error, rank.filter(|_| cfg!(feature = "mpi"))) {
+        (_, None) => Duration::ZERO,
+        (Some(Error::Rank { .. }), _) => Duration::from_secs(15),
+        (_, Some(0)) => Duration::ZERO,
+        // Process 0 may still write its checkpoint.
+        (Some(Error::Interrupted { .. }), _) => Duration::from_secs(600),
+        // One after the other, if several have it, and all before 15 s.
+        (_, Some(rank)) => Duration::from_millis(3000 + 100 * rank.min(100) as u64),
     };
-    std::thread::sleep(Duration::from_secs(seconds));
+    std::thread::sleep(wait);
 }
 
 /// The number of threads of each process: `requested`, or an even share of the cores.
 pub fn threads(requested: Option<usize>) -> Option<usize> {
     let here = number(["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"]);
+    // As in "2(x3),1": the first is right for even shares.
+    let here = here.or_else(|| {
+        let tasks = std::env::var("SLURM_STEP_TASKS_PER_NODE").ok()?;
+        tasks
+            .split(|c: char| !c.is_ascii_digit())
+            .next()?
+            .parse()
+            .ok()
+    });
     let here = here.filter(|_| launched() > Some(1));
     requested.or_else(|| here.map(|here| (threads::available() / here.max(1)).max(1)))
 }
@@ -82,7 +94,7 @@ pub fn refuse_others(comm: &dyn Comm, work: &str) -> Result<()> {
         Some(rank) => Err(Error::options(
             "processes",
             format!(
-                "other options, labels, weights, instruction set or version of flowreg in process {rank} than in process 0"
+                "other options, features, labels, weights, instruction set or version of flowreg in process {rank} than in process 0"
             ),
             "the same in all of them",
         )),

@@ -11,7 +11,8 @@
 
 use std::time::Duration;
 
-use crate::comm::rows::shard_block;
+use crate::comm::rows::{are_shared, shard_block};
+use crate::comm::shard_slab;
 
 /// Bytes of a number.
 const NUMBER: f64 = 8.0;
@@ -32,7 +33,7 @@ pub struct Shape {
 impl Shape {
     /// Whether processes share the columns of X; if not, they share its rows.
     pub fn shares_columns(self) -> bool {
-        self.rows <= self.features
+        !are_shared(self.rows, self.features)
     }
 
     /// Bytes of the sums for K: n(n + 1)/2 numbers, once.
@@ -56,6 +57,16 @@ impl Shape {
         self.rows.div_ceil(shard_block(self.rows))
     }
 
+    /// Number of slabs of columns, or blocks of rows, that processes share: the largest number of
+    /// processes.
+    pub fn parts(self) -> usize {
+        if self.shares_columns() {
+            self.features.div_ceil(shard_slab(self.features))
+        } else {
+            self.blocks()
+        }
+    }
+
     /// Bytes of the sums for Xᵀ X, with which Newton's steps and those of L-BFGS are preconditioned:
     /// d(d + 1)/2 numbers, once.
     pub fn moments_bytes(self) -> f64 {
@@ -70,12 +81,12 @@ impl Shape {
         NUMBER * (c * d + 1.0 + (3.0 * c + 1.0) * self.blocks() as f64)
     }
 
-    /// The time of a sum of so many bytes.
-    pub fn time(self, bytes: f64, network: Network) -> Duration {
+    /// The time of `sums` sums of so many bytes together.
+    pub fn time(self, sums: usize, bytes: f64, network: Network) -> Duration {
         let p = self.processes as f64;
         let moved = 2.0 * (p - 1.0) / p * bytes / network.bytes_per_second;
         let latency = 2.0 * p.log2().ceil() * network.latency.as_secs_f64();
-        Duration::from_secs_f64(moved + latency)
+        Duration::from_secs_f64(moved + sums as f64 * latency)
     }
 }
 

@@ -106,6 +106,13 @@ pub fn first_other(comm: &dyn Comm, value: u32) -> Option<usize> {
     values.iter().position(|&other| other != values[0])
 }
 
+/// Number of columns of a slab of a distributed X of d columns: the smallest part that ranks share,
+/// and the part whose products are summed in f32. There are at most 64 slabs, while that leaves them
+/// 1024 columns or fewer.
+pub fn shard_slab(d: usize) -> usize {
+    d.div_ceil(64).next_multiple_of(64).min(1024)
+}
+
 /// Refuses ranks whose states differ, though each should have computed the same.
 ///
 /// # Errors

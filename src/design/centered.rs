@@ -19,10 +19,10 @@ use faer::traits::ComplexField;
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-use crate::comm;
 use crate::comm::fixed::{Units, exponent};
 use crate::comm::rows::RowShard;
-use crate::design::rows::{Rows, Shard, norms_of_ranks, shard_slab};
+use crate::comm::{self, shard_slab};
+use crate::design::rows::{Rows, Shard, norms_of_ranks};
 use crate::kernels::{Isa, columns, with_isa};
 use crate::linalg::vec::{Real, axpby, dot, subtract};
 use crate::threads::{Share, Work};

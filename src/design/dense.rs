@@ -18,10 +18,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::comm;
 use crate::comm::fixed::{Fixed, Units, exponent};
 use crate::comm::rows::RowShard;
-use crate::design::rows::{Batch, Rows, Shard, column_norms, norms_of_ranks, shard_slab};
+use crate::comm::{self, shard_slab};
+use crate::design::rows::{Batch, Rows, Shard, column_norms, norms_of_ranks};
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::gemm::{Accum, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};

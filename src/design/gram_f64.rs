@@ -5,9 +5,10 @@ use std::ops::Range;
 use faer::linalg::matmul::matmul;
 use rayon::prelude::*;
 
+use crate::comm::shard_slab;
 use crate::design::gram::Progress;
 use crate::design::gram_products::{Products, Units, column_means, mirror, pass};
-use crate::design::rows::{Rows, Shard, norms_of_ranks, shard_slab};
+use crate::design::rows::{Rows, Shard, norms_of_ranks};
 use crate::error::Result;
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::gemm::{Gemm, lower_triangle};

@@ -11,8 +11,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::comm::fixed::{self, Fixed, exponent};
+use crate::comm::shard_slab;
 use crate::comm::{self, Comm};
-use crate::design::rows::{Rows, Shard, norms_of_ranks, shard_slab};
+use crate::design::rows::{Rows, Shard, norms_of_ranks};
 use crate::error::{Error, Result};
 use crate::kernels::{Isa, pixels, with_isa};
 use crate::linalg::gemm::{Accum, Gemm, Part};

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use crate::comm::fixed::{Fixed, exponent};
 use crate::comm::rows::RowShard;
-use crate::comm::{self, Comm};
+use crate::comm::{self, Comm, shard_slab};
 use crate::error::{Error, Result};
 use crate::linalg::mat::MatRef;
 use crate::threads::{Share, Work};
@@ -54,6 +55,8 @@ pub struct Rows<'a> {
     shard: Option<Shard<'a>>,
     /// The other rows, if other ranks have them.
     row_shard: Option<RowShard<'a>>,
+    /// All rows, if ranks share them and this one can read all.
+    whole: Option<Arc<Rows<'a>>>,
 }
 
 /// The place of a rank's columns among those of X, which all ranks hold together.
@@ -65,13 +68,6 @@ pub struct Shard<'a> {
     pub first: usize,
     /// d: number of columns of all ranks.
     pub features: usize,
-}
-
-/// Number of columns of a slab of a distributed X of d columns: the smallest part that ranks share,
-/// and the part whose products are summed in f32. There are at most 64 slabs, while that leaves them
-/// 1024 columns or fewer.
-pub(crate) fn shard_slab(d: usize) -> usize {
-    d.div_ceil(64).next_multiple_of(64).min(1024)
 }
 
 /// The columns of each of `size` ranks that share d columns: runs of whole slabs.
@@ -176,6 +172,7 @@ impl<'a> Rows<'a> {
             known_usable: false,
             shard: None,
             row_shard: None,
+            whole: None,
         }
     }
 
@@ -210,6 +207,7 @@ impl<'a> Rows<'a> {
             known_usable: false,
             shard: None,
             row_shard: None,
+            whole: None,
         })
     }
 
@@ -242,6 +240,7 @@ impl<'a> Rows<'a> {
         let numbers: Vec<u32> = (own.start as u32..own.end as u32).collect();
         Ok(Rows {
             row_shard: Some(shard),
+            whole: Some(Arc::new(self.clone())),
             ..self.choose(&numbers)
         })
     }
@@ -249,6 +248,16 @@ impl<'a> Rows<'a> {
     /// The place of these rows among those of all ranks; `None` if they are all.
     pub(crate) fn row_shard(&self) -> Option<RowShard<'a>> {
         self.row_shard
+    }
+
+    /// All rows, if ranks share them and this one can read all.
+    pub(super) fn whole(&self) -> Option<&Rows<'a>> {
+        self.whole.as_deref()
+    }
+
+    /// Whether a choice of the rows can be divided anew among the ranks.
+    pub(crate) fn can_leave_out(&self) -> bool {
+        self.row_shard.is_none() || self.whole.is_some()
     }
 
     /// Number of rows of all ranks.

@@ -7,10 +7,11 @@ use rayon::prelude::*;
 
 use crate::comm::Comm;
 use crate::comm::rows::are_shared;
+use crate::comm::shard_slab;
 use crate::design::plan::available_memory;
+use crate::design::rows::Shard;
 pub(crate) use crate::design::rows::position;
 pub use crate::design::rows::{Batch, Rows};
-use crate::design::rows::{Shard, shard_slab};
 use crate::error::{Error, Result};
 use crate::linalg::mat::MatRef;
 use crate::threads::{Share, Work};
@@ -289,16 +290,23 @@ impl<'a> Samples<'a> {
         rows.iter().map(|&i| self.labels[i as usize]).collect()
     }
 
-    /// The rows i for which `keep(i)` is true.
-    pub(crate) fn keep(&self, keep: impl Fn(usize) -> bool) -> Samples<'a> {
+    /// The rows i for which `keep(i)` is true; of rows that ranks share, those of all are divided anew.
+    ///
+    /// # Errors
+    /// As [`Samples::rows_of`].
+    pub(crate) fn keep(&self, keep: impl Fn(usize) -> bool) -> Result<Samples<'a>> {
         let kept: Vec<u32> = (0..self.rows() as u32)
             .filter(|&row| keep(row as usize))
             .collect();
-        Samples {
-            x: self.x.choose(&kept),
+        let x = match (self.x.row_shard(), self.x.whole()) {
+            (Some(shard), Some(whole)) => whole.choose(&kept).rows_of(shard.comm)?,
+            _ => self.x.choose(&kept),
+        };
+        Ok(Samples {
+            x,
             labels: self.labels_of(&kept),
             classes: self.classes,
-        }
+        })
     }
 
     /// A copy of these samples followed by m others. Cost: 4(n + m)d bytes.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::comm::rows::RowShard;
+use crate::comm::{self, Comm};
 use crate::error::{Error, Result};
 use crate::io::files;
 use crate::io::tensors;
@@ -323,20 +324,38 @@ impl Saver {
     /// # Errors
     /// [`Error::Tensors`] and [`Error::Format`] for a file that is damaged, or of another fit
     /// (the first difference is named); [`Error::Io`].
-    pub fn open(&self) -> Result<Option<Saved>> {
+    pub fn open(&self, comm: Option<&dyn Comm>) -> Result<Option<Saved>> {
+        let Some(comm) = comm else {
+            return self.open_alone().map(|(saved, _)| saved);
+        };
+        let (saved, crc32) = comm::agree(comm, self.open_alone())?;
+        if let Some(rank) = comm::first_other(comm, crc32) {
+            return Err(Error::format(
+                &self.checkpoints.path,
+                "content",
+                format!("another checkpoint, or none, in process {rank} than in process 0"),
+                "one file that all processes see: write it to a shared folder",
+            ));
+        }
+        Ok(saved)
+    }
+
+    /// The saved values and the checksum of the file; `None` and 0 without one.
+    fn open_alone(&self) -> Result<(Option<Saved>, u32)> {
         let path = &self.checkpoints.path;
         if !(self.checkpoints.resume && path.exists()) {
-            return Ok(None);
+            return Ok((None, 0));
         }
         let bytes = files::read(path, "open the checkpoint", u64::MAX)?;
         // First, because its error names the setting that differs.
         self.check_fingerprint(&bytes, None)?;
         let (read, _) = tensors::read_all(&bytes).map_err(Error::tensors(path))?;
         let tensors = read.into_iter().map(|tensor| (tensor.name, tensor.numbers));
-        Ok(Some(Saved {
+        let saved = Saved {
             path: path.clone(),
             tensors: tensors.collect(),
-        }))
+        };
+        Ok((Some(saved), crc32fast::hash(&bytes)))
     }
 
     /// Refuse the checkpoint of another fit, before any work. The field `undecided`, whose value is
@@ -427,8 +446,15 @@ impl Saver {
 
     /// Replace the file by the state after `done` epochs or steps.
     pub fn save(&mut self, fields: StateDict, done: usize) -> Result<()> {
-        let fields: BTreeMap<String, Field> = fields.fields.into_iter().collect();
         // Sorted by name, as they are read; all ranks gather what they share.
+        let fields: BTreeMap<String, Field> = fields.fields.into_iter().collect();
+        if !self.writes {
+            for field in fields.values() {
+                drop(field.numbers());
+            }
+            self.last = (done, Instant::now());
+            return Ok(());
+        }
         let tensors: Vec<Tensor> = (fields.iter())
             .map(|(name, field)| Tensor {
                 name: name.clone(),
@@ -436,10 +462,6 @@ impl Saver {
                 numbers: field.numbers(),
             })
             .collect();
-        if !self.writes {
-            self.last = (done, Instant::now());
-            return Ok(());
-        }
         let about = About {
             checkpoint: VERSION,
             fingerprint: self.fingerprint.clone(),
@@ -494,7 +516,11 @@ pub(crate) fn keep(
         };
     };
     if stopped || due {
-        save(saver)?;
+        let saved = save(saver);
+        match ranks {
+            None => saved?,
+            Some(shard) => comm::agree(shard.comm, saved)?,
+        }
     }
     if stopped { saver.stop() } else { Ok(()) }
 }

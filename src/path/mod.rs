@@ -123,8 +123,7 @@ pub fn fit_path<'a, F: Flow>(
     let splits = data.into();
     check(splits, options)?;
     match &options.weighting.samples {
-        // Ranks that share the rows keep those of weight 0, so that the blocks of rows stay the same.
-        Some(weights) if weights.contains(&0.0) && splits.train.x().row_shard().is_none() => {
+        Some(weights) if weights.contains(&0.0) && splits.train.x().can_leave_out() => {
             without_weightless(splits, weights, options, observer)
         }
         _ => fit_splits(splits, options, observer),
@@ -150,8 +149,7 @@ fn fit_splits(splits: Splits, options: &PathOptions, observer: &mut Observer) ->
         };
         let gemm = Gemm::new(backend, threads);
         let checkpoints = options.checkpoints.as_ref();
-        let writes = x.comm().is_none_or(|comm| comm.rank() == 0);
-        let mut log = SolveLog::new(checkpoints, writes, || fingerprint(splits, options))?;
+        let mut log = SolveLog::new(checkpoints, x.comm(), || fingerprint(splits, options))?;
         if let Some(steps) = log.resumed() {
             observer.tell(Event::Resumed { done: steps });
         }
@@ -193,7 +191,7 @@ pub(super) fn without_weightless(
     options: &PathOptions,
     observer: &mut Observer,
 ) -> Result<PathFit> {
-    let train = splits.train.keep(|row| weights[row] > 0.0);
+    let train = splits.train.keep(|row| weights[row] > 0.0)?;
     let kept = weights.iter().copied().filter(|&weight| weight > 0.0);
     let numbers = (0u32..).zip(weights).filter(|&(_, &weight)| weight > 0.0);
     let numbers: Vec<u32> = numbers.map(|(row, _)| row).collect();

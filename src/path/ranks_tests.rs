@@ -108,7 +108,7 @@ proptest! {
     /// Any number of ranks that share the rows gives the same bits, and the optimum of one process.
     #[test]
     fn a_fit_of_shared_rows_has_the_same_bits_on_any_number_of_ranks(
-        n in 1537usize..2500,
+        n in 1700usize..2500,
         d in 2usize..30,
         classes in 2usize..5,
         kind in 0..4,
@@ -161,7 +161,7 @@ proptest! {
             });
         }
         if weighted {
-            options.weighting.samples = Some((0..n).map(|i| (i % 4) as f64).collect());
+            options.weighting.samples = Some((0..n).map(|i| (i % 16) as f64).collect());
         }
         let alone = fit_path(&train, &options, &mut |_| {}).unwrap();
         let mut expected = None;

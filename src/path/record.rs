@@ -3,6 +3,7 @@
 //!
 //! On resume the path is replayed from its beginning; recorded solves are skipped.
 
+use crate::comm::Comm;
 use crate::comm::rows::RowShard;
 use crate::error::{Error, Result};
 use crate::io::checkpoint;
@@ -68,7 +69,7 @@ impl SolveLog {
     /// As [`Saver::open`], and those of `fingerprint`.
     pub fn new(
         checkpoints: Option<&Checkpoints>,
-        writes: bool,
+        comm: Option<&dyn Comm>,
         fingerprint: impl FnOnce() -> Result<Fingerprint>,
     ) -> Result<SolveLog> {
         let mut log = SolveLog {
@@ -83,10 +84,10 @@ impl SolveLog {
             return Ok(log);
         };
         let mut saver = Saver::new(checkpoints.clone(), fingerprint()?, "steps");
-        if !writes {
+        if comm.is_some_and(|comm| comm.rank() > 0) {
             saver = saver.reading_only();
         }
-        if let Some(mut saved) = saver.open()? {
+        if let Some(mut saved) = saver.open(comm)? {
             let mut state = LogState::default();
             saved.put(state.fields())?;
             for row in state.records.chunks_exact(SolveRecord::COLUMNS) {

@@ -180,15 +180,9 @@ fn fit_rows(
     observer: &mut Observer,
 ) -> Result<Fit> {
     let threads = threads::current();
-    // Only its own kernels give each element the same bits in any part of a product.
-    let backend = if splits.train.x().is_shared() {
-        Backend::Own
-    } else {
-        options.backend
-    };
-    let gemm = Gemm::new(backend, threads);
+    let gemm = Gemm::new(backend_of(splits.train, options), threads);
     let mut timings = Timings::default();
-    let mut plan = plan(splits, options)?;
+    let mut plan = splits.train.x().agree(plan(splits, options))?;
     observer.tell(Event::Planned(plan));
     let draw = || match start {
         Some(start) => Ok(start),
@@ -216,7 +210,8 @@ fn fit_rows(
         saver = saver.map(Saver::reading_only);
     }
     if let Some(saver) = &saver {
-        saver.refuse_other(Some("`engine`"))?;
+        let refused = saver.refuse_other(Some("`engine`"));
+        given.train.x().agree(refused)?;
     }
     let k = match plan.engine {
         EngineKind::Primal => None,
@@ -431,6 +426,16 @@ impl Run<'_, '_> {
     }
 }
 
+/// The back end of the products. Only the crate's own kernels give each element the same bits in any part
+/// of a product, which ranks need.
+fn backend_of(train: &Samples, options: &FitOptions) -> Backend {
+    if train.x().is_shared() {
+        Backend::Own
+    } else {
+        options.backend
+    }
+}
+
 /// All inputs on which the bits of the fit depend, by their names on the command line. The number of
 /// threads is not among them. The instruction set is, unless the crate's own kernels compute the
 /// products.
@@ -444,7 +449,7 @@ fn fingerprint(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -
         ("training rows", train),
         ("validation rows", validation),
         ("`engine`", plan.engine.to_string()),
-        ("`backend`", options.backend.to_string()),
+        ("`backend`", backend_of(given.train, options).to_string()),
         ("`init`", format!("{init}, {start:08x}")),
         ("`fit_intercept`", options.fit_intercept.to_string()),
         ("`early_stopping`", number(options.early_stopping)),
@@ -460,7 +465,7 @@ fn fingerprint(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -
         ("`standardize`", options.standardize.to_string()),
     ];
     fingerprint.extend(options.weighting.fingerprint());
-    if options.backend != Backend::Own {
+    if backend_of(given.train, options) != Backend::Own {
         fingerprint.push(("instruction set", Isa::current().to_string()));
     }
     let own = |(name, value): (&str, String)| (name.to_string(), value);

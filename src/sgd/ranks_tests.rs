@@ -75,16 +75,28 @@ proptest! {
         if weighted {
             options.weighting.samples = Some((0..n).map(|i| (i % 3) as f64 + 0.5).collect());
         }
-        let fits = |train: &Samples, val: &Samples| match validated {
-            true => fit((train, val), &options, &mut |_| {}),
-            false => fit(train, &options, &mut |_| {}),
+        let fits = |train: &Samples, val: &Samples, options: &FitOptions| match validated {
+            true => fit((train, val), options, &mut |_| {}),
+            false => fit(train, options, &mut |_| {}),
         };
-        let alone = fits(&train, &val).unwrap();
+        // The largest eigenvalue is an estimate, which rounding of K changes; epochs are compared at one
+        // learning rate.
+        let lr = fits(&train, &val, &options).unwrap().lr;
+        let of_one = on_ranks(1, |comm| {
+            let (train, val) = (train.columns_of(comm).unwrap(), val.columns_of(comm).unwrap());
+            fits(&train, &val, &options).unwrap().lr
+        });
+        prop_assert!((of_one[0] / lr - 1.0).abs() <= 2e-3, "{} {}", of_one[0], lr);
+        let same = FitOptions {
+            sgd: crate::Sgd { lr: of_one[0].into(), ..options.sgd.clone() },
+            ..options.clone()
+        };
+        let alone = fits(&train, &val, &same).unwrap();
         let mut of_one = None;
         for size in [1, 2, 3, 5] {
             let results = on_ranks(size, |comm| {
                 let (train, val) = (train.columns_of(comm).unwrap(), val.columns_of(comm).unwrap());
-                let fit = fits(&train, &val).unwrap();
+                let fit = fits(&train, &val, &options).unwrap();
                 (found(&fit.model, fit.history.iter().map(|epoch| epoch.loss)), fit)
             });
             for (bits, fit) in results {
@@ -348,7 +360,7 @@ fn the_traffic_of_a_fit_is_that_of_its_formula() {
                 values <= large + of_rows + 16 * size,
                 "{values} of {large} and {of_rows}"
             );
-            assert!(calls <= 30, "{calls}");
+            assert!(calls <= 45, "{calls}");
         }
     }
 }

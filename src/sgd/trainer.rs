@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use crate::comm::Comm;
 use crate::comm::rows::RowShard;
 use crate::design::samples::{Samples, Splits};
 use crate::error::{Error, Result};
@@ -45,7 +46,8 @@ pub(crate) struct Trainer<'a, 'o, P> {
     emit_coordinates: bool,
     saver: Option<Saver>,
     observer: &'a mut Observer<'o>,
-    /// The ranks, if they share the rows.
+    /// The ranks, if there are several; and if they share the rows.
+    comm: Option<&'a dyn Comm>,
     ranks: Option<RowShard<'a>>,
 }
 
@@ -96,6 +98,7 @@ impl<'a, 'o, P> Trainer<'a, 'o, P> {
             emit_coordinates: options.emit_coordinates,
             saver,
             observer,
+            comm: splits.train.x().comm(),
             ranks: splits.train.x().row_shard(),
         };
         trainer.emit_coordinates::<E>(&engine.start());
@@ -196,7 +199,7 @@ impl<E: Parameters> Watch<E> for Trainer<'_, '_, E::Point> {
         let Some(saver) = &mut self.saver else {
             return Ok(0);
         };
-        let Some(mut saved) = saver.open()? else {
+        let Some(mut saved) = saver.open(self.comm)? else {
             return Ok(0);
         };
         self.best = self.patience.map(|_| Best::none(engine));

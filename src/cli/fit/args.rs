@@ -251,10 +251,10 @@ pub(super) struct PlanArgs {
     #[arg(long, value_name = "P", value_parser = count())]
     pub(super) processes: usize,
     /// Bandwidth of the network between them, in Gb/s
-    #[arg(long, value_name = "GB/S", default_value_t = 10.0)]
+    #[arg(long, value_name = "Gb/s", default_value_t = 10.0)]
     pub(super) gbits: f64,
     /// Time of an empty message, in microseconds
-    #[arg(long, value_name = "US", default_value_t = 30.0)]
+    #[arg(long, value_name = "µs", default_value_t = 30.0)]
     pub(super) latency_us: f64,
     /// Threads of each process [default: one per core of this machine]
     #[arg(long, value_name = "N")]

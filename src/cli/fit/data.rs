@@ -18,6 +18,8 @@ use std::path::PathBuf;
 /// The splits of a run. A split with two roles is opened once.
 pub(super) struct Data {
     pub(super) source: String,
+    /// That of a dataset's manifest.
+    pub(super) checksum: Option<String>,
     pub(super) class_names: Vec<String>,
     pub(super) transform: Option<Transform>,
     pub(super) numbers: Option<NumberFormat>,
@@ -63,6 +65,7 @@ impl Data {
             val: args.val_split.as_deref().map(&mut place).transpose()?,
             eval: place(eval)?,
             source: manifest.source.clone(),
+            checksum: Some(manifest.crc32.clone()),
             class_names: manifest.class_names.clone(),
             transform: manifest.transform.clone(),
             numbers: manifest.numbers.clone(),
@@ -97,6 +100,7 @@ impl Data {
         let names = parts.iter().map(|part| part.name.to_string());
         Ok(Data {
             source: name.into_owned(),
+            checksum: None,
             class_names: loaded.class_names,
             transform: None,
             numbers: Some(loaded.numbers),

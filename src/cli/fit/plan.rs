@@ -22,11 +22,10 @@ pub(super) fn plan(args: &PlanArgs) -> Result<()> {
     if args.classes < 2 {
         return Err(Error::options("`classes`", args.classes, "2 or more"));
     }
-    if !(args.gbits.is_finite() && args.gbits > 0.0 && args.latency_us.is_finite())
-        || args.latency_us < 0.0
-    {
+    if !(args.gbits > 1e-6 && args.gbits < 1e6 && (0.0..1e9).contains(&args.latency_us)) {
         let found = format!("{} Gb/s, {} µs", args.gbits, args.latency_us);
-        return Err(Error::options("network", found, "numbers above 0"));
+        let expected = "a bandwidth from 1e-6 to 1e6 Gb/s and a latency from 0 to 1e9 µs";
+        return Err(Error::options("network", found, expected));
     }
     let shape = Shape {
         rows: args.rows,
@@ -43,18 +42,27 @@ pub(super) fn plan(args: &PlanArgs) -> Result<()> {
         shape.features as f64,
         shape.outputs as f64,
     );
-    let p = shape.processes as f64;
+    let parts = shape.parts();
+    if parts < args.processes {
+        return Err(Error::options(
+            "number of processes",
+            args.processes,
+            format!("at most {parts}, the parts that can be shared"),
+        ));
+    }
+    // Of the process with the largest share.
+    let p = parts as f64 / parts.div_ceil(args.processes) as f64;
     let pool = threads::pool(args.threads)?;
     let threads = pool.current_num_threads();
     let rate = pool.install(|| flop_per_second(threads));
-    let (share, parts) = if shape.shares_columns() {
+    let (share, each) = if shape.shares_columns() {
         ("columns", d / p)
     } else {
         ("rows", n / p)
     };
     cli::print(format!(
-        "{} x {}, {} classes: {} processes share the {share}, about {:.0} each",
-        args.rows, args.features, args.classes, args.processes, parts
+        "{} x {}, {} classes: {} processes share the {share}, up to {:.0} each",
+        args.rows, args.features, args.classes, args.processes, each
     ));
     cli::print(format!(
         "times: network of {} Gb/s and {} µs; {} threads of this machine, {:.0} GFLOP/s",
@@ -66,8 +74,8 @@ pub(super) fn plan(args: &PlanArgs) -> Result<()> {
     let memory = |what: &str, bytes: f64| {
         cli::print(format!("  {what:34} {:>10}", size(bytes)));
     };
-    let work = |what: &str, flop: f64, bytes: f64| {
-        let network = shape.time(bytes, network).as_secs_f64();
+    let work = |what: &str, flop: f64, (sums, bytes): (usize, f64)| {
+        let network = shape.time(sums, bytes, network).as_secs_f64();
         cli::print(format!(
             "  {what:34} {:>10} FLOP {:>10} s   {:>10} {:>10} s",
             short(flop),
@@ -83,15 +91,19 @@ pub(super) fn plan(args: &PlanArgs) -> Result<()> {
         memory("K, newton and lbfgs", BYTES_OF_MATRIX * n * n);
         memory("W", 4.0 * c * d);
         cli::print("once                                     compute               network");
-        work("K = X Xᵀ", n * n * d / p, shape.gram_bytes());
+        work("K = X Xᵀ", n * n * d / p, (4, shape.gram_bytes()));
         work(
             "Z0 or certificate",
             2.0 * n * d * c / p,
-            shape.logits_bytes(),
+            (3, shape.logits_bytes()),
         );
-        work("W", 2.0 * n * d * c / p, shape.weight_bytes());
+        work("W", 2.0 * n * d * c / p, (1, shape.weight_bytes()));
         cli::print("each epoch or conjugate gradient step");
-        work("product with K, in every process", 2.0 * n * n * c, 0.0);
+        work(
+            "product with K, in every process",
+            2.0 * n * n * c,
+            (0, 0.0),
+        );
     } else {
         memory("logits and gradients, sgd", BYTES_SGD * n * c / p);
         memory("and newton or lbfgs", BYTES_CONVERGED * n * c / p);
@@ -101,13 +113,13 @@ pub(super) fn plan(args: &PlanArgs) -> Result<()> {
         work(
             "XᵀX, newton and lbfgs",
             n * d * d / p,
-            shape.moments_bytes(),
+            (3, shape.moments_bytes()),
         );
         cli::print("each epoch, step of lbfgs or of conjugate gradients");
         work(
             "logits and gradient",
             4.0 * n * d * c / p,
-            shape.gradient_bytes(),
+            (6, shape.gradient_bytes()),
         );
     }
     Ok(())
