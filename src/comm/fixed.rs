@@ -55,7 +55,8 @@ impl Fixed {
     }
 }
 
-/// [`Fixed`] of the elements of a matrix whose bounds are products: 2^(rows[i] + columns[j]).
+/// [`Fixed`] of the elements of a matrix whose bounds are products: 2 to the power of the row's exponent
+/// plus the column's.
 #[derive(Clone, Debug)]
 pub struct Units {
     up: (Vec<f64>, Vec<f64>),

@@ -224,3 +224,44 @@ fn each_slab(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Samples;
+    use crate::comm::tests::on_ranks;
+    use crate::linalg::gemm::Backend;
+
+    /// Rows of few values other than 0, whose norms are far below their bound √d max |x_ik|: the rounding
+    /// of sums over ranks is that of f64.
+    #[test]
+    fn products_of_sparse_rows_on_ranks_are_as_precise_as_f64() {
+        let (n, d) = (12, 20_000);
+        let mut rng = rand_mt::Mt::new(4);
+        let mut x = vec![0.0f32; n * d];
+        for row in x.chunks_exact_mut(d) {
+            for _ in 0..50 {
+                row[rng.next_u32() as usize % d] = 0.14;
+            }
+            row[7] = 0.5;
+        }
+        let labels: Vec<u32> = (0..n as u32).map(|i| i % 2).collect();
+        let samples = Samples::from_labels(&x, d, &labels, 2).unwrap();
+        let gemm = Gemm::new(Backend::Own, 1);
+        let found = on_ranks(3, |comm| {
+            let own = samples.columns_of(comm).unwrap();
+            let k = GramF64::new(own.x(), None, false, gemm, &mut |_| Ok(()));
+            k.unwrap().values
+        });
+        for i in 0..n {
+            for j in 0..n {
+                let products = samples.x().row(i).iter().zip(samples.x().row(j));
+                let exact: f64 = products.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                for k in &found {
+                    let off = (k[i * n + j] - exact).abs();
+                    assert!(off <= 1e-15, "{i} {j} {off}");
+                }
+            }
+        }
+    }
+}
