@@ -878,3 +878,24 @@ fn rows_of_weight_0_have_no_effect() {
         }
     }
 }
+
+/// The objective is at least 0, so that no gap exceeds it, whatever rounding may have done.
+#[test]
+fn a_gap_is_at_most_the_objective() {
+    let mut uniform = uniform(7);
+    let (n, d) = (200, 4);
+    let mut x: Vec<f32> = (0..n * d).map(|_| uniform() - 0.5).collect();
+    x[5] = 9e14;
+    let labels: Vec<u32> = (0..n).map(|i| u32::from(x[i * d] > 0.1)).collect();
+    let samples = Samples::from_labels(&x, d, &labels, 2).unwrap();
+    let options = PathOptions {
+        penalty: Penalty::Value(1e-4),
+        ..PathOptions::default()
+    };
+    let fit = fit_path(&samples, &options, &mut |_| {}).unwrap();
+    let report = fit.report;
+    assert!(
+        report.gap.is_none_or(|gap| gap <= report.objective * 1.001),
+        "{report:?}"
+    );
+}

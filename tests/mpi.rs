@@ -430,7 +430,11 @@ fn two_processes_with(data: &Data, x: &str, first: &str, second: &str) -> Output
 fn processes_with_other_options_or_labels_are_refused() {
     let data = Data::new(true);
     let output = two_processes(&data, "--epochs 5", "--epochs 6");
-    assert_refused(&data, &output, 64, "in process 1 than in process 0");
+    assert_refused(&data, &output, 64, "other options in process 1 than");
+    // The number of threads is no other work.
+    let output = two_processes(&data, "--threads 1 --epochs 2", "--threads 2 --epochs 2");
+    assert!(output.status.success(), "{}", stderr(&output));
+    std::fs::remove_dir_all(data.path("run")).unwrap();
     // The same options, but each process finds another file.
     let other = data.path("train.other");
     std::fs::create_dir(&other).unwrap();
@@ -441,7 +445,7 @@ fn processes_with_other_options_or_labels_are_refused() {
     let weights = "--sample-weight train.weights";
     let in_other = format!("{weights}; cd {}", other.display());
     let output = two_processes(&data, weights, &in_other);
-    assert_refused(&data, &output, 64, "in process 1 than in process 0");
+    assert_refused(&data, &output, 64, "other weights in process 1 than");
     // Other features, with the same labels.
     for (folder, first) in [(data.dir.path(), 1.0), (&other, 2.0)] {
         let mut x = vec![0.5; 60 * 2000];
@@ -454,7 +458,12 @@ fn processes_with_other_options_or_labels_are_refused() {
         "",
         &format!("; cd {}", other.display()),
     );
-    assert_refused(&data, &output, 64, "in process 1 than in process 0");
+    assert_refused(
+        &data,
+        &output,
+        64,
+        "other features or labels in process 1 than",
+    );
 }
 
 #[test]
@@ -462,16 +471,50 @@ fn an_error_of_one_process_ends_all_with_its_message() {
     let data = Data::new(true);
     let output = two_processes(&data, "", "--class-weight nowhere.txt");
     assert_refused(&data, &output, 74, "nowhere.txt");
+    assert!(stderr(&output).contains("(in process 1 of 2, on "));
 }
 
 /// Two processes of a launcher that are one each for the library would write the same output.
 #[test]
 fn the_launcher_of_another_library_is_refused() {
     let data = Data::new(true);
-    let mut command = Command::new(FIT);
-    command.args(data.arguments("run")).env("PMI_SIZE", "2");
-    let output = run(&mut command);
-    assert_refused(&data, &output, 64, "2 processes of the launcher, 1 of");
+    // mpirun of another library, and srun without MPI.
+    for variable in ["PMI_SIZE", "SLURM_STEP_NUM_TASKS"] {
+        let mut command = Command::new(FIT);
+        command.args(data.arguments("run")).env(variable, "2");
+        let output = run(&mut command);
+        assert_refused(&data, &output, 64, "2 processes of the launcher, 1 of");
+        assert!(stderr(&output).contains("srun --mpi=pmix"));
+    }
+}
+
+/// The checkpoint of several processes is not that of a run without mpirun, which says so.
+#[test]
+fn a_checkpoint_of_several_processes_asks_for_mpirun() {
+    let data = Data::new(false);
+    for options in [
+        "--lr 0.0005 --epochs 100000",
+        "--optimizer lbfgs --l2 auto --cv 20",
+    ] {
+        let mut command = mpirun(2);
+        command
+            .arg(FIT)
+            .args(data.arguments("run"))
+            .args(words(options));
+        let mut child = start(command.args(words("--checkpoint-every 1")));
+        assert!(appears(&data.path("run.checkpoint"), &mut child));
+        for process in children(child.id()) {
+            kill(process);
+        }
+        ends(child);
+        let mut alone = Command::new(FIT);
+        alone.args(data.arguments("run")).args(words(options));
+        let output = run(alone.args(words("--checkpoint-every 1 --resume")));
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(65), "{text}");
+        assert!(text.contains("mpirun -n 1"), "{text}");
+        std::fs::remove_file(data.path("run.checkpoint")).unwrap();
+    }
 }
 
 /// The processes of flowreg-fit that a launcher runs.

@@ -223,7 +223,7 @@ fn exit_code<A>(
                     (Error::Interrupted { kept }, Some(signal)) => {
                         (format!("stopped by signal {signal}; {kept}"), 128 + signal)
                     }
-                    _ => (error.to_string(), error.exit_code()),
+                    _ => (error.to_string() + &ranks::place(), error.exit_code()),
                 }
             }),
             Err(_) => return BUG, // The panic hook printed it.
@@ -497,6 +497,11 @@ pub fn forecast(seconds: f64, memory: f64, disk: f64) {
             bytes(memory)
         ));
     }
+}
+
+/// A number with its noun.
+pub fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn duration(seconds: f64) -> String {

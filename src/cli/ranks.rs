@@ -16,11 +16,21 @@ static WORLD: OnceLock<crate::comm::mpi::World> = OnceLock::new();
 
 /// The number of processes of the launcher; `None` without one.
 fn launched() -> Option<usize> {
-    let of_slurm = || {
-        std::env::var_os("PMIX_RANK")?;
-        number(["SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"])
-    };
+    // srun sets the number of its step's tasks even if it starts no MPI.
+    let of_slurm = || number(["SLURM_STEP_NUM_TASKS"; 2]).filter(|&tasks| tasks > 1);
     number(["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"]).or_else(of_slurm)
+}
+
+/// Where this process is, if it is not the first of several: what its errors add.
+pub fn place() -> String {
+    let rank = number(["OMPI_COMM_WORLD_RANK", "PMI_RANK"]).or_else(|| number(["PMIX_RANK"; 2]));
+    match (rank, launched()) {
+        (Some(rank), Some(size)) if cfg!(feature = "mpi") && rank > 0 => {
+            let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            format!(" (in process {rank} of {size}, on {})", host.trim())
+        }
+        _ => String::new(),
+    }
 }
 
 /// The number in the first of these variables that is set.
@@ -84,18 +94,22 @@ pub fn threads(requested: Option<usize>) -> Option<usize> {
     requested.or_else(|| here.map(|here| (threads::available() / here.max(1)).max(1)))
 }
 
-/// Refuses processes that were given other work than the others: `work` describes it.
+/// Refuses processes that were given other work than the others: `work` has its parts by their names.
 ///
 /// # Errors
-/// [`Error::Options`] with the number of the first other process.
-pub fn refuse_others(comm: &dyn Comm, work: &str) -> Result<()> {
-    match comm::first_other(comm, crc32fast::hash(work.as_bytes())) {
+/// [`Error::Options`] with the name of the first part that differs, and the number of a process.
+pub fn refuse_others(comm: &dyn Comm, work: &[(&str, String)]) -> Result<()> {
+    let other = |(name, text): &(&str, String)| {
+        let rank = comm::first_other(comm, crc32fast::hash(text.as_bytes()))?;
+        Some((name.to_string(), rank))
+    };
+    // Every process compares every part.
+    let others: Vec<_> = work.iter().map(other).collect();
+    match others.into_iter().flatten().next() {
         None => Ok(()),
-        Some(rank) => Err(Error::options(
+        Some((name, rank)) => Err(Error::options(
             "processes",
-            format!(
-                "other options, features, labels, weights, instruction set or version of flowreg in process {rank} than in process 0"
-            ),
+            format!("other {name} in process {rank} than in process 0"),
             "the same in all of them",
         )),
     }
@@ -113,7 +127,7 @@ pub fn watch(limit: Duration) {
     world.watch(limit + stagger, move || {
         let seconds = limit.as_secs();
         let found = format!("process {rank}: no answer of another process in {seconds} s");
-        let expected = "all of them at work (one may be stopped, or its machine or network down); start again with --resume";
+        let expected = "all of them at work (one may be stopped, or its machine or network down): start again, with --resume if there is a checkpoint";
         cli::print_error(&format!("--timeout: found {found}, expected {expected}"), NO_ANSWER);
         std::process::exit(NO_ANSWER.into());
     });

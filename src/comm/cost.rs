@@ -67,6 +67,16 @@ impl Shape {
         }
     }
 
+    /// Number of columns or rows of the process that has the most.
+    pub fn largest_share(self) -> usize {
+        let (len, part) = if self.shares_columns() {
+            (self.features, shard_slab(self.features))
+        } else {
+            (self.rows, shard_block(self.rows))
+        };
+        (self.parts().div_ceil(self.processes) * part).min(len)
+    }
+
     /// Bytes of the sums for Xᵀ X, with which Newton's steps and those of L-BFGS are preconditioned:
     /// d(d + 1)/2 numbers, once.
     pub fn moments_bytes(self) -> f64 {

@@ -113,6 +113,13 @@ pub fn shard_slab(d: usize) -> usize {
     d.div_ceil(64).next_multiple_of(64).min(1024)
 }
 
+/// The first entry of the fingerprint of a checkpoint that several ranks wrote. A single process reads its
+/// value where it expects another entry.
+pub(crate) const OF_SEVERAL: (&str, &str) = (
+    "processes",
+    "a fit under mpirun, or with `comm` (to continue it, use `mpirun -n 1` or more)",
+);
+
 /// Refuses ranks whose states differ, though each should have computed the same.
 ///
 /// # Errors

@@ -89,7 +89,7 @@ impl World {
             return Err(Error::options(
                 "MPI",
                 format!("{launched} processes of the launcher, {size} of {library}"),
-                "the launcher (mpirun) of the library that flowreg was built with",
+                "the launcher of the library that flowreg was built with: its mpirun, or srun --mpi=pmix",
             ));
         }
         if threading < Threading::Serialized {

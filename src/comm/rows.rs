@@ -62,7 +62,9 @@ impl<'a> RowShard<'a> {
             return Err(Error::options(
                 "number of processes",
                 comm.size(),
-                format!("at most {blocks}: {n} rows have as many blocks of {block} rows"),
+                format!(
+                    "at most {blocks}, the blocks of {block} rows that {n} rows make (without those of weight 0)"
+                ),
             ));
         }
         let own = comm::share(blocks, comm.rank(), comm.size());

@@ -144,7 +144,10 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (gram, primal) = (self.gram_flop / 1e9, self.primal_flop / 1e9);
         match self.engine {
-            EngineKind::Gram => write!(f, "gram: {gram:.3} GFLOP instead of {primal:.3}"),
+            EngineKind::Gram if gram < primal => {
+                write!(f, "gram: {gram:.3} GFLOP instead of {primal:.3}")
+            }
+            EngineKind::Gram => write!(f, "gram: {gram:.3} GFLOP (primal: {primal:.3})"),
             EngineKind::Primal if self.gram_fits => {
                 write!(f, "primal: {primal:.3} GFLOP (gram: {gram:.3})")
             }

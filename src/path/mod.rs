@@ -239,8 +239,8 @@ pub(super) fn check(splits: Splits, options: &PathOptions) -> Result<()> {
     if is_shared(splits.train) && options.refit_all {
         return Err(Error::options(
             "`refit_all`",
-            "true, with several processes",
-            "false, or one process",
+            "all rows, with several processes",
+            "false, or a run of one process, without mpirun",
         ));
     }
     if splits.validation.is_some_and(is_shared) {
@@ -340,8 +340,11 @@ pub(super) fn fingerprint(splits: Splits, options: &PathOptions) -> Result<Finge
         ("`max_iterations`", options.max_iterations.to_string()),
         ("instruction set", Isa::current().to_string()),
     ];
-    let fingerprint = fingerprint
+    let (name, value) = comm::OF_SEVERAL;
+    let of_several = (splits.train.x().is_shared()).then(|| (name, value.to_string()));
+    let fingerprint = of_several
         .into_iter()
+        .chain(fingerprint)
         .chain(options.weighting.fingerprint());
     Ok(fingerprint
         .map(|(name, value)| (name.to_string(), value))

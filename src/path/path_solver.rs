@@ -150,7 +150,7 @@ pub(super) fn choose_for(x: &Rows, choice: EngineChoice) -> Result<EngineKind> {
         (Some(_), _) => Err(Error::options(
             "`engine`",
             format!("primal for {n} rows of {d} features, with several processes"),
-            "gram and fewer rows than features, or one process",
+            "gram and fewer rows than features, or a run of one process, without mpirun",
         )),
     }
 }

@@ -219,6 +219,9 @@ fn fit_rows(
             let weights = options.weighting.samples.as_deref();
             gram_matrices(splits, weights, gemm, observer)
         }) {
+            Err(Error::Memory { what, found, .. }) if given.train.x().shard().is_some() => {
+                return Err(Error::memory(what, found, NO_MEMORY_FOR_K));
+            }
             // The primal engine needs no K.
             Err(Error::Options { .. } | Error::Memory { .. })
                 if choice_for(options, splits.train)? == EngineChoice::Auto =>
@@ -268,6 +271,10 @@ fn fit_rows(
     }
 }
 
+/// What to do where K, which ranks that share the columns need, does not fit.
+const NO_MEMORY_FOR_K: &str =
+    "more memory, fewer processes on one machine, or a run without mpirun, which needs no K";
+
 /// The engine that [`fit`] will use, and the cost of each engine.
 ///
 /// # Errors
@@ -285,6 +292,9 @@ pub fn plan<'a>(data: impl Into<Splits<'a>>, options: &FitOptions) -> Result<Pla
     let choice = choice_for(options, train)?;
     let plan = Plan::new(shape, options.sgd.epochs, choice, memory);
     match plan {
+        Err(Error::Memory { what, found, .. }) if train.x().shard().is_some() => {
+            Err(Error::memory(what, found, NO_MEMORY_FOR_K))
+        }
         Err(Error::Memory { found, .. }) if options.emit_coordinates => Err(Error::memory(
             "`emit_coordinates`",
             found,
@@ -302,7 +312,7 @@ fn choice_for(options: &FitOptions, train: &Samples) -> Result<EngineChoice> {
             EngineChoice::Gram => Err(Error::options(
                 "`engine`",
                 "gram, with several processes that share the rows",
-                "primal (or auto), without coordinates of the epochs; or one process",
+                "primal (or auto), without coordinates of the epochs; or a run of one process, without mpirun",
             )),
             _ => Ok(EngineChoice::Primal),
         };
@@ -311,7 +321,7 @@ fn choice_for(options: &FitOptions, train: &Samples) -> Result<EngineChoice> {
         (EngineChoice::Primal, Some(_)) => Err(Error::options(
             "`engine`",
             "primal, with several processes",
-            "gram (or auto): processes that share the columns of X have no other; or one process",
+            "gram (or auto): processes that share the columns of X have no other; or a run of one process, without mpirun",
         )),
         (_, Some(_)) => Ok(EngineChoice::Gram),
         (choice, None) => Ok(choice),
@@ -464,6 +474,10 @@ fn fingerprint(given: Splits, options: &FitOptions, plan: Plan, start: &Model) -
         ("`seed`", sgd.seed.to_string()),
         ("`standardize`", options.standardize.to_string()),
     ];
+    if given.train.x().is_shared() {
+        let (name, value) = comm::OF_SEVERAL;
+        fingerprint.insert(0, (name, value.to_string()));
+    }
     fingerprint.extend(options.weighting.fingerprint());
     if backend_of(given.train, options) != Backend::Own {
         fingerprint.push(("instruction set", Isa::current().to_string()));

@@ -143,7 +143,9 @@ impl Certifier<'_> {
             objective: at.loss + penalty,
             loss: at.loss,
             gradient_norm: (gradient * gradient + square_of_bias).sqrt(),
-            gap: (self.l2 > 0.0 && is_settled && gap.is_finite()).then_some(gap),
+            // The minimum of F is not below 0.
+            gap: (self.l2 > 0.0 && is_settled && gap.is_finite())
+                .then_some(gap.min(at.loss + penalty + of_loss + of_shifts)),
             rounding: of_loss + of_shifts,
             smallest_margin: at.smallest_margin - of_margin,
             logits,

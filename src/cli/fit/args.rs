@@ -7,7 +7,7 @@ use crate::{Every, LearningRate, cli};
 use clap::{Parser, Subcommand};
 
 /// Fit a linear softmax or logistic classifier to a prepared dataset.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(
     name = "flowreg-fit",
     version,
@@ -226,7 +226,7 @@ pub(super) struct Args {
     pub(super) converge: ConvergeArgs,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(super) enum Command {
     /// Compare finished runs in one page
     Compare(Compare),
@@ -236,7 +236,7 @@ pub(super) enum Command {
     Plan(PlanArgs),
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct PlanArgs {
     /// Number of training rows
     #[arg(long, value_name = "N", value_parser = count())]
@@ -269,7 +269,7 @@ fn count() -> impl clap::builder::TypedValueParser<Value = usize> {
         .map(|count| count as usize)
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct Compare {
     /// Run directories
     #[arg(value_name = "RUN", required = true, num_args = 2..)]
@@ -282,7 +282,7 @@ pub(super) struct Compare {
     pub(super) force: bool,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct Export {
     /// Run directory, or a model.safetensors file
     #[arg(value_name = "MODEL")]

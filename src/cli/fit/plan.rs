@@ -51,18 +51,19 @@ pub(super) fn plan(args: &PlanArgs) -> Result<()> {
         ));
     }
     // Of the process with the largest share.
-    let p = parts as f64 / parts.div_ceil(args.processes) as f64;
+    let largest = shape.largest_share() as f64;
+    let p = if shape.shares_columns() { d } else { n } / largest;
     let pool = threads::pool(args.threads)?;
     let threads = pool.current_num_threads();
     let rate = pool.install(|| flop_per_second(threads));
-    let (share, each) = if shape.shares_columns() {
-        ("columns", d / p)
+    let share = if shape.shares_columns() {
+        "columns"
     } else {
-        ("rows", n / p)
+        "rows"
     };
     cli::print(format!(
         "{} x {}, {} classes: {} processes share the {share}, up to {:.0} each",
-        args.rows, args.features, args.classes, args.processes, each
+        args.rows, args.features, args.classes, args.processes, largest
     ));
     cli::print(format!(
         "times: network of {} Gb/s and {} µs; {} threads of this machine, {:.0} GFLOP/s",
@@ -122,6 +123,8 @@ pub(super) fn plan(args: &PlanArgs) -> Result<()> {
             (6, shape.gradient_bytes()),
         );
     }
+    cli::print("at the end, by process 0 alone");
+    work("evaluation of the training rows", 2.0 * n * d * c, (0, 0.0));
     Ok(())
 }
 

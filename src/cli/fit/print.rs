@@ -25,7 +25,7 @@ pub(super) fn converge_with_progress(splits: Splits, options: &PathOptions) -> R
     let bar = cli::progress(splits.train.features() as u64, "K");
     let fit = fit_path(splits, options, &mut |progress| match progress {
         Event::Engine(engine) => {
-            let threads = options.threads.unwrap_or_else(threads::available);
+            let threads = threads::current();
             cli::info(format_args!(
                 "  {engine}; {threads} threads, {}",
                 Isa::current()
@@ -104,8 +104,9 @@ pub(super) fn print_processes(comm: &dyn Comm, all: &Samples, own: &Samples, thr
         format!("{} rows", all.rows().div_ceil(comm.size()))
     };
     cli::info(format_args!(
-        "  {} processes of {threads} threads, each with about {share}",
-        comm.size()
+        "  {} of {}, each with about {share}",
+        cli::counted(comm.size(), "process", "processes"),
+        cli::counted(threads, "thread", "threads")
     ));
 }
 
@@ -198,6 +199,12 @@ pub(super) fn print_plan(plan: crate::design::plan::Plan, options: &FitOptions, 
         "  {plan}; {threads} threads, {}",
         Isa::current()
     ));
+    if splits.train.shares_columns() && plan.gram_flop > 2.0 * plan.primal_flop {
+        cli::warn(format!(
+            "processes that share the columns need K, which takes {:.0} times the work of the primal engine: a run without mpirun may be faster",
+            plan.gram_flop / plan.primal_flop
+        ));
+    }
     let (flop, own) = match plan.engine {
         EngineKind::Gram => (plan.gram_flop, plan.gram_bytes as f64),
         EngineKind::Primal => (plan.primal_flop, 0.0),

@@ -98,14 +98,23 @@ pub(super) fn run(args: Args) -> Result<()> {
         data.warn_of_missing_classes(&train, data.eval, &eval);
     }
     if let Some(comm) = comm {
-        ranks::refuse_others(
-            comm,
-            &plan.fingerprint(&args, &data, [Some(&train), val.as_ref()]),
-        )?;
+        let work = plan.fingerprint(&args, &data, [Some(&train), val.as_ref()]);
+        ranks::refuse_others(comm, &work)?;
     }
     let own_train = comm.map(|comm| train.share_of(comm)).transpose()?;
     // Gram coordinates need the columns of the validation rows; all else needs whole rows.
     let columns = own_train.as_ref().is_some_and(Samples::shares_columns);
+    if own_train.is_some() && !columns && (args.save_trajectory || args.save_coordinates) {
+        return Err(Error::Options {
+            option: if args.save_trajectory {
+                "--save-trajectory"
+            } else {
+                "--save-coordinates"
+            },
+            found: "Gram coordinates of rows that processes share".to_string(),
+            expected: "at most as many rows as features, or a run without mpirun".to_string(),
+        });
+    }
     let own_val = match (comm, &val, &plan.how) {
         (Some(comm), Some(val), Optimize::Sgd(_)) if columns => Some(val.columns_of(comm)?),
         _ => None,
@@ -127,7 +136,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     if let Some((sums, bytes)) = ranks::traffic() {
         let megabytes = bytes as f64 / 1e6;
         cli::info(format_args!(
-            "  {sums} sums over the processes, of {megabytes:.1} MB"
+            "  {sums} sums over the processes, of {megabytes:.3} MB"
         ));
     }
     let Some(staging) = staging else {
@@ -380,8 +389,14 @@ impl Plan {
         })
     }
 
-    /// All inputs that processes of one fit must have in common, as text. Cost: arrays are read once.
-    fn fingerprint(&self, args: &Args, data: &Data, samples: [Option<&Samples>; 2]) -> String {
+    /// All inputs that processes of one fit must have in common, by their names. Cost: arrays are read
+    /// once.
+    fn fingerprint(
+        &self,
+        args: &Args,
+        data: &Data,
+        samples: [Option<&Samples>; 2],
+    ) -> Vec<(&'static str, String)> {
         // A manifest has the checksums of its matrices, which were compared when they were opened.
         let of = |samples: &Samples| match &data.checksum {
             Some(checksum) => format!("{checksum} {}", samples.rows()),
@@ -401,8 +416,21 @@ impl Plan {
             Optimize::Sgd(_) => String::new(),
             Optimize::Converge(_) => Isa::current().to_string(),
         };
-        let (version, source) = (env!("CARGO_PKG_VERSION"), &data.source);
-        format!("{version} {isa} {args:?} {source} {samples:?} {weights:?} {start:?}")
+        // The number of threads changes no bit.
+        let options = Args {
+            threads: None,
+            ..args.clone()
+        };
+        let [train, validation] = samples.map(|samples| format!("{samples:?}"));
+        vec![
+            ("version of flowreg", env!("CARGO_PKG_VERSION").to_string()),
+            ("options", format!("{options:?}")),
+            ("instruction set", isa),
+            ("features or labels", format!("{} {train}", data.source)),
+            ("validation rows", validation),
+            ("weights", format!("{weights:?}")),
+            ("initial weights", format!("{start:?}")),
+        ]
     }
 
     /// Leaves the coordinates of every epoch, which become the trajectory, to process 0.
