@@ -63,7 +63,7 @@ impl<'a> RowShard<'a> {
                 "number of processes",
                 comm.size(),
                 format!(
-                    "at most {blocks}, the blocks of {block} rows that {n} rows make (without those of weight 0)"
+                    "at most {blocks}: {n} rows, without those of weight 0, make as many blocks of {block} rows"
                 ),
             ));
         }
