@@ -263,6 +263,9 @@ fn any_number_of_processes_writes_the_same_model_of_flowers102() {
 /// The commands of docs/clusters.md, on the data of the demo.
 #[test]
 fn the_commands_of_the_cluster_page_work() {
+    if !is_open_mpi() {
+        return common::skipped("the commands of docs/clusters.md: Open MPI's mpirun");
+    }
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir().unwrap();
     let demo = run(Command::new(FIT)
@@ -330,12 +333,14 @@ fn a_process_that_does_not_answer_ends_all_after_the_timeout() {
     assert_eq!(output.status.code(), Some(69), "{text}");
 }
 
-/// With these options 1, 2, 3, 4 and 8 processes write the same bytes.
+/// With these options 1, 2, 3, 4 and 8 processes write the same bytes. (Of MPICH, whose processes spin while
+/// they wait, at most 4, which the two cores of a test machine bear.)
 fn assert_same_models(data: &Data, options: &[&str]) {
     for (i, options) in options.iter().enumerate() {
         let words = words(options);
         let of_one = data.fit(1, &format!("of_one{i}"), &words);
-        for processes in [2, 3, 4, 8] {
+        let most = if is_open_mpi() { 8 } else { 4 };
+        for processes in [2, 3, 4, 8].into_iter().filter(|&p| p <= most) {
             let found = data.fit(processes, &format!("run{i}_{processes}"), &words);
             assert!(found == of_one, "{processes} processes, {options}");
         }
@@ -491,6 +496,9 @@ fn the_launcher_of_another_library_is_refused() {
 /// The checkpoint of several processes is not that of a run without mpirun, which says so.
 #[test]
 fn a_checkpoint_of_several_processes_asks_for_mpirun() {
+    if !is_open_mpi() {
+        return common::skipped("kills of processes: children of Open MPI's launcher");
+    }
     let data = Data::new(false);
     for options in [
         "--lr 0.0005 --epochs 100000",

@@ -155,7 +155,11 @@ pub fn end(code: u8) {
     if let Some(world) = WORLD.get() {
         match code {
             0 => world.finish(),
-            _ => world.abort(code),
+            _ => {
+                // MPICH's launcher may drop what a process printed just before.
+                std::thread::sleep(Duration::from_millis(200));
+                world.abort(code)
+            }
         }
     }
 }
