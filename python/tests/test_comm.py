@@ -419,6 +419,11 @@ def test_invalid_inputs_of_one_process_are_refused_by_all(name, estimator):
     ("make", "message"),
     [
         (lambda rank: LogisticRegression(C=1.0 + rank), r"parameters: found .*C=2.0.* in process 1"),
+        (lambda rank: LogisticRegression(C=1.0 + rank * 1e-15), r"parameters: found .* in process 1"),
+        (
+            lambda rank: LogisticRegressionCV(Cs=np.geomspace(1e-3, 1 + rank * 1e-9, 1200)),
+            r"parameters: found .* in process 1",
+        ),
         (lambda rank: [LogisticRegression(), TorchLinear()][rank], "estimator: found TorchLinear in process 1"),
         (lambda rank: LogisticRegression(C=-1), "'C' parameter"),
         (lambda rank: LogisticRegression(solver="saga"), "solver: found 'saga'"),
@@ -435,6 +440,40 @@ def test_other_parameters_are_refused_by_all(make, message):
     for error in found:
         with pytest.raises(ValueError, match=message):
             raise error
+
+
+def test_equal_parameters_of_other_types_are_accepted():
+    X, y = data(3)
+    for first, second in [
+        (LogisticRegression(C=1), LogisticRegression(C=np.float64(1.0))),
+        (
+            LogisticRegression(class_weight={0: 1, 1: 2.0, 2: 3}),
+            LogisticRegression(class_weight={2: 3.0, 1: 2, 0: 1.0}),
+        ),
+        (LogisticRegressionCV(Cs=[0.1, 1]), LogisticRegressionCV(Cs=np.array([0.1, 1.0]))),
+    ]:
+        found = on_ranks(
+            2, lambda comm: [first, second][comm.rank].fit(X[own(comm)], y[own(comm)], comm=comm).coef_
+        )
+        assert np.array_equal(*found)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float64, np.float32])
+def test_a_sum_that_is_narrower_than_64_bits_is_refused(kind):
+    def narrow(values):
+        with np.errstate(all="ignore"):
+            values[:] = values.astype(kind).astype(np.int64)
+
+    with pytest.raises(ValueError, match="in integers of 64 bits"):
+        LogisticRegression().fit(*data(3), comm=Comm(0, 1, narrow))
+
+
+def test_rows_of_takes_counts_only():
+    one = Comm(0, 1, print)
+    with pytest.raises(TypeError):
+        rows_of(one, 2.5)
+    with pytest.raises(ValueError, match="n: found -1"):
+        rows_of(one, -1)
 
 
 def test_labels_and_names_of_one_process_are_refused_by_all():
@@ -488,7 +527,7 @@ def test_groups_that_do_not_fit_are_refused():
     X, y = data(3)
     with pytest.raises(TypeError, match="comm: found int, expected a communicator of mpi4py"):
         LogisticRegression().fit(X, y, comm=1)
-    with pytest.raises(ValueError, match=r"found \[1, 2\] as the sums .* expected \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"found \[1, 2, .* as the sums .* expected \[2, 3, "):
         LogisticRegression().fit(X, y, comm=Comm(1, 2, lambda values: values * 2))
     for rank, size in [(2, 2), (-1, 2), (0, 0), (0.5, 2), ("a", 2)]:
         with pytest.raises(ValueError, match="0 <= rank < size"):

@@ -62,9 +62,7 @@ impl<'a> RowShard<'a> {
             return Err(Error::options(
                 "number of processes",
                 comm.size(),
-                format!(
-                    "at most {blocks}: {n} rows, without those of weight 0, make as many blocks of {block} rows"
-                ),
+                format!("at most {blocks}: {n} rows make as many blocks of {block} rows"),
             ));
         }
         let own = comm::share(blocks, comm.rank(), comm.size());

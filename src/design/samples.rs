@@ -299,7 +299,21 @@ impl<'a> Samples<'a> {
             .filter(|&row| keep(row as usize))
             .collect();
         let x = match (self.x.row_shard(), self.x.whole()) {
-            (Some(shard), Some(whole)) => whole.choose(&kept).rows_of(shard.comm)?,
+            (Some(shard), Some(whole)) => {
+                let divided = whole.choose(&kept).rows_of(shard.comm);
+                divided.map_err(|error| match error {
+                    Error::Options {
+                        option,
+                        found,
+                        expected,
+                    } => Error::Options {
+                        option,
+                        found,
+                        expected: format!("{expected} (rows of weight 0 do not count)"),
+                    },
+                    other => other,
+                })?
+            }
             _ => self.x.choose(&kept),
         };
         Ok(Samples {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import numbers
+import operator
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -105,7 +107,10 @@ def rows_of(comm: Any, n: int) -> slice:
     slice(3, 6, None)
     """
     rank, size = _place(comm)
-    return slice(*share_of_rows(int(n), rank, size))
+    rows = operator.index(n)
+    if rows < 0:
+        raise ValueError(f"n: found {n}, expected a number of rows, 0 or above")
+    return slice(*share_of_rows(rows, rank, size))
 
 
 def _check_place(rank: Any, size: Any) -> None:
@@ -148,14 +153,17 @@ class Ranks:
         self._is_mpi = _is_mpi(comm)
         # After an exception in a sum or in a callback, the other processes are elsewhere.
         self.is_broken = False
-        ones = np.array([1, self.rank + 1], np.int64)
-        self.sum(ones)
-        expected = [self.size, self.size * (self.size + 1) // 2]
-        if ones.tolist() != expected:
+        # Odd, so that neither 32 bits nor a float holds their sum.
+        large = (1 << 60) // self.size | 1
+        values = np.array([1, self.rank + 1, large, -self.rank - 1], np.int64)
+        self.sum(values)
+        ranks = self.size * (self.size + 1) // 2
+        expected = [self.size, ranks, self.size * large, -ranks]
+        if values.tolist() != expected:
             raise ValueError(
-                f"comm: found {ones.tolist()} as the sums of 1 and of rank + 1 over {self.size} "
-                f"processes, expected {expected}: sum must replace the values of its argument by "
-                "those of all processes"
+                f"comm: found {values.tolist()} as the sums of 1, rank + 1, {large} and -rank - 1 over "
+                f"{self.size} processes, expected {expected}: sum must replace the values of its "
+                "argument by those of all processes, in integers of 64 bits"
             )
 
     def sum(self, values: Array) -> None:
@@ -378,8 +386,27 @@ _OWN = {"callback", "n_jobs", "n_threads", "verbose"}
 def described(estimator: Any) -> str:
     """The parameters on which a fit depends, without addresses of objects."""
     given = estimator.get_params(deep=False)
-    text = ", ".join(f"{name}={given[name]!r}" for name in sorted(given) if name not in _OWN)
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", text).replace("\0", "")
+    names = (name for name in sorted(given) if name not in _OWN)
+    return ", ".join(f"{name}={_text(given[name])}" for name in names).replace("\0", "")
+
+
+def _text(value: Any) -> str:
+    """A text that is equal for equal values: all digits of numbers, all values of arrays."""
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value))
+    if isinstance(value, numbers.Real):
+        return repr(float(value))
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return _text(value.item())
+    if isinstance(value, np.ndarray | list | tuple):
+        return f"[{', '.join(map(_text, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(sorted(f'{_text(key)}: {_text(value[key])}' for key in value))}}}"
+    try:
+        text = repr(value)
+    except Exception:
+        text = type(value).__name__
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 def _difference(a: str, b: str) -> tuple[str, str]:
