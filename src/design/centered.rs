@@ -22,7 +22,7 @@ use rayon::prelude::*;
 use crate::comm::fixed::{Units, exponent};
 use crate::comm::rows::RowShard;
 use crate::comm::{self, shard_slab};
-use crate::design::rows::{Rows, Shard, norms_of_ranks};
+use crate::design::rows::{Rows, Shard, weight_norms};
 use crate::kernels::{Isa, columns, with_isa};
 use crate::linalg::vec::{Real, axpby, dot, subtract};
 use crate::threads::{Share, Work};
@@ -230,7 +230,7 @@ impl<'a> Centered<'a> {
     /// [`Centered::norms_of_ranks`].
     fn units<T: Real>(&self, shard: Shard, weight: &[T]) -> Units {
         let (outputs, rows) = (
-            self.weight_norms(shard, weight),
+            weight_norms(shard, weight, self.mean.len()),
             self.norms.iter().flatten(),
         );
         // Two more, for the rounding of norms and products.
@@ -238,29 +238,14 @@ impl<'a> Centered<'a> {
         Units::new(outputs.collect(), rows.map(|norm| exponent(*norm)))
     }
 
-    /// The norms of the weight's rows, over the columns of all ranks.
-    fn weight_norms<T: Real>(&self, shard: Shard, weight: &[T]) -> Vec<f64> {
-        let d = self.mean.len();
-        let slab = shard_slab(shard.features);
-        let squares: Vec<Vec<f64>> = (0..d)
-            .step_by(slab)
-            .map(|first| {
-                let columns = first..(first + slab).min(d);
-                let square = |w: &[T]| -> f64 {
-                    let values = w[columns.clone()].iter();
-                    values.map(|&w| -> f64 { w.into() }).map(|w| w * w).sum()
-                };
-                weight.chunks_exact(d).map(square).collect()
-            })
-            .collect();
-        norms_of_ranks(shard.comm, shard.features.div_ceil(slab), &squares)
-    }
-
     /// The norms of the weight's rows and of the rows of Xc, if ranks share the columns. Their products
     /// bound what the rounding to units moves a logit by, relative to half the machine epsilon of f64.
     pub fn norms_of_ranks(&self, weight: &[f32]) -> Option<(Vec<f64>, &[f64])> {
         let norms = self.norms.as_deref()?;
-        Some((self.weight_norms(self.x.shard()?, weight), norms))
+        Some((
+            weight_norms(self.x.shard()?, weight, self.mean.len()),
+            norms,
+        ))
     }
 
     fn adjoint_in<T: Real + ComplexField>(&self, g: &[T]) -> Vec<f64> {

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use crate::comm::fixed::{Fixed, Units, exponent};
 use crate::comm::rows::RowShard;
 use crate::comm::{self, shard_slab};
-use crate::design::rows::{Batch, Rows, Shard, column_norms, norms_of_ranks};
+use crate::design::rows::{Batch, Rows, Shard, column_norms, weight_norms};
 use crate::kernels::{Isa, with_isa};
 use crate::linalg::gemm::{Accum, Gemm};
 use crate::linalg::mat::{MatMut, MatRef};
@@ -228,21 +228,7 @@ impl<'a> Dense<'a> {
         let (gemm, c, n) = (self.gemm, bias.len(), z.cols());
         let norms = self.norms.take().expect("the columns are shared");
         let slab = shard_slab(shard.features);
-        let slabs = shard.features.div_ceil(slab);
-        let squares: Vec<Vec<f64>> = (0..weight.cols())
-            .step_by(slab)
-            .map(|first| {
-                let columns = first..(first + slab).min(weight.cols());
-                let of_output = |j: usize| {
-                    vec::dot(
-                        &weight.row(j)[columns.clone()],
-                        &weight.row(j)[columns.clone()],
-                    )
-                };
-                (0..c).map(of_output).collect()
-            })
-            .collect();
-        let of_weight = norms_of_ranks(shard.comm, slabs, &squares);
+        let of_weight = weight_norms(shard, weight.as_slice(), weight.cols());
         // Two more, for the rounding of norms and products.
         let of_weight: Vec<i32> = of_weight.iter().map(|w| 2 + exponent(*w)).collect();
         let of_rows: Vec<i32> = (0..n).map(|i| exponent(norms[batch.row(i)])).collect();

@@ -20,8 +20,8 @@
 //! [`Parameters`](crate::sgd::parameters::Parameters) (torch's f32 steps, mini-batches) and
 //! [`Problem`](crate::solver::problem::Problem) (f64, inner products, a preconditioner).
 //!
-//! Several processes may share the columns of X ([`crate::comm`]): [`Rows`](rows::Rows) knows which it
-//! has; K, logits, W and the scale of the features are then those of all columns.
+//! Several processes may share the columns of X, or its rows ([`crate::comm`]): [`Rows`](rows::Rows) has
+//! those of one process; K, W, means and scales are then those of all columns and rows.
 //!
 //! Planned extensions and where they belong:
 //!

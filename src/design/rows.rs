@@ -11,6 +11,7 @@ use crate::comm::rows::RowShard;
 use crate::comm::{self, Comm, shard_slab};
 use crate::error::{Error, Result};
 use crate::linalg::mat::MatRef;
+use crate::linalg::vec::{Real, dot};
 use crate::threads::{Share, Work};
 
 /// The rows that a step uses.
@@ -126,6 +127,20 @@ pub(super) fn column_norms(x: &Rows, shard: RowShard, mean: Option<&[f32]>) -> V
         squares
     });
     squares.into_iter().map(f64::sqrt).collect()
+}
+
+/// The norm of each row of a weight, of which this rank has `d` columns, over the columns of all ranks.
+pub(super) fn weight_norms<T: Real>(shard: Shard, weight: &[T], d: usize) -> Vec<f64> {
+    let slab = shard_slab(shard.features);
+    let squares: Vec<Vec<f64>> = (0..d)
+        .step_by(slab)
+        .map(|first| {
+            let columns = first..(first + slab).min(d);
+            let square = |w: &[T]| dot(&w[columns.clone()], &w[columns.clone()]);
+            weight.chunks_exact(d).map(square).collect()
+        })
+        .collect();
+    norms_of_ranks(shard.comm, shard.features.div_ceil(slab), &squares)
 }
 
 /// The norms of vectors of which ranks have parts, from the squares of the norms of this rank's parts.

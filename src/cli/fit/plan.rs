@@ -1,13 +1,12 @@
 //! `flowreg-fit plan`: what several processes would share, send and compute.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::args::PlanArgs;
 use crate::cli;
 use crate::comm::cost::{Network, Shape};
 use crate::error::{Error, Result};
-use crate::linalg::gemm::{Accum, Backend, Gemm};
-use crate::linalg::mat::{MatMut, MatRef};
+use crate::linalg::gemm::{Backend, Gemm};
 use crate::loss::Loss;
 use crate::threads;
 
@@ -55,7 +54,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<()> {
     let p = if shape.shares_columns() { d } else { n } / largest;
     let pool = threads::pool(args.threads)?;
     let threads = pool.current_num_threads();
-    let rate = pool.install(|| flop_per_second(threads));
+    let rate = pool.install(|| Gemm::new(Backend::Own, threads).rate());
     let share = if shape.shares_columns() {
         "columns"
     } else {
@@ -126,23 +125,6 @@ pub(super) fn plan(args: &PlanArgs) -> Result<()> {
     cli::print("at the end, by process 0 alone");
     work("evaluation of the training rows", 2.0 * n * d * c, (0, 0.0));
     Ok(())
-}
-
-/// The rate of a product in f32, the best of three.
-fn flop_per_second(threads: usize) -> f64 {
-    let (m, n, k) = (256, 2048, 1024);
-    let values = |len: usize| -> Vec<f32> { (0..len).map(|i| (i % 251) as f32 / 251.0).collect() };
-    let (a, b) = (values(m * k), values(n * k));
-    let mut c = vec![0.0; m * n];
-    let gemm = Gemm::new(Backend::Own, threads);
-    let mut best = f64::INFINITY;
-    for _ in 0..3 {
-        let start = Instant::now();
-        let (a, b) = (MatRef::new(&a, m, k), MatRef::new(&b, n, k));
-        gemm.a_bt(1.0, a, b, Accum::Replace, MatMut::new(&mut c, m, n));
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    (2 * m * n * k) as f64 / best
 }
 
 /// A number of bytes, with its unit.
