@@ -260,11 +260,11 @@ fn any_number_of_processes_writes_the_same_model_of_flowers102() {
     }
 }
 
-/// The commands of docs/clusters.md, on the data of the demo.
+/// The commands of docs/guides/clusters.md, on the data of the demo.
 #[test]
 fn the_commands_of_the_cluster_page_work() {
     if !is_open_mpi() {
-        return common::skipped("the commands of docs/clusters.md: Open MPI's mpirun");
+        return common::skipped("the commands of docs/guides/clusters.md: Open MPI's mpirun");
     }
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir().unwrap();
@@ -275,7 +275,7 @@ fn the_commands_of_the_cluster_page_work() {
     std::fs::rename(dir.path().join("demo/dataset"), dir.path().join("flowers")).unwrap();
     let programs = Path::new(FIT).parent().unwrap().display().to_string();
     let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
-    let page = include_str!("../docs/clusters.md");
+    let page = include_str!("../docs/guides/clusters.md");
     let mut blocks = 0;
     for block in page.split("```sh\n").skip(1) {
         blocks += 1;

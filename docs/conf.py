@@ -1,0 +1,39 @@
+"""Settings of Sphinx for the book. docs/check.sh builds it."""
+
+import sys
+from pathlib import Path
+
+import flowreg
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
+
+project = "flowreg"
+author = "the authors of flowreg"
+copyright = "the authors of flowreg; MIT or Apache-2.0"
+release = version = flowreg.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "program_help",
+]
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["deflist", "dollarmath"]
+# Headings down to this level can be linked as page.md#heading.
+myst_heading_anchors = 3
+
+# A reference to a class or function that is not there is a warning, and warnings are errors.
+nitpicky = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+napoleon_google_docstring = False
+
+html_theme = "furo"
+html_title = "flowreg"
+html_static_path = ["_static"]
+html_css_files = ["book.css"]
+html_copy_source = False
+html_show_sphinx = False
