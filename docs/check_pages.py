@@ -27,8 +27,10 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = ("sh", "python")
-# Rust is compiled by rustdoc. A directive of MyST begins with a brace.
+# A directive of MyST begins with a brace.
 SHOWN = ("", "text", "json", "csv", "c", "rust")
+# rustdoc compiles the Rust code of the pages that this file names.
+RUSTDOC = ROOT / "src/lib.rs"
 # Pages whose blocks another test runs.
 RUN_BY = {ROOT / "docs/guides/clusters.md": "tests/mpi.rs"}
 # Blocks of README between these comments are run by .ci/run.
@@ -73,6 +75,10 @@ def read(path: Path) -> Page:
                     block.reason = f"run by {RUN_BY[path]}"
                 page.blocks.append(block)
                 mark = None
+            elif language == "rust" and path.is_relative_to(ROOT):
+                name = f"../{path.relative_to(ROOT)}"
+                if f'include_str!("{name}")' not in RUSTDOC.read_text():
+                    page.fault(line, f"expected {name} in src/lib.rs, which compiles its Rust code")
             elif language not in SHOWN and not language.startswith("{"):
                 known = ", ".join(filter(None, (*RUN, *SHOWN)))
                 page.fault(line, f"a block of `{language}`; expected one of {known}")
@@ -113,7 +119,7 @@ def check_link(page: Page, line: int, target: str) -> None:
             page.fault(line, f"{target}: expected https and the name of a host")
     elif parts.scheme:
         page.fault(line, f"{target}: expected https, or a file")
-    elif ROOT / "docs" not in page.path.parents and parts.path:
+    elif parts.path and not page.path.is_relative_to(ROOT / "docs"):
         if not (page.path.parent / parts.path).exists():
             page.fault(line, f"{target}: no such file")
 
@@ -171,7 +177,7 @@ def check(path: Path) -> Page:
 
 
 def shown(path: Path) -> Path:
-    return path.relative_to(ROOT) if ROOT in path.parents else path
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def main(arguments: list[str]) -> int:

@@ -134,6 +134,13 @@ pub mod threads;
 #[doc(hidden)]
 pub mod torch_rng;
 
+/// The Rust code of the book's pages, which `cargo test --doc` compiles and runs.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../docs/reference/rust.md")]
+    struct Rust;
+}
+
 pub use data::dataset::{Dataset, Split};
 pub use design::plan::{EngineChoice, EngineKind, Plan};
 pub use design::rank_samples::RankSamples;
