@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 import flowreg
+from pygments.lexers.rust import RustLexer
+from sphinx.highlighting import lexers
 
 sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
@@ -31,9 +33,19 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_google_docstring = False
 
+# rustdoc's word for code that is compiled but not run is part of the block's language.
+lexers["rust,no_run"] = RustLexer()
+
 html_theme = "furo"
 html_title = "flowreg"
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
 html_copy_source = False
 html_show_sphinx = False
+
+# In docstrings a name in single backticks is a link where the package has it, and else code.
+default_role = "py:obj"
+# The names of types and parameters that are no links.
+nitpick_ignore_regex = [(r"py:.*", r"(?!flowreg\b).*")]
+python_maximum_signature_line_length = 80
+add_module_names = False

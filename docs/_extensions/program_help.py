@@ -39,7 +39,7 @@ class Entry:
 class Help:
     about: list[str] = field(default_factory=list)
     usage: list[str] = field(default_factory=list)
-    # Entries by heading; those of "Commands" are one line each.
+    # Entries by heading; "Commands" is one of the headings.
     groups: dict[str, list[Entry]] = field(default_factory=dict)
     # What follows the options: paragraphs, or lines of examples.
     after: list[str | list[str]] = field(default_factory=list)
@@ -53,7 +53,7 @@ def parse(program: str, text: str) -> Help:
 
     found = Help()
     entries: list[Entry] | None = None
-    # Behind the last group nothing is indented as an entry is.
+    # Behind the last group there are paragraphs, and indented examples.
     is_after = False
     is_new_paragraph = True
     for line in text.rstrip().split("\n"):
@@ -68,35 +68,24 @@ def parse(program: str, text: str) -> Help:
         elif not found.usage:
             add(found.about, words, is_new_paragraph)
             is_new_paragraph = False
-        elif indent == 0 and re.fullmatch(r"[A-Z][A-Za-z ]*:", words) and words != "Examples:":
-            if is_after:
-                raise wrong(line)
+        elif indent == 0 and words.endswith(":") and words != "Examples:" and not is_after:
             entries = found.groups.setdefault(words[:-1], [])
-        elif indent == 0 or is_after:
-            if indent > 0 and (not found.after or is_new_paragraph):
-                raise wrong(line)
+        elif indent == 0:
             is_after = True
-            if indent > 0:
-                if isinstance(found.after[-1], str):
-                    found.after.append([])
-                found.after[-1].append(words)
-            else:
-                add(found.after, words, is_new_paragraph)
+            add(found.after, words, is_new_paragraph)
             is_new_paragraph = False
+        elif is_after:
+            if isinstance(found.after[-1], str):
+                found.after.append([])
+            found.after[-1].append(words)
         elif entries is None:
             raise wrong(line)
-        elif "Commands" in found.groups and len(found.groups) == 1:
-            name, _, about = words.partition("  ")
-            if indent == 2 and about:
-                entries.append(Entry(name, [about.strip()]))
-            elif indent > 2 and entries:
-                entries[-1].paragraphs[-1] += f" {words}"
-            else:
-                raise wrong(line)
-        elif indent in (2, 6) and re.match(r"-|<|\[", words):
-            entries.append(Entry(words))
-            is_new_paragraph = True
-        elif indent >= 10 and entries:
+        elif indent in (2, 6) and re.match(r"-|<|\[|[a-z0-9]+  ", words):
+            # A short description is in the same line.
+            usage, *rest = re.split(r"  +", words, maxsplit=1)
+            entries.append(Entry(usage, rest))
+            is_new_paragraph = not rest
+        elif indent > 6 and entries:
             add(entries[-1].paragraphs, words, is_new_paragraph or words.startswith("- "))
             is_new_paragraph = False
         else:
@@ -133,16 +122,15 @@ def help_of(program: str) -> Help:
 
 
 def parts(paragraphs: list[str]) -> list[str]:
-    """The paragraphs, with the default and the possible values in sentences of their own."""
+    """The paragraphs; an example, the default and the possible values are in some of their own."""
     result = []
     for text in paragraphs:
-        found = re.fullmatch(r"(.*?) ?\[(default|possible values): (.*)\]", text)
-        if found is None:
-            result.append(text)
-            continue
-        if found[1]:
-            result.append(found[1])
-        result.append(f"{found[2].capitalize()}: {found[3]}")
+        behind = []
+        while found := re.fullmatch(r"(.*?) ?\[(default|possible values): ([^]]*)\]", text):
+            text = found[1]
+            behind.insert(0, f"{found[2].capitalize()}: {found[3]}")
+        text, separator, example = text.partition("Example: ")
+        result += filter(None, (text.strip(), separator + example, *behind))
     return result
 
 
@@ -155,36 +143,43 @@ class ProgramHelp(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         program = self.arguments[0]
         found = help_of(program)
-        result = self.front(found)
+        result = self.front(program, found)
         examples = self.section("Examples")
-        examples += self.back(found)
+        examples += self.back(program, found)
         result.append(examples)
         result += self.sections(program, found)
-        if "Commands" in found.groups:
-            for command in found.groups["Commands"]:
+        for command in found.groups.get("Commands", []):
+            # clap's own command prints what --help prints.
+            if command.usage != "help":
                 result.append(self.command(found, f"{program} {command.usage}"))
         return result
 
     def command(self, parent: Help, program: str) -> nodes.Node:
         found = help_of(program)
         section = self.section(program)
-        section += self.front(found)
+        section += self.front(program, found)
         # Options that the program has for all commands are listed once.
         common = [entry for group in parent.groups.values() for entry in group]
         groups = {
-            name: [entry for entry in entries if entry not in common]
+            name: [
+                entry
+                for entry in entries
+                if entry not in common and not entry.usage.startswith("-h")
+            ]
             for name, entries in found.groups.items()
         }
         for name, entries in groups.items():
             if entries:
                 section += [nodes.rubric(name, name), self.entries(program, entries)]
-        section += self.back(found)
+        section += self.back(program, found)
         return section
 
-    def front(self, found: Help) -> list[nodes.Node]:
+    def front(self, program: str, found: Help) -> list[nodes.Node]:
         usage = "\n".join(found.usage)
+        # clap removes the full stop of a single sentence.
+        about = [text if text.endswith(".") else f"{text}." for text in found.about]
         return [
-            *(nodes.paragraph("", "", *self.inline(text)) for text in found.about),
+            *(nodes.paragraph("", "", *self.inline(program, text)) for text in about),
             nodes.literal_block(usage, usage, language="text"),
         ]
 
@@ -201,7 +196,7 @@ class ProgramHelp(SphinxDirective):
         section = nodes.section("", nodes.title(title, title))
         section["ids"].append(nodes.make_id(title))
         section["names"].append(nodes.fully_normalize_name(title))
-        self.state.document.note_explicit_target(section)
+        self.state.document.note_implicit_target(section, section)
         return section
 
     def entries(self, program: str, entries: list[Entry]) -> nodes.Node:
@@ -213,6 +208,7 @@ class ProgramHelp(SphinxDirective):
             if names:
                 identifier = nodes.make_id(f"{program}-{names[0].removeprefix('--')}")
                 term["ids"].append(identifier)
+                term += nodes.reference("", "¶", refid=identifier, classes=["headerlink"])
                 standard = self.env.domains.standard_domain
                 for name in names:
                     standard.add_program_option(
@@ -220,27 +216,48 @@ class ProgramHelp(SphinxDirective):
                     )
             body = nodes.definition()
             for text in parts(entry.paragraphs):
-                body += nodes.paragraph("", "", *self.inline(text))
+                if text.startswith("Example: "):
+                    command = text.removeprefix("Example: ")
+                    body += nodes.literal_block(command, command, language="sh")
+                else:
+                    body += nodes.paragraph("", "", *self.inline(program, text))
             result += nodes.definition_list_item("", term, body)
         return result
 
-    def back(self, found: Help) -> list[nodes.Node]:
+    def back(self, program: str, found: Help) -> list[nodes.Node]:
         result: list[nodes.Node] = []
         for part in found.after:
             if isinstance(part, list):
                 text = "\n".join(part)
                 result.append(nodes.literal_block(text, text, language="sh"))
             elif part != "Examples:":
-                result.append(nodes.paragraph("", "", *self.inline(part)))
+                result.append(nodes.paragraph("", "", *self.inline(program, part)))
         return result
 
-    def inline(self, text: str) -> list[nodes.Node]:
-        """Text whose options and file names are code."""
-        return [
-            nodes.literal(part, part) if CODE.fullmatch(part) else nodes.Text(part)
-            for part in re.split(f"({CODE.pattern})", text)
-            if part
-        ]
+    def inline(self, program: str, text: str) -> list[nodes.Node]:
+        """Text whose options and file names are code, and whose options of the program are links."""
+        result: list[nodes.Node] = []
+        known = {
+            name
+            for entries in help_of(program).groups.values()
+            for entry in entries
+            for name in OPTION.findall(entry.usage)
+        }
+        for part in re.split(f"({CODE.pattern})", text):
+            if CODE.fullmatch(part) is None:
+                result.append(nodes.Text(part))
+                continue
+            code = nodes.literal(part, part)
+            if part in known:
+                link = addnodes.pending_xref(
+                    "", code, refdomain="std", reftype="option", reftarget=part, refwarn=True
+                )
+                link["refdoc"] = self.env.docname
+                link["std:program"] = program.replace(" ", "-")
+                result.append(link)
+            else:
+                result.append(code)
+        return result
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
