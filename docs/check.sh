@@ -32,6 +32,6 @@ export PATH="$out/book/bin:$PATH"
 
 rm -rf docs/_build
 sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
-python docs/test_check_pages.py
+python -m unittest discover -s docs
 mapfile -t pages < <(find docs -name '*.md' -not -path 'docs/_build/*' | sort)
 python docs/check_pages.py README.md "${pages[@]}"
