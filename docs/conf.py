@@ -32,9 +32,15 @@ nitpicky = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_google_docstring = False
+napoleon_use_rtype = False
+# As a list, like parameters, instead of an entry for each.
+napoleon_custom_sections = [("Attributes", "params_style")]
 
 # rustdoc's word for code that is compiled but not run is part of the block's language.
 lexers["rust,no_run"] = RustLexer()
+
+# Quotation marks are those of the source, as in 'newton'.
+smartquotes = False
 
 html_theme = "furo"
 html_title = "flowreg"
