@@ -22,7 +22,6 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 
-myst_enable_extensions = ["deflist", "dollarmath"]
 # Headings down to this level can be linked as page.md#heading.
 myst_heading_anchors = 3
 
