@@ -51,8 +51,9 @@ saved in RUN.checkpoint only with --checkpoint-every or --resume; a finished run
 
 Exit codes: 0 done, 64 wrong usage, 65 bad input data, 69 another process of mpirun does not
 answer (--timeout), 70 the loss is not finite (or a bug), 71 no memory (for K, or a file), 73 the
-output exists or another process is writing it, 74 a file could not be read or written, 75 a file changed while it was in use,
-130 and 143 stopped by Ctrl-C or SIGTERM (a second one stops at once).
+output exists or another process is writing it, 74 a file could not be read or written, 75 a
+file changed while it was in use, 130 and 143 stopped by Ctrl-C or SIGTERM (a second one stops
+at once).
 
 FLOWREG_ISA forces an instruction set: avx512, avx2+fma, neon or portable."
 )]

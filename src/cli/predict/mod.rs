@@ -63,9 +63,9 @@ is incomplete (a damaged .gz), one row of NaN stands for all missing rows, and t
 0, also with --skip-bad.
 
 Exit codes: 0 done, 64 wrong usage, 65 bad input data (the other inputs are predicted), 70 a bug,
-71 no memory, 73 the output exists or another process is writing it,
-74 a file could not be read or written, 75 a file changed while it was in use, 130 and 143
-stopped by Ctrl-C or SIGTERM (a second one stops at once)."
+71 no memory, 73 the output exists or another process is writing it, 74 a file could not be
+read or written, 75 a file changed while it was in use, 130 and 143 stopped by Ctrl-C or
+SIGTERM (a second one stops at once)."
 )]
 pub struct Args {
     /// Run directory, or a model.safetensors file
