@@ -134,9 +134,11 @@ pub mod threads;
 #[doc(hidden)]
 pub mod torch_rng;
 
-/// The Rust code of the book's pages, which `cargo test --doc` compiles and runs.
+/// The Rust code of README and of the book's pages, which `cargo test --doc` compiles and runs.
 #[cfg(doctest)]
 mod book {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
     #[doc = include_str!("../docs/reference/rust.md")]
     struct Rust;
 }
