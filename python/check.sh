@@ -3,7 +3,7 @@
 # Needs cargo, a C compiler, Python 3.10 or later (PYTHON, or python3) with venv, which is installed
 # where apt can do it, and the registries of crates and of Python packages. The tests of processes of MPI
 # need mpirun, and are skipped without it. With SDIST=1 the source
-# distribution is built and installed, too.
+# distribution is installed, too.
 set -euo pipefail
 cd "$(dirname "$0")"
 python="${PYTHON:-python3}"
@@ -23,10 +23,12 @@ cargo fmt --check
 cargo clippy --locked -- -D warnings
 cargo clippy --locked --no-default-features -- -D warnings
 "$python" -m venv "$out/tools"
-"$out/tools/bin/pip" install -q 'maturin>=1.16,<2'
+"$out/tools/bin/pip" install -q 'maturin>=1.16,<2' twine
 # The profile dev is optimised, and builds sooner than release.
 "$out/tools/bin/maturin" build --locked --profile dev --out "$out/wheels" --interpreter "$out/tools/bin/python"
 wheels=("$out"/wheels/*.whl)
+"$out/tools/bin/maturin" sdist --out "$out/sdist"
+"$out/tools/bin/twine" check --strict "${wheels[0]}" "$out"/sdist/*.tar.gz
 
 "$python" -m venv "$out/fresh"
 "$out/fresh/bin/pip" install -q "${wheels[0]}[test]" mpi4py
@@ -36,7 +38,6 @@ wheels=("$out"/wheels/*.whl)
 "$out/fresh/bin/python" -m pytest -q -rs
 
 if [ -n "${SDIST:-}" ]; then
-  "$out/tools/bin/maturin" sdist --out "$out/sdist"
   "$python" -m venv "$out/source"
   "$out/source/bin/pip" install -q "$out"/sdist/*.tar.gz
   (cd "$out" && source/bin/python -c 'import flowreg; print(flowreg.__version__, "from source")')

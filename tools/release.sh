@@ -2,12 +2,13 @@
 # The checks before a release that take too long for `.ci/run`: the benchmarks are built, every fuzz
 # target runs for a minute, the kernels' tests run under AddressSanitizer (x86-64 Linux), the Python
 # package is built from its source distribution and the crate from its package. `.ci/run` tests several
-# processes with Open MPI; here they run with MPICH. Needs what `.ci/run` needs, cargo-fuzz included.
-# About 30 minutes on two cores after `.ci/run`.
+# processes with Open MPI; here they run with MPICH. Needs what `.ci/run` needs; installs cargo-fuzz where it
+# is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cargo bench --locked --no-run
+command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
 tools/fuzz.sh 60
 if [ "$(uname -sm)" = "Linux x86_64" ]; then tools/sanitize.sh; fi
 if ! command -v mpirun.mpich >/dev/null || ! command -v mpicc.mpich >/dev/null; then
@@ -15,5 +16,5 @@ if ! command -v mpirun.mpich >/dev/null || ! command -v mpicc.mpich >/dev/null; 
 fi
 MPICC=mpicc.mpich CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/mpich" FLOWREG_MPIRUN=mpirun.mpich \
   cargo test --locked --features mpi --test mpi
-SDIST=1 CARGO_TARGET_DIR="$PWD/capi/target" python/check.sh
+SDIST=1 CARGO_TARGET_DIR="$PWD/target" python/check.sh
 cargo publish --locked --dry-run

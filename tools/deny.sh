@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Licences, sources and version requirements of all dependencies of flowreg, of capi/ and of python/, by
+# deny.toml. Installs cargo-deny where it is missing, without optimisation: it checks for seconds.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+version=0.20.2
+if [ "$(cargo deny --version 2>/dev/null)" != "cargo-deny $version" ]; then
+  CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+    cargo install --locked --force cargo-deny --version "$version"
+fi
+for manifest in Cargo.toml capi/Cargo.toml python/Cargo.toml; do
+  printf '%s: ' "$manifest"
+  cargo deny --locked --manifest-path "$manifest" --config deny.toml check bans licenses sources
+done
