@@ -194,6 +194,34 @@ fn an_infinite_c_is_no_penalty() {
     assert_eq!(found.l2, 0.0);
 }
 
+/// The default tolerance of folds gives the scores of exact folds, also of weak penalties on wide data,
+/// whose gradient at the start of a solve is small already.
+#[test]
+fn default_folds_score_as_exact_folds_do() {
+    for seed in 0..4 {
+        let problem = Problem::random(90, 400, 6, 20 + seed);
+        let samples = problem.samples();
+        let [default, exact] = [PathOptions::default().fold_tolerance, 1e-9].map(|tolerance| {
+            let path = PathOptions {
+                fold_tolerance: tolerance,
+                tolerance: 1e-9,
+                folds: stratified(3),
+                ..options(Penalty::List((0..7).map(|k| 10f64.powi(-k)).collect()))
+            };
+            fit(&samples, &path).path
+        });
+        for (default, exact) in default.iter().zip(&exact) {
+            let (found, expected) = (default.val_loss.unwrap(), exact.val_loss.unwrap());
+            let off = (found / expected - 1.0).abs();
+            assert!(
+                off < 2e-3,
+                "seed {seed}, l2 {}: {found}, {expected}",
+                exact.l2
+            );
+        }
+    }
+}
+
 /// The models of folds are as precise as `fold_tolerance` asks.
 #[test]
 fn folds_are_solved_to_their_own_tolerance() {

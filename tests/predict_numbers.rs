@@ -385,6 +385,62 @@ fn options_without_effect_are_refused_and_unlabelled_rows_counted() {
     });
 }
 
+/// The labels of a dataset are numbers of classes. They score a model whose classes have names, unless a
+/// number is one of these names.
+#[test]
+fn numbers_are_classes_where_no_class_has_a_number_as_its_name() {
+    let world = folder();
+    write(
+        &world,
+        "x.npy",
+        npy::f32_file(&[4, 1], &[1.0, -1.0, 2.0, 3.0]),
+    );
+    let letters = "cabc"
+        .chars()
+        .flat_map(|letter| u32::from(letter).to_le_bytes());
+    write(
+        &world,
+        "named.npy",
+        array("<U1", false, [4, 1], letters.collect()),
+    );
+    let numbers = |labels: [i64; 4]| {
+        let bytes = labels
+            .iter()
+            .flat_map(|label| label.to_le_bytes())
+            .collect();
+        array("<i8", false, [4, 1], bytes)
+    };
+    write(&world, "y.npy", numbers([2, 0, 1, 2]));
+    write(&world, "beyond.npy", numbers([2, 0, 1, 3]));
+    let score = |y: &str| {
+        let output = world.run(PREDICT, &["m", "x.npy", "--y", y, "--json"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        serde_json::from_str::<Value>(text.lines().last().unwrap()).unwrap()["evaluation"].clone()
+    };
+    model(1, &["a", "b", "c"], None)
+        .save(world.path("m"))
+        .unwrap();
+    let named = score("named.npy");
+    assert_eq!(named["rows"], 4);
+    assert_eq!(score("y.npy"), named);
+    let beyond = score("beyond.npy");
+    assert_eq!(
+        (&beyond["rows"], &beyond["rows_of_unknown_labels"]),
+        (&3.into(), &1.into())
+    );
+    // Here 2 is the name of class 0.
+    model(1, &["2", "b", "c"], None)
+        .save(world.path("n"))
+        .unwrap();
+    let output = world.run(PREDICT, &["n", "x.npy", "--y", "y.npy", "--json"]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("no class of the model: 2 (0, 1)"),
+        "{stderr}"
+    );
+}
+
 /// Every input has a row of --npy, in order. An unreadable input is named, and its row is NaN.
 #[test]
 fn unreadable_rows_are_nan_and_named() {

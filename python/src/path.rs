@@ -17,7 +17,7 @@ use crate::progress::run_on_ranks;
 /// rank's rows of X; everything else is of all rows and the same on all ranks.
 #[pyfunction]
 #[pyo3(signature = (
-    x, labels, classes, *, penalty, values, solver="newton", tolerance=1e-5, fold_tolerance=1e-3,
+    x, labels, classes, *, penalty, values, solver="newton", tolerance=1e-5, fold_tolerance=1e-5,
     max_iterations=1000, fit_intercept=true, sample_weight=None, class_weight=None, start=None, folds=None,
     validation=None, held_out=false, models=false, engine="auto", threads=None, callback=None,
     comm=None

@@ -226,6 +226,14 @@ enum Values {
 
 #[cfg(feature = "cli")]
 impl Labels {
+    /// The labels, if all are whole numbers.
+    pub fn numbers(&self) -> Option<&[i64]> {
+        match &self.values {
+            Values::Numbers(numbers) => Some(numbers),
+            Values::Names(..) => None,
+        }
+    }
+
     /// Each label as text.
     pub fn texts(&self) -> Box<dyn Iterator<Item = Cow<'_, str>> + '_> {
         match &self.values {

@@ -36,9 +36,9 @@ pub struct PathOptions {
     pub standardize: Standardize,
     /// `converged` means: |∇F| <= tolerance · |∇F(W = 0, b = 0)|, and gap <= 100 · tolerance · F.
     pub tolerance: f64,
-    /// The tolerance of the solves of folds, unless [`PathOptions::tolerance`] is larger. The
-    /// default of 1e-3 is enough for scores, which differ between folds by far more; models of folds
-    /// ([`Emit::models`]) may need less. The fit on all rows does not depend on it but for the choice.
+    /// The tolerance of the solves of folds, unless [`PathOptions::tolerance`] is larger. Scores of
+    /// neighbouring penalties are compared on the same folds, so folds need nearly the tolerance of the
+    /// model: at 1e-3 the weakest penalties of wide data are chosen wrongly.
     pub fold_tolerance: f64,
     /// Largest number of steps for one penalty.
     pub max_iterations: usize,
@@ -68,7 +68,7 @@ impl Default for PathOptions {
             weighting: SampleWeights::default(),
             standardize: Standardize::None,
             tolerance: 1e-5,
-            fold_tolerance: 1e-3,
+            fold_tolerance: 1e-5,
             max_iterations: 1000,
             engine: EngineChoice::Auto,
             backend: Backend::default(),

@@ -95,8 +95,8 @@ class LogisticRegressionCV(LinearClassifier):
         False leaves out `coefs_paths_`, and the time and memory that it takes.
     fold_tol : float or None, default=None
         `tol` of the fits of folds; a larger `tol` takes its place. None is `tol` without `refit`,
-        when the folds' models are the result. With `refit` it is 1e-3: folds then give scores,
-        which differ between folds by far more, and `coefs_paths_` is as precise as that.
+        when the folds' models are the result. With `refit` it is 1e-5: folds then give scores,
+        which need not be as precise as a model of a smaller `tol`.
 
     Attributes
     ----------
@@ -269,7 +269,7 @@ class LogisticRegressionCV(LinearClassifier):
             run = Folds(data, fitted.Cs_, folds, measure, 1, keep_coefs, is_own)
         fold_tol = self.fold_tol
         if fold_tol is None:
-            fold_tol = 1e-3 if self.refit else self.tol
+            fold_tol = 1e-5 if self.refit else self.tol
         run.fit({**options, "fold_tolerance": as_tolerance(fold_tol)})
         if ranks is not None:
             run.scores = ranks.of_first(run.scores)

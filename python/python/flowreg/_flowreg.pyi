@@ -43,7 +43,7 @@ def fit_path(
     values: Sequence[float],
     solver: str = "newton",
     tolerance: float = 1e-5,
-    fold_tolerance: float = 1e-3,
+    fold_tolerance: float = 1e-5,
     max_iterations: int = 1000,
     fit_intercept: bool = True,
     sample_weight: _F64 | None = None,

@@ -273,7 +273,8 @@ def load(
     class_names : bool, default=True
         Of a run: whether `classes_` has the names of the classes, sorted; as integers or booleans
         if each name is what `str` makes of one. False: the numbers from 0 that the labels of
-        datasets (``DATASET/test.y.npy``) are.
+        datasets (``DATASET/test.y.npy``) are. Rows of `coef_` are in the order of `classes_`; those of
+        ``model.safetensors`` are in the order of the dataset, which False keeps.
 
     Returns
     -------

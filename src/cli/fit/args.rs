@@ -196,8 +196,8 @@ pub(super) struct Args {
     /// --checkpoint-every or --resume
     #[arg(long, help_heading = "Optimization")]
     pub(super) save_trajectory: bool,
-    /// Write the model's Gram coordinates to coordinates.npy (4nc bytes), from which
-    /// flowreg-predict --explain computes the contributions of training rows; uses the gram engine
+    /// Write the Gram coordinates of a model of --optimizer sgd to coordinates.npy (4nc bytes), from
+    /// which flowreg-predict --explain computes the contributions of training rows; uses the gram engine
     #[arg(long, help_heading = "Optimization")]
     pub(super) save_coordinates: bool,
     /// Momentum [default: 0]

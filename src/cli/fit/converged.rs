@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::cli::{info, signals};
+use crate::cli::{counted, info, signals};
 use crate::design::plan::{EngineChoice, EngineKind};
 use crate::design::samples::Splits;
 use crate::design::scaler::Standardize;
@@ -231,10 +231,10 @@ pub fn print_entry(entry: &PathEntry) {
         line += &format!("  accuracy {accuracy:.4}");
     }
     let report = entry.report;
-    let (objective, iterations) = (report.objective, report.iterations);
-    let status = status_text(report.status);
+    let steps = counted(report.iterations, "step", "steps");
+    let (objective, status) = (report.objective, status_text(report.status));
     info(format_args!(
-        "{line}  objective {objective:.6}, {iterations} steps, {status}"
+        "{line}  objective {objective:.6}, {steps}, {status}"
     ));
 }
 
@@ -251,8 +251,12 @@ pub fn print_converged(fit: &PathFit, options: &PathOptions) {
         objective => format!("{objective:.8}"),
     };
     info(format_args!(
-        "l2 {:.4e}: objective {objective}{gap}; gradient norm {:.1e}, {:.1e} at W = 0; {} steps, {:.3} s",
-        fit.l2, report.gradient_norm, report.initial_gradient_norm, report.iterations, fit.seconds
+        "l2 {:.4e}: objective {objective}{gap}; gradient norm {:.1e}, {:.1e} at W = 0; {}, {:.3} s",
+        fit.l2,
+        report.gradient_norm,
+        report.initial_gradient_norm,
+        counted(report.iterations, "step", "steps"),
+        fit.seconds
     ));
     if report.status != Status::Converged {
         let status = status_text(report.status);

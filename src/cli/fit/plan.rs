@@ -60,9 +60,13 @@ pub(super) fn plan(args: &PlanArgs) -> Result<()> {
     } else {
         "rows"
     };
+    let shared = match args.processes {
+        1 => format!("1 process has all {share}"),
+        count => format!("{count} processes share the {share}, up to {largest:.0} each"),
+    };
     cli::print(format!(
-        "{} x {}, {} classes: {} processes share the {share}, up to {:.0} each",
-        args.rows, args.features, args.classes, args.processes, largest
+        "{} x {}, {} classes: {shared}",
+        args.rows, args.features, args.classes
     ));
     cli::print(format!(
         "times: network of {} Gb/s and {} µs; {} threads of this machine, {:.0} GFLOP/s",

@@ -263,13 +263,18 @@ pub(super) fn print_fitted(fit: &Fit) {
     }
 }
 
-pub(super) fn print_evaluation(split: &str, evaluation: Evaluation, scores: Option<&Scores>) {
+pub(super) fn print_evaluation(
+    split: &str,
+    evaluation: Evaluation,
+    scores: Option<&Scores>,
+    note: &str,
+) {
     let top5 = match scores {
         Some(scores) => format!(" (top-5 {:.4})", scores.top(5)),
         None => String::new(),
     };
     cli::info(format_args!(
-        "{split:5} {:5} rows: accuracy {:.4}{top5}, loss {:.4}",
+        "{split:5} {:5} rows: accuracy {:.4}{top5}, loss {:.4}{note}",
         evaluation.rows, evaluation.accuracy, evaluation.loss
     ));
 }

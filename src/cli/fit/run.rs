@@ -179,10 +179,16 @@ pub(super) fn run(args: Args) -> Result<()> {
         loss: on_train.uncalibrated_loss,
         ..on_train
     };
-    print_evaluation(data.name(data.train), on_train, None);
+    print_evaluation(data.name(data.train), on_train, None, "");
     // Top-5 accuracy of five classes is always 1.
     let scored = (train.classes() > 5).then_some(&scores);
-    print_evaluation(data.name(data.eval), scores.evaluation, scored);
+    let is_fitted = args.converge.refit == "all" && data.val == Some(data.eval);
+    let note = if is_fitted {
+        "; --refit all fitted these rows"
+    } else {
+        ""
+    };
+    print_evaluation(data.name(data.eval), scores.evaluation, scored, note);
     if let (Some(found), Some(val)) = (&calibration, data.val) {
         converged::print_calibration(data.name(val), found);
     }

@@ -58,13 +58,29 @@ impl Classes {
         &self.names[class]
     }
 
-    /// Reads the labels in an array.
+    /// Reads the labels in an array. Whole numbers are the numbers of classes if no class has a number
+    /// as its name: so are the labels of a dataset.
     ///
     /// # Errors
     /// As [`labels::read`].
     pub fn read(&self, path: &Path) -> Result<Vec<Label>> {
         let labels = labels::read(path, None)?;
+        let is_number = |value: &LabelValue| matches!(value, LabelValue::Number(_));
+        let numbers = labels.numbers();
+        if let Some(numbers) = numbers.filter(|_| !self.by_value.keys().any(is_number)) {
+            return Ok(numbers
+                .iter()
+                .map(|&number| self.numbered(number))
+                .collect());
+        }
         Ok(labels.texts().map(|label| self.label(label)).collect())
+    }
+
+    fn numbered(&self, number: i64) -> Label {
+        match u32::try_from(number) {
+            Ok(class) if (class as usize) < self.count() => Label::Class(class),
+            _ => Label::Unknown(number.to_string()),
+        }
     }
 
     /// The class of a label, or the label as unknown.

@@ -91,7 +91,8 @@ pub struct Args {
     /// Maximum side of a picture, in pixels
     #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_side, help_heading = "Input")]
     max_side: usize,
-    /// Labels of all inputs, in order (.npy, .npz)
+    /// Labels of all inputs, in order (.npy, .npz): names of classes, or their numbers from 0 as in a
+    /// dataset
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     y: Option<PathBuf>,
     /// Name of the label column of tables

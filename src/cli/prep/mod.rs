@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::cli::signals;
-use crate::data::dataset::Prepared;
+use crate::data::dataset::{Manifest, Prepared};
 use crate::data::demo::DemoOptions;
 use crate::data::flowers102::Verify;
 use crate::data::folder::{FolderOptions, Shares};
@@ -105,12 +105,12 @@ fn folder(args: &Folder) -> Result<()> {
     if !left_out.is_empty() {
         cli::info(format_args!("left out: {}", left_out.join("; ")));
     }
-    prepare(&found.photographs, &args.pictures, &args.output)?;
-    print_next(&args.output.out, "--lr auto --epochs 500");
+    let manifest = prepare(&found.photographs, &args.pictures, &args.output)?;
+    print_next(&args.output.out, converged(&manifest));
     Ok(())
 }
 
-fn prepare(photographs: &Photographs, pictures: &Pictures, output: &Output) -> Result<()> {
+fn prepare(photographs: &Photographs, pictures: &Pictures, output: &Output) -> Result<Manifest> {
     let rows: usize = photographs.splits.iter().map(|s| s.rows.len()).sum();
     let (size, out) = (pictures.size, &output.out);
     let options = pictures.options();
@@ -132,7 +132,7 @@ fn prepare(photographs: &Photographs, pictures: &Pictures, output: &Output) -> R
     })?;
     bar.finish_and_clear();
     print_done(out, &prepared, started);
-    Ok(())
+    Ok(prepared.manifest)
 }
 
 /// Prints the forecast of a preparation, extrapolated from eight photographs. Photographs that
@@ -261,7 +261,7 @@ fn convert(
     })?;
     bar.finish_and_clear();
     print_done(&output.out, &prepared, started);
-    print_next(&output.out, "--lr auto --epochs 2000");
+    print_next(&output.out, converged(&prepared.manifest));
     Ok(())
 }
 
@@ -298,6 +298,15 @@ fn verify(args: &Dir) -> Result<()> {
         splits.len()
     ));
     Ok(())
+}
+
+/// Options of a converged fit of a dataset.
+fn converged(manifest: &Manifest) -> &'static str {
+    if manifest.splits.iter().any(|split| split.name == "val") {
+        "--optimizer newton --val-split val"
+    } else {
+        "--optimizer newton --C 1"
+    }
 }
 
 fn print_next(out: &Path, options: &str) {
