@@ -1,0 +1,231 @@
+"""Write the tables and the picture of a record that compare.py wrote.
+
+    python report.py record/NAME.json
+
+writes record/NAME.md, record/time-to-gap-light.svg and record/time-to-gap-dark.svg. A document shows a part
+of NAME.md between `<!-- record: benches/compare/record/NAME.json PART -->` and `<!-- record end -->`;
+tests/records.rs makes the same lines from the JSON and compares.
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+DATA = {
+    "flowers102": "Flowers102, pixels",
+    "softmax-fast": "Flowers102, 250 epochs of SGD",
+    "arcene": "arcene, mass spectra",
+    "lymphoma": "lymphoma, gene expression",
+    "isolet": "Isolet, speech",
+    "coil20": "COIL20, objects",
+    "digits": "digits, pixels",
+    "tall": "made, as embeddings",
+}
+WORKLOADS = ["flowers102", "softmax-fast", "arcene", "lymphoma", "isolet", "coil20"]
+
+
+def rounded(value, figures):
+    """`value` with so many significant figures, with an exponent below 1e-3."""
+    if value < 1e-3:
+        mantissa, exponent = f"{value:.{figures - 1}e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    return f"{value:.{max(0, figures - 1 - math.floor(math.log10(value)))}f}"
+
+
+def gap_of(value):
+    """One figure. Below 1e-12 is the rounding of float64."""
+    return "< 1e-12" if value < 1e-12 else rounded(value, 1)
+
+
+def thousands(value):
+    return f"{value:,}" if value >= 10_000 else str(value)
+
+
+def name_of(problem):
+    size = f"{thousands(problem['rows'])} x {thousands(problem['features'])}"
+    return f"{DATA[problem['name']]}: {size}, {problem['classes']} classes"
+
+
+def of(problem, library, label=None):
+    """The fits of a library that ended and were judged."""
+    fits = [fit for fit in problem["fits"] if fit["library"] == library and "objective" in fit]
+    return [fit for fit in fits if label is None or fit["label"] == label]
+
+
+def default(problem):
+    """The fits of flowreg and scikit-learn with their defaults."""
+    return of(problem, "flowreg", "tol 1e-5")[0], of(problem, "scikit-learn", "lbfgs, float32")[0]
+
+
+def to_reach(problem, objective):
+    """The quickest fit of flowreg with an objective at most as high."""
+    reached = [fit for fit in of(problem, "flowreg") if fit["objective"] <= objective]
+    return min(reached, key=lambda fit: fit["seconds"])
+
+
+def commands(record, problems):
+    yield "```sh"
+    for name in WORKLOADS:
+        ran = record["commands"][name]
+        yield f"{ran['command']}  # objective {rounded(ran['objective'], 6)}"
+    yield "```"
+
+
+def sooner(record, problems):
+    yield "| data | scikit-learn's default, s | flowreg to the same objective, s | flowreg's default, s |"
+    yield "| --- | --- | --- | --- |"
+    for problem in [problem for problem in problems.values() if of(problem, "scikit-learn", "lbfgs, float32")]:
+        ours, theirs = default(problem)
+        fits = [theirs, to_reach(problem, theirs["objective"]), ours]
+        yield f"| {name_of(problem)} | {' | '.join(rounded(fit['seconds'], 3) for fit in fits)} |"
+
+
+def fits(record, problems):
+    yield "| data | library | fit | seconds | objective | gap |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for problem in problems.values():
+        for fit in problem["fits"]:
+            cells = [name_of(problem), fit["library"], fit["label"]]
+            if "failed" in fit:
+                cells += [fit["failed"], "", ""]
+            else:
+                cells += [rounded(fit["seconds"], 3)]
+                cells += [rounded(fit["objective"], 6) if "objective" in fit else "not judged"]
+                cells += [gap_of(fit["gap"]) if "gap" in fit else ""]
+            yield f"| {' | '.join(cells)} |"
+
+
+def machine(record, problems):
+    facts, versions = record["machine"], record["versions"]
+    libraries = [f"{name} {versions[key]}" for key, name in LIBRARIES.items()]
+    yield f"{facts['processor']} ({facts['kind']}), {facts['cores']} cores, {rounded(facts['memory_gib'], 3)} GiB;"
+    yield f"{', '.join(libraries)}; {record['date']}"
+    yield from record["notes"]
+
+
+LIBRARIES = {
+    "flowreg": "flowreg",
+    "scikit-learn": "scikit-learn",
+    "cyanure": "Cyanure",
+    "torch": "torch",
+    "numpy": "NumPy",
+    "Python": "Python",
+}
+PARTS = {"machine": machine, "commands": commands, "sooner": sooner, "fits": fits}
+TITLES = {
+    "machine": "",
+    "commands": "## The commands that repeat flowreg's column",
+    "sooner": "## Seconds to the objective at which scikit-learn's default stops",
+    "fits": "## Every fit",
+}
+
+
+def tables(path, record, problems):
+    yield f"# {path.stem}\n"
+    yield "Written by `benches/compare/report.py`; [README](../README.md) says what is measured and how.\n"
+    for part, lines in PARTS.items():
+        if TITLES[part]:
+            yield TITLES[part] + "\n"
+        yield f"<!-- record: benches/compare/record/{path.name} {part} -->\n"
+        yield from lines(record, problems)
+        yield "\n<!-- record end -->\n"
+
+
+# The picture.
+
+# Okabe and Ito's colours, which the colour-blind can tell apart, and lighter ones of them for dark pages.
+INK = {"light": "#24292f", "dark": "#e6edf3"}
+GRID = {"light": "#d0d7de", "dark": "#3d444d"}
+COLOURS = {
+    "flowreg": {"light": "#0072B2", "dark": "#56B4E9"},
+    "scikit-learn": {"light": "#C04A00", "dark": "#E69F00"},
+    "Cyanure": {"light": "#007D5A", "dark": "#2FC79A"},
+    "torch LBFGS": {"light": "#A3518A", "dark": "#DE9BC6"},
+}
+MARKERS = {"flowreg": "o", "scikit-learn": "s", "Cyanure": "^", "torch LBFGS": "D"}
+PANELS = {"flowers102": "wide: Flowers102", "tall": "tall: made, as embeddings"}
+
+
+def line_of(problem, library):
+    """The points of a library's budgets; of scikit-learn's solvers those of the one that gets closest."""
+    fits = of(problem, library)
+    if not fits:
+        return []
+    solver = min(fits, key=lambda fit: fit["gap"])["setting"].get("solver")
+    fits = [fit for fit in fits if fit["setting"].get("solver") == solver]
+    return sorted((fit["seconds"], max(fit["gap"], 1e-12)) for fit in fits)
+
+
+def picture(record, problems, theme, path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    ink = INK[theme]
+    matplotlib.rcParams.update(
+        {
+            # Text stays text, in the font of the page.
+            "svg.fonttype": "none",
+            "svg.hashsalt": "flowreg",
+            "font.family": "sans-serif",
+            "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"],
+            "font.size": 15,
+            "text.color": ink,
+            "axes.labelcolor": ink,
+            "axes.edgecolor": ink,
+            "xtick.color": ink,
+            "ytick.color": ink,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    )
+    import matplotlib.pyplot as plt
+
+    panels = {name: title for name, title in PANELS.items() if name in problems}
+    figure, axes = plt.subplots(1, len(panels), figsize=(11, 5), sharey=True, layout="constrained", squeeze=False)
+    axes = axes[0]
+    for ax, (name, title) in zip(axes, panels.items()):
+        problem = problems[name]
+        missing = []
+        for library, colour in COLOURS.items():
+            points = line_of(problem, library)
+            shown = library.removesuffix(" LBFGS")
+            if not points:
+                missing.append(shown)
+                continue
+            ax.loglog(*zip(*points), MARKERS[library] + "-", color=colour[theme], linewidth=2.5, markersize=7)
+            (x, y), (dx, dy), align = points[-1], *PLACES[name][library]
+            ax.annotate(shown, (x, y), (dx, dy), textcoords="offset points", ha=align, va="center",
+                        color=colour[theme], fontsize=17, fontweight="bold")
+        if missing:
+            text = f"{', '.join(missing)}: no fit in {record['limit']:.0f} s"
+            ax.text(0.98, 0.98, text, transform=ax.transAxes, ha="right", va="top", fontsize=13)
+        size = f"{thousands(problem['rows'])} x {thousands(problem['features'])}, {problem['classes']} classes"
+        ax.set_title(f"{title}\n{size}", fontsize=15)
+        ax.set_xlabel("seconds")
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.minorticks_off()
+        ax.grid(color=GRID[theme], linewidth=0.8)
+    axes[0].set_ylabel("relative gap to the best lower bound")
+    figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+
+
+# Where a label stands beside the last point of its line, in points, and how it is aligned.
+PLACES = {
+    name: {library: ((0, 16), "center") for library in COLOURS}
+    for name in PANELS
+}
+
+
+def main():
+    path = Path(sys.argv[1])
+    record = json.loads(path.read_text())
+    problems = {problem["name"]: problem for problem in record["problems"]}
+    path.with_suffix(".md").write_text("\n".join(tables(path, record, problems)))
+    for theme in INK:
+        picture(record, problems, theme, path.with_name(f"time-to-gap-{theme}.svg"))
+
+
+if __name__ == "__main__":
+    main()
