@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 /// The documents with such blocks, beside the tables that `benches/compare/report.py` wrote.
-const DOCUMENTS: [&str; 1] = ["python/README.md"];
+const DOCUMENTS: [&str; 2] = ["README.md", "python/README.md"];
 const RECORDS: &str = "benches/compare/record";
 
 const WORKLOADS: [&str; 6] = [
@@ -82,7 +82,7 @@ fn converged(record: &Value) -> Vec<&Value> {
 /// The fits of a library that ended and were judged.
 fn of<'a>(problem: &'a Value, library: &str) -> Vec<&'a Value> {
     let fits = problem["fits"].as_array().unwrap().iter();
-    fits.filter(|fit| fit["library"] == library && !fit["objective"].is_null())
+    fits.filter(|fit| fit["library"] == library && fit["failed"].is_null())
         .collect()
 }
 
@@ -104,12 +104,65 @@ fn smallest<'a>(fits: Vec<&'a Value>, field: &str) -> Option<&'a Value> {
     (fits.into_iter()).min_by(|a, b| value(a).total_cmp(&value(b)))
 }
 
+/// The quickest fit with a gap of at most 1e-6, or flowreg's if that is larger; else the closest fit.
+fn best<'a>(problem: &'a Value, library: &str) -> Option<&'a Value> {
+    let enough = defaults(problem).0["gap"].as_f64().unwrap().max(1e-6);
+    let fits = of(problem, library);
+    let close: Vec<_> = (fits.iter().copied())
+        .filter(|fit| fit["gap"].as_f64().unwrap() <= enough)
+        .collect();
+    smallest(close, "seconds").or_else(|| smallest(fits, "gap"))
+}
+
+fn cell(fit: &Value) -> String {
+    format!("{} s, {}", number(&fit["seconds"], 3), gap_of(fit))
+}
+
+/// The best fit, or why the smallest budget has none.
+fn best_cell(problem: &Value, library: &str) -> String {
+    best(problem, library).map_or_else(
+        || {
+            let mut fits = problem["fits"].as_array().unwrap().iter();
+            let first = fits.find(|fit| fit["library"] == library).unwrap();
+            first["failed"].as_str().unwrap().to_string()
+        },
+        cell,
+    )
+}
+
 fn row(cells: &[String]) -> String {
     format!("| {} |", cells.join(" | "))
 }
 
+fn workloads(record: &Value) -> Vec<String> {
+    let mut lines = vec![
+        "| data | objective | flowreg | scikit-learn, default | scikit-learn, best | Cyanure, best | torch, best |".into(),
+        "| --- | --- | --- | --- | --- | --- | --- |".into(),
+    ];
+    for name in WORKLOADS {
+        let problem = problem(record, name);
+        let (ours, cells) = if name == "softmax-fast" {
+            let ours = of(problem, "flowreg SGD")[0];
+            let theirs = of(problem, "torch SGD")[0];
+            let seconds = |fit: &Value| format!("{} s", number(&fit["seconds"], 3));
+            let none = String::new;
+            let cells = vec![seconds(ours), none(), none(), none(), seconds(theirs)];
+            (ours, cells)
+        } else {
+            let (ours, theirs) = defaults(problem);
+            let rivals = ["scikit-learn", "Cyanure", "torch LBFGS"];
+            let bests = rivals.map(|library| best_cell(problem, library));
+            (ours, [&[cell(ours), cell(theirs)], &bests[..]].concat())
+        };
+        let first = [name_of(problem), number(&ours["objective"], 6)];
+        lines.push(row(&[&first[..], &cells[..]].concat()));
+    }
+    lines
+}
+
 fn commands(record: &Value) -> Vec<String> {
-    let mut lines = vec!["```sh".to_string()];
+    let mark = "<!-- not run: needs the data that benches/compare/README.md names -->";
+    let mut lines = vec![mark.to_string(), "```sh".to_string()];
     for name in WORKLOADS {
         let ran = &record["commands"][name];
         lines.push(format!(
@@ -127,8 +180,7 @@ fn sooner(record: &Value) -> Vec<String> {
         "| data | scikit-learn's default, s | flowreg to the same objective, s | flowreg's default, s |".into(),
         "| --- | --- | --- | --- |".into(),
     ];
-    let judged = |p: &&Value| !of(p, "scikit-learn").is_empty();
-    for problem in converged(record).into_iter().filter(judged) {
+    for problem in converged(record) {
         let (ours, theirs) = defaults(problem);
         let level = theirs["objective"].as_f64().unwrap();
         let reached: Vec<_> = (of(problem, "flowreg").into_iter())
@@ -150,10 +202,7 @@ fn fits(record: &Value) -> Vec<String> {
         for fit in problem["fits"].as_array().unwrap() {
             let text = |key: &str| fit[key].as_str().unwrap().to_string();
             let rest = if fit["failed"].is_null() {
-                let objective = match fit["objective"].as_f64() {
-                    Some(objective) => rounded(objective, 6),
-                    None => "not judged".into(),
-                };
+                let objective = number(&fit["objective"], 6);
                 [number(&fit["seconds"], 3), objective, gap_of(fit)]
             } else {
                 [text("failed"), String::new(), String::new()]
@@ -177,7 +226,7 @@ fn machine(record: &Value) -> Vec<String> {
         ("Python", "Python"),
     ];
     let libraries = libraries.map(|(key, name)| format!("{name} {}", text(&versions[key])));
-    let mut lines = vec![
+    vec![
         format!(
             "{} ({}), {} cores, {} GiB;",
             text(&facts["processor"]),
@@ -186,18 +235,17 @@ fn machine(record: &Value) -> Vec<String> {
             number(&facts["memory_gib"], 3)
         ),
         format!("{}; {}", libraries.join(", "), text(&record["date"])),
-    ];
-    lines.extend(record["notes"].as_array().unwrap().iter().map(text));
-    lines
+    ]
 }
 
 fn lines_of(record: &Value, part: &str) -> Vec<String> {
     match part {
         "machine" => machine(record),
+        "workloads" => workloads(record),
         "commands" => commands(record),
         "sooner" => sooner(record),
         "fits" => fits(record),
-        _ => panic!("{part}: expected machine, commands, sooner or fits"),
+        _ => panic!("{part}: expected machine, workloads, commands, sooner or fits"),
     }
 }
 
@@ -237,7 +285,7 @@ fn tables_are_those_of_their_records() {
         records += 1;
         let tables = path.with_extension("md");
         let parts = shown_parts(tables.to_str().unwrap());
-        let all = ["commands", "fits", "machine", "sooner"];
+        let all = ["commands", "fits", "machine", "sooner", "workloads"];
         assert!(parts.iter().eq(all), "{}: {parts:?}", tables.display());
         agrees_with_itself(&path);
     }
@@ -251,7 +299,7 @@ fn agrees_with_itself(path: &Path) {
         let bound = problem["bound"].as_f64().unwrap();
         for fit in problem["fits"].as_array().unwrap() {
             let Some(objective) = fit["objective"].as_f64() else {
-                assert!(fit["gap"].is_null(), "{name}: {fit}");
+                assert!(!fit["failed"].is_null(), "{name}: {fit}");
                 continue;
             };
             let gap = fit["gap"].as_f64().unwrap();
