@@ -93,9 +93,12 @@ def read(path: Path) -> Page:
                     mark = (line, found[1])
                 else:
                     page.fault(line, "expected <!-- not run: REASON --> in a line of its own")
-        for child in token.children or []:
+        children = token.children or []
+        for child, following in zip(children, children[1:]):
             if child.type == "link_open":
                 check_link(page, line, str(child.attrs["href"]))
+                if following.type == "link_close":
+                    page.fault(line, "a link without text: Sphinx fills it in, and other viewers of Markdown do not")
     if mark is not None:
         page.fault(mark[0], "the mark is not followed by a block of sh or python")
     if run_elsewhere:

@@ -83,6 +83,10 @@ assert number == 7
         self.fails(page, ".ci/run reads README.md alone")
         self.fails("<!-- ci:begin -->\n```sh\nfalse\n```\n", "without <!-- ci:end -->")
 
+    def test_links_have_a_text(self) -> None:
+        self.passes({"page.md": "See [the other](other.md).\n", "other.md": "Text.\n"}, "0 faults")
+        self.fails("See [](page.md).\n", "page.md:1: a link without text")
+
     def test_links_have_a_form_and_files_exist(self) -> None:
         self.passes("[a](https://example.org/b#c) [d](#e) [f](page.md)\n", "0 faults")
         for target in ("http://example.org", "https://", "https://host/a", "ftp://example.org"):

@@ -151,7 +151,7 @@ pub enum Error {
     },
     /// Logits that are not finite in f32: they have no probabilities.
     #[error(
-        "logits: found {value} in row {row} for output {output}, expected finite numbers: features times weights are beyond f32; scale the features (`standardize`), or fit with a penalty or a smaller `lr`"
+        "logits: found {value} in row {row} for output {output}, expected finite numbers: the row has NaN or Inf, or features times weights are beyond f32; in that case scale the features (`standardize`), or fit with a penalty or a smaller `lr`"
     )]
     Overflow {
         /// The row, from 0.
@@ -247,6 +247,18 @@ impl Error {
             what,
             found: found.to_string(),
             expected: expected.into(),
+        }
+    }
+
+    /// The error of a temporary file as that of the file that it is to become.
+    pub(crate) fn of_path(self, path: &Path) -> Error {
+        match self {
+            Error::Io { doing, source, .. } => Error::Io {
+                path: path.to_path_buf(),
+                doing,
+                source,
+            },
+            error => error,
         }
     }
 

@@ -235,3 +235,32 @@ fn the_caller_stops_a_fit() {
     assert_eq!(steps, 2);
     fit_path(&samples, &PathOptions::default(), &mut |_| {}).unwrap();
 }
+
+/// A model file is replaced in one step: a reader of the old file sees none of the new one. A link to it
+/// stays, and nothing else is left in its folder.
+#[test]
+fn saving_over_a_model_does_not_truncate_it() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("model.safetensors");
+    let small = Model::new(vec![1.0; 3 * 4], vec![0.0; 3]).unwrap();
+    let large = Model::new(vec![2.0; 3 * 4000], vec![0.0; 3]).unwrap();
+    large.save(&path).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let mut open = std::fs::File::open(&path).unwrap();
+    small.save(&path).unwrap();
+    let mut seen = Vec::new();
+    std::io::Read::read_to_end(&mut open, &mut seen).unwrap();
+    assert_eq!(seen, before);
+    assert_eq!(Model::load(&path).unwrap(), small);
+    #[cfg(unix)]
+    {
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("model.safetensors", &link).unwrap();
+        large.save(&link).unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        std::fs::remove_file(&link).unwrap();
+    }
+    large.save(&path).unwrap();
+    assert_eq!(Model::load(&path).unwrap(), large);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}

@@ -4,6 +4,7 @@ import json
 import pickle
 import struct
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -279,3 +280,16 @@ def test_no_penalty_may_be_tried():
     assert probe.table["C"] == [1e-9, np.inf]
     probe.model.sparsify()
     assert probe.state_dict()["weight"].shape == (1, 4)
+
+
+def test_a_bias_that_float32_rounds_is_warned_of():
+    rng = np.random.default_rng(0)
+    seconds = rng.integers(0, 60, 300)
+    X = np.column_stack([1_700_000_000.0 + seconds, rng.normal(size=300)])
+    probe = fit_linear_probe(X, seconds // 20, cv=3, Cs=[1.0])
+    assert (probe.predict(X) == seconds // 20).mean() > 0.9
+    with pytest.warns(UserWarning, match="float32 rounds the bias by .*subtract the means"):
+        probe.state_dict()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit_linear_probe(X - X.mean(axis=0), seconds // 20, cv=3, Cs=[1.0]).state_dict()

@@ -128,6 +128,11 @@ fn prepare_split(
             Err(error) if options.skip_bad && error.is_of_input() => {
                 skipped.push(format!("{}: {error}", split.name));
             }
+            Err(Error::Image { path, reason }) => {
+                let reason =
+                    format!("{reason}; `skip_bad` leaves out every picture that cannot be used");
+                return Err(Error::Image { path, reason });
+            }
             Err(error) => return Err(error),
         }
         Ok(())

@@ -99,9 +99,15 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     file.finish()
 }
 
-/// Write a file and flush it, replacing an existing file and following a link: for a path that the
-/// library's caller gave.
+/// Write a file and flush it, replacing an existing file as [`replace`] does and following a link: for a
+/// path that the library's caller gave. A pipe, a device and a link to nothing are written as they are.
 pub(crate) fn write_over(path: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::metadata(path).is_ok_and(|found| found.is_file()) {
+        let target = fs::canonicalize(path).map_err(Error::io(path, "create"))?;
+        // A name of this process: what a killed one left stops no other.
+        let sibling = sibling(&target, &format!("{}.partial", std::process::id()))?;
+        return replace_by(&sibling, &target, bytes).map_err(|error| error.of_path(path));
+    }
     let opened = injected_fault().and_then(|()| File::create(path));
     let mut file = NewFile {
         file: opened.map_err(Error::io(path, "create"))?,
@@ -117,13 +123,16 @@ pub(crate) fn write_over(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// [`Error::Format`] if the sibling's name is taken; [`Error::Io`].
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let sibling = sibling(path, "partial")?;
-    let mut file = NewFile::create(&sibling)?;
+    replace_by(&sibling(path, "partial")?, path, bytes)
+}
+
+fn replace_by(sibling: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = NewFile::create(sibling)?;
     let written = (file.append(bytes))
         .and_then(|()| file.finish())
-        .and_then(|()| rename(&sibling, path));
+        .and_then(|()| rename(sibling, path));
     if written.is_err() {
-        let _ = fs::remove_file(&sibling);
+        let _ = fs::remove_file(sibling);
     }
     written?;
     sync_dir(parent_of(path))

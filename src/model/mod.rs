@@ -289,7 +289,8 @@ impl Model {
         tensors::write(&[weight, bias], about)
     }
 
-    /// Write and flush `model.safetensors`, the bytes of [`Model::to_safetensors`].
+    /// Write and flush `model.safetensors`, the bytes of [`Model::to_safetensors`]. A file that is there is
+    /// replaced in one step, so a failed write leaves it as it was.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written; [`Error::Format`] for a weight or bias that is

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import issparse
 
+from ._warnings import warn
+
 Array = npt.NDArray[Any]
 
 # Types of which f32 represents every value.
@@ -19,6 +21,8 @@ _EXACT = tuple(np.dtype(name) for name in ("f4", "f2", "u1", "i1", "u2", "i2", "
 _SHIFTED = 1e-6
 # By more than this, a column that may not be shifted is warned of, as flowreg-prep refuses it.
 _ROUNDING = 1e-4
+# A bias that float32 rounds by more than this changes probabilities visibly.
+_BIAS_ROUNDING = 1e-3
 # Bytes that are converted together.
 _BLOCK = 1 << 25
 # The most threads of a fit.
@@ -146,3 +150,17 @@ def threads(n_threads: int | None, n_jobs: int | None = None) -> int | None:
         if text and name.startswith("FLOWREG"):
             raise ValueError(f"{name}: found {text!r}, expected a number of threads, or nothing")
     return None
+
+
+def state_dict_of(coef: Any, intercept: Any = None) -> dict[str, Array]:
+    """The state dict of a ``torch.nn.Linear``, with a warning if float32 is too coarse for the bias."""
+    state = {"weight": np.array(dense(coef), dtype=np.float32)}
+    if intercept is not None:
+        state["bias"] = np.array(intercept, dtype=np.float32)
+        rounding = np.abs(state["bias"] - np.asarray(intercept, dtype=np.float64)).max()
+        if rounding > _BIAS_ROUNDING:
+            warn(
+                f"state_dict: float32 rounds the bias by {rounding:.1g}, because columns lie far from 0, so a "
+                "float32 layer predicts worse than this model: subtract the means of the columns before the fit"
+            )
+    return state

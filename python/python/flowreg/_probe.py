@@ -14,7 +14,7 @@ from sklearn.model_selection import check_cv, train_test_split
 from sklearn.utils._param_validation import StrOptions, validate_parameter_constraints
 from sklearn.utils.multiclass import check_classification_targets
 
-from ._arrays import Array, dense
+from ._arrays import Array, state_dict_of
 from ._base import whole
 from ._cv import Folds, HeldOut, Solved, fold_rows, penalties
 from ._files import PATHS, load
@@ -82,10 +82,7 @@ class LinearProbe:
         dict of ndarray
             ``weight`` and ``bias``, float32; one output for two classes.
         """
-        return {
-            "weight": np.array(dense(self.model.coef_), dtype=np.float32),
-            "bias": np.array(self.model.intercept_, dtype=np.float32),
-        }
+        return state_dict_of(self.model.coef_, self.model.intercept_)
 
     def linear(self) -> Any:
         """The classifier as a ``torch.nn.Linear``.

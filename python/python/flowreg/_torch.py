@@ -11,7 +11,7 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._arrays import Array, as_features, dense, threads, to_numpy
+from ._arrays import Array, as_features, state_dict_of, threads, to_numpy
 from ._base import COMMON_CONSTRAINTS, FLOAT32_MAX, LinearClassifier, check_magnitude, whole
 from ._comm import Ranks, agreed, checksum, heard, ranks_of
 from ._flowreg import fit_sgd
@@ -314,10 +314,7 @@ class TorchLinear(LinearClassifier):
             ``{k: torch.from_numpy(v) for k, v in model.state_dict().items()}``.
         """
         check_is_fitted(self)
-        state = {"weight": np.array(dense(self.coef_), dtype=np.float32)}
-        if self.bias:
-            state["bias"] = np.array(self.intercept_, dtype=np.float32)
-        return state
+        return state_dict_of(self.coef_, self.intercept_ if self.bias else None)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> TorchLinear:
         """Set the initial weights of later fits.
