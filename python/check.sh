@@ -25,8 +25,9 @@ cargo clippy --locked --no-default-features -- -D warnings
 "$python" -m venv "$out/tools"
 "$out/tools/bin/pip" install -q 'maturin>=1.16,<2' twine
 # The profile dev is optimised, and builds sooner than release.
-"$out/tools/bin/maturin" build --locked --profile dev --out "$out/wheels" --interpreter "$out/tools/bin/python"
-wheels=("$out"/wheels/*.whl)
+wheel_folder="${WHEEL_FOLDER:-$out/wheels}"
+"$out/tools/bin/maturin" build --locked --profile dev --out "$wheel_folder" --interpreter "$out/tools/bin/python"
+wheels=("$wheel_folder"/*.whl)
 "$out/tools/bin/maturin" sdist --out "$out/sdist"
 "$out/tools/bin/twine" check --strict "${wheels[0]}" "$out"/sdist/*.tar.gz
 

@@ -263,4 +263,13 @@ fn saving_over_a_model_does_not_truncate_it() {
     large.save(&path).unwrap();
     assert_eq!(Model::load(&path).unwrap(), large);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    // The permissions stay.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        small.save(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
 }

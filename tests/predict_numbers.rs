@@ -429,6 +429,13 @@ fn numbers_are_classes_where_no_class_has_a_number_as_its_name() {
         (&beyond["rows"], &beyond["rows_of_unknown_labels"]),
         (&3.into(), &1.into())
     );
+    write(&world, "from_one.npy", numbers([3, 1, 2, 3]));
+    let output = world.run(PREDICT, &["m", "x.npy", "--y", "from_one.npy", "--json"]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("found 3 and no 0: do they count from 1?"),
+        "{stderr}"
+    );
     // Here 2 is the name of class 0.
     model(1, &["2", "b", "c"], None)
         .save(world.path("n"))

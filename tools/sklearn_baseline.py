@@ -4,10 +4,10 @@
 
 DATASET is Flowers102 as flowreg-prep writes it. The objective is mean CE + (l2/2)|W|^2 with
 l2 = 1/(n C). For every case one table: who, seconds, the objective reached (computed here in
-float64 from the weights), and what the solver itself says of convergence. flowreg's seconds are
-those of its whole process, mapping, verifying and writing included; scikit-learn's those of fit()
-alone, its best solver for the shape, with the BLAS's own choice of kernels. A scikit-learn fit
-that takes longer than --cap seconds is stopped and counts as that.
+float64 from the weights), and what the solver itself says of convergence. Seconds and ratio are those
+of the fit alone on both sides: flowreg's train_seconds, and fit() of scikit-learn's best solver for the
+shape, with the BLAS's own choice of kernels. flowreg's whole process, with mapping, checking and writing,
+is in the last column. A scikit-learn fit that takes longer than --cap seconds is stopped and counts as that.
 
 Needs numpy, scikit-learn, safetensors.
 """

@@ -2,9 +2,8 @@
 
     python report.py record/NAME.json
 
-writes record/NAME.md, record/time-to-gap-light.svg and record/time-to-gap-dark.svg. A document shows a part
-of NAME.md between `<!-- record: benches/compare/record/NAME.json PART -->` and `<!-- record end -->`;
-tests/records.rs makes the same lines from the JSON and compares.
+writes record/NAME.md, record/time-to-gap-light.svg and record/time-to-gap-dark.svg. A document may show a
+part of NAME.md, between `<!-- record: benches/compare/record/NAME.json PART -->` and `<!-- record end -->`.
 """
 
 import json

@@ -19,9 +19,9 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 # Words of a description that are code: options, files and values of an environment.
-OPTION = re.compile(r"--[a-z][a-z0-9-]*")
+OPTION = re.compile(r"--[A-Za-z][A-Za-z0-9-]*")
 CODE = re.compile(
-    r"(?:--[a-z][a-z0-9-]*"
+    r"(?:--[A-Za-z][A-Za-z0-9-]*"
     r"|\b[\w.]+\.(?:npy|npz|jsonl?|html|safetensors|onnx|checkpoint|svg|png|mat|tgz)(?::NAME)?\b"
     r"|\bFLOWREG_[A-Z0-9_]+|\b[A-Z]+_PROXY\b|\bflowreg-[a-z]+\b)"
 )

@@ -40,7 +40,7 @@ pub const PATH: &str = "path.json";
 /// `--calibrate`, `eval_loss` includes the temperature, like the probabilities of flowreg-predict
 /// and of exports; `train_loss` and `objective` exclude it.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)] // The names suffice; README explains the file.
+#[allow(missing_docs)] // The names suffice; docs/reference/files.md explains the file.
 pub struct Summary {
     pub flowreg: &'static str,
     pub engine: EngineKind,

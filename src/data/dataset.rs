@@ -139,16 +139,11 @@ impl Dataset {
             .find(|split| split.name == name)
             .ok_or_else(|| {
                 let names: Vec<&str> = splits.iter().map(|split| split.name.as_str()).collect();
-                let folds = if name == "val" {
-                    "; without a split for validation, choose by folds (`cv`)"
-                } else {
-                    ""
-                };
                 Error::format(
                     &self.dir.join(MANIFEST),
                     "splits",
                     format!("no split {name:?}"),
-                    format!("one of {}{folds}", names.join(", ")),
+                    format!("one of {}", names.join(", ")),
                 )
             })
     }

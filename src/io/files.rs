@@ -3,12 +3,13 @@
 //!
 //! In debug builds `FLOWREG_FAIL_IO=K:KIND` injects a fault into the K-th operation of the process
 //! (from 0). `eio` and `enospc` fail; `eintr` is interrupted once; `short` moves a single byte.
-//! `tests/faults.rs` tries every K. Release builds ignore the variable.
+//! `tests/campaigns.rs` tries every K. Release builds ignore the variable.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
 
@@ -99,15 +100,46 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     file.finish()
 }
 
-/// Write a file and flush it, replacing an existing file as [`replace`] does and following a link: for a
-/// path that the library's caller gave. A pipe, a device and a link to nothing are written as they are.
+/// Write a file in one step: for a path that the library's caller gave. A link is followed, an existing
+/// file keeps its permissions, and what is no regular file (a pipe, a device) is written as it is. So is a
+/// file in a directory in which nothing can be created.
 pub(crate) fn write_over(path: &Path, bytes: &[u8]) -> Result<()> {
-    if fs::metadata(path).is_ok_and(|found| found.is_file()) {
-        let target = fs::canonicalize(path).map_err(Error::io(path, "create"))?;
-        // A name of this process: what a killed one left stops no other.
-        let sibling = sibling(&target, &format!("{}.partial", std::process::id()))?;
-        return replace_by(&sibling, &target, bytes).map_err(|error| error.of_path(path));
+    let found = fs::metadata(path);
+    let is_link = fs::symlink_metadata(path).is_ok_and(|link| link.is_symlink());
+    let target = match &found {
+        Ok(found) if !found.is_file() || found.permissions().readonly() => {
+            return write_in_place(path, bytes);
+        }
+        Err(_) if is_link => return write_in_place(path, bytes),
+        Ok(_) => fs::canonicalize(path).map_err(Error::io(path, "create"))?,
+        Err(_) => path.to_path_buf(),
+    };
+    // Other threads, other processes, and what a killed process left, have other names.
+    static SAVED: AtomicU64 = AtomicU64::new(0);
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH);
+    let nanoseconds = clock.map_or(0, |now| now.as_nanos());
+    let number = SAVED.fetch_add(1, Ordering::Relaxed);
+    let name = format!("{}.{nanoseconds}.{number}.partial", std::process::id());
+    let sibling = sibling(&target, &name)?;
+    let written = replace_by(&sibling, &target, bytes, found.ok());
+    match written {
+        Err(Error::Io { source, .. }) if found_no_room_beside(&source) => {
+            write_in_place(path, bytes)
+        }
+        written => written.map_err(|error| error.of_path(path)),
     }
+}
+
+/// Whether nothing can be created or renamed in a directory, which says nothing of the file itself.
+fn found_no_room_beside(error: &io::Error) -> bool {
+    use io::ErrorKind::{CrossesDevices, PermissionDenied, ReadOnlyFilesystem, ResourceBusy};
+    matches!(
+        error.kind(),
+        CrossesDevices | PermissionDenied | ReadOnlyFilesystem | ResourceBusy
+    )
+}
+
+fn write_in_place(path: &Path, bytes: &[u8]) -> Result<()> {
     let opened = injected_fault().and_then(|()| File::create(path));
     let mut file = NewFile {
         file: opened.map_err(Error::io(path, "create"))?,
@@ -123,12 +155,16 @@ pub(crate) fn write_over(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// [`Error::Format`] if the sibling's name is taken; [`Error::Io`].
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace_by(&sibling(path, "partial")?, path, bytes)
+    replace_by(&sibling(path, "partial")?, path, bytes, None)
 }
 
-fn replace_by(sibling: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+/// [`replace`] with the name of the sibling, and the file whose permissions it gets.
+fn replace_by(sibling: &Path, path: &Path, bytes: &[u8], like: Option<fs::Metadata>) -> Result<()> {
     let mut file = NewFile::create(sibling)?;
-    let written = (file.append(bytes))
+    let permitted = like.map_or(Ok(()), |like| file.file.set_permissions(like.permissions()));
+    let written = permitted
+        .map_err(Error::io(path, "set the permissions of"))
+        .and_then(|()| file.append(bytes))
         .and_then(|()| file.finish())
         .and_then(|()| rename(sibling, path));
     if written.is_err() {

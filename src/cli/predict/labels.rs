@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::cli;
 use crate::data::labels;
 use crate::data::labels::LabelValue;
 use crate::{Model, Result};
@@ -68,6 +69,14 @@ impl Classes {
         let is_number = |value: &LabelValue| matches!(value, LabelValue::Number(_));
         let numbers = labels.numbers();
         if let Some(numbers) = numbers.filter(|_| !self.by_value.keys().any(is_number)) {
+            let count = self.count() as i64;
+            if numbers.contains(&count) && !numbers.contains(&0) {
+                cli::warn(format_args!(
+                    "{}: labels are numbers of classes from 0 to {}, found {count} and no 0: do they count from 1?",
+                    path.display(),
+                    count - 1
+                ));
+            }
             return Ok(numbers
                 .iter()
                 .map(|&number| self.numbered(number))
