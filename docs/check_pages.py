@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -66,15 +67,19 @@ def read(path: Path) -> Page:
     for token in MarkdownIt("commonmark").parse(path.read_text()):
         line = token.map[0] + 1 if token.map else 0
         if token.type == "fence":
-            language = token.info.split(",")[0].strip()
+            language, *flags = [part.strip() for part in token.info.split(",")]
             if language in RUN:
                 block = Block(language, token.content, line + 1, mark and mark[1])
                 if block.reason is None and run_elsewhere:
                     block.reason = "run by .ci/run"
-                elif block.reason is None and path in RUN_BY:
+                    if not all(code.startswith("cargo ") for code in token.content.splitlines()):
+                        page.fault(line, ".ci/run runs lines that begin with `cargo ` alone")
+                elif block.reason is None and language == "sh" and path in RUN_BY:
                     block.reason = f"run by {RUN_BY[path]}"
                 page.blocks.append(block)
                 mark = None
+            elif language == "rust" and flags not in ([], ["no_run"]):
+                page.fault(line, f"a block of `{token.info}`; expected rust or rust,no_run, which are compiled")
             elif language == "rust" and path.is_relative_to(ROOT):
                 name = f"../{path.relative_to(ROOT)}"
                 if f'include_str!("{name}")' not in RUSTDOC.read_text():
@@ -156,24 +161,26 @@ def check(path: Path) -> Page:
     if not page.faults and ran:
         begun = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, "--in-this-folder", str(path)]
-            environment = {**os.environ, "MPLBACKEND": "Agg"}
+            process = subprocess.Popen(
+                [sys.executable, __file__, "--in-this-folder", str(path)],
+                cwd=folder,
+                env={**os.environ, "MPLBACKEND": "Agg"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                # A group of its own, which is ended with all that blocks started.
+                start_new_session=True,
+            )
             try:
-                done = subprocess.run(
-                    command,
-                    cwd=folder,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    timeout=SECONDS,
-                )
+                output = process.communicate(timeout=SECONDS)[0]
             except subprocess.TimeoutExpired:
-                page.fault(0, f"its blocks took more than {SECONDS} s")
+                os.killpg(process.pid, signal.SIGKILL)
+                print(process.communicate()[0])
+                page.fault(0, f"its blocks took more than {SECONDS} s, see above")
             else:
-                if done.returncode != 0:
-                    print(done.stdout)
+                if process.returncode != 0:
+                    print(output)
                     page.fault(0, "a block failed, see above")
         print(f"{shown(path)}: {len(ran)} blocks, {time.monotonic() - begun:.1f} s", flush=True)
     return page

@@ -78,10 +78,17 @@ assert number == 7
             self.fails(f"```{language}\ntrue\n```\n", f"a block of `{language}`")
 
     def test_blocks_of_ci_are_left_to_it(self) -> None:
-        page = "<!-- ci:begin -->\n```sh\nfalse\n```\n<!-- ci:end -->\n```sh\ntrue\n```\n"
+        page = "<!-- ci:begin -->\n```sh\ncargo none\n```\n<!-- ci:end -->\n```sh\ntrue\n```\n"
         self.passes({"README.md": page}, "1 blocks run, 1 marked as not run")
         self.fails(page, ".ci/run reads README.md alone")
-        self.fails("<!-- ci:begin -->\n```sh\nfalse\n```\n", "without <!-- ci:end -->")
+        self.fails("<!-- ci:begin -->\n```sh\ncargo none\n```\n", "without <!-- ci:end -->")
+        page = "<!-- ci:begin -->\n```sh\ntrue\n```\n<!-- ci:end -->\n"
+        code, output = check({"README.md": page})
+        self.assertEqual(code, 1, output)
+        self.assertIn("begin with `cargo ` alone", output)
+
+    def test_rust_is_compiled(self) -> None:
+        self.fails("```rust,ignore\nfn main() {}\n```\n", "expected rust or rust,no_run")
 
     def test_links_have_a_text(self) -> None:
         self.passes({"page.md": "See [the other](other.md).\n", "other.md": "Text.\n"}, "0 faults")

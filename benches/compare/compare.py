@@ -244,24 +244,26 @@ def child(spec):
 
 def fit_in_child(spec, limit):
     """The seconds of each repetition, or why there are none."""
-    process = subprocess.Popen(
-        [sys.executable, __file__, "--fit", json.dumps(spec)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    if process.stdout.readline() != "ready\n":
-        # One library that breaks must not lose the fits of the others.
-        print(process.communicate()[1], file=sys.stderr)
-        return "error"
+    command = [sys.executable, __file__, "--fit", json.dumps(spec)]
+    # Its errors are printed as they are; one library that breaks must not lose the fits of the others.
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # Imports and the fit of a few rows have as long as the fit itself.
     killer = threading.Timer(limit, process.kill)
     killer.start()
-    out, errors = process.communicate()
+    is_ready = process.stdout.readline() == "ready\n"
+    was_in_time = killer.is_alive()
+    killer.cancel()
+    if not is_ready:
+        process.wait()
+        return "error" if was_in_time else f"more than {limit:.0f} s"
+    killer = threading.Timer(limit, process.kill)
+    killer.start()
+    out = process.communicate()[0]
     ended = killer.is_alive()
     killer.cancel()
     if not ended:
         return f"more than {limit:.0f} s"
-    if process.returncode:
-        print(errors, file=sys.stderr)
-        return "error"
-    return json.loads(out)
+    return "error" if process.returncode else json.loads(out)
 
 
 def run_problem(name, load, scratch):
@@ -335,7 +337,7 @@ def judge_problem(problem, scratch):
             fit["objective"], fit["bound"] = judge.judge(X, y, W, b, 1 / len(y))
     if not trajectory:
         judged = [fit for fit in problem["fits"] if "failed" not in fit]
-        problem["bound"] = max(fit["bound"] for fit in judged)
+        problem["bound"] = max((fit["bound"] for fit in judged), default=None)
         for fit in judged:
             fit["gap"] = (fit["objective"] - problem["bound"]) / fit["objective"]
 
@@ -353,6 +355,10 @@ def machine():
         "memory_gib": round(memory / 2**20, 1),
         "system": f"{platform.system()} {platform.release()}",
     }
+
+
+def write(path, record):
+    path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def main():
@@ -374,14 +380,16 @@ def main():
     record["versions"] |= {name: importlib.metadata.version(name) for name in LIBRARIES}
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
-        found = [run_problem(name, loads[name], scratch) for name in names]
-        record["commands"] = commands(arguments.flowers, arguments.sets, arguments.only)
+        record["problems"] = [run_problem(name, loads[name], scratch) for name in names]
+        # What fails from here on does not lose the seconds.
+        write(arguments.record, record)
         print(f"{time.strftime('%T')} every fit is timed; judging", flush=True)
-        for problem in found:
+        for problem in record["problems"]:
             judge_problem(problem, scratch)
             print(f"{time.strftime('%T')} {problem['name']} is judged", flush=True)
-    record["problems"] = found
-    arguments.record.write_text(json.dumps(record, indent=1) + "\n")
+        write(arguments.record, record)
+        record["commands"] = commands(arguments.flowers, arguments.sets, arguments.only)
+    write(arguments.record, record)
 
 
 if __name__ == "__main__":

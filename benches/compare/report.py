@@ -53,15 +53,16 @@ def of(problem, library, label=None):
     return [fit for fit in fits if label is None or fit["label"] == label]
 
 
-def default(problem):
-    """The fits of flowreg and scikit-learn with their defaults."""
-    return of(problem, "flowreg", "tol 1e-5")[0], of(problem, "scikit-learn", "lbfgs, float32")[0]
+def default(problem, library):
+    """The fit of flowreg or scikit-learn with its defaults, or None."""
+    label = {"flowreg": "tol 1e-5", "scikit-learn": "lbfgs, float32"}[library]
+    return next(iter(of(problem, library, label)), None)
 
 
 def best(problem, library):
     """The quickest fit with a gap of at most 1e-6, or flowreg's if that is larger; else the one with the smallest gap."""
     fits = of(problem, library)
-    enough = max(1e-6, default(problem)[0]["gap"])
+    enough = max(1e-6, default(problem, "flowreg")["gap"])
     close = [fit for fit in fits if fit["gap"] <= enough]
     if close:
         return min(close, key=lambda fit: fit["seconds"])
@@ -69,9 +70,9 @@ def best(problem, library):
 
 
 def to_reach(problem, objective):
-    """The quickest fit of flowreg with an objective at most as high."""
+    """The quickest fit of flowreg with an objective at most as high, or None."""
     reached = [fit for fit in of(problem, "flowreg") if fit["objective"] <= objective]
-    return min(reached, key=lambda fit: fit["seconds"])
+    return min(reached, key=lambda fit: fit["seconds"], default=None)
 
 
 def cell(fit):
@@ -81,28 +82,33 @@ def cell(fit):
 def best_cell(problem, library):
     """The best fit, or why the smallest budget has none."""
     fit = best(problem, library)
-    return cell(fit) if fit else next(fit["failed"] for fit in problem["fits"] if fit["library"] == library)
+    return cell(fit) if fit else failure(problem, library)
+
+
+def failure(problem, library, label=None):
+    """Why a fit failed: the first of a library, or the one with this label."""
+    fits = [fit for fit in problem["fits"] if fit["library"] == library and "failed" in fit]
+    return next(fit["failed"] for fit in fits if label in (None, fit["label"]))
 
 
 def workloads(record, problems):
     yield "| data | objective | flowreg | scikit-learn, default | scikit-learn, best | Cyanure, best | torch, best |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
-    for name in WORKLOADS:
-        problem = problems[name]
-        if name == "softmax-fast":
+    for problem in [problems[name] for name in WORKLOADS if name in problems]:
+        if problem["name"] == "softmax-fast":
             ours, theirs = of(problem, "flowreg SGD")[0], of(problem, "torch SGD")[0]
             cells = [f"{rounded(ours['seconds'], 3)} s", "", "", "", f"{rounded(theirs['seconds'], 3)} s"]
         else:
-            ours, theirs = default(problem)
-            cells = [cell(ours), cell(theirs), *[best_cell(problem, library) for library in RIVALS]]
+            ours, theirs = default(problem, "flowreg"), default(problem, "scikit-learn")
+            stopped = cell(theirs) if theirs else failure(problem, "scikit-learn", "lbfgs, float32")
+            cells = [cell(ours), stopped, *[best_cell(problem, library) for library in RIVALS]]
         yield f"| {name_of(problem)} | {rounded(ours['objective'], 6)} | {' | '.join(cells)} |"
 
 
 def commands(record, problems):
     yield "<!-- not run: needs the data that benches/compare/README.md names -->\n"
     yield "```sh"
-    for name in WORKLOADS:
-        ran = record["commands"][name]
+    for ran in [record["commands"][name] for name in WORKLOADS if name in record["commands"]]:
         yield f"{ran['command']}  # objective {rounded(ran['objective'], 6)}"
     yield "```"
 
@@ -111,9 +117,13 @@ def sooner(record, problems):
     yield "| data | scikit-learn's default, s | flowreg to the same objective, s | flowreg's default, s |"
     yield "| --- | --- | --- | --- |"
     for problem in [problem for problem in problems.values() if problem["name"] != "softmax-fast"]:
-        ours, theirs = default(problem)
-        fits = [theirs, to_reach(problem, theirs["objective"]), ours]
-        yield f"| {name_of(problem)} | {' | '.join(rounded(fit['seconds'], 3) for fit in fits)} |"
+        ours, theirs = default(problem, "flowreg"), default(problem, "scikit-learn")
+        if theirs is None:
+            cells = [failure(problem, "scikit-learn", "lbfgs, float32"), "", rounded(ours["seconds"], 3)]
+        else:
+            fits = [theirs, to_reach(problem, theirs["objective"]), ours]
+            cells = [rounded(fit["seconds"], 3) if fit else "not reached" for fit in fits]
+        yield f"| {name_of(problem)} | {' | '.join(cells)} |"
 
 
 def fits(record, problems):
@@ -177,6 +187,8 @@ COLOURS = {
     "Cyanure": {"light": "#007D5A", "dark": "#2FC79A"},
     "torch LBFGS": {"light": "#A3518A", "dark": "#DE9BC6"},
 }
+# Height of a label in points, and the factor by which the last point is left of the edge.
+LINE, ROOM = 20, 8
 MARKERS = {"flowreg": "o", "scikit-learn": "s", "Cyanure": "^", "torch LBFGS": "D"}
 PANELS = {"flowers102": "wide: Flowers102", "tall": "tall: made, as embeddings"}
 
@@ -215,41 +227,44 @@ def picture(record, problems, theme, path):
     )
     import matplotlib.pyplot as plt
 
+    labels = {}
     panels = {name: title for name, title in PANELS.items() if name in problems}
     figure, axes = plt.subplots(1, len(panels), figsize=(11, 5), sharey=True, layout="constrained", squeeze=False)
     axes = axes[0]
     for ax, (name, title) in zip(axes, panels.items()):
         problem = problems[name]
-        missing = []
+        missing, labels[name] = [], []
         for library, colour in COLOURS.items():
             points = line_of(problem, library)
             shown = library.removesuffix(" LBFGS")
             if not points:
-                missing.append(shown)
+                missing.append(f"{shown}: {failure(problem, library)}")
                 continue
             ax.loglog(*zip(*points), MARKERS[library] + "-", color=colour[theme], linewidth=2.5, markersize=7)
-            (x, y), (dx, dy), align = points[-1], *PLACES[name][library]
-            ax.annotate(shown, (x, y), (dx, dy), textcoords="offset points", ha=align, va="center",
-                        color=colour[theme], fontsize=17, fontweight="bold")
+            labels[name].append((points[-1], shown, colour[theme]))
         if missing:
-            text = f"{', '.join(missing)}: no fit in {record['limit']:.0f} s"
-            ax.text(0.98, 0.98, text, transform=ax.transAxes, ha="right", va="top", fontsize=13)
+            ax.text(0.98, 0.5, "\n".join(missing), transform=ax.transAxes, ha="right", va="center", fontsize=13)
         size = f"{thousands(problem['rows'])} x {thousands(problem['features'])}, {problem['classes']} classes"
         ax.set_title(f"{title}\n{size}", fontsize=15)
         ax.set_xlabel("seconds")
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.minorticks_off()
         ax.grid(color=GRID[theme], linewidth=0.8)
+        low, high = ax.get_xlim()
+        ax.set_xlim(low, high * ROOM)
     axes[0].set_ylabel("relative gap to the best lower bound")
+    figure.draw_without_rendering()
+    for ax, name in zip(axes, panels):
+        # Beside the last points of the lines, from the highest downwards, and never over one another.
+        highest = math.inf
+        for point, shown, colour in sorted(labels[name], key=lambda label: -label[0][1]):
+            at = ax.transData.transform(point)[1] * 72 / figure.dpi
+            place = min(at, highest)
+            highest = place - LINE
+            ax.annotate(shown, point, (10, place - at), textcoords="offset points", ha="left", va="center",
+                        color=colour, fontsize=17, fontweight="bold")
     figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
     plt.close(figure)
-
-
-# Where a label stands beside the last point of its line, in points, and how it is aligned.
-PLACES = {
-    name: {library: ((0, 16), "center") for library in COLOURS}
-    for name in PANELS
-}
 
 
 def main():
