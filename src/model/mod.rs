@@ -290,7 +290,8 @@ impl Model {
     }
 
     /// Write and flush `model.safetensors`, the bytes of [`Model::to_safetensors`]. A file that is there is
-    /// replaced in one step, so a failed write leaves it as it was.
+    /// replaced in one step, so a failed write leaves it as it was; where nothing can be created in its
+    /// directory, it is written in place.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written; [`Error::Format`] for a weight or bias that is
