@@ -19,7 +19,7 @@ DATA = {
     "isolet": "Isolet, speech",
     "coil20": "COIL20, objects",
     "digits": "digits, pixels",
-    "tall": "made, as embeddings",
+    "tall": "synthetic embeddings",
 }
 WORKLOADS = ["flowers102", "softmax-fast", "arcene", "lymphoma", "isolet", "coil20"]
 RIVALS = ["scikit-learn", "Cyanure", "torch LBFGS"]
@@ -187,10 +187,10 @@ COLOURS = {
     "Cyanure": {"light": "#007D5A", "dark": "#2FC79A"},
     "torch LBFGS": {"light": "#A3518A", "dark": "#DE9BC6"},
 }
-# Height of a label in points, and the factor by which the last point is left of the edge.
+# Height of a step between labels in points, and the factor by which the last point is left of the edge.
 LINE, ROOM = 20, 8
 MARKERS = {"flowreg": "o", "scikit-learn": "s", "Cyanure": "^", "torch LBFGS": "D"}
-PANELS = {"flowers102": "wide: Flowers102", "tall": "tall: made, as embeddings"}
+PANELS = {"flowers102": "wide: Flowers102", "tall": "tall: synthetic embeddings"}
 
 
 def line_of(problem, library):
@@ -227,7 +227,7 @@ def picture(record, problems, theme, path):
     )
     import matplotlib.pyplot as plt
 
-    labels = {}
+    labels, placed = {}, []
     panels = {name: title for name, title in PANELS.items() if name in problems}
     figure, axes = plt.subplots(1, len(panels), figsize=(11, 5), sharey=True, layout="constrained", squeeze=False)
     axes = axes[0]
@@ -255,14 +255,17 @@ def picture(record, problems, theme, path):
     axes[0].set_ylabel("relative gap to the best lower bound")
     figure.draw_without_rendering()
     for ax, name in zip(axes, panels):
-        # Beside the last points of the lines, from the highest downwards, and never over one another.
-        highest = math.inf
-        for point, shown, colour in sorted(labels[name], key=lambda label: -label[0][1]):
-            at = ax.transData.transform(point)[1] * 72 / figure.dpi
-            place = min(at, highest)
-            highest = place - LINE
-            ax.annotate(shown, point, (10, place - at), textcoords="offset points", ha="left", va="center",
-                        color=colour, fontsize=17, fontweight="bold")
+        marks = [tuple(at) for line in ax.lines for at in ax.transData.transform(line.get_xydata())]
+        for point, shown, colour in labels[name]:
+            label = ax.annotate(shown, point, (10, 0), textcoords="offset points", ha="left", va="center",
+                                color=colour, fontsize=17, fontweight="bold")
+            # Beside the last point of its line, or as far above or below as it is clear of points and labels.
+            for shift in [0, 1, -1, 2, -2, 3, -3]:
+                label.set_position((10, shift * LINE))
+                box = label.get_window_extent()
+                if not (box.count_contains(marks) or box.count_overlaps(placed)):
+                    break
+            placed.append(box)
     figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
     plt.close(figure)
 

@@ -1,0 +1,346 @@
+//! Documents show the figures that `benches/compare` recorded: every block between
+//! `<!-- record: FILE.json PART -->` and `<!-- record end -->` is what the JSON file gives.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+/// The documents with such blocks, beside the tables that `benches/compare/report.py` wrote.
+const DOCUMENTS: [&str; 2] = ["README.md", "python/README.md"];
+const RECORDS: &str = "benches/compare/record";
+
+const WORKLOADS: [&str; 6] = [
+    "flowers102",
+    "softmax-fast",
+    "arcene",
+    "lymphoma",
+    "isolet",
+    "coil20",
+];
+
+/// `value` with so many significant figures, with an exponent below 1e-3.
+fn rounded(value: f64, figures: usize) -> String {
+    if value < 1e-3 {
+        return format!("{value:.*e}", figures - 1);
+    }
+    let decimals = figures as f64 - 1.0 - value.log10().floor();
+    format!("{value:.*}", decimals.max(0.0) as usize)
+}
+
+fn gap_of(fit: &Value) -> String {
+    match fit["gap"].as_f64() {
+        None => String::new(),
+        Some(gap) if gap < 1e-12 => "< 1e-12".into(),
+        Some(gap) => rounded(gap, 1),
+    }
+}
+
+fn number(value: &Value, figures: usize) -> String {
+    rounded(value.as_f64().unwrap(), figures)
+}
+
+fn thousands(value: &Value) -> String {
+    let digits = value.to_string();
+    match digits.len() {
+        0..5 => digits,
+        n => format!("{},{}", &digits[..n - 3], &digits[n - 3..]),
+    }
+}
+
+fn name_of(problem: &Value) -> String {
+    let data = match problem["name"].as_str().unwrap() {
+        "flowers102" => "Flowers102, pixels",
+        "softmax-fast" => "Flowers102, 250 epochs of SGD",
+        "arcene" => "arcene, mass spectra",
+        "lymphoma" => "lymphoma, gene expression",
+        "isolet" => "Isolet, speech",
+        "coil20" => "COIL20, objects",
+        "digits" => "digits, pixels",
+        "tall" => "synthetic embeddings",
+        name => panic!("{name}: no such data"),
+    };
+    let (rows, features) = (thousands(&problem["rows"]), thousands(&problem["features"]));
+    format!(
+        "{data}: {rows} x {features}, {} classes",
+        problem["classes"]
+    )
+}
+
+fn problem<'a>(record: &'a Value, name: &str) -> &'a Value {
+    let problems = record["problems"].as_array().unwrap();
+    problems.iter().find(|p| p["name"] == name).unwrap()
+}
+
+/// All problems but that of SGD, which has no gap.
+fn converged(record: &Value) -> Vec<&Value> {
+    let problems = record["problems"].as_array().unwrap().iter();
+    problems.filter(|p| p["name"] != "softmax-fast").collect()
+}
+
+/// The fits of a library that ended and were judged.
+fn of<'a>(problem: &'a Value, library: &str) -> Vec<&'a Value> {
+    let fits = problem["fits"].as_array().unwrap().iter();
+    fits.filter(|fit| fit["library"] == library && fit["failed"].is_null())
+        .collect()
+}
+
+/// flowreg's fit with its defaults.
+fn default(problem: &Value) -> &Value {
+    let fits = of(problem, "flowreg");
+    (fits.into_iter())
+        .find(|fit| fit["label"] == "tol 1e-5")
+        .unwrap()
+}
+
+/// scikit-learn's fit with its defaults, or why it failed.
+fn scikit_learn(problem: &Value) -> Result<&Value, String> {
+    let mut fits = problem["fits"].as_array().unwrap().iter();
+    let fit = fits.find(|fit| fit["library"] == "scikit-learn" && fit["label"] == "lbfgs, float32");
+    let fit = fit.unwrap();
+    match fit["failed"].as_str() {
+        Some(why) => Err(why.to_string()),
+        None => Ok(fit),
+    }
+}
+
+fn smallest<'a>(fits: Vec<&'a Value>, field: &str) -> Option<&'a Value> {
+    let value = |fit: &Value| fit[field].as_f64().unwrap();
+    (fits.into_iter()).min_by(|a, b| value(a).total_cmp(&value(b)))
+}
+
+/// The quickest fit with a gap of at most 1e-6, or flowreg's if that is larger; else the closest fit.
+fn best<'a>(problem: &'a Value, library: &str) -> Option<&'a Value> {
+    let enough = default(problem)["gap"].as_f64().unwrap().max(1e-6);
+    let fits = of(problem, library);
+    let close: Vec<_> = (fits.iter().copied())
+        .filter(|fit| fit["gap"].as_f64().unwrap() <= enough)
+        .collect();
+    smallest(close, "seconds").or_else(|| smallest(fits, "gap"))
+}
+
+fn cell(fit: &Value) -> String {
+    format!("{} s, {}", number(&fit["seconds"], 3), gap_of(fit))
+}
+
+/// The best fit, or why the smallest budget has none.
+fn best_cell(problem: &Value, library: &str) -> String {
+    best(problem, library).map_or_else(
+        || {
+            let mut fits = problem["fits"].as_array().unwrap().iter();
+            let failed = fits.find(|fit| fit["library"] == library && fit["failed"].is_string());
+            failed.unwrap()["failed"].as_str().unwrap().to_string()
+        },
+        cell,
+    )
+}
+
+fn row(cells: &[String]) -> String {
+    format!("| {} |", cells.join(" | "))
+}
+
+fn workloads(record: &Value) -> Vec<String> {
+    let mut lines = vec![
+        "| data | objective | flowreg | scikit-learn, default | scikit-learn, best | Cyanure, best | torch, best |".into(),
+        "| --- | --- | --- | --- | --- | --- | --- |".into(),
+    ];
+    for name in WORKLOADS {
+        let problem = problem(record, name);
+        let (ours, cells) = if name == "softmax-fast" {
+            let ours = of(problem, "flowreg SGD")[0];
+            let theirs = of(problem, "torch SGD")[0];
+            let seconds = |fit: &Value| format!("{} s", number(&fit["seconds"], 3));
+            let none = String::new;
+            let cells = vec![seconds(ours), none(), none(), none(), seconds(theirs)];
+            (ours, cells)
+        } else {
+            let ours = default(problem);
+            let theirs = scikit_learn(problem).map_or_else(|why| why, cell);
+            let rivals = ["scikit-learn", "Cyanure", "torch LBFGS"];
+            let bests = rivals.map(|library| best_cell(problem, library));
+            (ours, [&[cell(ours), theirs], &bests[..]].concat())
+        };
+        let first = [name_of(problem), number(&ours["objective"], 6)];
+        lines.push(row(&[&first[..], &cells[..]].concat()));
+    }
+    lines
+}
+
+fn commands(record: &Value) -> Vec<String> {
+    let mark = "<!-- not run: needs the data that benches/compare/README.md names -->";
+    let mut lines = vec![mark.to_string(), "```sh".to_string()];
+    for name in WORKLOADS {
+        let ran = &record["commands"][name];
+        lines.push(format!(
+            "{}  # objective {}",
+            ran["command"].as_str().unwrap(),
+            number(&ran["objective"], 6)
+        ));
+    }
+    lines.push("```".into());
+    lines
+}
+
+fn sooner(record: &Value) -> Vec<String> {
+    let mut lines = vec![
+        "| data | scikit-learn's default, s | flowreg to the same objective, s | flowreg's default, s |".into(),
+        "| --- | --- | --- | --- |".into(),
+    ];
+    for problem in converged(record) {
+        let seconds = |fit: &Value| number(&fit["seconds"], 3);
+        let (theirs, reached) = match scikit_learn(problem) {
+            Err(why) => (why, String::new()),
+            Ok(theirs) => {
+                let level = theirs["objective"].as_f64().unwrap();
+                let reached: Vec<_> = (of(problem, "flowreg").into_iter())
+                    .filter(|fit| fit["objective"].as_f64().unwrap() <= level)
+                    .collect();
+                let quickest = smallest(reached, "seconds");
+                (
+                    seconds(theirs),
+                    quickest.map_or("not reached".into(), seconds),
+                )
+            }
+        };
+        lines.push(row(&[
+            name_of(problem),
+            theirs,
+            reached,
+            seconds(default(problem)),
+        ]));
+    }
+    lines
+}
+
+fn fits(record: &Value) -> Vec<String> {
+    let mut lines = vec![
+        "| data | library | fit | seconds | objective | gap |".to_string(),
+        "| --- | --- | --- | --- | --- | --- |".to_string(),
+    ];
+    for problem in record["problems"].as_array().unwrap() {
+        for fit in problem["fits"].as_array().unwrap() {
+            let text = |key: &str| fit[key].as_str().unwrap().to_string();
+            let rest = if fit["failed"].is_null() {
+                let objective = number(&fit["objective"], 6);
+                [number(&fit["seconds"], 3), objective, gap_of(fit)]
+            } else {
+                [text("failed"), String::new(), String::new()]
+            };
+            let first = [name_of(problem), text("library"), text("label")];
+            lines.push(row(&[first, rest].concat()));
+        }
+    }
+    lines
+}
+
+fn machine(record: &Value) -> Vec<String> {
+    let (facts, versions) = (&record["machine"], &record["versions"]);
+    let text = |value: &Value| value.as_str().unwrap().to_string();
+    let libraries = [
+        ("flowreg", "flowreg"),
+        ("scikit-learn", "scikit-learn"),
+        ("cyanure", "Cyanure"),
+        ("torch", "torch"),
+        ("numpy", "NumPy"),
+        ("Python", "Python"),
+    ];
+    let libraries = libraries.map(|(key, name)| format!("{name} {}", text(&versions[key])));
+    vec![
+        format!(
+            "{} ({}), {} cores, {} GiB;",
+            text(&facts["processor"]),
+            text(&facts["kind"]),
+            facts["cores"],
+            number(&facts["memory_gib"], 3)
+        ),
+        format!("{}; {}", libraries.join(", "), text(&record["date"])),
+    ]
+}
+
+fn lines_of(record: &Value, part: &str) -> Vec<String> {
+    match part {
+        "machine" => machine(record),
+        "workloads" => workloads(record),
+        "commands" => commands(record),
+        "sooner" => sooner(record),
+        "fits" => fits(record),
+        _ => panic!("{part}: expected machine, workloads, commands, sooner or fits"),
+    }
+}
+
+/// The parts that a document shows, each compared with the record that it names.
+fn shown_parts(document: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(document).unwrap();
+    let mut parts = BTreeSet::new();
+    for block in text.split("<!-- record: ").skip(1) {
+        let (head, rest) = block.split_once(" -->").unwrap();
+        let (file, part) = head.split_once(' ').unwrap();
+        let (shown, _) = (rest.split_once("<!-- record end -->"))
+            .unwrap_or_else(|| panic!("{document}, {head}: no <!-- record end -->"));
+        let record: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+        let shown: Vec<_> = shown.lines().filter(|line| !line.is_empty()).collect();
+        assert_eq!(shown, lines_of(&record, part), "{document}, {head}");
+        parts.insert(part.to_string());
+    }
+    parts
+}
+
+#[test]
+fn documents_show_what_was_recorded() {
+    for document in DOCUMENTS {
+        assert!(!shown_parts(document).is_empty(), "{document}: no record");
+    }
+}
+
+/// `NAME.md` shows all parts of `NAME.json`, and nothing in the JSON contradicts itself.
+#[test]
+fn tables_are_those_of_their_records() {
+    let mut records = 0;
+    for entry in fs::read_dir(RECORDS).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        records += 1;
+        let tables = path.with_extension("md");
+        let parts = shown_parts(tables.to_str().unwrap());
+        let all = ["commands", "fits", "machine", "sooner", "workloads"];
+        assert!(parts.iter().eq(all), "{}: {parts:?}", tables.display());
+        agrees_with_itself(&path);
+    }
+    assert!(records > 0, "{RECORDS}: no record");
+}
+
+fn agrees_with_itself(path: &Path) {
+    let record: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    for problem in converged(&record) {
+        let name = &problem["name"];
+        let bound = problem["bound"].as_f64().unwrap();
+        for fit in problem["fits"].as_array().unwrap() {
+            let Some(objective) = fit["objective"].as_f64() else {
+                assert!(!fit["failed"].is_null(), "{name}: {fit}");
+                continue;
+            };
+            let gap = fit["gap"].as_f64().unwrap();
+            assert!(fit["bound"].as_f64().unwrap() <= bound, "{name}: {fit}");
+            assert!(
+                (gap - (objective - bound) / objective).abs() < 1e-15,
+                "{name}: {fit}"
+            );
+            // A bound above an objective would be no bound.
+            assert!(gap > -1e-13, "{name}: {fit}");
+        }
+    }
+    // The commands give the objectives of the table, up to the rounding of the two programs' models.
+    for name in WORKLOADS.into_iter().filter(|name| *name != "softmax-fast") {
+        let printed = record["commands"][name]["objective"].as_f64().unwrap();
+        let ours = default(problem(&record, name))["objective"]
+            .as_f64()
+            .unwrap();
+        assert!(
+            (printed - ours).abs() <= 1e-6 * ours,
+            "{name}: {printed}, {ours}"
+        );
+    }
+}
