@@ -37,6 +37,8 @@ wheels=("$wheel_folder"/*.whl)
 "$out/fresh/bin/python" -m mypy.stubtest flowreg \
   --mypy-config-file pyproject.toml --allowlist stubtest-allowlist.txt
 "$out/fresh/bin/python" -m pytest -q -rs
+# The judge of benches/compare.
+(cd ../benches/compare && "$out/fresh/bin/python" -m pytest -q -p no:cacheprovider test_judge.py)
 
 if [ -n "${SDIST:-}" ]; then
   "$python" -m venv "$out/source"

@@ -42,10 +42,12 @@ fn labels_are_parsed_to_their_values() {
     }
     for text in ["", " ", "nan", "NaN", "-nan", "NA", "n/a", "NULL", "<NA>"] {
         assert!(is_missing(text) && parse(text).is_none(), "{text}");
+        #[cfg(feature = "formats")]
         assert_eq!(given(text.as_bytes()), None);
     }
     for text in ["1.5", "1e-3", "1e15", "9223372036854775808"] {
         assert!(parse(text).is_none(), "{text}");
+        #[cfg(feature = "formats")]
         assert_eq!(given(text.as_bytes()).as_deref(), Some(text));
     }
     let expected = format!("at most {MAX_CLASSES} classes");
