@@ -273,3 +273,19 @@ fn saving_over_a_model_does_not_truncate_it() {
         assert_eq!(mode & 0o777, 0o600);
     }
 }
+
+/// The name of a file beside it would be too long.
+#[test]
+fn a_model_is_saved_and_overwritten_under_the_longest_name() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let model = |value| Model::new(vec![value; 3 * 4], vec![0.0; 3]).unwrap();
+    let path = folder.path().join("m".repeat(255));
+    for value in [1.0, 2.0] {
+        model(value).save(&path).unwrap();
+        assert_eq!(Model::load(&path).unwrap(), model(value));
+    }
+    let longer = folder.path().join("m".repeat(256));
+    let message = model(1.0).save(&longer).unwrap_err().to_string();
+    assert!(message.contains("cannot create"), "{message}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}

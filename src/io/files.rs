@@ -130,12 +130,15 @@ pub(crate) fn write_over(path: &Path, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Whether nothing can be created or renamed in a directory, which says nothing of the file itself.
+/// Whether nothing can be created or renamed beside a file, which says nothing of the file itself. Of a long
+/// name the longer one of the file beside it is invalid.
 fn found_no_room_beside(error: &io::Error) -> bool {
-    use io::ErrorKind::{CrossesDevices, PermissionDenied, ReadOnlyFilesystem, ResourceBusy};
+    use io::ErrorKind::{
+        CrossesDevices, InvalidFilename, PermissionDenied, ReadOnlyFilesystem, ResourceBusy,
+    };
     matches!(
         error.kind(),
-        CrossesDevices | PermissionDenied | ReadOnlyFilesystem | ResourceBusy
+        CrossesDevices | InvalidFilename | PermissionDenied | ReadOnlyFilesystem | ResourceBusy
     )
 }
 
