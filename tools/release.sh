@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
-# The checks before a release that take too long for `.ci/run`: each cargo feature alone, the campaigns of
-# faults in full, the library's tests for aarch64 run by qemu, the benchmarks are built, every fuzz target
-# runs for a minute, the kernels' tests run under AddressSanitizer (x86-64 Linux), the Python package is built
-# from its source distribution and the crate from its package. `.ci/run` tests several processes with Open
-# MPI; here they run with MPICH. Needs what `.ci/run` needs; installs cargo-fuzz where it is missing.
+# The checks before a release that take too long for `.ci/run`: `cargo install` and the demo of what it
+# installed, each cargo feature alone, the campaigns of faults in full, the library's tests for aarch64 run by
+# qemu, the benchmarks are built, every fuzz target runs for a minute, the kernels' tests run under
+# AddressSanitizer (x86-64 Linux), the Python package is built from its source distribution and the crate from
+# its package. `.ci/run` tests several processes with Open MPI; here they run with MPICH. Needs what `.ci/run`
+# needs; installs cargo-fuzz where it is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+installed="$(mktemp -d)"
+trap 'rm -rf "$installed"' EXIT
+cargo install --locked --path . --root "$installed"
+"$installed/bin/flowreg-fit" --demo --out "$installed/demo-run"
 for feature in photographs download formats; do
   cargo clippy --locked --lib --no-default-features --features "$feature" -- -D warnings
 done
