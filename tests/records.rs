@@ -6,9 +6,15 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
-/// The documents with such blocks, beside the tables that `benches/compare/report.py` wrote.
-const DOCUMENTS: [&str; 2] = ["README.md", "python/README.md"];
+/// The documents with such blocks, and the parts that they show. The tables that
+/// `benches/compare/report.py` wrote have all parts.
+const DOCUMENTS: [(&str, &[&str]); 2] = [
+    ("README.md", &["machine", "workloads"]),
+    ("python/README.md", &["sooner"]),
+];
+const ALL: [&str; 5] = ["commands", "fits", "machine", "sooner", "workloads"];
 const RECORDS: &str = "benches/compare/record";
 
 const WORKLOADS: [&str; 6] = [
@@ -22,11 +28,13 @@ const WORKLOADS: [&str; 6] = [
 
 /// `value` with so many significant figures, with an exponent below 1e-3.
 fn rounded(value: f64, figures: usize) -> String {
-    if value < 1e-3 {
-        return format!("{value:.*e}", figures - 1);
+    let scientific = format!("{value:.*e}", figures - 1);
+    let exponent: i64 = scientific.split_once('e').unwrap().1.parse().unwrap();
+    if exponent < -3 {
+        return scientific;
     }
-    let decimals = figures as f64 - 1.0 - value.log10().floor();
-    format!("{value:.*}", decimals.max(0.0) as usize)
+    let decimals = figures as i64 - 1 - exponent;
+    format!("{value:.*}", decimals.max(0) as usize)
 }
 
 fn gap_of(fit: &Value) -> String {
@@ -43,10 +51,11 @@ fn number(value: &Value, figures: usize) -> String {
 
 fn thousands(value: &Value) -> String {
     let digits = value.to_string();
-    match digits.len() {
-        0..5 => digits,
-        n => format!("{},{}", &digits[..n - 3], &digits[n - 3..]),
+    if digits.len() < 5 {
+        return digits;
     }
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().collect();
+    String::from_utf8(groups.join(&b',')).unwrap()
 }
 
 fn name_of(problem: &Value) -> String {
@@ -68,9 +77,9 @@ fn name_of(problem: &Value) -> String {
     )
 }
 
-fn problem<'a>(record: &'a Value, name: &str) -> &'a Value {
+fn problem<'a>(record: &'a Value, name: &str) -> Option<&'a Value> {
     let problems = record["problems"].as_array().unwrap();
-    problems.iter().find(|p| p["name"] == name).unwrap()
+    problems.iter().find(|p| p["name"] == name)
 }
 
 /// All problems but that of SGD, which has no gap.
@@ -124,16 +133,28 @@ fn cell(fit: &Value) -> String {
     format!("{} s, {}", number(&fit["seconds"], 3), gap_of(fit))
 }
 
-/// The best fit, or why the smallest budget has none.
+/// Why a library's first fit failed.
+fn failure(problem: &Value, library: &str) -> String {
+    let mut fits = problem["fits"].as_array().unwrap().iter();
+    let failed = fits.find(|fit| fit["library"] == library && fit["failed"].is_string());
+    failed.unwrap()["failed"].as_str().unwrap().to_string()
+}
+
+/// The best fit, or why the library's first fit failed.
 fn best_cell(problem: &Value, library: &str) -> String {
-    best(problem, library).map_or_else(
-        || {
-            let mut fits = problem["fits"].as_array().unwrap().iter();
-            let failed = fits.find(|fit| fit["library"] == library && fit["failed"].is_string());
-            failed.unwrap()["failed"].as_str().unwrap().to_string()
-        },
-        cell,
-    )
+    best(problem, library).map_or_else(|| failure(problem, library), cell)
+}
+
+/// Seconds and last loss of SGD, or why it failed.
+fn trajectory(problem: &Value, library: &str) -> String {
+    match of(problem, library).first() {
+        None => failure(problem, library),
+        Some(fit) => format!(
+            "{} s, loss {}",
+            number(&fit["seconds"], 3),
+            number(&fit["objective"], 4)
+        ),
+    }
 }
 
 fn row(cells: &[String]) -> String {
@@ -142,18 +163,16 @@ fn row(cells: &[String]) -> String {
 
 fn workloads(record: &Value) -> Vec<String> {
     let mut lines = vec![
-        "| data | objective | flowreg | scikit-learn, default | scikit-learn, best | Cyanure, best | torch, best |".into(),
+        "| data | flowreg's objective | flowreg, default | scikit-learn, default | scikit-learn, best | Cyanure, best | torch, best |".into(),
         "| --- | --- | --- | --- | --- | --- | --- |".into(),
     ];
-    for name in WORKLOADS {
-        let problem = problem(record, name);
+    for problem in WORKLOADS.iter().filter_map(|name| problem(record, name)) {
+        let name = problem["name"].as_str().unwrap();
         let (ours, cells) = if name == "softmax-fast" {
             let ours = of(problem, "flowreg SGD")[0];
-            let theirs = of(problem, "torch SGD")[0];
-            let seconds = |fit: &Value| format!("{} s", number(&fit["seconds"], 3));
             let none = String::new;
-            let cells = vec![seconds(ours), none(), none(), none(), seconds(theirs)];
-            (ours, cells)
+            let [first, last] = ["flowreg SGD", "torch SGD"].map(|name| trajectory(problem, name));
+            (ours, vec![first, none(), none(), none(), last])
         } else {
             let ours = default(problem);
             let theirs = scikit_learn(problem).map_or_else(|why| why, cell);
@@ -170,8 +189,10 @@ fn workloads(record: &Value) -> Vec<String> {
 fn commands(record: &Value) -> Vec<String> {
     let mark = "<!-- not run: needs the data that benches/compare/README.md names -->";
     let mut lines = vec![mark.to_string(), "```sh".to_string()];
-    for name in WORKLOADS {
-        let ran = &record["commands"][name];
+    for ran in WORKLOADS
+        .iter()
+        .filter_map(|name| record["commands"].get(name))
+    {
         lines.push(format!(
             "{}  # objective {}",
             ran["command"].as_str().unwrap(),
@@ -288,8 +309,26 @@ fn shown_parts(document: &str) -> BTreeSet<String> {
 
 #[test]
 fn documents_show_what_was_recorded() {
-    for document in DOCUMENTS {
-        assert!(!shown_parts(document).is_empty(), "{document}: no record");
+    for (document, parts) in DOCUMENTS {
+        let shown = shown_parts(document);
+        assert!(shown.iter().eq(parts), "{document}: {shown:?}");
+    }
+}
+
+/// README's picture is drawn from the record of its tables.
+#[test]
+fn pictures_are_drawn_from_their_records() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let (head, _) = (readme.split_once(".json machine -->")).unwrap();
+    let (_, record) = head.rsplit_once("<!-- record: ").unwrap();
+    let json = fs::read(format!("{record}.json")).unwrap();
+    let hash: String = (Sha256::digest(&json).iter())
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    for theme in ["light", "dark"] {
+        let path = format!("{record}-{theme}.svg");
+        assert!(readme.contains(&format!("\"{path}\"")), "{path}");
+        assert!(fs::read_to_string(&path).unwrap().contains(&hash), "{path}");
     }
 }
 
@@ -305,8 +344,7 @@ fn tables_are_those_of_their_records() {
         records += 1;
         let tables = path.with_extension("md");
         let parts = shown_parts(tables.to_str().unwrap());
-        let all = ["commands", "fits", "machine", "sooner", "workloads"];
-        assert!(parts.iter().eq(all), "{}: {parts:?}", tables.display());
+        assert!(parts.iter().eq(ALL), "{}: {parts:?}", tables.display());
         agrees_with_itself(&path);
     }
     assert!(records > 0, "{RECORDS}: no record");
@@ -317,13 +355,14 @@ fn agrees_with_itself(path: &Path) {
     for problem in converged(&record) {
         let name = &problem["name"];
         let bound = problem["bound"].as_f64().unwrap();
+        let mut highest = f64::NEG_INFINITY;
         for fit in problem["fits"].as_array().unwrap() {
             let Some(objective) = fit["objective"].as_f64() else {
                 assert!(!fit["failed"].is_null(), "{name}: {fit}");
                 continue;
             };
             let gap = fit["gap"].as_f64().unwrap();
-            assert!(fit["bound"].as_f64().unwrap() <= bound, "{name}: {fit}");
+            highest = highest.max(fit["bound"].as_f64().unwrap());
             assert!(
                 (gap - (objective - bound) / objective).abs() < 1e-15,
                 "{name}: {fit}"
@@ -331,13 +370,19 @@ fn agrees_with_itself(path: &Path) {
             // A bound above an objective would be no bound.
             assert!(gap > -1e-13, "{name}: {fit}");
         }
+        assert_eq!(highest, bound, "{name}");
     }
     // The commands give the objectives of the table, up to the rounding of the two programs' models.
-    for name in WORKLOADS.into_iter().filter(|name| *name != "softmax-fast") {
+    for name in WORKLOADS {
+        let Some(problem) = problem(&record, name) else {
+            continue;
+        };
         let printed = record["commands"][name]["objective"].as_f64().unwrap();
-        let ours = default(problem(&record, name))["objective"]
-            .as_f64()
-            .unwrap();
+        let ours = match name {
+            "softmax-fast" => of(problem, "flowreg SGD")[0],
+            _ => default(problem),
+        };
+        let ours = ours["objective"].as_f64().unwrap();
         assert!(
             (printed - ours).abs() <= 1e-6 * ours,
             "{name}: {printed}, {ours}"

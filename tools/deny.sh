@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Licences, sources and version requirements of all dependencies of flowreg, of capi/ and of python/, by
-# deny.toml. Builds cargo-deny once, in target/tools, without optimisation: it checks for seconds.
+# deny.toml. Builds cargo-deny once, in target/tools, without optimisation: the check itself takes seconds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=0.20.2

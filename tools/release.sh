@@ -12,6 +12,8 @@ installed="$(mktemp -d)"
 trap 'rm -rf "$installed"' EXIT
 cargo install --locked --path . --root "$installed"
 "$installed/bin/flowreg-fit" --demo --out "$installed/demo-run"
+# Without MPI, and with each feature alone; `.ci/run` takes MPI and no feature.
+cargo clippy --locked --all-targets -- -D warnings
 for feature in photographs download formats; do
   cargo clippy --locked --lib --no-default-features --features "$feature" -- -D warnings
 done

@@ -52,6 +52,9 @@ def centred_intercept(z, b, counts):
         # Shifting all intercepts changes nothing, so the Hessian is singular.
         step = -np.linalg.lstsq(hessian, gradient, rcond=1e-14)[0]
         slope, length = gradient @ step, 1.0
+        if -slope <= 1e-15 * abs(value):
+            # A smaller decrease is lost in the rounding of the value.
+            break
         while length > 1e-9:
             new = b + length * step
             new_value = logsumexp(z + new, axis=1).sum() - counts @ new

@@ -2,12 +2,12 @@
 
     python report.py record/NAME.json
 
-writes record/NAME.md, record/time-to-gap-light.svg and record/time-to-gap-dark.svg. A document may show a
+writes record/NAME.md, record/NAME-light.svg and record/NAME-dark.svg. A document may show a
 part of NAME.md, between `<!-- record: benches/compare/record/NAME.json PART -->` and `<!-- record end -->`.
 """
 
+import hashlib
 import json
-import math
 import sys
 from pathlib import Path
 
@@ -27,10 +27,10 @@ RIVALS = ["scikit-learn", "Cyanure", "torch LBFGS"]
 
 def rounded(value, figures):
     """`value` with so many significant figures, with an exponent below 1e-3."""
-    if value < 1e-3:
-        mantissa, exponent = f"{value:.{figures - 1}e}".split("e")
+    mantissa, exponent = f"{value:.{figures - 1}e}".split("e")
+    if int(exponent) < -3:
         return f"{mantissa}e{int(exponent)}"
-    return f"{value:.{max(0, figures - 1 - math.floor(math.log10(value)))}f}"
+    return f"{value:.{max(0, figures - 1 - int(exponent))}f}"
 
 
 def gap_of(value):
@@ -80,7 +80,7 @@ def cell(fit):
 
 
 def best_cell(problem, library):
-    """The best fit, or why the smallest budget has none."""
+    """The best fit, or why the library's first fit failed."""
     fit = best(problem, library)
     return cell(fit) if fit else failure(problem, library)
 
@@ -92,17 +92,25 @@ def failure(problem, library, label=None):
 
 
 def workloads(record, problems):
-    yield "| data | objective | flowreg | scikit-learn, default | scikit-learn, best | Cyanure, best | torch, best |"
+    yield "| data | flowreg's objective | flowreg, default | scikit-learn, default | scikit-learn, best | Cyanure, best | torch, best |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for problem in [problems[name] for name in WORKLOADS if name in problems]:
         if problem["name"] == "softmax-fast":
-            ours, theirs = of(problem, "flowreg SGD")[0], of(problem, "torch SGD")[0]
-            cells = [f"{rounded(ours['seconds'], 3)} s", "", "", "", f"{rounded(theirs['seconds'], 3)} s"]
+            ours = of(problem, "flowreg SGD")[0]
+            cells = [trajectory(problem, "flowreg SGD"), "", "", "", trajectory(problem, "torch SGD")]
         else:
             ours, theirs = default(problem, "flowreg"), default(problem, "scikit-learn")
             stopped = cell(theirs) if theirs else failure(problem, "scikit-learn", "lbfgs, float32")
             cells = [cell(ours), stopped, *[best_cell(problem, library) for library in RIVALS]]
         yield f"| {name_of(problem)} | {rounded(ours['objective'], 6)} | {' | '.join(cells)} |"
+
+
+def trajectory(problem, library):
+    """Seconds and last loss of SGD, or why it failed."""
+    fits = of(problem, library)
+    if not fits:
+        return failure(problem, library)
+    return f"{rounded(fits[0]['seconds'], 3)} s, loss {rounded(fits[0]['objective'], 4)}"
 
 
 def commands(record, problems):
@@ -187,23 +195,23 @@ COLOURS = {
     "Cyanure": {"light": "#007D5A", "dark": "#2FC79A"},
     "torch LBFGS": {"light": "#A3518A", "dark": "#DE9BC6"},
 }
-# Height of a step between labels in points, and the factor by which the last point is left of the edge.
-LINE, ROOM = 20, 8
+# Height of a step between labels in points, and the factor by which the x axis is extended to make room for them.
+LINE, ROOM = 20, 12
 MARKERS = {"flowreg": "o", "scikit-learn": "s", "Cyanure": "^", "torch LBFGS": "D"}
 PANELS = {"flowers102": "wide: Flowers102", "tall": "tall: synthetic embeddings"}
 
 
 def line_of(problem, library):
-    """The points of a library's budgets; of scikit-learn's solvers those of the one that gets closest."""
-    fits = of(problem, library)
-    if not fits:
-        return []
-    solver = min(fits, key=lambda fit: fit["gap"])["setting"].get("solver")
-    fits = [fit for fit in fits if fit["setting"].get("solver") == solver]
-    return sorted((fit["seconds"], max(fit["gap"], 1e-12)) for fit in fits)
+    """Seconds and gap of a library's fits, of all its solvers, without those that a quicker fit beats."""
+    line = []
+    for point in sorted((fit["seconds"], max(fit["gap"], 1e-12)) for fit in of(problem, library)):
+        if not line or point[1] < line[-1][1]:
+            line.append(point)
+    return line
 
 
-def picture(record, problems, theme, path):
+def picture(problems, theme, path, source):
+    """Write the picture; `source` is the SHA-256 of the record, which the SVG names as its description."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -229,7 +237,7 @@ def picture(record, problems, theme, path):
 
     labels, placed = {}, []
     panels = {name: title for name, title in PANELS.items() if name in problems}
-    figure, axes = plt.subplots(1, len(panels), figsize=(11, 5), sharey=True, layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(8.6, 4.6), sharey=True, layout="constrained", squeeze=False)
     axes = axes[0]
     for ax, (name, title) in zip(axes, panels.items()):
         problem = problems[name]
@@ -259,24 +267,26 @@ def picture(record, problems, theme, path):
         for point, shown, colour in labels[name]:
             label = ax.annotate(shown, point, (10, 0), textcoords="offset points", ha="left", va="center",
                                 color=colour, fontsize=17, fontweight="bold")
-            # Beside the last point of its line, or as far above or below as it is clear of points and labels.
+            # Beside the last point of its line, or the nearest step above or below where it covers nothing.
             for shift in [0, 1, -1, 2, -2, 3, -3]:
                 label.set_position((10, shift * LINE))
                 box = label.get_window_extent()
                 if not (box.count_contains(marks) or box.count_overlaps(placed)):
                     break
             placed.append(box)
-    figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
+    figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None, "Description": source})
     plt.close(figure)
 
 
 def main():
     path = Path(sys.argv[1])
-    record = json.loads(path.read_text())
+    text = path.read_bytes()
+    record = json.loads(text)
     problems = {problem["name"]: problem for problem in record["problems"]}
     path.with_suffix(".md").write_text("\n".join(tables(path, record, problems)))
     for theme in INK:
-        picture(record, problems, theme, path.with_name(f"time-to-gap-{theme}.svg"))
+        source = f"SHA-256 of {path.name}: {hashlib.sha256(text).hexdigest()}"
+        picture(problems, theme, path.with_name(f"{path.stem}-{theme}.svg"), source)
 
 
 if __name__ == "__main__":

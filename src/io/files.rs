@@ -119,9 +119,11 @@ pub(crate) fn write_over(path: &Path, bytes: &[u8]) -> Result<()> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH);
     let nanoseconds = clock.map_or(0, |now| now.as_nanos());
     let number = SAVED.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{}.{nanoseconds}.{number}.partial", std::process::id());
-    let sibling = sibling(&target, &name)?;
-    let written = replace_by(&sibling, &target, bytes, found.ok());
+    // It does not contain the file's name, which may be as long as the file system allows.
+    let process = std::process::id();
+    let name = format!(".flowreg.{process}.{nanoseconds}.{number}.partial");
+    let beside = parent_of(&target).join(name);
+    let written = replace_by(&beside, &target, bytes, found.ok());
     match written {
         Err(Error::Io { source, .. }) if found_no_room_beside(&source) => {
             write_in_place(path, bytes)
@@ -130,15 +132,12 @@ pub(crate) fn write_over(path: &Path, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Whether nothing can be created or renamed beside a file, which says nothing of the file itself. Of a long
-/// name the longer one of the file beside it is invalid.
+/// Whether nothing can be created or renamed in a directory, which says nothing of the file itself.
 fn found_no_room_beside(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        CrossesDevices, InvalidFilename, PermissionDenied, ReadOnlyFilesystem, ResourceBusy,
-    };
+    use io::ErrorKind::{CrossesDevices, PermissionDenied, ReadOnlyFilesystem, ResourceBusy};
     matches!(
         error.kind(),
-        CrossesDevices | InvalidFilename | PermissionDenied | ReadOnlyFilesystem | ResourceBusy
+        CrossesDevices | PermissionDenied | ReadOnlyFilesystem | ResourceBusy
     )
 }
 
