@@ -43,12 +43,12 @@ if [ ! -x /usr/bin/rustc ] || [ ! -d "/usr/lib/rustlib/$target" ] ||
     leave_out "the packages are those of Debian"
   fi
   dpkg --add-architecture arm64
-  apt-get update
+  apt-get update || leave_out "apt-get update failed with the architecture arm64"
   # rustc-web conflicts with Debian's rustc and rustup.
   if apt-get -s install --no-install-recommends "${packages[@]}" | grep '^Remv'; then
     leave_out "apt would remove the packages above"
   fi
-  apt-get install -y --no-install-recommends "${packages[@]}"
+  apt-get install -y --no-install-recommends "${packages[@]}" || leave_out "apt-get could not install them"
 fi
 export RUSTC=/usr/bin/rustc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
