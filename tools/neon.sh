@@ -8,6 +8,7 @@
 # they are missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tools/leave_out.sh
 target=aarch64-unknown-linux-gnu
 
 case "${1:-}" in
@@ -18,37 +19,29 @@ check | test) ;;
   ;;
 esac
 if [ "$(uname -sm)" != "Linux x86_64" ]; then
-  echo "NEON: on aarch64 cargo test compiles and tests it; here it is checked on x86-64 Linux alone"
+  echo "NEON: nothing to do, as this check is for x86-64 Linux; on aarch64 cargo test compiles and tests the kernels"
   exit 0
 fi
 
-# Ends with a message; in `.ci/run` the step counts as left out.
-leave_out() {
-  message="NEON: $1; needed are /usr/bin/rustc with the library for $target, aarch64-linux-gnu-gcc and qemu-aarch64"
-  if [ -n "${FLOWREG_SKIPPED_LOG:-}" ]; then
-    echo "SKIPPED: $message"
-    echo "$message" >>"$FLOWREG_SKIPPED_LOG"
-    exit 0
-  fi
-  echo "$message" >&2
-  exit 1
+cannot() {
+  leave_out "NEON: $1; needed are /usr/bin/rustc with the library for $target, aarch64-linux-gnu-gcc and qemu-aarch64"
 }
 if [ ! -x /usr/bin/rustc ] || [ ! -d "/usr/lib/rustlib/$target" ] ||
   ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v qemu-aarch64 >/dev/null; then
   packages=(rustc-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
   if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
-    leave_out "apt-get and root are needed to install them"
+    cannot "apt-get and root are needed to install them"
   fi
   if ! grep -qx 'ID=debian' /etc/os-release; then
-    leave_out "the packages are those of Debian"
+    cannot "the packages are those of Debian"
   fi
   dpkg --add-architecture arm64
-  apt-get update || leave_out "apt-get update failed with the architecture arm64"
+  apt-get update || cannot "apt-get update failed with the architecture arm64"
   # rustc-web conflicts with Debian's rustc and rustup.
   if apt-get -s install --no-install-recommends "${packages[@]}" | grep '^Remv'; then
-    leave_out "apt would remove the packages above"
+    cannot "apt would remove the packages above"
   fi
-  apt-get install -y --no-install-recommends "${packages[@]}" || leave_out "apt-get could not install them"
+  apt-get install -y --no-install-recommends "${packages[@]}" || cannot "apt-get could not install them"
 fi
 export RUSTC=/usr/bin/rustc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
