@@ -1,4 +1,5 @@
-//! The dataset and the model record `--exif`, and flowreg-predict applies it.
+//! The dataset and the model record `--exif`, flowreg-predict applies it, and without it flowreg-prep
+//! says how many orientations it ignores.
 
 mod common;
 
@@ -35,7 +36,9 @@ fn predict_applies_the_exif_orientation_of_prep() {
             "0",
         ];
         let args = [&args[..], &["--size", "16", "--out", data], more].concat();
-        succeeds(&world.run(PREP, &args));
+        let printed = succeeds(&world.run(PREP, &args));
+        let ignored = "EXIF orientation ignored, as by torchvision: 4 photograph(s); --exif turns";
+        assert_eq!(printed.contains(ignored), more.is_empty(), "{printed}");
         let dataset = Dataset::open(world.path(data)).unwrap();
         let orientation = dataset.manifest().transform.clone().unwrap().orientation;
         assert_eq!(orientation.as_deref(), more.first().map(|_| "exif"));

@@ -45,6 +45,8 @@ pub struct Prepared {
     pub manifest: Manifest,
     /// The label of each row of `train`; empty if there is no such split.
     pub train_labels: Vec<i64>,
+    /// Number of photographs with an orientation by EXIF or XMP that was ignored.
+    pub ignored_orientations: usize,
 }
 
 /// File name of a split's features.

@@ -38,6 +38,8 @@ pub(crate) struct DatasetWriter {
     pub manifest: Manifest,
     /// Stops the writing when set.
     pub cancel: Cancel,
+    /// Number of photographs with an orientation by EXIF or XMP that was ignored.
+    pub ignored_orientations: usize,
     train_labels: Vec<i64>,
 }
 
@@ -48,6 +50,7 @@ impl DatasetWriter {
             staging,
             manifest,
             cancel: cancel.unwrap_or_default(),
+            ignored_orientations: 0,
             train_labels: Vec::new(),
         }
     }
@@ -165,6 +168,7 @@ impl DatasetWriter {
         Ok(Prepared {
             manifest,
             train_labels: self.train_labels,
+            ignored_orientations: self.ignored_orientations,
         })
     }
 }

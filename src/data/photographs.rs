@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::data::pictures::exif::Orientation;
 use crate::data::pictures::{self, DecodeOptions, LARGEST_PIXELS, Rgb};
 use crate::data::resample::Resizer;
 use crate::error::{Error, Result};
@@ -60,7 +61,9 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Load a photograph into `row` as `3 x size x size` values (channel first): byte / 255.
+    /// Load a photograph into `row` as `3 x size x size` values (channel first): byte / 255. Returns
+    /// the orientation by EXIF or XMP that was ignored, if there is one and [`DecodeOptions::exif`] is
+    /// not set.
     ///
     /// # Errors
     /// [`Error::Image`] for an unusable picture; [`Error::Io`].
@@ -73,7 +76,7 @@ impl Loader {
         size: usize,
         options: &DecodeOptions,
         row: &mut [f32],
-    ) -> Result<()> {
+    ) -> Result<Option<Orientation>> {
         match &photograph.bytes {
             Some(bytes) => self.decode(&photograph.path, bytes, size, options, row),
             None => self.load_file(&photograph.path, size, options, row),
@@ -90,7 +93,7 @@ impl Loader {
         size: usize,
         options: &DecodeOptions,
         row: &mut [f32],
-    ) -> Result<()> {
+    ) -> Result<Option<Orientation>> {
         let mut file = std::mem::take(&mut self.file);
         let read = files::read_regular(path, "open the photograph", options.max_file(), &mut file);
         let loaded = match read {
@@ -126,19 +129,21 @@ impl Loader {
         size: usize,
         options: &DecodeOptions,
         row: &mut [f32],
-    ) -> Result<()> {
+    ) -> Result<Option<Orientation>> {
         let buffer = std::mem::take(&mut self.rgb);
+        let decoded = pictures::decode_rgb_in(bytes, options, buffer);
+        let (rgb, ignored) = decoded.map_err(|reason| Error::Image {
+            path: path.to_path_buf(),
+            reason,
+        })?;
         let Rgb {
             width,
             height,
             mut values,
-        } = pictures::decode_rgb_in(bytes, options, buffer).map_err(|reason| Error::Image {
-            path: path.to_path_buf(),
-            reason,
-        })?;
+        } = rgb;
         (self.resizer).planes(&mut values, width, height, size, row);
         self.rgb = reusable(values);
-        Ok(())
+        Ok(ignored)
     }
 }
 

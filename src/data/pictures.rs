@@ -12,6 +12,7 @@ mod rgb;
 mod tiff;
 mod webp;
 
+use crate::data::pictures::exif::Orientation;
 pub use crate::data::pictures::rgb::{DecodeOptions, LARGEST_PIXELS, LARGEST_SIDE, Rgb};
 
 /// Number of first bytes that [`kind`] needs.
@@ -72,16 +73,17 @@ pub fn kind(first_bytes: &[u8]) -> Option<Kind> {
 /// # Errors
 /// What was found and expected, and what to do, in one phrase.
 pub fn decode_rgb(bytes: &[u8], options: &DecodeOptions) -> Result<Rgb, String> {
-    decode_rgb_in(bytes, options, Vec::new())
+    let (rgb, _) = decode_rgb_in(bytes, options, Vec::new())?;
+    Ok(rgb)
 }
 
 /// [`decode_rgb`] with a buffer to be reused for the pixels of a JPEG, whose allocation would take 5 %
-/// of the time.
+/// of the time. Returns also the orientation by EXIF or XMP that was ignored.
 pub(super) fn decode_rgb_in(
     bytes: &[u8],
     options: &DecodeOptions,
     buffer: Vec<u8>,
-) -> Result<Rgb, String> {
+) -> Result<(Rgb, Option<Orientation>), String> {
     let Some(kind) = kind(bytes) else {
         return Err(match bytes {
             [] => "found an empty file, expected a picture".to_string(),
@@ -106,7 +108,7 @@ fn decode(
     bytes: &[u8],
     options: &DecodeOptions,
     buffer: Vec<u8>,
-) -> Result<Rgb, String> {
+) -> Result<(Rgb, Option<Orientation>), String> {
     let (rgb, orientation) = match kind {
         Kind::Jpeg => jpeg::decode_rgb(bytes, options, buffer)?,
         Kind::Png => png::decode_rgb(bytes, options)?,
@@ -116,7 +118,7 @@ fn decode(
         Kind::Tiff => (tiff::decode_rgb(bytes, options)?, None),
     };
     Ok(match orientation {
-        Some(orientation) if options.exif => orientation.apply(rgb),
-        _ => rgb,
+        Some(orientation) if options.exif => (orientation.apply(rgb), None),
+        ignored => (rgb, ignored),
     })
 }

@@ -9,6 +9,7 @@ use crate::data::dataset_writer::DatasetWriter;
 use crate::data::in_order::{in_order, lock};
 use crate::data::photographs::{Loader, PhotographSplit, Photographs};
 use crate::data::pictures::DecodeOptions;
+use crate::data::pictures::exif::Orientation;
 use crate::error::{Error, Result};
 use crate::io::publish::{OutputKind, Overwrite, Staging};
 use crate::progress::Cancel;
@@ -102,24 +103,26 @@ fn prepare_split(
     let mut x = writer.begin_matrix(&split.name)?;
     let cancel = writer.cancel.clone();
     let skipped = &mut writer.manifest.skipped;
+    let ignored_orientations = &mut writer.ignored_orientations;
     let (mut labels, mut names) = (Vec::new(), Vec::new());
 
     // Rows are reused.
     let emptied = Mutex::new(Vec::<Vec<f32>>::new());
     let ahead = rows_ahead(features, threads::current());
-    let load = |loader: &mut Loader, i: usize, ()| -> Result<Vec<f32>> {
+    let load = |loader: &mut Loader, i: usize, ()| -> Result<(Vec<f32>, Option<Orientation>)> {
         cancel.check()?;
         let (photograph, _) = &split.rows[i];
         let mut row = lock(&emptied).pop().unwrap_or_default();
         row.resize(features, 0.0);
-        loader.load(photograph, options.size, &options.decode, &mut row)?;
+        let ignored = loader.load(photograph, options.size, &options.decode, &mut row)?;
         progress(1);
-        Ok(row)
+        Ok((row, ignored))
     };
-    let write = |i: usize, loaded: Result<Vec<f32>>| {
+    let write = |i: usize, loaded: Result<(Vec<f32>, Option<Orientation>)>| {
         let (photograph, label) = &split.rows[i];
         match loaded {
-            Ok(row) => {
+            Ok((row, ignored)) => {
+                *ignored_orientations += usize::from(ignored.is_some());
                 x.append(bytemuck::cast_slice(&row))?;
                 lock(&emptied).push(row);
                 labels.push(i64::from(*label));

@@ -363,7 +363,7 @@ impl Reading<'_> {
         let mut usable = 0;
         for (i, (name, loaded)) in decoded.into_iter().enumerate() {
             let state = match loaded {
-                Ok(()) => {
+                Ok(_) => {
                     let from = i * self.features..(i + 1) * self.features;
                     block.x.copy_within(from, usable * self.features);
                     usable += 1;

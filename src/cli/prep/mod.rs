@@ -147,7 +147,7 @@ fn forecast(photographs: &Photographs, options: &PrepOptions, threads: usize) ->
     let mut row = vec![0.0; 3 * options.size * options.size];
     for (photograph, _) in all.step_by((rows / SAMPLED).max(1)).take(SAMPLED) {
         match loader.load(photograph, options.size, &options.decode, &mut row) {
-            Ok(()) => sampled += 1,
+            Ok(_) => sampled += 1,
             Err(Error::Image { .. }) => {}
             Err(Error::Io { .. }) if options.skip_bad => {}
             Err(error) => return Err(error),
@@ -272,6 +272,12 @@ fn print_done(out: &Path, prepared: &Prepared, started: Instant) {
     }
     for skipped in &manifest.skipped {
         cli::info(format_args!("  skipped: {skipped}"));
+    }
+    if prepared.ignored_orientations > 0 {
+        cli::info(format_args!(
+            "  EXIF orientation ignored, as by torchvision: {} photograph(s); --exif turns them upright",
+            prepared.ignored_orientations
+        ));
     }
     let rows: usize = manifest.splits.iter().map(|split| split.rows).sum();
     let seconds = started.elapsed().as_secs_f64();
