@@ -167,6 +167,20 @@ fn unreadable_inputs_are_named_and_the_rest_predicted() {
 
 /// The contributions of all rows, that of W0 and b add up to the logit.
 #[test]
+fn a_model_that_stands_after_an_input_is_named() {
+    let world = world(&[]);
+    for model in ["run", "run/model.safetensors"] {
+        let output = world.run(PREDICT, &["data/test.x.npy", model]);
+        let expected = format!(
+            "flowreg-predict: MODEL: found data/test.x.npy, expected a run or a model file; \
+             {model} is one: give it first, and the inputs after it\n"
+        );
+        assert_eq!(output.status.code(), Some(64));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+    }
+}
+
+#[test]
 fn an_explanation_adds_up_to_the_logit() {
     for classes in ["4", "2"] {
         let world = world(&[

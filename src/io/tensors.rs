@@ -26,7 +26,7 @@ const KEY: &str = "flowreg";
 pub enum TensorsError {
     /// The file is shorter than its header, or the header is longer than 1 MiB.
     #[error(
-        "header: found {found} bytes, claiming {claimed}, expected a safetensors file with a header of at most 1048576 bytes"
+        "header: found a file of {found} bytes whose first 8 give a header of {claimed} bytes, expected a safetensors file, with a header of at most 1048576 bytes"
     )]
     Header {
         /// Bytes in the file.

@@ -24,7 +24,7 @@ use crate::cli;
 use crate::cli::signals;
 use crate::data::pictures::DecodeOptions;
 use crate::io::publish::Overwrite;
-use crate::model::RowPredictions;
+use crate::model::{MODEL, RowPredictions};
 use crate::threads;
 use crate::{Error, Model, Result};
 
@@ -161,12 +161,28 @@ fn run(args: &Args) -> Result<()> {
     threads::pool(args.threads)?.install(|| predict(args))
 }
 
+/// The error for a model that stands after an input, if no model stands before it.
+fn swapped(args: &Args) -> Option<Error> {
+    let first = Model::file_of(&args.model);
+    if first.ends_with(MODEL) && first.exists() {
+        return None;
+    }
+    let is_model = |path: &&PathBuf| {
+        let file = Model::file_of(path);
+        file.ends_with(MODEL) && Model::load(&file).is_ok()
+    };
+    let model = args.inputs.iter().find(is_model)?.display();
+    let expected =
+        format!("a run or a model file; {model} is one: give it first, and the inputs after it");
+    Some(Error::options("MODEL", args.model.display(), expected))
+}
+
 fn predict(args: &Args) -> Result<()> {
     if args.top == 0 {
         return Err(Error::options("--top", 0, "at least 1 class"));
     }
     let model_file = Model::file_of(&args.model);
-    let model = Model::load(&model_file)?;
+    let model = Model::load(&model_file).map_err(|error| swapped(args).unwrap_or(error))?;
     let classes = Classes::of(&model);
     let columns = if args.logits {
         model.bias().len()
