@@ -1,5 +1,7 @@
 //! Export of a model to ONNX and `.npy`.
 
+use serde_json::json;
+
 use crate::data::dataset::BYTES;
 use crate::error::{Error, Result};
 use crate::io::npy;
@@ -62,8 +64,9 @@ pub fn write(staging: &Staging, model: &Model) -> Result<Vec<&'static str>> {
 /// | `x`, of others | f32, N x d | none |
 ///
 /// Its outputs are `logits` (N x c, divided by the model's temperature if it has one) and
-/// `probabilities` (N x classes), those of [`Model::probabilities`]. The metadata entry
-/// `class_names` is a JSON list of the names of the classes.
+/// `probabilities` (N x classes), those of [`Model::probabilities`]. Its metadata entries are JSON:
+/// `class_names`, a list; of photographs `transform`, how they become `pixels`, as in the manifest;
+/// of tables `columns`, the names of the features, a list.
 ///
 /// # Errors
 /// [`Error::Shape`] for a model of 2 GiB or more, which the format cannot hold; those of
@@ -71,13 +74,9 @@ pub fn write(staging: &Staging, model: &Model) -> Result<Vec<&'static str>> {
 pub fn to_onnx(model: &Model) -> Result<Vec<u8>> {
     let model = &*model.calibrated()?;
     let weight = model.weight();
-    if weight.as_slice().len() >= MAX_ONNX / 4 - 4096 {
-        let found = format!("{} values", weight.as_slice().len());
-        return Err(Error::shape(
-            "weight",
-            found,
-            "less than 2 GiB, the most that ONNX holds",
-        ));
+    let length = size_of_val(weight.as_slice());
+    if length > MAX_ONNX {
+        return Err(too_long(length));
     }
     let (outputs, dimension) = (weight.rows() as u64, weight.cols() as u64);
     let mut graph = Message::default();
@@ -176,20 +175,38 @@ pub fn to_onnx(model: &Model) -> Result<Vec<u8>> {
 
     let mut opset = Message::default();
     opset.number(2, OPSET);
-    let mut names = Message::default();
-    names.text(1, "class_names");
-    names.text(
-        2,
-        &serde_json::to_string(&model.about().class_names).expect("plain data"),
-    );
     let mut onnx = Message::default();
     onnx.number(1, IR_VERSION);
     onnx.text(2, "flowreg");
     onnx.text(3, env!("CARGO_PKG_VERSION"));
     onnx.message(7, &graph);
     onnx.message(8, &opset);
-    onnx.message(14, &names);
+    for (key, json) in metadata(model) {
+        let mut entry = Message::default();
+        entry.text(1, key);
+        entry.text(2, &json.to_string());
+        onnx.message(14, &entry);
+    }
+    if onnx.0.len() > MAX_ONNX {
+        return Err(too_long(onnx.0.len()));
+    }
     Ok(onnx.0)
+}
+
+fn too_long(bytes: usize) -> Error {
+    let expected = "less than 2 GiB, the most that ONNX holds";
+    Error::shape("weight", format!("a model of {bytes} bytes"), expected)
+}
+
+/// The metadata entries of [`to_onnx`].
+fn metadata(model: &Model) -> Vec<(&'static str, serde_json::Value)> {
+    let about = model.about();
+    let columns = (about.numbers.as_ref()).and_then(|numbers| numbers.columns.as_ref());
+    let transform = about.transform.as_ref();
+    let mut entries = vec![("class_names", json!(about.class_names))];
+    entries.extend(transform.map(|transform| ("transform", json!(transform))));
+    entries.extend(columns.map(|columns| ("columns", json!(columns))));
+    entries
 }
 
 /// A `NodeProto` with integer attributes.
@@ -280,6 +297,54 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::dataset::{NumberFormat, Transform};
+    use crate::model::About;
+
+    #[test]
+    fn metadata_tell_how_an_input_becomes_features() {
+        let entries = |about: About| {
+            let mut model = Model::new(vec![0.5; 12], vec![0.0]).unwrap();
+            model.set_about(about);
+            let entries = metadata(&model);
+            let onnx = to_onnx(&model).unwrap();
+            for (key, json) in &entries {
+                let mut entry = Message::default();
+                entry.text(1, key);
+                entry.text(2, &json.to_string());
+                assert!(onnx.windows(entry.0.len()).any(|bytes| bytes == entry.0));
+            }
+            entries
+        };
+        let class_names = vec!["rose".to_string(), "tulip".to_string()];
+        let names = ("class_names", json!(["rose", "tulip"]));
+        let transform = Transform {
+            size: 2,
+            filter: "bilinear-antialias".to_string(),
+            layout: "chw".to_string(),
+            scale: BYTES.to_string(),
+            orientation: Some("exif".to_string()),
+        };
+        let of_photographs = About {
+            class_names: class_names.clone(),
+            transform: Some(transform.clone()),
+            ..About::default()
+        };
+        assert_eq!(
+            entries(of_photographs),
+            [names.clone(), ("transform", json!(transform))]
+        );
+        let columns: Vec<String> = (0..12).map(|j| format!("column {j}")).collect();
+        let of_a_table = About {
+            class_names,
+            numbers: Some(NumberFormat {
+                columns: Some(columns.clone()),
+                ..NumberFormat::default()
+            }),
+            ..About::default()
+        };
+        assert_eq!(entries(of_a_table), [names, ("columns", json!(columns))]);
+        assert_eq!(entries(About::default()), [("class_names", json!([]))]);
+    }
 
     /// The examples of protobuf's documentation of its encoding.
     #[test]
