@@ -224,6 +224,8 @@ def test_what_does_not_fit_together_is_refused():
         (TRAIN, {"val": (X[:, 1:], Y)}, "val: found 63 features, expected 64"),
         (TRAIN, {"val": "val"}, "val: found 'val', expected a pair"),
         (TRAIN, {"val": (1, 2, 3)}, r"val: found a tuple of 3, expected a pair \(features, labels\)"),
+        (TRAIN, {"val": (X, Y[:-1])}, r"val: found shapes \(500, 64\) and \(499,\)"),
+        (TRAIN, {"val": (np.where(X == X.max(), np.nan, X), Y)}, "Input val contains NaN"),
         (TRAIN, {"val": X}, "val: found a ndarray, expected a pair"),
         ((5, Y), {}, r"features and labels: found shapes \(\) and \(500,\)"),
         (TRAIN, {"val": VAL, "cv": 3}, "val and cv: found both"),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import DataConversionWarning
 from sklearn.model_selection import check_cv, train_test_split
+from sklearn.utils import assert_all_finite
 from sklearn.utils._param_validation import StrOptions, validate_parameter_constraints
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -257,7 +258,7 @@ def fit_linear_probe(
                 f"val: found {found}, expected a pair (features, labels), or the name of a split"
             )
         val = load(val[0], val[1], "val")
-    X, y = _check(*load(features, labels, "train"))
+    X, y = _check(*load(features, labels, "train"), "features and labels")
     if val is None and cv is None:
         _check_counts(y)
         fitted, held_out = train_test_split(
@@ -266,11 +267,12 @@ def fit_linear_probe(
         cv = [(fitted, held_out)]
     elif val is not None:
         # One fold over both sets of rows: the last fit then uses all rows, and K is computed once.
-        X_val, y_val = _check(*val)
+        X_val, y_val = _check(*val, "val")
         if X_val.shape[1] != X.shape[1]:
             raise ValueError(
                 f"val: found {X_val.shape[1]} features, expected {X.shape[1]}, as in features"
             )
+        assert_all_finite(X_val, input_name="val")
         known = set(y.tolist())
         if known.isdisjoint(y_val.tolist()):
             raise ValueError(
@@ -316,7 +318,7 @@ def fit_linear_probe(
     return LinearProbe(best, scores[best][0], table, model)
 
 
-def _check(features: Any, labels: Any) -> tuple[Array, Array]:
+def _check(features: Any, labels: Any, name: str) -> tuple[Array, Array]:
     X, y = np.asarray(features), np.asarray(labels)
     if y.ndim == 2 and y.shape == (*X.shape[:1], 1):
         warn(
@@ -326,7 +328,7 @@ def _check(features: Any, labels: Any) -> tuple[Array, Array]:
         y = y[:, 0]
     if X.ndim != 2 or y.shape != X.shape[:1]:
         raise ValueError(
-            f"features and labels: found shapes {X.shape} and {y.shape}, expected "
+            f"{name}: found shapes {X.shape} and {y.shape}, expected "
             "(n_samples, n_features) and (n_samples,)"
         )
     check_classification_targets(y)
