@@ -1,10 +1,11 @@
-//! The dataset and the model record `--exif`, flowreg-predict applies it, and without it flowreg-prep
-//! says how many orientations it ignores.
+//! The dataset, the model and its export record `--exif`, flowreg-predict applies it, and without it
+//! flowreg-prep says how many orientations it ignores.
 
 mod common;
 
 use common::world::{FIT, PREDICT, PREP, World, succeeds};
 use flowreg::{Dataset, Model};
+use serde_json::json;
 
 #[test]
 fn predict_applies_the_exif_orientation_of_prep() {
@@ -37,8 +38,12 @@ fn predict_applies_the_exif_orientation_of_prep() {
         ];
         let args = [&args[..], &["--size", "16", "--out", data], more].concat();
         let printed = succeeds(&world.run(PREP, &args));
-        let ignored = "EXIF orientation ignored, as by torchvision: 4 photograph(s); --exif turns";
-        assert_eq!(printed.contains(ignored), more.is_empty(), "{printed}");
+        for part in [
+            "orientation ignored",
+            ": 4 photograph(s); --exif turns them upright",
+        ] {
+            assert_eq!(printed.contains(part), more.is_empty(), "{printed}");
+        }
         let dataset = Dataset::open(world.path(data)).unwrap();
         let orientation = dataset.manifest().transform.clone().unwrap().orientation;
         assert_eq!(orientation.as_deref(), more.first().map(|_| "exif"));
@@ -47,6 +52,19 @@ fn predict_applies_the_exif_orientation_of_prep() {
         let model = Model::load(world.path(run).join("model.safetensors")).unwrap();
         let kept = model.about().transform.clone().unwrap().orientation;
         assert_eq!(kept, orientation);
+
+        let exported = format!("{run}-exported");
+        succeeds(&world.run(FIT, &["export", run, "--out", &exported]));
+        let onnx = std::fs::read(world.path(&exported).join("model.onnx")).unwrap();
+        let mut transform = json!({"size": 16, "filter": "bilinear-antialias", "layout": "chw"});
+        if let Some(orientation) = orientation {
+            transform["orientation"] = orientation.into();
+        }
+        let metadata = [("class_names", json!(["a", "b"])), ("transform", transform)];
+        assert_eq!(
+            common::onnx::metadata(&onnx),
+            metadata.map(|(key, json)| (key.to_string(), json))
+        );
 
         let x = format!("{data}/train.x.npy");
         let of = |input: &str, out: &str| {

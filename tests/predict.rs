@@ -165,21 +165,37 @@ fn unreadable_inputs_are_named_and_the_rest_predicted() {
     });
 }
 
-/// The contributions of all rows, that of W0 and b add up to the logit.
 #[test]
 fn a_model_that_stands_after_an_input_is_named() {
     let world = world(&[]);
-    for model in ["run", "run/model.safetensors"] {
-        let output = world.run(PREDICT, &["data/test.x.npy", model]);
-        let expected = format!(
-            "flowreg-predict: MODEL: found data/test.x.npy, expected a run or a model file; \
-             {model} is one: give it first, and the inputs after it\n"
-        );
-        assert_eq!(output.status.code(), Some(64));
-        assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+    let bytes = std::fs::read(world.path("run/model.safetensors")).unwrap();
+    std::fs::write(world.path("copy.safetensors"), &bytes).unwrap();
+    std::fs::write(world.path("empty.jpg"), "").unwrap();
+    for input in ["data/test.x.npy", "photographs", "empty.jpg"] {
+        for model in ["run", "run/model.safetensors", "copy.safetensors"] {
+            let output = world.run(PREDICT, &[input, "-", model]);
+            let expected = format!(
+                "flowreg-predict: MODEL: found {input}, expected a run or a model file; \
+                 `{model}` is one: give it first, then the inputs\n"
+            );
+            assert_eq!(output.status.code(), Some(64));
+            assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+        }
     }
+
+    // Damaged and missing models keep their own errors.
+    let mut damaged = bytes;
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(world.path("damaged.safetensors"), &damaged).unwrap();
+    world.refuses(65, &["damaged.safetensors", "crc32"], |world| {
+        world.run(PREDICT, &["damaged.safetensors", "run"])
+    });
+    world.refuses(74, &["absent", "No such file"], |world| {
+        world.run(PREDICT, &["absent", "run"])
+    });
 }
 
+/// The contributions of all rows, that of W0 and b add up to the logit.
 #[test]
 fn an_explanation_adds_up_to_the_logit() {
     for classes in ["4", "2"] {

@@ -26,7 +26,7 @@ const KEY: &str = "flowreg";
 pub enum TensorsError {
     /// The file is shorter than its header, or the header is longer than 1 MiB.
     #[error(
-        "header: found a file of {found} bytes whose first 8 give a header of {claimed} bytes, expected a safetensors file, with a header of at most 1048576 bytes"
+        "header: found {}, expected a safetensors file with a header of at most 1048576 bytes", claim(*.found, *.claimed)
     )]
     Header {
         /// Bytes in the file.
@@ -256,6 +256,14 @@ pub fn about(bytes: &[u8]) -> Result<Value, TensorsError> {
     )
 }
 
+/// What a file without a usable header is, for its message.
+fn claim(found: usize, claimed: u64) -> String {
+    match found.checked_sub(8) {
+        Some(rest) if claimed <= rest as u64 => format!("a header of {claimed} bytes"),
+        _ => format!("a file of {found} bytes that does not begin with the length of its header"),
+    }
+}
+
 fn parse(error: SafeTensorError) -> TensorsError {
     TensorsError::Parse(error.to_string())
 }
@@ -382,6 +390,27 @@ mod tests {
         let mut long = file("{}", 0);
         long[5] = 1;
         assert!(matches!(super::read(&long, &names), Err(E::Header { .. })));
+        let message = |bytes: &[u8]| super::read(bytes, &names).err().unwrap().to_string();
+        let expected =
+            "expected a safetensors file with a header of at most 1048576 bytes".to_string();
+        for (bytes, found) in [
+            (&[][..], "a file of 0 bytes that does not begin"),
+            (
+                b"\xff\xd8\xff\xe0\0\x10JFIF",
+                "a file of 10 bytes that does not begin",
+            ),
+            (
+                &file(&" ".repeat(1048577), 0),
+                "a header of 1048577 bytes, ",
+            ),
+        ] {
+            let message = message(bytes);
+            assert!(
+                message.starts_with(&format!("header: found {found}")),
+                "{message}"
+            );
+            assert!(message.ends_with(&expected), "{message}");
+        }
         // Trailing bytes, a hole, an overflow, no JSON: errors of the crate.
         let huge = weight.replace("[1]", "[4294967296,4294967296,4]");
         let hole = weight.replace("[0,4]", "[4,8]");

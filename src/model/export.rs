@@ -65,8 +65,8 @@ pub fn write(staging: &Staging, model: &Model) -> Result<Vec<&'static str>> {
 ///
 /// Its outputs are `logits` (N x c, divided by the model's temperature if it has one) and
 /// `probabilities` (N x classes), those of [`Model::probabilities`]. Its metadata entries are JSON:
-/// `class_names`, a list; of photographs `transform`, how they become `pixels`, as in the manifest;
-/// of tables `columns`, the names of the features, a list.
+/// `class_names`, a list; of photographs `transform`, how they become `pixels`: the manifest's without
+/// `scale`, which is in the graph; of tables `columns`, the names of the features, a list.
 ///
 /// # Errors
 /// [`Error::Shape`] for a model of 2 GiB or more, which the format cannot hold; those of
@@ -202,9 +202,13 @@ fn too_long(bytes: usize) -> Error {
 fn metadata(model: &Model) -> Vec<(&'static str, serde_json::Value)> {
     let about = model.about();
     let columns = (about.numbers.as_ref()).and_then(|numbers| numbers.columns.as_ref());
-    let transform = about.transform.as_ref();
     let mut entries = vec![("class_names", json!(about.class_names))];
-    entries.extend(transform.map(|transform| ("transform", json!(transform))));
+    if let Some(transform) = &about.transform {
+        let mut transform = json!(transform);
+        // The graph divides the bytes.
+        (transform.as_object_mut()).map(|fields| fields.remove("scale"));
+        entries.push(("transform", transform));
+    }
     entries.extend(columns.map(|columns| ("columns", json!(columns))));
     entries
 }
@@ -297,53 +301,26 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::dataset::{NumberFormat, Transform};
+    use crate::data::dataset::NumberFormat;
     use crate::model::About;
 
     #[test]
-    fn metadata_tell_how_an_input_becomes_features() {
-        let entries = |about: About| {
-            let mut model = Model::new(vec![0.5; 12], vec![0.0]).unwrap();
-            model.set_about(about);
-            let entries = metadata(&model);
-            let onnx = to_onnx(&model).unwrap();
-            for (key, json) in &entries {
-                let mut entry = Message::default();
-                entry.text(1, key);
-                entry.text(2, &json.to_string());
-                assert!(onnx.windows(entry.0.len()).any(|bytes| bytes == entry.0));
-            }
-            entries
-        };
-        let class_names = vec!["rose".to_string(), "tulip".to_string()];
-        let names = ("class_names", json!(["rose", "tulip"]));
-        let transform = Transform {
-            size: 2,
-            filter: "bilinear-antialias".to_string(),
-            layout: "chw".to_string(),
-            scale: BYTES.to_string(),
-            orientation: Some("exif".to_string()),
-        };
-        let of_photographs = About {
-            class_names: class_names.clone(),
-            transform: Some(transform.clone()),
-            ..About::default()
-        };
-        assert_eq!(
-            entries(of_photographs),
-            [names.clone(), ("transform", json!(transform))]
-        );
-        let columns: Vec<String> = (0..12).map(|j| format!("column {j}")).collect();
-        let of_a_table = About {
-            class_names,
+    fn metadata_of_tables_name_the_columns() {
+        let mut model = Model::new(vec![0.5; 2], vec![0.0]).unwrap();
+        assert_eq!(metadata(&model), [("class_names", json!([]))]);
+        model.set_about(About {
+            class_names: vec!["rose".to_string(), "tulip".to_string()],
             numbers: Some(NumberFormat {
-                columns: Some(columns.clone()),
+                columns: Some(vec!["petal length".to_string(), "petal width".to_string()]),
                 ..NumberFormat::default()
             }),
             ..About::default()
-        };
-        assert_eq!(entries(of_a_table), [names, ("columns", json!(columns))]);
-        assert_eq!(entries(About::default()), [("class_names", json!([]))]);
+        });
+        let expected = [
+            ("class_names", json!(["rose", "tulip"])),
+            ("columns", json!(["petal length", "petal width"])),
+        ];
+        assert_eq!(metadata(&model), expected);
     }
 
     /// The examples of protobuf's documentation of its encoding.

@@ -51,6 +51,19 @@ fn texts(fields: &[(u64, Field)], number: u64) -> Vec<String> {
         .collect()
 }
 
+/// The metadata entries of a model, whose values are JSON.
+pub fn metadata(model: &[u8]) -> Vec<(String, serde_json::Value)> {
+    let entries = fields(model).into_iter().filter_map(|field| match field {
+        (14, Field::Bytes(entry)) => Some(fields(entry)),
+        _ => None,
+    });
+    let text = |entry: &[(u64, Field)], number| texts(entry, number).concat();
+    let parsed = |json: String| serde_json::from_str(&json).unwrap();
+    entries
+        .map(|entry| (text(&entry, 1), parsed(text(&entry, 2))))
+        .collect()
+}
+
 /// The `probabilities` of a model, row-major, for the values of its input. Casts to f32 round.
 pub fn probabilities(model: &[u8], input: &[f64]) -> Vec<f64> {
     let model = fields(model);

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -257,8 +258,9 @@ def fit_linear_probe(
             raise ValueError(
                 f"val: found {found}, expected a pair (features, labels), or the name of a split"
             )
-        val = load(val[0], val[1], "val")
-    X, y = _check(*load(features, labels, "train"), "features and labels")
+        with _naming("val"):
+            val = load(val[0], val[1], "val")
+    X, y = _check(*load(features, labels, "train"))
     if val is None and cv is None:
         _check_counts(y)
         fitted, held_out = train_test_split(
@@ -267,12 +269,15 @@ def fit_linear_probe(
         cv = [(fitted, held_out)]
     elif val is not None:
         # One fold over both sets of rows: the last fit then uses all rows, and K is computed once.
-        X_val, y_val = _check(*val, "val")
+        with _naming("val"):
+            X_val, y_val = _check(val[0], val[1])
+            assert_all_finite(X_val, input_name="features")
+        if len(y_val) == 0:
+            raise ValueError("val: found no rows, expected at least one")
         if X_val.shape[1] != X.shape[1]:
             raise ValueError(
                 f"val: found {X_val.shape[1]} features, expected {X.shape[1]}, as in features"
             )
-        assert_all_finite(X_val, input_name="val")
         known = set(y.tolist())
         if known.isdisjoint(y_val.tolist()):
             raise ValueError(
@@ -318,7 +323,18 @@ def fit_linear_probe(
     return LinearProbe(best, scores[best][0], table, model)
 
 
-def _check(features: Any, labels: Any, name: str) -> tuple[Array, Array]:
+@contextmanager
+def _naming(parameter: str) -> Iterator[None]:
+    """Errors begin with the name of the parameter."""
+    try:
+        yield
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+        raise ValueError(f"{parameter}: {error}") from error
+
+
+def _check(features: Any, labels: Any) -> tuple[Array, Array]:
     X, y = np.asarray(features), np.asarray(labels)
     if y.ndim == 2 and y.shape == (*X.shape[:1], 1):
         warn(
@@ -328,9 +344,10 @@ def _check(features: Any, labels: Any, name: str) -> tuple[Array, Array]:
         y = y[:, 0]
     if X.ndim != 2 or y.shape != X.shape[:1]:
         raise ValueError(
-            f"{name}: found shapes {X.shape} and {y.shape}, expected "
+            f"features and labels: found shapes {X.shape} and {y.shape}, expected "
             "(n_samples, n_features) and (n_samples,)"
         )
+    assert_all_finite(y, input_name="labels")
     check_classification_targets(y)
     return X, y
 

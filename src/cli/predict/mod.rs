@@ -9,6 +9,7 @@ mod print;
 
 use std::ffi::OsString;
 use std::fmt::Write;
+use std::io;
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -24,7 +25,8 @@ use crate::cli;
 use crate::cli::signals;
 use crate::data::pictures::DecodeOptions;
 use crate::io::publish::Overwrite;
-use crate::model::{MODEL, RowPredictions};
+use crate::io::tensors::TensorsError;
+use crate::model::RowPredictions;
 use crate::threads;
 use crate::{Error, Model, Result};
 
@@ -161,19 +163,28 @@ fn run(args: &Args) -> Result<()> {
     threads::pool(args.threads)?.install(|| predict(args))
 }
 
-/// The error for a model that stands after an input, if no model stands before it.
-fn swapped(args: &Args) -> Option<Error> {
-    let first = Model::file_of(&args.model);
-    if first.ends_with(MODEL) && first.exists() {
-        return None;
-    }
+/// The error for a MODEL that is no model, such as a picture or a folder of pictures, if an input is
+/// one; `None` for damaged models.
+fn swapped(args: &Args, error: &Error) -> Option<Error> {
+    let is_no_model = match error {
+        Error::Tensors { source, .. } => matches!(source, TensorsError::Header { .. }),
+        Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound && args.model.is_dir(),
+        _ => false,
+    };
     let is_model = |path: &&PathBuf| {
         let file = Model::file_of(path);
-        file.ends_with(MODEL) && Model::load(&file).is_ok()
+        file.extension()
+            .is_some_and(|extension| extension == "safetensors")
+            && Model::load(&file).is_ok()
     };
-    let model = args.inputs.iter().find(is_model)?.display();
+    let model = args
+        .inputs
+        .iter()
+        .filter(|_| is_no_model)
+        .find(is_model)?
+        .display();
     let expected =
-        format!("a run or a model file; {model} is one: give it first, and the inputs after it");
+        format!("a run or a model file; `{model}` is one: give it first, then the inputs");
     Some(Error::options("MODEL", args.model.display(), expected))
 }
 
@@ -182,7 +193,7 @@ fn predict(args: &Args) -> Result<()> {
         return Err(Error::options("--top", 0, "at least 1 class"));
     }
     let model_file = Model::file_of(&args.model);
-    let model = Model::load(&model_file).map_err(|error| swapped(args).unwrap_or(error))?;
+    let model = Model::load(&model_file).map_err(|error| swapped(args, &error).unwrap_or(error))?;
     let classes = Classes::of(&model);
     let columns = if args.logits {
         model.bias().len()

@@ -275,7 +275,8 @@ fn print_done(out: &Path, prepared: &Prepared, started: Instant) {
     }
     if prepared.ignored_orientations > 0 {
         cli::info(format_args!(
-            "  EXIF orientation ignored, as by torchvision: {} photograph(s); --exif turns them upright",
+            "  EXIF or XMP orientation ignored, as by torchvision: {} photograph(s); --exif turns them \
+             upright",
             prepared.ignored_orientations
         ));
     }
