@@ -390,9 +390,6 @@ mod tests {
         let mut long = file("{}", 0);
         long[5] = 1;
         assert!(matches!(super::read(&long, &names), Err(E::Header { .. })));
-        let message = |bytes: &[u8]| super::read(bytes, &names).err().unwrap().to_string();
-        let expected =
-            "expected a safetensors file with a header of at most 1048576 bytes".to_string();
         for (bytes, found) in [
             (&[][..], "a file of 0 bytes that does not begin"),
             (
@@ -404,12 +401,15 @@ mod tests {
                 "a header of 1048577 bytes, ",
             ),
         ] {
-            let message = message(bytes);
+            let message = super::read(bytes, &names).err().unwrap().to_string();
             assert!(
                 message.starts_with(&format!("header: found {found}")),
                 "{message}"
             );
-            assert!(message.ends_with(&expected), "{message}");
+            assert!(
+                message.ends_with("a header of at most 1048576 bytes"),
+                "{message}"
+            );
         }
         // Trailing bytes, a hole, an overflow, no JSON: errors of the crate.
         let huge = weight.replace("[1]", "[4294967296,4294967296,4]");

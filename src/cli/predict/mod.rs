@@ -7,7 +7,7 @@ mod npy_file;
 mod open_rows;
 mod print;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::io;
 use std::path::PathBuf;
@@ -163,26 +163,22 @@ fn run(args: &Args) -> Result<()> {
     threads::pool(args.threads)?.install(|| predict(args))
 }
 
-/// The error for a MODEL that is no model, such as a picture or a folder of pictures, if an input is
-/// one; `None` for damaged models.
+/// The error for a MODEL that is a picture, a folder of pictures or another file, if one of the inputs
+/// is a model. `None` for a damaged model, whose own error says more.
 fn swapped(args: &Args, error: &Error) -> Option<Error> {
     let is_no_model = match error {
         Error::Tensors { source, .. } => matches!(source, TensorsError::Header { .. }),
         Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound && args.model.is_dir(),
         _ => false,
     };
+    if !is_no_model {
+        return None;
+    }
     let is_model = |path: &&PathBuf| {
         let file = Model::file_of(path);
-        file.extension()
-            .is_some_and(|extension| extension == "safetensors")
-            && Model::load(&file).is_ok()
+        file.extension() == Some(OsStr::new("safetensors")) && Model::load(&file).is_ok()
     };
-    let model = args
-        .inputs
-        .iter()
-        .filter(|_| is_no_model)
-        .find(is_model)?
-        .display();
+    let model = args.inputs.iter().find(is_model)?.display();
     let expected =
         format!("a run or a model file; `{model}` is one: give it first, then the inputs");
     Some(Error::options("MODEL", args.model.display(), expected))
